@@ -1,0 +1,201 @@
+"""Every error that this library raises on purpose.
+
+    StateDictError
+    ├── LoadError (RuntimeError)             a state does not fit a model or optimizer; nothing was changed
+    ├── NotAStateError (TypeError)           the value given is not a state dict, or one of its names is not a string
+    ├── UnknownNameError (KeyError)          a name that is not in the state dict or the module
+    ├── CollisionError (ValueError)          two sources for one name
+    ├── RootError (LookupError)              the file holds no state dict there, or several and none was chosen
+    ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
+    ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
+    ├── FileChangedError (OSError)           a file changed while it was being read
+    ├── MissingDependencyError (ImportError) an optional package is needed for this
+    └── FormatError (ValueError)             a file is not what it should be
+        ├── UnknownFormatError               its bytes are no format that is read here
+        ├── TruncatedError (EOFError)        it ends too early
+        ├── ChecksumError                    its bytes are not those that were written
+        ├── LimitError                       reading it would cost more than `Limits` allows
+        └── UnsafeFileError                  it names imports that would run code under pickle
+
+Each is also the builtin that a caller would expect, carries its facts as fields, and builds its text from them: which
+file, name and byte offset, what was expected and found, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StateDictError(Exception):
+    """The root of this library's errors."""
+
+
+class LoadError(StateDictError, RuntimeError):
+    """A state does not fit a model or optimizer; nothing was changed.
+
+    `report` is the LoadReport of the attempt where there is one. The text begins as PyTorch's.
+    """
+
+    def __init__(self, text: str, *, report: object = None) -> None:
+        super().__init__(text)
+        self.report = report
+
+
+class NotAStateError(StateDictError, TypeError):
+    """The value given is not a state dict, or one of its names is not a string."""
+
+
+class UnknownNameError(StateDictError, KeyError):
+    """A name that is not in the state dict or the module; `near` are the closest ones that are."""
+
+    def __init__(self, name: str, *, among: str = "the state dict", near: Sequence[str] = ()) -> None:
+        super().__init__(name)
+        self.name = name
+        self.among = among
+        self.near = tuple(near)
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
+        return f"{self.name!r} is not in {self.among}{hint}"
+
+
+class CollisionError(StateDictError, ValueError):
+    """Two sources for one name."""
+
+    def __init__(self, name: str, sources: Sequence[str]) -> None:
+        super().__init__(name, tuple(sources))
+        self.name = name
+        self.sources = tuple(sources)
+
+    def __str__(self) -> str:
+        return f"{' and '.join(map(repr, self.sources))} would both become {self.name!r}"
+
+
+class RootError(StateDictError, LookupError):
+    """The file holds no state dict at that root, or several and none was chosen; `choices` are those it holds."""
+
+    def __init__(self, reason: str, *, file: str | None = None, choices: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.file = file
+        self.choices = tuple(choices)
+
+    def __str__(self) -> str:
+        where = f"{self.file}: " if self.file else ""
+        listed = f"; choose one with root=: {', '.join(map(repr, self.choices))}" if self.choices else ""
+        return f"{where}{self.reason}{listed}"
+
+
+class SaveError(StateDictError, ValueError):
+    """A value cannot be written in the format asked for; no file was touched."""
+
+
+class DiskFullError(StateDictError, OSError):
+    """There is no room for the file; the old one is as it was."""
+
+    def __init__(self, file: str, *, needed: int, free: int) -> None:
+        super().__init__(file, needed, free)
+        self.file = file
+        self.needed = needed
+        self.free = free
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}: {self.needed:,} bytes are needed and {self.free:,} are free; "
+            "nothing was written. Free some room, or save elsewhere"
+        )
+
+
+class FileChangedError(StateDictError, OSError):
+    """A file changed while it was being read."""
+
+    def __init__(self, file: str, what: str) -> None:
+        super().__init__(file, what)
+        self.file = file
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
+
+
+class MissingDependencyError(StateDictError, ImportError):
+    """An optional package is needed for this."""
+
+    def __init__(self, package: str, *, needed_for: str, extra: str | None = None) -> None:
+        super().__init__(package)
+        self.package = package
+        self.needed_for = needed_for
+        self.extra = extra
+
+    def __str__(self) -> str:
+        command = f"statedict[{self.extra}]" if self.extra else self.package
+        return f"{self.needed_for} needs the package {self.package!r}: pip install '{command}'"
+
+
+class FormatError(StateDictError, ValueError):
+    """A file is not what it should be.
+
+    `reason` says what is wrong in words; `file`, `member` (the record or tensor inside the file) and `offset` (bytes
+    from the start of the member, or of the file where there is no member) say where; `hint` says what to do.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str | None = None,
+        member: str | None = None,
+        offset: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.file = file
+        self.member = member
+        self.offset = offset
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.file, self.member) if part)
+        at = f" at byte {self.offset:,}" if self.offset is not None else ""
+        place = f"{where}{at}: " if where or at else ""
+        return f"{place}{self.reason}" + (f" ({self.hint})" if self.hint else "")
+
+    def located(self, *, file: str | None = None, member: str | None = None) -> FormatError:
+        """This error with the file and member filled in where they are not known yet; returns itself, to be raised."""
+        self.file = self.file or file
+        self.member = self.member or member
+        return self
+
+
+class UnknownFormatError(FormatError):
+    """The file's bytes are no format that is read here."""
+
+
+class TruncatedError(FormatError, EOFError):
+    """The file ends too early."""
+
+
+class ChecksumError(FormatError):
+    """The file's bytes are not those that were written."""
+
+
+class LimitError(FormatError):
+    """Reading the file would cost more than `Limits` allows."""
+
+
+class UnsafeFileError(FormatError):
+    """The file names imports that would run code under pickle; `imports` are they, as `module.name`."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        imports: Sequence[str] = (),
+        file: str | None = None,
+        member: str | None = None,
+        offset: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(reason, file=file, member=member, offset=offset, hint=hint)
+        self.imports = tuple(imports)

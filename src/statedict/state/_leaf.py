@@ -1,0 +1,97 @@
+"""A leaf is one tensor of a state, known now and read later.
+
+Leaves that are tied share one Storage. A Storage says where its bytes lie only to its Source (an open file, live memory),
+and only the Source reads them, in batches: that is how the disk edge can sort, merge and spread reads over threads
+without the middle knowing what a file is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ._spec import Spec
+
+
+class Read(NamedTuple):
+    """Bytes `start … start + len(into)` of a storage, wanted in `into` (writable, contiguous, format `B`)."""
+
+    storage: Storage
+    start: int
+    into: memoryview
+
+
+class Source(Protocol):
+    """Where the bytes of storages lie. This is its whole surface."""
+
+    def read_into(self, reads: Sequence[Read]) -> None:
+        """Fill every destination, in whatever order is quickest. Bytes arrive in native byte order."""
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        """Raise ChecksumError where a storage's bytes are not those that were written; nothing where that is unknown."""
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        """The storage's bytes where they lie, without a copy, or None where that cannot be.
+
+        `writable` asks for memory that may be written without changing a file behind it (a private mapping)."""
+
+
+class Storage:
+    """Bytes that one or several leaves show.
+
+    Attributes:
+        source: who can read them.
+        key: equal keys mean the same bytes, across all storages of one process.
+        nbytes: how many.
+        where: what `source` needs to find them; nobody else looks at it.
+        location: the device they were saved from, as PyTorch tags it (`"cpu"`, `"cuda:0"`).
+    """
+
+    __slots__ = ("key", "location", "nbytes", "source", "where")
+
+    def __init__(self, source: Source, key: Hashable, nbytes: int, where: Any = None, location: str = "cpu") -> None:
+        self.source = source
+        self.key = key
+        self.nbytes = nbytes
+        self.where = where
+        self.location = location
+
+    def __repr__(self) -> str:
+        return f"Storage({self.key!r}, {self.nbytes} bytes, {self.location})"
+
+
+class Traits(NamedTuple):
+    """What a saved tensor was beyond its elements. `PLAIN` where nothing is to be said.
+
+    Attributes:
+        parameter: it was a Parameter.
+        requires_grad: PyTorch's flag.
+        conj, neg: PyTorch's lazy conjugate and negative bits: the elements shown are those of the storage, conjugated or
+            negated.
+        subclass: `module.name` of the tensor subclass that it was, if any.
+        attributes: Python attributes saved with it.
+    """
+
+    parameter: bool = False
+    requires_grad: bool = False
+    conj: bool = False
+    neg: bool = False
+    subclass: str | None = None
+    attributes: Mapping[str, object] | None = None
+
+
+PLAIN = Traits()
+
+
+class Leaf:
+    """One strided tensor: its Spec, the Storage that it lies in, and what it was (Traits)."""
+
+    __slots__ = ("spec", "storage", "traits")
+
+    def __init__(self, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> None:
+        self.spec = spec
+        self.storage = storage
+        self.traits = traits
+
+    def __repr__(self) -> str:
+        return f"Leaf({self.spec.dtype}, {list(self.spec.shape)}, {self.storage!r})"

@@ -1,0 +1,80 @@
+"""Array libraries: what turns leaves into arrays that people use, and back.
+
+A value's library is told by its type, so nothing is imported to find out that a value is no tensor. The table at the end
+names the libraries by string: this is the one place where a room names a higher one, because a state may hold torch
+tensors only if torch is there, and must not import it otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Protocol, cast
+
+from ..errors import MissingDependencyError
+from ._leaf import Leaf
+from ._values import Compound
+
+
+class ArrayLibrary(Protocol):
+    """How arrays of one library are made and looked into. This is its whole surface."""
+
+    name: str
+
+    def leaf(self, array: Any) -> Leaf | Compound:
+        """The leaf that a live array is: it aliases the array's memory and keeps it alive."""
+
+    def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
+        """Arrays over memory that holds, for each leaf, the bytes of its whole storage."""
+
+    def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
+        """The sparse, quantised or nested array that `parts` (arrays of this library, by role) make."""
+
+
+def library_of(value: object) -> ArrayLibrary | None:
+    """The library whose array `value` is, or None where it is no array."""
+    kind = type(value)
+    try:
+        return _KNOWN[kind]
+    except KeyError:
+        # Caching by type makes the check of 32,000 tensors one dict lookup each.
+        return _KNOWN.setdefault(kind, _find(kind))
+
+
+def leaf_of(value: object) -> Leaf | Compound | None:
+    """The leaf that `value` is (a leaf itself, or an array of any known library), or None."""
+    if isinstance(value, (Leaf, Compound)):
+        return value
+    library = library_of(value)
+    return None if library is None else library.leaf(value)
+
+
+def library(name: str = "auto") -> ArrayLibrary:
+    """The library by name: `"numpy"`, `"torch"`, or `"auto"`: torch where it is installed, NumPy otherwise.
+
+    Raises MissingDependencyError where it is not installed, ValueError for another name.
+    """
+    if name == "auto":
+        name = "torch" if "torch" in sys.modules or find_spec("torch") else "numpy"
+    if name not in LIBRARIES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, ('auto', *LIBRARIES)))}, not {name!r}")
+    if name not in sys.modules and not find_spec(name):
+        raise MissingDependencyError(name, needed_for=f'backend="{name}"', extra=name if name == "torch" else None)
+    module, _, attribute = LIBRARIES[name].partition(":")
+    return cast(ArrayLibrary, getattr(import_module(module), attribute))
+
+
+def _find(kind: type) -> ArrayLibrary | None:
+    for base in kind.__mro__:
+        name = ARRAY_TYPES.get((base.__module__, base.__qualname__))
+        if name is not None:
+            return library(name)
+    return None
+
+
+_KNOWN: dict[type, ArrayLibrary | None] = {}
+
+LIBRARIES = {"numpy": "statedict.state._numpy:NUMPY", "torch": "statedict.torch:TORCH"}
+ARRAY_TYPES = {("numpy", "ndarray"): "numpy", ("torch", "Tensor"): "torch"}

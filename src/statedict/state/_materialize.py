@@ -1,0 +1,81 @@
+"""Leaves become arrays in fresh memory: one arena for many storages, instead of one allocation a tensor.
+
+The arena lives as long as any array that views it. Ties stay ties: leaves of one storage become arrays over the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from ._leaf import Leaf, Read, Storage
+from ._library import ArrayLibrary
+from ._values import Compound
+
+# Tensor libraries want aligned vectors, and 64 bytes is a cache line; PyTorch's own allocator and file format use it too.
+ALIGNMENT = 64
+# Huge pages halve the cost of first touch (fast-io measurements: 2.8 → 5.5 GB/s a thread); below this size they are none.
+HUGE = 4 << 20
+
+
+def materialize(
+    leaves: Sequence[Leaf | Compound], library: ArrayLibrary, *, mapped: bool = False, verify: bool = True
+) -> list[Any]:
+    """Arrays of `library` for the leaves, in order.
+
+    `mapped` maps files copy-on-write instead of reading them, where the source can (then nothing is verified: verifying
+    reads every byte). `verify` checks checksums before any array is made.
+    """
+    strided = [leaf for value in leaves for leaf in ([value] if isinstance(value, Leaf) else value.parts.values())]
+    memory = storages_in_memory({leaf.storage.key: leaf.storage for leaf in strided}, mapped=mapped, verify=verify)
+    arrays = iter(library.arrays(strided, [memory[leaf.storage.key] for leaf in strided]))
+    return [
+        next(arrays)
+        if isinstance(value, Leaf)
+        else library.compound(value, {role: next(arrays) for role in value.parts})
+        for value in leaves
+    ]
+
+
+def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verify: bool) -> dict[Hashable, memoryview]:
+    """The bytes of each storage in writable memory of this process, by key."""
+    memory: dict[Hashable, memoryview] = {}
+    wanted: list[Storage] = []
+    for key, storage in storages.items():
+        view = storage.source.view(storage, writable=True) if mapped else None
+        if view is None:
+            wanted.append(storage)
+        else:
+            memory[key] = view
+    if verify:
+        _by_source(wanted, lambda source, some: source.verify(some))
+    places: list[int] = []
+    total = 0
+    for storage in wanted:
+        places.append(total)
+        total += -(-storage.nbytes // ALIGNMENT) * ALIGNMENT
+    block = arena(total)
+    for storage, place in zip(wanted, places):
+        memory[storage.key] = block[place : place + storage.nbytes]
+    _by_source(wanted, lambda source, some: source.read_into([Read(s, 0, memory[s.key]) for s in some if s.nbytes]))
+    return memory
+
+
+def _by_source(storages: Sequence[Storage], act: Any) -> None:
+    groups: dict[int, list[Storage]] = {}
+    for storage in storages:
+        groups.setdefault(id(storage.source), []).append(storage)
+    for some in groups.values():
+        act(some[0].source, some)
+
+
+def arena(nbytes: int) -> memoryview:
+    """Fresh zeroed writable memory, in huge pages where the system grants them."""
+    if nbytes < HUGE:
+        return memoryview(bytearray(nbytes))
+    block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(block)

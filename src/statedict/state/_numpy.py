@@ -1,0 +1,123 @@
+"""NumPy arrays as leaves, leaves as NumPy arrays.
+
+An array that NumPy cannot express as a view (bfloat16 needs ml_dtypes; quantised and sub-byte types have integer
+carriers) comes as its carrier's elements. Sparse and nested tensors stay Compounds of NumPy arrays: NumPy has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import SaveError
+from ._dtype import DTYPES, DType
+from ._leaf import Leaf, Read, Storage
+from ._spec import Spec
+from ._values import Compound
+
+Array = np.ndarray[Any, Any]
+
+
+class _Live:
+    """The Source of arrays in memory: `storage.where` is an object with the buffer protocol, as bytes."""
+
+    def read_into(self, reads: Sequence[Read]) -> None:
+        for storage, start, into in reads:
+            into[:] = storage.where[start : start + len(into)]
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        """Memory has no checksum to compare with."""
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        view: memoryview = storage.where
+        return None if writable and view.readonly else view
+
+
+class NumpyLibrary:
+    """The ArrayLibrary of NumPy."""
+
+    name = "numpy"
+
+    def leaf(self, array: Array) -> Leaf:
+        dtype = dtype_of(array.dtype)
+        if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):
+            array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        start, stop = np.lib.array_utils.byte_bounds(array)
+        owner = array
+        while isinstance(owner.base, np.ndarray) and _encloses(owner.base, start, stop):
+            owner = owner.base
+        if not owner.flags.c_contiguous:
+            owner = array = np.ascontiguousarray(array)
+            start = array.ctypes.data
+        raw = bytes_of(owner)
+        spec = Spec(
+            dtype,
+            array.shape,
+            tuple(s // dtype.itemsize for s in array.strides),
+            (start - owner.ctypes.data) // dtype.itemsize if owner.size else 0,
+        )
+        return Leaf(spec, Storage(LIVE, ("memory", owner.ctypes.data, owner.nbytes or id(owner)), owner.nbytes, raw))
+
+    def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:
+        return [as_array(leaf.spec, raw) for leaf, raw in zip(leaves, memory)]
+
+    def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
+        leaves = {role: self.leaf(part) for role, part in parts.items()}
+        return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
+
+
+def as_array(spec: Spec, raw: memoryview) -> Array:
+    """The array that `spec` shows of the storage bytes `raw`; a view, never a copy.
+
+    Shape and strides must have been checked against `len(raw)`: readers do.
+    """
+    carrier = spec.dtype.numpy
+    if 0 in spec.shape:
+        return np.empty(spec.shape, carrier)
+    size = spec.dtype.itemsize
+    return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
+
+
+def read_array(leaf: Leaf) -> Array:
+    """The elements of a leaf: a view of its storage where that can be had, else read into fresh memory.
+
+    Reads only the bytes that the leaf reaches. Lazy conjugate and negative bits are applied.
+    """
+    spec, storage = leaf.spec, leaf.storage
+    view = storage.source.view(storage)
+    if view is None:
+        size = spec.dtype.itemsize
+        start = spec.offset * size
+        raw = bytearray(max(spec.reach * size - start, 0))
+        storage.source.read_into([Read(storage, start, memoryview(raw))])
+        view, spec = memoryview(raw), spec._replace(offset=0)
+    array = as_array(spec, view)
+    if leaf.traits.conj:
+        array = np.conj(array)
+    return -array if leaf.traits.neg else array
+
+
+def bytes_of(array: Array) -> memoryview:
+    """The memory of a contiguous array as bytes; a view."""
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(bytearray())
+
+
+def dtype_of(dtype: np.dtype[Any]) -> DType:
+    """The DType whose elements a NumPy dtype carries; raises SaveError for one that no tensor can have."""
+    name = dtype.name
+    if name in DTYPES:
+        return DTYPES[name]
+    if dtype.names == ("real", "imag"):
+        return DTYPES["complex32"]
+    raise SaveError(f"a NumPy array of dtype {dtype} is no tensor: convert it to a numeric dtype")
+
+
+def _encloses(base: Array, start: int, stop: int) -> bool:
+    low, high = np.lib.array_utils.byte_bounds(base)
+    return low <= start and stop <= high and base.flags.c_contiguous
+
+
+LIVE = _Live()
+NUMPY = NumpyLibrary()

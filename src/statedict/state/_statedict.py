@@ -1,0 +1,307 @@
+"""StateDict: the one value that crosses every border.
+
+An ordered mapping from dotted name to value. A value is an array of whatever library made it, a Leaf that is read when
+somebody asks for it, or any other object (extra state, a step count). Methods that give a StateDict give a new one and
+read no bytes; `_metadata` follows the names.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Self, cast
+
+from ..errors import CollisionError, NotAStateError, UnknownNameError
+from . import _metadata
+from ._dtype import DType
+from ._dtype import dtype as find_dtype
+from ._leaf import Leaf
+from ._library import leaf_of, library
+from ._materialize import materialize
+from ._names import Patterns, matcher, nearest
+from ._spec import Spec
+from ._values import Compound
+
+Rename = Callable[[str], str] | Mapping[str, str]
+
+
+class StateDict(MutableMapping[str, Any]):
+    """The state of a module tree, or of a file's root: names in order, and a value for each.
+
+    It behaves as a dict does; `sd[name]` gives the array (read from the file at the first access where it came from one),
+    `sd.spec(name)` what is known without reading it. PyTorch's own `load_state_dict` accepts it, and it pickles as a
+    plain `OrderedDict` with `_metadata`.
+
+    >>> import numpy as np
+    >>> sd = StateDict({"encoder.weight": np.zeros((2, 3)), "head.weight": np.ones(4)})
+    >>> list(sd.drop("head")), sd.spec("encoder.weight").shape
+    (['encoder.weight'], (2, 3))
+    """
+
+    __slots__ = ("_backend", "_metadata", "_values")
+
+    _metadata: OrderedDict[str, Any] | None
+
+    def __init__(
+        self,
+        values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        if isinstance(values, StateDict):
+            metadata = values._metadata if metadata is None else metadata
+            values = values._values
+        elif metadata is None:
+            metadata = getattr(values, "_metadata", None)
+        self._values: dict[str, Any] = dict(values)
+        self._metadata = None if metadata is None else OrderedDict(metadata)
+        self._backend = backend
+        for name in self._values:
+            if not isinstance(name, str):
+                raise NotAStateError(
+                    f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"
+                )
+
+    @classmethod
+    def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
+        """A StateDict around a dict that nobody else will change, unchecked and uncopied: for the engine's own walks."""
+        new = cls.__new__(cls)
+        new._values, new._metadata, new._backend = values, metadata, backend
+        return new
+
+    # the habits that people have with a dict
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            value = self._values[name]
+        except KeyError:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
+        if not isinstance(value, (Leaf, Compound)):
+            return value
+        self._read(name, value)
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            raise NotAStateError(f"a state dict's names are strings, not {name!r} ({type(name).__name__})")
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._values:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __or__(self, other: Mapping[str, Any]) -> StateDict:
+        new = self.copy()
+        new |= other
+        return new
+
+    def __ror__(self, other: Mapping[str, Any]) -> StateDict:
+        return StateDict(other, backend=self._backend) | self
+
+    def __ior__(self, other: Mapping[str, Any]) -> Self:
+        self._values.update(raw_values(other))
+        extra = getattr(other, "_metadata", None)
+        if extra is not None:
+            self._metadata = OrderedDict(self._metadata or ()) | OrderedDict(extra)
+        return self
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for other in args:
+            self._values.update(raw_values(other) if isinstance(other, Mapping) else dict(other))
+        self._values.update(kwargs)
+
+    def copy(self) -> StateDict:
+        """A shallow copy: the same values under the same names."""
+        return self._new(self._values, self._metadata)
+
+    __copy__ = copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A plain OrderedDict in every pickle: a file must not need this library to be opened again.
+        state = None if self._metadata is None else {"_metadata": self._metadata}
+        return OrderedDict, (), state, None, iter(self.items())
+
+    # what is known without reading
+
+    def leaf(self, name: str) -> Leaf | Compound | None:
+        """The leaf under `name`, or None where the value is no tensor; reads nothing."""
+        try:
+            return leaf_of(self._values[name])
+        except KeyError:
+            raise UnknownNameError(name, near=nearest(name, self._values, 3)) from None
+
+    def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
+        """Every name whose value is a tensor, with its leaf; reads nothing."""
+        for name, value in self._values.items():
+            leaf = leaf_of(value)
+            if leaf is not None:
+                yield name, leaf
+
+    def spec(self, name: str) -> Spec:
+        """dtype, shape, strides and offset (in elements) of the tensor under `name`; reads nothing.
+
+        Raises UnknownNameError (a KeyError) where there is no such name, TypeError where its value is no strided tensor.
+        """
+        leaf = self.leaf(name)
+        if not isinstance(leaf, Leaf):
+            found = "a sparse, quantised or nested tensor" if leaf else type(self._values[name]).__name__
+            raise TypeError(f"{name!r} is {found}, and has no strided spec")
+        return leaf.spec
+
+    @property
+    def tied(self) -> list[tuple[str, ...]]:
+        """Groups of names whose tensors are the same storage, in order; reads nothing."""
+        groups: dict[Any, list[str]] = {}
+        for name, leaf in self.leaves():
+            if isinstance(leaf, Leaf) and leaf.storage.nbytes:
+                groups.setdefault(leaf.storage.key, []).append(name)
+        return [tuple(names) for names in groups.values() if len(names) > 1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements shown, each tied storage's tensors counted once per name."""
+        return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for _, leaf in self.leaves())
+
+    # algebra: each gives a new StateDict, and reads nothing
+
+    def select(self, *patterns: str) -> StateDict:
+        """The entries whose name matches any glob pattern (a module's path selects all below it); partner of `drop`."""
+        fits = matcher(patterns)
+        return self._filtered(lambda name: fits(name))
+
+    def drop(self, *patterns: str) -> StateDict:
+        """The entries whose name matches none of the patterns; partner of `select`."""
+        fits = matcher(patterns)
+        return self._filtered(lambda name: not fits(name))
+
+    def sub(self, path: str) -> StateDict:
+        """The state of the sub-module at `path`, its names seen from there; partner of `with_prefix`.
+
+        Raises UnknownNameError where nothing lies below `path`.
+        """
+        path = path.removesuffix(".")
+        if not path:
+            return self.copy()
+        inside = f"{path}."
+        values = {n.removeprefix(inside): v for n, v in self._values.items() if n.startswith(inside)}
+        metadata = None if self._metadata is None else _metadata.below(self._metadata, path)
+        if not values and not metadata:
+            raise UnknownNameError(path, near=nearest(path, {p for n in self._values for p in _prefixes(n)}, 3))
+        return self._new(values, metadata)
+
+    def with_prefix(self, prefix: str) -> StateDict:
+        """The same state below the module path `prefix` (with or without its last dot); partner of `sub`."""
+        path = prefix.removesuffix(".")
+        if not path:
+            return self.copy()
+        metadata = None if self._metadata is None else _metadata.under(self._metadata, path)
+        return self._new({f"{path}.{name}": value for name, value in self._values.items()}, metadata)
+
+    def rename(self, names: Rename) -> StateDict:
+        """The same values under new names: a mapping old → new (others keep theirs) or a function of the name.
+
+        Raises CollisionError where two entries would get one name.
+        """
+        new_name = names if callable(names) else lambda name: names.get(name, name)
+        moved: dict[str, str] = {name: new_name(name) for name in self._values}
+        taken: dict[str, str] = {}
+        for old, new in moved.items():
+            if new in taken:
+                raise CollisionError(new, (taken[new], old))
+            taken[new] = old
+        metadata = None if self._metadata is None else _metadata.renamed(self._metadata, moved)
+        return self._new({moved[name]: value for name, value in self._values.items()}, metadata)
+
+    def to(self, dtype: DType | str, *, only: Patterns = None) -> StateDict:
+        """The same state with its floating-point tensors as `dtype`, cast when they are read.
+
+        `only` limits it to names that match. Tensors of other kinds, and tensors that have the dtype, stay as they are.
+        """
+        from ._cast import cast_leaf
+
+        target = find_dtype(dtype) if isinstance(dtype, str) else dtype
+        fits = matcher(only) if only is not None else lambda name: True
+        values = dict(self._values)
+        for name, leaf in self.leaves():
+            if isinstance(leaf, Leaf) and leaf.spec.dtype.is_floating and leaf.spec.dtype is not target and fits(name):
+                values[name] = cast_leaf(leaf, target)
+        return self._new(values, self._metadata)
+
+    def numpy(self) -> StateDict:
+        """The same state, giving NumPy arrays; memory is shared where it can be."""
+        return self._in("numpy")
+
+    def torch(self) -> StateDict:
+        """The same state, giving torch tensors; memory is shared where it can be. Needs torch."""
+        library("torch")
+        return self._in("torch")
+
+    def fingerprint(self) -> str:
+        """A digest (SHA-256, hexadecimal) of names, specs and elements: equal for equal states, however stored.
+
+        Reads every tensor once, one at a time.
+        """
+        from ._fingerprint import fingerprint
+
+        return fingerprint(self)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(list(self._values)[:3])
+        more = ", …" if len(self) > 3 else ""
+        return f"<StateDict of {len(self)}: {shown}{more}>"
+
+    # inside
+
+    def _new(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> StateDict:
+        kept = None if metadata is None else OrderedDict(metadata)
+        return StateDict.adopt(dict(values), kept, self._backend)
+
+    def _filtered(self, keep: Callable[[str], bool]) -> StateDict:
+        values = {name: value for name, value in self._values.items() if keep(name)}
+        metadata = None if self._metadata is None else _metadata.kept_with(self._metadata, self._values, values)
+        return self._new(values, metadata)
+
+    def _in(self, backend: str) -> StateDict:
+        """The tensors as leaves, to be given by `backend`; live memory is viewed, not copied, where it can be."""
+        target = library(backend)
+        values = dict(self._values)
+        live = [(n, leaf) for n, leaf in self.leaves() if not isinstance(self._values[n], (Leaf, Compound))]
+        arrays = materialize([leaf for _, leaf in live], target, mapped=True, verify=False)
+        values.update((name, array) for (name, _), array in zip(live, arrays))
+        new = self._new(values, self._metadata)
+        new._backend = backend
+        return new
+
+    def _read(self, name: str, value: Leaf | Compound) -> None:
+        """Put arrays in place of `value` and of every leaf tied to it, so that ties stay ties."""
+        names = [name]
+        if isinstance(value, Leaf):
+            key = value.storage.key
+            names = [n for n, v in self._values.items() if isinstance(v, Leaf) and v.storage.key == key]
+        values = [cast("Leaf | Compound", self._values[n]) for n in names]
+        arrays = materialize(values, library(self._backend))
+        self._values.update(zip(names, arrays))
+
+
+def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a mapping as they lie in it: leaves stay unread where it is a StateDict."""
+    return source._values if isinstance(source, StateDict) else source
+
+
+def _prefixes(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
