@@ -104,6 +104,10 @@ class StateDict(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
+    def get(self, name: str, default: Any = None) -> Any:
+        # Not Mapping's, which would look for near names at every miss.
+        return self[name] if name in self._values else default
+
     def __or__(self, other: Mapping[str, Any]) -> StateDict:
         new = self.copy()
         new |= other
@@ -120,9 +124,9 @@ class StateDict(MutableMapping[str, Any]):
         return self
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        for other in args:
-            self._values.update(raw_values(other) if isinstance(other, Mapping) else dict(other))
-        self._values.update(kwargs)
+        for other in (*args, kwargs):
+            for name, value in (raw_values(other) if isinstance(other, Mapping) else dict(other)).items():
+                self[name] = value
 
     def copy(self) -> StateDict:
         """A shallow copy: the same values under the same names."""

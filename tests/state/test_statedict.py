@@ -1,0 +1,215 @@
+"""StateDict: a dict in the habits people have, and an algebra that reads nothing."""
+
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statedict.errors import CollisionError, NotAStateError, UnknownNameError
+from statedict.state import Leaf, StateDict, Storage, contiguous, dtype
+
+names = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join)
+
+
+class Counting:
+    """A Source that counts how often it is read: a fake file."""
+
+    def __init__(self, content=b"\0" * 64):
+        self.content, self.reads, self.verified = content, 0, 0
+
+    def read_into(self, reads):
+        self.reads += 1
+        for _, start, into in reads:
+            into[:] = self.content[start : start + len(into)]
+
+    def verify(self, storages):
+        self.verified += 1
+
+    def view(self, storage, *, writable=False):
+        return None
+
+
+@pytest.fixture
+def source():
+    return Counting(np.arange(16, dtype="<f4").tobytes())
+
+
+@pytest.fixture
+def lazy(source):
+    storage = Storage(source, "s", 64)
+    f4 = dtype("float32")
+    return StateDict(
+        {"a.w": Leaf(contiguous(f4, (2, 2)), storage), "b.w": Leaf(contiguous(f4, (2,), 2), storage), "step": 3},
+        {"": {"version": 1}, "a": {"version": 2}, "b": {"version": 1}, "act": {"version": 1}},
+        backend="numpy",
+    )
+
+
+def arrays(*keys):
+    return StateDict({key: np.full(2, i) for i, key in enumerate(keys)}, backend="numpy")
+
+
+def test_it_keeps_order_and_answers_as_a_dict():
+    """Iteration is insertion order; get, pop, del, in and len are a dict's."""
+    state = arrays("b", "a")
+    assert list(state) == ["b", "a"]
+    assert state.get("nothing") is None
+    state["c"] = 1
+    assert state.pop("c") == 1
+    del state["b"]
+    assert list(state) == ["a"]
+    assert "b" not in state
+
+
+def test_union_and_update_take_the_later_value():
+    """`|`, `|=` and update follow dict; both sides may be plain dicts."""
+    left, right = StateDict({"a": 1, "b": 1}), {"b": 2, "c": 2}
+    assert dict(left | right) == {"a": 1, "b": 2, "c": 2}
+    assert dict(right | left) == {"b": 1, "c": 2, "a": 1}
+    left.update(right)
+    assert dict(left) == {"a": 1, "b": 2, "c": 2}
+
+
+def test_copies_are_shallow_and_independent():
+    """A copy has the same values and its own names."""
+    state = arrays("a")
+    copied = state.copy()
+    copied["b"] = 1
+    assert list(state) == ["a"]
+    assert copied["a"] is state["a"]
+
+
+def test_an_unknown_name_says_what_was_near():
+    """A missing name is a KeyError that names the nearest one."""
+    with pytest.raises(KeyError, match=r"'encoder\.wieght' is not in the state dict; did you mean 'encoder\.weight'\?"):
+        arrays("encoder.weight")["encoder.wieght"]
+    with pytest.raises(UnknownNameError):
+        del arrays("a")["b"]
+
+
+@pytest.mark.parametrize("make", [lambda: StateDict({3: 1}), lambda: StateDict().__setitem__(3, 1)])
+def test_names_are_strings(make):
+    """A name that is no string is refused at once, by name and type."""
+    with pytest.raises(NotAStateError, match=r"names are strings.*3.*int"):
+        make()
+
+
+def test_it_pickles_as_an_ordered_dict(lazy):
+    """A pickle names no class of this library and keeps `_metadata`."""
+    raw = pickle.dumps(StateDict({"a": 1}, {"": {"version": 1}}))
+    assert b"statedict" not in raw
+    back = pickle.loads(raw)
+    assert type(back) is OrderedDict
+    assert back._metadata == {"": {"version": 1}}
+
+
+def test_specs_cost_no_read(lazy, source):
+    """Spec, ties, size and every method of the algebra read nothing."""
+    assert lazy.spec("a.w").shape == (2, 2)
+    assert lazy.tied == [("a.w", "b.w")]
+    lazy.select("a").with_prefix("x").rename(str.upper).to("float16").drop("z")
+    assert lazy.nbytes == 24
+    assert source.reads == 0
+
+
+def test_reading_a_leaf_verifies_it_and_keeps_ties(lazy, source):
+    """The first access reads once, after its checksum; tied names show one memory."""
+    lazy["a.w"][1, 0] = 70
+    assert lazy["b.w"][0] == 70
+    assert (source.reads, source.verified) == (1, 1)
+    assert lazy["a.w"] is lazy["a.w"]
+
+
+def test_casts_happen_when_read(lazy, source):
+    """`to` is a promise: the spec says the new dtype, the bytes are read and cast later."""
+    half = lazy.to("float16", only="a")
+    assert half.spec("a.w").dtype.name == "float16"
+    assert half.spec("b.w").dtype.name == "float32"
+    assert source.reads == 0
+    assert np.float16 == half["a.w"].dtype
+    np.testing.assert_array_equal([[0, 1], [2, 3]], half["a.w"])
+
+
+def test_a_value_that_is_no_tensor_has_no_spec(lazy):
+    """Asking for the spec of a plain value says what it is."""
+    with pytest.raises(TypeError, match="'step' is int"):
+        lazy.spec("step")
+    assert lazy.leaf("step") is None
+
+
+def test_metadata_follows_selection(lazy):
+    """Entries of modules whose names all went away go too; modules without names stay."""
+    assert list(lazy.select("a")._metadata) == ["", "a", "act"]
+    assert list(lazy.drop("a.*")._metadata) == ["", "b", "act"]
+
+
+def test_metadata_follows_prefix_and_sub(lazy):
+    """`with_prefix` and `sub` move metadata with the names, and undo each other."""
+    moved = lazy.with_prefix("model.")
+    assert list(moved._metadata) == ["model", "model.a", "model.b", "model.act"]
+    assert lazy._metadata == moved.sub("model")._metadata
+    assert list(lazy) == list(moved.sub("model"))
+    assert lazy.sub("a")._metadata == {"": {"version": 2}}
+
+
+def test_metadata_follows_renames(lazy):
+    """A module's entry goes where its names went, and a nameless child with its parent."""
+    state = StateDict(
+        {"enc.0.w": 1, "enc.0.b": 1, "out.w": 1},
+        {"": 0, "enc": 1, "enc.0": 2, "enc.1": 3, "out": 4},
+    )
+    renamed = state.rename(lambda name: name.replace("enc.", "encoder.layers."))
+    assert renamed._metadata == {"": 0, "encoder.layers": 1, "encoder.layers.0": 2, "encoder.layers.1": 3, "out": 4}
+    assert list(renamed) == ["encoder.layers.0.w", "encoder.layers.0.b", "out.w"]
+
+
+def test_a_collision_names_both_sources():
+    """Two names for one raise, and nothing is lost silently."""
+    with pytest.raises(CollisionError, match=r"'a' and 'b' would both become 'x'"):
+        arrays("a", "b").rename({"a": "x", "b": "x"})
+
+
+def test_sub_of_nothing_is_an_error():
+    """A path that holds nothing is a mistake, and the nearest path is named."""
+    with pytest.raises(UnknownNameError, match="did you mean 'encoder'"):
+        arrays("encoder.weight").sub("encodr")
+
+
+def test_live_arrays_know_their_ties():
+    """Views of one array are tied, and their specs tell where they lie in it."""
+    base = np.arange(10.0)
+    state = StateDict({"all": base, "odd": base[1::2], "other": np.arange(10.0)})
+    assert state.tied == [("all", "odd")]
+    assert state.spec("odd")[1:] == ((5,), (2,), 1)
+
+
+@given(st.dictionaries(names, st.integers(), max_size=8), st.lists(names, max_size=3))
+def test_select_and_drop_partition(values, patterns):
+    """Every entry is in exactly one of select(p) and drop(p), in order."""
+    state = StateDict(values)
+    chosen, rest = state.select(*patterns), state.drop(*patterns)
+    assert set(values) == set(chosen) | set(rest)
+    assert not set(chosen) & set(rest)
+    assert [n for n in values if n in chosen] == list(chosen)
+
+
+@given(st.dictionaries(names, st.integers(), min_size=1, max_size=8))
+def test_rename_and_its_inverse_are_the_identity(values):
+    """rename(f).rename(f⁻¹) gives the names and metadata back."""
+    forward = {name: f"new.{i}.{name}" for i, name in enumerate(values)}
+    state = StateDict(values, {"": 1})
+    back = state.rename(forward).rename({new: old for old, new in forward.items()})
+    assert list(state.items()) == list(back.items())
+
+
+def test_a_fingerprint_is_of_content_not_of_storage():
+    """Strides, ties and order do not count; elements, dtypes and names do."""
+    a = np.arange(6, dtype="f4").reshape(2, 3)
+    print_of = StateDict({"x": a, "y": a}).fingerprint()
+    assert print_of == StateDict({"y": a.copy(), "x": np.asfortranarray(a)}).fingerprint()
+    assert print_of != StateDict({"x": a, "y": a + 1}).fingerprint()
+    assert print_of != StateDict({"x": a, "y": a.astype("f8")}).fingerprint()
+    assert print_of != StateDict({"x": a, "z": a}).fingerprint()

@@ -1,0 +1,54 @@
+"""Errors carry their facts, are the builtins that a caller would expect, and say what to do."""
+
+import pytest
+
+from statedict import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin", "text"),
+    [
+        (errors.LoadError("Error(s) in loading"), RuntimeError, "Error(s) in loading"),
+        (errors.UnknownNameError("a", near=["b"]), KeyError, "'a' is not in the state dict; did you mean 'b'?"),
+        (errors.CollisionError("x", ["a", "b"]), ValueError, "'a' and 'b' would both become 'x'"),
+        (
+            errors.RootError("several", file="f.pt", choices=["model", "ema"]),
+            LookupError,
+            "f.pt: several; choose one with root=: 'model', 'ema'",
+        ),
+        (
+            errors.DiskFullError("f.pt", needed=2000, free=10),
+            OSError,
+            "f.pt: 2,000 bytes are needed and 10 are free; nothing was written. Free some room, or save elsewhere",
+        ),
+        (
+            errors.FileChangedError("f.pt", "its size"),
+            OSError,
+            "f.pt: the file changed while it was being read (its size); open it again",
+        ),
+        (
+            errors.MissingDependencyError("torch", needed_for="this", extra="torch"),
+            ImportError,
+            "this needs the package 'torch': pip install 'statedict[torch]'",
+        ),
+        (
+            errors.TruncatedError("cut", file="f.pt", member="data/0", offset=1234, hint="fetch it again"),
+            EOFError,
+            "f.pt: data/0 at byte 1,234: cut (fetch it again)",
+        ),
+        (errors.FormatError("bad"), ValueError, "bad"),
+        (errors.FormatError("bad").located(file="f", member="m"), ValueError, "f: m: bad"),
+        (errors.UnsafeFileError("runs code", imports=["os.system"], file="f"), ValueError, "f: runs code"),
+    ],
+)
+def test_an_error_says_where_what_and_what_to_do(error, builtin, text):
+    """Each error is a StateDictError and its builtin, and its text is built from its fields."""
+    assert isinstance(error, errors.StateDictError)
+    assert isinstance(error, builtin)
+    assert text == str(error)
+
+
+def test_every_error_is_in_the_tree():
+    """The tree drawn at the top of errors.py names every class of the module."""
+    classes = {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, errors.StateDictError)}
+    assert all(name in errors.__doc__ for name in classes)
