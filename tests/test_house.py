@@ -1,0 +1,109 @@
+"""Rules of the house that no type checker or linter holds: what importing costs, and how rooms are entered."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import statedict
+
+SOURCE = Path(statedict.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def run(code, *options):
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def packages():
+    below = pkgutil.walk_packages(statedict.__path__, "statedict.")
+    return ["statedict", *(m.name for m in below if m.ispkg and not m.name.startswith("statedict._"))]
+
+
+def public(module):
+    """The names that an importer would take for the module's own offer."""
+    found = {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, ModuleType)}
+    return {n for n in found if n != "annotations"}
+
+
+@pytest.mark.parametrize("name", packages())
+def test_all_is_what_can_be_imported(name):
+    """A room's `__all__` is what can be imported from it, each name once."""
+    module = importlib.import_module(name)
+    assert len(module.__all__) == len(set(module.__all__))
+    assert all(hasattr(module, offered) for offered in module.__all__)
+    assert public(module) <= set(module.__all__)
+
+
+def test_importing_imports_nothing_heavy():
+    """`import statedict` brings in neither torch nor numpy, nor anything for the terminal, the network or the tests."""
+    heavy = run("import sys, statedict; print(*{m.partition('.')[0] for m in sys.modules})")
+    assert not {"torch", "numpy", "ml_dtypes", "rich", "typer", "fsspec", "asyncio", "hypothesis"} & set(heavy)
+
+
+def test_importing_is_quick():
+    """`import statedict` costs at most 40 ms: the best of seven, since the machine may be busy with other things."""
+    code = "import time; start = time.perf_counter(); import statedict; print(time.perf_counter() - start)"
+    assert min(float(run(code)[0]) for _ in range(7)) < 0.040
+
+
+def test_every_name_is_there_without_torch():
+    """Every public name but the torch room can be had on a machine without torch."""
+    code = """
+import sys
+sys.modules["torch"] = None
+import statedict
+for name in sorted(set(statedict.__all__) - {"torch"}):
+    getattr(statedict, name)
+print("torch" in sys.modules and sys.modules["torch"] is not None)
+"""
+    assert run(code) == ["False"]
+
+
+def room_of(module):
+    """`state` for `statedict.state._leaf`; the public surface itself is the room ``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def crossings(file):
+    """Each import of this library in a file: (line, the module named, how many dots before it)."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            here = ["statedict", *file.relative_to(SOURCE).with_suffix("").parts]
+            above = here[: len(here) - node.level]
+            yield node.lineno, ".".join([*above, *([node.module] if node.module else [])]), node.level
+        elif isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "statedict":
+            yield node.lineno, node.module, 0
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, a.name, 0) for a in node.names if a.name.partition(".")[0] == "statedict")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_rooms_are_entered_by_the_door(file):
+    """Inside a room imports are relative; across rooms they are absolute and name the room, not a file in it."""
+    room = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for line, module, dots in crossings(file):
+        there = room_of(module)
+        if there in ("", "errors", "_api") or (room in ("__init__", "__main__") and dots):
+            continue
+        assert (dots > 0) == (there == room), f"{file}:{line}: {module} is in {'this' if there == room else 'another'} room"
+        assert dots or module.count(".") == 1, f"{file}:{line}: {module} is behind the door of statedict.{there}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_files_open_with_their_purpose(file):
+    """A file opens with a docstring; no function is longer than fifty lines, its docstring aside."""
+    tree = ast.parse(file.read_text())
+    assert not tree.body or ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            said = ast.get_docstring(node)
+            lines = node.end_lineno - node.lineno + 1 - (said.count("\n") + 1 if said else 0)
+            assert lines <= 50, f"{file}:{node.lineno}: {node.name} has {lines} lines"
