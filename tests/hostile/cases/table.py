@@ -1,0 +1,16 @@
+"""All cases, by group."""
+
+from __future__ import annotations
+
+from . import archives, bombs, bounds, control, damage, execution, safetensors
+from ._case import Case
+
+GROUPS: dict[str, list[Case]] = {
+    "control": control.CASES,
+    "execution": execution.CASES,
+    "bounds": bounds.CASES,
+    "bombs": bombs.CASES,
+    "archives": archives.CASES,
+    "safetensors": safetensors.CASES,
+    "damage": damage.CASES,
+}

@@ -1,0 +1,77 @@
+"""Reading all there is in a file: what every hostile case, damage law and fuzz target does with its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from statedict import formats
+from statedict.errors import FormatError, RootError
+from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize
+
+Found = dict[str, Any]
+
+
+def read_all(file: Any) -> Found:
+    """Open, list, verify, and read every tensor; the arrays of the file's one state dict by name, where it has one.
+
+    Raises whatever reading raises.
+    """
+    with formats.open(file) as checkpoint:
+        leaves = list(leaves_of(checkpoint.object))
+        repr(checkpoint.object)
+        for found in (checkpoint.globals, checkpoint.notes, checkpoint.producer, checkpoint.format):
+            str(found)
+        arrays = materialize(leaves, library("numpy"))
+        checkpoint.verify(values=sum(leaf_bytes(leaf) for leaf in leaves) < 1 << 24)
+        by_leaf = {id(leaf): array for leaf, array in zip(leaves, arrays)}
+        return {name: by_leaf.get(id(value), value) for name, value in _values(checkpoint)}
+
+
+def _values(checkpoint: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        state = checkpoint.state_dict()
+    except RootError:
+        return
+    yield from raw(state).items()
+
+
+def raw(state: StateDict) -> Mapping[str, Any]:
+    return state._values
+
+
+def leaf_bytes(leaf: Leaf | Compound) -> int:
+    return leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes
+
+
+def leaves_of(value: Any) -> Iterator[Leaf | Compound]:
+    """Every tensor below a value, each once; deep and cyclic values included."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, (Leaf, Compound)):
+            yield value
+        else:
+            waiting += _parts(value)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, StateDict):
+        return list(raw(value).values())
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values(), getattr(value, "_metadata", None)]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, Opaque):
+        return [value.args, value.kwargs, value.state, value.items]
+    return []
+
+
+def is_clean_error(error: BaseException, path: Path) -> bool:
+    """Whether it is ours, and names the file and a reason."""
+    return isinstance(error, FormatError) and path.name in str(error) and bool(error.reason)

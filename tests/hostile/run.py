@@ -1,0 +1,144 @@
+"""Reads the cases of one group in this process, and says of each what happened: one JSON object a line.
+
+    python -m tests.hostile.run bounds FOLDER [first case]
+
+A process of its own, because it watches itself: an audit hook sees every import, call of the system and opened file; the
+reading thread has a stack of 512 KiB, and the process 4 GiB of addresses; a case that hangs ends it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from statedict.errors import ChecksumError, FormatError
+
+from .build import pickles
+from .cases._case import Case
+from .cases.table import GROUPS
+from .reading import is_clean_error, read_all
+
+STACK = 512 << 10
+ADDRESSES = 4 << 30
+HANGS = 20  # seconds
+# What a reader does beside opening its file. Everything else that Python can tell of is reported.
+HARMLESS = {
+    "mmap.__new__",
+    "os.scandir",
+    "os.listdir",
+    "sys._getframe",
+    "_thread.start_new_thread",
+    "object.__getattr__",
+}
+
+
+class Watch:
+    """The audit hook: what happened while it was on, less what the file at hand may cause."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.seen: list[str] = []
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.path is None or event in HARMLESS or event.startswith(("gc.", "array.")):
+            return
+        if event == "open" and self._mine(args[0]):
+            return
+        self.seen.append(f"{event} {args[0] if args else ''}"[:200])
+
+    def _mine(self, opened: Any) -> bool:
+        """Our file, or a plain file beside it (a shard, a tensor's neighbour): never another folder's."""
+        assert self.path is not None
+        if not isinstance(opened, (str, bytes, os.PathLike)):
+            return True
+        return Path(os.path.abspath(os.fsdecode(opened))).is_relative_to(self.path.parent)
+
+
+def observed(case: Case, folder: Path, watch: Watch) -> dict[str, Any]:
+    """Reads the case's file and tells how it went."""
+    folder.mkdir()
+    path = case.make(folder)
+    size = sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
+    told: dict[str, Any] = {"name": case.name, "size": size}
+    before, started = _peak(reset=True), time.process_time()
+    reader = threading.Thread(target=lambda: told.update(_read(case, path, watch)))
+    reader.start()
+    reader.join()
+    told["cpu"] = time.process_time() - started
+    told["memory"] = _peak() - before
+    told["events"], watch.seen = watch.seen, []
+    told["ran"] = os.path.exists(pickles.TRACE)
+    return told
+
+
+def _read(case: Case, path: Path, watch: Watch) -> dict[str, Any]:
+    watch.path = path
+    try:
+        found = read_all(path)
+        if case.gives == "unsafe":
+            return {"outcome": "loads", "refused": _refused(path)}
+        return {"outcome": "loads", "wrong": _difference(case, found)}
+    except FormatError as error:
+        detected = isinstance(error, ChecksumError)
+        return {"outcome": "error", "text": str(error), "clean": is_clean_error(error, path), "detected": detected}
+    except BaseException as error:
+        return {"outcome": "crash", "text": f"{type(error).__name__}: {str(error)[:300]}"}
+    finally:
+        watch.path = None
+
+
+def _refused(path: Path) -> bool:
+    """Whether the verb that gives live objects refuses the file, which may be looked at all the same."""
+    from statedict import load
+    from statedict.errors import UnsafeFileError
+
+    try:
+        load(path, backend="numpy")
+    except UnsafeFileError:
+        return True
+    return False
+
+
+def _difference(case: Case, found: dict[str, Any]) -> str | None:
+    if case.values is None:
+        return None
+    shown = {name: getattr(value, "tolist", lambda: value)() for name, value in found.items()}
+    return None if {name: shown.get(name) for name in case.values} == dict(case.values) else repr(shown)[:300]
+
+
+def _peak(*, reset: bool = False) -> int:
+    """The most memory (bytes) that this process has had resident since the last reset."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def main(group: str, folder: str, first: str = "") -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    threading.stack_size(STACK)
+    os.chdir(folder)
+    watch = Watch()
+    for case in GROUPS["control"]:  # so that every module that reading needs is imported before the watch is set
+        observed(case, Path(folder, f"warm-{case.name}-{first}"), watch)
+    sys.addaudithook(watch)
+    names = [case.name for case in GROUPS[group]]
+    for case in GROUPS[group][names.index(first) if first else 0 :]:
+        print(json.dumps({"begins": case.name}), flush=True)
+        faulthandler.dump_traceback_later(HANGS, exit=True)
+        print(json.dumps(observed(case, Path(folder, case.name), watch)), flush=True)
+        faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
