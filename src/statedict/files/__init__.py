@@ -1,0 +1,15 @@
+"""Where bytes lie: files read in batches and replaced atomically, and checksums. Knows no tensors."""
+
+from ._atomic import Durable as Durable
+from ._checksum import checksums as checksums
+from ._checksum import combine as combine
+from ._checksum import crc32 as crc32
+from ._file import File as File
+from ._file import Span as Span
+from ._open import open as open
+from ._parallel import spread as spread
+from ._part import Frame as Frame
+from ._part import Part as Part
+from ._part import Payload as Payload
+from ._system import System as System
+from ._write import write as write

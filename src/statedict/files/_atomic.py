@@ -1,0 +1,178 @@
+"""A file is replaced as a whole or not at all, and outlives kills, full disks and power cuts.
+
+Theory of operation. The new file is written beside the old one under a name of its own, `.NAME.statedict-PID-RAND.tmp`,
+its space reserved first, and takes the old one's place by a rename, which is atomic. It is on the disk before (fsync of
+the file), and so is the rename after (fsync of the directory). It is locked meanwhile: when the process dies the lock
+goes, and the next save of the same name knows the stray for one, and deletes it. An error of fsync is final: the kernel
+may have dropped the pages, so that a second try would succeed and lie.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+from secrets import token_hex
+from types import TracebackType
+from typing import Literal, Self
+
+from ..errors import DiskFullError, SaveError
+from ._local import after, kind_of
+from ._system import System
+
+Durable = Literal["full", "rename", "none"] | bool
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
+# A name has at most 255 bytes; the temporary one is the file's own, cut to this, and 40 more.
+STEM = 200
+
+
+class Replacement:
+    """A new file beside `path`: a context in which it is written, and then committed or left behind without a trace.
+
+    Raises SaveError where `path` is something else than a regular file, DiskFullError where `nbytes` do not fit, OSError
+    for whatever else the system refuses.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System) -> None:
+        self.path = os.path.realpath(os.fspath(path))
+        self.nbytes = nbytes
+        self._system = system
+        self._directory, name = os.path.split(self.path)
+        self._stem = f".{os.fsdecode(os.fsencode(name)[:STEM])}.statedict-"
+        self._fd = -1
+        self._temporary = ""
+
+    def __enter__(self) -> Self:
+        old = self._status()
+        self._delete_strays()
+        try:
+            self._create(0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o666)
+            if old is not None:
+                self._inherit(old)
+            self._reserve()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._temporary:
+            with suppress(OSError):
+                self._system.unlink(self._temporary)
+        with suppress(OSError):
+            self._close()
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self._directory)) from error
+
+    def write(self, offset: int, chunk: memoryview) -> None:
+        """Write all of `chunk` at `offset`."""
+        buffers = [chunk]
+        while buffers:
+            done = self._system.write(self._fd, buffers, offset)
+            if not done:
+                raise OSError(errno.EIO, "the system wrote nothing", self.path)
+            offset += done
+            buffers = after(buffers, done)
+
+    def commit(self, durable: Durable) -> None:
+        """Put the new file in the old one's place."""
+        sync_file, sync_directory = DURABILITY[durable]
+        if sync_file:
+            self._system.sync(self._fd)
+        self._system.replace(self._temporary, self.path)
+        self._temporary = ""
+        self._close()
+        if sync_directory:
+            self._sync_directory()
+
+    def _status(self) -> os.stat_result | None:
+        try:
+            status = self._system.stat(self.path)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise SaveError(f"{self.path}: this is {kind_of(status.st_mode)}, not a regular file; save to a new name")
+        return status
+
+    def _create(self, mode: int) -> None:
+        while True:
+            name = f"{self._stem}{os.getpid()}-{token_hex(4)}.tmp"
+            path = os.path.join(self._directory, name)
+            self._fd = self._system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            self._temporary = path
+            self._lock()
+            if self._system.fstat(self._fd).st_nlink:
+                return
+            # Another save took it for a stray, between its creation and its lock.
+            self._close()
+
+    def _lock(self) -> None:
+        try:
+            self._system.lock(self._fd, wait=True)
+        except OSError as error:
+            # Some network file systems have no locks: there, strays are never deleted, which is safe.
+            if error.errno not in UNSUPPORTED:
+                raise
+
+    def _delete_strays(self) -> None:
+        stray = re.compile(re.escape(self._stem) + r"\d+-[0-9a-f]{8}\.tmp")
+        with suppress(OSError):
+            for name in self._system.list(self._directory):
+                if stray.fullmatch(name):
+                    self._delete_if_dead(os.path.join(self._directory, name))
+
+    def _delete_if_dead(self, path: str) -> None:
+        with suppress(OSError):
+            fd = self._system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                self._system.lock(fd, wait=False)
+                self._system.unlink(path)
+            finally:
+                self._system.close(fd)
+
+    def _inherit(self, old: os.stat_result) -> None:
+        """The old file's mode, and its owner where this user may give it."""
+        new = self._system.fstat(self._fd)
+        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+            with suppress(PermissionError):
+                self._system.own(self._fd, old.st_uid, old.st_gid)
+        self._system.mode(self._fd, stat.S_IMODE(old.st_mode))
+
+    def _reserve(self) -> None:
+        if not self.nbytes:
+            return
+        try:
+            self._system.allocate(self._fd, self.nbytes)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            if self._system.free(self._directory) < self.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
+
+    def _sync_directory(self) -> None:
+        fd = self._system.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._system.sync(fd)
+        finally:
+            self._system.close(fd)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._system.close(fd)
+
+
+# What is forced to the disk: (the file before the rename, the directory after it).
+DURABILITY: dict[Durable, tuple[bool, bool]] = {
+    "full": (True, True),
+    True: (True, True),
+    "rename": (True, False),
+    "none": (False, False),
+    False: (False, False),
+}

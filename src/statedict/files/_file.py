@@ -1,0 +1,48 @@
+"""A file as its readers see it: a name, a size, bytes at offsets. Knows nothing of what the bytes mean.
+
+Readers ask for many spans at once (`read_into`), so that a file can sort, merge and spread its reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ..errors import TruncatedError
+
+
+class Span(NamedTuple):
+    """Bytes `offset … offset + len(into)` of a file, wanted in `into` (writable, contiguous, format `B`)."""
+
+    offset: int
+    into: memoryview
+
+
+class File(Protocol):
+    """Where bytes lie. `name` is for messages, `size` in bytes; the rest is its whole surface."""
+
+    name: str
+    size: int
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly `nbytes` bytes from `offset`; raises TruncatedError where the file does not have them."""
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        """Fill every destination, in whatever order is quickest."""
+
+    def view(self, *, writable: bool = False) -> memoryview | None:
+        """The whole file as memory, or None where it cannot be mapped. `writable`: changes stay in this process."""
+
+    def check_unchanged(self) -> None:
+        """Raise FileChangedError where the file is no longer the one that was opened."""
+
+    def close(self) -> None:
+        """Give the file back; views that were handed out stay valid."""
+
+
+def check_inside(file: File, offset: int, nbytes: int) -> None:
+    """Raise TruncatedError unless the file has `nbytes` bytes at `offset`."""
+    if offset < 0 or nbytes < 0 or offset + nbytes > file.size:
+        raise TruncatedError(
+            f"{nbytes:,} bytes are needed here, but the file ends after {file.size:,}", file=file.name, offset=offset
+        )

@@ -1,0 +1,134 @@
+"""A local file, read through one descriptor.
+
+Only regular files are opened (a FIFO would block for ever, /dev/zero never ends), and nothing but this descriptor is used
+afterwards, so the file that was checked is the file that is read. Size and modification time are looked at again after
+every batch of reads.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+
+from ..errors import FileChangedError, UnknownFormatError
+from ._file import Span, check_inside
+from ._parallel import spread
+from ._plan import VectoredRead, plan_reads
+
+# Below this many bytes a second thread costs more than it brings.
+PARALLEL = 8 << 20
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def kind_of(mode: int) -> str:
+    """What a file that is not regular is, in words."""
+    return KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+class LocalFile:
+    """The File at a path; raises OSError where it cannot be opened, UnknownFormatError where it is no regular file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        self._fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            hint = "give the file inside it" if stat.S_ISDIR(status.st_mode) else "copy its content into a file first"
+            raise UnknownFormatError(
+                f"this is {kind_of(status.st_mode)}, not a regular file", file=self.name, hint=hint
+            )
+        self.size = status.st_size
+        self._opened = _stamp(status)
+        self._maps: dict[bool, memoryview] = {}
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        check_inside(self, offset, nbytes)
+        parts: list[bytes] = []
+        while nbytes:
+            part = os.pread(self._descriptor(), nbytes, offset)
+            if not part:
+                raise self._shrunk(offset)
+            parts.append(part)
+            offset += len(part)
+            nbytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        total = 0
+        for offset, into in spans:
+            check_inside(self, offset, len(into))
+            total += len(into)
+        self._descriptor()
+        calls = plan_reads(spans)
+        if total >= PARALLEL:
+            spread(self._fill, calls)
+        else:
+            for call in calls:
+                self._fill(call)
+        self.check_unchanged()
+
+    def view(self, *, writable: bool = False) -> memoryview | None:
+        if writable not in self._maps:
+            self.check_unchanged()
+            access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
+            mapped = mmap.mmap(self._descriptor(), self.size, access=access) if self.size else b""
+            self._maps[writable] = memoryview(mapped)
+        return self._maps[writable]
+
+    def check_unchanged(self) -> None:
+        now = _stamp(os.fstat(self._descriptor()))
+        if now != self._opened:
+            what = "its size" if now[0] != self._opened[0] else "its modification time"
+            raise FileChangedError(self.name, f"{what} is another now")
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        self._maps = {}
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def _descriptor(self) -> int:
+        if self._fd < 0:
+            raise ValueError(f"{self.name} has been closed; open it again")
+        return self._fd
+
+    def _fill(self, call: VectoredRead) -> None:
+        offset, left, buffers = call
+        while left:
+            got = os.preadv(self._fd, buffers, offset)
+            if not got:
+                raise self._shrunk(offset)
+            left -= got
+            offset += got
+            if left:
+                buffers = after(buffers, got)
+
+    def _shrunk(self, offset: int) -> FileChangedError:
+        return FileChangedError(self.name, f"it ends at byte {offset:,} now")
+
+
+def after(buffers: Sequence[memoryview], done: int) -> list[memoryview]:
+    """The buffers less their first `done` bytes."""
+    left = list(buffers)
+    while left and done >= len(left[0]):
+        done -= len(left.pop(0))
+    if done:
+        left[0] = left[0][done:]
+    return left
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev

@@ -1,0 +1,69 @@
+"""A binary file object of the caller's, read by seeking from where it stands; never closed here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import FileChangedError, UnknownFormatError
+from ._file import Span, check_inside
+
+
+class ObjectFile:
+    """The File that a seekable binary file object is, from its position to its end."""
+
+    def __init__(self, stream: Any) -> None:
+        self.name = _name(stream)
+        self._stream = stream
+        self._turn = threading.Lock()
+        self._start = stream.tell()
+        self.size = stream.seek(0, 2) - self._start
+        stream.seek(self._start)
+        if not self.size and self._start:
+            raise UnknownFormatError(
+                "the file object stands at its end", file=self.name, hint="seek(0) before it is read"
+            )
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        into = bytearray(nbytes)
+        self.read_into([Span(offset, memoryview(into))])
+        return bytes(into)
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        for offset, into in spans:
+            check_inside(self, offset, len(into))
+        with self._turn:
+            for offset, into in sorted(spans, key=lambda span: span.offset):
+                self._stream.seek(self._start + offset)
+                self._fill(into)
+
+    def view(self, *, writable: bool = False) -> memoryview | None:
+        return None
+
+    def check_unchanged(self) -> None:
+        with self._turn:
+            if self._stream.seek(0, 2) != self._start + self.size:
+                raise FileChangedError(self.name, "its size is another now")
+
+    def close(self) -> None:
+        """The caller's file stays open, and stands where it stood."""
+        if not self._stream.closed:
+            self._stream.seek(self._start)
+
+    def _fill(self, into: memoryview) -> None:
+        while into:
+            if hasattr(self._stream, "readinto"):
+                got = self._stream.readinto(into)
+            else:
+                part = self._stream.read(len(into))
+                got = len(part)
+                into[:got] = part
+            if not got:
+                raise FileChangedError(self.name, "it ends earlier now")
+            into = into[got:]
+
+
+def _name(stream: Any) -> str:
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) else f"<{type(stream).__name__}>"

@@ -1,0 +1,36 @@
+"""Paths, file objects and Files alike become a File."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ._file import File
+from ._local import LocalFile
+from ._object import ObjectFile
+
+
+def open(source: Any) -> File:
+    """The File that a path, a seekable binary file object or a File is.
+
+    Raises OSError where the path cannot be opened, UnknownFormatError where it is no regular file, TypeError where
+    `source` is none of these.
+
+    >>> import io
+    >>> open(io.BytesIO(b"abc")).read(1, 2)
+    b'bc'
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return LocalFile(source)
+    if hasattr(source, "check_unchanged"):
+        file: File = source
+        return file
+    if not hasattr(source, "read") or not hasattr(source, "seek") or not _seekable(source):
+        raise TypeError(f"a path or a seekable binary file object is needed, not {type(source).__name__}")
+    if isinstance(source.read(0), str):
+        raise TypeError('the file object gives text; open it in binary mode ("rb")')
+    return ObjectFile(source)
+
+
+def _seekable(stream: Any) -> bool:
+    return bool(stream.seekable()) if hasattr(stream, "seekable") else hasattr(stream, "tell")

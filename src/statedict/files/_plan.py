@@ -1,0 +1,73 @@
+"""Which system calls a batch of reads becomes: decided here, done by the file.
+
+Spans are sorted; large ones are cut so that threads can share them; small neighbours become one vectored read, the gap
+between them sunk into scratch memory. The measured best pieces are 1–8 MiB (5.6 GB/s a thread from the page cache), and a
+system call costs as much as copying a few KiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ._file import Span
+
+PIECE = 4 << 20
+GAP = 16 << 10
+# The system's limit on buffers of one vectored call (1024 on Linux).
+BUFFERS = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
+
+
+class VectoredRead(NamedTuple):
+    """One call: consecutive bytes from `offset`, poured into the buffers in turn."""
+
+    offset: int
+    nbytes: int
+    into: list[memoryview]
+
+
+def plan_reads(spans: Sequence[Span]) -> list[VectoredRead]:
+    """The calls that fill the spans, sorted by offset.
+
+    >>> into = memoryview(bytearray(8))
+    >>> [(call.offset, call.nbytes) for call in plan_reads([Span(100, into[:4]), Span(90, into[4:])])]
+    [(90, 14)]
+    """
+    scratch = memoryview(bytearray(GAP))
+    calls: list[VectoredRead] = []
+    start = end = 0
+    buffers: list[memoryview] = []
+
+    def flush() -> None:
+        nonlocal buffers
+        if buffers:
+            calls.append(VectoredRead(start, end - start, buffers))
+            buffers = []
+
+    for offset, into in sorted(spans, key=_offset):
+        gap = offset - end
+        nbytes = len(into)
+        if not (buffers and 0 <= gap <= GAP and end + gap + nbytes - start <= PIECE and len(buffers) + 2 <= BUFFERS):
+            flush()
+            start = end = offset
+            gap = 0
+        if nbytes > PIECE:
+            calls.extend(_cut(offset, into))
+            start = end = offset + nbytes
+            continue
+        if gap:
+            buffers.append(scratch[:gap])
+        buffers.append(into)
+        end += gap + nbytes
+    flush()
+    return calls
+
+
+def _offset(span: Span) -> int:
+    return span[0]
+
+
+def _cut(offset: int, into: memoryview) -> list[VectoredRead]:
+    pieces = [(start, into[start : start + PIECE]) for start in range(0, len(into), PIECE)]
+    return [VectoredRead(offset + start, len(piece), [piece]) for start, piece in pieces]

@@ -1,0 +1,63 @@
+"""Every system call of a save, one method each.
+
+Nothing else in the writer touches the system, so that a test can put a System in its place that fails, is cut short or
+dies at the n-th call, for each n.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+
+
+class System:
+    """The operating system, as a save sees it."""
+
+    def open(self, path: str, flags: int, mode: int = 0o666) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.stat(path)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def list(self, directory: str) -> list[str]:
+        return os.listdir(directory)
+
+    def lock(self, fd: int, *, wait: bool) -> None:
+        """Lock for this process; raises BlockingIOError where another one holds it and we are not to wait."""
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def free(self, directory: str) -> int:
+        """Bytes that this user may still write there."""
+        space = os.statvfs(directory)
+        return space.f_bavail * space.f_frsize
+
+    def allocate(self, fd: int, nbytes: int) -> None:
+        os.posix_fallocate(fd, 0, nbytes)
+
+    def write(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return os.pwritev(fd, buffers, offset)
+
+    def own(self, fd: int, user: int, group: int) -> None:
+        os.fchown(fd, user, group)
+
+    def mode(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+
+SYSTEM = System()

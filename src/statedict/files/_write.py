@@ -1,0 +1,66 @@
+"""Parts become a file: at a path, atomically, or on a file object, in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from ._atomic import DURABILITY, Durable, Replacement
+from ._part import Part
+from ._system import SYSTEM, System
+
+
+def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM) -> None:
+    """Write the parts, one after the other, to a path or to a binary file object.
+
+    A path gets them all or keeps what it has. `durable` says what is forced to the disk before the call returns:
+
+    - `"full"` (or True): the file, then its name. After a power cut the new file is there.
+    - `"rename"`: the file only. After a power cut the old or the new file is there, whole.
+    - `"none"` (or False): nothing. A killed process leaves the old or the new file, whole; a power cut may lose both.
+
+    Raises DiskFullError where there is no room, SaveError where the path is something else than a regular file, OSError
+    for whatever else the system refuses; the old file is then as it was.
+    """
+    if durable not in DURABILITY:
+        raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")
+    if isinstance(target, (str, os.PathLike)):
+        _replace(target, parts, durable, system)
+    elif hasattr(target, "write"):
+        _stream(target, parts)
+    else:
+        raise TypeError(f"a path or a binary file object is needed, not {type(target).__name__}")
+
+
+def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
+    offsets = list(accumulate((part.nbytes for part in parts), initial=0))
+    placed = sorted(zip(offsets, parts), key=lambda place: place[1].last)
+    with Replacement(path, offsets[-1], system) as new:
+        for offset, part in placed:
+            for chunk in part.chunks():
+                new.write(offset, chunk)
+                offset += len(chunk)
+        new.commit(durable)
+
+
+def _stream(stream: Any, parts: Sequence[Part]) -> None:
+    if any(part.last for part in parts[:-1]):
+        # What is made last stands first, and a stream has no way back: the others are gone through once beforehand.
+        for part in parts:
+            if not part.last:
+                for _ in part.chunks():
+                    pass
+    for part in parts:
+        for chunk in part.chunks():
+            _write_all(stream, chunk)
+    if hasattr(stream, "flush"):
+        stream.flush()
+
+
+def _write_all(stream: Any, chunk: memoryview) -> None:
+    while chunk:
+        done = stream.write(chunk)
+        # Raw streams may write less; most others give the whole length, and some nothing at all.
+        chunk = chunk[done:] if isinstance(done, int) else chunk[len(chunk) :]
