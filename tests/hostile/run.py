@@ -109,7 +109,7 @@ def _refused(path: Path) -> bool:
 def _difference(case: Case, found: dict[str, Any]) -> str | None:
     if case.values is None:
         return None
-    shown = {name: getattr(value, "tolist", lambda: value)() for name, value in found.items()}
+    shown = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in found.items()}
     return None if {name: shown.get(name) for name in case.values} == dict(case.values) else repr(shown)[:300]
 
 

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from tests.hostile.cases._case import Case
 from tests.hostile.cases.damage import TOLD
 from tests.hostile.cases.table import GROUPS

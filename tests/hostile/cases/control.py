@@ -7,7 +7,7 @@ import struct
 from ..build import pickles as p
 from ..build.streams import legacy, tar
 from ..build.tensors import entry, safetensors
-from ..build.torch_zips import W, as_torch_writes, torch_zip, zip64_extra
+from ..build.torch_zips import as_torch_writes, torch_zip, zip64_extra
 from ..build.zips import FOUR
 from ._case import Case
 

@@ -30,7 +30,8 @@ def named(name: bytes) -> bytes:
 
 
 def with_field(field: bytes) -> bytes:
-    return safetensors(HEADER[:-2] + b"," + field + b"}}")
+    """The header with one more field in the tensor's entry."""
+    return HEADER[:-2] + b"," + field + b"}}"
 
 
 def many() -> bytes:
@@ -82,8 +83,8 @@ TEXTS = [
     _case("st_utf16", "UTF-16", lambda: safetensors(HEADER.decode().encode("utf-16"))),
     _header("leading_space", "leading whitespace", b"  " + HEADER, "either"),
     _header("trailing_junk_in_header", "junk after the JSON", HEADER + b"x"),
-    _header("json_nan", "NaN", with_field(b'"x":NaN')[8:-16]),
-    _case("st_json_deep", "nested 200,000 deep", lambda: with_field(b'"x":' + b"[" * 200_000 + b"]" * 200_000)),
+    _header("json_nan", "NaN", with_field(b'"x":NaN')),
+    _header("json_deep", "nested 200,000 deep", with_field(b'"x":' + b"[" * 200_000 + b"]" * 200_000)),
     _case("st_json_bigint", "a million digits", lambda: safetensors(w("[" + "9" * 1_000_000 + "]"))),
     _shape("json_leading_zero", "04", "[04]"),
     _header("json_comment", "a comment", b"{/* */" + HEADER[1:]),
@@ -95,7 +96,7 @@ FIELDS = [
     _header("dup_key", "a key twice", b'{"w":' + ENTRY + b',"w":' + ENTRY + b"}"),
     _header("dup_key_escape", "hidden by an escape", b'{"w":' + ENTRY + b',"\\u0077":' + ENTRY + b"}"),
     _header("dup_field", "a field twice", HEADER.replace(b'"shape":[4]', b'"shape":[4],"shape":[2]')),
-    _case("st_extra_field", "an unknown field", lambda: with_field(b'"x":1'), "either", {"w": [1, 2, 3, 4]}),
+    _header("extra_field", "an unknown field", with_field(b'"x":1'), "either"),
     _header("missing_field", "no data_offsets", b'{"w":{"dtype":"F32","shape":[4]}}'),
     _entry("dtype_unknown", "no such dtype", dtype="F33"),
     _entry("dtype_case", "lower case", dtype="f32"),
