@@ -16,6 +16,8 @@ from ._materialize import arena, materialize
 from ._names import Patterns, matcher, nearest, parents
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
+from ._tree import map_tree, tensors_of
+from ._tree import map_tree, tensors_of
 from ._values import Compound, Opaque
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "computed",
     "arena",
     "materialize",
+    "map_tree",
+    "tensors_of",
     "read_array",
     "Patterns",
     "matcher",
