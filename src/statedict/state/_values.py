@@ -17,14 +17,15 @@ class Compound:
     """A tensor made of several leaves.
 
     Attributes:
-        layout: `"sparse_coo"`, `"sparse_csr"`, `"sparse_csc"`, `"sparse_bsr"`, `"sparse_bsc"`, `"quantized"` or
-            `"nested"`.
+        layout: `"sparse_coo"`, `"sparse_csr"`, `"sparse_csc"`, `"sparse_bsr"`, `"sparse_bsc"`, `"quantized"`,
+            `"nested"` or `"meta"` (a tensor of PyTorch's meta device: it never had elements, and has no parts).
         dtype: the element type of the whole.
         shape: the shape of the whole.
         parts: its leaves by role: `indices`, `values` (coo); `compressed_indices`, `plain_indices`, `values` (csr, csc,
             bsr, bsc); `values` and, per channel, `scales`, `zero_points` (quantized); `values`, `sizes`, `strides`,
             `offsets` (nested).
-        facts: plain values: `coalesced` (coo); `scheme`, `scale`, `zero_point`, `axis` (quantized).
+        facts: plain values: `coalesced` (coo); `scheme`, `scale`, `zero_point`, `axis` (quantized);
+            `strides` (meta).
     """
 
     __slots__ = ("dtype", "facts", "layout", "parts", "shape", "traits")
@@ -59,19 +60,27 @@ class Opaque:
     Attributes:
         module, name: the class or function that the file names.
         args, kwargs: what it would have been called with; None where it is a mere reference to the class or function.
+        new: it would have been made by the class's `__new__` alone (pickle's NEWOBJ), not by a call.
         state: what its `__setstate__` would have been given, or its `__dict__`; None where there was none.
         items: list items or key-value pairs appended to it after it was built.
     """
 
-    __slots__ = ("args", "items", "kwargs", "module", "name", "state")
+    __slots__ = ("args", "items", "kwargs", "module", "name", "new", "state")
 
     def __init__(
-        self, module: str, name: str, args: tuple[Any, ...] | None = None, kwargs: Mapping[str, Any] | None = None
+        self,
+        module: str,
+        name: str,
+        args: tuple[Any, ...] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        new: bool = False,
     ) -> None:
         self.module = module
         self.name = name
         self.args = args
         self.kwargs = dict(kwargs) if kwargs else {}
+        self.new = new
         self.state: Any = None
         self.items: list[Any] = []
 
