@@ -1,0 +1,38 @@
+"""Pickles as inert data, both ways.
+
+    parse(data, *, storage, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0, whole=True)
+    emit(obj, store) -> bytes
+
+**parse** reads one pickle (protocols 0–5) out of `data` (bytes or a mmap), beginning at `start`. Nothing that it names is
+imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute `_metadata` where torch saved one), list,
+tuple, set, numbers, str, bytes, datetimes …, NumPy arrays and scalars; tensors are `Leaf` or `Compound`; `torch.Size`, dtypes, devices … are
+`Size`, `DType`, `TorchConstant`; bare storages are `TypedStorage`; everything else is `Opaque`. `Parsed.globals` is every import,
+with its risk: `parse` never raises for a dangerous one, its caller does (`UnsafeFileError`, from `load`). `Parsed.end` is the offset after STOP;
+`whole=True` refuses bytes after it, `whole=False` lets stacked pickles be read one after the other.
+
+* `storage(id: StorageId) -> TypedStorage` is asked for every storage the pickle names; it checks `id.numel` (times the itemsize) and `id.view`
+  against the bytes that exist, and raises a FormatError where they do not fit or there is no such storage. Every view into what
+  it returns is bounds-checked here.
+* `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are refused.
+  Legacy `("module", class, file, source)` ids are understood here: they are the class.
+* `nested(data: bytes) -> object` gives the value of a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
+  writes a tensor's storage; it must return a TypedStorage, usually. None: such values become Opaque.
+
+Any failure is a FormatError with file, member, and the byte offset in `data`.
+
+**emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's protocol-2 `data.pkl`, byte for byte.
+`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it assigns keys ("0", "1", … in
+first-seen order, one per storage).
+"""
+
+from ._values import Import as Import
+from ._values import Pair as Pair
+from ._values import Parsed as Parsed
+from ._values import Placement as Placement
+from ._values import Risk as Risk
+from ._values import Size as Size
+from ._values import StorageId as StorageId
+from ._values import TorchConstant as TorchConstant
+from ._values import TypedStorage as TypedStorage
+
+__all__ = ["Import", "Pair", "Parsed", "Placement", "Risk", "Size", "StorageId", "TorchConstant", "TypedStorage"]

@@ -1,0 +1,139 @@
+"""The values that cross the pickle's border: what a reader is asked for and gives, and what a writer is told.
+
+None of them is a tensor library's: `torch.Size([2])` in a file is `Size((2,))` here, `torch.float32` is the DType of the
+state room, `torch.device("cuda:0")` is `TorchConstant("device", "cuda:0")`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from statedict.state import DType, Leaf, Spec, Storage, contiguous
+from statedict.state import dtype as find_dtype
+
+Risk = Literal["safe", "unknown", "dangerous"]
+Kind = Literal["device", "layout", "memory_format", "qscheme"]
+
+
+class StorageId(NamedTuple):
+    """A storage as the pickle names it. All fields have their type; `numel` and view numbers are ≥ 0.
+
+    Attributes:
+        dtype: of its elements; None for an untyped storage, whose elements are bytes.
+        key: which storage of the file.
+        location: the device it was saved from.
+        numel: how many elements it claims: to be checked against the file's bytes.
+        view: legacy files only: (key, offset, numel), the part of the storage that is meant, in elements.
+    """
+
+    dtype: DType | None
+    key: str
+    location: str
+    numel: int
+    view: tuple[str, int, int] | None = None
+
+
+class TypedStorage:
+    """A storage with the type of its elements: what a StorageId stands for, and a value that a file can hold itself.
+
+    `numel` elements of `dtype` (bytes where it is None) must lie within `storage`: who makes one has checked that.
+    """
+
+    __slots__ = ("dtype", "nbytes", "numel", "storage")
+
+    def __init__(self, storage: Storage, dtype: DType | None, numel: int) -> None:
+        self.storage = storage
+        self.dtype = dtype
+        self.numel = numel
+        self.nbytes = numel if dtype is None else numel * dtype.itemsize
+
+    def leaf(self) -> Leaf:
+        """All of it as a one-dimensional tensor."""
+        return Leaf(contiguous(self.dtype or find_dtype("uint8"), (self.numel,)), self.storage)
+
+    def __repr__(self) -> str:
+        return f"TypedStorage({self.dtype or 'untyped'}, {self.numel})"
+
+
+class Size(tuple[int, ...]):
+    """`torch.Size`: a tuple of ints."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Size({list(self)})"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchConstant:
+    """A named constant of PyTorch: a device, layout, memory format or qscheme.
+
+    >>> str(TorchConstant("layout", "strided"))
+    'torch.strided'
+    """
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.kind == "device" else f"torch.{self.name}"
+
+
+class Pair(NamedTuple):
+    """A key and value set on an Opaque (among its `items`), as opposed to a list item appended to it."""
+
+    key: Any
+    value: Any
+
+
+class Import(NamedTuple):
+    """A global that a pickle names.
+
+    `risk`: "safe": built by our own code; "unknown": becomes an Opaque value; "dangerous": under pickle, importing or
+    calling it runs code of the file's choice.
+    """
+
+    module: str
+    name: str
+    risk: Risk
+
+    @property
+    def path(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a pickle holds.
+
+    Attributes:
+        value: the inert tree.
+        globals: every import that it names, in order of first mention, also those whose result it throws away.
+        end: the offset after its STOP.
+    """
+
+    value: Any
+    globals: list[Import]
+    end: int
+
+    @property
+    def dangerous(self) -> list[str]:
+        """The imports for which loading the file is refused, as `module.name`."""
+        return [named.path for named in self.globals if named.risk == "dangerous"]
+
+
+class Placement(NamedTuple):
+    """Where a container puts a leaf that is being written.
+
+    Attributes:
+        key: of its storage in the file.
+        location: the device tag to write.
+        nbytes: of its storage in the file.
+        spec: the leaf within that storage (a view may be written as the elements it shows, then it is not the leaf's own).
+    """
+
+    key: str
+    location: str
+    nbytes: int
+    spec: Spec
