@@ -17,7 +17,6 @@ from ._names import Patterns, matcher, nearest, parents
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._tree import map_tree, tensors_of
-from ._tree import map_tree, tensors_of
 from ._values import Compound, Opaque
 
 __all__ = [
