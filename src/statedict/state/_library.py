@@ -23,8 +23,8 @@ class ArrayLibrary(Protocol):
 
     name: str
 
-    def leaf(self, array: Any) -> Leaf | Compound:
-        """The leaf that a live array is: it aliases the array's memory and keeps it alive."""
+    def leaf(self, array: Any) -> Leaf | Compound | None:
+        """The leaf that a live array is, aliasing its memory and keeping it alive; None where it has no elements to show."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
         """Arrays over memory that holds, for each leaf, the bytes of its whole storage."""

@@ -1,0 +1,150 @@
+"""Sparse, quantised and nested tensors as Compounds, and back.
+
+What comes from a file is checked as it is made (PyTorch's sparse invariants, sizes of nested tensors): indices beyond a
+shape would be reads beyond its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from statedict.errors import FormatError
+from statedict.state import Compound, Leaf, Traits, contiguous
+
+from ._dtypes import DTYPES_OF_TORCH, PACKED, TORCH_DTYPES
+from ._memory import storage_of
+
+LeafOf = Callable[[torch.Tensor], Leaf]
+_COLUMN_MAJOR = ("sparse_csc", "sparse_bsc")
+
+
+def compound_of(tensor: torch.Tensor, traits: Traits, leaf: LeafOf) -> Compound | None:
+    """The Compound of a tensor that is not plainly strided; None where its class keeps it out of reach."""
+    plain = tensor.detach()
+    if tensor.is_nested:
+        layout = "nested"
+    elif tensor.is_quantized:
+        layout = "quantized"
+    else:
+        layout = str(tensor.layout).removeprefix("torch.")
+    take = _TAKE.get(layout)
+    if take is None:
+        return None
+    parts, facts = take(plain)
+    shape = () if layout == "nested" else tuple(tensor.shape)
+    leaves = {role: part if isinstance(part, Leaf) else leaf(part) for role, part in parts.items()}
+    return Compound(layout, DTYPES_OF_TORCH[tensor.dtype], shape, leaves, facts, traits)
+
+
+def make_compound(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    """The tensor that a Compound's parts make; raises FormatError where they do not fit together."""
+    try:
+        return _MAKE[value.layout](value, parts)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"the parts of a {value.layout} tensor do not fit together: {error}") from error
+
+
+Taken = tuple[dict[str, Any], dict[str, object]]
+
+
+def _take_coo(tensor: torch.Tensor) -> Taken:
+    return {"indices": tensor._indices(), "values": tensor._values()}, {"coalesced": tensor.is_coalesced()}
+
+
+def _make_coo(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    return torch.sparse_coo_tensor(
+        parts["indices"],
+        parts["values"],
+        value.shape,
+        is_coalesced=bool(value.facts.get("coalesced")) or None,
+        check_invariants=True,
+    )
+
+
+def _take_compressed(tensor: torch.Tensor) -> Taken:
+    by_column = str(tensor.layout).removeprefix("torch.") in _COLUMN_MAJOR
+    compressed = tensor.ccol_indices() if by_column else tensor.crow_indices()
+    plain = tensor.row_indices() if by_column else tensor.col_indices()
+    return {"compressed_indices": compressed, "plain_indices": plain, "values": tensor.values()}, {}
+
+
+def _make_compressed(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    return torch.sparse_compressed_tensor(
+        parts["compressed_indices"],
+        parts["plain_indices"],
+        parts["values"],
+        value.shape,
+        layout=getattr(torch, value.layout),
+        check_invariants=True,
+    )
+
+
+def _take_quantized(tensor: torch.Tensor) -> Taken:
+    dtype = DTYPES_OF_TORCH[tensor.dtype]
+    scheme = str(tensor.qscheme()).removeprefix("torch.")
+    values: Any = tensor
+    if dtype.name in PACKED:
+        storage = storage_of(tensor)
+        values = Leaf(contiguous(dtype, (storage.nbytes,)), storage)
+    if scheme == "per_tensor_affine":
+        return {"values": values}, {"scheme": scheme, "scale": tensor.q_scale(), "zero_point": tensor.q_zero_point()}
+    scales, zero_points = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    facts: dict[str, object] = {"scheme": scheme, "axis": tensor.q_per_channel_axis()}
+    return {"values": values, "scales": scales, "zero_points": zero_points}, facts
+
+
+def _make_quantized(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    values, dtype = parts["values"], TORCH_DTYPES[value.dtype]
+    facts: dict[str, Any] = value.facts
+    if str(facts["scheme"]).removeprefix("torch.") == "per_tensor_affine":
+        scale, zero_point = float(facts["scale"]), int(facts["zero_point"])
+        made = torch._empty_affine_quantized(value.shape, scale=scale, zero_point=zero_point, dtype=dtype)
+    else:
+        scales, zeros = parts["scales"], parts["zero_points"]
+        made = torch._empty_per_channel_affine_quantized(
+            value.shape, scales=scales, zero_points=zeros, axis=int(facts["axis"]), dtype=dtype
+        )
+    strides = made.stride() if value.dtype.name in PACKED else values.stride()
+    return made.set_(values.untyped_storage(), values.storage_offset(), value.shape, strides)
+
+
+def _take_nested(tensor: torch.Tensor) -> Taken:
+    parts = {
+        "values": tensor.values(),
+        "sizes": tensor._nested_tensor_size(),
+        "strides": tensor._nested_tensor_strides(),
+        "offsets": tensor._nested_tensor_storage_offsets(),
+    }
+    return parts, {}
+
+
+def _make_nested(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    sizes, strides, offsets = parts["sizes"], parts["strides"], parts["offsets"]
+    if sizes.numel():
+        ends = offsets + ((sizes - 1) * strides).sum(dim=1) + 1
+        beyond = (ends > parts["values"].numel()) & (sizes > 0).all(dim=1)
+        if beyond.any() or min(sizes.min(), strides.min(), offsets.min()) < 0:
+            raise ValueError("its sizes reach beyond its values")
+    return torch._nested_view_from_buffer(parts["values"], sizes, strides, offsets)
+
+
+_TAKE: dict[str, Callable[[torch.Tensor], Taken]] = {
+    "sparse_coo": _take_coo,
+    "sparse_csr": _take_compressed,
+    "sparse_csc": _take_compressed,
+    "sparse_bsr": _take_compressed,
+    "sparse_bsc": _take_compressed,
+    "quantized": _take_quantized,
+    "nested": _take_nested,
+}
+_MAKE: dict[str, Callable[[Compound, dict[str, Any]], torch.Tensor]] = {
+    "sparse_coo": _make_coo,
+    "sparse_csr": _make_compressed,
+    "sparse_csc": _make_compressed,
+    "sparse_bsr": _make_compressed,
+    "sparse_bsc": _make_compressed,
+    "quantized": _make_quantized,
+    "nested": _make_nested,
+}

@@ -1,0 +1,130 @@
+"""torch tensors as leaves, leaves as torch tensors.
+
+A leaf of a tensor aliases its memory. Sparse, quantised and nested tensors become Compounds of such leaves. A tensor
+whose class keeps its elements out of reach (lazy parameters, FakeTensor, DTensor and other wrappers) is no leaf.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from torch.nn.parameter import Buffer, Parameter, is_lazy
+
+import torch
+from statedict.errors import SaveError
+from statedict.state import DTYPES, PLAIN, Compound, Leaf, Spec, Traits
+
+from ._compound import compound_of, make_compound
+from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
+from ._memory import storage_of
+
+_OWN_CLASSES = (torch.Tensor, Parameter, Buffer)
+_REQUIRES_GRAD = PLAIN._replace(requires_grad=True)
+# The dtypes that NumPy and torch both have.
+_FLOATS, _INTEGERS = ("float64", "float32", "float16", "complex128", "complex64"), ("int64", "int32", "int16", "int8")
+_NUMPY = {DTYPES[name]: DTYPES[name].numpy for name in (*_FLOATS, *_INTEGERS, "uint8", "bool")}
+
+
+class TorchLibrary:
+    """The ArrayLibrary of torch."""
+
+    name = "torch"
+
+    def leaf(self, array: torch.Tensor) -> Leaf | Compound | None:
+        kind = type(array)
+        if kind not in _OWN_CLASSES and _is_out_of_reach(array):
+            return None
+        if array.layout is not torch.strided or array.is_nested or array.is_quantized:
+            return compound_of(array, traits_of(array), strided_leaf)
+        return strided_leaf(array, traits_of(array))
+
+    def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
+        users = Counter(leaf.storage.key for leaf in leaves)
+        shared: dict[Hashable, torch.UntypedStorage] = {}
+        made = []
+        for leaf, raw in zip(leaves, memory):
+            spec = leaf.spec
+            if users[leaf.storage.key] == 1 and spec.nbytes == len(raw) and spec.nbytes and spec.is_contiguous:
+                tensor = _whole(spec, raw)
+            else:
+                tensor = _part(leaf, raw, shared)
+            made.append(tensor if leaf.traits is PLAIN else _with_traits(tensor, leaf.traits))
+        return made
+
+    def compound(self, value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+        return _with_traits(make_compound(value, parts), value.traits)
+
+
+def traits_of(tensor: torch.Tensor) -> Traits:
+    """What the tensor is beyond its elements."""
+    kind, attributes = type(tensor), tensor.__dict__
+    if kind is torch.Tensor and not attributes and not tensor.is_conj() and not tensor.is_neg():
+        return _REQUIRES_GRAD if tensor.requires_grad else PLAIN
+    return Traits(
+        parameter=isinstance(tensor, Parameter),
+        requires_grad=tensor.requires_grad,
+        conj=tensor.is_conj(),
+        neg=tensor.is_neg(),
+        subclass=None if kind in _OWN_CLASSES else f"{kind.__module__}.{kind.__qualname__}",
+        attributes=dict(attributes) if attributes else None,
+    )
+
+
+def strided_leaf(tensor: torch.Tensor, traits: Traits = PLAIN) -> Leaf:
+    """The leaf of a strided tensor: its own storage, aliased."""
+    dtype = DTYPES_OF_TORCH.get(tensor.dtype)
+    if dtype is None:
+        raise SaveError(f"tensors of dtype {tensor.dtype} cannot be kept: convert them first")
+    spec = Spec(dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+    return Leaf(spec, storage_of(tensor), traits)
+
+
+def _is_out_of_reach(tensor: torch.Tensor) -> bool:
+    wraps = torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)
+    return wraps or is_lazy(tensor)
+
+
+def _whole(spec: Spec, raw: memoryview) -> torch.Tensor:
+    """A tensor that is all of its storage. By way of NumPy it takes 1.1 µs, by `frombuffer` and `view` 2.2 µs."""
+    if raw.readonly:
+        raw = memoryview(bytearray(raw))
+    carrier = _NUMPY.get(spec.dtype)
+    if carrier is not None:
+        return torch.from_numpy(np.ndarray(spec.shape, carrier, raw))
+    flat = torch.frombuffer(raw, dtype=_dtype(spec))
+    return flat if spec.shape == flat.shape else flat.view(spec.shape)
+
+
+def _part(leaf: Leaf, raw: memoryview, shared: dict[Hashable, torch.UntypedStorage]) -> torch.Tensor:
+    """A tensor in a storage that others may show too, or that it does not fill."""
+    spec, key = leaf.spec, leaf.storage.key
+    dtype = _dtype(spec)
+    if not len(raw):
+        return torch.empty_strided(spec.shape, spec.strides, dtype=dtype)
+    if key not in shared:
+        whole = memoryview(bytearray(raw)) if raw.readonly else raw
+        shared[key] = torch.frombuffer(whole, dtype=torch.uint8).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(shared[key], spec.offset, spec.shape, spec.strides)
+
+
+def _dtype(spec: Spec) -> torch.dtype:
+    found = CARRIERS.get(spec.dtype) or TORCH_DTYPES.get(spec.dtype)
+    if found is None:
+        raise SaveError(f"this version of torch has no dtype {spec.dtype}")
+    return found
+
+
+def _with_traits(tensor: torch.Tensor, traits: Traits) -> torch.Tensor:
+    if traits.conj:
+        tensor = tensor.conj()
+    if traits.neg:
+        tensor = torch._neg_view(tensor)
+    if traits.parameter:
+        return Parameter(tensor, traits.requires_grad)
+    return tensor.requires_grad_() if traits.requires_grad else tensor
+
+
+TORCH = TorchLibrary()

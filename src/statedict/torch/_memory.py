@@ -1,0 +1,56 @@
+"""The Source of live tensors: their storages' bytes, wherever they lie.
+
+`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; other devices' is copied when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from statedict.errors import SaveError
+from statedict.state import Read, Storage
+
+
+class Memory:
+    """The Source of storages in torch's memory."""
+
+    def read_into(self, reads: Sequence[Read]) -> None:
+        for storage, start, into in reads:
+            if len(into):
+                torch.frombuffer(into, dtype=torch.uint8).copy_(_bytes(storage)[start : start + len(into)])
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        """Memory has no checksum to compare with."""
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        if storage.location != "cpu":
+            return None
+        if not storage.nbytes:
+            return memoryview(bytearray())
+        view: memoryview = _bytes(storage).numpy().data
+        return view
+
+
+def storage_of(tensor: torch.Tensor) -> Storage:
+    """The Storage that a tensor lies in; keys are those of NumPy arrays over the same memory."""
+    untyped = tensor.untyped_storage()
+    nbytes, pointer = untyped.nbytes(), untyped.data_ptr()
+    location = "cpu" if tensor.is_cpu else _location(untyped.device)
+    # No two storages of a device begin and end alike, except those that have no memory.
+    key = ("memory" if tensor.is_cpu else location, pointer, nbytes if pointer and nbytes else untyped._cdata)
+    return Storage(MEMORY, key, nbytes, untyped, location)
+
+
+def _location(device: torch.device) -> str:
+    return device.type if device.index is None or device.type in ("meta", "mps") else f"{device.type}:{device.index}"
+
+
+def _bytes(storage: Storage) -> torch.Tensor:
+    if storage.location == "meta":
+        raise SaveError("a tensor on the meta device has a shape and no elements: give it a device first (to_empty)")
+    untyped: torch.UntypedStorage = storage.where
+    return torch.empty(0, dtype=torch.uint8, device=untyped.device).set_(untyped)
+
+
+MEMORY = Memory()
