@@ -6,6 +6,7 @@ from ._checksum import combine as combine
 from ._checksum import crc32 as crc32
 from ._file import File as File
 from ._file import Span as Span
+from ._file import fetch as fetch
 from ._open import open as open
 from ._parallel import spread as spread
 from ._part import Frame as Frame
@@ -13,3 +14,20 @@ from ._part import Part as Part
 from ._part import Payload as Payload
 from ._system import System as System
 from ._write import write as write
+
+__all__ = [
+    "Durable",
+    "File",
+    "Frame",
+    "Part",
+    "Payload",
+    "Span",
+    "System",
+    "checksums",
+    "combine",
+    "crc32",
+    "fetch",
+    "open",
+    "spread",
+    "write",
+]

@@ -6,6 +6,7 @@ Readers ask for many spans at once (`read_into`), so that a file can sort, merge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from ..errors import TruncatedError
@@ -46,3 +47,20 @@ def check_inside(file: File, offset: int, nbytes: int) -> None:
         raise TruncatedError(
             f"{nbytes:,} bytes are needed here, but the file ends after {file.size:,}", file=file.name, offset=offset
         )
+
+
+def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
+    """The bytes of many small extents (offset, bytes): views of the mapped file, or read in one batch.
+
+    Raises TruncatedError where one lies outside the file.
+    """
+    for offset, nbytes in extents:
+        check_inside(file, offset, nbytes)
+    mapped = file.view()
+    if mapped is not None:
+        return [mapped[offset : offset + nbytes] for offset, nbytes in extents]
+    block = memoryview(bytearray(sum(nbytes for _, nbytes in extents)))
+    ends = accumulate(nbytes for _, nbytes in extents)
+    places = [block[end - nbytes : end] for (_, nbytes), end in zip(extents, ends)]
+    file.read_into([Span(offset, into) for (offset, _), into in zip(extents, places)])
+    return places

@@ -1,0 +1,132 @@
+"""A zip archive, opened only if there is one way to read it: members by name, checked in every claim but their CRC.
+
+What no two readers may disagree about: exactly one end record at the very end, a directory that is exactly what it says,
+local headers equal to it, no duplicate names (also when case is folded), no overlaps, stored or deflated members only. A
+deflated member is inflated up to its declared size, and never taken for raw bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from statedict.files import File, checksums, crc32
+
+from ..errors import ChecksumError, FormatError, UnknownNameError
+from ._limits import LIMITS, Limits
+from ._zip_end import Directory, find_directory
+from ._zip_entries import DEFLATED, STORED, check_names, read_entries
+from ._zip_headers import Member, locate
+
+# From here on arrays pay for importing numpy (0.1 s): 2 µs an entry against 8.
+MANY = 8192
+
+
+class Archive(NamedTuple):
+    """An opened zip.
+
+    Attributes:
+        file: the bytes that it lies in.
+        members: by name, in the directory's order; entries of folders left out.
+        notes: what is odd but harmless, in words.
+        checked: whether it has CRCs. PyTorch can be told not to compute them; then all are 0.
+    """
+
+    file: File
+    members: dict[str, Member]
+    notes: list[str]
+    checked: bool
+
+
+def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
+    """The archive that `file` is; raises FormatError where any of its claims is wrong or ambiguous."""
+    directory = find_directory(file)
+    if directory.entries > limits.zip_members:
+        raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
+    members, hidden = _members(file, directory)
+    check_names([member.name for member in members], limits.zip_name_bytes, file.name)
+    _check_inflation(file, members, limits)
+    notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
+    kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}
+    checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
+    if not checked:
+        notes.append("it was saved without checksums: damage to its content cannot be detected")
+    return Archive(file, kept, notes, checked)
+
+
+def read_member(archive: Archive, name: str) -> bytes:
+    """All bytes of a member, its CRC checked; raises UnknownNameError where there is none of that name."""
+    member = archive.members.get(name)
+    if member is None:
+        raise UnknownNameError(name, among=f"the archive {archive.file.name}")
+    data = member_bytes(archive, member)
+    if archive.checked and crc32(data) != member.crc:
+        raise damaged(archive, member, crc32(data))
+    return data
+
+
+def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
+    """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
+    stored = archive.file.read(member.offset, member.packed if member.method == DEFLATED else stop or member.nbytes)
+    if member.method == STORED:
+        return stored
+    return _inflate(archive, member, stored)[:stop]
+
+
+def verify_members(archive: Archive, members: Iterable[Member]) -> list[tuple[Member, int]]:
+    """The members whose bytes have another CRC than they should, with the CRC that they have."""
+    if not archive.checked:
+        return []
+    members = list(members)
+    stored = [member for member in members if member.method == STORED]
+    found = checksums(archive.file, [(member.offset, member.nbytes) for member in stored])
+    wrong = [(member, crc) for member, crc in zip(stored, found) if crc != member.crc]
+    for member in members:
+        if member.method == DEFLATED:
+            crc = crc32(member_bytes(archive, member))
+            if crc != member.crc:
+                wrong.append((member, crc))
+    return wrong
+
+
+def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
+    """The error of a member whose bytes are not those that were written."""
+    return ChecksumError(
+        f"its CRC-32 should be {member.crc:08x} and is {crc:08x}: its {member.nbytes:,} bytes have changed since they "
+        "were written",
+        file=archive.file.name,
+        member=member.name,
+        hint="fetch or save the file again",
+    )
+
+
+def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int]:
+    raw = file.read(directory.offset, directory.nbytes)
+    entries = read_entries(raw, directory.entries, file.name)
+    return locate(file, entries, directory.offset)
+
+
+def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> None:
+    total = 0
+    for member in members:
+        if member.method == DEFLATED:
+            total += member.nbytes
+            if member.nbytes > limits.member_ratio * max(member.packed, 1):
+                raise limits.exceeded(
+                    "member_ratio", f"inflating {member.packed:,} bytes to {member.nbytes:,}"
+                ).located(file=file.name, member=member.name)
+    if total > max(limits.inflated_bytes, limits.inflated_ratio * file.size):
+        raise limits.exceeded("inflated_bytes", f"inflating the file to {total:,} bytes").located(file=file.name)
+
+
+def _inflate(archive: Archive, member: Member, stored: bytes) -> bytes:
+    problem = f"it does not inflate to its {member.nbytes:,} bytes"
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(stored, member.nbytes + 1)
+    except zlib.error as error:
+        raise FormatError(f"{problem}: {error}", file=archive.file.name, member=member.name) from error
+    if len(data) != member.nbytes or not inflater.eof or inflater.unused_data:
+        raise FormatError(problem, file=archive.file.name, member=member.name)
+    return data

@@ -1,0 +1,129 @@
+"""The local headers and data descriptors of a zip: where each member's bytes lie, proved against the directory.
+
+A reader that trusts the local header and one that trusts the directory must see the same archive, so both must say the
+same. Members lie one after the other from byte 0 to the directory, and none overlaps another.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from statedict.files import File, fetch
+
+from ..errors import FormatError
+from ._zip_entries import DESCRIPTOR, ONES, Entry, wide_fields
+
+LOCAL = struct.Struct("<4s2xHHxxxxIIIHH")
+SIGNATURE = b"PK\7\x08"
+# A descriptor is a CRC and two sizes of 4 or 8 bytes, after a signature that some writers leave out.
+LONGEST_DESCRIPTOR = 24
+
+
+class Member(NamedTuple):
+    """A member whose every claim has been checked: `packed` bytes at `offset` in the file are, or inflate to, its
+    `nbytes` bytes, whose CRC-32 should be `crc`."""
+
+    name: str
+    offset: int
+    packed: int
+    nbytes: int
+    method: int
+    crc: int
+
+
+class _Local(NamedTuple):
+    """The numbers of a local header. `names` and `extras` are the lengths of what follows it."""
+
+    signature: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    nbytes: int
+    names: int
+    extras: int
+
+
+def locate(file: File, entries: Sequence[Entry], end: int) -> tuple[list[Member], int]:
+    """The members in the directory's order, and how many bytes lie hidden between them; `end`: where members end.
+
+    Raises FormatError where a header or descriptor contradicts its entry, or members overlap.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header)
+    limits = [entry.header for entry in ordered[1:]] + [end]
+    check_start(file.name, ordered[0].header if ordered else end)
+    check_extents(file.name, ((e.name, e.header, LOCAL.size + len(e.name) + e.packed) for e in ordered), limits)
+    locals_ = [_Local(*LOCAL.unpack(head)) for head in fetch(file, [(e.header, LOCAL.size) for e in ordered])]
+    starts = [e.header + LOCAL.size for e in ordered]
+    tails = fetch(file, [(start, min(h.names + h.extras, file.size - start)) for start, h in zip(starts, locals_)])
+    for entry, header, tail in zip(ordered, locals_, tails):
+        check_local(file.name, entry, header, bytes(tail))
+    payloads = [start + h.names + h.extras for start, h in zip(starts, locals_)]
+    ends = [payload + entry.packed for payload, entry in zip(payloads, ordered)]
+    check_extents(file.name, ((e.name, start, stop - start) for e, start, stop in zip(ordered, payloads, ends)), limits)
+    after = fetch(file, [(at, min(limit - at, LONGEST_DESCRIPTOR)) for at, limit in zip(ends, limits)])
+    hidden = 0
+    for entry, at, limit, descriptor in zip(ordered, ends, limits, after):
+        hidden += limit - at - descriptor_length(file.name, entry, bytes(descriptor))
+    placed = {entry.name: payload for entry, payload in zip(ordered, payloads)}
+    return [Member(e.name, placed[e.name], e.packed, e.nbytes, e.method, e.crc) for e in entries], hidden
+
+
+def check_start(file: str, first: int) -> None:
+    """Refuse bytes before the archive's first member: another reader may take them for another file."""
+    if first:
+        raise FormatError(f"{first:,} bytes stand before the archive's first member", file=file, offset=0)
+
+
+def check_extents(file: str, extents: Iterable[tuple[str, int, int]], limits: Sequence[int]) -> None:
+    """Refuse members (name, first byte, length) that reach beyond their limit, where the next one begins."""
+    for (name, start, nbytes), limit in zip(extents, limits):
+        if start + nbytes > limit:
+            raise FormatError(
+                f"bytes {start:,} to {start + nbytes:,} of the file are said to be its own, "
+                f"but something else begins at byte {limit:,}",
+                file=file,
+                member=name,
+            )
+
+
+def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
+    """Refuse a local header (and `tail`: its name and extra field) that contradicts the directory's entry."""
+    if header.signature != b"PK\3\4":
+        raise FormatError(f"no member begins at byte {entry.header:,}", file=file, member=entry.name)
+    if tail[: header.names] != entry.name.encode() or len(tail) != header.names + header.extras:
+        found = tail[: header.names]
+        raise FormatError(f"its local header calls it {found[:100]!r}", file=file, member=entry.name)
+    if (header.flags, header.method) != (entry.flags, entry.method):
+        raise FormatError("its local header and the directory disagree", file=file, member=entry.name)
+    wide = wide_fields(tail[header.names :], entry.name, file) or ()
+    crc, nbytes, packed = header.crc, header.nbytes, header.packed
+    if ONES in (nbytes, packed):
+        if len(wide) < 2:
+            raise FormatError("the zip64 sizes of its local header are missing", file=file, member=entry.name)
+        nbytes, packed = wide[:2]
+    later = (0,) if entry.flags & DESCRIPTOR else ()
+    # A header written before its data may say zero: the descriptor after the data then tells.
+    if crc not in (entry.crc, *later) or packed not in (entry.packed, *later) or nbytes not in (entry.nbytes, *later):
+        raise FormatError(
+            "its local header and the directory disagree on its size or CRC", file=file, member=entry.name
+        )
+    # PyTorch repeats sizes and its offset there, although its header's own fields are zero.
+    if not set(wide) <= {0, entry.packed, entry.nbytes, entry.header}:
+        raise FormatError("the zip64 record of its local header is wrong", file=file, member=entry.name)
+
+
+def descriptor_length(file: str, entry: Entry, found: bytes) -> int:
+    """How many of the bytes `found` after a member are its data descriptor, which must repeat the directory's entry."""
+    if not entry.flags & DESCRIPTOR:
+        return 0
+    for sizes in ("QQ", "II") if entry.wide else ("II", "QQ"):
+        if sizes == "II" and max(entry.packed, entry.nbytes) > ONES:
+            continue
+        expected = struct.pack("<I" + sizes, entry.crc, entry.packed, entry.nbytes)
+        for descriptor in (SIGNATURE + expected, expected):
+            if found.startswith(descriptor):
+                return len(descriptor)
+    raise FormatError("the descriptor after its data disagrees with the directory", file=file, member=entry.name)
