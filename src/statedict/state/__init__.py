@@ -3,6 +3,7 @@
 from ._cast import cast_leaf
 from ._computed import computed
 from ._dtype import DTYPES, DType, dtype
+from ._fold import Group, fold
 from ._leaf import (
     PLAIN,
     Leaf,
@@ -13,7 +14,9 @@ from ._leaf import (
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, materialize
+from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
+from ._pieces import pieces
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._tree import map_tree, tensors_of
@@ -40,6 +43,10 @@ __all__ = [
     "map_tree",
     "tensors_of",
     "read_array",
+    "pieces",
+    "Group",
+    "fold",
+    "renamed_metadata",
     "Patterns",
     "matcher",
     "nearest",

@@ -1,0 +1,95 @@
+"""Many names on few lines: runs of layers folded into `layers.{0…11}.attn.q.weight`.
+
+An index is a whole component of digits. Names that differ in nothing but their indices become one group, provided that
+every combination of the indices shown is really there; otherwise they become as few such groups as a split by their first
+index, then the second, gives. Linear in the names, but for sorting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable
+from itertools import product
+from typing import NamedTuple
+
+# Whole components, no leading zero (`007` is a name, not a number); 17 digits are past any layer count.
+_INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,16})(?![^.])")
+# A hostile name of a thousand numbers must not recurse a thousand deep; real ones have two or three.
+_MOST_INDICES = 16
+_HOLE = "\0"
+
+
+class Group(NamedTuple):
+    """Names that are shown as one: `text` is what to print, `names` are they, in natural order."""
+
+    text: str
+    names: tuple[str, ...]
+
+
+def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> list[Group]:
+    """The names in groups, in the order in which each group's first name came; every name is in exactly one.
+
+    `key` keeps apart names that differ in something else, for instance their shape.
+
+    >>> [group.text for group in fold(["layers.0.weight", "layers.2.weight", "layers.1.weight", "head"])]
+    ['layers.{0…2}.weight', 'head']
+    """
+    families: dict[tuple[str, Hashable], dict[tuple[int, ...], str]] = {}
+    for name in names:
+        template, indices = _parsed(name)
+        families.setdefault((template, key(name) if key else None), {})[indices] = name
+    return [group for (template, _), members in families.items() for group in _groups(template, members)]
+
+
+def spans(values: Iterable[int]) -> str:
+    """Sorted numbers as text: `0…3,5`.
+
+    >>> spans([0, 1, 2, 3, 5])
+    '0…3,5'
+    """
+    runs: list[tuple[int, int]] = []
+    for value in values:
+        if runs and runs[-1][1] == value - 1:
+            runs[-1] = (runs[-1][0], value)
+        else:
+            runs.append((value, value))
+    return ",".join(_run(first, last) for first, last in runs)
+
+
+def _run(first: int, last: int) -> str:
+    return f"{first}…{last}" if last > first + 1 else ",".join(map(str, range(first, last + 1)))
+
+
+def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
+    found = _INDEX.findall(name)
+    if not found:
+        return name, ()
+    indices = tuple(map(int, found[:_MOST_INDICES]))
+    return _INDEX.sub(_HOLE, name, count=_MOST_INDICES), indices
+
+
+def _groups(template: str, members: dict[tuple[int, ...], str]) -> list[Group]:
+    if len(members) == 1:
+        return [Group(name, (name,)) for name in members.values()]
+    return [
+        Group(_text(template, box), tuple(members[row] for row in product(*box))) for box in _boxes(sorted(members))
+    ]
+
+
+def _text(template: str, box: tuple[tuple[int, ...], ...]) -> str:
+    shown = [f"{{{spans(values)}}}" if len(values) > 1 else str(values[0]) for values in box]
+    literals = template.split(_HOLE)
+    return "".join(literal + span for literal, span in zip(literals, [*shown, ""]))
+
+
+def _boxes(rows: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
+    """Products of index sets that together are exactly the rows (sorted, of equal length)."""
+    if not rows[0]:
+        return [()]
+    rests: dict[int, list[tuple[int, ...]]] = {}
+    for row in rows:
+        rests.setdefault(row[0], []).append(row[1:])
+    alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for first, rest in rests.items():
+        alike.setdefault(tuple(rest), []).append(first)
+    return [(tuple(firsts), *box) for rest, firsts in alike.items() for box in _boxes(list(rest))]

@@ -1,0 +1,41 @@
+"""A tensor in pieces, so that one larger than memory can be looked at.
+
+The pieces of two tensors with equal shapes go together, however each of them lies in its storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ._leaf import Leaf, Storage
+from ._spec import contiguous
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def pieces(leaf: Leaf, elements: int) -> Iterator[np.ndarray[Any, Any]]:
+    """The elements in row-major order as flat arrays of `elements` each, the last one shorter; nothing for none.
+
+    A contiguous tensor in a file takes the memory of one piece. One that is strided or computed is read whole, once.
+
+    >>> import numpy as np
+    >>> from statedict.state import leaf_of
+    >>> [piece.tolist() for piece in pieces(leaf_of(np.arange(5)), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    from ._numpy import LIVE, read_array
+
+    spec, storage, traits = leaf.spec, leaf.storage, leaf.traits
+    view = storage.source.view(storage) if spec.numel > elements else None
+    if view is not None:  # computed, or in memory: asked for once, not once a piece
+        storage = Storage(LIVE, storage.key, storage.nbytes, view)
+    if spec.is_contiguous:
+        for start in range(0, spec.numel, elements):
+            part = contiguous(spec.dtype, (min(elements, spec.numel - start),), spec.offset + start)
+            yield read_array(Leaf(part, storage, traits))
+        return
+    flat = read_array(Leaf(spec, storage, traits)).reshape(-1)
+    for start in range(0, spec.numel, elements):
+        yield flat[start : start + elements]
