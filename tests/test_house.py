@@ -93,7 +93,9 @@ def test_rooms_are_entered_by_the_door(file):
         there = room_of(module)
         if there in ("", "errors", "_api") or (room in ("__init__", "__main__") and dots):
             continue
-        assert (dots > 0) == (there == room), f"{file}:{line}: {module} is in {'this' if there == room else 'another'} room"
+        assert (dots > 0) == (there == room), (
+            f"{file}:{line}: {module} is in {'this' if there == room else 'another'} room"
+        )
         assert dots or module.count(".") == 1, f"{file}:{line}: {module} is behind the door of statedict.{there}"
 
 

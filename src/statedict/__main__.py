@@ -1,0 +1,5 @@
+"""`python -m statedict` is the command line."""
+
+from statedict.cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""What is known of a file without reading a tensor, as the plain values that `statedict inspect --json` prints.
+
+The shape is documented in docs/reference/cli.md and only ever grows; what people see is printed from the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from math import isfinite
+from reprlib import Repr
+from typing import Any
+
+from statedict.state import Compound, Leaf, Opaque, StateDict
+
+Fact = dict[str, Any]
+
+# A path this deep in the other content is summed up: hostile files nest 100,000 lists.
+DEEPEST = 8
+LONGEST = 512
+SCALARS = (str, int, float, bool, complex, bytes, type(None))
+
+
+def tensors(state: StateDict) -> list[Fact]:
+    """One fact for each tensor of the state, in order.
+
+    `tied_to` names the first tensor that is the same elements; `shares_with` the first whose storage this one is another
+    view of. The bytes of a tied tensor are counted with the tensor that it is tied to.
+    """
+    firsts: dict[Any, str] = {}
+    facts = []
+    for name, leaf in state.leaves():
+        fact: Fact = {"name": name}
+        if isinstance(leaf, Leaf):
+            spec, storage = leaf.spec, leaf.storage
+            same = firsts.setdefault((storage.key, spec), name)
+            shared = firsts.setdefault(storage.key, name) if storage.nbytes else name
+            fact |= {"dtype": spec.dtype.name, "shape": list(spec.shape), "bytes": spec.nbytes, "layout": "strided"}
+            if same != name and storage.nbytes:
+                fact["tied_to"] = same
+            elif shared != name:
+                fact["shares_with"] = shared
+            if storage.location != "cpu":
+                fact["device"] = storage.location
+        else:
+            fact |= {"dtype": leaf.dtype.name, "shape": list(leaf.shape), "bytes": leaf.nbytes, "layout": leaf.layout}
+        facts.append(fact)
+    return facts
+
+
+def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
+    """One fact for each entry of the state that is no tensor: extra state, a step count."""
+    # By name, not by `items()`, which would read every tensor.
+    names = [name for name in state if fits(name) and state.leaf(name) is None]
+    return [fact for name in names for fact in contents(state[name], name)]
+
+
+def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fact]:
+    """Tensors and bytes for each value of `key`, the largest first; tied tensors add no bytes."""
+    sums: dict[str, Fact] = {}
+    for fact in facts:
+        total = sums.setdefault(key(fact), {"tensors": 0, "bytes": 0})
+        total["tensors"] += 1
+        total["bytes"] += own_bytes(fact)
+    return dict(sorted(sums.items(), key=lambda item: -item[1]["bytes"]))
+
+
+def own_bytes(fact: Fact) -> int:
+    """A tensor's bytes, 0 where they are another's."""
+    return 0 if "tied_to" in fact else int(fact["bytes"])
+
+
+def contents(value: Any, path: str = "", skip: Collection[str] = ()) -> list[Fact]:
+    """One fact for each plain value, tensor and unknown object below `value`, but for the paths to skip.
+
+    Paths are joined by `/`, as those of roots are. Lists of plain values are one fact. A value that was met before is
+    named by its first path, so that the work is linear in what the file holds, cycles and all.
+    """
+    return list(_walk(value, path, frozenset(skip), {}, DEEPEST))
+
+
+def _walk(value: Any, path: str, skip: frozenset[str], seen: dict[int, str], deeper: int) -> Iterator[Fact]:
+    if path in skip:
+        return
+    below = _below(value)
+    first = seen.setdefault(id(value), path) if below else path
+    if first != path:
+        yield {"path": path, "type": type_of(value), "value": f"the same as {first or 'the file'}"}
+    elif not below or not deeper:
+        yield {"path": path, "type": type_of(value), "value": plain(value)}
+    else:
+        if isinstance(value, Opaque):
+            yield {"path": path, "type": value.path, "value": None}
+        for key, child in below.items():
+            yield from _walk(child, f"{path}/{key}" if path else str(key), skip, seen, deeper - 1)
+
+
+def _below(value: Any) -> Mapping[Any, Any]:
+    """What is shown below a value with paths of its own; empty where the value is one fact."""
+    if isinstance(value, Mapping) and not isinstance(value, StateDict):
+        return value
+    if isinstance(value, Opaque):
+        return value.attributes()
+    if isinstance(value, (list, tuple)) and not all(isinstance(item, SCALARS) for item in value):
+        return dict(enumerate(value))
+    return {}
+
+
+def type_of(value: Any) -> str:
+    """What a value is, in a word or two."""
+    if isinstance(value, Leaf):
+        return f"tensor {value.spec.dtype} {shape(value.spec.shape)}"
+    if isinstance(value, Compound):
+        return f"{value.layout} tensor {value.dtype} {shape(value.shape)}"
+    return value.path if isinstance(value, Opaque) else type(value).__name__
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers and short strings as they are, all else as shortened text, tensors as None."""
+    if isinstance(value, (Leaf, Compound)):
+        return None
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if isinstance(value, int):
+        # Python refuses to write out integers of more than 4,300 digits, which a file can hold.
+        return value if value.bit_length() <= LONGEST else f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, str) and len(value) <= SHORT.maxstring:
+        return value
+    return SHORT.repr(value)
+
+
+def shape(sizes: Collection[int]) -> str:
+    """Sizes as people write them.
+
+    >>> shape([64, 3, 7, 7]), shape([])
+    ('64×3×7×7', 'scalar')
+    """
+    return "×".join(map(str, sizes)) or "scalar"
+
+
+SHORT = Repr()
+SHORT.maxstring = SHORT.maxother = 200
+SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8

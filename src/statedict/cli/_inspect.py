@@ -1,0 +1,142 @@
+"""`statedict inspect`: what is in a file, from its headers alone unless values are asked for; nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import statedict
+from statedict.state import Leaf, StateDict, matcher
+
+from ..errors import RootError, UnknownNameError
+from ._facts import Fact, contents, plain, tensors, totals, values
+from ._size import count, size
+from ._stats import elements, statistics
+
+SCHEMA = 1
+OTHERS_SHOWN = 40
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: a file, or a directory of shards.", show_default=False)],
+    root: Annotated[str | None, typer.Option(help="Only the state dict at this path in the file.")] = None,
+    match: Annotated[
+        list[str] | None, typer.Option(help="Only names that match this pattern; may be repeated.")
+    ] = None,
+    flat: Annotated[bool, typer.Option("--flat", help="A row for each tensor, nothing folded.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Also min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
+    ] = False,
+    values: Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+) -> None:
+    """Show what is in a checkpoint: its format, its state dicts folded over repeated layers, and its other content.
+
+    Reads headers only, needs no PyTorch, and runs nothing that the file names.
+
+    Examples:
+
+        statedict inspect model.pt
+
+        statedict inspect model.pt --match 'encoder.*' --stats
+
+        statedict inspect run.ckpt --root optimizer --flat
+
+        statedict inspect model.safetensors --values head.bias
+    """
+    with statedict.open(file) as checkpoint:
+        chosen = _chosen(checkpoint, root)
+        if values is not None:
+            _print_values(chosen, values, str(file), as_json)
+            return
+        facts = _facts(checkpoint, chosen, match, stats)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        _print(facts, flat=flat or stats)
+
+
+def _chosen(checkpoint: Any, root: str | None) -> dict[str, StateDict]:
+    """The roots to be shown: all of them, or the one asked for."""
+    if root is None:
+        return dict(checkpoint.roots)
+    return {root: checkpoint.state_dict(root)}
+
+
+def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | None, stats: bool) -> Fact:
+    fits = matcher(match) if match else lambda name: True
+    return {
+        "schema": SCHEMA,
+        "file": str(checkpoint.path),
+        "format": checkpoint.format,
+        "producer": checkpoint.producer,
+        "bytes": checkpoint.size,
+        "roots": [_root(path, state, fits, stats) for path, state in chosen.items()],
+        "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
+        "globals": [str(name) for name in checkpoint.globals],
+        "notes": [str(note) for note in checkpoint.notes],
+    }
+
+
+def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
+    shown = [fact for fact in tensors(state) if fits(fact["name"])]
+    if stats:
+        for fact in shown:
+            leaf = state.leaf(fact["name"])
+            # Each through a state of its own, which is dropped with its array: memory holds one tensor at a time.
+            array = StateDict({"": leaf}).numpy()[""] if isinstance(leaf, Leaf) else None
+            fact["stats"] = None if array is None else statistics(array)
+    return {
+        "path": path,
+        "tensors": shown,
+        "values": values(state, fits),
+        "dtypes": totals(shown, lambda fact: str(fact["dtype"])),
+    }
+
+
+def _print(facts: Fact, *, flat: bool) -> None:
+    from . import _show
+
+    out = _show.console()
+    made_by = f", written by {facts['producer']}" if facts["producer"] else ""
+    out.print(_show.text(f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold"))
+    for root in facts["roots"]:
+        out.print()
+        if root["path"]:
+            out.print(_show.text(f"root {root['path']}", "bold cyan"))
+        out.print((_show.flat if flat else _show.tree)(root["tensors"]))
+        for line in _show.summary(root["tensors"]):
+            out.print(line, style="dim")
+        if root["values"]:
+            out.print(_show.content(root["values"]))
+    if facts["other"]:
+        out.print()
+        out.print(_show.content(facts["other"][: None if flat else OTHERS_SHOWN]))
+        if not flat and len(facts["other"]) > OTHERS_SHOWN:
+            out.print(f"and {count(len(facts['other']) - OTHERS_SHOWN, 'value')} more (--flat shows all)", style="dim")
+    for line in (*facts["globals"], *facts["notes"]):
+        out.print(_show.text(line, "yellow"))
+
+
+def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: bool) -> None:
+    """The elements of the one tensor of that name, in full where JSON is asked for."""
+    holding = {path: state for path, state in chosen.items() if name in state}
+    if len(holding) > 1:
+        raise RootError(f"several state dicts have {name!r}", file=file, choices=list(holding))
+    if not holding:
+        for state in chosen.values():
+            with suppress(KeyError):
+                state[name]
+        raise UnknownNameError(name, among=file)
+    ((path, state),) = holding.items()
+    leaf = state.leaf(name)
+    value = state.numpy()[name] if isinstance(leaf, Leaf) else plain(state[name])
+    if as_json:
+        listed = elements(value) if isinstance(leaf, Leaf) else value
+        typer.echo(json.dumps({"schema": SCHEMA, "file": file, "root": path, "name": name, "values": listed}))
+    else:
+        typer.echo(str(value))
