@@ -1,0 +1,24 @@
+"""A short run of every fuzz target, and every input that a longer one ever found."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fuzz.loop import FOUND, attempt, fuzz, watching
+from tests.fuzz.targets import TARGETS
+
+SECONDS = 1.0
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_nearly_right_files_are_read_or_refused(name: str):
+    """No input crashes a reader, runs anything, or costs more than a second or 64 MiB and four times its size."""
+    count, found = fuzz(TARGETS[name], SECONDS, seed=1)
+    assert [finding.what for finding in found] == []
+    assert count > 20
+
+
+@pytest.mark.parametrize("path", sorted(FOUND.glob("*-*")), ids=lambda path: path.name)
+def test_what_was_found_stays_mended(path):
+    """Inputs that once crashed a reader are read or refused."""
+    with watching():
+        assert attempt(TARGETS[path.name.partition("-")[0]], path.read_bytes()) is None
