@@ -41,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     for position, line in enumerate(task.commands, start=1):
         extra = arguments[1:] if position == len(task.commands) else []
         command, *options = line.split()
-        # One thread for each of pytest's workers: torch's own would fight for the same cores.
-        threads = {"OMP_NUM_THREADS": "1"} if command == "pytest" else {}
-        done = subprocess.run([str(python.with_name(command)), *options, *extra], cwd=ROOT, env=os.environ | threads)
+        done = subprocess.run(
+            [str(python.with_name(command)), *options, *extra], cwd=ROOT, env=os.environ | SETTINGS.get(command, {})
+        )
         if done.returncode:
             return done.returncode
     return 0
@@ -80,6 +80,10 @@ def install(python: Path, *what: str) -> None:
     subprocess.run([str(python), "-m", "pip", *quiet, *what], check=True, cwd=ROOT)
 
 
+SETTINGS = {
+    "pytest": {"OMP_NUM_THREADS": "1"},  # torch's own threads would fight with the other workers for the same cores
+    "mkdocs": {"NO_MKDOCS_2_WARNING": "1"},
+}
 LINT = ("ruff check .", "ruff format --check .")
 TYPES = ("mypy",)
 IMPORTS = ("lint-imports --no-logo",)
