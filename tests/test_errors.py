@@ -27,6 +27,12 @@ from statedict import errors
             "f.pt: the file changed while it was being read (its size); open it again",
         ),
         (
+            errors.LockedError("runs/a", "process 7 on host"),
+            RuntimeError,
+            "runs/a: this run is being written by process 7 on host; two runs in one directory would delete each "
+            "other's checkpoints. Give each its own directory, or end the other",
+        ),
+        (
             errors.MissingDependencyError("torch", needed_for="this", extra="torch"),
             ImportError,
             "this needs the package 'torch': pip install 'statedict[torch]'",

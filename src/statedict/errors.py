@@ -9,6 +9,7 @@
     ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
     ├── FileChangedError (OSError)           a file changed while it was being read
+    ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
     ├── MissingDependencyError (ImportError) an optional package is needed for this
     └── FormatError (ValueError)             a file is not what it should be
         ├── UnknownFormatError               its bytes are no format that is read here
@@ -116,6 +117,22 @@ class FileChangedError(StateDictError, OSError):
 
     def __str__(self) -> str:
         return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
+
+
+class LockedError(StateDictError, RuntimeError):
+    """A run's directory is being written by somebody else; `holder` is what they left there of themselves."""
+
+    def __init__(self, directory: str, holder: str) -> None:
+        super().__init__(directory, holder)
+        self.directory = directory
+        self.holder = holder
+
+    def __str__(self) -> str:
+        by = f" by {self.holder}" if self.holder else ""
+        return (
+            f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
+            "checkpoints. Give each its own directory, or end the other"
+        )
 
 
 class MissingDependencyError(StateDictError, ImportError):
