@@ -1,0 +1,11 @@
+"""The memory edge: one engine behind `state_dict` and `load_state_dict`, for every module system."""
+
+from ._host import Fit as Fit
+from ._host import Host as Host
+from ._host import Slot as Slot
+from ._outcome import Cast as Cast
+from ._outcome import CastKind as CastKind
+from ._outcome import Outcome as Outcome
+from ._rules import EXACT as EXACT
+from ._rules import SOUND as SOUND
+from ._rules import Rules as Rules
