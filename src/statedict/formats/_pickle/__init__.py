@@ -25,6 +25,7 @@ Any failure is a FormatError with file, member, and the byte offset in `data`.
 first-seen order, one per storage).
 """
 
+from ._parse import parse as parse
 from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
@@ -35,4 +36,15 @@ from ._values import StorageId as StorageId
 from ._values import TorchConstant as TorchConstant
 from ._values import TypedStorage as TypedStorage
 
-__all__ = ["Import", "Pair", "Parsed", "Placement", "Risk", "Size", "StorageId", "TorchConstant", "TypedStorage"]
+__all__ = [
+    "Import",
+    "Pair",
+    "Parsed",
+    "Placement",
+    "Risk",
+    "Size",
+    "StorageId",
+    "TorchConstant",
+    "TypedStorage",
+    "parse",
+]

@@ -1,0 +1,222 @@
+"""Constructors of NumPy arrays, scalars and dtypes, out of checked bytes.
+
+What NumPy itself is given is never the file's: a dtype is parsed here and made anew, an array gets bytes whose number is
+exactly what its shape says. Arrays of objects become Opaque: their elements are values like any other, and lie in its state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from statedict.errors import FormatError
+from statedict.state import DTYPES, Opaque
+
+from ._machine import Machine, Unfit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Args = tuple[Any, ...]
+
+_SIMPLE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}|[Mm]8)\Z")
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
+_ML_DTYPES = frozenset(
+    {row.carrier.removeprefix("ml_dtypes.") for row in DTYPES.values() if row.carrier.startswith("ml_dtypes.")}
+    | {"float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"}
+    | {"int2", "int4", "uint2", "uint4"}
+)
+
+
+def _dtype(m: Machine, args: Args) -> Any:
+    """`numpy.dtype("f4", False, True)`; its byte order and fields come with the BUILD after it."""
+    import numpy as np
+
+    kind = args[0] if args else None
+    if type(kind) is bytes:
+        kind = kind.decode("latin1")
+    if type(kind) is Opaque and kind.module == "ml_dtypes" and kind.name in _ML_DTYPES and kind.args is None:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, kind.name))
+    if type(kind) is not str or not _SIMPLE.match(kind):
+        raise Unfit
+    try:
+        return np.dtype(kind, copy=True)
+    except (TypeError, ValueError):
+        raise Unfit from None
+
+
+def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
+    """Make `target` the dtype that `state` describes. NumPy is given its own state of a dtype that was made here."""
+    import numpy as np
+
+    if type(state) is not tuple or not 8 <= len(state) <= 9 or type(state[0]) is not int:
+        _refuse("a dtype's state is none")
+    if type(target).__module__ != "numpy.dtypes":
+        return  # One of ml_dtypes: its state says nothing more.
+    if id(target) in m.built:
+        _refuse("a dtype is changed after it was made")
+    m.built[id(target)] = target
+    _, order, subarray, names, fields, elsize, _, _ = state[:8]
+    order = order.decode("latin1") if type(order) is bytes else order
+    if type(order) is not str or order not in ("<", ">", "|", "="):
+        _refuse("a dtype's byte order is none")
+    try:
+        if subarray is not None:
+            made = _subarray(subarray)
+        elif names is not None:
+            made = _structured(m, names, fields, elsize)
+        elif target.kind in "Mm":
+            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(order)
+        else:
+            made = target.newbyteorder(order) if order != "|" else target
+    except (TypeError, ValueError) as error:
+        _refuse(f"a dtype's state is none ({error})")
+    if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
+        _refuse("a dtype's state does not fit its size")
+    target.__setstate__(made.__reduce__()[2])  # type: ignore[misc, index]
+
+
+def _subarray(subarray: Any) -> np.dtype[Any]:
+    import numpy as np
+
+    if type(subarray) is not tuple or len(subarray) != 2 or not isinstance(subarray[0], np.dtype):
+        _refuse("a dtype's subarray is none")
+    base, shape = subarray
+    shape = (shape,) if type(shape) is int else shape
+    if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
+        _refuse("a dtype's subarray has no shape")
+    return np.dtype((np.dtype(base, copy=True), shape))
+
+
+def _structured(m: Machine, names: Any, fields: Any, elsize: Any) -> np.dtype[Any]:
+    import numpy as np
+
+    if type(names) is not tuple or type(fields) is not dict or type(elsize) is not int or set(names) != set(fields):
+        _refuse("a dtype's fields are none")
+    m.charge(200 * len(names))
+    formats, offsets = [], []
+    for name in names:
+        field = fields[name]
+        if type(name) is not str or type(field) is not tuple or len(field) < 2 or not isinstance(field[0], np.dtype):
+            _refuse("a dtype's field is none")
+        if type(field[1]) is not int or not 0 <= field[1] <= elsize - field[0].itemsize:
+            _refuse("a dtype's field lies outside it")
+        formats.append(np.dtype(field[0], copy=True))
+        offsets.append(field[1])
+    return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": elsize})
+
+
+def _unit(metadata: Any) -> str:
+    found = metadata[1] if type(metadata) is tuple and len(metadata) == 2 else metadata
+    if type(found) is not tuple or len(found) < 2:
+        return ""
+    unit = found[0].decode("latin1") if type(found[0]) is bytes else found[0]
+    if unit not in _UNITS or type(found[1]) is not int or not 0 < found[1] < 1 << 31:
+        _refuse("a dtype's unit of time is none")
+    return "" if unit == "generic" else f"[{found[1]}{unit}]"
+
+
+def _reconstruct(m: Machine, args: Args) -> Any:
+    """The empty array that a BUILD then fills."""
+    import numpy as np
+
+    if len(args) != 3 or type(args[0]) is not Opaque or args[0].path != "numpy.ndarray" or args[1] not in ((0,), [0]):
+        raise Unfit
+    return np.empty(0, "i1")
+
+
+def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
+    import numpy as np
+
+    if target.shape != (0,):
+        _refuse("an array that has its elements is given others")
+    if type(state) is not tuple or not 4 <= len(state) <= 5:
+        _refuse("an array's state is none")
+    shape, dtype, fortran, raw = state[-4:]
+    if type(raw) is str:
+        raw = raw.encode("utf-8", "surrogatepass")  # Python 2's bytes, read as text.
+    _check(m, shape, dtype, raw)
+    m.charge(len(raw))
+    # A copy of the dtype: the file's own may still be given its state.
+    target.__setstate__((1, shape, np.dtype(dtype, copy=True), bool(fortran), bytes(raw)))
+
+
+def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:
+    """Refuse an array whose bytes are not exactly what its shape and dtype say."""
+    import numpy as np
+
+    if not isinstance(dtype, np.dtype) or dtype.hasobject:
+        raise FormatError("an array's dtype is none that bytes can fill")
+    if type(shape) is not tuple or not all(type(size) is int and size >= 0 for size in shape):
+        _refuse("an array's shape has an entry that is no count")
+    if len(shape) > m.limits.dimensions:
+        raise m.limits.exceeded("dimensions", f"an array of {len(shape):,} dimensions")
+    if type(raw) not in (bytes, bytearray):
+        _refuse(f"an array's bytes are a {type(raw).__name__}")
+    if (
+        prod(shape) * dtype.itemsize != len(raw)
+        or (not dtype.itemsize and prod(shape))
+        or prod(s for s in shape if s) >= 1 << 62
+    ):
+        _refuse(f"an array of shape {list(shape)} and dtype {dtype} has {len(raw):,} bytes")
+
+
+def _scalar(m: Machine, args: Args) -> Any:
+    import numpy as np
+
+    if len(args) != 2 or not isinstance(args[0], np.dtype) or args[0].hasobject:
+        raise Unfit
+    dtype, raw = args
+    if type(raw) is str:
+        raw = raw.encode("utf-8", "surrogatepass")
+    _check(m, (1,), dtype, raw)
+    m.charge(len(raw))
+    return np.frombuffer(bytearray(raw), np.dtype(dtype, copy=True))[0]
+
+
+def _frombuffer(m: Machine, args: Args) -> Any:
+    """Protocol 5 with its buffer in the stream."""
+    import numpy as np
+
+    if len(args) < 3 or args[3:] not in ((), ("C",), ("F",)):
+        raise Unfit
+    raw, dtype, shape = args[:3]
+    _check(m, shape, dtype, raw)
+    m.charge(len(raw))
+    order: Any = args[3] if len(args) == 4 else "C"
+    dtype = np.dtype(dtype, copy=True)
+    return np.frombuffer(bytearray(raw), dtype).reshape(shape, order=order) if raw else np.empty(shape, dtype)
+
+
+def build(m: Machine, target: Any, state: Any) -> None:
+    """BUILD on an array or dtype."""
+    import numpy as np
+
+    if isinstance(target, np.dtype):
+        _build_dtype(m, target, state)
+    elif type(target) is np.ndarray:
+        _build_array(m, target, state)
+    else:
+        raise FormatError(f"attributes are set on a {type(target).__name__}")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise FormatError(f"NumPy data cannot be what the file says: {why}")
+
+
+def _everywhere(module: str, name: str, construct: Callable[[Machine, Args], Any]) -> dict[tuple[str, str], Any]:
+    """NumPy 2 moved its core from `numpy.core` to `numpy._core`."""
+    return {(f"numpy.{core}.{module}", name): construct for core in ("core", "_core")}
+
+
+CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
+    ("numpy", "dtype"): _dtype,
+    **_everywhere("multiarray", "_reconstruct", _reconstruct),
+    **_everywhere("multiarray", "scalar", _scalar),
+    **_everywhere("numeric", "_frombuffer", _frombuffer),
+}
+HARMLESS = frozenset({("numpy", "ndarray")} | {("ml_dtypes", name) for name in _ML_DTYPES})

@@ -1,0 +1,44 @@
+"""Reading one pickle into an inert tree: the partner of `_emit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from statedict.errors import FormatError
+
+from .._limits import LIMITS, Limits
+from ._machine import Data, Machine
+from ._opcodes import HANDLERS
+from ._values import Parsed, StorageId, TypedStorage
+from ._walk import check_depth
+
+
+def parse(
+    data: Data,
+    *,
+    storage: Callable[[StorageId], TypedStorage],
+    persistent: Callable[[object], object] | None = None,
+    nested: Callable[[bytes], object] | None = None,
+    file: str | None = None,
+    member: str | None = None,
+    limits: Limits = LIMITS,
+    start: int = 0,
+    whole: bool = True,
+) -> Parsed:
+    """The value of the pickle that begins at `start`, as inert data; see the room's docstring for the arguments.
+
+    Raises FormatError (TruncatedError, LimitError) with `file`, `member` and the byte offset.
+
+    >>> import pickle
+    >>> parse(pickle.dumps({"steps": [1, 2]}), storage=lambda identity: None).value
+    {'steps': [1, 2]}
+    """
+    machine = Machine(data, start, limits, storage, persistent, nested)
+    try:
+        value = machine.run(HANDLERS)
+        if whole and machine.end != len(data):
+            raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
+        check_depth(value, limits)
+    except FormatError as error:
+        raise error.located(file=file, member=member) from None
+    return Parsed(value, machine.imports, machine.end)
