@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from ..errors import StateDictError
 from ._inspect import inspect
 from ._tour import tour
+from ._verify import verify
 
 __all__ = ["main"]
 
@@ -48,11 +50,27 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-COMMANDS = (inspect, tour)
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"statedict {version('statedict')}")
+        raise typer.Exit
+
+
+def _program(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
+
+
+COMMANDS = (inspect, verify, tour)
 
 app = typer.Typer(
     name="statedict",
-    help="Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch.",
+    callback=_program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -77,8 +77,8 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "bytes": checkpoint.size,
         "roots": [_root(path, state, fits, stats) for path, state in chosen.items()],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
-        "globals": [str(name) for name in checkpoint.globals],
-        "notes": [str(note) for note in checkpoint.notes],
+        "globals": [{"name": named.path, "risk": named.risk} for named in checkpoint.globals],
+        "notes": checkpoint.notes,
     }
 
 
@@ -102,7 +102,7 @@ def _print(facts: Fact, *, flat: bool) -> None:
     from . import _show
 
     out = _show.console()
-    made_by = f", written by {facts['producer']}" if facts["producer"] else ""
+    made_by = "" if facts["producer"] == "unknown" else f", written by {facts['producer']}"
     out.print(_show.text(f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold"))
     for root in facts["roots"]:
         out.print()
@@ -118,8 +118,8 @@ def _print(facts: Fact, *, flat: bool) -> None:
         out.print(_show.content(facts["other"][: None if flat else OTHERS_SHOWN]))
         if not flat and len(facts["other"]) > OTHERS_SHOWN:
             out.print(f"and {count(len(facts['other']) - OTHERS_SHOWN, 'value')} more (--flat shows all)", style="dim")
-    for line in (*facts["globals"], *facts["notes"]):
-        out.print(_show.text(line, "yellow"))
+    for line in _show.warnings(facts):
+        out.print(line)
 
 
 def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: bool) -> None:

@@ -97,6 +97,16 @@ def summary(facts: Collection[Fact]) -> Iterator[Text]:
         yield text(f"by part: {_listed(by_part)}")
 
 
+def warnings(facts: Fact) -> Iterator[Text]:
+    """What a person should know before using the file: imports that would run code, classes not known here, oddities."""
+    for risk, words, style in IMPORTS:
+        names = [named["name"] for named in facts["globals"] if named["risk"] == risk]
+        if names:
+            more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+            yield text(f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}", style)
+    yield from (text(f"note: {note}", "yellow") for note in facts["notes"])
+
+
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     """A function that gives the part of the model that a tensor belongs to: the first label in which the names differ."""
     modules = [name.split(".")[:-1] for name in names]
@@ -127,5 +137,10 @@ def _number(value: float | int | None) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+NAMES_SHOWN = 12
+IMPORTS = (
+    ("dangerous", "would run code under pickle (nothing of it was run)", "bold red"),
+    ("unknown", "classes and functions not known here (none was imported)", "dim"),
+)
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}

@@ -1,0 +1,64 @@
+"""`statedict verify`: whether files are what was written, and harmless."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import statedict
+
+from ..errors import FormatError
+from ._facts import Fact
+
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints: files, or directories of shards.")],
+    values: Annotated[bool, typer.Option("--values", help="Also look for NaN and Inf in every tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+) -> None:
+    """Check structure, offsets, checksums and imports of checkpoints, and say what is wrong.
+
+    Exit code 0 when no file has an error (warnings and notes are printed), 1 when one has, 2 when one cannot be read.
+
+    Examples:
+
+        statedict verify model.pt
+
+        statedict verify --values checkpoints/*.safetensors
+    """
+    told = [_verify(file, values) for file in files]
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "files": told}))
+    else:
+        _print(told)
+    raise typer.Exit(0 if all(fact["sound"] for fact in told) else 1)
+
+
+def _verify(file: Path, values: bool) -> Fact:
+    """What was found in one file; a file that does not even open has that as its error."""
+    try:
+        with statedict.open(file) as checkpoint:
+            found = [finding._asdict() for finding in checkpoint.verify(values=values)]
+    except FormatError as error:
+        found = [{"level": "error", "where": "", "text": str(error)}]
+    return {"file": str(file), "sound": all(f["level"] != "error" for f in found), "findings": found}
+
+
+def _print(told: list[Fact]) -> None:
+    from . import _show
+
+    out = _show.console()
+    for fact in told:
+        out.print(_show.text(f"{fact['file']}: {'sound' if fact['sound'] else 'NOT SOUND'}", _style(fact)))
+        for found in fact["findings"]:
+            where = f"{found['where']}: " if found["where"] else ""
+            out.print(_show.text(f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]]))
+
+
+def _style(fact: Fact) -> str:
+    return COLOURS["" if fact["sound"] else "error"]

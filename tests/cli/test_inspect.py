@@ -1,0 +1,221 @@
+"""statedict inspect: the answers a person with a file wants, and no more than its headers read."""
+
+import argparse
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import torch
+from torch import nn
+
+SCRIPT = "import sys; sys.modules['torch'] = None; from statedict.cli import main; main(sys.argv[1:])"
+
+
+def program(*arguments, script=SCRIPT, **options):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, timeout=120, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory):
+    """A training checkpoint as PyTorch writes it: model (with ties), optimizer, epoch, arguments."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.ModuleDict(
+        {"encoder": nn.TransformerEncoder(layer, 3), "embed": nn.Embedding(5, 8), "head": nn.Linear(8, 5)}
+    )
+    model["head"].weight = model["embed"].weight
+    optimizer = torch.optim.AdamW(model.parameters())
+    path = tmp_path_factory.mktemp("files") / "run.pt"
+    options = argparse.Namespace(lr=0.1, name="tiny")
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 7, "options": options}, path)
+    return path
+
+
+def test_a_person_sees_the_layers_folded(call, run_file):
+    """One screen: format, size, roots, repeated layers as one row, ties, other content, classes that are not known."""
+    ended = call("inspect", run_file)
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert lines[0].startswith(f"{run_file}: ")
+    assert "root model" in ended.out
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    assert rows["encoder.layers.{0…2}"].split()[-1] == "3×"
+    assert rows["self_attn"]
+    assert "24×8" in rows["in_proj_weight"]
+    assert "= embed.weight" in ended.out
+    assert "7" in rows["epoch"]
+    assert "argparse.Namespace" in rows["options"]
+    assert "tiny" in rows["options/name"]
+
+
+def test_json_tells_everything(call, run_file):
+    """The documented shape: every tensor by name, dtype, shape and bytes; ties; totals; other content."""
+    told = json.loads(call("inspect", run_file, "--json").out)
+    assert list(told) == ["schema", "file", "format", "producer", "bytes", "roots", "other", "globals", "notes"]
+    assert told["schema"] == 1
+    assert told["bytes"] == run_file.stat().st_size
+    expected = torch.load(run_file, weights_only=False)
+    model = next(root for root in told["roots"] if root["path"] == "model")
+    assert [(t["name"], tuple(t["shape"])) for t in model["tensors"]] == [
+        (name, tuple(value.shape)) for name, value in expected["model"].items()
+    ]
+    assert {t["name"]: t["tied_to"] for t in model["tensors"] if "tied_to" in t} == {"head.weight": "embed.weight"}
+    others = {fact["path"]: fact["value"] for fact in told["other"]}
+    assert others["epoch"] == 7
+    assert others["options/lr"] == 0.1
+
+
+def test_one_root_and_matching_names(call, run_file):
+    """--root shows one state dict, --match some of its names, --flat each on a row of its own."""
+    told = json.loads(call("inspect", run_file, "--root", "model", "--match", "*.norm1.*", "--json").out)
+    assert [root["path"] for root in told["roots"]] == ["model"]
+    assert [t["name"] for t in told["roots"][0]["tensors"]] == [
+        f"encoder.layers.{i}.norm1.{leaf}" for i in range(3) for leaf in ("weight", "bias")
+    ]
+    flat = call("inspect", run_file, "--root", "model", "--match", "*.norm1.*", "--flat").out
+    assert [line.split()[0] for line in flat.splitlines() if ".norm1." in line] == [
+        t["name"] for t in told["roots"][0]["tensors"]
+    ]
+
+
+def test_statistics(call, run_file):
+    """--stats are NumPy's."""
+    told = json.loads(call("inspect", run_file, "--root", "model", "--match", "head.bias", "--stats", "--json").out)
+    bias = torch.load(run_file, weights_only=False)["model"]["head.bias"].numpy().astype(np.float64)
+    ((found,),) = [[t["stats"] for t in root["tensors"]] for root in told["roots"]]
+    expected = {
+        "min": bias.min(),
+        "max": bias.max(),
+        "mean": bias.mean(),
+        "std": bias.std(),
+        "zeros": 0,
+        "nan": 0,
+        "inf": 0,
+    }
+    assert found == pytest.approx(expected)
+    assert f"{bias.min():.4g}" in call("inspect", run_file, "--root", "model", "--match", "head.bias", "--stats").out
+
+
+def test_values(call, run_file):
+    """--values prints the elements of one tensor; a name that is not there is told with those that are near."""
+    bias = torch.load(run_file, weights_only=False)["model"]["head.bias"].numpy()
+    assert call("inspect", run_file, "--values", "head.bias").out == f"{bias}\n"
+    told = json.loads(call("inspect", run_file, "--values", "head.bias", "--json").out)
+    assert (told["root"], told["name"], told["values"]) == ("model", "head.bias", bias.tolist())
+    ended = call("inspect", run_file, "--root", "model", "--values", "head.bais")
+    assert (ended.code, ended.out) == (2, "")
+    assert "did you mean 'head.bias'" in ended.err
+
+
+def test_a_state_dict_that_is_the_file(call, tmp_path):
+    """A plain state dict is the root of its file, and needs no heading."""
+    torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "linear.pt")
+    out = call("inspect", tmp_path / "linear.pt").out
+    assert "root" not in out
+    assert [line.split()[:3] for line in out.splitlines() if line.startswith(("weight", "bias"))] == [
+        ["weight", "3×2", "float32"],
+        ["bias", "3", "float32"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(None, "No such file"), (b"", "empty"), (b"<!DOCTYPE html><html>", "HTML"), (b"\0" * 64, "")],
+    ids=["missing", "empty", "a web page", "zeros"],
+)
+def test_mistakes_are_one_line(call, tmp_path, made, said):
+    """A wrong file is one line on standard error that names it, exit code 2, and no traceback."""
+    path = tmp_path / "wrong.pt"
+    if made is not None:
+        path.write_bytes(made)
+    ended = call("inspect", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("statedict: ")
+    assert str(path) in ended.err
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_an_unknown_root_is_told_with_those_there_are(call, run_file):
+    """--root with a path that is not there lists the roots of the file."""
+    ended = call("inspect", run_file, "--root", "modle")
+    assert (ended.code, ended.out) == (2, "")
+    assert "'model'" in ended.err
+
+
+def test_hostile_names_cannot_reach_the_terminal(call, tmp_path):
+    """Escape sequences and markup in a file's names and values are shown, not obeyed."""
+    torch.save({"a\x1b[31m.[bold]w\n": torch.zeros(2), "note": "x\x1b]0;owned\x07"}, tmp_path / "hostile.pt")
+    ended = call("inspect", tmp_path / "hostile.pt")
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.out
+    assert "\x07" not in ended.out
+    assert "\\x1b[31m.[bold]w\\n" in ended.out
+
+
+def test_without_torch_or_numpy(run_file):
+    """The whole process imports neither torch nor numpy."""
+    script = SCRIPT.replace(
+        "main(sys.argv[1:])", "import atexit; atexit.register(lambda: print(sorted(sys.modules)));"
+    ) + ("main(sys.argv[1:])")
+    ended = program("inspect", run_file, script=script, text=True)
+    assert ended.returncode == 0, ended.stderr
+    modules = ended.stdout.splitlines()[-1]
+    assert "'statedict.formats'" in modules
+    assert "'numpy'" not in modules
+
+
+def test_pipes_and_colours(run_file):
+    """In a pipe there are no colours and lines are whole; a terminal has colours unless NO_COLOR is set."""
+    plain = program("inspect", run_file, text=True, env={k: v for k, v in os.environ.items() if k != "COLUMNS"})
+    assert "\x1b" not in plain.stdout
+    assert max(map(len, plain.stdout.splitlines())) > 80
+    assert b"\x1b" in in_terminal(run_file, {"TERM": "xterm"})
+    assert b"\x1b[1" not in in_terminal(run_file, {"TERM": "xterm", "NO_COLOR": "1"}).replace(b"\x1b[1m", b"")
+
+
+def test_narrow_terminals_lose_nothing(run_file):
+    """In forty columns names are folded, and every size is still there."""
+    lines = in_terminal(run_file, {"TERM": "dumb", "COLUMNS": "40"}).decode().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert sum("float32" in line for line in lines) >= 13
+
+
+def in_terminal(path, settings):
+    """What the command prints into a (pseudo) terminal."""
+    ours, theirs = pty.openpty()
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR", "CI")
+    } | settings
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, "inspect", str(path)], stdout=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other end was closed
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return shown
+
+
+def test_a_reader_that_leaves_is_no_error(run_file):
+    """`| head -1` ends the command quietly."""
+    script = SCRIPT.replace("main(", "sys.stdout.reconfigure(line_buffering=True); main(")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "inspect", str(run_file), "--flat"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141
+    process.stderr.close()

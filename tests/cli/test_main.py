@@ -1,0 +1,92 @@
+"""The command line as a whole: documented, quick, and never a traceback for a user's mistake."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import statedict.cli
+from statedict.cli import app
+from statedict.errors import UnsafeFileError
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+COMMANDS = {command.name: command for command in typer.main.get_group(app).commands.values()}
+
+
+def test_help_lists_the_commands(call):
+    """`statedict --help`, `-h` and nothing at all list every command."""
+    for arguments in (["--help"], ["-h"], []):
+        out = call(*arguments).out
+        assert all(re.search(rf"^\W*{name}\b", out, re.MULTILINE) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(call, name):
+    """Each command has an example in its help, and a chapter of the reference; each option has a help text."""
+    command = COMMANDS[name]
+    assert f"statedict {name}" in call(name, "--help").out
+    assert f"\n## {name}\n" in REFERENCE.read_text()
+    assert all(parameter.help for parameter in command.params if parameter.name != "help")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_the_reference(name):
+    """The reference names every option of every command."""
+    chapter = REFERENCE.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    options = [
+        option for p in COMMANDS[name].params for option in p.opts if option.startswith("--") and option != "--help"
+    ]
+    assert [option for option in options if option not in chapter] == []
+
+
+@pytest.mark.parametrize("arguments", [["inspekt"], ["inspect"], ["inspect", "a.pt", "--nonsense"]])
+def test_a_wrong_call_is_explained(call, arguments):
+    """A call that makes no sense exits with 2, says so on standard error, and prints nothing else."""
+    ended = call(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run code\n"),
+        (FileNotFoundError(2, "No such file or directory", "x.pt"), "statedict: x.pt: No such file or directory\n"),
+        (OSError("the disk is on fire"), "statedict: the disk is on fire\n"),
+    ],
+)
+def test_errors_become_one_line(call, monkeypatch, error, said):
+    """What this library or the system refuses is one line on standard error, exit code 2."""
+
+    def fail(**options):
+        raise error
+
+    monkeypatch.setattr(statedict.cli, "app", fail)
+    assert call("inspect") == (2, "", said)
+
+
+def test_faults_of_ours_are_not_hidden(monkeypatch):
+    """Any other exception is a fault, and keeps its traceback."""
+
+    def fail(**options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(statedict.cli, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        statedict.cli.main([])
+
+
+def test_as_a_module():
+    """`python -m statedict` is the same program."""
+    done = subprocess.run([sys.executable, "-m", "statedict", "--version"], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"statedict \d+\.\d+\S*\n", done.stdout)
+
+
+def test_the_program_starts_without_heavy_packages():
+    """Starting the command line imports neither torch, numpy, scikit-learn nor the rich tables."""
+    script = "import sys, statedict.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert not {"torch", "numpy", "sklearn", "rich.table", "statedict.torch"} & set(done.stdout.split())

@@ -1,0 +1,69 @@
+"""The tasks: one word each, the same words everywhere, and CI runs what the README says."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    spec = importlib.util.spec_from_file_location("tasks", ROOT / "tools" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_make_has_the_same_tasks(tasks):
+    """The Makefile's words are those of tools/run.py."""
+    words = re.search(r"^TASKS = (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert words == list(tasks.TASKS)
+
+
+def test_the_readme_has_two_commands_and_ci_calls_its_tests(tasks):
+    """The README's commands are tasks that exist; CI calls the one that runs the tests, last."""
+    commands = re.findall(r"^python3 tools/run\.py (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert commands == ["tour", "test"]
+    assert set(commands) <= set(tasks.TASKS)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec python3 tools/run.py test"
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_torch_is_pinned(tasks):
+    """Every task's dependency group exists, and names exactly one PyTorch (an unpinned one would bring CUDA's gigabytes)."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+
+    def packages(group):
+        for item in groups[group]:
+            yield from packages(item["include-group"]) if isinstance(item, dict) else [item]
+
+    for task in tasks.TASKS.values():
+        assert [p for p in packages(task.group) if p.startswith("torch")] == ["torch==2.13.0"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"]])
+def test_a_word_that_is_no_task(tasks, arguments):
+    """An unknown task, or none, lists those that there are and makes nothing."""
+    command = [sys.executable, str(ROOT / "tools" / "run.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert all(f"\n{name} " in done.stdout for name in tasks.TASKS)
+
+
+def test_an_environment_without_ensurepip(tasks, tmp_path, monkeypatch):
+    """Where Python comes without ensurepip (Debian's), the outer pip fills the environment; else venv does it alone."""
+    ran = []
+    monkeypatch.setattr(tasks.subprocess, "run", lambda command, **options: ran.append(command[1:]))
+    tasks.create(tmp_path)
+    monkeypatch.setattr(tasks.importlib.util, "find_spec", lambda name: None)
+    tasks.create(tmp_path)
+    assert ran[0] == ["-m", "venv", "--clear", str(tmp_path)]
+    assert ran[1] == ["-m", "venv", "--clear", "--without-pip", str(tmp_path)]
+    assert ran[2] == ["-m", "pip", "--python", str(tmp_path / "bin" / "python"), "install", "--quiet", "pip>=25.1"]
