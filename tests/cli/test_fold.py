@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.cli._fold import DEEPEST, Entry, Row, fold, spans
+from statedict.cli._fold import DEEPEST, Entry, Row, fold
 
 labels = st.sampled_from(["a", "b", "0", "1", "2", "10", "01", "l1", "l2"])
 names = st.lists(st.lists(labels, min_size=1, max_size=5).map(".".join), unique=True, max_size=40)
@@ -49,13 +49,6 @@ def test_numbers_at_the_end_of_a_label_fold_too():
 def test_a_name_that_is_also_a_prefix_keeps_its_row():
     """`a` and `a.b` in one state are both shown."""
     assert shown(fold([Entry("a", "f", 4), Entry("a.b", "f", 4)])) == [(0, "a", 1), (1, "b", 1)]
-
-
-def test_spans():
-    """Runs of three or more are a range; order does not matter."""
-    assert spans([3]) == "{3}"
-    assert spans([5, 4, 3]) == "{3…5}"
-    assert spans([0, 2]) == "{0,2}"
 
 
 @given(names, st.data())

@@ -8,8 +8,10 @@ for. The work is linear in the names: a subtree's signature is one interned numb
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
+
+from statedict.state import spans
 
 # Below this many dots a name is one label: a hostile name of 10,000 dots must not become 10,000 nested calls.
 DEEPEST = 50
@@ -62,22 +64,6 @@ def fold(entries: Iterable[Entry]) -> list[Row]:
     return [row for labels, group in _groups(root) for row in _rows(labels, group, 0, 1)]
 
 
-def spans(numbers: Sequence[int]) -> str:
-    """Numbers as a person would write them.
-
-    >>> spans([0, 1, 2, 3, 7, 9, 10])
-    '{0…3,7,9,10}'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    shown = [f"{run[0]}…{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs]
-    return "{" + ",".join(shown) + "}"
-
-
 def _sign(node: _Node, known: dict[Hashable, int]) -> None:
     """Give the node and all below it a number that is equal where everything below is equal."""
     for child in node.children.values():
@@ -99,7 +85,8 @@ def _groups(node: _Node) -> Iterator[tuple[str, list[_Node]]]:
         label = members[0][0]
         if len(members) > 1:
             stem = label[: len(label) - len(NUMBERED.fullmatch(label)[2])]  # type: ignore[index]  # as it was keyed
-            label = stem + spans([int(name[len(stem) :]) for name, _ in members])
+            numbers = sorted(int(name[len(stem) :]) for name, _ in members)
+            label = f"{stem}{{{spans(numbers)}}}"
         yield label, [child for _, child in members]
 
 

@@ -3,7 +3,7 @@
 from ._cast import cast_leaf
 from ._computed import computed
 from ._dtype import DTYPES, DType, dtype
-from ._fold import Group, fold
+from ._fold import Group, fold, spans
 from ._leaf import (
     PLAIN,
     Leaf,
@@ -46,6 +46,7 @@ __all__ = [
     "pieces",
     "Group",
     "fold",
+    "spans",
     "renamed_metadata",
     "Patterns",
     "matcher",
