@@ -9,20 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from statedict.cli import _stats
 from statedict.cli._stats import elements, statistics
+from statedict.state import leaf_of, pieces
 
 KEYS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
 
 
 @given(arrays(np.float32, array_shapes(min_dims=0, max_side=9), elements=st.floats(width=32)), st.integers(1, 50))
-def test_equal_to_numpy_in_chunks_of_any_size(array, chunk):
-    """Joining chunks gives what NumPy gives at once, over the finite elements."""
-    before, _stats.CHUNK = _stats.CHUNK, chunk
-    try:
-        found = statistics(array)
-    finally:
-        _stats.CHUNK = before
+def test_equal_to_numpy_in_pieces_of_any_size(array, elements):
+    """Joining pieces gives what NumPy gives at once, over the finite elements."""
+    found = statistics(pieces(leaf_of(array), elements))
+    assert list(found) == KEYS
+    assert [found["nan"], found["inf"]] == [np.isnan(array).sum(), np.isinf(array).sum()]
+    assert found["zeros"] == (array == 0).sum()
     finite = array[np.isfinite(array)].astype(np.float64)
     assert list(found) == KEYS
     assert [found["nan"], found["inf"]] == [np.isnan(array).sum(), np.isinf(array).sum()]
@@ -41,14 +40,14 @@ def test_equal_to_numpy_in_chunks_of_any_size(array, chunk):
 def test_every_kind_of_number(dtype):
     """Booleans, integers, small floats and complex numbers have statistics, and elements that JSON can hold."""
     array = np.array([0, 1, 1, 0]).astype(dtype)
-    assert [statistics(array)[key] for key in ("min", "max", "mean", "zeros")] == [0, 1, 0.5, 2]
+    assert [statistics([array])[key] for key in ("min", "max", "mean", "zeros")] == [0, 1, 0.5, 2]
     assert np.array(json.loads(json.dumps(elements(array)))).reshape(4, -1)[:, 0].tolist() == [0, 1, 1, 0]
 
 
 def test_half_precision_complex():
     """complex32, which NumPy lacks, is read as pairs of float16."""
     array = np.array([(3, 4), (np.inf, 0)], dtype=[("real", "<f2"), ("imag", "<f2")])
-    assert (statistics(array)["max"], statistics(array)["inf"]) == (5, 1)
+    assert (statistics([array])["max"], statistics([array])["inf"]) == (5, 1)
     assert elements(array) == [[3, 4], ["Infinity", 0]]
 
 
@@ -59,4 +58,4 @@ def test_what_json_has_no_numbers_for():
 
 def test_an_empty_tensor_has_no_extremes():
     """No element, no extremes, and nothing counted."""
-    assert statistics(np.empty((0, 3))) == dict(zip(KEYS, [None] * 4 + [0] * 3))
+    assert statistics(pieces(leaf_of(np.empty((0, 3))), 5)) == dict(zip(KEYS, [None] * 4 + [0] * 3))

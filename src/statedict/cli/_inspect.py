@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 import statedict
-from statedict.state import Leaf, StateDict, matcher
+from statedict.state import Leaf, StateDict, matcher, pieces
 
 from ..errors import RootError, UnknownNameError
 from ._facts import Fact, contents, plain, tensors, totals, values
 from ._size import count, size
-from ._stats import elements, statistics
+from ._stats import PIECE, elements, statistics
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -87,9 +87,7 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
     if stats:
         for fact in shown:
             leaf = state.leaf(fact["name"])
-            # Each through a state of its own, which is dropped with its array: memory holds one tensor at a time.
-            array = StateDict({"": leaf}).numpy()[""] if isinstance(leaf, Leaf) else None
-            fact["stats"] = None if array is None else statistics(array)
+            fact["stats"] = statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) else None
     return {
         "path": path,
         "tensors": shown,
