@@ -85,6 +85,32 @@ def one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Images, 
         optimizer.step()
 
 
+def parity_model() -> DigitsNet:
+    """A freshly initialised model with a head for two classes, odd and even."""
+    torch.manual_seed(1)
+    return DigitsNet(classes=2)
+
+
+def parity(data: Images) -> Images:
+    """The same images, classed as even (0) and odd (1)."""
+    return Images(data.pixels, data.classes % 2)
+
+
+def train_head(model: DigitsNet, data: Images, epochs: int, *, done: Callable[[int], None]) -> None:
+    """Train the head alone, on a backbone that stays as it is."""
+    optimizer = torch.optim.AdamW(model.head.parameters(), lr=2e-3)
+    for epoch in range(1, epochs + 1):
+        one_epoch(model, optimizer, data, epoch)
+        done(epoch)
+
+
+def differing(file: Path, state: statedict.StateDict) -> list[str]:
+    """The names whose tensors PyTorch's own reader, in its strictest mode, finds otherwise in the file's model."""
+    theirs = torch.load(file, weights_only=True)["model"]
+    ours = state.torch()
+    return [n for n in {*ours, *theirs} if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n])]
+
+
 def accuracy(model: nn.Module, data: Images) -> float:
     """The share of the images whose class the model gets right."""
     model.eval()

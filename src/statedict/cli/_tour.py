@@ -117,27 +117,23 @@ def resume(place: Place) -> Told:
 
 def read_by_torch(place: Place) -> Told:
     """PyTorch's own reader, in its strictest mode, must give the same tensors."""
-    import torch
+    from ._digits import differing
 
-    theirs = torch.load(place.digits, weights_only=True)["model"]
     with statedict.open(place.digits) as checkpoint:
-        ours = checkpoint.state_dict("model").torch()
-        _check(list(ours) == list(theirs), "PyTorch reads other names")
-        _check(all(torch.equal(ours[n], theirs[n]) for n in ours), "PyTorch reads other values")
+        state = checkpoint.state_dict("model")
+        wrong = differing(place.digits, state)
+    _check(not wrong, f"PyTorch reads other values: {wrong}")
     return Told(
-        f"Read the file with torch.load(weights_only=True): {count(len(theirs), 'tensor')}, all equal.",
+        f"Read the file with torch.load(weights_only=True): {count(len(state), 'tensor')}, all equal.",
         "It is an ordinary .pt file; nobody needs this library to open it.",
     )
 
 
 def transfer(place: Place) -> Told:
     """Load all but the head into a model with other classes, and train only its new head."""
-    import torch
+    from ._digits import accuracy, images, parity, parity_model, train_head
 
-    from ._digits import DigitsNet, Images, accuracy, images, one_epoch
-
-    torch.manual_seed(1)
-    model = DigitsNet(classes=2)
+    model = parity_model()
     before = statedict.snapshot(model)
     try:
         statedict.load_state_dict(model, place.digits, root="model")
@@ -148,12 +144,9 @@ def transfer(place: Place) -> Told:
     _check(bool(refused), "a head of another size was accepted")
     _check(statedict.state_dict(model).fingerprint() == before.fingerprint(), "a refused load changed the model")
     report = statedict.load_state_dict(model, place.digits, root="model", exclude="head", allow_missing="head.*")
-    training, test = (Images(data.pixels, data.classes % 2) for data in images())
-    optimizer = torch.optim.AdamW(model.head.parameters(), lr=2e-3)
+    training, test = map(parity, images())
     with _Progress(place, "training the new head", HEAD_EPOCHS) as shown:
-        for epoch in range(1, HEAD_EPOCHS + 1):
-            one_epoch(model, optimizer, training, epoch)
-            shown(epoch)
+        train_head(model, training, HEAD_EPOCHS, done=shown)
     statedict.save(statedict.state_dict(model), place.directory / "parity.pt")
     did = f"Took {count(len(report.loaded), 'tensor')} of it, all but the head, into a model that tells odd from even: "
     did += f"{accuracy(model, test):.1%} right after {HEAD_EPOCHS} epochs of the new head."
