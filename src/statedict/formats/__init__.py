@@ -1,0 +1,31 @@
+"""The disk edge: one file for each format, a table of them told by their bytes, and pickles as inert data."""
+
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import Finding as Finding
+from ._limits import LIMITS as LIMITS
+from ._limits import Limits as Limits
+from ._pickle import Import as Import
+from ._pickle import Pair as Pair
+from ._pickle import Size as Size
+from ._pickle import TorchConstant as TorchConstant
+from ._pickle import TypedStorage as TypedStorage
+from ._table import open as open
+from ._table import write as write
+from ._walk import leaves as leaves
+from ._walk import tensors as tensors
+
+__all__ = [
+    "LIMITS",
+    "Checkpoint",
+    "Finding",
+    "Import",
+    "Limits",
+    "Pair",
+    "Size",
+    "TorchConstant",
+    "TypedStorage",
+    "leaves",
+    "open",
+    "tensors",
+    "write",
+]

@@ -1,0 +1,155 @@
+"""A Checkpoint: what a file (or a directory) holds, seen without running anything of it and before its tensors are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from statedict.state import Leaf, StateDict
+
+from ..errors import UnsafeFileError
+from ._pickle import Import
+from ._walk import leaves
+
+
+class Finding(NamedTuple):
+    """One thing that `Checkpoint.verify` found.
+
+    Attributes:
+        level: `"error"`: the content is not what was written, or would run code under pickle; `"warning"`: it is whole,
+            and may surprise; `"note"`: worth knowing.
+        where: the tensor, or the part of the file.
+        text: what is the matter.
+    """
+
+    level: Literal["error", "warning", "note"]
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}"
+
+
+class Checkpoint:
+    """An open file of saved state. Use it as a context, or `close` it; what was read from it stays.
+
+    Attributes:
+        path: where it lies, as it was given.
+        format: `"torch"`, `"safetensors"` …: a name of the table of formats.
+        producer: what wrote it, as far as the bytes tell.
+        size: bytes of the file, or files.
+        object: what was saved, as an inert tree: dicts, lists and plain values; tensors are Leafs and Compounds, values of
+            unknown classes Opaque.
+        globals: every import that the file names, with its risk.
+        notes: what is odd but harmless, in words.
+        metadata: what the format says beside the tensors (versions, byte order, a safetensors header's metadata).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        format: str,
+        object: Any,
+        *,
+        size: int,
+        producer: str = "unknown",
+        globals: Sequence[Import] = (),
+        notes: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        checks: Callable[[], Iterable[Finding]] = tuple,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path = path
+        self.format = format
+        self.object = object
+        self.size = size
+        self.producer = producer
+        self.globals = list(globals)
+        self.notes = list(notes)
+        self.metadata = dict(metadata or {})
+        self._checks = checks
+        self._close = close
+        self._roots: dict[str, StateDict] | None = None
+
+    @property
+    def roots(self) -> dict[str, StateDict]:
+        """Every state dict in the file, by its path (`"model"`, `"ema/state_dict"`; `""` is the file itself)."""
+        from ._roots import find_roots
+
+        if self._roots is None:
+            self._roots = find_roots(self.object)
+        return self._roots
+
+    def state_dict(self, root: str = "auto") -> StateDict:
+        """The state dict at `root`; `"auto"`: the one that the file is about.
+
+        Raises RootError, which lists the choices, where there is none or `"auto"` is ambiguous.
+        """
+        from ._roots import choose_root
+
+        return choose_root(self.roots, root, self.path)
+
+    @property
+    def dangerous(self) -> list[str]:
+        """The imports that would run code if the file were unpickled, as `module.name`."""
+        return [named.path for named in self.globals if named.risk == "dangerous"]
+
+    def require_safe(self) -> None:
+        """Raise UnsafeFileError where the file names imports that would run code under pickle."""
+        if self.dangerous:
+            raise UnsafeFileError(
+                f"unpickling it would run code: it imports {', '.join(self.dangerous)}",
+                imports=self.dangerous,
+                file=self.path,
+                hint="nothing of it was run; statedict.open shows what it holds",
+            )
+
+    def verify(self, values: bool = False) -> list[Finding]:
+        """What is wrong with the file, the worst first; an empty list where it is sound and has checksums that prove it.
+
+        Structure was checked when it was opened; this checks every byte that has a checksum, lists imports that would run
+        code and, with `values`, tensors that hold NaN or Inf.
+        """
+        found = [Finding("error", "imports", f"{path} would run code under pickle") for path in self.dangerous]
+        found += self._checks()
+        found += [Finding("note", "", note) for note in self.notes]
+        if values:
+            found += _not_finite(self.object)
+        return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
+
+    def close(self) -> None:
+        """Give the file back. Tensors that were not read cannot be read afterwards."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {os.path.basename(self.path)!r}: {self.format}, {self.size:,} bytes>"
+
+
+def _not_finite(tree: object) -> list[Finding]:
+    """A warning for each tensor that holds NaN or Inf; reads them one at a time."""
+    return [
+        Finding("warning", path, f"{count:,} of its {leaf.spec.numel:,} elements are NaN or infinite")
+        for path, leaf in leaves(tree)
+        if (leaf.spec.dtype.is_floating or leaf.spec.dtype.is_complex) and (count := _count_not_finite(leaf))
+    ]
+
+
+def _count_not_finite(leaf: Leaf) -> int:
+    import numpy as np
+
+    from statedict.state import read_array
+
+    array = read_array(leaf)
+    if array.dtype.names:
+        return sum(int(np.count_nonzero(~np.isfinite(array[part]))) for part in array.dtype.names)
+    return int(np.count_nonzero(~np.isfinite(array)))

@@ -1,0 +1,125 @@
+"""Storages that lie in a file: the Source of every format.
+
+A storage is an extent of the file, checked by the format's reader. Its bytes are read in batches through the file, or
+mapped; those of the other byte order are turned round after reading, and deflated ones are inflated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import count
+from typing import NamedTuple
+
+from statedict.files import File, Span, checksums, crc32
+from statedict.state import Read, Storage
+
+from ..errors import ChecksumError
+
+
+class Extent(NamedTuple):
+    """Where a storage lies: what `Storage.where` is for the storages of a file.
+
+    Attributes:
+        offset: its first byte in the file.
+        nbytes: its length there: at least the storage's, since the checksum is of the whole.
+        member: what the file calls it, for messages.
+        crc: the CRC-32 that its bytes (those that are inflated, where `inflate` is given) should have; None if unknown.
+        itemsize: bytes of an element: memory that is mapped must be aligned to it.
+        swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
+        inflate: gives all its bytes, where they are compressed in the file.
+    """
+
+    offset: int
+    nbytes: int
+    member: str
+    crc: int | None = None
+    itemsize: int = 1
+    swap: int = 1
+    inflate: Callable[[], bytes] | None = None
+
+
+class FileSource:
+    """The Source of the storages of one file.
+
+    `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only when something is wrong.
+    """
+
+    def __init__(self, file: File, name_of: Callable[[Storage], str | None] | None = None) -> None:
+        self.file = file
+        self.name_of = name_of
+        self._token = next(_TOKENS)
+
+    def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
+        """A storage of this file; `key` is which one."""
+        return Storage(self, (self._token, key), nbytes, extent, location)
+
+    def read_into(self, reads: Sequence[Read]) -> None:
+        plain: list[Span] = []
+        turned: list[tuple[memoryview, int]] = []
+        for storage, start, into in reads:
+            extent: Extent = storage.where
+            if extent.inflate is not None:
+                into[:] = _turned(extent.inflate(), extent.swap)[start : start + len(into)]
+            elif extent.swap > 1 and (start % extent.swap or len(into) % extent.swap):
+                into[:] = self._whole(extent)[start : start + len(into)]
+            else:
+                plain.append(Span(extent.offset + start, into))
+                if extent.swap > 1:
+                    turned.append((into, extent.swap))
+        if plain:
+            self.file.read_into(plain)
+        for into, unit in turned:
+            into[:] = _turned(into, unit)
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        wrong = next(iter(self.wrong(storages)), None)
+        if wrong is not None:
+            raise self.damaged(*wrong)
+
+    def wrong(self, storages: Iterable[Storage]) -> list[tuple[Storage, int]]:
+        """The storages whose bytes have another CRC than they should, with the one that they have."""
+        known = [storage for storage in storages if storage.where.crc is not None]
+        plain = [storage for storage in known if storage.where.inflate is None]
+        found = checksums(self.file, [(storage.where.offset, storage.where.nbytes) for storage in plain])
+        wrong = [(storage, crc) for storage, crc in zip(plain, found) if crc != storage.where.crc]
+        for storage in known:
+            if storage.where.inflate is not None:
+                crc = crc32(storage.where.inflate())
+                if crc != storage.where.crc:
+                    wrong.append((storage, crc))
+        return wrong
+
+    def damaged(self, storage: Storage, crc: int) -> ChecksumError:
+        """The error of a storage whose bytes are not those that were written."""
+        name = self.name_of(storage) if self.name_of else None
+        extent: Extent = storage.where
+        whose = f"the bytes of {name!r}" if name else f"its {extent.nbytes:,} bytes"
+        return ChecksumError(
+            f"{whose} have changed since they were written: their CRC-32 is {crc:08x} and should be {extent.crc:08x}",
+            file=self.file.name,
+            member=extent.member,
+            hint="fetch or save the file again",
+        )
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        extent: Extent = storage.where
+        if extent.inflate is not None or extent.swap > 1 or extent.offset % extent.itemsize:
+            return None
+        mapped = self.file.view(writable=writable)
+        return None if mapped is None else mapped[extent.offset : extent.offset + storage.nbytes]
+
+    def _whole(self, extent: Extent) -> bytes:
+        return _turned(self.file.read(extent.offset, extent.nbytes), extent.swap)
+
+
+def _turned(data: bytes | memoryview, unit: int) -> bytes:
+    """The bytes with each run of `unit` bytes reversed."""
+    if unit == 1:
+        return bytes(data)
+    turned = bytearray(data)
+    for place in range(unit):
+        turned[place::unit] = data[unit - 1 - place :: unit]
+    return bytes(turned)
+
+
+_TOKENS = count()

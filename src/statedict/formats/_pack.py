@@ -1,0 +1,151 @@
+"""Which bytes are written for a tensor: those that it shows, while tensors that share bytes go on sharing them.
+
+PyTorch writes the whole storage behind a slice of it. Here a storage is cut down to what its tensors show:
+
+- shown by one tensor (or several that are the same view): the range from its first to its last element if that has no
+  gaps, whatever its strides; otherwise its elements only, packed in the order in which they lie;
+- shown by several different views: the ranges that they cover, put together without the gaps between them.
+
+Expanded dimensions (stride 0) stay expanded, so nothing is ever written larger than it lies in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from typing import NamedTuple
+
+from statedict.state import Leaf, Read, Spec, Storage
+
+# Storages that can only be read, not viewed (on a GPU, in another file), go through a buffer of this size.
+BUFFER = 4 << 20
+
+
+class Packed(NamedTuple):
+    """One storage of a file that is to be written: its number, its length, and its bytes as views in order."""
+
+    number: int
+    nbytes: int
+    views: Callable[[], Iterator[memoryview]]
+
+
+class Packing:
+    """Leaves in, places in new storages out. Storages are numbered in the order in which they are first seen.
+
+    Every leaf is placed as if no other view of its storage came; where one does, `settled` is False, and all leaves have
+    to be placed once more, by a Packing that was told of them (`again`).
+    """
+
+    def __init__(self, known: dict[object, list[Leaf]] | None = None) -> None:
+        self.settled = True
+        self.packed: list[Packed] = []
+        self._known = known
+        self._seen: dict[object, list[Leaf]] = {}
+        self._places: dict[object, tuple[Packed, dict[Spec, Spec]]] = {}
+
+    def again(self) -> Packing:
+        """A Packing that knows all leaves that this one has seen."""
+        return Packing(self._seen)
+
+    def place(self, leaf: Leaf) -> tuple[Packed, Spec]:
+        """The new storage that the leaf is in, and its spec there."""
+        # Other readers take a storage's element type from its first mention, so one storage has one type.
+        key = leaf.storage.key, leaf.spec.dtype
+        place = self._places.get(key)
+        if place is None:
+            self._seen[key] = [leaf]
+            shown = [leaf] if self._known is None else self._known[key]
+            place = self._places[key] = _pack(len(self.packed), shown)
+            self.packed.append(place[0])
+        packed, specs = place
+        spec = specs.get(leaf.spec)
+        if spec is None:
+            self.settled = False
+            self._seen[key].append(leaf)
+            spec = leaf.spec
+        return packed, spec
+
+
+def _pack(number: int, leaves: Sequence[Leaf]) -> tuple[Packed, dict[Spec, Spec]]:
+    """The new storage of leaves that share one, and their specs in it by their old ones."""
+    specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
+    storage = leaves[0].storage
+    if len(specs) == 1:
+        return _pack_one(number, storage, specs[0])
+    ranges = _covered(specs)
+    size = specs[0].dtype.itemsize
+    places = {}
+    for spec in specs:
+        before = sum(min(stop, spec.offset) - start for start, stop in ranges if start < spec.offset)
+        places[spec] = spec._replace(offset=before if spec.numel else 0)
+    nbytes = sum(stop - start for start, stop in ranges) * size
+    return Packed(number, nbytes, lambda: ranges_of(storage, [(a * size, b * size) for a, b in ranges])), places
+
+
+def _pack_one(number: int, storage: Storage, spec: Spec) -> tuple[Packed, dict[Spec, Spec]]:
+    size = spec.dtype.itemsize
+    if 0 in spec.shape:
+        return Packed(number, 0, lambda: iter(())), {spec: spec._replace(offset=0)}
+    reach = spec.reach
+    elements = prod(n for n, stride in zip(spec.shape, spec.strides) if stride)
+    if elements >= reach - spec.offset:
+        start, stop = spec.offset * size, reach * size
+        return Packed(number, stop - start, lambda: ranges_of(storage, [(start, stop)])), {
+            spec: spec._replace(offset=0)
+        }
+    dense = _dense(spec)
+    return Packed(number, elements * size, lambda: iter((_elements(storage, spec),))), {spec: dense}
+
+
+def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
+    """The ranges of elements from the first to the last of each spec, those that touch made one."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted((spec.offset, spec.reach) for spec in specs if spec.numel):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _order(spec: Spec) -> list[int]:
+    """The dimensions that are not expanded, outermost in memory first."""
+    kept = [axis for axis, stride in enumerate(spec.strides) if stride]
+    return sorted(kept, key=lambda axis: -spec.strides[axis])
+
+
+def _dense(spec: Spec) -> Spec:
+    """The spec of the same elements without gaps, in the order in which they lie."""
+    strides = [0] * len(spec.shape)
+    step = 1
+    for axis in reversed(_order(spec)):
+        strides[axis] = step
+        step *= spec.shape[axis]
+    return Spec(spec.dtype, spec.shape, tuple(strides))
+
+
+def _elements(storage: Storage, spec: Spec) -> memoryview:
+    """The elements that `spec` shows, once each, in the order in which they lie."""
+    import numpy as np
+
+    from statedict.state import read_array
+
+    order = _order(spec)
+    shape, strides = tuple(spec.shape[a] for a in order), tuple(spec.strides[a] for a in order)
+    shown = read_array(Leaf(Spec(spec.dtype, shape, strides, spec.offset), storage))
+    return np.ascontiguousarray(shown).reshape(-1).view(np.uint8).data
+
+
+def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
+    """The bytes of a storage in the ranges: where they lie if they can be seen there, else through one buffer."""
+    whole = storage.source.view(storage)
+    if whole is not None:
+        for start, stop in ranges:
+            yield whole[start:stop]
+        return
+    buffer = memoryview(bytearray(min(BUFFER, max((stop - start for start, stop in ranges), default=0))))
+    for start, stop in ranges:
+        for at in range(start, stop, BUFFER):
+            piece = buffer[: min(BUFFER, stop - at)]
+            storage.source.read_into([Read(storage, at, piece)])
+            yield piece

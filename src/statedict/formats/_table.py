@@ -1,0 +1,136 @@
+"""The table of formats: told by their bytes, never by their suffix alone; each with its reader and its writer.
+
+A new format is a row here, and a file beside this one. Readers are imported when a file of theirs turns up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple, cast
+
+from statedict import files
+from statedict.files import Durable, File, Part
+
+from ..errors import FormatError, SaveError
+from ._checkpoint import Checkpoint
+from ._limits import LIMITS, Limits
+from ._mistaken import HEAD, unknown
+from ._zip import Archive, open_zip
+
+Read = Callable[[File, Limits], Checkpoint]
+
+
+class Format(NamedTuple):
+    """A format that is told by how its files begin. `read` is `module:function`, taking a File and Limits."""
+
+    name: str
+    begins: Callable[[bytes, File], bool]
+    read: str
+
+
+class ZipFormat(NamedTuple):
+    """A format that is a zip, told by its members. `read` is `module:function`, taking a File, Limits and an Archive."""
+
+    name: str
+    has: Callable[[Archive], bool]
+    read: str
+
+
+class Writer(NamedTuple):
+    """How a format is written. `parts` is `module:function`, taking the object and its metadata, giving Parts."""
+
+    suffixes: tuple[str, ...]
+    parts: str
+
+
+def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
+    """The checkpoint in a file: a path, or a seekable binary file object, which is read from where it stands.
+
+    Nothing of the file is run, and no tensor is read; what can be checked without that has been checked.
+
+    Raises UnknownFormatError where its bytes are no format that is read here, another FormatError (TruncatedError,
+    LimitError …) where it is damaged, OSError where it cannot be opened.
+
+    >>> import io, numpy as np
+    >>> from statedict import formats
+    >>> file = io.BytesIO()
+    >>> formats.write({"weight": np.ones(3)}, file)
+    >>> formats.open(file).format  # doctest: +SKIP
+    'torch'
+    """
+    file = files.open(source)
+    try:
+        return read(file, limits)
+    except FormatError as error:
+        file.close()
+        raise error.located(file=file.name)
+    except BaseException:
+        file.close()
+        raise
+
+
+def read(file: File, limits: Limits) -> Checkpoint:
+    """The checkpoint in an open File, by the first row of the table that knows how it begins."""
+    head = file.read(0, min(file.size, HEAD))
+    for row in FORMATS:
+        if row.begins(head, file):
+            return cast(Checkpoint, _function(row.read)(file, limits))
+    raise unknown(file, head)
+
+
+def read_zip(file: File, limits: Limits) -> Checkpoint:
+    """The checkpoint in a zip, by the first row that knows its members."""
+    archive = open_zip(file, limits)
+    for row in ZIP_FORMATS:
+        if row.has(archive):
+            return cast(Checkpoint, _function(row.read)(file, limits, archive))
+    named = ", ".join(list(archive.members)[:5]) or "none"
+    raise FormatError(f"this is a zip archive, but not a checkpoint; its members: {named}", file=file.name)
+
+
+def write(
+    obj: Any,
+    target: Any,
+    *,
+    format: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    durable: Durable = True,
+) -> None:
+    """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
+
+    A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
+    `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"` for any
+    other. `metadata` is kept with the file, name to text. `durable`: see `statedict.files.write`.
+
+    Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
+    """
+    name = format or _by_suffix(target)
+    if name not in WRITERS:
+        raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
+    parts: list[Part] = _function(WRITERS[name].parts)(obj, metadata)
+    files.write(target, parts, durable=durable)
+
+
+def _by_suffix(target: Any) -> str:
+    suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
+    return next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), "torch")
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return cast("Callable[..., Any]", getattr(import_module(module, __package__), name))
+
+
+def _is_zip(head: bytes, file: File) -> bool:
+    return head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\6\6")
+
+
+def _has_pickle(archive: Archive) -> bool:
+    return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
+
+
+FORMATS = (Format("zip", _is_zip, "._table:read_zip"),)
+ZIP_FORMATS = (ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),)
+WRITERS = {"torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts")}

@@ -1,0 +1,70 @@
+"""torch.save's files, written: the same members in the same order as torch 2.13, readable since torch 1.6.
+
+Equal content gives equal bytes, whatever the file is called: the folder inside is always `archive` (PyTorch calls it after
+the file), and the serialization id is a digest of the members' checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from statedict.files import Part
+from statedict.state import Leaf
+
+from ..errors import SaveError
+from ._pack import Packed, Packing
+from ._pickle import Placement, emit
+from ._zip_write import Record, Seal, zip_parts
+
+FOLDER = "archive/"
+EXTRA = "extra/"
+
+
+def torch_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
+    """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone."""
+    pickled, packed = _pickled(obj)
+    records = [
+        _small("data.pkl", pickled),
+        _small(".format_version", b"1"),
+        _small(".storage_alignment", b"64"),
+        _small("byteorder", b"little"),
+        *(Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views) for storage in packed),
+        *(_small(_extra(name), text.encode()) for name, text in (metadata or {}).items()),
+        _small("version", b"3\n"),
+    ]
+    return zip_parts(records, Seal(f"{FOLDER}.data/serialization_id", 40, _serialization_id))
+
+
+def _pickled(obj: Any) -> tuple[bytes, list[Packed]]:
+    packing = Packing()
+    pickled = emit(obj, lambda leaf: _placement(packing, leaf))
+    if not packing.settled:
+        packing = packing.again()
+        pickled = emit(obj, lambda leaf: _placement(packing, leaf))
+    return pickled, packing.packed
+
+
+def _placement(packing: Packing, leaf: Leaf) -> Placement:
+    packed, spec = packing.place(leaf)
+    return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
+
+
+def _serialization_id(crcs: Sequence[int]) -> bytes:
+    """Forty digits, as PyTorch has them; its own are of a hash that differs from machine to machine."""
+    digest = hashlib.sha256(b"".join(crc.to_bytes(4, "little") for crc in crcs)).digest()
+    return f"{int.from_bytes(digest, 'little') % 10**40:040}".encode()
+
+
+def _small(name: str, content: bytes) -> Record:
+    def views() -> Iterator[memoryview]:
+        yield memoryview(content)
+
+    return Record(FOLDER + name, len(content), views)
+
+
+def _extra(name: str) -> str:
+    if not name or name != name.strip("/") or any(step in ("", ".", "..") for step in name.split("/")):
+        raise SaveError(f"metadata in a torch file is named like a file, not {name!r}")
+    return EXTRA + name

@@ -1,0 +1,160 @@
+"""torch.save's files since 1.6, read: a zip of one pickle and one member for each storage.
+
+Theory of operation. Below one folder, whose name says nothing, lie `data.pkl` (the object; its tensors name storages by
+key), `data/KEY` (the bytes of each), and small facts: `version`, `byteorder`, `.format_version`, `.storage_alignment`,
+`.data/serialization_id`. PyTorch checks no CRC and, mapped, no length either; here both are, before a tensor is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from statedict.files import File
+from statedict.state import Storage
+
+from ..errors import FormatError
+from ._checkpoint import Checkpoint, Finding
+from ._extent import Extent, FileSource
+from ._limits import LIMITS, Limits
+from ._pickle import StorageId, TypedStorage, parse
+from ._walk import leaves
+from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
+from ._zip_entries import DEFLATED
+
+PICKLE = "data.pkl"
+# torch 2.13 reads up to 10 and writes 3.
+NEWEST = 10
+FACTS = ("version", "byteorder", ".format_version", ".storage_alignment")
+
+
+def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
+    """The Checkpoint in a file that torch.save wrote; `archive` is it as a zip, if that is known already."""
+    archive = archive or open_zip(file, limits)
+    folder = top_folder(archive)
+    facts = read_facts(archive, folder)
+    storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
+    member = folder + PICKLE
+    parsed = parse(read_member(archive, member), storage=storages.find, file=file.name, member=member, limits=limits)
+    storages.settle(parsed.value)
+    return Checkpoint(
+        file.name,
+        "torch",
+        parsed.value,
+        size=file.size,
+        producer="PyTorch",
+        globals=parsed.globals,
+        notes=archive.notes,
+        metadata=facts,
+        checks=partial(check_members, archive, storages),
+        close=file.close,
+    )
+
+
+def top_folder(archive: Archive) -> str:
+    """The one folder in which all members lie, with its slash."""
+    folders = {name.partition("/")[0] if "/" in name else "" for name in archive.members}
+    if len(folders) != 1 or folders == {""}:
+        raise FormatError("its members do not lie in one folder", file=archive.file.name)
+    return f"{folders.pop()}/"
+
+
+def read_facts(archive: Archive, folder: str) -> dict[str, str]:
+    """The small members that say how the file was written, checked as far as reading it depends on them."""
+    facts = {}
+    for name in FACTS:
+        if folder + name in archive.members:
+            facts[name] = read_member(archive, folder + name).decode("latin-1").strip()[:100]
+    version = facts.get("version", "0")
+    if not (version.isdecimal() and version.isascii() and len(version) < 10 and int(version) <= NEWEST):
+        raise FormatError(
+            f"it says that its version is {version!r}; versions up to {NEWEST} are known",
+            file=archive.file.name,
+            member=f"{folder}version",
+        )
+    order = facts.get("byteorder", "little")
+    if order not in ("little", "big"):
+        raise FormatError(
+            f"the byte order should be 'little' or 'big', not {order!r}",
+            file=archive.file.name,
+            member=f"{folder}byteorder",
+        )
+    return facts
+
+
+class ArchiveStorages:
+    """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key."""
+
+    def __init__(self, archive: Archive, prefix: str, big_endian: bool) -> None:
+        self.source = FileSource(archive.file, self._name_of)
+        self._archive = archive
+        self._prefix = prefix
+        self._big_endian = big_endian
+        self._found: dict[str, Storage] = {}
+        self._tree: object = None
+
+    def find(self, wanted: StorageId) -> TypedStorage:
+        """The storage that the pickle names; raises FormatError where its member is missing or too short."""
+        storage = self._found.get(wanted.key)
+        itemsize = wanted.dtype.itemsize if wanted.dtype else 1
+        if storage is None:
+            storage = self._found[wanted.key] = self._open(wanted, itemsize)
+        if wanted.numel * itemsize > storage.nbytes:
+            raise FormatError(
+                f"the pickle says that it has {wanted.numel:,} elements of {itemsize} bytes, "
+                f"but it has {storage.nbytes:,} bytes",
+                file=self._archive.file.name,
+                member=self._prefix + wanted.key,
+            )
+        return TypedStorage(storage, wanted.dtype, wanted.numel)
+
+    def settle(self, tree: object) -> None:
+        """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
+        self._tree = tree
+        if self._big_endian:
+            for _, leaf in leaves(tree):
+                extent: Extent = leaf.storage.where
+                size = leaf.spec.dtype.itemsize
+                leaf.storage.where = extent._replace(swap=size // 2 if leaf.spec.dtype.is_complex else size)
+
+    def unused(self) -> list[str]:
+        """The members among the storages that no tensor shows."""
+        return [
+            name
+            for name in self._archive.members
+            if name.startswith(self._prefix) and name.removeprefix(self._prefix) not in self._found
+        ]
+
+    def _open(self, wanted: StorageId, itemsize: int) -> Storage:
+        name = self._prefix + wanted.key
+        member = self._archive.members.get(name)
+        if member is None:
+            raise FormatError(
+                f"the pickle names a storage {wanted.key!r}, but the archive has no such member",
+                file=self._archive.file.name,
+                member=name,
+            )
+        inflate: Callable[[], bytes] | None = None
+        if member.method == DEFLATED:
+            inflate = partial(member_bytes, self._archive, member)
+        crc = member.crc if self._archive.checked else None
+        extent = Extent(member.offset, member.nbytes, name, crc, itemsize, 1, inflate)
+        return self.source.storage(wanted.key, member.nbytes, extent, wanted.location)
+
+    def _name_of(self, storage: Storage) -> str | None:
+        return next((path for path, leaf in leaves(self._tree) if leaf.storage is storage), None)
+
+
+def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Finding]:
+    """What is wrong with the bytes of the archive: every member against its CRC."""
+    names = {leaf.storage.where.member: path for path, leaf in reversed(list(leaves(storages._tree)))}
+    for member, crc in verify_members(archive, archive.members.values()):
+        yield Finding(
+            "error",
+            names.get(member.name, member.name),
+            f"the bytes of {member.name} have changed since they were written: "
+            f"their CRC-32 is {crc:08x} and should be {member.crc:08x}",
+        )
+    unused = storages.unused()
+    if unused:
+        yield Finding("note", "", f"{len(unused)} storages belong to no tensor: {', '.join(unused[:5])}")

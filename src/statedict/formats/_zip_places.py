@@ -1,0 +1,130 @@
+"""Where the members of a zip lie that is to be written, and their headers: as arrays, all members at once.
+
+Packing one header at a time takes three times as long as everything else that saving 32,000 small tensors needs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+ALIGNMENT = 64
+ONES = 0xFFFFFFFF
+# Names are UTF-8 (bit 11); sizes and CRC follow in a descriptor (bit 3), except those of nothing.
+EMPTY, FILLED = 0x0800, 0x0808
+
+
+class Places(NamedTuple):
+    """One row for each member, in order; all in bytes.
+
+    Attributes:
+        starts, payloads, ends: where its header and its bytes begin, and where its descriptor ends.
+        sizes, names: lengths of its bytes and its name.
+        paddings: bytes of padding in its header, so that its bytes begin at a multiple of 64.
+        wide_size, wide_start: its size or offset needs a zip64 record.
+    """
+
+    starts: Numbers
+    payloads: Numbers
+    ends: Numbers
+    sizes: Numbers
+    names: Numbers
+    paddings: Numbers
+    wide_size: Flags
+    wide_start: Flags
+
+    @property
+    def wide(self) -> Flags:
+        return self.wide_size | self.wide_start
+
+    def wide_record(self, index: int, *, local: bool) -> bytes:
+        """The zip64 record of a member that needs one, in its header (`local`) or in the directory."""
+        size = int(self.sizes[index])
+        # As PyTorch's: a header is written before the data, and cannot know the stored size.
+        numbers = [size, 0 if local else size] if self.wide_size[index] else []
+        numbers += [int(self.starts[index])] if self.wide_start[index] else []
+        return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
+
+    def headers(self) -> bytes:
+        """The fixed 30 bytes of each local header, one after the other."""
+        table = np.zeros(len(self.sizes), LOCAL)
+        table["signature"] = int.from_bytes(b"PK\3\4", "little")
+        table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
+        table["name"] = self.names
+        table["extra"] = wide_lengths(self.wide_size, self.wide_start) + 4 + self.paddings
+        return table.tobytes()
+
+    def entries(self, crcs: Sequence[int]) -> bytes:
+        """The fixed 46 bytes of each entry of the directory, one after the other."""
+        table = np.zeros(len(self.sizes), CENTRAL)
+        table["signature"] = int.from_bytes(b"PK\1\2", "little")
+        table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
+        table["crc"] = crcs
+        table["packed"] = table["nbytes"] = np.where(self.wide_size, ONES, self.sizes)
+        table["name"] = self.names
+        table["extra"] = wide_lengths(self.wide_size, self.wide_start)
+        table["start"] = np.where(self.wide_start, ONES, self.starts)
+        return table.tobytes()
+
+
+def place(sizes: Sequence[int], names: Sequence[int]) -> Places:
+    """The places of members whose bytes and names have these lengths."""
+    wide_start = np.zeros(len(sizes), bool)
+    while True:
+        # Whether an offset needs zip64 depends on the offsets before it; they only grow, so this settles in a few rounds.
+        places = _placed(np.array(sizes, np.int64), np.array(names, np.int64), wide_start)
+        if ((places.starts >= ONES) == wide_start).all():
+            return places
+        wide_start = places.starts >= ONES
+
+
+def _placed(sizes: Numbers, names: Numbers, wide_start: Flags) -> Places:
+    wide_size = sizes >= ONES
+    heads = 30 + names + wide_lengths(wide_size, wide_start) + 4
+    filled = sizes + np.where(sizes == 0, 0, np.where(wide_size | wide_start, 24, 16))
+    # Payloads are aligned, so the distance between two is what lies between them, rounded up.
+    before = np.concatenate([np.zeros(1, np.int64), filled[:-1]])
+    payloads = np.cumsum(-(-(before + heads) // ALIGNMENT) * ALIGNMENT)
+    ends = payloads + filled
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    return Places(starts, payloads, ends, sizes, names, payloads - starts - heads, wide_size, wide_start)
+
+
+def wide_lengths(wide_size: Flags, wide_start: Flags) -> Numbers:
+    """Bytes of each member's zip64 record."""
+    lengths: Numbers = 4 * (wide_size | wide_start) + 16 * wide_size + 8 * wide_start
+    return lengths
+
+
+LOCAL = np.dtype(
+    [
+        ("signature", "<u4"),
+        ("version", "<u2"),
+        ("flags", "<u2"),
+        ("method_and_time", "<u2", 3),
+        ("crc_and_sizes", "<u4", 3),
+        ("name", "<u2"),
+        ("extra", "<u2"),
+    ]
+)
+CENTRAL = np.dtype(
+    [
+        ("signature", "<u4"),
+        ("versions", "<u2", 2),
+        ("flags", "<u2"),
+        ("method_and_time", "<u2", 3),
+        ("crc", "<u4"),
+        ("packed", "<u4"),
+        ("nbytes", "<u4"),
+        ("name", "<u2"),
+        ("extra", "<u2"),
+        ("comment_disk_attributes", "<u2", 5),
+        ("start", "<u4"),
+    ]
+)
