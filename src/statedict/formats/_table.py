@@ -63,11 +63,10 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     file = files.open(source)
     try:
         return read(file, limits)
-    except FormatError as error:
+    except BaseException as error:
         file.close()
-        raise error.located(file=file.name)
-    except BaseException:
-        file.close()
+        if isinstance(error, FormatError):
+            error.located(file=file.name)
         raise
 
 
@@ -101,8 +100,8 @@ def write(
     """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
 
     A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
-    `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"` for any
-    other. `metadata` is kept with the file, name to text. `durable`: see `statedict.files.write`.
+    `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
+    for any other. `metadata` is kept with the file, name to text. `durable`: see `statedict.files.write`.
 
     Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
     """
@@ -127,10 +126,17 @@ def _is_zip(head: bytes, file: File) -> bool:
     return head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\6\6")
 
 
+def _has_constants(archive: Archive) -> bool:
+    return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
+
+
 def _has_pickle(archive: Archive) -> bool:
     return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
 
 
 FORMATS = (Format("zip", _is_zip, "._table:read_zip"),)
-ZIP_FORMATS = (ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),)
+ZIP_FORMATS = (
+    ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
+    ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
+)
 WRITERS = {"torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts")}
