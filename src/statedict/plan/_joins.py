@@ -1,0 +1,92 @@
+"""Operations that make one tensor of several, when it is read: cat and stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from statedict.state import Leaf, Spec, Traits, computed, contiguous
+
+from ._views import dimension, without
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Join:
+    """Operations that make one tensor of several, when it is read."""
+
+    def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
+        return [self.joined(specs)]
+
+    def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
+        return [computed(self.joined([leaf.spec for leaf in leaves]), leaves, self.arrays, plain(leaves[0]))]
+
+    def joined(self, specs: Sequence[Spec]) -> Spec:
+        raise NotImplementedError
+
+    def arrays(self, *arrays: Any) -> np.ndarray[Any, Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Cat(Join):
+    """Several tensors into one along a dimension: of these sizes, or of one size."""
+
+    dim: int
+    sizes: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(map(str, ["cat", self.dim, *self.sizes]))
+
+    def joined(self, specs: Sequence[Spec]) -> Spec:
+        dim = dimension(specs[0], self.dim, self)
+        sizes = tuple(spec.shape[dim] for spec in specs if len(spec.shape) > dim)
+        shapes = {without(spec.shape, dim) for spec in specs} | {spec.dtype for spec in specs}
+        if len(shapes) > 2 or len(sizes) != len(specs):
+            raise ValueError(f"'{self}' does not fit tensors {_listed(specs)}")
+        if sizes != (self.sizes or sizes[:1] * len(sizes)):
+            asked = f"{' '.join(map(str, sizes))}"
+            raise ValueError(
+                f"'{self}' joins parts of {'one size' if not self.sizes else 'other sizes'}, not {_listed(specs)}; "
+                f"write 'cat {self.dim} {asked}', so that it can be undone"
+            )
+        shape = specs[0].shape
+        return contiguous(specs[0].dtype, (*shape[:dim], sum(sizes), *shape[dim + 1 :]))
+
+    def arrays(self, *arrays: Any) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        return np.concatenate(arrays, self.dim)
+
+
+@dataclass(frozen=True)
+class Stack(Join):
+    """Several tensors of one shape into one, along a new dimension."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return f"stack {self.dim}"
+
+    def joined(self, specs: Sequence[Spec]) -> Spec:
+        shape = specs[0].shape
+        if len({(spec.shape, spec.dtype) for spec in specs}) > 1 or not 0 <= self.dim <= len(shape):
+            raise ValueError(f"'{self}' does not fit tensors {_listed(specs)}")
+        return contiguous(specs[0].dtype, (*shape[: self.dim], len(specs), *shape[self.dim :]))
+
+    def arrays(self, *arrays: Any) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        return np.stack(arrays, self.dim)
+
+
+def plain(leaf: Leaf) -> Traits:
+    """What a tensor made of this one is: its lazy bits are applied, and it is no subclass."""
+    return Traits(parameter=leaf.traits.parameter, requires_grad=leaf.traits.requires_grad)
+
+
+def _listed(specs: Sequence[Spec]) -> str:
+    shown = [f"{spec.dtype} {list(spec.shape)}" for spec in specs[:6]]
+    return ", ".join(shown) + ("…" * (len(specs) > 6))

@@ -1,0 +1,50 @@
+"""Near misses: the names that a person may have meant.
+
+No search compares everything with everything: names are first reduced to what is left without their numbers (a model of
+100,000 names has some dozens of those), and where many are left, only those that share a component are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_NUMBER = re.compile(r"\d+")
+# get_close_matches takes some 20 µs a candidate; at 300 a report of ten near misses stays under a tenth of a second.
+_MOST = 300
+_CLOSE = 0.6
+
+
+class Near:
+    """An index of names, built once and asked often."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._examples: dict[str, str] = {}
+        for name in names:
+            self._examples.setdefault(_NUMBER.sub("0", name), name)
+        self._having: dict[str, list[str]] = {}
+        for shape in self._examples:
+            for part in set(shape.split(".")):
+                self._having.setdefault(part, []).append(shape)
+
+    def to(self, name: str, count: int = 1) -> list[str]:
+        """The nearest names, the best first; nothing where none is close.
+
+        >>> Near(["encoder.layers.0.weight", "encoder.layers.1.weight", "head.bias"]).to("encoder.layer.weight")
+        ['encoder.layers.0.weight']
+        """
+        shape = _NUMBER.sub("0", name)
+        found = get_close_matches(shape, self._candidates(shape), n=count, cutoff=_CLOSE)
+        return [self._examples[near] for near in found]
+
+    def _candidates(self, shape: str) -> list[str]:
+        if len(self._examples) <= _MOST:
+            return list(self._examples)
+        rarest = sorted((self._having.get(part, []) for part in shape.split(".")), key=len)
+        chosen: dict[str, None] = {}
+        for having in rarest:
+            chosen.update(dict.fromkeys(having[:_MOST]))
+            if len(chosen) >= _MOST:
+                break
+        return list(chosen)[:_MOST]

@@ -1,0 +1,109 @@
+"""Operations that look at the same storage in another way: permute, transpose, split, unstack. They read nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from statedict.state import Leaf, Spec
+
+
+class View:
+    """Operations that only look at the same storage in another way."""
+
+    def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
+        return [view for spec in specs for view in self.views(spec, count)]
+
+    def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
+        return [Leaf(view, leaf.storage, leaf.traits) for leaf in leaves for view in self.views(leaf.spec, count)]
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Permute(View):
+    """Dimensions in another order."""
+
+    dims: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"permute {' '.join(map(str, self.dims))}"
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        if sorted(self.dims) != list(range(len(spec.shape))):
+            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}: it must name each dimension once")
+        shape, strides = (tuple(row[dim] for dim in self.dims) for row in (spec.shape, spec.strides))
+        return [spec._replace(shape=shape, strides=strides)]
+
+
+@dataclass(frozen=True)
+class Transpose(View):
+    """Two dimensions swapped; of a matrix, where none are given."""
+
+    dims: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(["transpose", *map(str, self.dims)])
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        if not self.dims and len(spec.shape) != 2:
+            raise ValueError(f"'transpose' does not fit shape {list(spec.shape)}: say which two dimensions are swapped")
+        first, second = (dimension(spec, dim, self) for dim in self.dims or (0, 1))
+        order = list(range(len(spec.shape)))
+        order[first], order[second] = second, first
+        return Permute(tuple(order)).views(spec, count)
+
+
+@dataclass(frozen=True)
+class Split(View):
+    """One tensor into several along a dimension: of these sizes, or equal parts."""
+
+    dim: int
+    sizes: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(map(str, ["split", self.dim, *self.sizes]))
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        dim = dimension(spec, self.dim, self)
+        whole = spec.shape[dim]
+        sizes = self.sizes or (whole // count,) * count
+        if len(sizes) != count or sum(sizes) != whole or min(sizes) < 0:
+            raise ValueError(f"'{self}' does not make {count} tensors of shape {list(spec.shape)}")
+        starts = [sum(sizes[:n]) for n in range(count)]
+        return [_part(spec, dim, start, size) for start, size in zip(starts, sizes)]
+
+
+@dataclass(frozen=True)
+class Unstack(View):
+    """One tensor into as many as a dimension is long."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return f"unstack {self.dim}"
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        dim = dimension(spec, self.dim, self)
+        if spec.shape[dim] != count:
+            raise ValueError(f"'{self}' does not make {count} tensors of shape {list(spec.shape)}")
+        parts = [_part(spec, dim, n, 1) for n in range(count)]
+        return [p._replace(shape=without(p.shape, dim), strides=without(p.strides, dim)) for p in parts]
+
+
+def dimension(spec: Spec, dim: int, operation: object) -> int:
+    """`dim` counted from the front; ValueError where the tensor has no such dimension."""
+    if not -len(spec.shape) <= dim < len(spec.shape):
+        raise ValueError(f"'{operation}' does not fit shape {list(spec.shape)}: it has no dimension {dim}")
+    return dim % len(spec.shape)
+
+
+def without(row: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    """The row without its entry at `dim`."""
+    return row[:dim] + row[dim + 1 :]
+
+
+def _part(spec: Spec, dim: int, start: int, size: int) -> Spec:
+    shape = (*spec.shape[:dim], size, *spec.shape[dim + 1 :])
+    return spec._replace(shape=shape, offset=spec.offset + start * spec.strides[dim])

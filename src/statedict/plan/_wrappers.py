@@ -1,0 +1,174 @@
+"""Wrappers: the components that DataParallel, DDP, FSDP, torch.compile, activation checkpointing and DeepSpeed put into
+names, and the pairing of names that differ in nothing else.
+
+*Theory of operation.* Two names mean one tensor when they are equal without their wrapper components (`bare`). But
+`module` is also what people call a child, so dropping it everywhere would confuse `module.weight` with `weight`. Hence, in
+this order, each step taking only what is left:
+
+1. *Alignment.* Where every name of a side begins with a wrapper, that side may be looked at without it. Of these views of
+   the two sides the one in which most names are equal is taken, the plain one where that is as good. So a wrapped model
+   with a real child `module` is unwrapped once, and not twice.
+2. Names that are equal in that view.
+3. Names that are equal without wrappers, where no other name of either side is; where there are others, those that are
+   equal without the wrappers that nobody gives to a child (`_orig_mod` …), on the same condition.
+
+What is ambiguous is left alone and noted; two sources for one slot raise CollisionError. Linear in the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from statedict.errors import CollisionError
+
+# As PyTorch, DeepSpeed and their torch.compile, FSDP and checkpoint_wrapper modules name their one child.
+CERTAIN = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+WRAPPERS = CERTAIN | {"module"}
+
+
+_Seen = tuple[str, str]  # a name, and its view
+
+
+class Pairing(NamedTuple):
+    """`pairs` are source name → slot; `notes` say what was left alone because it is ambiguous."""
+
+    pairs: dict[str, str]
+    notes: list[str]
+
+
+def bare(name: str, wrappers: Collection[str] = WRAPPERS) -> str:
+    """The name without its wrapper components; its last component is never one.
+
+    >>> bare("module._orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    if "mod" not in name:  # every wrapper has these letters, and most names of a bare model do not
+        return name
+    *path, last = name.split(".")
+    return ".".join([part for part in path if part not in wrappers] + [last])
+
+
+def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = True) -> Pairing:
+    """Which source fills which slot; CollisionError where two sources are one slot's only by their wrappers.
+
+    >>> pair(["module.weight", "module.steps"], ["weight", "bias"]).pairs
+    {'module.weight': 'weight'}
+    """
+    if not wrappers:
+        known = set(slots)
+        return Pairing({name: name for name in sources if name in known}, [])
+    source_head, slot_head = _alignment(sources, slots)
+    views = {name[len(slot_head) :]: name for name in slots}
+    seen = [(name, name[len(source_head) :]) for name in sources]
+    pairs = {name: views[view] for name, view in seen if view in views}
+    if len(pairs) == min(len(seen), len(views)):
+        return Pairing(pairs, [])
+    return Pairing(pairs, _pair_bare(pairs, seen, [(slot, view) for view, slot in views.items()]))
+
+
+def follow(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, str]:
+    """The names of no slot, moved as their modules' other names were moved; names whose modules stayed are left out.
+
+    A hook of the module may know what to do with them, if they come where it looks.
+    """
+    names = list(names)
+    if not names or all(source == slot for source, slot in pairs.items()):
+        return {}
+    modules: dict[str, str] = {}
+    for source, slot in pairs.items():
+        source_path, slot_path = source.rpartition(".")[0], slot.rpartition(".")[0]
+        while source_path not in modules:
+            modules[source_path] = slot_path
+            if source_path.rpartition(".")[2] != slot_path.rpartition(".")[2]:
+                break
+            source_path, slot_path = source_path.rpartition(".")[0], slot_path.rpartition(".")[0]
+    taken, moved = {*pairs.values(), *names}, {}
+    for name in names:
+        new = _beside(name, modules)
+        if new not in taken:
+            taken.add(new)
+            moved[name] = new
+    return moved
+
+
+def _beside(name: str, modules: Mapping[str, str]) -> str:
+    """The name below the new path of its nearest module that has one."""
+    path, rest = name.rpartition(".")[0], name
+    while path and path not in modules:
+        path = path.rpartition(".")[0]
+    if path:
+        rest = name[len(path) + 1 :]
+    new = modules.get(path, path)
+    return f"{new}.{rest}" if new else rest
+
+
+def _alignment(sources: Collection[str], slots: Collection[str]) -> tuple[str, str]:
+    """The wrappers at the root to look past, on each side, so that most names are equal."""
+    heads = [(a, b) for a in _heads(sources) for b in _heads(slots)]
+    if len(heads) == 1:
+        return heads[0]
+    views = {(0, a): {name[len(a) :] for name in sources} for a, _ in heads}
+    views |= {(1, b): {name[len(b) :] for name in slots} for _, b in heads}
+    equal = {(a, b): views[0, a] & views[1, b] for a, b in heads}
+    most = max(map(len, equal.values()))
+    best = [head for head in heads if len(equal[head]) == most]
+    alike = (
+        {frozenset((f"{a}{name}", f"{b}{name}") for name in equal[a, b]) for a, b in best} if len(best) > 1 else {()}
+    )
+    return best[0] if best[0] == ("", "") or len(alike) == 1 else ("", "")
+
+
+def _heads(names: Collection[str]) -> list[str]:
+    """The runs of wrappers with which all names begin: `["", "module.", "module._orig_mod."]`."""
+    if not names:
+        return [""]
+    low, high = min(names), max(names)  # what these two share, all share
+    heads = [""]
+    for part in low.split(".")[:-1]:
+        head = f"{heads[-1]}{part}."
+        if part not in WRAPPERS or not high.startswith(head):
+            break
+        heads.append(head)
+    return heads
+
+
+def _pair_bare(pairs: dict[str, str], views: Iterable[_Seen], slots: Iterable[_Seen]) -> list[str]:
+    """Add to `pairs` what is equal without wrappers and cannot be confused; notes on the rest."""
+    slot_classes = _classes(slots, WRAPPERS)
+    filled, notes = set(pairs.values()), []
+    for name, members in _classes(views, WRAPPERS).items():
+        wanting = slot_classes.get(name, ())
+        if len(members) == 1 == len(wanting):
+            pairs[members[0][0]] = wanting[0][0]
+        elif wanting:
+            notes += _settle(pairs, filled, members, wanting)
+    return notes
+
+
+def _settle(pairs: dict[str, str], filled: set[str], members: Sequence[_Seen], wanting: Sequence[_Seen]) -> list[str]:
+    """Pair names that are all equal without wrappers, by the wrappers that nobody calls a child."""
+    slot_classes = _classes(wanting, CERTAIN)
+    for name, some in _classes(members, CERTAIN).items():
+        if len(some) == 1 == len(slot_classes.get(name, ())):
+            (source, _), (slot, _) = some[0], slot_classes[name][0]
+            pairs[source] = slot
+            filled.add(slot)
+    free = [slot for slot, _ in wanting if slot not in filled]
+    left = [source for source, _ in members if source not in pairs]
+    if not free or not left:
+        return []
+    if len(wanting) == 1:
+        raise CollisionError(free[0], left)
+    return [
+        f"{', '.join(map(repr, left))} may be {' or '.join(map(repr, free))}: without their wrappers that is ambiguous; "
+        "say which with rename="
+    ]
+
+
+def _classes(names: Iterable[_Seen], wrappers: Collection[str]) -> dict[str, list[_Seen]]:
+    """Names by what is left of their view without wrappers."""
+    classes: dict[str, list[_Seen]] = {}
+    for seen in names:
+        classes.setdefault(bare(seen[1], wrappers), []).append(seen)
+    return classes
