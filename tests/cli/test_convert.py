@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from safetensors.torch import load_file
-
 import torch
+from safetensors.torch import load_file
+from torch import nn
+
 from statedict.cli._progress import counted
 from statedict.state import Leaf, StateDict
-from torch import nn
 
 
 @pytest.fixture

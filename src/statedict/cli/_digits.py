@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import statedict
-import torch
-from torch import nn
 
 BATCH = 64
 TEST = 297
