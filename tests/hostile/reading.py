@@ -20,7 +20,7 @@ def read_all(file: Any) -> Found:
     """
     with formats.open(file) as checkpoint:
         leaves = list(leaves_of(checkpoint.object))
-        repr(checkpoint.object)
+        repr([value for value in values_of(checkpoint.object) if isinstance(value, (Opaque, Leaf, Compound))])
         for found in (checkpoint.globals, checkpoint.notes, checkpoint.producer, checkpoint.format):
             str(found)
         arrays = materialize(leaves, library("numpy"))
@@ -45,18 +45,20 @@ def leaf_bytes(leaf: Leaf | Compound) -> int:
     return leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes
 
 
-def leaves_of(value: Any) -> Iterator[Leaf | Compound]:
-    """Every tensor below a value, each once; deep and cyclic values included."""
+def leaves_of(tree: Any) -> Iterator[Leaf | Compound]:
+    """Every tensor below a value, each once."""
+    return (value for value in values_of(tree) if isinstance(value, (Leaf, Compound)))
+
+
+def values_of(tree: Any) -> Iterator[Any]:
+    """Every value below a value, each once; deep and cyclic ones included."""
     seen: set[int] = set()
-    waiting = [value]
+    waiting = [tree]
     while waiting:
         value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, (Leaf, Compound)):
+        if id(value) not in seen:
+            seen.add(id(value))
             yield value
-        else:
             waiting += _parts(value)
 
 

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from statedict.errors import ChecksumError, FormatError
+from statedict import formats
+from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 
 from .build import pickles
 from .cases._case import Case
@@ -95,14 +96,12 @@ def _read(case: Case, path: Path, watch: Watch) -> dict[str, Any]:
 
 
 def _refused(path: Path) -> bool:
-    """Whether the verb that gives live objects refuses the file, which may be looked at all the same."""
-    from statedict import load
-    from statedict.errors import UnsafeFileError
-
-    try:
-        load(path, backend="numpy")
-    except UnsafeFileError:
-        return True
+    """Whether what gives live objects refuses the file, which may be looked at all the same."""
+    with formats.open(path) as checkpoint:
+        try:
+            checkpoint.require_safe()
+        except UnsafeFileError:
+            return True
     return False
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.hostile.build import npz, streams, tensors, torch_zips
+from tests.hostile.reading import Found, read_all
 
 from statedict import formats
 from statedict.errors import FormatError
-from tests.hostile.build import npz, streams, tensors, torch_zips
-from tests.hostile.reading import Found, read_all
 
 STATE = {"w": np.arange(6, dtype="<f4").reshape(2, 3), "n": np.array([7, -1])}
 

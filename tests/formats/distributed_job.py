@@ -1,0 +1,41 @@
+"""What one rank of a job does: saves a sharded state by torch.distributed.checkpoint. Run by test_distributed.py.
+
+    python distributed_job.py RANK RANKS STORE FOLDER
+"""
+
+import sys
+import warnings
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+
+def state(rank_mesh):
+    """Tensors cut by rows, by columns, unevenly, and not at all; and values that are no tensors."""
+    torch.manual_seed(0)
+    rows, columns, odd, whole = torch.randn(6, 4), torch.randn(3, 5, 4), torch.arange(7), torch.randn(3)
+    return {
+        "model": {
+            "rows": distribute_tensor(rows, rank_mesh, [Shard(0)]),
+            "columns": distribute_tensor(columns.to(torch.bfloat16), rank_mesh, [Shard(1)]),
+            "odd": distribute_tensor(odd, rank_mesh, [Shard(0)]),
+            "whole": distribute_tensor(whole, rank_mesh, [Replicate()]),
+        },
+        "step": 12,
+        "note": ("a", 1.5),
+    }
+
+
+def main(rank, ranks, store, folder):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(ranks))
+    mesh = init_device_mesh("cpu", (int(ranks),))
+    dcp.save(state(mesh), checkpoint_id=folder)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(*sys.argv[1:])
