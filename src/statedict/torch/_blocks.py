@@ -1,0 +1,137 @@
+"""Which bytes of many tensors are copied together, and whether memory that is offered has the same layout.
+
+In go tensors; out come Blocks. The rule guarded: tensors that overlap are in one Block, so that they overlap in the copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+ALIGNMENT = 64
+# A storage is copied whole where that costs at most twice what its tensors show of it.
+WASTE = 2
+
+
+class Block(NamedTuple):
+    """Bytes `start … start + nbytes` of a storage, and the indices of the tensors that show them."""
+
+    members: tuple[int, ...]
+    start: int
+    nbytes: int
+
+
+class Layout(NamedTuple):
+    """How tensors share memory.
+
+    Attributes:
+        lone: indices of the tensors that share with no other: only the elements that they show are copied.
+        blocks: the others.
+        live: address to size of every storage seen.
+    """
+
+    lone: list[int]
+    blocks: list[Block]
+    live: dict[int, int]
+
+
+def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
+    """How the chosen ones among the tensors share memory."""
+    storages: dict[int, list[int]] = {}
+    live: dict[int, int] = {}
+    for n in chosen:
+        storage = tensors[n].untyped_storage()
+        address = storage.data_ptr()
+        live[address] = storage.nbytes()
+        storages.setdefault(address, []).append(n)
+    lone, blocks = [], []
+    for members in storages.values():
+        for run in [members] if len(members) == 1 else _runs(tensors, members):
+            if len(run) == 1:
+                lone.append(run[0])
+            else:
+                blocks.append(_block(tensors, run))
+    return Layout(lone, blocks, live)
+
+
+def _runs(tensors: Sequence[torch.Tensor], members: Sequence[int]) -> list[list[int]]:
+    """The tensors of one storage, together where they overlap; all together where that wastes little."""
+    runs: list[tuple[int, int, list[int]]] = []
+    for start, stop, n in sorted((*extent(tensors[n]), n) for n in members):
+        if runs and start < runs[-1][1]:
+            first, last, together = runs.pop()
+            together.append(n)
+            runs.append((first, max(last, stop), together))
+        else:
+            runs.append((start, stop, [n]))
+    shown = sum(stop - start for start, stop, _ in runs)
+    if runs[-1][1] - runs[0][0] <= WASTE * shown + ALIGNMENT:
+        return [list(members)]
+    return [together for _, _, together in runs]
+
+
+def _block(tensors: Sequence[torch.Tensor], members: Sequence[int]) -> Block:
+    extents = [extent(tensors[n]) for n in members]
+    start = min(start for start, _ in extents)
+    # Views of several dtypes stay aligned when the block begins where any dtype may.
+    start -= start % ALIGNMENT
+    return Block(tuple(members), start, max(stop for _, stop in extents) - start)
+
+
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """First byte, and one past the last, that the tensor shows of its storage."""
+    size = tensor.itemsize
+    start = int(tensor.storage_offset()) * size
+    reach = 1 + sum((count - 1) * step for count, step in zip(tensor.shape, tensor.stride()))
+    return start, start + reach * size
+
+
+def place(block: Block, tensor: torch.Tensor) -> int:
+    """Where the tensor begins in its block, in bytes."""
+    return int(tensor.storage_offset()) * tensor.itemsize - block.start
+
+
+def strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a lone tensor's copy: those that `clone` would give it."""
+    return tensor.stride() if tensor.is_contiguous() else torch.empty_like(tensor, device="meta").stride()
+
+
+def alike(tensor: torch.Tensor, kept: torch.Tensor | None, device: torch.device, wanted: tuple[int, ...]) -> bool:
+    """Whether `kept` can become the copy of `tensor`, with strides `wanted`, on `device`."""
+    return (
+        kept is not None
+        and type(kept) is torch.Tensor
+        and kept.layout is torch.strided
+        and kept.dtype is tensor.dtype
+        and kept.shape == tensor.shape
+        and kept.stride() == wanted
+        and kept.device == device
+        and not (kept.requires_grad or kept.is_quantized or kept.is_neg() or kept.is_conj())
+    )
+
+
+def address_of(
+    block: Block, tensors: Sequence[torch.Tensor], onto: Sequence[torch.Tensor | None], device: torch.device
+) -> int | None:
+    """Where the block would begin in the memory that `onto` offers for its tensors; None where it is laid out otherwise."""
+    kept = onto[block.members[0]]
+    if kept is None or not all(alike(tensors[n], onto[n], device, tensors[n].stride()) for n in block.members):
+        return None
+    storage = kept.untyped_storage()
+    address = kept.data_ptr() - place(block, tensors[block.members[0]])
+    within = storage.data_ptr() <= address and address + block.nbytes <= storage.data_ptr() + storage.nbytes()
+    starts = {address_ - place(block, tensors[n]) for n in block.members if (address_ := _address(onto[n]))}
+    return address if within and starts == {address} else None
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def overlap(ranges: Iterable[tuple[int, int]]) -> bool:
+    """Whether any two of the ranges (first byte, one past the last) share a byte."""
+    ordered = sorted(ranges)
+    return any(stop > start for (_, stop), (start, _) in pairwise(ordered))

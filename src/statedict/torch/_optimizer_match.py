@@ -1,0 +1,240 @@
+"""Which saved state goes to which parameter of an optimizer, and what does not fit: decided before anything changes.
+
+In go an optimizer's slots and a `Saved`; out comes a `Match` with an `Outcome`. Names decide where both sides have them,
+positions otherwise. The rule guarded: no state reaches a parameter that it was not saved of, or that it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from statedict.state import Compound, Leaf, Opaque
+from statedict.tree import Outcome
+
+from ._optimizer_read import Slot
+from ._optimizer_rules import Expected, expected, lacking, makers, order_matters
+from ._optimizer_saved import Entry, Saved, SavedGroup
+
+Options = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Match:
+    """What is to be done with an optimizer.
+
+    Attributes:
+        outcome: what is missing, unexpected or wrong.
+        pairs: the parameters that are loaded, each with its entry, in the order saved.
+        options: for each group of the optimizer the saved options, or None where it keeps its own.
+    """
+
+    outcome: Outcome
+    pairs: list[tuple[Slot, Entry]] = field(default_factory=list)
+    options: list[Options | None] = field(default_factory=list)
+
+
+def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], saved: Saved, *, strict: bool) -> Match:
+    """What loading `saved` into the optimizer means, whose parameters are `groups`; changes nothing."""
+    by_name = saved.named and all(slot.names for group in groups for slot in group)
+    found = (_by_name if by_name else _by_position)(groups, saved, strict)
+    errors = found.outcome.errors
+    for number, options in enumerate(found.options):
+        missing = lacking(optimizer, number, options) if options is not None else []
+        if missing and options is not None:
+            errors.append(_another_optimizer(optimizer, number, missing, options))
+            found.options[number] = None
+    if order_matters(optimizer):
+        errors += _out_of_order(optimizer, groups, found)
+    if not errors:
+        # Another optimizer's options explain everything that follows; it need not be said of every parameter.
+        found.pairs = [pair for pair in found.pairs if not _unfit(optimizer, *pair, found, errors)]
+    found.outcome.loaded += [slot.label for slot, _ in found.pairs]
+    return found
+
+
+# which is whose
+
+
+def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+    found = Match(Outcome(strict))
+    entries = {entry.name: (entry, number) for number, group in enumerate(saved.groups) for entry in group.entries}
+    taken: dict[str | None, Slot] = {}
+    for group in groups:
+        sources: dict[int, SavedGroup] = {}
+        for slot in group:
+            named = [name for name in dict.fromkeys(slot.names) if name in entries]
+            if not named:
+                found.outcome.missing.append(slot.label)
+                continue
+            if len({entries[name][0].id for name in named}) > 1:
+                found.outcome.errors.append(
+                    f"{' and '.join(map(repr, named))} are one parameter here, but each has a state of its own in the saved"
+                    " one: delete all but one of them there"
+                )
+            taken.update(dict.fromkeys(named, slot))
+            entry, number = entries[named[0]]
+            sources[number] = saved.groups[number]
+        found.options.append(_agreed(sources, len(found.options), found.outcome.errors))
+    for name, (entry, _) in entries.items():
+        if name in taken:
+            found.pairs.append((taken[name], entry))
+        else:
+            found.outcome.unexpected.append(str(name))
+    if not taken:
+        found.outcome.errors.append(
+            f"no parameter of the saved state has a name that is known here: {found.outcome.unexpected[0]!r} there, "
+            f"{found.outcome.missing[0]!r} here; pass the model whose names the saved ones are"
+        )
+    return found
+
+
+def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+    found = Match(Outcome(strict))
+    sizes, saved_sizes = [len(group) for group in groups], [len(group.entries) for group in saved.groups]
+    if len(sizes) != len(saved_sizes):
+        found.outcome.errors.append(
+            f"loaded state dict has a different number of parameter groups: {len(saved_sizes)}, but the optimizer has"
+            f" {len(sizes)}"
+        )
+    elif sizes != saved_sizes:
+        found.outcome.errors.append(
+            "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
+            + "; ".join(
+                f"group {n} has {there} parameters there and {here} here"
+                for n, (here, there) in enumerate(zip(sizes, saved_sizes))
+                if here != there
+            )
+        )
+    if found.outcome.errors:
+        found.options = [None] * len(groups)
+        return found
+    entries = chain.from_iterable(group.entries for group in saved.groups)
+    found.pairs = list(zip(chain.from_iterable(groups), entries))
+    found.options = [group.options for group in saved.groups]
+    return found
+
+
+def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -> Options | None:
+    """The options of the saved groups that a group's parameters come from; None, and an error, where they differ."""
+    if not sources:
+        return None
+    (_, first), *others = sources.items()
+    for other, group in others:
+        differing = [
+            key
+            for key in {**first.options, **group.options}
+            if not same(first.options.get(key), group.options.get(key))
+        ]
+        if differing:
+            errors.append(
+                f"the parameters of group {number} were saved in groups {next(iter(sources))} and {other}, whose "
+                f"{', '.join(differing)} differ: group them as they were, or make the saved options equal"
+            )
+            return None
+    return first.options
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two options are equal; tensors by their elements, unread ones by being the same."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):
+        return one is other
+    return bool(one == other)
+
+
+# whether it fits
+
+
+def _another_optimizer(optimizer: torch.optim.Optimizer, number: int, missing: Sequence[str], options: Options) -> str:
+    guess = " or ".join(makers(options))
+    return (
+        f"group {number} of the saved state has no {_listed(missing)}, which {type(optimizer).__name__} needs; it has "
+        f"{_listed(options)}" + (f", as {guess} would" if guess else "")
+    )
+
+
+def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], found: Match) -> list[str]:
+    order = [id(slot.parameter) for group in groups for slot in group]
+    if found.outcome.errors or [id(slot.parameter) for slot, _ in found.pairs] == order:
+        return []
+    kind = type(optimizer).__name__
+    return [
+        f"{kind} keeps one state for all parameters together: they must be the same ones, in the order they were saved"
+    ]
+
+
+def _unfit(optimizer: torch.optim.Optimizer, slot: Slot, entry: Entry, found: Match, errors: list[str]) -> bool:
+    """Whether the entry does not fit the parameter; what is wrong is added to `errors`."""
+    problems = []
+    if entry.state is not None:
+        options = found.options[slot.group] or {}
+        if slot.parameter.is_meta:
+            problems.append("the parameter is on the meta device: give it a device before its optimizer's state")
+        elif not isinstance(entry.state, Mapping):
+            problems.append(f"its state should be a dict, but is {type(entry.state).__name__}")
+        elif entry.state:
+            wanted = expected(optimizer, slot.parameter, options) or _present(optimizer, slot.parameter)
+            problems += _problems(type(optimizer).__name__, entry.state, wanted)
+            if order_matters(optimizer):
+                problems += _flat_problems(optimizer, entry.state)
+    errors += [f"{slot.label}: {problem}" for problem in problems]
+    return bool(problems)
+
+
+def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected]) -> list[str]:
+    absent = [key for key, entry in wanted.items() if entry.needed and key not in state]
+    problems = []
+    if absent:
+        problems.append(f"its saved state has no {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
+    for key, value in state.items():
+        if isinstance(value, Opaque):
+            problems.append(f"its {key!r} is of the unknown class {value.path}, which is not loaded")
+        elif key in wanted:
+            shape = _shape(value)
+            if not _fits(wanted[key], shape, value):
+                found = f"shape {list(shape)}" if shape is not None else type(value).__name__
+                problems.append(
+                    f"its {key!r} should have shape {list(wanted[key].shape)}, but the saved one has {found}"
+                )
+    return problems
+
+
+def _fits(wanted: Expected, shape: tuple[int, ...] | None, value: Any) -> bool:
+    if shape is None:
+        return value is None and not wanted.needed
+    return shape == wanted.shape or (wanted.shape == () and all(size == 1 for size in shape))
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    if isinstance(value, Leaf):
+        return value.spec.shape
+    if isinstance(value, (torch.Tensor, Compound)):
+        return tuple(value.shape)
+    return () if isinstance(value, (int, float, complex)) else None
+
+
+def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Expected]:
+    """What an optimizer of an unknown class holds of the parameter now, element by element: it will be shaped so again."""
+    state = optimizer.state.get(parameter)
+    entries = state.items() if isinstance(state, Mapping) else ()
+    shape = tuple(parameter.shape)
+    alike = [key for key, value in entries if isinstance(value, torch.Tensor) and value.shape == shape and shape]
+    return dict.fromkeys(alike, Expected(shape, needed=False))
+
+
+def _flat_problems(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -> list[str]:
+    total = sum(p.numel() * (2 if p.is_complex() else 1) for group in optimizer.param_groups for p in group["params"])
+    return [
+        f"its {key!r} should have {total} elements, as all parameters together, but the saved one has shape {list(shape)}"
+        for key in ("d", "prev_flat_grad")
+        if (shape := _shape(state.get(key))) and shape != (total,)
+    ]
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(repr(name) for name in names) or "nothing"

@@ -1,0 +1,96 @@
+"""Where the tensors of an optimizer's state belong: their parameters' devices, and which dtype.
+
+In go an entry's value and its parameter; out come the casts that a load will make, and the value in its place. The rule
+guarded: a dtype changes only where the caller asked for it, and never a step count's: in bfloat16 it would stop at 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from statedict.state import DTYPES, DType, Leaf
+from statedict.tree import Cast
+
+from ._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
+from ._optimizer_read import Slot
+from ._optimizer_rules import NUMBERS
+
+Wanted = torch.dtype | DType | str | None
+
+
+class Place(NamedTuple):
+    """Where an entry goes: its slot; whether its step count belongs on the device; the dtype asked for.
+
+    `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None to keep what was saved.
+    """
+
+    slot: Slot
+    on_device: bool
+    dtype: torch.dtype | str | None
+
+
+def floating(wanted: Wanted) -> torch.dtype | str | None:
+    """The caller's `dtype=` as a Place has it; raises ValueError for what is no floating-point dtype."""
+    if wanted is None or wanted == "parameter":
+        return "parameter" if wanted else None
+    if not isinstance(wanted, torch.dtype):
+        known = DTYPES.get(str(wanted).removeprefix("torch."))
+        found = TORCH_DTYPES.get(known) if known else None
+        if found is None:
+            raise ValueError(f'dtype must be a floating-point dtype, its name, or "parameter", not {wanted!r}')
+        wanted = found
+    if not wanted.is_floating_point:
+        raise ValueError(f"an optimizer's state cannot be cast to {wanted}: give a floating-point dtype")
+    return wanted
+
+
+def casts(value: Any, place: Place) -> list[Cast]:
+    """The casts that `placed` will make; reads nothing."""
+    found = []
+    for key, tensor in _tensors(value, None):
+        dtype = TORCH_DTYPES.get(tensor.spec.dtype) if isinstance(tensor, Leaf) else tensor.dtype
+        target = _target(dtype, key, place) if dtype else None
+        if dtype and target and target is not dtype:
+            kept = torch.promote_types(dtype, target) is target
+            names = (DTYPES_OF_TORCH[dtype].name, DTYPES_OF_TORCH[target].name)
+            found.append(Cast(f"{place.slot.label}.{key}", *names, "widening" if kept else "rounding"))
+    return found
+
+
+def placed(value: Any, place: Place, key: Any = None) -> Any:
+    """The value with its tensors in place; dicts and lists in it are the caller's no more: they are changed."""
+    if isinstance(value, torch.Tensor):
+        device = place.slot.parameter.device if key != "step" or place.on_device else value.device
+        return value.to(device=device, dtype=_target(value.dtype, key, place))
+    if isinstance(value, dict):
+        for inner, entry in value.items():
+            value[inner] = placed(entry, place, inner)
+    elif isinstance(value, list):
+        value[:] = [placed(entry, place) for entry in value]
+    elif isinstance(value, tuple):
+        entries = [placed(entry, place) for entry in value]
+        return type(value)._make(entries) if hasattr(value, "_make") else tuple(entries)
+    return value
+
+
+def _target(dtype: torch.dtype, key: Any, place: Place) -> torch.dtype:
+    if key == "step" and place.on_device:
+        return torch.float32
+    if place.dtype is None or key in NUMBERS or not dtype.is_floating_point:
+        return dtype
+    if isinstance(place.dtype, torch.dtype):
+        return place.dtype
+    return place.slot.parameter.dtype if place.slot.parameter.is_floating_point() else dtype
+
+
+def _tensors(value: Any, key: Any) -> Iterator[tuple[Any, torch.Tensor | Leaf]]:
+    if isinstance(value, (torch.Tensor, Leaf)):
+        yield key, value
+    elif isinstance(value, dict):
+        for inner, entry in value.items():
+            yield from _tensors(entry, inner)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _tensors(entry, None)

@@ -1,0 +1,179 @@
+"""Saved state into an optimizer: matched by name, all or nothing; the partner of `read_optimizer`.
+
+In goes an optimizer and a saved state, whose tensors may be unread; out comes an Outcome. The rule guarded: when it raises,
+the optimizer is as it was, and can go on; when it returns, the optimizer shares no memory with the source. PyTorch's own
+loader leaves an optimizer without its options when the state was another class's, shares tensors with the source, casts
+them to the parameters' dtype and trusts positions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from statedict.errors import LoadError
+from statedict.state import map_tree
+from statedict.tree import Outcome
+
+from ._independent import independent
+from ._optimizer_match import Match, match
+from ._optimizer_place import Place, Wanted, casts, floating, placed
+from ._optimizer_read import overridden, slots
+from ._optimizer_rules import MANNERS, needed
+from ._optimizer_saved import is_state, parse
+from ._optimizers import Group, packed, parameter_numbers
+from ._undo import unchanged_on_error
+
+Judge = Callable[[Outcome], None]
+
+
+def write_optimizer(
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    *,
+    model: torch.nn.Module | None = None,
+    strict: bool = True,
+    dtype: Wanted = None,
+    judge: Judge | None = None,
+) -> Outcome:
+    """Load `state` (of `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
+
+    State goes to the parameter of the same name, where the saved state has `param_names` and names are known here: of
+    `model`, else of the optimizer itself. A parameter's group takes the options that the parameter was saved with.
+    Where names are not known on both sides, positions decide, and groups must be as many and as large. Names that only
+    one side has are errors, unless `strict` is false: then those parameters keep the state that they have.
+
+    Tensors are copied to their parameters' devices and keep the dtype they were saved in. `dtype` (of torch, or its
+    name) casts floating-point ones, except step counts and other numbers; `"parameter"` casts each to its parameter's
+    dtype, as PyTorch does. Adam and its kin in PyTorch cannot step a bfloat16 parameter with float32 moments.
+
+    `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to let
+    happen what fits. Without one, LoadError (a RuntimeError) is raised for whatever is wrong. Whatever raises, also in
+    hooks (which run as in PyTorch) or in a class's own loader, the optimizer is put back.
+
+    >>> one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    >>> write_optimizer(torch.optim.SGD([other], lr=0.1), torch.optim.SGD([one], lr=0.5).state_dict()).errors
+    []
+    """
+    wanted = floating(dtype)
+    with unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
+        saved = parse(_after_hooks(optimizer, state))
+        found = match(optimizer, slots(optimizer, model), saved, strict=strict)
+        groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]
+        places = [Place(slot, _on_device(groups[slot.group]), wanted) for slot, _ in found.pairs]
+        for place, (_, entry) in zip(places, found.pairs):
+            found.outcome.casts += casts(entry.state, place)
+        (judge or _demand(type(optimizer).__name__))(found.outcome)
+        _write(optimizer, groups, found, places, saved.others)
+    return found.outcome
+
+
+def _demand(kind: str) -> Judge:
+    def judge(outcome: Outcome) -> None:
+        refusal = outcome.refusal(kind)
+        if refusal is not None:
+            raise LoadError(refusal, report=outcome)
+
+    return judge
+
+
+# before
+
+
+def _hooks(optimizer: torch.optim.Optimizer, when: Literal["pre", "post"]) -> list[Callable[..., Any]]:
+    """Hooks that are run here; a class with a loader of its own runs them there."""
+    if overridden(optimizer, "load_state_dict"):
+        return []
+    return list(getattr(optimizer, f"_optimizer_load_state_dict_{when}_hooks", {}).values())
+
+
+def _writable_by_others(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The state that code which is not ours could write into; nothing where no such code will run."""
+    if not (_hooks(optimizer, "pre") or _hooks(optimizer, "post") or overridden(optimizer, "load_state_dict")):
+        return []
+    found: list[torch.Tensor] = []
+    map_tree(list(optimizer.state.values()), lambda v: found.append(v) if isinstance(v, torch.Tensor) else None)
+    return found
+
+
+def _after_hooks(optimizer: torch.optim.Optimizer, state: Any) -> Any:
+    """The state as the hooks want it loaded."""
+    hooks = _hooks(optimizer, "pre")
+    if not hooks or not is_state(state):
+        return state
+    # A hook may write into what it is given, and expects tensors: it gets a copy that is read.
+    source = independent(dict(state))
+    for before in hooks:
+        replaced = before(optimizer, source)
+        source = source if replaced is None else replaced
+    return source
+
+
+def _group(group: Group, saved: Group | None) -> Group:
+    """The optimizer's group with the saved options; its parameters and their names stay."""
+    if saved is None:
+        return dict(group)
+    manners: Group = {key: group[key] for key in MANNERS if key in group}
+    own: Group = {key: group[key] for key in ("params", "param_names") if key in group}
+    return {**manners, **saved, **own}
+
+
+def _on_device(group: Group) -> bool:
+    return bool(group.get("capturable") or group.get("fused"))
+
+
+# writing
+
+
+def _write(
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Group],
+    found: Match,
+    places: Sequence[Place],
+    others: Mapping[Any, Any],
+) -> None:
+    needed_before = [needed(optimizer, number) for number in range(len(groups))]
+    options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    fresh = independent({"pairs": [e.state for _, e in found.pairs], "options": options, "others": dict(others)})
+    loaded = {id(place.slot.parameter) for place in places}
+    state: defaultdict[Any, Any] = defaultdict(dict)
+    state.update((p, v) for p, v in optimizer.state.items() if isinstance(p, torch.Tensor) and id(p) not in loaded)
+    for place, value in zip(places, fresh["pairs"]):
+        if value is not None:
+            state[place.slot.parameter] = placed(value, place)
+    state.update(fresh["others"])
+    param_groups = [
+        {**_with_devices(new, group), "params": group["params"]}
+        for new, group in zip(fresh["options"], optimizer.param_groups)
+    ]
+    if overridden(optimizer, "load_state_dict"):
+        numbers = parameter_numbers(optimizer.param_groups)
+        numbered = {numbers[id(k)] if isinstance(k, torch.Tensor) else k: v for k, v in state.items()}
+        optimizer.load_state_dict({"state": numbered, "param_groups": [packed(g, numbers) for g in param_groups]})
+    else:
+        optimizer.__setstate__({"state": state, "param_groups": param_groups})
+    _check_options(optimizer, needed_before)
+    for after in _hooks(optimizer, "post"):
+        after(optimizer)
+
+
+def _with_devices(options: Group, group: Group) -> Group:
+    """Options that are tensors (a learning rate that a graph has captured) on the device of the present ones."""
+    for key, value in options.items():
+        present = group.get(key)
+        if isinstance(value, torch.Tensor) and isinstance(present, torch.Tensor):
+            options[key] = value.to(present.device)
+    return options
+
+
+def _check_options(optimizer: torch.optim.Optimizer, before: Sequence[Sequence[str]]) -> None:
+    """A class whose own `__setstate__` was to fill in options may not have done so."""
+    for number, (group, keys) in enumerate(zip(optimizer.param_groups, before)):
+        missing = [key for key in keys if key not in group]
+        if missing:
+            raise LoadError(
+                f"group {number} of the saved state has no {', '.join(map(repr, missing))}, "
+                f"which {type(optimizer).__name__} needs"
+            )
