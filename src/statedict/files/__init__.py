@@ -14,6 +14,7 @@ from ._part import Part as Part
 from ._part import Payload as Payload
 from ._system import System as System
 from ._write import write as write
+from ._write import write_all as write_all
 
 __all__ = [
     "Durable",
@@ -30,4 +31,5 @@ __all__ = [
     "open",
     "spread",
     "write",
+    "write_all",
 ]

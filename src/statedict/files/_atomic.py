@@ -80,15 +80,18 @@ class Replacement:
             offset += done
             buffers = after(buffers, done)
 
+    def sync(self, durable: Durable) -> None:
+        """Force the new file to the disk, if `durable` says so; what is left for `commit` then is quick."""
+        if DURABILITY[durable][0]:
+            self._system.sync(self._fd)
+
     def commit(self, durable: Durable) -> None:
         """Put the new file in the old one's place."""
-        sync_file, sync_directory = DURABILITY[durable]
-        if sync_file:
-            self._system.sync(self._fd)
+        self.sync(durable)
         self._system.replace(self._temporary, self.path)
         self._temporary = ""
         self._close()
-        if sync_directory:
+        if DURABILITY[durable][1]:
             self._sync_directory()
 
     def _status(self) -> os.stat_result | None:

@@ -1,9 +1,10 @@
-"""Parts become a file: at a path, atomically, or on a file object, in order."""
+"""Parts become a file: at a path, atomically, or on a file object, in order; and several files together."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any
 
@@ -34,15 +35,43 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
         raise TypeError(f"a path or a binary file object is needed, not {type(target).__name__}")
 
 
+def write_all(targets: Mapping[str, Sequence[Part]], *, durable: Durable = True, system: System = SYSTEM) -> None:
+    """Write several files that belong together, by path: none is replaced before all are written, and the last one last.
+
+    A set of files cannot be replaced in one step: who dies between two of the renames leaves some new and some old. The
+    last should be the one that names the others.
+
+    Raises what `write` raises; all old files are then as they were, unless it is an error of a rename.
+    """
+    if durable not in DURABILITY:
+        raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")
+    with ExitStack() as undo:
+        # All room is reserved before anything is written.
+        news = [undo.enter_context(Replacement(path, _total(parts), system)) for path, parts in targets.items()]
+        for new, parts in zip(news, targets.values()):
+            _fill(new, parts)
+            new.sync(durable)
+        for new in news:
+            new.commit(durable)
+
+
 def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
-    offsets = list(accumulate((part.nbytes for part in parts), initial=0))
-    placed = sorted(zip(offsets, parts), key=lambda place: place[1].last)
-    with Replacement(path, offsets[-1], system) as new:
-        for offset, part in placed:
-            for chunk in part.chunks():
-                new.write(offset, chunk)
-                offset += len(chunk)
+    with Replacement(path, _total(parts), system) as new:
+        _fill(new, parts)
         new.commit(durable)
+
+
+def _total(parts: Sequence[Part]) -> int:
+    return sum(part.nbytes for part in parts)
+
+
+def _fill(new: Replacement, parts: Sequence[Part]) -> None:
+    """Write the parts, those that are made of the others last."""
+    offsets = accumulate((part.nbytes for part in parts), initial=0)
+    for offset, part in sorted(zip(offsets, parts), key=lambda place: place[1].last):
+        for chunk in part.chunks():
+            new.write(offset, chunk)
+            offset += len(chunk)
 
 
 def _stream(stream: Any, parts: Sequence[Part]) -> None:
