@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from statedict.state import Leaf, Read, Spec, Storage
 
-# Storages that can only be read, not viewed (on a GPU, in another file), go through a buffer of this size.
-BUFFER = 4 << 20
+# Storages that can only be read, not viewed (on a GPU, deflated), are read in pieces of this size.
+PIECE = 4 << 20
 
 
 class Packed(NamedTuple):
@@ -137,15 +137,30 @@ def _elements(storage: Storage, spec: Spec) -> memoryview:
 
 
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-    """The bytes of a storage in the ranges: where they lie if they can be seen there, else through one buffer."""
+    """The bytes of a storage in the ranges: where they lie if they can be seen there, else read."""
     whole = storage.source.view(storage)
     if whole is not None:
         for start, stop in ranges:
             yield whole[start:stop]
         return
-    buffer = memoryview(bytearray(min(BUFFER, max((stop - start for start, stop in ranges), default=0))))
     for start, stop in ranges:
-        for at in range(start, stop, BUFFER):
-            piece = buffer[: min(BUFFER, stop - at)]
+        for at in range(start, stop, PIECE):
+            piece = memoryview(bytearray(min(PIECE, stop - at)))
             storage.source.read_into([Read(storage, at, piece)])
             yield piece
+
+
+def elements_of(leaf: Leaf) -> Iterator[memoryview]:
+    """The bytes of a leaf's elements in row-major order, lazy conjugate and negative bits applied."""
+    import numpy as np
+
+    from statedict.state import read_array
+
+    spec = leaf.spec
+    if not spec.numel:
+        return
+    if spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg:
+        start = spec.offset * spec.dtype.itemsize
+        yield from ranges_of(leaf.storage, [(start, start + spec.nbytes)])
+    else:
+        yield np.ascontiguousarray(read_array(leaf)).reshape(-1).view(np.uint8).data

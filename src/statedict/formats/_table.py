@@ -126,6 +126,11 @@ def _is_zip(head: bytes, file: File) -> bool:
     return head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\6\6")
 
 
+def _is_safetensors(head: bytes, file: File) -> bool:
+    # Nothing else begins with a length and a brace; a length that no file has is left to be unknown.
+    return head[8:9] == b"{" and head[6:8] == b"\0\0"
+
+
 def _has_constants(archive: Archive) -> bool:
     return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
 
@@ -134,9 +139,15 @@ def _has_pickle(archive: Archive) -> bool:
     return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
 
 
-FORMATS = (Format("zip", _is_zip, "._table:read_zip"),)
+FORMATS = (
+    Format("zip", _is_zip, "._table:read_zip"),
+    Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
+)
 ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
 )
-WRITERS = {"torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts")}
+WRITERS = {
+    "torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts"),
+    "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),
+}
