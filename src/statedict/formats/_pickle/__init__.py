@@ -25,6 +25,7 @@ Any failure is a FormatError with file, member, and the byte offset in `data`.
 first-seen order, one per storage).
 """
 
+from ._emit import emit as emit
 from ._parse import parse as parse
 from ._values import Import as Import
 from ._values import Pair as Pair
@@ -46,5 +47,6 @@ __all__ = [
     "StorageId",
     "TorchConstant",
     "TypedStorage",
+    "emit",
     "parse",
 ]

@@ -86,7 +86,7 @@ def set_items(m: Machine, target: Any, items: Sequence[Any]) -> None:
             _nest(m, target, value)
     expected = len(target) + len(keys)
     if set(map(type, keys)) <= {str}:
-        target.update(zip(keys, values))
+        (dict.update if kind is Counter else kind.update)(target, zip(keys, values))  # Counter's own counts.
     else:
         for key, value in zip(keys, values):
             check_key(m, target, key)

@@ -52,6 +52,9 @@ STORAGE_DTYPE: dict[str, DType | None] = {
 }
 """The other direction; None for untyped storages."""
 
+PACKED = {"quint4x2": 2, "quint2x4": 4}
+"""Elements in one byte, for the quantised dtypes whose rows are packed."""
+
 TENSOR_NAMES = {f"{prefix}Tensor" for prefix in _STORAGES.values()} | {"Tensor"}
 
 

@@ -240,12 +240,14 @@ def _utf8(raw: bytes) -> str:
 
 
 def _binunicode(m: Machine, at: int) -> int:
+    # "cpu" becomes the literal, as it was where the file was written: then saving again gives the same bytes.
     length = int.from_bytes(m.data[at : at + 4], "little")
     stop = at + 4 + length
     if stop >= m.size or length > m.limits.string_bytes:
         return _long_unicode(m, at)
     try:
-        m.stack.append(str(m.data[at + 4 : stop], "utf-8", "surrogatepass"))
+        text = str(m.data[at + 4 : stop], "utf-8", "surrogatepass")
+        m.stack.append("cpu" if text == "cpu" else text)
     except UnicodeDecodeError as error:
         raise FormatError(f"a string is not UTF-8 ({error.reason})") from None
     return stop

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statedict.errors import FormatError
 
 from .._limits import LIMITS, Limits
+from ._collector import collector_paused
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
 from ._values import Parsed, StorageId, TypedStorage
@@ -35,7 +36,8 @@ def parse(
     """
     machine = Machine(data, start, limits, storage, persistent, nested)
     try:
-        value = machine.run(HANDLERS)
+        with collector_paused():
+            value = machine.run(HANDLERS)
         if whole and machine.end != len(data):
             raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
         check_depth(value, limits)
