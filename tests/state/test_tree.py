@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.state import Opaque, map_tree, tensors_of
+from statedict.state import Opaque, StateDict, independent, map_tree, tensors_of
 
 plain = st.recursive(
     st.integers() | st.text(max_size=3) | st.none(),
@@ -72,3 +72,37 @@ def test_tensors_are_found_wherever_they_are():
     a, b = np.zeros(2), np.ones(3)
     opaque = Opaque("m", "C", ([b],))
     assert [id(a), id(b)] == [id(t) for t in tensors_of({"x": (a, a), "y": opaque, "z": 3})]
+
+
+def test_a_state_dict_is_a_container():
+    """A StateDict in a tree is mapped as a dict is, unread leaves and metadata included."""
+    state = StateDict({"w": np.ones(2), "step": 3}, {"": {"version": 1}}, backend="numpy")
+    copied = map_tree({"model": state}, lambda value: value)["model"]
+    assert type(copied) is StateDict
+    assert (list(copied), copied._metadata) == (["w", "step"], {"": {"version": 1}})
+    assert copied is not state
+
+
+def test_a_copy_is_independent_and_keeps_ties():
+    """Changing the original changes nothing in the copy; tied arrays are tied in it."""
+    base = np.arange(6.0)
+    tree = {"a": base[2:], "b": StateDict({"c": base[:4]}, backend="numpy"), "list": [1]}
+    copied = independent(tree)
+    base[:] = 0
+    tree["list"].append(2)
+    np.testing.assert_array_equal([2, 3, 4, 5], copied["a"])
+    copied["a"][0] = 70
+    assert copied["b"]["c"][2] == 70
+    assert copied["list"] == [1]
+
+
+def test_a_copy_reuses_memory_of_the_same_layout():
+    """`out` gives its memory where dtypes, shapes and ties agree, and is left alone where they do not."""
+    old = independent({"a": np.ones(3)})
+    again = independent({"a": np.full(3, 2.0)}, out=old)
+    assert again["a"] is old["a"]
+    np.testing.assert_array_equal([2, 2, 2], again["a"])
+    other = independent({"a": np.ones(4)}, out=old)
+    assert other["a"] is not old["a"]
+    alias = independent(old, out=old)
+    assert alias["a"] is not old["a"]

@@ -2,6 +2,7 @@
 
 from ._cast import cast_leaf
 from ._computed import computed
+from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
 from ._fold import Group, fold, spans
 from ._leaf import (
@@ -38,6 +39,7 @@ __all__ = [
     "library_of",
     "cast_leaf",
     "computed",
+    "independent",
     "arena",
     "materialize",
     "map_tree",

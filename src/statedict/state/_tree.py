@@ -12,6 +12,7 @@ from typing import Any
 
 from ._leaf import Leaf
 from ._library import library_of
+from ._statedict import StateDict, raw_values
 from ._values import Compound, Opaque
 
 Replace = Callable[[Any], Any]
@@ -20,7 +21,8 @@ Replace = Callable[[Any], Any]
 def map_tree(tree: Any, replace: Replace) -> Any:
     """The same tree with every value that is no container given to `replace`, each object once.
 
-    Containers are copied: dict and its kinds (with `_metadata`), list, tuple, set, frozenset, deque, and Opaque values.
+    Containers are copied: dict and its kinds and StateDicts (with `_metadata`), list, tuple, set, frozenset, deque, and
+    Opaque values.
 
     >>> map_tree({"a": [1, (2, 3)]}, lambda value: value * 10)
     {'a': [10, (20, 30)]}
@@ -80,14 +82,14 @@ class _Open:
 
 
 def _mapping_children(value: Mapping[Any, Any]) -> Iterator[Any]:
-    yield from value.values()
+    yield from raw_values(value).values()
     metadata = getattr(value, "_metadata", None)
     if metadata is not None:
         yield metadata
 
 
 def _fill_mapping(new: Any, old: Any, mapped: Replace) -> None:
-    for key, value in old.items():
+    for key, value in raw_values(old).items():
         new[key] = mapped(value)
     metadata = getattr(old, "_metadata", None)
     if metadata is not None:
@@ -106,6 +108,7 @@ _OPEN: dict[type, _Open] = {
     dict: _MAPPING,
     OrderedDict: _MAPPING,
     defaultdict: _Open(lambda old: defaultdict(old.default_factory), _mapping_children, _fill_mapping),
+    StateDict: _Open(lambda old: StateDict(backend=old._backend), _mapping_children, _fill_mapping),
     list: _LIST,
     deque: _Open(lambda old: deque(maxlen=old.maxlen), iter, lambda new, old, mapped: new.extend(map(mapped, old))),
     Opaque: _Open(

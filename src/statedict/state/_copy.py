@@ -1,0 +1,70 @@
+"""A copy of a tree of arrays that shares nothing with it: what training does to the one is not seen in the other.
+
+This is the copy of states without torch; `statedict.torch` has its own, which knows devices and pinned memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from ._leaf import Leaf
+from ._library import leaf_of, library
+from ._materialize import materialize
+from ._tree import map_tree, tensors_of
+from ._values import Compound
+
+
+def independent(tree: Any, out: Any = None) -> Any:
+    """The tree with its arrays and leaves as NumPy arrays of their own, ties kept, and its other values copied deeply.
+
+    `out` is an earlier copy that is not needed any more: its memory is reused if its tensors are laid out as these are.
+
+    >>> import numpy as np
+    >>> weight = np.ones(2)
+    >>> copied = independent({"a": weight, "b": [weight], "step": 3})
+    >>> weight[:] = 0
+    >>> copied
+    {'a': array([1., 1.]), 'b': [array([1., 1.])], 'step': 3}
+    """
+    found = tensors_of(tree)
+    leaves = [leaf for leaf in map(leaf_of, found) if leaf is not None]
+    copies = _onto(leaves, tensors_of(out)) if out is not None else None
+    if copies is None:
+        copies = materialize(leaves, library("numpy"))
+    made = {id(value): copy for value, copy in zip(found, copies)}
+    return map_tree(tree, lambda value: made[id(value)] if id(value) in made else deepcopy(value))
+
+
+def _onto(leaves: Sequence[Leaf | Compound], old: Sequence[Any]) -> list[Any] | None:
+    """The elements of the leaves in the memory of `old` arrays, or None where these are laid out differently."""
+    import numpy as np
+
+    from ._numpy import read_array
+
+    if not all(isinstance(array, np.ndarray) and array.flags.writeable for array in old):
+        return None
+    olds = [leaf_of(array) for array in old]
+    if _layout(leaves) is None or _layout(leaves) != _layout(olds) or _keys(leaves) & _keys(olds):
+        return None
+    for leaf, array in zip(leaves, old):
+        np.copyto(array, read_array(leaf))  # type: ignore[arg-type]  # a layout has strided leaves only
+    return list(old)
+
+
+def _layout(leaves: Sequence[Leaf | Compound | None]) -> list[Any] | None:
+    """dtype and shape of each, and which of them are tied and where in their storage; None where one is not strided."""
+    first: dict[Any, int] = {}
+    layout = []
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf, Leaf):
+            return None
+        owner = first.setdefault(leaf.storage.key, index)
+        place = (leaf.spec.strides, leaf.spec.offset) if owner != index else None
+        layout.append((leaf.spec.dtype, leaf.spec.shape, owner, place))
+    return layout
+
+
+def _keys(leaves: Sequence[Leaf | Compound | None]) -> set[Any]:
+    return {leaf.storage.key for leaf in leaves if isinstance(leaf, Leaf)}
