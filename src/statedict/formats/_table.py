@@ -6,6 +6,7 @@ A new format is a row here, and a file beside this one. Readers are imported whe
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, cast
@@ -46,7 +47,8 @@ class Writer(NamedTuple):
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
-    """The checkpoint in a file: a path, or a seekable binary file object, which is read from where it stands.
+    """The checkpoint in a file: a path, or a seekable binary file object, which is read from where it stands. A directory's
+    path is the checkpoint that its files are: shards, with their index or numbered, or torch.distributed.checkpoint's.
 
     Nothing of the file is run, and no tensor is read; what can be checked without that has been checked.
 
@@ -60,6 +62,9 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     >>> formats.open(file).format  # doctest: +SKIP
     'torch'
     """
+    folder = _directory_of(source)
+    if folder is not None:
+        return cast(Checkpoint, _function(DIRECTORY)(folder, limits))
     file = files.open(source)
     try:
         return read(file, limits)
@@ -95,26 +100,44 @@ def write(
     *,
     format: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | str | None = None,
     durable: Durable = True,
 ) -> None:
     """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
 
     A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
     `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
-    for any other. `metadata` is kept with the file, name to text. `durable`: see `statedict.files.write`.
+    for any other. `metadata` is kept with the file, name to text. `max_shard_size`: bytes, or text as `"5GB"`: a state dict
+    larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
+    `statedict.files.write`.
 
     Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
     """
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
-    parts: list[Part] = _function(WRITERS[name].parts)(obj, metadata)
-    files.write(target, parts, durable=durable)
+    parts: Callable[..., list[Part]] = _function(WRITERS[name].parts)
+    if max_shard_size is None:
+        files.write(target, parts(obj, metadata), durable=durable)
+    elif not isinstance(target, (str, os.PathLike)):
+        raise SaveError("shards are several files: they need a path, not a file object")
+    else:
+        _function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
 
 
 def _by_suffix(target: Any) -> str:
     suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
     return next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), "torch")
+
+
+def _directory_of(source: Any) -> str | None:
+    """The directory that a path is, or whose `.metadata` file it is; None for anything else."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = os.fspath(source)
+    if os.path.basename(path) == ".metadata":
+        path = os.path.dirname(path) or os.curdir
+    return path if os.path.isdir(path) else None
 
 
 def _function(place: str) -> Callable[..., Any]:
@@ -131,6 +154,11 @@ def _is_safetensors(head: bytes, file: File) -> bool:
     return head[8:9] == b"{" and head[6:8] == b"\0\0"
 
 
+def is_index(head: bytes, file: File) -> bool:
+    """Whether a file is a JSON object. (A safetensors file may begin with the same byte, but not with the next.)"""
+    return re.match(rb'\s*\{\s*["}]', head) is not None
+
+
 def _has_constants(archive: Archive) -> bool:
     return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
 
@@ -142,7 +170,10 @@ def _has_pickle(archive: Archive) -> bool:
 FORMATS = (
     Format("zip", _is_zip, "._table:read_zip"),
     Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
+    Format("index", is_index, "._shards:read_index"),
 )
+DIRECTORY = "._directory:open_directory"
+SHARDED = "._shards_write:write_sharded"
 ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
