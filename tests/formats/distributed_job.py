@@ -1,6 +1,6 @@
 """What one rank of a job does: saves a sharded state by torch.distributed.checkpoint. Run by test_distributed.py.
 
-    python distributed_job.py RANK RANKS STORE FOLDER
+python distributed_job.py RANK RANKS STORE FOLDER
 """
 
 import sys

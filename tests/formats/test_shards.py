@@ -1,0 +1,300 @@
+"""Checkpoints in several files: Hugging Face's index and shards; safetensors and torch are the oracles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.hostile.build import shards as build
+from tests.hostile.build.tensors import entry, safetensors
+from tests.hostile.build.zips import FOUR
+
+from statedict import formats
+from statedict.errors import FormatError, SaveError, UnknownFormatError
+from statedict.formats._shards_write import byte_count, split
+from statedict.state import StateDict, library, materialize
+
+STATE = {
+    "embed.weight": np.arange(40, dtype="<f4").reshape(10, 4),
+    "layer.0.weight": np.arange(16, dtype="<f2").reshape(4, 4),
+    "layer.0.bias": np.arange(4, dtype="<f8"),
+    "step": np.array(3),
+}
+STATE["head.weight"] = STATE["embed.weight"]
+
+
+def arrays(checkpoint):
+    names, leaves = zip(*checkpoint.object.items())
+    return dict(zip(names, materialize(leaves, library("numpy"))))
+
+
+def same(a, b):
+    return list(a) == list(b) and all(a[n].dtype == b[n].dtype and np.array_equal(a[n], b[n]) for n in a)
+
+
+# written and read by us
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("largest", [1, 100, 200, 10**6])
+def test_what_is_written_in_shards_is_read_as_one_state(tmp_path, name, largest):
+    """Names, order, values, ties and metadata come back through the index, and through the directory."""
+    formats.write(STATE, tmp_path / name, max_shard_size=largest, metadata={"note": "x"})
+    index = tmp_path / f"{name}.index.json"
+    assert index.exists() == (largest < 10**6)
+    for path in (tmp_path, index) if index.exists() else (tmp_path, tmp_path / name):
+        with formats.open(path) as checkpoint:
+            assert same({n: arrays(checkpoint)[n] for n in STATE}, STATE)
+            assert sorted(checkpoint.object) == sorted(STATE)
+            assert checkpoint.state_dict().tied == [("embed.weight", "head.weight")]
+            assert checkpoint.verify() == []
+
+
+def test_the_index_has_the_names_and_sizes_of_hugging_face(tmp_path):
+    """Shards count from 1 with five digits; the index says the total in bytes, tied tensors once, and each one's shard."""
+    formats.write(STATE, tmp_path / "model.safetensors", max_shard_size=100)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    assert index["weight_map"] == {
+        "embed.weight": first,
+        "layer.0.weight": second,
+        "layer.0.bias": second,
+        "step": second,
+        "head.weight": first,
+    }
+    assert index["metadata"]["total_size"] == 160 + 32 + 32 + 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == [first, second, "model.safetensors.index.json"]
+
+
+def test_shards_are_read_by_safetensors_and_torch(tmp_path):
+    """Other readers open each shard and find what the index says."""
+    torch, st_numpy = pytest.importorskip("torch"), pytest.importorskip("safetensors.numpy")
+    formats.write(STATE, tmp_path / "model.safetensors", max_shard_size=100)
+    formats.write(STATE, tmp_path / "pytorch_model.bin", max_shard_size=100)
+    for index, load in [
+        ("model.safetensors", st_numpy.load_file),
+        ("pytorch_model.bin", lambda path: {k: v.numpy() for k, v in torch.load(path).items()}),
+    ]:
+        places = json.loads((tmp_path / f"{index}.index.json").read_text())["weight_map"]
+        whole = {name: load(tmp_path / shard)[name] for name, shard in places.items()}
+        assert same(whole, STATE)
+
+
+def test_metadata_of_modules_stays_with_the_state(tmp_path):
+    """`_metadata` is kept, in whichever format."""
+    state = StateDict(STATE, OrderedDict({"": {"version": 1}, "layer.0": {"version": 2}}))
+    for name in ("model.safetensors", "model.bin"):
+        formats.write(state, tmp_path / name, max_shard_size=100)
+        with formats.open(tmp_path / f"{name}.index.json") as checkpoint:
+            assert checkpoint.state_dict()._metadata == state._metadata
+
+
+def test_an_earlier_save_leaves_nothing_behind(tmp_path):
+    """Saving again with more, fewer or no shards leaves the new files only, and files of others alone."""
+    path = tmp_path / "model.safetensors"
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "other-00001-of-00002.safetensors").write_text("other")
+    for largest, count in [(1, 4), (100, 2), (None, 1), (100, 2), (10**6, 1), (1, 4)]:
+        formats.write(STATE, path, max_shard_size=largest)
+        weights = {f.name for f in tmp_path.iterdir()} - {"config.json", "other-00001-of-00002.safetensors"}
+        if largest is not None:
+            assert len(weights) == (count + 1 if count > 1 else 1)
+            with formats.open(path if count == 1 else f"{path}.index.json") as checkpoint:
+                assert sorted(checkpoint.object) == sorted(STATE)
+
+
+def test_a_state_can_be_saved_over_the_shards_that_it_is_read_from(tmp_path):
+    """Lazy tensors are read before the files that they lie in are replaced."""
+    path = tmp_path / "model.safetensors"
+    formats.write(STATE, path, max_shard_size=100)
+    with formats.open(f"{path}.index.json") as checkpoint:
+        formats.write(checkpoint.state_dict(), path, max_shard_size=40)
+    with formats.open(f"{path}.index.json") as checkpoint:
+        assert same({n: arrays(checkpoint)[n] for n in STATE}, STATE)
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path):
+    """Nested states, and file objects, raise before any file is touched."""
+    with pytest.raises(SaveError, match="'model' holds further tensors"):
+        formats.write({"model": STATE}, tmp_path / "a.pt", max_shard_size=1)
+    with pytest.raises(SaveError, match="only a mapping of names"):
+        formats.write([1], tmp_path / "a.pt", max_shard_size=1)
+    with pytest.raises(SaveError, match="need a path"), open(tmp_path / "x", "wb") as file:
+        formats.write(STATE, file, max_shard_size=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 100))
+def test_no_shard_is_too_large_unless_one_tensor_is(sizes, largest):
+    """Shards hold every name once, in order, and at most the bytes allowed unless it is a single tensor."""
+    state = {f"t{n}": np.zeros(size, np.uint8) for n, size in enumerate(sizes)}
+    found = split(state, largest)
+    assert [name for names in found for name in names] == list(state)
+    assert all(len(names) == 1 or sum(state[n].nbytes for n in names) <= largest for names in found if names)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("2KiB", 2048), ("1GiB", 2**30), ("10", 10), (7, 7), ("3b", 3)],
+)
+def test_sizes_may_be_text(text, count):
+    """Units are powers of 1000, and of 1024 with an i."""
+    assert byte_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "5 XB", None, True, 0, "0MB", 1.5])
+def test_other_sizes_are_refused(text):
+    """What is no size, or none that can hold anything, is a ValueError."""
+    with pytest.raises(ValueError, match=r"a size is|can hold nothing"):
+        byte_count(text)
+
+
+# files that somebody else wrote, or broke
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with an index and two shards, made by hand."""
+    return build.write_all(tmp_path / "model", build.indexed())
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def reindexed(folder, **weights):
+    """The index with some tensors put elsewhere; gives its path."""
+    path = folder / INDEX
+    index = json.loads(path.read_text())
+    index["weight_map"] |= weights
+    path.write_text(json.dumps(index))
+    return path
+
+
+def test_the_order_is_the_index_s(folder):
+    """Names come in the order of the index, whatever the shards' is."""
+    reindexed(folder)
+    with formats.open(folder) as checkpoint:
+        assert list(checkpoint.object) == ["a", "b", "c"]
+        assert checkpoint.size == sum(path.stat().st_size for path in folder.iterdir())
+        assert checkpoint.metadata["shards"] == "2"
+        assert checkpoint.metadata["total_size"] == "48"
+
+
+def test_a_missing_shard_is_named(folder):
+    """A shard that is not there is an error with its path."""
+    (folder / build.SECOND).unlink()
+    with pytest.raises(FormatError, match=f"{build.SECOND}: this shard cannot be opened"):
+        formats.open(folder)
+
+
+def test_a_missing_tensor_is_named(folder):
+    """So is a tensor that its shard does not have."""
+    with pytest.raises(FormatError, match=f"{build.SECOND}: a: the index puts it in this shard"):
+        formats.open(reindexed(folder, a=build.SECOND))
+
+
+def test_a_tensor_beyond_the_index_is_noted(folder):
+    """What shards hold and the index does not name is no error, but said."""
+    index = json.loads((folder / INDEX).read_text())
+    del index["weight_map"]["b"]
+    (folder / INDEX).write_text(json.dumps(index))
+    with formats.open(folder) as checkpoint:
+        assert list(checkpoint.object) == ["a", "c"]
+        assert checkpoint.notes == ["1 tensors of the shards are not in the index"]
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/hostname", "sub/x", "a\\b", "C:x", "..", ".", "", 7, None])
+def test_only_files_beside_the_index_can_be_named(folder, name):
+    """Paths, and what is no name, are refused before anything is opened."""
+    with pytest.raises(FormatError, match="no file beside it"):
+        formats.open(reindexed(folder, a=name))
+
+
+def test_an_index_among_the_shards_is_refused(folder):
+    """An index that names itself, or another, would never end."""
+    with pytest.raises(FormatError, match="a shard cannot be JSON"):
+        formats.open(reindexed(folder, a=INDEX))
+
+
+def test_an_index_needs_its_folder(folder):
+    """Read from memory it does not know where its shards are."""
+    import io
+
+    with pytest.raises(FormatError, match="open an index by its path"):
+        formats.open(io.BytesIO((folder / INDEX).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"weight_map": []}', "no weight_map"),
+        ('{"weight_map": {"a": "x", "a": "y"}}', "the key 'a' is there twice"),
+        ('{"weight_map": {"a": NaN}}', "NaN is no JSON"),
+        ('{"weight_map": {"a": ' + "9" * 60 + "}}", "60 digits"),
+        ('{"weight_map": ' + "[" * 90 + "]" * 90 + "}", "nested 91 deep"),
+        ('{"weight_map": {"a": "x"}', "it is no JSON"),
+        ('{"a": 1}', "begin no format"),
+        ('{"error": "Entry not found"}', "an error message in JSON"),
+    ],
+)
+def test_a_broken_index_is_refused(folder, text, problem):
+    """What is no index, or not one that all readers read alike, raises."""
+    (folder / INDEX).write_text(text)
+    with pytest.raises(FormatError, match=problem):
+        formats.open(folder / INDEX)
+
+
+def test_a_damaged_shard_names_its_tensor(folder):
+    """Verifying goes through all shards."""
+    formats.write(STATE, folder / "own.safetensors", max_shard_size=100)
+    shard = folder / "own-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x7f")
+    with formats.open(folder / "own.safetensors.index.json") as checkpoint:
+        assert [finding.level for finding in checkpoint.verify()] == ["error"]
+
+
+# directories
+
+
+def test_numbered_shards_need_no_index(folder):
+    """Their names say how many there are; a name that two of them have is refused."""
+    (folder / INDEX).unlink()
+    with formats.open(folder) as checkpoint:
+        assert sorted(checkpoint.object) == ["a", "b", "c"]
+        assert "the shards have no index" in checkpoint.notes
+    (folder / build.SECOND).write_bytes(safetensors({"a": entry()}, FOUR))
+    with pytest.raises(FormatError, match="a: another shard has a tensor of this name too"):
+        formats.open(folder)
+    (folder / build.SECOND).unlink()
+    with pytest.raises(FormatError, match="1 of its 2 shards are there"):
+        formats.open(folder)
+
+
+def test_shards_of_two_checkpoints_are_not_mixed(folder):
+    """Without an index, shards of two sets are refused."""
+    (folder / INDEX).unlink()
+    (folder / "other-00001-of-00001.safetensors").write_bytes(safetensors())
+    with pytest.raises(FormatError, match="several checkpoints"):
+        formats.open(folder)
+
+
+def test_a_directory_with_one_file_is_that_file(folder, tmp_path):
+    """safetensors comes before other formats, as transformers has it; two of a kind are ambiguous."""
+    inside = tmp_path / "single"
+    inside.mkdir()
+    with pytest.raises(UnknownFormatError, match="holds no checkpoint"):
+        formats.open(inside)
+    formats.write({"x": np.ones(2)}, inside / "pytorch_model.bin")
+    with formats.open(inside) as checkpoint:
+        assert checkpoint.format == "torch"
+    shutil.copy(folder / build.SECOND, inside / "model.safetensors")
+    with formats.open(inside) as checkpoint:
+        assert checkpoint.format == "safetensors"
+    shutil.copy(folder / build.SECOND, inside / "second.safetensors")
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: model.safetensors, second.safetensors"):
+        formats.open(inside)
