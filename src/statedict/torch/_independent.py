@@ -11,8 +11,10 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+
 from statedict.state import Compound, Leaf, StateDict, map_tree, materialize, raw_values
 
+from ._collector import collector_paused
 from ._copies import copies
 from ._library import TORCH
 
@@ -29,29 +31,57 @@ def independent(tree: Any, out: Any = None, *, host: bool = False) -> Any:
     >>> copied["a"] is copied["b"][0], copied["a"] is weight
     (True, False)
     """
-    found = {id(value): (path, value) for path, value in reversed(list(_values(tree)))}
-    live = {key: (path, value) for key, (path, value) in found.items() if isinstance(value, torch.Tensor)}
-    offered = {p: v for p, v in _values(out) if isinstance(v, torch.Tensor)} if out is not None else {}
-    onto = [offered.get(path) for path, _ in live.values()] if offered else []
-    made = copies([tensor for _, tensor in live.values()], onto, host=host)
-    unread = {key: value for key, (_, value) in found.items() if isinstance(value, (Leaf, Compound))}
-    known: dict[int, Any] = dict(zip(live, made))
+    with collector_paused():
+        return _independent(tree, out, host)
+
+
+def _independent(tree: Any, out: Any, host: bool) -> Any:
+    live: dict[int, torch.Tensor] = {}
+    unread: dict[int, Leaf | Compound] = {}
+    for value in _values(tree):
+        if isinstance(value, torch.Tensor):
+            live[id(value)] = value
+        elif isinstance(value, (Leaf, Compound)):
+            unread[id(value)] = value
+    known: dict[int, Any] = dict(zip(live, copies(list(live.values()), _onto(live, tree, out), host=host)))
     known.update(zip(unread, materialize(list(unread.values()), TORCH)))
     return _copied(tree, known)
 
 
-def _values(tree: Any) -> Iterator[tuple[Path, Any]]:
-    """Every value in the tree's mappings, lists and tuples that is none of these, with the keys that lead to it."""
+def _values(tree: Any) -> Iterator[Any]:
+    """Every value in the tree's mappings, lists and tuples that is none of these."""
+    stack = [tree]
+    seen: set[int] = set()
+    while stack:
+        value = stack.pop()
+        if not isinstance(value, (dict, list, tuple, Mapping)):
+            yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            stack.extend(raw_values(value).values() if isinstance(value, Mapping) else value)
+
+
+def _onto(live: Mapping[int, torch.Tensor], tree: Any, out: Any) -> list[torch.Tensor | None]:
+    """What `out` has in the place of each tensor of the tree; nothing where there is no `out`."""
+    if out is None:
+        return []
+    offered = dict(_placed_tensors(out))
+    place = {id(tensor): path for path, tensor in _placed_tensors(tree)}
+    return [offered.get(place[key]) for key in live]
+
+
+def _placed_tensors(tree: Any) -> Iterator[tuple[Path, torch.Tensor]]:
+    """Every tensor in the tree with the keys that lead to it."""
     stack: list[tuple[Path, Any]] = [((), tree)]
     seen: set[int] = set()
     while stack:
         path, value = stack.pop()
-        if not isinstance(value, (Mapping, list, tuple)):
+        if isinstance(value, torch.Tensor):
             yield path, value
-        elif id(value) not in seen:
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             entries = raw_values(value).items() if isinstance(value, Mapping) else enumerate(value)
-            stack.extend([((*path, key), entry) for key, entry in entries][::-1])
+            stack.extend(((*path, key), entry) for key, entry in entries)
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:

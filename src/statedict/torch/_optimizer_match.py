@@ -12,11 +12,12 @@ from itertools import chain
 from typing import Any
 
 import torch
+
 from statedict.state import Compound, Leaf, Opaque
 from statedict.tree import Outcome
 
 from ._optimizer_read import Slot
-from ._optimizer_rules import Expected, expected, lacking, makers, order_matters
+from ._optimizer_rules import Expected, expected, known, lacking, makers, order_matters
 from ._optimizer_saved import Entry, Saved, SavedGroup
 
 Options = dict[str, Any]
@@ -43,9 +44,9 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
     found = (_by_name if by_name else _by_position)(groups, saved, strict)
     errors = found.outcome.errors
     for number, options in enumerate(found.options):
-        missing = lacking(optimizer, number, options) if options is not None else []
-        if missing and options is not None:
-            errors.append(_another_optimizer(optimizer, number, missing, options))
+        problem = _another_optimizer(optimizer, number, options) if options is not None else None
+        if problem:
+            errors.append(problem)
             found.options[number] = None
     if order_matters(optimizer):
         errors += _out_of_order(optimizer, groups, found)
@@ -150,12 +151,17 @@ def same(one: Any, other: Any) -> bool:
 # whether it fits
 
 
-def _another_optimizer(optimizer: torch.optim.Optimizer, number: int, missing: Sequence[str], options: Options) -> str:
-    guess = " or ".join(makers(options))
-    return (
-        f"group {number} of the saved state has no {_listed(missing)}, which {type(optimizer).__name__} needs; it has "
-        f"{_listed(options)}" + (f", as {guess} would" if guess else "")
-    )
+def _another_optimizer(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
+    """What shows that the options are another class's; None where nothing does."""
+    kind, candidates = type(optimizer).__name__, makers(options)
+    as_ = f", as {' or '.join(maker.__name__ for maker in candidates)} would" if candidates else ""
+    missing = lacking(optimizer, number, options)
+    if missing:
+        return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; it has {_listed(options)}{as_}"
+    if known(type(optimizer)) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
+        strange = [key for key in options if key not in optimizer.param_groups[number]]
+        return f"group {number} of the saved state has {_listed(strange)}{as_}, which {kind} does not have"
+    return None
 
 
 def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], found: Match) -> list[str]:

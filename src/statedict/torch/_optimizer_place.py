@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+
 from statedict.state import DTYPES, DType, Leaf
 from statedict.tree import Cast
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+
 from statedict.errors import SaveError
 from statedict.state import map_tree
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,11 @@ def expected(optimizer: optim.Optimizer, parameter: torch.Tensor, options: Optio
     return rule(parameter, options) if rule else {}
 
 
+def known(kind: type[optim.Optimizer]) -> bool:
+    """Whether the class is one of PyTorch's, or steps as one of them does."""
+    return _rule(kind) is not None
+
+
 def order_matters(optimizer: optim.Optimizer) -> bool:
     """Whether the optimizer keeps one state for all parameters together, laid out in their order."""
     return isinstance(optimizer, optim.LBFGS)
@@ -55,11 +61,16 @@ def needed(optimizer: optim.Optimizer, number: int) -> list[str]:
     return [key for key in optimizer.defaults if key in optimizer.param_groups[number]]
 
 
-def makers(options: Iterable[str]) -> list[str]:
-    """Names of PyTorch's optimizers whose groups have these options."""
+def makers(options: Iterable[str]) -> list[type[optim.Optimizer]]:
+    """PyTorch's optimizers whose groups can have these options, all of them."""
     given = set(options) - {"initial_lr"}
+    return [kind for kind, own in _signatures().items() if given <= own]
+
+
+@cache
+def _signatures() -> dict[type[optim.Optimizer], frozenset[str]]:
     kinds = [getattr(optim, name) for name in _EXPECTED if hasattr(optim, name)]
-    return [kind.__name__ for kind in kinds if given <= set(inspect.signature(kind).parameters)]
+    return {kind: frozenset(inspect.signature(kind).parameters) for kind in kinds}
 
 
 def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
@@ -74,11 +85,12 @@ def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
     return group
 
 
+@cache
 def _rule(kind: type[optim.Optimizer]) -> Expect | None:
-    for known in kind.__mro__:
-        if known.__module__.startswith("torch.optim.") and known.__name__ in _EXPECTED:
-            same = inspect.unwrap(kind.step) is inspect.unwrap(known.step)  # type: ignore[attr-defined]
-            return _EXPECTED[known.__name__] if same else None
+    for base in kind.__mro__:
+        if base.__module__.startswith("torch.optim.") and base.__name__ in _EXPECTED:
+            same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)  # type: ignore[attr-defined]
+            return _EXPECTED[base.__name__] if same else None
     return None
 
 

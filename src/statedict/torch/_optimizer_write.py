@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+
 from statedict.errors import LoadError
 from statedict.state import map_tree
 from statedict.tree import Outcome
 
+from ._collector import collector_paused
 from ._independent import independent
 from ._optimizer_match import Match, match
 from ._optimizer_place import Place, Wanted, casts, floating, placed
@@ -58,7 +60,7 @@ def write_optimizer(
     []
     """
     wanted = floating(dtype)
-    with unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
+    with collector_paused(), unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
         saved = parse(_after_hooks(optimizer, state))
         found = match(optimizer, slots(optimizer, model), saved, strict=strict)
         groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]

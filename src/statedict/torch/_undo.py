@@ -19,6 +19,9 @@ from typing import Any
 
 import torch
 
+from ._copies import PLAIN_TYPES
+from ._keeping import keep
+
 # A scale or a counter is below this; weights are above.
 SMALL = 1 << 16
 # A container longer than this holds data, not settings: it is put back, but what is in it is not looked into.
@@ -42,8 +45,8 @@ def unchanged_on_error(*roots: Any, tensors: Iterable[torch.Tensor] = ()) -> Ite
     ...     print(box)
     {'a': [1]}
     """
-    restores = _remember(roots)
-    restores += [_tensor(tensor) for tensor in tensors]
+    restores, small = _remember(roots)
+    restores.append(keep([*small, *tensors]))
     try:
         yield
     except BaseException as error:
@@ -53,24 +56,31 @@ def unchanged_on_error(*roots: Any, tensors: Iterable[torch.Tensor] = ()) -> Ite
         raise
 
 
-def _remember(roots: Iterable[Any]) -> list[Restore]:
+def _remember(roots: Iterable[Any]) -> tuple[list[Restore], list[torch.Tensor]]:
+    """How to restore every container within reach, and the small tensors that were seen."""
     stack: list[tuple[Any, bool]] = [(root, True) for root in roots]
     seen: set[int] = set()
     restores: list[Restore] = []
+    small: list[torch.Tensor] = []
     while stack:
         value, with_tensors = stack.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, torch.Tensor):
-            if with_tensors and value.layout is torch.strided and value.nbytes <= SMALL:
-                restores.append(_tensor(value))
+            if with_tensors and _is_small(value):
+                small.append(value)
             continue
         children = _children(value, restores)
         inside = with_tensors and not isinstance(value, torch.optim.Optimizer)
         if len(children) <= LONG:
             stack.extend((child, inside) for child in children)
-    return restores
+    return restores, small
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    plain = type(tensor) in PLAIN_TYPES and tensor.layout is torch.strided
+    return plain and tensor.untyped_storage().nbytes() <= SMALL
 
 
 def _children(value: Any, restores: list[Restore]) -> list[Any]:
@@ -123,17 +133,5 @@ def _set(value: set[Any]) -> Restore:
     def restore() -> None:
         value.clear()
         value.update(before)
-
-    return restore
-
-
-def _tensor(tensor: torch.Tensor) -> Restore:
-    before = tensor.detach().clone()
-    version = None if tensor.is_inference() else tensor._version
-
-    def restore() -> None:
-        if version is None or tensor._version != version:
-            with torch.no_grad():
-                tensor.copy_(before)
 
     return restore
