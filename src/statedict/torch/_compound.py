@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from statedict.errors import FormatError
 from statedict.state import Compound, Leaf, Traits, contiguous
 
@@ -58,6 +59,7 @@ def _make_coo(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
         parts["indices"],
         parts["values"],
         value.shape,
+        device=parts["values"].device,
         is_coalesced=bool(value.facts.get("coalesced")) or None,
         check_invariants=True,
     )
@@ -77,6 +79,7 @@ def _make_compressed(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
         parts["values"],
         value.shape,
         layout=getattr(torch, value.layout),
+        device=parts["values"].device,
         check_invariants=True,
     )
 

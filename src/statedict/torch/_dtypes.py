@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from statedict.state import DTYPES, DType
 
 TORCH_DTYPES: dict[DType, torch.dtype] = {

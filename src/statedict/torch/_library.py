@@ -11,9 +11,9 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.nn.parameter import Buffer, Parameter, is_lazy
 
-import torch
 from statedict.errors import SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, Spec, Traits
 
@@ -35,7 +35,7 @@ class TorchLibrary:
 
     def leaf(self, array: torch.Tensor) -> Leaf | Compound | None:
         kind = type(array)
-        if kind not in _OWN_CLASSES and _is_out_of_reach(array):
+        if kind not in _OWN_CLASSES and is_out_of_reach(array):
             return None
         if array.layout is not torch.strided or array.is_nested or array.is_quantized:
             return compound_of(array, traits_of(array), strided_leaf)
@@ -82,7 +82,7 @@ def strided_leaf(tensor: torch.Tensor, traits: Traits = PLAIN) -> Leaf:
     return Leaf(spec, storage_of(tensor), traits)
 
 
-def _is_out_of_reach(tensor: torch.Tensor) -> bool:
+def is_out_of_reach(tensor: torch.Tensor) -> bool:
     wraps = torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)
     return wraps or is_lazy(tensor)
 
@@ -103,11 +103,11 @@ def _part(leaf: Leaf, raw: memoryview, shared: dict[Hashable, torch.UntypedStora
     spec, key = leaf.spec, leaf.storage.key
     dtype = _dtype(spec)
     if not len(raw):
-        return torch.empty_strided(spec.shape, spec.strides, dtype=dtype)
+        return torch.empty_strided(spec.shape, spec.strides, dtype=dtype, device="cpu")
     if key not in shared:
         whole = memoryview(bytearray(raw)) if raw.readonly else raw
         shared[key] = torch.frombuffer(whole, dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(shared[key], spec.offset, spec.shape, spec.strides)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(shared[key], spec.offset, spec.shape, spec.strides)
 
 
 def _dtype(spec: Spec) -> torch.dtype:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+
 from statedict.errors import SaveError
 from statedict.state import Read, Storage
 

@@ -2,10 +2,15 @@
 
 from ._host import Fit as Fit
 from ._host import Host as Host
-from ._host import Slot as Slot
+from ._host import Slots as Slots
 from ._outcome import Cast as Cast
 from ._outcome import CastKind as CastKind
 from ._outcome import Outcome as Outcome
+from ._read import read as read
+from ._read import read_own as read_own
 from ._rules import EXACT as EXACT
 from ._rules import SOUND as SOUND
 from ._rules import Rules as Rules
+from ._write import Judge as Judge
+from ._write import refuse as refuse
+from ._write import write as write

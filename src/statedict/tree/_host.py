@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from statedict.state import ArrayLibrary
 
@@ -27,23 +27,32 @@ from ._outcome import Cast
 from ._rules import Rules
 
 
-class Slot(NamedTuple):
-    """One place of a model and the value that is to go there.
+@dataclass(slots=True)
+class Slots:
+    """Places of a model and the values that are to go there, in columns: 32,000 objects would cost as much as the walk.
 
     Attributes:
-        key: the full name.
-        module, name: where it is registered: `module._parameters[name]` or `module._buffers[name]`.
+        keys: full names.
         current: what is registered there now.
-        value: what the state has for it: an array, a Leaf or Compound that has not been read, or anything else.
-        assign: the value itself is to take the place, rather than its elements.
+        values: what the state has for each: an array, a Leaf or Compound that has not been read, or anything else.
+        assign: the values themselves are to take the places, rather than their elements.
+        places: where each is registered, as (module, name); empty unless `assign`.
+        ties: notes of the host, passed on from batch to batch of one load.
     """
 
-    key: str
-    module: Any
-    name: str
-    current: Any
-    value: Any
-    assign: bool
+    keys: list[str] = field(default_factory=list)
+    current: list[Any] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    assign: bool = False
+    places: list[tuple[Any, str]] = field(default_factory=list)
+    ties: dict[Any, Any] = field(default_factory=dict)
+
+    def add(self, key: str, current: Any, value: Any, place: tuple[Any, str]) -> None:
+        self.keys.append(key)
+        self.current.append(current)
+        self.values.append(value)
+        if self.assign:
+            self.places.append(place)
 
 
 @dataclass
@@ -82,7 +91,7 @@ class Host(Protocol):
     def detached(self, values: Sequence[Any]) -> list[Any]:
         """What a state holds for these parameters and buffers: aliases that no gradient flows through."""
 
-    def fit(self, slots: Sequence[Slot], rules: Rules) -> Fit:
+    def fit(self, slots: Slots, rules: Rules) -> Fit:
         """Decide what becomes of each slot; where the rules are sound, change nothing yet."""
 
     def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:

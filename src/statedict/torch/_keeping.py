@@ -1,0 +1,97 @@
+"""Remembering tensors so exactly that they can be put back bit for bit: elements, geometry, class, `requires_grad`.
+
+Whole storages are remembered, once each: code may write through any view of them. Gradients and version counters are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parameter import is_lazy
+
+from ._library import is_out_of_reach
+
+Restore = Callable[[], None]
+
+
+def keep(arrays: Iterable[Any]) -> Restore:
+    """Remember tensors (and NumPy arrays); calling the result puts them back."""
+    storages: dict[int, Restore] = {}
+    natures: list[Restore] = []
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            natures.append(_elements_of_array(array))
+        elif _is_plainly_stored(array):
+            untyped = array.data.untyped_storage()
+            if untyped._cdata not in storages:
+                storages[untyped._cdata] = _bytes_of(untyped)
+            natures.append(_nature_of(array))
+        else:
+            natures.append(_elements_of(array))
+
+    def restore() -> None:
+        # Geometry first: a tensor whose storage was exchanged gets its own again, which then gets its bytes.
+        for back in (*natures, *storages.values()):
+            back()
+
+    return restore
+
+
+def _is_plainly_stored(tensor: torch.Tensor) -> bool:
+    return is_lazy(tensor) or (tensor.layout is torch.strided and not tensor.is_nested and not is_out_of_reach(tensor))
+
+
+def _bytes_of(untyped: torch.UntypedStorage) -> Restore:
+    nbytes = untyped.nbytes()
+    saved: Any = untyped.clone() if nbytes and untyped.device.type != "meta" else None  # type: ignore[no-untyped-call]
+
+    def restore() -> None:
+        if untyped.nbytes() != nbytes:
+            untyped.resize_(nbytes)
+        if saved is not None:
+            untyped.copy_(saved)
+
+    return restore
+
+
+def _nature_of(tensor: torch.Tensor) -> Restore:
+    kind, alias, requires_grad = type(tensor), tensor.data, tensor.requires_grad
+    nature = _geometry(alias)
+
+    def restore() -> None:
+        if type(tensor) is not kind:
+            tensor.__class__ = kind
+        if _geometry(tensor.data) != nature:
+            tensor.data = alias
+        if tensor.requires_grad is not requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(requires_grad)
+
+    return restore
+
+
+def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
+    storage = tensor.untyped_storage()
+    return storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _elements_of(tensor: torch.Tensor) -> Restore:
+    """For tensors that keep their elements in their own way (sparse, quantised, wrappers): their own clone and copy."""
+    saved = tensor.detach().clone()
+
+    def restore() -> None:
+        with torch.no_grad():
+            tensor.copy_(saved)
+
+    return restore
+
+
+def _elements_of_array(array: Any) -> Restore:
+    saved = array.copy()
+
+    def restore() -> None:
+        array[...] = saved
+
+    return restore

@@ -1,0 +1,58 @@
+"""`Module.state_dict` and `Module.load_state_dict` over this library's engine, with PyTorch's signatures and effects."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from statedict import tree
+
+from ._host import HOST
+
+
+def module_state_dict(
+    self: torch.nn.Module, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+) -> Any:
+    """The state of a module tree: what `self.state_dict(...)` gives. Values are live aliases.
+
+    >>> module_state_dict(torch.nn.Linear(2, 1)).keys()
+    odict_keys(['weight', 'bias'])
+    """
+    if args:
+        warnings.warn(
+            "Positional args are being deprecated, use kwargs instead. Refer to "
+            "https://pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.state_dict"
+            " for details.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        destination = args[0] if destination is None else destination
+        prefix = args[1] if len(args) > 1 and prefix == "" else prefix
+        keep_vars = args[2] if len(args) > 2 and keep_vars is False else keep_vars
+    return tree.read(HOST, self, destination=destination, prefix=prefix, keep_vars=keep_vars)
+
+
+def module_load_state_dict(
+    self: torch.nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+) -> Any:
+    """Load a state into a module tree with the effects of `self.load_state_dict(...)`, its errors and its result.
+
+    Raises RuntimeError with PyTorch's text where names are missing or unexpected (`strict`) or tensors do not fit, after
+    all that could be loaded was; `statedict.load_state_dict` is the one that changes nothing then.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> module_load_state_dict(model, model.state_dict())
+    <All keys matched successfully>
+    """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+    outcome = tree.write(
+        HOST, self, state_dict, strict=strict, assign=assign, rules=tree.EXACT, judge=lambda outcome: None
+    )
+    text = outcome.refusal(type(self).__name__)
+    if text is not None:
+        raise RuntimeError(text)
+    return HOST.incompatible(outcome.missing, outcome.unexpected)

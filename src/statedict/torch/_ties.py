@@ -1,0 +1,83 @@
+"""Tensors of a model that are one: two names must not bring it two values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+
+from statedict.state import Leaf
+from statedict.tree import Slots
+
+from ._checking import read_now
+from ._pairs import ORDINARY
+
+_POINTER = torch._C.TensorBase.data_ptr
+
+
+def addresses(tensors: Sequence[Any]) -> list[int]:
+    """Where each tensor's elements begin; 0 where that cannot be said, or there are none."""
+    if ORDINARY.issuperset(map(type, tensors)):
+        try:
+            return list(map(_POINTER, tensors))
+        except RuntimeError:
+            pass
+    return [_address(tensor) for tensor in tensors]
+
+
+def contradictions(slots: Slots, values: Sequence[Any], places: Sequence[int], *, verify: bool) -> dict[int, str]:
+    """Slots whose tensor got another value under an earlier name, by index, with what is wrong.
+
+    `values` are the slots' values as they were checked; `places[i]` is equal for tensors that may be one, and 0 for those
+    that are not looked at. Earlier batches of the same load count too.
+    """
+    batches = slots.ties.setdefault("batches", [])
+    batches.append((slots.keys, slots.current, values, places))
+    if len(batches) == 1 and len(set(places)) == len(places):
+        return {}
+    first: dict[Hashable, tuple[str, Any]] = {}
+    found: dict[int, str] = {}
+    for batch in batches:
+        for index, (key, current, value, place) in enumerate(zip(*batch)):
+            if not place:
+                continue
+            other, theirs = first.setdefault((place, *_geometry(current)), (key, value))
+            if other != key and batch is batches[-1] and not same_elements(theirs, value, current.dtype, verify=verify):
+                found[index] = (
+                    f'While copying the parameter named "{key}", it was found to be one tensor with "{other}" in the '
+                    "model, and the checkpoint has different values for the two. Leave one of them out, "
+                    "or untie them in the model."
+                )
+    return found
+
+
+def same_elements(a: Any, b: Any, dtype: torch.dtype, *, verify: bool) -> bool:
+    """Whether two values are the same elements once they are of one dtype: bit by bit, so that NaN equals itself."""
+    if a is b:
+        return True
+    if isinstance(a, Leaf) and isinstance(b, Leaf) and _what(a) == _what(b):
+        return True
+    try:
+        one, two = (read_now(value, verify=verify).detach().to("cpu", dtype) for value in (a, b))
+        if one.layout is not torch.strided or two.layout is not torch.strided:
+            one, two = one.to_dense(), two.to_dense()
+        return torch.equal(*(t.reshape(-1).resolve_conj().resolve_neg().view(torch.uint8) for t in (one, two)))
+    except (RuntimeError, AttributeError, TypeError):
+        # No elements to compare (meta, lazy, no tensor at all): the slot's own check says so.
+        return True
+
+
+def _what(leaf: Leaf) -> tuple[Any, ...]:
+    return leaf.storage.key, leaf.spec, leaf.traits.conj, leaf.traits.neg
+
+
+def _address(tensor: Any) -> int:
+    try:
+        return int(tensor.data_ptr())
+    except (RuntimeError, ValueError, AttributeError):
+        return 0
+
+
+def _geometry(tensor: Any) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype

@@ -1,0 +1,267 @@
+"""One load: the walk that can do everything, and how it ends."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from statedict.state import Compound, Leaf, library_of, materialize
+
+from ._host import Host, Slots
+from ._local import Below, Local, Watched, raw_value
+from ._outcome import Outcome
+from ._read import EXTRA_STATE
+from ._rules import Rules
+from ._survey import overrides
+from ._undo import Undo
+
+# PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
+ASSIGN = "assign_to_params_buffers"
+
+
+class Loading:
+    """What is known of a load under way. `outcome`'s lists are those that loaders and hooks are given."""
+
+    def __init__(self, host: Host, root: Any, metadata: Any, outcome: Outcome, rules: Rules, assign: bool) -> None:
+        self.host = host
+        self.root = root
+        self.metadata = metadata
+        self.outcome = outcome
+        self.rules = rules
+        self.assign = assign
+        self.slots = Slots(assign=bool(assign))
+        self.absent: list[tuple[str, Any, tuple[Any, str]]] = []
+        self._written: list[Slots] = []
+        self._undo = Undo(host, root)
+        self._overrides: dict[tuple[type[Any], str], bool] = {}
+        self._watching = rules.sound
+
+    # the walk
+
+    def load_all(self, values: Mapping[str, Any]) -> None:
+        """Load the tree from a state that may hold anything, into modules that may do anything."""
+        local = OrderedDict(values)
+        self._watching = self.rules.sound or any(isinstance(value, (Leaf, Compound)) for value in local.values())
+        if self.metadata is not None:
+            if self.rules.sound:
+                self.metadata = _without_assign(self.metadata)
+            local._metadata = self.metadata  # type: ignore[attr-defined]
+        try:
+            self._load(self.root, local, "")
+        finally:
+            if not self.rules.sound:
+                self.flush()
+
+    def _load(self, module: Any, local: Local, prefix: str) -> None:
+        metadata = metadata_at(self.metadata, prefix)
+        if self.assign:
+            metadata[ASSIGN] = self.assign
+        if self._loads_itself(module, local, prefix, metadata):
+            local = self._run_loader(module, local, prefix, metadata)
+        else:
+            local = self._load_own(module, local, prefix, metadata)
+        if module._modules:
+            below = Below(local, prefix)
+            for name, child in module._modules.items():
+                if child is not None:
+                    self._load(child, below.of(prefix, name), f"{prefix}{name}.")
+        for hook in module._load_state_dict_post_hooks.values():
+            self._before(module, hook)
+            given = hook(module, self.host.incompatible(self.outcome.missing, self.outcome.unexpected))
+            if given is not None:
+                raise AssertionError(
+                    "Hooks registered with ``register_load_state_dict_post_hook`` are not "
+                    "expected to return new values, if incompatible_keys need to be modified, "
+                    "it should be done inplace."
+                )
+
+    def _load_own(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> Local:
+        """What the base class's `_load_from_state_dict` does; gives the state as the hooks left it."""
+        outcome = self.outcome
+        for hook in module._load_state_dict_pre_hooks.values():
+            self._before(module, hook)
+            local = self._watched(local)
+            hook(local, prefix, metadata, True, outcome.missing, outcome.unexpected, outcome.errors)
+        own = _persistent(module)
+        self._collect(module, own, local, prefix, self.assign if self.rules.sound else metadata.get(ASSIGN, False))
+        extra = prefix + EXTRA_STATE
+        if self._has_its_own(module, "set_extra_state"):
+            if extra in local:
+                self._before(module, type(module).set_extra_state)
+                self._undo_extra_state(module)
+                outcome.loaded.append(extra)
+                module.set_extra_state(self._look(raw_value(local, extra)))
+            else:
+                outcome.missing.append(extra)
+        elif extra in local:
+            outcome.unexpected.append(extra)
+        for key in local:
+            if key.startswith(prefix) and key != extra and not self._expected(module, own, key[len(prefix) :]):
+                outcome.unexpected.append(key)
+        return local
+
+    def _collect(self, module: Any, own: dict[str, Any], local: Local, prefix: str, assign: bool) -> None:
+        if bool(assign) != self.slots.assign:
+            self.flush()
+            self.slots.assign = bool(assign)
+        for name, current in own.items():
+            key = prefix + name
+            if key in local:
+                self.slots.add(key, current, raw_value(local, key), (module, name))
+            else:
+                self.outcome.missing.append(key)
+                self.absent.append((key, current, (module, name)))
+
+    def _expected(self, module: Any, own: dict[str, Any], rest: str) -> bool:
+        end = rest.find(".")
+        if end < 0:
+            return rest in own
+        if not self.rules.sound:
+            return rest[:end] in module._modules
+        while end >= 0:
+            # A child's name may hold dots.
+            if module._modules.get(rest[:end]) is not None:
+                return True
+            end = rest.find(".", end + 1)
+        return False
+
+    # code that is not the engine's
+
+    def _loads_itself(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> bool:
+        if "_load_from_state_dict" in vars(module):
+            return True
+        if not self._has_its_own(module, "_load_from_state_dict"):
+            return False
+        return not self.host.adds_nothing(module, local, prefix, metadata)
+
+    def _run_loader(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> Local:
+        outcome = self.outcome
+        self._before(module, module._load_from_state_dict)
+        local = self._watched(local)
+        own = [key for key in local if key.startswith(prefix) and "." not in key[len(prefix) :]]
+        before = len(outcome.unexpected)
+        module._load_from_state_dict(local, prefix, metadata, True, outcome.missing, outcome.unexpected, outcome.errors)
+        refused = set(outcome.unexpected[before:])
+        outcome.loaded += [key for key in own if key not in refused]
+        return local
+
+    def _before(self, module: Any, code: Any) -> None:
+        """See to it that `code`, which belongs to `module`, may run: it sees what came before, and can be undone."""
+        if not self.rules.sound:
+            self.flush()
+        elif self.host.confined(code):
+            self._undo.keep_module(module)
+        else:
+            self._undo.keep_everything()
+            self.flush()
+
+    def _undo_extra_state(self, module: Any) -> None:
+        if self.rules.sound:
+            self._undo.keep_extra_state(module)
+
+    def _watched(self, local: Local) -> Local:
+        if not self._watching or isinstance(local, Watched):
+            return local
+        watched = Watched(local, self._look)
+        if hasattr(local, "_metadata"):
+            watched._metadata = local._metadata  # type: ignore[attr-defined]
+        return watched
+
+    def _look(self, value: Any) -> Any:
+        """A value as foreign code gets it: read, if it was not yet; and what it may change is remembered."""
+        if isinstance(value, (Leaf, Compound)):
+            return materialize([value], self.host.library, verify=self.rules.verify)[0]
+        if not self.rules.sound or library_of(value) is None:
+            return value
+        if self._undo.everything:
+            self._undo.keep_array(value)
+        # PyTorch's copier sets `requires_grad` on a Parameter that it assigns: on an alias, the caller's is not touched.
+        return self.host.detached([value])[0] if self.assign else value
+
+    def _has_its_own(self, module: Any, method: str) -> bool:
+        key = (type(module), method)
+        found = self._overrides.get(key)
+        if found is None:
+            found = self._overrides[key] = overrides(type(module), self.host.module, (method,))
+        return found
+
+    # the end
+
+    def flush(self) -> None:
+        """Write the slots collected so far."""
+        slots = self.slots
+        if slots.keys:
+            self.slots = Slots(assign=slots.assign, ties=slots.ties)
+            self._written.append(slots)
+            self._fit(slots)()
+
+    def finish(self, judge: Callable[[Outcome], object]) -> None:
+        """Decide about the last slots, ask `judge`, and write them."""
+        if not self.rules.sound:
+            self.flush()
+            judge(self.outcome)
+            return
+        self._resolve_ties()
+        act = self._fit(self.slots)
+        judge(self.outcome)
+        act()
+
+    def put_back(self) -> None:
+        """Undo what foreign code and earlier batches did."""
+        self._undo.put_back()
+
+    def _fit(self, slots: Slots) -> Callable[[], None]:
+        outcome = self.outcome
+        fit = self.host.fit(slots, self.rules)
+        outcome.errors += fit.errors
+        outcome.casts += fit.casts
+        outcome.missing += fit.empty
+
+        def act() -> None:
+            outcome.errors += fit.act()
+            if not self.rules.sound:
+                outcome.loaded += [key for index, key in enumerate(slots.keys) if index not in fit.failed]
+
+        if self.rules.sound:
+            outcome.loaded += [key for index, key in enumerate(slots.keys) if index not in fit.failed]
+        return act
+
+    def _resolve_ties(self) -> None:
+        """A name that the state lacks is not missing where its tensor has arrived under another name."""
+        if not self.absent:
+            return
+        arrived = {
+            id(current): (key, value)
+            for slots in (*self._written, self.slots)
+            for key, current, value in zip(slots.keys, slots.current, slots.values)
+        }
+        missing = set(self.outcome.missing)
+        for key, current, place in self.absent:
+            if id(current) in arrived and key in missing:
+                self.outcome.tied[key], value = arrived[id(current)]
+                self.slots.add(key, current, value, place)
+        if self.outcome.tied:
+            self.outcome.missing[:] = [key for key in self.outcome.missing if key not in self.outcome.tied]
+
+
+def metadata_at(metadata: Any, prefix: str) -> dict[str, Any]:
+    """What the metadata says of the module at `prefix`; an empty dict of its own where it says nothing."""
+    return {} if metadata is None else metadata.get(prefix[:-1], {})
+
+
+def _persistent(module: Any) -> dict[str, Any]:
+    passing = module._non_persistent_buffers_set
+    own = {name: value for name, value in module._parameters.items() if value is not None}
+    for name, value in module._buffers.items():
+        if value is not None and name not in passing:
+            own[name] = value
+    return own
+
+
+def _without_assign(metadata: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """A copy to be handed out, so that nobody writes into the caller's, and without what another load wrote there."""
+    return OrderedDict(
+        (path, {key: value for key, value in entry.items() if key != ASSIGN} if isinstance(entry, dict) else entry)
+        for path, entry in metadata.items()
+    )

@@ -1,0 +1,117 @@
+"""The log by which a refused load is undone where code that is not the engine's has run.
+
+Loaders and hooks may change anything: elements, registered entries, plain attributes, the contents of lists and dicts.
+Before one runs, what it may change is remembered: its own module where the host knows it to keep to that, otherwise every
+module of the tree, which takes the memory of one more copy of the model while it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+from statedict.state import library_of
+
+from ._host import Host
+from ._survey import overrides
+
+Restore = Callable[[], object]
+
+
+class Undo:
+    """What was remembered of the tree below `root`, and how to put it back."""
+
+    def __init__(self, host: Host, root: Any) -> None:
+        self._host = host
+        self._root = root
+        self._restores: list[Restore] = []
+        # By id, and holding on to each, so that no id is used again.
+        self._kept: dict[int, Any] = {}
+        self.everything = False
+
+    def keep_module(self, module: Any) -> None:
+        """Remember one module: its attributes, what they contain, and all arrays among them."""
+        self._keep([module])
+
+    def keep_everything(self) -> None:
+        """Remember every module of the tree."""
+        if not self.everything:
+            self._keep(list(_modules(self._root)))
+            self.everything = True
+
+    def keep_array(self, array: Any) -> None:
+        """Remember an array that is not the tree's."""
+        if id(array) not in self._kept:
+            self._kept[id(array)] = array
+            self._restores.append(self._host.keep([array]))
+
+    def keep_extra_state(self, module: Any) -> None:
+        """Remember what `set_extra_state` is about to replace, where the module can tell."""
+        if overrides(type(module), self._host.module, ("get_extra_state",)):
+            try:
+                before = deepcopy(module.get_extra_state())
+            except Exception:  # noqa: BLE001  # the module's own code: what it cannot tell is not remembered
+                return
+            self._restores.append(lambda: module.set_extra_state(before))
+
+    def put_back(self) -> None:
+        """Make everything that was remembered as it was, the latest first."""
+        while self._restores:
+            self._restores.pop()()
+
+    def _keep(self, modules: list[Any]) -> None:
+        arrays: list[Any] = []
+        for module in modules:
+            if id(module) not in self._kept:
+                self._kept[id(module)] = module
+                self._restores.append(_class_of(module))
+                self._remember(vars(module), arrays)
+        self._restores.append(self._host.keep(arrays))
+
+    def _remember(self, value: Any, arrays: list[Any]) -> None:
+        """Note how to restore a container's contents, and those of containers within; collect the arrays."""
+        container = type(value) in _CONTAINERS
+        if id(value) in self._kept or not (container or library_of(value)):
+            return
+        self._kept[id(value)] = value
+        if not container:
+            arrays.append(value)
+            return
+        self._restores.append(_contents_of(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            self._remember(item, arrays)
+
+
+def _modules(root: Any) -> Iterator[Any]:
+    stack, seen = [root], set()
+    while stack:
+        module = stack.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield module
+            stack += [child for child in module._modules.values() if child is not None]
+
+
+def _class_of(module: Any) -> Restore:
+    kind = type(module)
+
+    def restore() -> None:
+        if type(module) is not kind:
+            module.__class__ = kind
+
+    return restore
+
+
+def _contents_of(container: Any) -> Restore:
+    saved = container.copy()
+
+    def restore() -> None:
+        container.clear()
+        (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
+
+    return restore
+
+
+_CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, set, list, deque})
