@@ -1,0 +1,34 @@
+"""Inert values of a file as PyTorch's: sizes, dtypes, devices, layouts, storages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from statedict.formats import Size, TorchConstant
+from statedict.state import DType
+
+from ._dtypes import TORCH_DTYPES
+
+
+def revived(value: Any) -> Any:
+    """The PyTorch value that an inert one stands for; any other value as it is.
+
+    >>> from statedict.state import dtype
+    >>> revived(dtype("float16"))
+    torch.float16
+    """
+    revive = _REVIVE.get(type(value))
+    return value if revive is None else revive(value)
+
+
+def _constant(value: TorchConstant) -> Any:
+    # `name` is one of a closed list that the reader checked, so this looks up nothing of a file's choice.
+    return torch.device(value.name) if value.kind == "device" else getattr(torch, value.name)
+
+
+def _dtype(value: DType) -> Any:
+    return TORCH_DTYPES.get(value, value)
+
+
+_REVIVE = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}
