@@ -16,8 +16,8 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-
 import torch
+
 from statedict.state import arena
 
 from ._blocks import ALIGNMENT, Block, Layout, address_of, alike, layout, overlap, place, strides

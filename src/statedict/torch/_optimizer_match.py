@@ -157,7 +157,8 @@ def _another_optimizer(optimizer: torch.optim.Optimizer, number: int, options: O
     as_ = f", as {' or '.join(maker.__name__ for maker in candidates)} would" if candidates else ""
     missing = lacking(optimizer, number, options)
     if missing:
-        return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; it has {_listed(options)}{as_}"
+        has = f"it has {_listed(options)}{as_}"
+        return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; {has}"
     if known(type(optimizer)) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
         strange = [key for key in options if key not in optimizer.param_groups[number]]
         return f"group {number} of the saved state has {_listed(strange)}{as_}, which {kind} does not have"
