@@ -159,6 +159,15 @@ def is_index(head: bytes, file: File) -> bool:
     return re.match(rb'\s*\{\s*["}]', head) is not None
 
 
+def _is_tar(head: bytes, file: File) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _may_be_pickle(head: bytes, file: File) -> bool:
+    # Protocols from 2 on say so; before that any of these opcodes can be the first.
+    return head[:1] in PICKLE_BEGINS
+
+
 def _has_constants(archive: Archive) -> bool:
     return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
 
@@ -167,9 +176,12 @@ def _has_pickle(archive: Archive) -> bool:
     return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
 
 
+PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
     Format("zip", _is_zip, "._table:read_zip"),
     Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
+    Format("torch-tar", _is_tar, "._torch_tar:read_torch_tar"),
+    Format("pickle", _may_be_pickle, "._bare_pickle:read_pickles"),
     Format("index", is_index, "._shards:read_index"),
 )
 DIRECTORY = "._directory:open_directory"
