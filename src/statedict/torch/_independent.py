@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from types import MethodType
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ def _values(tree: Any) -> Iterator[Any]:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            stack.extend(raw_values(value).values() if isinstance(value, Mapping) else value)
+            inside = raw_values(value).values() if isinstance(value, Mapping) else value
+            stack.extend(reversed(list(inside)))
 
 
 def _onto(live: Mapping[int, torch.Tensor], tree: Any, out: Any) -> list[torch.Tensor | None]:
@@ -90,7 +92,10 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
     def copy(value: Any) -> Any:
         if id(value) in known:
             return known[id(value)]
-        return _copied(value, known) if isinstance(value, StateDict) else deepcopy(value, known)
+        if isinstance(value, StateDict):
+            return _copied(value, known)
+        # A bound method would bring a copy of its owner, and with it of a scheduler's optimizer and all its parameters.
+        return value if isinstance(value, MethodType) else deepcopy(value, known)
 
     if isinstance(tree, StateDict):
         metadata = None if tree._metadata is None else map_tree(tree._metadata, copy)
