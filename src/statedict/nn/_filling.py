@@ -1,0 +1,219 @@
+"""Filling parameters and buffers from a state: decide about each, then write. The words are PyTorch's.
+
+Values may be arrays of any library, or leaves that have not been read: these are read when everything is decided, and
+before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from statedict.state import Compound, Leaf, contiguous, leaf_of, library, library_of, materialize, read_array
+from statedict.tree import Cast, Fit, Rules, Slots
+
+from . import _arrays
+from ._casts import cast_kind
+from ._parameter import Buffer, Parameter
+from ._variable import Variable, is_array, raw
+
+
+class _MisfitError(Exception):
+    """This value cannot go there; the text says why. Caught where slots are decided about, one by one."""
+
+
+def fit_exact(slots: Slots) -> Fit:
+    """A Fit whose `act` fills one slot after the other; what cannot be filled becomes a line of text."""
+    failed: set[int] = set()
+
+    def act() -> list[str]:
+        texts = []
+        for index in range(len(slots.keys)):
+            try:
+                value = _read_all([_checked(slots, index)], verify=True)[0]
+                _place(slots, index, value) if slots.assign else _write(slots, index, value)
+            except _MisfitError as misfit:
+                failed.add(index)
+                texts.append(str(misfit))
+        return texts
+
+    return Fit(act, failed=failed)
+
+
+def fit_sound(slots: Slots, rules: Rules) -> Fit:
+    """A Fit that has changed nothing yet; its `act` does all that is left, or raises and has done nothing."""
+    values: dict[int, Any] = {}
+
+    def act() -> Sequence[str]:
+        indices = [index for index in values if index not in fit.failed]
+        arrays = _read_all([values[index] for index in indices], verify=rules.verify)
+        if slots.assign:
+            for index, array in zip(indices, arrays):
+                _place(slots, index, array)
+        else:
+            for index, array in zip(indices, _apart(arrays, slots.current)):
+                _write(slots, index, array)
+        return ()
+
+    fit = Fit(act)
+    for index, key in enumerate(slots.keys):
+        try:
+            value = _checked(slots, index)
+            if not slots.assign:
+                _judge_cast(key, slots.current[index], value, rules, fit)
+            _check_tie(slots, index, value, rules)
+            values[index] = value
+        except _MisfitError as misfit:
+            fit.errors.append(str(misfit))
+            fit.failed.add(index)
+    return fit
+
+
+def _checked(slots: Slots, index: int) -> Any:
+    """The value as an array or a Leaf of the right shape; raises _MisfitError."""
+    key, current, value = slots.keys[index], slots.current[index], raw(slots.values[index])
+    if isinstance(value, Compound) or (not isinstance(value, Leaf) and not is_array(value)):
+        raise _MisfitError(
+            f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint '
+            f"but received {type(value)}"
+        )
+    if not slots.assign and not isinstance(current, Variable) and not _arrays.is_writable(current):
+        raise _MisfitError(
+            f'While copying the parameter named "{key}", its array was found to be one that cannot be written '
+            f"({type(current).__name__}). Register it as a Buffer, which can be given another, or load with assign=True."
+        )
+    found, wanted = _shape(value), tuple(raw(current).shape)
+    if wanted == () and found == (1,):
+        # PyTorch 0.3 saved scalars as vectors of one element.
+        return _first(value)
+    if found != wanted:
+        raise _MisfitError(
+            f"size mismatch for {key}: copying a param with shape {_size(found)} from checkpoint, "
+            f"the shape in current model is {_size(wanted)}."
+        )
+    return value
+
+
+def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> None:
+    found = value.spec.dtype if isinstance(value, Leaf) else _arrays.dtype_of(value.dtype)
+    wanted = _arrays.dtype_of(raw(current).dtype)
+    kind = cast_kind(lambda: _as_numpy(value), found, wanted)
+    if kind is None:
+        return
+    fit.casts.append(Cast(key, found.name, wanted.name, kind))
+    if kind in rules.refused:
+        raise _MisfitError(
+            f'While copying the parameter named "{key}", its elements would be lost: the checkpoint has {found} and '
+            f"the model {wanted} ({kind}). Convert one of them, or allow the cast."
+        )
+
+
+def _check_tie(slots: Slots, index: int, value: Any, rules: Rules) -> None:
+    """Two names of one parameter must not bring it two values. `slots.ties` lasts for the whole load."""
+    current = slots.current[index]
+    key, theirs = slots.ties.setdefault(("value", id(current)), (slots.keys[index], value))
+    if key != slots.keys[index] and not _same(theirs, value):
+        raise _MisfitError(
+            f'While copying the parameter named "{slots.keys[index]}", it was found to be one tensor with "{key}" in the '
+            "model, and the checkpoint has different values for the two. Leave one of them out, or untie them in the "
+            "model."
+        )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and (a.storage.key, a.spec) == (b.storage.key, b.spec)):
+        return True
+    one, two = _as_numpy(a), _as_numpy(b)
+    # Bit by bit, so that NaN equals itself.
+    return bool(one.dtype == two.dtype and one.tobytes() == two.tobytes())
+
+
+def _read_all(values: list[Any], *, verify: bool) -> list[Any]:
+    leaves = [value for value in values if isinstance(value, Leaf)]
+    if not leaves:
+        return values
+    arrays = iter(materialize(leaves, library("numpy"), verify=verify))
+    return [next(arrays) if isinstance(value, Leaf) else value for value in values]
+
+
+def _apart(arrays: list[Any], places: list[Any]) -> list[Any]:
+    """The arrays, copied where they lie in memory that is about to be written: a model's own, under other names."""
+    targets = {_address(raw(place)) for place in places} - {0}
+    return [array.copy() if _address(array) in targets else array for array in arrays]
+
+
+def _address(array: Any) -> int:
+    if not isinstance(array, np.ndarray) or not array.size:
+        return 0
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return int(array.ctypes.data)
+
+
+def _write(slots: Slots, index: int, value: Any) -> None:
+    """Copy the elements into the array that is there; an array that cannot be written is replaced."""
+    current = slots.current[index]
+    array = raw(current)
+    value = _like(array, value)
+    if _arrays.is_writable(array):
+        with np.errstate(all="ignore"):
+            np.copyto(array, value, casting="unsafe") if type(array) is np.ndarray else _arrays.put(array, value)
+        return
+    current.data = _arrays.cast(value, _arrays.dtype_of(array.dtype))
+
+
+def _place(slots: Slots, index: int, value: Any) -> None:
+    """Register the array itself, as what is there: a Parameter with its requires_grad, a Buffer, or bare."""
+    current, (module, name) = slots.current[index], slots.places[index]
+    # What was one object stays one.
+    new = slots.ties.get(("placed", id(current)))
+    if new is None:
+        new = value
+        if isinstance(current, Parameter):
+            new = Parameter(value, current.requires_grad)
+        elif isinstance(current, Buffer):
+            new = Buffer(value, persistent=current.persistent)
+        slots.ties["placed", id(current)] = new
+    setattr(module, name, new)
+
+
+def as_own(array: Any, value: Any) -> Any:
+    """The value (an array of any library, or a leaf) as a new array of the library and device of `array`."""
+    return _arrays.asarray(array, np.array(_as_numpy(value)))
+
+
+def _like(array: Any, value: Any) -> Any:
+    """The value as an array of the library and device of `array`."""
+    if type(array) is np.ndarray:
+        return _as_numpy(value)
+    if type(array) is type(value):
+        return value
+    return _arrays.asarray(array, _as_numpy(value))
+
+
+def _as_numpy(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, Leaf):
+        return read_array(value)
+    if library_of(value) is not None:
+        found = leaf_of(value)
+        if isinstance(found, Leaf):
+            return read_array(found)
+    return np.asarray(value)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.spec.shape if isinstance(value, Leaf) else tuple(value.shape)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"torch.Size({list(shape)})"
+
+
+def _first(value: Any) -> Any:
+    if isinstance(value, Leaf):
+        return Leaf(contiguous(value.spec.dtype, (), value.spec.offset), value.storage, value.traits)
+    return value.reshape(())

@@ -1,0 +1,93 @@
+"""The Host of this module system: what the engine has to know of its parameters and buffers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from statedict.state import ArrayLibrary, library
+from statedict.tree import Fit, Rules, Slots
+
+from ._arrays import is_writable
+from ._filling import fit_exact, fit_sound
+from ._module import Module
+from ._saving import _IncompatibleKeys
+from ._variable import Variable, raw
+from .layers._batchnorm import BatchNormBase, InstanceNormBase
+
+# Loaders of this package that do something only for states of old versions; version 2 of both is the newest.
+_VERSIONED = (BatchNormBase._load_from_state_dict, InstanceNormBase._load_from_state_dict)
+_NEWEST = 2
+
+
+class NnHost:
+    """The Host of `statedict.nn`."""
+
+    module: type[Any] = Module
+
+    def incompatible(self, missing: list[str], unexpected: list[str]) -> Any:
+        return _IncompatibleKeys(missing, unexpected)
+
+    @property
+    def library(self) -> ArrayLibrary:
+        return library("numpy")
+
+    def detached(self, values: Sequence[Any]) -> list[Any]:
+        return [raw(value) for value in values]
+
+    def fit(self, slots: Slots, rules: Rules) -> Fit:
+        return fit_sound(slots, rules) if rules.sound else fit_exact(slots)
+
+    def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:
+        restores = [_remember(array) for array in arrays]
+
+        def put_back() -> None:
+            for restore in restores:
+                restore()
+
+        return put_back
+
+    def confined(self, code: Any) -> bool:
+        function = getattr(code, "__func__", code)
+        return str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+
+    def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
+        return type(module)._load_from_state_dict in _VERSIONED and (metadata.get("version") or 0) >= _NEWEST
+
+
+def _remember(array: Any) -> Callable[[], None]:
+    if isinstance(array, Variable):
+        attributes, elements = dict(vars(array)), _elements(array.data)
+
+        def restore() -> None:
+            vars(array).clear()
+            vars(array).update(attributes)
+            elements()
+
+        return restore
+    return _elements(array)
+
+
+def _elements(array: Any) -> Callable[[], None]:
+    """What puts an array's elements back; nothing for one that cannot be written."""
+    if isinstance(array, np.ndarray):
+        saved = array.copy(order="K")
+        return (lambda: np.copyto(array, saved)) if array.flags.writeable else _nothing
+    if not is_writable(array):
+        return _nothing
+    other = copy.deepcopy(array)
+
+    def restore() -> None:
+        array[...] = other
+
+    return restore
+
+
+def _nothing() -> None:
+    return None
+
+
+HOST = NnHost()

@@ -1,0 +1,59 @@
+"""Parameter and Buffer: the two kinds of array that a module registers when they are assigned to an attribute."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from ._arrays import dtype_of
+from ._variable import Variable
+
+
+class Parameter(Variable):
+    """An array to be trained: assigned to a module's attribute, it is one of `module.parameters()`, and saved.
+
+    Args:
+        data: an array of any array API library, kept as it is (not copied); None gives an empty float32 array.
+        requires_grad: PyTorch's flag. RuntimeError where the elements are neither floating point nor complex.
+
+    >>> import numpy as np
+    >>> weight = Parameter(np.ones((2, 3), np.float32))
+    >>> weight.shape, weight.requires_grad, (weight @ np.ones(3)).tolist()
+    ((2, 3), True, [3.0, 3.0])
+    """
+
+    def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
+        super().__init__(np.empty(0, np.float32) if data is None else data, requires_grad)
+        if requires_grad:
+            self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set the flag; returns itself. RuntimeError where the elements can have no gradient."""
+        kind = dtype_of(self.data.dtype).kind
+        if requires_grad and kind not in ("float", "complex"):
+            raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+        return super().requires_grad_(requires_grad)
+
+
+class Buffer(Variable):
+    """An array that is state but not trained: assigned to a module's attribute, it is one of `module.buffers()`.
+
+    Args:
+        data: an array of any array API library, kept as it is (not copied); None gives an empty float32 array.
+        persistent: whether it is part of the module's `state_dict`.
+    """
+
+    def __init__(self, data: Any = None, *, persistent: bool = True) -> None:
+        super().__init__(np.empty(0, np.float32) if data is None else data)
+        self.persistent = persistent
+
+    def _holding(self, data: Any) -> Self:
+        return type(self)(data, persistent=self.persistent)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _buffer, (type(self), self.data, self.persistent)
+
+
+def _buffer(kind: type[Buffer], data: Any, persistent: bool) -> Buffer:
+    return kind(data, persistent=persistent)

@@ -1,0 +1,176 @@
+"""Attention: softmax(query · keyᵀ) · value, plain and with PyTorch's projections around it."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from .._arrays import Array, Namespace, asarray, dtype_of, full, unwrap
+from ._activations import softmax
+from ._dropout import dropout
+from ._linear import linear
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Array:
+    """softmax(query · keyᵀ · scale + mask) · value.
+
+    Args:
+        query: (…, queries, width).
+        key: (…, keys, width).
+        value: (…, keys, value width).
+        attn_mask: broadcasts to (…, queries, keys); what is added to the scores, or booleans: True takes part.
+        dropout_p: the share of weights that are dropped.
+        is_causal: query i sees the keys up to i.
+        scale: 1 / √width where it is None.
+        enable_gqa: the query's third dimension from the last is a multiple of key's and value's, which are repeated.
+
+    Returns:
+        (…, queries, value width). A query that sees no key gives zeros.
+    """
+    xp, query, key, value, attn_mask = unwrap(query, key, value, attn_mask)
+    if enable_gqa:
+        key = xp.repeat(key, query.shape[-3] // key.shape[-3], axis=-3)
+        value = xp.repeat(value, query.shape[-3] // value.shape[-3], axis=-3)
+    if is_causal:
+        if attn_mask is not None:
+            raise RuntimeError("Explicit attn_mask should not be set when is_causal=True")
+        attn_mask = asarray(query, np.tri(query.shape[-2], key.shape[-2], dtype=bool))
+    factor = 1 / sqrt(query.shape[-1]) if scale is None else scale
+    added = None if attn_mask is None else _added(xp, query, attn_mask, keeps=True)
+    weights = _weights(xp, query * factor, key, added)
+    if added is not None:
+        weights = xp.where(xp.isnan(weights), xp.zeros_like(weights), weights)
+    return dropout(weights, dropout_p, training=dropout_p > 0) @ value
+
+
+def multi_head_attention_forward(
+    query: Any,
+    key: Any,
+    value: Any,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Any,
+    in_proj_bias: Any,
+    bias_k: Any,
+    bias_v: Any,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Any,
+    out_proj_bias: Any,
+    training: bool = True,
+    key_padding_mask: Any = None,
+    need_weights: bool = True,
+    attn_mask: Any = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Any = None,
+    k_proj_weight: Any = None,
+    v_proj_weight: Any = None,
+    static_k: Any = None,
+    static_v: Any = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Array, Array | None]:
+    """What `MultiheadAttention` computes; all arrays have the sequence first: (length, samples, width), or no samples.
+
+    Returns:
+        (output, weights): (queries, samples, width) and, if `need_weights`, (samples, queries, keys), averaged over the
+        heads, or (samples, heads, queries, keys).
+    """
+    xp, query, key, value, key_padding_mask, attn_mask = unwrap(query, key, value, key_padding_mask, attn_mask)
+    if is_causal and attn_mask is None:
+        raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
+    if query.shape[-1] != embed_dim_to_check:
+        raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {query.shape[-1]}")
+    if query.ndim == 2:
+        padding = None if key_padding_mask is None else key_padding_mask[None]
+        output, weights = multi_head_attention_forward(
+            query[:, None], key[:, None], value[:, None], embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias,
+            bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training, padding, need_weights,
+            attn_mask, use_separate_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, static_k, static_v,
+            average_attn_weights, is_causal,
+        )  # fmt: skip
+        return output[:, 0], None if weights is None else weights[0]
+    length, samples, width = query.shape
+    separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
+    q, k, v = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
+    _, bias_k, bias_v = unwrap(bias_k, bias_v)
+    if bias_k is not None:
+        k = xp.concat([k, xp.broadcast_to(bias_k, (1, samples, width))], axis=0)
+        v = xp.concat([v, xp.broadcast_to(bias_v, (1, samples, width))], axis=0)
+    q, k, v = (_heads(xp, part, num_heads) for part in (q, k, v))
+    k, v = (
+        (k if static_k is None else static_k.reshape(k.shape)),
+        (v if static_v is None else static_v.reshape(v.shape)),
+    )
+    if add_zero_attn:
+        zeros = full(k, (samples, num_heads, 1, width // num_heads), 0)
+        k, v = xp.concat([k, zeros], axis=2), xp.concat([v, zeros], axis=2)
+    added = _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
+    weights = _weights(xp, q * (1 / sqrt(width // num_heads)), k, added)
+    weights = dropout(weights, dropout_p, training=training)
+    mixed = xp.permute_dims(weights @ v, (2, 0, 1, 3)).reshape((length, samples, width))
+    output = linear(mixed, out_proj_weight, out_proj_bias)
+    if not need_weights:
+        return output, None
+    return output, xp.mean(weights, axis=1) if average_attn_weights else weights
+
+
+def _projected(
+    xp: Namespace, query: Array, key: Array, value: Array, weight: Any, bias: Any, separate: Any
+) -> list[Array]:
+    _, weight, bias = unwrap(weight, bias)
+    width = query.shape[-1]
+    thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
+    weights = separate or [weight[third] for third in thirds]
+    biases = [None] * 3 if bias is None else [bias[third] for third in thirds]
+    return [linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases)]
+
+
+def _heads(xp: Namespace, x: Array, heads: int) -> Array:
+    """(length, samples, width) as (samples, heads, length, width / heads)."""
+    return xp.permute_dims(x.reshape((x.shape[0], x.shape[1], heads, -1)), (1, 2, 0, 3))
+
+
+def _masks(xp: Namespace, q: Array, keys: int, attn_mask: Any, key_padding_mask: Any) -> Array | None:
+    """What is added to the scores, (samples or 1, heads or 1, queries or 1, keys), or None; added keys are never masked."""
+    samples, heads = q.shape[:2]
+    added = None
+    if attn_mask is not None:
+        mask = _added(xp, q, attn_mask, keeps=False)
+        mask = mask[None, None] if mask.ndim == 2 else mask.reshape((samples, heads, *mask.shape[1:]))
+        added = _widened(xp, mask, keys)
+    if key_padding_mask is not None:
+        padding = _widened(xp, _added(xp, q, key_padding_mask, keeps=False)[:, None, None, :], keys)
+        added = padding if added is None else added + padding
+    return added
+
+
+def _widened(xp: Namespace, mask: Array, keys: int) -> Array:
+    more = keys - mask.shape[-1]
+    return xp.concat([mask, full(mask, (*mask.shape[:-1], more), 0)], axis=-1) if more else mask
+
+
+def _added(xp: Namespace, like: Array, mask: Array, keeps: bool) -> Array:
+    """A mask as numbers to be added; of booleans, those equal to `keeps` take part."""
+    if dtype_of(mask.dtype).kind != "bool":
+        return mask
+    nothing, everything = full(like, (), 0), full(like, (), float("-inf"))
+    return xp.where(mask == keeps, nothing, everything)
+
+
+def _weights(xp: Namespace, query: Array, key: Array, added: Array | None) -> Array:
+    scores = query @ xp.matrix_transpose(key)
+    # Where a query sees no key, this is 0/0: NaN, as PyTorch's.
+    with np.errstate(invalid="ignore"):
+        return softmax(scores if added is None else scores + added, dim=-1)

@@ -1,0 +1,85 @@
+"""Dropout, with masks from `manual_seed`'s generator. The identity where `training` is False."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._arrays import Array, asarray, cast, dtype_of, put, unwrap
+from .._generator import generator
+
+
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
+    """Each element zero with probability p, and the rest divided by 1 - p.
+
+    >>> import numpy as np
+    >>> dropout(np.ones(3), training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    return _dropped(input, p, training, inplace, whole=0)
+
+
+def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
+    """Whole channels zero with probability p; (samples, channels, length) or (channels, length)."""
+    return _dropped(input, p, training, inplace, whole=1)
+
+
+def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
+    """Whole channels zero with probability p; (samples, channels, height, width)."""
+    return _dropped(input, p, training, inplace, whole=2)
+
+
+def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
+    """Whole channels zero with probability p; (samples, channels, depth, height, width) or without samples."""
+    return _dropped(input, p, training, inplace, whole=3)
+
+
+def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
+    """Dropout that keeps the mean and variance of what `selu` gives: Klambauer et al., 2017."""
+    return _alpha_dropped(input, p, training, inplace, whole=0)
+
+
+def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
+    """`alpha_dropout` of whole channels; (samples, channels, …)."""
+    _, x = unwrap(input)
+    return _alpha_dropped(input, p, training, inplace, whole=max(x.ndim - 2, 0))
+
+
+def _dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) -> Array:
+    _check(p)
+    _, x = unwrap(input)
+    if not training or p == 0:
+        return input if inplace else x
+    kept = _kept(x, p, whole)
+    return _into(input, x * (kept * (1 / (1 - p)) if p < 1 else kept), inplace)
+
+
+def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: int) -> Array:
+    _check(p)
+    _, x = unwrap(input)
+    if not training or p == 0:
+        return input if inplace else x
+    # What selu gives for minus infinity, -alpha·scale; a and b keep mean 0 and variance 1.
+    low = -1.7580993408473766
+    kept = _kept(x, p, whole)
+    if p == 1:
+        return _into(input, x * 0, inplace)
+    a = ((1 - p) * (1 + p * low * low)) ** -0.5
+    return _into(input, a * (x * kept + low * (1 - kept)) - a * low * p, inplace)
+
+
+def _kept(x: Array, p: float, whole: int) -> Array:
+    """1 where an element stays, of the input's dtype; one number for the last `whole` dimensions together."""
+    shape = (*x.shape[: x.ndim - whole], *((1,) * whole))
+    return cast(asarray(x, generator().random(shape) >= p), dtype_of(x.dtype))
+
+
+def _into(place: Any, values: Array, inplace: bool) -> Array:
+    if not inplace:
+        return values
+    put(place, values)
+    return place
+
+
+def _check(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")

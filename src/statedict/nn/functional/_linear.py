@@ -1,0 +1,65 @@
+"""Linear maps of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._arrays import Array, unwrap
+
+
+def linear(input: Any, weight: Any, bias: Any = None) -> Array:
+    """`input @ weightᵀ + bias`.
+
+    Args:
+        input: (…, inputs).
+        weight: (outputs, inputs), or (inputs,).
+        bias: (outputs,) or ().
+
+    Returns:
+        (…, outputs), or (…) for a weight of one dimension. RuntimeError where the sizes do not fit.
+
+    >>> import numpy as np
+    >>> linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(4)).tolist()
+    [[4.0, 4.0, 4.0, 4.0], [4.0, 4.0, 4.0, 4.0]]
+    """
+    _, input, weight, bias = unwrap(input, weight, bias)
+    if not input.ndim or input.shape[-1] != weight.shape[-1]:
+        columns = 1 if weight.ndim == 1 else weight.shape[0]
+        rows = input.shape[0] if input.ndim == 2 else "x".join(map(str, input.shape[:-1])) or 1
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{input.shape[-1] if input.ndim else 1} "
+            f"and {weight.shape[-1]}x{columns})"
+        )
+    if weight.ndim == 1:
+        output = input @ weight
+    elif input.ndim > 2:
+        # One large matrix product, where a stack of matrices would be a loop of small ones.
+        flat = input.reshape((-1, input.shape[-1]))
+        output = (flat @ weight.T).reshape((*input.shape[:-1], weight.shape[0]))
+    else:
+        output = input @ weight.T
+    return output if bias is None else output + bias
+
+
+def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:
+    """`input1ᵀ · weight[o] · input2 + bias[o]` for each output o.
+
+    Args:
+        input1, input2: (…, inputs1) and (…, inputs2), the rest of their shapes the same.
+        weight: (outputs, inputs1, inputs2).
+        bias: (outputs,).
+
+    Returns:
+        (…, outputs).
+    """
+    xp, input1, input2, weight, bias = unwrap(input1, input2, weight, bias)
+    if input1.shape[:-1] != input2.shape[:-1]:
+        raise RuntimeError(
+            f"bilinear(): input batch dimensions do not match: got {list(input1.shape)} and {list(input2.shape)}"
+        )
+    first = input1.reshape((-1, input1.shape[-1]))
+    second = input2.reshape((-1, input2.shape[-1]))
+    # (outputs, batch, inputs2), and the sum over inputs2 by one product per batch element.
+    half = first @ weight
+    output = xp.sum(half * second[None], axis=-1).T.reshape((*input1.shape[:-1], weight.shape[0]))
+    return output if bias is None else output + bias

@@ -1,0 +1,197 @@
+"""`torch.nn.init` by the same names: fill a Parameter (or an array) in place with initial values, and return it.
+
+The ranges and distributions are PyTorch's, which its layers' defaults are made of too; the numbers come from
+`manual_seed`'s generator, or from a `numpy.random.Generator` given as `generator`.
+"""
+
+from __future__ import annotations
+
+import math
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from ._arrays import asarray, cast, dtype_of, put
+from ._generator import generator as default_generator
+from ._variable import raw
+
+Generator = np.random.Generator | None
+
+_LINEAR = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "sigmoid",
+)
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor by which weights are scaled so that activations keep their variance through a nonlinearity.
+
+    >>> calculate_gain("tanh")
+    1.6666666666666667
+    """
+    if nonlinearity in _LINEAR:
+        return 1.0
+    if nonlinearity == "leaky_relu":
+        return sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
+    gains = {"tanh": 5 / 3, "relu": sqrt(2.0), "selu": 3 / 4}
+    if nonlinearity not in gains:
+        raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    return gains[nonlinearity]
+
+
+def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Any:
+    """Numbers spread evenly from a to b."""
+    array, draw = raw(tensor), generator or default_generator()
+    if type(array) is np.ndarray and array.dtype in (np.float32, np.float64) and array.flags.c_contiguous:
+        # 22 million weights in place: half the time of drawing doubles into fresh memory and copying them.
+        draw.random(dtype=array.dtype.type, out=array)
+        array *= b - a
+        array += a
+    else:
+        put(tensor, _as_elements(array, draw.uniform(a, b, tuple(array.shape))))
+    return tensor
+
+
+def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Any:
+    """Numbers from the normal distribution."""
+    shape = tuple(raw(tensor).shape)
+    put(tensor, _as_elements(raw(tensor), (generator or default_generator()).normal(mean, std, shape)))
+    return tensor
+
+
+def trunc_normal_(
+    tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator = None
+) -> Any:
+    """Numbers from the normal distribution, drawn again until they lie between a and b."""
+    draw = generator or default_generator()
+    values = draw.normal(mean, std, tuple(raw(tensor).shape))
+    outside = (values < a) | (values > b)
+    while outside.any():
+        values[outside] = draw.normal(mean, std, int(outside.sum()))
+        outside = (values < a) | (values > b)
+    put(tensor, _as_elements(raw(tensor), values))
+    return tensor
+
+
+def constant_(tensor: Any, val: float) -> Any:
+    """Every element `val`."""
+    put(tensor, val)
+    return tensor
+
+
+def ones_(tensor: Any) -> Any:
+    """Every element 1."""
+    return constant_(tensor, 1.0)
+
+
+def zeros_(tensor: Any) -> Any:
+    """Every element 0."""
+    return constant_(tensor, 0.0)
+
+
+def eye_(tensor: Any) -> Any:
+    """The identity matrix, as far as the shape allows; the tensor has 2 dimensions."""
+    if raw(tensor).ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    put(tensor, _as_elements(raw(tensor), np.eye(*raw(tensor).shape)))
+    return tensor
+
+
+def dirac_(tensor: Any, groups: int = 1) -> Any:
+    """A convolution's weight that hands its inputs through; the tensor has 3, 4 or 5 dimensions."""
+    shape = tuple(raw(tensor).shape)
+    if len(shape) not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    if shape[0] % groups:
+        raise ValueError("dim 0 must be divisible by groups")
+    values = np.zeros(shape)
+    out = shape[0] // groups
+    centre = tuple(length // 2 for length in shape[2:])
+    for group in range(groups):
+        for channel in range(min(out, shape[1])):
+            values[(group * out + channel, channel, *centre)] = 1
+    put(tensor, _as_elements(raw(tensor), values))
+    return tensor
+
+
+def xavier_uniform_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
+    """Even numbers within ±gain · √(6 / (inputs + outputs)): Glorot and Bengio, 2010."""
+    bound = gain * sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
+    """Normal numbers of deviation gain · √(2 / (inputs + outputs)): Glorot and Bengio, 2010."""
+    return normal_(tensor, 0.0, gain * sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
+
+
+def kaiming_uniform_(
+    tensor: Any, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator = None
+) -> Any:
+    """Even numbers within ±gain · √(3 / fan): He et al., 2015."""
+    if 0 in raw(tensor).shape:
+        return tensor
+    bound = sqrt(3.0) * _deviation(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Any, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator = None
+) -> Any:
+    """Normal numbers of deviation gain / √fan: He et al., 2015."""
+    if 0 in raw(tensor).shape:
+        return tensor
+    return normal_(tensor, 0.0, _deviation(tensor, a, mode, nonlinearity), generator)
+
+
+def orthogonal_(tensor: Any, gain: float = 1, generator: Generator = None) -> Any:
+    """Orthonormal rows or columns (whichever are fewer): Saxe et al., 2013. At least 2 dimensions."""
+    shape = tuple(raw(tensor).shape)
+    if len(shape) < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    rows, columns = shape[0], prod(shape[1:])
+    drawn = (generator or default_generator()).normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(drawn)
+    q *= np.sign(np.diag(r))
+    put(tensor, _as_elements(raw(tensor), gain * (q if rows >= columns else q.T).reshape(shape)))
+    return tensor
+
+
+def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Generator = None) -> Any:
+    """Normal numbers, with the share `sparsity` of each column zero: Martens, 2010. 2 dimensions."""
+    if raw(tensor).ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    draw = generator or default_generator()
+    values = draw.normal(0, std, tuple(raw(tensor).shape))
+    zeros = math.ceil(sparsity * values.shape[0])
+    for column in range(values.shape[1]):
+        values[draw.permutation(values.shape[0])[:zeros], column] = 0
+    put(tensor, _as_elements(raw(tensor), values))
+    return tensor
+
+
+def _calculate_fan_in_and_fan_out(tensor: Any) -> tuple[int, int]:
+    shape = tuple(raw(tensor).shape)
+    if len(shape) < 2:
+        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+    window = prod(shape[2:])
+    return shape[1] * window, shape[0] * window
+
+
+def _deviation(tensor: Any, a: float, mode: str, nonlinearity: str) -> float:
+    modes = ("fan_in", "fan_out")
+    if mode.lower() not in modes:
+        raise ValueError(f"Mode {mode} not supported, please use one of {list(modes)}")
+    fan = _calculate_fan_in_and_fan_out(tensor)[modes.index(mode.lower())]
+    return calculate_gain(nonlinearity, a) / sqrt(fan)
+
+
+def _as_elements(like: Any, values: np.ndarray[Any, Any]) -> Any:
+    return values if isinstance(like, np.ndarray) else cast(asarray(like, values), dtype_of(like.dtype))
