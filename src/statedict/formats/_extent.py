@@ -27,6 +27,7 @@ class Extent(NamedTuple):
         itemsize: bytes of an element: memory that is mapped must be aligned to it.
         swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
         inflate: gives all its bytes, where they are compressed in the file.
+        skip: how many of its bytes come before the storage's first.
     """
 
     offset: int
@@ -36,6 +37,7 @@ class Extent(NamedTuple):
     itemsize: int = 1
     swap: int = 1
     inflate: Callable[[], bytes] | None = None
+    skip: int = 0
 
 
 class FileSource:
@@ -58,12 +60,10 @@ class FileSource:
         turned: list[tuple[memoryview, int]] = []
         for storage, start, into in reads:
             extent: Extent = storage.where
-            if extent.inflate is not None:
-                into[:] = _turned(extent.inflate(), extent.swap)[start : start + len(into)]
-            elif extent.swap > 1 and (start % extent.swap or len(into) % extent.swap):
+            if extent.inflate is not None or (extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)):
                 into[:] = self._whole(extent)[start : start + len(into)]
             else:
-                plain.append(Span(extent.offset + start, into))
+                plain.append(Span(extent.offset + extent.skip + start, into))
                 if extent.swap > 1:
                     turned.append((into, extent.swap))
         if plain:
@@ -103,13 +103,16 @@ class FileSource:
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         extent: Extent = storage.where
-        if extent.inflate is not None or extent.swap > 1 or extent.offset % extent.itemsize:
+        start = extent.offset + extent.skip
+        if extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
             return None
         mapped = self.file.view(writable=writable)
-        return None if mapped is None else mapped[extent.offset : extent.offset + storage.nbytes]
+        return None if mapped is None else mapped[start : start + storage.nbytes]
 
     def _whole(self, extent: Extent) -> bytes:
-        return _turned(self.file.read(extent.offset, extent.nbytes), extent.swap)
+        """The storage's bytes, as this machine has them."""
+        raw = extent.inflate() if extent.inflate else self.file.read(extent.offset, extent.nbytes)
+        return _turned(raw[extent.skip :], extent.swap)
 
 
 def _turned(data: bytes | memoryview, unit: int) -> bytes:

@@ -8,14 +8,14 @@ also holds checksums, which the format has none of.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from statedict.files import Frame, Part, crc32
-from statedict.state import Compound, Leaf, Spec, leaf_of, raw_values
+from statedict.state import Leaf
 
 from ..errors import SaveError
+from ._named import check_metadata, modules_of, named_leaves, ties
 from ._pack import elements_of
 from ._safetensors_header import DTYPE_OF, LENGTH, PAIRED
 from ._safetensors_seal import PREFIX, Seal, begin_header, close_header
@@ -37,12 +37,11 @@ class _Placed(NamedTuple):
 def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
     """The file that holds a mapping of names to tensors. Raises SaveError where `obj` is anything else, or has tensors
     that the format cannot hold."""
-    leaves = _named_leaves(obj)
-    extra = dict(metadata or {})
-    _check_metadata(extra)
+    leaves = named_leaves(obj, "safetensors", _unfit)
+    extra = _checked(metadata or {})
     placed = _placed(leaves)
     body = _Body(placed)
-    seal = Seal(body.crcs, _ties(leaves), _modules(obj))
+    seal = Seal(body.crcs, ties(leaves), modules_of(obj, "safetensors"))
     tensors = ",".join(_entry_text(name, *entry) for name, entry in zip(leaves, sorted(placed)))
 
     def header() -> bytes:
@@ -51,11 +50,7 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
         raw += b" " * (-(LENGTH + len(raw)) % ALIGNMENT)
         return len(raw).to_bytes(LENGTH, "little") + close_header(raw)
 
-    try:
-        length = len(header())
-    except UnicodeEncodeError as error:
-        raise SaveError(f"a name cannot be written as UTF-8: {error}") from error
-    return [Frame(length, header, last=True), body]
+    return [Frame(len(header()), header, last=True), body]
 
 
 class _Body:
@@ -89,48 +84,20 @@ class _Body:
         yield memoryview(b"".join(waiting))
 
 
-def _named_leaves(obj: Any) -> dict[str, Leaf]:
-    """The leaf of each name; raises SaveError, listing the first few, where a value is no strided tensor of a known type."""
-    if not isinstance(obj, Mapping):
-        raise SaveError(f"safetensors holds a mapping of names to tensors, not a {type(obj).__name__}")
-    problems: list[str] = []
-    leaves: dict[str, Leaf] = {}
-    for name, value in raw_values(obj).items():
-        leaf = leaf_of(value)
-        problem = _problem(name, value, leaf)
-        if problem:
-            problems.append(problem)
-        elif isinstance(leaf, Leaf):
-            leaves[name] = leaf
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise SaveError(
-            f"safetensors holds named tensors only: {'; '.join(problems[:5])}{more}. The torch format holds anything"
-        )
-    return leaves
+def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
+    check_metadata(metadata)
+    if any(key.startswith(PREFIX) for key in metadata):
+        raise SaveError(f"no key of the metadata may begin with {PREFIX!r}")
+    return dict(metadata)
 
 
-def _problem(name: Any, value: Any, leaf: Leaf | Compound | None) -> str | None:
-    """Why the format cannot hold the value under that name, if so."""
-    if not isinstance(name, str) or name == "__metadata__":
-        return f"{name!r} is no name for a tensor"
-    if leaf is None:
-        return f"{name!r} is a {type(value).__name__}"
-    if isinstance(leaf, Compound):
-        return f"{name!r} is a {leaf.layout} tensor"
-    if leaf.spec.dtype.name not in CODE_OF:
+def _unfit(name: str, leaf: Leaf) -> str | None:
+    code = CODE_OF.get(leaf.spec.dtype.name)
+    if name == "__metadata__":
+        return "'__metadata__' is no name for a tensor"
+    if code is None:
         return f"{name!r} is of dtype {leaf.spec.dtype}"
-    if not leaf.spec.shape and CODE_OF[leaf.spec.dtype.name] == PAIRED:
-        return f"{name!r} is a single pair of 4-bit elements"
-    return None
-
-
-def _check_metadata(metadata: Mapping[str, str]) -> None:
-    for key, text in metadata.items():
-        if not isinstance(key, str) or not isinstance(text, str) or key.startswith(PREFIX):
-            raise SaveError(
-                f"metadata maps text to text, and no key begins with {PREFIX!r}; {key!r}: {text!r} does not fit"
-            )
+    return f"{name!r} is a single pair of 4-bit elements" if code == PAIRED and not leaf.spec.shape else None
 
 
 def _placed(leaves: Mapping[str, Leaf]) -> list[_Placed]:
@@ -142,28 +109,6 @@ def _placed(leaves: Mapping[str, Leaf]) -> list[_Placed]:
         placed.append(_Placed(number, leaf, start))
         start += leaf.spec.nbytes
     return placed
-
-
-def _ties(leaves: Mapping[str, Leaf]) -> list[list[str]]:
-    """Groups of names whose tensors are the same elements of one storage."""
-    groups: dict[tuple[object, Spec], list[str]] = {}
-    for name, leaf in leaves.items():
-        if leaf.spec.numel:
-            groups.setdefault((leaf.storage.key, leaf.spec), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
-
-
-def _modules(obj: Any) -> OrderedDict[str, Any] | None:
-    """The state's `_metadata`, as JSON can hold it."""
-    modules = getattr(obj, "_metadata", None)
-    if modules is None:
-        return None
-    try:
-        if json.loads(json.dumps(modules)) == modules:
-            return OrderedDict(modules)
-    except (TypeError, ValueError, RecursionError):
-        pass
-    raise SaveError("the state's _metadata holds more than text and numbers; safetensors cannot hold it")
 
 
 def _entry_text(name: str, number: int, leaf: Leaf, start: int) -> str:

@@ -18,6 +18,7 @@ from ..errors import FormatError, SaveError
 from ._checkpoint import Checkpoint
 from ._limits import LIMITS, Limits
 from ._mistaken import HEAD, unknown
+from ._pickle._collector import collector_paused
 from ._zip import Archive, open_zip
 
 Read = Callable[[File, Limits], Checkpoint]
@@ -67,7 +68,8 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
         return cast(Checkpoint, _function(DIRECTORY)(folder, limits))
     file = files.open(source)
     try:
-        return read(file, limits)
+        with collector_paused():
+            return read(file, limits)
     except BaseException as error:
         file.close()
         if isinstance(error, FormatError):
@@ -118,7 +120,8 @@ def write(
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
     parts: Callable[..., list[Part]] = _function(WRITERS[name].parts)
     if max_shard_size is None:
-        files.write(target, parts(obj, metadata), durable=durable)
+        with collector_paused():
+            files.write(target, parts(obj, metadata), durable=durable)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: they need a path, not a file object")
     else:
@@ -159,6 +162,14 @@ def is_index(head: bytes, file: File) -> bool:
     return re.match(rb'\s*\{\s*["}]', head) is not None
 
 
+def _is_array(head: bytes, file: File) -> bool:
+    return head[:6] == b"\x93NUMPY"
+
+
+def _has_arrays(archive: Archive) -> bool:
+    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
+
+
 def _is_tar(head: bytes, file: File) -> bool:
     return head[257:262] == b"ustar"
 
@@ -180,6 +191,7 @@ PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
     Format("zip", _is_zip, "._table:read_zip"),
     Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
+    Format("npy", _is_array, "._npz:read_npy"),
     Format("torch-tar", _is_tar, "._torch_tar:read_torch_tar"),
     Format("pickle", _may_be_pickle, "._bare_pickle:read_pickles"),
     Format("index", is_index, "._shards:read_index"),
@@ -189,8 +201,11 @@ SHARDED = "._shards_write:write_sharded"
 ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
+    ZipFormat("npz", _has_arrays, "._npz:read_npz"),
 )
 WRITERS = {
     "torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts"),
     "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),
+    "npz": Writer((".npz",), "._npz_write:npz_parts"),
+    "npy": Writer((".npy",), "._npz_write:npy_parts"),
 }

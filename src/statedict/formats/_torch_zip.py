@@ -20,7 +20,7 @@ from ._limits import LIMITS, Limits
 from ._pickle import StorageId, TypedStorage, parse
 from ._walk import leaves
 from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
-from ._zip_entries import DEFLATED
+from ._zip_entries import DEFLATED, check_case
 
 PICKLE = "data.pkl"
 # torch 2.13 reads up to 10 and writes 3.
@@ -53,6 +53,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
 
 def top_folder(archive: Archive) -> str:
     """The one folder in which all members lie, with its slash."""
+    check_case(list(archive.members), archive.file.name)
     folders = {name.partition("/")[0] if "/" in name else "" for name in archive.members}
     if len(folders) != 1 or folders == {""}:
         raise FormatError("its members do not lie in one folder", file=archive.file.name)

@@ -8,7 +8,8 @@ deflated member is inflated up to its declared size, and never taken for raw byt
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from statedict.files import File, checksums, crc32
@@ -31,12 +32,16 @@ class Archive(NamedTuple):
         members: by name, in the directory's order; entries of folders left out.
         notes: what is odd but harmless, in words.
         checked: whether it has CRCs. PyTorch can be told not to compute them; then all are 0.
+        comment: the archive's comment.
+        extras: the directory's extra fields, of those members that have one.
     """
 
     file: File
     members: dict[str, Member]
     notes: list[str]
     checked: bool
+    comment: bytes = b""
+    extras: Mapping[str, bytes] = MappingProxyType({})
 
 
 def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
@@ -44,7 +49,7 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     directory = find_directory(file)
     if directory.entries > limits.zip_members:
         raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
-    members, hidden = _members(file, directory)
+    members, hidden, extras = _members(file, directory)
     check_names([member.name for member in members], limits.zip_name_bytes, file.name)
     _check_inflation(file, members, limits)
     notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
@@ -52,7 +57,7 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
     if not checked:
         notes.append("it was saved without checksums: damage to its content cannot be detected")
-    return Archive(file, kept, notes, checked)
+    return Archive(file, kept, notes, checked, directory.comment, extras)
 
 
 def read_member(archive: Archive, name: str) -> bytes:
@@ -68,10 +73,9 @@ def read_member(archive: Archive, name: str) -> bytes:
 
 def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
     """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
-    stored = archive.file.read(member.offset, member.packed if member.method == DEFLATED else stop or member.nbytes)
     if member.method == STORED:
-        return stored
-    return _inflate(archive, member, stored)[:stop]
+        return archive.file.read(member.offset, member.nbytes if stop is None else min(stop, member.nbytes))
+    return _inflate(archive, member, archive.file.read(member.offset, member.packed))[:stop]
 
 
 def verify_members(archive: Archive, members: Iterable[Member]) -> list[tuple[Member, int]]:
@@ -101,7 +105,8 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
     )
 
 
-def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int]:
+def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes]]:
+    """The members, how many bytes lie hidden between them, and their extra fields."""
     raw = file.read(directory.offset, directory.nbytes)
     mapped = file.view() if directory.entries >= MANY else None
     if mapped is not None:
@@ -109,9 +114,10 @@ def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int]:
 
         found = locate_many(mapped, raw, directory.entries, directory.offset)
         if found is not None:
-            return found
+            return *found, {}
     entries = read_entries(raw, directory.entries, file.name)
-    return locate(file, entries, directory.offset)
+    members, hidden = locate(file, entries, directory.offset)
+    return members, hidden, {entry.name: entry.extra for entry in entries if entry.extra}
 
 
 def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> None:

@@ -9,6 +9,7 @@ the file.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -20,21 +21,23 @@ END = struct.Struct("<4sHHHHIIH")
 LOCATOR = struct.Struct("<4sIQI")
 END64 = struct.Struct("<4sQHHIIQQQQ")
 COMMENT = 0xFFFF
+SIGNATURE = re.compile(rb"PK[\1-\x08]")
 
 
 class Directory(NamedTuple):
-    """The central directory: its first byte, its length, and how many entries it has."""
+    """The central directory: its first byte, its length, how many entries it has; and the archive's comment."""
 
     offset: int
     nbytes: int
     entries: int
+    comment: bytes = b""
 
 
 def find_directory(file: File) -> Directory:
     """Where the end records say the directory is; raises TruncatedError where they are missing, FormatError where they
     contradict each other or the file."""
     at = _find_end(file)
-    _, disk, first_disk, here, count, nbytes, offset, _ = END.unpack(file.read(at, END.size))
+    _, disk, first_disk, here, count, nbytes, offset, length = END.unpack(file.read(at, END.size))
     if disk or first_disk or here != count:
         raise FormatError("the archive is split over several disks", file=file.name, offset=at)
     found, end = Directory(offset, nbytes, count), at
@@ -50,7 +53,7 @@ def find_directory(file: File) -> Directory:
             file=file.name,
             offset=at,
         )
-    return found
+    return found._replace(comment=file.read(at + END.size, length))
 
 
 def _find_end(file: File) -> int:
@@ -70,7 +73,7 @@ def _find_end(file: File) -> int:
     rest = len(tail) - place - END.size
     if rest < comment:
         raise TruncatedError(f"the file is cut off in its last {comment} bytes, a comment", file=file.name)
-    if rest > comment or b"PK" in tail[place + END.size :]:
+    if rest > comment or SIGNATURE.search(tail, place + END.size):
         raise FormatError(
             f"{rest:,} bytes follow the archive's end", file=file.name, offset=tail_start + place + END.size
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import FormatError, LimitError
@@ -22,7 +22,8 @@ ONES = 0xFFFFFFFF
 
 
 class Entry(NamedTuple):
-    """What the central directory says of a member. `header` is where its local header begins; `wide`: in zip64."""
+    """What the central directory says of a member. `header` is where its local header begins; `wide`: in zip64; `extra`:
+    its extra field."""
 
     name: str
     flags: int
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     nbytes: int
     header: int
     wide: bool
+    extra: bytes = b""
 
 
 def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
@@ -68,7 +70,7 @@ def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
             nbytes, packed, header = widened((nbytes, packed, header), found, name, file)
     if ONES in (packed, nbytes, header) and not wide:
         raise FormatError("its zip64 sizes are missing", file=file, member=name)
-    entry = Entry(name, flags, method, crc, packed, nbytes, header, wide)
+    entry = Entry(name, flags, method, crc, packed, nbytes, header, wide, extra)
     check_entry(entry, disk, file)
     return entry, end
 
@@ -141,8 +143,14 @@ def check_names(names: Sequence[str], longest: int, file: str) -> None:
     if outside:
         name = names[joined.count("\n", 0, outside.start())]
         raise FormatError(f"the member name {name!r} is no relative path", file=file)
-    if len(set(_folded(joined).split("\n"))) != len(names):
-        raise FormatError(f"two members have one name: {_repeated(names)!r}", file=file)
+    if len(set(names)) != len(names):
+        raise FormatError(f"two members have one name: {_repeated(names, str)!r}", file=file)
+
+
+def check_case(names: Sequence[str], file: str) -> None:
+    """Refuse names that differ in nothing but case, or in how a letter is composed: PyTorch takes one for the other."""
+    if len(set(_folded("\n".join(names)).split("\n"))) != len(names) and names:
+        raise FormatError(f"two members have one name, but for its case: {_repeated(names, _folded)!r}", file=file)
 
 
 def _folded(names: str) -> str:
@@ -153,12 +161,12 @@ def _folded(names: str) -> str:
     return normalize("NFC", names.casefold())
 
 
-def _repeated(names: Sequence[str]) -> str:
+def _repeated(names: Sequence[str], fold: Callable[[str], str]) -> str:
     seen: set[str] = set()
     for name in names:
-        if _folded(name) in seen:
+        if fold(name) in seen:
             return name
-        seen.add(_folded(name))
+        seen.add(fold(name))
     return ""
 
 

@@ -28,6 +28,7 @@ class Places(NamedTuple):
         sizes, names: lengths of its bytes and its name.
         paddings: bytes of padding in its header, so that its bytes begin at a multiple of 64.
         wide_size, wide_start: its size or offset needs a zip64 record.
+        extras: what else is in its entry of the directory.
     """
 
     starts: Numbers
@@ -38,6 +39,7 @@ class Places(NamedTuple):
     paddings: Numbers
     wide_size: Flags
     wide_start: Flags
+    extras: Numbers
 
     @property
     def wide(self) -> Flags:
@@ -68,23 +70,27 @@ class Places(NamedTuple):
         table["crc"] = crcs
         table["packed"] = table["nbytes"] = np.where(self.wide_size, ONES, self.sizes)
         table["name"] = self.names
-        table["extra"] = wide_lengths(self.wide_size, self.wide_start)
+        table["extra"] = wide_lengths(self.wide_size, self.wide_start) + self.extras
         table["start"] = np.where(self.wide_start, ONES, self.starts)
         return table.tobytes()
 
 
-def place(sizes: Sequence[int], names: Sequence[int]) -> Places:
-    """The places of members whose bytes and names have these lengths."""
+def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int]) -> Places:
+    """The places of members whose bytes, names and further fields in the directory have these lengths."""
     wide_start = np.zeros(len(sizes), bool)
     while True:
         # Whether an offset needs zip64 depends on the offsets before it; they only grow, so this settles in a few rounds.
-        places = _placed(np.array(sizes, np.int64), np.array(names, np.int64), wide_start)
+        places = _placed(_numbers(sizes), _numbers(names), _numbers(extras), wide_start)
         if ((places.starts >= ONES) == wide_start).all():
             return places
         wide_start = places.starts >= ONES
 
 
-def _placed(sizes: Numbers, names: Numbers, wide_start: Flags) -> Places:
+def _numbers(lengths: Sequence[int]) -> Numbers:
+    return np.array(lengths, np.int64)
+
+
+def _placed(sizes: Numbers, names: Numbers, extras: Numbers, wide_start: Flags) -> Places:
     wide_size = sizes >= ONES
     heads = 30 + names + wide_lengths(wide_size, wide_start) + 4
     filled = sizes + np.where(sizes == 0, 0, np.where(wide_size | wide_start, 24, 16))
@@ -93,7 +99,7 @@ def _placed(sizes: Numbers, names: Numbers, wide_start: Flags) -> Places:
     payloads = np.cumsum(-(-(before + heads) // ALIGNMENT) * ALIGNMENT)
     ends = payloads + filled
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
-    return Places(starts, payloads, ends, sizes, names, payloads - starts - heads, wide_size, wide_start)
+    return Places(starts, payloads, ends, sizes, names, payloads - starts - heads, wide_size, wide_start, extras)
 
 
 def wide_lengths(wide_size: Flags, wide_start: Flags) -> Numbers:

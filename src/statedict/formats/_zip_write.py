@@ -26,21 +26,27 @@ BLOCK = 2 << 20
 
 
 class Record(NamedTuple):
-    """A member to be written. `views` gives its bytes in order, and is called once (twice for a stream)."""
+    """A member to be written. `views` gives its bytes in order; `extra` is what its entry in the directory says besides."""
 
     name: str
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
+    extra: bytes = b""
 
 
 class _Layout:
     """Where everything lies, computed once; and the bytes that are not payload, made when the CRCs are known."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], comment: bytes) -> None:
         self.records = records
+        self._comment = comment
         self.names = [record.name.encode() for record in records]
         self.crcs = [0] * len(records)
-        places = place([record.nbytes for record in records], [len(name) for name in self.names])
+        places = place(
+            [record.nbytes for record in records],
+            [len(name) for name in self.names],
+            [len(record.extra) for record in records],
+        )
         self.starts, self.payloads, self.ends = (
             column.tolist() for column in (places.starts, places.payloads, places.ends)
         )
@@ -50,7 +56,8 @@ class _Layout:
         self._wide = {index: places.wide_record(index, local=False) for index in wide}
         self._headers = places.headers()
         self._places = places
-        self.directory_size = 46 * len(records) + sum(map(len, [*self.names, *self._wide.values()])) + END_RECORDS
+        varying = [*self.names, *self._wide.values(), *(record.extra for record in records), comment]
+        self.directory_size = 46 * len(records) + sum(map(len, varying)) + END_RECORDS
 
     def head(self, index: int) -> bytes:
         """All that stands between the member before and the payload."""
@@ -73,8 +80,9 @@ class _Layout:
             pieces += fixed[46 * index : 46 * index + 46], name
             if index in self._wide:
                 pieces.append(self._wide[index])
+            pieces.append(self.records[index].extra)
         directory = b"".join(pieces)
-        return directory + _end_records(len(self.names), len(directory), self.ends[-1])
+        return directory + _end_records(len(self.names), len(directory), self.ends[-1], self._comment)
 
 
 class Seal(NamedTuple):
@@ -85,11 +93,11 @@ class Seal(NamedTuple):
     make: Callable[[Sequence[int]], bytes]
 
 
-def zip_parts(records: Sequence[Record], seal: Seal | None = None) -> list[Part]:
+def zip_parts(records: Sequence[Record], seal: Seal | None = None, comment: bytes = b"") -> list[Part]:
     """The parts of the archive that holds the records (at least one) and the seal, in order."""
     if seal is not None:
         records = [*records, Record(seal.name, seal.nbytes, lambda: [memoryview(seal.make(layout.crcs[:-1]))])]
-    layout = _Layout(records)
+    layout = _Layout(records, comment)
     parts: list[Part] = []
     before: int | None = None
     first = space = 0
@@ -152,11 +160,12 @@ class _Block:
         yield memoryview(b"".join(pieces))
 
 
-def _end_records(count: int, nbytes: int, offset: int) -> bytes:
+def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
     wide = END64.pack(b"PK\6\6", END64.size - 12, 0x031E, 45, 0, 0, count, count, nbytes, offset)
     locator = LOCATOR.pack(b"PK\6\7", 0, offset + nbytes, 1)
     few = min(count, 0xFFFF)
-    return wide + locator + END.pack(b"PK\5\6", 0, 0, few, few, min(nbytes, ONES), min(offset, ONES), 0)
+    end = END.pack(b"PK\5\6", 0, 0, few, few, min(nbytes, ONES), min(offset, ONES), len(comment))
+    return b"".join((wide, locator, end, comment))
 
 
 END_RECORDS = END64.size + LOCATOR.size + END.size
