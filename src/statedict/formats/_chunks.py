@@ -46,6 +46,7 @@ class ChunkSource:
     """The Source of sharded storages."""
 
     def __init__(self, shelf: Shelf, limits: Limits) -> None:
+        self.name = shelf.folder
         self._shelf = shelf
         self._limits = limits
         self._pieces: dict[Place, Leaf] = {}

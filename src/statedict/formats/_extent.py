@@ -48,6 +48,7 @@ class FileSource:
 
     def __init__(self, file: File, name_of: Callable[[Storage], str | None] | None = None) -> None:
         self.file = file
+        self.name = file.name
         self.name_of = name_of
         self._token = next(_TOKENS)
 

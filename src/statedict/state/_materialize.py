@@ -10,6 +10,7 @@ import mmap
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from ..errors import FormatError
 from ._leaf import Leaf, Read, Storage
 from ._library import ArrayLibrary
 from ._values import Compound
@@ -34,9 +35,18 @@ def materialize(
     return [
         next(arrays)
         if isinstance(value, Leaf)
-        else library.compound(value, {role: next(arrays) for role in value.parts})
+        else _compound(library, value, {role: next(arrays) for role in value.parts})
         for value in leaves
     ]
+
+
+def _compound(library: ArrayLibrary, value: Compound, parts: dict[str, Any]) -> Any:
+    try:
+        return library.compound(value, parts)
+    except FormatError as error:
+        # A Source that is a file can tell its name; others (memory, computations) have none.
+        sources = [part.storage.source for part in value.parts.values()]
+        raise error.located(file=next((s.name for s in sources if hasattr(s, "name")), None)) from error.__cause__
 
 
 def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verify: bool) -> dict[Hashable, memoryview]:

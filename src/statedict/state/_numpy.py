@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import SaveError
 from ._dtype import DTYPES, DType
+from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage
 from ._spec import Spec
 from ._values import Compound
@@ -64,6 +65,7 @@ class NumpyLibrary:
         return [as_array(leaf.spec, raw) for leaf, raw in zip(leaves, memory)]
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
+        check_parts(value, parts)
         leaves = {role: self.leaf(part) for role, part in parts.items()}
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
 
