@@ -1,0 +1,255 @@
+"""The public verbs, each a few lines of composition over the rooms.
+
+Nothing heavy is imported with this file: numpy, torch and the rooms that need them come with the first call that does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of
+
+from . import _loading, _sources
+
+if TYPE_CHECKING:
+    from statedict.formats import Checkpoint
+    from statedict.plan import LoadReport
+    from statedict.torch import Finding
+    from statedict.tree import CastKind
+
+Path = str | os.PathLike[str] | BinaryIO
+
+
+def open(path: Path) -> Checkpoint:
+    """Open a file (or directory) of saved state, lazily: nothing of it is run, and no tensor is read.
+
+    Needs no torch. `path` is a path or a seekable binary file object. The format is told from the bytes.
+
+    Raises UnknownFormatError where they are no format that is read here, another FormatError where the file is damaged,
+    OSError where it cannot be opened.
+
+    >>> import io, numpy as np, statedict
+    >>> file = io.BytesIO()
+    >>> statedict.save({"model": {"weight": np.ones((2, 3))}, "epoch": 3}, file)
+    >>> with statedict.open(file) as checkpoint:
+    ...     print(list(checkpoint.roots), checkpoint.state_dict().spec("weight").shape)
+    ['model'] (2, 3)
+    """
+    from statedict import formats
+
+    return formats.open(path)
+
+
+def load(
+    path: Path,
+    *,
+    map_location: Any = None,
+    mmap: bool = False,
+    backend: str = "auto",
+    verify: bool = True,
+) -> Any:
+    """What was saved in a file, as `torch.load` would give it, without running anything of it.
+
+    Args:
+        path: a path or a seekable binary file object.
+        map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
+            device that each was saved from where this machine has it, and to the CPU otherwise.
+        mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
+            are not verified.
+        backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
+        verify: check the checksums that the file has before anything is returned.
+
+    Values of classes that are not known here come as inert `Opaque` values. Tensors share one allocation, which lives as
+    long as any of them does.
+
+    Raises UnsafeFileError where the file names imports that would run code, ChecksumError where its bytes are not those
+    that were written, another FormatError where it is damaged, OSError where it cannot be opened.
+
+    >>> import io, numpy as np, statedict
+    >>> file = io.BytesIO()
+    >>> statedict.save({"weight": np.arange(3.0), "epoch": 3}, file)
+    >>> statedict.load(file, backend="numpy")
+    {'weight': array([0., 1., 2.]), 'epoch': 3}
+    """
+    chosen = library(backend)
+    with open(path) as checkpoint:
+        checkpoint.require_safe()
+        tree = checkpoint.object
+        leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
+        arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
+        revived = _as_is
+        if chosen.name == "torch":
+            from statedict import torch as room
+
+            arrays, revived = room.place(arrays, leaves, map_location), room.revived
+        made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
+        return map_tree(tree, lambda value: made[id(value)] if id(value) in made else revived(value))
+
+
+def save(
+    obj: Any,
+    path: Path,
+    *,
+    format: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | str | None = None,
+    durable: bool = True,
+) -> None:
+    """Save a state, or any tree of dicts, lists, values and arrays, so that the file is there as a whole or not at all.
+
+    Args:
+        obj: what to save. A module or an optimizer is saved as its state, never as code.
+        path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
+            when all of that is on the disk; it keeps its mode.
+        format: `"torch"` (what `torch.load` reads, `weights_only=True` included), `"safetensors"`, `"npz"`; None: by the
+            suffix of the path, and `"torch"` for any other suffix.
+        metadata: text by name, kept with the file.
+        max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
+        durable: flush to the disk before the name is given; without it a power cut may lose old and new file.
+
+    A view is saved as the elements that it shows; tied tensors stay tied. Equal content gives equal bytes.
+
+    Raises SaveError where a value cannot be written in the format (no file was touched), DiskFullError, OSError.
+
+    >>> import tempfile, numpy as np, statedict
+    >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
+    >>> statedict.save({"weight": np.ones(3, "float32")}, path)
+    >>> statedict.load(path, backend="numpy")["weight"]
+    array([1., 1., 1.], dtype=float32)
+    """
+    from statedict import formats
+
+    formats.write(
+        _sources.saved(obj), path, format=format, metadata=metadata, max_shard_size=max_shard_size, durable=durable
+    )
+
+
+def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any:
+    """The state of a module, live: the tensors alias the module's, and change when training goes on (see `snapshot`).
+
+    For a module (PyTorch's or `statedict.nn`'s) a StateDict with the names, order, values and `_metadata` of
+    `Module.state_dict()`; `prefix` is put before each name, `keep_vars` keeps Parameters instead of detached tensors. For
+    an optimizer, a scheduler, or anything else with a `state_dict` method, the nested state that it gives; an optimizer's
+    with its parameters' names where they are known (give the `model` that it trains).
+
+    Raises NotAStateError (a TypeError) where `obj` has no state.
+
+    >>> import torch, statedict
+    >>> state = statedict.state_dict(torch.nn.Linear(3, 2))
+    >>> {name: tuple(value.shape) for name, value in state.items()}
+    {'weight': (2, 3), 'bias': (2,)}
+    """
+    if _sources.host_of(obj) is not None:
+        return _sources.live(obj, prefix=prefix, keep_vars=keep_vars)
+    return _sources.nested(obj, model)
+
+
+def load_state_dict(
+    obj: Any,
+    source: Any,
+    strict: bool = True,
+    assign: bool = False,
+    *,
+    into: str | None = None,
+    root: str = "auto",
+    include: Patterns = None,
+    exclude: Patterns = None,
+    rename: Any = None,
+    allow_missing: Patterns = (),
+    allow_unexpected: Patterns = (),
+    allow_casts: Sequence[CastKind] = (),
+    mismatched: Any = "error",
+    dtype: Any = None,
+    device: Any = None,
+    model: Any = None,
+    verify: bool = True,
+    dry_run: bool = False,
+) -> LoadReport:
+    """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
+
+    When this raises, nothing of `obj` has changed, and neither has the source.
+
+    Args:
+        obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, anything with `load_state_dict`.
+        source: a path, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another module. From
+            a file, each tensor's bytes go straight into the parameter's memory.
+        strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
+        assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
+        into: load into the sub-module at this path.
+        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`.
+        include, exclude: glob patterns on dotted names; `"head"` is all below `head`. What is left out is in the report.
+        rename: a KeyMap, rules as text (`"transformer.h.{i}.{*p} -> layers.{i}.{*p}"`), a mapping, or a function.
+        allow_missing, allow_unexpected: patterns of names that may be missing, or unexpected.
+        allow_casts: kinds of lossy cast to allow: `"truncation"` (floating to integer), `"imaginary"` (complex to real),
+            `"overflow"` (finite to infinite).
+        mismatched: what to do where shapes differ: `"error"`, `"skip"`, `"slice"`, `"interpolate"`, or a mapping of pattern
+            to one of these or to a function.
+        dtype: cast floating-point tensors to this first, or by pattern. The model's own dtype wins unless `assign`.
+        device: where to put the tensors when assigning.
+        model: for an optimizer: the model whose parameter names its state is matched by.
+        verify: settle the file's checksums before the first byte lands. Without it a damaged file, or one that cannot be
+            read to its end, may leave the model partly loaded.
+        dry_run: report, and change nothing.
+
+    Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
+    sides; exact names come first.
+
+    Returns a LoadReport, which is also PyTorch's result (`missing, unexpected = …`).
+
+    Raises LoadError (a RuntimeError whose text begins as PyTorch's) where the state does not fit, CollisionError where two
+    sources would fill one slot, RootError where it is not clear which state dict of the file is meant, UnsafeFileError,
+    ChecksumError and other FormatErrors for files that cannot be trusted.
+
+    >>> import torch, statedict
+    >>> model = torch.nn.Linear(3, 2)
+    >>> wrapped = {f"module.{name}": value + 1 for name, value in model.state_dict().items()}
+    >>> statedict.load_state_dict(model, wrapped)
+    <All keys matched successfully>
+    """
+    demands = _loading.Demands(strict, allow_missing, allow_unexpected, dry_run)
+    if _sources.host_of(obj) is None:
+        fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
+        with _sources.opened_tree(source, root, fits) as nested:
+            return _loading.load_stateful(obj, nested, demands, model, dtype)
+    module = _sources.submodule(obj, into)
+    options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched, "dtype": dtype}
+    manner = _loading.Manner(assign, tuple(allow_casts), device, verify)
+    with _sources.opened(source, root) as state:
+        return _loading.load_module(module, state, demands, options, manner)
+
+
+def snapshot(obj: Any, *, out: Any = None) -> Any:
+    """An independent copy of a state, which training does not change; tied tensors stay tied.
+
+    Args:
+        obj: a module, an optimizer, anything with a `state_dict` method, or a tree of dicts and lists with arrays.
+        out: an earlier snapshot of the same layout that is not needed any more: its memory is reused.
+
+    >>> import torch, statedict
+    >>> model = torch.nn.Linear(3, 2)
+    >>> best = statedict.snapshot(model)
+    >>> _ = torch.nn.init.zeros_(model.weight)
+    >>> bool((best["weight"] == 0).any())
+    False
+    """
+    return _sources.copied(_sources.saved(obj), out)
+
+
+def audit(model: Any, optimizer: Any = None) -> list[Finding]:
+    """What would silently not be saved, not be moved, or not be trained: each with its path, why it matters, and the fix.
+
+    >>> import torch, statedict
+    >>> model = torch.nn.Linear(2, 2)
+    >>> model.scale = torch.ones(2)
+    >>> [(finding.path, finding.kind) for finding in statedict.audit(model)]
+    [('scale', 'plain tensor')]
+    """
+    from statedict.torch import audit as find
+
+    return find(model, optimizer)
+
+
+def _as_is(value: Any) -> Any:
+    return value

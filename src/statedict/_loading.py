@@ -1,0 +1,121 @@
+"""A state goes into an object: it is planned, tried, judged, and then it stands or has left no trace.
+
+In goes an object, a source and the caller's options; out comes a LoadReport. The rule guarded: everything that can be
+refused is refused while it can still be put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from statedict.errors import LoadError
+from statedict.state import Patterns, StateDict
+
+from . import _sources
+
+if TYPE_CHECKING:
+    from statedict.plan import LoadReport, Plan
+    from statedict.tree import CastKind, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What the caller accepts.
+
+    Attributes:
+        strict: missing and unexpected names are refused, but for the patterns that follow.
+        missing, unexpected: names that may be missing, or unexpected.
+        dry_run: everything is refused, in the end.
+    """
+
+    strict: bool
+    missing: Patterns
+    unexpected: Patterns
+    dry_run: bool
+
+
+class _Tried(Exception):  # no error: it makes the engine put everything back after a dry run
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How tensors go in.
+
+    Attributes:
+        assign: the tensors themselves take the parameters' places.
+        allow_casts: kinds of lossy cast that are no errors.
+        device: where assigned tensors are to lie.
+        verify: checksums are settled before the first byte lands.
+    """
+
+    assign: bool = False
+    allow_casts: tuple[CastKind, ...] = ()
+    device: Any = None
+    verify: bool = True
+
+
+def load_module(
+    module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+) -> LoadReport:
+    """Load a state into a module of any host; `options` are those of `plan.match`."""
+    from statedict import plan, tree
+
+    host = _sources.required_host(module)
+    planned = plan.match(state, _sources.live(module, keep_vars=True), **options)
+    values = planned.execute(state)
+    if manner.device is not None:
+        values = _sources.placed(values, manner.device)
+    reports: list[LoadReport] = []
+
+    def judge(outcome: Outcome) -> None:
+        reports.append(_report(planned, outcome, demands))
+        _decide(reports[0], type(module).__name__, demands)
+
+    rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
+    with suppress(_Tried):
+        tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
+    return reports[0]
+
+
+def load_stateful(obj: Any, state: Any, demands: Demands, model: Any, dtype: Any) -> LoadReport:
+    """Load a nested state into an optimizer, a scheduler, or anything else that takes one."""
+    from statedict.plan import LoadReport
+
+    reports: list[LoadReport] = []
+
+    def judge(outcome: Outcome) -> None:
+        report = LoadReport(
+            outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
+        )
+        reports.append(report.allowing(missing=demands.missing, unexpected=demands.unexpected))
+        _decide(reports[0], type(obj).__name__, demands)
+
+    with suppress(_Tried):
+        _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, judge=judge)
+    return reports[0]
+
+
+def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
+    report = planned.report(
+        missing=outcome.missing,
+        unexpected=outcome.unexpected,
+        loaded=outcome.loaded,
+        cast=outcome.casts,
+        errors=outcome.errors,
+        tied=outcome.tied,
+    )
+    return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
+
+
+def _decide(report: LoadReport, kind: str, demands: Demands) -> None:
+    """Return if the load is to stand."""
+    if demands.dry_run:
+        raise _Tried
+    if report.errors or report.mismatched or (demands.strict and not report.ok):
+        from statedict.plan import error_text
+
+        raise LoadError(error_text(kind, report), report=report)

@@ -1,0 +1,238 @@
+"""What a source is: a path, a binary file object, an open Checkpoint, a StateDict, any mapping, a module."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from statedict.errors import NotAStateError, RootError, UnknownNameError
+from statedict.state import (
+    Compound,
+    Leaf,
+    StateDict,
+    independent,
+    library,
+    library_of,
+    map_tree,
+    materialize,
+    nearest,
+    tensors_of,
+)
+
+if TYPE_CHECKING:
+    from statedict.tree import Host, Outcome
+
+
+@contextmanager
+def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
+    """The state of a source, as long as the context lasts; a file is read only where somebody asks.
+
+    Raises RootError where a file or a nested mapping holds no state dict at `root`, UnsafeFileError where a file names
+    imports that would run code, NotAStateError (a TypeError) where `source` is none of the above.
+    """
+    from statedict import formats
+
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        with formats.open(source) as checkpoint:
+            checkpoint.require_safe()
+            yield checkpoint.state_dict(root)
+    elif isinstance(source, formats.Checkpoint):
+        source.require_safe()
+        yield source.state_dict(root)
+    elif isinstance(source, StateDict) and root in ("auto", ""):
+        yield source
+    elif isinstance(source, Mapping):
+        yield formats.choose_root(formats.find_roots(source), root, "the mapping given")
+    elif host_of(source) is not None:
+        yield live(source)
+    else:
+        raise NotAStateError(
+            f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
+            "a StateDict or other mapping, or a module"
+        )
+
+
+@contextmanager
+def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator[Any]:
+    """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
+
+    `root="auto"` is the source itself if it `fits`, else the one part of it that does. Raises RootError where there is no
+    part at `root`, or several that fit.
+    """
+    from statedict import formats
+
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        with formats.open(source) as checkpoint:
+            checkpoint.require_safe()
+            yield _part(checkpoint.object, root, fits, checkpoint.path)
+    elif isinstance(source, formats.Checkpoint):
+        source.require_safe()
+        yield _part(source.object, root, fits, source.path)
+    elif isinstance(source, Mapping):
+        yield _part(source, root, fits, None)
+    elif is_stateful(source):
+        yield nested(source)
+    else:
+        raise NotAStateError(f"Expected state_dict to be dict-like, got {type(source)}.")
+
+
+def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -> Any:
+    if root != "auto":
+        for step in filter(None, root.split("/")):
+            if not isinstance(tree, Mapping) or step not in tree:
+                known = [str(key) for key in tree] if isinstance(tree, Mapping) else []
+                raise RootError(f"there is nothing at {root!r}", file=file, choices=known)
+            tree = tree[step]
+        return tree
+    if fits(tree):
+        return tree
+    parts = [key for key, value in tree.items() if fits(value)] if isinstance(tree, Mapping) else []
+    if len(parts) != 1:
+        reason = "several parts could be meant" if parts else "no part of it has the state of such an object"
+        raise RootError(reason, file=file, choices=[str(part) for part in parts])
+    return tree[parts[0]]
+
+
+def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
+    """A module's state, aliasing its memory."""
+    from statedict import tree
+
+    host = required_host(module)
+    values = tree.read(host, module, prefix=prefix, keep_vars=keep_vars)
+    return StateDict.adopt(values, getattr(values, "_metadata", None), host.library.name)
+
+
+def required_host(value: Any) -> Host:
+    """The module system that a module is of; raises NotAStateError where it is none."""
+    host = host_of(value)
+    if host is None:
+        raise NotAStateError(f"a {type(value).__name__} is no module: it has no parameters and buffers")
+    return host
+
+
+def host_of(value: Any) -> Host | None:
+    """The module system that a value is a module of, or None; imports a host only for its own modules."""
+    for base in type(value).__mro__:
+        where = HOSTS.get((base.__module__, base.__qualname__))
+        if where is not None:
+            return cast("Host", getattr(import_module(where), "HOST"))  # noqa: B009  # mypy knows no such attribute
+    return None
+
+
+def saved(value: Any) -> Any:
+    """What is saved of a value: a module's or other object's state, anything else as it is."""
+    if host_of(value) is not None:
+        return live(value)
+    return nested(value) if is_stateful(value) and not isinstance(value, Mapping) else value
+
+
+def nested(value: Any, model: Any = None) -> Any:
+    """The state that an optimizer, a scheduler or any other object gives of itself; `model` names an optimizer's
+    parameters."""
+    if not is_stateful(value):
+        raise NotAStateError(f"a {type(value).__name__} has no state: it is no module, and has no state_dict method")
+    if is_torch_optimizer(value):
+        from statedict.torch import read_optimizer
+
+        return read_optimizer(value, model)
+    return value.state_dict()
+
+
+def write_nested(
+    obj: Any, state: Any, *, model: Any, strict: bool, dtype: Any, judge: Callable[[Outcome], None]
+) -> None:
+    """Put a nested state into the object that `nested` read it from, or another like it; all or nothing."""
+    if not is_stateful(obj):
+        raise NotAStateError(
+            f"a {type(obj).__name__} takes no state: it is no module, and has no load_state_dict method"
+        )
+    if is_torch_optimizer(obj):
+        from statedict.torch import write_optimizer
+
+        write_optimizer(obj, state, model=model, strict=strict, dtype=dtype, judge=judge)
+    elif "torch" in sys.modules:
+        from statedict.torch import write_stateful
+
+        write_stateful(obj, state, judge=judge)
+    else:
+        from statedict.tree import Outcome
+
+        before = independent(obj.state_dict())
+        try:
+            obj.load_state_dict(materialized(state))
+            judge(Outcome(strict))
+        except BaseException:
+            obj.load_state_dict(before)
+            raise
+
+
+def materialized(tree: Any, backend: str = "auto") -> Any:
+    """The tree with its leaves read."""
+    leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
+    made = {id(leaf): array for leaf, array in zip(leaves, materialize(leaves, library(backend)))}
+    return map_tree(tree, lambda value: made.get(id(value), value)) if made else tree
+
+
+def placed(state: StateDict, device: Any) -> StateDict:
+    """The state with torch tensors on `device`; unread leaves are read."""
+    from statedict.torch import place
+
+    leaves = dict(state.leaves())
+    arrays = place(materialize(list(leaves.values()), library("torch")), list(leaves.values()), device)
+    return state | StateDict(dict(zip(leaves, arrays)))
+
+
+def copied(tree: Any, out: Any = None) -> Any:
+    """A copy of a tree that shares no memory with it, in the memory of `out` where that fits."""
+    if holds_torch(tree):
+        from statedict.torch import snapshot
+
+        return snapshot(tree, out)
+    return independent(tree, out)
+
+
+def is_stateful(value: Any) -> bool:
+    """Whether a value can say its state and take it back."""
+    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+
+
+def is_mapping(tree: Any) -> bool:
+    return isinstance(tree, Mapping)
+
+
+def is_optimizer_state(tree: Any) -> bool:
+    """Whether a tree is what an optimizer's `state_dict` gives."""
+    return isinstance(tree, Mapping) and "state" in tree and "param_groups" in tree
+
+
+def submodule(module: Any, path: str | None) -> Any:
+    """The module at a dotted path below; raises UnknownNameError where there is none."""
+    if not path:
+        return module
+    try:
+        return module.get_submodule(path)
+    except AttributeError as error:
+        known = [name for name, _ in module.named_modules() if name]
+        raise UnknownNameError(path, among="the model's modules", near=nearest(path, known, 3)) from error
+
+
+def is_torch_optimizer(value: Any) -> bool:
+    return any((base.__module__, base.__qualname__) == OPTIMIZER for base in type(value).__mro__)
+
+
+def holds_torch(tree: Any) -> bool:
+    """Whether any tensor of a tree is torch's."""
+    return "torch" in sys.modules and any(
+        found is not None and found.name == "torch" for found in map(library_of, tensors_of(tree))
+    )
+
+
+HOSTS = {
+    ("torch.nn.modules.module", "Module"): "statedict.torch",
+    ("statedict.nn._module", "Module"): "statedict.nn",
+}
+OPTIMIZER = ("torch.optim.optimizer", "Optimizer")
