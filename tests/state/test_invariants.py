@@ -12,6 +12,7 @@ from statedict.state import Compound, dtype, leaf_of, library, materialize
 from statedict.state._invariants import check_parts
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* support is in beta:UserWarning")
 
 
 def compound(layout, shape, facts=None, **parts):
