@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-import statedict.cli
-from statedict.cli import app
+from statedict.cli import _main, main
+from statedict.cli._main import app
 from statedict.errors import UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
@@ -64,7 +64,7 @@ def test_errors_become_one_line(call, monkeypatch, error, said):
     def fail(**options):
         raise error
 
-    monkeypatch.setattr(statedict.cli, "app", fail)
+    monkeypatch.setattr(_main, "app", fail)
     assert call("inspect") == (2, "", said)
 
 
@@ -74,9 +74,9 @@ def test_faults_of_ours_are_not_hidden(monkeypatch):
     def fail(**options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(statedict.cli, "app", fail)
+    monkeypatch.setattr(_main, "app", fail)
     with pytest.raises(ZeroDivisionError):
-        statedict.cli.main([])
+        main([])
 
 
 def test_as_a_module():

@@ -1,0 +1,79 @@
+"""The program: the table of its commands, and the one place where errors become words.
+
+A user's mistake is one clear line on standard error and exit code 2, never a traceback; a traceback is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..errors import StateDictError
+from ._convert import convert
+from ._inspect import inspect
+from ._tour import tour
+from ._verify import verify
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments (`sys.argv[1:]` where None) name, and exit with its code.
+
+    Exits with 0, or what the command documents; 1 where the answer is no; 2 for a mistake in the call or the file; 130
+    when interrupted.
+
+    >>> main(["inspect", "no-such-file.pt"])
+    Traceback (most recent call last):
+      ...
+    SystemExit: 2
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="statedict")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has had enough; what Python would flush at exit has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (StateDictError, OSError) as error:
+        typer.echo(f"statedict: {_line(error)}", err=True)
+        sys.exit(2)
+
+
+def _line(error: Exception) -> str:
+    """The error in one line: the system's own errors begin with the file, as ours do."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"statedict {version('statedict')}")
+        raise typer.Exit
+
+
+def _program(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
+
+
+COMMANDS = (inspect, verify, convert, tour)
+
+app = typer.Typer(
+    name="statedict",
+    callback=_program,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command()(command)
