@@ -26,6 +26,7 @@ class ObjectFile:
             )
 
     def read(self, offset: int, nbytes: int) -> bytes:
+        check_inside(self, offset, nbytes)
         into = bytearray(nbytes)
         self.read_into([Span(offset, memoryview(into))])
         return bytes(into)

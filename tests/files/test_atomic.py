@@ -1,0 +1,374 @@
+"""A file is replaced as a whole or not at all: whatever the system does, at whatever call."""
+
+import errno
+import fcntl
+import io
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from statedict import files
+from statedict.errors import DiskFullError, SaveError
+from statedict.files import Frame, Payload, System
+
+OLD = b"the old file"
+NEW = os.urandom(3 << 20)
+
+
+def parts(content=NEW):
+    payload = Payload(len(content), lambda: [memoryview(content)])
+    return [Frame(4, lambda: payload.crc.to_bytes(4, "little"), last=True), payload]
+
+
+EXPECTED = files.crc32(NEW).to_bytes(4, "little") + NEW
+
+
+class Recorder(System):
+    """A System that counts calls, and at the n-th does `fault` instead of the call."""
+
+    def __init__(self, at=None, fault=None):
+        self.calls = []
+        self.at = at
+        self.fault = fault
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name not in OPERATIONS:
+            return found
+
+        def call(*arguments, **options):
+            self.calls.append(name)
+            if self.at == len(self.calls) and self.fault is not None:
+                return self.fault(found, *arguments, **options)
+            return found(*arguments, **options)
+
+        return call
+
+
+OPERATIONS = {name for name in vars(System) if not name.startswith("_")}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(OLD)
+    return path
+
+
+def strays(path):
+    return sorted(name for name in os.listdir(path.parent) if name != path.name)
+
+
+def raising(number):
+    def fault(found, *arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    return fault
+
+
+def test_parts_are_written_in_place_whatever_their_order(path):
+    """A part that is made of others is written last, and stands where it belongs."""
+    files.write(path, parts())
+    assert path.read_bytes() == EXPECTED
+    assert strays(path) == []
+
+
+@pytest.mark.parametrize("durable", ["full", "rename", "none", True, False])
+def test_durability_is_which_syncs_are_done(path, durable):
+    """`full` syncs the file before the rename and the directory after it, `rename` the file only, `none` nothing."""
+    system = Recorder()
+    files.write(path, parts(), durable=durable, system=system)
+    syncs = [call for call in system.calls if call in ("sync", "replace")]
+    assert syncs == {
+        "full": ["sync", "replace", "sync"],
+        True: ["sync", "replace", "sync"],
+        "rename": ["sync", "replace"],
+    }.get(durable, ["replace"])
+
+
+def test_an_unknown_durability_is_refused_before_anything(path):
+    """A misspelt durability is a ValueError that lists the choices, and nothing was touched."""
+    with pytest.raises(ValueError, match="durable must be one of 'full', "):
+        files.write(path, parts(), durable="fully")
+    assert path.read_bytes() == OLD
+
+
+def faults():
+    for number in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP):
+        yield errno.errorcode[number], raising(number)
+    yield "KeyboardInterrupt", _interrupt
+    yield "MemoryError", _no_memory
+
+
+def _interrupt(found, *arguments, **options):
+    raise KeyboardInterrupt
+
+
+def _no_memory(found, *arguments, **options):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("fault"), [fault for _, fault in faults()], ids=[name for name, _ in faults()])
+def test_a_fault_at_any_call_leaves_the_old_file_or_the_new(path, fault):
+    """Every system call of a save is made to fail in turn: the file is the old or the new one, whole, and the error is one
+    that was meant; nothing stays beside it."""
+    at = 0
+    while True:
+        at += 1
+        path.write_bytes(OLD)
+        for stray in strays(path):
+            (path.parent / stray).unlink()
+        system = Recorder(at, fault)
+        failed = None
+        try:
+            files.write(path, parts(), system=system)
+        except (OSError, KeyboardInterrupt, MemoryError) as error:
+            failed = error
+        if len(system.calls) < at:
+            break
+        content = path.read_bytes()
+        assert content in (OLD, EXPECTED)
+        assert failed is not None or content == EXPECTED
+        assert strays(path) == []
+    assert at > 12
+    assert failed is None
+
+
+def test_short_writes_and_signals_are_gone_on_from(path):
+    """The system may write less than it was given, byte by byte even; the file is whole all the same."""
+
+    class Short(System):
+        def write(self, fd, buffers, offset):
+            return super().write(fd, [buffers[0][: max(1, len(buffers[0]) // 3)]], offset)
+
+    files.write(path, parts(), system=Short())
+    assert path.read_bytes() == EXPECTED
+
+
+def test_a_system_that_writes_nothing_is_an_error(path):
+    """A write that makes no progress ends in an error, not in a loop."""
+
+    class Stuck(System):
+        def write(self, fd, buffers, offset):
+            return 0
+
+    with pytest.raises(OSError, match="the system wrote nothing"):
+        files.write(path, parts(), system=Stuck())
+    assert path.read_bytes() == OLD
+
+
+def test_a_failed_sync_is_final(path):
+    """An error of fsync is not tried again: the kernel may have dropped what it could not write."""
+    calls = []
+
+    class Failing(System):
+        def sync(self, fd):
+            calls.append(fd)
+            raise OSError(errno.EIO, "input/output error")
+
+    with pytest.raises(OSError, match="input/output"):
+        files.write(path, parts(), system=Failing())
+    assert len(calls) == 1
+    assert path.read_bytes() == OLD
+
+
+def test_no_room_is_known_before_the_first_byte(path):
+    """Where the disk has no room the error says how much is needed and free, and nothing was written."""
+    written = []
+
+    class Full(System):
+        def allocate(self, fd, nbytes):
+            raise OSError(errno.ENOSPC, "no space")
+
+        def free(self, directory):
+            return 1000
+
+        def write(self, fd, buffers, offset):
+            written.append(offset)
+            return super().write(fd, buffers, offset)
+
+    with pytest.raises(DiskFullError, match=r"3,145,732 bytes are needed and 1,000 are free") as caught:
+        files.write(path, parts(), system=Full())
+    assert (caught.value.needed, caught.value.free, written) == (len(EXPECTED), 1000, [])
+    assert path.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("free", [0, 10, len(EXPECTED)])
+def test_where_space_cannot_be_reserved_it_is_counted(path, free):
+    """A file system that cannot reserve space is asked how much it has, and refused if that is too little."""
+
+    class Plain(System):
+        def allocate(self, fd, nbytes):
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+
+        def free(self, directory):
+            return free
+
+    if free < len(EXPECTED):
+        with pytest.raises(DiskFullError):
+            files.write(path, parts(), system=Plain())
+        assert path.read_bytes() == OLD
+    else:
+        files.write(path, parts(), system=Plain())
+        assert path.read_bytes() == EXPECTED
+
+
+def test_without_locks_it_works_too(path):
+    """A file system without locks is written to all the same."""
+
+    class Lockless(System):
+        def lock(self, fd, *, wait):
+            raise OSError(errno.ENOLCK, "no locks")
+
+    files.write(path, parts(), system=Lockless())
+    assert path.read_bytes() == EXPECTED
+
+
+def test_a_new_file_has_the_umasks_mode_and_an_old_one_keeps_its_own(tmp_path):
+    """A new file's mode is 0666 less the umask; a replaced file's is what it was."""
+    before = os.umask(0o027)
+    try:
+        files.write(tmp_path / "new", parts())
+        (tmp_path / "old").write_bytes(OLD)
+        (tmp_path / "old").chmod(0o604)
+        files.write(tmp_path / "old", parts())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o604
+
+
+def test_a_link_stays_a_link(tmp_path):
+    """Saving through a symbolic link replaces what it points to, beside which the temporary file is."""
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "real.pt"
+    target.write_bytes(OLD)
+    (tmp_path / "link").symlink_to("there/real.pt")
+    files.write(tmp_path / "link", parts())
+    assert (tmp_path / "link").is_symlink()
+    assert target.read_bytes() == EXPECTED
+    (tmp_path / "dangling").symlink_to("there/fresh.pt")
+    files.write(tmp_path / "dangling", parts())
+    assert (tmp_path / "there" / "fresh.pt").read_bytes() == EXPECTED
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    """A directory, a FIFO or a device is not replaced by a file."""
+    os.mkfifo(tmp_path / "fifo")
+    for target, what in {
+        tmp_path: "a directory",
+        tmp_path / "fifo": "a FIFO",
+        "/dev/null": "a character device",
+    }.items():
+        with pytest.raises(SaveError, match=f"this is {what}, not a regular file; save to a new name"):
+            files.write(target, parts())
+
+
+def test_long_names_can_be_saved(tmp_path):
+    """A name as long as the system allows leaves room for the temporary file's."""
+    path = tmp_path / ("ü" * 127)
+    files.write(path, parts())
+    assert path.read_bytes() == EXPECTED
+
+
+KILLED = """
+import os, signal, sys
+from statedict import files
+from statedict.files import Payload, System
+
+class Deadly(System):
+    def write(self, fd, buffers, offset):
+        if offset > 1 << 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(fd, buffers, offset)
+
+content = bytes(3 << 20)
+files.write(sys.argv[1], [Payload(len(content), lambda: [memoryview(content)])], system=Deadly())
+"""
+
+
+def test_a_killed_save_loses_nothing_and_its_stray_goes_with_the_next(path):
+    """A process killed while it saves leaves the old file whole; the next save deletes what it left."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == OLD
+    assert len(strays(path)) == 1
+    assert strays(path)[0].startswith(".model.pt.statedict-")
+    files.write(path, parts())
+    assert path.read_bytes() == EXPECTED
+    assert strays(path) == []
+
+
+def test_a_save_that_is_under_way_is_no_stray(path):
+    """A temporary file that somebody holds locked is left alone, and so are files with other names."""
+    busy = path.parent / ".model.pt.statedict-1-0123abcd.tmp"
+    other = path.parent / ".model.pt.statedict-backup.tmp"
+    other.touch()
+    with busy.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        files.write(path, parts())
+        assert strays(path) == sorted([busy.name, other.name])
+    files.write(path, parts())
+    assert strays(path) == [other.name]
+
+
+def test_a_save_taken_for_a_stray_begins_again(path):
+    """If another save deletes the temporary file before it is locked, a new one is made."""
+    removed = []
+
+    class Raced(System):
+        def lock(self, fd, *, wait):
+            if not removed:
+                removed.extend(strays(path))
+                (path.parent / removed[0]).unlink()
+            super().lock(fd, wait=wait)
+
+    files.write(path, parts(), system=Raced())
+    assert path.read_bytes() == EXPECTED
+    assert strays(path) == []
+
+
+def test_a_part_of_another_length_than_planned_is_refused(path):
+    """A part that is not as long as it was said to be ends the save, and the old file stays."""
+    for wrong in (Frame(5, lambda: b"1234"), Payload(5, lambda: [memoryview(b"1234")])):
+        with pytest.raises(ValueError, match="4 bytes was planned as 5"):
+            files.write(path, [wrong])
+    assert path.read_bytes() == OLD
+    assert strays(path) == []
+
+
+def test_a_file_object_gets_the_same_bytes():
+    """A stream is written in order, also where a part that is made last stands first; short writes are gone on from."""
+
+    class Short(io.RawIOBase):
+        def __init__(self):
+            self.content = b""
+
+        def writable(self):
+            return True
+
+        def write(self, chunk):
+            self.content += bytes(chunk[:100_000])
+            return min(len(chunk), 100_000)
+
+    class Silent:
+        def __init__(self):
+            self.content = b""
+
+        def write(self, chunk):
+            self.content += bytes(chunk)
+
+    buffer, short, silent = io.BytesIO(), Short(), Silent()
+    for stream in (buffer, short, silent):
+        files.write(stream, parts())
+    assert buffer.getvalue() == short.content == silent.content == EXPECTED
+
+
+def test_a_target_that_is_neither_is_refused():
+    """What is neither path nor file object is a TypeError."""
+    with pytest.raises(TypeError, match="a path or a binary file object is needed, not int"):
+        files.write(3, parts())

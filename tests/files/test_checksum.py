@@ -1,0 +1,41 @@
+"""CRC-32: the same as zlib's, of pieces put together, and of many extents at once."""
+
+import io
+import os
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statedict import files
+from statedict.files import _checksum
+
+
+@given(data=st.binary(max_size=2000), cut=st.integers(0, 2000))
+def test_it_is_zlibs_and_combines(data, cut):
+    """The checksum is zlib's, can go on from a piece, and two pieces' make the whole's."""
+    first, second = data[:cut], data[cut:]
+    assert files.crc32(data) == zlib.crc32(data)
+    assert files.crc32(second, files.crc32(first)) == zlib.crc32(data)
+    assert files.combine(files.crc32(first), files.crc32(second), len(second)) == zlib.crc32(data)
+
+
+def test_without_isal_it_is_the_same(monkeypatch):
+    """Where isal is not installed zlib's does, with the same results."""
+    monkeypatch.setattr(_checksum, "_crc32", zlib.crc32)
+    assert files.crc32(b"statedict") == zlib.crc32(b"statedict")
+
+
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "read"])
+def test_of_many_extents(tmp_path, mapped):
+    """Each extent's checksum is that of its bytes: small, empty and larger than a piece, in any order, overlapping."""
+    content = os.urandom(10_000_000)
+    path = tmp_path / "content.bin"
+    path.write_bytes(content)
+    opened = files.open(path if mapped else io.BytesIO(content))
+    extents = [(5, 9_999_000), (0, 0), (17, 3), (100, 4 << 20), (0, 1 << 20), (9_999_999, 1)] + [
+        (n, 64) for n in range(500)
+    ]
+    assert files.checksums(opened, extents) == [zlib.crc32(content[at : at + n]) for at, n in extents]
+    opened.close()
