@@ -1,4 +1,4 @@
-"""What planning asks of a value, without reading it or turning it into a leaf: its shape and element type.
+"""What planning asks of a value (an array, a Leaf, or its Spec) without reading it: its shape and element type.
 
 Live tensors of any library answer by their own `shape` and `dtype`, so that nothing of that library is imported here and
 100,000 of them cost milliseconds.
@@ -34,6 +34,8 @@ def dtype_of(value: Any) -> DType | None:
 
 def spec_of(value: Any) -> Spec | None:
     """The spec of a strided tensor, taken as dense where it is live; None for anything else."""
+    if isinstance(value, Spec):
+        return value
     if isinstance(value, Leaf):
         return value.spec
     shape, dtype = shape_of(value), dtype_of(value)

@@ -14,16 +14,13 @@ from typing import Any
 
 from statedict.state import StateDict, raw_values
 
+from ._cook import Cook
 from ._facts import spec_of
 from ._index import Index
-from ._recipe import check_collisions, moved_metadata
+from ._recipe import moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
 from ._rule import AnyRule, Escape, Rule, parse
 from ._template import Template
-
-Rules = (
-    "KeyMap | str | Mapping[str, str] | Callable[[str], str] | Iterable[str | AnyRule | Callable[[str], str]] | None"
-)
 
 
 class KeyMap:
@@ -80,12 +77,12 @@ class KeyMap:
         return len(self.rules)
 
     @cached_property
-    def _index(self) -> Index:
+    def index(self) -> Index:
         return Index(self.rules)
 
     def __call__(self, name: str) -> str:
         """The new name; ValueError for a name whose tensor is converted too, which `rename` does to a whole state."""
-        hit = self._index.find(name)
+        hit = self.index.find(name)
         if hit is None:
             return name
         rule = self.rules[hit.rule]
@@ -124,17 +121,18 @@ class KeyMap:
         ((6, 3), [0, 0, 1, 1, 2, 2])
         """
         given = raw_values(state)
-        recipes, notes = self.resolve(given, lambda name: spec_of(given[name]))
-        check_collisions(recipes)
+        offers, notes = self.resolve({name: name for name in given}, lambda name: spec_of(given[name]))
         for note in notes:
             warnings.warn(note, UserWarning, stacklevel=2)
-        values = {name: value for r in recipes for name, value in zip(r.targets, r.values(given))}
-        metadata = moved_metadata(getattr(state, "_metadata", None), ((r.sources, r.targets) for r in recipes))
+        cook = Cook(given)
+        values = {name: cook.offered(offer) for name, offer in offers.items()}
+        moves = ((name, sources_of(offer)) for name, offer in offers.items())
+        metadata = moved_metadata(getattr(state, "_metadata", None), moves)
         return StateDict.adopt(values, metadata, getattr(state, "_backend", "auto"))
 
-    def resolve(self, names: Iterable[str], spec: SpecOf) -> Resolved:
-        """A recipe for every name, and notes on rules that were of no use; `spec` tells what is known of a name's tensor."""
-        return resolve(self.rules, self._index, names, spec)
+    def resolve(self, names: Mapping[str, str], spec: SpecOf) -> Resolved:
+        """What becomes of `names` (as the rules see them, to the source's own); `spec` tells what is known of a source."""
+        return resolve(self.rules, self.index, names, spec)
 
     def strays(self, names: Iterable[str]) -> list[str]:
         """The names that `inverse` would not bring back where they were, tensors left aside; none for most maps.
@@ -144,9 +142,9 @@ class KeyMap:
         """
         strays = []
         for name in names:
-            hit = self._index.find(name)
+            hit = self.index.find(name)
             if hit is None or not isinstance(rule := self.rules[hit.rule], Rule) or rule.renames_only:
-                back = self.inverse._index.find(self(name))
+                back = self.inverse.index.find(self(name))
                 there = name if back is None else renamed(self.inverse.rules[back.rule], back)
                 strays += [name] * (there != name)
         return strays

@@ -17,10 +17,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from statedict.state import DType, Spec, matcher
+from statedict.state import DType, Spec
 
 from ._adaptation import Adaptation, Policy, working
 from ._interpolate import interpolate
+from ._select import by_pattern
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,14 +32,14 @@ Function = Callable[..., Any]
 Mismatched = str | Policy | Function | Mapping[str, str | Policy | Function]
 
 
-def chooser(mismatched: Mismatched) -> Callable[[str], Policy]:
-    """A function from a slot's name to its policy; raises ValueError for one that does not exist."""
+def chooser(mismatched: Mismatched) -> Callable[..., Policy]:
+    """A function from a tensor's names to its policy; raises ValueError for one that does not exist."""
     if isinstance(mismatched, Mapping):
-        choices = [(matcher(pattern), _policy(policy)) for pattern, policy in mismatched.items()]
-        return lambda name: next((policy for fits, policy in choices if fits(name)), ERROR)
+        choose: Callable[..., Policy | None] = by_pattern({pat: _policy(policy) for pat, policy in mismatched.items()})
+        return lambda *names: choose(*names) or ERROR
     for_all = _policy(mismatched)
     meant = re.compile(for_all.blanket)
-    return lambda name: for_all if meant.search(name) else ERROR
+    return lambda *names: for_all if any(map(meant.search, names)) else ERROR
 
 
 def _policy(given: str | Policy | Function) -> Policy:

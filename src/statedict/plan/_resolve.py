@@ -1,30 +1,31 @@
-"""Rules applied to the names of a state: recipes come out, and what is worth a warning. Nothing is read.
+"""Rules applied to the names of a state: what it offers under its new names comes out, and what is worth a warning.
 
-Names that no rule fits keep their name. A rule that joins tensors waits until it has all of them; where some are absent,
-those that are there keep their names, and a note says which is missing.
+Nothing is read. Names that no rule fits keep their name. A rule that joins tensors waits until it has all of them; where
+some are absent, those that are there keep their names, and a note says which is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from statedict.errors import CollisionError
 from statedict.state import Spec
 
 from ._index import Hit, Index
 from ._near import Near
 from ._operation import on_specs
-from ._recipe import Recipe
-from ._rule import AnyRule, Escape, Rule
+from ._recipe import Offer, Offers, Part, Recipe, sources_of
+from ._rule import AnyRule, Rule
 from ._views import Unstack, dimension
 
 SpecOf = Callable[[str], Spec | None]
 
 
 class Resolved(NamedTuple):
-    """`recipes` in the order of their first source; `notes` are warnings, as text."""
+    """`offers` by new name, in the order of their first source; `notes` are warnings, as text."""
 
-    recipes: list[Recipe]
+    offers: Offers
     notes: list[str]
 
 
@@ -39,26 +40,33 @@ class _Group:
         self.found: dict[str, str] = {}
 
 
-def resolve(rules: Sequence[AnyRule], index: Index, names: Iterable[str], spec: SpecOf) -> Resolved:
-    """A recipe for every name; ValueError where a tensor does not fit the operations of its rule."""
-    names = list(names)
+def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], spec: SpecOf) -> Resolved:
+    """What becomes of `names` (as the rules see them, to the source's own).
+
+    Raises CollisionError where two sources get one name, ValueError where a tensor does not fit the operations of its rule.
+    """
     used: set[int] = set()
     groups: dict[tuple[int, tuple[str, ...]], _Group] = {}
-    found: list[Recipe | _Group] = []
+    found: list[str | _Group] = []
+    olds: list[str] = []
     for name in names:
         hit = index.find(name)
-        if hit is None:
-            found.append(Recipe((name,), (name,)))
-            continue
-        used.add(hit.rule)
-        rule = rules[hit.rule]
-        if isinstance(rule, Escape) or rule.renames_only:
-            found.append(Recipe((renamed(rule, hit),), (name,), (), rule))
-        else:
-            _join(groups, found, rule, hit, name)
+        if hit is not None:
+            used.add(hit.rule)
+            rule = rules[hit.rule]
+            if isinstance(rule, Rule) and not rule.renames_only:
+                _join(groups, found, olds, rule, hit, name)
+                continue
+        found.append(name if hit is None else renamed(rule, hit))
+        olds.append(names[name])
     notes: list[str] = []
-    recipes = [r for one in found for r in ([one] if isinstance(one, Recipe) else _made(one, spec, notes))]
-    return Resolved(recipes, notes + _unused(rules, used, names))
+    offers: Offers = {}
+    for new, old in zip(found, olds):
+        for name, offer in [(new, old)] if isinstance(new, str) else _made(new, names, spec, notes):
+            if name in offers:
+                raise CollisionError(name, (sources_of(offers[name])[0], sources_of(offer)[0]))
+            offers[name] = offer
+    return Resolved(offers, notes + _unused(rules, used, list(names)))
 
 
 def renamed(rule: AnyRule, hit: Hit) -> str:
@@ -67,7 +75,12 @@ def renamed(rule: AnyRule, hit: Hit) -> str:
 
 
 def _join(
-    groups: dict[tuple[int, tuple[str, ...]], _Group], found: list[Recipe | _Group], rule: Rule, hit: Hit, name: str
+    groups: dict[tuple[int, tuple[str, ...]], _Group],
+    found: list[str | _Group],
+    olds: list[str],
+    rule: Rule,
+    hit: Hit,
+    name: str,
 ) -> None:
     """Put the name where the other sources of its recipe are."""
     holes = {hole: text for hole, text in hit.holes.items() if hole != rule.gathered}
@@ -75,21 +88,23 @@ def _join(
     if key not in groups:
         groups[key] = _Group(rule, holes)
         found.append(groups[key])
+        olds.append(name)
     place = hit.holes[rule.gathered] if rule.gathered else str(hit.position)
     groups[key].found[place] = name
 
 
-def _made(group: _Group, spec: SpecOf, notes: list[str]) -> list[Recipe]:
-    """The recipe of a group, or its sources as they were where it is not complete."""
+def _made(group: _Group, names: Mapping[str, str], spec: SpecOf, notes: list[str]) -> list[tuple[str, Offer]]:
+    """What a group gives, or its sources as they were where it is not complete."""
     rule, count = group.rule, len(group.found) if group.rule.gathered else len(group.rule.sources)
     absent = [n for n in range(count) if str(n) not in group.found]
     if absent:
         hole = {rule.gathered: str(absent[0])} if rule.gathered else {}
         source = rule.sources[0 if rule.gathered else absent[0]].fill({**group.holes, **hole})
         notes.append(f"'{rule}' was not applied to {', '.join(group.found.values())}: there is no {source!r}")
-        return [Recipe((name,), (name,)) for name in group.found.values()]
-    sources = tuple(group.found[str(n)] for n in range(count))
-    return [Recipe(_targets(rule, group.holes, sources, spec), sources, rule.operations, rule)]
+        return [(name, names[name]) for name in group.found.values()]
+    sources = tuple(names[group.found[str(n)]] for n in range(count))
+    recipe = Recipe(_targets(rule, group.holes, sources, spec), sources, rule.operations, rule)
+    return [(name, Part(recipe, number)) for number, name in enumerate(recipe.targets)]
 
 
 def _targets(rule: Rule, holes: dict[str, str], sources: tuple[str, ...], spec: SpecOf) -> tuple[str, ...]:

@@ -1,0 +1,46 @@
+"""A plan as text: counts, then what is not simply passed on, folded over layers, then the problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from statedict.state import fold
+
+from ._generalise import folded_pairs
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+    from ._step import Step
+
+_LINES = 10
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a person wants to read it; as short for 100,000 tensors as for ten."""
+    changed = [step for step in plan.steps if step.change]
+    renamed = [step for step in plan.steps if step.renamed and not step.change]
+    lines = [f"{len(plan.steps):,} of {len(plan.slots):,} slots filled, {len(plan.problems):,} problems"]
+    lines += _section("renamed", folded_pairs((step.sources[0], step.target) for step in renamed))
+    lines += _section("changed", Counter(_told(step) for step in changed))
+    for title, names in (("missing", plan.missing), ("unexpected", plan.unexpected), ("excluded", plan.excluded)):
+        lines += _section(title, Counter({group.text: len(group.names) for group in fold(names)}))
+    for title, some in (("mismatched", plan.mismatched), ("skipped", plan.skipped)):
+        lines += _section(title, Counter(f"{one.name}: {one.found} for {list(one.expected)}" for one in some))
+    return "\n".join([*lines, *(f"warning: {note}" for note in plan.notes)])
+
+
+def _told(step: Step) -> str:
+    """A changed step in one line, its layer left open."""
+    rule = next(iter(folded_pairs([(step.sources[0], step.target)])))
+    joined = f" and {len(step.sources) - 1} more" if len(step.sources) > 1 else ""
+    return f"{rule.replace(' -> ', f'{joined} -> ')}  ({step.change})"
+
+
+def _section(title: str, lines: Counter[str]) -> list[str]:
+    """A titled list, cut to what is read at a glance."""
+    if not lines:
+        return []
+    shown = [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in list(lines.items())[:_LINES]]
+    more = sum(list(lines.values())[_LINES:])
+    return [f"{title} {sum(lines.values()):,}:", *shown, *([f"  … and {more:,} more"] if more else [])]
