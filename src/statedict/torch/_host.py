@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ from ._sound import fit_sound
 _CONFINED = ("torch.nn.", "torch.ao.")
 
 
+# Subclasses have a `detach` of their own. Called from C, as a comprehension costs 0.2 µs before it begins.
+_DETACH = methodcaller("detach")
+
+
 class TorchHost:
     """The Host of `torch.nn`."""
 
@@ -31,7 +36,7 @@ class TorchHost:
     incompatible: Callable[[list[str], list[str]], Any] = _IncompatibleKeys
 
     def detached(self, values: Sequence[Any]) -> list[Any]:
-        return [value.detach() for value in values]
+        return list(map(_DETACH, values))
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         return fit_sound(slots, rules) if rules.sound else fit_exact(slots)

@@ -14,3 +14,4 @@ from ._rules import Rules as Rules
 from ._write import Judge as Judge
 from ._write import refuse as refuse
 from ._write import write as write
+from ._write import write_own as write_own

@@ -60,7 +60,7 @@ class Loading:
         if self._loads_itself(module, local, prefix, metadata):
             local = self._run_loader(module, local, prefix, metadata)
         else:
-            local = self._load_own(module, local, prefix, metadata)
+            local = self.load_own(module, local, prefix, metadata)
         if module._modules:
             below = Below(local, prefix)
             for name, child in module._modules.items():
@@ -76,7 +76,7 @@ class Loading:
                     "it should be done inplace."
                 )
 
-    def _load_own(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> Local:
+    def load_own(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> Local:
         """What the base class's `_load_from_state_dict` does; gives the state as the hooks left it."""
         outcome = self.outcome
         for hook in module._load_state_dict_pre_hooks.values():
@@ -183,7 +183,7 @@ class Loading:
         key = (type(module), method)
         found = self._overrides.get(key)
         if found is None:
-            found = self._overrides[key] = overrides(type(module), self.host.module, (method,))
+            found = self._overrides[key] = overrides(type(module), self.host.module, method)
         return found
 
     # the end

@@ -1,55 +1,38 @@
 """The names and values of a module tree, where nothing stands in the way of simply reading them off.
 
-Most trees have no hooks and no module with a method of its own, and the walk is then the whole cost of capturing or
-loading them: 16,000 modules in 16 ms this way, against 24 ms with one call a module and 36 ms with PyTorch's. Where
-anything is special the survey gives up, having changed nothing, and the walk that can do everything starts afresh.
+Most trees have no hooks and no module with a method of its own, and the walk is then most of the cost of capturing or
+loading them: 16,000 modules in 14 ms this way, 24 ms with one call a module, 36 ms with PyTorch's. Where anything is
+special the survey gives up, having changed nothing, and the walk that can do everything starts afresh.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # No path of a tree that ends is longer: a module that contains itself is left to the recursive walk, which raises.
 _LONGEST_PREFIX = 4000
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """What makes a module special for one direction.
 
     Attributes:
-        methods: overriding any of these does.
-        public, private: so does an instance attribute of these names.
-        before, after: so do hooks in these registries.
+        overridden: whether a class has methods in another form than the base class.
+        public, private: instance attributes of these names hide such methods.
+        before, after: registries of hooks.
+        dots: so do names with dots, which PyTorch takes for unexpected.
     """
 
-    methods: tuple[str, ...]
+    overridden: Callable[[Any, Any], bool]
     public: str
     private: str
     before: str
     after: str
+    dots: bool
 
 
-SAVING = Side(
-    methods=("state_dict", "_save_to_state_dict", "get_extra_state"),
-    public="state_dict",
-    private="_save_to_state_dict",
-    before="_state_dict_pre_hooks",
-    after="_state_dict_hooks",
-)
-LOADING = Side(
-    methods=("_load_from_state_dict", "set_extra_state"),
-    public="_load_from_state_dict",
-    private="_load_from_state_dict",
-    before="_load_state_dict_pre_hooks",
-    after="_load_state_dict_post_hooks",
-)
-
-
-@dataclass(slots=True)
-class Survey:
+class Survey(NamedTuple):
     """A plain tree, in PyTorch's order.
 
     Attributes:
@@ -57,9 +40,9 @@ class Survey:
         modules: (prefix, module, number of keys before its own) of every module.
     """
 
-    keys: list[str] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
-    modules: list[tuple[str, Any, int]] = field(default_factory=list)
+    keys: list[str]
+    values: list[Any]
+    modules: list[tuple[str, Any, int]]
 
     def places(self) -> list[tuple[Any, str]]:
         """Where each value is registered: (module, name)."""
@@ -71,48 +54,49 @@ class Survey:
         ]
 
 
-Admits = Callable[[Any, str], bool]
+def overrides(kind: type[Any], base: type[Any], method: str) -> bool:
+    """Whether the class has the method in another form than `base`."""
+    return getattr(kind, method, None) is not getattr(base, method)
 
 
-def overrides(kind: type[Any], base: type[Any], methods: tuple[str, ...]) -> bool:
-    """Whether the class has any of these methods in another form than `base`."""
-    return any(getattr(kind, method, None) is not getattr(base, method) for method in methods)
-
-
-def survey(base: type[Any], root: Any, prefix: str, side: Side, admits: Admits | None = None) -> Survey | None:
+def survey(
+    base: type[Any], root: Any, prefix: str, side: Side, admits: Callable[[Any, str], bool] | None = None
+) -> Survey | None:
     """The plain tree below `root`, or None where some module is special.
 
     `admits(module, prefix)` is asked about modules whose class overrides a method: true makes them plain.
     """
-    found = Survey()
-    add_key, add_value, add_module = found.keys.append, found.values.append, found.modules.append
+    overridden, public, private, before, after, dots = side
+    keys: list[str] = []
+    values: list[Any] = []
+    modules: list[tuple[str, Any, int]] = []
     special: dict[type[Any], bool] = {}
-    before, after, public, private = side.before, side.after, side.public, side.private
     stack = [(prefix, root)]
     try:
         while stack:
             prefix, module = stack.pop()
             state, kind = module.__dict__, type(module)
-            if kind not in special:
-                special[kind] = overrides(kind, base, side.methods)
+            odd = special.get(kind)
+            if odd is None:
+                odd = special[kind] = overridden(kind, base)
             if state[before] or state[after] or private in state or public in state or len(prefix) > _LONGEST_PREFIX:
                 return None
-            if special[kind] and not (admits and admits(module, prefix)):
+            if odd and not (admits and admits(module, prefix)):
                 return None
-            add_module((prefix, module, len(found.keys)))
             parameters, buffers, children = state["_parameters"], state["_buffers"], state["_modules"]
-            if "." in "".join((*parameters, *buffers, *children)):
+            if dots and "." in "".join((*parameters, *buffers, *children)):
                 return None
+            modules.append((prefix, module, len(keys)))
             for name, value in parameters.items():
                 if value is not None:
-                    add_key(prefix + name)
-                    add_value(value)
+                    keys.append(prefix + name)
+                    values.append(value)
             if buffers:
                 passing = state["_non_persistent_buffers_set"]
                 for name, value in buffers.items():
                     if value is not None and name not in passing:
-                        add_key(prefix + name)
-                        add_value(value)
+                        keys.append(prefix + name)
+                        values.append(value)
             if children:
                 stack += [
                     (f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None
@@ -120,4 +104,29 @@ def survey(base: type[Any], root: Any, prefix: str, side: Side, admits: Admits |
     except KeyError:
         # A module that was never initialised, or was pickled by an old version: the other walk says what is missing.
         return None
-    return found
+    return Survey(keys, values, modules)
+
+
+def _saves(kind: Any, base: Any) -> bool:
+    return (
+        kind.state_dict is not base.state_dict
+        or kind._save_to_state_dict is not base._save_to_state_dict
+        or kind.get_extra_state is not base.get_extra_state
+    )
+
+
+def _loads(kind: Any, base: Any) -> bool:
+    return (
+        kind._load_from_state_dict is not base._load_from_state_dict or kind.set_extra_state is not base.set_extra_state
+    )
+
+
+SAVING = Side(_saves, "state_dict", "_save_to_state_dict", "_state_dict_pre_hooks", "_state_dict_hooks", dots=False)
+LOADING = Side(
+    _loads,
+    "_load_from_state_dict",
+    "_load_from_state_dict",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+    dots=True,
+)

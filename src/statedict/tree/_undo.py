@@ -49,7 +49,7 @@ class Undo:
 
     def keep_extra_state(self, module: Any) -> None:
         """Remember what `set_extra_state` is about to replace, where the module can tell."""
-        if overrides(type(module), self._host.module, ("get_extra_state",)):
+        if overrides(type(module), self._host.module, "get_extra_state"):
             try:
                 before = deepcopy(module.get_extra_state())
             except Exception:  # noqa: BLE001  # the module's own code: what it cannot tell is not remembered

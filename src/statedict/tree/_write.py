@@ -19,7 +19,7 @@ from statedict.state import raw_values
 from ._host import Host, Slots
 from ._loading import ASSIGN, Loading, metadata_at
 from ._outcome import Outcome
-from ._rules import SOUND, Rules
+from ._rules import EXACT, SOUND, Rules
 from ._survey import LOADING, survey
 
 Judge = Callable[[Outcome], object]
@@ -117,3 +117,24 @@ def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:
         for prefix, _, _ in plain.modules:
             metadata_at(metadata, prefix)[ASSIGN] = loading.assign
     return True
+
+
+def write_own(
+    host: Host,
+    module: Any,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: dict[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """What a host's own `_load_from_state_dict` does: load one module, not its children, at once and by exact rules.
+
+    Loaders that override it reach it with `super()`. The lists are added to; `strict` says whether the first two are.
+    """
+    found = Outcome(True, missing, unexpected, errors) if strict else Outcome(False, errors=errors)
+    loading = Loading(host, module, None, found, EXACT, False)
+    loading.load_own(module, state, prefix, metadata)
+    loading.flush()
