@@ -15,8 +15,9 @@ with its risk: `parse` never raises for a dangerous one, its caller does (`Unsaf
   it returns is bounds-checked here.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are refused.
   Legacy `("module", class, file, source)` ids are understood here: they are the class.
-* `nested(data: bytes) -> object` gives the value of a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
-  writes a tensor's storage; it must return a TypedStorage, usually. None: such values become Opaque.
+* `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
+  writes a tensor's storage; its value is a TypedStorage, usually, and its globals become this pickle's too. None: such
+  values become Opaque, and count as dangerous.
 
 Any failure is a FormatError with file, member, and the byte offset in `data`.
 

@@ -7,6 +7,8 @@ becomes an Opaque that keeps its arguments.
 
 from __future__ import annotations
 
+import re
+
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +36,12 @@ def reference(m: Machine, module: str, name: str) -> Any:
         known = canonical(module, name)
         constant = _constant(*known)
         safe = constant is not None or known in CONSTRUCTORS or known in HARMLESS or _is_torch_type(*known)
+        if known in CONDITIONAL:
+            safe = known == LOADER and m.nested is not None
         m.imports.append(Import(module, name, "safe" if safe else risk_of(*known)))
         found = m.references[module, name] = Opaque(module, name) if constant is None else constant
+        if known == RECORD and m.top == len(m.memo):
+            m.rebuild = found
     return found
 
 
@@ -46,6 +52,8 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
     if type(target) is not Opaque:
         raise FormatError(f"a {type(target).__name__} is called")
     if target.args is not None:
+        # No pickler of data calls what it has made; it is how gadgets are joined.
+        m.imports.append(Import(target.module, f"{target.name}()", "dangerous"))
         return Opaque("", "call", (target, *args), kwargs)
     known = canonical(target.module, target.name)
     constructor = CONSTRUCTORS.get(known)
@@ -59,6 +67,15 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
     elif known[0].partition(".")[0] == "torch" and known[1] in STORAGE_DTYPE:
         raise FormatError(f"{target.path} is called: a storage must come with its bytes")
     return Opaque(target.module, target.name, args, kwargs, new=new)
+
+
+def judged(m: Machine) -> list[Import]:
+    """The imports with their final risks: getattr is dangerous unless all it did was to name methods and inner classes."""
+    honest = bool(m.attributes) and all(m.attributes)
+    return [
+        each._replace(risk="unknown") if honest and canonical(each.module, each.name) == GETATTR else each
+        for each in m.imports
+    ]
 
 
 def _constant(module: str, name: str) -> Any:
@@ -188,6 +205,20 @@ def _is_numpy(target: Any) -> bool:
     return type(target).__module__.partition(".")[0] == "numpy"
 
 
+def _getattr(m: Machine, args: tuple[Any, ...]) -> Any:
+    """How protocol 2 names bound methods, and classes inside classes."""
+    honest = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
+    m.attributes.append(honest)
+    if not honest or args[0].args is not None or not args[1][:1].isupper():
+        raise Unfit
+    owner, name = args[0], f"{args[0].name}.{args[1]}"
+    if len(name) > m.limits.name_bytes:
+        raise FormatError("an import's name is longer than any")
+    return m.references.setdefault((owner.module, name), Opaque(owner.module, name))
+
+
+_ATTRIBUTE = re.compile(r"_?[A-Za-z][A-Za-z0-9_]{0,200}\Z")
+
 # copyreg, the protocol of which NEWOBJ is the short form
 
 
@@ -219,10 +250,15 @@ def _class(args: tuple[Any, ...]) -> Opaque:
     return found
 
 
+RECORD = ("torch._utils", "_rebuild_tensor_v2")
+GETATTR = ("builtins", "getattr")
+LOADER = ("torch.storage", "_load_from_bytes")
+CONDITIONAL = {GETATTR, LOADER}
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     **_plain.CONSTRUCTORS,
     **_tensors.CONSTRUCTORS,
     **_arrays.CONSTRUCTORS,
+    GETATTR: _getattr,
     ("copyreg", "__newobj__"): _copyreg_newobj,
     ("copyreg", "__newobj_ex__"): _copyreg_newobj_ex,
     ("copyreg", "_reconstructor"): _reconstructor,

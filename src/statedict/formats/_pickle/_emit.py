@@ -39,7 +39,7 @@ def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["value
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
     w = Writer(store, arrays=arrays == "tensors")
-    w.out.append(b"\x80\x02")
+    w.out.extend(b"\x80\x02")
     stack: list[Steps] = [iter((obj,))]
     with collector_paused():
         while stack:
@@ -49,15 +49,13 @@ def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["value
                     break
             else:
                 stack.pop()
-    w.out.append(b".")
-    return b"".join(w.out)
+    w.out.extend(b".")
+    return bytes(w.out)
 
 
 def _written(w: Writer, value: Any) -> bool:
     """Write a value that holds no others, or was written before; False for the rest."""
-    get = w.memo.get(id(value))
-    if get is not None:
-        w.out.append(get)
+    if w.again(value):
         return True
     kind = type(value)
     write = ATOMS.get(kind)
@@ -108,7 +106,7 @@ def _live(w: Writer, value: Any) -> Leaf | Compound | None:
 # tensors
 
 
-def _tensor(w: Writer, leaf: Leaf | Compound) -> bytes:
+def _tensor(w: Writer, leaf: Leaf | Compound) -> int:
     traits = leaf.traits
     if not traits.parameter:
         return tensors.tensor(w, leaf, traits.requires_grad)
@@ -116,9 +114,9 @@ def _tensor(w: Writer, leaf: Leaf | Compound) -> bytes:
     tensors.tensor(w, leaf, False)
     w.flag(traits.requires_grad)
     tensors.hooks(w)
-    w.out.append(b"\x87")
+    w.out.extend(b"\x87")
     w.put()
-    w.out.append(b"R")
+    w.out.extend(b"R")
     return w.put()
 
 
@@ -128,18 +126,18 @@ def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
     state = dict(traits.attributes) if traits.attributes else None
     if traits.parameter and traits.subclass is None:
         w.reference("torch._utils", "_rebuild_parameter_with_state")
-        w.out.append(b"(")
+        w.out.extend(b"(")
         tensors.tensor(w, leaf, False)
         w.flag(traits.requires_grad)
         tensors.hooks(w)
     else:
         w.reference("torch._tensor", "_rebuild_from_type_v2")
-        w.out.append(b"(")
+        w.out.extend(b"(")
         tensors.parts(w, leaf, traits.subclass or "torch.Tensor")
     yield state
-    w.out.append(b"t")
+    w.out.extend(b"t")
     w.put()
-    w.out.append(b"R")
+    w.out.extend(b"R")
     w.memoize(value)
 
 
@@ -147,55 +145,60 @@ def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
 
 
 def _list(w: Writer, value: list[Any]) -> Steps:
-    w.out.append(b"]")
+    w.out.extend(b"]")
     w.memoize(value)
     if len(value) == 1:
         yield value[0]
-        w.out.append(b"a")
+        w.out.extend(b"a")
         return
     for start in range(0, len(value), BATCH):
-        w.out.append(b"(")
+        w.out.extend(b"(")
         yield from value[start : start + BATCH]
-        w.out.append(b"e")
+        w.out.extend(b"e")
 
 
 def _tuple(w: Writer, value: tuple[Any, ...]) -> Steps:
     count = len(value)
     if not count:
-        w.out.append(b")")
+        w.out.extend(b")")
         return
-    w.out.append(b"(" if count > 3 else b"")
+    w.out.extend(b"(" if count > 3 else b"")
     yield from value
     if id(value) in w.memo:  # It holds itself, and was written meanwhile.
-        w.out.append(b"1" if count > 3 else b"0" * count)
+        w.out.extend(b"1" if count > 3 else b"0" * count)
         w.again(value)
         return
-    w.out.append(b"t" if count > 3 else (b"", b"\x85", b"\x86", b"\x87")[count])
+    w.out.extend(b"t" if count > 3 else (b"", b"\x85", b"\x86", b"\x87")[count])
     w.memoize(value)
 
 
 def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
-    w.out.append(b"}")
+    w.out.extend(b"}")
     w.memoize(value)
     if len(value) == 1:
         yield from next(iter(value.items()))
-        w.out.append(b"s")
+        w.out.extend(b"s")
     elif value:
         yield from _batches(w, value.items())
         if len(value) % BATCH == 0:
-            w.out.append(b"(u")  # CPython looks for another batch after a full one, and writes it empty.
+            w.out.extend(b"(u")  # CPython looks for another batch after a full one, and writes it empty.
 
 
 def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
-        w.out.append(b"(")
+        w.out.extend(b"(")
         for key, item in batch:
+            kind = type(item)
+            if type(key) is str and (kind is Leaf or kind in w.kinds):
+                leaf = item if kind is Leaf else _live(w, item)
+                if type(leaf) is Leaf and tensors.entry(w, key, item, leaf):
+                    continue
             if not _written(w, key):
                 yield key
             if not _written(w, item):
                 yield item
-        w.out.append(b"u")
+        w.out.extend(b"u")
 
 
 def _state_dict(w: Writer, value: StateDict) -> Steps:
@@ -219,10 +222,10 @@ def _size(w: Writer, value: Size) -> None:
 
 
 ATOMS: dict[type, Write] = {
-    type(None): lambda w, value: w.out.append(b"N"),
+    type(None): lambda w, value: w.out.extend(b"N"),
     bool: lambda w, value: w.flag(value),
-    int: lambda w, value: w.out.append(integer(value)),
-    float: lambda w, value: w.out.append(b"G" + pack(">d", value)),
+    int: lambda w, value: w.out.extend(integer(value)),
+    float: lambda w, value: w.out.extend(b"G" + pack(">d", value)),
     str: Writer.text,
     Size: _size,
     DType: lambda w, value: w.reference("torch", value.name),

@@ -71,13 +71,13 @@ def reduce_steps(
             raise SaveError(f"{kind.__qualname__}.__reduce_ex__ would make an object of another class")
         yield kind
         yield tuple(rest)
-        w.out.append(b"\x81")
+        w.out.extend(b"\x81")
     else:
         yield function
         yield args
-        w.out.append(b"R")
+        w.out.extend(b"R")
     if w.memo.get(id(value)) is not None:
-        w.out.append(b"0")
+        w.out.extend(b"0")
         w.again(value)
     else:
         w.memoize(value)
@@ -92,30 +92,30 @@ def reduce_steps(
 def _state(w: Writer, value: Any, state: Any, setter: Any) -> Steps:
     if setter is None:
         yield state
-        w.out.append(b"b")
+        w.out.extend(b"b")
         return
     yield setter
     w.again(value)
     yield state
-    w.out.append(b"\x86R0")
+    w.out.extend(b"\x86R0")
 
 
 def _appends(w: Writer, items: Iterator[Any]) -> Steps:
     for first in items:
         batch = [first, *islice(items, BATCH - 1)]
-        w.out.append(b"(" if len(batch) > 1 else b"")
+        w.out.extend(b"(" if len(batch) > 1 else b"")
         w.alive.append(batch)
         yield from batch
-        w.out.append(b"e" if len(batch) > 1 else b"a")
+        w.out.extend(b"e" if len(batch) > 1 else b"a")
 
 
 def _setitems(w: Writer, pairs: Iterator[tuple[Any, Any]]) -> Steps:
     for first in pairs:
         batch = [first, *islice(pairs, BATCH - 1)]
-        w.out.append(b"(" if len(batch) > 1 else b"")
+        w.out.extend(b"(" if len(batch) > 1 else b"")
         w.alive.append(batch)
         yield from chain.from_iterable(batch)
-        w.out.append(b"u" if len(batch) > 1 else b"s")
+        w.out.extend(b"u" if len(batch) > 1 else b"s")
 
 
 # globals
@@ -174,7 +174,7 @@ def opaque_steps(w: Writer, value: Opaque) -> Steps:
         yield from _setitems(w, iter(run)) if kind else _appends(w, iter(run))
     if value.state is not None:
         yield value.state
-        w.out.append(b"b")
+        w.out.extend(b"b")
 
 
 def _made(w: Writer, value: Opaque) -> Steps:
@@ -186,12 +186,12 @@ def _made(w: Writer, value: Opaque) -> Steps:
     elif value.new and value.kwargs:
         w.reference("copyreg", "__newobj_ex__")
         yield (Opaque(value.module, value.name), args, value.kwargs)
-        w.out.append(b"R")
+        w.out.extend(b"R")
         return
     else:
         w.reference(value.module, value.name)
     yield args
-    w.out.append(b"\x81" if value.new else b"R")
+    w.out.extend(b"\x81" if value.new else b"R")
 
 
 def _runs(items: list[Any]) -> Iterator[tuple[bool, list[Any]]]:

@@ -19,11 +19,16 @@ from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
 
+from statedict.state import Spec
+
 from .._limits import Limits
-from ._values import Import, StorageId, TypedStorage
+from ._values import Import, Parsed, StorageId, TypedStorage
 
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
+
+
+OFF = object()
 
 
 class Unfit(Exception):
@@ -34,6 +39,8 @@ class Machine:
     """The state of one parse."""
 
     __slots__ = (
+        "attributed",
+        "attributes",
         "budget",
         "built",
         "data",
@@ -49,6 +56,11 @@ class Machine:
         "persistent",
         "proto",
         "references",
+        "known",
+        "rebuild",
+        "records",
+        "shapes",
+        "top",
         "size",
         "stack",
         "start",
@@ -62,7 +74,7 @@ class Machine:
         limits: Limits,
         storage: Callable[[StorageId], TypedStorage],
         persistent: Callable[[object], object] | None,
-        nested: Callable[[bytes], object] | None,
+        nested: Callable[[bytes], Parsed] | None,
     ) -> None:
         self.data = data
         self.start = start
@@ -76,9 +88,17 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.references: dict[tuple[str, str], Any] = {}
         self.imports: list[Import] = []
+        # The quick path's: which reference begins a record (none: it is off), the next slot, tokens and shapes seen.
+        self.rebuild: object = OFF
+        self.top = 0
+        self.known: dict[bytes, Any] = {}
+        self.shapes: dict[Any, tuple[Spec, int]] = {}
+        self.records: list[tuple[int, int]] = []
         self.end = -1
         self.proto = -1
         self.budget = limits.copied_bytes + 4 * (self.size - start)
+        self.attributes: list[bool] = []
+        self.attributed = False
         self.built: dict[int, object] = {}
         self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
         self.depths: dict[int, tuple[Any, int, bool]] = {}

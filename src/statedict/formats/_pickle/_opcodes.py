@@ -17,6 +17,7 @@ from statedict.state import Opaque
 
 from . import _calls
 from ._containers import append, extend, set_items, set_of
+from ._fast import read_record, unfold, unfold_all
 from ._machine import Handler, Machine
 
 DICTS = (dict, OrderedDict, defaultdict, Counter)
@@ -90,48 +91,68 @@ def popped(m: Machine) -> list[Any]:
 # the memo
 
 
-def _get(m: Machine, index: int) -> Any:
-    try:
-        return m.memo[index]
-    except KeyError:
-        raise FormatError(f"memo slot {index:,} is read before it is set") from None
+def _got(m: Machine, index: int, at: int) -> int:
+    """Push a memo slot; where that begins the record of a tensor, go on after it."""
+    value = m.memo.get(index, m)
+    if value is m:
+        if not unfold(m, index):
+            raise FormatError(f"memo slot {index:,} is read before it is set")
+        value = m.memo[index]
+    m.stack.append(value)
+    if value is m.rebuild:
+        return read_record(m, at) or at
+    return at
+
+
+def _keep(m: Machine, index: int) -> None:
+    """Set a memo slot. Picklers use them in order; the quick path, which relies on that, ends where one does not."""
+    if index != m.top:
+        unfold_all(m)
+    m.top += 1
+    m.memo[index] = m.stack[-1]
 
 
 def _put(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    m.memo[_decimal(m, text)] = m.stack[-1]
+    _keep(m, _decimal(m, text))
     return at
 
 
 def _binput(m: Machine, at: int) -> int:
-    m.memo[m.data[at]] = m.stack[-1]
+    _keep(m, m.data[at])
     return at + 1
 
 
 def _long_binput(m: Machine, at: int) -> int:
-    m.memo[int.from_bytes(m.take(at, 4), "little")] = m.stack[-1]
+    index = int.from_bytes(m.data[at : at + 4], "little")
+    if at + 4 > m.size:
+        m.ended(at, 4)
+    if index != m.top:
+        unfold_all(m)
+    m.top += 1
+    m.memo[index] = m.stack[-1]
     return at + 4
 
 
 def _memoize(m: Machine, at: int) -> int:
+    unfold_all(m)
     m.memo[len(m.memo)] = m.stack[-1]
     return at
 
 
 def _text_get(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    m.stack.append(_get(m, _decimal(m, text)))
-    return at
+    return _got(m, _decimal(m, text), at)
 
 
 def _binget(m: Machine, at: int) -> int:
-    m.stack.append(_get(m, m.take(at, 1)[0]))
-    return at + 1
+    return _got(m, m.data[at], at + 1)
 
 
 def _long_binget(m: Machine, at: int) -> int:
-    m.stack.append(_get(m, int.from_bytes(m.take(at, 4), "little")))
-    return at + 4
+    if at + 4 > m.size:
+        m.ended(at, 4)
+    return _got(m, int.from_bytes(m.data[at : at + 4], "little"), at + 4)
 
 
 # numbers and constants

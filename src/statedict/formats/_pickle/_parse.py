@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statedict.errors import FormatError
 
 from .._limits import LIMITS, Limits
+from ._calls import judged
 from ._collector import collector_paused
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
@@ -19,7 +20,7 @@ def parse(
     *,
     storage: Callable[[StorageId], TypedStorage],
     persistent: Callable[[object], object] | None = None,
-    nested: Callable[[bytes], object] | None = None,
+    nested: Callable[[bytes], Parsed] | None = None,
     file: str | None = None,
     member: str | None = None,
     limits: Limits = LIMITS,
@@ -40,7 +41,7 @@ def parse(
             value = machine.run(HANDLERS)
         if whole and machine.end != len(data):
             raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
-        check_depth(value, limits)
+        check_depth(value, limits, attributes=machine.attributed)
     except FormatError as error:
         raise error.located(file=file, member=member) from None
-    return Parsed(value, machine.imports, machine.end)
+    return Parsed(value, judged(machine), machine.end)

@@ -224,6 +224,7 @@ def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
             if type(name) is not str or not name.isidentifier() or name.startswith("__") or name in _RESERVED:
                 _refuse(f"its attribute {str(name)[:100]!r} would change what a tensor is")
             found[name] = value
+            m.attributed = True
     return found or None
 
 
@@ -382,7 +383,9 @@ def _load_from_bytes(m: Machine, args: Args) -> Any:
     if m.nested is None or len(args) != 1 or type(args[0]) is not bytes:
         raise Unfit
     m.charge(len(args[0]))
-    return m.nested(args[0])
+    inside = m.nested(args[0])
+    m.imports += inside.globals
+    return inside.value
 
 
 def _constant(kind: Any, *, prefix: str = "") -> Callable[[Machine, Args], Any]:

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 from _compat_pickle import REVERSE_IMPORT_MAPPING, REVERSE_NAME_MAPPING
 from collections.abc import Callable, Hashable, Iterable
-from struct import pack
+from struct import Struct, pack
 from typing import Any
 
 from statedict.errors import SaveError
 from statedict.state import Leaf
 
 from ._values import Placement
+
+
+def _no_tail(slot: int) -> bytes:
+    raise AssertionError("records have no tail before the first was written")
+
+
+_WORD = Struct("<BI").pack
+_PUT, _TEXT, _GET = b"rXj"
+
+
+def get(slot: int) -> bytes:
+    """The opcode that reads a memo slot."""
+    return b"h%c" % slot if slot < 256 else _WORD(_GET, slot)
 
 
 class Writer:
@@ -24,6 +37,7 @@ class Writer:
         "alive",
         "arrays",
         "count",
+        "cpu",
         "dtypes",
         "keys",
         "kinds",
@@ -39,28 +53,25 @@ class Writer:
     def __init__(self, store: Callable[[Leaf], Placement], *, arrays: bool) -> None:
         self.store = store
         self.arrays = arrays
-        self.out: list[bytes] = []
+        self.out = bytearray()
         self.count = 0
-        self.memo: dict[int, bytes] = {}
-        self.named: dict[Hashable, bytes] = {}
+        self.memo: dict[int, int] = {}
+        self.named: dict[Hashable, int] = {}
         self.alive: list[Any] = []
         self.keys: dict[str, str] = {}
         self.kinds: dict[type, Any] = {}
         self.dtypes: dict[str, object] = {}
         self.prefixes: dict[Any, bytes] = {}
-        self.tail: Callable[[int], bytes] | None = None
+        self.cpu = b""
+        self.tail: Callable[[int], bytes] = _no_tail
         self.shapes: dict[Any, tuple[bytes, bytes]] = {}
 
-    def put(self) -> bytes:
-        """Write a PUT into the next memo slot; the GET that reads it again."""
+    def put(self) -> int:
+        """Write a PUT into the next memo slot, and give the slot."""
         slot = self.count
         self.count = slot + 1
-        if slot < 256:
-            self.out.append(b"q%c" % slot)
-            return b"h%c" % slot
-        place = slot.to_bytes(4, "little")
-        self.out.append(b"r" + place)
-        return b"j" + place
+        self.out += b"q%c" % slot if slot < 256 else _WORD(_PUT, slot)
+        return slot
 
     def memoize(self, value: Any) -> None:
         """Put the value that was just written into the memo."""
@@ -69,10 +80,10 @@ class Writer:
 
     def again(self, value: Any) -> bool:
         """Write a GET if the value has been written before."""
-        get = self.memo.get(id(value))
-        if get is None:
+        slot = self.memo.get(id(value))
+        if slot is None:
             return False
-        self.out.append(get)
+        self.out += get(slot)
         return True
 
     def text(self, value: str) -> None:
@@ -81,49 +92,52 @@ class Writer:
             self.memo[id(value)] = self.fresh_text(value)
             self.alive.append(value)
 
-    def fresh_text(self, value: str) -> bytes:
-        """A string that was not written before, whatever it is equal to; its GET."""
+    def fresh_text(self, value: str) -> int:
+        """A string that was not written before, whatever it is equal to; its slot."""
         raw = value.encode("utf-8", "surrogatepass")
         if len(raw) >> 32:
             raise SaveError("a string of 4 GiB or more cannot be pickled in protocol 2")
-        self.out.append(b"X" + len(raw).to_bytes(4, "little") + raw)
+        out = self.out
+        out += _WORD(_TEXT, len(raw))
+        out += raw
         return self.put()
 
-    def reference(self, module: str, name: str) -> bytes:
-        """A global, by its Python 2 name where it has one, as protocol 2 wants; with dots, by way of getattr. Its GET."""
+    def reference(self, module: str, name: str) -> int:
+        """A global, by its Python 2 name where it has one, as protocol 2 wants; with dots, by way of getattr. Its slot."""
         if "." not in name:
             named = REVERSE_NAME_MAPPING.get((module, name))
             module, name = named or (REVERSE_IMPORT_MAPPING.get(module, module), name)
-        get = self.named.get((module, name))
-        if get is not None:
-            self.out.append(get)
-            return get
+        slot = self.named.get((module, name))
+        if slot is not None:
+            self.out += get(slot)
+            return slot
         if "\n" in module + name:
             raise SaveError(f"{module}.{name} cannot be named in a pickle")
         if "." in name:
             self._attribute(module, name)
         else:
-            self.out.append(f"c{module}\n{name}\n".encode())
-        get = self.named[module, name] = self.put()
-        return get
+            self.out.extend(f"c{module}\n{name}\n".encode())
+        slot = self.named[module, name] = self.put()
+        return slot
 
     def _attribute(self, module: str, name: str) -> None:
         owner, _, last = name.rpartition(".")
         self.reference("builtins", "getattr")
         self.reference(module, owner)
         self.text(last)
-        self.out.append(b"\x86")
+        self.out.extend(b"\x86")
         self.put()
-        self.out.append(b"R")
+        self.out.extend(b"R")
 
     def integers(self, values: Iterable[int]) -> None:
         """A tuple of integers that nobody else holds."""
-        self.out.append(tuple_of(values))
-        if self.out[-1] != b")":
+        written = tuple_of(values)
+        self.out += written
+        if written != b")":
             self.put()
 
     def flag(self, value: bool) -> None:
-        self.out.append(b"\x88" if value else b"\x89")
+        self.out.extend(b"\x88" if value else b"\x89")
 
 
 def tuple_of(values: Iterable[int]) -> bytes:
