@@ -21,6 +21,7 @@ SECONDS = 1.0
 FLOOR, TIMES = 64 << 20, 4
 # What the machinery around the reader does; anything else that Python tells of while a reader runs is a finding.
 HARMLESS = (
+    "builtins.id",
     "mmap.",
     "sys._getframe",
     "object.__",
@@ -29,7 +30,6 @@ HARMLESS = (
     "os.scandir",
     "os.listdir",
     "open",
-    "signal.",
     "_thread",
 )
 

@@ -75,5 +75,6 @@ def _parts(value: Any) -> list[Any]:
 
 
 def is_clean_error(error: BaseException, path: Path) -> bool:
-    """Whether it is ours, and names the file and a reason."""
-    return isinstance(error, FormatError) and path.name in str(error) and bool(error.reason)
+    """Whether it is ours, and names the file, or one beside it, and a reason."""
+    named = str(error)
+    return isinstance(error, FormatError) and (str(path) in named or f"{path.parent}/" in named) and bool(error.reason)

@@ -16,7 +16,8 @@ from ._limits import Limits
 
 # Longer than any size or offset (20 digits); converting longer ones is quadratic.
 DIGITS = 40
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive: remembering where it could go back to would cost a hundred bytes for each of the string's.
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 OTHERS = bytes(set(range(256)) - set(STEPS))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
+from ..build import npz, scripts, shards
 from ..build import pickles as p
 from ..build.streams import legacy, tar
 from ..build.tensors import entry, safetensors
 from ..build.torch_zips import as_torch_writes, torch_zip, zip64_extra
-from ..build.zips import FOUR
+from ..build.zips import FOUR, Member
 from ._case import Case
 
 BIG = struct.pack(">4f", 1, 2, 3, 4)
+ONE = [1, 2, 3, 4]
 UNCHECKED = {"both": {"crc": 0}}
 
 
@@ -31,6 +34,18 @@ def shared() -> bytes:
 def expanded() -> bytes:
     one = p.tensor(p.storage(numel=1), size=(4,), stride=(0,))
     return as_torch_writes(p.state(w=one), {"0": FOUR[:4]})
+
+
+def crowded() -> bytes:
+    return torch_zip(more=[Member(f"archive/empty/{n}".encode(), b"") for n in range(9000)])
+
+
+def index(folder: Path) -> Path:
+    return shards.write_all(folder / "model", shards.indexed()) / "model.safetensors.index.json"
+
+
+def distributed(folder: Path) -> Path:
+    return shards.write_all(folder / "saved", shards.distributed())
 
 
 def unsorted() -> bytes:
@@ -58,4 +73,11 @@ CASES = [
     Case("ok_safetensors_empty", "loads", "no tensors", lambda: safetensors({}, b""), {}),
     Case("ok_safetensors_zero_size", "loads", "a dimension of 0",
          lambda: safetensors({"w": entry(shape=[0, 3], stop=0)}, b""), {"w": []}),
+    Case("ok_zip_many_entries", "loads", "9,000 empty members", crowded),
+    Case("ok_torchscript", "loads", "torch.jit.save", scripts.script, {"w": ONE, "b": ONE, "child.w": ONE}),
+    Case("ok_npz", "loads", "numpy.savez", npz.npz),
+    Case("ok_npy", "loads", "numpy.save", npz.npy, None),
+    Case("ok_index", "loads", "two shards and their index", index, {"a": ONE, "b": ONE, "c": ONE}, placed=True),
+    Case("ok_distributed", "loads", "torch.distributed.checkpoint", distributed,
+         {"w": [[1, 2, 3, 4], [5, 6, 7, 8]]}, placed=True),
 ]  # fmt: skip
