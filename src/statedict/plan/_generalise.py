@@ -22,7 +22,7 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
     >>> folded_pairs([("h.0.w", "layers.0.w"), ("h.1.w", "layers.1.w")])
     Counter({'h.{i}.w -> layers.{i}.w': 2})
     """
-    return Counter(str(_numbered(old, new)) for old, new in pairs)
+    return Counter(str(numbered(old, new)) for old, new in pairs)
 
 
 def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
@@ -34,7 +34,7 @@ def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
     h.{i}.ln.{*p} -> layers.{i}.norm.{*p}
     """
     rules: list[Rule] = []
-    for propose in (heads, _numbered, _literal):
+    for propose in (heads, numbered, _literal):
         wrong = _wrong(KeyMap(rules), pairs, others)
         if not wrong:
             break
@@ -70,11 +70,11 @@ def heads(old: str, new: str) -> Rule:
     while tail < min(len(olds), len(news)) and olds[-1 - tail] == news[-1 - tail]:
         tail += 1
     if not tail:
-        return _numbered(old, new)
+        return numbered(old, new)
     return _rule(olds[: len(olds) - tail], news[: len(news) - tail], [Hole("p", True)])
 
 
-def _numbered(old: str, new: str) -> Rule:
+def numbered(old: str, new: str) -> Rule:
     """The names with their numbers left open."""
     return _rule(old.split("."), new.split("."), [])
 

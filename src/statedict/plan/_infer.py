@@ -16,7 +16,7 @@ from statedict.state import parents, raw_values
 
 from ._facts import shape_of
 from ._fit import fits
-from ._generalise import folded_pairs, generalise
+from ._generalise import folded_pairs, generalise, numbered
 from ._keymap import KeyMap
 from ._order import Node, Shapes, pair_in_order
 from ._suggest import best_rule
@@ -150,10 +150,16 @@ def _by_order(search: _Search) -> Iterator[Inferred]:
             [name for name in sources[old] if name in search.sources],
             [name for name in slots[new] if name in search.slots],
         )
-        reason = f"the same order and shape inside {old or 'the whole'!r} and {new or 'the whole'!r}"
+        reason = f"the same order and shape inside {' and '.join(_inside(old, new))}"
         left, right = Node(old, tuple(names[0])), Node(new, tuple(names[1]))
         for source, slot in pair_in_order(left, right, search.source_shapes, search.slot_shapes):
             yield Inferred(source, slot, reason)
+
+
+def _inside(old: str, new: str) -> tuple[str, str]:
+    """Two modules in words, their numbers left open where they are the same."""
+    rule = numbered(old, new)
+    return str(rule.sources[0]) or "the root", str(rule.targets[0]) or "the root"
 
 
 def _below(names: Iterable[str]) -> dict[str, list[str]]:

@@ -19,9 +19,9 @@ from ._wrappers import bare
 if TYPE_CHECKING:
     from ._report import LoadReport
 
-# So many missing names vote, spread evenly; so many rules are counted in full.
+# So many missing names vote, spread evenly; so many rules, and those with as many votes, are counted in full.
 _VOTERS = 64
-_COUNTED = 5
+_COUNTED = 10
 # Patterns that a person would still read in one call.
 _MOST_PATTERNS = 4
 
@@ -74,7 +74,7 @@ def nested_roots(given: Mapping[str, Any], missing: Collection[str]) -> list[Sug
 
 
 def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | None:
-    """The one rule that would rename most unexpected names to missing ones; None where there is none.
+    """The one rule that would rename most unexpected names to missing ones; None where there is none, or no clear one.
 
     >>> best = best_rule(["layers.0.w", "layers.1.w"], ["model.layers.0.w", "model.layers.1.w", "step"])
     >>> str(best.rule), best.solves
@@ -82,7 +82,14 @@ def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | N
     """
     wanted = set(missing)
     counted = [Best(rule, _count(rule, wanted, unexpected)) for rule in _votes(list(missing), unexpected)]
-    return max(counted, key=lambda best: best.solves, default=None)
+    clear = [one for one in counted if not any(_rivals(one, other) for other in counted)]
+    return max(clear, key=lambda best: best.solves, default=None)
+
+
+def _rivals(one: Best, other: Best) -> bool:
+    """Whether the other explains the same names at least as well: then `query -> q` may as well be `key -> q`."""
+    shared = one.rule.sources == other.rule.sources or one.rule.targets == other.rule.targets
+    return one.rule != other.rule and shared and other.solves >= one.solves
 
 
 def _votes(missing: list[str], unexpected: Collection[str]) -> list[Rule]:
@@ -97,7 +104,8 @@ def _votes(missing: list[str], unexpected: Collection[str]) -> list[Rule]:
     for name in voters:
         alike = next((tails[tail] for _, tail in _cuts(name) if tails[tail]), [])
         votes.update(heads(other, name) for other in alike)
-    return [rule for rule, _ in votes.most_common(_COUNTED)]
+    least = min([count for _, count in votes.most_common(_COUNTED)], default=0)
+    return [rule for rule, count in votes.most_common(4 * _COUNTED) if count >= least]
 
 
 def _count(rule: Rule, wanted: Collection[str], unexpected: Iterable[str]) -> int:
