@@ -1,0 +1,101 @@
+"""The changes that a run's directory goes through: a checkpoint appears, replaces another, goes, is set aside.
+
+Each is one rename, with everything before it durable. Only these functions write there; the manager's lock is held.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+from ._layout import DAMAGED, OLD, SAVING, TRASH, name_of, of_kind, step_of
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def begin(directory: Path, step: int) -> Path:
+    """A new hidden directory for a checkpoint that is about to be written; the partner of `finish`."""
+    path = directory / f"{SAVING}{name_of(step)}-{os.getpid()}-{token_hex(4)}"
+    path.mkdir()
+    return path
+
+
+def finish(directory: Path, written: Path, step: int) -> Path:
+    """Give a written checkpoint its name, durably; one of the same step that is there already goes as it comes."""
+    final = directory / name_of(step)
+    sync(written)
+    if not final.exists():
+        written.rename(final)
+    elif _exchange(written, final):
+        _delete(written)
+    else:
+        old = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
+        final.rename(old)
+        written.rename(final)
+        sync(directory)
+        _delete(old)
+    sync(directory)
+    return final
+
+
+def abandon(path: Path) -> None:
+    """Delete a checkpoint whose writing failed."""
+    _delete(path)
+
+
+def remove(directory: Path, path: Path) -> None:
+    """Delete a checkpoint: it loses its name first, so that nobody sees half of it."""
+    trash = directory / f"{TRASH}{path.name}-{token_hex(4)}"
+    path.rename(trash)
+    sync(directory)
+    _delete(trash)
+
+
+def set_aside(directory: Path, path: Path) -> Path | None:
+    """Rename a damaged checkpoint so that it is never resumed from and never deleted; None where that is not allowed."""
+    target = directory / f"{DAMAGED}{path.name}-{token_hex(4)}"
+    try:
+        path.rename(target)
+    except OSError:
+        return None
+    return target
+
+
+def tidy(directory: Path) -> None:
+    """Delete what saves and deletions left when their process died, and put back what a replacement had moved away."""
+    for path in of_kind(directory, OLD):
+        step = step_of(path.name)
+        if step is not None and not (directory / name_of(step)).exists():
+            path.rename(directory / name_of(step))
+        else:
+            _delete(path)
+    for path in (*of_kind(directory, SAVING), *of_kind(directory, TRASH)):
+        _delete(path)
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _delete(path: Path) -> None:
+    # What cannot be deleted now is tried again by the next manager's `tidy`: a save must not fail because of it.
+    with suppress(OSError):
+        shutil.rmtree(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

@@ -1,0 +1,72 @@
+"""Where a run's checkpoints lie: one directory each, complete or not there.
+
+    runs/a/                      the directory given to the manager
+      .lock                      held while a manager writes here; it dies with its process
+      step-0000001200/           a checkpoint: plain files and a manifest
+        manifest.json  model.pt  optimizer.pt  random.pt
+      .saving-step-…-PID-RAND/   one that is being written, or was when its process died
+      .trash-step-…-RAND/        one that is being deleted
+      .old-step-…-RAND/          one that is being replaced, where the system cannot swap two names at once
+      damaged-step-…-RAND/       one that did not verify; never resumed from, never deleted
+
+A checkpoint gets its name by one rename, after everything in it is durable; it loses it by one rename, before anything in
+it is deleted. So whatever has a step's name is complete, unless the disk damaged it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from statedict.errors import FormatError
+
+from . import _manifest
+from ._keep import Saved
+
+STEP = re.compile(r"step-(\d{1,19})")
+SAVING, TRASH, OLD, DAMAGED = ".saving-", ".trash-", ".old-", "damaged-"
+
+
+def name_of(step: int) -> str:
+    """The directory name of a step; sorts as the steps do."""
+    return f"step-{step:010d}"
+
+
+def steps(directory: Path) -> dict[int, Path]:
+    """Every directory that has a step's name, oldest first, whole or not."""
+    found = {}
+    if directory.is_dir():
+        for path in directory.iterdir():
+            match = STEP.fullmatch(path.name)
+            if match and path.is_dir() and path.name == name_of(int(match[1])):
+                found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def saved(directory: Path) -> list[Saved]:
+    """The run's checkpoints whose manifest can be read, oldest first. Reads manifests only."""
+    return [entry for entry in (describe(path) for path in steps(directory).values()) if entry is not None]
+
+
+def describe(path: Path) -> Saved | None:
+    """What a checkpoint directory's manifest says, or None where it says nothing that can be believed."""
+    try:
+        manifest = _manifest.read(path)
+    except (FormatError, OSError):
+        return None
+    if name_of(manifest.step) != path.name:
+        return None
+    return Saved(manifest.step, path, manifest.metrics, manifest.time, manifest.nbytes)
+
+
+def of_kind(directory: Path, prefix: str) -> list[Path]:
+    """The directories whose name begins with SAVING, TRASH, OLD or DAMAGED."""
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if p.name.startswith(prefix) and p.is_dir() and not p.is_symlink())
+
+
+def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint's directory, whatever it is called just now."""
+    match = STEP.search(name)
+    return int(match[1]) if match else None

@@ -1,0 +1,178 @@
+"""The manifest of one checkpoint: what it holds and how to tell that it is whole. Written last, so it vouches for the rest.
+
+`manifest.json` lies beside the files it lists, and is meant for people too:
+
+    {"format": "statedict checkpoint", "version": 1, "step": 1200, "time": "2026-01-31T12:00:00+00:00",
+     "metrics": {"val_loss": 0.31}, "values": {"epoch": 3},
+     "objects": {"model": "model.pt", "optimizer": "optimizer.pt"},
+     "files": {"model.pt": {"bytes": 1048576, "crc32": "9ae0daaf"}, ...},
+     "versions": {"statedict": "0.1", "python": "3.11.7", "torch": "2.13.0"}}
+
+JSON has no NaN and no infinity: those are written as the strings "nan", "inf", "-inf" under {"float": …}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from statedict.errors import FormatError, TruncatedError, UnknownFormatError
+
+NAME = "manifest.json"
+FORMAT = "statedict checkpoint"
+VERSION = 1
+# A manifest lists a checkpoint's files, some hundred at most; more than this is not one.
+LARGEST = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One file of a checkpoint: its size in bytes and the CRC-32 of all of them."""
+
+    nbytes: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint directory holds.
+
+    Attributes:
+        step, time, metrics: see Saved.
+        values: the plain values given to `save`.
+        objects: object name → the file (or directory) of its state.
+        files: every file but the manifest, by path relative to the checkpoint, with `/`.
+        versions: of what wrote it.
+        shards: object name → shard file → digest of its content, for shards that later checkpoints may share.
+    """
+
+    step: int
+    time: datetime
+    metrics: Mapping[str, Any]
+    values: Mapping[str, Any]
+    objects: Mapping[str, str]
+    files: Mapping[str, FileFacts]
+    versions: Mapping[str, str]
+    shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(facts.nbytes for facts in self.files.values())
+
+
+def dump(manifest: Manifest) -> bytes:
+    """The manifest as JSON; the partner of `parse`. Raises TypeError for a value that JSON cannot hold."""
+    files = {name: {"bytes": f.nbytes, "crc32": f"{f.crc32:08x}"} for name, f in manifest.files.items()}
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": manifest.step,
+        "time": manifest.time.isoformat(),
+        "metrics": _finite(manifest.metrics),
+        "values": _finite(manifest.values),
+        "objects": dict(manifest.objects),
+        "files": files,
+        "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
+        "versions": dict(manifest.versions),
+    }
+    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def survives(value: Any) -> bool:
+    """Whether a manifest gives the value back as it is (a tuple would become a list, a key 1 would become "1")."""
+    try:
+        text = json.dumps(_finite(value), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return _same(_floats(json.loads(text)), value)
+
+
+def read(directory: Path) -> Manifest:
+    """The manifest of a checkpoint directory; raises FormatError where it is missing, damaged or not one."""
+    path = directory / NAME
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(LARGEST + 1)
+    except FileNotFoundError as error:
+        raise UnknownFormatError(
+            "there is no manifest: this is no checkpoint, or not a whole one", file=str(path)
+        ) from error
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, file: str) -> Manifest:
+    """The manifest that JSON holds; the partner of `dump`. Raises FormatError naming `file` and what is wrong."""
+    if not raw:
+        raise TruncatedError("the manifest is empty", file=file)
+    try:
+        content = json.loads(raw[: LARGEST + 1])
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the manifest is no valid JSON: {error}", file=file) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UnknownFormatError("this is not the manifest of a checkpoint", file=file)
+    if content.get("version") != VERSION:
+        raise UnknownFormatError(
+            f"manifest version {content.get('version')!r} is not known here, only {VERSION}",
+            file=file,
+            hint="a newer version of this library wrote it",
+        )
+    try:
+        return _manifest(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"the manifest lacks a field, or one has another type: {error!r}", file=file) from error
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    step = content["step"]
+    if type(step) is not int or step < 0:
+        raise ValueError(f"step {step!r}")
+    files = {_inside(name): FileFacts(int(f["bytes"]), int(f["crc32"], 16)) for name, f in content["files"].items()}
+    return Manifest(
+        step=step,
+        time=datetime.fromisoformat(content["time"]),
+        metrics=dict(_floats(content["metrics"])),
+        values=dict(_floats(content["values"])),
+        objects={str(name): _inside(file) for name, file in content["objects"].items()},
+        files=files,
+        versions=dict(content["versions"]),
+        shards={name: {_inside(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
+    )
+
+
+def _inside(name: str) -> str:
+    """A relative path that stays in the checkpoint's directory."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+        raise ValueError(f"the path {name!r} leaves the checkpoint")
+    return name
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"float"} and isinstance(value["float"], str):
+            return float(value["float"])
+        return {key: _floats(v) for key, v in value.items()}
+    return [_floats(v) for v in value] if isinstance(value, list) else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) or (a != a and b != b)

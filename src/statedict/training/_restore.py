@@ -1,0 +1,49 @@
+"""A checkpoint's states go back into the objects: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from statedict import _api
+from statedict.errors import UnknownNameError
+from statedict.state import nearest
+
+from . import _objects
+
+
+def restore(
+    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Load each object's state (`held`: object name → file) into it; the reports, by name.
+
+    Every load is tried before the first is done. Raises UnknownNameError for an object that the checkpoint does not hold,
+    TypeError for one that cannot take a state.
+    """
+    for name in (*objects, *options):
+        if name not in held or name not in objects:
+            among = "the checkpoint" if name in objects else "the objects given"
+            raise UnknownNameError(name, among=among, near=nearest(name, list(held), 3) or sorted(held))
+    for name, value in objects.items():
+        if not _objects.is_stateful(value):
+            raise TypeError(
+                f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
+            )
+    chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
+    for name, value in objects.items():
+        _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
+    return {name: _api.load_state_dict(value, path / held[name], **chosen[name]) for name, value in objects.items()}
+
+
+def stored_values(path: Path, held: Mapping[str, str]) -> dict[str, Any]:
+    """The values that did not fit into the manifest."""
+    return dict(_api.load(path / held[_objects.VALUES])) if _objects.VALUES in held else {}
+
+
+def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's state is matched by the names that the models give to its parameters."""
+    if not _objects.is_optimizer(value):
+        return {}
+    model = _objects.owner(value, objects)
+    return {} if model is None else {"model": model}
