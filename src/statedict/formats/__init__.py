@@ -9,6 +9,8 @@ from ._pickle import Pair as Pair
 from ._pickle import Size as Size
 from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
+from ._roots import choose_root as choose_root
+from ._roots import find_roots as find_roots
 from ._table import open as open
 from ._table import write as write
 from ._walk import leaves as leaves
@@ -24,6 +26,8 @@ __all__ = [
     "Size",
     "TorchConstant",
     "TypedStorage",
+    "choose_root",
+    "find_roots",
     "leaves",
     "open",
     "tensors",

@@ -1,0 +1,73 @@
+"""The state of a module that was pickled whole: its classes are not here, its attributes are.
+
+`torch.save(model)` writes each module as its class's name and its `__dict__`. What PyTorch's `state_dict` would have said is in
+there: `_parameters`, `_buffers`, `_non_persistent_buffers_set` and `_modules`, name by name. Versions are attributes of the
+classes, which are not; only PyTorch's own are known, by name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from statedict.state import Compound, Leaf, Opaque, StateDict
+
+# Where a module's class says no version PyTorch writes 1; these say another (torch 2.13).
+VERSIONS = {
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), 2),
+}
+
+
+def is_module(value: object) -> bool:
+    """Whether an inert value is a module: it has the three stores that every module has."""
+    if not isinstance(value, Opaque) or value.args is None:
+        return False
+    attributes = value.attributes()
+    return all(isinstance(attributes.get(store), Mapping) for store in ("_parameters", "_buffers", "_modules"))
+
+
+def state_of_module(module: Opaque) -> StateDict:
+    """The StateDict of a whole module: names, order and values as its `state_dict` would have given them.
+
+    A module that stands in several places is gone through in each, as PyTorch does; one that contains itself, once. Old
+    pickles, in which every buffer is persistent, are read too.
+    """
+    values: dict[str, Any] = {}
+    metadata: OrderedDict[str, Any] = OrderedDict()
+    waiting: list[tuple[str, Opaque, frozenset[int]]] = [("", module, frozenset())]
+    while waiting:
+        prefix, current, above = waiting.pop()
+        attributes = current.attributes()
+        metadata[prefix[:-1]] = {"version": version_of(current)}
+        for name, value in _own(attributes):
+            values[f"{prefix}{name}"] = value
+        inside = above | {id(current)}
+        children = [
+            (f"{prefix}{name}.", child, inside)
+            for name, child in attributes["_modules"].items()
+            if is_module(child) and id(child) not in inside
+        ]
+        waiting.extend(reversed(children))
+    return StateDict(values, metadata)
+
+
+def version_of(module: Opaque) -> int:
+    """What `_metadata` says of a module: its own `_version` where it has one, else that of its class as far as it is known."""
+    own = module.attributes().get("_version")
+    if isinstance(own, int):
+        return own
+    return VERSIONS.get(module.name, 1) if module.module.startswith("torch.nn.") else 1
+
+
+def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A module's own parameters and persistent buffers, None left out."""
+    hidden = attributes.get("_non_persistent_buffers_set") or ()
+    stores = [*attributes["_parameters"].items(), *attributes["_buffers"].items()]
+    skip = set(hidden) if isinstance(hidden, (set, frozenset, list, tuple)) else set()
+    shown = skip & attributes["_parameters"].keys()
+    return [
+        (name, value)
+        for name, value in stores
+        if isinstance(value, (Leaf, Compound)) and (name not in skip or name in shown)
+    ]
