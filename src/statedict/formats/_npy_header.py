@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import struct
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from statedict.state import DTYPES, DType
 
 from ..errors import FormatError, TruncatedError
 from ._limits import Limits
+from ._literal import read_literal
 
 MAGIC = b"\x93NUMPY"
 # NumPy writes less than this, and reads no more from files that it does not trust.
@@ -55,9 +55,9 @@ def _read(start: bytes) -> NpyHeader:
     if size > len(start):
         raise TruncatedError(f"it ends within its header of {size:,} bytes", offset=len(start))
     try:
-        fields = ast.literal_eval(start[8 + width : size].decode("utf-8" if major == 3 else "latin-1"))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise FormatError("its header is no literal of Python", offset=8 + width) from error
+        fields = read_literal(start[8 + width : size].decode("utf-8" if major == 3 else "latin-1"))
+    except ValueError as error:
+        raise FormatError(f"its header is no literal of Python: {error}", offset=8 + width) from error
     if type(fields) is not dict or fields.keys() != FIELDS:
         raise FormatError("its header should say descr, fortran_order and shape, and nothing else", offset=8 + width)
     shape, fortran = fields["shape"], fields["fortran_order"]
