@@ -51,6 +51,8 @@ def is_watched() -> bool:
 
 def copy_all(current: list[Any], values: list[Any]) -> None:
     """Copy each value into its tensor, in order; PyTorch's `_foreach_copy_` does it at 0.5 µs a pair."""
+    if not current:
+        return
     with torch.no_grad():
         if all(map(_ON_CPU, current)):
             torch._foreach_copy_(current, values)
