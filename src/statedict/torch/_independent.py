@@ -39,7 +39,7 @@ def independent(tree: Any, out: Any = None, *, host: bool = False) -> Any:
 def _independent(tree: Any, out: Any, host: bool) -> Any:
     live: dict[int, torch.Tensor] = {}
     unread: dict[int, Leaf | Compound] = {}
-    for value in _values(tree):
+    for value in values_of(tree):
         if isinstance(value, torch.Tensor):
             live[id(value)] = value
         elif isinstance(value, (Leaf, Compound)):
@@ -49,7 +49,7 @@ def _independent(tree: Any, out: Any, host: bool) -> Any:
     return _copied(tree, known)
 
 
-def _values(tree: Any) -> Iterator[Any]:
+def values_of(tree: Any) -> Iterator[Any]:
     """Every value in the tree's mappings, lists and tuples that is none of these."""
     stack = [tree]
     seen: set[int] = set()

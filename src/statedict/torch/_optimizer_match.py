@@ -16,6 +16,7 @@ import torch
 from statedict.state import Compound, Leaf, Opaque
 from statedict.tree import Outcome
 
+from ._independent import values_of
 from ._optimizer_read import Slot
 from ._optimizer_rules import Expected, expected, known, lacking, makers, order_matters
 from ._optimizer_saved import Entry, Saved, SavedGroup
@@ -44,7 +45,7 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
     found = (_by_name if by_name else _by_position)(groups, saved, strict)
     errors = found.outcome.errors
     for number, options in enumerate(found.options):
-        problem = _another_optimizer(optimizer, number, options) if options is not None else None
+        problem = _wrong_options(optimizer, number, options) if options is not None else None
         if problem:
             errors.append(problem)
             found.options[number] = None
@@ -151,8 +152,12 @@ def same(one: Any, other: Any) -> bool:
 # whether it fits
 
 
-def _another_optimizer(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
-    """What shows that the options are another class's; None where nothing does."""
+def _wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
+    """What shows that the options are another class's, or of no known class; None where nothing does."""
+    for key, value in options.items():
+        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
+        if unknown:
+            return f"{key!r} of group {number} of the saved state is of the unknown class {unknown[0]}, which is not loaded"
     kind, candidates = type(optimizer).__name__, makers(options)
     as_ = f", as {' or '.join(maker.__name__ for maker in candidates)} would" if candidates else ""
     missing = lacking(optimizer, number, options)
@@ -199,8 +204,9 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
     if absent:
         problems.append(f"its saved state has no {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
     for key, value in state.items():
-        if isinstance(value, Opaque):
-            problems.append(f"its {key!r} is of the unknown class {value.path}, which is not loaded")
+        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
+        if unknown:
+            problems.append(f"its {key!r} is of the unknown class {unknown[0]}, which is not loaded")
         elif key in wanted:
             shape = _shape(value)
             if not _fits(wanted[key], shape, value):

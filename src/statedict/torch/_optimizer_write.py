@@ -20,6 +20,7 @@ from statedict.tree import Outcome
 
 from ._collector import collector_paused
 from ._independent import independent
+from ._judge import Judge, demand
 from ._optimizer_match import Match, match
 from ._optimizer_place import Place, Wanted, casts, floating, placed
 from ._optimizer_read import overridden, slots
@@ -27,8 +28,6 @@ from ._optimizer_rules import MANNERS, needed
 from ._optimizer_saved import is_state, parse
 from ._optimizers import Group, packed, parameter_numbers
 from ._undo import unchanged_on_error
-
-Judge = Callable[[Outcome], None]
 
 
 def write_optimizer(
@@ -67,18 +66,9 @@ def write_optimizer(
         places = [Place(slot, _on_device(groups[slot.group]), wanted) for slot, _ in found.pairs]
         for place, (_, entry) in zip(places, found.pairs):
             found.outcome.casts += casts(entry.state, place)
-        (judge or _demand(type(optimizer).__name__))(found.outcome)
+        (judge or demand(type(optimizer).__name__))(found.outcome)
         _write(optimizer, groups, found, places, saved.others)
     return found.outcome
-
-
-def _demand(kind: str) -> Judge:
-    def judge(outcome: Outcome) -> None:
-        refusal = outcome.refusal(kind)
-        if refusal is not None:
-            raise LoadError(refusal, report=outcome)
-
-    return judge
 
 
 # before
