@@ -1,12 +1,21 @@
 """The torch host: modules, optimizers and tensors over this library's engine, under PyTorch's public signatures."""
 
+from ._audit import audit as audit
+from ._findings import Finding as Finding
 from ._host import HOST as HOST
 from ._install import install as install
 from ._install import uninstall as uninstall
 from ._library import TORCH as TORCH
 from ._modules import module_load_state_dict as module_load_state_dict
 from ._modules import module_state_dict as module_state_dict
+from ._optimizer_read import read_optimizer as read_optimizer
+from ._optimizer_write import write_optimizer as write_optimizer
+from ._optimizers import optimizer_load_state_dict as optimizer_load_state_dict
+from ._optimizers import optimizer_state_dict as optimizer_state_dict
 from ._placement import place as place
 from ._random import read_random as read_random
 from ._random import write_random as write_random
+from ._schedulers import read_stateful as read_stateful
+from ._schedulers import write_stateful as write_stateful
+from ._snapshot import snapshot as snapshot
 from ._values import revived as revived
