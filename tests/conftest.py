@@ -1,10 +1,57 @@
-"""Makes the builders of tests/hostile importable as `tests.hostile`, wherever pytest is started."""
+"""What tests share: the builders of tests/hostile as `tests.hostile`, and published packages with real weights."""
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-ROOT = str(Path(__file__).parents[1])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+PACKAGES = ROOT / ".cache" / "packages"
+
+
+@pytest.fixture(scope="session")
+def package() -> Callable[[str], Path]:
+    """A function that gives the folder of a published package's files, by requirement (`"lpips==0.1.4"`).
+
+    Its wheel is fetched once and kept in `.cache`; nothing of it is installed. The test is skipped where it cannot be
+    fetched.
+    """
+    return cache(_package)
+
+
+def _package(requirement: str) -> Path:
+    folder = PACKAGES / requirement.replace("==", "-")
+    PACKAGES.mkdir(parents=True, exist_ok=True)
+    with (PACKAGES / f".{folder.name}.lock").open("w") as lock:
+        # Test processes beside this one may want the same package.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(requirement, folder)
+    return folder
+
+
+def _fetch(requirement: str, folder: Path) -> None:
+    wheels = PACKAGES / f"{folder.name}.wheel"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]
+    try:
+        done = subprocess.run([*command, str(wheels), requirement], capture_output=True, text=True, timeout=280)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{requirement} could not be fetched in time from a package registry")
+    found = list(wheels.glob("*.whl"))
+    if done.returncode or not found:
+        reason = done.stderr.strip().splitlines() or ["no wheel"]
+        pytest.skip(f"{requirement} cannot be fetched from a package registry here: {reason[-1]}")
+    unpacked = folder.with_suffix(".unpacking")
+    with zipfile.ZipFile(found[0]) as wheel:
+        wheel.extractall(unpacked)
+    unpacked.rename(folder)
