@@ -5,6 +5,7 @@
     ├── NotAStateError (TypeError)           the value given is not a state dict, or one of its names is not a string
     ├── UnknownNameError (KeyError)          a name that is not in the state dict or the module
     ├── CollisionError (ValueError)          two sources for one name
+    ├── MergeError (ValueError)              states that are to be merged do not have the same names or shapes
     ├── RootError (LookupError)              the file holds no state dict there, or several and none was chosen
     ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
@@ -70,6 +71,15 @@ class CollisionError(StateDictError, ValueError):
 
     def __str__(self) -> str:
         return f"{' and '.join(map(repr, self.sources))} would both become {self.name!r}"
+
+
+class MergeError(StateDictError, ValueError):
+    """States that are to be merged do not have the same names or shapes; `names` are those that differ."""
+
+    def __init__(self, reason: str, *, names: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.names = tuple(names)
 
 
 class RootError(StateDictError, LookupError):

@@ -5,13 +5,16 @@ grammar is in `_rule`); a `LoadReport` tells what came of it.
 """
 
 from ._adaptation import Adaptation, Policy
+from ._diff import Diff, diff
 from ._error_text import error_text
 from ._infer import Inference, Inferred, infer
 from ._interpolate import interpolate
 from ._keymap import KeyMap
 from ._match import match
+from ._merge import merge
 from ._plan import Plan, Problem
 from ._report import Adapted, Cast, LoadReport
+from ._statistics import Change
 from ._step import Mismatch, Step
 from ._suggest import Suggestion
 
@@ -33,4 +36,8 @@ __all__ = [
     "Mismatch",
     "Suggestion",
     "error_text",
+    "diff",
+    "Diff",
+    "Change",
+    "merge",
 ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from statedict.state import Patterns, matcher
 
 from ._facts import Shape
+from ._plain import plain
 from ._step import Mismatch
 from ._suggest import Suggestion, suggest
 
@@ -142,8 +143,8 @@ class LoadReport(tuple[list[str], list[str]]):
             "ok": self.ok,
             "missing": self.missing_keys,
             "unexpected": self.unexpected_keys,
-            **{key: _plain(value) for key, value in facts.items()},
-            "suggestions": _plain(self.suggestions),
+            **{key: plain(value) for key, value in facts.items()},
+            "suggestions": plain(self.suggestions),
         }
 
     def __repr__(self) -> str:
@@ -175,12 +176,3 @@ def _restored(missing: list[str], unexpected: list[str], facts: dict[str, Any]) 
     report = LoadReport(missing, unexpected)
     vars(report).update({key: value for key, value in facts.items() if key not in _PAIR})
     return report
-
-
-def _plain(value: Any) -> Any:
-    """Named tuples as dicts, tuples as lists, all the way down."""
-    if hasattr(value, "_asdict"):
-        return {key: _plain(item) for key, item in value._asdict().items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value

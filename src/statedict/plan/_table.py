@@ -1,0 +1,73 @@
+"""Sections of folded lines, as text and as HTML: what a report and a diff are printed with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable
+from html import escape
+from typing import NamedTuple
+
+from statedict.state import Group, fold
+
+_WIDTH = 120
+
+
+class Section(NamedTuple):
+    """`lines` are (what, about it); `more` says what is left out."""
+
+    title: str
+    lines: list[tuple[str, str]]
+    more: str = ""
+
+
+def folded(
+    title: str,
+    names: Collection[str],
+    about: Callable[[tuple[str, ...]], str],
+    alike: Callable[[str], Hashable],
+    limit: int,
+) -> Section:
+    """Names that are alike, and differ in their layer only, on one line with what is to be said about them."""
+    groups = fold(names, alike)
+    lines = [(f"{group.text}{_times(group)}", about(group.names)) for group in groups[:limit]]
+    left_out = sum(len(group.names) for group in groups[limit:])
+    return Section(f"{title} {len(names):,}:", lines, f"… and {left_out:,} more" if left_out else "")
+
+
+def listed(title: str, texts: Iterable[str], limit: int) -> Section:
+    """Texts, the first of them shown."""
+    texts = list(texts)
+    more = f"… and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return Section(f"{title}:", [(text, "") for text in texts[:limit]], more)
+
+
+def as_text(first: str, sections: Iterable[Section]) -> str:
+    """The first line, and every section that has lines, none wider than a terminal."""
+    lines = [first]
+    for section in sections:
+        if section.lines:
+            lines.append(section.title)
+            lines += [_cut(f"  {what}  {about}".rstrip()) for what, about in section.lines]
+            lines += [f"  {section.more}"] if section.more else []
+    return "\n".join(lines)
+
+
+def as_html(first: str, sections: Iterable[Section]) -> str:
+    """The same as an HTML fragment, for notebooks."""
+    parts = [f"<p><b>{escape(first)}</b></p>"]
+    for section in sections:
+        if section.lines:
+            rows = "".join(f"<tr><td><code>{escape(a)}</code></td><td>{escape(b)}</td></tr>" for a, b in section.lines)
+            more = f"<p>{escape(section.more)}</p>" if section.more else ""
+            parts.append(
+                f"<details open><summary>{escape(section.title)}</summary><table>{rows}</table>{more}</details>"
+            )
+    return f'<div class="statedict">{"".join(parts)}</div>'
+
+
+def _times(group: Group) -> str:
+    """For how many names a line stands."""
+    return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
+
+
+def _cut(line: str) -> str:
+    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in line.split("\n"))
