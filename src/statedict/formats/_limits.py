@@ -28,7 +28,8 @@ class Limits:
         string_bytes: bytes of one string.
         digits: decimal digits of one integer (its conversion is quadratic); long_bytes: bytes of a binary one.
         name_bytes: bytes of a module's or class's name.
-        copied_bytes: bytes that constructors may copy out of values used again and again, beyond four times the pickle.
+        copied_bytes: memory that calls in a pickle may use, beyond four times its size: a call of a few bytes can copy a
+            long string that was named before, or make a container that takes far more than its opcodes.
         dimensions: of one tensor; PyTorch and NumPy know no more than 64.
         nested: pickles inside pickles (a tensor that was pickled without torch.save holds one).
         zip_members, zip_name_bytes: members of an archive and bytes of one's name.
@@ -48,7 +49,7 @@ class Limits:
     digits: int = 4_300
     long_bytes: int = 4_096
     name_bytes: int = 1_024
-    copied_bytes: int = 1 << 20
+    copied_bytes: int = 32 << 20
     dimensions: int = 64
     nested: int = 1
     zip_members: int = 1_000_000

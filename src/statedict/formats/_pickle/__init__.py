@@ -1,29 +1,28 @@
 """Pickles as inert data, both ways.
 
     parse(data, *, storage, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0, whole=True)
-    emit(obj, store) -> bytes
+    emit(obj, store, *, arrays="values")
 
-**parse** reads one pickle (protocols 0–5) out of `data` (bytes or a mmap), beginning at `start`. Nothing that it names is
-imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute `_metadata` where torch saved one), list,
-tuple, set, numbers, str, bytes, datetimes …, NumPy arrays and scalars; tensors are `Leaf` or `Compound`; `torch.Size`, dtypes, devices … are
-`Size`, `DType`, `TorchConstant`; bare storages are `TypedStorage`; everything else is `Opaque`. `Parsed.globals` is every import,
-with its risk: `parse` never raises for a dangerous one, its caller does (`UnsafeFileError`, from `load`). `Parsed.end` is the offset after STOP;
-`whole=True` refuses bytes after it, `whole=False` lets stacked pickles be read one after the other.
+**parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
+that it names is imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute `_metadata` where
+torch saved one), list, tuple, set, numbers, str, bytes, datetimes …, NumPy arrays and scalars. Tensors are Leaf or Compound;
+`torch.Size`, dtypes, devices … are Size, DType, TorchConstant; bare storages are TypedStorage; all else is Opaque.
+`Parsed.globals` is every import with its risk: `parse` never raises for a dangerous one, its caller does (UnsafeFileError,
+from `load`). `Parsed.end` is the offset after STOP; `whole=True` refuses bytes after it, `whole=False` lets stacked pickles
+be read one after the other. Any failure is a FormatError with file, member and the byte offset in `data`.
 
-* `storage(id: StorageId) -> TypedStorage` is asked for every storage the pickle names; it checks `id.numel` (times the itemsize) and `id.view`
-  against the bytes that exist, and raises a FormatError where they do not fit or there is no such storage. Every view into what
-  it returns is bounds-checked here.
-* `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are refused.
-  Legacy `("module", class, file, source)` ids are understood here: they are the class.
+* `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
+  itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
+  storage. Every view into what it returns is bounds-checked here.
+* `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
+  refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
   writes a tensor's storage; its value is a TypedStorage, usually, and its globals become this pickle's too. None: such
   values become Opaque, and count as dangerous.
 
-Any failure is a FormatError with file, member, and the byte offset in `data`.
-
-**emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's protocol-2 `data.pkl`, byte for byte.
-`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it assigns keys ("0", "1", … in
-first-seen order, one per storage).
+**emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
+`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it assigns keys
+("0", "1" … in first-seen order, one for each storage).
 """
 
 from ._emit import emit as emit

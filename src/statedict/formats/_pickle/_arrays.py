@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import DTYPES, Opaque
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 Args = tuple[Any, ...]
 
 _SIMPLE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}|[Mm]8)\Z")
+_ORDERS: dict[Any, Literal["<", ">", "|", "="]] = {
+    "<": "<",
+    b"<": "<",
+    ">": ">",
+    b">": ">",
+    "|": "|",
+    b"|": "|",
+    "=": "=",
+}
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 _ML_DTYPES = frozenset(
     {row.carrier.removeprefix("ml_dtypes.") for row in DTYPES.values() if row.carrier.startswith("ml_dtypes.")}
@@ -61,8 +70,7 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         _refuse("a dtype is changed after it was made")
     m.built[id(target)] = target
     _, order, subarray, names, fields, elsize, _, _ = state[:8]
-    order = order.decode("latin1") if type(order) is bytes else order
-    if type(order) is not str or order not in ("<", ">", "|", "="):
+    if type(order) not in (str, bytes) or order not in _ORDERS:
         _refuse("a dtype's byte order is none")
     try:
         if subarray is not None:
@@ -70,14 +78,16 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         elif names is not None:
             made = _structured(m, names, fields, elsize)
         elif target.kind in "Mm":
-            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(order)
+            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(
+                _ORDERS[order]
+            )
         else:
-            made = target.newbyteorder(order) if order != "|" else target
+            made = target.newbyteorder(_ORDERS[order])
     except (TypeError, ValueError) as error:
         _refuse(f"a dtype's state is none ({error})")
     if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
         _refuse("a dtype's state does not fit its size")
-    target.__setstate__(made.__reduce__()[2])  # type: ignore[misc, index]
+    target.__setstate__(made.__reduce__()[2])  # type: ignore[attr-defined]
 
 
 def _subarray(subarray: Any) -> np.dtype[Any]:
@@ -142,7 +152,8 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     # A copy of the dtype: the file's own may still be given its state.
-    target.__setstate__((1, shape, np.dtype(dtype, copy=True), bool(fortran), bytes(raw)))
+    filled: Any = (1, shape, np.dtype(dtype, copy=True), bool(fortran), bytes(raw))
+    target.__setstate__(filled)
 
 
 def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:

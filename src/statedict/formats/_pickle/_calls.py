@@ -8,7 +8,6 @@ becomes an Opaque that keeps its arguments.
 from __future__ import annotations
 
 import re
-
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from statedict.errors import FormatError
 from statedict.state import Leaf, Opaque
 
-from . import _arrays, _plain, _tensors
+from . import _arrays, _plain, _scalars, _tensors
 from ._imports import canonical, risk_of
 from ._machine import Handler, Machine, Unfit
 from ._names import STORAGE_DTYPE, TORCH_CONSTANTS, is_tensor_type
@@ -161,7 +160,10 @@ def _newobj_ex(m: Machine, at: int) -> int:
 def _build(m: Machine, at: int) -> int:
     state = m.stack.pop()
     target = m.stack[-1]
-    build = BUILDERS.get(type(target)) or (_arrays.build if _is_numpy(target) else None)
+    kind = type(target)
+    build = BUILDERS.get(kind) or NAMED_BUILDERS.get((kind.__module__, kind.__name__))
+    if build is None and kind.__module__.partition(".")[0] == "numpy":
+        build = _arrays.build
     if build is None:
         raise FormatError(f"attributes are set on a {type(target).__name__}")
     build(m, target, state)
@@ -199,10 +201,6 @@ def _build_mapping(m: Machine, target: Any, state: Any) -> None:
         if type(name) is not str or name.startswith("__") or hasattr(type(target), name):
             raise FormatError(f"an attribute of a {type(target).__name__} would shadow what it is: {str(name)[:100]!r}")
         setattr(target, name, value)
-
-
-def _is_numpy(target: Any) -> bool:
-    return type(target).__module__.partition(".")[0] == "numpy"
 
 
 def _getattr(m: Machine, args: tuple[Any, ...]) -> Any:
@@ -256,6 +254,7 @@ LOADER = ("torch.storage", "_load_from_bytes")
 CONDITIONAL = {GETATTR, LOADER}
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     **_plain.CONSTRUCTORS,
+    **_scalars.CONSTRUCTORS,
     **_tensors.CONSTRUCTORS,
     **_arrays.CONSTRUCTORS,
     GETATTR: _getattr,
@@ -269,8 +268,8 @@ BUILDERS: dict[type, Callable[[Machine, Any, Any], None]] = {
     OrderedDict: _build_mapping,
     Counter: _build_mapping,
     Leaf: _tensors.build,
-    **_plain.BUILDERS,
 }
+NAMED_BUILDERS = _scalars.BUILDERS
 HANDLERS: dict[bytes, Handler] = {
     b"c": _global,
     b"\x93": _stack_global,

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from datetime import date, time, timedelta, tzinfo
-from decimal import Decimal
-from fractions import Fraction
-from pathlib import PurePath
 from typing import Any
-from uuid import UUID
 
 from statedict.errors import FormatError
 from statedict.state import Compound, DType, Leaf, Opaque
@@ -22,29 +17,24 @@ from statedict.state import Compound, DType, Leaf, Opaque
 from ._machine import Machine
 from ._values import Pair, Size, TorchConstant, TypedStorage
 
+SET_BYTES = 200
 DICTS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _TUPLES = (tuple, Size, frozenset)
 # Hashed by identity or by a few machine words.
-_SMALL = frozenset(
-    {
-        int,
-        float,
-        bool,
-        type(None),
-        complex,
-        DType,
-        TorchConstant,
-        Leaf,
-        Compound,
-        Opaque,
-        TypedStorage,
-        UUID,
-        Decimal,
-        Fraction,
+_SMALL = frozenset({float, bool, type(None), complex, range, type(...), type(NotImplemented)}) | {
+    *(DType, TorchConstant, Leaf, Compound, Opaque, TypedStorage)
+}
+# The same, of modules that are not imported for the purpose.
+_SMALL_NAMES = frozenset(
+    {("datetime", name) for name in ("datetime", "date", "time", "timedelta", "timezone")}
+    | {
+        (module, f"{pure}{flavour}Path")
+        for module in ("pathlib", "pathlib._local")
+        for pure in ("", "Pure")
+        for flavour in ("Posix", "Windows")
     }
-    | {type(...), type(NotImplemented), range}
+    | {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")}
 )
-_SMALL_BASES = (date, time, timedelta, tzinfo, PurePath)
 
 
 def append(m: Machine, target: Any, value: Any) -> None:
@@ -147,14 +137,13 @@ def _check_small(m: Machine, value: Any) -> None:
     if kind is int:
         if value.bit_length() > 512:
             raise FormatError("a key is an integer of more than 512 bits")
-    elif kind not in _SMALL and not isinstance(value, _SMALL_BASES) and not _is_number(value):
+    elif kind not in _SMALL and (kind.__module__, kind.__name__) not in _SMALL_NAMES and not _is_numpy_scalar(kind):
         raise FormatError(f"a {kind.__name__} cannot be a key")
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is a NumPy scalar, told without importing NumPy."""
-    kind = type(value)
-    return kind.__module__ in ("numpy", "ml_dtypes") and hasattr(kind, "dtype") and not hasattr(kind, "__setitem__")
+def _is_numpy_scalar(kind: type) -> bool:
+    """Told without importing NumPy; its records and arrays are no keys."""
+    return kind.__module__ in ("numpy", "ml_dtypes") and kind.__name__ not in ("ndarray", "void", "record")
 
 
 def _nest(m: Machine, outer: Any, inner: Any) -> None:

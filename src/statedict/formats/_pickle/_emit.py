@@ -4,9 +4,9 @@ Protocol 2, byte for byte what CPython's pickler writes with torch's persistent 
 tensor costs 2 µs here and 37 there, where each is taken apart by Python callbacks; and because leaves, compounds and
 opaque values must come out as what they stand for.
 
-*Theory of operation.* A value is either written at once (`written`), or given to a generator that writes its opcodes and
-yields the values inside it; `emit` keeps a stack of generators, so no nesting is too deep. As in CPython, a value is memoised
-by identity at its first use.
+*Theory of operation.* A value is either written at once (`_written`), or given to a generator that writes its opcodes and
+yields the values inside it; `emit` keeps a stack of generators, so no nesting is too deep. As in CPython, a value is
+memoised by identity at its first use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from ._writer import Writer, integer
 
 Steps = Iterator[Any]
-Write = Callable[[Writer, Any], None]
+Write = Callable[[Writer, Any], object]
 BATCH = 1000
 
 

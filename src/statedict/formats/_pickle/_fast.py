@@ -1,9 +1,9 @@
 """The usual tensor, read in one step.
 
-`torch.save` writes the call of `_rebuild_tensor_v2` always in the same thirty opcodes; one at a time they cost 15 µs a tensor. One
-regular expression matches all of them (they are prefix codes: what matches is what the machine would execute), and the
-same checks give the same leaf for 4 µs. Whatever is not exactly usual, or fails a check, is left to the machine, which
-says what is wrong.
+`torch.save` writes the call of `_rebuild_tensor_v2` always in the same thirty opcodes; one at a time they cost 15 µs a
+tensor. One regular expression matches all of them (they are prefix codes: what matches is what the machine would
+execute), and the same checks give the same leaf for 4 µs. Whatever is not exactly usual, or fails a check, is left to the
+machine, which says what is wrong.
 
 The memo slots inside a record hold temporaries that no pickler refers to again. They are filled only if somebody asks
 (`unfold`), which is possible because this path is taken only while slots are used in order, each once.
@@ -20,7 +20,7 @@ from typing import Any
 from statedict.errors import FormatError
 from statedict.state import PLAIN, DType, Leaf, Opaque, Spec, Storage, Traits, dtype
 
-from ._machine import Machine
+from ._machine import OFF, Machine
 from ._names import storage_dtype
 from ._tensors import NOWHERE, spec_in
 from ._values import StorageId, TypedStorage
@@ -171,7 +171,7 @@ def unfold_all(m: Machine) -> None:
 
 
 def _slots(m: Machine, at: int) -> list[Any]:
-    """What the machine would have put into the slots of a record: its key, storage id, size, stride, hooks, arguments, leaf."""
+    """What the machine would have put into a record's slots: key, storage id, size, stride, hooks, arguments, leaf."""
     found = _RECORD.match(m.data, at, m.size)
     assert found is not None
     kind, _, key, _, place, numel, _, offset, size, _, stride, _, flag, *_ = found.groups()

@@ -18,6 +18,10 @@ from collections.abc import Callable
 from ._values import Risk
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def canonical(module: str, name: str) -> tuple[str, str]:
     """The Python 3 name of a global: pickles of protocol 2 and older use Python 2's."""
     return NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
@@ -47,22 +51,23 @@ def risk_of(module: str, name: str) -> Risk:
 _DUNDER = re.compile(r"__\w+__\Z")
 # A class inside a class: what a dotted name honestly is.
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*\Z")
-# Names that mean the same wherever they are found: a module that was imported there, or a function that runs what it is given.
-_NEVER = frozenset(
+# Names that mean the same wherever they are found: a module that was imported there, or a function that runs what it
+# is given.
+_NEVER = _words(
     "os sys subprocess builtins importlib shutil socket ctypes pickle marshal runpy eval exec execfile open getattr "
     "setattr delattr globals locals vars input breakpoint system popen spawn run_code import_module read_pickle "
-    "unsafe_load sympify parse_expr lambdify".split()
+    "unsafe_load sympify parse_expr lambdify"
 )
 # Packages that exist to start programs, to talk to others, or to rebuild code.
-_FOREIGN = frozenset(
+_FOREIGN = _words(
     "pip setuptools pkg_resources wheel IPython ipykernel jupyter_client jupyter_core notebook dill cloudpickle jsonpickle "
-    "paramiko fabric invoke sh plumbum pexpect psutil requests httpx urllib3 aiohttp twisted zmq cffi numba yaml jinja2 mako "
-    "commands popen2 dl posixfile mypy pytest _pytest nose hypothesis".split()
+    "paramiko fabric invoke sh plumbum pexpect psutil requests httpx urllib3 aiohttp twisted zmq cffi numba yaml jinja2 "
+    "mako commands popen2 dl posixfile mypy pytest _pytest nose hypothesis"
 )
-_STANDARD = sys.stdlib_module_names | frozenset(
+_STANDARD = sys.stdlib_module_names | _words(
     # Gone from newer or older Pythons: a file is judged alike by all.
     "asynchat asyncore distutils imp smtpd aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib nis nntplib ossaudiodev "
-    "pipes sndhdr spwd sunau telnetlib uu xdrlib lib2to3 tomllib nt posix _winreg winreg winsound msvcrt commands".split()
+    "pipes sndhdr spwd sunau telnetlib uu xdrlib lib2to3 tomllib nt posix _winreg winreg winsound msvcrt commands"
 )
 
 _EXCEPTIONS = {
@@ -70,9 +75,9 @@ _EXCEPTIONS = {
 }
 # Module of the standard library to the names in it that files honestly hold; None: all of them.
 _ORDINARY: dict[str, str | None] = {
-    "builtins": "object type int float str bool bytes bytearray complex dict list tuple set frozenset range slice property "
-    "staticmethod classmethod super memoryview Ellipsis NotImplemented abs all any bin callable chr divmod hash hex id isinstance issubclass len max "
-    "min oct ord pow repr round sum " + " ".join(sorted(_EXCEPTIONS)),
+    "builtins": "object type int float str bool bytes bytearray complex dict list tuple set frozenset range slice "
+    "property staticmethod classmethod super memoryview Ellipsis NotImplemented abs all any bin callable chr divmod hash "
+    "hex id isinstance issubclass len max min oct ord pow repr round sum " + " ".join(sorted(_EXCEPTIONS)),
     "_codecs": "encode",
     "abc": "ABC ABCMeta",
     "argparse": "Namespace",
@@ -121,16 +126,16 @@ _TORCH = re.compile(
     r"linalg|masked|random|return_types|torch_version|cuda|xpu|mps|cpu|utils\.(hooks|data|_pytree|_ordered_set|_contextlib)|"
     r"_C\._nn|distributed\.(checkpoint|tensor|_tensor|_shard|fsdp|device_mesh|distributed_c10d|optim|algorithms))(\.|\Z)"
 )
-_TORCH_NEVER = frozenset(
+_TORCH_NEVER = _words(
     "load save hub jit ops classes package library fx onnx export serialization multiprocessing testing _dynamo _inductor "
-    "_load_from_bytes load_url download_url_to_file".split()
+    "_load_from_bytes load_url download_url_to_file"
 )
 _NUMPY = re.compile(
     r"(core|_core|random|ma|matrixlib|polynomial|fft|linalg|dtypes|rec|lib\._?polynomial[a-z_]*)(\.|\Z)"
 )
-_NUMPY_NEVER = frozenset(
-    "load save savez savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource testing distutils f2py ctypeslib lib core "
-    "lookfor source info show_config test tofile runstring".split()
+_NUMPY_NEVER = _words(
+    "load save savez savetxt loadtxt genfromtxt fromfile fromregex memmap DataSource testing distutils f2py ctypeslib lib "
+    "core lookfor source info show_config test tofile runstring"
 )
 
 

@@ -18,17 +18,19 @@ from mmap import mmap
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
-
 from statedict.state import Spec
 
 from .._limits import Limits
 from ._values import Import, Parsed, StorageId, TypedStorage
+from ._walk import check_depth
 
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
 
 
 OFF = object()
+# Until then a value can be as deep as there are operations: some MiB, which is freed without recursion.
+_CHECKED_AFTER = 100_000
 
 
 class Unfit(Exception):
@@ -49,22 +51,22 @@ class Machine:
         "fast",
         "hashes",
         "imports",
+        "known",
         "limits",
         "marks",
         "memo",
         "nested",
         "persistent",
         "proto",
-        "references",
-        "known",
         "rebuild",
         "records",
+        "references",
         "shapes",
-        "top",
         "size",
         "stack",
         "start",
         "storage",
+        "top",
     )
 
     def __init__(
@@ -107,14 +109,18 @@ class Machine:
         """Run to STOP; the value it leaves. Failures carry the offset of the opcode that failed."""
         data, size, at = self.data, self.size, self.start
         opcode = at
+        operations, turns = self.limits.operations, _CHECKED_AFTER
         try:
-            for _ in repeat(None, self.limits.operations):
-                opcode = at
-                at = handlers[data[at]](self, at + 1)
-                if at >= size:
-                    break
-            else:
-                raise self.limits.exceeded("operations", "the number of its operations")
+            while at < size:
+                for _ in repeat(None, min(turns, operations)):
+                    opcode = at
+                    at = handlers[data[at]](self, at + 1)
+                    if at >= size:
+                        break
+                else:
+                    operations -= turns
+                    turns *= 2
+                    self._check_cost(operations)
             opcode = at
             if self.end < 0:
                 self.ended(at)
@@ -127,6 +133,12 @@ class Machine:
             kind = FormatError if at < size - 1 else TruncatedError
             raise self._placed(kind(what), opcode) from None
         return self.stack.pop()
+
+    def _check_cost(self, operations: int) -> None:
+        """What is checked again and again while a long pickle is read, ever more rarely, so that it costs little."""
+        if operations <= 0:
+            raise self.limits.exceeded("operations", "the number of its operations")
+        check_depth([*self.stack, *self.marks, list(self.memo.values())], self.limits.depth + 2)
 
     def take(self, at: int, count: int) -> bytes:
         """The `count` bytes at `at`, which must exist."""
@@ -153,7 +165,7 @@ class Machine:
         """Account for `nbytes` copied out of values that may be used again."""
         self.budget -= nbytes
         if self.budget < 0:
-            raise self.limits.exceeded("copied_bytes", "what its constructors copy out of reused values")
+            raise self.limits.exceeded("copied_bytes", "what its calls make")
 
     def _placed(self, error: FormatError, opcode: int) -> FormatError:
         if error.offset is None:

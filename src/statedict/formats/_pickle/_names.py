@@ -1,8 +1,8 @@
 """The names by which torch's pickles call dtypes, storage types and tensor types: one table for both directions.
 
 PyTorch froze the list of `<type>Storage` classes: a dtype in it is saved as `torch.FloatStorage` and rebuilt by
-`_rebuild_tensor_v2`; a newer one is saved as bytes (`torch.storage.UntypedStorage`) and rebuilt by `_rebuild_tensor_v3`, which
-is given the dtype.
+`_rebuild_tensor_v2`; a newer one is saved as bytes (`torch.storage.UntypedStorage`) and rebuilt by `_rebuild_tensor_v3`,
+which is given the dtype.
 """
 
 from __future__ import annotations

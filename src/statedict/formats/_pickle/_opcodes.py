@@ -16,7 +16,7 @@ from statedict.errors import FormatError
 from statedict.state import Opaque
 
 from . import _calls
-from ._containers import append, extend, set_items, set_of
+from ._containers import SET_BYTES, append, extend, set_items, set_of
 from ._fast import read_record, unfold, unfold_all
 from ._machine import Handler, Machine
 
@@ -327,6 +327,12 @@ def _new(kind: Callable[[], object]) -> Handler:
     return push
 
 
+def _empty_set(m: Machine, at: int) -> int:
+    m.charge(SET_BYTES)
+    m.stack.append(set())
+    return at
+
+
 def _tuple(m: Machine, at: int) -> int:
     items = tuple(popped(m))
     m.stack.append(items)
@@ -448,7 +454,7 @@ for _code, _handler in {
     b"l": _list,
     b"}": _new(dict),
     b"d": _dict,
-    b"\x8f": _new(set),
+    b"\x8f": _empty_set,
     b"\x91": _frozenset,
     b"a": _append,
     b"e": _appends,

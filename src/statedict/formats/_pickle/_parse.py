@@ -41,7 +41,7 @@ def parse(
             value = machine.run(HANDLERS)
         if whole and machine.end != len(data):
             raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
-        check_depth(value, limits, attributes=machine.attributed)
+        check_depth(value, limits.depth, attributes=machine.attributed)
     except FormatError as error:
         raise error.located(file=file, member=member) from None
     return Parsed(value, judged(machine), machine.end)

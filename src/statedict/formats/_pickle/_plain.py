@@ -1,4 +1,4 @@
-"""Constructors of plain Python values: collections, bytes, numbers, times, paths.
+"""Constructors of plain Python values: collections, bytes, numbers.
 
 Each takes the arguments that the class's own pickling gives, checks their types, and makes the value by itself; `Unfit` for
 anything else. Whatever copies is charged first.
@@ -13,14 +13,20 @@ from typing import Any
 from statedict.errors import FormatError
 from statedict.state import Opaque
 
-from ._containers import DICTS, extend, set_items, set_of
+from ._containers import DICTS, SET_BYTES, extend, set_items, set_of
+from ._imports import canonical
 from ._machine import Machine, Unfit
 from ._values import Size
 
 Args = tuple[Any, ...]
 
 
+# What the empty ones take (CPython 3.11), for as little as four bytes of pickle.
+_DICT_BYTES, _DEQUE_BYTES = 150, 650
+
+
 def _ordered_dict(m: Machine, args: Args) -> Any:
+    m.charge(_DICT_BYTES)
     made: OrderedDict[Any, Any] = OrderedDict()
     if args:
         # Python 2 gives its items as one list of [key, value] lists.
@@ -34,6 +40,7 @@ def _ordered_dict(m: Machine, args: Args) -> Any:
 
 
 def _counter(m: Machine, args: Args) -> Any:
+    m.charge(_DICT_BYTES)
     made: Counter[Any] = Counter()
     if args:
         (counts,) = _fit(args, dict)
@@ -42,9 +49,11 @@ def _counter(m: Machine, args: Args) -> Any:
     return made
 
 
-_FACTORIES = {f"builtins.{kind.__name__}": kind for kind in (list, dict, int, float, str, set, tuple, bool, bytes)}
-_FACTORIES |= {"__builtin__.long": int, "__builtin__.unicode": str, "collections.OrderedDict": OrderedDict}
-_FACTORIES |= {f"__builtin__.{kind.__name__}": kind for kind in _FACTORIES.values() if kind is not OrderedDict}
+_KINDS: tuple[type, ...] = (list, dict, int, float, str, set, tuple, bool, bytes)
+_FACTORIES: dict[tuple[str, str], type] = {
+    **{("builtins", kind.__name__): kind for kind in _KINDS},
+    ("collections", "OrderedDict"): OrderedDict,
+}
 
 
 def _defaultdict(m: Machine, args: Args) -> Any:
@@ -52,9 +61,11 @@ def _defaultdict(m: Machine, args: Args) -> Any:
         raise Unfit
     factory = args[0] if args else None
     if factory is not None:
-        if type(factory) is not Opaque or factory.args is not None or factory.path not in _FACTORIES:
+        known = canonical(factory.module, factory.name) if type(factory) is Opaque and factory.args is None else None
+        if known not in _FACTORIES:
             raise Unfit
-        factory = _FACTORIES[factory.path]
+        factory = _FACTORIES[known]
+    m.charge(_DICT_BYTES)
     return defaultdict(factory)
 
 
@@ -62,7 +73,7 @@ def _deque(m: Machine, args: Args) -> Any:
     items, maxlen = (*args, (), None)[:2] if len(args) < 2 else _fit(args, (list, tuple), (int, type(None)))
     if type(items) not in (list, tuple) or (maxlen is not None and not 0 <= maxlen < 1 << 31):
         raise Unfit
-    m.charge(8 * len(items))
+    m.charge(_DEQUE_BYTES + 8 * len(items))
     made: deque[Any] = deque(maxlen=maxlen)
     extend(m, made, items)
     return made
@@ -72,7 +83,7 @@ def _set(m: Machine, args: Args) -> Any:
     items: Any = ()
     if args:
         (items,) = _fit(args, (list, tuple, set, frozenset))
-        m.charge(100 * len(items))
+    m.charge(SET_BYTES + 100 * len(items))
     return set_of(m, items)
 
 
@@ -194,4 +205,3 @@ HARMLESS = frozenset(
     {("builtins", name) for name in ("object", "int", "float", "str", "bool", "type")}
     | {("argparse", "Namespace"), ("types", "SimpleNamespace")}
 )
-BUILDERS: dict[type, Callable[[Machine, Any, Any], None]] = {}

@@ -1,7 +1,7 @@
 """Persistent ids: how a pickle names the storages that lie beside it.
 
-torch's are tuples `("storage", type, key, location, numel)`, with a sixth field for views in legacy files; `("module", class, …)` in legacy
-files is the class of a module, with its source code beside it.
+torch's are tuples `("storage", type, key, location, numel)`, with a sixth field for views in legacy files; `("module",
+class, …)` in legacy files is the class of a module, with its source code beside it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Constructors of tensors: torch's rebuild functions, as leaves.
 
-The bounds are proved here, with exact integers, before any array library sees a number: sizes and strides are counts, and the
-last element that a view reaches lies within its storage.
+The bounds are proved here, with exact integers, before any array library sees a number: sizes and strides are counts,
+and the last element that a view reaches lies within its storage.
 """
 
 from __future__ import annotations
@@ -172,41 +172,13 @@ def _retraited(data: Any, **changes: Any) -> Tensor:
 
 # What Tensor computes or keeps in C: a file that sets one of these is after something else than an attribute.
 _RESERVED = frozenset(
-    [
-        "T",
-        "H",
-        "mT",
-        "mH",
-        "data",
-        "grad",
-        "grad_fn",
-        "requires_grad",
-        "real",
-        "imag",
-        "names",
-        "shape",
-        "dtype",
-        "device",
-        "layout",
-        "itemsize",
-        "nbytes",
-        "ndim",
-        "name",
-        "is_leaf",
-        "output_nr",
-        "retains_grad",
-        "volatile",
-        "grad_dtype",
-        "_grad",
-        "_grad_fn",
-        "_base",
-        "_cdata",
-        "_version",
-        "_backward_hooks",
-        "_post_accumulate_grad_hooks",
-        "_python_dispatch",
-        "_has_symbolic_sizes_strides",
-    ]
+    name
+    for line in (
+        "T H mT mH data grad grad_fn requires_grad real imag names shape dtype device layout itemsize nbytes ndim name",
+        "is_leaf output_nr retains_grad volatile grad_dtype _grad _grad_fn _base _cdata _version _backward_hooks",
+        "_post_accumulate_grad_hooks _python_dispatch _has_symbolic_sizes_strides",
+    )
+    for name in line.split()
 )
 
 

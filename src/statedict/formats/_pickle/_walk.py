@@ -13,7 +13,7 @@ _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _SEQUENCES = frozenset({list, tuple, deque})
 
 
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None), DType})
+_ATOMS: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None), DType})
 
 
 def children(value: Any) -> list[Any]:
@@ -34,12 +34,12 @@ def _containers(value: Any, plain: frozenset[type]) -> list[Any]:
     return [] if plain.issuperset(map(type, inside)) else [each for each in inside if type(each) not in plain]
 
 
-def check_depth(value: Any, limits: Limits, *, attributes: bool = True) -> None:
-    """Raise LimitError where values lie deeper in each other than `limits.depth`; a cycle counts once.
+def check_depth(value: Any, limit: int, *, attributes: bool = True) -> None:
+    """Raise LimitError where more than `limit` values lie in each other; a cycle counts once.
 
     `attributes` says whether any tensor has some.
     """
-    plain = _ATOMS if attributes else _ATOMS | {Leaf, Compound}
+    plain: frozenset[type] = _ATOMS if attributes else _ATOMS | {Leaf, Compound}
     depths: dict[int, int] = {id(value): 0}
     path: list[tuple[Any, list[Any]]] = [(value, _containers(value, plain))]
     while path:
@@ -52,8 +52,8 @@ def check_depth(value: Any, limits: Limits, *, attributes: bool = True) -> None:
             continue
         child = waiting.pop()
         below = depths.get(id(child))
-        if len(path) + (below or 0) >= limits.depth:
-            raise limits.exceeded("depth", f"a nesting of more than {limits.depth:,} values")
+        if len(path) + (below or 0) >= limit:
+            raise Limits(depth=limit).exceeded("depth", "a nesting of values")
         if below is None:
             depths[id(child)] = 0
             path.append((child, _containers(child, plain)))
