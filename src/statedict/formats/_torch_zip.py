@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from statedict.files import File
-from statedict.state import Storage
+from statedict.state import Leaf, Storage
 
 from ..errors import FormatError
 from ._checkpoint import Checkpoint, Finding
@@ -114,9 +114,22 @@ class ArchiveStorages:
         self._tree = tree
         if self._big_endian:
             for _, leaf in leaves(tree):
-                extent: Extent = leaf.storage.where
-                size = leaf.spec.dtype.itemsize
-                leaf.storage.where = extent._replace(swap=size // 2 if leaf.spec.dtype.is_complex else size)
+                # Arrays that were pickled as bytes are in memory, the right way round.
+                if leaf.storage.source is self.source:
+                    self._turn(leaf)
+
+    def _turn(self, leaf: Leaf) -> None:
+        """Have the storage of a big-endian tensor turned round, element by element, when it is read."""
+        extent: Extent = leaf.storage.where
+        size = leaf.spec.dtype.itemsize // (2 if leaf.spec.dtype.is_complex else 1)
+        problem = None
+        if leaf.storage.nbytes % size:
+            problem = f"its {leaf.storage.nbytes:,} bytes are no whole number of {leaf.spec.dtype} elements"
+        elif extent.swap not in (1, size) and size > 1:
+            problem = "tensors of several dtypes show it, so its byte order cannot be known"
+        if problem is not None:
+            raise FormatError(problem, file=self._archive.file.name, member=extent.member)
+        leaf.storage.where = extent._replace(swap=max(size, extent.swap))
 
     def unused(self) -> list[str]:
         """The members among the storages that no tensor shows."""
