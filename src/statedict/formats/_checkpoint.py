@@ -140,7 +140,7 @@ def _not_finite(tree: object) -> list[Finding]:
     return [
         Finding("warning", path, f"{count:,} of its {leaf.spec.numel:,} elements are NaN or infinite")
         for path, leaf in leaves(tree)
-        if (leaf.spec.dtype.is_floating or leaf.spec.dtype.is_complex) and (count := _count_not_finite(leaf))
+        if leaf.spec.numel and leaf.spec.dtype.kind in ("float", "complex") and (count := _count_not_finite(leaf))
     ]
 
 

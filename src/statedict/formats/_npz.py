@@ -22,7 +22,7 @@ from ._extent import Extent, FileSource
 from ._json import read_json
 from ._limits import LIMITS, Limits
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
-from ._zip import Archive, member_bytes, open_zip, verify_members
+from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, extra_fields
 from ._zip_headers import Member
 
@@ -100,7 +100,9 @@ def _member_value(archive: Archive, member: Member, source: FileSource, said: Sa
         inflate=whole if member.method == DEFLATED else None,
         skip=header.size,
     )
-    return _value(header, extent, member.nbytes, source, lambda: whole()[header.size :], said.dtype)
+    return _value(
+        header, extent, member.nbytes, source, lambda: read_member(archive, member.name)[header.size :], said.dtype
+    )
 
 
 def _value(
@@ -128,13 +130,13 @@ def _value(
 
 
 def _text(header: NpyHeader, raw: Callable[[], bytes], member: str, file: str) -> Any:
-    """An array of text or dates as lists; any other that has no leaf as an Opaque value."""
+    """An array of text or dates as lists; any other that has no leaf as an Opaque value. Its checksum is looked at."""
+    data = raw()
     if type(header.descr) is not str or not TEXT.fullmatch(header.descr) or header.descr[2:] == "0":
         return Opaque("numpy", "ndarray", (str(header.descr)[:1000], header.shape))
     import numpy as np
 
     dtype = np.dtype(header.descr)
-    data = raw()
     if len(data) != prod(header.shape) * dtype.itemsize:
         raise FormatError(f"its {len(data):,} bytes are not those of shape {header.shape}", file=file, member=member)
     return np.frombuffer(data, dtype).reshape(header.shape, order="F" if header.fortran else "C").tolist()

@@ -24,7 +24,9 @@ from ._pickle._tensors import spec_in
 from ._stacked import Stacked, parse_at
 from ._torch_legacy import UNCHECKED, nested_reader
 
+# An archive is written in records of twenty blocks, the last filled up with zeros.
 BLOCK = 512
+RECORD = 20 * BLOCK
 PARTS = ("storages", "tensors", "pickle")
 
 
@@ -65,12 +67,17 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def read_tar(file: File) -> dict[str, Extract]:
-    """The plain files of a tar, by name; raises FormatError for links, devices, and names that come twice."""
+    """The plain files of a tar, by name.
+
+    Raises FormatError for links, devices, and names that come twice, TruncatedError where the end is missing.
+    """
     members: dict[str, Extract] = {}
     at = 0
     while at + BLOCK <= file.size:
         header = file.read(at, BLOCK)
         if not header.strip(b"\0"):
+            if file.size % RECORD == 0:
+                return members
             break
         name = header[:100].rstrip(b"\0").decode("latin-1").removeprefix("./")
         nbytes, kind = _number(file, header[124:136], at), header[156:157]
@@ -80,14 +87,13 @@ def read_tar(file: File) -> dict[str, Extract]:
         if kind not in (b"0", b"\0", b"5") or name in members:
             what = "is there twice" if name in members else "is no plain file"
             raise FormatError(f"it {what}", file=file.name, member=name, offset=0)
-        if at + BLOCK + nbytes > file.size:
-            raise TruncatedError(
-                f"the file has {file.size:,} of at least {at + BLOCK + nbytes:,} bytes", file=file.name, member=name
-            )
         if kind != b"5":
             members[name] = Extract(at + BLOCK, nbytes)
         at += BLOCK + -(-nbytes // BLOCK) * BLOCK
-    return members
+    raise TruncatedError(
+        f"the file has {file.size:,} of at least {at + BLOCK:,} bytes: the end of the tar archive is missing",
+        file=file.name,
+    )
 
 
 def _number(file: File, field: bytes, at: int) -> int:
