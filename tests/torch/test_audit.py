@@ -110,6 +110,16 @@ def test_back_references_and_views_give_no_alarm():
     assert found(parent) == []
 
 
+def test_a_class_that_saves_its_tensors_itself_gives_no_alarm():
+    """Tensors in plain attributes of a class with extra state are that class's affair; hidden modules are found still."""
+
+    class Saves(Module):
+        def get_extra_state(self):
+            return self.table
+
+    assert found(Saves(table=torch.ones(2), parts=[nn.ReLU()])) == [("hidden module", "parts[0]")]
+
+
 # what is hidden
 
 

@@ -4,10 +4,12 @@ import copy
 import io
 import re
 from collections import namedtuple
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from statedict.errors import LoadError, SaveError
@@ -197,6 +199,43 @@ def test_an_unnamed_optimizer_stays_unnamed():
     write_optimizer(optimizer, read_optimizer(optimizer, model), model=model)
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
     assert len(optimizer.param_groups) == 2
+
+
+PARAMETERS = [f"p{n}" for n in range(6)]
+
+
+@st.composite
+def groupings(draw):
+    """Some of the parameters, in any order, in any groups."""
+    names = draw(st.permutations(PARAMETERS))[: draw(st.integers(1, 6))]
+    cuts = sorted(draw(st.sets(st.integers(1, len(names) - 1)))) if len(names) > 1 else []
+    return [names[a:b] for a, b in pairwise([0, *cuts, len(names)])]
+
+
+@settings(max_examples=100, deadline=None)
+@given(groupings(), groupings())
+def test_state_never_reaches_another_name(saved_groups, groups):
+    """However two optimizers group some of the same parameters, each gets the state of its own name, or none."""
+    model = nn.ParameterDict({name: torch.full((int(name[1]) + 1,), 1.0) for name in PARAMETERS})
+
+    def build(groups):
+        return torch.optim.SGD([{"params": [model[name] for name in names]} for names in groups], lr=0.1, momentum=0.9)
+
+    source, target = build(saved_groups), build(groups)
+    for names in saved_groups:
+        for name in names:
+            source.state[model[name]]["momentum_buffer"] = torch.full((int(name[1]) + 1,), float(name[1]))
+    there, here = (list(chain.from_iterable(some)) for some in (saved_groups, groups))
+    if not set(there) & set(here):
+        with pytest.raises(LoadError, match="no parameter of the saved state has a name that is known here"):
+            write_optimizer(target, read_optimizer(source, model), model=model, strict=False)
+        return
+    outcome = write_optimizer(target, read_optimizer(source, model), model=model, strict=False)
+    assert {n: float(n[1]) for n in here if n in there} == {
+        name: state["momentum_buffer"][0].item() for name, state in of(model, target).items()
+    }
+    assert [name for name in here if name not in there] == outcome.missing
+    assert [name for name in there if name not in here] == outcome.unexpected
 
 
 # what does not fit

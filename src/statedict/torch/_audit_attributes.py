@@ -22,6 +22,8 @@ from ._findings import Finding, finding
 _OWN = frozenset(vars(torch.nn.Module()))
 # `spectral_norm`, pruning and `weight_norm` keep a recomputed weight beside what they register.
 _ORIGINALS = ("_orig", "_g", "_v")
+# A class that overrides one of these says itself what its state is.
+_SAVERS = ("_save_to_state_dict", "get_extra_state")
 Steps = tuple[str, ...]
 
 
@@ -29,9 +31,11 @@ def hidden(tree: Tree) -> Iterator[Finding]:
     """Findings for every unregistered tensor and module, each object once."""
     known = _Known(tree)
     for path, module in tree.modules:
+        saves = any(getattr(type(module), name) is not getattr(torch.nn.Module, name) for name in _SAVERS)
         for name, value in vars(module).items():
             if name not in _OWN and not _is_recomputed(module, name):
-                yield from _inside(known, path, module, name, value)
+                found = _inside(known, path, module, name, value)
+                yield from (one for one in found if not (saves and one.kind == "plain tensor"))
 
 
 class _Known:
