@@ -2,7 +2,8 @@
 
 A value's library is told by its type, so nothing is imported to find out that a value is no tensor. The table at the end
 names the libraries by string: this is the one place where a room names a higher one, because a state may hold torch
-tensors only if torch is there, and must not import it otherwise.
+tensors only if torch is there, and must not import it otherwise. Arrays that are in no table (CuPy's, JAX's) are told by
+`__dlpack__`, which the array API standard asks of each.
 """
 
 from __future__ import annotations
@@ -62,19 +63,28 @@ def library(name: str = "auto") -> ArrayLibrary:
         raise ValueError(f"backend must be one of {', '.join(map(repr, ('auto', *LIBRARIES)))}, not {name!r}")
     if name not in sys.modules and not find_spec(name):
         raise MissingDependencyError(name, needed_for=f'backend="{name}"', extra=name if name == "torch" else None)
-    module, _, attribute = LIBRARIES[name].partition(":")
-    return cast(ArrayLibrary, getattr(import_module(module), attribute))
+    return _at(LIBRARIES[name])
 
 
 def _find(kind: type) -> ArrayLibrary | None:
     for base in kind.__mro__:
-        name = ARRAY_TYPES.get((base.__module__, base.__qualname__))
-        if name is not None:
-            return library(name)
-    return None
+        place = ARRAY_TYPES.get((base.__module__, base.__qualname__))
+        if place is not None:
+            return _at(place)
+    return _at(FOREIGN) if hasattr(kind, "__dlpack__") else None
+
+
+def _at(place: str) -> ArrayLibrary:
+    module, _, attribute = place.partition(":")
+    return cast(ArrayLibrary, getattr(import_module(module), attribute))
 
 
 _KNOWN: dict[type, ArrayLibrary | None] = {}
 
 LIBRARIES = {"numpy": "statedict.state._numpy:NUMPY", "torch": "statedict.torch:TORCH"}
-ARRAY_TYPES = {("numpy", "ndarray"): "numpy", ("torch", "Tensor"): "torch"}
+ARRAY_TYPES = {
+    ("numpy", "ndarray"): LIBRARIES["numpy"],
+    ("torch", "Tensor"): LIBRARIES["torch"],
+    ("statedict.nn._variable", "Variable"): "statedict.nn:VARIABLES",
+}
+FOREIGN = "statedict.state._foreign:FOREIGN"
