@@ -14,6 +14,7 @@ from . import utils as utils
 from ._functional_call import functional_call as functional_call
 from ._generator import manual_seed as manual_seed
 from ._host import HOST as HOST
+from ._host import VARIABLES as VARIABLES
 from ._module import Module as Module
 from ._parameter import Buffer as Buffer
 from ._parameter import Parameter as Parameter
@@ -230,6 +231,7 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Unflatten",
+    "VARIABLES",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",

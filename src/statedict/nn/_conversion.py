@@ -179,12 +179,10 @@ def _meaning(value: Any) -> dict[str, Any]:
     array = raw(value)
     if is_array(array):
         return {"xp": _arrays.namespace(array), "dtype": _arrays.dtype_of(array.dtype)}
-    if isinstance(value, DType) or not isinstance(value, str):
-        try:
-            return {"dtype": _arrays.dtype_of(value)}
-        except TypeError:
-            return {"device": value}
-    return {"dtype": DTYPES[value]} if value in DTYPES else {"device": value}
+    try:
+        return {"dtype": _arrays.dtype_of(value)}
+    except TypeError:
+        return {"device": value}
 
 
 def _spelled(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: DType) -> str:

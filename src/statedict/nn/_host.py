@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import ArrayLibrary, library
+from statedict.state import ArrayLibrary, Compound, Leaf, leaf_of, library
 from statedict.tree import Fit, Rules, Slots
 
 from ._arrays import is_writable
@@ -90,4 +90,20 @@ def _nothing() -> None:
     return None
 
 
+class VariableLibrary:
+    """The ArrayLibrary of Parameters and Buffers: they are looked into as the arrays that they hold."""
+
+    name = "statedict.nn"
+
+    def leaf(self, array: Any) -> Leaf | Compound | None:
+        return leaf_of(array.data)
+
+    def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
+        return library("numpy").arrays(leaves, memory)
+
+    def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
+        return library("numpy").compound(value, parts)
+
+
 HOST = NnHost()
+VARIABLES = VariableLibrary()

@@ -41,8 +41,8 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 def prelu(input: Any, weight: Any) -> Array:
     """x, and weight·x where x is negative; weight is (1,) or one a channel (dimension 1)."""
     xp, x, weight = unwrap(input, weight)
-    if weight.ndim == 1 and x.ndim > 1:
-        weight = weight.reshape((1, -1) + (1,) * (x.ndim - 2))
+    if weight.ndim == 1:
+        weight = weight.reshape((1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,) * x.ndim)
     return xp.where(x > 0, x, x * weight)
 
 

@@ -53,13 +53,15 @@ class RNNCellBase(Module):
             _, *state = unwrap(*state)  # type: ignore[assignment]
             state = tuple(part[None] if alone else part for part in state or ())
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        _, state = run(CELLS[mode](xp, weights), xp, x, [x.shape[0]], state, reverse=False)
-        return tuple(part[0] for part in state) if alone else state
+        columns = tuple(part.T for part in state)
+        _, columns = run(CELLS[mode](xp, weights), xp, x.T, [x.shape[0]], columns, reverse=False)
+        return tuple(part.T[0] if alone else part.T for part in columns)
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]
         parts += [f"bias={self.bias}"] * (self.bias is not True)
-        parts += [f"nonlinearity={self.nonlinearity}"] * (self.__dict__.get("nonlinearity", "tanh") != "tanh")
+        nonlinearity = self.__dict__.get("nonlinearity", "tanh")
+        parts += [f"nonlinearity={nonlinearity}"] * (nonlinearity != "tanh")
         return ", ".join(parts)
 
 
