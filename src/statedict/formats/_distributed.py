@@ -23,6 +23,7 @@ from ._chunks import ChunkSource, Piece, Sharded
 from ._limits import LIMITS, Limits
 from ._nesting import Entry, Steps, nested
 from ._pickle import Import, StorageId, TypedStorage, parse
+from ._shape import check_addressable
 from ._shelf import Place, Shelf, is_plain_name
 from ._tiles import tiling_problem
 from ._walk import leaves
@@ -86,6 +87,7 @@ class _Reader:
         shape = self._numbers(record.get("size"), name)
         if not isinstance(found, DType):
             raise self._wrong("its dtype is missing", name)
+        check_addressable(shape, found.itemsize, file=self.path, member=name)
         chunks = record.get("chunks")
         if not isinstance(chunks, list):
             raise self._wrong("its chunks are missing", name)

@@ -16,6 +16,7 @@ from statedict.state import DTYPES, DType
 from ..errors import FormatError, TruncatedError
 from ._json import read_json
 from ._limits import Limits
+from ._shape import check_addressable
 
 LENGTH = 8
 # What the format's reference implementation reads; of the sub-byte types it has, F6 has no element type here.
@@ -115,6 +116,7 @@ def _entry(name: str, value: Any, file: str, limits: Limits) -> Entry:
         if not shape or shape[-1] % 2:
             raise FormatError("its 4-bit elements do not fill whole bytes", file=file, member=name)
         shape[-1] //= 2
+    check_addressable(shape, dtype.itemsize, file=file, member=name)
     start, stop = offsets
     if stop - start != prod(shape) * dtype.itemsize:
         raise FormatError(
