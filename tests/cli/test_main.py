@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from statedict.cli import _main, main
+import statedict
+from statedict.cli import main
 from statedict.cli._main import app
-from statedict.errors import UnsafeFileError
+from statedict.errors import TruncatedError, UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 COMMANDS = {command.name: command for command in typer.main.get_group(app).commands.values()}
@@ -55,28 +56,25 @@ def test_a_wrong_call_is_explained(call, arguments):
     [
         (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run code\n"),
         (FileNotFoundError(2, "No such file or directory", "x.pt"), "statedict: x.pt: No such file or directory\n"),
+        (TruncatedError("it ends after 3 bytes", file="x.pt"), "statedict: x.pt: it ends after 3 bytes\n"),
         (OSError("the disk is on fire"), "statedict: the disk is on fire\n"),
     ],
 )
 def test_errors_become_one_line(call, monkeypatch, error, said):
     """What this library or the system refuses is one line on standard error, exit code 2."""
 
-    def fail(**options):
+    def fail(path):
         raise error
 
-    monkeypatch.setattr(_main, "app", fail)
-    assert call("inspect") == (2, "", said)
+    monkeypatch.setattr(statedict, "open", fail)
+    assert call("inspect", "x.pt") == (2, "", said)
 
 
 def test_faults_of_ours_are_not_hidden(monkeypatch):
     """Any other exception is a fault, and keeps its traceback."""
-
-    def fail(**options):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(_main, "app", fail)
+    monkeypatch.setattr(statedict, "open", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        main([])
+        main(["inspect", "x.pt"])
 
 
 def test_as_a_module():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import statedict
-from statedict.state import Leaf, StateDict, matcher, pieces
+from statedict.state import Leaf, StateDict, matcher, nearest, pieces
 
 from ..errors import RootError, UnknownNameError
 from ._facts import Fact, contents, plain, tensors, totals, values
@@ -57,7 +57,8 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _print(facts, flat=flat or stats)
+        asked = root is not None or bool(match)
+        _print(facts, _full(facts, asked), flat=flat or stats)
 
 
 def _chosen(checkpoint: Any, root: str | None) -> dict[str, StateDict]:
@@ -65,6 +66,14 @@ def _chosen(checkpoint: Any, root: str | None) -> dict[str, StateDict]:
     if root is None:
         return dict(checkpoint.roots)
     return {root: checkpoint.state_dict(root)}
+
+
+def _auto(checkpoint: Any) -> str | None:
+    """The path of the root that is taken where none is chosen; None where that is nobody's default."""
+    with suppress(RootError):
+        taken = checkpoint.state_dict()
+        return next((path for path, state in checkpoint.roots.items() if state is taken), None)
+    return None
 
 
 def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | None, stats: bool) -> Fact:
@@ -75,6 +84,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "format": checkpoint.format,
         "producer": checkpoint.producer,
         "bytes": checkpoint.size,
+        "auto": _auto(checkpoint),
         "roots": [_root(path, state, fits, stats) for path, state in chosen.items()],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
         "globals": [{"name": named.path, "risk": named.risk} for named in checkpoint.globals],
@@ -96,7 +106,15 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
     }
 
 
-def _print(facts: Fact, *, flat: bool) -> None:
+def _full(facts: Fact, asked: bool) -> set[str]:
+    """The paths of the roots whose tensors are listed: those asked for; else the one that the file is about, if it is
+    clear which that is, and of the others only their totals."""
+    if asked or facts["auto"] is None:
+        return {root["path"] for root in facts["roots"] if root["tensors"] or root["values"]}
+    return {facts["auto"]}
+
+
+def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
     from . import _show
 
     out = _show.console()
@@ -106,10 +124,13 @@ def _print(facts: Fact, *, flat: bool) -> None:
         out.print()
         if root["path"]:
             out.print(_show.text(f"root {root['path']}", "bold cyan"))
-        out.print((_show.flat if flat else _show.tree)(root["tensors"]))
+        if root["path"] in full:
+            out.print((_show.flat if flat else _show.tree)(root["tensors"]))
         for line in _show.summary(root["tensors"]):
             out.print(line, style="dim")
-        if root["values"]:
+        if root["path"] not in full:
+            out.print(_show.text(f"(--root {root['path']} shows it)", "dim"))
+        elif root["values"]:
             out.print(_show.content(root["values"]))
     if facts["other"]:
         out.print()
@@ -126,10 +147,8 @@ def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: b
     if len(holding) > 1:
         raise RootError(f"several state dicts have {name!r}", file=file, choices=list(holding))
     if not holding:
-        for state in chosen.values():
-            with suppress(KeyError):
-                state[name]
-        raise UnknownNameError(name, among=file)
+        names = [known for state in chosen.values() for known in state]
+        raise UnknownNameError(name, among=file, near=nearest(name, names, 3))
     ((path, state),) = holding.items()
     leaf = state.leaf(name)
     value = state.numpy()[name] if isinstance(leaf, Leaf) else plain(state[name])

@@ -5,12 +5,12 @@ A user's mistake is one clear line on standard error and exit code 2, never a tr
 
 from __future__ import annotations
 
-import os
-import sys
+import errno
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import StateDictError
 from ._convert import convert
@@ -19,27 +19,34 @@ from ._tour import tour
 from ._verify import verify
 
 
+class Program(TyperGroup):
+    """The commands; what one of them raises becomes a line and an exit code.
+
+    Here, and not around the whole program, because Typer has a meaning of its own for some of the builtins that our errors
+    are: an EOFError (a truncated file) is to it the end of the user's input.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (StateDictError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read our output (`| head`) has had enough, which Typer ends quietly
+            typer.echo(f"statedict: {_line(error)}", err=True)
+            raise typer.Exit(2) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments (`sys.argv[1:]` where None) name, and exit with its code.
 
-    Exits with 0, or what the command documents; 1 where the answer is no; 2 for a mistake in the call or the file; 130
-    when interrupted.
+    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted.
 
     >>> main(["inspect", "no-such-file.pt"])
     Traceback (most recent call last):
       ...
     SystemExit: 2
     """
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="statedict")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output (`| head`) has had enough; what Python would flush at exit has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except (StateDictError, OSError) as error:
-        typer.echo(f"statedict: {_line(error)}", err=True)
-        sys.exit(2)
+    app(args=None if arguments is None else list(arguments), prog_name="statedict")
 
 
 def _line(error: Exception) -> str:
@@ -68,7 +75,7 @@ def _program(
 COMMANDS = (inspect, verify, convert, tour)
 
 app = typer.Typer(
-    name="statedict",
+    cls=Program,
     callback=_program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -144,3 +144,4 @@ IMPORTS = (
 )
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}
+WHOLE = {"dtype", *RIGHT}

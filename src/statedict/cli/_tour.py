@@ -60,19 +60,19 @@ def tour(
 
     Example: statedict tour
     """
-    from rich.console import Console
+    from ._show import console
 
     for package, module in (("torch", "torch"), ("scikit-learn", "sklearn")):
         if not find_spec(module):
             raise MissingDependencyError(package, needed_for="the tour")
     start = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
-    place = Place(directory, Console(highlight=False))
+    place = Place(directory, console())
     for name in ("digits.pt", "uninterrupted.pt", "parity.pt"):
         (directory / name).unlink(missing_ok=True)
     for number, step in enumerate(STEPS, start=1):
         told = step(place)
-        place.console.print(f"[bold cyan]{number}.[/] {told.did} [green]{told.proves}[/]\n")
+        place.console.print(f"[bold cyan]{number}.[/] {told.did} [green]{told.proves}[/]\n", markup=True)
     place.console.print(f"{time.perf_counter() - start:.0f} s. The files are in {directory}/: look at one with")
     place.console.print(f"  statedict inspect {place.digits}", style="bold")
 
@@ -157,11 +157,11 @@ def inspect_without_torch(place: Place) -> Told:
     """Show the file in a process in which importing torch fails."""
     start = time.perf_counter()
     shown = subprocess.run(
-        [sys.executable, "-c", BLOCKED, "inspect", str(place.digits)], capture_output=True, text=True
+        [sys.executable, "-c", BLOCKED, "inspect", str(place.digits), "--root", "model"], capture_output=True, text=True
     )
     seconds = time.perf_counter() - start
     _check(shown.returncode == 0, f"statedict inspect failed: {shown.stderr}")
-    place.console.print(shown.stdout, markup=False, soft_wrap=True)
+    place.console.print(shown.stdout, soft_wrap=True)
     nbytes = size(place.digits.stat().st_size)
     return Told(
         f"Opened the {nbytes} with torch blocked, in {seconds:.2f} s.", "Looking needs no PyTorch, and runs no code."
@@ -183,7 +183,7 @@ class _Progress:
     def __init__(self, place: Place, about: str, total: int = EPOCHS) -> None:
         from rich.progress import Progress
 
-        self._bar = Progress(console=place.console, transient=True)
+        self._bar = Progress(console=place.console, transient=True, disable=not place.console.is_terminal)
         self._task = self._bar.add_task(about, total=total)
 
     def __enter__(self) -> _Progress:
