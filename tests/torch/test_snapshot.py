@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing._internal.common_modules import module_db
 
-from statedict.errors import NotAStateError
+from statedict.errors import NotAStateError, SaveError
 from statedict.state import StateDict, leaf_of
 from statedict.torch._copies import copies
 from statedict.torch._snapshot import snapshot
@@ -250,6 +250,26 @@ def test_subclasses_are_copied_by_their_own_clone():
     (copied,) = copies([tensor])
     assert type(copied) is Marked
     assert copied.data_ptr() != tensor.data_ptr()
+
+
+def test_inference_mode_leaves_no_trace():
+    """A snapshot made in inference mode, or of inference tensors, can be overwritten outside it."""
+    model = nn.Linear(2, 2)
+    with torch.inference_mode():
+        taken, inference = snapshot(model), torch.ones(2)
+    (copied,) = copies([inference])
+    assert not copied.is_inference()
+    before = addresses(taken)
+    assert before == addresses(snapshot(model, out=taken))
+    assert torch.equal(snapshot({"a": torch.zeros(2)}, out={"a": inference})["a"], torch.zeros(2))
+
+
+def test_a_freed_storage_is_an_error():
+    """A tensor whose storage was freed is refused: PyTorch's `clone` would end the process."""
+    tensor = torch.ones(2)
+    tensor.untyped_storage().resize_(0)
+    with pytest.raises(SaveError, match=r"a tensor of shape \[2\] has no memory"):
+        copies([tensor])
 
 
 # ties

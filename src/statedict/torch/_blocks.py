@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from statedict.errors import SaveError
+
 ALIGNMENT = 64
 # A storage is copied whole where that costs at most twice what its tensors show of it.
 WASTE = 2
@@ -45,6 +47,11 @@ def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
     for n in chosen:
         storage = tensors[n].untyped_storage()
         address = storage.data_ptr()
+        if not address:
+            # PyTorch's own copy would read from address 0, and end the process.
+            raise SaveError(
+                f"a tensor of shape {list(tensors[n].shape)} has no memory: its storage was freed (as FSDP does)"
+            )
         live[address] = storage.nbytes()
         storages.setdefault(address, []).append(n)
     lone, blocks = [], []
@@ -109,7 +116,7 @@ def alike(tensor: torch.Tensor, kept: torch.Tensor | None, device: torch.device,
         and kept.shape == tensor.shape
         and kept.stride() == wanted
         and kept.device == device
-        and not (kept.requires_grad or kept.is_quantized or kept.is_neg() or kept.is_conj())
+        and not (kept.requires_grad or kept.is_quantized or kept.is_neg() or kept.is_conj() or kept.is_inference())
     )
 
 

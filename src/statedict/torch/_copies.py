@@ -52,7 +52,8 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
     >>> two, whole[3]
     (tensor([2., 9.]), tensor(3.))
     """
-    with torch.no_grad():
+    # Copies that were made in inference mode could never be written again outside it.
+    with torch.inference_mode(False), torch.no_grad():
         found = layout(tensors, [n for n, tensor in enumerate(tensors) if _is_plain(tensor)])
         made = _reused(found, tensors, onto, host) if onto else {}
         pinned = host and any(tensor.is_cuda for tensor in tensors)
@@ -143,7 +144,7 @@ def _memory(nbytes: int, pinned: bool) -> memoryview:
     if not pinned:
         return arena(nbytes)
     # PyTorch's pinned allocator rounds up to a power of two, and keeps what is freed for the next snapshot.
-    view: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+    view: memoryview = torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True).numpy().data
     return view
 
 

@@ -107,9 +107,9 @@ def _group(group: Group, saved: Group | None) -> Group:
     """The optimizer's group with the saved options; its parameters and their names stay."""
     if saved is None:
         return dict(group)
-    manners: Group = {key: group[key] for key in MANNERS if key in group}
+    manners: Group = {key: group[key] for key in group if key in MANNERS and key not in saved}
     own: Group = {key: group[key] for key in ("params", "param_names") if key in group}
-    return {**manners, **saved, **own}
+    return {**saved, **manners, **own}
 
 
 def _on_device(group: Group) -> bool:
