@@ -66,12 +66,11 @@ def convert(
         with showing(state, f"writing {destination}") as shown:
             target = sys.stdout.buffer if destination == "-" else destination
             statedict.save(shown, target, format=format, max_shard_size=max_shard_size)
-        written = {"schema": 1, "file": destination, "tensors": sum(1 for _ in state.leaves()), "bytes": state.nbytes}
-    told = (
-        json.dumps(written)
-        if as_json
-        else f"{destination}: {count(written['tensors'], 'tensor')}, {size(state.nbytes)}"
-    )
+        tensors = sum(1 for _ in state.leaves())
+    if as_json:
+        told = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": state.nbytes})
+    else:
+        told = f"{destination}: {count(tensors, 'tensor')}, {size(state.nbytes)}"
     typer.echo(told, err=destination == "-")
 
 

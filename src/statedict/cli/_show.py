@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -43,9 +44,8 @@ def table(*columns: str, name: str = "name") -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     made.add_column(name, overflow="fold", min_width=12)
     for column in columns:
-        made.add_column(
-            column, justify="right" if column in RIGHT else "left", no_wrap=column in RIGHT, overflow="fold"
-        )
+        justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
+        made.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold")
     return made
 
 
@@ -144,4 +144,5 @@ IMPORTS = (
 )
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}
+WHOLE = {"dtype", *RIGHT}
 WHOLE = {"dtype", *RIGHT}
