@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_WILD = re.compile(r"[{*?\[]")
 _NUMBER = re.compile(r"\d+")
 # get_close_matches takes some 20 µs a candidate; at 300 a report of ten near misses stays under a tenth of a second.
 _MOST = 300
@@ -48,3 +49,19 @@ class Near:
             if len(chosen) >= _MOST:
                 break
         return list(chosen)[:_MOST]
+
+
+def near_pattern(pattern: str, names: Iterable[str], count: int = 1) -> list[str]:
+    """The names that a pattern or template was probably meant for: those that begin nearly as it does.
+
+    >>> near_pattern("encodr.{i}.*", ["encoder.0.weight", "head.bias"])
+    ['encoder.0.weight']
+    """
+    literal = _WILD.split(pattern)[0]
+    parts = literal.count(".") + (literal == pattern)
+    if not parts:
+        return Near(names).to(pattern, count)
+    heads: dict[str, str] = {}
+    for name in names:
+        heads.setdefault(".".join(name.split(".", parts)[:parts]), name)
+    return [heads[head] for head in Near(heads).to(".".join(literal.split(".")[:parts]), count)]

@@ -13,7 +13,7 @@ from statedict.errors import CollisionError
 from statedict.state import Spec
 
 from ._index import Hit, Index
-from ._near import Near
+from ._near import near_pattern
 from ._operation import on_specs
 from ._recipe import Offer, Offers, Part, Recipe, sources_of
 from ._rule import AnyRule, Rule
@@ -138,11 +138,9 @@ def _count(rule: Rule, specs: list[Spec]) -> int:
 
 def _unused(rules: Sequence[AnyRule], used: set[int], names: Sequence[str]) -> list[str]:
     """A note for each rule that no name belongs to, with the name that is nearest to it."""
-    idle = [rule for number, rule in enumerate(rules) if number not in used]
-    near = Near(names) if idle else None
     notes = []
-    for rule in idle:
-        pattern = str(rule.sources[0]) if isinstance(rule, Rule) else str(rule)
-        nearest = near.to(pattern) if near else []
-        notes.append(f"'{rule}' matches no name" + (f"; the nearest is {nearest[0]!r}" if nearest else ""))
+    for number, rule in enumerate(rules):
+        if number not in used:
+            nearest = near_pattern(str(rule.sources[0]), names) if isinstance(rule, Rule) else []
+            notes.append(f"'{rule}' matches no name" + "".join(f"; the nearest is {name!r}" for name in nearest))
     return notes

@@ -14,7 +14,7 @@ from typing import Any
 from statedict.errors import UnknownNameError
 from statedict.state import Patterns, matcher
 
-from ._near import Near
+from ._near import near_pattern
 from ._wrappers import bare
 
 
@@ -44,7 +44,7 @@ class Selection:
         """UnknownNameError where no name at all is included: that would load nothing, and look like a success."""
         every = list(names)
         if self.include and not any(map(self._included, every)):
-            near = Near(every).to(self.include[0], 3)
+            near = near_pattern(self.include[0], every, 3)
             raise UnknownNameError(self.include[0], among="the source or the model", near=near)
 
 
@@ -61,11 +61,10 @@ def idle(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
         return []
     every = list(names)
     unfit = [pattern for pattern in patterns if not any(map(_any_form((pattern,)), every))]
-    near = Near(every) if unfit else None
     return [
-        f"the pattern {pattern!r} matches no name" + "".join(f"; the nearest is {n!r}" for n in near.to(pattern))
+        f"the pattern {pattern!r} matches no name"
+        + "".join(f"; the nearest is {n!r}" for n in near_pattern(pattern, every))
         for pattern in unfit
-        if near
     ]
 
 

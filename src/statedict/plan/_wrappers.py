@@ -12,7 +12,8 @@ this order, each step taking only what is left:
 3. Names that are equal without wrappers, where no other name of either side is; where there are others, those that are
    equal without the wrappers that nobody gives to a child (`_orig_mod` …), on the same condition.
 
-What is ambiguous is left alone and noted; two sources for one slot raise CollisionError. Linear in the names.
+What is ambiguous is left alone and noted; two sources that nothing tells apart raise CollisionError where they have one
+slot. Linear in the names.
 """
 
 from __future__ import annotations
