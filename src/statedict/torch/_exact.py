@@ -79,7 +79,7 @@ class _Filling:
 
     def _fill_one(self, index: int) -> str | None:
         slots = self.slots
-        key, param, value = slots.keys[index], slots.current[index], slots.values[index]
+        key, param, value = slots.keys[index], self._current(index), slots.values[index]
         if not torch.overrides.is_tensor_like(value):  # type: ignore[no-untyped-call]
             return not_a_tensor(key, value)
         lazy = is_lazy(param)
@@ -97,6 +97,15 @@ class _Filling:
         except Exception as error:  # noqa: BLE001  # as PyTorch: any failure is a line of text
             return failed(key, param.size(), value.size(), error, "swapping" if self.swap else "copying")
         return None
+
+    def _current(self, index: int) -> Any:
+        """What is registered there now: an earlier slot may have replaced it, where a module has two names."""
+        if not self.slots.assign:
+            return self.slots.current[index]
+        module, name = self.slots.places[index]
+        found = module._parameters.get(name)
+        found = module._buffers.get(name) if found is None else found
+        return self.slots.current[index] if found is None else found
 
     def _put(self, index: int, param: Any, value: Any) -> None:
         if self.swap:

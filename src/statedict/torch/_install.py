@@ -77,8 +77,10 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
     for ours, (owner, name) in _METHODS.items():
         if hasattr(room, ours):
             method: Callable[..., Any] = getattr(room, ours)
-            # PyTorch keeps its compiler out of optimizers' methods.
-            yield owner, name, torch._disable_dynamo(method) if owner is torch.optim.Optimizer else method
+            if owner is torch.optim.Optimizer:
+                # As PyTorch does: its compiler is kept out of optimizers' methods.
+                method = torch._disable_dynamo(method)  # type: ignore[attr-defined]
+            yield owner, name, method
     for ours, theirs in _FUNCTIONS.items():
         if hasattr(room, ours):
             for module in list(sys.modules.values()):

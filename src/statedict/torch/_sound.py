@@ -76,6 +76,7 @@ class _Copying:
                     self._decide(index)
                 except MisfitError as misfit:
                     problems[index] = str(misfit)
+        self.bulk.sort()
         return problems
 
     def _decide(self, index: int) -> None:

@@ -11,9 +11,8 @@ from statedict.state import Compound, Leaf, library_of, materialize
 from ._host import Host, Slots
 from ._local import Below, Local, Watched, raw_value
 from ._outcome import Outcome
-from ._read import EXTRA_STATE
 from ._rules import Rules
-from ._survey import overrides
+from ._survey import EXTRA_STATE, overrides
 from ._undo import Undo
 
 # PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
@@ -83,8 +82,9 @@ class Loading:
             self._before(module, hook)
             local = self._watched(local)
             hook(local, prefix, metadata, True, outcome.missing, outcome.unexpected, outcome.errors)
+        self._switch(self.assign if self.rules.sound else metadata.get(ASSIGN, False))
         own = _persistent(module)
-        self._collect(module, own, local, prefix, self.assign if self.rules.sound else metadata.get(ASSIGN, False))
+        self._collect(module, own, local, prefix)
         extra = prefix + EXTRA_STATE
         if self._has_its_own(module, "set_extra_state"):
             if extra in local:
@@ -101,10 +101,13 @@ class Loading:
                 outcome.unexpected.append(key)
         return local
 
-    def _collect(self, module: Any, own: dict[str, Any], local: Local, prefix: str, assign: bool) -> None:
+    def _switch(self, assign: Any) -> None:
+        """Collect slots of this kind from here on. What another load has left in the metadata decides module by module."""
         if bool(assign) != self.slots.assign:
             self.flush()
             self.slots.assign = bool(assign)
+
+    def _collect(self, module: Any, own: dict[str, Any], local: Local, prefix: str) -> None:
         for name, current in own.items():
             key = prefix + name
             if key in local:

@@ -6,9 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from ._host import Host
-from ._survey import SAVING, survey
-
-EXTRA_STATE = "_extra_state"
+from ._survey import EXTRA_STATE, SAVING, survey
 
 
 def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:

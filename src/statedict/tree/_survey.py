@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+EXTRA_STATE = "_extra_state"
 # No path of a tree that ends is longer: a module that contains itself is left to the recursive walk, which raises.
 _LONGEST_PREFIX = 4000
 
@@ -21,7 +22,7 @@ class Side(NamedTuple):
         overridden: whether a class has methods in another form than the base class.
         public, private: instance attributes of these names hide such methods.
         before, after: registries of hooks.
-        dots: so do names with dots, which PyTorch takes for unexpected.
+        names: so do names that PyTorch takes for unexpected: with dots, or that of the extra state.
     """
 
     overridden: Callable[[Any, Any], bool]
@@ -29,7 +30,7 @@ class Side(NamedTuple):
     private: str
     before: str
     after: str
-    dots: bool
+    names: bool
 
 
 class Survey(NamedTuple):
@@ -66,7 +67,7 @@ def survey(
 
     `admits(module, prefix)` is asked about modules whose class overrides a method: true makes them plain.
     """
-    overridden, public, private, before, after, dots = side
+    overridden, public, private, before, after, names = side
     keys: list[str] = []
     values: list[Any] = []
     modules: list[tuple[str, Any, int]] = []
@@ -84,8 +85,10 @@ def survey(
             if odd and not (admits and admits(module, prefix)):
                 return None
             parameters, buffers, children = state["_parameters"], state["_buffers"], state["_modules"]
-            if dots and "." in "".join((*parameters, *buffers, *children)):
-                return None
+            if names:
+                joined = "".join((*parameters, *buffers, *children))
+                if "." in joined or EXTRA_STATE in joined:
+                    return None
             modules.append((prefix, module, len(keys)))
             for name, value in parameters.items():
                 if value is not None:
@@ -121,12 +124,12 @@ def _loads(kind: Any, base: Any) -> bool:
     )
 
 
-SAVING = Side(_saves, "state_dict", "_save_to_state_dict", "_state_dict_pre_hooks", "_state_dict_hooks", dots=False)
+SAVING = Side(_saves, "state_dict", "_save_to_state_dict", "_state_dict_pre_hooks", "_state_dict_hooks", names=False)
 LOADING = Side(
     _loads,
     "_load_from_state_dict",
     "_load_from_state_dict",
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
-    dots=True,
+    names=True,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -54,7 +55,13 @@ class Undo:
                 before = deepcopy(module.get_extra_state())
             except Exception:  # noqa: BLE001  # the module's own code: what it cannot tell is not remembered
                 return
-            self._restores.append(lambda: module.set_extra_state(before))
+
+            def restore() -> None:
+                # What it sets as attributes is put back afterwards, whatever becomes of this.
+                with suppress(Exception):
+                    module.set_extra_state(before)
+
+            self._restores.append(restore)
 
     def put_back(self) -> None:
         """Make everything that was remembered as it was, the latest first."""
