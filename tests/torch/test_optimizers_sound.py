@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from statedict.errors import LoadError, SaveError
-from statedict.state import Opaque, leaf_of, map_tree
+from statedict.errors import ChecksumError, LoadError, SaveError
+from statedict.state import Leaf, Opaque, Storage, contiguous, dtype, leaf_of, map_tree
 from statedict.torch._optimizer_read import read_optimizer
 from statedict.torch._optimizer_write import write_optimizer
 
@@ -427,8 +427,15 @@ def test_unknown_objects_and_meta_parameters_are_refused():
     with pytest.raises(LoadError, match="its state should be a dict, but is list"):
         write_optimizer(optimizer, {"state": {0: [1]}, "param_groups": groups})
     meta = torch.optim.SGD([nn.Parameter(torch.ones(2, device="meta"))], lr=0.1)
+    saved = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": groups}
     with pytest.raises(LoadError, match="the parameter is on the meta device"):
-        write_optimizer(meta, {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": groups})
+        write_optimizer(meta, saved)
+    lazy = torch.optim.SGD([nn.parameter.UninitializedParameter()], lr=0.1)
+    with pytest.raises(LoadError, match="the parameter has no shape yet"):
+        write_optimizer(lazy, saved)
+    opaque = {"state": {}, "param_groups": [groups[0] | {"lr": [Opaque("some", "Rate")]}]}
+    with pytest.raises(LoadError, match=r"'lr' of group 0 of the saved state is of the unknown class some\.Rate"):
+        write_optimizer(optimizer, opaque)
 
 
 def test_a_stray_state_cannot_be_read():
@@ -561,6 +568,35 @@ def test_unread_leaves_are_read():
     other.register_load_state_dict_pre_hook(lambda o, s: s["state"][0]["exp_avg"].zero_())
     with pytest.raises(LoadError, match="not Tensor"):
         write_optimizer(other, lazy)
+
+
+def test_checksums_are_settled_before_anything_changes():
+    """A leaf whose checksum is wrong is not loaded, and nothing else is; unless checksums are not asked for."""
+
+    class Damaged:
+        def read_into(self, reads):
+            for _, _, into in reads:
+                into[:] = bytes(len(into))
+
+        def verify(self, storages):
+            for _ in storages:
+                raise ChecksumError("these bytes are not those that were written")
+
+        def view(self, storage, *, writable=False):
+            return None
+
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    leaf = Leaf(contiguous(dtype("float32"), (2,)), Storage(Damaged(), "damaged", 8))
+    saved = {
+        "state": {0: {"momentum_buffer": leaf}},
+        "param_groups": [{**optimizer.state_dict()["param_groups"][0], "lr": 7}],
+    }
+    with pytest.raises(ChecksumError):
+        write_optimizer(optimizer, saved)
+    assert (optimizer.param_groups[0]["lr"], dict(optimizer.state)) == (0.1, {})
+    write_optimizer(optimizer, saved, verify=False)
+    assert optimizer.state[parameter]["momentum_buffer"].tolist() == [0.0, 0.0]
 
 
 def test_stock_pytorch_loads_what_was_read_and_saved():

@@ -22,10 +22,11 @@ from ._library import TORCH
 Path = tuple[Any, ...]
 
 
-def independent(tree: Any, out: Any = None, *, host: bool = False) -> Any:
+def independent(tree: Any, out: Any = None, *, host: bool = False, verify: bool = True) -> Any:
     """The same tree with tensors copied (`host`: to the CPU), leaves read into fresh memory, and the rest copied deeply.
 
-    Tensors of `out` at the same places are overwritten where they are laid out alike (see `copies`).
+    Tensors of `out` at the same places are overwritten where they are laid out alike (see `copies`). `verify` settles
+    the checksums of what is read before anything is made.
 
     >>> weight = torch.ones(1)
     >>> copied = independent({"a": weight, "b": [weight]})
@@ -33,10 +34,10 @@ def independent(tree: Any, out: Any = None, *, host: bool = False) -> Any:
     (True, False)
     """
     with collector_paused():
-        return _independent(tree, out, host)
+        return _independent(tree, out, host, verify)
 
 
-def _independent(tree: Any, out: Any, host: bool) -> Any:
+def _independent(tree: Any, out: Any, host: bool, verify: bool) -> Any:
     live: dict[int, torch.Tensor] = {}
     unread: dict[int, Leaf | Compound] = {}
     for value in values_of(tree):
@@ -45,7 +46,7 @@ def _independent(tree: Any, out: Any, host: bool) -> Any:
         elif isinstance(value, (Leaf, Compound)):
             unread[id(value)] = value
     known: dict[int, Any] = dict(zip(live, copies(list(live.values()), _onto(live, tree, out), host=host)))
-    known.update(zip(unread, materialize(list(unread.values()), TORCH)))
+    known.update(zip(unread, materialize(list(unread.values()), TORCH, verify=verify)))
     return _copied(tree, known)
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from statedict.state import Compound, Leaf, Opaque
 from statedict.tree import Outcome
@@ -185,7 +186,9 @@ def _unfit(optimizer: torch.optim.Optimizer, slot: Slot, entry: Entry, found: Ma
     problems = []
     if entry.state is not None:
         options = found.options[slot.group] or {}
-        if slot.parameter.is_meta:
+        if is_lazy(slot.parameter):
+            problems.append("the parameter has no shape yet: run a forward pass before its optimizer's state is loaded")
+        elif slot.parameter.is_meta:
             problems.append("the parameter is on the meta device: give it a device before its optimizer's state")
         elif not isinstance(entry.state, Mapping):
             problems.append(f"its state should be a dict, but is {type(entry.state).__name__}")

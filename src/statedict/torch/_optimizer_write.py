@@ -37,6 +37,7 @@ def write_optimizer(
     model: torch.nn.Module | None = None,
     strict: bool = True,
     dtype: Wanted = None,
+    verify: bool = True,
     judge: Judge | None = None,
 ) -> Outcome:
     """Load `state` (of `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
@@ -48,7 +49,8 @@ def write_optimizer(
 
     Tensors are copied to their parameters' devices and keep the dtype they were saved in. `dtype` (of torch, or its
     name) casts floating-point ones, except step counts and other numbers; `"parameter"` casts each to its parameter's
-    dtype, as PyTorch does. Adam and its kin in PyTorch cannot step a bfloat16 parameter with float32 moments.
+    dtype, as PyTorch does. Adam and its kin in PyTorch cannot step a bfloat16 parameter with float32 moments. Tensors
+    that lie in a file are read once everything else is decided; `verify=False` skips their checksums.
 
     `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to let
     happen what fits. Without one, LoadError (a RuntimeError) is raised for whatever is wrong. Whatever raises, also in
@@ -60,14 +62,14 @@ def write_optimizer(
     """
     wanted = floating(dtype)
     with collector_paused(), unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
-        saved = parse(_after_hooks(optimizer, state))
+        saved = parse(_after_hooks(optimizer, state, verify))
         found = match(optimizer, slots(optimizer, model), saved, strict=strict)
         groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]
         places = [Place(slot, _on_device(groups[slot.group]), wanted) for slot, _ in found.pairs]
         for place, (_, entry) in zip(places, found.pairs):
             found.outcome.casts += casts(entry.state, place)
         (judge or demand(type(optimizer).__name__))(found.outcome)
-        _write(optimizer, groups, found, places, saved.others)
+        _write(optimizer, groups, found, places, saved.others, verify)
     return found.outcome
 
 
@@ -90,13 +92,13 @@ def _writable_by_others(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return found
 
 
-def _after_hooks(optimizer: torch.optim.Optimizer, state: Any) -> Any:
+def _after_hooks(optimizer: torch.optim.Optimizer, state: Any, verify: bool) -> Any:
     """The state as the hooks want it loaded."""
     hooks = _hooks(optimizer, "pre")
     if not hooks or not is_state(state):
         return state
     # A hook may write into what it is given, and expects tensors: it gets a copy that is read.
-    source = independent(dict(state))
+    source = independent(dict(state), verify=verify)
     for before in hooks:
         replaced = before(optimizer, source)
         source = source if replaced is None else replaced
@@ -125,10 +127,12 @@ def _write(
     found: Match,
     places: Sequence[Place],
     others: Mapping[Any, Any],
+    verify: bool,
 ) -> None:
     needed_before = [needed(optimizer, number) for number in range(len(groups))]
     options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-    fresh = independent({"pairs": [e.state for _, e in found.pairs], "options": options, "others": dict(others)})
+    source = {"pairs": [entry.state for _, entry in found.pairs], "options": options, "others": dict(others)}
+    fresh = independent(source, verify=verify)
     loaded = {id(place.slot.parameter) for place in places}
     state: defaultdict[Any, Any] = defaultdict(dict)
     state.update((p, v) for p, v in optimizer.state.items() if isinstance(p, torch.Tensor) and id(p) not in loaded)

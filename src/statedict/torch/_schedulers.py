@@ -34,20 +34,23 @@ def read_stateful(obj: Any) -> Any:
     return obj.state_dict()
 
 
-def write_stateful(obj: Any, state: Any, *, strict: bool = True, judge: Judge | None = None) -> Outcome:
+def write_stateful(
+    obj: Any, state: Any, *, strict: bool = True, verify: bool = True, judge: Judge | None = None
+) -> Outcome:
     """Give a copy of `state` to `obj.load_state_dict`; whatever raises, the object is as it was.
 
     The Outcome's names are those of the state's first level. A setting that one of PyTorch's schedulers has and the state
     lacks shows that it is another class's: an error, when `strict` (private ones vary between versions, and are not
     missed). What the state has beyond the scheduler is unexpected, and loaded. Other objects' loaders judge for
     themselves. Inert data of unknown classes is an error. `judge` is called before anything changes: it raises, or
-    returns; without one LoadError is raised for the errors. What the object's loader raises is passed on, with a note.
+    returns; without one LoadError is raised for the errors. `verify` settles the checksums of what lies in a file. What
+    the object's loader raises is passed on, with a note.
     """
     if not callable(getattr(obj, "load_state_dict", None)):
         raise NotAStateError(f"{type(obj).__qualname__} has no load_state_dict(), so nothing can be loaded into it")
     outcome = _outcome(obj, state, strict)
     (judge or demand(type(obj).__name__))(outcome)
-    source = independent(state)
+    source = independent(state, verify=verify)
     with unchanged_on_error(obj, tensors=_shown(obj)):
         obj.load_state_dict(source)
     return outcome
