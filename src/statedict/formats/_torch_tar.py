@@ -8,6 +8,7 @@ persistent ids are keys of tensors. Nothing is unpacked to disk, and members tha
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,13 @@ from ._torch_legacy import UNCHECKED, nested_reader
 # An archive is written in records of twenty blocks, the last filled up with zeros.
 BLOCK = 512
 RECORD = 20 * BLOCK
+# Types of members: plain files, folders, and further facts on the next member or all of them.
+PLAIN = (b"0", b"\0")
+FOLDER = b"5"
+FACTS = (b"x", b"g")
+# Facts that would make another archive of it; times and the like do not matter.
+DECISIVE = re.compile(rb"\d+ (?:path|linkpath|size|GNU\.[^=]*)=")
+LONGEST_FACTS = 64 << 10
 PARTS = ("storages", "tensors", "pickle")
 
 
@@ -84,16 +92,23 @@ def read_tar(file: File) -> dict[str, Extract]:
         # The checksum is of the header with spaces in the checksum's place.
         if _number(file, header[148:156], at) != sum(header) - sum(header[148:156]) + 8 * 32:
             raise FormatError("a header of the tar archive is damaged", file=file.name, offset=at)
-        if kind not in (b"0", b"\0", b"5") or name in members:
-            what = "is there twice" if name in members else "is no plain file"
-            raise FormatError(f"it {what}", file=file.name, member=name, offset=0)
-        if kind != b"5":
+        if kind in PLAIN and name not in members:
             members[name] = Extract(at + BLOCK, nbytes)
+        elif kind in FACTS:
+            _check_facts(file, name, at + BLOCK, nbytes)
+        elif kind != FOLDER:
+            what = "is there twice" if name in members else "is no plain file"
+            raise FormatError(f"it {what}", file=file.name, member=name)
         at += BLOCK + -(-nbytes // BLOCK) * BLOCK
     raise TruncatedError(
         f"the file has {file.size:,} of at least {at + BLOCK:,} bytes: the end of the tar archive is missing",
         file=file.name,
     )
+
+
+def _check_facts(file: File, name: str, offset: int, nbytes: int) -> None:
+    if nbytes > LONGEST_FACTS or DECISIVE.search(file.read(offset, nbytes)):
+        raise FormatError("it changes what another member is", file=file.name, member=name)
 
 
 def _number(file: File, field: bytes, at: int) -> int:

@@ -14,16 +14,18 @@ from statedict.files import Part
 from statedict.state import Leaf
 
 from ..errors import SaveError
+from ._named import check_metadata
 from ._pack import Packed, Packing
 from ._pickle import Placement, emit
+from ._torch_zip import EXTRA
 from ._zip_write import Record, Seal, zip_parts
 
 FOLDER = "archive/"
-EXTRA = "extra/"
 
 
 def torch_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
     """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone."""
+    check_metadata(metadata or {})
     pickled, packed = _pickled(obj)
     records = [
         _small("data.pkl", pickled),

@@ -23,6 +23,8 @@ from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, check_case
 
 PICKLE = "data.pkl"
+EXTRA = "extra/"
+LONGEST_EXTRA = 1 << 20
 # torch 2.13 reads up to 10 and writes 3.
 NEWEST = 10
 FACTS = ("version", "byteorder", ".format_version", ".storage_alignment")
@@ -45,7 +47,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
         producer="PyTorch",
         globals=parsed.globals,
         notes=archive.notes,
-        metadata=facts,
+        metadata=facts | read_extras(archive, folder),
         checks=partial(check_members, archive, storages),
         close=file.close,
     )
@@ -83,6 +85,16 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
     return facts
 
 
+def read_extras(archive: Archive, folder: str) -> dict[str, str]:
+    """The members below `extra/`, which are whatever text a program keeps with the file; long ones are left out."""
+    inside = folder + EXTRA
+    return {
+        name.removeprefix(inside): read_member(archive, name).decode("utf-8", "replace")
+        for name, member in archive.members.items()
+        if name.startswith(inside) and member.nbytes <= LONGEST_EXTRA
+    }
+
+
 class ArchiveStorages:
     """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key."""
 
@@ -95,17 +107,18 @@ class ArchiveStorages:
         self._tree: object = None
 
     def find(self, wanted: StorageId) -> TypedStorage:
-        """The storage that the pickle names; raises FormatError where its member is missing or too short."""
+        """The storage that the pickle names; raises FormatError where its member is missing or too short.
+
+        The error says nothing of the file: who reads the pickle knows that, and where in it the storage is named.
+        """
         storage = self._found.get(wanted.key)
         itemsize = wanted.dtype.itemsize if wanted.dtype else 1
         if storage is None:
             storage = self._found[wanted.key] = self._open(wanted, itemsize)
         if wanted.numel * itemsize > storage.nbytes:
             raise FormatError(
-                f"the pickle says that it has {wanted.numel:,} elements of {itemsize} bytes, "
-                f"but it has {storage.nbytes:,} bytes",
-                file=self._archive.file.name,
-                member=self._prefix + wanted.key,
+                f"a storage of {wanted.numel:,} elements of {itemsize} bytes is named here, "
+                f"but {self._prefix}{wanted.key} has {storage.nbytes:,} bytes"
             )
         return TypedStorage(storage, wanted.dtype, wanted.numel)
 
@@ -143,11 +156,7 @@ class ArchiveStorages:
         name = self._prefix + wanted.key
         member = self._archive.members.get(name)
         if member is None:
-            raise FormatError(
-                f"the pickle names a storage {wanted.key!r}, but the archive has no such member",
-                file=self._archive.file.name,
-                member=name,
-            )
+            raise FormatError(f"a storage {wanted.key!r} is named here, but the archive has no {name}")
         inflate: Callable[[], bytes] | None = None
         if member.method == DEFLATED:
             inflate = partial(member_bytes, self._archive, member)

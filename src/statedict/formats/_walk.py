@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, Opaque
+from statedict.state import Compound, Leaf, Opaque, raw_values
 
 from ._pickle import Pair, TypedStorage
 
@@ -44,10 +45,10 @@ def leaves(tree: object) -> Iterator[tuple[str, Leaf]]:
 
 def _parts(value: object) -> Iterable[tuple[Any, object]]:
     if isinstance(value, Mapping):
-        return value.items()
+        return raw_values(value).items()
     if isinstance(value, Pair):
         return [(value.key, value.value)]
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
         return enumerate(value)
     if isinstance(value, Opaque):
         whole = [*value.attributes().items()] if value.state is not None else []

@@ -1,0 +1,490 @@
+"""torch.save's zip files: what torch writes we read, what we write torch reads, byte for byte where they can be alike."""
+
+import io
+import re
+import struct
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from statedict import formats
+from statedict.errors import ChecksumError, FormatError, SaveError, UnsafeFileError
+from statedict.state import DTYPES, Compound, Leaf, StateDict, library, materialize, read_array
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental"),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta"),
+    pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor"),
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+]
+PLAIN = [name for name in DTYPES if isinstance(getattr(torch, name, None), torch.dtype)]
+PLAIN = [name for name in PLAIN if DTYPES[name].kind not in ("quantized",) and not re.match(r"u?int[1-7]$|bits", name)]
+
+
+def saved(obj, **options):
+    out = io.BytesIO()
+    torch.save(obj, out, **options)
+    return out.getvalue()
+
+
+def written(obj, **options):
+    out = io.BytesIO()
+    formats.write(obj, out, **options)
+    return out.getvalue()
+
+
+def opened(raw):
+    return formats.open(io.BytesIO(raw))
+
+
+def load(raw, **options):
+    return torch.load(io.BytesIO(raw), **{"weights_only": True, **options})
+
+
+def our_load(raw):
+    """The flat state in the file as torch tensors, read by us."""
+    state = opened(raw).object
+    return dict(zip(state, materialize(list(state.values()), library("torch"))))
+
+
+def raw_bytes(tensor):
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().flatten()
+    return bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
+
+
+def assert_same(found, expected):
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert raw_bytes(found[name]) == raw_bytes(tensor), name
+
+
+def tensor_of(name, count=6):
+    if name == "bool":
+        return torch.arange(count) % 2 == 0
+    raw = torch.arange(count * DTYPES[name].itemsize, dtype=torch.int64).to(torch.uint8)
+    return raw.view(getattr(torch, name))
+
+
+def every_type():
+    return OrderedDict((name, tensor_of(name)) for name in PLAIN)
+
+
+def awkward():
+    base = torch.randn(10, 12)
+    state = OrderedDict(
+        transposed=base.t(),
+        column=torch.randn(8, 9)[:, 3],
+        sliced=torch.randn(1000)[10:20],
+        expanded=torch.randn(1).expand(5),
+        empty=torch.zeros(0, 3),
+        scalar=torch.tensor(3.5),
+        conjugate=torch.randn(3, dtype=torch.complex64).conj(),
+        parameter=torch.nn.Parameter(torch.ones(2)),
+        channels=torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        large=torch.randn(300, 1000),
+    )
+    state["tied"] = state["large"]
+    state["base"] = base
+    return state
+
+
+# reading what torch writes
+
+
+@pytest.mark.parametrize("state", [every_type(), awkward()], ids=["types", "views"])
+def test_what_torch_writes_is_read(state):
+    """Every element type and layout comes out as torch.load gives it, strides and storage sharing included."""
+    raw = saved(state)
+    found, expected = our_load(raw), load(raw, weights_only=False)
+    assert_same(found, expected)
+    for name in expected:
+        assert found[name].stride() == expected[name].stride()
+    if "tied" in state:
+        assert found["tied"].data_ptr() == found["large"].data_ptr()
+        assert found["base"].untyped_storage().data_ptr() == found["transposed"].untyped_storage().data_ptr()
+
+
+def test_a_tree_keeps_its_shape():
+    """Nested containers, numbers, text and an OrderedDict's `_metadata` come with the tensors."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    tree = {"model": model.state_dict(), "step": 7, "parts": [1.5, (None, "x"), {"deep": torch.ones(2)}]}
+    found = opened(saved(tree)).object
+    assert found["step"] == 7
+    assert found["parts"][:2] == [1.5, (None, "x")]
+    assert isinstance(found["parts"][2]["deep"], Leaf)
+    assert found["model"]._metadata == model.state_dict()._metadata
+    assert list(found["model"]) == list(model.state_dict())
+
+
+def test_what_is_known_without_reading():
+    """A Checkpoint says what it is: format, size, versions, imports, roots; and shows itself in one line."""
+    raw = saved({"model": torch.nn.Linear(2, 3).state_dict()})
+    with opened(raw) as checkpoint:
+        assert (checkpoint.format, checkpoint.size, checkpoint.producer) == ("torch", len(raw), "PyTorch")
+        assert checkpoint.metadata == {
+            "version": "3",
+            "byteorder": "little",
+            ".format_version": "1",
+            ".storage_alignment": "64",
+        }
+        assert [named.path for named in checkpoint.globals] == [
+            "collections.OrderedDict",
+            "torch._utils._rebuild_tensor_v2",
+            "torch.FloatStorage",
+        ]
+        assert list(checkpoint.roots) == ["model"]
+        assert list(checkpoint.state_dict()) == ["weight", "bias"]
+        assert repr(checkpoint) == f"<Checkpoint '<BytesIO>': torch, {len(raw):,} bytes>"
+        assert checkpoint.verify(values=True) == []
+
+
+def rezipped(raw, method=zipfile.ZIP_STORED, drop=(), replace=None, folder=True):
+    """The archive as another tool would write it, some members left out or replaced."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(out, "w", compression=method) as new:
+        if folder:
+            new.writestr("archive/", b"")
+        for name in old.namelist():
+            inside = name.partition("/")[2]
+            if inside and inside not in drop:
+                new.writestr(name, (replace or {}).get(inside, old.read(name)))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_files_that_other_tools_zipped(tmp_path, method):
+    """An archive packed again, deflated too, gives the same tensors, mapped or not: never compressed bytes as weights."""
+    state = {"a": torch.randn(50, 20), "b": torch.arange(7)}
+    path = tmp_path / "again.pt"
+    path.write_bytes(rezipped(saved(state), method))
+    with formats.open(path) as checkpoint:
+        for mapped in (False, True):
+            found = materialize(list(checkpoint.object.values()), library("torch"), mapped=mapped)
+            assert [tensor.tolist() for tensor in found] == [tensor.tolist() for tensor in state.values()]
+        assert checkpoint.verify() == []
+        leaf = checkpoint.object["a"]
+        part = memoryview(bytearray(8))
+        leaf.storage.source.read_into([(leaf.storage, 80, part)])
+        assert part == raw_bytes(state["a"])[80:88]
+
+
+@pytest.mark.parametrize("drop", [("byteorder",), (".format_version", ".storage_alignment"), ("version",)])
+def test_files_of_other_versions(drop):
+    """Files without the facts that later versions added, or without a version, are read."""
+    state = {"a": torch.randn(3)}
+    assert_same(our_load(rezipped(saved(state), drop=drop)), state)
+
+
+def test_checksums_that_were_not_computed():
+    """torch can be told to leave checksums out: the file is read, and noted for it."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        raw = saved({"a": torch.randn(3)})
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert opened(raw).notes == ["it was saved without checksums: damage to its content cannot be detected"]
+    assert our_load(raw)["a"].shape == (3,)
+
+
+def test_big_endian_files():
+    """The bytes of each element are turned round, of a complex one its two halves, of a byte nothing."""
+    state = OrderedDict(
+        (name, tensor_of(name)) for name in ("float32", "int16", "complex64", "uint8", "uint16", "bfloat16")
+    )
+    raw = saved(state)
+    replace = {"byteorder": b"big"}
+    for number, (name, tensor) in enumerate(state.items()):
+        unit = DTYPES[name].itemsize // (2 if "complex" in name else 1)
+        array = np.frombuffer(raw_bytes(tensor), np.uint8).reshape(-1, unit)[:, ::-1]
+        replace[f"data/{number}"] = array.tobytes()
+    found = opened(rezipped(raw, replace=replace))
+    assert_same(our_load(rezipped(raw, replace=replace)), state)
+    leaf = found.object["float32"]
+    odd = memoryview(bytearray(5))
+    leaf.storage.source.read_into([(leaf.storage, 3, odd)])
+    assert odd == raw_bytes(state["float32"])[3:8]
+
+
+def test_location_tags_are_kept():
+    """The device that a storage was saved from is known, and nothing is made of it."""
+    raw = rezipped(saved({"a": torch.ones(2)}))
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        pickled = archive.read("archive/data.pkl").replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:1")
+    leaf = opened(rezipped(raw, replace={"data.pkl": pickled})).object["a"]
+    assert leaf.storage.location == "cuda:1"
+    assert read_array(leaf).tolist() == [1, 1]
+
+
+FACTS = {
+    "a newer version": ({"version": b"11\n"}, "it says that its version is '11'; versions up to 10 are known"),
+    "no version": ({"version": b"three"}, "its version is 'three'"),
+    "a huge version": ({"version": b"9" * 21}, "its version is '9{21}'"),
+    "byte order": ({"byteorder": b"middle"}, "the byte order should be 'little' or 'big', not 'middle'"),
+    "a short storage": (
+        {"data/0": bytes(8)},
+        "a storage of 3 elements of 4 bytes is named here, but archive/data/0 has 8 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_that_do_not_fit_are_named(name):
+    """A version, byte order or storage that cannot be right is an error that names it."""
+    replace, text = FACTS[name]
+    with pytest.raises(FormatError, match=text):
+        opened(rezipped(saved({"a": torch.ones(3)}), replace=replace))
+
+
+def test_structure_that_does_not_fit_is_named():
+    """A missing storage, members of two folders, and names that differ in case only are errors."""
+    raw = saved({"a": torch.ones(3)})
+    with pytest.raises(
+        FormatError, match=r"data\.pkl at byte \d+: a storage '0' is named here, but the archive has no archive/data/0"
+    ):
+        opened(rezipped(raw, drop=("data/0",)))
+    for name, text in {
+        "other/data.pkl": "do not lie in one folder",
+        "archive/DATA.PKL": "one name, but for its case",
+    }.items():
+        out = io.BytesIO(rezipped(raw))
+        with zipfile.ZipFile(out, "a") as archive:
+            archive.writestr(name, b"N.")
+        with pytest.raises(FormatError, match=text):
+            opened(out.getvalue())
+
+
+def test_a_zip_of_something_else_is_no_checkpoint():
+    """Another zip is named as one, with what is in it."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("word/document.xml", b"<x/>")
+    with pytest.raises(
+        FormatError, match=r"this is a zip archive, but not a checkpoint; its members: word/document\.xml"
+    ):
+        opened(out.getvalue())
+
+
+def test_storages_that_nothing_shows_are_found():
+    """A member that no tensor shows is harmless, and told."""
+    out = io.BytesIO(rezipped(saved({"a": torch.ones(3)})))
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr("archive/data/7", b"lost")
+    findings = opened(out.getvalue()).verify()
+    assert [str(finding) for finding in findings] == ["note: 1 storages belong to no tensor: archive/data/7"]
+
+
+def test_dangerous_imports_are_shown_and_refused():
+    """A pickle that would run code opens, says so, and is refused by who would load it."""
+
+    class Evil:
+        def __reduce__(self):
+            import os
+
+            return os.system, ("exit 1",)
+
+    checkpoint = opened(saved({"w": torch.ones(1), "e": Evil()}))
+    assert len(checkpoint.dangerous) == 1
+    assert checkpoint.verify()[0].level == "error"
+    with pytest.raises(UnsafeFileError, match=r"unpickling it would run code: it imports \w+\.system") as caught:
+        checkpoint.require_safe()
+    assert caught.value.imports == tuple(checkpoint.dangerous)
+    assert read_array(checkpoint.object["w"]).tolist() == [1]
+
+
+# writing
+
+
+@pytest.mark.parametrize("options", [{}, {"weights_only": False}], ids=["weights only", "unrestricted"])
+@pytest.mark.parametrize("state", [every_type(), awkward()], ids=["types", "views"])
+def test_torch_reads_what_we_write(state, options):
+    """torch.load gives the same tensors; shared storages are shared, and strides without gaps are kept."""
+    found = load(written(state), **options)
+    assert_same(found, state)
+    if "tied" in state:
+        assert found["tied"].data_ptr() == found["large"].data_ptr()
+        assert found["base"].untyped_storage().data_ptr() == found["transposed"].untyped_storage().data_ptr()
+        assert found["transposed"].stride() == state["transposed"].stride()
+        assert found["channels"].stride() == state["channels"].stride()
+        assert found["expanded"].stride() == (0,)
+        assert found["conjugate"].is_conj()
+        assert isinstance(found["parameter"], torch.nn.Parameter)
+
+
+def test_torch_maps_what_we_write(tmp_path):
+    """torch.load(mmap=True) gives the same tensors."""
+    path = tmp_path / "m.pt"
+    state = awkward()
+    formats.write(state, path)
+    assert_same(torch.load(path, mmap=True, weights_only=True), state)
+
+
+def test_we_read_what_we_write():
+    """Reading gives what was written, `_metadata` and other content included."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    raw = written({"model": model.state_dict(), "views": awkward(), "step": 3, "lr": [1e-3, None]})
+    found = opened(raw).object
+    assert (found["step"], found["lr"]) == (3, [1e-3, None])
+    assert found["model"]._metadata == model.state_dict()._metadata
+    tensors = dict(zip(found["views"], materialize(list(found["views"].values()), library("torch"))))
+    expected = load(raw, weights_only=False)["views"]
+    assert_same(tensors, expected)
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        {"w": torch.randn(3, 4), "b": torch.ones(2)},
+        torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).state_dict(),
+        {"tied": [torch.ones(1)] * 2, "empty": torch.zeros(0), "n": 3},
+        every_type(),
+        {f"t{n}": torch.full((4,), n) for n in range(300)},
+        {"large": torch.randn(200_000), "after": torch.ones(3), "huge": torch.zeros(600_000)},
+    ],
+    ids=["dict", "model", "ties", "types", "many", "large"],
+)
+def test_the_bytes_are_torchs(obj):
+    """Where nothing is cut down, the file is torch.save's, byte for byte, but for the serialization id at its end."""
+    ours, theirs = written(obj), saved(obj)
+    assert len(ours) == len(theirs)
+    start = theirs.rindex(b".data/serialization_id", 0, theirs.index(b"PK\1\2"))
+    payload = -(-(start + len(".data/serialization_id") + 4) // 64) * 64
+    assert ours[:payload] == theirs[:payload]
+    assert ours[payload : payload + 40].isdigit()
+    central = theirs.index(b"PK\1\2", payload)
+    place = theirs.rindex(b"PK\1\2")
+    assert ours[central : place + 16] == theirs[central : place + 16]
+    assert ours[place + 20 :] == theirs[place + 20 :]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    """The same content is the same bytes, whatever the file is called and wherever the tensors lie."""
+    for name in ("one.pt", "two.bin"):
+        formats.write({"a": torch.arange(6.0).view(2, 3), "b": torch.arange(100)[3:5].clone()}, tmp_path / name)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "two.bin").read_bytes()
+
+
+def test_numpy_arrays_in_a_state_dict_are_tensors():
+    """A StateDict of NumPy arrays is written as tensors, which torch reads."""
+    state = StateDict({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)})
+    found = load(written(state))
+    assert found["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["n"].item() == 3
+
+
+def test_sparse_and_quantised_tensors_go_both_ways():
+    """Compounds are read from torch's files and written so that torch reads them."""
+    state = {
+        "coo": torch.eye(3).to_sparse(),
+        "csr": torch.eye(3).to_sparse_csr(),
+        "quantised": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 2, torch.quint8),
+    }
+    checkpoint = opened(saved(state))
+    assert all(isinstance(value, Compound) for value in checkpoint.object.values())
+    found = load(written(dict(checkpoint.object)), weights_only=False)
+    assert found["coo"].to_dense().equal(torch.eye(3))
+    assert found["csr"].to_dense().equal(torch.eye(3))
+    assert found["quantised"].dequantize().equal(state["quantised"].dequantize())
+
+
+def test_metadata_is_kept_where_torch_does_not_look():
+    """Metadata is given back by us, and does not disturb torch."""
+    raw = written({"a": torch.ones(1)}, metadata={"epoch": "3", "run/name": "größe"})
+    assert {key: text for key, text in opened(raw).metadata.items() if "." not in key} == {
+        "version": "3",
+        "byteorder": "little",
+        "epoch": "3",
+        "run/name": "größe",
+    }
+    assert load(raw)["a"].tolist() == [1]
+
+
+@pytest.mark.parametrize("metadata", [{"../x": "1"}, {"": "1"}, {"a": 1}, {"/a": "x"}])
+def test_metadata_that_does_not_fit_is_refused(metadata):
+    """Metadata whose names could not be members, or whose values are no text, is refused."""
+    with pytest.raises(SaveError, match="metadata"):
+        written({}, metadata=metadata)
+
+
+def test_an_unpicklable_value_touches_no_file(tmp_path):
+    """What cannot be written is refused before the file is opened."""
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(SaveError):
+        formats.write({"f": lambda: 1}, path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_an_unknown_format_is_refused():
+    """A format that is not in the table is refused with those that are."""
+    with pytest.raises(SaveError, match=r"format must be one of 'torch', 'safetensors', .*, not 'onnx'"):
+        written({}, format="onnx")
+
+
+# damage
+
+
+SMALL = written(OrderedDict(w=torch.arange(6.0).view(2, 3), n=torch.tensor([7])))
+
+
+def attempt(raw):
+    try:
+        return our_load(raw), None
+    except FormatError as error:
+        return None, error
+
+
+@pytest.mark.parametrize("raw", [SMALL, saved({"w": torch.arange(6.0)})], ids=["ours", "torch's"])
+def test_every_change_is_noticed_or_makes_no_difference(raw):
+    """One changed byte, anywhere, is an error that names the file, or changes nothing."""
+    expected = {name: tensor.tolist() for name, tensor in our_load(raw).items()}
+    for at in range(len(raw)):
+        for flip in (0x01, 0x80, 0xFF):
+            damaged = raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
+            found, error = attempt(damaged)
+            assert error is None or error.file == "<BytesIO>"
+            assert error is not None or {name: tensor.tolist() for name, tensor in found.items()} == expected
+
+
+def test_damage_names_the_tensor():
+    """A changed tensor is named by its path in the file, by reading and by verifying."""
+    raw = bytearray(saved({"model": {"w": torch.full((5,), 1.25), "b": torch.zeros(2)}}))
+    at = raw.index(struct.pack("<f", 1.25) * 5)
+    raw[at] ^= 1
+    checkpoint = opened(bytes(raw))
+    with pytest.raises(
+        ChecksumError, match=r"archive/data/0: the bytes of 'model/w' have changed since they were written"
+    ):
+        materialize([checkpoint.object["model"]["w"]], library("numpy"))
+    assert read_array(checkpoint.object["model"]["b"]).tolist() == [0, 0]
+    assert [(finding.level, finding.where) for finding in checkpoint.verify()] == [("error", "model/w")]
+
+
+def test_values_that_are_not_finite_are_found():
+    """`verify(values=True)` names the tensors that hold NaN or Inf, and how many."""
+    state = {"ok": torch.ones(3), "nan": torch.tensor([1, float("nan")]), "c": torch.tensor([1j, complex("inf")])}
+    state["half"] = torch.full((3,), float("inf"), dtype=torch.bfloat16)
+    findings = opened(saved(state)).verify(values=True)
+    assert [str(finding) for finding in findings] == [
+        "warning: nan: 1 of its 2 elements are NaN or infinite",
+        "warning: c: 1 of its 2 elements are NaN or infinite",
+        "warning: half: 3 of its 3 elements are NaN or infinite",
+    ]
+
+
+def test_closed_means_closed(tmp_path):
+    """After close tensors cannot be read, and the error says what to do; what was read stays."""
+    path = tmp_path / "x.pt"
+    formats.write({"a": torch.ones(2), "b": torch.zeros(2)}, path)
+    with formats.open(path) as checkpoint:
+        (kept,) = materialize([checkpoint.object["a"]], library("numpy"), mapped=True)
+        checkpoint.close()
+    with pytest.raises(ValueError, match=r"x\.pt has been closed; open it again"):
+        read_array(checkpoint.object["b"])
+    assert kept.tolist() == [1, 1]
