@@ -216,4 +216,4 @@ def _size(shape: tuple[int, ...]) -> str:
 def _first(value: Any) -> Any:
     if isinstance(value, Leaf):
         return Leaf(contiguous(value.spec.dtype, (), value.spec.offset), value.storage, value.traits)
-    return value.reshape(())
+    return _arrays.namespace(value).reshape(value, ())

@@ -42,7 +42,7 @@ def prelu(input: Any, weight: Any) -> Array:
     """x, and weight·x where x is negative; weight is (1,) or one a channel (dimension 1)."""
     xp, x, weight = unwrap(input, weight)
     if weight.ndim == 1:
-        weight = weight.reshape((1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,) * x.ndim)
+        weight = xp.reshape(weight, (1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,) * x.ndim)
     return xp.where(x > 0, x, x * weight)
 
 
@@ -187,7 +187,7 @@ def glu(input: Any, dim: int = -1) -> Array:
     if length % 2:
         raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {length}")
     before = (slice(None),) * (dim % x.ndim)
-    return x[(*before, slice(0, length // 2))] * sigmoid(x[(*before, slice(length // 2, None))])
+    return x[(*before, slice(0, length // 2), ...)] * sigmoid(x[(*before, slice(length // 2, None), ...)])
 
 
 def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:

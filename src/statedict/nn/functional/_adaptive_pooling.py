@@ -86,4 +86,4 @@ def _wanted(count: int, x: Array, output_size: Any) -> list[tuple[int, int]]:
 
 
 def _intervals(axis: int, length: int, size: int) -> list[tuple[slice, ...]]:
-    return [(slice(None),) * axis + (slice(i * length // size, -(-(i + 1) * length // size)),) for i in range(size)]
+    return [(slice(None),) * axis + (slice(i * length // size, -(-(i + 1) * length // size)), ...) for i in range(size)]

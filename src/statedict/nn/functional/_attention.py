@@ -93,14 +93,15 @@ def multi_head_attention_forward(
     if query.shape[-1] != embed_dim_to_check:
         raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {query.shape[-1]}")
     if query.ndim == 2:
-        padding = None if key_padding_mask is None else key_padding_mask[None]
+        query, key, value = (x[:, None, ...] for x in (query, key, value))
+        padding = None if key_padding_mask is None else key_padding_mask[None, ...]
         output, weights = multi_head_attention_forward(
-            query[:, None], key[:, None], value[:, None], embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias,
-            bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training, padding, need_weights,
-            attn_mask, use_separate_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, static_k, static_v,
+            query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
+            add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training, padding, need_weights, attn_mask,
+            use_separate_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight, static_k, static_v,
             average_attn_weights, is_causal,
         )  # fmt: skip
-        return output[:, 0], None if weights is None else weights[0]
+        return output[:, 0, ...], None if weights is None else weights[0, ...]
     length, samples, width = query.shape
     separate = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
     q, k, v = _projected(xp, query, key, value, in_proj_weight, in_proj_bias, separate)
@@ -110,8 +111,8 @@ def multi_head_attention_forward(
         v = xp.concat([v, xp.broadcast_to(bias_v, (1, samples, width))], axis=0)
     q, k, v = (_heads(xp, part, num_heads) for part in (q, k, v))
     k, v = (
-        (k if static_k is None else static_k.reshape(k.shape)),
-        (v if static_v is None else static_v.reshape(v.shape)),
+        (k if static_k is None else xp.reshape(static_k, k.shape)),
+        (v if static_v is None else xp.reshape(static_v, v.shape)),
     )
     if add_zero_attn:
         zeros = full(k, (samples, num_heads, 1, width // num_heads), 0)
@@ -119,7 +120,7 @@ def multi_head_attention_forward(
     added = _masks(xp, q, k.shape[2], attn_mask, key_padding_mask)
     weights = _weights(xp, q * (1 / sqrt(width // num_heads)), k, added)
     weights = dropout(weights, dropout_p, training=training)
-    mixed = xp.permute_dims(weights @ v, (2, 0, 1, 3)).reshape((length, samples, width))
+    mixed = xp.reshape(xp.permute_dims(weights @ v, (2, 0, 1, 3)), (length, samples, width))
     output = linear(mixed, out_proj_weight, out_proj_bias)
     if not need_weights:
         return output, None
@@ -132,14 +133,14 @@ def _projected(
     _, weight, bias = unwrap(weight, bias)
     width = query.shape[-1]
     thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
-    weights = separate or [weight[third] for third in thirds]
+    weights = separate or [weight[third, ...] for third in thirds]
     biases = [None] * 3 if bias is None else [bias[third] for third in thirds]
     return [linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases)]
 
 
 def _heads(xp: Namespace, x: Array, heads: int) -> Array:
     """(length, samples, width) as (samples, heads, length, width / heads)."""
-    return xp.permute_dims(x.reshape((x.shape[0], x.shape[1], heads, -1)), (1, 2, 0, 3))
+    return xp.permute_dims(xp.reshape(x, (x.shape[0], x.shape[1], heads, -1)), (1, 2, 0, 3))
 
 
 def _masks(xp: Namespace, q: Array, keys: int, attn_mask: Any, key_padding_mask: Any) -> Array | None:
@@ -148,7 +149,7 @@ def _masks(xp: Namespace, q: Array, keys: int, attn_mask: Any, key_padding_mask:
     added = None
     if attn_mask is not None:
         mask = _added(xp, q, attn_mask, keeps=False)
-        mask = mask[None, None] if mask.ndim == 2 else mask.reshape((samples, heads, *mask.shape[1:]))
+        mask = mask[None, None, ...] if mask.ndim == 2 else xp.reshape(mask, (samples, heads, *mask.shape[1:]))
         added = _widened(xp, mask, keys)
     if key_padding_mask is not None:
         padding = _widened(xp, _added(xp, q, key_padding_mask, keeps=False)[:, None, None, :], keys)

@@ -113,7 +113,7 @@ def _convolve(
     kernel = tuple(weight.shape[2:])
     stride, dilation = expanded(stride, count), expanded(dilation, count)
     if x.ndim == count + 1:
-        return _convolve(count, x[None], weight, bias, stride, padding, dilation, groups)[0]
+        return _convolve(count, x[None, ...], weight, bias, stride, padding, dilation, groups)[0, ...]
     _check(count, x, weight, groups, weight.shape[1] * groups)
     x = pad(x, _spread(_padding(padding, kernel, stride, dilation)))
     if any(positions(*sizes) < 1 for sizes in zip(x.shape[2:], kernel, stride, dilation)):
@@ -122,7 +122,7 @@ def _convolve(
             f"({' x '.join(map(str, kernel))}). Kernel size can't be greater than actual input size"
         )
     output = _in_parts(xp, x, weight, stride, dilation, groups)
-    return output if bias is None else output + bias.reshape((-1,) + (1,) * count)
+    return output if bias is None else output + xp.reshape(bias, (-1,) + (1,) * count)
 
 
 def _in_parts(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: Sizes, groups: int) -> Array:
@@ -131,7 +131,7 @@ def _in_parts(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: S
     together = max(_COLUMN_BYTES // max(bytes_a_sample, 1), -(-_POSITIONS // places), 1)
     if together >= x.shape[0]:
         return _product(xp, x, weight, stride, dilation, groups)
-    parts = [x[start : start + together] for start in range(0, x.shape[0], together)]
+    parts = [x[start : start + together, ...] for start in range(0, x.shape[0], together)]
     return xp.concat([_product(xp, part, weight, stride, dilation, groups) for part in parts], axis=0)
 
 
@@ -141,9 +141,9 @@ def _product(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: Si
     count, samples = len(kernel), x.shape[0]
     places = tuple(seen.shape[2 : 2 + count])
     order = (1, *range(2 + count, 2 + 2 * count), 0, *range(2, 2 + count))
-    columns = xp.permute_dims(seen, order).reshape((groups, -1, samples * prod(places)))
-    output = weight.reshape((groups, outputs // groups, -1)) @ columns
-    return xp.permute_dims(output.reshape((outputs, samples, *places)), (1, 0, *range(2, 2 + count)))
+    columns = xp.reshape(xp.permute_dims(seen, order), (groups, -1, samples * prod(places)))
+    output = xp.reshape(weight, (groups, outputs // groups, -1)) @ columns
+    return xp.permute_dims(xp.reshape(output, (outputs, samples, *places)), (1, 0, *range(2, 2 + count)))
 
 
 def _convolve_transposed(
@@ -164,15 +164,17 @@ def _convolve_transposed(
     if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation)):
         raise RuntimeError("output padding must be smaller than either stride or dilation")
     if x.ndim == count + 1:
-        return _convolve_transposed(count, x[None], weight, bias, stride, padding, more, groups, dilation)[0]
+        one = x[None, ...]
+        return _convolve_transposed(count, one, weight, bias, stride, padding, more, groups, dilation)[0, ...]
     _check(count, x, weight, groups, weight.shape[0])
     reach = [d * (k - 1) for d, k in zip(dilation, kernel)]
     around = [(r - p, r - p + m) for r, p, m in zip(reach, padding, more)]
     x = pad(_apart(xp, x, stride), _spread(around))
     channels, outputs = weight.shape[0] // groups, weight.shape[1]
-    grouped = weight.reshape((groups, channels, outputs, *kernel))
+    grouped = xp.reshape(weight, (groups, channels, outputs, *kernel))
     turned = xp.flip(xp.permute_dims(grouped, (0, 2, 1, *range(3, 3 + count))), axis=tuple(range(3, 3 + count)))
-    return _convolve(count, x, turned.reshape((groups * outputs, channels, *kernel)), bias, 1, 0, dilation, groups)
+    turned = xp.reshape(turned, (groups * outputs, channels, *kernel))
+    return _convolve(count, x, turned, bias, 1, 0, dilation, groups)
 
 
 def _apart(xp: Namespace, x: Array, stride: Sizes) -> Array:
@@ -182,8 +184,8 @@ def _apart(xp: Namespace, x: Array, stride: Sizes) -> Array:
             zeros = full(x, (*x.shape[: axis + 1], step - 1, *x.shape[axis + 1 :]), 0)
             wide = xp.concat([xp.expand_dims(x, axis=axis + 1), zeros], axis=axis + 1)
             length = x.shape[axis] * step
-            x = wide.reshape((*x.shape[:axis], length, *x.shape[axis + 1 :]))
-            x = x[(slice(None),) * axis + (slice(0, length - step + 1),)]
+            x = xp.reshape(wide, (*x.shape[:axis], length, *x.shape[axis + 1 :]))
+            x = x[(slice(None),) * axis + (slice(0, length - step + 1), ...)]
     return x
 
 

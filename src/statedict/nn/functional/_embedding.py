@@ -37,8 +37,8 @@ def embedding(
         _shorten(input, weight, max_norm, norm_type)
     xp, indices, table = unwrap(input, weight)
     _check(indices, table)
-    rows = xp.take(table, indices.reshape((-1,)), axis=0)
-    return rows.reshape((*indices.shape, *table.shape[1:]))
+    rows = xp.take(table, xp.reshape(indices, (-1,)), axis=0)
+    return xp.reshape(rows, (*indices.shape, *table.shape[1:]))
 
 
 def embedding_bag(
@@ -77,19 +77,19 @@ def embedding_bag(
     _, indices = unwrap(input)
     picked, used = _bags(indices, raw(offsets), include_last_offset)
     xp, table, factors = unwrap(weight, per_sample_weights)
-    numbers = xp.take(indices.reshape((-1,)), asarray(indices, picked.reshape(-1)), axis=0) if indices.size else indices
+    places = asarray(table, picked.reshape(-1))
+    numbers = xp.take(xp.reshape(indices, (-1,)), places, axis=0) if indices.size else indices
     if padding_idx is not None:
         padding = padding_idx % table.shape[0]
-        used = asarray(table, used) & (numbers.reshape(picked.shape) != padding)
-    rows = embedding(numbers, weight, max_norm=max_norm, norm_type=norm_type).reshape((*picked.shape, -1))
+        used = asarray(table, used) & (xp.reshape(numbers, picked.shape) != padding)
+    rows = embedding(numbers, weight, max_norm=max_norm, norm_type=norm_type)
+    rows = xp.reshape(rows, (*picked.shape, table.shape[1]))
     counted = asarray(table, used)[..., None]
     if mode == "max":
         return _largest(rows, counted)
     counted = cast(counted, dtype_of(rows.dtype))
     if factors is not None:
-        rows = rows * xp.take(factors.reshape((-1,)), asarray(table, picked.reshape(-1)), axis=0).reshape(
-            (*picked.shape, 1)
-        )
+        rows = rows * xp.reshape(xp.take(xp.reshape(factors, (-1,)), places, axis=0), (*picked.shape, 1))
     sums = xp.sum(rows * counted, axis=1)
     return sums if mode == "sum" else sums / xp.clip(xp.sum(counted, axis=1), 1, None)
 
@@ -139,7 +139,7 @@ def _largest(rows: Array, counted: Array) -> Array:
 def _shorten(input: Any, weight: Any, max_norm: float, norm_type: float) -> None:
     xp, indices, table = unwrap(input, weight)
     norms = xp.sum(xp.abs(table) ** norm_type, axis=-1) ** (1 / norm_type)
-    used = xp.any(indices.reshape((-1, 1)) == asarray(indices, np.arange(table.shape[0])), axis=0)
+    used = xp.any(xp.reshape(indices, (-1, 1)) == asarray(indices, np.arange(table.shape[0])), axis=0)
     factor = xp.where(used & (norms > max_norm), max_norm / (norms + 1e-7), xp.ones_like(norms))
     put(weight, table * factor[:, None])
 

@@ -22,7 +22,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
     >>> linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(4)).tolist()
     [[4.0, 4.0, 4.0, 4.0], [4.0, 4.0, 4.0, 4.0]]
     """
-    _, input, weight, bias = unwrap(input, weight, bias)
+    xp, input, weight, bias = unwrap(input, weight, bias)
     if not input.ndim or input.shape[-1] != weight.shape[-1]:
         columns = 1 if weight.ndim == 1 else weight.shape[0]
         rows = input.shape[0] if input.ndim == 2 else "x".join(map(str, input.shape[:-1])) or 1
@@ -34,8 +34,8 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
         output = input @ weight
     elif input.ndim > 2:
         # One large matrix product, where a stack of matrices would be a loop of small ones.
-        flat = input.reshape((-1, input.shape[-1]))
-        output = (flat @ weight.T).reshape((*input.shape[:-1], weight.shape[0]))
+        flat = xp.reshape(input, (-1, input.shape[-1]))
+        output = xp.reshape(flat @ weight.T, (*input.shape[:-1], weight.shape[0]))
     else:
         output = input @ weight.T
     return output if bias is None else output + bias
@@ -57,9 +57,9 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:
         raise RuntimeError(
             f"bilinear(): input batch dimensions do not match: got {list(input1.shape)} and {list(input2.shape)}"
         )
-    first = input1.reshape((-1, input1.shape[-1]))
-    second = input2.reshape((-1, input2.shape[-1]))
+    first = xp.reshape(input1, (-1, input1.shape[-1]))
+    second = xp.reshape(input2, (-1, input2.shape[-1]))
     # (outputs, batch, inputs2), and the sum over inputs2 by one product per batch element.
     half = first @ weight
-    output = xp.sum(half * second[None], axis=-1).T.reshape((*input1.shape[:-1], weight.shape[0]))
+    output = xp.reshape(xp.sum(half * second[None, ...], axis=-1).T, (*input1.shape[:-1], weight.shape[0]))
     return output if bias is None else output + bias

@@ -50,7 +50,7 @@ def batch_norm(
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    return x * scale.reshape(shape) + shift.reshape(shape)
+    return x * xp.reshape(scale, shape) + xp.reshape(shift, shape)
 
 
 def instance_norm(
@@ -73,8 +73,9 @@ def instance_norm(
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {_size(x)}")
     mean, variance = xp.mean(x, axis=axes, keepdims=True), xp.var(x, axis=axes, keepdims=True)
     if running_mean is not None:
-        _track(running_mean, xp.mean(mean.reshape(x.shape[:2]), axis=0), momentum)
-        _track(running_var, xp.mean(variance.reshape(x.shape[:2]), axis=0) * (count / (count - 1)), momentum)
+        _track(running_mean, xp.mean(xp.reshape(mean, x.shape[:2]), axis=0), momentum)
+        unbiased = xp.reshape(variance, x.shape[:2]) * (count / (count - 1))
+        _track(running_var, xp.mean(unbiased, axis=0), momentum)
     return _scaled((x - mean) / xp.sqrt(variance + eps), weight, bias, (1, -1) + (1,) * (x.ndim - 2))
 
 
@@ -105,10 +106,10 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
             "Expected number of channels in input to be divisible by num_groups, but got input of shape "
             f"{list(x.shape)} and num_groups={num_groups}"
         )
-    grouped = x.reshape((x.shape[0], num_groups, -1))
+    grouped = xp.reshape(x, (x.shape[0], num_groups, -1))
     centred = grouped - xp.mean(grouped, axis=-1, keepdims=True)
     variance = xp.mean(centred * centred, axis=-1, keepdims=True)
-    normal = (centred / xp.sqrt(variance + eps)).reshape(x.shape)
+    normal = xp.reshape(centred / xp.sqrt(variance + eps), x.shape)
     return _scaled(normal, weight, bias, (1, -1) + (1,) * (x.ndim - 2))
 
 
@@ -117,9 +118,9 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
     xp, x = unwrap(input)
     if x.ndim < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)")
-    squares = xp.permute_dims((x * x).reshape((x.shape[0], x.shape[1], -1)), (0, 2, 1))
+    squares = xp.permute_dims(xp.reshape(x * x, (x.shape[0], x.shape[1], -1)), (0, 2, 1))
     means = avg_pool1d(pad(squares, (size // 2, (size - 1) // 2)), size, stride=1)
-    return x / (xp.permute_dims(means, (0, 2, 1)).reshape(x.shape) * alpha + k) ** beta
+    return x / (xp.reshape(xp.permute_dims(means, (0, 2, 1)), x.shape) * alpha + k) ** beta
 
 
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Array:
@@ -154,10 +155,11 @@ def _norm(xp: Namespace, x: Array, p: float, dim: Any) -> Array:
 
 
 def _scaled(x: Array, weight: Any, bias: Any, shape: tuple[int, ...] | None) -> Array:
+    xp, x, weight, bias = unwrap(x, weight, bias)
     if weight is not None:
-        x = x * (weight if shape is None else weight.reshape(shape))
+        x = x * (weight if shape is None else xp.reshape(weight, shape))
     if bias is not None:
-        x = x + (bias if shape is None else bias.reshape(shape))
+        x = x + (bias if shape is None else xp.reshape(bias, shape))
     return x
 
 

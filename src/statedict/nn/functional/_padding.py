@@ -48,7 +48,7 @@ def _constant(xp: Namespace, x: Array, pad: Sequence[int], value: float) -> Arra
             raise RuntimeError(f"a padding of {low} and {high} leaves nothing of a dimension of {x.shape[axis]}")
         if low < 0 or high < 0:
             kept = slice(max(-low, 0), x.shape[axis] - max(-high, 0))
-            x = x[(slice(None),) * axis + (kept,)]
+            x = x[(slice(None),) * axis + (kept, ...)]
     added = [(max(low, 0), max(high, 0)) for low, high in zip(pad[::2], pad[1::2])]
     added = [(0, 0)] * (x.ndim - len(added)) + added[::-1]
     if not any(low or high for low, high in added):

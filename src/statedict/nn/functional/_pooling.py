@@ -182,7 +182,7 @@ def _avg_pool(
         counts = _counts(axis, count_include_pad)
         shape = (axis.places,) + (1,) * (count - 1 - i)
         same = counts.min() == counts.max()
-        sums = sums / (float(counts[0]) if same else asarray(x, counts.astype(dtype_of(x.dtype).numpy)).reshape(shape))
+        sums = sums / (float(counts[0]) if same else asarray(x, counts.astype(dtype_of(x.dtype).numpy).reshape(shape)))
     return sums
 
 
@@ -223,7 +223,7 @@ def _slices(x: Array, axis: int, lie: _Axis) -> list[tuple[slice, ...]]:
     """For each place in a window, the index that gives what all windows see there."""
     span = (lie.places - 1) * lie.stride + 1
     starts = range(0, lie.kernel * lie.dilation, lie.dilation)
-    return [(slice(None),) * axis + (slice(start, start + span, lie.stride),) for start in starts]
+    return [(slice(None),) * axis + (slice(start, start + span, lie.stride), ...) for start in starts]
 
 
 def _reduced(x: Array, axes: Sequence[_Axis], act: Callable[[Array, Array], Array]) -> Array:

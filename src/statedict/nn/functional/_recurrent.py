@@ -71,7 +71,7 @@ def recurrent(
     for layer, directions in enumerate(weights):
         outputs = []
         for direction, one in enumerate(directions):
-            start = tuple(h[layer * len(directions) + direction].T for h in hidden)
+            start = tuple(h[layer * len(directions) + direction, ...].T for h in hidden)
             output, state = run(CELLS[mode](xp, one), xp, columns, batch_sizes, start, reverse=direction == 1)
             outputs.append(output)
             last.append(state)
@@ -105,7 +105,7 @@ def _inputs(cell: Cell, data: Array, batch_sizes: Sequence[int]) -> list[Array]:
         # One sequence: columns of a matrix would be 1024 separate numbers; rows lie together.
         rows = data.T @ cell.ih.T
         rows = rows if cell.bias is None else rows + cell.bias
-        return [rows[i][:, None] for i in range(len(batch_sizes))]
+        return [rows[i, :][:, None] for i in range(len(batch_sizes))]
     gates = cell.ih @ data
     gates = gates if cell.bias is None else gates + cell.bias[:, None]
     ends = np.cumsum(batch_sizes).tolist()
@@ -120,12 +120,15 @@ def lstm_cell(xp: Namespace, weights: Weights) -> Cell:
     ih, hh = _gates_in_order(xp, ih, width), _gates_in_order(xp, hh, width)
     bias = None if bias is None else _gates_in_order(xp, bias, width)
 
+    i, f, o = ((slice(k * width, (k + 1) * width), ...) for k in range(3))
+    sigmoids, tanhs = (slice(0, 3 * width), ...), (slice(3 * width, None), ...)
+
     def step(gates: Array, state: State) -> State:
         h, c = state
         activated = xp.tanh(gates + hh @ h)
-        opened = activated[: 3 * width] * 0.5 + 0.5
-        c = opened[width : 2 * width] * c + opened[:width] * activated[3 * width :]
-        h = opened[2 * width :] * xp.tanh(c)
+        opened = activated[sigmoids] * 0.5 + 0.5
+        c = opened[f] * c + opened[i] * activated[tanhs]
+        h = opened[o] * xp.tanh(c)
         return h if hr is None else hr @ h, c
 
     return Cell(ih, bias, step)
@@ -137,12 +140,15 @@ def gru_cell(xp: Namespace, weights: Weights) -> Cell:
     width = hh.shape[0] // 3
     own_bias = None if b_hh is None else b_hh[:, None]
 
+    r, z, n = ((slice(k * width, (k + 1) * width), ...) for k in range(3))
+    sigmoids = (slice(0, 2 * width), ...)
+
     def step(gates: Array, state: State) -> State:
         (h,) = state
         own = hh @ h if own_bias is None else hh @ h + own_bias
-        opened = xp.tanh((gates[: 2 * width] + own[: 2 * width]) * 0.5) * 0.5 + 0.5
-        new = xp.tanh(gates[2 * width :] + opened[:width] * own[2 * width :])
-        return (new + opened[width:] * (h - new),)
+        opened = xp.tanh((gates[sigmoids] + own[sigmoids]) * 0.5) * 0.5 + 0.5
+        new = xp.tanh(gates[n] + opened[r] * own[n])
+        return (new + opened[z] * (h - new),)
 
     return Cell(ih, b_ih, step)
 
@@ -166,7 +172,7 @@ def _arrays(weights: Weights) -> tuple[Array, Array, Array | None, Array | None]
 
 
 def _gates_in_order(xp: Namespace, part: Array, width: int) -> Array:
-    i_f, g, o = part[: 2 * width], part[2 * width : 3 * width], part[3 * width :]
+    i_f, g, o = (part[start * width : end * width, ...] for start, end in ((0, 2), (2, 3), (3, 4)))
     return xp.concat([i_f * 0.5, o * 0.5, g], axis=0)
 
 

@@ -46,7 +46,7 @@ def windows(xp: Namespace, x: Array, kernel: Sizes, stride: Sizes, dilation: Siz
     for i in range(count):
         index = np.arange(places[i])[:, None] * stride[i] + np.arange(kernel[i]) * dilation[i]
         x = xp.take(x, asarray(x, index.reshape(-1)), axis=len(lead) + 2 * i)
-        x = x.reshape((*lead, *_paired(places, kernel, i + 1), *lengths[i + 1 :]))
+        x = xp.reshape(x, (*lead, *_paired(places, kernel, i + 1), *lengths[i + 1 :]))
     order = [len(lead) + 2 * i for i in range(count)] + [len(lead) + 2 * i + 1 for i in range(count)]
     return xp.permute_dims(x, (*range(len(lead)), *order))
 

@@ -182,7 +182,7 @@ class InstanceNormBase(NormBase):
                 "passing in num_features, which is not used because affine=False",
                 stacklevel=3,
             )
-        return self._normalized(x[None])[0] if x.ndim == alone else self._normalized(x)
+        return self._normalized(x[None, ...])[0, ...] if x.ndim == alone else self._normalized(x)
 
     def _normalized(self, x: Any) -> Any:
         return F.instance_norm(

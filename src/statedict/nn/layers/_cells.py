@@ -46,16 +46,16 @@ class RNNCellBase(Module):
         if x.ndim not in (1, 2):
             raise ValueError(f"{self._get_name()}: Expected input to be 1D or 2D, got {x.ndim}D instead")
         alone = x.ndim == 1
-        x = x[None] if alone else x
+        x = x[None, :] if alone else x
         if state is None:
             state = tuple(full(x, (x.shape[0], self.hidden_size), 0) for _ in range(2 if mode == "LSTM" else 1))
         else:
             _, *state = unwrap(*state)  # type: ignore[assignment]
-            state = tuple(part[None] if alone else part for part in state or ())
+            state = tuple(part[None, :] if alone else part for part in state or ())
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         columns = tuple(part.T for part in state)
         _, columns = run(CELLS[mode](xp, weights), xp, x.T, [x.shape[0]], columns, reverse=False)
-        return tuple(part.T[0] if alone else part.T for part in columns)
+        return tuple(part.T[0, :] if alone else part.T for part in columns)
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]

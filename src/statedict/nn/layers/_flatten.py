@@ -19,10 +19,10 @@ class Flatten(Module):
         self.end_dim = end_dim
 
     def forward(self, input: Any) -> Any:
-        _, x = unwrap(input)
+        xp, x = unwrap(input)
         shape = tuple(x.shape) or (1,)
         start, end = self.start_dim % len(shape), self.end_dim % len(shape)
-        return x.reshape((*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
+        return xp.reshape(x, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -41,11 +41,11 @@ class Unflatten(Module):
         self.unflattened_size = unflattened_size
 
     def forward(self, input: Any) -> Any:
-        _, x = unwrap(input)
+        xp, x = unwrap(input)
         dim = self.dim % x.ndim
         known = prod(n for n in self.unflattened_size if n != -1)
         sizes = [x.shape[dim] // known if n == -1 else n for n in self.unflattened_size]
-        return x.reshape((*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
+        return xp.reshape(x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

@@ -141,15 +141,15 @@ class RNNBase(Module):
             raise ValueError(f"{kind}: Expected input to be 2D or 3D, got {x.ndim}D instead")
         alone = x.ndim == 2
         if alone:
-            x, hx = x[:, None], None if hx is None else self._each(hx, lambda h: h[:, None])
+            x, hx = x[:, None, :], None if hx is None else self._each(hx, lambda h: h[:, None, :])
         elif self.batch_first:
             x = xp.permute_dims(x, (1, 0, 2))
         steps, sequences = x.shape[:2]
         self._check_input(x)
-        data, state = self._run(x.reshape((steps * sequences, x.shape[2])), [sequences] * steps, hx)
-        output = data.reshape((steps, sequences, -1))
+        data, state = self._run(xp.reshape(x, (steps * sequences, x.shape[2])), [sequences] * steps, hx)
+        output = xp.reshape(data, (steps, sequences, -1))
         if alone:
-            return output[:, 0], self._each(state, lambda h: h[:, 0])
+            return output[:, 0, :], self._each(state, lambda h: h[:, 0, :])
         return xp.permute_dims(output, (1, 0, 2)) if self.batch_first else output, state
 
     def _run_packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:

@@ -81,7 +81,7 @@ def pack_padded_sequence(
             f"Expected sequence length to be larger than or equal to the largest length {sizes[0]}, got {x.shape[0]}"
         )
     batch_sizes = (sizes[None, :] > np.arange(sizes[0])[:, None]).sum(axis=1)
-    data = xp.concat([x[step, :count] for step, count in enumerate(batch_sizes.tolist())], axis=0)
+    data = xp.concat([x[step, :count, ...] for step, count in enumerate(batch_sizes.tolist())], axis=0)
     return PackedSequence(data, batch_sizes, order, invert_permutation(order))
 
 
@@ -99,7 +99,7 @@ def pad_packed_sequence(
         )
     steps = []
     for end, count in zip(np.cumsum(counts).tolist(), counts):
-        rows = data[end - count : end]
+        rows = data[end - count : end, ...]
         missing = full(rows, (counts[0] - count, *rows.shape[1:]), padding_value)
         steps.append(rows if count == counts[0] else xp.concat([rows, missing], axis=0))
     steps += [full(data, (counts[0], *data.shape[1:]), padding_value)] * ((total_length or len(counts)) - len(counts))
@@ -129,7 +129,7 @@ def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = Fals
     """The partner of `pad_sequence`: each sequence by itself."""
     xp, x = unwrap(padded_sequences)
     x = x if batch_first else xp.permute_dims(x, (1, 0, *range(2, x.ndim)))
-    return [x[i, :length] for i, length in enumerate(np.asarray(raw(lengths)).tolist())]
+    return [x[i, :length, ...] for i, length in enumerate(np.asarray(raw(lengths)).tolist())]
 
 
 def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:
