@@ -115,7 +115,12 @@ def _decide(report: LoadReport, kind: str, demands: Demands) -> None:
     """Return if the load is to stand."""
     if demands.dry_run:
         raise _Tried
-    if report.errors or report.mismatched or (demands.strict and not report.ok):
+    refuse(report, kind, demands.strict)
+
+
+def refuse(report: LoadReport, kind: str, strict: bool) -> None:
+    """Raise LoadError where a load with this report into an object of class `kind` cannot stand."""
+    if report.errors or report.mismatched or (strict and not report.ok):
         from statedict.plan import error_text
 
         raise LoadError(error_text(kind, report), report=report)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statedict import _api
+from statedict import _api, _loading
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
@@ -32,7 +32,8 @@ def restore(
             )
     chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
     for name, value in objects.items():
-        _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
+        report = _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
+        _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
     return {name: _api.load_state_dict(value, path / held[name], **chosen[name]) for name, value in objects.items()}
 
 

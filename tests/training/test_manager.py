@@ -1,0 +1,340 @@
+"""CheckpointManager: saved, kept, resumed, and never worse off than before."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import statedict
+from statedict import CheckpointManager, any_of, best, every, last
+from statedict.errors import FormatError, LoadError, LockedError, UnknownNameError
+
+
+class Counter:
+    """Anything with a state: the smallest one."""
+
+    def __init__(self):
+        self.count = 0
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def trainer(seed=0):
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
+
+
+def train(parts, steps):
+    model, optimizer, scheduler = parts
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model(torch.randn(16, 4)) - random.random() - np.random.rand()).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def named(parts):
+    return dict(zip(("model", "optimizer", "scheduler"), parts))
+
+
+def equal_states(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, asynchronous):
+    """Model, optimizer, scheduler and all random state come back: both runs end with the same bits."""
+    random.seed(1), np.random.seed(1)
+    straight = trainer()
+    train(straight, 3)
+    with CheckpointManager(tmp_path, asynchronous=asynchronous) as manager:
+        manager.save(3, metrics={"loss": 0.5}, epoch=1, **named(straight))
+        train(straight, 4)
+    train(trainer(9), 2)
+    again = trainer(7)
+    with CheckpointManager(tmp_path) as manager:
+        resumed = manager.resume(**named(again))
+    assert (resumed.step, resumed.metrics, resumed.values) == (3, {"loss": 0.5}, {"epoch": 1})
+    train(again, 4)
+    assert equal_states(straight[0], again[0])
+    assert straight[2].state_dict() == again[2].state_dict()
+
+
+def test_a_first_run_resumes_from_nothing(tmp_path):
+    """An empty or absent directory is no error: there is nothing to resume from."""
+    assert CheckpointManager(tmp_path / "new").resume(model=torch.nn.Linear(1, 1)) is None
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_is_plain_files(tmp_path):
+    """Each object's state opens with torch alone, and the manifest with any JSON reader."""
+    model, optimizer, _ = trainer()
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(7, model=model, optimizer=optimizer, epoch=2, pair=(1, 2))
+    (path,) = tmp_path.glob("step-*")
+    assert list(model.state_dict()) == list(torch.load(path / "model.pt", weights_only=True))
+    torch.optim.Adam(model.parameters()).load_state_dict(torch.load(path / "optimizer.pt", weights_only=True))
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert (manifest["step"], manifest["values"]) == (7, {"epoch": 2})
+    assert {p.name for p in path.iterdir()} == {*manifest["files"], "manifest.json"}
+
+
+def test_values_of_every_kind_come_back_as_they_were(tmp_path):
+    """What JSON cannot hold lies in a file of its own, and comes back with its types."""
+    values = {"pair": (1, 2), "seen": {1: "a"}, "table": torch.arange(3), "loss": float("inf"), "name": "x"}
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(0, **values)
+        found = manager.resume().values
+    assert {k: v for k, v in values.items() if k != "table"} == {k: v for k, v in found.items() if k != "table"}
+    assert torch.equal(values["table"], found["table"])
+
+
+def test_a_policy_prunes_and_the_newest_stays(tmp_path):
+    """What no policy keeps goes once its successor is there; best and latest are properties of what is on disk."""
+    with CheckpointManager(tmp_path, keep=any_of(last(1), every(4), best("loss"))) as manager:
+        for step, loss in enumerate([5, 1, 3, 2, 4, 3]):
+            manager.save(step, metrics={"loss": loss}, counter=Counter())
+        assert [saved.step for saved in manager.checkpoints] == [0, 1, 4, 5]
+        assert (manager.latest.step, manager.best("loss").step) == (5, 1)
+        assert manager.best("loss", mode="max").step == 0
+        assert manager.best("accuracy") is None
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    """The second save of a step takes the first one's place, in one step."""
+    counter = Counter()
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, counter=counter)
+        counter.count = 5
+        manager.save(1, counter=counter)
+        counter.count = 0
+        manager.resume(counter=counter)
+    assert counter.count == 5
+    assert {"step-0000000001", ".lock"} == {p.name for p in tmp_path.iterdir()}
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: flip(path / "model.pt"), "CRC-32"),
+        (lambda path: os.truncate(path / "model.pt", 100), "100 bytes of"),
+        (lambda path: (path / "model.pt").unlink(), "not there"),
+        (lambda path: (path / "manifest.json").unlink(), "no manifest"),
+        (lambda path: (path / "manifest.json").write_bytes(b""), "empty"),
+        (lambda path: flip(path / "manifest.json"), "manifest|CRC"),
+        (lambda path: [p.unlink() for p in path.iterdir()], "no manifest"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path, damage, reason):
+    """Resume takes the newest that verifies, says why it passed others over, and never deletes those."""
+    model = torch.nn.Linear(30, 30)
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=model)
+        first = statedict.snapshot(model)
+        torch.nn.init.zeros_(model.weight)
+        manager.save(2, model=model)
+    damage(tmp_path / "step-0000000002")
+    with CheckpointManager(tmp_path, keep=last(1)) as manager:
+        resumed = manager.resume(model=model)
+        assert resumed.step == 1
+        assert torch.equal(first["weight"], model.weight)
+        (passed,) = resumed.passed_over
+        assert passed.step == 2
+        assert passed.path.is_dir()
+        assert __import__("re").search(reason, passed.reason)
+        for step in (2, 3):
+            manager.save(step, model=model)
+        assert [saved.step for saved in manager.checkpoints] == [3]
+        assert passed.path.is_dir()
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path):
+    """Starting anew silently would lose the run: it is an error that lists the reasons."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=torch.nn.Linear(2, 2))
+        flip(tmp_path / "step-0000000001" / "model.pt")
+        with pytest.raises(FormatError, match="none of the checkpoints verifies: step 1"):
+            manager.resume()
+
+
+def test_two_managers_do_not_share_a_directory(tmp_path):
+    """The second writer is refused by name; readers are not, and the lock goes with its holder."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, counter=Counter())
+        other = CheckpointManager(tmp_path)
+        with pytest.raises(LockedError, match=f"process {os.getpid()}"):
+            other.save(2, counter=Counter())
+        assert other.resume(counter=Counter()).step == 1
+    other.save(2, counter=Counter())
+    other.close()
+
+
+def test_all_or_nothing_over_several_objects(tmp_path):
+    """Where one object does not fit, no other one changes."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, one=torch.nn.Linear(2, 2), two=torch.nn.Linear(3, 3))
+        one, two = torch.nn.Linear(2, 2), torch.nn.Linear(3, 4)
+        before = statedict.snapshot(one)
+        with pytest.raises(LoadError, match="size mismatch"):
+            manager.resume(one=one, two=two)
+        assert before.fingerprint() == statedict.state_dict(one).fingerprint()
+
+
+def test_some_objects_into_a_changed_model(tmp_path):
+    """Only what is given is resumed, with the options of load_state_dict."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)), counter=Counter())
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 5))
+        resumed = manager.resume(model=model, options={"model": {"exclude": "1"}})
+        assert list(resumed.reports["model"].loaded) == ["0.weight", "0.bias"]
+        with pytest.raises(UnknownNameError, match="'modle' is not in the checkpoint; did you mean 'model'"):
+            manager.resume(modle=model)
+
+
+def test_an_optimizer_is_matched_by_name(tmp_path):
+    """State follows its parameter when the order of parameters changes."""
+    a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    model = torch.nn.ModuleDict({"a": a, "b": b})
+    optimizer = torch.optim.Adam([*a.parameters(), *b.parameters()])
+    (model["a"](torch.ones(1, 2)).sum() * 3 + model["b"](torch.ones(1, 2)).sum()).backward()
+    optimizer.step()
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=model, optimizer=optimizer)
+        other = torch.optim.Adam([*b.parameters(), *a.parameters()])
+        manager.resume(model=model, optimizer=other)
+    for parameter in model.parameters():
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], other.state[parameter]["exp_avg"])
+
+
+def test_an_asynchronous_save_is_of_the_moment_it_was_asked_for(tmp_path):
+    """Training goes on at once, and the checkpoint does not follow it."""
+    model = torch.nn.Linear(300, 300)
+    with CheckpointManager(tmp_path, asynchronous=True) as manager:
+        kept = []
+        for step in range(4):
+            torch.nn.init.constant_(model.weight, step)
+            manager.save(step, model=model)
+            torch.nn.init.constant_(model.weight, -1)
+            kept.append(step)
+        manager.wait()
+        manager.resume(model=model)
+    assert (model.weight == 3).all()
+
+
+def test_an_error_in_the_background_is_raised_at_the_next_call(tmp_path):
+    """A save that failed behind training's back is not forgotten."""
+    directory = tmp_path / "run"
+    with CheckpointManager(directory, asynchronous=True) as manager:
+        manager.save(1, counter=Counter())
+        manager.wait()
+        shutil.rmtree(directory)
+        manager.save(2, counter=Counter())
+        with pytest.raises(OSError, match="run"):
+            manager.wait()
+        directory.mkdir()
+        manager.save(3, counter=Counter())
+        manager.wait()
+        assert manager.latest.step == 3
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path):
+    """A value that cannot be saved, or a full disk, costs nothing older and leaves no litter."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, counter=Counter())
+        with pytest.raises(Exception, match="pickle|save|local"):
+            manager.save(2, oops=lambda: None)
+        assert {".lock", "step-0000000001"} == {p.name for p in tmp_path.iterdir()}
+        manager.save(2, counter=Counter())
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, "1", True])
+def test_a_step_is_a_whole_number(tmp_path, step):
+    """Anything else is refused before anything is written."""
+    with pytest.raises(ValueError, match="step is a whole number"):
+        CheckpointManager(tmp_path).save(step)
+
+
+def test_names_that_the_layout_needs_are_refused(tmp_path):
+    """An object called as one of the checkpoint's own files would overwrite it."""
+    with pytest.raises(ValueError, match="'random' names a file of the checkpoint itself"):
+        CheckpointManager(tmp_path).save(1, random=Counter())
+
+
+KILLED = """
+import os, signal, sys, torch
+from statedict import CheckpointManager
+model = torch.nn.Linear(200, 200)
+with CheckpointManager(sys.argv[1], asynchronous=sys.argv[2] == "True") as manager:
+    resumed = manager.resume(model=model)
+    first = resumed.step + 1 if resumed else 0
+    if resumed:
+        assert bool((model.weight == resumed.step).all()), "torn"
+    print(first, flush=True)
+    for step in range(first, first + 10_000):
+        torch.nn.init.constant_(model.weight, step)
+        manager.save(step, model=model)
+        print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_killed_at_any_instant_a_run_goes_on(tmp_path, asynchronous):
+    """SIGKILL at random instants of saves: the next process resumes from a whole checkpoint, and no litter grows."""
+    chance = random.Random(5)
+    newest = -1
+    for _ in range(4):
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(asynchronous)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            first = int(process.stdout.readline())
+            for _ in range(3):
+                process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.15))
+        finally:
+            process.kill()
+            process.communicate()
+        assert first > newest
+        newest = first
+    with CheckpointManager(tmp_path) as manager:
+        model = torch.nn.Linear(200, 200)
+        resumed = manager.resume(model=model)
+        assert (model.weight == resumed.step).all()
+        manager.save(resumed.step + 1, model=model)
+    hidden = [p.name for p in tmp_path.iterdir() if p.name.startswith((".saving", ".trash", ".old"))]
+    assert hidden == []
+
+
+def test_sigterm_finishes_the_write_in_hand(tmp_path):
+    """With on_sigterm the save in flight is completed, and the process ends as the signal says."""
+    script = (
+        "import os, signal, sys, torch\nfrom statedict import CheckpointManager\n"
+        "manager = CheckpointManager(sys.argv[1], asynchronous=True, on_sigterm=True)\n"
+        "manager.save(1, model=torch.nn.Linear(1500, 1500))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nimport time; time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=100, check=False)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert CheckpointManager(tmp_path).resume(model=torch.nn.Linear(1500, 1500)).step == 1
