@@ -152,6 +152,17 @@ def test_groups_take_the_options_their_parameters_were_saved_with():
     assert one.param_groups[0]["lr"] == 0.1
 
 
+def test_groups_may_be_empty():
+    """A group without parameters keeps its options, and an optimizer of only such groups takes no state."""
+    model = model_of(2, 2)
+    saved = read_optimizer(trained(model), model)
+    optimizer = torch.optim.Adam([{"params": list(model.parameters())}, {"params": [], "lr": 7.0}])
+    write_optimizer(optimizer, saved, model=model)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 7.0]
+    with pytest.raises(LoadError, match="Unexpected key"):
+        write_optimizer(torch.optim.Adam([{"params": []}]), saved, model=model)
+
+
 def test_a_parameter_that_no_name_is_known_of_is_named_by_its_place():
     """Where some parameters have names, one that has none is named by its place in the optimizer, and found there again."""
     model, extra = model_of(2, 2), nn.Parameter(torch.ones(1))

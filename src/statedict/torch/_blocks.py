@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
 def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
     """How the chosen ones among the tensors share memory."""
-    storages: dict[int, list[int]] = {}
+    storages: dict[tuple[bool, int], list[int]] = {}
     live: dict[int, int] = {}
     for n in chosen:
         storage = tensors[n].untyped_storage()
@@ -53,7 +53,8 @@ def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
                 f"a tensor of shape {list(tensors[n].shape)} has no memory: its storage was freed (as FSDP does)"
             )
         live[address] = storage.nbytes()
-        storages.setdefault(address, []).append(n)
+        # Addresses of different devices could be equal by chance.
+        storages.setdefault((tensors[n].is_cpu, address), []).append(n)
     lone, blocks = [], []
     for members in storages.values():
         for run in [members] if len(members) == 1 else _runs(tensors, members):

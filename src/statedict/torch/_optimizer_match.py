@@ -6,20 +6,19 @@ positions otherwise. The rule guarded: no state reaches a parameter that it was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import torch
-from torch.nn.parameter import is_lazy
 
-from statedict.state import Compound, Leaf, Opaque
+from statedict.state import Compound, Leaf
 from statedict.tree import Outcome
 
-from ._independent import values_of
+from ._optimizer_fit import misfits, wrong_options
 from ._optimizer_read import Slot
-from ._optimizer_rules import Expected, expected, known, lacking, makers, order_matters
+from ._optimizer_rules import order_matters
 from ._optimizer_saved import Entry, Saved, SavedGroup
 
 Options = dict[str, Any]
@@ -46,7 +45,7 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
     found = (_by_name if by_name else _by_position)(groups, saved, strict)
     errors = found.outcome.errors
     for number, options in enumerate(found.options):
-        problem = _wrong_options(optimizer, number, options) if options is not None else None
+        problem = wrong_options(optimizer, number, options) if options is not None else None
         if problem:
             errors.append(problem)
             found.options[number] = None
@@ -54,7 +53,12 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
         errors += _out_of_order(optimizer, groups, found)
     if not errors:
         # Another optimizer's options explain everything that follows; it need not be said of every parameter.
-        found.pairs = [pair for pair in found.pairs if not _unfit(optimizer, *pair, found, errors)]
+        pairs, found.pairs = found.pairs, []
+        for slot, entry in pairs:
+            problems = misfits(optimizer, slot, entry.state, found.options[slot.group] or {})
+            errors += [f"{slot.label}: {problem}" for problem in problems]
+            if not problems:
+                found.pairs.append((slot, entry))
     found.outcome.loaded += [slot.label for slot, _ in found.pairs]
     return found
 
@@ -87,7 +91,7 @@ def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Ma
             found.pairs.append((taken[name], entry))
         else:
             found.outcome.unexpected.append(str(name))
-    if not taken:
+    if not taken and found.outcome.missing:
         found.outcome.errors.append(
             f"no parameter of the saved state has a name that is known here: {found.outcome.unexpected[0]!r} there, "
             f"{found.outcome.missing[0]!r} here; pass the model whose names the saved ones are"
@@ -130,7 +134,7 @@ def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -
         differing = [
             key
             for key in {**first.options, **group.options}
-            if not same(first.options.get(key), group.options.get(key))
+            if not _same(first.options.get(key), group.options.get(key))
         ]
         if differing:
             errors.append(
@@ -141,34 +145,13 @@ def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -
     return first.options
 
 
-def same(one: Any, other: Any) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two options are equal; tensors by their elements, unread ones by being the same."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.shape == other.shape and bool((one == other).all())
     if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):
         return one is other
     return bool(one == other)
-
-
-# whether it fits
-
-
-def _wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
-    """What shows that the options are another class's, or of no known class; None where nothing does."""
-    for key, value in options.items():
-        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
-        if unknown:
-            return f"{key!r} of group {number} of the saved state is of the unknown class {unknown[0]}, which is not loaded"
-    kind, candidates = type(optimizer).__name__, makers(options)
-    as_ = f", as {' or '.join(maker.__name__ for maker in candidates)} would" if candidates else ""
-    missing = lacking(optimizer, number, options)
-    if missing:
-        has = f"it has {_listed(options)}{as_}"
-        return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; {has}"
-    if known(type(optimizer)) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
-        strange = [key for key in options if key not in optimizer.param_groups[number]]
-        return f"group {number} of the saved state has {_listed(strange)}{as_}, which {kind} does not have"
-    return None
 
 
 def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], found: Match) -> list[str]:
@@ -179,78 +162,3 @@ def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Sl
     return [
         f"{kind} keeps one state for all parameters together: they must be the same ones, in the order they were saved"
     ]
-
-
-def _unfit(optimizer: torch.optim.Optimizer, slot: Slot, entry: Entry, found: Match, errors: list[str]) -> bool:
-    """Whether the entry does not fit the parameter; what is wrong is added to `errors`."""
-    problems = []
-    if entry.state is not None:
-        options = found.options[slot.group] or {}
-        if is_lazy(slot.parameter):
-            problems.append("the parameter has no shape yet: run a forward pass before its optimizer's state is loaded")
-        elif slot.parameter.is_meta:
-            problems.append("the parameter is on the meta device: give it a device before its optimizer's state")
-        elif not isinstance(entry.state, Mapping):
-            problems.append(f"its state should be a dict, but is {type(entry.state).__name__}")
-        elif entry.state:
-            wanted = expected(optimizer, slot.parameter, options) or _present(optimizer, slot.parameter)
-            problems += _problems(type(optimizer).__name__, entry.state, wanted)
-            if order_matters(optimizer):
-                problems += _flat_problems(optimizer, entry.state)
-    errors += [f"{slot.label}: {problem}" for problem in problems]
-    return bool(problems)
-
-
-def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected]) -> list[str]:
-    absent = [key for key, entry in wanted.items() if entry.needed and key not in state]
-    problems = []
-    if absent:
-        problems.append(f"its saved state has no {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
-    for key, value in state.items():
-        unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
-        if unknown:
-            problems.append(f"its {key!r} is of the unknown class {unknown[0]}, which is not loaded")
-        elif key in wanted:
-            shape = _shape(value)
-            if not _fits(wanted[key], shape, value):
-                found = f"shape {list(shape)}" if shape is not None else type(value).__name__
-                problems.append(
-                    f"its {key!r} should have shape {list(wanted[key].shape)}, but the saved one has {found}"
-                )
-    return problems
-
-
-def _fits(wanted: Expected, shape: tuple[int, ...] | None, value: Any) -> bool:
-    if shape is None:
-        return value is None and not wanted.needed
-    return shape == wanted.shape or (wanted.shape == () and all(size == 1 for size in shape))
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    if isinstance(value, Leaf):
-        return value.spec.shape
-    if isinstance(value, (torch.Tensor, Compound)):
-        return tuple(value.shape)
-    return () if isinstance(value, (int, float, complex)) else None
-
-
-def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Expected]:
-    """What an optimizer of an unknown class holds of the parameter now, element by element: it will be shaped so again."""
-    state = optimizer.state.get(parameter)
-    entries = state.items() if isinstance(state, Mapping) else ()
-    shape = tuple(parameter.shape)
-    alike = [key for key, value in entries if isinstance(value, torch.Tensor) and value.shape == shape and shape]
-    return dict.fromkeys(alike, Expected(shape, needed=False))
-
-
-def _flat_problems(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -> list[str]:
-    total = sum(p.numel() * (2 if p.is_complex() else 1) for group in optimizer.param_groups for p in group["params"])
-    return [
-        f"its {key!r} should have {total} elements, as all parameters together, but the saved one has shape {list(shape)}"
-        for key in ("d", "prev_flat_grad")
-        if (shape := _shape(state.get(key))) and shape != (total,)
-    ]
-
-
-def _listed(names: Iterable[Any]) -> str:
-    return ", ".join(repr(name) for name in names) or "nothing"

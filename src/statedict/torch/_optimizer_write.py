@@ -15,11 +15,10 @@ from typing import Any, Literal
 import torch
 
 from statedict.errors import LoadError
-from statedict.state import map_tree
 from statedict.tree import Outcome
 
 from ._collector import collector_paused
-from ._independent import independent
+from ._independent import independent, values_of
 from ._judge import Judge, demand
 from ._optimizer_match import Match, match
 from ._optimizer_place import Place, Wanted, casts, floating, placed
@@ -84,12 +83,11 @@ def _hooks(optimizer: torch.optim.Optimizer, when: Literal["pre", "post"]) -> li
 
 
 def _writable_by_others(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """The state that code which is not ours could write into; nothing where no such code will run."""
+    """The tensors that code which is not ours could write into; nothing where no such code will run."""
     if not (_hooks(optimizer, "pre") or _hooks(optimizer, "post") or overridden(optimizer, "load_state_dict")):
         return []
-    found: list[torch.Tensor] = []
-    map_tree(list(optimizer.state.values()), lambda v: found.append(v) if isinstance(v, torch.Tensor) else None)
-    return found
+    options = [value for group in optimizer.param_groups for key, value in group.items() if key != "params"]
+    return [value for value in values_of([*optimizer.state.values(), options]) if isinstance(value, torch.Tensor)]
 
 
 def _after_hooks(optimizer: torch.optim.Optimizer, state: Any, verify: bool) -> Any:
