@@ -263,7 +263,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path):
     """A value that cannot be saved, or a full disk, costs nothing older and leaves no litter."""
     with CheckpointManager(tmp_path) as manager:
         manager.save(1, counter=Counter())
-        with pytest.raises(Exception, match="pickle|save|local"):
+        with pytest.raises(Exception, match=r"pickle|save|local"):
             manager.save(2, oops=lambda: None)
         assert {".lock", "step-0000000001"} == {p.name for p in tmp_path.iterdir()}
         manager.save(2, counter=Counter())

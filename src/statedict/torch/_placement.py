@@ -35,7 +35,7 @@ def available(location: str) -> bool:
     kind, _, index = location.partition(":")
     if kind in ("cpu", "meta"):
         return True
-    module = getattr(torch, kind, None)
+    module: Any = getattr(torch, kind, None)
     try:
         return bool(module.is_available() and int(index or 0) < module.device_count())
     except (AttributeError, ValueError):
@@ -61,7 +61,7 @@ def _location(leaf: Leaf | Compound) -> str:
 
 def _placed(
     tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, torch.UntypedStorage]
-) -> torch.Tensor:
+) -> Any:
     if tensor.device == device or tensor.is_meta:
         return tensor
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or device.type == "meta":

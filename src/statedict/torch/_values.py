@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,4 +32,4 @@ def _dtype(value: DType) -> Any:
     return TORCH_DTYPES.get(value, value)
 
 
-_REVIVE = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}
+_REVIVE: dict[type, Callable[[Any], Any]] = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}

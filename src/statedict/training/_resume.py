@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 def newest(directory: Path) -> Found:
     """The newest checkpoint that verifies, if any. Reads every byte of it once."""
-    passed_over = []
+    passed_over: list[PassedOver] = []
     for step, path in sorted(_layout.steps(directory).items(), reverse=True):
         try:
             return Found(path, verify(path), passed_over)
