@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, library_of, materialize
+from statedict.state import Compound, Leaf, leaf_of, materialize
 
 from ._host import Host, Slots
 from ._local import Below, Local, Watched, raw_value
@@ -175,7 +175,7 @@ class Loading:
         """A value as foreign code gets it: read, if it was not yet; and what it may change is remembered."""
         if isinstance(value, (Leaf, Compound)):
             return materialize([value], self.host.library, verify=self.rules.verify)[0]
-        if not self.rules.sound or library_of(value) is None:
+        if not self.rules.sound or leaf_of(value) is None:
             return value
         if self._undo.everything:
             self._undo.keep_array(value)
