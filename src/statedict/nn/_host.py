@@ -16,10 +16,8 @@ from ._filling import fit_exact, fit_sound
 from ._module import Module
 from ._saving import _IncompatibleKeys
 from ._variable import Variable, raw
-from .layers._batchnorm import BatchNormBase, InstanceNormBase
 
-# Loaders of this package that do something only for states of old versions; version 2 of both is the newest.
-_VERSIONED = (BatchNormBase._load_from_state_dict, InstanceNormBase._load_from_state_dict)
+# Loaders of our own layers do something only for states of versions older than this.
 _NEWEST = 2
 
 
@@ -51,11 +49,14 @@ class NnHost:
         return put_back
 
     def confined(self, code: Any) -> bool:
-        function = getattr(code, "__func__", code)
-        return str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+        return _is_ours(code)
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
-        return type(module)._load_from_state_dict in _VERSIONED and (metadata.get("version") or 0) >= _NEWEST
+        return _is_ours(type(module)._load_from_state_dict) and (metadata.get("version") or 0) >= _NEWEST
+
+
+def _is_ours(code: Any) -> bool:
+    return str(getattr(getattr(code, "__func__", code), "__module__", "")).startswith(f"{__package__}.")
 
 
 def _remember(array: Any) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from math import prod, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from ._arrays import asarray, cast, dtype_of, put
 from ._generator import generator as default_generator
 from ._variable import raw
 
-Generator = np.random.Generator | None
+if TYPE_CHECKING:
+    # Naming it at run time would import numpy.random, which takes 15 ms.
+    Generator = np.random.Generator | None
 
 _LINEAR = (
     "linear",

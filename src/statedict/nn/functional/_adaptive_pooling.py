@@ -85,5 +85,6 @@ def _wanted(count: int, x: Array, output_size: Any) -> list[tuple[int, int]]:
     return [(axis, size) for axis, size in reversed(sizes) if size != x.shape[axis]]
 
 
-def _intervals(axis: int, length: int, size: int) -> list[tuple[slice, ...]]:
-    return [(slice(None),) * axis + (slice(i * length // size, -(-(i + 1) * length // size)), ...) for i in range(size)]
+def _intervals(axis: int, length: int, size: int) -> list[tuple[Any, ...]]:
+    intervals = [slice(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+    return [(*(slice(None),) * axis, interval, ...) for interval in intervals]

@@ -219,11 +219,11 @@ def _axes(
     return axes
 
 
-def _slices(x: Array, axis: int, lie: _Axis) -> list[tuple[slice, ...]]:
+def _slices(x: Array, axis: int, lie: _Axis) -> list[tuple[Any, ...]]:
     """For each place in a window, the index that gives what all windows see there."""
     span = (lie.places - 1) * lie.stride + 1
     starts = range(0, lie.kernel * lie.dilation, lie.dilation)
-    return [(slice(None),) * axis + (slice(start, start + span, lie.stride), ...) for start in starts]
+    return [(*(slice(None),) * axis, slice(start, start + span, lie.stride), ...) for start in starts]
 
 
 def _reduced(x: Array, axes: Sequence[_Axis], act: Callable[[Array, Array], Array]) -> Array:

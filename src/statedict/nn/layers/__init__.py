@@ -1,215 +1,148 @@
 """Layers: parameters and buffers by PyTorch's names and shapes around the functions of `functional`."""
 
-from ._activation import CELU as CELU
-from ._activation import ELU as ELU
-from ._activation import GELU as GELU
-from ._activation import GLU as GLU
-from ._activation import SELU as SELU
-from ._activation import Hardshrink as Hardshrink
-from ._activation import Hardsigmoid as Hardsigmoid
-from ._activation import Hardswish as Hardswish
-from ._activation import Hardtanh as Hardtanh
-from ._activation import LeakyReLU as LeakyReLU
-from ._activation import LogSigmoid as LogSigmoid
-from ._activation import LogSoftmax as LogSoftmax
-from ._activation import Mish as Mish
-from ._activation import PReLU as PReLU
-from ._activation import ReLU as ReLU
-from ._activation import ReLU6 as ReLU6
-from ._activation import RReLU as RReLU
-from ._activation import Sigmoid as Sigmoid
-from ._activation import SiLU as SiLU
-from ._activation import Softmax as Softmax
-from ._activation import Softmax2d as Softmax2d
-from ._activation import Softmin as Softmin
-from ._activation import Softplus as Softplus
-from ._activation import Softshrink as Softshrink
-from ._activation import Softsign as Softsign
-from ._activation import Tanh as Tanh
-from ._activation import Tanhshrink as Tanhshrink
-from ._activation import Threshold as Threshold
-from ._attention import MultiheadAttention as MultiheadAttention
-from ._batchnorm import BatchNorm1d as BatchNorm1d
-from ._batchnorm import BatchNorm2d as BatchNorm2d
-from ._batchnorm import BatchNorm3d as BatchNorm3d
-from ._batchnorm import InstanceNorm1d as InstanceNorm1d
-from ._batchnorm import InstanceNorm2d as InstanceNorm2d
-from ._batchnorm import InstanceNorm3d as InstanceNorm3d
-from ._cells import GRUCell as GRUCell
-from ._cells import LSTMCell as LSTMCell
-from ._cells import RNNCell as RNNCell
-from ._containers import ModuleDict as ModuleDict
-from ._containers import ModuleList as ModuleList
-from ._containers import Sequential as Sequential
-from ._convolution import Conv1d as Conv1d
-from ._convolution import Conv2d as Conv2d
-from ._convolution import Conv3d as Conv3d
-from ._convolution import ConvTranspose1d as ConvTranspose1d
-from ._convolution import ConvTranspose2d as ConvTranspose2d
-from ._convolution import ConvTranspose3d as ConvTranspose3d
-from ._dropout import AlphaDropout as AlphaDropout
-from ._dropout import Dropout as Dropout
-from ._dropout import Dropout1d as Dropout1d
-from ._dropout import Dropout2d as Dropout2d
-from ._dropout import Dropout3d as Dropout3d
-from ._dropout import FeatureAlphaDropout as FeatureAlphaDropout
-from ._embedding import Embedding as Embedding
-from ._embedding import EmbeddingBag as EmbeddingBag
-from ._flatten import Flatten as Flatten
-from ._flatten import Unflatten as Unflatten
-from ._linear import Bilinear as Bilinear
-from ._linear import Identity as Identity
-from ._linear import Linear as Linear
-from ._normalization import GroupNorm as GroupNorm
-from ._normalization import LayerNorm as LayerNorm
-from ._normalization import LocalResponseNorm as LocalResponseNorm
-from ._normalization import RMSNorm as RMSNorm
-from ._padding import CircularPad1d as CircularPad1d
-from ._padding import CircularPad2d as CircularPad2d
-from ._padding import CircularPad3d as CircularPad3d
-from ._padding import ConstantPad1d as ConstantPad1d
-from ._padding import ConstantPad2d as ConstantPad2d
-from ._padding import ConstantPad3d as ConstantPad3d
-from ._padding import ReflectionPad1d as ReflectionPad1d
-from ._padding import ReflectionPad2d as ReflectionPad2d
-from ._padding import ReflectionPad3d as ReflectionPad3d
-from ._padding import ReplicationPad1d as ReplicationPad1d
-from ._padding import ReplicationPad2d as ReplicationPad2d
-from ._padding import ReplicationPad3d as ReplicationPad3d
-from ._padding import ZeroPad1d as ZeroPad1d
-from ._padding import ZeroPad2d as ZeroPad2d
-from ._padding import ZeroPad3d as ZeroPad3d
-from ._parameter_containers import ParameterDict as ParameterDict
-from ._parameter_containers import ParameterList as ParameterList
-from ._pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
-from ._pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
-from ._pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
-from ._pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
-from ._pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
-from ._pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
-from ._pooling import AvgPool1d as AvgPool1d
-from ._pooling import AvgPool2d as AvgPool2d
-from ._pooling import AvgPool3d as AvgPool3d
-from ._pooling import LPPool1d as LPPool1d
-from ._pooling import LPPool2d as LPPool2d
-from ._pooling import LPPool3d as LPPool3d
-from ._pooling import MaxPool1d as MaxPool1d
-from ._pooling import MaxPool2d as MaxPool2d
-from ._pooling import MaxPool3d as MaxPool3d
-from ._recurrent import GRU as GRU
-from ._recurrent import LSTM as LSTM
-from ._recurrent import RNN as RNN
-from ._recurrent import RNNBase as RNNBase
-from ._transformer import Transformer as Transformer
-from ._transformer import TransformerDecoder as TransformerDecoder
-from ._transformer import TransformerDecoderLayer as TransformerDecoderLayer
-from ._transformer import TransformerEncoder as TransformerEncoder
-from ._transformer import TransformerEncoderLayer as TransformerEncoderLayer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d",
-    "AlphaDropout",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "Bilinear",
-    "CELU",
-    "CircularPad1d",
-    "CircularPad2d",
-    "CircularPad3d",
-    "ConstantPad1d",
-    "ConstantPad2d",
-    "ConstantPad3d",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "Dropout",
-    "Dropout1d",
-    "Dropout2d",
-    "Dropout3d",
-    "ELU",
-    "Embedding",
-    "EmbeddingBag",
-    "FeatureAlphaDropout",
-    "Flatten",
-    "GELU",
-    "GLU",
-    "GRU",
-    "GRUCell",
-    "GroupNorm",
-    "Hardshrink",
-    "Hardsigmoid",
-    "Hardswish",
-    "Hardtanh",
-    "Identity",
-    "InstanceNorm1d",
-    "InstanceNorm2d",
-    "InstanceNorm3d",
-    "LPPool1d",
-    "LPPool2d",
-    "LPPool3d",
-    "LSTM",
-    "LSTMCell",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LocalResponseNorm",
-    "LogSigmoid",
-    "LogSoftmax",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "Mish",
-    "ModuleDict",
-    "ModuleList",
-    "MultiheadAttention",
-    "PReLU",
-    "ParameterDict",
-    "ParameterList",
-    "RMSNorm",
-    "RNN",
-    "RNNBase",
-    "RNNCell",
-    "RReLU",
-    "ReLU",
-    "ReLU6",
-    "ReflectionPad1d",
-    "ReflectionPad2d",
-    "ReflectionPad3d",
-    "ReplicationPad1d",
-    "ReplicationPad2d",
-    "ReplicationPad3d",
-    "SELU",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softmax2d",
-    "Softmin",
-    "Softplus",
-    "Softshrink",
-    "Softsign",
-    "Tanh",
-    "Tanhshrink",
-    "Threshold",
-    "Transformer",
-    "TransformerDecoder",
-    "TransformerDecoderLayer",
-    "TransformerEncoder",
-    "TransformerEncoderLayer",
-    "Unflatten",
-    "ZeroPad1d",
-    "ZeroPad2d",
-    "ZeroPad3d",
-]
+from .._lazy import lazily
+
+if TYPE_CHECKING:
+    from ._activation import CELU as CELU
+    from ._activation import ELU as ELU
+    from ._activation import GELU as GELU
+    from ._activation import GLU as GLU
+    from ._activation import SELU as SELU
+    from ._activation import Hardshrink as Hardshrink
+    from ._activation import Hardsigmoid as Hardsigmoid
+    from ._activation import Hardswish as Hardswish
+    from ._activation import Hardtanh as Hardtanh
+    from ._activation import LeakyReLU as LeakyReLU
+    from ._activation import LogSigmoid as LogSigmoid
+    from ._activation import LogSoftmax as LogSoftmax
+    from ._activation import Mish as Mish
+    from ._activation import PReLU as PReLU
+    from ._activation import ReLU as ReLU
+    from ._activation import ReLU6 as ReLU6
+    from ._activation import RReLU as RReLU
+    from ._activation import Sigmoid as Sigmoid
+    from ._activation import SiLU as SiLU
+    from ._activation import Softmax as Softmax
+    from ._activation import Softmax2d as Softmax2d
+    from ._activation import Softmin as Softmin
+    from ._activation import Softplus as Softplus
+    from ._activation import Softshrink as Softshrink
+    from ._activation import Softsign as Softsign
+    from ._activation import Tanh as Tanh
+    from ._activation import Tanhshrink as Tanhshrink
+    from ._activation import Threshold as Threshold
+    from ._attention import MultiheadAttention as MultiheadAttention
+    from ._batchnorm import BatchNorm1d as BatchNorm1d
+    from ._batchnorm import BatchNorm2d as BatchNorm2d
+    from ._batchnorm import BatchNorm3d as BatchNorm3d
+    from ._batchnorm import InstanceNorm1d as InstanceNorm1d
+    from ._batchnorm import InstanceNorm2d as InstanceNorm2d
+    from ._batchnorm import InstanceNorm3d as InstanceNorm3d
+    from ._cells import GRUCell as GRUCell
+    from ._cells import LSTMCell as LSTMCell
+    from ._cells import RNNCell as RNNCell
+    from ._containers import ModuleDict as ModuleDict
+    from ._containers import ModuleList as ModuleList
+    from ._containers import Sequential as Sequential
+    from ._convolution import Conv1d as Conv1d
+    from ._convolution import Conv2d as Conv2d
+    from ._convolution import Conv3d as Conv3d
+    from ._convolution import ConvTranspose1d as ConvTranspose1d
+    from ._convolution import ConvTranspose2d as ConvTranspose2d
+    from ._convolution import ConvTranspose3d as ConvTranspose3d
+    from ._dropout import AlphaDropout as AlphaDropout
+    from ._dropout import Dropout as Dropout
+    from ._dropout import Dropout1d as Dropout1d
+    from ._dropout import Dropout2d as Dropout2d
+    from ._dropout import Dropout3d as Dropout3d
+    from ._dropout import FeatureAlphaDropout as FeatureAlphaDropout
+    from ._embedding import Embedding as Embedding
+    from ._embedding import EmbeddingBag as EmbeddingBag
+    from ._flatten import Flatten as Flatten
+    from ._flatten import Unflatten as Unflatten
+    from ._linear import Bilinear as Bilinear
+    from ._linear import Identity as Identity
+    from ._linear import Linear as Linear
+    from ._normalization import GroupNorm as GroupNorm
+    from ._normalization import LayerNorm as LayerNorm
+    from ._normalization import LocalResponseNorm as LocalResponseNorm
+    from ._normalization import RMSNorm as RMSNorm
+    from ._padding import CircularPad1d as CircularPad1d
+    from ._padding import CircularPad2d as CircularPad2d
+    from ._padding import CircularPad3d as CircularPad3d
+    from ._padding import ConstantPad1d as ConstantPad1d
+    from ._padding import ConstantPad2d as ConstantPad2d
+    from ._padding import ConstantPad3d as ConstantPad3d
+    from ._padding import ReflectionPad1d as ReflectionPad1d
+    from ._padding import ReflectionPad2d as ReflectionPad2d
+    from ._padding import ReflectionPad3d as ReflectionPad3d
+    from ._padding import ReplicationPad1d as ReplicationPad1d
+    from ._padding import ReplicationPad2d as ReplicationPad2d
+    from ._padding import ReplicationPad3d as ReplicationPad3d
+    from ._padding import ZeroPad1d as ZeroPad1d
+    from ._padding import ZeroPad2d as ZeroPad2d
+    from ._padding import ZeroPad3d as ZeroPad3d
+    from ._parameter_containers import ParameterDict as ParameterDict
+    from ._parameter_containers import ParameterList as ParameterList
+    from ._pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+    from ._pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+    from ._pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
+    from ._pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+    from ._pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+    from ._pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
+    from ._pooling import AvgPool1d as AvgPool1d
+    from ._pooling import AvgPool2d as AvgPool2d
+    from ._pooling import AvgPool3d as AvgPool3d
+    from ._pooling import LPPool1d as LPPool1d
+    from ._pooling import LPPool2d as LPPool2d
+    from ._pooling import LPPool3d as LPPool3d
+    from ._pooling import MaxPool1d as MaxPool1d
+    from ._pooling import MaxPool2d as MaxPool2d
+    from ._pooling import MaxPool3d as MaxPool3d
+    from ._recurrent import GRU as GRU
+    from ._recurrent import LSTM as LSTM
+    from ._recurrent import RNN as RNN
+    from ._recurrent import RNNBase as RNNBase
+    from ._transformer import Transformer as Transformer
+    from ._transformer import TransformerDecoder as TransformerDecoder
+    from ._transformer import TransformerDecoderLayer as TransformerDecoderLayer
+    from ._transformer import TransformerEncoder as TransformerEncoder
+    from ._transformer import TransformerEncoderLayer as TransformerEncoderLayer
+
+__all__, __getattr__ = lazily(
+    __name__,
+    {
+        "_activation": (
+            "ReLU SELU SiLU Mish Hardswish Hardsigmoid Hardtanh ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU GLU "
+            "Threshold Softplus Hardshrink Softshrink Sigmoid Tanh LogSigmoid Softsign Tanhshrink Softmax Softmin "
+            "LogSoftmax Softmax2d"
+        ),
+        "_attention": "MultiheadAttention",
+        "_batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+        "_cells": "RNNCell LSTMCell GRUCell",
+        "_containers": "Sequential ModuleList ModuleDict",
+        "_convolution": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+        "_dropout": "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout",
+        "_embedding": "Embedding EmbeddingBag",
+        "_flatten": "Flatten Unflatten",
+        "_linear": "Identity Linear Bilinear",
+        "_normalization": "LayerNorm RMSNorm GroupNorm LocalResponseNorm",
+        "_padding": (
+            "ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d "
+            "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d "
+            "CircularPad2d CircularPad3d"
+        ),
+        "_parameter_containers": "ParameterList ParameterDict",
+        "_pooling": (
+            "MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d LPPool3d "
+            "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
+            "AdaptiveMaxPool3d"
+        ),
+        "_recurrent": "RNNBase RNN LSTM GRU",
+        "_transformer": (
+            "TransformerEncoderLayer TransformerDecoderLayer TransformerEncoder TransformerDecoder Transformer"
+        ),
+    },
+)
