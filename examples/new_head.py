@@ -2,8 +2,8 @@
 
     python examples/new_head.py
 
-Nothing is dropped silently: what is left out of the file (`exclude`) and what the file need not have (`allow_missing`) is
-written down; anything else that does not fit raises, and nothing has changed then.
+Nothing is dropped silently: what is left out (`exclude`) is written down and in the report; anything else that does not fit
+raises, and nothing has changed then.
 """
 
 import torch
@@ -27,7 +27,7 @@ def main() -> None:
     statedict.save(statedict.state_dict(Net(classes=10)), "pretrained.pt")  # stands for a file that you were given
 
     model = Net(classes=3)
-    report = statedict.load_state_dict(model, "pretrained.pt", exclude="head", allow_missing="head")
+    report = statedict.load_state_dict(model, "pretrained.pt", exclude="head")
     print(report)
 
     model.backbone.requires_grad_(False)

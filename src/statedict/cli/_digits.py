@@ -27,7 +27,7 @@ import statedict
 # One thread: for batches as small as these a second one only waits (0.2 s an epoch become 2 s on a busy machine).
 torch.set_num_threads(1)
 
-BATCH = 64
+BATCH = 32
 TEST = 297
 WRITES_BEFORE_DEATH = 10
 
@@ -74,7 +74,7 @@ def new_run() -> tuple[DigitsNet, torch.optim.Optimizer]:
     """A freshly initialised model and its optimizer; equal at every call."""
     torch.manual_seed(0)
     model = DigitsNet(classes=10)
-    return model, torch.optim.AdamW(model.parameters(), lr=2e-3)
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
 def one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Images, epoch: int) -> None:
