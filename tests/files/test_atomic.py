@@ -161,6 +161,14 @@ def test_a_system_that_writes_nothing_is_an_error(path):
     assert path.read_bytes() == OLD
 
 
+def test_empty_parts_are_nothing(path):
+    """A part of no bytes, and one that comes in an empty chunk, are written as nothing."""
+    files.write(path, [Frame(0, bytes), Frame(3, lambda: b"abc"), Payload(0, lambda: [memoryview(b"")])])
+    assert path.read_bytes() == b"abc"
+    files.write(path, [])
+    assert path.read_bytes() == b""
+
+
 def test_a_failed_sync_is_final(path):
     """An error of fsync is not tried again: the kernel may have dropped what it could not write."""
     calls = []

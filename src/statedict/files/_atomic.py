@@ -72,7 +72,7 @@ class Replacement:
 
     def write(self, offset: int, chunk: memoryview) -> None:
         """Write all of `chunk` at `offset`."""
-        buffers = [chunk]
+        buffers = [chunk] if chunk else []
         while buffers:
             done = self._system.write(self._fd, buffers, offset)
             if not done:
