@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .loop import FOUND, Finding, fuzz
+from .loop import FOUND, fuzz
 from .targets import TARGETS
 
 
@@ -34,14 +34,14 @@ def main() -> int:
 
         guided(TARGETS[names[0]], asked.seconds, asked.keep)
         return 0
-    findings: list[Finding] = []
+    total = 0
     for name in names:
         count, found = fuzz(TARGETS[name], asked.seconds / len(names), asked.seed)
         print(f"{name:12} {count:9,} inputs, {len(found)} found", flush=True)
-        findings += found
-    for finding in findings:
-        print(f"{finding.keep(asked.keep)}: {finding.what}")
-    return 1 if findings else 0
+        for finding in found:
+            print(f"    {finding.keep(asked.keep)}: {finding.what}", flush=True)
+        total += len(found)
+    return 1 if total else 0
 
 
 if __name__ == "__main__":

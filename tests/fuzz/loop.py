@@ -8,10 +8,13 @@ import signal
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from random import Random
 from typing import Any, NamedTuple
 
+from statedict import formats
 from statedict.errors import FormatError
 
 from .targets import Target
@@ -82,8 +85,7 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
     """Inputs tried, and one finding for each place that went wrong, in so many seconds."""
     random = Random(f"{target.name} {seed}")
     found: dict[str, Finding] = {}
-    for raw in target.seeds:
-        target.read(raw)
+    _warm_up(target)
     with watching():
         end, count = time.monotonic() + seconds, 0
         while time.monotonic() < end:
@@ -93,6 +95,14 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
             if what is not None:
                 found.setdefault(what.rpartition(" at ")[2], Finding(target.name, raw, what))
     return count, list(found.values())
+
+
+def _warm_up(target: Target) -> None:
+    """Import all that reading can need, so that no import of ours is taken for one of the file's."""
+    for module in iter_modules(formats.__path__, "statedict.formats."):
+        import_module(module.name)
+    for raw in target.seeds:
+        target.read(raw)
 
 
 class watching:
@@ -135,7 +145,19 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] in OWN
 
 
-OWN = {"statedict", "numpy", "ml_dtypes", "isal", "zlib", "json", "unicodedata", "difflib", "traceback", "linecache"}
+OWN = {
+    "statedict",
+    "numpy",
+    "ml_dtypes",
+    "isal",
+    "zlib",
+    "json",
+    "unicodedata",
+    "difflib",
+    "traceback",
+    "linecache",
+    "encodings",
+}
 _watch = _Watch()
 
 

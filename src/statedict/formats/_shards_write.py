@@ -124,13 +124,12 @@ def _named(obj: Any) -> Mapping[str, Any]:
     return state
 
 
-def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDict:
     """The entries of those names; the state's `_metadata` goes into the shard that has its first entry."""
-    values = {name: state[name] for name in names}
     metadata = getattr(obj, "_metadata", None)
-    if metadata is None or (state and next(iter(state)) not in values):
-        return values
-    return StateDict.adopt(values, OrderedDict(metadata))
+    first = not state or next(iter(state)) in names
+    kept = OrderedDict(metadata) if metadata is not None and first else None
+    return StateDict.adopt({name: state[name] for name in names}, kept)
 
 
 def _tie(name: str, value: Any) -> Hashable:

@@ -27,8 +27,9 @@ CODE = "code/"
 CLASS = re.compile(r"class (\w+)\(Module\):")
 SLOTS = re.compile(r"__(parameters|buffers)__ = \[(.*)\]")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-# torch.jit wraps lists and dicts so that their element types survive.
+# torch.jit wraps lists and dicts in calls of these, so that their element types survive.
 TYPED = "torch.jit._pickle"
+TYPING = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorlist", "restore_type_tag"}
 
 Name = tuple[str, str]  # module, class
 
@@ -73,7 +74,7 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
         module,
         size=file.size,
         producer="TorchScript",
-        globals=list(dict.fromkeys(imports)),
+        globals=list(dict.fromkeys(map(_judged, imports))),
         notes=archive.notes,
         metadata=facts,
         checks=_checks(archive, stores["data/"]),
@@ -149,7 +150,13 @@ def _is_module(value: Opaque, declared: Mapping[Name, Slots]) -> bool:
 
 def _untyped(value: Any) -> Any:
     """A list or dict out of the call that gives it its type."""
-    return value.args[0] if isinstance(value, Opaque) and value.module == TYPED and value.args else value
+    typed = isinstance(value, Opaque) and value.module == TYPED and value.name in TYPING and value.args
+    return value.args[0] if typed else value
+
+
+def _judged(named: Import) -> Import:
+    """The import, known to be harmless where it is one of this format's own."""
+    return named._replace(risk="safe") if named.module == TYPED and named.name in TYPING else named
 
 
 def _checks(archive: Archive, storages: ArchiveStorages) -> Callable[[], Iterator[Finding]]:

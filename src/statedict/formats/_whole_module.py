@@ -1,8 +1,8 @@
 """The state of a module that was pickled whole: its classes are not here, its attributes are.
 
-`torch.save(model)` writes each module as its class's name and its `__dict__`. What PyTorch's `state_dict` would have said is in
-there: `_parameters`, `_buffers`, `_non_persistent_buffers_set` and `_modules`, name by name. Versions are attributes of the
-classes, which are not; only PyTorch's own are known, by name.
+`torch.save(model)` writes each module as its class's name and its `__dict__`. What PyTorch's `state_dict` would have said
+is in there: `_parameters`, `_buffers`, `_non_persistent_buffers_set` and `_modules`, name by name. Versions are attributes
+of the classes, which are not; only PyTorch's own are known, by name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Any
 
 from statedict.state import Compound, Leaf, Opaque, StateDict
 
+from ..errors import FormatError
+
 # Where a module's class says no version PyTorch writes 1; these say another (torch 2.13).
 VERSIONS = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), 2),
 }
+
+# Sixty modules, each twice in the next, have 2**60 places. Real models share a module in a few.
+PLACES, TIMES = 1_000, 100
 
 
 def is_module(value: object) -> bool:
@@ -31,13 +36,19 @@ def state_of_module(module: Opaque) -> StateDict:
     """The StateDict of a whole module: names, order and values as its `state_dict` would have given them.
 
     A module that stands in several places is gone through in each, as PyTorch does; one that contains itself, once. Old
-    pickles, in which every buffer is persistent, are read too.
+    pickles, in which every buffer is persistent, are read too. Raises FormatError where that would be without end.
     """
     values: dict[str, Any] = {}
     metadata: OrderedDict[str, Any] = OrderedDict()
     waiting: list[tuple[str, Opaque, frozenset[int]]] = [("", module, frozenset())]
+    seen: set[int] = set()
+    places = 0
     while waiting:
         prefix, current, above = waiting.pop()
+        seen.add(id(current))
+        places += 1
+        if places > PLACES + TIMES * len(seen):
+            raise FormatError(f"{len(seen):,} modules lie in each other in more than {places - 1:,} places")
         attributes = current.attributes()
         metadata[prefix[:-1]] = {"version": version_of(current)}
         for name, value in _own(attributes):
@@ -53,7 +64,7 @@ def state_of_module(module: Opaque) -> StateDict:
 
 
 def version_of(module: Opaque) -> int:
-    """What `_metadata` says of a module: its own `_version` where it has one, else that of its class as far as it is known."""
+    """What `_metadata` says of a module: its own `_version`, or that of its class as far as it is known."""
     own = module.attributes().get("_version")
     if isinstance(own, int):
         return own
