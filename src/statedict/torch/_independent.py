@@ -100,5 +100,8 @@ def _copied(tree: Any, known: dict[int, Any]) -> Any:
 
     if isinstance(tree, StateDict):
         metadata = None if tree._metadata is None else map_tree(tree._metadata, copy)
-        return StateDict.adopt(map_tree(dict(raw_values(tree)), copy), metadata)
+        values = raw_values(tree)
+        # Nearly all of a model's values are known by now; only the others are worth a walk.
+        others = map_tree({name: value for name, value in values.items() if id(value) not in known}, copy)
+        return StateDict.adopt({n: others[n] if n in others else known[id(v)] for n, v in values.items()}, metadata)
     return map_tree(tree, copy)
