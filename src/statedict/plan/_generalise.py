@@ -7,7 +7,7 @@ specific ones come before them. So the KeyMap that comes out does exactly what t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ._keymap import KeyMap
 from ._rule import Rule
@@ -34,10 +34,10 @@ def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
     h.{i}.ln.{*p} -> layers.{i}.norm.{*p}
     """
     rules: list[Rule] = []
-    for propose in (heads, numbered, _literal):
-        wrong = _wrong(KeyMap(rules), pairs, others)
-        if not wrong:
-            break
+    stages: list[Callable[[str, str], Rule]] = [_literal, numbered, heads]
+    while wrong := _wrong(KeyMap(rules), pairs, others):
+        # A name alone also stands for what is below it, so the last stage may be needed again, for longer and longer names.
+        propose = stages.pop() if len(stages) > 1 else stages[0]
         rules = [*_chosen(propose(old, new) for old, new in wrong.items()), *rules]
     return KeyMap(rules)
 

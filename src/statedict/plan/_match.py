@@ -66,8 +66,9 @@ def match(
     selection.check([*offered, *given, *slots])
     found = sort(offered, slots, selection, wrappers)
     fitting = Fitting(given, slots, chooser(mismatched), _dtypes(dtype), by_pattern(device))
-    for name, slot in found.pairs.items():
-        fitting.add(slot, name, offered[name])
+    for name, offer in offered.items():
+        if name in found.pairs:
+            fitting.add(found.pairs[name], name, offer)
     moved = follow(found.unexpected, found.pairs)
     patterns = [
         p for some in (selection.include, selection.exclude, mismatched, dtype, device) for p in _patterns(some)

@@ -1,0 +1,286 @@
+"""LoadReport: PyTorch's result, and a better one."""
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from statedict.plan import Cast, LoadReport, Mismatch, error_text, match
+
+
+def network(prefix="", layers=12, parts=("attn.q", "attn.k", "mlp"), classes=10):
+    state = {}
+    for i in range(layers):
+        for part in parts:
+            state |= {
+                f"{prefix}layers.{i}.{part}.weight": np.zeros((4, 4)),
+                f"{prefix}layers.{i}.{part}.bias": np.zeros(4),
+            }
+    return state | {f"{prefix}head.weight": np.zeros((classes, 4)), f"{prefix}head.bias": np.zeros(classes)}
+
+
+def report(source, target=None, **options):
+    return match(source, network() if target is None else target, **options).report()
+
+
+# PyTorch's result
+
+
+def test_it_is_pytorchs_result():
+    """It unpacks, compares, counts and prints as what PyTorch's load_state_dict returns."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(2, 2)
+    for state in (model.state_dict(), {"weight": model.weight, "more": model.bias}):
+        theirs, ours = model.load_state_dict(state, strict=False), match(state, model.state_dict()).report()
+        missing, unexpected = ours
+        assert (missing, unexpected) == (theirs.missing_keys, theirs.unexpected_keys)
+        assert (ours.missing_keys, ours.unexpected_keys) == (missing, unexpected)
+        assert ours == theirs
+        assert len(ours) == len(theirs) == 2
+        assert isinstance(ours, tuple)
+        assert (repr(ours) == repr(theirs)) is ours.ok
+    assert repr(report(network())) == str(report(network())) == "<All keys matched successfully>"
+
+
+def test_the_lists_are_one_and_the_same():
+    """As with PyTorch's, who edits the lists edits the result."""
+    one = LoadReport(["a"], [])
+    one.missing_keys.clear()
+    assert one == ([], [])
+    assert one.missing is one.missing_keys is one[0]
+    assert one.ok
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_a_copy_is_equal(again):
+    """A copied or pickled report has all that the first one has."""
+    one = report(network("model."), network(), dtype="float16")
+    two = again(one)
+    assert (one, one.to_dict(), str(one)) == (two, two.to_dict(), str(two))
+    assert two.missing_keys is two[0]
+
+
+# what it knows
+
+
+def test_what_a_plan_foresees():
+    """Everything that happened is in its own list."""
+    source = {"module.a": np.zeros(2, "f4"), "module.b": np.zeros(3), "c": np.zeros((3, 2)), "d": np.zeros(2), "x": 1}
+    target = {
+        "a": np.zeros(2, "f2"),
+        "b": np.zeros(4),
+        "c2": np.zeros((2, 3)),
+        "d": np.zeros(2),
+        "e": np.zeros(1),
+        "f": np.zeros(9),
+    }
+    found = match(source, target, rename="c -> c2 | transpose", mismatched={"b": "slice"}, exclude="d").report()
+    assert found.loaded == ["a", "b", "c2"]
+    assert found.missing == ["e", "f"]
+    assert found.unexpected == ["x"]
+    assert [tuple(one) for one in found.cast] == [("a", "float32", "float16", "rounding")]
+    assert found.renamed == {"module.a": "a"}
+    assert [(one.name, one.sources) for one in found.adapted] == [("b", ("module.b",)), ("c2", ("c",))]
+    assert found.excluded == ["d"]
+    assert not found.ok
+
+
+def test_what_a_loader_found_counts():
+    """A loader's own lists are taken, without the slots that the plan withheld on purpose."""
+    plan = match(
+        {"a": np.zeros(2), "b": np.zeros(3)},
+        {"a": np.zeros(2), "b": np.zeros(4), "h": np.zeros(1)},
+        mismatched="skip",
+        exclude="h",
+    )
+    found = plan.report(
+        missing=["b", "h", "late"],
+        unexpected=["u"],
+        loaded=["a"],
+        cast=[("a", "f", "g", "overflow")],
+        errors=["bad"],
+        tied={"t": "a"},
+    )
+    assert found.missing == ["late"]
+    assert (found.unexpected, found.loaded, found.errors, found.tied) == (["u"], ["a"], ["bad"], {"t": "a"})
+    assert found.cast == [Cast("a", "f", "g", "overflow")]
+
+
+def test_allowed_deviations():
+    """What was said to be all right is neither missing nor unexpected, and is listed."""
+    found = LoadReport(["head.w", "x"], ["old.a", "y"], loaded=["z"]).allowing(
+        missing="head", unexpected=["old.*", "y"]
+    )
+    assert found == (["x"], [])
+    assert found.allowed == ["head.w", "old.a", "y"]
+    assert found.loaded == ["z"]
+    assert "3 allowed" in str(found)
+
+
+def test_to_dict_is_json():
+    """A program gets everything as plain values."""
+    found = report(network("model."), dtype="float16")
+    again = json.loads(json.dumps(found.to_dict()))
+    assert again["ok"] is False
+    assert again["missing"] == found.missing
+    assert again["suggestions"][0]["call"] == 'load_state_dict(model, source, rename="model.{*p} -> {*p}")'
+    mismatched = report(network(classes=3)).to_dict()["mismatched"]
+    assert mismatched[0] == {"name": "head.weight", "found": [3, 4], "expected": [10, 4], "note": ""}
+
+
+# what it says
+
+
+def test_counts_then_problems_then_help():
+    """The text says how many first, then what, layers folded, with shapes, and what would help last."""
+    renamed = {name.replace("attn.q", "attn.query"): value for name, value in network(classes=3).items()}
+    assert str(report(renamed)) == "\n".join(
+        [
+            "48 loaded; 24 missing, 24 unexpected, 2 mismatched",
+            "missing 24:",
+            "  layers.{0…11}.attn.q.weight  ×12  [4, 4]  did you mean 'layers.{0…11}.attn.query.weight'?",
+            "  layers.{0…11}.attn.q.bias  ×12  [4]  did you mean 'layers.{0…11}.attn.query.bias'?",
+            "unexpected 24:",
+            "  layers.{0…11}.attn.query.weight  ×12  [4, 4]",
+            "  layers.{0…11}.attn.query.bias  ×12  [4]",
+            "mismatched 2:",
+            "  head.weight  [3, 4] in the source, [10, 4] in the model",
+            "  head.bias  [3] in the source, [10] in the model",
+            "what would help:",
+            "  24 of 24 missing names are there as layers.{i}.attn.query.{*p}:",
+            '    load_state_dict(model, source, rename="layers.{i}.attn.query.{*p} -> layers.{i}.attn.q.{*p}")',
+            "  2 of 2 mismatched tensors can be left out or made to fit:",
+            "    load_state_dict(model, source, mismatched={'head': 'skip'})",
+        ]
+    )
+
+
+HELP = [
+    (network("model."), {}, 'rename="model.{*p} -> {*p}"'),
+    ({n.replace("layers.", "blocks."): v for n, v in network().items()}, {}, 'rename="blocks.{*p} -> layers.{*p}"'),
+    ({"state": {"model": network()}, "epoch": 3}, {}, "root='state/model'"),
+    (network("module."), {"wrappers": False}, "statedict.load_state_dict(model, source)"),
+    (network(layers=11), {}, "allow_missing='layers.11'"),
+    (network() | {"ema.x": 1, "ema.y": 2}, {}, "allow_unexpected='ema'"),
+]
+
+
+@pytest.mark.parametrize(("source", "options", "call"), HELP)
+def test_the_one_change_that_would_fix_most(source, options, call):
+    """The best suggestion is the call that would have loaded it."""
+    found = report(source, **options)
+    assert call in found.suggestions[0].call
+    assert call in str(found)
+
+
+def test_a_sub_module_is_suggested():
+    """Where the source is a part of the model, the sub-module by path is what helps."""
+    assert "into='backbone'" in report(network(), network("backbone.")).suggestions[0].call
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "policy"),
+    [
+        ("pos_embed", (1, 50, 4), (1, 197, 4), "interpolate"),
+        ("stem.conv.weight", (8, 3, 7, 7), (8, 1, 7, 7), "channels"),
+        ("embed.weight", (50, 4), (60, 4), "slice"),
+    ],
+)
+def test_a_policy_is_suggested_by_the_shapes(name, old, new, policy):
+    """A mismatch whose shapes tell what it is comes with the policy for it, and the policy works."""
+    source, target = {name: np.zeros(old)}, {name: np.zeros(new)}
+    (suggestion,) = match(source, target).report().suggestions
+    assert f"mismatched={{{name!r}: {policy!r}}}" in suggestion.call
+    assert match(source, target, mismatched={name: policy}).ok
+
+
+def test_nothing_is_suggested_that_could_as_well_be_another():
+    """Where q may be query or key, no rename is guessed at."""
+    source = network(parts=("attn.query", "attn.key", "mlp"))
+    assert [s.call for s in report(source).suggestions] == ["print(statedict.match(model, source))"]
+
+
+def test_suggested_renames_work():
+    """A suggested rename does what it promises."""
+    renamed = {name.replace("attn.q", "attn.query"): value for name, value in network("model.").items()}
+    call = report(renamed).suggestions[0].call
+    assert report(renamed, rename=call.split('"')[1]).loaded == [n for n in network() if "attn.q" not in n]
+
+
+def test_ten_thousand_problems_fit_on_a_screen():
+    """However many names and kinds of problems there are, the text is short and no line is wide."""
+    source = {f"a{i}.{'x' * (i % 300)}": np.zeros(i % 7) for i in range(10_000)} | {
+        f"same{i}": np.zeros(2) for i in range(5000)
+    }
+    target = {f"b{i}.{'y' * (i % 300)}": np.zeros(i % 7) for i in range(10_000)} | {
+        f"same{i}": np.zeros(3) for i in range(5000)
+    }
+    found = match(source, target, rename=["p -> q", "r -> s", "t -> u", "v -> w", "x -> y"], dtype="float16").report()
+    text = str(found)
+    assert "missing 10,000:" in text
+    assert "… and 9,993 more" in text
+    assert len(text.splitlines()) < 45
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_html_is_escaped():
+    """Names come from files: in a notebook they are text."""
+    html = LoadReport(["<script>"], ["b"])._repr_html_()
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+
+
+def test_skipped_cast_and_warnings_are_told():
+    """What is no problem is told too, when it is worth it."""
+    text = str(report(network(classes=3), dtype="float16", mismatched="skip", rename="p -> q"))
+    assert "cast with loss" in text
+    assert "skipped, the model's own values stay 2:" in text
+    assert "  'p -> q' matches no name" in text
+    assert "float64 → float16 (rounding), float16 → float64 (widening)" in text
+
+
+# the error
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "shapes", "all"])
+def test_the_error_begins_as_pytorchs(change):
+    """Up to the blank line the text is PyTorch's, to the letter."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    state = dict(model.state_dict())
+    if change in ("missing", "all"):
+        del state["0.bias"], state["1.running_var"]
+    if change in ("unexpected", "all"):
+        state |= {"x.y": torch.ones(1), "0.more": torch.ones(1)}
+    if change in ("shapes", "all"):
+        state |= {"0.weight": torch.ones(3, 4), "1.bias": torch.ones(())}
+    with pytest.raises(RuntimeError) as theirs:
+        model.load_state_dict(state)
+    ours = error_text("Sequential", match(state, model.state_dict()).report())
+    assert ours.partition("\n\n")[0] == str(theirs.value)
+    assert ours.partition("\n\n")[2].startswith(
+        f"{len(set(state) & set(model.state_dict())) - 2 * (change in ('shapes', 'all'))} loaded"
+    )
+
+
+def test_the_error_uses_the_loaders_words():
+    """Where the loader gave its errors, they are taken as they are, and told once."""
+    text = "size mismatch for a: copying a param with shape torch.Size([1]) from checkpoint, …"
+    found = LoadReport(mismatched=[Mismatch("a", (1,), (2,))], errors=[text, "hook: no"])
+    said = error_text("Net", found)
+    assert said.startswith(f"Error(s) in loading state_dict for Net:\n\t{text}\n\thook: no\n\n")
+    assert said.count("hook: no") == 2
+    assert said.count(text) == 1
+
+
+def test_thousands_of_keys_are_cut():
+    """PyTorch's line of all keys is cut after fifty; the report has them all."""
+    found = LoadReport([f"k{i}" for i in range(9000)], [])
+    first = error_text("Net", found).splitlines()[1]
+    assert first.startswith('\tMissing key(s) in state_dict: "k0", "k1", ')
+    assert first.endswith('"k49", … and 8,950 more. ')
+    many = LoadReport(mismatched=[Mismatch(f"k{i}", (1,), (2,)) for i in range(9000)])
+    assert len(error_text("Net", many).splitlines()) < 90
+    assert "'m' is an int" not in error_text("Net", LoadReport(mismatched=[Mismatch("m", "int", (2,))]))
