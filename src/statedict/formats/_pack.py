@@ -11,7 +11,8 @@ Expanded dimensions (stride 0) stay expanded, so nothing is ever written larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -26,7 +27,14 @@ class Packed(NamedTuple):
 
     number: int
     nbytes: int
-    views: Callable[[], Iterator[memoryview]]
+    views: Callable[[], Iterable[memoryview]]
+
+
+class _Place(NamedTuple):
+    """A storage that has been placed, and the specs of its leaves by those in the old one."""
+
+    packed: Packed
+    specs: dict[Spec, Spec]
 
 
 class Packing:
@@ -41,7 +49,7 @@ class Packing:
         self.packed: list[Packed] = []
         self._known = known
         self._seen: dict[object, list[Leaf]] = {}
-        self._places: dict[object, tuple[Packed, dict[Spec, Spec]]] = {}
+        self._places: dict[object, _Place] = {}
 
     def again(self) -> Packing:
         """A Packing that knows all leaves that this one has seen."""
@@ -54,47 +62,48 @@ class Packing:
         place = self._places.get(key)
         if place is None:
             self._seen[key] = [leaf]
-            shown = [leaf] if self._known is None else self._known[key]
+            shown = self._seen[key] if self._known is None else self._known[key]
             place = self._places[key] = _pack(len(self.packed), shown)
-            self.packed.append(place[0])
-        packed, specs = place
-        spec = specs.get(leaf.spec)
+            self.packed.append(place.packed)
+        spec = place.specs.get(leaf.spec)
         if spec is None:
             self.settled = False
             self._seen[key].append(leaf)
             spec = leaf.spec
-        return packed, spec
+        return place.packed, spec
 
 
-def _pack(number: int, leaves: Sequence[Leaf]) -> tuple[Packed, dict[Spec, Spec]]:
-    """The new storage of leaves that share one, and their specs in it by their old ones."""
+def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
+    """The new storage of leaves that share one."""
+    storage, spec = leaves[0].storage, leaves[0].spec
+    if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
+        # All but always: a tensor that shows its whole storage.
+        return _Place(Packed(number, storage.nbytes, partial(_whole, storage)), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
-    storage = leaves[0].storage
     if len(specs) == 1:
-        return _pack_one(number, storage, specs[0])
+        return _pack_one(number, storage, spec)
     ranges = _covered(specs)
-    size = specs[0].dtype.itemsize
-    places = {}
-    for spec in specs:
-        before = sum(min(stop, spec.offset) - start for start, stop in ranges if start < spec.offset)
-        places[spec] = spec._replace(offset=before if spec.numel else 0)
-    nbytes = sum(stop - start for start, stop in ranges) * size
-    return Packed(number, nbytes, lambda: ranges_of(storage, [(a * size, b * size) for a, b in ranges])), places
-
-
-def _pack_one(number: int, storage: Storage, spec: Spec) -> tuple[Packed, dict[Spec, Spec]]:
     size = spec.dtype.itemsize
-    if 0 in spec.shape:
-        return Packed(number, 0, lambda: iter(())), {spec: spec._replace(offset=0)}
+    places = {}
+    for one in specs:
+        before = sum(min(stop, one.offset) - start for start, stop in ranges if start < one.offset)
+        places[one] = one._replace(offset=before if one.numel else 0)
+    nbytes = sum(stop - start for start, stop in ranges) * size
+    views = partial(ranges_of, storage, [(start * size, stop * size) for start, stop in ranges])
+    return _Place(Packed(number, nbytes, views), places)
+
+
+def _pack_one(number: int, storage: Storage, spec: Spec) -> _Place:
+    """The new storage of one view."""
+    size = spec.dtype.itemsize
     reach = spec.reach
-    elements = prod(n for n, stride in zip(spec.shape, spec.strides) if stride)
-    if elements >= reach - spec.offset:
-        start, stop = spec.offset * size, reach * size
-        return Packed(number, stop - start, lambda: ranges_of(storage, [(start, stop)])), {
-            spec: spec._replace(offset=0)
-        }
-    dense = _dense(spec)
-    return Packed(number, elements * size, lambda: iter((_elements(storage, spec),))), {spec: dense}
+    elements = prod(n for n, stride in zip(spec.shape, spec.strides) if stride) if spec.numel else 0
+    if not spec.numel or elements >= reach - spec.offset:
+        start, stop = (spec.offset * size, reach * size) if spec.numel else (0, 0)
+        return _Place(
+            Packed(number, stop - start, partial(ranges_of, storage, [(start, stop)])), {spec: spec._replace(offset=0)}
+        )
+    return _Place(Packed(number, elements * size, partial(_elements, storage, spec)), {spec: _dense(spec)})
 
 
 def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
@@ -124,7 +133,7 @@ def _dense(spec: Spec) -> Spec:
     return Spec(spec.dtype, spec.shape, tuple(strides))
 
 
-def _elements(storage: Storage, spec: Spec) -> memoryview:
+def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
     """The elements that `spec` shows, once each, in the order in which they lie."""
     import numpy as np
 
@@ -133,7 +142,13 @@ def _elements(storage: Storage, spec: Spec) -> memoryview:
     order = _order(spec)
     shape, strides = tuple(spec.shape[a] for a in order), tuple(spec.strides[a] for a in order)
     shown = read_array(Leaf(Spec(spec.dtype, shape, strides, spec.offset), storage))
-    return np.ascontiguousarray(shown).reshape(-1).view(np.uint8).data
+    return (np.ascontiguousarray(shown).reshape(-1).view(np.uint8).data,)
+
+
+def _whole(storage: Storage) -> Iterable[memoryview]:
+    """All bytes of a storage."""
+    view = storage.source.view(storage)
+    return ranges_of(storage, [(0, storage.nbytes)]) if view is None else (view,)
 
 
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:

@@ -61,16 +61,17 @@ class _Layout:
 
     def head(self, index: int) -> bytes:
         """All that stands between the member before and the payload."""
-        padding = self._paddings[index]
         fixed = self._headers[30 * index : 30 * index + 30]
-        return b"".join((fixed, self.names[index], self._local_wide.get(index, b""), PADDINGS[padding]))
+        wide = self._local_wide.get(index, b"") if self._wide else b""
+        return fixed + self.names[index] + wide + PADDINGS[self._paddings[index]]
 
     def tail(self, index: int) -> bytes:
         """The data descriptor."""
         nbytes = self.records[index].nbytes
         if not nbytes:
             return b""
-        return struct.pack("<4sIQQ" if index in self._wide else "<4sIII", b"PK\7\x08", self.crcs[index], nbytes, nbytes)
+        pack = WIDE_DESCRIPTOR.pack if index in self._wide else DESCRIPTOR.pack
+        return pack(b"PK\7\x08", self.crcs[index], nbytes, nbytes)
 
     def directory(self) -> bytes:
         """The central directory and the end records."""
@@ -146,15 +147,16 @@ class _Block:
 
     def chunks(self) -> Iterator[memoryview]:
         layout = self._layout
-        pieces: list[Any] = [] if self._before is None else [layout.tail(self._before)]
+        records, crcs, head, tail = layout.records, layout.crcs, layout.head, layout.tail
+        pieces: list[Any] = [] if self._before is None else [tail(self._before)]
         for index in self._run:
-            pieces.append(layout.head(index))
+            pieces.append(head(index))
             crc = 0
-            for view in layout.records[index].views():
+            for view in records[index].views():
                 crc = crc32(view, crc)
                 pieces.append(view)
-            layout.crcs[index] = crc
-            pieces.append(layout.tail(index))
+            crcs[index] = crc
+            pieces.append(tail(index))
         if self._after is not None:
             pieces.append(layout.head(self._after))
         yield memoryview(b"".join(pieces))
@@ -168,5 +170,6 @@ def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
     return b"".join((wide, locator, end, comment))
 
 
+DESCRIPTOR, WIDE_DESCRIPTOR = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
 END_RECORDS = END64.size + LOCATOR.size + END.size
 PADDINGS = [b"FB" + length.to_bytes(2, "little") + b"Z" * length for length in range(ALIGNMENT)]
