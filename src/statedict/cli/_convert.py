@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from statedict.state import DTYPES, StateDict, matcher
 
 from ._progress import showing
 from ._size import count, size
+
+if TYPE_CHECKING:
+    from statedict.plan import KeyMap
 
 
 def convert(
@@ -30,7 +33,7 @@ def convert(
     rename: Annotated[
         list[str] | None, typer.Option(metavar="'OLD -> NEW'", help="A renaming rule; may be repeated.")
     ] = None,
-    key_map: Annotated[
+    map_file: Annotated[
         Path | None, typer.Option("--map", help="A file of renaming rules, as KeyMap.to_toml writes.")
     ] = None,
     dtype: Annotated[
@@ -62,7 +65,7 @@ def convert(
     with statedict.open(source) as checkpoint:
         state = checkpoint.state_dict(root)
         state = _chosen(state, include or [], exclude or [])
-        state = _cast(_renamed(state, rename or [], key_map), dtype or [])
+        state = _cast(_renamed(state, rename or [], map_file), dtype or [])
         with showing(state, f"writing {destination}") as shown:
             target = sys.stdout.buffer if destination == "-" else destination
             statedict.save(shown, target, format=format, max_shard_size=max_shard_size)
@@ -82,13 +85,18 @@ def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) ->
     return chosen
 
 
-def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
-    """The state under its new names; rules that fit nothing are told on standard error."""
+def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
+    """The renaming rules of the options `--map` and `--rename`, in that order."""
     try:
         saved = [statedict.KeyMap.from_toml(file.read_text())] if file else []
-        names = statedict.KeyMap([*saved, *rules])
+        return statedict.KeyMap([*saved, *rules])
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--map" if file and not rules else "--rename") from error
+        raise typer.BadParameter(str(error), param_hint="--rename, --map") from error
+
+
+def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
+    """The state under its new names; rules that fit nothing are told on standard error."""
+    names = key_map(rules, file)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         renamed = names.rename(state)

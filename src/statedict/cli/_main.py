@@ -14,7 +14,10 @@ from typer.core import TyperGroup
 
 from ..errors import StateDictError
 from ._convert import convert
+from ._diff import diff
 from ._inspect import inspect
+from ._match import match
+from ._merge import merge
 from ._tour import tour
 from ._verify import verify
 
@@ -72,7 +75,7 @@ def _program(
     """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
 
 
-COMMANDS = (inspect, verify, convert, tour)
+COMMANDS = (inspect, verify, convert, diff, merge, match, tour)
 
 app = typer.Typer(
     cls=Program,

@@ -1,0 +1,107 @@
+"""`statedict match`: would this checkpoint load into that model, or in place of that file? Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import statedict
+
+from ._convert import key_map
+from ._facts import Fact
+
+if TYPE_CHECKING:
+    from statedict.plan import Inference
+
+
+def match(
+    file: Annotated[Path, typer.Argument(help="The checkpoint to load from.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Makes the model to load into. Imports and runs your code."),
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="Instead of a model: a checkpoint whose slots to fill.")] = None,
+    root: Annotated[str, typer.Option(help="The state dict at this path in the file.")] = "auto",
+    keys_root: Annotated[str, typer.Option(help="The same, for --keys.")] = "auto",
+    include: Annotated[list[str] | None, typer.Option(help="Only names that match; may be repeated.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not the names that match; may be repeated.")] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="'OLD -> NEW'", help="A renaming rule; may be repeated.")
+    ] = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="A file of renaming rules, as --save-map writes.")
+    ] = None,
+    mismatched: Annotated[str, typer.Option(help="Where shapes differ: error, skip, slice or interpolate.")] = "error",
+    infer: Annotated[bool, typer.Option("--infer", help="Find renaming rules that would fit, with reasons.")] = False,
+    save_map: Annotated[Path | None, typer.Option(help="With --infer: write the rules to this file, as TOML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+) -> None:
+    """Say what a load would do: what fits, what is missing, unexpected or of another shape, and what would help.
+
+    Exit code 0 when it would load, 1 when it would not, 2 for a mistake in the call or a file.
+
+    Examples:
+
+        statedict match pretrained.pt --keys mine.pt
+
+        statedict match pretrained.pt --model mypackage.models:make_encoder --exclude head
+
+        statedict match theirs.pt --keys mine.pt --infer --save-map names.toml
+    """
+    if (model is None) == (keys is None):
+        raise typer.BadParameter("give one of them", param_hint="--model, --keys")
+    from statedict import plan
+
+    options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": mismatched}
+    if rename or map_file:
+        options["rename"] = key_map(rename or [], map_file)
+    with statedict.open(file) as source:
+        given = source.state_dict(root)
+        if keys is None:
+            target = statedict.state_dict(_made(str(model)))
+        else:
+            with statedict.open(keys) as other:
+                target = other.state_dict(keys_root)
+        if infer:
+            _tell_inferred(plan.infer(target, given), save_map, as_json)
+            return
+        try:
+            report = plan.match(given, target, **options).report()
+        except ValueError as error:
+            if isinstance(error, statedict.StateDictError):
+                raise
+            raise typer.BadParameter(str(error)) from error
+    typer.echo(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _made(place: str) -> Any:
+    """What the function at `package.module:name` makes; the current directory is importable, as it is for `python -m`."""
+    module, _, name = place.partition(":")
+    sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"{place!r}: {error}", param_hint="--model") from error
+    finally:
+        sys.path.remove("")
+
+
+def _tell_inferred(found: Inference, save_map: Path | None, as_json: bool) -> None:
+    if save_map is not None:
+        save_map.write_text(found.key_map.to_toml())
+    fits = not found.unfilled and not found.unmatched
+    told: Fact = {
+        "schema": 1,
+        "rules": [str(rule) for rule in found.key_map.rules],
+        "steps": [step._asdict() for step in found.steps],
+        "unmatched": list(found.unmatched),
+        "unfilled": list(found.unfilled),
+    }
+    typer.echo(json.dumps(told) if as_json else str(found))
+    raise typer.Exit(0 if fits else 1)
