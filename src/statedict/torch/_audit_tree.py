@@ -72,7 +72,7 @@ def _children(tree: Tree, path: str, module: torch.nn.Module) -> Iterator[tuple[
 
 
 def _note_tensors(tree: Tree, path: str, module: torch.nn.Module, tensors: dict[int, list[str]]) -> None:
-    passing = getattr(module, "_non_persistent_buffers_set", set())
+    passing: set[str] = getattr(module, "_non_persistent_buffers_set", set())
     for found, registered in ((tree.parameters, module._parameters), (tree.buffers, module._buffers)):
         for name, tensor in registered.items():
             if tensor is None:

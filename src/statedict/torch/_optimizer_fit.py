@@ -33,7 +33,7 @@ def wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Option
     if missing:
         has = f"it has {_listed(options)}{as_}"
         return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; {has}"
-    if known(type(optimizer)) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
+    if known(optimizer) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
         strange = [key for key in options if key not in optimizer.param_groups[number]]
         return f"group {number} of the saved state has {_listed(strange)}{as_}, which {kind} does not have"
     return None

@@ -33,15 +33,15 @@ NUMBERS = frozenset({"step", "mu_product", "eta", "mu"})
 MANNERS = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize"})
 
 
-def expected(optimizer: optim.Optimizer, parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
+def expected(optimizer: Any, parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
     """The entries of the parameter's state; empty where nothing is known of the optimizer's class."""
     rule = _rule(type(optimizer))
     return rule(parameter, options) if rule else {}
 
 
-def known(kind: type[optim.Optimizer]) -> bool:
-    """Whether the class is one of PyTorch's, or steps as one of them does."""
-    return _rule(kind) is not None
+def known(optimizer: Any) -> bool:
+    """Whether its class is one of PyTorch's, or steps as one of them does."""
+    return _rule(type(optimizer)) is not None
 
 
 def order_matters(optimizer: optim.Optimizer) -> bool:
@@ -86,10 +86,10 @@ def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
 
 
 @cache
-def _rule(kind: type[optim.Optimizer]) -> Expect | None:
+def _rule(kind: type[Any]) -> Expect | None:
     for base in kind.__mro__:
         if base.__module__.startswith("torch.optim.") and base.__name__ in _EXPECTED:
-            same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)  # type: ignore[attr-defined]
+            same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)
             return _EXPECTED[base.__name__] if same else None
     return None
 
