@@ -35,13 +35,13 @@ MANNERS = frozenset({"foreach", "fused", "capturable", "differentiable", "maximi
 
 def expected(optimizer: Any, parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
     """The entries of the parameter's state; empty where nothing is known of the optimizer's class."""
-    rule = _rule(type(optimizer))
+    rule = _rule(optimizer)
     return rule(parameter, options) if rule else {}
 
 
 def known(optimizer: Any) -> bool:
     """Whether its class is one of PyTorch's, or steps as one of them does."""
-    return _rule(type(optimizer)) is not None
+    return _rule(optimizer) is not None
 
 
 def order_matters(optimizer: optim.Optimizer) -> bool:
@@ -85,8 +85,13 @@ def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
     return group
 
 
+def _rule(optimizer: Any) -> Expect | None:
+    kind: Any = type(optimizer)
+    return _rule_of(kind)
+
+
 @cache
-def _rule(kind: type[Any]) -> Expect | None:
+def _rule_of(kind: Any) -> Expect | None:
     for base in kind.__mro__:
         if base.__module__.startswith("torch.optim.") and base.__name__ in _EXPECTED:
             same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)
