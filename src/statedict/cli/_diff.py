@@ -33,7 +33,7 @@ def diff(
         statedict diff model.pt model.safetensors --exclude '*.num_batches_tracked'
     """
     with statedict.open(first) as one, statedict.open(second) as other:
-        states = [one.state_dict(root), other.state_dict(second_root or root)]
+        states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
         chosen = [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
         found = statedict.diff(*chosen)
     told = json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found)
