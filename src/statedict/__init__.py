@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from ._api import audit as audit
+from ._api import diff as diff
 from ._api import load as load
 from ._api import load_state_dict as load_state_dict
+from ._api import match as match
+from ._api import merge as merge
 from ._api import open as open
 from ._api import save as save
 from ._api import snapshot as snapshot
@@ -44,10 +47,13 @@ __all__ = [
     "any_of",
     "audit",
     "best",
+    "diff",
     "every",
     "last",
     "load",
     "load_state_dict",
+    "merge",
+    "match",
     "nn",
     "open",
     "save",

@@ -15,7 +15,8 @@ from . import _loading, _sources
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint
-    from statedict.plan import LoadReport
+    from statedict.plan import Diff, Inference, LoadReport
+    from statedict.state import StateDict
     from statedict.torch import Finding
     from statedict.tree import CastKind
 
@@ -33,6 +34,7 @@ def open(path: Path) -> Checkpoint:
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
     >>> statedict.save({"model": {"weight": np.ones((2, 3))}, "epoch": 3}, file)
+    >>> _ = file.seek(0)
     >>> with statedict.open(file) as checkpoint:
     ...     print(list(checkpoint.roots), checkpoint.state_dict().spec("weight").shape)
     ['model'] (2, 3)
@@ -70,6 +72,7 @@ def load(
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
     >>> statedict.save({"weight": np.arange(3.0), "epoch": 3}, file)
+    >>> _ = file.seek(0)
     >>> statedict.load(file, backend="numpy")
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
@@ -109,7 +112,9 @@ def save(
         max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
         durable: flush to the disk before the name is given; without it a power cut may lose old and new file.
 
-    A view is saved as the elements that it shows; tied tensors stay tied. Equal content gives equal bytes.
+    A view is saved as the elements that it shows; tied tensors stay tied. Equal content gives equal bytes. NumPy arrays are
+    tensors in the file where they are a state (a StateDict, a mapping of names to arrays alone, a module), and stay NumPy
+    arrays elsewhere in a tree, as with `torch.save`.
 
     Raises SaveError where a value cannot be written in the format (no file was touched), DiskFullError, OSError.
 
@@ -249,6 +254,65 @@ def audit(model: Any, optimizer: Any = None) -> list[Finding]:
     from statedict.torch import audit as find
 
     return find(model, optimizer)
+
+
+def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
+    """The KeyMap that would bring a source's names to a model's, each step with its reason; nothing is loaded or changed.
+
+    `model` and `source` are sources, as everywhere. Print the result and look at it, then give its `key_map` to
+    `load_state_dict` as `rename`.
+
+    >>> import numpy as np, statedict
+    >>> model = {"encoder.weight": np.zeros((2, 3)), "encoder.bias": np.zeros(2)}
+    >>> source = {"model.encoder.weight": np.ones((2, 3)), "model.encoder.bias": np.ones(2)}
+    >>> print(statedict.match(model, source).key_map)
+    model.{*p} -> {*p}
+    """
+    from statedict.plan import infer
+
+    with _sources.opened(source, root) as given, _sources.opened(model) as target:
+        return infer(target, given)
+
+
+def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
+    """What changed from one source to another: names, shapes, dtypes, elements (NaN-aware), ties.
+
+    Tensors are read one at a time and in pieces, so files may be larger than memory. `root` is the state dict to compare
+    where a file holds several.
+
+    >>> import numpy as np, statedict
+    >>> found = statedict.diff({"w": np.zeros(4)}, {"w": np.array([0, 0, 0, 0.5])})
+    >>> list(found.changed), found.changed["w"].changed
+    (['w'], 1)
+    """
+    from statedict.plan import diff as compare
+
+    with _sources.opened(a, root) as first, _sources.opened(b, root) as second:
+        return compare(first, second)
+
+
+def merge(
+    sources: Sequence[Any], method: str = "average", *, weights: Any = None, base: Any = None, root: str = "auto"
+) -> StateDict:
+    """One state of several sources, computed one tensor at a time when it is read, saved or loaded.
+
+    Args:
+        sources: paths, StateDicts, mappings, modules …
+        method: `"average"`, `"task_arithmetic"` (`base` plus the differences from it), `"slerp"` (of two), `"union"`.
+        weights: one for each source; for `"slerp"` how far to go from the first to the second.
+        base: for `"task_arithmetic"`: the source that the others were trained from.
+        root: the state dict to take where a file holds several.
+
+    Raises MergeError (a ValueError) where names or shapes differ, CollisionError where a union has a name twice.
+
+    >>> import numpy as np, statedict
+    >>> statedict.merge([{"w": np.zeros(2)}, {"w": np.ones(2)}]).numpy()["w"]
+    array([0.5, 0.5])
+    """
+    from statedict.plan import merge as merged
+
+    states = [_sources.kept(source, root) for source in sources]
+    return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))
 
 
 def _as_is(value: Any) -> Any:

@@ -20,6 +20,7 @@ from statedict.state import (
     map_tree,
     materialize,
     nearest,
+    raw_values,
     tensors_of,
 )
 
@@ -54,6 +55,15 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
             f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
             "a StateDict or other mapping, or a module"
         )
+
+
+def kept(source: Any, root: str = "auto") -> StateDict:
+    """The state of a source for as long as anybody holds it: a file stays open until its last leaf is gone."""
+    from statedict import formats
+
+    is_file = isinstance(source, (str, os.PathLike)) or hasattr(source, "read")
+    with opened(formats.open(source) if is_file else source, root) as state:
+        return state
 
 
 @contextmanager
@@ -124,10 +134,17 @@ def host_of(value: Any) -> Host | None:
 
 
 def saved(value: Any) -> Any:
-    """What is saved of a value: a module's or other object's state, anything else as it is."""
+    """What is saved of a value: a module's or other object's state, anything else as it is.
+
+    A mapping of names to nothing but NumPy arrays is a state, whose arrays are tensors in every format; in any other tree
+    NumPy arrays stay NumPy arrays, as with `torch.save`.
+    """
     if host_of(value) is not None:
         return live(value)
-    return nested(value) if is_stateful(value) and not isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        kinds = {getattr(library_of(part), "name", None) for part in raw_values(value).values()}
+        return StateDict(value) if kinds == {"numpy"} else value
+    return nested(value) if is_stateful(value) else value
 
 
 def nested(value: Any, model: Any = None) -> Any:
