@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, Opaque, StateDict
+from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of
 
 from ..errors import FormatError
 
@@ -68,17 +68,20 @@ def version_of(module: Opaque) -> int:
     own = module.attributes().get("_version")
     if isinstance(own, int):
         return own
-    return VERSIONS.get(module.name, 1) if module.module.startswith("torch.nn.") else 1
+    return VERSIONS.get(module.name, 1) if module.module.startswith(("torch.nn.", "statedict.nn.")) else 1
 
 
 def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """A module's own parameters and persistent buffers, None left out."""
     hidden = attributes.get("_non_persistent_buffers_set") or ()
-    stores = [*attributes["_parameters"].items(), *attributes["_buffers"].items()]
+    stores = [(n, held(v)) for n, v in (*attributes["_parameters"].items(), *attributes["_buffers"].items())]
     skip = set(hidden) if isinstance(hidden, (set, frozenset, list, tuple)) else set()
     shown = skip & attributes["_parameters"].keys()
-    return [
-        (name, value)
-        for name, value in stores
-        if isinstance(value, (Leaf, Compound)) and (name not in skip or name in shown)
-    ]
+    return [(name, value) for name, value in stores if value is not None and (name not in skip or name in shown)]
+
+
+def held(value: object) -> Leaf | Compound | None:
+    """The leaf that a registered value is; in modules of `statedict.nn` it is an array, or a Parameter or Buffer of one."""
+    if isinstance(value, Opaque) and value.module == "statedict.nn._parameter" and value.args:
+        value = value.args[0]
+    return leaf_of(value)
