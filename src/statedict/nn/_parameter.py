@@ -44,16 +44,9 @@ class Buffer(Variable):
         persistent: whether it is part of the module's `state_dict`.
     """
 
-    def __init__(self, data: Any = None, *, persistent: bool = True) -> None:
+    def __init__(self, data: Any = None, persistent: bool = True) -> None:
         super().__init__(np.empty(0, np.float32) if data is None else data)
         self.persistent = persistent
 
-    def _holding(self, data: Any) -> Self:
-        return type(self)(data, persistent=self.persistent)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _buffer, (type(self), self.data, self.persistent)
-
-
-def _buffer(kind: type[Buffer], data: Any, persistent: bool) -> Buffer:
-    return kind(data, persistent=persistent)
+    def _settings(self) -> dict[str, Any]:
+        return {"persistent": self.persistent}

@@ -149,10 +149,16 @@ class Variable:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.data, self.requires_grad)
+        """As a call with the array, and the attributes beside it: what reads a pickle without this class sees both."""
+        attributes = {name: value for name, value in vars(self).items() if name not in ("data", "grad")}
+        return type(self), (self.data, *self._settings().values()), attributes
+
+    def _settings(self) -> dict[str, Any]:
+        """What the class is called with beside the array."""
+        return {"requires_grad": self.requires_grad}
 
     def _holding(self, data: Any) -> Self:
-        return type(self)(data, self.requires_grad)
+        return type(self)(data, **self._settings())
 
     def __getitem__(self, index: Any) -> Any:
         return self.data[raw(index)]
