@@ -94,7 +94,7 @@ class _Copying:
         reason = _unwritable(param)
         if reason is not None:
             raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(reason)))
-        self._judge_cast(key, param, value)
+        value = self.values[index] = self._cast(key, param, value)
         if _is_ordinary(param):
             if isinstance(value, Leaf):
                 self.arriving.append(index)
@@ -106,20 +106,23 @@ class _Copying:
         _try(key, param, value)
         self.tried.append(index)
 
-    def _judge_cast(self, key: str, param: Any, value: Any) -> None:
+    def _cast(self, key: str, param: Any, value: Any) -> Any:
+        """Note what becomes of the elements, and raise MisfitError where the rules refuse that."""
         found = value.dtype if isinstance(value, Compound) else _dtype_of(value)
         wanted = _dtype_of(param)
         if found is None or wanted is None:
-            return
+            return value
         kind = cast_kind(lambda: read_now(value, verify=self.rules.verify), found, wanted)
         if kind is None:
-            return
+            return value
         self.fit.casts.append(Cast(key, found.name, wanted.name, kind))
         if kind in self.rules.refused:
             raise MisfitError(
                 f'While copying the parameter named "{key}", its elements would be lost: the checkpoint has {found} and '
                 f"the model {wanted} ({kind}). Convert one of them, or allow the cast."
             )
+        # PyTorch would warn, which some make an error, of what has just been allowed.
+        return read_now(value, verify=self.rules.verify).real if kind == "imaginary" else value
 
     def act(self) -> Sequence[str]:
         current, failed_ones = self.slots.current, self.fit.failed

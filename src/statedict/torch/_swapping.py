@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.parameter import Parameter
 
 from statedict.errors import LoadError
 from statedict.tree import Fit, Rules, Slots
 
 from ._checking import MisfitError, checked, read_now
 from ._exact import swapped_in
+from ._keeping import keep
 from ._pairs import failed
 from ._ties import contradictions
 
@@ -23,15 +25,14 @@ class Swapping:
         self.slots = slots
         self.rules = rules
         self.fit = Fit(self.act)
-        self.new: list[Any] = [None] * len(slots.keys)
-        values: list[Any] = list(slots.values)
+        self.values: list[Any] = list(slots.values)
         problems: dict[int, str] = {}
         for index in range(len(slots.keys)):
             try:
-                values[index] = self._decide(index)
+                self.values[index] = self._decide(index)
             except MisfitError as misfit:
                 problems[index] = str(misfit)
-        problems = contradictions(slots, values, list(map(id, slots.current)), verify=rules.verify) | problems
+        problems = contradictions(slots, self.values, list(map(id, slots.current)), verify=rules.verify) | problems
         self.fit.errors += [problems[index] for index in sorted(problems)]
         self.fit.failed |= problems.keys()
 
@@ -40,21 +41,28 @@ class Swapping:
         value = read_now(checked(key, param, self.slots.values[index]), verify=self.rules.verify)
         try:
             with torch.no_grad():
-                self.new[index] = swapped_in(param, value, self.slots.assign)
+                # `module_load` writes into the tensor that it is called on.
+                twin = param.detach().clone()
+                twin = Parameter(twin, requires_grad=param.requires_grad) if isinstance(param, Parameter) else twin
+                swapped_in(twin, value, self.slots.assign)
         except Exception as error:  # whatever it is, it is what PyTorch would have said
             raise MisfitError(failed(key, param.size(), value.size(), error, "swapping")) from error
         return value
 
     def act(self) -> Sequence[str]:
+        going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
+        put_back = keep(self.slots.current[index] for index in going)
         swapped: list[tuple[Any, Any]] = []
-        for index, (key, param, new) in enumerate(zip(self.slots.keys, self.slots.current, self.new)):
-            if index in self.fit.failed:
-                continue
+        for index in going:
+            key, param, value = self.slots.keys[index], self.slots.current[index], self.values[index]
             try:
-                torch.utils.swap_tensors(param, new)  # type: ignore[no-untyped-call]
+                with torch.no_grad():
+                    new = swapped_in(param, value, self.slots.assign)
+                    torch.utils.swap_tensors(param, new)  # type: ignore[no-untyped-call]
             except RuntimeError as error:
                 for pair in reversed(swapped):
                     torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]
-                raise LoadError(failed(key, param.size(), new.size(), error, "swapping")) from error
+                put_back()
+                raise LoadError(failed(key, param.size(), value.size(), error, "swapping")) from error
             swapped.append((param, new))
         return ()

@@ -17,6 +17,7 @@ from ._undo import Undo
 
 # PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
 ASSIGN = "assign_to_params_buffers"
+_ABSENT = object()
 
 
 class Loading:
@@ -35,6 +36,7 @@ class Loading:
         self._undo = Undo(host, root)
         self._overrides: dict[tuple[type[Any], str], bool] = {}
         self._watching = rules.sound
+        self._dotted = False
 
     # the walk
 
@@ -64,6 +66,7 @@ class Loading:
             below = Below(local, prefix)
             for name, child in module._modules.items():
                 if child is not None:
+                    self._dotted |= "." in name
                     self._load(child, below.of(prefix, name), f"{prefix}{name}.")
         for hook in module._load_state_dict_post_hooks.values():
             self._before(module, hook)
@@ -120,14 +123,9 @@ class Loading:
         end = rest.find(".")
         if end < 0:
             return rest in own
-        if not self.rules.sound:
-            return rest[:end] in module._modules
-        while end >= 0:
-            # A child's name may hold dots.
-            if module._modules.get(rest[:end]) is not None:
-                return True
-            end = rest.find(".", end + 1)
-        return False
+        # PyTorch takes names below a child that is None for expected.
+        child = module._modules.get(rest[:end], _ABSENT)
+        return child is not _ABSENT and not (self.rules.sound and child is None)
 
     # code that is not the engine's
 
@@ -206,6 +204,10 @@ class Loading:
             judge(self.outcome)
             return
         self._resolve_ties()
+        if self._dotted:
+            # PyTorch takes names below a child whose own name has dots for unexpected, and loads them all the same.
+            arrived = {key for slots in (*self._written, self.slots) for key in slots.keys}
+            self.outcome.unexpected[:] = [key for key in self.outcome.unexpected if key not in arrived]
         act = self._fit(self.slots)
         judge(self.outcome)
         act()
