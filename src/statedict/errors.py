@@ -25,6 +25,7 @@ file, name and byte offset, what was expected and found, what to do.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -105,7 +106,7 @@ class DiskFullError(StateDictError, OSError):
     """There is no room for the file; the old one is as it was."""
 
     def __init__(self, file: str, *, needed: int, free: int) -> None:
-        super().__init__(file, needed, free)
+        super().__init__(errno.ENOSPC, "no room", file)
         self.file = file
         self.needed = needed
         self.free = free

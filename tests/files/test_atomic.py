@@ -202,6 +202,7 @@ def test_no_room_is_known_before_the_first_byte(path):
     with pytest.raises(DiskFullError, match=r"3,145,732 bytes are needed and 1,000 are free") as caught:
         files.write(path, parts(), system=Full())
     assert (caught.value.needed, caught.value.free, written) == (len(EXPECTED), 1000, [])
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == OLD
 
 

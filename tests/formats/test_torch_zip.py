@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from statedict import formats
-from statedict.errors import ChecksumError, FormatError, SaveError, UnsafeFileError
+from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnsafeFileError
 from statedict.state import DTYPES, Compound, Leaf, StateDict, library, materialize, read_array
 
 torch = pytest.importorskip("torch")
@@ -450,6 +450,16 @@ def test_every_change_is_noticed_or_makes_no_difference(raw):
             found, error = attempt(damaged)
             assert error is None or error.file == "<BytesIO>"
             assert error is not None or {name: tensor.tolist() for name, tensor in found.items()} == expected
+
+
+def test_a_cut_file_says_how_much_is_missing():
+    """A file that was cut in its tensors says how many bytes it has, and should have at least."""
+    raw = saved({"a": torch.randn(1000), "b": torch.randn(500)})
+    with pytest.raises(TruncatedError, match=r"the file is cut off: it has 3,000 of at least 6,\d\d\d bytes"):
+        opened(raw[:3000])
+    for length in (0, 100, len(raw) - 10):
+        with pytest.raises(TruncatedError, match=r"the file is empty|the archive's end is missing"):
+            opened(raw[:length])
 
 
 def test_damage_names_the_tensor():
