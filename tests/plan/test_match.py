@@ -152,6 +152,11 @@ def test_exclude_settles_a_collision():
     assert plan.excluded == ("_orig_mod.a",)
 
 
+def test_no_patterns_select_everything():
+    """Empty lists of patterns are as none."""
+    assert len(match({"a": 1}, {"a": 0}, include=[], exclude=[]).steps) == 1
+
+
 def test_an_include_that_selects_nothing_raises():
     """To load nothing at all is never what was meant."""
     with pytest.raises(

@@ -108,6 +108,16 @@ def test_what_a_loader_found_counts():
     assert found.cast == [Cast("a", "f", "g", "overflow")]
 
 
+def test_a_loader_may_take_another_shape():
+    """A tensor of another shape is mismatched only if the loader refused it: a module may have a loader of its own."""
+    plan = match({"a": np.zeros(2), "b": np.zeros(2), "c": 5}, {name: np.zeros(3) for name in "abc"})
+    found = plan.report(
+        loaded=["a"], errors=["size mismatch for b: copying …", 'While copying the parameter named "c", expected …']
+    )
+    assert [one.name for one in found.mismatched] == ["b", "c"]
+    assert plan.report(loaded=["a", "b", "c"]).ok
+
+
 def test_allowed_deviations():
     """What was said to be all right is neither missing nor unexpected, and is listed."""
     found = LoadReport(["head.w", "x"], ["old.a", "y"], loaded=["z"]).allowing(
@@ -230,6 +240,15 @@ def test_html_is_escaped():
     html = LoadReport(["<script>"], ["b"])._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
+
+
+def test_hostile_names_are_shown_and_cost_nothing():
+    """Names that would clear the screen, and names of megabytes, are printed as text, shortly and at once."""
+    long = ".".join(["a"] * 500_000)
+    text = str(LoadReport(["\x1b[2Ja", long], ["\x1b[2Jb", long + "b"]))
+    assert "\x1b" not in text
+    assert "\\x1b[2Ja" in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_skipped_cast_and_warnings_are_told():

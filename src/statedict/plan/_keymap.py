@@ -6,7 +6,6 @@ that fits a name is the one that counts; names that none fits stay as they are. 
 
 from __future__ import annotations
 
-import tomllib
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -42,6 +41,8 @@ class KeyMap:
     @classmethod
     def from_toml(cls, text: str) -> KeyMap:
         """The KeyMap that `to_toml` wrote; ValueError where the text is none."""
+        import tomllib
+
         rules = tomllib.loads(text).get("rules")
         if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
             raise ValueError('a key map in TOML is rules = ["OLD -> NEW", …], but there is no such list')

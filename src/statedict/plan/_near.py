@@ -15,6 +15,8 @@ _NUMBER = re.compile(r"\d+")
 # get_close_matches takes some 20 µs a candidate; at 300 a report of ten near misses stays under a tenth of a second.
 _MOST = 300
 _CLOSE = 0.6
+# Comparing takes the square of the length, and a hostile name may be a megabyte long.
+_LONGEST = 200
 
 
 class Near:
@@ -23,7 +25,7 @@ class Near:
     def __init__(self, names: Iterable[str]) -> None:
         self._examples: dict[str, str] = {}
         for name in names:
-            self._examples.setdefault(_NUMBER.sub("0", name), name)
+            self._examples.setdefault(_shape(name), name)
         self._having: dict[str, list[str]] = {}
         for shape in self._examples:
             for part in set(shape.split(".")):
@@ -35,7 +37,7 @@ class Near:
         >>> Near(["encoder.layers.0.weight", "encoder.layers.1.weight", "head.bias"]).to("encoder.layer.weight")
         ['encoder.layers.0.weight']
         """
-        shape = _NUMBER.sub("0", name)
+        shape = _shape(name)
         found = get_close_matches(shape, self._candidates(shape), n=count, cutoff=_CLOSE)
         return [self._examples[near] for near in found]
 
@@ -49,6 +51,10 @@ class Near:
             if len(chosen) >= _MOST:
                 break
         return list(chosen)[:_MOST]
+
+
+def _shape(name: str) -> str:
+    return _NUMBER.sub("0", name[:_LONGEST])
 
 
 def near_pattern(pattern: str, names: Iterable[str], count: int = 1) -> list[str]:

@@ -6,6 +6,7 @@ slots' names whose tensors are the source's own, or leaves that are computed whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,9 @@ from ._recipe import moved_metadata
 from ._report import Adapted, Cast, LoadReport
 from ._step import Mismatch, Step
 from ._suggest import nested_roots
+
+# What PyTorch and the tree engine begin with when a tensor does not fit.
+_REFUSAL = re.compile(r'size mismatch for (.+?): |While copying the parameter named "(.+?)", ')
 
 
 class Problem(NamedTuple):
@@ -117,6 +121,7 @@ class Plan:
         The arguments are what the loader found; without them it is what the plan foresees, the slots' dtypes winning.
         Missing names that the plan withheld on purpose are left out.
         """
+        errors = list(errors)
         missing = self.missing if missing is None else [name for name in missing if name not in self.withheld]
         unexpected = self.unexpected if unexpected is None else list(unexpected)
         steps = [] if self.identical else self.steps
@@ -124,8 +129,7 @@ class Plan:
             missing,
             unexpected,
             loaded=self._fitting() if loaded is None else loaded,
-            # A loader without errors has compared all shapes: comparing 32,000 again would cost as much as loading them.
-            mismatched=self.mismatched if errors or loaded is None else (),
+            mismatched=self.mismatched if loaded is None else self._refused(errors),
             errors=errors,
             adapted=[Adapted(step.target, step.sources, step.how) for step in steps if step.how],
             cast=[*self._own_casts(), *(self._loading_casts() if cast is None else cast)],
@@ -137,6 +141,14 @@ class Plan:
             shapes=self._shapes(missing, unexpected),
             roots=nested_roots(self.given, missing),
         )
+
+    def _refused(self, errors: Sequence[str]) -> list[Mismatch]:
+        """The mismatched tensors that the loader refused: a module may know how to take another shape.
+
+        Shapes are compared only where there are errors: a loader has compared all of them.
+        """
+        said = {found[1] or found[2] for error in errors if (found := _REFUSAL.match(error))}
+        return [one for one in self.mismatched if one.name in said] if said else []
 
     def _fitting(self) -> list[str]:
         bad = {one.name for one in self.mismatched}

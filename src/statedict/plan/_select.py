@@ -22,7 +22,7 @@ class Selection:
     """`include` and `exclude`, ready to be asked."""
 
     def __init__(self, include: Patterns, exclude: Patterns) -> None:
-        self.include = _listed(include)
+        self.include = _listed(include) or None
         self.exclude = _listed(exclude) or ()
         self._included = (lambda name: True) if self.include is None else _any_form(self.include)
         self._excluded = _any_form(self.exclude)

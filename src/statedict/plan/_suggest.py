@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _VOTERS = 64
 _COUNTED = 10
 _SAMPLE = 2000
+# All tails of a name together are as long as the square of its length: a hostile one must not cost that.
+_MOST_CUTS = 30
 # Patterns that a person would still read in one call.
 _MOST_PATTERNS = 4
 
@@ -117,10 +119,12 @@ def _count(rule: Rule, wanted: Collection[str], unexpected: Iterable[str]) -> in
 
 
 def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """A name cut in two at each dot, the longest tail first."""
+    """A name cut in two at each of its first dots, the longest tail first."""
     yield "", name
     place = name.find(".")
-    while place >= 0:
+    for _ in range(_MOST_CUTS):
+        if place < 0:
+            break
         yield name[:place], name[place + 1 :]
         place = name.find(".", place + 1)
 

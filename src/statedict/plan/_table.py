@@ -70,4 +70,8 @@ def _times(group: Group) -> str:
 
 
 def _cut(line: str) -> str:
-    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in line.split("\n"))
+    """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
+    parts = (
+        "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in part[: _WIDTH + 1]) for part in line.split("\n")
+    )
+    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in parts)
