@@ -22,6 +22,7 @@ from ._extent import Extent, FileSource
 from ._json import read_json
 from ._limits import LIMITS, Limits
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
+from ._shape import check_addressable
 from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, extra_fields
 from ._zip_headers import Member
@@ -115,6 +116,7 @@ def _value(
     if found is None:
         return _text(header, raw, extent.member, source.file.name)
     dtype, swap = found
+    check_addressable(header.shape, dtype.itemsize, file=source.file.name, member=extent.member)
     expected = prod(header.shape) * dtype.itemsize
     if header.size + expected != nbytes:
         raise FormatError(
@@ -130,16 +132,33 @@ def _value(
 
 
 def _text(header: NpyHeader, raw: Callable[[], bytes], member: str, file: str) -> Any:
-    """An array of text or dates as lists; any other that has no leaf as an Opaque value. Its checksum is looked at."""
+    """An array of text or dates as lists; any other that has no leaf, and a very large one, as an Opaque value. Its
+    checksum is looked at."""
     data = raw()
-    if type(header.descr) is not str or not TEXT.fullmatch(header.descr) or header.descr[2:] == "0":
+    dtype = _text_type(header.descr)
+    if dtype is None or prod(header.shape) > MOST_TEXTS:
         return Opaque("numpy", "ndarray", (str(header.descr)[:1000], header.shape))
     import numpy as np
 
-    dtype = np.dtype(header.descr)
     if len(data) != prod(header.shape) * dtype.itemsize:
         raise FormatError(f"its {len(data):,} bytes are not those of shape {header.shape}", file=file, member=member)
-    return np.frombuffer(data, dtype).reshape(header.shape, order="F" if header.fortran else "C").tolist()
+    check_addressable(header.shape, dtype.itemsize, file=file, member=member)
+    try:
+        return np.frombuffer(data, dtype).reshape(header.shape, order="F" if header.fortran else "C").tolist()
+    except ValueError as error:
+        raise FormatError(f"it is no text: {error}", file=file, member=member) from error
+
+
+def _text_type(descr: Any) -> Any:
+    """NumPy's dtype of text or dates that a header names; None for any other."""
+    import numpy as np
+
+    if type(descr) is not str or not TEXT.fullmatch(descr):
+        return None
+    try:
+        return np.dtype(descr) if np.dtype(descr).itemsize else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _said(archive: Archive, name: str, limits: Limits) -> Said:
@@ -172,4 +191,6 @@ def _tie(state: dict[str, Any], ties: Mapping[str, str], file: str) -> None:
         state[name] = one
 
 
-TEXT = re.compile(r"[<>|=][USMm]\d+(\[\w+\])?")
+TEXT = re.compile(r"[<>|=][USMm]\d{1,6}(\[\w{1,10}\])?")
+# A letter in a file becomes an object of 50 bytes or more.
+MOST_TEXTS = 100_000

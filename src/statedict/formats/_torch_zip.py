@@ -170,7 +170,8 @@ class ArchiveStorages:
 
 def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Finding]:
     """What is wrong with the bytes of the archive: every member against its CRC."""
-    names = {leaf.storage.where.member: path for path, leaf in reversed(list(leaves(storages._tree)))}
+    shown = [(path, leaf.storage) for path, leaf in leaves(storages._tree) if leaf.storage.source is storages.source]
+    names = {storage.where.member: path for path, storage in reversed(shown)}
     for member, crc in verify_members(archive, archive.members.values()):
         yield Finding(
             "error",
