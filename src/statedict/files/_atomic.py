@@ -67,7 +67,7 @@ class Replacement:
                 self._system.unlink(self._temporary)
         with suppress(OSError):
             self._close()
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in FULL:
             raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self._directory)) from error
 
     def write(self, offset: int, chunk: memoryview) -> None:
