@@ -1,4 +1,4 @@
-"""What the pickle tests share: a reader over storages of any bytes, torch's own pickles, and a watch over what Python runs."""
+"""What the pickle tests share: a reader over any storages, torch's own pickles, and a watch over what Python runs."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def read_fixture() -> Callable[..., Parsed]:
         return parse(data, **{"storage": Storages(), "file": "x.pt", "member": "data.pkl", **arguments})
 
     return read
+
+
+@pytest.fixture(scope="session", name="storages")
+def storages_fixture() -> type[Storages]:
+    return Storages
 
 
 @pytest.fixture(name="write")

@@ -16,17 +16,81 @@ from hypothesis import strategies as st
 
 from statedict.formats._pickle import emit, parse
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 VALUES = [
-    None, True, False, 0, 1, -1, 255, 256, 65535, 65536, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**63, 1 << 2000, -(1 << 2047),
-    0.0, -0.0, 1.5, 1e300, float("inf"), -float("inf"), "", "a", "é\u2028\n\\u0041", "\udc80", "x" * 300, b"", b"abc\x80\xff", bytearray(b"x"),
-    bytearray(), (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [], [1, [2]], {}, {"a": {"b": 1}}, {1: 2, (3, "x"): 4, None: 5, b"k": 6}, set(),
-    {1, "a"}, frozenset(), frozenset({(1, 2)}), 1j, range(1, 9, 2), slice(1, None, 2), ..., NotImplemented, OrderedDict(b=1, a=2),
-    Counter("hello"), defaultdict(list, a=[1]), defaultdict(None, a=1), deque([1, 2, 3], maxlen=5), deque([1]), datetime.date(2020, 2, 29),
-    datetime.datetime(2020, 1, 2, 3, 4, 5, 6), datetime.datetime(1, 1, 1, tzinfo=UTC), datetime.datetime(2021, 10, 31, 2, fold=1),
-    datetime.time(23, 59, 59, 999999), datetime.time(1, fold=1), datetime.timedelta(-1, 5, 7), datetime.timezone(datetime.timedelta(hours=2), "X"),
-    Decimal("1.50"), Decimal("-Infinity"), Fraction(-3, 7), UUID(int=2**127 + 5), Path("/a/b"), PurePosixPath("x/y"), PureWindowsPath("c:\\d"),
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    255,
+    256,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    -(2**31) - 1,
+    2**63,
+    1 << 2000,
+    -(1 << 2047),
+    0.0,
+    -0.0,
+    1.5,
+    1e300,
+    float("inf"),
+    -float("inf"),
+    "",
+    "a",
+    "é\u2028\n\\u0041",
+    "\udc80",
+    "x" * 300,
+    b"",
+    b"abc\x80\xff",
+    bytearray(b"x"),
+    bytearray(),
+    (),
+    (1,),
+    (1, 2),
+    (1, 2, 3),
+    (1, 2, 3, 4),
+    [],
+    [1, [2]],
+    {},
+    {"a": {"b": 1}},
+    {1: 2, (3, "x"): 4, None: 5, b"k": 6},
+    set(),
+    {1, "a"},
+    frozenset(),
+    frozenset({(1, 2)}),
+    1j,
+    range(1, 9, 2),
+    slice(1, None, 2),
+    ...,
+    NotImplemented,
+    OrderedDict(b=1, a=2),
+    Counter("hello"),
+    defaultdict(list, a=[1]),
+    defaultdict(None, a=1),
+    deque([1, 2, 3], maxlen=5),
+    deque([1]),
+    datetime.date(2020, 2, 29),
+    datetime.datetime(2020, 1, 2, 3, 4, 5, 6),
+    datetime.datetime(1, 1, 1, tzinfo=UTC),
+    datetime.datetime(2021, 10, 31, 2, fold=1),
+    datetime.time(23, 59, 59, 999999),
+    datetime.time(1, fold=1),
+    datetime.timedelta(-1, 5, 7),
+    datetime.timezone(datetime.timedelta(hours=2), "X"),
+    Decimal("1.50"),
+    Decimal("-Infinity"),
+    Fraction(-3, 7),
+    UUID(int=2**127 + 5),
+    Path("/a/b"),
+    PurePosixPath("x/y"),
+    PureWindowsPath("c:\\d"),
+]
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -89,9 +153,20 @@ keys = (
     | st.binary(max_size=4)
 )
 atoms = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
-    | st.datetimes() | st.dates() | st.timedeltas() | st.decimals(allow_nan=False) | st.fractions() | st.uuids()
-)  # fmt: skip
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False)
+    | st.datetimes()
+    | st.dates()
+    | st.timedeltas()
+    | st.decimals(allow_nan=False)
+    | st.fractions()
+    | st.uuids()
+)
 trees = st.recursive(
     atoms,
     lambda inner: (

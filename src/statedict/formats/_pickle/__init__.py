@@ -21,11 +21,13 @@ be read one after the other. Any failure is a FormatError with file, member and 
   values become Opaque, and count as dangerous.
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
-`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it assigns keys
+`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it gives keys
 ("0", "1" … in first-seen order, one for each storage).
 """
 
+from ._collector import collector_paused as collector_paused
 from ._emit import emit as emit
+from ._names import storage_dtype as storage_dtype
 from ._parse import parse as parse
 from ._values import Import as Import
 from ._values import Pair as Pair
@@ -36,6 +38,7 @@ from ._values import Size as Size
 from ._values import StorageId as StorageId
 from ._values import TorchConstant as TorchConstant
 from ._values import TypedStorage as TypedStorage
+from ._views import spec_in as spec_in
 
 __all__ = [
     "Import",
@@ -47,6 +50,9 @@ __all__ = [
     "StorageId",
     "TorchConstant",
     "TypedStorage",
+    "collector_paused",
     "emit",
     "parse",
+    "spec_in",
+    "storage_dtype",
 ]

@@ -125,7 +125,7 @@ def _unit(metadata: Any) -> str:
     if type(found) is not tuple or len(found) < 2:
         return ""
     unit = found[0].decode("latin1") if type(found[0]) is bytes else found[0]
-    if unit not in _UNITS or type(found[1]) is not int or not 0 < found[1] < 1 << 31:
+    if type(unit) is not str or unit not in _UNITS or type(found[1]) is not int or not 0 < found[1] < 1 << 31:
         _refuse("a dtype's unit of time is none")
     return "" if unit == "generic" else f"[{found[1]}{unit}]"
 
@@ -134,9 +134,16 @@ def _reconstruct(m: Machine, args: Args) -> Any:
     """The empty array that a BUILD then fills."""
     import numpy as np
 
-    if len(args) != 3 or type(args[0]) is not Opaque or args[0].path != "numpy.ndarray" or args[1] not in ((0,), [0]):
+    if len(args) != 3 or type(args[0]) is not Opaque or args[0].path != "numpy.ndarray" or not _is_nothing(args[1]):
         raise Unfit
-    return np.empty(0, "i1")
+    made = np.empty(0, "i1")
+    m.empty[id(made)] = made, m.top, args
+    return made
+
+
+def _is_nothing(shape: Any) -> bool:
+    """Whether it is the shape that every pickled array has at first."""
+    return type(shape) in (tuple, list) and len(shape) == 1 and type(shape[0]) is int and shape[0] == 0
 
 
 def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
@@ -147,6 +154,11 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     if type(state) is not tuple or not 4 <= len(state) <= 5:
         _refuse("an array's state is none")
     shape, dtype, fortran, raw = state[-4:]
+    if type(fortran) not in (bool, int):
+        _refuse("an array's order is none")
+    if type(dtype) is Opaque:
+        _give_up(m, target, state)
+        return
     if type(raw) is str:
         raw = raw.encode("utf-8", "surrogatepass")  # Python 2's bytes, read as text.
     _check(m, shape, dtype, raw)
@@ -154,6 +166,16 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     # A copy of the dtype: the file's own may still be given its state.
     filled: Any = (1, shape, np.dtype(dtype, copy=True), bool(fortran), bytes(raw))
     target.__setstate__(filled)
+
+
+def _give_up(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
+    """Make an array of objects Opaque after all: on the stack, and in the slot that it was put into at once."""
+    _, slot, args = m.empty[id(target)]
+    opaque = Opaque("numpy.core.multiarray", "_reconstruct", args)
+    opaque.state = state
+    m.stack[-1] = opaque
+    if m.memo.get(slot) is target:
+        m.memo[slot] = opaque
 
 
 def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:
@@ -193,7 +215,7 @@ def _frombuffer(m: Machine, args: Args) -> Any:
     """Protocol 5 with its buffer in the stream."""
     import numpy as np
 
-    if len(args) < 3 or args[3:] not in ((), ("C",), ("F",)):
+    if not 3 <= len(args) <= 4 or (len(args) == 4 and (type(args[3]) is not str or args[3] not in ("C", "F"))):
         raise Unfit
     raw, dtype, shape = args[:3]
     _check(m, shape, dtype, raw)

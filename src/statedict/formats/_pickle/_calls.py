@@ -15,7 +15,7 @@ from typing import Any
 from statedict.errors import FormatError
 from statedict.state import Leaf, Opaque
 
-from . import _arrays, _plain, _scalars, _tensors
+from . import _arrays, _plain, _scalars, _strided, _tensors
 from ._imports import canonical, risk_of
 from ._machine import Handler, Machine, Unfit
 from ._names import STORAGE_DTYPE, TORCH_CONSTANTS, is_tensor_type
@@ -57,7 +57,7 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
     known = canonical(target.module, target.name)
     constructor = CONSTRUCTORS.get(known)
     if constructor is None and is_tensor_type(*known):
-        constructor = _tensors.empty_tensor
+        constructor = _strided.empty_tensor
     if constructor is not None and not kwargs:
         try:
             return constructor(m, args)
@@ -267,7 +267,7 @@ BUILDERS: dict[type, Callable[[Machine, Any, Any], None]] = {
     Opaque: _build_opaque,
     OrderedDict: _build_mapping,
     Counter: _build_mapping,
-    Leaf: _tensors.build,
+    Leaf: _strided.build,
 }
 NAMED_BUILDERS = _scalars.BUILDERS
 HANDLERS: dict[bytes, Handler] = {

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from statedict.state import Compound, DType, Leaf, Opaque, StateDict, dtype, leaf_of, library_of, raw_values
 
+from . import _emit_compounds as compounds
 from . import _emit_objects as objects
 from . import _emit_tensors as tensors
 from ._collector import collector_paused
@@ -106,39 +107,56 @@ def _live(w: Writer, value: Any) -> Leaf | Compound | None:
 # tensors
 
 
+def _plain(w: Writer, leaf: Leaf | Compound, requires_grad: bool) -> int:
+    if isinstance(leaf, Leaf):
+        return tensors.strided(w, leaf, requires_grad)
+    return compounds.compound(w, leaf, requires_grad)
+
+
 def _tensor(w: Writer, leaf: Leaf | Compound) -> int:
     traits = leaf.traits
     if not traits.parameter:
-        return tensors.tensor(w, leaf, traits.requires_grad)
+        return _plain(w, leaf, traits.requires_grad)
     w.reference("torch._utils", "_rebuild_parameter")
-    tensors.tensor(w, leaf, False)
+    _plain(w, leaf, False)
     w.flag(traits.requires_grad)
     tensors.hooks(w)
-    w.out.extend(b"\x87")
-    w.put()
-    w.out.extend(b"R")
-    return w.put()
+    tensors.tuple_end(w, b"\x87")
+    return tensors.reduce(w)
 
 
 def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
     """A tensor with Python attributes, or of a subclass."""
     traits = leaf.traits
-    state = dict(traits.attributes) if traits.attributes else None
     if traits.parameter and traits.subclass is None:
         w.reference("torch._utils", "_rebuild_parameter_with_state")
-        w.out.extend(b"(")
-        tensors.tensor(w, leaf, False)
+        w.out += b"("
+        _plain(w, leaf, False)
         w.flag(traits.requires_grad)
         tensors.hooks(w)
     else:
         w.reference("torch._tensor", "_rebuild_from_type_v2")
-        w.out.extend(b"(")
-        tensors.parts(w, leaf, traits.subclass or "torch.Tensor")
-    yield state
-    w.out.extend(b"t")
-    w.put()
-    w.out.extend(b"R")
+        w.out += b"("
+        _taken_apart(w, leaf)
+    yield dict(traits.attributes) if traits.attributes else None
+    tensors.tuple_end(w, b"t")
+    w.out += b"R"
     w.memoize(value)
+
+
+def _taken_apart(w: Writer, leaf: Leaf | Compound) -> None:
+    """The function that rebuilds the plain tensor, the class that it had, and the function's arguments."""
+    module, _, name = (leaf.traits.subclass or "torch.Tensor").rpartition(".")
+    requires_grad = leaf.traits.requires_grad
+    if isinstance(leaf, Leaf):
+        place = w.store(leaf)
+        w.reference("torch._utils", tensors.strided_function(place.spec.dtype))
+        w.reference(module, name)
+        tensors.strided_arguments(w, leaf, place, requires_grad)
+    else:
+        w.reference("torch._utils", compounds.compound_function(leaf))
+        w.reference(module, name)
+        compounds.compound_arguments(w, leaf, requires_grad)
 
 
 # containers
@@ -217,7 +235,7 @@ def _as_tensor(value: Any) -> Any:
 
 
 def _size(w: Writer, value: Size) -> None:
-    tensors.size(w, value)
+    compounds.size(w, value)
     w.memoize(value)
 
 
@@ -229,7 +247,7 @@ ATOMS: dict[type, Write] = {
     str: Writer.text,
     Size: _size,
     DType: lambda w, value: w.reference("torch", value.name),
-    TorchConstant: tensors.constant,
+    TorchConstant: compounds.constant,
     TypedStorage: tensors.bare_storage,
 }
 

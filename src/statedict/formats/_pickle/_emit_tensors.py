@@ -5,15 +5,13 @@ few constant strings with slots and sizes put between (2 µs a tensor)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from struct import Struct, pack
-from typing import Any
+from struct import Struct
 
 from statedict.errors import SaveError
-from statedict.state import PLAIN, Compound, DType, Leaf, Spec, contiguous_strides
+from statedict.state import PLAIN, DType, Leaf, Spec
 
-from ._names import PACKED, STORAGE_NAME
-from ._values import Placement, TorchConstant, TypedStorage
+from ._names import STORAGE_NAME
+from ._values import Placement, TypedStorage
 from ._writer import Writer, get, integer, tuple_of
 
 
@@ -51,37 +49,18 @@ def bare_storage(w: Writer, value: TypedStorage) -> None:
     storage(w, dtype, w.store(value.leaf()))
 
 
-def tensor(w: Writer, value: Leaf | Compound, requires_grad: bool) -> int:
-    """A tensor without what it was beyond its elements; its slot."""
-    if isinstance(value, Leaf):
-        place = w.store(value)
-        plain = not (requires_grad or value.traits.conj or value.traits.neg)
-        if plain and place.spec.shape and place.spec.dtype in w.prefixes:
-            return _usual(w, place)
-        w.reference("torch._utils", strided_function(place.spec.dtype))
-        _strided(w, value, place, requires_grad)
-        if w.count >= 256 and place.spec.dtype in STORAGE_NAME and _CPU in w.memo:
-            _prepare(w, place.spec.dtype)
-    else:
-        w.reference("torch._utils", _COMPOUNDS[value.layout][0])
-        _COMPOUNDS[value.layout][1](w, value, requires_grad)
-    w.out.extend(b"R")
-    return w.put()
-
-
-def parts(w: Writer, value: Leaf | Compound, subclass: str) -> None:
-    """The function, class and arguments that `_rebuild_from_type_v2` takes."""
-    module, _, name = subclass.rpartition(".")
-    if isinstance(value, Leaf):
-        place = w.store(value)
-        w.reference("torch._utils", strided_function(place.spec.dtype))
-        w.reference(module, name)
-        _strided(w, value, place, value.traits.requires_grad)
-    else:
-        function, arguments = _COMPOUNDS[value.layout]
-        w.reference("torch._utils", function)
-        w.reference(module, name)
-        arguments(w, value, value.traits.requires_grad)
+def strided(w: Writer, leaf: Leaf, requires_grad: bool) -> int:
+    """A strided tensor without what it was beyond its elements; its slot."""
+    place = w.store(leaf)
+    dtype = place.spec.dtype
+    plain = not (requires_grad or leaf.traits.conj or leaf.traits.neg)
+    if plain and place.spec.shape and dtype in w.prefixes:
+        return _usual(w, place)
+    w.reference("torch._utils", strided_function(dtype))
+    strided_arguments(w, leaf, place, requires_grad)
+    if w.count >= 256 and dtype in STORAGE_NAME and _CPU in w.memo:
+        _prepare(w, dtype)
+    return reduce(w)
 
 
 def hooks(w: Writer) -> None:
@@ -95,7 +74,7 @@ def strided_function(dtype: DType) -> str:
     return "_rebuild_tensor_v2" if dtype in STORAGE_NAME else "_rebuild_tensor_v3"
 
 
-def _strided(w: Writer, leaf: Leaf, place: Placement, requires_grad: bool) -> None:
+def strided_arguments(w: Writer, leaf: Leaf, place: Placement, requires_grad: bool) -> None:
     """`(storage, offset, size, stride, requires_grad, OrderedDict())`, for v3 with the dtype."""
     spec, traits = place.spec, leaf.traits
     old = spec.dtype in STORAGE_NAME
@@ -110,12 +89,19 @@ def _strided(w: Writer, leaf: Leaf, place: Placement, requires_grad: bool) -> No
         w.reference("torch", spec.dtype.name)
     if traits.conj or traits.neg:
         _metadata(w, [name for name, on in (("conj", traits.conj), ("neg", traits.neg)) if on])
-    _tuple(w, b"t")
+    tuple_end(w, b"t")
 
 
-def _tuple(w: Writer, opcode: bytes) -> None:
-    w.out.extend(opcode)
+def tuple_end(w: Writer, opcode: bytes) -> None:
+    """The opcode that makes a tuple of what was written, which nobody else holds."""
+    w.out += opcode
     w.put()
+
+
+def reduce(w: Writer) -> int:
+    """The call of what was written; the slot of its result."""
+    w.out += b"R"
+    return w.put()
 
 
 def _metadata(w: Writer, names: list[str]) -> None:
@@ -208,119 +194,3 @@ def _sizes(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
     _, shape, strides, offset = spec
     found = w.shapes[spec] = (b"Q" + integer(offset) + tuple_of(shape), tuple_of(strides))
     return found
-
-
-# tensors made of several
-
-
-def _layout(w: Writer, name: str) -> None:
-    slot = w.named.get(("layout", name))
-    if slot is not None:
-        w.out.extend(get(slot))
-        return
-    w.reference("torch.serialization", "_get_layout")
-    w.fresh_text(f"torch.{name}")
-    _tuple(w, b"\x85")
-    w.out.extend(b"R")
-    w.named["layout", name] = w.put()
-
-
-def size(w: Writer, shape: tuple[int, ...]) -> None:
-    """A torch.Size, without a slot of its own."""
-    w.reference("torch", "Size")
-    w.integers(shape)
-    _tuple(w, b"\x85")
-    w.out.extend(b"R")
-
-
-def _sparse(w: Writer, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
-    _layout(w, value.layout)
-    w.out.extend(b"(")
-    for role in roles:
-        tensor(w, value.parts[role], False)
-    size(w, value.shape)
-    w.put()
-    if coalesced is not None:  # Files before torch 2.0 do not say.
-        w.flag(bool(coalesced))
-    _tuple(w, b"t")
-    _tuple(w, b"\x86")
-
-
-def _sparse_coo(w: Writer, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("indices", "values"), value.facts.get("coalesced"))
-
-
-def _sparse_compressed(w: Writer, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("compressed_indices", "plain_indices", "values"))
-
-
-def _nested(w: Writer, value: Compound, requires_grad: bool) -> None:
-    w.out.extend(b"(")
-    for role in ("values", "sizes", "strides", "offsets"):
-        tensor(w, value.parts[role], False)
-    _tuple(w, b"t")
-
-
-def _meta(w: Writer, value: Compound, requires_grad: bool) -> None:
-    w.out.extend(b"(")
-    w.reference("torch", value.dtype.name)
-    w.integers(value.shape)
-    strides: Any = value.facts["strides"]
-    w.integers(strides)
-    w.flag(requires_grad)
-    _tuple(w, b"t")
-
-
-def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
-    facts: Mapping[str, Any] = value.facts
-    place = w.store(value.parts["values"])
-    w.out.extend(b"(")
-    storage(w, value.dtype, place)
-    w.out.extend(integer(place.spec.offset))
-    w.integers(value.shape)
-    w.integers(contiguous_strides(value.shape) if value.dtype.name in PACKED else place.spec.strides)
-    if facts["scheme"] == "per_tensor_affine":
-        w.reference("torch", "per_tensor_affine")
-        w.out.extend(b"G" + pack(">d", facts["scale"]) + integer(facts["zero_point"]))
-        _tuple(w, b"\x87")
-    else:
-        # PyTorch writes this name for both schemes by channel; the dtype of the zero points tells them apart.
-        w.out.extend(b"(")
-        w.reference("torch", "per_channel_affine")
-        tensor(w, value.parts["scales"], False)
-        tensor(w, value.parts["zero_points"], False)
-        w.out.extend(integer(facts["axis"]))
-        _tuple(w, b"t")
-    w.flag(requires_grad)
-    hooks(w)
-    _tuple(w, b"t")
-
-
-def constant(w: Writer, value: TorchConstant) -> None:
-    """A device, layout, qscheme or memory format."""
-    if value.kind == "layout":
-        _layout(w, value.name)
-    elif value.kind == "device":
-        if w.again(value):
-            return
-        kind, _, index = value.name.partition(":")
-        w.reference("torch", "device")
-        w.fresh_text(kind)
-        w.out.extend(integer(int(index)) if index else b"")
-        _tuple(w, b"\x86" if index else b"\x85")
-        w.out.extend(b"R")
-        w.memoize(value)
-    else:
-        w.reference("torch", value.name)
-
-
-_COMPOUNDS: dict[str, tuple[str, Callable[[Writer, Compound, bool], None]]] = {
-    "sparse_coo": ("_rebuild_sparse_tensor", _sparse_coo),
-    "sparse_csr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_csc": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsc": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "nested": ("_rebuild_nested_tensor", _nested),
-    "meta": ("_rebuild_meta_tensor_no_storage", _meta),
-    "quantized": ("_rebuild_qtensor", _quantized),
-}

@@ -22,8 +22,9 @@ from statedict.state import PLAIN, DType, Leaf, Opaque, Spec, Storage, Traits, d
 
 from ._machine import OFF, Machine
 from ._names import storage_dtype
-from ._tensors import NOWHERE, spec_in
+from ._strided import NOWHERE
 from ._values import StorageId, TypedStorage
+from ._views import spec_in
 
 _GET, _INT, _PUT = rb"(?:h.|j....)", rb"(?:K.|M..|J....)", rb"r(....)"
 _SHAPE = rb"(%b\x85|%b{2}\x86|%b{3}\x87|\(%b{4,6}t)" % (_INT, _INT, _INT, _INT)

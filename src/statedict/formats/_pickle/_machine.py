@@ -47,6 +47,7 @@ class Machine:
         "built",
         "data",
         "depths",
+        "empty",
         "end",
         "fast",
         "hashes",
@@ -101,6 +102,7 @@ class Machine:
         self.budget = limits.copied_bytes + 4 * (self.size - start)
         self.attributes: list[bool] = []
         self.attributed = False
+        self.empty: dict[int, tuple[object, int, Any]] = {}
         self.built: dict[int, object] = {}
         self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
         self.depths: dict[int, tuple[Any, int, bool]] = {}

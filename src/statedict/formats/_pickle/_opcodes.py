@@ -6,16 +6,14 @@ exactly ours, and a key that is set twice is refused: no pickler writes that, an
 
 from __future__ import annotations
 
-import re
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from struct import unpack_from
 from typing import Any
 
 from statedict.errors import FormatError
 from statedict.state import Opaque
 
-from . import _calls
+from . import _calls, _literals
 from ._containers import SET_BYTES, append, extend, set_items, set_of
 from ._fast import read_record, unfold, unfold_all
 from ._machine import Handler, Machine
@@ -114,7 +112,7 @@ def _keep(m: Machine, index: int) -> None:
 
 def _put(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    _keep(m, _decimal(m, text))
+    _keep(m, _literals.decimal(m, text))
     return at
 
 
@@ -137,12 +135,13 @@ def _long_binput(m: Machine, at: int) -> int:
 def _memoize(m: Machine, at: int) -> int:
     unfold_all(m)
     m.memo[len(m.memo)] = m.stack[-1]
+    m.top = len(m.memo)
     return at
 
 
 def _text_get(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    return _got(m, _decimal(m, text), at)
+    return _got(m, _literals.decimal(m, text), at)
 
 
 def _binget(m: Machine, at: int) -> int:
@@ -153,167 +152,6 @@ def _long_binget(m: Machine, at: int) -> int:
     if at + 4 > m.size:
         m.ended(at, 4)
     return _got(m, int.from_bytes(m.data[at : at + 4], "little"), at + 4)
-
-
-# numbers and constants
-
-
-def _constant(value: object) -> Handler:
-    def push(m: Machine, at: int) -> int:
-        m.stack.append(value)
-        return at
-
-    return push
-
-
-_DECIMAL = re.compile(rb"[+-]?[0-9]+\Z")
-
-
-def _decimal(m: Machine, text: bytes) -> int:
-    if not _DECIMAL.match(text):
-        raise FormatError("a line that should be a decimal integer is none")
-    if len(text) > m.limits.digits:
-        raise m.limits.exceeded("digits", f"an integer of {len(text):,} digits")
-    return int(text)
-
-
-def _int(m: Machine, at: int) -> int:
-    text, at = m.line(at, m.limits.digits)
-    # Protocol 0 has no opcode for booleans: it writes them as integers with a leading zero.
-    m.stack.append({b"00": False, b"01": True}[text] if text in (b"00", b"01") else _decimal(m, text))
-    return at
-
-
-def _long(m: Machine, at: int) -> int:
-    text, at = m.line(at, m.limits.digits)
-    m.stack.append(_decimal(m, text.removesuffix(b"L")))
-    return at
-
-
-def _binint(m: Machine, at: int) -> int:
-    m.stack.append(int.from_bytes(m.take(at, 4), "little", signed=True))
-    return at + 4
-
-
-def _binint1(m: Machine, at: int) -> int:
-    m.stack.append(m.take(at, 1)[0])
-    return at + 1
-
-
-def _binint2(m: Machine, at: int) -> int:
-    m.stack.append(int.from_bytes(m.take(at, 2), "little"))
-    return at + 2
-
-
-def _binary_long(width: int) -> Handler:
-    def push(m: Machine, at: int) -> int:
-        length = int.from_bytes(m.take(at, width), "little", signed=width == 4)
-        if length < 0:
-            raise FormatError(f"an integer of {length:,} bytes")
-        if length > m.limits.long_bytes:
-            raise m.limits.exceeded("long_bytes", f"an integer of {length:,} bytes")
-        m.stack.append(int.from_bytes(m.take(at + width, length), "little", signed=True))
-        return at + width + length
-
-    return push
-
-
-_FLOAT = re.compile(rb"[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)\Z")
-
-
-def _float(m: Machine, at: int) -> int:
-    text, at = m.line(at, m.limits.digits)
-    if not _FLOAT.match(text):
-        raise FormatError("a line that should be a floating-point number is none")
-    m.stack.append(float(text))
-    return at
-
-
-def _binfloat(m: Machine, at: int) -> int:
-    m.stack.append(unpack_from(">d", m.take(at, 8))[0])
-    return at + 8
-
-
-# strings and bytes
-
-
-def _sized(width: int, decode: Callable[[bytes], object], *, signed: bool = False) -> Handler:
-    def push(m: Machine, at: int) -> int:
-        length = int.from_bytes(m.take(at, width), "little", signed=signed)
-        if length < 0:
-            raise FormatError(f"a string of {length:,} bytes")
-        if length > m.size - at - width:
-            m.ended(at + width, length)
-        if length > m.limits.string_bytes:
-            raise m.limits.exceeded("string_bytes", f"a string of {length:,} bytes")
-        at += width
-        m.stack.append(decode(m.data[at : at + length]))
-        return at + length
-
-    return push
-
-
-def _utf8(raw: bytes) -> str:
-    try:
-        return str(raw, "utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not UTF-8 ({error.reason})") from None
-
-
-def _binunicode(m: Machine, at: int) -> int:
-    # "cpu" becomes the literal, as it was where the file was written: then saving again gives the same bytes.
-    length = int.from_bytes(m.data[at : at + 4], "little")
-    stop = at + 4 + length
-    if stop >= m.size or length > m.limits.string_bytes:
-        return _long_unicode(m, at)
-    try:
-        text = str(m.data[at + 4 : stop], "utf-8", "surrogatepass")
-        m.stack.append("cpu" if text == "cpu" else text)
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not UTF-8 ({error.reason})") from None
-    return stop
-
-
-_long_unicode = _sized(4, _utf8)
-
-
-def python2_string(raw: bytes) -> str | bytes:
-    """A Python 2 `str`: text where it is UTF-8 (as torch.load reads it), else bytes."""
-    try:
-        return str(raw, "utf-8")
-    except UnicodeDecodeError:
-        return raw
-
-
-_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|[\\'\"abfnrtv\n])", re.DOTALL)
-_ESCAPED = dict(zip(b"\\'\"abfnrtv", b"\\'\"\a\b\f\n\r\t\v"))
-
-
-def _unescaped(match: re.Match[bytes]) -> bytes:
-    code = match[1]
-    if code[:1] == b"x":
-        return bytes([int(code[1:], 16)])
-    if code[:1] in b"01234567":
-        return bytes([int(code, 8) & 255])
-    return b"" if code == b"\n" else bytes([_ESCAPED[code[0]]])
-
-
-def _string(m: Machine, at: int) -> int:
-    text, at = m.line(at, m.limits.string_bytes)
-    text = text.rstrip(b"\r")
-    if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-        raise FormatError("a string without its quotes")
-    m.stack.append(python2_string(_ESCAPE.sub(_unescaped, text[1:-1])))
-    return at
-
-
-def _unicode(m: Machine, at: int) -> int:
-    text, at = m.line(at, m.limits.string_bytes)
-    try:
-        m.stack.append(text.decode("raw-unicode-escape"))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not raw-unicode-escape ({error.reason})") from None
-    return at
 
 
 # containers
@@ -422,30 +260,7 @@ for _code, _handler in {
     b"g": _text_get,
     b"h": _binget,
     b"j": _long_binget,
-    b"N": _constant(None),
-    b"\x88": _constant(True),
-    b"\x89": _constant(False),
-    b"I": _int,
-    b"L": _long,
-    b"J": _binint,
-    b"K": _binint1,
-    b"M": _binint2,
-    b"\x8a": _binary_long(1),
-    b"\x8b": _binary_long(4),
-    b"F": _float,
-    b"G": _binfloat,
-    b"S": _string,
-    b"T": _sized(4, python2_string, signed=True),
-    b"U": _sized(1, python2_string),
-    b"V": _unicode,
-    b"X": _binunicode,
-    b"\x8c": _sized(1, _utf8),
-    b"\x8d": _sized(8, _utf8),
-    b"B": _sized(4, bytes),
-    b"C": _sized(1, bytes),
-    b"\x8e": _sized(8, bytes),
-    b"\x96": _sized(8, bytearray),
-    b")": _constant(()),
+    b")": _literals.constant(()),
     b"\x85": _tuple_of(1),
     b"\x86": _tuple_of(2),
     b"\x87": _tuple_of(3),
@@ -467,5 +282,6 @@ for _code, _handler in {
     b"\x97": _refused("an out-of-band buffer, which is not in the file"),
     b"\x98": _refused("an out-of-band buffer, which is not in the file"),
     **_calls.HANDLERS,
+    **_literals.HANDLERS,
 }.items():
     HANDLERS[_code[0]] = _handler

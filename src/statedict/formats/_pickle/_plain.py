@@ -70,7 +70,7 @@ def _defaultdict(m: Machine, args: Args) -> Any:
 
 
 def _deque(m: Machine, args: Args) -> Any:
-    items, maxlen = (*args, (), None)[:2] if len(args) < 2 else _fit(args, (list, tuple), (int, type(None)))
+    items, maxlen = _fit((args + ((), None)[len(args) :])[: max(len(args), 2)], (list, tuple), (int, type(None)))
     if type(items) not in (list, tuple) or (maxlen is not None and not 0 <= maxlen < 1 << 31):
         raise Unfit
     m.charge(_DEQUE_BYTES + 8 * len(items))

@@ -1,0 +1,124 @@
+"""Constructors of strided tensors: torch's rebuild functions of all times, as leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from statedict.errors import FormatError
+from statedict.state import Compound, DType, Leaf, Spec, Storage, cast_leaf, dtype, leaf_of
+
+from ._machine import Machine, Unfit
+from ._views import Args, counts, fixed, flag, refuse, spec_in, traits_of, typed
+
+Tensor = Leaf | Compound
+
+_BYTE = dtype("uint8")
+
+
+def _rebuild_tensor(m: Machine, args: Args) -> Leaf:
+    storage, offset, size, stride = fixed(args, 4)
+    storage = typed(storage)
+    return Leaf(spec_in(storage, storage.dtype or _BYTE, offset, size, stride, m.limits), storage.storage)
+
+
+def _rebuild_tensor_v2(m: Machine, args: Args) -> Tensor:
+    storage, offset, size, stride, requires_grad, _, metadata = fixed(args, 6, 7)
+    storage = typed(storage)
+    spec = spec_in(storage, storage.dtype or _BYTE, offset, size, stride, m.limits)
+    return Leaf(spec, storage.storage, traits_of(requires_grad, metadata))
+
+
+def _rebuild_tensor_v3(m: Machine, args: Args) -> Tensor:
+    storage, offset, size, stride, requires_grad, _, of, metadata = fixed(args, 7, 8)
+    storage = typed(storage)
+    if type(of) is not DType:
+        refuse("its dtype is none")
+    spec = spec_in(storage, of, offset, size, stride, m.limits)
+    return Leaf(spec, storage.storage, traits_of(requires_grad, metadata))
+
+
+def _rebuild_meta(m: Machine, args: Args) -> Tensor:
+    of, size, stride, requires_grad = fixed(args, 4)
+    if type(of) is not DType:
+        refuse("its dtype is none")
+    shape, strides = counts(size, "size", m.limits), counts(stride, "stride", m.limits)
+    if len(shape) != len(strides):
+        refuse(f"it has {len(shape)} sizes but {len(strides)} strides")
+    return Compound("meta", of, shape, {}, {"strides": strides}, traits_of(requires_grad))
+
+
+def _rebuild_on_device(m: Machine, args: Args) -> Tensor:
+    """A tensor of a device that saves its CPU copy, as an array or a tensor."""
+    data, of, _, requires_grad = fixed(args, 4)
+    leaf = leaf_of(data)
+    if not isinstance(leaf, Leaf) or type(of) is not DType:
+        raise Unfit
+    leaf = cast_leaf(leaf, of)
+    return Leaf(leaf.spec, leaf.storage, leaf.traits._replace(requires_grad=flag(requires_grad)))
+
+
+def _load_from_bytes(m: Machine, args: Args) -> Any:
+    """The storage of a tensor that was pickled without torch.save: a whole legacy file as bytes."""
+    if m.nested is None or len(args) != 1 or type(args[0]) is not bytes:
+        raise Unfit
+    m.charge(len(args[0]))
+    inside = m.nested(args[0])
+    m.imports += inside.globals
+    return inside.value
+
+
+# the state of tensors in the oldest pickles
+
+
+def empty_tensor(m: Machine, args: Args) -> Tensor:
+    """`torch.FloatTensor()`, which a BUILD then points at its storage."""
+    if args:
+        raise FormatError("a tensor class is called with arguments: memory is asked for that the file does not pay for")
+    return Leaf(Spec(dtype("float32"), (0,), (1,)), NOWHERE)
+
+
+def build(m: Machine, target: Leaf, state: Any) -> None:
+    """`Tensor.__setstate__`: (storage, offset, size, stride), or what torch 0.1 to 0.3 kept of a Variable."""
+    if type(state) is not tuple or len(state) not in (3, 4, 5):
+        raise FormatError("attributes are set on a tensor")
+    if len(state) == 4:
+        if target.storage is not NOWHERE:
+            raise FormatError("a tensor that has its elements is given others")
+        fresh = _rebuild_tensor(m, state)
+        target.spec, target.storage = fresh.spec, fresh.storage
+        return
+    if len(state) == 5:
+        if type(state[0]) is not Leaf:
+            refuse(f"its data is a {type(state[0]).__name__}")
+        target.spec, target.storage = state[0].spec, state[0].storage
+    target.traits = target.traits._replace(requires_grad=flag(state[0] if len(state) == 3 else state[3]))
+
+
+class _Nowhere:
+    """The Source of a tensor that was made without elements."""
+
+    def read_into(self, reads: Any) -> None:
+        """There is nothing to read."""
+
+    def verify(self, storages: Any) -> None:
+        """There is nothing to verify."""
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        return memoryview(bytearray())
+
+
+NOWHERE = Storage(_Nowhere(), ("nowhere",), 0)
+REBUILDERS: dict[tuple[str, str], Callable[[Machine, Args], Tensor]] = {
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _rebuild_meta,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _rebuild_on_device,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _rebuild_on_device,
+    ("torch._utils", "_rebuild_xla_tensor"): _rebuild_on_device,
+}
+CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
+    **REBUILDERS,
+    ("torch.storage", "_load_from_bytes"): _load_from_bytes,
+}

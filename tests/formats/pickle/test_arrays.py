@@ -1,0 +1,261 @@
+"""NumPy's arrays, scalars and dtypes are what pickle.loads gives, out of exactly the bytes that they say."""
+
+from __future__ import annotations
+
+import pickle
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tests.hostile.build import pickles as p
+
+from statedict.errors import FormatError, LimitError
+from statedict.state import Opaque
+
+KINDS = [
+    "?",
+    "i1",
+    "u1",
+    "<i2",
+    ">i4",
+    "<u8",
+    "<f2",
+    "<f4",
+    ">f8",
+    "<c8",
+    ">c16",
+    "S3",
+    "<U4",
+    ">U2",
+    "V5",
+    "<M8[s]",
+    ">m8[25us]",
+    "M8",
+]
+RECORD = np.dtype([("a", "<f4"), ("b", ">i2", (2,)), ("c", "S3")])
+ALIGNED = np.dtype([("a", "u1"), ("b", "<f8")], align=True)
+
+
+def same(found, expected):
+    assert type(found) is type(expected)
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_every_kind(read, kind, protocol):
+    """Arrays of every dtype, order and rank, in every protocol."""
+    raw = np.arange(1, 200, dtype="u1").tobytes()
+    dtype = np.dtype(kind)
+    for shape in [(), (3,), (2, 3), (0,), (2, 0)]:
+        count = int(np.prod(shape))
+        array = (
+            np.frombuffer((raw * 3)[: count * dtype.itemsize] if kind != "?" else b"\1\0" * 3, dtype, count)
+            .reshape(shape)
+            .copy()
+        )
+        for value in (array, np.asfortranarray(array)):
+            data = pickle.dumps(value, protocol)
+            found, expected = read(data), pickle.loads(data)
+            same(found.value, expected)
+            assert found.value.flags.f_contiguous == expected.flags.f_contiguous
+            assert found.value.flags.writeable
+            assert found.dangerous == []
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("dtype", [RECORD, ALIGNED], ids=["record", "aligned"])
+def test_records(read, dtype, protocol):
+    """Structured arrays, with their fields' orders and offsets."""
+    array = np.zeros(2, dtype)
+    array["a"] = [1, 2]
+    same(read(pickle.dumps(array, protocol)).value, array)
+    same(read(pickle.dumps(array[0], protocol)).value, array[0])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_scalars_and_dtypes(read, protocol):
+    """Scalars and dtypes are what they were; a dtype of the file is none of NumPy's own objects."""
+    values = [
+        np.float32(1.5),
+        np.int64(-3),
+        np.bool_(True),
+        np.complex64(1 + 2j),
+        np.str_("ab"),
+        np.bytes_(b"x"),
+        np.datetime64("2020-01-01"),
+    ]
+    for value in [*values, ml_dtypes.bfloat16(2)]:
+        same(read(pickle.dumps(value, protocol)).value, value)
+    for dtype in [
+        np.dtype("f4"),
+        np.dtype(">i8"),
+        RECORD,
+        np.dtype("M8[ns]"),
+        np.dtype("U3"),
+        np.dtype(ml_dtypes.float8_e5m2),
+    ]:
+        assert read(pickle.dumps(dtype, protocol)).value == dtype
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_other_dtypes(read, protocol):
+    """bfloat16 arrays are arrays of ml_dtypes."""
+    same(
+        read(pickle.dumps(np.arange(3).astype(ml_dtypes.bfloat16), protocol)).value,
+        np.arange(3).astype(ml_dtypes.bfloat16),
+    )
+
+
+def test_sharing_is_kept(read):
+    """One array under two names is one array."""
+    array = np.arange(3)
+    found = read(pickle.dumps({"a": array, "b": array}, 2)).value
+    assert found["a"] is found["b"]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_objects_are_opaque(read, protocol):
+    """An array of objects is Opaque, its elements data in its state; so are subclasses and masked arrays."""
+    found = read(pickle.dumps(np.array([{"a": 1}, None], object), protocol)).value
+    assert isinstance(found, Opaque)
+    assert found.state[-1] == [{"a": 1}, None]
+    assert isinstance(read(pickle.dumps(np.ma.zeros(2), protocol)).value, Opaque)
+
+
+def test_random_states_are_data(read):
+    """NumPy's random state, which many checkpoints keep, is Opaque or plain, and nothing to fear."""
+    for state in (np.random.RandomState(0).get_state(), np.random.RandomState(0), np.random.default_rng(0)):
+        assert read(pickle.dumps(state, 2)).dangerous == []
+
+
+def array(
+    shape: bytes = p.integers((3,)),
+    dtype: bytes | None = None,
+    raw: bytes = b"C\x0c" + bytes(12),
+    version: bytes = b"K\1",
+) -> bytes:
+    made = p.call(
+        p.name("numpy.core.multiarray", "_reconstruct"), p.name("numpy", "ndarray"), p.integers((0,)), b"C\1b"
+    )
+    return p.build(made, p.tuple_(version, shape, dtype or kind("f4"), b"\x89", raw))
+
+
+def kind(code: str, *state: bytes) -> bytes:
+    made = p.call(p.name("numpy", "dtype"), p.text(code), p.FALSE, p.TRUE)
+    return p.build(
+        made, p.tuple_(*(state or (b"K\3", p.text("<"), b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0")))
+    )
+
+
+def fields(size: int = 8, **changed: bytes) -> bytes:
+    parts = {
+        "order": p.text("|"),
+        "sub": b"N",
+        "names": p.tuple_(p.text("a")),
+        "fields": p.dict_((p.text("a"), p.tuple_(kind("f4"), b"K\4"))),
+    }
+    parts |= changed
+    return kind(
+        f"V{size}",
+        b"K\3",
+        parts["order"],
+        parts["sub"],
+        parts["names"],
+        parts["fields"],
+        p.integer(size),
+        b"K\1",
+        b"K\0",
+    )
+
+
+WRONG = {
+    "too few bytes": array(raw=b"C\x0b" + bytes(11)),
+    "too many bytes": array(raw=b"C\x0d" + bytes(13)),
+    "shape negative": array(p.integers((-3,))),
+    "shape of floats": array(p.tuple_(p.real(3.0))),
+    "shape of bools": array(p.tuple_(p.TRUE), raw=b"C\4" + bytes(4)),
+    "shape a list": array(b"]"),
+    "shape overflows": array(p.integers((2**62, 2**62)), raw=b"C\0"),
+    "shape overflows to nothing": array(p.integers((2**62, 2**62, 0)), raw=b"C\0"),
+    "65 dimensions": array(p.integers((1,) * 65), raw=b"C\4" + bytes(4)),
+    "bytes a list": array(raw=b"]"),
+    "dtype a string": array(dtype=p.text("f4")),
+    "dtype of nothing": array(dtype=kind("V0"), raw=b"C\0"),
+    "filled twice": array()[:-1]
+    + b"b"
+    + p.tuple_(b"K\1", p.integers((3,)), kind("f4"), b"\x89", b"C\x0c" + bytes(12))
+    + b"b",
+    "state short": p.build(
+        p.call(p.name("numpy.core.multiarray", "_reconstruct"), p.name("numpy", "ndarray"), p.integers((0,)), b"C\1b"),
+        b")",
+    ),
+    "dtype's order": kind("f4", b"K\3", p.text("?"), b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0"),
+    "dtype's order a list": kind("f4", b"K\3", b"]", b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0"),
+    "dtype's state": kind("f4", b"K\3"),
+    "dtype twice": kind("f4")
+    + p.tuple_(b"K\3", p.text("<"), b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0")
+    + b"b",
+    "field outside": fields(fields=p.dict_((p.text("a"), p.tuple_(kind("f4"), b"K\5")))),
+    "field negative": fields(fields=p.dict_((p.text("a"), p.tuple_(kind("f4"), p.integer(-1))))),
+    "field of objects": fields(
+        fields=p.dict_((p.text("a"), p.tuple_(p.call(p.name("numpy", "dtype"), p.text("O8"), p.FALSE, p.TRUE), b"K\0")))
+    ),
+    "field unnamed": fields(names=p.tuple_(p.text("b"))),
+    "names a list": fields(names=p.list_(p.text("a"))),
+    "names doubled": fields(names=p.tuple_(p.text("a"), p.text("a"))),
+    "fields on a number": kind(
+        "f8",
+        b"K\3",
+        p.text("|"),
+        b"N",
+        p.tuple_(p.text("a")),
+        p.dict_((p.text("a"), p.tuple_(kind("f4"), b"K\4"))),
+        b"K\x08",
+        b"K\1",
+        b"K\0",
+    ),
+    "subarray of nothing": fields(sub=p.tuple_(b"N", p.integers((2,)))),
+    "subarray too large": fields(sub=p.tuple_(kind("f4"), p.integers((3,)))),
+    "subarray's shape": fields(sub=p.tuple_(kind("f4"), p.tuple_(p.integer(-2)))),
+    "scalar too short": p.call(p.name("numpy.core.multiarray", "scalar"), kind("f8"), b"C\4" + bytes(4)),
+    "scalar too long": p.call(p.name("numpy.core.multiarray", "scalar"), kind("f8"), b"C\x10" + bytes(16)),
+    "buffer too short": p.call(
+        p.name("numpy.core.numeric", "_frombuffer"), b"C\4" + bytes(4), kind("f8"), p.integers((1,)), p.text("C")
+    ),
+    "unit of time": kind(
+        "M8",
+        b"K\4",
+        p.text("<"),
+        b"N",
+        b"N",
+        b"N",
+        p.integer(-1),
+        p.integer(-1),
+        b"K\0",
+        p.tuple_(b"}", p.tuple_(b"C\1X", b"K\1", b"K\1", b"K\1")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_array_that_is_not_what_it_says_is_refused(read, name):
+    """Bytes, shape and dtype must fit exactly; a dtype is made once."""
+    with pytest.raises(FormatError):
+        read(WRONG[name] + b".")
+
+
+def test_a_right_array_of_the_same_builder_loads(read):
+    """The builder of the wrong ones makes right ones too."""
+    assert read(array() + b".").value.tolist() == [0, 0, 0]
+    assert read(fields() + b".").value.itemsize == 8
+
+
+def test_copies_of_an_array_are_paid_for(read):
+    """One memoised string of bytes makes no endless number of arrays."""
+    head = b"B" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b"q\0" + kind("u1") + b"q\1"
+    each = p.call(p.name("numpy.core.numeric", "_frombuffer"), b"h\0", b"h\1", p.integers((1 << 20,)), p.text("C"))
+    with pytest.raises(LimitError, match="copied_bytes"):
+        read(b"](" + head + each * 100 + b"e.")

@@ -1,0 +1,155 @@
+"""The quick path for the usual tensor cannot be told from the machine: same leaves, same errors, same memo."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from statedict.errors import FormatError
+from statedict.formats._pickle import _fast, _opcodes
+from statedict.state import Compound, Leaf, Opaque, leaf_of
+
+SHAPES = [(), (3,), (0,), (2, 3), (4, 4), (2, 1, 3), (1, 2, 3, 4), (300,), (70000,), (2,) * 6, (1,) * 7]
+DTYPES = ["f4", "f2", "i8", "u1", "?", "c8"]
+
+
+def state(count: int = 120) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for number in range(count):
+        array = np.zeros(SHAPES[number % len(SHAPES)], DTYPES[number % len(DTYPES)])
+        made[f"layers.{number}.weight"] = leaf_of(array)
+        if number % 10 == 0:
+            made[f"layers.{number}.tied"] = made[f"layers.{number}.weight"]
+            made[f"layers.{number}.view"] = leaf_of(array)
+        if number % 25 == 0 and array.ndim:
+            made[f"layers.{number}.slice"] = leaf_of(array[1:])
+            made[f"layers.{number}.more"] = [1, {"x": 2.5, "y": leaf_of(np.ones(2))}]
+    return made
+
+
+def shown(value: object) -> object:
+    """A tree as something to compare: tensors by what they are and which storage they lie in."""
+    if isinstance(value, Leaf):
+        return ("leaf", value.spec, value.traits, value.storage.key[2:], value.storage.location, value.storage.nbytes)
+    if isinstance(value, Compound):
+        return ("compound", repr(value), shown(value.parts), repr(value.facts))
+    if isinstance(value, Opaque):
+        return ("opaque", value.path, shown(value.args), shown(value.state), shown(value.items))
+    if isinstance(value, dict):
+        return ("dict", [(key, shown(each)) for key, each in value.items()])
+    return (type(value).__name__, [shown(each) for each in value]) if isinstance(value, (list, tuple)) else repr(value)
+
+
+def outcome(read, data: bytes, **arguments) -> object:
+    """The tree and imports, or the error with its place."""
+    try:
+        found = read(data, **arguments)
+    except FormatError as error:
+        return (type(error), str(error), error.offset)
+    try:
+        return (shown(found.value), found.globals, found.end)
+    except RecursionError:  # A mutant may have made a cycle.
+        return (found.globals, found.end)
+
+
+@pytest.fixture(name="slow")
+def slow_fixture(monkeypatch):
+    """A function that turns the quick path off."""
+    return lambda: monkeypatch.setattr(_opcodes, "read_record", lambda machine, at: 0)
+
+
+def test_the_quick_path_is_taken(read, write, monkeypatch):
+    """Most records of an ordinary file are read by it."""
+    taken = []
+    quick = _fast.read_record
+    monkeypatch.setattr(_opcodes, "read_record", lambda machine, at: taken.append(quick(machine, at)) or taken[-1])
+    read(write(state()))
+    assert sum(map(bool, taken)) > 80
+
+
+def test_both_paths_read_the_same(read, write, slow, saved):
+    """A file is read alike with the quick path and without."""
+    files = [write(state()), write([state(40), state(60)]), write({"a": state(), "b": state()})]
+    quick = [outcome(read, data) for data in files]
+    slow()
+    assert quick == [outcome(read, data) for data in files]
+
+
+def test_both_paths_ask_for_the_same_storages(read, write, slow, storages):
+    """The container is asked for the same storages in the same order."""
+    data = write(state())
+    asked = []
+    for _ in range(2):
+        callback = storages()
+        read(data, storage=callback)
+        asked.append(callback.asked)
+        slow()
+    assert asked[0] == asked[1]
+
+
+def test_both_paths_read_the_same_of_any_mutant(read, write, slow):
+    """Changed bytes give the same values, or the same error at the same byte."""
+    generator = random.Random(7)
+    whole = write(state(60))
+    mutants = []
+    for _ in range(400):
+        raw = bytearray(whole)
+        for _ in range(generator.choice((1, 1, 2))):
+            # Mostly after the first 256 memo slots, where the quick path begins.
+            at = generator.randrange(len(raw) // 2 if generator.random() < 0.8 else 0, len(raw))
+            change = generator.random()
+            if change < 0.6:
+                raw[at] ^= 1 << generator.randrange(8)
+            elif change < 0.8:
+                raw[at] = generator.choice(b"KMJhjqrtRQ)(\x85\x86\x87\x88\x89.0N")
+            else:
+                del raw[at : at + generator.choice((1, 2, 5))]
+        mutants.append(bytes(raw))
+    quick = [outcome(read, raw) for raw in mutants]
+    slow()
+    for mutant, found in zip(mutants, quick):
+        assert found == outcome(read, mutant)
+    assert len({found[0] for found in quick if isinstance(found[0], type)}) >= 2
+
+
+def slots(count: int) -> bytes:
+    """GETs of the last memo slots of a file, in a list."""
+    return b"".join(b"j" + slot.to_bytes(4, "little") for slot in range(count))
+
+
+def test_the_slots_inside_a_record_can_be_asked_for(read, write, slow):
+    """A GET of any temporary inside a record gives what the machine would have put there."""
+    data = write(state(50))
+    end = read(data).end
+    top = 256
+    while True:  # Count the slots that the file sets.
+        try:
+            read(data[: end - 1] + b"0" + b"j" + top.to_bytes(4, "little") + b".")
+        except FormatError:
+            break
+        top += 1
+    assert top > 300
+    asking = data[: end - 1] + b"0](" + slots(top) + b"e."
+    quick = outcome(read, asking)
+    slow()
+    assert quick == outcome(read, asking)
+
+
+def test_reused_slots_end_the_quick_path(read, write, slow):
+    """A file that sets a slot twice is read by the machine from there on, with the same result."""
+    first, second = write(state(50)), write(state(70))
+    # The second state's pickle, in the same stream, sets the slots of the first again.
+    both = first[:-1] + b"0" + second[2:]
+    quick = outcome(read, both)
+    slow()
+    assert quick == outcome(read, both)
+
+
+def test_memoize_after_records(read, write, slow):
+    """MEMOIZE counts the slots inside records too."""
+    data = write(state(50))[:-1] + b"\x94" + b"0N."
+    quick = outcome(read, data)
+    slow()
+    assert quick == outcome(read, data)

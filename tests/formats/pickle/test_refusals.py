@@ -1,0 +1,245 @@
+"""Every way in which a pickle can be wrong is a FormatError that says where, and runs nothing."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+
+import pytest
+from tests.hostile.build import pickles as p
+
+from statedict.errors import FormatError, LimitError, TruncatedError
+from statedict.formats._limits import Limits
+
+DEEP = 200_000
+BROKEN = {
+    "unknown opcode": (b"\x80\x02\xff.", "unknown opcode", 2),
+    "protocol 6": (b"\x80\x06N.", "protocol 6", 0),
+    "protocol 255": (b"\x80\xffN.", "protocol 255", 0),
+    "second header": (b"\x80\x02\x80\x02N.", "second protocol header", 2),
+    "EXT1": (b"\x80\x02\x82\x01.", "extension registry", 2),
+    "EXT2": (b"\x80\x02\x83\x01\0.", "extension registry", 2),
+    "EXT4": (b"\x80\x02\x84\x01\0\0\0.", "extension registry", 2),
+    "NEXT_BUFFER": (b"\x80\x05\x97.", "out-of-band", 2),
+    "READONLY_BUFFER": (b"\x80\x05\x98.", "out-of-band", 2),
+    "stack underflow": (b"\x80\x02\x87.", "needs more values", 2),
+    "append to nothing": (b"Na.", "needs more values", 1),
+    "mark underflow": (b"\x80\x02t.", "needs more values", 2),
+    "pop of nothing": (b"0.", "needs more values", 0),
+    "dup of nothing": (b"2.", "needs more values", 0),
+    "values left over": (b"NN.", "more than one value", None),
+    "mark left over": (b"(N.", "more than one value", None),
+    "memo unset": (b"h\x05.", "slot 5 is read", 0),
+    "memo unset, long": (b"j\x05\0\0\0.", "slot 5 is read", 0),
+    "memo unset, text": (b"g5\n.", "slot 5 is read", 0),
+    "memo index no number": (b"Npx\n.", "no", 1),
+    "setitems odd": (b"}(Nu.", "without a value", 3),
+    "dict odd": (b"(Nd.", "without a value", 2),
+    "key is a list": (b"}]Ns.", "list cannot be a key", 3),
+    "key is a dict": (b"}}Ns.", "dict cannot be a key", 3),
+    "key holds a list": (b"}]\x85Ns.", "list cannot be a key", 4),
+    "set of lists": (b"\x8f(]\x90.", "list cannot be a key", 3),
+    "append to a tuple": (b")Na.", "appended to a tuple", 2),
+    "appends to a dict": (b"}(Ne.", "appended to a dict", 3),
+    "setitem on a list": (b"]NNs.", "set on a list", 3),
+    "additems to a list": (b"](N\x90.", "added to a list", 3),
+    "append to a class": (p.name("a", "b") + b"Na.", "appended to a Opaque", None),
+    "build on a list": (b"]}b.", "set on a list", 2),
+    "build on a class": (p.name("a", "b") + b"}b.", "class or function a.b itself", None),
+    "build twice": (p.call(p.name("a", "b")) + b"}b}b.", "set twice on one a.b", None),
+    "key twice": (p.dict_((p.text("w"), p.NONE), (p.text("w"), p.TRUE)) + b".", "'w'", None),
+    "key twice, apart": (b"}" + (p.text("w") + b"Ns") * 2 + b".", "set twice", None),
+    "equal keys": (p.dict_((p.integer(1), p.NONE), (p.TRUE, p.NONE)) + b".", "set twice", None),
+    "item twice": (b"\x8f(K\x01K\x01\x90.", "added twice", None),
+    "call of a number": (b"K\x01)R.", "int is called", 3),
+    "call of a string": (b"U\x01a)R.", "str is called", None),
+    "arguments no tuple": (p.name("a", "b") + b"]R.", "list, not a tuple", None),
+    "keyword arguments no dict": (p.name("a", "b") + b")]\x92.", "not a dict of names", None),
+    "name of an import no string": (b"K\x01K\x02\x93.", "names are not strings", None),
+    "name of an import empty": (b"ca\n\n.", "empty", 0),
+    "name of an import with CR": (b"cos\r\nsystem\r\n.", "unprintable", 0),
+    "name of an import with an escape": (b"cos\n\x1b[2J\n.", "unprintable", 0),
+    "name of an import too long": (b"ca\n" + b"b" * 2000 + b"\n.", "longer than the 1,024", 0),
+    "name of an import too long, stacked": (p.stack_name("a", "b" * 2000) + b".", "longer", None),
+    "name of an import not UTF-8": (b"c\xff\nx\n.", "UTF-8", 0),
+    "text not UTF-8": (b"X\x01\0\0\0\xff.", "UTF-8", 0),
+    "unicode escape cut": (b"V\\u12\n.", "raw-unicode-escape", 0),
+    "string without quotes": (b"Sabc\n.", "quotes", 0),
+    "string with one quote": (b"S'\n.", "quotes", 0),
+    "integer with letters": (b"I12x\n.", "decimal integer", 0),
+    "integer with underscores": (b"I1_0\n.", "decimal integer", 0),
+    "float of words": (b"F1_0.5\n.", "floating-point", 0),
+    "negative length": (b"T\xff\xff\xff\xff.", "string of -1 bytes", 0),
+    "negative long": (b"\x8b\xff\xff\xff\xff.", "integer of -1 bytes", 0),
+    "persistent id as text": (b"Pstorage\n.", "persistent id as text", 0),
+    "persistent id an int": (b"K\x01Q.", "no storage's", 2),
+    "persistent id empty": (b")Q.", "no storage's", 1),
+    "persistent id short": (p.tuple_(p.text("storage")) + b"Q.", "1 fields", None),
+    "storage type a dict": (p.storage(kind=b"}") + b".", "no storage type", None),
+    "storage type a class": (p.storage(kind=p.name("torch", "Tensor")) + b".", "no storage type", None),
+    "storage type of another": (p.storage(kind=p.name("evil", "FloatStorage")) + b".", "no storage type", None),
+    "storage key a list": (p.storage(key=b"]") + b".", "key is not a string", None),
+    "storage numel negative": (p.storage(numel=-4) + b".", "no count", None),
+    "storage numel a float": (
+        p.tuple_(p.text("storage"), p.name("torch", "FloatStorage"), p.text("0"), p.text("cpu"), p.real(4.0)) + b"Q.",
+        "no count",
+        None,
+    ),
+    "storage called": (
+        p.call(p.name("torch", "UntypedStorage"), p.integer(64 << 30)) + b".",
+        "must come with its bytes",
+        None,
+    ),
+    "tensor type called": (p.call(p.name("torch", "FloatTensor"), p.integer(2**34)) + b".", "does not pay for", None),
+    "bytearray of a size": (
+        p.call(p.name("builtins", "bytearray"), p.integer(64 << 30)) + b".",
+        "does not pay for",
+        None,
+    ),
+    "bytes of a size": (p.call(p.name("builtins", "bytes"), p.integer(64 << 30)) + b".", "does not pay for", None),
+    "ordered dict shadowed": (p.build(p.ordered_dict(), p.dict_((p.text("items"), p.NONE))) + b".", "shadow", None),
+    "ordered dict's class": (p.build(p.ordered_dict(), p.dict_((p.text("__class__"), p.NONE))) + b".", "shadow", None),
+}
+
+LIMITED = {
+    "marks": (b"(" * DEEP + b".", "depth"),
+    "tuples": (b")" + b"\x85" * DEEP + b".", "depth"),
+    "lists": (b"]" * DEEP + b"a" * (DEEP - 1) + b".", "depth"),
+    "dicts": (b"}" + b"}N" * 2000 + b".", None),
+    "dicts in each other": (b"}" + (b"U\x01a}") * 2000 + b"s" * 2000 + b".", "depth"),
+    "a deep key": (b"}" + b")" + b"\x85" * 20 + b"Ns.", "key_depth"),
+    "a wide key": (b"}" + b"(" + b"N" * 200 + b"tNs.", "key_items"),
+    "a shared key": (b"}" + b"K\x01" + b"2\x86" * 12 + b"Ns.", "key_items"),
+    "colliding integers": (
+        b"}(" + b"".join(p.integer(k * (2**61 - 1)) + b"N" for k in range(1, 40)) + b"u.",
+        "equal_hashes",
+    ),
+    "colliding items": (
+        b"\x8f(" + b"".join(p.integer(k * (2**61 - 1)) for k in range(1, 40)) + b"\x90.",
+        "equal_hashes",
+    ),
+    "digits": (b"I" + b"1" * 5000 + b"\n.", None),
+    "digits of a long": (b"L" + b"1" * 5000 + b"L\n.", None),
+    "digits of a memo index": (b"Np" + b"1" * 5000 + b"\n.", None),
+    "digits of a decimal": (p.call(p.name("decimal", "Decimal"), p.text("1" * 5000)) + b".", "digits"),
+    "digits of a fraction": (p.call(p.name("fractions", "Fraction"), p.text("1" * 5000)) + b".", "digits"),
+    "a long": (b"\x8b" + struct.pack("<i", 5000) + bytes(5000) + b".", "long_bytes"),
+    "dimensions": (p.tensor(size=(1,) * 65, stride=(1,) * 65) + b".", "dimensions"),
+    "a size of many": (p.call(p.name("torch", "Size"), p.integers((1,) * 65)) + b".", "dimensions"),
+    "deques in each other": (
+        p.name("collections", "deque") + b"q\0" + b")R" + (b"h\0)R") * 1500 + b"a" * 1500 + b".",
+        "depth",
+    ),
+    "a deque that is inside takes another": (
+        p.name("collections", "deque") + b"q\0)Rq\1" + b"h\0)Rq\2" + b"h\0)Raa" + b"0h\2h\0)Ra.",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_pickle_is_refused_with_its_place(read, watched, name):
+    """What the policy refuses is a FormatError with file, member and offset, and nothing runs meanwhile."""
+    data, says, offset = BROKEN[name]
+    with watched() as events, pytest.raises(FormatError, match=says) as caught:
+        read(data)
+    assert events == []
+    assert (caught.value.file, caught.value.member) == ("x.pt", "data.pkl")
+    assert caught.value.offset is not None
+    if offset is not None:
+        assert caught.value.offset == offset
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_bomb_is_refused_by_name_of_its_limit(read, name):
+    """A pickle that asks for more than its size pays for is refused, and the error says which limit it hit."""
+    data, limit = LIMITED[name]
+    with pytest.raises(FormatError) as caught:
+        read(data)
+    if limit is not None:
+        assert isinstance(caught.value, LimitError)
+        assert f"Limits({limit}=" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        b"X\xff\xff\xff\xffabc",
+        b"B\xff\xff\xff\xffabc",
+        b"\x8d" + struct.pack("<Q", 2**62) + b"abc",
+        b"\x8e" + struct.pack("<Q", 2**62) + b"abc",
+        b"\x96" + struct.pack("<Q", 2**36) + b"abc",
+        b"\x8b\xff\xff\xff\x7f",
+        b"T\xff\xff\xff\x7fabc",
+        b"\x95" + struct.pack("<Q", 2**62),
+        b"U\xffabc",
+        b"C\xffabc",
+        b"\x8c\xffabc",
+        b"\x8a\xffabc",
+    ],
+)
+def test_a_length_beyond_the_end_is_never_believed(read, claim):
+    """A claimed length is compared with the bytes that are left before anything is allocated."""
+    with pytest.raises((TruncatedError, LimitError)) as caught:
+        read(b"\x80\x04" + claim + b".")
+    assert caught.value.offset == 2
+
+
+def test_a_memo_index_of_any_size_costs_nothing(read):
+    """The memo is no array: slot 4294967280 is one entry."""
+    assert read(b"]r\xf0\xff\xff\xff.").value == []
+
+
+def test_memo_laughs_are_shared_not_copied(read):
+    """64 levels of [x, x] are 64 lists."""
+    data = b"K\x01" + b"".join(b"q%c0](h%ch%ce" % (n, n, n) for n in range(64)) + b"."
+    value = read(data).value
+    for _ in range(64):
+        assert value[0] is value[1]
+        value = value[0]
+
+
+def test_copies_of_one_string_are_paid_for(read):
+    """A constructor called again and again on one memoised string runs out of budget, not out of memory."""
+    text = p.text("x" * (1 << 20)) + b"q\0" + p.text("latin1") + b"q\1" + p.name("_codecs", "encode") + b"q\2"
+    with pytest.raises(LimitError, match="copied_bytes"):
+        read(b"](" + text + b"h\2h\0h\1\x86R" * 100 + b"e.")
+
+
+def test_every_truncation_is_refused(read):
+    """A pickle cut anywhere is a FormatError."""
+    for protocol in (0, 2, 4, 5):
+        whole = pickle.dumps({"a": [1, 2.5, "text", b"bytes", (1, 2, 3, 4)], "b": {"c": None}, 7: 2**70}, protocol)
+        for cut in range(len(whole)):
+            with pytest.raises(FormatError):
+                read(whole[:cut])
+
+
+def test_bytes_after_the_end_are_refused_or_left(read):
+    """After STOP nothing may follow, unless pickles are stacked: then `end` says where the next one begins."""
+    stacked = pickle.dumps(1) + pickle.dumps(2)
+    with pytest.raises(FormatError, match="follow the pickle's STOP"):
+        read(stacked)
+    first = read(stacked, whole=False)
+    second = read(stacked, start=first.end)
+    assert (first.value, second.value, second.end) == (1, 2, len(stacked))
+
+
+def test_limits_are_the_callers(read):
+    """Each budget can be raised or lowered."""
+    deep = b")" + b"\x85" * 50 + b"."
+    assert read(deep).value != ()
+    with pytest.raises(LimitError, match="depth"):
+        read(deep, limits=Limits(depth=49))
+    with pytest.raises(LimitError, match="string_bytes"):
+        read(p.text("x" * 100) + b".", limits=Limits(string_bytes=99))
+    with pytest.raises(LimitError, match="operations"):
+        read(b"N0" * 200_000 + b"N.", limits=Limits(operations=100_000))
+    with pytest.raises(LimitError, match="pickle_bytes"):
+        read(p.text("x" * 100) + b".", limits=Limits(pickle_bytes=50))
+
+
+def test_the_error_tells_of_dangerous_imports_before_the_damage(read):
+    """A payload with a broken tail is damaged, and the error says what it would have run first."""
+    with pytest.raises(FormatError, match=r"posix\.system"):
+        read(p.shell() + b"\xff")
