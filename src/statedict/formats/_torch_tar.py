@@ -19,9 +19,7 @@ from ..errors import FormatError, TruncatedError
 from ._checkpoint import Checkpoint
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
-from ._pickle import Import, TypedStorage
-from ._pickle._names import storage_dtype
-from ._pickle._tensors import spec_in
+from ._pickle import Import, TypedStorage, spec_in, storage_dtype
 from ._stacked import Stacked, parse_at
 from ._torch_legacy import UNCHECKED, nested_reader
 
