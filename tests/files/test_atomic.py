@@ -381,3 +381,43 @@ def test_a_target_that_is_neither_is_refused():
     """What is neither path nor file object is a TypeError."""
     with pytest.raises(TypeError, match="a path or a binary file object is needed, not int"):
         files.write(3, parts())
+
+
+DYING = """
+import os, sys
+from statedict import files
+from statedict.files import Payload, System
+
+left = int(sys.argv[2])
+
+class Dying(System):
+    def __getattribute__(self, name):
+        global left
+        left -= 1
+        if not left:
+            os._exit(9)
+        return super().__getattribute__(name)
+
+content = bytes(3 << 20)
+files.write(sys.argv[1], [Payload(len(content), lambda: [memoryview(content)])], system=Dying())
+"""
+
+
+def test_death_at_any_call_loses_nothing(path):
+    """A process that dies before any system call of a save, and does no cleaning up, leaves the old file or the new one; the
+    next save leaves nothing else."""
+    after, deaths = [], 0
+    for at in range(1, 40):
+        path.write_bytes(OLD)
+        done = subprocess.run([sys.executable, "-c", DYING, str(path), str(at)], timeout=60)
+        content = path.read_bytes()
+        assert content in (OLD, bytes(3 << 20))
+        after.append(content == OLD)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9
+        deaths += 1
+        files.write(path, parts())
+        assert strays(path) == []
+    assert deaths > 12
+    assert after == sorted(after, reverse=True)
