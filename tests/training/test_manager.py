@@ -338,3 +338,57 @@ def test_sigterm_finishes_the_write_in_hand(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=100, check=False)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert CheckpointManager(tmp_path).resume(model=torch.nn.Linear(1500, 1500)).step == 1
+
+
+def frozen_backbone():
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(700, 700), "head": torch.nn.Linear(700, 2)})
+    model["backbone"].requires_grad_(False)
+    return model
+
+
+def disk_usage(directory):
+    files = {(p.stat().st_ino, p.stat().st_size) for p in directory.rglob("*") if p.is_file()}
+    return sum(size for _, size in files)
+
+
+def test_frozen_parameters_are_written_once(tmp_path):
+    """A run that trains a head writes the head; each checkpoint is whole, and none needs another."""
+    model = frozen_backbone()
+    with CheckpointManager(tmp_path, keep=last(2), random=False) as manager:
+        manager.save(1, model=model)
+        once = disk_usage(tmp_path)
+        for step in range(2, 6):
+            torch.nn.init.constant_(model["head"].weight, step)
+            manager.save(step, model=model)
+        assert disk_usage(tmp_path) < once * 1.05
+        shutil.rmtree(tmp_path / "step-0000000004")
+        again = frozen_backbone()
+        manager.resume(model=again)
+    assert equal_states(model, again)
+
+
+def test_a_backbone_that_was_changed_is_written_again(tmp_path):
+    """Shards are shared by their content, not by hope."""
+    model = frozen_backbone()
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=model)
+        torch.nn.init.zeros_(model["backbone"].weight)
+        manager.save(2, model=model)
+        again = frozen_backbone()
+        manager.resume(model=again)
+    assert equal_states(model, again)
+    assert disk_usage(tmp_path) > 2 * 700 * 700 * 4
+
+
+def test_a_checkpoint_copied_out_is_whole(tmp_path):
+    """One file made of a shared checkpoint holds every tensor."""
+    model = frozen_backbone()
+    with CheckpointManager(tmp_path / "run") as manager:
+        for step in (1, 2):
+            manager.save(step, model=model)
+        with statedict.open(manager.latest.path / "model.pt.index.json") as checkpoint:
+            statedict.save(checkpoint.state_dict(), tmp_path / "model.pt")
+    shutil.rmtree(tmp_path / "run")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
+    assert list(loaded) == list(model.state_dict())

@@ -22,6 +22,7 @@ from ._lock import Lock
 from ._progress import showing
 from ._restore import restore, stored_values
 from ._resume import PassedOver
+from ._shared import frozen_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ class CheckpointManager:
         states = _objects.states(given, random=self._random)
         if copied:
             states = {name: _api.snapshot(state, out=memory.get(name)) for name, state in states.items()}
-        return _save.Content(step, dict(metrics), given.plain, states)
+        frozen = {name: frozen_names(value) for name, value in given.stateful.items()}
+        return _save.Content(step, dict(metrics), given.plain, states, frozen)
 
     def _write(self, content: _save.Content) -> None:
         with showing(f"saving step {content.step}", quiet=self._asynchronous):

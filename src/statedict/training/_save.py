@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 from statedict import _api, files
 
-from . import _directory, _manifest
+from . import _directory, _layout, _manifest, _shared
 from ._manifest import FileFacts, Manifest
+from ._shared import Donor
 
 PACKAGES = ("statedict", "torch", "numpy")
 
@@ -29,19 +30,21 @@ class Content:
     Attributes:
         step, metrics, values: as in the Manifest.
         states: file name without its suffix → the state (a StateDict or any tree) to write there.
+        frozen: of a module's state, the names that training does not change.
     """
 
     step: int
     metrics: Mapping[str, Any]
     values: Mapping[str, Any]
     states: Mapping[str, Any]
+    frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def write(directory: Path, content: Content, *, durable: bool) -> Manifest:
     """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes."""
     path = _directory.begin(directory, content.step)
     try:
-        manifest = _write_files(path, content, durable=durable)
+        manifest = _write_files(path, content, _donor(directory), durable=durable)
         _directory.finish(directory, path, content.step)
     except BaseException:
         _directory.abandon(path)
@@ -49,11 +52,26 @@ def write(directory: Path, content: Content, *, durable: bool) -> Manifest:
     return manifest
 
 
-def _write_files(path: Path, content: Content, *, durable: bool) -> Manifest:
+def _donor(directory: Path) -> Donor:
+    """The newest checkpoint there is, for its shards."""
+    saved = _layout.saved(directory)
+    if not saved:
+        return Donor()
+    shards = _manifest.read(saved[-1].path).shards.values()
+    return Donor(saved[-1].path, {digest: file for of_one in shards for file, digest in of_one.items()})
+
+
+def _write_files(path: Path, content: Content, donor: Donor, *, durable: bool) -> Manifest:
     objects = {}
+    shards = {}
     for name, state in content.states.items():
-        objects[name] = f"{name}.pt"
-        _api.save(state, path / objects[name], durable=durable)
+        parts = _shared.split(state, content.frozen.get(name, ()))
+        if parts is None:
+            objects[name] = f"{name}.pt"
+            _api.save(state, path / objects[name], durable=durable)
+        else:
+            objects[name] = f"{name}{_shared.INDEX}"
+            shards[name] = _shared.write(path, name, parts, donor)
     manifest = Manifest(
         step=content.step,
         time=datetime.now(UTC),
@@ -62,6 +80,7 @@ def _write_files(path: Path, content: Content, *, durable: bool) -> Manifest:
         objects=objects,
         files={file: facts(path / file) for file in sorted(relative(path))},
         versions=_versions(),
+        shards=shards,
     )
     block = memoryview(_manifest.dump(manifest))
     files.write(

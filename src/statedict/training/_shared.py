@@ -1,0 +1,106 @@
+"""What training does not change is written once: frozen parameters lie in shards that later checkpoints share.
+
+A module whose frozen parameters are worth it is saved as shards with an index (`model.pt.index.json`, as Hugging Face has
+them): frozen tensors apart from the rest. A shard of frozen tensors whose content (a SHA-256 of names, dtypes, shapes and
+elements) is that of a shard of the previous checkpoint becomes a hard link to its file. The disk frees a file with its
+last link, so deleting one checkpoint breaks no other; a copy of a checkpoint is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from statedict import _api, files
+from statedict.state import StateDict
+
+# Fewer bytes than this are written again sooner than they are digested and linked.
+WORTH_SHARING = 1 << 20
+LARGEST = 256 << 20
+INDEX = ".pt.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """The previous checkpoint: its directory, and the files of its shards by the digest of their content."""
+
+    path: Path | None = None
+    shards: Mapping[str, str] = field(default_factory=dict)
+
+
+def frozen_names(module: Any) -> frozenset[str]:
+    """The parameters of a module that need no gradient: training leaves them as they are."""
+    named = getattr(module, "named_parameters", None)
+    if not callable(named):
+        return frozenset()
+    return frozenset(name for name, parameter in named(remove_duplicate=False) if not parameter.requires_grad)
+
+
+def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict] | None:
+    """A state's frozen tensors, in shards, and the rest; None where there is too little of them to share."""
+    if not isinstance(state, StateDict):
+        return None
+    apart = set(frozen) & set(state)
+    for tied in state.tied:
+        if not apart.issuperset(tied):
+            apart.difference_update(tied)
+    names = [name for name in state if name in apart]
+    if sum(state.spec(name).nbytes for name in names) < WORTH_SHARING:
+        return None
+    return [state.select(*shard) for shard in _shards(state, names)], state.drop(*names)
+
+
+def write(path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor) -> dict[str, str]:
+    """Write the shards of an object and their index into a checkpoint's directory; the digests of the shared ones."""
+    shared, rest = parts
+    total = len(shared) + 1
+    places: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    for number, shard in enumerate([*shared, rest], start=1):
+        file = f"{name}-{number:05d}-of-{total:05d}.pt"
+        if number == total:
+            _api.save(shard, path / file)
+        else:
+            digests[file] = shard.fingerprint()
+            _link_or_save(donor, digests[file], shard, path / file)
+        places.update(dict.fromkeys(shard, file))
+    index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
+    text = json.dumps(index, indent=1).encode() + b"\n"
+    files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="rename")
+    return digests
+
+
+def _link_or_save(donor: Donor, digest: str, shard: StateDict, target: Path) -> None:
+    if donor.path is not None and digest in donor.shards:
+        try:
+            os.link(donor.path / donor.shards[digest], target)
+        except OSError:
+            # Some file systems have no hard links, and the previous checkpoint may be gone: then the shard is written.
+            pass
+        else:
+            return
+    _api.save(shard, target)
+
+
+def _shards(state: StateDict, names: list[str]) -> list[list[str]]:
+    """The names in runs of at most LARGEST bytes, tied ones together."""
+    together = {name: tied for tied in state.tied for name in tied}
+    shards: list[list[str]] = [[]]
+    filled = 0
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            continue
+        group = together.get(name, (name,))
+        seen.update(group)
+        nbytes = max(state.spec(one).nbytes for one in group)
+        if shards[-1] and filled + nbytes > LARGEST:
+            shards.append([])
+            filled = 0
+        shards[-1].extend(group)
+        filled += nbytes
+    return shards
