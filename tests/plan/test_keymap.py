@@ -127,6 +127,7 @@ def test_everything_that_makes_a_map():
     assert [key_map(name) for name in "aceh"] == ["b", "d", "f", "H"]
     assert len(key_map) == 5
     assert KeyMap(None)("x") == "x"
+    assert KeyMap({"h.{i}.{a,b}": "l.{i}.{c,d}", "x, y": "z"})("h.3.b") == "l.3.d"
     assert KeyMap(r"/(g)(.*)/ -> \2\1")("gh") == "hg"
     assert "str.upper" in str(key_map)
 

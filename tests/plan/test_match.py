@@ -118,6 +118,15 @@ def test_what_fits(found, wanted, fits):
     assert match({"a": found}, {"a": wanted}).ok is fits
 
 
+def test_a_plan_is_for_what_it_was_made_for():
+    """Executed on another source whose values are no tensors, a plan that would adapt them says so."""
+    plan = match({"a": np.ones(2, "f4")}, {"a": np.ones(2, "f4")}, dtype="float16")
+    with pytest.raises(TypeError, match="'a' is no strided tensor any more, as it was when the plan was made"):
+        plan.execute({"a": "text"})
+    with pytest.raises(ValueError, match="converts strided tensors, but 'a' is a str"):
+        match({"a": np.ones((2, 2))}, {"b": np.ones((2, 2))}, rename="a -> b | transpose").execute({"a": "text"})
+
+
 # selection
 
 
@@ -261,6 +270,15 @@ def test_an_unknown_dtype_is_refused():
     """The dtype's name is in the error."""
     with pytest.raises(ValueError, match="dtype='float99' is no element type"):
         match({}, {}, dtype="float99")
+
+
+def test_sparse_and_quantised_tensors_pass():
+    """What is not strided is not cast or adapted; it passes, or its mismatch says why it stays one."""
+    torch = pytest.importorskip("torch")
+    sparse = torch.ones(3).to_sparse()
+    plan = match({"a": sparse, "b": sparse}, {"a": sparse, "b": torch.ones(4)}, dtype="float16", mismatched="slice")
+    assert plan.execute(plan.given)["a"] is sparse
+    assert [(one.name, one.note) for one in plan.mismatched] == [("b", "only strided tensors can be adapted")]
 
 
 def test_metadata_follows_the_names():

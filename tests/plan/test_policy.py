@@ -64,6 +64,17 @@ def test_slice_needs_the_models_values_only_where_it_keeps_some():
     assert "it is on the meta device" in refused("slice", np.arange(2, dtype="f4"), Meta())
 
 
+def test_a_slot_of_an_unknown_library():
+    """A slot whose values cannot be looked into is found out before anything is loaded."""
+
+    class Foreign:
+        shape, dtype = (4,), "float32"
+
+    plan = match({"a": np.ones(2, "f4")}, {"a": Foreign()}, mismatched="slice")
+    with pytest.raises(TypeError, match="the slot's own tensor is not strided"):
+        plan.execute(plan.given)
+
+
 def test_a_function():
     """A function gets both arrays, and gives one of the slot's shape."""
     result, report = run(lambda new, old: np.full(old.shape, new.sum()), np.ones(3, "f4"), np.zeros((2, 2)))

@@ -39,6 +39,12 @@ def spec_of(value: Any) -> Spec | None:
     if isinstance(value, Leaf):
         return value.spec
     shape, dtype = shape_of(value), dtype_of(value)
-    if shape is None or dtype is None or isinstance(value, Compound):
+    if shape is None or dtype is None or isinstance(value, Compound) or not _is_strided(value):
         return None
     return contiguous(dtype, shape)
+
+
+def _is_strided(value: Any) -> bool:
+    """Whether a live tensor is none of PyTorch's sparse, quantised and nested ones."""
+    strided = str(getattr(value, "layout", "torch.strided")) == "torch.strided"
+    return strided and not (getattr(value, "is_quantized", False) or getattr(value, "is_nested", False))

@@ -122,10 +122,8 @@ def _by_ending(search: _Search) -> Iterator[Inferred]:
     """The longest ending that, with its shape, only one name of each side has."""
     longest = max((name.count(".") + 1 for name in (*search.sources, *search.slots)), default=0)
     for length in range(longest, 0, -1):
-        ours, theirs = (
-            _endings(search.slots, search.slot_shapes, length),
-            _endings(search.sources, search.source_shapes, length),
-        )
+        ours = _endings(search.slots, search.slot_shapes, length)
+        theirs = _endings(search.sources, search.source_shapes, length)
         for ending, names in theirs.items():
             slots = ours.get(ending, ())
             if len(names) == 1 == len(slots) and ending[1] is not None:
@@ -146,12 +144,9 @@ def _by_order(search: _Search) -> Iterator[Inferred]:
     """Order and shape inside modules that already belong together, the deepest first, and at last in the whole."""
     sources, slots = _below(search.sources), _below(search.slots)
     for old, new in _modules(search.steps, sources, slots):
-        names = (
-            [name for name in sources[old] if name in search.sources],
-            [name for name in slots[new] if name in search.slots],
-        )
+        left = Node(old, tuple(name for name in sources[old] if name in search.sources))
+        right = Node(new, tuple(name for name in slots[new] if name in search.slots))
         reason = f"the same order and shape inside {' and '.join(_inside(old, new))}"
-        left, right = Node(old, tuple(names[0])), Node(new, tuple(names[1]))
         for source, slot in pair_in_order(left, right, search.source_shapes, search.slot_shapes):
             yield Inferred(source, slot, reason)
 

@@ -18,15 +18,14 @@ from ._facts import spec_of
 from ._index import Index
 from ._recipe import moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
-from ._rule import AnyRule, Escape, Rule, parse
-from ._template import Template
+from ._rule import AnyRule, Escape, Rule, pairs, parse
 
 
 class KeyMap:
     """An ordered list of rules.
 
-    `rules` is text (one rule a line, `#` begins a comment), a mapping old → new, a function of a name, another KeyMap, or
-    a list of any of these. Raises ValueError, quoting the rule, where one cannot be understood.
+    `rules` is text (one rule a line, `#` begins a comment), a mapping of old to new templates, a function of a name,
+    another KeyMap, or a list of any of these. Raises ValueError, quoting the rule, where one cannot be understood.
 
     >>> names = KeyMap("transformer.h.{i}.ln_1.{*p} -> layers.{i}.norm1.{*p}")
     >>> names("transformer.h.3.ln_1.weight")
@@ -163,7 +162,7 @@ def _rules(given: Any) -> list[AnyRule]:
         lines = (line.strip() for line in given.splitlines())
         return [rule for line in lines if line and not line.startswith("#") for rule in parse(line)]
     if isinstance(given, Mapping):
-        return [Rule((Template((old,)),), (Template((new,)),)) for old, new in given.items()]
+        return [rule for old, new in given.items() for rule in pairs(old, new)]
     if callable(given):
         return [Escape(given)]
     return [rule for part in given for rule in _rules(part)]

@@ -119,6 +119,11 @@ def parse(line: str) -> list[AnyRule]:
     return list(rules)
 
 
+def pairs(old: str, new: str) -> list[AnyRule]:
+    """The rules that rename one template to another; a name may have commas, bars and arrows here."""
+    return list(_paired(expand(old), expand(new), ()))
+
+
 def _escape(pattern: str, replacement: str, line: str) -> Escape:
     try:
         compiled = re.compile(pattern, re.DOTALL)
