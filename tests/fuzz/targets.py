@@ -52,22 +52,19 @@ def from_memory(raw: bytes) -> object:
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="statedict-fuzz-")
+def _folder(target: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"statedict-fuzz-{target}-")
 
 
-def from_folder(files: Mapping[str, bytes], name: str, *, whole: bool = False) -> Callable[[bytes], object]:
+def from_folder(target: str, files: Mapping[str, bytes], name: str, *, whole: bool) -> Callable[[bytes], object]:
     """A reader of inputs that stand for one file among `files`; it opens that file, or the `whole` folder."""
 
     def read(raw: bytes) -> object:
-        folder = Path(_folder().name)
-        for other, content in {**files, name: raw}.items():
-            (folder / other).write_bytes(content)
-        try:
-            return read_all(folder if whole else folder / name)
-        finally:
-            for other in (*files, name):
-                (folder / other).unlink(missing_ok=True)
+        folder = Path(_folder(target).name)
+        if not (folder / name).exists():
+            shards.write_all(folder, files)
+        (folder / name).write_bytes(raw)
+        return read_all(folder if whole else folder / name)
 
     return read
 
@@ -289,8 +286,10 @@ def _targets() -> list[Target]:
         Target("safetensors", _safetensors(), from_memory, change_safetensors, _built("safetensors")),
         Target("npz", [npz.npz(), npz.npz(a=npz.npy(), b=npz.npy(version=(2, 0)))], from_memory, change_npz),
         Target("npy", [npz.npy()], from_memory, change_npy),
-        Target("index", [indexed[index]], from_folder(indexed, index), change_json),
-        Target("dcp", [distributed[".metadata"]], from_folder(distributed, ".metadata", whole=True), change_pickle),
+        Target("index", [indexed[index]], from_folder("index", indexed, index, whole=False), change_json),
+        Target(
+            "dcp", [distributed[".metadata"]], from_folder("dcp", distributed, ".metadata", whole=True), change_pickle
+        ),
     ]
 
 

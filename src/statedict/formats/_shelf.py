@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 def is_plain_name(name: str) -> bool:
     """Whether a name from a file is that of a file in the same folder, whatever the system."""
-    return bool(name) and name not in (".", "..") and not any(mark in name for mark in "/\\:\0")
+    return bool(name) and name not in (".", "..") and name.isprintable() and not any(mark in name for mark in "/\\:")
 
 
 class Shelf:
