@@ -10,7 +10,7 @@ a function that `jax.grad` differentiates, and `optim` steps on given gradients.
 from typing import TYPE_CHECKING
 
 from . import layers as _layers
-from ._lazy import lazily
+from ._lazy import lazily as _lazily
 
 if TYPE_CHECKING:
     from . import functional as functional
@@ -130,7 +130,7 @@ if TYPE_CHECKING:
     from .layers import ZeroPad2d as ZeroPad2d
     from .layers import ZeroPad3d as ZeroPad3d
 
-__all__, __getattr__ = lazily(
+__all__, __getattr__ = _lazily(
     __name__,
     {
         "functional": "",

@@ -15,3 +15,21 @@ from ._write import Judge as Judge
 from ._write import refuse as refuse
 from ._write import write as write
 from ._write import write_own as write_own
+
+__all__ = [
+    "Fit",
+    "Host",
+    "Slots",
+    "Cast",
+    "CastKind",
+    "Outcome",
+    "read",
+    "read_own",
+    "EXACT",
+    "SOUND",
+    "Rules",
+    "Judge",
+    "refuse",
+    "write",
+    "write_own",
+]
