@@ -94,6 +94,16 @@ def test_every_kind_of_number(kind):
     assert same(leaf_of(numbers), leaf_of(numbers.real.astype("f4")))
 
 
+def test_half_complex_numbers():
+    """PyTorch's complex32, which NumPy has only as two halves, is compared as numbers."""
+    pairs = np.zeros(3, dtype("complex32").numpy)
+    other = pairs.copy()
+    other["imag"][1] = 2
+    assert compare(leaf_of(pairs), leaf_of(other))[:3] == (3, 1, 2.0)
+    assert not same(leaf_of(pairs), leaf_of(other))
+    assert same(leaf_of(pairs), leaf_of(pairs.copy()))
+
+
 def test_integers_beyond_floats():
     """Two integers that are one float apart are not equal."""
     big = leaf_of(np.array([2**62, 2**62 + 1]))

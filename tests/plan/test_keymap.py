@@ -80,6 +80,14 @@ def test_experts_stack_in_natural_order():
     assert equal(key_map.inverse.rename(stacked).numpy(), experts)
 
 
+def test_one_becomes_as_many_as_it_is_long_at_that_point():
+    """An open hole on the right counts the parts of the tensor as the operations before made it."""
+    state = StateDict({"w": np.arange(6).reshape(3, 2)}, backend="numpy")
+    key_map = KeyMap("w -> w.{e} | transpose | unstack 0")
+    assert {name: part.tolist() for name, part in key_map.rename(state).items()} == {"w.0": [0, 2, 4], "w.1": [1, 3, 5]}
+    assert equal(key_map.inverse.rename(key_map.rename(state)), state)
+
+
 def test_what_is_not_complete_is_left_alone():
     """A join that lacks a tensor is not done, and a warning says which one it is."""
     state = {"0.q.w": np.ones(1), "0.k.w": np.ones(1), "1.q.w": np.ones(1), "1.k.w": np.ones(1), "1.v.w": np.ones(1)}
