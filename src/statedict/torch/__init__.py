@@ -17,5 +17,10 @@ from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._schedulers import read_stateful as read_stateful
 from ._schedulers import write_stateful as write_stateful
+from ._sharded import from_all as from_all
+from ._sharded import from_first as from_first
+from ._sharded import ranks as ranks
+from ._sharded import read_sharded as read_sharded
+from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from ._values import revived as revived

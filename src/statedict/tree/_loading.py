@@ -17,7 +17,6 @@ from ._undo import Undo
 
 # PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
 ASSIGN = "assign_to_params_buffers"
-_ABSENT = object()
 
 
 class Loading:
@@ -124,8 +123,8 @@ class Loading:
         if end < 0:
             return rest in own
         # PyTorch takes names below a child that is None for expected.
-        child = module._modules.get(rest[:end], _ABSENT)
-        return child is not _ABSENT and not (self.rules.sound and child is None)
+        children, head = module._modules, rest[:end]
+        return head in children and not (self.rules.sound and children[head] is None)
 
     # code that is not the engine's
 

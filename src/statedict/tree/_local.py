@@ -62,11 +62,16 @@ class Watched(OrderedDict[str, Any]):
     So a loader of a module gets arrays for leaves that were not read yet, and the engine knows what a loader may change.
     """
 
-    def __init__(self, values: Mapping[str, Any], look: Callable[[Any], Any]) -> None:
+    _look: Callable[[Any], Any]
+
+    def __init__(self, values: Mapping[str, Any], look: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
+        # `|` makes a copy of a mapping by calling its class with it.
+        if look is None and isinstance(values, Watched):
+            look = values._look
         for key, value in raw_items(values):
             super().__setitem__(key, value)
-        self._look = look
+        self._look = look or (lambda value: value)
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)

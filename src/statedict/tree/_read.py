@@ -19,7 +19,7 @@ def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", 
         destination = OrderedDict()
         destination._metadata = OrderedDict()
     # A survey costs 0.6 µs before it saves any: not worth it for one layer.
-    plain = survey(host.module, module, prefix, SAVING) if module._modules else None
+    plain = survey(host.module, module, prefix, SAVING) if module.__dict__.get("_modules") else None
     if plain is None:
         return _read_all(host, module, destination, prefix, keep_vars)
     keys, values, modules = plain

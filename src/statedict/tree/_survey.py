@@ -104,8 +104,9 @@ def survey(
                 stack += [
                     (f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None
                 ]
-    except KeyError:
-        # A module that was never initialised, or was pickled by an old version: the other walk says what is missing.
+    except (KeyError, TypeError):
+        # A module that was never initialised, or was pickled by an old version: the other walk says what is missing. Or
+        # one whose registries are no dicts (TorchScript).
         return None
     return Survey(keys, values, modules)
 
