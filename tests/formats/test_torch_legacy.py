@@ -129,6 +129,15 @@ def test_bytes_after_the_last_storage_are_noted():
     assert checkpoint.notes == [UNCHECKED, "4 bytes follow its last storage"]
 
 
+def test_saves_that_follow_each_other_are_read_in_turn():
+    """Closing leaves a file object behind what was read, as torch.load does: the next save can be opened from there."""
+    stream = io.BytesIO(saved({"a": torch.ones(2)}) + saved({"b": torch.zeros(3)}))
+    with formats.open(stream) as first:
+        assert list(first.object) == ["a"]
+    with formats.open(stream) as second:
+        assert read_array(second.object["b"]).tolist() == [0, 0, 0]
+
+
 def test_plain_pickles_are_read():
     """A state that was pickled without torch.save opens, its tensors and arrays included."""
     tree = {"w": torch.arange(3.0), "n": np.ones(2), "step": 3}

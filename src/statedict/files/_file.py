@@ -37,8 +37,8 @@ class File(Protocol):
     def check_unchanged(self) -> None:
         """Raise FileChangedError where the file is no longer the one that was opened."""
 
-    def close(self) -> None:
-        """Give the file back; views that were handed out stay valid."""
+    def close(self, at: int = 0) -> None:
+        """Give the file back, a file object of the caller's standing at byte `at`; views that were handed out stay valid."""
 
 
 def check_inside(file: File, offset: int, nbytes: int) -> None:

@@ -2,7 +2,8 @@
 
 Only regular files are opened (a FIFO would block for ever, /dev/zero never ends), and nothing but this descriptor is used
 afterwards, so the file that was checked is the file that is read. Size and modification time are looked at again after
-every batch of reads.
+every batch of reads, and before the file is mapped: who looks at a mapping of a file that was cut since is killed by the
+system. Replacing a file, as the writer here does, harms nobody.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class LocalFile:
             what = "its size" if now[0] != self._opened[0] else "its modification time"
             raise FileChangedError(self.name, f"{what} is another now")
 
-    def close(self) -> None:
+    def close(self, at: int = 0) -> None:
         fd, self._fd = self._fd, -1
         self._maps = {}
         if fd >= 0:

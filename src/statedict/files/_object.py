@@ -47,10 +47,10 @@ class ObjectFile:
             if self._stream.seek(0, 2) != self._start + self.size:
                 raise FileChangedError(self.name, "its size is another now")
 
-    def close(self) -> None:
-        """The caller's file stays open, and stands where it stood."""
-        if not self._stream.closed:
-            self._stream.seek(self._start)
+    def close(self, at: int = 0) -> None:
+        """The caller's file object stays open, and stands at byte `at` of what was read."""
+        if not getattr(self._stream, "closed", False):
+            self._stream.seek(self._start + at)
 
     def _fill(self, into: memoryview) -> None:
         while into:

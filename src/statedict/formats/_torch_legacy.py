@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from statedict import files
 from statedict.files import File, fetch
@@ -54,7 +55,8 @@ def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
         globals=_imports([magic, version, facts, content, keys]),
         notes=[UNCHECKED, *([f"{file.size - end:,} bytes follow its last storage"] if end < file.size else [])],
         metadata={"version": str(VERSION)},
-        close=file.close,
+        # As torch.load leaves it: what was saved after it can be loaded next.
+        close=partial(file.close, end),
     )
 
 

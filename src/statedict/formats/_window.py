@@ -38,7 +38,7 @@ class Window:
     def check_unchanged(self) -> None:
         self._whole().check_unchanged()
 
-    def close(self) -> None:
+    def close(self, at: int = 0) -> None:
         """Nothing: it is its owner's file."""
 
     def _check(self, offset: int, nbytes: int) -> None:
