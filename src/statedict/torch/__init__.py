@@ -24,3 +24,32 @@ from ._sharded import read_sharded as read_sharded
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from ._values import revived as revived
+from ._save import save as save
+
+__all__ = [
+    "audit",
+    "Finding",
+    "HOST",
+    "install",
+    "uninstall",
+    "TORCH",
+    "module_load_state_dict",
+    "module_state_dict",
+    "read_optimizer",
+    "write_optimizer",
+    "optimizer_load_state_dict",
+    "optimizer_state_dict",
+    "place",
+    "read_random",
+    "write_random",
+    "read_stateful",
+    "write_stateful",
+    "from_all",
+    "from_first",
+    "ranks",
+    "read_sharded",
+    "write_sharded",
+    "snapshot",
+    "revived",
+    "save",
+]
