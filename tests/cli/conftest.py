@@ -14,8 +14,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def call(capsys):
-    """Run a command in this process."""
+def call(capsys, monkeypatch):
+    """Run a command in this process, its output being a pipe."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have it
 
     def run(*arguments):
         capsys.readouterr()

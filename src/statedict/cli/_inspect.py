@@ -78,6 +78,7 @@ def _auto(checkpoint: Any) -> str | None:
 
 def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | None, stats: bool) -> Fact:
     fits = matcher(match) if match else lambda name: True
+    roots = [_root(path, state, fits, stats) for path, state in chosen.items()]
     return {
         "schema": SCHEMA,
         "file": str(checkpoint.path),
@@ -85,7 +86,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "producer": checkpoint.producer,
         "bytes": checkpoint.size,
         "auto": _auto(checkpoint),
-        "roots": [_root(path, state, fits, stats) for path, state in chosen.items()],
+        "roots": [root for root in roots if root["tensors"] or root["values"] or not match],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
         "globals": [{"name": named.path, "risk": named.risk} for named in checkpoint.globals],
         "notes": checkpoint.notes,
@@ -110,7 +111,7 @@ def _full(facts: Fact, asked: bool) -> set[str]:
     """The paths of the roots whose tensors are listed: those asked for; else the one that the file is about, if it is
     clear which that is, and of the others only their totals."""
     if asked or facts["auto"] is None:
-        return {root["path"] for root in facts["roots"] if root["tensors"] or root["values"]}
+        return {root["path"] for root in facts["roots"]}
     return {facts["auto"]}
 
 
@@ -119,26 +120,27 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
 
     out = _show.console()
     made_by = "" if facts["producer"] == "unknown" else f", written by {facts['producer']}"
-    out.print(_show.text(f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold"))
+    _show.say(out, f"{facts['file']}: {facts['format']}, {size(facts['bytes'])}{made_by}", "bold")
     for root in facts["roots"]:
         out.print()
         if root["path"]:
-            out.print(_show.text(f"root {root['path']}", "bold cyan"))
+            _show.say(out, f"root {root['path']}", "bold cyan")
         if root["path"] in full:
             out.print((_show.flat if flat else _show.tree)(root["tensors"]))
         for line in _show.summary(root["tensors"]):
-            out.print(line, style="dim")
+            _show.say(out, line, "dim")
         if root["path"] not in full:
-            out.print(_show.text(f"(--root {root['path']} shows it)", "dim"))
+            _show.say(out, f"(--root {root['path']} shows it)", "dim")
         elif root["values"]:
             out.print(_show.content(root["values"]))
     if facts["other"]:
         out.print()
         out.print(_show.content(facts["other"][: None if flat else OTHERS_SHOWN]))
         if not flat and len(facts["other"]) > OTHERS_SHOWN:
-            out.print(f"and {count(len(facts['other']) - OTHERS_SHOWN, 'value')} more (--flat shows all)", style="dim")
-    for line in _show.warnings(facts):
-        out.print(line)
+            more = count(len(facts["other"]) - OTHERS_SHOWN, "value")
+            _show.say(out, f"and {more} more (--flat shows all)", "dim")
+    for line, style in _show.warnings(facts):
+        _show.say(out, line, style)
 
 
 def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: bool) -> None:

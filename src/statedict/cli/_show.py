@@ -39,6 +39,11 @@ def text(value: object, style: str = "") -> Text:
     return Text(shown, style)
 
 
+def say(out: Console, value: object, style: str = "") -> None:
+    """Print one line, which the terminal may wrap: what is copied from it has no line breaks of ours."""
+    out.print(text(value, style), soft_wrap=True)
+
+
 def table(*columns: str, name: str = "name") -> Table:
     """An empty table without lines: the first column gives way in a narrow terminal, the others keep their words."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
@@ -87,24 +92,25 @@ def content(facts: Iterable[Fact]) -> Table:
     return made
 
 
-def summary(facts: Collection[Fact]) -> Iterator[Text]:
+def summary(facts: Collection[Fact]) -> Iterator[str]:
     """The totals: of all, by dtype, and by the module that a tensor belongs to."""
     by_dtype = totals(facts, lambda fact: fact["dtype"])
     nbytes = sum(own_bytes(fact) for fact in facts)
-    yield text(f"{count(len(facts), 'tensor')}, {size(nbytes)}: {_listed(by_dtype)}")
+    yield f"{count(len(facts), 'tensor')}, {size(nbytes)}: {_listed(by_dtype)}"
     by_part = totals(facts, part_of(fact["name"] for fact in facts))
     if len(by_part) > 1:
-        yield text(f"by part: {_listed(by_part)}")
+        yield f"by part: {_listed(by_part)}"
 
 
-def warnings(facts: Fact) -> Iterator[Text]:
-    """What a person should know before using the file: imports that would run code, classes not known here, oddities."""
+def warnings(facts: Fact) -> Iterator[tuple[str, str]]:
+    """Lines, each with a style: what a person should know before using the file (imports that would run code, classes
+    that are not known here, oddities)."""
     for risk, words, style in IMPORTS:
         names = [named["name"] for named in facts["globals"] if named["risk"] == risk]
         if names:
             more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-            yield text(f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}", style)
-    yield from (text(f"note: {note}", "yellow") for note in facts["notes"])
+            yield f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}", style
+    yield from ((f"note: {note}", "yellow") for note in facts["notes"])
 
 
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:

@@ -54,10 +54,14 @@ def _print(told: list[Fact]) -> None:
 
     out = _show.console()
     for fact in told:
-        out.print(_show.text(f"{fact['file']}: {'sound' if fact['sound'] else 'NOT SOUND'}", _style(fact)))
+        out.print(
+            _show.text(f"{fact['file']}: {'sound' if fact['sound'] else 'NOT SOUND'}", _style(fact)), soft_wrap=True
+        )
         for found in fact["findings"]:
             where = f"{found['where']}: " if found["where"] else ""
-            out.print(_show.text(f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]]))
+            out.print(
+                _show.text(f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]]), soft_wrap=True
+            )
 
 
 def _style(fact: Fact) -> str:
