@@ -4,7 +4,7 @@
 
 Each target takes its share of the time. An input that crashes a reader, hangs it or costs too much memory is written to the
 folder (by default `tests/fuzz/found`, whose files are tests) and ends with exit code 1. `--coverage` lets atheris choose
-the inputs, where it is installed; it takes one target, and its corpus grows in the folder `corpus`.
+the inputs, where it is installed; it takes one target, and its corpus grows in `build/fuzz`.
 """
 
 from __future__ import annotations

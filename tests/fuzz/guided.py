@@ -6,18 +6,21 @@ import sys
 from pathlib import Path
 from random import Random
 
-from .loop import Finding, attempt, watching
+from .loop import Finding, attempt, warm_up, watching
 from .targets import Target
+
+CORPUS = Path("build", "fuzz")
 
 
 def guided(target: Target, seconds: float, folder: Path) -> None:
     """Run libFuzzer on the target; what it finds is written to the folder, and ends it."""
     import atheris
 
-    corpus = Path("corpus", target.name)
+    corpus = CORPUS / target.name
     corpus.mkdir(parents=True, exist_ok=True)
     for number, raw in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(raw)
+    warm_up(target)
     atheris.instrument_all()
 
     def one(raw: bytes) -> None:

@@ -85,7 +85,7 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
     """Inputs tried, and one finding for each place that went wrong, in so many seconds."""
     random = Random(f"{target.name} {seed}")
     found: dict[str, Finding] = {}
-    _warm_up(target)
+    warm_up(target)
     with watching():
         end, count = time.monotonic() + seconds, 0
         while time.monotonic() < end:
@@ -97,7 +97,7 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
     return count, list(found.values())
 
 
-def _warm_up(target: Target) -> None:
+def warm_up(target: Target) -> None:
     """Import all that reading can need, so that no import of ours is taken for one of the file's."""
     for module in iter_modules(formats.__path__, "statedict.formats."):
         import_module(module.name)
