@@ -15,9 +15,28 @@ from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of
 
 from ..errors import FormatError
 
-# Where a module's class says no version PyTorch writes 1; these say another (torch 2.13).
-VERSIONS = {
-    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), 2),
+# Where a module's class says no version PyTorch writes 1; these say another (torch 2.13). First by class …
+_NORMS = ("BatchNorm", "InstanceNorm", "LazyBatchNorm", "LazyInstanceNorm")
+VERSIONS = {"SyncBatchNorm": 2, **{f"{norm}{n}d": 2 for norm in _NORMS for n in (1, 2, 3)}}
+# … then for quantisation, where the same names mean several classes, by module below `torch.ao` (once `torch`).
+QUANTIZED: dict[str, tuple[int, str]] = {
+    "nn.quantized.modules.batchnorm": (2, "BatchNorm2d BatchNorm3d"),
+    "nn.quantized.modules.normalization": (2, "InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
+    "nn.quantized.modules.linear": (3, "Linear LinearPackedParams"),
+    "nn.quantized.dynamic.modules.rnn": (2, "RNNBase LSTM GRU"),
+    "nn.quantized.dynamic.modules.linear": (4, "Linear"),
+    "nn.intrinsic.quantized.modules.bn_relu": (2, "BNReLU2d BNReLU3d"),
+    "nn.intrinsic.quantized.modules.linear_relu": (3, "LinearReLU LinearLeakyReLU LinearTanh"),
+    "nn.intrinsic.quantized.dynamic.modules.linear_relu": (4, "LinearReLU"),
+    "nn.intrinsic.qat.modules.conv_fused": (
+        2,
+        "ConvBn1d ConvBn2d ConvBn3d ConvBnReLU1d ConvBnReLU2d ConvBnReLU3d",
+    ),
+    "quantization.observer": (
+        3,
+        "MinMaxObserver MovingAverageMinMaxObserver PerChannelMinMaxObserver MovingAveragePerChannelMinMaxObserver "
+        "HistogramObserver",
+    ),
 }
 
 # Sixty modules, each twice in the next, have 2**60 places. Real models share a module in a few.
@@ -68,7 +87,10 @@ def version_of(module: Opaque) -> int:
     own = module.attributes().get("_version")
     if isinstance(own, int):
         return own
-    return VERSIONS.get(module.name, 1) if module.module.startswith(("torch.nn.", "statedict.nn.")) else 1
+    if module.module.startswith(("torch.nn.modules.", "statedict.nn.")):
+        return VERSIONS.get(module.name, 1)
+    version, names = QUANTIZED.get(module.module.removeprefix("torch.").removeprefix("ao."), (1, ""))
+    return version if module.name in names.split() else 1
 
 
 def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
