@@ -15,7 +15,7 @@ from typing import Any, Self
 from statedict import _api
 from statedict.errors import FormatError, LockedError
 
-from . import _directory, _layout, _objects, _random, _resume, _save
+from . import _directory, _distributed, _layout, _objects, _random, _resume, _save
 from ._background import Background, Busy
 from ._keep import Keep, Saved, expired, last, ranked
 from ._lock import Lock
@@ -118,6 +118,9 @@ class CheckpointManager:
         if type(step) is not int or step < 0:
             raise ValueError(f"step is a whole number from 0 on, not {step!r}")
         given = _objects.sort(objects)
+        if _distributed.world()[1] > 1:
+            self._save_together(step, metrics or {}, given)
+            return
         self._hold()
         if not self._asynchronous:
             self._write(self._content(step, metrics or {}, given, {}, copied=False))
@@ -155,8 +158,7 @@ class CheckpointManager:
         Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit.
         """
         self._background.wait()
-        found = _resume.newest(self.directory)
-        passed_over = tuple(self._set_aside(entry) for entry in found.passed_over)
+        found, passed_over = self._found() if _distributed.world()[1] == 1 else _distributed.on_first(self._found)
         if found.path is None or found.manifest is None:
             if passed_over:
                 listed = "; ".join(map(str, passed_over))
@@ -166,8 +168,8 @@ class CheckpointManager:
         with showing(f"resuming from step {manifest.step}", manifest.nbytes):
             reports = restore(path, manifest.objects, objects, options or {})
             values = dict(manifest.values) | stored_values(path, manifest.objects)
-            if self._random and _objects.RANDOM in manifest.objects:
-                _random.write(_api.load(path / manifest.objects[_objects.RANDOM]))
+            if self._random:
+                _random.restore(path, manifest)
         return Resumed(manifest.step, manifest.metrics, values, path, reports, passed_over)
 
     def __enter__(self) -> Self:
@@ -193,8 +195,24 @@ class CheckpointManager:
     def _write(self, content: _save.Content) -> None:
         with showing(f"saving step {content.step}", quiet=self._asynchronous):
             _save.write(self.directory, content, durable=self._durable)
-            for saved in expired(self.checkpoints, self._keep):
-                _directory.remove(self.directory, saved.path)
+            self._prune()
+
+    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
+        """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
+        _distributed.on_first(self._hold)
+        alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
+        content = _save.Content(step, dict(metrics), given.plain, _objects.states(alone, random=False))
+        _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
+        _distributed.on_first(self._prune)
+
+    def _prune(self) -> None:
+        for saved in expired(self.checkpoints, self._keep):
+            _directory.remove(self.directory, saved.path)
+
+    def _found(self) -> tuple[_resume.Found, tuple[PassedOver, ...]]:
+        """The checkpoint to resume from, and those that were passed over, which are set aside."""
+        found = _resume.newest(self.directory)
+        return found, tuple(self._set_aside(entry) for entry in found.passed_over)
 
     def _write_and_return(self, content: _save.Content, memory: dict[str, Any]) -> None:
         try:

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 from typing import Any
+
+from statedict import _api
+
+from . import _world
+from ._manifest import Manifest
 
 
 def read() -> dict[str, Any]:
@@ -34,3 +40,17 @@ def write(state: dict[str, Any]) -> None:
         from statedict.torch import write_random
 
         write_random(state["torch"])
+
+
+def file_of(rank: int) -> str:
+    """Where a rank's state lies where several processes train."""
+    return f"random-{rank:05d}.pt"
+
+
+def restore(path: Path, manifest: Manifest) -> None:
+    """Put the generators back as a checkpoint has them: this rank's own, where every rank saved its own."""
+    name = file_of(_world.world()[0])
+    if "random" in manifest.objects:
+        name = manifest.objects["random"]
+    if name in manifest.files:
+        write(_api.load(path / name))

@@ -10,7 +10,7 @@ from statedict import _api, _loading
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
-from . import _objects
+from . import _distributed, _objects
 
 
 def restore(
@@ -31,10 +31,14 @@ def restore(
                 f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
             )
     chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
-    for name, value in objects.items():
+    together = {name: value for name, value in objects.items() if (path / held[name]).is_dir()}
+    alone = {name: value for name, value in objects.items() if name not in together}
+    for name, value in alone.items():
         report = _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
         _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
-    return {name: _api.load_state_dict(value, path / held[name], **chosen[name]) for name, value in objects.items()}
+    for name, value in together.items():
+        _distributed.restore(value, path / held[name], objects)
+    return {name: _api.load_state_dict(value, path / held[name], **chosen[name]) for name, value in alone.items()}
 
 
 def stored_values(path: Path, held: Mapping[str, str]) -> dict[str, Any]:

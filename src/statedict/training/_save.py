@@ -40,16 +40,23 @@ class Content:
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-def write(directory: Path, content: Content, *, durable: bool) -> Manifest:
+def write(directory: Path, content: Content, *, durable: bool) -> None:
     """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes."""
     path = _directory.begin(directory, content.step)
     try:
-        manifest = _write_files(path, content, _donor(directory), durable=durable)
-        _directory.finish(directory, path, content.step)
+        complete(directory, path, content, {}, durable=durable)
     except BaseException:
         _directory.abandon(path)
         raise
-    return manifest
+
+
+def complete(directory: Path, path: Path, content: Content, others: Mapping[str, str], *, durable: bool) -> None:
+    """Write the files and the manifest into a checkpoint that was begun, and give it its name.
+
+    `others` are objects that lie in it already: name → file or directory.
+    """
+    _write_files(path, content, others, _donor(directory), durable=durable)
+    _directory.finish(directory, path, content.step)
 
 
 def _donor(directory: Path) -> Donor:
@@ -61,8 +68,8 @@ def _donor(directory: Path) -> Donor:
     return Donor(saved[-1].path, {digest: file for of_one in shards for file, digest in of_one.items()})
 
 
-def _write_files(path: Path, content: Content, donor: Donor, *, durable: bool) -> Manifest:
-    objects = {}
+def _write_files(path: Path, content: Content, others: Mapping[str, str], donor: Donor, *, durable: bool) -> None:
+    objects = dict(others)
     shards = {}
     for name, state in content.states.items():
         parts = _shared.split(state, content.frozen.get(name, ()))
@@ -86,7 +93,6 @@ def _write_files(path: Path, content: Content, donor: Donor, *, durable: bool) -
     files.write(
         path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="rename" if durable else "none"
     )
-    return manifest
 
 
 def facts(path: Path) -> FileFacts:
