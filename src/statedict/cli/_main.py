@@ -18,6 +18,7 @@ from ._diff import diff
 from ._inspect import inspect
 from ._match import match
 from ._merge import merge
+from ._runs import runs
 from ._tour import tour
 from ._verify import verify
 
@@ -75,7 +76,7 @@ def _program(
     """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
 
 
-COMMANDS = (inspect, verify, convert, diff, merge, match, tour)
+COMMANDS = (inspect, verify, convert, diff, merge, match, runs, tour)
 
 app = typer.Typer(
     cls=Program,

@@ -68,7 +68,7 @@ def match(
             with statedict.open(keys) as other:
                 target = other.state_dict(keys_root)
         if infer:
-            _tell_inferred(plan.infer(target, given), save_map, as_json)
+            _tell_inferred(statedict.match(target, given), save_map, as_json)
             return
         try:
             report = plan.match(given, target, **options).report()
