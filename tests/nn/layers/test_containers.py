@@ -1,13 +1,14 @@
 """Containers behave as PyTorch's: each test differs in the import alone."""
 
 from collections import OrderedDict
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 
 def linears(nn, *widths):
-    return [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
+    return [nn.Linear(a, b) for a, b in pairwise(widths)]
 
 
 def test_sequential(lib):
@@ -87,7 +88,8 @@ def test_parameter_list(lib):
     values[2] = xp.ones((5,))
     assert [tuple(p.shape) for p in values] == [(2, 3), (2,), (5,), (1,), (4,)]
     assert len(values[1:3]) == 2
-    assert list(values.state_dict()) == ["0", "1", "2", "3", "4"]
+    # "2" became a parameter after the others.
+    assert list(values.state_dict()) == ["0", "1", "3", "4", "2"]
 
 
 def test_parameter_dict(lib):
@@ -163,11 +165,9 @@ def test_what_is_refused(both, raised, act):
     """Mistakes raise PyTorch's errors, with its texts."""
     found = [raised(lambda lib=lib: act(lib.nn, lib.xp)) for lib in both]
     assert found[0][0] == found[1][0]
-    texts = [
-        text.replace("torch.nn.modules.container.", "").replace("statedict.nn.layers._containers.", "")
-        for _, text in found
-    ]
-    assert texts[0].split("<class")[0] == texts[1].split("<class")[0]
+    # Up to where the classes' own names come.
+    texts = {text.split("<class")[0].split(", but got Tensor")[0].split(", but got ndarray")[0] for _, text in found}
+    assert len(texts) == 1
 
 
 def test_arrays_of_numpy_scalars_are_no_parameters():

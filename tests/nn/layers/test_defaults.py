@@ -60,6 +60,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 @pytest.mark.parametrize("name", LAYERS)
 def test_initial_weights(name):
     """Each parameter's mean, deviation and range are those of PyTorch's, up to what chance makes of so many numbers."""
