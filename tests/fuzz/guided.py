@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from .loop import Finding, attempt, warm_up, watching
+from .loop import Finding, attempt, watching
 from .targets import Target
 
 CORPUS = Path("build", "fuzz")
@@ -20,7 +20,8 @@ def guided(target: Target, seconds: float, folder: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, raw in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(raw)
-    warm_up(target)
+    for raw in target.seeds:
+        target.read(raw)
     atheris.instrument_all()
 
     def one(raw: bytes) -> None:

@@ -19,6 +19,10 @@ from statedict.errors import FormatError
 
 from .targets import Target
 
+# All that reading can need is imported now, so that no import of ours is taken for one of the file's.
+for module in iter_modules(formats.__path__, "statedict.formats."):
+    import_module(module.name)
+
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0
 FLOOR, TIMES = 64 << 20, 4
@@ -85,7 +89,8 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
     """Inputs tried, and one finding for each place that went wrong, in so many seconds."""
     random = Random(f"{target.name} {seed}")
     found: dict[str, Finding] = {}
-    warm_up(target)
+    for raw in target.seeds:
+        target.read(raw)
     with watching():
         end, count = time.monotonic() + seconds, 0
         while time.monotonic() < end:
@@ -95,14 +100,6 @@ def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]
             if what is not None:
                 found.setdefault(what.rpartition(" at ")[2], Finding(target.name, raw, what))
     return count, list(found.values())
-
-
-def warm_up(target: Target) -> None:
-    """Import all that reading can need, so that no import of ours is taken for one of the file's."""
-    for module in iter_modules(formats.__path__, "statedict.formats."):
-        import_module(module.name)
-    for raw in target.seeds:
-        target.read(raw)
 
 
 class watching:

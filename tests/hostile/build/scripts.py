@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import pickles as p
 from .torch_zips import member, torch_zip
 
-CODE = b'''class Net(Module):
+CODE = b"""class Net(Module):
   __parameters__ = ["w", ]
   __buffers__ = ["b", ]
   training : bool
@@ -13,12 +13,12 @@ CODE = b'''class Net(Module):
   b : Tensor
   x : Tensor
   child : __torch__.Child
-'''
-CHILD = b'''class Child(Module):
+"""
+CHILD = b"""class Child(Module):
   __parameters__ = ["w", ]
   __buffers__ = []
   w : Tensor
-'''
+"""
 
 
 def instance(name: str, **fields: bytes) -> bytes:

@@ -12,11 +12,12 @@ from .zips import FOUR
 
 MAGIC = p.pickled(p.integer(0x1950A86A20F9469CFC6C))
 PROTOCOL = p.pickled(p.integer(1001))
+SIZES = {"short": 2, "int": 4, "long": 4}
 SYSTEM = p.pickled(
     p.dict_(
         (p.text("protocol_version"), p.integer(1001)),
         (p.text("little_endian"), p.TRUE),
-        (p.text("type_sizes"), p.dict_(*((p.text(k), p.integer(v)) for k, v in dict(short=2, int=4, long=4).items()))),
+        (p.text("type_sizes"), p.dict_(*((p.text(k), p.integer(v)) for k, v in SIZES.items()))),
     )
 )
 KEYS = p.pickled(p.list_(p.text("0")))

@@ -125,6 +125,4 @@ def _zip64_end(true: Mapping[str, int], place: int) -> bytes:
 
 def _end(told: Mapping[str, int]) -> bytes:
     disk, count = told["disk"], told["count"]
-    return struct.pack(
-        "<4s4H2LH", END, disk, disk, count, count, told["size"], told["offset"], told.get("comment", 0)
-    )
+    return struct.pack("<4s4H2LH", END, disk, disk, count, count, told["size"], told["offset"], told.get("comment", 0))

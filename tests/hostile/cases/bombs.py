@@ -70,6 +70,14 @@ def overlapping() -> bytes:
     return torch_zip(storages={"0": FOUR, "1": body}, more=shared)
 
 
+def views(method: int) -> bytes:
+    """Twenty thousand views of one storage of 4 MiB."""
+    place = p.storage(numel=MIB) + p.put(0)
+    again = (p.text(f"v{n}") + p.tensor(p.get(0), offset=n, size=(MIB - n,)) for n in range(1, 20_000))
+    state = p.pickled(b"}(", p.text("w"), p.tensor(place), *again, b"u")
+    return torch_zip(state, {"0": bytes(range(256)) * (4 * MIB // 256)}, lies={"data/0": {"method": method}})
+
+
 def crowded() -> bytes:
     return torch_zip(more=[Member(f"archive/empty/{n}".encode(), b"") for n in range(60_000)])
 
@@ -119,6 +127,8 @@ ARCHIVES = [
     _case("zip_bomb_pkl", "data.pkl of 256 MiB of zeros", lambda: torch_zip(b"", lies=_bomb("data.pkl"))),
     _case("zip_bomb_storage", "data/0 of 256 MiB of zeros", storage_bomb, "either"),
     _case("zip_overlap_bomb", "256 entries share 4 MiB", overlapping),
+    _case("zip_many_views", "20,000 views of one storage", lambda: views(0), "either"),
+    _case("zip_many_views_deflated", "the same, deflated", lambda: views(8), "either"),
     _case("zip_many_entries", "60,000 empty members", crowded, "either", W),
 ]
 
