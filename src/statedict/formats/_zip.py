@@ -50,7 +50,7 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     if directory.entries > limits.zip_members:
         raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
     members, hidden, extras = _members(file, directory)
-    check_names([member.name for member in members], limits.zip_name_bytes, file.name)
+    check_names([member.name for member in members], limits, file.name)
     _check_inflation(file, members, limits)
     notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
     kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}

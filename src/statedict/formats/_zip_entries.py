@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..errors import FormatError, LimitError
+from ..errors import FormatError
+from ._limits import Limits
 
 CENTRAL = struct.Struct("<4s2x2x2HxxxxIIIHHHH2x4xI")
 STORED, DEFLATED = 0, 8
@@ -130,15 +131,16 @@ def widened(narrow: Sequence[int], wide: Sequence[int], name: str, file: str) ->
     return [next(rest) if value == ONES else value for value in narrow]
 
 
-def check_names(names: Sequence[str], longest: int, file: str) -> None:
+def check_names(names: Sequence[str], limits: Limits, file: str) -> None:
     """Refuse names that two readers could take for different ones, or for a place outside the archive."""
     if not names:
         return
     joined = "\n".join(names)
     if joined.count("\n") != len(names) - 1 or any(mark in joined for mark in "\0\\\r"):
         raise FormatError("a member's name holds a control character or a backslash", file=file)
-    if max(map(len, names)) > longest:
-        raise LimitError(f"a member's name has more than {longest:,} characters, the limit", file=file)
+    longest = max(map(len, names))
+    if longest > limits.zip_name_bytes:
+        raise limits.exceeded("zip_name_bytes", f"a member's name of {longest:,} characters").located(file=file)
     outside = OUTSIDE.search(joined)
     if outside:
         name = names[joined.count("\n", 0, outside.start())]
