@@ -213,6 +213,7 @@ def load_state_dict(
     >>> statedict.load_state_dict(model, wrapped)
     <All keys matched successfully>
     """
+    _sources.require_target(obj, source)
     demands = _loading.Demands(strict, allow_missing, allow_unexpected, dry_run)
     if _sources.host_of(obj) is None:
         fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping

@@ -47,6 +47,8 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
     elif isinstance(source, StateDict) and root in ("auto", ""):
         yield source
     elif isinstance(source, Mapping):
+        if not all(isinstance(name, str) for name in source) and any(map(library_of, source.values())):
+            StateDict(source)  # raises: it says which name is no string
         yield formats.choose_root(formats.find_roots(source), root, "the mapping given")
     elif host_of(source) is not None:
         yield live(source)
@@ -114,6 +116,18 @@ def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict
     host = required_host(module)
     values = tree.read(host, module, prefix=prefix, keep_vars=keep_vars)
     return StateDict.adopt(values, getattr(values, "_metadata", None), host.library.name)
+
+
+def require_target(obj: Any, source: Any) -> None:
+    """Raise NotAStateError where `obj` cannot take a state, saying what was probably meant."""
+    if isinstance(obj, type):
+        raise NotAStateError(f"{obj.__name__} is a class: give an instance of it, {obj.__name__}(…)")
+    if host_of(obj) is None and not is_stateful(obj):
+        swapped = host_of(source) is not None or is_stateful(source)
+        hint = (
+            ": the model comes first, then the source" if swapped else ": it is no module, and has no load_state_dict"
+        )
+        raise NotAStateError(f"a {type(obj).__name__} takes no state{hint}")
 
 
 def required_host(value: Any) -> Host:

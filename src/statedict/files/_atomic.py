@@ -107,7 +107,11 @@ class Replacement:
         while True:
             name = f"{self._stem}{os.getpid()}-{token_hex(4)}.tmp"
             path = os.path.join(self._directory, name)
-            self._fd = self._system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            try:
+                self._fd = self._system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            except (FileNotFoundError, PermissionError) as error:
+                # About the directory, not about a name that nobody asked for.
+                raise type(error)(error.errno, f"{error.strerror} to save in", self._directory) from None
             self._temporary = path
             self._lock()
             if self._system.fstat(self._fd).st_nlink:
