@@ -207,3 +207,9 @@ def test_evil_code_is_only_text():
     code = b"import os\nos.system('touch statedict-ran')\n" + scripts.CODE + scripts.CHILD
     with formats.open(io.BytesIO(scripts.script(code=code, first=[member("code/setup.py", b"1/0")]))) as checkpoint:
         assert list(checkpoint.state_dict()) == ["w", "b", "child.w"]
+
+
+@pytest.mark.real
+def test_a_published_archive_is_read_as_torch_reads_it(package):
+    """A speech detector out of a package: scripted, quantities of code, constants."""
+    assert_same_state((package("silero-vad==5.1.2") / "silero_vad/data/silero_vad.jit").read_bytes())
