@@ -45,15 +45,9 @@ class Extract(NamedTuple):
 
 def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """The Checkpoint in a tar that torch.save wrote before 0.1.13."""
-    members = read_tar(file)
-    missing = [name for name in PARTS if name not in members]
-    if missing:
-        raise FormatError(
-            f"this is a tar archive, but not a checkpoint: it has no {' and no '.join(missing)}", file=file.name
-        )
+    members = _parts(file)
     reader = _Reader(file, limits)
-    storages = reader.storages(members["storages"])
-    tensors = reader.tensors(members["tensors"], storages)
+    tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     content = reader.parse(
         members["pickle"].offset,
         "pickle",
@@ -70,6 +64,24 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
         notes=[UNCHECKED],
         close=file.close,
     )
+
+
+def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Leaf], bytes]:
+    """The tensors in a tar by the keys that its object names them by, and the object, as a pickle that is not read."""
+    members = _parts(file)
+    reader = _Reader(file, limits)
+    tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
+    return tensors, file.read(*members["pickle"])
+
+
+def _parts(file: File) -> dict[str, Extract]:
+    members = read_tar(file)
+    missing = [name for name in PARTS if name not in members]
+    if missing:
+        raise FormatError(
+            f"this is a tar archive, but not a checkpoint: it has no {' and no '.join(missing)}", file=file.name
+        )
+    return members
 
 
 def read_tar(file: File) -> dict[str, Extract]:

@@ -18,6 +18,7 @@ from ._named import check_metadata
 from ._pack import Packed, Packing
 from ._pickle import Placement, emit
 from ._torch_zip import EXTRA
+from ._zip_places import ALIGNMENT
 from ._zip_write import Record, Seal, zip_parts
 
 FOLDER = "archive/"
@@ -27,16 +28,36 @@ def torch_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Par
     """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone."""
     check_metadata(metadata or {})
     pickled, packed = _pickled(obj)
-    records = [
-        _small("data.pkl", pickled),
-        _small(".format_version", b"1"),
-        _small(".storage_alignment", b"64"),
-        _small("byteorder", b"little"),
-        *(Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views) for storage in packed),
-        *(_small(_extra(name), text.encode()) for name, text in (metadata or {}).items()),
-        _small("version", b"3\n"),
+    extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
+    storages = [Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views) for storage in packed]
+    return archive_parts(pickled, [*storages, *extras])
+
+
+def archive_parts(
+    pickled: bytes,
+    records: Sequence[Record],
+    *,
+    folder: str = FOLDER,
+    late_byteorder: bool = False,
+    alignment: int = ALIGNMENT,
+    checked: bool = True,
+) -> list[Part]:
+    """The file of a pickle and the records beside it, whose names begin with `folder`; with PyTorch's own facts.
+
+    `late_byteorder`: the byte order comes last, as PyTorch's writer has it where torch.save did not write it.
+    """
+    byteorder = [_small(f"{folder}byteorder", b"little")]
+    members = [
+        _small(f"{folder}data.pkl", pickled),
+        _small(f"{folder}.format_version", b"1"),
+        _small(f"{folder}.storage_alignment", str(alignment).encode()),
+        *([] if late_byteorder else byteorder),
+        *records,
+        _small(f"{folder}version", b"3\n"),
+        *(byteorder if late_byteorder else []),
     ]
-    return zip_parts(records, Seal(f"{FOLDER}.data/serialization_id", 40, _serialization_id))
+    seal = Seal(f"{folder}.data/serialization_id", 40, _serialization_id)
+    return zip_parts(members, seal, alignment=alignment, checked=checked)
 
 
 def _pickled(obj: Any) -> tuple[bytes, list[Packed]]:
@@ -63,7 +84,7 @@ def _small(name: str, content: bytes) -> Record:
     def views() -> Iterator[memoryview]:
         yield memoryview(content)
 
-    return Record(FOLDER + name, len(content), views)
+    return Record(name, len(content), views)
 
 
 def _extra(name: str) -> str:

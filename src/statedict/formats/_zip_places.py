@@ -26,7 +26,7 @@ class Places(NamedTuple):
     Attributes:
         starts, payloads, ends: where its header and its bytes begin, and where its descriptor ends.
         sizes, names: lengths of its bytes and its name.
-        paddings: bytes of padding in its header, so that its bytes begin at a multiple of 64.
+        paddings: bytes of padding in its header, so that its bytes begin at a multiple of the alignment.
         wide_size, wide_start: its size or offset needs a zip64 record.
         extras: what else is in its entry of the directory.
     """
@@ -75,12 +75,17 @@ class Places(NamedTuple):
         return table.tobytes()
 
 
-def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int]) -> Places:
-    """The places of members whose bytes, names and further fields in the directory have these lengths."""
+def place(
+    sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], alignment: int = ALIGNMENT
+) -> Places:
+    """The places of members whose bytes, names and further fields in the directory have these lengths.
+
+    Their bytes begin at multiples of `alignment`.
+    """
     wide_start = np.zeros(len(sizes), bool)
     while True:
         # Whether an offset needs zip64 depends on the offsets before it; they only grow, so this settles in a few rounds.
-        places = _placed(_numbers(sizes), _numbers(names), _numbers(extras), wide_start)
+        places = _placed(_numbers(sizes), _numbers(names), _numbers(extras), wide_start, alignment)
         if ((places.starts >= ONES) == wide_start).all():
             return places
         wide_start = places.starts >= ONES
@@ -90,13 +95,13 @@ def _numbers(lengths: Sequence[int]) -> Numbers:
     return np.array(lengths, np.int64)
 
 
-def _placed(sizes: Numbers, names: Numbers, extras: Numbers, wide_start: Flags) -> Places:
+def _placed(sizes: Numbers, names: Numbers, extras: Numbers, wide_start: Flags, alignment: int) -> Places:
     wide_size = sizes >= ONES
     heads = 30 + names + wide_lengths(wide_size, wide_start) + 4
     filled = sizes + np.where(sizes == 0, 0, np.where(wide_size | wide_start, 24, 16))
     # Payloads are aligned, so the distance between two is what lies between them, rounded up.
     before = np.concatenate([np.zeros(1, np.int64), filled[:-1]])
-    payloads = np.cumsum(-(-(before + heads) // ALIGNMENT) * ALIGNMENT)
+    payloads = np.cumsum(-(-(before + heads) // alignment) * alignment)
     ends = payloads + filled
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
     return Places(starts, payloads, ends, sizes, names, payloads - starts - heads, wide_size, wide_start, extras)

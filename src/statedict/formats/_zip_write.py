@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from statedict.files import Frame, Part, Payload, crc32
@@ -37,8 +38,9 @@ class Record(NamedTuple):
 class _Layout:
     """Where everything lies, computed once; and the bytes that are not payload, made when the CRCs are known."""
 
-    def __init__(self, records: Sequence[Record], comment: bytes) -> None:
+    def __init__(self, records: Sequence[Record], comment: bytes, alignment: int, checked: bool) -> None:
         self.records = records
+        self.checked = checked
         self._comment = comment
         self.names = [record.name.encode() for record in records]
         self.crcs = [0] * len(records)
@@ -46,6 +48,7 @@ class _Layout:
             [record.nbytes for record in records],
             [len(name) for name in self.names],
             [len(record.extra) for record in records],
+            alignment,
         )
         self.starts, self.payloads, self.ends = (
             column.tolist() for column in (places.starts, places.payloads, places.ends)
@@ -63,7 +66,7 @@ class _Layout:
         """All that stands between the member before and the payload."""
         fixed = self._headers[30 * index : 30 * index + 30]
         wide = self._local_wide.get(index, b"") if self._wide else b""
-        return fixed + self.names[index] + wide + PADDINGS[self._paddings[index]]
+        return fixed + self.names[index] + wide + _padding(self._paddings[index])
 
     def tail(self, index: int) -> bytes:
         """The data descriptor."""
@@ -94,11 +97,21 @@ class Seal(NamedTuple):
     make: Callable[[Sequence[int]], bytes]
 
 
-def zip_parts(records: Sequence[Record], seal: Seal | None = None, comment: bytes = b"") -> list[Part]:
-    """The parts of the archive that holds the records (at least one) and the seal, in order."""
+def zip_parts(
+    records: Sequence[Record],
+    seal: Seal | None = None,
+    comment: bytes = b"",
+    *,
+    alignment: int = ALIGNMENT,
+    checked: bool = True,
+) -> list[Part]:
+    """The parts of the archive that holds the records (at least one) and the seal, in order.
+
+    Payloads begin at multiples of `alignment` bytes (below 64 KiB). Without `checked` no CRC is computed, and all are 0.
+    """
     if seal is not None:
         records = [*records, Record(seal.name, seal.nbytes, lambda: [memoryview(seal.make(layout.crcs[:-1]))])]
-    layout = _Layout(records, comment)
+    layout = _Layout(records, comment, alignment, checked)
     parts: list[Part] = []
     before: int | None = None
     first = space = 0
@@ -125,6 +138,9 @@ class _Large(Payload):
         self._index = index
 
     def chunks(self) -> Iterator[memoryview]:
+        if not self._layout.checked:
+            yield from self._layout.records[self._index].views()
+            return
         yield from super().chunks()
         self._layout.crcs[self._index] = self.crc
 
@@ -153,7 +169,7 @@ class _Block:
             pieces.append(head(index))
             crc = 0
             for view in records[index].views():
-                crc = crc32(view, crc)
+                crc = crc32(view, crc) if layout.checked else 0
                 pieces.append(view)
             crcs[index] = crc
             pieces.append(tail(index))
@@ -172,4 +188,8 @@ def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
 
 DESCRIPTOR, WIDE_DESCRIPTOR = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
 END_RECORDS = END64.size + LOCATOR.size + END.size
-PADDINGS = [b"FB" + length.to_bytes(2, "little") + b"Z" * length for length in range(ALIGNMENT)]
+
+
+@lru_cache(maxsize=2 * ALIGNMENT)
+def _padding(length: int) -> bytes:
+    return b"FB" + length.to_bytes(2, "little") + b"Z" * length

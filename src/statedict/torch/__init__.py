@@ -15,6 +15,7 @@ from ._optimizers import optimizer_state_dict as optimizer_state_dict
 from ._placement import place as place
 from ._random import read_random as read_random
 from ._random import write_random as write_random
+from ._save import save as save
 from ._schedulers import read_stateful as read_stateful
 from ._schedulers import write_stateful as write_stateful
 from ._sharded import from_all as from_all
@@ -24,7 +25,6 @@ from ._sharded import read_sharded as read_sharded
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from ._values import revived as revived
-from ._save import save as save
 
 __all__ = [
     "audit",
@@ -53,3 +53,4 @@ __all__ = [
     "revived",
     "save",
 ]
+from ._load import load as load

@@ -1,0 +1,81 @@
+"""torch.load, over this library's readers: PyTorch's signature, results, options and errors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from typing import Any
+
+import torch
+from torch.utils.serialization import config
+
+from ._load_archive import load_archive
+from ._load_legacy import load_legacy
+from ._load_locations import MapLocation
+from ._load_policy import explained, only_weights
+from ._load_safetensors import load_safetensors
+from ._load_unpicklers import Reading
+from ._saved_files import check_dill, is_path, opened
+
+ZIP = b"PK\3\4"
+
+
+def load(
+    f: Any,
+    map_location: MapLocation = None,
+    pickle_module: Any = None,
+    *,
+    weights_only: bool | None = None,
+    mmap: bool | None = None,
+    **pickle_load_args: Any,
+) -> Any:
+    """What `torch.save` wrote to `f`, a path or a seekable binary file object, as `torch.load` gives it. Partner of `save`.
+
+    With `weights_only` (the default) nothing of the file is run but what PyTorch allows, and what the caller allowed with
+    `torch.serialization.add_safe_globals`. **`weights_only=False` runs whatever code the file names**: that is what
+    PyTorch's contract asks for, and this function is the only one of this library that does it; `statedict.load` never does.
+
+    `map_location`: None (back where each storage was saved from), a device, a mapping of saved location to device, or a
+    function of (storage, location) that gives the storage to be used, or None. `mmap`: the file is mapped, not read.
+    `pickle_module` has an `Unpickler`, which gets `pickle_load_args`; both need `weights_only=False`.
+
+    Raises pickle.UnpicklingError where the file holds what is not allowed, RuntimeError where it is damaged, EOFError where
+    it is empty, and whatever unpickling raises.
+
+    >>> import io, torch
+    >>> file = io.BytesIO()
+    >>> torch.save([torch.ones(2)], file)
+    >>> _ = file.seek(0)
+    >>> load(file)
+    [tensor([1., 1.])]
+    """
+    torch._C._log_api_usage_once("torch.load")
+    restricted = only_weights(weights_only, pickle_module)
+    if restricted and pickle_module is not None:
+        raise RuntimeError("Can not safely load weights when explicit pickle_module is specified")
+    if restricted and pickle_load_args:
+        warnings.warn("pickle_load_args only works if `weights_only=False`.", stacklevel=2)
+    check_dill(pickle_module)
+    mapped = config.load.mmap if mmap is None else mmap
+    reading = Reading(None if restricted else pickle_module or pickle, {"encoding": "utf-8", **pickle_load_args})
+    if is_path(f) and os.fspath(f).endswith(".safetensors"):
+        return load_safetensors(os.fspath(f), map_location)
+    with opened(f) as file, explained():
+        if _is_zip(file):
+            return load_archive(f if is_path(f) else file, file, map_location, reading, mapped=mapped)
+        if mapped:
+            name = f"{f}, " if isinstance(f, str) else ""
+            raise RuntimeError(
+                "mmap can only be used with files saved with "
+                f"`torch.save({name}_use_new_zipfile_serialization=True), "
+                "please torch.save your checkpoint with this option in order to use mmap."
+            )
+        return load_legacy(file, map_location, reading)
+
+
+def _is_zip(file: Any) -> bool:
+    start = file.tell()
+    head = file.read(len(ZIP))
+    file.seek(start)
+    return bool(head == ZIP)
