@@ -392,3 +392,14 @@ def test_a_checkpoint_copied_out_is_whole(tmp_path):
     loaded = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
     assert list(loaded) == list(model.state_dict())
+
+
+def test_pruning_can_be_previewed(tmp_path):
+    """A dry run says what would go, and the newest is never among it."""
+    with CheckpointManager(tmp_path, keep=last(5)) as manager:
+        for step in range(4):
+            manager.save(step, counter=Counter())
+        assert [saved.step for saved in manager.prune(last(1), dry_run=True)] == [0, 1, 2]
+        assert len(manager.checkpoints) == 4
+        assert [saved.step for saved in manager.prune(last(2))] == [0, 1]
+        assert [saved.step for saved in manager.checkpoints] == [2, 3]

@@ -135,6 +135,17 @@ class CheckpointManager:
             lambda: self._write_and_return(content, kept), dropped=lambda: self._memory.append(kept)
         )
 
+    def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> list[Saved]:
+        """Delete what a policy (the manager's own, unless another is given) lets go; what that is, oldest first.
+
+        With `dry_run` nothing is deleted. The newest checkpoint stays, whatever the policy says.
+        """
+        self.wait()
+        if dry_run:
+            return expired(self.checkpoints, keep or self._keep)
+        self._hold()
+        return self._remove_expired(keep)
+
     def wait(self) -> None:
         """Return when every save is durable; raises what one ran into."""
         self._background.wait()
@@ -195,7 +206,7 @@ class CheckpointManager:
     def _write(self, content: _save.Content) -> None:
         with showing(f"saving step {content.step}", quiet=self._asynchronous):
             _save.write(self.directory, content, durable=self._durable)
-            self._prune()
+            self._remove_expired()
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
         """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
@@ -203,11 +214,13 @@ class CheckpointManager:
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
         content = _save.Content(step, dict(metrics), given.plain, _objects.states(alone, random=False))
         _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
-        _distributed.on_first(self._prune)
+        _distributed.on_first(self._remove_expired)
 
-    def _prune(self) -> None:
-        for saved in expired(self.checkpoints, self._keep):
+    def _remove_expired(self, keep: Keep | None = None) -> list[Saved]:
+        gone = expired(self.checkpoints, keep or self._keep)
+        for saved in gone:
             _directory.remove(self.directory, saved.path)
+        return gone
 
     def _found(self) -> tuple[_resume.Found, tuple[PassedOver, ...]]:
         """The checkpoint to resume from, and those that were passed over, which are set aside."""
