@@ -128,7 +128,7 @@ def _joined(
         size=size + sum(shard.size for shard in shards),
         producer=", ".join(dict.fromkeys(shard.producer for shard in shards)),
         globals=list(dict.fromkeys(named for shard in shards for named in shard.globals)),
-        notes=notes,
+        notes=list(dict.fromkeys([*notes, *(note for shard in shards for note in shard.notes)])),
         metadata={**common, **facts, "shards": str(len(shards))},
         checks=partial(_check, shards),
         close=partial(_close, shards),
@@ -172,7 +172,7 @@ def _state(shard: Checkpoint) -> Mapping[str, Any]:
 
 def _check(shards: Iterable[Checkpoint]) -> Iterator[Finding]:
     for shard in shards:
-        yield from shard.verify()
+        yield from shard._checks()
 
 
 def _close(shards: Iterable[Checkpoint]) -> None:
