@@ -130,12 +130,12 @@ def in_library(array: Array, xp: Namespace) -> Array:
         return array
     if xp is np:
         # A copy by NumPy: JAX hands its memory over read-only, and a parameter has to be writable.
-        return np.array(on_device(array, "cpu"))
+        return np.asarray(on_device(array, "cpu")).copy()
     try:
         return xp.from_dlpack(array.copy() if source is np else source.asarray(array, copy=True))
     except (BufferError, RuntimeError, TypeError, ValueError):
         # No DLPack for these elements (bfloat16 in NumPy), this device or this version: through NumPy's memory then.
-        return xp.asarray(np.array(array))
+        return xp.asarray(np.asarray(array).copy())
 
 
 # arrays like others

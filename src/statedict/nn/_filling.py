@@ -181,7 +181,7 @@ def _place(slots: Slots, index: int, value: Any) -> None:
 
 def as_own(array: Any, value: Any) -> Any:
     """The value (an array of any library, or a leaf) as a new array of the library and device of `array`."""
-    return _arrays.asarray(array, np.array(_as_numpy(value)))
+    return _arrays.asarray(array, _as_numpy(value).copy())
 
 
 def _like(array: Any, value: Any) -> Any:

@@ -30,8 +30,9 @@ def functional_call(
             raise ValueError.
         strict: every parameter and buffer must be given; RuntimeError otherwise.
 
-    The module is as before when it returns, its buffers too, whatever the call did to them. Not for several threads at
-    once on one module.
+    Nothing that was given stays in the module, and no array that the call put into a Buffer (one that was traced must not).
+    Buffers that were not given and that the call writes in place, as BatchNorm's in training, stay written, as in PyTorch.
+    Not for several threads at once on one module.
 
         grads = jax.grad(lambda params: loss(functional_call(model, params, (x,)), y))(params)
     """

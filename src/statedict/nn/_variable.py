@@ -17,10 +17,9 @@ from typing import Any, Self
 
 import numpy as np
 
-# What other libraries ask an object for, to take its memory as an array. All other dunder names stay the class's own.
-_PROTOCOLS = frozenset(
-    ("__array_interface__", "__array_namespace__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__")
-)
+# What other libraries ask an object for, to take its memory as an array. All other dunder names stay the class's own;
+# `__array_interface__` too, which would be asked before `__array__` and knows no bfloat16.
+_PROTOCOLS = frozenset(("__array_namespace__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__"))
 
 
 def raw(value: Any) -> Any:

@@ -71,14 +71,14 @@ def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Generat
 def trunc_normal_(
     tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator = None
 ) -> Any:
-    """Numbers from the normal distribution, drawn again until they lie between a and b."""
-    draw = generator or default_generator()
-    values = draw.normal(mean, std, tuple(raw(tensor).shape))
-    outside = (values < a) | (values > b)
-    while outside.any():
-        values[outside] = draw.normal(mean, std, int(outside.sum()))
-        outside = (values < a) | (values > b)
-    put(tensor, _as_elements(raw(tensor), values))
+    """Numbers from the normal distribution as far as it lies between a and b."""
+    # By the inverse of the distribution function, tabled between the bounds: drawing again until a number lies there takes
+    # for ever where few do. 4,097 places leave an error of 1e-7 of the range.
+    places = np.linspace(a, b, 4097)
+    heights = np.exp(-0.5 * (((places - mean) ** 2) - np.min((places - mean) ** 2)) / std**2)
+    share = np.concatenate([[0.0], np.cumsum(heights[1:] + heights[:-1])])
+    drawn = (generator or default_generator()).random(tuple(raw(tensor).shape))
+    put(tensor, _as_elements(raw(tensor), np.interp(drawn, share / share[-1], places)))
     return tensor
 
 
