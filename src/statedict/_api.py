@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of
+from statedict.state import Compound, Leaf, Patterns, collector_paused, library, map_tree, materialize, tensors_of
 
 from . import _loading, _sources
 
@@ -44,6 +44,7 @@ def open(path: Path) -> Checkpoint:
     return formats.open(path)
 
 
+@collector_paused()
 def load(
     path: Path,
     *,
@@ -91,6 +92,7 @@ def load(
         return map_tree(tree, lambda value: made[id(value)] if id(value) in made else revived(value))
 
 
+@collector_paused()
 def save(
     obj: Any,
     path: Path,
@@ -131,6 +133,7 @@ def save(
     )
 
 
+@collector_paused()
 def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any:
     """The state of a module, live: the tensors alias the module's, and change when training goes on (see `snapshot`).
 
@@ -151,6 +154,7 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     return _sources.nested(obj, model)
 
 
+@collector_paused()
 def load_state_dict(
     obj: Any,
     source: Any,
@@ -226,6 +230,7 @@ def load_state_dict(
         return _loading.load_module(module, state, demands, options, manner)
 
 
+@collector_paused()
 def snapshot(obj: Any, *, out: Any = None) -> Any:
     """An independent copy of a state, which training does not change; tied tensors stay tied.
 

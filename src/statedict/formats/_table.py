@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, cast
 
 from statedict import files
 from statedict.files import Durable, File, Part
+from statedict.state import collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError
 from ._checkpoint import Checkpoint
 from ._cut_short import cut_short
 from ._limits import LIMITS, Limits
 from ._mistaken import HEAD, unknown
-from ._pickle._collector import collector_paused
 from ._zip import Archive, open_zip
 
 Read = Callable[[File, Limits], Checkpoint]

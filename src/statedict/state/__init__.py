@@ -1,6 +1,7 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
 from ._cast import cast_leaf
+from ._collector import collector_paused
 from ._computed import computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
@@ -38,6 +39,7 @@ __all__ = [
     "library",
     "library_of",
     "cast_leaf",
+    "collector_paused",
     "computed",
     "independent",
     "arena",

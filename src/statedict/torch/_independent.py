@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from statedict.state import Compound, Leaf, StateDict, map_tree, materialize, raw_values
+from statedict.state import Compound, Leaf, StateDict, collector_paused, map_tree, materialize, raw_values
 
-from ._collector import collector_paused
 from ._copies import copies
 from ._library import TORCH
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 
 from statedict.errors import LoadError
+from statedict.state import collector_paused
 from statedict.tree import Outcome
 
-from ._collector import collector_paused
 from ._independent import independent, values_of
 from ._judge import Judge, demand
 from ._optimizer_match import Match, match

@@ -25,7 +25,6 @@ be read one after the other. Any failure is a FormatError with file, member and 
 ("0", "1" … in first-seen order, one for each storage).
 """
 
-from ._collector import collector_paused as collector_paused
 from ._emit import emit as emit
 from ._names import storage_dtype as storage_dtype
 from ._parse import parse as parse
@@ -50,7 +49,6 @@ __all__ = [
     "StorageId",
     "TorchConstant",
     "TypedStorage",
-    "collector_paused",
     "emit",
     "parse",
     "spec_in",

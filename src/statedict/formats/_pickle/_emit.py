@@ -16,12 +16,22 @@ from itertools import islice
 from struct import pack
 from typing import Any, Literal
 
-from statedict.state import Compound, DType, Leaf, Opaque, StateDict, dtype, leaf_of, library_of, raw_values
+from statedict.state import (
+    Compound,
+    DType,
+    Leaf,
+    Opaque,
+    StateDict,
+    collector_paused,
+    dtype,
+    leaf_of,
+    library_of,
+    raw_values,
+)
 
 from . import _emit_compounds as compounds
 from . import _emit_objects as objects
 from . import _emit_tensors as tensors
-from ._collector import collector_paused
 from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from ._writer import Writer, integer
 

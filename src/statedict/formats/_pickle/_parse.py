@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from statedict.errors import FormatError
+from statedict.state import collector_paused
 
 from .._limits import LIMITS, Limits
 from ._calls import judged
-from ._collector import collector_paused
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
 from ._values import Parsed, StorageId, TypedStorage
