@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from ._load_policy import UNSAFE
 from ._load_storages import ArchiveStorages
 from ._load_unpicklers import Reading
 from ._saved_files import is_path
+from ._storages import mapped_storage, validate_sparse
 
 PICKLE = "data.pkl"
 
@@ -43,7 +45,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
                 loaded = reading.read_object(content, storages.identify)
         finally:
             file.close()
-    torch._utils._validate_loaded_sparse_tensors()
+    validate_sparse()
     return loaded
 
 
@@ -76,7 +78,7 @@ def _mapped(source: Any, nbytes: int) -> torch.UntypedStorage:
     if not is_path(source):
         raise ValueError("f must be a file path in order to use the mmap argument")
     shared = get_default_mmap_options() == MAP_SHARED
-    return torch.UntypedStorage.from_file(str(source), shared, nbytes)
+    return mapped_storage(os.fspath(source), nbytes, shared=shared)
 
 
 def _load_script(stream: Any, start: int, where: MapLocation, reading: Reading) -> Any:
@@ -92,4 +94,4 @@ def _load_script(stream: Any, start: int, where: MapLocation, reading: Reading) 
             f"Cannot use ``weights_only=True`` with TorchScript archives passed to ``torch.load``. {UNSAFE}"
         )
     stream.seek(start)
-    return torch.jit.load(stream, map_location=where)
+    return torch.jit.load(stream, map_location=where)  # type: ignore[no-untyped-call]

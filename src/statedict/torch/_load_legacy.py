@@ -23,7 +23,7 @@ from ._load_policy import UNSAFE
 from ._load_restricted import as_text
 from ._load_unpicklers import Reading
 from ._save_legacy import MAGIC, VERSION
-from ._storage_bytes import bytes_of
+from ._storages import bytes_of, empty_typed, has_memory, new_storage, slice_of, typed, validate_sparse
 
 # A tar says what it is at this place.
 USTAR = 257
@@ -45,7 +45,7 @@ def load_legacy(file: Any, where: MapLocation, reading: Reading) -> Any:
     if torch._guards.active_fake_mode() is None and not torch.serialization._serialization_tls.skip_data:
         for key in keys:
             storages.fill(key, file)
-    torch._utils._validate_loaded_sparse_tensors()
+    validate_sparse()
     return loaded
 
 
@@ -54,7 +54,7 @@ class _Storages:
 
     def __init__(self, where: MapLocation) -> None:
         self._restore = restorer(where)
-        self._found: dict[Any, torch.storage.TypedStorage] = {}
+        self._found: dict[Any, Any] = {}
 
     def identify(self, saved: Any) -> Any:
         """What a persistent id stands for: a storage, or the class of a module, whose source is compared."""
@@ -67,52 +67,47 @@ class _Storages:
             raise RuntimeError(f"Unknown saved id type: {saved[0]}")
         kind, key, location, numel, view = saved[1:]
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
-        typed = self._found.get(key)
-        if typed is None:
-            nbytes = numel * torch._utils._element_size(dtype)
-            typed = self._found[key] = _typed(self._made(nbytes, as_text(location)), dtype)
-        elif typed._data_ptr() == 0:
-            typed = torch.storage.TypedStorage(device=typed._untyped_storage.device, dtype=dtype, _internal=True)
-        return typed if view is None else self._view(typed, dtype, *view)
+        found = self._found.get(key)
+        if found is None:
+            storage = self._made(numel * dtype.itemsize, as_text(location))
+            found = self._found[key] = typed(storage, dtype)
+        elif not has_memory(found):
+            found = empty_typed(found._untyped_storage.device, dtype)
+        return found if view is None else self._view(found, dtype, *view)
 
     def _made(self, nbytes: int, location: str) -> Any:
         if torch._guards.active_fake_mode() is not None:
-            return torch.UntypedStorage(nbytes, device="meta")
-        storage = torch.UntypedStorage(nbytes)
+            return new_storage(nbytes, "meta")
+        storage = new_storage(nbytes)
         if not torch.serialization._serialization_tls.skip_data:
             # Backends that know this mark make room and copy nothing.
-            storage._torch_load_uninitialized = True
+            storage._torch_load_uninitialized = True  # type: ignore[attr-defined]
         return self._restore(storage, location)
 
-    def _view(self, typed: Any, dtype: torch.dtype, key: Any, offset: int, numel: int) -> Any:
+    def _view(self, whole: Any, dtype: torch.dtype, key: Any, offset: int, numel: int) -> Any:
         if key not in self._found:
-            size = torch._utils._element_size(dtype)
-            part = typed._untyped_storage[offset * size : (offset + numel) * size]
-            self._found[key] = _typed(part, dtype)
+            part = slice_of(whole._untyped_storage, offset * dtype.itemsize, numel * dtype.itemsize)
+            self._found[key] = typed(part, dtype)
         return self._found[key]
 
     def fill(self, key: Any, file: Any) -> None:
         """Read the storage's length and its bytes, which are next in the file."""
         if key not in self._found:
             raise AssertionError(f"storage key {key!r} not found in deserialized_objects")
-        typed = self._found[key]
-        storage: torch.UntypedStorage = typed._untyped_storage
+        found = self._found[key]
+        storage: torch.UntypedStorage = found._untyped_storage
         header = bytearray(8)
         _read_into(file, memoryview(header))
-        nbytes = int.from_bytes(header, "little", signed=True) * torch._utils._element_size(typed.dtype)
+        nbytes = int.from_bytes(header, "little", signed=True) * found.dtype.itemsize
         if nbytes != storage.nbytes():
             raise RuntimeError(f"storage has wrong byte size: expected {storage.nbytes()} got {nbytes}")
         if storage.device.type == "cpu":
             _read_into(file, bytes_of(storage))
             return
-        here = torch.UntypedStorage(nbytes)
+        here = new_storage(nbytes)
         _read_into(file, bytes_of(here))
         if storage.device.type != "meta":
             storage.copy_(here)
-
-
-def _typed(storage: Any, dtype: torch.dtype) -> torch.storage.TypedStorage:
-    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
 
 
 def _read_into(file: Any, into: memoryview) -> None:

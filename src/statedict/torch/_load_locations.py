@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.serialization import default_restore_location
 
 MapLocation = str | bytes | torch.device | Mapping[str, str] | Callable[[Any, str], Any] | None
-Restore = Callable[[torch.UntypedStorage, str], Any]
+Restore = Callable[[torch.UntypedStorage, Any], Any]
+default_restore_location: Restore = torch.serialization.default_restore_location
 
 
 def restorer(where: MapLocation) -> Restore:

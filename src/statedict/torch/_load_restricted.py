@@ -58,7 +58,8 @@ class Restricted(pickle._Unpickler):
     @property
     def callers(self) -> dict[str, Any]:
         """What the caller allowed, by its path. A file's own classes can add to it while they are loaded."""
-        return theirs._get_user_allowed_globals()
+        found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
+        return found
 
     @cached_property
     def _identities(self) -> set[int]:

@@ -22,7 +22,6 @@ def load_safetensors(path: str, where: MapLocation) -> dict[str, Any]:
         )
     device = torch.device("cpu" if where is None else str(where))
     with formats.open(path) as checkpoint:
-        names = list(checkpoint.object)
-        leaves = [formats.tensors(checkpoint.object)[name] for name in names]
+        names, leaves = zip(*formats.tensors(checkpoint.object)) if checkpoint.object else ((), ())
         arrays = materialize(leaves, library("torch"), verify=False)
     return {name: array.to(device) for name, array in zip(names, arrays)}

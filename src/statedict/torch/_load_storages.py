@@ -12,7 +12,7 @@ from statedict.formats.torch_archive import Archive, Member, member_bytes
 
 from ._load_locations import MapLocation, is_meta, restorer
 from ._load_restricted import as_text
-from ._storage_bytes import bytes_of
+from ._storages import bytes_of, has_memory, new_storage, slice_of, typed
 
 STORED = 0
 
@@ -38,9 +38,9 @@ class ArchiveStorages:
         self._meta = is_meta(where)
         self._swapped = swapped
         self._whole = whole
-        self._found: dict[Any, torch.storage.TypedStorage] = {}
+        self._found: dict[Any, Any] = {}
 
-    def identify(self, saved: Any) -> torch.storage.TypedStorage:
+    def identify(self, saved: Any) -> Any:
         """The storage that a persistent id stands for."""
         if not isinstance(saved, tuple):
             raise AssertionError(f"saved_id must be a tuple, got {type(saved).__name__}")
@@ -51,27 +51,27 @@ class ArchiveStorages:
         if key in self._found:
             return self._found[key]
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
-        storage = self._placed(key, numel * torch._utils._element_size(dtype), dtype, as_text(location))
-        typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+        storage = self._placed(key, numel * dtype.itemsize, dtype, as_text(location))
+        made = typed(storage, dtype)
         # A storage without memory is nobody's: each mention gets its own, as in PyTorch.
-        if typed._data_ptr() != 0:
-            self._found[key] = typed
-        return typed
+        if has_memory(made):
+            self._found[key] = made
+        return made
 
     def _placed(self, key: Any, nbytes: int, dtype: torch.dtype, location: str) -> Any:
         fake = torch._guards.detect_fake_mode(None) is not None
         if fake or self._meta:
-            storage = torch.UntypedStorage(nbytes, device="meta")
+            storage = new_storage(nbytes, "meta")
             storage._checkpoint_offset = self._member(key).offset
             if fake and not self._meta:
                 storage._fake_device = location  # type: ignore[assignment]
             return storage
         if torch.serialization._serialization_tls.skip_data:
-            storage = torch.UntypedStorage(nbytes)
+            storage = new_storage(nbytes)
         else:
             storage = self._read(self._member(key), nbytes)
         if self._swapped:
-            storage.byteswap(dtype)
+            storage.byteswap(dtype)  # type: ignore[no-untyped-call]
         return self._restore(storage, location)
 
     def _member(self, key: Any) -> Member:
@@ -90,8 +90,8 @@ class ArchiveStorages:
                 raise RuntimeError(
                     f"{member.name} is compressed in the file, so it cannot be mapped: load it without mmap"
                 )
-            return self._whole[member.offset : member.offset + nbytes]  # type: ignore[return-value]
-        storage = torch.UntypedStorage(nbytes)
+            return slice_of(self._whole, member.offset, nbytes)
+        storage = new_storage(nbytes)
         if member.method == STORED:
             self._archive.file.read_into([Span(member.offset, bytes_of(storage))])
         else:

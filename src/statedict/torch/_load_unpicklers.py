@@ -44,7 +44,7 @@ class Reading(NamedTuple):
             def find_class(self, module: str, name: str) -> Any:
                 if type(name) is str and "Storage" in name:
                     try:
-                        return StorageType(name)
+                        return StorageType(name)  # type: ignore[no-untyped-call]
                     except KeyError:
                         pass
                 return super().find_class(moved.get(module, module), name)

@@ -16,7 +16,7 @@ from statedict.formats.torch_archive import Record, archive_parts
 
 from ._save_pickle import pickled
 from ._saved_files import is_path, written
-from ._storage_bytes import bytes_of
+from ._storages import bytes_of
 
 # What skipped storages are written as, piece by piece.
 NOTHING = memoryview(bytes(1 << 20))
@@ -78,7 +78,8 @@ def storage_views(storage: torch.UntypedStorage) -> Iterator[memoryview]:
 def _fetched(storage: torch.UntypedStorage) -> torch.UntypedStorage:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if not config.save.use_pinned_memory_for_d2h or accelerator is None or accelerator.type != storage.device.type:
-        return storage.cpu()
+        here: torch.UntypedStorage = storage.cpu()  # type: ignore[no-untyped-call]
+        return here
     pinned = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu", pin_memory=True).untyped_storage()
     pinned.copy_(storage)
     torch.accelerator.current_stream(storage.device.index).synchronize()

@@ -69,7 +69,7 @@ class _Identities:
             return None
         self._dtypes.check(taken.storage, taken.dtype)
         key = str(taken.storage._cdata)
-        self.found.setdefault(key, (taken.storage, torch._utils._element_size(taken.dtype)))
+        self.found.setdefault(key, (taken.storage, taken.dtype.itemsize))
         # The last one would tell what the storage is a view of; storages have not been views for long.
         return "storage", taken.kind, key, location_tag(taken.storage), taken.numel, None
 

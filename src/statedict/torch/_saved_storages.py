@@ -25,12 +25,17 @@ class Taken(NamedTuple):
 
 def take(obj: Any) -> Taken | None:
     """What a storage is; None for any other object."""
-    if isinstance(obj, torch.storage.TypedStorage):
+    if _is_typed(obj):
         kind = getattr(torch, obj._pickle_storage_type())
         return Taken(obj._untyped_storage, obj.dtype, kind, obj._size())
     if torch.is_storage(obj):
-        return Taken(obj, torch.uint8, normalize_storage_type(type(obj)), obj.nbytes())
+        storage: Any = obj
+        return Taken(storage, torch.uint8, normalize_storage_type(type(obj)), storage.nbytes())  # type: ignore[no-untyped-call]
     return None
+
+
+def _is_typed(obj: Any) -> bool:
+    return isinstance(obj, torch.storage.TypedStorage)
 
 
 class OneDtype:
