@@ -9,7 +9,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_every_public_name_is_in_the_reference():
-    """docs/reference/python.md has every name of `statedict.__all__`, but for the two rooms, which have pages of their own."""
+    """docs/reference/python.md has every name of `statedict.__all__`, but for the rooms with pages of their own."""
     text = (DOCS / "reference" / "python.md").read_text()
     told = set(re.findall(r"^::: \S+\.(\w+)$", text, re.MULTILINE))
     errors = {name for name in statedict.__all__ if name.endswith("Error")}
