@@ -22,6 +22,7 @@ from statedict.state import PLAIN, DType, Leaf, Opaque, Spec, Storage, Traits, d
 
 from ._machine import OFF, Machine
 from ._names import storage_dtype
+from ._seen import Seen
 from ._strided import NOWHERE
 from ._values import StorageId, TypedStorage
 from ._views import spec_in
@@ -37,15 +38,64 @@ _FIVE, _SEVEN = Struct("<5I").pack, Struct("<7I").pack
 _TRAITS = {b"\x89": PLAIN, b"\x88": Traits(requires_grad=True)}
 
 
-def read_record(m: Machine, at: int) -> int:
-    """Read the record whose function was just pushed: its leaf takes the function's place. 0 where it is not usual."""
+_FOUR = Struct("<I").pack
+_new = tuple.__new__
+
+
+def read_records(m: Machine, at: int) -> int:
+    """Read the record whose function was just pushed, and the names and records that follow it in the same way.
+
+    Its leaf takes the function's place. Gives where to go on, or `at` where the record is not usual.
+    """
+    leaf, stop = _read(m, at)
+    if leaf is None:
+        return at
+    m.stack[-1] = leaf
+    data, stack, memo, longest = m.data, m.stack, m.memo, m.limits.string_bytes
+    token = _token(m, at)
+    width = 5 + len(token)
+    while token and stop < m.size and data[stop] == _TEXT:
+        # A name, its PUT, and the same function again.
+        start = stop + 5
+        end = start + int.from_bytes(data[stop + 1 : start], "little")
+        top = m.top
+        if data[end : end + width] != b"r" + _FOUR(top) + token or end - start > longest:
+            break
+        try:
+            name = str(data[start:end], "utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            break
+        m.top = top + 1
+        leaf, after = _read(m, end + width)
+        if leaf is None:
+            m.top = top
+            break
+        name = memo[top] = "cpu" if name == "cpu" else name
+        stack += (name, leaf)
+        stop = after
+    return stop
+
+
+_TEXT = b"X"[0]
+
+
+def _token(m: Machine, at: int) -> bytes:
+    """The GET of the function that lies before `at`; empty where it was another opcode."""
+    for token in (m.data[at - 2 : at], m.data[at - 5 : at]):
+        if token[:1] == (b"h" if len(token) == 2 else b"j") and _slot(m, token) is m.rebuild:
+            return token
+    return b""
+
+
+def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
+    """The leaf of the record at `at`, its slots set, and the offset after it; None where it is not usual."""
     found = _RECORD.match(m.data, at, m.size)
     if found is None:
-        return 0
+        return None, at
     kind, length, key, put1, place, numel, put2, offset, size, put3, stride, put4, flag, hooks, put5, put6, put7 = (
         found.groups()
     )
-    top = m.top
+    seen, top = m.seen, m.top
     if size is None:
         usual = put1 + put2 + put5 + put6 + put7 == _FIVE(top, top + 1, top + 2, top + 3, top + 4)
         last = top + 4
@@ -53,29 +103,30 @@ def read_record(m: Machine, at: int) -> int:
         puts = put1 + put2 + put3 + put4 + put5 + put6 + put7
         usual = puts == _SEVEN(top, top + 1, top + 2, top + 3, top + 4, top + 5, top + 6)
         last = top + 6
-    known = m.known
-    dtype = known.get(kind) or _storage_kind(m, kind)
-    location = known.get(place) or _location(m, place)
-    if not (usual and dtype and location and length[0] == len(key) and (hooks in known or _are_hooks(m, hooks))):
-        return 0
-    spec, needed = m.shapes.get((kind, offset, size, stride)) or _shape(m, dtype, (kind, offset, size, stride))
-    name, count = key.decode(), _integer(numel)
+    dtype = seen.kinds.get(kind) or _storage_kind(m, kind)
+    location = seen.locations.get(place) or _location(m, place)
+    if not (usual and dtype and location and length[0] == len(key) and (hooks in seen.hooks or _are_hooks(m, hooks))):
+        return None, at
+    shape = (kind, offset, size, stride)
+    spec, needed = seen.shapes.get(shape) or _shape(m, dtype, shape)
+    name, count = key.decode(), seen.numbers.get(numel) or _number(m, numel)
     if count < 0:
-        return 0
+        return None, at
     try:
-        typed = m.storage(StorageId(dtype, name, location, count))
+        typed = m.storage(_new(StorageId, (dtype, name, location, count, None)))
     except FormatError:
-        return 0
+        return None, at
     if type(typed) is not TypedStorage or needed > typed.nbytes or typed.dtype is not dtype:
-        return 0
-    m.stack[-1] = m.memo[last] = Leaf(spec, typed.storage, _TRAITS[flag])
+        return None, at
+    leaf = m.memo[last] = Leaf(spec, typed.storage, _TRAITS[flag])
     m.memo[top] = name
     m.top = last + 1
-    m.records.append((top, at))
-    return found.end()
+    seen.firsts.append(top)
+    seen.places.append(at)
+    return leaf, found.end()
 
 
-# what the tokens mean, looked up once: while this path is on, no slot of the memo changes
+# what the tokens mean
 
 
 def _slot(m: Machine, token: bytes) -> Any:
@@ -93,7 +144,7 @@ def _storage_kind(m: Machine, tokens: bytes) -> DType | None:
     except KeyError:
         return None
     if dtype is not None:
-        m.known[tokens] = dtype
+        m.seen.kinds[tokens] = dtype
     return dtype
 
 
@@ -101,7 +152,7 @@ def _location(m: Machine, token: bytes) -> str | None:
     found = _slot(m, token)
     if type(found) is not str or not found:
         return None
-    m.known[token] = found
+    m.seen.locations[token] = found
     return found
 
 
@@ -109,7 +160,7 @@ def _are_hooks(m: Machine, token: bytes) -> bool:
     found = _slot(m, token)
     if type(found) is not Opaque or found.args is not None or found.path != "collections.OrderedDict":
         return False
-    m.known[token] = found
+    m.seen.hooks.add(token)
     return True
 
 
@@ -124,11 +175,16 @@ def _shape(m: Machine, of: DType, key: tuple[bytes, bytes, bytes | None, bytes |
         spec = spec_in(everything, of, _integer(offset), _integers(size), _integers(stride), m.limits)
     except FormatError:
         return _NONE
-    found = m.shapes[key] = spec, spec.reach * of.itemsize
+    found = m.seen.shapes[key] = spec, spec.reach * of.itemsize
     return found
 
 
 _ENDLESS = Storage(NOWHERE.source, ("endless",), 1 << 64)
+
+
+def _number(m: Machine, token: bytes) -> int:
+    found = m.seen.numbers[token] = _integer(token)
+    return found
 
 
 def _integer(token: bytes) -> int:
@@ -153,11 +209,11 @@ _WIDTHS = {b"K": 2, b"M": 3, b"J": 5}
 
 def unfold(m: Machine, index: int) -> bool:
     """Fill the slots of the record that slot `index` belongs to, if there is one."""
-    place = bisect_right(m.records, (index, 1 << 64)) - 1
+    place = bisect_right(m.seen.firsts, index) - 1
     if place < 0:
         return False
-    first, at = m.records[place]
-    values = _slots(m, at)
+    first = m.seen.firsts[place]
+    values = _slots(m, m.seen.places[place])
     for slot, value in enumerate(values, first):
         m.memo.setdefault(slot, value)
     return index < first + len(values)
@@ -165,9 +221,9 @@ def unfold(m: Machine, index: int) -> bool:
 
 def unfold_all(m: Machine) -> None:
     """Fill the slots of all records, and leave the rest of the pickle to the machine."""
-    for first, _ in m.records:
+    for first in m.seen.firsts:
         unfold(m, first)
-    m.records.clear()
+    m.seen = Seen()
     m.rebuild = OFF
 
 
@@ -177,11 +233,11 @@ def _slots(m: Machine, at: int) -> list[Any]:
     assert found is not None
     kind, _, key, _, place, numel, _, offset, size, _, stride, _, flag, *_ = found.groups()
     split = 2 if kind[:1] == b"h" else 5
-    dtype, location, name = m.known[kind], m.known[place], key.decode()
+    dtype, location, name = m.seen.kinds[kind], m.seen.locations[place], key.decode()
     pid = (_slot(m, kind[:split]), _slot(m, kind[split:]), name, location, _integer(numel))
     typed = m.storage(StorageId(dtype, name, location, _integer(numel)))
     sizes, strides = _integers(size), _integers(stride)
     hooks: OrderedDict[Any, Any] = OrderedDict()
     args = (typed, _integer(offset), sizes, strides, flag == b"\x88", hooks)
-    leaf = Leaf(m.shapes[kind, offset, size, stride][0], typed.storage, _TRAITS[flag])
+    leaf = Leaf(m.seen.shapes[kind, offset, size, stride][0], typed.storage, _TRAITS[flag])
     return [name, pid, *([] if size is None else [sizes, strides]), hooks, args, leaf]

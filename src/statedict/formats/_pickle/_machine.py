@@ -18,9 +18,9 @@ from mmap import mmap
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
-from statedict.state import Spec
 
 from .._limits import Limits
+from ._seen import Seen
 from ._values import Import, Parsed, StorageId, TypedStorage
 from ._walk import check_depth
 
@@ -52,7 +52,6 @@ class Machine:
         "fast",
         "hashes",
         "imports",
-        "known",
         "limits",
         "marks",
         "memo",
@@ -60,9 +59,8 @@ class Machine:
         "persistent",
         "proto",
         "rebuild",
-        "records",
         "references",
-        "shapes",
+        "seen",
         "size",
         "stack",
         "start",
@@ -91,12 +89,10 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.references: dict[tuple[str, str], Any] = {}
         self.imports: list[Import] = []
-        # The quick path's: which reference begins a record (none: it is off), the next slot, tokens and shapes seen.
+        # The quick path's: which reference begins a record (none: it is off), the next slot, what it has seen.
         self.rebuild: object = OFF
         self.top = 0
-        self.known: dict[bytes, Any] = {}
-        self.shapes: dict[Any, tuple[Spec, int]] = {}
-        self.records: list[tuple[int, int]] = []
+        self.seen = Seen()
         self.end = -1
         self.proto = -1
         self.budget = limits.copied_bytes + 4 * (self.size - start)

@@ -15,7 +15,7 @@ from statedict.state import Opaque
 
 from . import _calls, _literals
 from ._containers import SET_BYTES, append, extend, set_items, set_of
-from ._fast import read_record, unfold, unfold_all
+from ._fast import read_records, unfold, unfold_all
 from ._machine import Handler, Machine
 
 DICTS = (dict, OrderedDict, defaultdict, Counter)
@@ -98,7 +98,7 @@ def _got(m: Machine, index: int, at: int) -> int:
         value = m.memo[index]
     m.stack.append(value)
     if value is m.rebuild:
-        return read_record(m, at) or at
+        return read_records(m, at)
     return at
 
 
