@@ -75,9 +75,7 @@ class Places(NamedTuple):
         return table.tobytes()
 
 
-def place(
-    sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], alignment: int = ALIGNMENT
-) -> Places:
+def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], alignment: int = ALIGNMENT) -> Places:
     """The places of members whose bytes, names and further fields in the directory have these lengths.
 
     Their bytes begin at multiples of `alignment`.
