@@ -15,7 +15,7 @@ from statedict.formats._pickle._imports import risk_of
 from statedict.state import Opaque
 
 DANGEROUS = """
-    os.system posix.system nt.system subprocess.Popen sys.exit builtins.eval builtins.exec builtins.compile
+    torch._dynamo.decorators.disable os.system posix.system nt.system subprocess.Popen sys.exit builtins.eval builtins.exec builtins.compile
     builtins.__import__ builtins.open builtins.map importlib.import_module runpy.run_path pty.spawn socket.socket
     shutil.rmtree ctypes.CDLL pickle.loads _pickle.loads marshal.loads code.InteractiveInterpreter timeit.timeit
     cProfile.run pdb.run bdb.Bdb pkgutil.resolve_name operator.methodcaller operator.attrgetter functools.reduce
@@ -31,6 +31,7 @@ ORDINARY = """
     torch.nn.modules.linear.Linear torch.nn.functional.relu torch._C._nn.gelu torch.optim.adam.Adam torch.Generator
     torch.distributed.checkpoint.metadata.Metadata torch.utils.data.dataset.TensorDataset argparse.Namespace
     enum.Enum collections.ChainMap functools.partial logging.getLogger re._compile builtins.object
+    torch._dynamo.decorators._DimRange
     builtins.ValueError builtins.max numpy.random._pickle.__randomstate_ctor numpy.core.multiarray.anything
     omegaconf.dictconfig.DictConfig __main__.Model pandas.core.frame.DataFrame
     transformers.training_args.TrainingArguments pathlib.Path

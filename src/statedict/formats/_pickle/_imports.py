@@ -142,7 +142,9 @@ _NUMPY_NEVER = _words(
 def _torch(rest: str, name: str) -> bool:
     if name in _TORCH_NEVER or {"instantiator", "rpc", "collect_env", "cpp_extension"} & set(rest.split(".")):
         return False
-    return not rest or bool(_TORCH.match(rest)) or (rest == "_C" and bool(_CLASS.match(name)))
+    # A jagged tensor holds a _DimRange: a plain record, in a module of which nothing else is harmless.
+    known = (rest == "_C" and bool(_CLASS.match(name))) or (rest, name) == ("_dynamo.decorators", "_DimRange")
+    return not rest or bool(_TORCH.match(rest)) or known
 
 
 def _numpy(rest: str, name: str) -> bool:
