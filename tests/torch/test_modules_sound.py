@@ -32,8 +32,8 @@ class Blocks:
         return Leaf(spec, Storage(self, ("block", id(raw), len(raw)), len(raw), raw))
 
     def read_into(self, reads: Sequence[Read]) -> None:
-        for number, (storage, start, into) in enumerate(reads):
-            if number == self.fail_read:
+        for storage, start, into in reads:
+            if len(self.reads) == self.fail_read:
                 into[: len(into) // 2] = bytes(len(into) // 2)
                 raise OSError("the disk is gone")
             self.reads.append(len(into))
@@ -402,7 +402,7 @@ def test_leaves_are_read_straight_into_the_model() -> None:
     versions = [value._version for value in made.parameters()]
     state = lazily(source, made)
     outcome = write(made, state)
-    assert source.reads == [value.nbytes for value in made.state_dict().values()]
+    assert sorted(source.reads) == sorted(value.nbytes for value in made.state_dict().values())
     assert source.verified == len(source.reads)
     assert outcome.loaded == list(made.state_dict())
     assert [value.data_ptr() for value in made.state_dict().values()] == places
@@ -410,9 +410,13 @@ def test_leaves_are_read_straight_into_the_model() -> None:
     assert all(now > then for now, then in zip((v._version for v in made.parameters()), versions))
 
 
+# All in one stage, straight into the tensors, in many stages.
+@pytest.mark.parametrize(("small", "stage"), [(1 << 16, 1 << 23), (0, 1 << 23), (1 << 16, 40)])
 @pytest.mark.parametrize("failing", range(9))
-def test_a_read_that_fails_is_undone(failing: int) -> None:
-    """Whichever read it is, the model is as it was."""
+def test_a_read_that_fails_is_undone(failing: int, small: int, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever read it is, and however the tensor was to come, the model is as it was."""
+    monkeypatch.setattr("statedict.torch._staging.SMALL", small)
+    monkeypatch.setattr("statedict.torch._staging.STAGE", stage)
     made = model()
     count = len(made.state_dict())
     before = trace(made)
@@ -422,9 +426,29 @@ def test_a_read_that_fails_is_undone(failing: int) -> None:
     assert trace(made) == before
 
 
+@pytest.mark.parametrize(("small", "stage"), [(1 << 16, 1 << 23), (0, 1 << 23), (1 << 16, 40)])
+def test_each_tensor_gets_its_own_elements(small: int, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they come: tensors of one shape are staged together, and none gets its neighbour's elements."""
+    monkeypatch.setattr("statedict.torch._staging.SMALL", small)
+    monkeypatch.setattr("statedict.torch._staging.STAGE", stage)
+    made = nn.ModuleList([nn.Linear(3, 2).to(dtype) for dtype in (torch.float32, torch.float64, torch.float32)])
+    made.append(nn.BatchNorm1d(3))
+    given = {
+        name: torch.arange(value.numel()).reshape(value.shape).to(value.dtype)
+        for name, value in made.state_dict().items()
+    }
+    given = {name: value + index for index, (name, value) in enumerate(given.items())}
+    source = Blocks()
+    write(made, StateDict({name: source.leaf(value.numpy()) for name, value in given.items()}))
+    assert {name: value.tolist() for name, value in made.state_dict().items()} == {
+        name: value.tolist() for name, value in given.items()
+    }
+
+
 def test_a_large_read_that_fails_says_what_is_torn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the size that is backed up, the error names how much of the model is torn."""
     monkeypatch.setattr("statedict.torch._sound.BACKUP", 10)
+    monkeypatch.setattr("statedict.torch._staging.SMALL", 0)
     made = model()
     with pytest.raises(OSError, match="the disk is gone") as caught:
         write(made, lazily(Blocks(fail_read=3), made))

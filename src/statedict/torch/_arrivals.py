@@ -1,7 +1,8 @@
 """Leaves go straight into the memory of a model's tensors: from a file, bytes move once.
 
-A leaf whose elements lie as the tensor's do is read into the tensor's own memory, all of a source's in one call; the
-others come by way of a buffer of bounded size. Checksums are settled before the first byte lands.
+A large leaf whose elements lie as the tensor's do is read into the tensor's own memory, all of a source's in one call;
+small ones are staged, and the others come by way of a buffer of bounded size. Checksums are settled before the first byte
+lands.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import torch
 
 from statedict.state import Compound, Leaf, Read, Storage, materialize
 
+from . import _staging
 from ._dtypes import DTYPES_OF_TORCH
 from ._library import TORCH
 from ._pairs import ORDINARY, copy_all
 
 # What the buffer holds at once. One tensor that is larger is a batch of its own.
-BUFFER = 64 << 20
+BUFFER = 8 << 20
 
 Arrival = tuple[Any, Leaf | Compound]
 
@@ -28,29 +30,51 @@ def verify(leaves: Iterable[Leaf | Compound]) -> None:
     """Settle the checksums of all that the leaves lie in."""
     storages: dict[Any, Storage] = {}
     for leaf in leaves:
-        for part in _parts(leaf):
-            storages[part.storage.key] = part.storage
+        if isinstance(leaf, Leaf):
+            storages[leaf.storage.key] = leaf.storage
+        else:
+            storages |= {part.storage.key: part.storage for part in leaf.parts.values()}
     _by_source(storages.values(), lambda source, some: source.verify(some), lambda storage: storage)
 
 
-def arrive(arrivals: Sequence[Arrival]) -> None:
-    """Fill each tensor with its leaf's elements, cast to the tensor's dtype."""
-    direct = [_is_direct(tensor, leaf) for tensor, leaf in arrivals]
-    reads = [
-        Read(leaf.storage, leaf.spec.offset * leaf.spec.dtype.itemsize, memory_of(tensor))
-        for (tensor, leaf), straight in zip(arrivals, direct)
-        if straight and isinstance(leaf, Leaf) and leaf.spec.nbytes
-    ]
-    _by_source(reads, lambda source, some: source.read_into(some), lambda read: read.storage)
-    torch.autograd.graph.increment_version([tensor for (tensor, _), straight in zip(arrivals, direct) if straight])
-    for batch in _batches([arrival for arrival, straight in zip(arrivals, direct) if not straight]):
-        arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
-        copy_all([tensor for tensor, _ in batch], arrays)
+class Arrivals:
+    """Tensors and the leaves that are to fill them, cast to the tensors' dtypes: how each will come is decided here.
+
+    Attributes:
+        exposed: the tensors that will have been written when a read can still fail: who wants them back must keep them.
+    """
+
+    def __init__(self, arrivals: Iterable[Arrival]) -> None:
+        staged: list[tuple[Any, Leaf]] = []
+        self._straight: list[tuple[Any, Leaf]] = []
+        self._others: list[Arrival] = []
+        for tensor, leaf in arrivals:
+            if isinstance(leaf, Leaf) and _is_direct(tensor, leaf):
+                nbytes = leaf.spec.nbytes
+                if nbytes:
+                    (staged if nbytes < _staging.SMALL else self._straight).append((tensor, leaf))
+            else:
+                self._others.append((tensor, leaf))
+        self._stages = _staging.stages(staged)
+        # The last stage is read before any of it is written.
+        early: tuple[Sequence[Arrival], ...] = (self._straight, self._others, *self._stages[:-1])
+        self.exposed: list[Arrival] = [pair for pairs in early for pair in pairs]
+
+    def fill(self) -> None:
+        """Read everything, each tensor's elements into it."""
+        _read([Read(leaf.storage, _start(leaf), memory_of(tensor)) for tensor, leaf in self._straight])
+        torch.autograd.graph.increment_version([tensor for tensor, _ in self._straight])
+        for batch in _batches(self._others):
+            arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
+            copy_all([tensor for tensor, _ in batch], arrays)
+        for stage in self._stages:
+            _staging.fill(stage, _read)
 
 
 def nbytes_of(leaf: Leaf | Compound) -> int:
     """Bytes of the storages that the leaf lies in."""
-    return sum(part.storage.nbytes for part in _parts(leaf))
+    parts = (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
+    return sum(part.storage.nbytes for part in parts)
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
@@ -59,14 +83,17 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
     return memoryview((ctypes.c_char * nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
-def _parts(leaf: Leaf | Compound) -> Iterable[Leaf]:
-    return (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
+def _start(leaf: Leaf) -> int:
+    return leaf.spec.offset * leaf.spec.dtype.itemsize
 
 
-def _is_direct(tensor: Any, leaf: Leaf | Compound) -> bool:
+def _read(reads: Sequence[Read]) -> None:
+    _by_source(reads, lambda source, some: source.read_into(some), lambda read: read.storage)
+
+
+def _is_direct(tensor: Any, leaf: Leaf) -> bool:
     return (
-        isinstance(leaf, Leaf)
-        and type(tensor) in ORDINARY
+        type(tensor) in ORDINARY
         and tensor.is_cpu
         and DTYPES_OF_TORCH.get(tensor.dtype) is leaf.spec.dtype
         and not (leaf.traits.conj or leaf.traits.neg)

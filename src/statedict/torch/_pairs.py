@@ -6,42 +6,53 @@ PyTorch's words for those that do not fit are here too: programs match on them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter, eq
 from typing import Any
 
 import torch
 from torch.nn.parameter import Parameter
 
+from ._dtypes import NUMBERS
+
 ORDINARY = frozenset({torch.Tensor, Parameter})
-# 0.2 µs a tensor, in C; the same comparisons written out take 0.5 µs.
-_FACTS = attrgetter("shape", "dtype", "layout", "is_cpu")
-_FACTS_OF_DEVICES = attrgetter("shape", "dtype", "layout", "device")
-_LAYOUT = itemgetter(2)
-_IS_CPU = itemgetter(3)
-_ON_CPU = attrgetter("is_cpu")
+_DTYPE, _LAYOUT, _ON_CPU, _DEVICE = (attrgetter(name) for name in ("dtype", "layout", "is_cpu", "device"))
+_FACTS = attrgetter("shape", "dtype", "device", "layout")
+_STRIDED = frozenset({torch.strided})
+_IS_SAME_SIZE = torch.Tensor.is_same_size
 
 
-def alike(current: Sequence[Any], values: Sequence[Any]) -> list[bool]:
-    """For each pair, whether both are ordinary strided tensors of one shape, dtype and device."""
+def alike(current: Sequence[Any], values: Sequence[Any]) -> Sequence[int]:
+    """Where both of a pair are ordinary strided tensors of one shape, dtype (of numbers) and device: indices, in order."""
+    if _are_all_alike(current, values):
+        return range(len(current))
+    return [index for index, pair in enumerate(zip(current, values)) if _is_alike(*pair)]
+
+
+def _are_all_alike(current: Sequence[Any], values: Sequence[Any]) -> bool:
+    """The same for all at once, a column at a time in C: 0.45 µs a pair, where a comparison written out takes 0.7 µs."""
     if not (ORDINARY.issuperset(map(type, current)) and ORDINARY.issuperset(map(type, values))):
-        return [_is_alike(a, b) for a, b in zip(current, values)]
+        return False
+    if not (all(map(_ON_CPU, current)) and all(map(_ON_CPU, values))) and not all(
+        map(eq, map(_DEVICE, current), map(_DEVICE, values))
+    ):
+        return False
+    if not (_STRIDED.issuperset(map(_LAYOUT, current)) and _STRIDED.issuperset(map(_LAYOUT, values))):
+        return False
+    dtypes = list(map(_DTYPE, current))
+    if not NUMBERS.issuperset(dtypes) or dtypes != list(map(_DTYPE, values)):
+        return False
     try:
-        ours, theirs = list(map(_FACTS, current)), list(map(_FACTS, values))
-        if not all(map(_IS_CPU, ours)):
-            ours, theirs = list(map(_FACTS_OF_DEVICES, current)), list(map(_FACTS_OF_DEVICES, values))
+        return all(map(_IS_SAME_SIZE, current, values))
     except RuntimeError:
-        # Nested tensors have no shape.
-        return [_is_alike(a, b) for a, b in zip(current, values)]
-    if not {torch.strided}.issuperset(map(_LAYOUT, ours)):
-        return [a == b and a[2] is torch.strided for a, b in zip(ours, theirs)]
-    return [True] * len(ours) if ours == theirs else [a == b for a, b in zip(ours, theirs)]
+        # A nested tensor and one that is not.
+        return False
 
 
 def _is_alike(a: Any, b: Any) -> bool:
     if not (type(a) in ORDINARY and type(b) in ORDINARY) or a.is_nested or b.is_nested:
         return False
-    facts: tuple[Any, ...] = _FACTS_OF_DEVICES(a)
-    return facts == _FACTS_OF_DEVICES(b) and facts[2] is torch.strided
+    facts: tuple[Any, ...] = _FACTS(a)
+    return facts == _FACTS(b) and a.layout is torch.strided and a.dtype in NUMBERS
 
 
 def is_watched() -> bool:

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from statedict.state import Compound, Leaf
 from statedict.tree import Cast, Fit, Rules, Slots
 
-from ._arrivals import Arrival, arrive, nbytes_of, verify
+from ._arrivals import Arrivals, nbytes_of, verify
 from ._assigning import Assigning
 from ._casts import cast_kind
 from ._checking import MisfitError, checked, is_on_meta, read_now, shape_of
@@ -29,7 +29,8 @@ from ._ties import addresses, contradictions
 
 # What is remembered of a model while a file is read into it: a file that changes after it was verified leaves a small
 # model as it was, and a large one with a note of what is torn. A backup of everything would double the memory.
-BACKUP = 64 << 20
+BACKUP = 8 << 20
+PLAIN_KINDS = frozenset({"float", "complex", "int", "uint", "bool"})
 
 
 def fit_sound(slots: Slots, rules: Rules) -> Fit:
@@ -48,46 +49,53 @@ class _Copying:
         self.fit = Fit(self.act)
         self.places = addresses(slots.current)
         self.values: list[Any] = list(slots.values)
-        # What goes which way, as indices: 32,000 pairs of their own would cost as much as copying them.
-        self.bulk = self._ordinary()
+        # What goes which way, as indices: 32,000 objects would cost as much as copying them.
+        self.bulk: Sequence[int] = self._ordinary()
         self.arriving: list[int] = []
         self.tried: list[int] = []
         problems: dict[int, str] = {}
         if len(self.bulk) < len(slots.keys):
-            problems = self._decide_others()
+            problems = self._decide_others(list(self.bulk))
         problems |= contradictions(slots, self.values, self.places, verify=rules.verify)
         self.fit.errors += [problems[index] for index in sorted(problems)]
         self.fit.failed |= problems.keys()
 
-    def _ordinary(self) -> list[int]:
+    def _ordinary(self) -> Sequence[int]:
         current = self.slots.current
-        bulk = [index for index, yes in enumerate(alike(current, self.values)) if yes]
+        bulk = alike(current, self.values)
         tensors = current if len(bulk) == len(current) else [current[index] for index in bulk]
         if all(map(torch.Tensor.is_contiguous, tensors)) and not any(map(torch.Tensor.is_inference, tensors)):
             return bulk
         return [index for index in bulk if _unwritable(current[index]) is None]
 
-    def _decide_others(self) -> dict[int, str]:
+    def _decide_others(self, bulk: list[int]) -> dict[int, str]:
         """Decide about each slot that is not in the bulk; gives those that cannot be done, with what is wrong."""
-        bulk, problems = set(self.bulk), {}
-        for index in range(len(self.slots.keys)):
-            if index not in bulk:
-                try:
-                    self._decide(index)
-                except MisfitError as misfit:
-                    problems[index] = str(misfit)
-        self.bulk.sort()
+        ordinary, problems = set(bulk), {}
+        for index, (param, value) in enumerate(zip(self.slots.current, self.slots.values)):
+            if index in ordinary:
+                continue
+            if _arrives_plainly(param, value):
+                self.arriving.append(index)
+                continue
+            try:
+                if self._decide(index):
+                    bulk.append(index)
+            except MisfitError as misfit:
+                problems[index] = str(misfit)
+        bulk.sort()
+        self.bulk = bulk
         return problems
 
-    def _decide(self, index: int) -> None:
+    def _decide(self, index: int) -> bool:
+        """Find out which way the value goes; true where it goes with the bulk."""
         key, param = self.slots.keys[index], self.slots.current[index]
         value = self.values[index] = checked(key, param, self.values[index])
         if is_lazy(value):
-            return
+            return False
         if not is_lazy(param) and param.is_meta:
             self.fit.empty.append(key)
             self.fit.failed.add(index)
-            return
+            return False
         if is_on_meta(value):
             empty = NotImplementedError("Cannot copy out of meta tensor; no data!")
             raise MisfitError(failed(key, param.shape, shape_of(value), empty))
@@ -98,13 +106,13 @@ class _Copying:
         if _is_ordinary(param):
             if isinstance(value, Leaf):
                 self.arriving.append(index)
-                return
+                return False
             if _is_ordinary(value):
-                self.bulk.append(index)
-                return
+                return True
         self.values[index] = value = read_now(value, verify=self.rules.verify)
         _try(key, param, value)
         self.tried.append(index)
+        return False
 
     def _cast(self, key: str, param: Any, value: Any) -> Any:
         """Note what becomes of the elements, and raise MisfitError where the rules refuse that."""
@@ -125,47 +133,69 @@ class _Copying:
         return read_now(value, verify=self.rules.verify).real if kind == "imaginary" else value
 
     def act(self) -> Sequence[str]:
-        current, failed_ones = self.slots.current, self.fit.failed
-        arrivals: list[Arrival] = [(current[i], self.values[i]) for i in self.arriving if i not in failed_ones]
-        tried = [i for i in self.tried if i not in failed_ones]
-        bulk = [i for i in self.bulk if i not in failed_ones] if failed_ones else self.bulk
-        values = self._unaliased(bulk)
+        current = self.slots.current
+        arriving = [(current[i], self.values[i]) for i in self._going(self.arriving)]
+        tried = self._going(self.tried)
+        targets, values = self._copies()
         if self.rules.verify:
-            verify(leaf for _, leaf in arrivals)
-        torn = sum(nbytes_of(leaf) for _, leaf in arrivals) > BACKUP
-        written = [*(() if torn else [tensor for tensor, _ in arrivals]), *(current[i] for i in tried)]
-        put_back = keep(written)
+            verify(leaf for _, leaf in arriving)
+        arrivals = Arrivals(arriving)
+        exposed = arrivals.exposed
+        torn = sum(nbytes_of(leaf) for _, leaf in exposed) > BACKUP
+        put_back = keep([*(() if torn else [tensor for tensor, _ in exposed]), *(current[i] for i in tried)])
         try:
-            arrive(arrivals)
+            arrivals.fill()
             with torch.no_grad():
                 for i in tried:
                     current[i].copy_(self.values[i])
         except BaseException as error:
             put_back()
             if torn:
-                error.add_note(f"{len(arrivals)} tensors of the model were being overwritten and hold torn values.")
+                error.add_note(f"{len(exposed)} tensors of the model were being overwritten and hold torn values.")
             raise
-        copy_all(current if bulk is self.bulk and len(bulk) == len(current) else [current[i] for i in bulk], values)
+        copy_all(targets, values)
         return ()
 
-    def _unaliased(self, bulk: list[int]) -> list[Any]:
-        """The values to be copied; those that lie in memory that will be written before they are read are cloned."""
-        values = [self.values[i] for i in bulk]
+    def _going(self, indices: Sequence[int]) -> Sequence[int]:
+        return [i for i in indices if i not in self.fit.failed] if self.fit.failed else indices
+
+    def _copies(self) -> tuple[list[Any], list[Any]]:
+        """The tensors of the bulk and their values. A value in memory that will be written before it is read is cloned."""
+        bulk, targets, values, places = self._going(self.bulk), self.slots.current, self.values, self.places
+        if len(bulk) < len(targets):
+            targets, values, places = ([column[i] for i in bulk] for column in (targets, values, places))
+        written = set(self.places)
         theirs = addresses(values)
-        if set(theirs).isdisjoint(self.places):
-            return values
-        places = set(self.places)
-        return [
-            value.detach().clone() if where and where in places and where != self.places[i] else value
-            for i, value, where in zip(bulk, values, theirs)
-        ]
+        if not written.isdisjoint(theirs):
+            values = [
+                value.detach().clone() if where and where in written and where != place else value
+                for value, where, place in zip(values, theirs, places)
+            ]
+        return targets, values
+
+
+def _arrives_plainly(param: Any, value: Any) -> bool:
+    """Whether a leaf's elements go into the tensor with nothing to be decided: a quick look that may say no too often."""
+    if type(value) is not Leaf or type(param) not in ORDINARY or param.is_nested or param.layout is not torch.strided:
+        return False
+    spec, storage = value.spec, value.storage
+    return (
+        param.is_cpu
+        and param.shape == spec.shape
+        and DTYPES_OF_TORCH.get(param.dtype) is spec.dtype
+        and spec.dtype.kind in PLAIN_KINDS
+        and param.is_contiguous()
+        and not param.is_inference()
+        and storage.location != "meta"
+        and not (isinstance(storage.key, tuple) and storage.key[0] == "memory")
+    )
 
 
 def _is_ordinary(tensor: Any) -> bool:
     if type(tensor) not in ORDINARY or tensor.layout is not torch.strided:
         return False
     dtype = DTYPES_OF_TORCH.get(tensor.dtype)
-    return not tensor.is_nested and dtype is not None and dtype.kind in ("float", "complex", "int", "uint", "bool")
+    return not tensor.is_nested and dtype is not None and dtype.kind in PLAIN_KINDS
 
 
 def _unwritable(tensor: Any) -> str | None:
