@@ -131,6 +131,13 @@ def test_a_nested_tensor_comes_back() -> None:
     assert [torch.equal(a, b) for a, b in zip(value.unbind(), again(value).unbind())] == [True, True]
 
 
+def test_a_meta_tensor_is_made_on_meta() -> None:
+    """A tensor that never had elements comes out of a file with its dtype, shape and strides, and none."""
+    value = Compound("meta", dtype("float16"), (2, 3), {}, {"strides": (1, 2)})
+    [found] = materialize([value], TORCH)
+    assert (found.is_meta, found.dtype, found.shape, found.stride()) == (True, torch.float16, (2, 3), (1, 2))
+
+
 def test_parts_that_do_not_fit_together_are_refused() -> None:
     """Indices and sizes from a file are checked: they would be reads beyond the tensor's memory."""
     sparse = leaf_of(torch.eye(3).to_sparse())

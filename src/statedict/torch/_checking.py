@@ -47,7 +47,7 @@ def shape_of(value: Any) -> torch.Size:
 def is_on_meta(value: Any) -> bool:
     """Whether a tensor, Leaf or Compound has a shape and no elements."""
     if isinstance(value, Compound):
-        return any(part.storage.location == "meta" for part in value.parts.values())
+        return value.layout == "meta" or any(part.storage.location == "meta" for part in value.parts.values())
     return value.storage.location == "meta" if isinstance(value, Leaf) else value.is_meta
 
 

@@ -133,6 +133,11 @@ def _make_nested(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
     return torch._nested_view_from_buffer(parts["values"], sizes, strides, offsets)
 
 
+def _make_meta(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
+    facts: dict[str, Any] = value.facts
+    return torch.empty_strided(value.shape, facts["strides"], dtype=TORCH_DTYPES[value.dtype], device="meta")
+
+
 _TAKE: dict[str, Callable[[torch.Tensor], Taken]] = {
     "sparse_coo": _take_coo,
     "sparse_csr": _take_compressed,
@@ -150,4 +155,5 @@ _MAKE: dict[str, Callable[[Compound, dict[str, Any]], torch.Tensor]] = {
     "sparse_bsc": _make_compressed,
     "quantized": _make_quantized,
     "nested": _make_nested,
+    "meta": _make_meta,
 }

@@ -15,7 +15,8 @@ from statedict.formats._pickle._imports import risk_of
 from statedict.state import Opaque
 
 DANGEROUS = """
-    torch._dynamo.decorators.disable os.system posix.system nt.system subprocess.Popen sys.exit builtins.eval builtins.exec builtins.compile
+    torch._dynamo.decorators.disable
+    os.system posix.system nt.system subprocess.Popen sys.exit builtins.eval builtins.exec builtins.compile
     builtins.__import__ builtins.open builtins.map importlib.import_module runpy.run_path pty.spawn socket.socket
     shutil.rmtree ctypes.CDLL pickle.loads _pickle.loads marshal.loads code.InteractiveInterpreter timeit.timeit
     cProfile.run pdb.run bdb.Bdb pkgutil.resolve_name operator.methodcaller operator.attrgetter functools.reduce
