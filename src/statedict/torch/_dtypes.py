@@ -18,3 +18,7 @@ CARRIERS: dict[DType, torch.dtype] = {
 }
 # Several elements lie in one byte: a leaf shows the bytes.
 PACKED = frozenset({"quint4x2", "quint2x4"})
+# Those that can be copied and cast among one another.
+NUMBERS = frozenset(
+    theirs for ours, theirs in TORCH_DTYPES.items() if ours.kind in ("float", "complex", "int", "uint", "bool")
+)

@@ -44,27 +44,20 @@ class _Filling:
         self.swap = torch.__future__.get_swap_module_params_on_conversion()
 
     def fill(self) -> list[str]:
-        slots = self.slots
-        if slots.assign or self.swap or is_watched():
-            bulk = [False] * len(slots.keys)
-        else:
-            bulk = alike(slots.current, slots.values)
+        slots, count = self.slots, len(self.slots.keys)
+        one_by_one = slots.assign or self.swap or is_watched()
+        bulk = () if one_by_one else alike(slots.current, slots.values)
+        if len(bulk) == count:
+            return self._fill_run(0, count)
         texts: list[str] = []
-        start = 0
+        ordinary, start = set(bulk), 0
         # Runs of ordinary pairs, and the others one by one between them.
-        while start < len(bulk):
+        while start < count:
             end = start
-            while end < len(bulk) and bulk[end]:
+            while end in ordinary:
                 end += 1
-            if end > start:
-                texts += self._fill_run(start, end)
-            else:
-                end += 1
-                text = self._fill_one(start)
-                if text is not None:
-                    self.failures.add(start)
-                    texts.append(text)
-            start = end
+            texts += self._fill_run(start, end) if end > start else self._fill_each(start)
+            start = max(end, start + 1)
         return texts
 
     def _fill_run(self, start: int, end: int) -> list[str]:
@@ -73,9 +66,14 @@ class _Filling:
             copy_all(current, values)
             return []
         except Exception:  # noqa: BLE001  # as PyTorch: any failure is a line of text
-            texts = {index: self._fill_one(index) for index in range(start, end)}
-        self.failures.update(index for index, text in texts.items() if text is not None)
-        return [text for text in texts.values() if text is not None]
+            return [text for index in range(start, end) for text in self._fill_each(index)]
+
+    def _fill_each(self, index: int) -> list[str]:
+        text = self._fill_one(index)
+        if text is None:
+            return []
+        self.failures.add(index)
+        return [text]
 
     def _fill_one(self, index: int) -> str | None:
         slots = self.slots

@@ -22,10 +22,10 @@ def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", 
     plain = survey(host.module, module, prefix, SAVING) if module.__dict__.get("_modules") else None
     if plain is None:
         return _read_all(host, module, destination, prefix, keep_vars)
-    keys, values, modules = plain
+    keys, values, prefixes, modules, _ = plain
     metadata = getattr(destination, "_metadata", None)
     if metadata is not None:
-        for path, below, _ in modules:
+        for path, below in zip(prefixes, modules):
             metadata[path[:-1]] = {"version": below._version}
     for key, value in zip(keys, values if keep_vars else host.detached(values)):
         destination[key] = value

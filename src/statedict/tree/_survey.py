@@ -36,21 +36,25 @@ class Side(NamedTuple):
 class Survey(NamedTuple):
     """A plain tree, in PyTorch's order.
 
+    Columns instead of objects: hundreds of thousands of these would have the garbage collector look at all the process.
+
     Attributes:
         keys, values: every parameter and persistent buffer.
-        modules: (prefix, module, number of keys before its own) of every module.
+        prefixes, modules, starts: of every module its prefix, itself, and the number of keys before its own.
     """
 
     keys: list[str]
     values: list[Any]
-    modules: list[tuple[str, Any, int]]
+    prefixes: list[str]
+    modules: list[Any]
+    starts: list[int]
 
     def places(self) -> list[tuple[Any, str]]:
         """Where each value is registered: (module, name)."""
-        ends = [start for _, _, start in self.modules[1:]] + [len(self.keys)]
+        ends = [*self.starts[1:], len(self.keys)]
         return [
             (module, key[len(prefix) :])
-            for (prefix, module, start), end in zip(self.modules, ends)
+            for prefix, module, start, end in zip(self.prefixes, self.modules, self.starts, ends)
             for key in self.keys[start:end]
         ]
 
@@ -70,12 +74,14 @@ def survey(
     overridden, public, private, before, after, names = side
     keys: list[str] = []
     values: list[Any] = []
-    modules: list[tuple[str, Any, int]] = []
+    prefixes: list[str] = []
+    modules: list[Any] = []
+    starts: list[int] = []
     special: dict[type[Any], bool] = {}
-    stack = [(prefix, root)]
+    waiting, waiting_prefixes = [root], [prefix]
     try:
-        while stack:
-            prefix, module = stack.pop()
+        while waiting:
+            module, prefix = waiting.pop(), waiting_prefixes.pop()
             state, kind = module.__dict__, type(module)
             odd = special.get(kind)
             if odd is None:
@@ -89,7 +95,9 @@ def survey(
                 joined = "".join((*parameters, *buffers, *children))
                 if "." in joined or EXTRA_STATE in joined:
                     return None
-            modules.append((prefix, module, len(keys)))
+            prefixes.append(prefix)
+            modules.append(module)
+            starts.append(len(keys))
             for name, value in parameters.items():
                 if value is not None:
                     keys.append(prefix + name)
@@ -101,14 +109,15 @@ def survey(
                         keys.append(prefix + name)
                         values.append(value)
             if children:
-                stack += [
-                    (f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None
-                ]
+                for name, child in reversed(children.items()):
+                    if child is not None:
+                        waiting.append(child)
+                        waiting_prefixes.append(f"{prefix}{name}.")
     except (KeyError, TypeError):
         # A module that was never initialised, or was pickled by an old version: the other walk says what is missing. Or
         # one whose registries are no dicts (TorchScript).
         return None
-    return Survey(keys, values, modules)
+    return Survey(keys, values, prefixes, modules, starts)
 
 
 def _saves(kind: Any, base: Any) -> bool:

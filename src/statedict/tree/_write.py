@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import compress
 from typing import Any
 
 from statedict.errors import LoadError, NotAStateError
@@ -94,27 +95,23 @@ def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:
     plain = survey(host.module, root, "", LOADING, admits)
     if plain is None:
         return False
-    found = [key in values for key in plain.keys]
-    if sum(found) != len(values):
+    keys, current, places = plain.keys, plain.values, plain.places() if loading.assign else []
+    absent: list[tuple[str, Any, tuple[Any, str]]] = []
+    try:
+        found = list(map(values.__getitem__, keys))
+    except KeyError:
+        columns: tuple[list[Any], ...] = (keys, current, plain.places())
+        there = [key in values for key in keys]
+        absent = [slot for slot, present in zip(zip(*columns), there) if not present]
+        keys, current, places = (list(compress(column, there)) for column in columns)
+        found = [values[key] for key in keys]
+    if len(found) != len(values):
         return False
-    places = plain.places() if loading.assign or False in found else []
-    if False in found:
-        loading.outcome.missing += [key for key, there in zip(plain.keys, found) if not there]
-        loading.absent += [
-            (key, current, place)
-            for key, current, place, there in zip(plain.keys, plain.values, places, found)
-            if not there
-        ]
-        kept = [index for index, there in enumerate(found) if there]
-        keys, current = [plain.keys[i] for i in kept], [plain.values[i] for i in kept]
-        places = [places[i] for i in kept]
-    else:
-        keys, current = plain.keys, plain.values
-    loading.slots = Slots(
-        keys, current, [values[key] for key in keys], loading.assign, places if loading.assign else []
-    )
+    loading.slots = Slots(keys, current, found, bool(loading.assign), places if loading.assign else [])
+    loading.absent = absent
+    loading.outcome.missing += [key for key, _, _ in absent]
     if loading.assign and metadata and not loading.rules.sound:
-        for prefix, _, _ in plain.modules:
+        for prefix in plain.prefixes:
             metadata_at(metadata, prefix)[ASSIGN] = loading.assign
     return True
 
