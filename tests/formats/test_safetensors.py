@@ -145,7 +145,7 @@ def test_load_of_save_is_the_state(content, metadata):
     metadata = {key: text for key, text in metadata.items() if not key.startswith("statedict.")}
     raw = written(state, metadata=metadata)
     checkpoint = opened(raw)
-    assert checkpoint.metadata == metadata
+    assert checkpoint.metadata == {"format": "pt", **metadata}
     assert list(checkpoint.object) == list(state)
     reference = stock.load(raw)
     for name, array in state.items():
@@ -298,7 +298,7 @@ def test_checksums_of_another_file_are_not_believed():
     metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
     copied = stock.save({"a": torch.full((3,), 7.0), "b": torch.ones(2)}, metadata)
     checkpoint = opened(copied)
-    assert checkpoint.metadata == {}
+    assert checkpoint.metadata == {"format": "pt"}
     assert checkpoint.notes[0].endswith("(those in its metadata are of another file)")
     assert loaded(copied)["a"].tolist() == [7, 7, 7]
 

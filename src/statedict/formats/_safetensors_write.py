@@ -21,6 +21,8 @@ from ._safetensors_header import DTYPE_OF, LENGTH, PAIRED
 from ._safetensors_seal import PREFIX, Seal, begin_header, close_header
 
 ALIGNMENT = 64
+# transformers refuses a file that has metadata without this.
+FORMAT = {"format": "pt"}
 CODE_OF = {name: code for code, name in DTYPE_OF.items()}
 # Small tensors are put together into writes of this size; pieces of large ones are checksummed while they are in the cache.
 BLOCK = 1 << 20
@@ -38,7 +40,7 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     """The file that holds a mapping of names to tensors. Raises SaveError where `obj` is anything else, or has tensors
     that the format cannot hold."""
     leaves = named_leaves(obj, "safetensors", _unfit)
-    extra = _checked(metadata or {})
+    extra = _checked({**FORMAT, **(metadata or {})})
     placed = _placed(leaves)
     body = _Body(placed)
     seal = Seal(body.crcs, ties(leaves), modules_of(obj, "safetensors"))
