@@ -18,6 +18,7 @@ from statedict.errors import FormatError, UnknownNameError
 from statedict.formats.torch_archive import Archive, open_zip, read_member, top_folder
 
 from ._load_locations import MapLocation, announced
+from ._load_plain import NOT_PLAIN, is_here, load_plain
 from ._load_policy import UNSAFE
 from ._load_storages import ArchiveStorages
 from ._load_unpicklers import Reading
@@ -39,10 +40,14 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
                 return _load_script(stream, start, where, reading)
             swapped = is_swapped(archive, folder)
             whole = _mapped(source, file.size) if mapped else None
+            content = read_member(archive, folder + PICKLE)
+            if not swapped and not mapped and reading.is_usual and is_here(where):
+                plain = load_plain(archive, f"{folder}data/", content)
+                if plain is not NOT_PLAIN:
+                    return plain
             storages = ArchiveStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
-            content = io.BytesIO(read_member(archive, folder + PICKLE))
             with announced(where):
-                loaded = reading.read_object(content, storages.identify)
+                loaded = reading.read_object(io.BytesIO(content), storages.identify)
         finally:
             file.close()
     validate_sparse()

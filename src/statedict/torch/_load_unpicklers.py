@@ -5,6 +5,7 @@ The second runs whatever the pickle names: PyTorch's contract for `weights_only=
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,6 +29,11 @@ class Reading(NamedTuple):
 
     module: ModuleType | None
     arguments: Mapping[str, Any]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether a pickle of plain values is read as anybody would read it."""
+        return self.module in (None, pickle) and self.arguments == {"encoding": "utf-8"}
 
     def read(self, file: Any) -> Any:
         """The next pickle of the file, one that names no storages."""

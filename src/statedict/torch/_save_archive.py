@@ -13,10 +13,11 @@ from torch.utils.serialization import config
 
 from statedict import files
 from statedict.formats.torch_archive import Record, archive_parts
+from statedict.state import collector_paused
 
 from ._save_pickle import pickled
 from ._saved_files import is_path, written
-from ._storages import bytes_of
+from ._storages import bytes_of, kept_bytes_of
 
 # What skipped storages are written as, piece by piece.
 NOTHING = memoryview(bytes(1 << 20))
@@ -40,7 +41,7 @@ def save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *,
         checked=config.save.compute_crc32,
     )
     try:
-        with written(target) as file:
+        with written(target) as file, collector_paused():
             files.write(file, parts)
     except OSError as error:
         # PyTorch's writer knows no other error than this one, for paths that it opens itself.
@@ -69,10 +70,10 @@ def _refusal(target: Any, error: OSError) -> str:
 
 def storage_views(storage: torch.UntypedStorage) -> Iterator[memoryview]:
     """The bytes of a storage, copied to the CPU for as long as they are written if they lie elsewhere."""
-    here = storage if storage.device.type == "cpu" else _fetched(storage)
-    if here.nbytes():
-        yield bytes_of(here)
-        del here
+    if not storage.nbytes():
+        return
+    # Who is saved is kept by its owner; a copy must be kept by the view of it.
+    yield bytes_of(storage) if storage.device.type == "cpu" else kept_bytes_of(_fetched(storage))
 
 
 def _fetched(storage: torch.UntypedStorage) -> torch.UntypedStorage:

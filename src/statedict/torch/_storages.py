@@ -12,6 +12,11 @@ _UNTYPED: Any = torch.UntypedStorage
 _TYPED: Any = torch.storage.TypedStorage
 
 
+WRITABLE = 0x200
+_VIEW = ctypes.pythonapi.PyMemoryView_FromMemory
+_VIEW.argtypes, _VIEW.restype = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int), ctypes.py_object
+
+
 def new_storage(nbytes: int, device: str = "cpu") -> torch.UntypedStorage:
     """A storage of that many bytes, not filled."""
     made: torch.UntypedStorage = _UNTYPED(nbytes, device=device)
@@ -52,11 +57,19 @@ def validate_sparse() -> None:
 
 
 def bytes_of(storage: torch.UntypedStorage) -> memoryview:
-    """A writable view of a CPU storage's bytes. Who holds it holds the storage too, for as long as it is used.
+    """A writable view of a CPU storage's bytes, which does not keep the storage: who uses it must.
 
     Not by way of a tensor: under FakeTensorMode that would be a fake one, which has no memory.
     """
     nbytes = storage.nbytes()
     if not nbytes:
         return memoryview(bytearray())
-    return memoryview((ctypes.c_char * nbytes).from_address(storage.data_ptr())).cast("B")
+    view: memoryview = _VIEW(storage.data_ptr(), nbytes, WRITABLE)
+    return view
+
+
+def kept_bytes_of(storage: torch.UntypedStorage) -> memoryview:
+    """As `bytes_of`, and the view keeps the storage."""
+    memory: Any = (ctypes.c_ubyte * storage.nbytes()).from_address(storage.data_ptr())
+    memory.storage = storage
+    return memoryview(memory).cast("B")
