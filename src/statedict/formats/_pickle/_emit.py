@@ -11,6 +11,7 @@ memoised by identity at its first use.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from struct import pack
@@ -43,8 +44,9 @@ BATCH = 1000
 def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["values", "tensors"] = "values") -> bytes:
     """`obj` as a pickle. `store` is called for each tensor's leaf, in order, and says where its storage will lie.
 
-    NumPy arrays are written as NumPy arrays, as torch.save does, except those directly in a StateDict, which are tensors
-    (`arrays="tensors"`: all of them). Raises SaveError for what cannot be pickled.
+    NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are tensors: directly in a
+    StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`: all of them).
+    Raises SaveError for what cannot be pickled.
 
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
@@ -207,7 +209,7 @@ def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
         yield from next(iter(value.items()))
         w.out.extend(b"s")
     elif value:
-        yield from _batches(w, value.items())
+        yield from _batches(w, _of_optimizer(value) if value.keys() == OPTIMIZER else value.items())
         if len(value) % BATCH == 0:
             w.out.extend(b"(u")  # CPython looks for another batch after a full one, and writes it empty.
 
@@ -234,6 +236,31 @@ def _state_dict(w: Writer, value: StateDict) -> Steps:
     made, _, state, _, _ = value.__reduce__()
     entries = [(name, _as_tensor(entry)) for name, entry in raw_values(value).items()]
     return objects.reduce_steps(w, value, made, (), state, None, entries)
+
+
+def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
+    """As CPython writes it; where it is a module's state (it has `_metadata`), the NumPy arrays in it are tensors."""
+    if hasattr(value, "_metadata") and any(map(_is_array, value.values())):
+        return objects.reduce_steps(w, value, OrderedDict, (), vars(value), None, _as_tensors(value))
+    return objects.object_steps(w, value)
+
+
+def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """The items of an optimizer's state dict; the NumPy arrays of its parameters' states are tensors."""
+    states = value["state"]
+    if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
+        return value.items()
+    if not any(_is_array(item) for state in states.values() for item in state.values()):
+        return value.items()
+    return {**value, "state": {number: dict(_as_tensors(state)) for number, state in states.items()}}.items()
+
+
+def _as_tensors(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    return [(name, leaf_of(item) if _is_array(item) else item) for name, item in value.items()]
+
+
+def _is_array(value: Any) -> bool:
+    return getattr(library_of(value), "name", None) == "numpy"
 
 
 def _as_tensor(value: Any) -> Any:
@@ -273,10 +300,12 @@ INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("torch", "qscheme"): _torch_constant("qscheme"),
     ("torch", "memory_format"): _torch_constant("memory_format"),
 }
+OPTIMIZER = {"state", "param_groups"}
 STEPS: dict[type, Callable[[Writer, Any], Steps]] = {
     list: _list,
     tuple: _tuple,
     dict: _dict,
+    OrderedDict: _ordered_dict,
     set: objects.set_steps,
     frozenset: objects.set_steps,
     bytes: objects.bytes_steps,
