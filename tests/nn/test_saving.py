@@ -73,6 +73,10 @@ def test_files_go_both_ways(tmp_path):
         statedict.save(theirs.state_dict(), path)
         statedict.load_state_dict(ours, path)
         assert (ours[0].weight == 1).all()
+    statedict.save({"model": ours.state_dict(), "epoch": 3}, tmp_path / "nested.pt")
+    nested = torch.load(tmp_path / "nested.pt")
+    assert str(theirs.load_state_dict(nested["model"])) == "<All keys matched successfully>"
+    assert nested["model"]._metadata["1"] == {"version": 2}
     torch.save(theirs.state_dict(), tmp_path / "plain.pt")
     with statedict.open(tmp_path / "plain.pt") as file:
         assert str(ours.load_state_dict(file.state_dict())) == "<All keys matched successfully>"

@@ -130,12 +130,21 @@ def in_library(array: Array, xp: Namespace) -> Array:
         return array
     if xp is np:
         # A copy by NumPy: JAX hands its memory over read-only, and a parameter has to be writable.
-        return np.asarray(on_device(array, "cpu")).copy()
+        return as_numpy(array).copy()
     try:
         return xp.from_dlpack(array.copy() if source is np else source.asarray(array, copy=True))
     except (BufferError, RuntimeError, TypeError, ValueError):
         # No DLPack for these elements (bfloat16 in NumPy), this device or this version: through NumPy's memory then.
-        return xp.asarray(np.asarray(array).copy())
+        return xp.asarray(as_numpy(array).copy())
+
+
+def as_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """The elements as NumPy's array: the same memory where they are on the CPU, a copy where they are not."""
+    try:
+        return np.asarray(array)
+    except TypeError:
+        # PyTorch and CuPy refuse what would be a silent copy from another device.
+        return np.asarray(on_device(array, "cpu"))
 
 
 # arrays like others

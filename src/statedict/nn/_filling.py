@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import Compound, Leaf, contiguous, leaf_of, library, library_of, materialize, read_array
+from statedict.state import Compound, Leaf, contiguous, library, materialize, read_array
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from . import _arrays
@@ -157,11 +157,15 @@ def _write(slots: Slots, index: int, value: Any) -> None:
     current = slots.current[index]
     array = raw(current)
     value = _like(array, value)
-    if _arrays.is_writable(array):
+    if type(array) is np.ndarray and array.flags.writeable:
         with np.errstate(all="ignore"):
-            np.copyto(array, value, casting="unsafe") if type(array) is np.ndarray else _arrays.put(array, value)
+            np.copyto(array, value, casting="unsafe")
         return
-    current.data = _arrays.cast(value, _arrays.dtype_of(array.dtype))
+    value = _arrays.cast(value, _arrays.dtype_of(array.dtype))
+    if _arrays.is_writable(array):
+        _arrays.put(array, value)
+    else:
+        current.data = value
 
 
 def _place(slots: Slots, index: int, value: Any) -> None:
@@ -198,11 +202,7 @@ def _as_numpy(value: Any) -> Any:
         return value
     if isinstance(value, Leaf):
         return read_array(value)
-    if library_of(value) is not None:
-        found = leaf_of(value)
-        if isinstance(found, Leaf):
-            return read_array(found)
-    return np.asarray(value)
+    return _arrays.as_numpy(value)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
