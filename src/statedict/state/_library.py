@@ -58,12 +58,17 @@ def library(name: str = "auto") -> ArrayLibrary:
     Raises MissingDependencyError where it is not installed, ValueError for another name.
     """
     if name == "auto":
-        name = "torch" if "torch" in sys.modules or find_spec("torch") else "numpy"
+        name = "torch" if _is_installed("torch") else "numpy"
     if name not in LIBRARIES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, ('auto', *LIBRARIES)))}, not {name!r}")
-    if name not in sys.modules and not find_spec(name):
+    if not _is_installed(name):
         raise MissingDependencyError(name, needed_for=f'backend="{name}"', extra=name if name == "torch" else None)
     return _at(LIBRARIES[name])
+
+
+def _is_installed(name: str) -> bool:
+    # None in `sys.modules` is how imports are blocked; `find_spec` raises for modules that were made by hand.
+    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
 
 
 def _find(kind: type) -> ArrayLibrary | None:
