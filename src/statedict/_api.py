@@ -83,11 +83,11 @@ def load(
         tree = checkpoint.object
         leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
         arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
-        revived = _as_is
         if chosen.name == "torch":
-            from statedict import torch as room
+            from statedict.torch import place
 
-            arrays, revived = room.place(arrays, leaves, map_location), room.revived
+            arrays = place(arrays, leaves, map_location)
+        revived = _sources.reviver(chosen.name)
         made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
         return map_tree(tree, lambda value: made[id(value)] if id(value) in made else revived(value))
 
@@ -319,7 +319,3 @@ def merge(
 
     states = [_sources.kept(source, root) for source in sources]
     return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))
-
-
-def _as_is(value: Any) -> Any:
-    return value

@@ -66,7 +66,7 @@ def load_module(
 
     host = _sources.required_host(module)
     planned = plan.match(state, _sources.live(module, keep_vars=True), **options)
-    values = planned.execute(state)
+    values = _sources.arrays_within(planned.execute(state), host.library, verify=manner.verify)
     if manner.device is not None:
         values = _sources.placed(values, manner.device)
     reports: list[LoadReport] = []

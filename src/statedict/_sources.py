@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from statedict.errors import NotAStateError, RootError, UnknownNameError
 from statedict.state import (
+    ArrayLibrary,
     Compound,
     Leaf,
     StateDict,
@@ -80,10 +81,10 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         with formats.open(source) as checkpoint:
             checkpoint.require_safe()
-            yield _part(checkpoint.object, root, fits, checkpoint.path)
+            yield _revived(_part(checkpoint.object, root, fits, checkpoint.path))
     elif isinstance(source, formats.Checkpoint):
         source.require_safe()
-        yield _part(source.object, root, fits, source.path)
+        yield _revived(_part(source.object, root, fits, source.path))
     elif isinstance(source, Mapping):
         yield _part(source, root, fits, None)
     elif is_stateful(source):
@@ -107,6 +108,10 @@ def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -
         reason = "several parts could be meant" if parts else "no part of it has the state of such an object"
         raise RootError(reason, file=file, choices=[str(part) for part in parts])
     return tree[parts[0]]
+
+
+def _revived(tree: Any) -> Any:
+    return map_tree(tree, reviver("torch")) if sys.modules.get("torch") else tree
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -185,7 +190,7 @@ def write_nested(
         from statedict.torch import write_optimizer
 
         write_optimizer(obj, state, model=model, strict=strict, dtype=dtype, judge=judge)
-    elif "torch" in sys.modules:
+    elif sys.modules.get("torch"):
         from statedict.torch import write_stateful
 
         write_stateful(obj, state, judge=judge)
@@ -201,11 +206,54 @@ def write_nested(
             raise
 
 
-def materialized(tree: Any, backend: str = "auto") -> Any:
-    """The tree with its leaves read."""
+def materialized(tree: Any, chosen: ArrayLibrary | None = None, *, verify: bool = True) -> Any:
+    """The tree with its leaves read, and inert values of PyTorch's as PyTorch's where it is torch that reads them.
+
+    A tree that has none of these is given back itself.
+    """
+    chosen = chosen or library()
     leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
-    made = {id(leaf): array for leaf, array in zip(leaves, materialize(leaves, library(backend)))}
-    return map_tree(tree, lambda value: made.get(id(value), value)) if made else tree
+    made = {id(leaf): array for leaf, array in zip(leaves, materialize(leaves, chosen, verify=verify))}
+    revived = reviver(chosen.name)
+    changed = False
+
+    def replaced(value: Any) -> Any:
+        nonlocal changed
+        new = made[id(value)] if id(value) in made else revived(value)
+        changed |= new is not value
+        return new
+
+    new = map_tree(tree, replaced)
+    return new if changed else tree
+
+
+def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> StateDict:
+    """The state with the leaves that lie inside other values read: the extra state of modules, which takes arrays.
+
+    Leaves that are values themselves stay unread.
+    """
+    values = raw_values(state)
+    # One value of each type decides: asking 32,000 tensors would cost more than planning them.
+    others = [
+        kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)
+    ]
+    if not others:
+        return state
+    inside = {name: value for name, value in values.items() if type(value) in others}
+    return state | {name: materialized(value, chosen, verify=verify) for name, value in inside.items()}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (Leaf, Compound)) or library_of(value) is not None
+
+
+def reviver(backend: str) -> Callable[[Any], Any]:
+    """A function from inert values of a file (dtypes, devices, sizes) to PyTorch's, where `backend` is that."""
+    if backend != "torch":
+        return lambda value: value
+    from statedict.torch import revived
+
+    return revived
 
 
 def placed(state: StateDict, device: Any) -> StateDict:
@@ -257,7 +305,7 @@ def is_torch_optimizer(value: Any) -> bool:
 
 def holds_torch(tree: Any) -> bool:
     """Whether any tensor of a tree is torch's."""
-    return "torch" in sys.modules and any(
+    return bool(sys.modules.get("torch")) and any(
         found is not None and found.name == "torch" for found in map(library_of, tensors_of(tree))
     )
 
