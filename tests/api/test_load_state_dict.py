@@ -1,0 +1,371 @@
+"""`statedict.load_state_dict` on PyTorch's modules: strict, all or nothing, from memory and from files."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import statedict
+from statedict.errors import ChecksumError, LoadError
+
+
+@pytest.fixture
+def model(api):
+    return api.fill(api.Net(), 0)
+
+
+@pytest.fixture
+def state(api):
+    return api.plain(api.fill(api.Net(), 1))
+
+
+def missing_last(state):
+    del state["embed.weight"], state["head.weight"]  # tied: either would do for both
+
+
+def unexpected_last(state):
+    state["zzz"] = torch.ones(1)
+
+
+def misshapen_last(state):
+    state["head.weight"] = torch.ones(4, 7)
+
+
+def misshapen_both(state):
+    state["embed.weight"] = state["head.weight"] = torch.ones(5, 6)
+
+
+def not_a_tensor(state):
+    state["head.weight"] = "text"
+
+
+SPOILED = [missing_last, unexpected_last, misshapen_last, misshapen_both, not_a_tensor]
+
+
+def test_it_is_pytorchs(model, state, api):
+    """The same values, the same result, the module's own tensors still in place."""
+    weight, pointer = model.conv.weight, model.conv.weight.data_ptr()
+    report = statedict.load_state_dict(model, state)
+    assert api.bits(model.state_dict()) == api.bits(state)
+    assert report == ([], [])
+    assert repr(report) == "<All keys matched successfully>"
+    assert report.ok
+    assert model.conv.weight is weight
+    assert weight.data_ptr() == pointer
+
+
+@pytest.mark.parametrize("where", ["memory", "zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
+def test_all_or_nothing(tmp_path, model, state, api, where, spoil):
+    """A misfit in the last tensor leaves model and source bit for bit as they were."""
+    if spoil is not_a_tensor and where == "safetensors":
+        pytest.skip("safetensors has tensors only")
+    spoil(state)
+    source = state
+    if where == "safetensors":
+        source = tmp_path / "model.safetensors"
+        statedict.save(statedict.StateDict({name: value.clone() for name, value in state.items()}), source)
+    elif where != "memory":
+        source = tmp_path / "model.pt"
+        torch.save(state, source, _use_new_zipfile_serialization=where == "zip")
+    before, names, content = (
+        api.bits(model.state_dict()),
+        list(state),
+        None if where == "memory" else source.read_bytes(),
+    )
+    for strict in (True, False):
+        if strict is False and spoil in (missing_last, unexpected_last):
+            continue
+        with pytest.raises(LoadError, match=r"^Error\(s\) in loading state_dict for Net:\n"):
+            statedict.load_state_dict(model, source, strict)
+        assert api.bits(model.state_dict()) == before
+    assert list(state) == names
+    assert content is None or source.read_bytes() == content
+
+
+def test_a_checksum_error_in_the_last_record_changes_nothing(tmp_path, model, state, api):
+    """Damage is found before the first byte lands; `verify=False` does not look."""
+    path = tmp_path / "model.pt"
+    statedict.save(statedict.StateDict(state), path)
+    api.damage_last_record(path)
+    before = api.bits(model.state_dict())
+    with pytest.raises(ChecksumError, match=r"model\.pt"):
+        statedict.load_state_dict(model, path)
+    assert api.bits(model.state_dict()) == before
+    with pytest.raises(ChecksumError, match=r"model\.pt"):
+        statedict.load_state_dict(api.Net(), path, assign=True)
+    assert statedict.load_state_dict(model, path, verify=False).ok
+
+
+def test_texts_and_results_are_as_pytorchs_when_not_strict(model, state):
+    """`strict=False` reports what PyTorch reports."""
+    del state["conv.bias"]
+    state["more"] = torch.ones(1)
+    expected = model.load_state_dict(state, strict=False)
+    report = statedict.load_state_dict(model, state, strict=False)
+    missing, unexpected = report
+    assert (missing, unexpected) == (expected.missing_keys, expected.unexpected_keys)
+
+
+def test_deviations_can_be_said_beforehand(model, state, api):
+    """Patterns allow what is missing or unexpected, and nothing else; the report says what they allowed."""
+    del state["conv.bias"]
+    state["more.a"] = torch.ones(1)
+    report = statedict.load_state_dict(model, state, allow_missing="conv.*", allow_unexpected="more")
+    assert report.ok
+    assert report.allowed == ["conv.bias", "more.a"]
+    del state["conv.weight"], state["norm.bias"]
+    before = api.bits(model.state_dict())
+    with pytest.raises(LoadError) as caught:
+        statedict.load_state_dict(model, state, allow_missing="conv.*", allow_unexpected=["more"])
+    assert caught.value.report.missing == ["norm.bias"]
+    assert caught.value.report.unexpected == []
+    assert api.bits(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("spoil", [lambda state: None, *SPOILED])
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_dry_run_tells_the_same_and_changes_nothing(tmp_path, model, state, api, spoil, from_file):
+    """The report of `dry_run=True` is that of the load, which raises or not; the model stays."""
+    spoil(state)
+    source = state
+    if from_file:
+        source = tmp_path / "model.pt"
+        torch.save(state, source)
+    before = api.bits(model.state_dict())
+    dry = statedict.load_state_dict(model, source, dry_run=True)
+    assert api.bits(model.state_dict()) == before
+    try:
+        real = statedict.load_state_dict(model, source)
+    except LoadError as error:
+        real = error.report
+    assert dry.to_dict() == real.to_dict()
+    assert str(dry) == str(real)
+
+
+def test_a_meta_model_comes_to_life_from_a_file(tmp_path, state, api):
+    """`assign=True` needs no memory first, keeps ties, requires_grad and parameters, from each format."""
+    for suffix in ("pt", "safetensors"):
+        path = tmp_path / f"model.{suffix}"
+        statedict.save(statedict.StateDict(state, state._metadata), path)
+        with torch.device("meta"):
+            model = api.Net()
+        report = statedict.load_state_dict(model, path, assign=True)
+        assert report.ok
+        assert api.bits(model.state_dict()) == api.bits(state)
+        assert model.head.weight is model.embed.weight
+        assert all(isinstance(value, nn.Parameter) and value.requires_grad for value in model.parameters())
+
+
+def test_a_meta_model_is_not_loaded_without_assign(state, api):
+    """There would be nothing to copy into: it is an error, where PyTorch warns and drops the values."""
+    with torch.device("meta"):
+        model = api.Net()
+    with pytest.raises(LoadError):
+        statedict.load_state_dict(model, state)
+
+
+def test_assign_takes_dtype_and_device_of_the_source(tmp_path, state, api):
+    """The tensors themselves take the places, of the file's dtype or that which `dtype` says."""
+    path = tmp_path / "model.pt"
+    torch.save(state, path)
+    with torch.device("meta"):
+        model = api.Net()
+    statedict.load_state_dict(model, path, assign=True, dtype="bfloat16", device="cpu")
+    assert model.conv.weight.dtype == torch.bfloat16
+    assert model.norm.num_batches_tracked.dtype == torch.int64
+    assert torch.equal(model.conv.weight.float(), state["conv.weight"].bfloat16().float())
+
+
+def test_dtypes_by_pattern(state, api):
+    """`dtype` is one for all floating-point tensors, or by pattern."""
+    with torch.device("meta"):
+        model = api.Net()
+    report = statedict.load_state_dict(model, state, assign=True, dtype={"conv": torch.float16, "norm.*": "float64"})
+    assert model.conv.bias.dtype == torch.float16
+    assert model.norm.weight.dtype == torch.float64
+    assert model.embed.weight.dtype == torch.float32
+    assert report.ok
+
+
+def test_the_models_dtype_wins_and_casts_are_told(tmp_path, state, api):
+    """A half-precision model takes a float32 file as PyTorch rounds it, and the report lists every cast."""
+    path = tmp_path / "model.pt"
+    torch.save(state, path)
+    model, expected = api.Net().to(torch.bfloat16), api.Net().to(torch.bfloat16)
+    expected.load_state_dict(state)
+    for source in (path, state):
+        report = statedict.load_state_dict(api.fill(model, 5), source)
+        assert api.bits(model.state_dict()) == api.bits(expected.state_dict())
+        assert {(cast.found, cast.wanted) for cast in report.cast} == {("float32", "bfloat16")}
+        assert "conv.weight" in [cast.name for cast in report.cast]
+
+
+LOSSY = {
+    "truncation": (torch.int32, torch.tensor([1.5, 2.0])),
+    "imaginary": (torch.float32, torch.tensor([1 + 2j, 3 + 0j])),
+    "overflow": (torch.float16, torch.tensor([1e6, 1.0])),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+def test_lossy_casts_are_refused_unless_allowed(tmp_path, kind, from_file):
+    """What truncates, drops imaginary parts or overflows raises; `allow_casts` lets it, as PyTorch does it."""
+    dtype, value = LOSSY[kind]
+    model = nn.Module()
+    model.register_buffer("a", torch.zeros(2))
+    model.register_buffer("b", torch.zeros(2, dtype=dtype))
+    source = {"a": torch.ones(2), "b": value}
+    if from_file:
+        torch.save(source, tmp_path / "m.pt")
+    given = tmp_path / "m.pt" if from_file else source
+    with pytest.raises(LoadError, match=r"\bb\b"):
+        statedict.load_state_dict(model, given)
+    assert not model.a.any()
+    assert not model.b.any()
+    report = statedict.load_state_dict(model, given, allow_casts=[kind])
+    expected = torch.zeros(2, dtype=dtype)
+    expected.copy_(value)
+    assert torch.equal(model.b, expected)
+    assert [cast.kind for cast in report.cast] == [kind]
+
+
+class Scaled(nn.Linear):
+    """A module with code of its own on both ways, as quantised layers have."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = destination[prefix + "weight"] * 2
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        state_dict[prefix + "weight"] = state_dict[prefix + "weight"] / 2
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def test_overridden_loaders_read_from_files(tmp_path, api):
+    """A module's own `_load_from_state_dict` gets tensors, whatever the source, and its changes stay out of the source."""
+    source, model = nn.Sequential(Scaled(2, 2), nn.Linear(2, 2)), nn.Sequential(Scaled(2, 2), nn.Linear(2, 2))
+    statedict.save(source, tmp_path / "model.pt")
+    given = source.state_dict()
+    before = api.bits(given)
+    for state in (tmp_path / "model.pt", given):
+        api.fill(model, 3)
+        statedict.load_state_dict(model, state)
+        assert torch.equal(model[0].weight, source[0].weight)
+        assert torch.equal(model[1].bias, source[1].bias)
+    assert api.bits(given) == before
+
+
+def test_hooks_rename_what_comes_from_a_file(tmp_path):
+    """Pre-hooks may pop, rename and compute; post-hooks may forgive."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+
+    def rename(module, state_dict, prefix, *args):
+        state_dict[prefix + "weight"] = state_dict.pop(prefix + "gamma") + 1
+
+    def forgive(module, incompatible):
+        incompatible.missing_keys.clear()
+
+    model[0].register_load_state_dict_pre_hook(rename)
+    model.register_load_state_dict_post_hook(forgive)
+    torch.save({"0.gamma": torch.ones(2, 2), "0.bias": torch.zeros(2)}, tmp_path / "old.pt")
+    kept = model[1].weight.detach().clone()
+    report = statedict.load_state_dict(model, tmp_path / "old.pt")
+    assert report.ok
+    assert torch.equal(model[0].weight, torch.full((2, 2), 2.0))
+    assert torch.equal(model[1].weight, kept)
+
+
+def test_a_failing_hook_puts_everything_back(tmp_path, api):
+    """What hooks did before one of them raised is undone too."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    before = api.bits(model.state_dict())
+
+    def grow(module, *args):
+        module.bias = nn.Parameter(torch.ones(2))
+
+    def fail(module, *args):
+        raise KeyError("no such thing")
+
+    model[0].register_load_state_dict_pre_hook(grow)
+    model[1].register_load_state_dict_pre_hook(fail)
+    bias = model[0].bias
+    torch.save(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict(), tmp_path / "m.pt")
+    with pytest.raises(KeyError, match="no such thing"):
+        statedict.load_state_dict(model, tmp_path / "m.pt")
+    assert api.bits(model.state_dict()) == before
+    assert model[0].bias is bias
+
+
+def test_extra_state_from_files(tmp_path):
+    """Extra state of plain values goes through files of both sides."""
+
+    class Counter(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+            self.count = {"n": count, "t": torch.tensor(float(count)), "size": (torch.Size([2]), torch.float16)}
+
+        def get_extra_state(self):
+            return self.count
+
+        def set_extra_state(self, state):
+            self.count = state
+
+    for save in (statedict.save, lambda model, path: torch.save(model.state_dict(), path)):
+        model = Counter(1)
+        save(Counter(7), tmp_path / "model.pt")
+        statedict.load_state_dict(model, tmp_path / "model.pt")
+        assert model.count == Counter(7).count
+        assert type(model.count["t"]) is torch.Tensor
+        assert type(model.count["size"][0]) is torch.Size
+
+
+@pytest.mark.parametrize(
+    "kind", ["path", "file", "checkpoint", "state", "mapping", "numpy", "module", "nested", "root"]
+)
+def test_every_kind_of_source(tmp_path, model, api, kind):
+    """Paths, files, Checkpoints, states, mappings (of arrays too), modules, and roots of a training checkpoint."""
+    other = api.fill(api.Net(), 1)
+    path, run = tmp_path / "model.pt", tmp_path / "run.pt"
+    torch.save(other.state_dict(), path)
+    torch.save({"model": other.state_dict(), "ema": {"shadow": model.state_dict()}, "epoch": 3}, run)
+    with statedict.open(path) as checkpoint:
+        source, options = {
+            "path": (path, {}),
+            "file": (io.BytesIO(path.read_bytes()), {}),
+            "checkpoint": (checkpoint, {}),
+            "state": (statedict.state_dict(other), {}),
+            "mapping": (dict(other.state_dict()), {}),
+            "numpy": ({name: np.asarray(value) for name, value in other.state_dict().items()}, {}),
+            "module": (other, {}),
+            "nested": ({"model": other.state_dict(), "epoch": 3}, {}),
+            "root": (run, {"root": "model"}),
+        }[kind]
+        statedict.load_state_dict(model, source, **options)
+    assert api.bits(model.state_dict()) == api.bits(other.state_dict())
+
+
+def test_a_root_below_a_root(tmp_path, model, api):
+    """Roots are joined by slashes."""
+    other = api.fill(api.Net(), 1)
+    torch.save({"model": model.state_dict(), "ema": {"shadow": other.state_dict()}}, tmp_path / "run.pt")
+    statedict.load_state_dict(model, tmp_path / "run.pt", root="ema/shadow")
+    assert api.bits(model.state_dict()) == api.bits(other.state_dict())
+
+
+def test_a_model_loads_its_own_live_state(model, api):
+    """A state that aliases the model, whole or permuted, is read before it is written."""
+    before = api.plain(model)
+    statedict.load_state_dict(model, statedict.state_dict(model))
+    assert api.bits(model.state_dict()) == api.bits(before)
+    twins = api.fill(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), 2)
+    first, second = api.plain(twins[0]), api.plain(twins[1])
+    live = statedict.state_dict(twins)
+    statedict.load_state_dict(twins, {f"{1 - int(name[0])}{name[1:]}": value for name, value in live.items()})
+    assert api.bits(twins[0].state_dict()) == api.bits(second)
+    assert api.bits(twins[1].state_dict()) == api.bits(first)

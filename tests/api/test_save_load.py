@@ -1,0 +1,246 @@
+"""`statedict.save` and `statedict.load` are `torch.save` and `torch.load`, in both directions, without running code."""
+
+import io
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import statedict
+
+DTYPES = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128,
+]  # fmt: skip
+
+
+@pytest.fixture
+def tree():
+    """A training checkpoint with every dtype, empty and scalar tensors, views and ties."""
+    base = torch.arange(24.0).reshape(4, 6)
+    return {
+        "model": OrderedDict((str(dtype), torch.arange(6).to(dtype).reshape(2, 3)) for dtype in DTYPES),
+        "views": [base[1:3, ::2], base.t(), base],
+        "scalar": torch.tensor(3.5),
+        "empty": torch.empty(0, 3),
+        "epoch": 3,
+        "name": "run",
+        "nested": ({"lr": 0.1, "betas": (0.9, 0.999)}, None, True, {1, 2}),
+    }
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
+        assert a.requires_grad == b.requires_grad
+        assert torch.equal(
+            a.to(torch.float32) if a.dtype.itemsize == 1 else a, b.to(torch.float32) if b.dtype.itemsize == 1 else b
+        )
+    elif isinstance(a, dict):
+        assert list(a) == list(b)
+        assert type(a) is type(b)
+        for key in a:
+            same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert type(a) is type(b)
+        assert len(a) == len(b)
+        for one, other in zip(a, b):
+            same(one, other)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": True}])
+def test_torch_loads_what_is_saved_here(tmp_path, tree, options):
+    """`torch.load(weights_only=True)`, mapped or not, gives the same tree tensor for tensor."""
+    del tree["views"]  # whose strides are those of their elements: below
+    path = tmp_path / "run.pt"
+    statedict.save(tree, path)
+    same(torch.load(path, weights_only=True, **options), tree)
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": True}, {"verify": False}])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_saves_is_loaded_here(tmp_path, tree, options, legacy):
+    """`statedict.load` gives the same tree as `torch.load`, of both of its formats, mapped or not, ties included."""
+    path = tmp_path / "run.pt"
+    torch.save(tree, path, _use_new_zipfile_serialization=not legacy)
+    loaded = statedict.load(path, **options)
+    same(loaded, tree)
+    first, second, third = (view.untyped_storage().data_ptr() for view in loaded["views"])
+    assert first == second == third
+
+
+def test_a_mapped_file_is_never_written_to(tmp_path):
+    """Tensors of `mmap=True` can be changed; the file stays as it is."""
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.zeros(5000)}, path)
+    before = path.read_bytes()
+    statedict.load(path, mmap=True)["w"].fill_(1.0)
+    assert path.read_bytes() == before
+
+
+def test_modules_keep_their_metadata(tmp_path, api):
+    """A module's state goes through a file of either side with its names, values, versions and ties."""
+    model = api.fill(api.Net(), 0)
+    wanted = model.state_dict()
+    for number, (save, load) in enumerate(
+        [
+            (statedict.save, lambda path: torch.load(path, weights_only=True)),
+            (lambda model, path: torch.save(model.state_dict(), path), statedict.load),
+            (statedict.save, statedict.load),
+        ]
+    ):
+        path = tmp_path / f"{number}.pt"
+        save(model, path)
+        loaded = load(path)
+        assert type(loaded) is OrderedDict
+        assert list(loaded) == list(wanted)
+        assert api.bits(loaded) == api.bits(wanted)
+        assert loaded._metadata == wanted._metadata
+        assert loaded["embed.weight"].data_ptr() == loaded["head.weight"].data_ptr()
+
+
+def test_a_view_is_saved_as_its_elements(tmp_path):
+    """One row of a large tensor is a small file, and views of one tensor stay tied."""
+    big = torch.arange(1_000_000.0).reshape(1000, 1000)
+    path = tmp_path / "row.pt"
+    statedict.save({"row": big[3]}, path)
+    assert path.stat().st_size < 20_000
+    assert torch.equal(torch.load(path, weights_only=True)["row"], big[3])
+    model = nn.Linear(4, 4)
+    statedict.save({"a": model.weight.detach(), "b": model.weight.detach()[:2]}, path)
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["a"].untyped_storage().data_ptr() == loaded["b"].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("as_file", ["str", "path", "file", "buffer"])
+def test_paths_and_file_objects(tmp_path, as_file):
+    """A str, a pathlib.Path, an open file and a buffer are all the same to save, load, open and load_state_dict."""
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    path = tmp_path / "model.pt"
+    buffer = io.BytesIO()
+    target = {"str": str(path), "path": path, "file": None, "buffer": buffer}[as_file]
+    if as_file == "file":
+        with path.open("wb") as file:
+            statedict.save(model, file)
+    else:
+        statedict.save(model, target)
+    opened = path.open("rb") if as_file == "file" else target
+    for act in (
+        statedict.load,
+        lambda given: statedict.load_state_dict(other, given),
+        lambda given: statedict.open(given).close(),
+    ):
+        if hasattr(opened, "seek"):
+            opened.seek(0)
+        act(opened)
+    if as_file == "file":
+        assert not opened.closed  # it is the caller's
+        opened.close()
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path, api):
+    """A file can be told by its hash."""
+    for name in ("a.pt", "b.pt"):
+        statedict.save(api.fill(api.Net(), 1), tmp_path / name)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pt"])
+def test_every_format_gives_back_a_model(tmp_path, api, suffix):
+    """What is saved by suffix is loaded by content, bit for bit."""
+    model, other = api.fill(api.Net(), 0), api.fill(api.Net(), 1)
+    path = tmp_path / f"model.{suffix}"
+    statedict.save(model, path)
+    statedict.load_state_dict(other, path)
+    assert api.bits(other.state_dict()) == api.bits(model.state_dict())
+
+
+def test_shards(tmp_path, api):
+    """`max_shard_size` splits; the index is the file to load."""
+    model, other = (
+        nn.Sequential(*(nn.Linear(40, 40) for _ in range(4))),
+        nn.Sequential(*(nn.Linear(40, 40) for _ in range(4))),
+    )
+    statedict.save(model, tmp_path / "model.safetensors", max_shard_size="8KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    [index] = tmp_path.glob("*.index.json")
+    statedict.load_state_dict(other, index)
+    assert api.bits(other.state_dict()) == api.bits(model.state_dict())
+
+
+def test_a_saved_state_does_not_name_this_library(tmp_path, api):
+    """Pickles of a StateDict are OrderedDicts with `_metadata`."""
+    state = statedict.state_dict(api.Net())
+    assert b"statedict" not in pickle.dumps(state)
+    torch.save(state, tmp_path / "model.pt")
+    assert b"statedict" not in (tmp_path / "model.pt").read_bytes()
+    assert torch.load(tmp_path / "model.pt", weights_only=True)._metadata == api.Net().state_dict()._metadata
+
+
+def test_metadata_is_kept_with_the_file(tmp_path):
+    """Text by name, which `torch.load` does not see."""
+    path = tmp_path / "model.pt"
+    statedict.save(nn.Linear(1, 1), path, metadata={"licence": "MIT"})
+    assert list(torch.load(path, weights_only=True)) == ["weight", "bias"]
+    with statedict.open(path) as checkpoint:
+        assert checkpoint.metadata["licence"] == "MIT"
+
+
+def test_map_location(tmp_path):
+    """One device for all, here the one without memory, or by the device that a tensor was saved from."""
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.ones(3)}, path)
+    assert statedict.load(path, map_location="meta")["w"].device.type == "meta"
+    assert statedict.load(path, map_location={"cpu": "meta"})["w"].device.type == "meta"
+    assert statedict.load(path, map_location={"cuda:0": "meta"})["w"].device.type == "cpu"
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np, statedict
+for backend in ("auto", "numpy"):
+    loaded = statedict.load("model.pt", backend=backend)
+    assert type(loaded["model"]["conv.weight"]) is np.ndarray
+    model = loaded["model"]
+    print(loaded["epoch"], float(model["conv.weight"].sum()), loaded["half"].dtype, model._metadata["norm"])
+with statedict.open("model.pt") as checkpoint:
+    statedict.save(checkpoint.state_dict("model"), "copy.pt")
+statedict.save(statedict.snapshot({"w": np.ones(2)}), "w.pt")
+"""
+
+
+def test_files_are_read_and_written_without_torch(tmp_path, api):
+    """NumPy arrays, bfloat16 too, with the metadata, where torch cannot be imported; torch loads the copy."""
+    model = api.fill(api.Net(), 0)
+    torch.save(
+        {"model": model.state_dict(), "epoch": 3, "half": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "model.pt"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    line = f"3 {float(model.conv.weight.detach().sum())} bfloat16 {{'version': 2}}"
+    assert done.stdout.splitlines() == [line, line]
+    copied = torch.load(tmp_path / "copy.pt", weights_only=True)
+    assert api.bits(copied) == api.bits(model.state_dict())
+    assert copied._metadata == model.state_dict()._metadata
+    assert torch.equal(torch.load(tmp_path / "w.pt", weights_only=True)["w"], torch.ones(2, dtype=torch.float64))
+
+
+def test_arrays_in_a_tree_stay_arrays(tmp_path):
+    """NumPy arrays are tensors where they are a state, and arrays elsewhere, as `torch.save` has them."""
+    path = tmp_path / "tree.pt"
+    statedict.save({"array": np.arange(3), "tensor": torch.arange(3), "n": 1}, path)
+    loaded = statedict.load(path)
+    assert type(loaded["array"]) is np.ndarray
+    assert type(loaded["tensor"]) is torch.Tensor
+    assert loaded["array"].tolist() == [0, 1, 2]
