@@ -22,6 +22,7 @@ from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._memory import storage_of
 
 _OWN_CLASSES = (torch.Tensor, Parameter, Buffer)
+_STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 _REQUIRES_GRAD = PLAIN._replace(requires_grad=True)
 # The dtypes that NumPy and torch both have.
 _FLOATS, _INTEGERS = ("float64", "float32", "float16", "complex128", "complex64"), ("int64", "int32", "int16", "int8")
@@ -35,6 +36,8 @@ class TorchLibrary:
 
     def leaf(self, array: torch.Tensor) -> Leaf | Compound | None:
         kind = type(array)
+        if kind in _STORAGES:
+            return _storage_leaf(array)
         if kind not in _OWN_CLASSES and is_out_of_reach(array):
             return None
         if array.layout is not torch.strided or array.is_nested or array.is_quantized:
@@ -56,6 +59,13 @@ class TorchLibrary:
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> torch.Tensor:
         return _with_traits(make_compound(value, parts), value.traits)
+
+
+def _storage_leaf(storage: Any) -> Leaf:
+    """All of a bare storage (which `torch.save` can write too) as one tensor; bytes where it is untyped."""
+    dtype = getattr(storage, "dtype", torch.uint8)
+    untyped = getattr(storage, "_untyped_storage", storage)
+    return strided_leaf(torch.empty(0, dtype=dtype, device=untyped.device).set_(untyped))
 
 
 def traits_of(tensor: torch.Tensor) -> Traits:
