@@ -115,7 +115,11 @@ TORCH = {
         np.datetime64("2020-01-01"),
         np.array([None]),
     ],
-    "storages": lambda: {"cyclic": cyclic()},
+    "cyclic list": cyclic,
+    "storages": lambda: [torch.ones(2).untyped_storage(), torch.ones(2, dtype=torch.int16).storage()],
+    "a tensor and its storage": lambda: (lambda tensor: [tensor, tensor.untyped_storage()])(
+        torch.ones(2, dtype=torch.uint8)
+    ),
     "cyclic tuple": cyclic_tuple,
 }
 

@@ -38,7 +38,7 @@ def shown(value: object) -> object:
     if isinstance(value, Opaque):
         return ("opaque", value.path, shown(value.args), shown(value.state), shown(value.items))
     if isinstance(value, dict):
-        return ("dict", [(key, shown(each)) for key, each in value.items()])
+        return ("dict", [(shown(key), shown(each)) for key, each in value.items()])
     return (type(value).__name__, [shown(each) for each in value]) if isinstance(value, (list, tuple)) else repr(value)
 
 

@@ -26,6 +26,7 @@ from statedict.state import (
     collector_paused,
     dtype,
     leaf_of,
+    library,
     library_of,
     raw_values,
 )
@@ -79,6 +80,9 @@ def _written(w: Writer, value: Any) -> bool:
         leaf = value
     elif kind in STEPS:
         return False
+    elif kind.__module__ == "torch.storage" and kind.__name__ in ("TypedStorage", "UntypedStorage"):
+        tensors.bare_storage(w, _storage(value))
+        return True
     elif (kind.__module__, kind.__name__) in INERT:
         inert = INERT[kind.__module__, kind.__name__](value)
         ATOMS[type(inert)](w, inert)
@@ -114,6 +118,14 @@ def _live(w: Writer, value: Any) -> Leaf | Compound | None:
         _, shape, strides, _ = leaf.spec
         return Compound("meta", leaf.spec.dtype, shape, {}, {"strides": strides}, leaf.traits)
     return leaf
+
+
+def _storage(value: Any) -> TypedStorage:
+    """A live storage."""
+    leaf = library("torch").leaf(value)
+    assert isinstance(leaf, Leaf)
+    dtype = leaf.spec.dtype if type(value).__name__ == "TypedStorage" else None
+    return TypedStorage(leaf.storage, dtype, leaf.spec.numel)
 
 
 # tensors

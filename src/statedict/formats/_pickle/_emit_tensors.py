@@ -8,11 +8,14 @@ from __future__ import annotations
 from struct import Struct
 
 from statedict.errors import SaveError
-from statedict.state import PLAIN, DType, Leaf, Spec
+from statedict.state import DTYPES, PLAIN, DType, Leaf, Spec
 
 from ._names import STORAGE_NAME
 from ._values import Placement, TypedStorage
 from ._writer import Writer, get, integer, tuple_of
+
+# What an untyped storage counts as, in PyTorch's own check too.
+_BYTE = DTYPES["uint8"]
 
 
 def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
@@ -36,9 +39,10 @@ def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
 
 
 def one_dtype(w: Writer, key: str, dtype: DType | None) -> None:
-    if w.dtypes.setdefault(key, dtype) is not dtype:
+    of = dtype or _BYTE
+    if w.dtypes.setdefault(key, of) is not of:
         raise SaveError(
-            f"two tensors show one memory as {w.dtypes[key] or 'bytes'} and as {dtype or 'bytes'}, "
+            f"two tensors show one memory as {w.dtypes[key]} and as {of}, "
             "which a PyTorch file cannot hold: clone one of them"
         )
 
