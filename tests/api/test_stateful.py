@@ -1,0 +1,249 @@
+"""Optimizers, schedulers and whatever else has a state: through the same verbs, from memory and from files."""
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import statedict
+from statedict.errors import LoadError, NotAStateError, RootError
+
+
+def trained(steps=3, kind=torch.optim.AdamW, seed=0, **options):
+    """A model, its optimizer and a schedule, some steps on."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = kind(model.parameters(), lr=0.1, **options)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
+    for _ in range(steps):
+        step(model, optimizer)
+        schedule.step()
+    return model, optimizer, schedule
+
+
+def step(model, optimizer):
+    optimizer.zero_grad()
+    model(torch.ones(5, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def flat(tree):
+    """The tree with tensors as lists, to be compared."""
+    if isinstance(tree, torch.Tensor):
+        return str(tree.dtype), tree.tolist()
+    if isinstance(tree, Mapping):
+        return {key: flat(value) for key, value in tree.items()}
+    return [flat(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A training checkpoint as people write it, and what it was made of."""
+    model, optimizer, schedule = trained()
+    path = tmp_path / "run.pt"
+    saved = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": schedule.state_dict(),
+        "epoch": 3,
+    }
+    torch.save(saved, path)
+    return path, model, optimizer, schedule
+
+
+@pytest.mark.parametrize("root", ["auto", "optimizer"])
+def test_training_goes_on_from_a_checkpoint(run, root):
+    """Model, optimizer and scheduler of one file: the next steps are those that the first run would have made."""
+    path, model, optimizer, schedule = run
+    other, its_optimizer, its_schedule = trained(steps=1, seed=1)
+    assert statedict.load_state_dict(other, path).ok
+    assert statedict.load_state_dict(its_optimizer, path, root=root).ok
+    assert statedict.load_state_dict(its_schedule, path, root="scheduler").ok
+    for _ in range(3):
+        step(model, optimizer)
+        schedule.step()
+        step(other, its_optimizer)
+        its_schedule.step()
+    assert flat(other.state_dict()) == flat(model.state_dict())
+    assert flat(its_optimizer.state_dict()) == flat(optimizer.state_dict())
+    assert its_schedule.get_last_lr() == schedule.get_last_lr()
+
+
+@pytest.mark.parametrize("kind", ["memory", "nested", "object", "checkpoint", "file"])
+def test_every_source_of_an_optimizers_state(run, kind):
+    """A state, a checkpoint's dict, another optimizer, an open Checkpoint, a path."""
+    path, _, optimizer, _ = run
+    _, other, _ = trained(steps=1, seed=1)
+    with statedict.open(path) as checkpoint:
+        sources = {
+            "memory": optimizer.state_dict(),
+            "nested": {"optimizer": optimizer.state_dict(), "epoch": 1},
+            "object": optimizer,
+            "checkpoint": checkpoint,
+            "file": path,
+        }
+        statedict.load_state_dict(other, sources[kind])
+    assert flat(other.state_dict()) == flat(optimizer.state_dict())
+
+
+def test_what_is_saved_here_loads_in_torch(tmp_path):
+    """`save(optimizer)`, and a checkpoint made of `statedict.state_dict`, by torch's own loader, weights only."""
+    model, optimizer, schedule = trained()
+    path = tmp_path / "optimizer.pt"
+    statedict.save(optimizer, path)
+    _, other, its_schedule = trained(steps=1)
+    other.load_state_dict(torch.load(path, weights_only=True))
+    assert flat(other.state_dict()["state"]) == flat(optimizer.state_dict()["state"])
+    parts = {"model": model, "optimizer": optimizer, "scheduler": schedule}
+    statedict.save({name: statedict.state_dict(part) for name, part in parts.items()} | {"epoch": 3}, path)
+    loaded = torch.load(path, weights_only=True)
+    assert flat(loaded["model"]) == flat(model.state_dict())
+    assert loaded["model"]._metadata == model.state_dict()._metadata
+    its_schedule.load_state_dict(loaded["scheduler"])
+    assert its_schedule.state_dict() == schedule.state_dict()
+
+
+def test_names_match_parameters_that_moved(tmp_path):
+    """With `model=`, state follows the parameter's name and not its position."""
+    torch.manual_seed(0)
+
+    def build(order):
+        model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b")})
+        return model, torch.optim.Adam([p for name in order for p in model[name].parameters()], lr=0.1)
+
+    model, optimizer = build("ab")
+    sum((n + 1) * p.sum() for n, p in enumerate(model.parameters())).backward()
+    optimizer.step()
+    statedict.save(statedict.state_dict(optimizer, model=model), tmp_path / "optimizer.pt")
+    other, turned = build("ba")
+    statedict.load_state_dict(turned, tmp_path / "optimizer.pt", model=other)
+    for name, parameter in other.named_parameters():
+        mine = optimizer.state[model.get_parameter(name)]["exp_avg"]
+        assert torch.equal(turned.state[parameter]["exp_avg"], mine)
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_refused_state_leaves_the_optimizer_alone(tmp_path, from_file):
+    """Another optimizer's state, and one for other shapes, raise; the optimizer goes on as if nothing had happened."""
+    model, optimizer, _ = trained()
+    before = flat(optimizer.state_dict())
+    _, sgd, _ = trained(kind=torch.optim.SGD, momentum=0.9)
+    narrow = nn.Linear(1, 1)
+    for wrong in (sgd.state_dict(), torch.optim.AdamW(narrow.parameters(), lr=1.0).state_dict()):
+        source = wrong
+        if from_file:
+            torch.save(wrong, source := tmp_path / "wrong.pt")
+        with pytest.raises(LoadError, match=r"^Error\(s\) in loading state_dict for AdamW"):
+            statedict.load_state_dict(optimizer, source)
+        assert flat(optimizer.state_dict()) == before
+        assert not statedict.load_state_dict(optimizer, source, dry_run=True).ok
+        assert flat(optimizer.state_dict()) == before
+    step(model, optimizer)
+
+
+def test_a_dry_run_changes_no_optimizer(run):
+    """The report says that it fits, and nothing was loaded."""
+    path, *_ = run
+    _, other, its_schedule = trained(steps=1, seed=1)
+    before, schedule_before = flat(other.state_dict()), its_schedule.state_dict().copy()
+    assert statedict.load_state_dict(other, path, dry_run=True).ok
+    assert flat(other.state_dict()) == before
+    assert statedict.load_state_dict(its_schedule, path, root="scheduler", dry_run=True).ok
+    assert its_schedule.state_dict() == schedule_before
+
+
+def test_nothing_is_shared_with_the_source():
+    """Training on does not change the state that was loaded from."""
+    _, optimizer, _ = trained()
+    model, other, _ = trained(steps=1, seed=1)
+    given = copy.deepcopy(optimizer.state_dict())
+    before = flat(given)
+    statedict.load_state_dict(other, given)
+    step(model, other)
+    assert flat(given) == before
+
+
+def test_a_dtype_for_an_optimizers_state(run):
+    """`dtype` casts moments, and not step counts."""
+    path, *_ = run
+    _, other, _ = trained(steps=1, seed=1)
+    statedict.load_state_dict(other, path, dtype=torch.float64)
+    entry = next(iter(other.state.values()))
+    assert entry["exp_avg"].dtype == torch.float64
+    assert entry["step"].dtype == torch.float32
+
+
+class Sampler:
+    """Anything with the two methods: its state holds values, a tensor and an array."""
+
+    def __init__(self, position=0):
+        self.position, self.tensor, self.array = position, torch.full((2,), float(position)), np.full(2, position)
+
+    def state_dict(self):
+        return {"position": self.position, "tensor": self.tensor, "array": self.array}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+        self.tensor = state["tensor"]
+        self.array = state["array"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "root", "object"])
+def test_any_object_with_a_state(tmp_path, kind):
+    """It gets real tensors and arrays, of its own, from a file or memory."""
+    sampler, other = Sampler(7), Sampler()
+    statedict.save(sampler, tmp_path / "sampler.pt")
+    statedict.save({"sampler": sampler.state_dict(), "epoch": 1}, tmp_path / "run.pt")
+    source, options = {
+        "memory": (sampler.state_dict(), {}),
+        "file": (tmp_path / "sampler.pt", {}),
+        "root": (tmp_path / "run.pt", {"root": "sampler"}),
+        "object": (sampler, {}),
+    }[kind]
+    statedict.load_state_dict(other, source, **options)
+    assert (other.position, other.tensor.tolist()) == (7, [7.0, 7.0])
+    assert type(other.array) is np.ndarray
+    assert other.array.tolist() == [7, 7]
+    assert other.tensor is not sampler.tensor
+    other.tensor.zero_()
+    assert sampler.tensor.any()
+
+
+def test_a_failing_object_is_put_back():
+    """What its own loader raises is passed on, and the object is as it was."""
+    sampler = Sampler(7)
+    with pytest.raises(KeyError, match="tensor"):
+        statedict.load_state_dict(sampler, {"position": 1})
+    assert sampler.position == 7
+
+
+def test_a_snapshot_of_each(run):
+    """Snapshots of a module, an optimizer, a scheduler and an object do not change; `out` reuses their memory."""
+    _, model, optimizer, schedule = run
+    for part in (model, optimizer, schedule, Sampler(3)):
+        copied = statedict.snapshot(part)
+        before = flat(copied)
+        if part is optimizer or part is model:
+            step(model, optimizer)
+            assert flat(statedict.snapshot(part)) != before
+        assert flat(copied) == before
+    first = statedict.snapshot(model)
+    memory = first["0.weight"].data_ptr()
+    assert statedict.snapshot(model, out=first)["0.weight"].data_ptr() == memory
+    tree = statedict.snapshot({"model": statedict.state_dict(model), "list": [model[0].weight]})
+    assert tree["model"]["0.weight"].data_ptr() == tree["list"][0].data_ptr() != model[0].weight.data_ptr()
+
+
+def test_roots_of_nested_states(run):
+    """A root that is not there names those that are, and one that cannot be told is asked for."""
+    path, _, optimizer, _ = run
+    with pytest.raises(RootError, match=r"nothing at 'optim'.*'model', 'optimizer', 'scheduler'"):
+        statedict.load_state_dict(optimizer, path, root="optim")
+    both = {"one": optimizer.state_dict(), "two": optimizer.state_dict()}
+    with pytest.raises(RootError, match=r"several parts could be meant.*'one', 'two'"):
+        statedict.load_state_dict(optimizer, both)
+    with pytest.raises(NotAStateError, match="a int has no state"):
+        statedict.state_dict(3)
