@@ -1,0 +1,40 @@
+"""What the machine itself can do with as many bytes: what no library can beat."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from ._bench import Bench
+
+PIECE = 4 << 20
+
+
+def copied(bench: Bench) -> None:
+    """Every tensor copied in memory, in one call."""
+    with torch.no_grad():
+        torch._foreach_copy_(list(bench.target.state_dict().values()), list(bench.state.values()))
+
+
+def read(bench: Bench) -> None:
+    """The file's bytes read into memory that is there, one piece after the other."""
+    into = memoryview(bytearray(PIECE))
+    with Path(bench.torch_file).open("rb", buffering=0) as file:
+        while file.readinto(into):
+            pass
+
+
+def written(bench: Bench, *, durable: bool = False) -> None:
+    """As many bytes as the state has, written to a new file from one piece of memory."""
+    piece = memoryview(bytes(PIECE))
+    fd = os.open(bench.scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        left = bench.nbytes
+        while left:
+            left -= os.write(fd, piece[: min(left, PIECE)])
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,63 @@
+"""Times and memory of several ways to do one thing, interleaved so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import NamedTuple
+
+Action = Callable[[], object]
+
+
+class Figure(NamedTuple):
+    """What one way took: the median of `rounds` times in seconds, and the most memory in bytes beyond what was there."""
+
+    seconds: float
+    extra: int
+    rounds: int
+
+
+def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str, Figure]:
+    """Each way's Figure. All are run once to warm up, then in turn, `rounds` times or until `seconds` have passed."""
+    extra = {name: _extra_memory(act) for name, act in ways.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    began = perf_counter()
+    for number in range(rounds):
+        if number and perf_counter() - began > seconds:
+            break
+        for name, act in ways.items():
+            times[name].append(_time(act))
+    return {name: Figure(median(times[name]), extra[name], len(times[name])) for name in ways}
+
+
+def _time(act: Action) -> float:
+    gc.collect()
+    start = perf_counter()
+    result = act()
+    elapsed = perf_counter() - start
+    del result
+    return elapsed
+
+
+def _extra_memory(act: Action) -> int:
+    """The peak of resident memory while `act` runs, less what was resident before; 0 where the system does not tell."""
+    gc.collect()
+    try:
+        # Linux: 5 sets the peak back to what is resident now.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        act()
+        return 0
+    before = _resident("VmRSS")
+    result = act()
+    peak = _resident("VmHWM")
+    del result
+    return max(0, peak - before)
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))

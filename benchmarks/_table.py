@@ -1,0 +1,71 @@
+"""What was measured, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from rich.table import Table
+
+import statedict
+
+from ._measure import Figure
+
+
+class Row(NamedTuple):
+    """One way to do one operation in one case; `ratio`: its time over that of ours, so more than 1 is slower than ours."""
+
+    case: str
+    operation: str
+    way: str
+    figure: Figure
+    ratio: float
+
+
+def rows(case: str, operation: str, figures: dict[str, Figure]) -> Iterator[Row]:
+    """The rows of one operation; the first figure is ours."""
+    ours = next(iter(figures.values())).seconds
+    for way, figure in figures.items():
+        yield Row(case, operation, way, figure, figure.seconds / ours)
+
+
+def table(found: Iterable[Row]) -> Table:
+    made = Table("case", "operation", "way", title=machine()["machine"])
+    for heading in ("ms", "× ours", "extra MB"):
+        made.add_column(heading, justify="right")
+    last = ("", "")
+    for row in found:
+        here = (row.case, row.operation)
+        if here != last:
+            made.add_section()
+        labels = here if here != last else ("", "")
+        last = here
+        figure = row.figure
+        made.add_row(*labels, row.way, f"{figure.seconds * 1e3:,.1f}", f"{row.ratio:.2f}", f"{figure.extra / 1e6:,.0f}")
+    return made
+
+
+def as_json(found: Iterable[Row]) -> dict[str, Any]:
+    """Everything that the table shows, and what it was measured on."""
+    return {
+        **machine(),
+        "rows": [
+            {"case": r.case, "operation": r.operation, "way": r.way, "ratio": r.ratio, **r.figure._asdict()}
+            for r in found
+        ],
+    }
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {"statedict": statedict.__version__, "safetensors": safetensors.__version__}
+    return {
+        "machine": f"{platform.machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
