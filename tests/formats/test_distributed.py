@@ -14,7 +14,7 @@ from tests.hostile.build import pickles as p
 from tests.hostile.build import shards
 
 from statedict import formats
-from statedict.errors import ChecksumError, FormatError, TruncatedError
+from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError
 from statedict.state import Leaf, Read, library, materialize
 
 torch = pytest.importorskip("torch")
@@ -243,6 +243,16 @@ def test_a_claim_beyond_the_file_is_refused(tmp_path):
     raw = raw.replace(*big).replace(p.integers((2, 4)), p.integers((2, 2**40)))
     with pytest.raises(FormatError, match="is said to lie in"):
         opened(tmp_path, **{".metadata": raw})
+
+
+def test_huge_metadata_is_refused_unread(tmp_path):
+    """Beyond the limit on pickles nothing is read."""
+    checkpoint = opened(tmp_path)
+    checkpoint.close()
+    with open(tmp_path / "d" / ".metadata", "r+b") as file:
+        file.truncate(1 << 29)
+    with pytest.raises(LimitError, match=r"metadata of 536,870,912 bytes .*pickle_bytes"):
+        formats.open(tmp_path / "d")
 
 
 def test_compressed_chunks_are_named(tmp_path):

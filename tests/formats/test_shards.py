@@ -15,7 +15,7 @@ from tests.hostile.build.tensors import entry, safetensors
 from tests.hostile.build.zips import FOUR
 
 from statedict import formats
-from statedict.errors import FormatError, SaveError, UnknownFormatError
+from statedict.errors import FormatError, LimitError, SaveError, UnknownFormatError
 from statedict.formats._shards_write import byte_count, split
 from statedict.state import StateDict, library, materialize
 
@@ -214,6 +214,21 @@ def test_only_files_beside_the_index_can_be_named(folder, name):
     """Paths, and what is no name, are refused before anything is opened."""
     with pytest.raises(FormatError, match="no file beside it"):
         formats.open(reindexed(folder, a=name))
+
+
+def test_tied_tensors_count_under_each_name():
+    """safetensors writes them all, so a shard is not larger than asked for where it can be helped."""
+    state = {"a": np.zeros(60, np.uint8), "b": np.zeros(30, np.uint8)}
+    state["c"] = state["a"]
+    assert split(state, 125) == [["a", "c"], ["b"]]
+
+
+def test_a_huge_index_is_refused_unread(folder):
+    """Beyond the limit on JSON nothing is read."""
+    with open(folder / INDEX, "r+b") as file:
+        file.truncate(101_000_000)
+    with pytest.raises(LimitError, match=r"an index of 101,000,000 bytes .*json_bytes"):
+        formats.open(folder / INDEX)
 
 
 def test_an_index_among_the_shards_is_refused(folder):

@@ -36,6 +36,8 @@ def read_distributed(folder: str, limits: Limits = LIMITS) -> Checkpoint:
     path = os.path.join(folder, METADATA)
     file = open_file(path)
     try:
+        if file.size > limits.pickle_bytes:
+            raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=path)
         parsed = parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
     finally:
         file.close()

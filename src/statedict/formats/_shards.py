@@ -24,11 +24,13 @@ from ._mistaken import HEAD, unknown
 from ._shelf import is_plain_name
 
 INDEX = ".index.json"
-NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>\.\w+)")
+NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
 
 
 def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """The Checkpoint that an index and its shards are."""
+    if file.size > limits.json_bytes:
+        raise limits.exceeded("json_bytes", f"an index of {file.size:,} bytes")
     index = read_json(file.read(0, file.size), file.name, limits)
     if "weight_map" not in index:
         raise unknown(file, file.read(0, min(file.size, HEAD)))

@@ -88,7 +88,8 @@ def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     filled = 0
     for names in groups.values():
-        nbytes = max(_nbytes(state[name]) for name in names)
+        # Some formats write a tied tensor under each of its names.
+        nbytes = sum(_nbytes(state[name]) for name in names)
         if shards[-1] and filled + nbytes > largest:
             shards.append([])
             filled = 0
