@@ -98,7 +98,9 @@ def test_a_module_that_contains_itself_does_not_end() -> None:
 def test_copying_to_meta_warns() -> None:
     """In PyTorch's words; nothing is reported as missing."""
     made = nn.Linear(1, 1, device="meta")
-    with pytest.warns(UserWarning, match="for (weight|bias): copying from a non-meta parameter in the checkpoint to a meta"):
+    with pytest.warns(
+        UserWarning, match="for (weight|bias): copying from a non-meta parameter in the checkpoint to a meta"
+    ):
         found = module_load_state_dict(made, nn.Linear(1, 1).state_dict())
     assert found.missing_keys == []
 

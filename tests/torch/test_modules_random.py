@@ -186,7 +186,9 @@ def described_with(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Shape]
 
 
 leaves = described_with(st.just({}))
-twigs = described_with(st.dictionaries(st.sampled_from(CHILD_NAMES), leaves | st.none() | st.just("shared"), max_size=2))
+twigs = described_with(
+    st.dictionaries(st.sampled_from(CHILD_NAMES), leaves | st.none() | st.just("shared"), max_size=2)
+)
 below = st.dictionaries(st.sampled_from(CHILD_NAMES), twigs | leaves | st.none(), min_size=1, max_size=3)
 shapes = described_with(below)
 
