@@ -196,7 +196,7 @@ def load_state_dict(
         mismatched: what to do where shapes differ: `"error"`, `"skip"`, `"slice"`, `"interpolate"`, or a mapping of pattern
             to one of these or to a function.
         dtype: cast floating-point tensors to this first, or by pattern. The model's own dtype wins unless `assign`.
-        device: where to put the tensors when assigning.
+        device: where to put the tensors when assigning: one for all, or by pattern. Otherwise the model's own devices win.
         model: for an optimizer: the model whose parameter names its state is matched by.
         verify: settle the file's checksums before the first byte lands. Without it a damaged file, or one that cannot be
             read to its end, may leave the model partly loaded.
@@ -224,8 +224,9 @@ def load_state_dict(
         with _sources.opened_tree(source, root, fits) as nested:
             return _loading.load_stateful(obj, nested, demands, model, dtype)
     module = _sources.submodule(obj, into)
-    options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched, "dtype": dtype}
-    manner = _loading.Manner(assign, tuple(allow_casts), device, verify)
+    options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
+    options |= {"dtype": dtype, "device": device}
+    manner = _loading.Manner(assign, tuple(allow_casts), verify)
     with _sources.opened(source, root) as state:
         return _loading.load_module(module, state, demands, options, manner)
 

@@ -48,13 +48,11 @@ class Manner:
     Attributes:
         assign: the tensors themselves take the parameters' places.
         allow_casts: kinds of lossy cast that are no errors.
-        device: where assigned tensors are to lie.
         verify: checksums are settled before the first byte lands.
     """
 
     assign: bool = False
     allow_casts: tuple[CastKind, ...] = ()
-    device: Any = None
     verify: bool = True
 
 
@@ -67,8 +65,9 @@ def load_module(
     host = _sources.required_host(module)
     planned = plan.match(state, _sources.live(module, keep_vars=True), **options)
     values = _sources.arrays_within(planned.execute(state), host.library, verify=manner.verify)
-    if manner.device is not None:
-        values = _sources.placed(values, manner.device)
+    devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
+    if devices and not demands.dry_run:
+        values = _sources.placed(values, devices, verify=manner.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:

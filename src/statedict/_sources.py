@@ -256,13 +256,19 @@ def reviver(backend: str) -> Callable[[Any], Any]:
     return revived
 
 
-def placed(state: StateDict, device: Any) -> StateDict:
-    """The state with torch tensors on `device`; unread leaves are read."""
+def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> StateDict:
+    """The state with the tensors of these names on their devices, as torch's; unread leaves are read.
+
+    What is tied and goes to one device stays tied.
+    """
     from statedict.torch import place
 
-    leaves = dict(state.leaves())
-    arrays = place(materialize(list(leaves.values()), library("torch")), list(leaves.values()), device)
-    return state | StateDict(dict(zip(leaves, arrays)))
+    moved: dict[str, Any] = {}
+    for device in dict.fromkeys(devices.values()):
+        leaves = {name: leaf for name, leaf in state.leaves() if devices.get(name) == device}
+        arrays = materialize(list(leaves.values()), library("torch"), verify=verify)
+        moved |= zip(leaves, place(arrays, list(leaves.values()), device))
+    return state | moved
 
 
 def copied(tree: Any, out: Any = None) -> Any:

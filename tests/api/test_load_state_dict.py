@@ -1,6 +1,7 @@
 """`statedict.load_state_dict` on PyTorch's modules: strict, all or nothing, from memory and from files."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -369,3 +370,47 @@ def test_a_model_loads_its_own_live_state(model, api):
     statedict.load_state_dict(twins, {f"{1 - int(name[0])}{name[1:]}": value for name, value in live.items()})
     assert api.bits(twins[0].state_dict()) == api.bits(second)
     assert api.bits(twins[1].state_dict()) == api.bits(first)
+
+
+def test_devices_by_pattern(tmp_path, state, api):
+    """`device` places what is assigned, by pattern, with ties kept; a dry run reads nothing."""
+    torch.save(state, tmp_path / "model.pt")
+    for device in ("cpu", {"conv": "cpu", "*": torch.device("cpu")}):
+        with torch.device("meta"):
+            model = api.Net()
+        assert statedict.load_state_dict(model, tmp_path / "model.pt", assign=True, device=device, dry_run=True).ok
+        assert model.conv.weight.is_meta
+        statedict.load_state_dict(model, tmp_path / "model.pt", assign=True, device=device)
+        assert api.bits(model.state_dict()) == api.bits(state)
+        assert model.head.weight is model.embed.weight
+    with torch.device("meta"):
+        model = api.Net()
+    # the meta device stands for one that another pattern leaves alone
+    report = statedict.load_state_dict(
+        model, tmp_path / "model.pt", assign=True, device={"conv": "meta", "norm": "cpu"}, allow_missing="conv"
+    )
+    assert report.allowed == ["conv.weight", "conv.bias"]
+    assert model.conv.weight.is_meta
+    assert not model.norm.weight.is_meta
+
+
+def test_a_file_of_a_gpu_loads_without_one(tmp_path, model, state, api):
+    """Tensors that were saved from a GPU that is not here go where the model is; assigned ones to the CPU."""
+    statedict.save(statedict.StateDict(state), tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt") as archive, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as other:
+        for info in archive.infolist():
+            record = archive.read(info)
+            if info.filename.endswith("/data.pkl"):
+                assert record.count(b"X\x03\x00\x00\x00cpu") or record.count(b"\x8c\x03cpu")
+                record = record.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:7").replace(
+                    b"\x8c\x03cpu", b"\x8c\x06cuda:7"
+                )
+            other.writestr(info.filename, record)
+    expected = torch.load(tmp_path / "gpu.pt", map_location="cpu", weights_only=True)
+    statedict.load_state_dict(model, tmp_path / "gpu.pt")
+    assert api.bits(model.state_dict()) == api.bits(expected)
+    with torch.device("meta"):
+        empty = api.Net()
+    statedict.load_state_dict(empty, tmp_path / "gpu.pt", assign=True)
+    assert api.bits(empty.state_dict()) == api.bits(expected)
+    assert statedict.load(tmp_path / "gpu.pt")["conv.bias"].device.type == "cpu"
