@@ -384,6 +384,13 @@ def test_what_cannot_be_pickled_is_a_save_error(value):
         emit(value, lambda leaf: None)
 
 
+def test_the_error_says_where_the_value_lies():
+    """A SaveError names the path to what cannot be pickled, through attributes too."""
+    config = Config(names=["a", lambda: None])  # type: ignore[list-item]
+    with pytest.raises(SaveError, match=r"^run/config/names/1: .*cannot be pickled"):
+        emit({"run": {"config": config}}, lambda leaf: None)
+
+
 def test_one_memory_as_two_types_is_refused(write):
     """PyTorch's files give a storage one type."""
     floats = torch.zeros(4)

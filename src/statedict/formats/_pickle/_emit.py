@@ -17,6 +17,7 @@ from itertools import islice
 from struct import pack
 from typing import Any, Literal
 
+from statedict.errors import SaveError
 from statedict.state import (
     Compound,
     DType,
@@ -35,6 +36,7 @@ from . import _emit_compounds as compounds
 from . import _emit_objects as objects
 from . import _emit_tensors as tensors
 from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
+from ._walk import path_to
 from ._writer import Writer, integer
 
 Steps = Iterator[Any]
@@ -54,15 +56,20 @@ def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["value
     """
     w = Writer(store, arrays=arrays == "tensors")
     w.out.extend(b"\x80\x02")
+    child: Any = obj
     stack: list[Steps] = [iter((obj,))]
-    with collector_paused():
-        while stack:
-            for child in stack[-1]:
-                if not _written(w, child):
-                    stack.append(_begin(w, child))
-                    break
-            else:
-                stack.pop()
+    try:
+        with collector_paused():
+            while stack:
+                for child in stack[-1]:
+                    if not _written(w, child):
+                        stack.append(_begin(w, child))
+                        break
+                else:
+                    stack.pop()
+    except SaveError as error:
+        path = path_to(obj, child)
+        raise (SaveError(f"{path}: {error}") if path else error) from error.__cause__
     w.out.extend(b".")
     return bytes(w.out)
 

@@ -28,6 +28,27 @@ def children(value: Any) -> list[Any]:
     return [*value] if kind in _SEQUENCES or isinstance(value, tuple) else []
 
 
+def path_to(tree: Any, wanted: object) -> str | None:
+    """The keys that lead to an object in a live tree, through attributes too, joined by `/`; None where it is not found."""
+    waiting: deque[tuple[str, Any]] = deque([("", tree)])
+    seen: set[int] = set()
+    while waiting:
+        path, value = waiting.popleft()
+        if value is wanted:
+            return path
+        if id(value) in seen or isinstance(value, (str, bytes, int, float)):
+            continue
+        seen.add(id(value))
+        inside = getattr(value, "__dict__", None)
+        parts = [*inside.items()] if type(inside) is dict else []
+        if isinstance(value, dict):
+            parts += value.items()
+        elif isinstance(value, (list, tuple, deque)):
+            parts += enumerate(value)
+        waiting.extend((f"{path}/{key}" if path else str(key), part) for key, part in parts)
+    return None
+
+
 def _containers(value: Any, plain: frozenset[type]) -> list[Any]:
     inside = children(value)
     # One pass in C tells that there are none: a state dict of 32,000 tensors is done in 1 ms.
