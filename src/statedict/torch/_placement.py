@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+
 from statedict.state import Compound, Leaf
 
 MapLocation = str | torch.device | Mapping[str, str] | None
@@ -59,9 +60,7 @@ def _location(leaf: Leaf | Compound) -> str:
     return "cpu" if first is None else first.storage.location
 
 
-def _placed(
-    tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, torch.UntypedStorage]
-) -> Any:
+def _placed(tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, torch.UntypedStorage]) -> Any:
     if tensor.device == device or tensor.is_meta:
         return tensor
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or device.type == "meta":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from statedict.formats import Size, TorchConstant
 from statedict.state import DType
 
