@@ -22,6 +22,7 @@ class Figure(NamedTuple):
 
 def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str, Figure]:
     """Each way's Figure. All are run once to warm up, then in turn, `rounds` times or until `seconds` have passed."""
+    gc.collect()
     extra = {name: _extra_memory(act) for name, act in ways.items()}
     times: dict[str, list[float]] = {name: [] for name in ways}
     began = perf_counter()
@@ -34,7 +35,6 @@ def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str
 
 
 def _time(act: Action) -> float:
-    gc.collect()
     start = perf_counter()
     result = act()
     elapsed = perf_counter() - start
@@ -44,7 +44,6 @@ def _time(act: Action) -> float:
 
 def _extra_memory(act: Action) -> int:
     """The peak of resident memory while `act` runs, less what was resident before; 0 where the system does not tell."""
-    gc.collect()
     try:
         # Linux: 5 sets the peak back to what is resident now.
         Path("/proc/self/clear_refs").write_text("5")

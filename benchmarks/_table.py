@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
-import safetensors
-import torch
 from rich.table import Table
-
-import statedict
 
 from ._measure import Figure
 
@@ -63,9 +60,9 @@ def as_json(found: Iterable[Row]) -> dict[str, Any]:
 def machine() -> dict[str, str]:
     """What the figures depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions |= {"statedict": statedict.__version__, "safetensors": safetensors.__version__}
+    versions = {name: version(name) for name in ("statedict", "torch", "safetensors", "numpy")}
+    versions["python"] = platform.python_version()
     return {
         "machine": f"{platform.machine()}, {cores} cores, load {os.getloadavg()[0]:.1f}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
