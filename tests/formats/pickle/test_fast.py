@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
 from statedict.formats._pickle import _fast, _opcodes
@@ -151,6 +152,53 @@ def test_reused_slots_end_the_quick_path(read, write, slow):
     quick = outcome(read, both)
     slow()
     assert quick == outcome(read, both)
+
+
+def long_record(first: int, key: bytes) -> bytes:
+    """The usual record with its slots from `first` on; the slots before it hold what its GETs read."""
+    put = [b"r" + (first + n).to_bytes(4, "little") for n in range(7)]
+    return (
+        b"h\0((h\1h\2X"
+        + len(key).to_bytes(4, "little")
+        + key
+        + put[0]
+        + b"h\3K\4t"
+        + put[1]
+        + b"QK\0K\4\x85"
+        + put[2]
+        + b"K\1\x85"
+        + put[3]
+        + b"\x89h\4)R"
+        + put[4]
+        + b"t"
+        + put[5]
+        + b"R"
+        + put[6]
+    )
+
+
+CONSTANTS = [
+    p.name("torch._utils", "_rebuild_tensor_v2"),
+    p.text("storage"),
+    p.name("torch", "FloatStorage"),
+    p.text("cpu"),
+    p.name("collections", "OrderedDict"),
+]
+
+
+@pytest.mark.parametrize("early", [None, 8, 0x0101])
+def test_slots_out_of_order_end_the_quick_path(read, slow, monkeypatch, early):
+    """A slot that was set before its turn is not lost: the quick path is taken only where slots come in order."""
+    quick, taken = _fast._read, []
+    monkeypatch.setattr(_fast, "_read", lambda machine, at: taken.append(quick(machine, at)) or taken[-1])
+    ahead = b"" if early is None else p.text("early") + b"r" + early.to_bytes(4, "little") + b"0"
+    constants = b"".join(each + b"q%c" % slot + b"0" for slot, each in enumerate(CONSTANTS))
+    asked = b"".join(b"j" + slot.to_bytes(4, "little") for slot in (5, 8, 11, 12))
+    data = b"](" + ahead + constants + long_record(5, b"0") + long_record(12, b"1") + asked + b"e."
+    found = outcome(read, data)
+    assert any(leaf is not None for leaf, _ in taken) == (early is None)
+    slow()
+    assert found == outcome(read, data)
 
 
 def test_memoize_after_records(read, write, slow):

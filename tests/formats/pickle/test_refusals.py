@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import struct
+import threading
+import time
 
 import pytest
 from tests.hostile.build import pickles as p
@@ -188,6 +191,46 @@ def test_a_length_beyond_the_end_is_never_believed(read, claim):
 def test_a_memo_index_of_any_size_costs_nothing(read):
     """The memo is no array: slot 4294967280 is one entry."""
     assert read(b"]r\xf0\xff\xff\xff.").value == []
+
+
+def test_a_line_of_digits_is_read_in_one_go(read):
+    """A float's text is matched without trying every split of it: 4,000 digits and a letter cost nothing."""
+    lines = (b"F" + b"1" * 4000 + b"x\n", b"F" + b"1" * 2000 + b"." + b"1" * 2000 + b"x\n")
+    began = time.process_time()
+    for line in lines * 50:
+        with pytest.raises(FormatError, match="floating-point"):
+            read(line + b".")
+    assert time.process_time() - began < 1
+
+
+def test_bombs_fit_into_a_small_stack(read):
+    """Nothing recurses: in a thread with 256 KiB of stack every bomb is an error, and what was built of it goes away."""
+    caught: list[type] = []
+
+    def run() -> None:
+        for data, _ in LIMITED.values():
+            try:
+                read(data)
+            except FormatError as error:
+                caught.append(type(error))
+
+    before = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert len(caught) == len(LIMITED)
+
+
+def test_a_mapped_file_is_read_in_place(read, tmp_path):
+    """A mmap will do instead of bytes."""
+    path = tmp_path / "x.pkl"
+    for protocol in range(6):
+        path.write_bytes(b"head" + pickle.dumps({"a": [1.5, "x", b"y"]}, protocol) + b"tail")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert read(mapped, start=4, whole=False).value == {"a": [1.5, "x", b"y"]}
 
 
 def test_memo_laughs_are_shared_not_copied(read):

@@ -49,7 +49,10 @@ def _dtype(m: Machine, args: Args) -> Any:
     if type(kind) is Opaque and kind.module == "ml_dtypes" and kind.name in _ML_DTYPES and kind.args is None:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, kind.name))
+        found = getattr(ml_dtypes, kind.name, None)  # An older one lacks some.
+        if found is None:
+            raise Unfit
+        return np.dtype(found)
     if type(kind) is not str or not _SIMPLE.match(kind):
         raise Unfit
     try:
@@ -137,7 +140,7 @@ def _reconstruct(m: Machine, args: Args) -> Any:
     if len(args) != 3 or type(args[0]) is not Opaque or args[0].path != "numpy.ndarray" or not _is_nothing(args[1]):
         raise Unfit
     made = np.empty(0, "i1")
-    m.empty[id(made)] = made, m.top, args
+    m.empty[id(made)] = made, m.top if m.top >= 0 else len(m.memo), args
     return made
 
 

@@ -39,7 +39,7 @@ def reference(m: Machine, module: str, name: str) -> Any:
             safe = known == LOADER and m.nested is not None
         m.imports.append(Import(module, name, "safe" if safe else risk_of(*known)))
         found = m.references[module, name] = Opaque(module, name) if constant is None else constant
-        if known == RECORD and m.top == len(m.memo):
+        if known == RECORD and m.top >= 0:
             m.rebuild = found
     return found
 
@@ -52,7 +52,9 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
         raise FormatError(f"a {type(target).__name__} is called")
     if target.args is not None:
         # No pickler of data calls what it has made; it is how gadgets are joined.
-        m.imports.append(Import(target.module, f"{target.name}()", "dangerous"))
+        made = (target.module, f"{target.name}()")
+        if m.references.setdefault(made, target) is target:
+            m.imports.append(Import(*made, "dangerous"))
         return Opaque("", "call", (target, *args), kwargs)
     known = canonical(target.module, target.name)
     constructor = CONSTRUCTORS.get(known)

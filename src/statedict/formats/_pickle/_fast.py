@@ -221,10 +221,11 @@ def unfold(m: Machine, index: int) -> bool:
 
 def unfold_all(m: Machine) -> None:
     """Fill the slots of all records, and leave the rest of the pickle to the machine."""
-    for first in m.seen.firsts:
-        unfold(m, first)
-    m.seen = Seen()
-    m.rebuild = OFF
+    if m.seen.firsts:
+        for first in m.seen.firsts:
+            unfold(m, first)
+        m.seen = Seen()
+    m.rebuild, m.top = OFF, -1
 
 
 def _slots(m: Machine, at: int) -> list[Any]:

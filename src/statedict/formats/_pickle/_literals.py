@@ -72,7 +72,8 @@ def _binary_long(width: int) -> Handler:
     return push
 
 
-_FLOAT = re.compile(rb"[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)\Z")
+# Possessive, for else a line of digits would be tried at every split of it.
+_FLOAT = re.compile(rb"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+|inf|nan)\Z")
 
 
 def _float(m: Machine, at: int) -> int:

@@ -89,7 +89,8 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.references: dict[tuple[str, str], Any] = {}
         self.imports: list[Import] = []
-        # The quick path's: which reference begins a record (none: it is off), the next slot, what it has seen.
+        # The quick path's: which reference begins a record (none: it is off), the next slot (-1: they are
+        # not in order), what it has seen.
         self.rebuild: object = OFF
         self.top = 0
         self.seen = Seen()

@@ -104,10 +104,12 @@ def _got(m: Machine, index: int, at: int) -> int:
 
 def _keep(m: Machine, index: int) -> None:
     """Set a memo slot. Picklers use them in order; the quick path, which relies on that, ends where one does not."""
-    if index != m.top:
+    value = m.stack[-1]
+    if index == m.top:
+        m.top = index + 1
+    else:
         unfold_all(m)
-    m.top += 1
-    m.memo[index] = m.stack[-1]
+    m.memo[index] = value
 
 
 def _put(m: Machine, at: int) -> int:
@@ -125,17 +127,14 @@ def _long_binput(m: Machine, at: int) -> int:
     index = int.from_bytes(m.data[at : at + 4], "little")
     if at + 4 > m.size:
         m.ended(at, 4)
-    if index != m.top:
-        unfold_all(m)
-    m.top += 1
-    m.memo[index] = m.stack[-1]
+    _keep(m, index)
     return at + 4
 
 
 def _memoize(m: Machine, at: int) -> int:
-    unfold_all(m)
-    m.memo[len(m.memo)] = m.stack[-1]
-    m.top = len(m.memo)
+    if m.seen.firsts:
+        unfold_all(m)
+    _keep(m, len(m.memo))
     return at
 
 
