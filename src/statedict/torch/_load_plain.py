@@ -30,6 +30,8 @@ GLOBALS = {
     *(f"torch.{kind.__name__}" for kind in torch._storage_classes if kind.__module__ == "torch"),
     *(str(dtype) for dtype in TORCH_DTYPES.values()),
 }
+# PyTorch warns of others.
+PROTOCOL_2 = b"\x80\x02"
 ATOMS = {str, int, float, bool, type(None)}
 CONTAINERS = {dict, OrderedDict, list, tuple}
 # Distinguishes from None, which is an object that can be saved.
@@ -52,6 +54,8 @@ def is_here(where: MapLocation) -> bool:
 
 def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
     """The object whose pickle is `content`, with its storages in members `prefix` + key; NOT_PLAIN if it holds more."""
+    if not content.startswith(PROTOCOL_2):
+        return NOT_PLAIN
     storages = ArchiveStorages(archive, prefix, False)
 
     def find(wanted: StorageId) -> TypedStorage:
