@@ -77,9 +77,10 @@ class StateDict(MutableMapping[str, Any]):
             value = self._values[name]
         except KeyError:
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
-        if not isinstance(value, (Leaf, Compound)):
-            return value
-        self._read(name, value)
+        if isinstance(value, (Leaf, Compound)):
+            self._read(name, value)
+        elif isinstance(value, (dict, list, tuple)):
+            self._read_within(name, value)
         return self._values[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -299,6 +300,16 @@ class StateDict(MutableMapping[str, Any]):
         values = [cast("Leaf | Compound", self._values[n]) for n in names]
         arrays = materialize(values, library(self._backend))
         self._values.update(zip(names, arrays))
+
+    def _read_within(self, name: str, value: Any) -> None:
+        """Put arrays in place of the leaves inside a value: the extra state of a module, from a file."""
+        from ._tree import map_tree, tensors_of
+
+        leaves = [part for part in tensors_of(value) if isinstance(part, (Leaf, Compound))]
+        if leaves:
+            arrays = materialize(leaves, library(self._backend))
+            made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
+            self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
 
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
