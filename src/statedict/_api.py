@@ -150,7 +150,9 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     {'weight': (2, 3), 'bias': (2,)}
     """
     if _sources.host_of(obj) is not None:
-        return _sources.live(obj, prefix=prefix, keep_vars=keep_vars)
+        _loading.refuse_options(obj, model=model is not None)
+        return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
+    _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
     return _sources.nested(obj, model)
 
 
@@ -168,7 +170,7 @@ def load_state_dict(
     rename: Any = None,
     allow_missing: Patterns = (),
     allow_unexpected: Patterns = (),
-    allow_casts: Sequence[CastKind] = (),
+    allow_casts: CastKind | Sequence[CastKind] = (),
     mismatched: Any = "error",
     dtype: Any = None,
     device: Any = None,
@@ -207,6 +209,8 @@ def load_state_dict(
 
     Returns a LoadReport, which is also PyTorch's result (`missing, unexpected = …`).
 
+    What is about modules only (`into`, `include`, `rename`, `mismatched` …) raises TypeError for any other object.
+
     Raises LoadError (a RuntimeError whose text begins as PyTorch's) where the state does not fit, CollisionError where two
     sources would fill one slot, RootError where it is not clear which state dict of the file is meant, UnsafeFileError,
     ChecksumError and other FormatErrors for files that cannot be trusted.
@@ -221,12 +225,24 @@ def load_state_dict(
     demands = _loading.Demands(strict, allow_missing, allow_unexpected, dry_run)
     if _sources.host_of(obj) is None:
         fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
+        _loading.refuse_options(
+            obj,
+            assign=assign,
+            into=into,
+            include=include,
+            exclude=exclude,
+            rename=rename,
+            allow_casts=allow_casts,
+            mismatched=mismatched != "error",
+            device=device,
+        )
         with _sources.opened_tree(source, root, fits) as nested:
-            return _loading.load_stateful(obj, nested, demands, model, dtype)
+            return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
+    _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
-    manner = _loading.Manner(assign, tuple(allow_casts), verify)
+    manner = _loading.manner(assign, allow_casts, verify)
     with _sources.opened(source, root) as state:
         return _loading.load_module(module, state, demands, options, manner)
 

@@ -6,7 +6,7 @@ refused is refused while it can still be put back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,27 @@ class Manner:
     verify: bool = True
 
 
+def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Manner:
+    """A Manner of the caller's options; raises ValueError for a kind of cast that there is not."""
+    from statedict.tree import SOUND
+
+    kinds = (allow_casts,) if isinstance(allow_casts, str) else tuple(allow_casts)
+    known: dict[str, CastKind] = {kind: kind for kind in SOUND.refused}
+    for kind in kinds:
+        if kind not in known:
+            raise ValueError(
+                f"allow_casts: {kind!r} is no kind of lossy cast; they are {', '.join(map(repr, sorted(known)))}"
+            )
+    return Manner(assign, tuple(known[kind] for kind in kinds), verify)
+
+
+def refuse_options(obj: Any, **options: Any) -> None:
+    """Raise TypeError for an option that means nothing for `obj`: left alone, it would be silently ignored."""
+    said = [f"{name}=" for name, value in options.items() if value]
+    if said:
+        raise TypeError(f"{', '.join(said)} cannot be given for a {type(obj).__name__}")
+
+
 def load_module(
     module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
 ) -> LoadReport:
@@ -80,7 +101,7 @@ def load_module(
     return reports[0]
 
 
-def load_stateful(obj: Any, state: Any, demands: Demands, model: Any, dtype: Any) -> LoadReport:
+def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: Any, verify: bool) -> LoadReport:
     """Load a nested state into an optimizer, a scheduler, or anything else that takes one."""
     from statedict.plan import LoadReport
 
@@ -94,7 +115,7 @@ def load_stateful(obj: Any, state: Any, demands: Demands, model: Any, dtype: Any
         _decide(reports[0], type(obj).__name__, demands)
 
     with suppress(_Tried):
-        _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, judge=judge)
+        _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, verify=verify, judge=judge)
     return reports[0]
 
 

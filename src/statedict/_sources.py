@@ -52,7 +52,7 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
             StateDict(source)  # raises: it says which name is no string
         yield formats.choose_root(formats.find_roots(source), root, "the mapping given")
     elif host_of(source) is not None:
-        yield live(source)
+        yield formats.choose_root({"": given(source)}, root, "the module given")
     else:
         raise NotAStateError(
             f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
@@ -114,8 +114,18 @@ def _revived(tree: Any) -> Any:
     return map_tree(tree, reviver("torch")) if sys.modules.get("torch") else tree
 
 
+def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
+    """A module's state, aliasing its memory, as its own `state_dict` gives it where its class has one of its own."""
+    host = required_host(module)
+    if type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module):
+        return live(module, prefix=prefix, keep_vars=keep_vars)
+    # Only what was asked for is passed on: such a method may take no arguments.
+    asked = {name: value for name, value in (("prefix", prefix), ("keep_vars", keep_vars)) if value}
+    return StateDict(module.state_dict(**asked), backend=host.library.name)
+
+
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
-    """A module's state, aliasing its memory."""
+    """What the engine reads of a module, and what it would write to: aliases of its memory."""
     from statedict import tree
 
     host = required_host(module)
@@ -159,7 +169,7 @@ def saved(value: Any) -> Any:
     NumPy arrays stay NumPy arrays, as with `torch.save`.
     """
     if host_of(value) is not None:
-        return live(value)
+        return given(value)
     if isinstance(value, Mapping):
         kinds = {getattr(library_of(part), "name", None) for part in raw_values(value).values()}
         return StateDict(value) if kinds == {"numpy"} else value
@@ -179,7 +189,14 @@ def nested(value: Any, model: Any = None) -> Any:
 
 
 def write_nested(
-    obj: Any, state: Any, *, model: Any, strict: bool, dtype: Any, judge: Callable[[Outcome], None]
+    obj: Any,
+    state: Any,
+    *,
+    model: Any,
+    strict: bool,
+    dtype: Any,
+    verify: bool,
+    judge: Callable[[Outcome], None],
 ) -> None:
     """Put a nested state into the object that `nested` read it from, or another like it; all or nothing."""
     if not is_stateful(obj):
@@ -189,17 +206,17 @@ def write_nested(
     if is_torch_optimizer(obj):
         from statedict.torch import write_optimizer
 
-        write_optimizer(obj, state, model=model, strict=strict, dtype=dtype, judge=judge)
+        write_optimizer(obj, state, model=model, strict=strict, dtype=dtype, verify=verify, judge=judge)
     elif sys.modules.get("torch"):
         from statedict.torch import write_stateful
 
-        write_stateful(obj, state, judge=judge)
+        write_stateful(obj, state, strict=strict, verify=verify, judge=judge)
     else:
         from statedict.tree import Outcome
 
         before = independent(obj.state_dict())
         try:
-            obj.load_state_dict(materialized(state))
+            obj.load_state_dict(materialized(state, verify=verify))
             judge(Outcome(strict))
         except BaseException:
             obj.load_state_dict(before)

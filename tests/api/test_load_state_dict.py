@@ -324,6 +324,9 @@ def test_extra_state_from_files(tmp_path):
         assert model.count == Counter(7).count
         assert type(model.count["t"]) is torch.Tensor
         assert type(model.count["size"][0]) is torch.Size
+        with statedict.open(tmp_path / "model.pt") as checkpoint:
+            opened = checkpoint.state_dict()["_extra_state"]
+        assert torch.equal(opened["t"], torch.tensor(7.0))
 
 
 @pytest.mark.parametrize(
@@ -414,3 +417,29 @@ def test_a_file_of_a_gpu_loads_without_one(tmp_path, model, state, api):
     statedict.load_state_dict(empty, tmp_path / "gpu.pt", assign=True)
     assert api.bits(empty.state_dict()) == api.bits(expected)
     assert statedict.load(tmp_path / "gpu.pt")["conv.bias"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("kinds", ["rounding", ["truncation", "trunc"]])
+def test_a_kind_of_cast_that_there_is_not(model, state, kinds):
+    """A misspelt kind would allow nothing: the error lists those that there are; one may come alone."""
+    with pytest.raises(ValueError, match=r"is no kind of lossy cast; they are 'imaginary', 'overflow', 'truncation'"):
+        statedict.load_state_dict(model, state, allow_casts=kinds)
+    assert statedict.load_state_dict(model, state, allow_casts="truncation").ok
+
+
+def test_a_state_dict_method_of_its_own_is_asked(tmp_path):
+    """What a class adds in its own `state_dict` is saved, snapshot and compared, as with PyTorch."""
+
+    class Adding(nn.Linear):
+        def state_dict(self, *args, **kwargs):
+            state = super().state_dict(*args, **kwargs)
+            state[kwargs.get("prefix", "") + "more"] = torch.ones(1)
+            return state
+
+    model = Adding(2, 2)
+    statedict.save(model, tmp_path / "model.pt")
+    assert list(torch.load(tmp_path / "model.pt", weights_only=True)) == ["weight", "bias", "more"]
+    assert list(statedict.state_dict(model, prefix="a.")) == list(model.state_dict(prefix="a."))
+    assert list(statedict.snapshot(model)) == ["weight", "bias", "more"]
+    assert not statedict.diff(model, tmp_path / "model.pt")
+    assert statedict.load_state_dict(nn.Linear(2, 2), model, allow_unexpected="more").ok

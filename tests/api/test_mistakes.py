@@ -137,3 +137,32 @@ def test_a_pattern_that_matches_nothing_is_a_warning_with_the_nearest_name(model
     """An idle pattern does not pass unnoticed."""
     report = statedict.load_state_dict(model, file, exclude="biass")
     assert report.notes == ["the pattern 'biass' matches no name; the nearest is 'bias'"]
+
+
+OPTIONS = [
+    {"include": "a"},
+    {"rename": "a -> b"},
+    {"into": "a"},
+    {"assign": True},
+    {"mismatched": "skip"},
+    {"device": "cpu"},
+    {"allow_casts": ["overflow"]},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_that_mean_nothing_are_refused(model, options):
+    """What is about modules cannot be given for an optimizer, nor the other way: nothing is silently ignored."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(TypeError, match=rf"{next(iter(options))}= cannot be given for a SGD"):
+        statedict.load_state_dict(optimizer, optimizer.state_dict(), **options)
+    with pytest.raises(TypeError, match="model= cannot be given for a Linear"):
+        statedict.load_state_dict(model, model.state_dict(), model=model)
+    with pytest.raises(TypeError, match="prefix= cannot be given for a SGD"):
+        statedict.state_dict(optimizer, prefix="a.")
+
+
+def test_a_module_has_one_root(model):
+    """A root that a module does not have is no more ignored than a file's."""
+    with pytest.raises(RootError, match=r"the module given: .*no state dict at 'ema'"):
+        statedict.load_state_dict(model, torch.nn.Linear(3, 2), root="ema")
