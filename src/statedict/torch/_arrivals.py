@@ -7,7 +7,6 @@ lands.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from statedict.state import Compound, Leaf, Read, Storage, materialize
 from . import _staging
 from ._dtypes import DTYPES_OF_TORCH
 from ._library import TORCH
+from ._memory import memory_at
 from ._pairs import ORDINARY, copy_all
 
 # What the buffer holds at once. One tensor that is larger is a batch of its own.
@@ -62,7 +62,12 @@ class Arrivals:
 
     def fill(self) -> None:
         """Read everything, each tensor's elements into it."""
-        _read([Read(leaf.storage, _start(leaf), memory_of(tensor)) for tensor, leaf in self._straight])
+        _read(
+            [
+                Read(leaf.storage, _start(leaf), memory_at(tensor.data_ptr(), leaf.spec.nbytes, tensor))
+                for tensor, leaf in self._straight
+            ]
+        )
         torch.autograd.graph.increment_version([tensor for tensor, _ in self._straight])
         for batch in _batches(self._others):
             arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
@@ -75,12 +80,6 @@ def nbytes_of(leaf: Leaf | Compound) -> int:
     """Bytes of the storages that the leaf lies in."""
     parts = (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
     return sum(part.storage.nbytes for part in parts)
-
-
-def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, writable. The tensor must outlive the view."""
-    nbytes = tensor.numel() * tensor.itemsize
-    return memoryview((ctypes.c_char * nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
 def _start(leaf: Leaf) -> int:
