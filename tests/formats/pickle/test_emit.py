@@ -51,6 +51,11 @@ class Sub(torch.Tensor):
     pass
 
 
+class Around:
+    class Inner(torch.Tensor):
+        pass
+
+
 def cyclic():
     value: list = [torch.zeros(2)]
     value.append(value)
@@ -97,6 +102,7 @@ TORCH = {
     "tracked": lambda: torch.zeros(2, requires_grad=True),
     "attributes": attributed,
     "subclass": lambda: torch.zeros(3).as_subclass(Sub),
+    "subclass in a class": lambda: [torch.zeros(3).as_subclass(Around.Inner), Around.Inner],
     "batch norms": lambda: adam()[0].state_dict(),
     "modules": lambda: adam()[0],
     "optimizer": lambda: adam()[1].state_dict(),
@@ -382,6 +388,16 @@ def test_what_cannot_be_pickled_is_a_save_error(value):
     """A value that no pickler could write is a SaveError that names its kind."""
     with pytest.raises(SaveError, match="cannot be pickled"):
         emit(value, lambda leaf: None)
+
+
+def test_a_tensor_of_a_class_that_cannot_be_found(write):
+    """A subclass that pickle could not name is a SaveError, as with torch.save."""
+
+    class Local(torch.Tensor):
+        pass
+
+    with pytest.raises(SaveError, match=r"Local.*not found there"):
+        write(torch.zeros(3).as_subclass(Local))
 
 
 def test_the_error_says_where_the_value_lies():

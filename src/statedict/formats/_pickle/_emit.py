@@ -168,16 +168,28 @@ def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
     else:
         w.reference("torch._tensor", "_rebuild_from_type_v2")
         w.out += b"("
-        _taken_apart(w, leaf)
+        _taken_apart(w, leaf, *_class_of(value, leaf))
     yield dict(traits.attributes) if traits.attributes else None
     tensors.tuple_end(w, b"t")
     w.out += b"R"
     w.memoize(value)
 
 
-def _taken_apart(w: Writer, leaf: Leaf | Compound) -> None:
+def _class_of(value: Any, leaf: Leaf | Compound) -> tuple[str, str]:
+    """Module and name of the class that a tensor has, if it is live, or had."""
+    if leaf.traits.subclass is None:
+        return "torch", "Tensor"
+    if not isinstance(value, (Leaf, Compound)):
+        name = type(value).__qualname__
+        return objects.module_of(type(value), name), name
+    # Where the module ends is not said: at the first step that looks like a class.
+    steps = leaf.traits.subclass.split(".")
+    end = next((n for n, step in enumerate(steps) if n and step[:1].isupper()), len(steps) - 1)
+    return ".".join(steps[:end]), ".".join(steps[end:])
+
+
+def _taken_apart(w: Writer, leaf: Leaf | Compound, module: str, name: str) -> None:
     """The function that rebuilds the plain tensor, the class that it had, and the function's arguments."""
-    module, _, name = (leaf.traits.subclass or "torch.Tensor").rpartition(".")
     requires_grad = leaf.traits.requires_grad
     if isinstance(leaf, Leaf):
         place = w.store(leaf)

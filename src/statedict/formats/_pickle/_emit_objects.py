@@ -12,6 +12,7 @@ import sys
 from codecs import encode
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 from itertools import chain, islice
 from types import FunctionType
 from typing import Any
@@ -122,10 +123,10 @@ def _setitems(w: Writer, pairs: Iterator[tuple[Any, Any]]) -> Steps:
 
 
 def _global_steps(w: Writer, value: Any, name: str | None = None) -> Steps:
-    if value in _CONSTANT_TYPES:
+    if isinstance(value, type) and value in _CONSTANT_TYPES:
         return reduce_steps(w, value, type, (_CONSTANT_TYPES[value],))
     name = name or getattr(value, "__qualname__", None) or value.__name__
-    module = _module_of(value, name)
+    module = module_of(value, name)
     return _named(w, value, module, name)
 
 
@@ -138,7 +139,7 @@ def _named(w: Writer, value: Any, module: str, name: str) -> Steps:
     return iter(())
 
 
-def _module_of(value: Any, name: str) -> str:
+def module_of(value: Any, name: str) -> str:
     """Where the global is found; SaveError where it is not, or is another there."""
     module = getattr(value, "__module__", None)
     if module is None:
@@ -154,7 +155,10 @@ _ABSENT = object()
 
 
 def _attribute(module: str, name: str) -> Any:
-    found: Any = sys.modules.get(module, _ABSENT)
+    try:
+        found: Any = sys.modules.get(module) or import_module(module)
+    except ImportError:
+        return _ABSENT
     for part in name.split("."):
         found = _ABSENT if part == "<locals>" else getattr(found, part, _ABSENT)
     return found
