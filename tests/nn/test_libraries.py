@@ -127,7 +127,8 @@ def test_states(xp):
     assert type(back[0].weight.data) is np.ndarray
     back[0].weight.data[0, 0] = 5
     assert (np.asarray(other[0].weight) == 2).all()
-    assert str(model.half()[0].weight.dtype).endswith("float16") or xp.__name__ == "array_api_strict"
+    if hasattr(xp, "float16"):
+        assert str(model.half()[0].weight.dtype).endswith("float16")
     model.requires_grad_(False).zero_grad()
 
 
