@@ -495,6 +495,18 @@ def test_leaves_that_lie_otherwise_come_by_a_buffer() -> None:
     assert made.image.flatten().tolist() == list(range(18))
 
 
+def test_large_casts_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of another dtype than the model's is read a bufferful at a time, wherever it begins in its storage."""
+    monkeypatch.setattr("statedict.torch._staging.STAGE", 20)
+    made = nn.Module()
+    made.register_buffer("cast", torch.zeros(4, 3, dtype=torch.float64))
+    source = Blocks()
+    leaf = source.leaf(np.arange(13, dtype=np.float32))
+    write(made, {"cast": Leaf(contiguous(dtype("float32"), (4, 3), 1), leaf.storage)})
+    assert made.cast.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]
+    assert source.reads == [20, 20, 8]
+
+
 def test_loaders_and_hooks_get_arrays() -> None:
     """Code that looks at a value of a file gets a tensor; what nobody looks at is read at the end, in one call."""
     made, source = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), Blocks()

@@ -15,7 +15,7 @@ import torch
 from statedict.state import Compound, Leaf, Read, Storage, materialize
 
 from . import _staging
-from ._dtypes import DTYPES_OF_TORCH
+from ._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
 from ._library import TORCH
 from ._memory import memory_at
 from ._pairs import ORDINARY, copy_all
@@ -47,17 +47,20 @@ class Arrivals:
     def __init__(self, arrivals: Iterable[Arrival]) -> None:
         staged: list[tuple[Any, Leaf]] = []
         self._straight: list[tuple[Any, Leaf]] = []
+        self._poured: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
         for tensor, leaf in arrivals:
             if isinstance(leaf, Leaf) and _is_direct(tensor, leaf):
                 nbytes = leaf.spec.nbytes
                 if nbytes:
                     (staged if nbytes < _staging.SMALL else self._straight).append((tensor, leaf))
+            elif isinstance(leaf, Leaf) and _is_pourable(tensor, leaf):
+                self._poured.append((tensor, leaf))
             else:
                 self._others.append((tensor, leaf))
         self._stages = _staging.stages(staged)
         # The last stage is read before any of it is written.
-        early: tuple[Sequence[Arrival], ...] = (self._straight, self._others, *self._stages[:-1])
+        early: tuple[Sequence[Arrival], ...] = (self._straight, self._poured, self._others, *self._stages[:-1])
         self.exposed: list[Arrival] = [pair for pairs in early for pair in pairs]
 
     def fill(self) -> None:
@@ -69,6 +72,8 @@ class Arrivals:
             ]
         )
         torch.autograd.graph.increment_version([tensor for tensor, _ in self._straight])
+        for tensor, leaf in self._poured:
+            _staging.pour(tensor, leaf, _read)
         for batch in _batches(self._others):
             arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
             copy_all([tensor for tensor, _ in batch], arrays)
@@ -88,6 +93,19 @@ def _start(leaf: Leaf) -> int:
 
 def _read(reads: Sequence[Read]) -> None:
     _by_source(reads, lambda source, some: source.read_into(some), lambda read: read.storage)
+
+
+def _is_pourable(tensor: Any, leaf: Leaf) -> bool:
+    """Whether leaf and tensor are two runs of as many elements, and too many to be read at once."""
+    return (
+        leaf.spec.nbytes > _staging.STAGE
+        and type(tensor) in ORDINARY
+        and leaf.spec.dtype in TORCH_DTYPES
+        and leaf.spec.is_contiguous
+        and tensor.is_contiguous()
+        and tensor.numel() == leaf.spec.numel
+        and not (leaf.traits.conj or leaf.traits.neg or tensor.is_conj() or tensor.is_neg())
+    )
 
 
 def _is_direct(tensor: Any, leaf: Leaf) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from statedict.state import Leaf, Read, arena
 
+from ._dtypes import TORCH_DTYPES
 from ._pairs import copy_all
 
 # Tensors below this are staged: a copy of 64 KiB takes as long as the system call that it saves.
@@ -64,6 +65,22 @@ def fill(stage: Sequence[Pair], read: ReadAll) -> None:
         values += _views(group, whole[start : start + _room(group)])
         start += _room(group)
     copy_all(tensors, values)
+
+
+def pour(tensor: Any, leaf: Leaf, read: ReadAll) -> None:
+    """Read a large leaf piece by piece and copy each, as the tensor has another dtype or lies on a device.
+
+    Both are contiguous, and the leaf's dtype is one of torch's.
+    """
+    dtype, itemsize = TORCH_DTYPES[leaf.spec.dtype], leaf.spec.dtype.itemsize
+    flat = tensor.detach().view(-1)
+    step = max(1, STAGE // itemsize)
+    block = arena(min(step, len(flat)) * itemsize)
+    for start in range(0, len(flat), step):
+        count = min(step, len(flat) - start)
+        into = block[: count * itemsize]
+        read([Read(leaf.storage, (leaf.spec.offset + start) * itemsize, into)])
+        flat[start : start + count].copy_(torch.frombuffer(into, dtype=dtype))
 
 
 def _room(group: Sequence[Pair]) -> int:
