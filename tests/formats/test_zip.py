@@ -415,3 +415,14 @@ def test_arrays_are_numbers_of_numpy():
     places = place([2**32] * 10, [8] * 10, [0] * 10)
     assert places.ends.dtype == np.int64
     assert places.ends[-1] > 40 * 2**30
+
+
+def test_payloads_begin_where_they_are_wanted_and_may_go_unchecked():
+    """Any alignment below 64 KiB; without checksums all are 0, and the bytes are the same."""
+    contents = {"a": b"x" * 10, "empty": b"", "b": bytes(300_000)}
+    raw = written(contents, alignment=4096, checked=False)
+    archive = opened(raw)
+    assert not archive.checked
+    assert [archive.members[name].offset % 4096 for name in contents] == [0, 0, 0]
+    assert {name: read_member(archive, name) for name in contents} == contents
+    assert len({member.crc for member in archive.members.values()}) == 1

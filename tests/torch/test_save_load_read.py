@@ -133,6 +133,7 @@ def test_what_shared_memory_shares_it_again(new):
     assert loaded["d"].untyped_storage()._cdata == loaded["a"].untyped_storage()._cdata
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_plain_checkpoints_take_the_short_way():
     """What `load_plain` takes on and what it leaves: nothing that needs a class is its own."""
     from statedict import files
@@ -432,3 +433,14 @@ def test_installed_they_are_pytorchs():
         assert storage.sum() == 3
     assert torch.save is SAVE
     assert torch.load is THEIRS
+
+
+def test_tars_are_read_where_they_may_run_code(tmp_path):
+    """PyTorch's oldest files come back as from PyTorch, and are refused where only weights are wanted."""
+    from tests.hostile.build import streams
+
+    path = tmp_path / "old.pt"
+    path.write_bytes(streams.tar())
+    assert _facts(THEIRS(path, weights_only=False)) == _facts(load(path, weights_only=False))
+    with pytest.raises(RuntimeError, match=r"files saved in the legacy \.tar format"):
+        load(path)
