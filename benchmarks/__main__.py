@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             bench = Bench(build(size), folder / name, slow=size.slow)
             for row in _measured(name, bench, asked.operation or list(OPERATIONS), size):
                 found.append(row)
-                print(f"{row.case} · {row.operation} · {row.way}: {row.ratio:.2f}", file=sys.stderr)
+                print(
+                    f"{row.case} · {row.operation} · {row.way}: {row.ratio:.2f}, cpu {row.cpu_ratio:.2f}",
+                    file=sys.stderr,
+                )
             bench.close()
     finally:
         shutil.rmtree(folder)

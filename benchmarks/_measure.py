@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 Action = Callable[[], object]
 
 
 class Figure(NamedTuple):
-    """What one way took: the median of `rounds` times in seconds, and the most memory in bytes beyond what was there."""
+    """What one way took.
+
+    Attributes:
+        seconds: the median of its times.
+        cpu: the median of the processor's time for it, over all threads of this process: what counts on a busy machine.
+        extra: the most memory in bytes beyond what was there.
+        rounds: how many times were taken.
+    """
 
     seconds: float
+    cpu: float
     extra: int
     rounds: int
 
@@ -24,22 +32,26 @@ def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str
     """Each way's Figure. All are run once to warm up, then in turn, `rounds` times or until `seconds` have passed."""
     gc.collect()
     extra = {name: _extra_memory(act) for name, act in ways.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     began = perf_counter()
     for number in range(rounds):
         if number and perf_counter() - began > seconds:
             break
         for name, act in ways.items():
             times[name].append(_time(act))
-    return {name: Figure(median(times[name]), extra[name], len(times[name])) for name in ways}
+    return {name: _figure(times[name], extra[name]) for name in ways}
 
 
-def _time(act: Action) -> float:
-    start = perf_counter()
+def _figure(times: Sequence[tuple[float, float]], extra: int) -> Figure:
+    return Figure(median(wall for wall, _ in times), median(cpu for _, cpu in times), extra, len(times))
+
+
+def _time(act: Action) -> tuple[float, float]:
+    start, used = perf_counter(), process_time()
     result = act()
-    elapsed = perf_counter() - start
+    used, elapsed = process_time() - used, perf_counter() - start
     del result
-    return elapsed
+    return elapsed, used
 
 
 def _extra_memory(act: Action) -> int:

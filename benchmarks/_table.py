@@ -14,25 +14,29 @@ from ._measure import Figure
 
 
 class Row(NamedTuple):
-    """One way to do one operation in one case; `ratio`: its time over that of ours, so more than 1 is slower than ours."""
+    """One way to do one operation in one case.
+
+    `ratio` is its time over that of ours, so more than 1 is slower than ours; `cpu_ratio` the same of the processor's time.
+    """
 
     case: str
     operation: str
     way: str
     figure: Figure
     ratio: float
+    cpu_ratio: float
 
 
 def rows(case: str, operation: str, figures: dict[str, Figure]) -> Iterator[Row]:
     """The rows of one operation; the first figure is ours."""
-    ours = next(iter(figures.values())).seconds
+    ours = next(iter(figures.values()))
     for way, figure in figures.items():
-        yield Row(case, operation, way, figure, figure.seconds / ours)
+        yield Row(case, operation, way, figure, figure.seconds / ours.seconds, figure.cpu / max(ours.cpu, 1e-9))
 
 
 def table(found: Iterable[Row]) -> Table:
     made = Table("case", "operation", "way", title=machine()["machine"])
-    for heading in ("ms", "× ours", "extra MB"):
+    for heading in ("ms", "× ours", "cpu, × ours", "extra MB"):
         made.add_column(heading, justify="right")
     last = ("", "")
     for row in found:
@@ -42,19 +46,20 @@ def table(found: Iterable[Row]) -> Table:
         labels = here if here != last else ("", "")
         last = here
         figure = row.figure
-        made.add_row(*labels, row.way, f"{figure.seconds * 1e3:,.1f}", f"{row.ratio:.2f}", f"{figure.extra / 1e6:,.0f}")
+        numbers = (
+            f"{figure.seconds * 1e3:,.1f}",
+            f"{row.ratio:.2f}",
+            f"{row.cpu_ratio:.2f}",
+            f"{figure.extra / 1e6:,.0f}",
+        )
+        made.add_row(*labels, row.way, *numbers)
     return made
 
 
 def as_json(found: Iterable[Row]) -> dict[str, Any]:
     """Everything that the table shows, and what it was measured on."""
-    return {
-        **machine(),
-        "rows": [
-            {"case": r.case, "operation": r.operation, "way": r.way, "ratio": r.ratio, **r.figure._asdict()}
-            for r in found
-        ],
-    }
+    facts = [{**row._asdict(), **row.figure._asdict()} for row in found]
+    return {**machine(), "rows": [{key: value for key, value in fact.items() if key != "figure"} for fact in facts]}
 
 
 def machine() -> dict[str, str]:
