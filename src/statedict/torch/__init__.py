@@ -6,6 +6,7 @@ from ._host import HOST as HOST
 from ._install import install as install
 from ._install import uninstall as uninstall
 from ._library import TORCH as TORCH
+from ._load import load as load
 from ._modules import module_load_state_dict as module_load_state_dict
 from ._modules import module_state_dict as module_state_dict
 from ._optimizer_read import read_optimizer as read_optimizer
@@ -52,5 +53,5 @@ __all__ = [
     "snapshot",
     "revived",
     "save",
+    "load",
 ]
-from ._load import load as load
