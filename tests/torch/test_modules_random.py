@@ -224,7 +224,7 @@ def _edit(draw: st.DrawFn, state: OrderedDict[str, Any], edit: str, key: str) ->
         )
     elif edit == "resize":
         state[key] = torch.ones(draw(sizes))
-    elif edit == "cast" and isinstance(value, torch.Tensor):
+    elif edit == "cast" and isinstance(value, torch.Tensor) and not value.is_complex():
         state[key] = value.to(draw(st.sampled_from([torch.float64, torch.int64, torch.complex64, torch.bfloat16])))
     elif edit == "spoil":
         state[key] = draw(st.sampled_from([None, 3, "text"]))

@@ -60,8 +60,8 @@ class NumpyHost:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def detached(self, values: Sequence[Any]) -> list[Any]:
-        return [value.view() for value in values]
+    def detach(self, value: Any) -> Any:
+        return value.view()
 
     def fit(self, slots: tree.Slots, rules: tree.Rules) -> tree.Fit:
         self.batches.append(list(slots.keys))

@@ -33,8 +33,8 @@ class NnHost:
     def library(self) -> ArrayLibrary:
         return library("numpy")
 
-    def detached(self, values: Sequence[Any]) -> list[Any]:
-        return [raw(value) for value in values]
+    def detach(self, value: Any) -> Any:
+        return raw(value)
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         return fit_sound(slots, rules) if rules.sound else fit_exact(slots)

@@ -88,8 +88,8 @@ class Host(Protocol):
     library: ArrayLibrary
     incompatible: Callable[[list[str], list[str]], Any]
 
-    def detached(self, values: Sequence[Any]) -> list[Any]:
-        """What a state holds for these parameters and buffers: aliases that no gradient flows through."""
+    def detach(self, value: Any) -> Any:
+        """What a state holds for a parameter or buffer: an alias that no gradient flows through."""
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         """Decide what becomes of each slot; where the rules are sound, change nothing yet."""

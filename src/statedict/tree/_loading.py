@@ -12,7 +12,7 @@ from ._host import Host, Slots
 from ._local import Below, Local, Watched, raw_value
 from ._outcome import Outcome
 from ._rules import Rules
-from ._survey import EXTRA_STATE, overrides
+from ._survey import EXTRA_STATE, overrides, persistent
 from ._undo import Undo
 
 # PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
@@ -85,7 +85,7 @@ class Loading:
             local = self._watched(local)
             hook(local, prefix, metadata, True, outcome.missing, outcome.unexpected, outcome.errors)
         self._switch(self.assign if self.rules.sound else metadata.get(ASSIGN, False))
-        own = _persistent(module)
+        own = persistent(module)
         self._collect(module, own, local, prefix)
         extra = prefix + EXTRA_STATE
         if self._has_its_own(module, "set_extra_state"):
@@ -177,7 +177,7 @@ class Loading:
         if self._undo.everything:
             self._undo.keep_array(value)
         # PyTorch's copier sets `requires_grad` on a Parameter that it assigns: on an alias, the caller's is not touched.
-        return self.host.detached([value])[0] if self.assign else value
+        return self.host.detach(value) if self.assign else value
 
     def _has_its_own(self, module: Any, method: str) -> bool:
         key = (type(module), method)
@@ -252,15 +252,6 @@ class Loading:
 def metadata_at(metadata: Any, prefix: str) -> dict[str, Any]:
     """What the metadata says of the module at `prefix`; an empty dict of its own where it says nothing."""
     return {} if metadata is None else metadata.get(prefix[:-1], {})
-
-
-def _persistent(module: Any) -> dict[str, Any]:
-    passing = module._non_persistent_buffers_set
-    own = {name: value for name, value in module._parameters.items() if value is not None}
-    for name, value in module._buffers.items():
-        if value is not None and name not in passing:
-            own[name] = value
-    return own
 
 
 def _without_assign(metadata: Mapping[str, Any]) -> OrderedDict[str, Any]:

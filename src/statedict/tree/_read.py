@@ -6,7 +6,10 @@ from collections import OrderedDict
 from typing import Any
 
 from ._host import Host
-from ._survey import EXTRA_STATE, SAVING, survey
+from ._survey import EXTRA_STATE, SAVING, Survey, survey
+
+# A survey costs 0.6 µs before it saves any: it is worth it from here on.
+_FEW = 3
 
 
 def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -18,50 +21,44 @@ def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", 
     if destination is None:
         destination = OrderedDict()
         destination._metadata = OrderedDict()
-    # A survey costs 0.6 µs before it saves any: not worth it for one layer.
-    plain = survey(host.module, module, prefix, SAVING) if module.__dict__.get("_modules") else None
-    if plain is None:
-        return _read_all(host, module, destination, prefix, keep_vars)
-    keys, values, prefixes, modules, _ = plain
-    metadata = getattr(destination, "_metadata", None)
-    if metadata is not None:
-        for path, below in zip(prefixes, modules):
-            metadata[path[:-1]] = {"version": below._version}
-    for key, value in zip(keys, values if keep_vars else host.detached(values)):
-        destination[key] = value
-    return destination
+    return _read(host, module, destination, prefix, keep_vars, [])
 
 
 def read_own(host: Host, module: Any, destination: Any, prefix: str, keep_vars: bool) -> None:
     """Put the module's own parameters, persistent buffers and extra state into `destination`, not its children's."""
-    keys, values = [], []
+    detach = host.detach
     for name, value in module._parameters.items():
         if value is not None:
-            keys.append(prefix + name)
-            values.append(value)
+            destination[prefix + name] = value if keep_vars else detach(value)
     buffers = module._buffers
     if buffers:
         passing = module._non_persistent_buffers_set
         for name, value in buffers.items():
             if value is not None and name not in passing:
-                keys.append(prefix + name)
-                values.append(value)
-    for key, value in zip(keys, values if keep_vars else host.detached(values)):
-        destination[key] = value
+                destination[prefix + name] = value if keep_vars else detach(value)
     if type(module).get_extra_state is not host.module.get_extra_state:
         destination[prefix + EXTRA_STATE] = module.get_extra_state()
 
 
-def _read_all(host: Host, module: Any, destination: Any, prefix: str, keep_vars: bool) -> Any:
-    """The walk that runs hooks and overridden methods, in PyTorch's order."""
-    base = host.module
+def _read(host: Host, module: Any, destination: Any, prefix: str, keep_vars: bool, special: list[Any]) -> Any:
+    """The walk that runs hooks and overridden methods, in PyTorch's order.
+
+    Below a module with several children it tries the quick way; once only, as `special` then holds something.
+    """
+    base, kind = host.module, type(module)
+    children = module.__dict__.get("_modules")
+    if children and len(children) >= _FEW and not special:
+        plain = survey(base, module, prefix, SAVING)
+        if plain is not None:
+            return _fill(host, plain, destination, keep_vars)
+        special.append(module)
     metadata = {"version": module._version}
     written = getattr(destination, "_metadata", None)
     if written is not None:
         written[prefix[:-1]] = metadata
     for hook in module._state_dict_pre_hooks.values():
         hook(module, prefix, keep_vars)
-    if type(module)._save_to_state_dict is not base._save_to_state_dict or "_save_to_state_dict" in module.__dict__:
+    if kind._save_to_state_dict is not base._save_to_state_dict or "_save_to_state_dict" in module.__dict__:
         module._save_to_state_dict(destination, prefix, keep_vars)
     else:
         read_own(host, module, destination, prefix, keep_vars)
@@ -72,7 +69,7 @@ def _read_all(host: Host, module: Any, destination: Any, prefix: str, keep_vars:
         if type(child).state_dict is not base.state_dict or "state_dict" in child.__dict__:
             child.state_dict(destination=destination, prefix=below, keep_vars=keep_vars)
         else:
-            _read_all(host, child, destination, below, keep_vars)
+            _read(host, child, destination, below, keep_vars, special)
     for hook in module._state_dict_hooks.values():
         given = hook(module, destination, prefix, metadata)
         if given is None:
@@ -81,4 +78,15 @@ def _read_all(host: Host, module: Any, destination: Any, prefix: str, keep_vars:
             raise RuntimeError("state_dict post-hook must return None")
         # Only the root's caller sees it: children's results are not looked at (pytorch#117437).
         destination = given
+    return destination
+
+
+def _fill(host: Host, plain: Survey, destination: Any, keep_vars: bool) -> Any:
+    keys, values, prefixes, modules = plain
+    metadata = getattr(destination, "_metadata", None)
+    if metadata is not None:
+        for path, module in zip(prefixes, modules):
+            metadata[path[:-1]] = {"version": module._version}
+    for key, value in zip(keys, values if keep_vars else map(host.detach, values)):
+        destination[key] = value
     return destination

@@ -7,12 +7,12 @@ special the survey gives up, having changed nothing, and the walk that can do ev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 EXTRA_STATE = "_extra_state"
-# No path of a tree that ends is longer: a module that contains itself is left to the recursive walk, which raises.
-_LONGEST_PREFIX = 4000
+# No tree that ends is deeper: a module that contains itself is left to the recursive walk, which raises.
+_DEEPEST = 2000
 
 
 class Side(NamedTuple):
@@ -40,23 +40,26 @@ class Survey(NamedTuple):
 
     Attributes:
         keys, values: every parameter and persistent buffer.
-        prefixes, modules, starts: of every module its prefix, itself, and the number of keys before its own.
+        prefixes, modules: every module, and its path with a dot behind.
     """
 
     keys: list[str]
     values: list[Any]
     prefixes: list[str]
     modules: list[Any]
-    starts: list[int]
 
     def places(self) -> list[tuple[Any, str]]:
         """Where each value is registered: (module, name)."""
-        ends = [*self.starts[1:], len(self.keys)]
-        return [
-            (module, key[len(prefix) :])
-            for prefix, module, start, end in zip(self.prefixes, self.modules, self.starts, ends)
-            for key in self.keys[start:end]
-        ]
+        return [(module, name) for module in self.modules for name in persistent(module)]
+
+
+def persistent(module: Any) -> dict[str, Any]:
+    """The module's own parameters and persistent buffers, in PyTorch's order, without those that are None."""
+    own = {name: value for name, value in module._parameters.items() if value is not None}
+    if buffers := module._buffers:
+        passing = module._non_persistent_buffers_set
+        own |= {name: value for name, value in buffers.items() if value is not None and name not in passing}
+    return own
 
 
 def overrides(kind: type[Any], base: type[Any], method: str) -> bool:
@@ -72,52 +75,52 @@ def survey(
     `admits(module, prefix)` is asked about modules whose class overrides a method: true makes them plain.
     """
     overridden, public, private, before, after, names = side
-    keys: list[str] = []
-    values: list[Any] = []
-    prefixes: list[str] = []
-    modules: list[Any] = []
-    starts: list[int] = []
+    keys, values, prefixes, modules = found = Survey([], [], [], [])
     special: dict[type[Any], bool] = {}
-    waiting, waiting_prefixes = [root], [prefix]
+    # What is left of each level that is being walked: a module without children costs one turn of the inner loop.
+    levels: list[Iterator[tuple[str, Any]]] = [iter([(prefix, root)])]
     try:
-        while waiting:
-            module, prefix = waiting.pop(), waiting_prefixes.pop()
-            state, kind = module.__dict__, type(module)
-            odd = special.get(kind)
-            if odd is None:
-                odd = special[kind] = overridden(kind, base)
-            if state[before] or state[after] or private in state or public in state or len(prefix) > _LONGEST_PREFIX:
-                return None
-            if odd and not (admits and admits(module, prefix)):
-                return None
-            parameters, buffers, children = state["_parameters"], state["_buffers"], state["_modules"]
-            if names:
-                joined = "".join((*parameters, *buffers, *children))
-                if "." in joined or EXTRA_STATE in joined:
+        while levels:
+            for prefix, module in levels[-1]:
+                if module is None:
+                    continue
+                state, kind = module.__dict__, type(module)
+                odd = special.get(kind)
+                if odd is None:
+                    odd = special[kind] = overridden(kind, base)
+                if state[before] or state[after] or private in state or public in state:
                     return None
-            prefixes.append(prefix)
-            modules.append(module)
-            starts.append(len(keys))
-            for name, value in parameters.items():
-                if value is not None:
-                    keys.append(prefix + name)
-                    values.append(value)
-            if buffers:
-                passing = state["_non_persistent_buffers_set"]
-                for name, value in buffers.items():
-                    if value is not None and name not in passing:
+                if odd and not (admits and admits(module, prefix)):
+                    return None
+                parameters, buffers, children = state["_parameters"], state["_buffers"], state["_modules"]
+                if names:
+                    joined = "".join((*parameters, *buffers, *children))
+                    if "." in joined or EXTRA_STATE in joined:
+                        return None
+                prefixes.append(prefix)
+                modules.append(module)
+                for name, value in parameters.items():
+                    if value is not None:
                         keys.append(prefix + name)
                         values.append(value)
-            if children:
-                for name, child in reversed(children.items()):
-                    if child is not None:
-                        waiting.append(child)
-                        waiting_prefixes.append(f"{prefix}{name}.")
+                if buffers:
+                    passing = state["_non_persistent_buffers_set"]
+                    for name, value in buffers.items():
+                        if value is not None and name not in passing:
+                            keys.append(prefix + name)
+                            values.append(value)
+                if children:
+                    levels.append(zip([f"{prefix}{name}." for name in children], children.values()))
+                    break
+            else:
+                levels.pop()
+            if len(levels) > _DEEPEST:
+                return None
     except (KeyError, TypeError):
         # A module that was never initialised, or was pickled by an old version: the other walk says what is missing. Or
         # one whose registries are no dicts (TorchScript).
         return None
-    return Survey(keys, values, prefixes, modules, starts)
+    return found
 
 
 def _saves(kind: Any, base: Any) -> bool:
