@@ -7,6 +7,7 @@ deflated member is inflated up to its declared size, and never taken for raw byt
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from ._zip_headers import Member, locate
 
 # From here on arrays are worth it even if numpy has to be imported first (0.1 s).
 MANY = 8192
+# With NumPy there already, arrays pay from here on.
+FEW = 256
 
 
 class Archive(NamedTuple):
@@ -108,7 +111,7 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
 def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes]]:
     """The members, how many bytes lie hidden between them, and their extra fields."""
     raw = file.read(directory.offset, directory.nbytes)
-    mapped = file.view() if directory.entries >= MANY else None
+    mapped = file.view() if directory.entries >= (FEW if "numpy" in sys.modules else MANY) else None
     if mapped is not None:
         from ._zip_many import locate_many
 
