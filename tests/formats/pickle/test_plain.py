@@ -61,7 +61,7 @@ VALUES = [
     {"a": {"b": 1}},
     {1: 2, (3, "x"): 4, None: 5, b"k": 6},
     set(),
-    {1, "a"},
+    {1},
     frozenset(),
     frozenset({(1, 2)}),
     1j,
