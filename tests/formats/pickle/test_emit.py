@@ -414,6 +414,16 @@ def test_one_memory_as_two_types_is_refused(write):
         write([floats, floats.view(torch.int32)])
 
 
+def test_an_opaque_value_among_its_own_arguments():
+    """A value whose arguments hold it is written once, and so is read."""
+    inside: list = []
+    value = Opaque("mine", "Thing", (inside,))
+    inside.append(value)
+    found = parse(emit({"a": value, "b": inside}, lambda leaf: None), storage=None).value
+    assert found["a"].args[0] is found["b"]
+    assert found["b"] == [found["a"]]
+
+
 def test_nesting_has_no_limit():
     """A list 20,000 deep is written and read without recursion."""
     from statedict.formats._limits import Limits

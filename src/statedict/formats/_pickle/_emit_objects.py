@@ -173,6 +173,10 @@ def opaque_steps(w: Writer, value: Opaque) -> Steps:
         w.reference(value.module, value.name)
         return
     yield from _made(w, value)
+    if id(value) in w.memo:  # Its arguments hold it, and it was written meanwhile.
+        w.out.extend(b"0")
+        w.again(value)
+        return
     w.memoize(value)
     for kind, run in _runs(value.items):
         yield from _setitems(w, iter(run)) if kind else _appends(w, iter(run))

@@ -36,8 +36,6 @@ _RECORD = re.compile(
 )
 _FIVE, _SEVEN = Struct("<5I").pack, Struct("<7I").pack
 _TRAITS = {b"\x89": PLAIN, b"\x88": Traits(requires_grad=True)}
-
-
 _FOUR = Struct("<I").pack
 _new = tuple.__new__
 

@@ -26,8 +26,6 @@ from ._walk import check_depth
 
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
-
-
 OFF = object()
 # Until then a value can be as deep as there are operations: some MiB, which is freed without recursion.
 _CHECKED_AFTER = 100_000
@@ -49,7 +47,6 @@ class Machine:
         "depths",
         "empty",
         "end",
-        "fast",
         "hashes",
         "imports",
         "limits",
@@ -57,7 +54,6 @@ class Machine:
         "memo",
         "nested",
         "persistent",
-        "proto",
         "rebuild",
         "references",
         "seen",
@@ -95,7 +91,6 @@ class Machine:
         self.top = 0
         self.seen = Seen()
         self.end = -1
-        self.proto = -1
         self.budget = limits.copied_bytes + 4 * (self.size - start)
         self.attributes: list[bool] = []
         self.attributed = False

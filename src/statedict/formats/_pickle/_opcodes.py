@@ -34,7 +34,6 @@ def _proto(m: Machine, at: int) -> int:
         raise FormatError("a second protocol header in the middle of a pickle")
     if version > 5:
         raise FormatError(f"pickle protocol {version} is not known; 0 to 5 are")
-    m.proto = version
     return at + 1
 
 
