@@ -122,7 +122,9 @@ def _convolve(
             f"({' x '.join(map(str, kernel))}). Kernel size can't be greater than actual input size"
         )
     output = _in_parts(xp, x, weight, stride, dilation, groups)
-    return output if bias is None else output + xp.reshape(bias, (-1,) + (1,) * count)
+    if bias is not None:
+        output += xp.reshape(bias, (-1,) + (1,) * count)
+    return output
 
 
 def _in_parts(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: Sizes, groups: int) -> Array:

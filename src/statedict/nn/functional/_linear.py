@@ -38,7 +38,9 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
         output = xp.reshape(flat @ weight.T, (*input.shape[:-1], weight.shape[0]))
     else:
         output = input @ weight.T
-    return output if bias is None else output + bias
+    if bias is not None:
+        output += bias
+    return output
 
 
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:

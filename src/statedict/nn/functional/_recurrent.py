@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import Array, Namespace, unwrap
+from .._arrays import Array, Namespace, full, unwrap
 from ._dropout import dropout
 
 State = tuple[Array, ...]
@@ -104,10 +104,12 @@ def _inputs(cell: Cell, data: Array, batch_sizes: Sequence[int]) -> list[Array]:
     if data.shape[1] == len(batch_sizes):
         # One sequence: columns of a matrix would be 1024 separate numbers; rows lie together.
         rows = data.T @ cell.ih.T
-        rows = rows if cell.bias is None else rows + cell.bias
+        if cell.bias is not None:
+            rows += cell.bias
         return [rows[i, :][:, None] for i in range(len(batch_sizes))]
     gates = cell.ih @ data
-    gates = gates if cell.bias is None else gates + cell.bias[:, None]
+    if cell.bias is not None:
+        gates += cell.bias[:, None]
     ends = np.cumsum(batch_sizes).tolist()
     return [gates[:, end - count : end] for count, end in zip(batch_sizes, ends)]
 
@@ -116,18 +118,19 @@ def lstm_cell(xp: Namespace, weights: Weights) -> Cell:
     """Gates i, f, g, o; state (h, c): c = f·c + i·g, h = o·tanh(c), projected where there is a projection."""
     ih, hh, bias, hr = _arrays(weights)
     width = hh.shape[0] // 4
-    # As i, f, o, g, the first three halved: one slice and one tanh for all.
-    ih, hh = _gates_in_order(xp, ih, width), _gates_in_order(xp, hh, width)
-    bias = None if bias is None else _gates_in_order(xp, bias, width)
-
-    i, f, o = ((slice(k * width, (k + 1) * width), ...) for k in range(3))
-    sigmoids, tanhs = (slice(0, 3 * width), ...), (slice(3 * width, None), ...)
+    i, f, g, o = ((slice(k * width, (k + 1) * width), ...) for k in range(4))
+    # Half of all gates but g, so that one tanh serves both them and g. Halving the weights once instead would copy them,
+    # which costs more than 160 steps of one sequence gain by it.
+    halves = xp.concat([full(hh, (2 * width, 1), 0.5), full(hh, (width, 1), 1), full(hh, (width, 1), 0.5)], axis=0)
+    recur = _recurrence(xp, hh)
 
     def step(gates: Array, state: State) -> State:
         h, c = state
-        activated = xp.tanh(gates + hh @ h)
-        opened = activated[sigmoids] * 0.5 + 0.5
-        c = opened[f] * c + opened[i] * activated[tanhs]
+        gates = gates + recur(h)
+        gates *= halves
+        activated = xp.tanh(gates)
+        opened = activated * 0.5 + 0.5
+        c = opened[f] * c + opened[i] * activated[g]
         h = opened[o] * xp.tanh(c)
         return h if hr is None else hr @ h, c
 
@@ -138,14 +141,14 @@ def gru_cell(xp: Namespace, weights: Weights) -> Cell:
     """Gates r, z, n; state (h,): n = tanh(… + r·(…·h)), h = (1 - z)·n + z·h."""
     _, ih, hh, b_ih, b_hh = unwrap(weights.ih, weights.hh, weights.b_ih, weights.b_hh)
     width = hh.shape[0] // 3
-    own_bias = None if b_hh is None else b_hh[:, None]
+    recur, own_bias = _recurrence(xp, hh), None if b_hh is None else b_hh[:, None]
 
     r, z, n = ((slice(k * width, (k + 1) * width), ...) for k in range(3))
     sigmoids = (slice(0, 2 * width), ...)
 
     def step(gates: Array, state: State) -> State:
         (h,) = state
-        own = hh @ h if own_bias is None else hh @ h + own_bias
+        own = recur(h) if own_bias is None else recur(h) + own_bias
         opened = xp.tanh((gates[sigmoids] + own[sigmoids]) * 0.5) * 0.5 + 0.5
         new = xp.tanh(gates[n] + opened[r] * own[n])
         return (new + opened[z] * (h - new),)
@@ -156,13 +159,15 @@ def gru_cell(xp: Namespace, weights: Weights) -> Cell:
 def tanh_cell(xp: Namespace, weights: Weights) -> Cell:
     """State (h,): h = tanh(input + …·h)."""
     ih, hh, bias, _ = _arrays(weights)
-    return Cell(ih, bias, lambda gates, state: (xp.tanh(gates + hh @ state[0]),))
+    recur = _recurrence(xp, hh)
+    return Cell(ih, bias, lambda gates, state: (xp.tanh(gates + recur(state[0])),))
 
 
 def relu_cell(xp: Namespace, weights: Weights) -> Cell:
     """State (h,): h = max(input + …·h, 0)."""
     ih, hh, bias, _ = _arrays(weights)
-    return Cell(ih, bias, lambda gates, state: (xp.clip(gates + hh @ state[0], 0, None),))
+    recur = _recurrence(xp, hh)
+    return Cell(ih, bias, lambda gates, state: (xp.clip(gates + recur(state[0]), 0, None),))
 
 
 def _arrays(weights: Weights) -> tuple[Array, Array, Array | None, Array | None]:
@@ -171,9 +176,17 @@ def _arrays(weights: Weights) -> tuple[Array, Array, Array | None, Array | None]
     return ih, hh, None if b_ih is None else b_ih + b_hh, hr
 
 
-def _gates_in_order(xp: Namespace, part: Array, width: int) -> Array:
-    i_f, g, o = (part[start * width : end * width, ...] for start, end in ((0, 2), (2, 3), (3, 4)))
-    return xp.concat([i_f * 0.5, o * 0.5, g], axis=0)
+def _recurrence(xp: Namespace, hh: Array) -> Callable[[Array], Array]:
+    """h → hh @ h, in the way that is quickest for few sequences."""
+    if xp is not np:
+        return lambda h: hh @ h
+
+    def product(h: Array) -> Array:
+        # OpenBLAS packs the weights anew for each product with a matrix, but not for one with a vector: two vectors take
+        # 28 µs, a matrix of two columns 57 (1024×256, one thread).
+        return (hh @ h.T[:, :, None])[..., 0].T if 1 < h.shape[1] <= 3 else hh @ h
+
+    return product
 
 
 CELLS: dict[str, Callable[[Namespace, Weights], Cell]] = {
