@@ -32,7 +32,8 @@ class Assigning:
             except MisfitError as misfit:
                 problems[index] = str(misfit)
         # The tensors are exchanged, not written to: only one and the same object is a tie here.
-        ties = contradictions(slots, self.values, list(map(id, slots.current)), verify=rules.verify)
+        objects = list(map(id, slots.current))
+        ties = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify)
         problems = ties | problems
         self.fit.errors += [problems[index] for index in sorted(problems)]
         self.fit.failed |= problems.keys()

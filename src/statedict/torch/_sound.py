@@ -48,6 +48,7 @@ class _Copying:
         self.slots = slots
         self.fit = Fit(self.act)
         self.places = addresses(slots.current)
+        self.written = set(self.places)
         self.values: list[Any] = list(slots.values)
         # What goes which way, as indices: 32,000 objects would cost as much as copying them.
         self.bulk: Sequence[int] = self._ordinary()
@@ -56,7 +57,7 @@ class _Copying:
         problems: dict[int, str] = {}
         if len(self.bulk) < len(slots.keys):
             problems = self._decide_others(list(self.bulk))
-        problems |= contradictions(slots, self.values, self.places, verify=rules.verify)
+        problems |= contradictions(slots, self.values, self.places, len(self.written), verify=rules.verify)
         self.fit.errors += [problems[index] for index in sorted(problems)]
         self.fit.failed |= problems.keys()
 
@@ -164,11 +165,10 @@ class _Copying:
         bulk, targets, values, places = self._going(self.bulk), self.slots.current, self.values, self.places
         if len(bulk) < len(targets):
             targets, values, places = ([column[i] for i in bulk] for column in (targets, values, places))
-        written = set(self.places)
         theirs = addresses(values)
-        if not written.isdisjoint(theirs):
+        if not self.written.isdisjoint(theirs):
             values = [
-                value.detach().clone() if where and where in written and where != place else value
+                value.detach().clone() if where and where in self.written and where != place else value
                 for value, where, place in zip(values, theirs, places)
             ]
         return targets, values

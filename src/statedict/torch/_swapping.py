@@ -32,7 +32,8 @@ class Swapping:
                 self.values[index] = self._decide(index)
             except MisfitError as misfit:
                 problems[index] = str(misfit)
-        problems = contradictions(slots, self.values, list(map(id, slots.current)), verify=rules.verify) | problems
+        objects = list(map(id, slots.current))
+        problems = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify) | problems
         self.fit.errors += [problems[index] for index in sorted(problems)]
         self.fit.failed |= problems.keys()
 

@@ -26,15 +26,17 @@ def addresses(tensors: Sequence[Any]) -> list[int]:
     return [_address(tensor) for tensor in tensors]
 
 
-def contradictions(slots: Slots, values: Sequence[Any], places: Sequence[int], *, verify: bool) -> dict[int, str]:
+def contradictions(
+    slots: Slots, values: Sequence[Any], places: Sequence[int], distinct: int, *, verify: bool
+) -> dict[int, str]:
     """Slots whose tensor got another value under an earlier name, by index, with what is wrong.
 
     `values` are the slots' values as they were checked; `places[i]` is equal for tensors that may be one, and 0 for those
-    that are not looked at. Earlier batches of the same load count too.
+    that are not looked at; `distinct` is how many different ones there are. Earlier batches of the same load count too.
     """
     batches = slots.ties.setdefault("batches", [])
     batches.append((slots.keys, slots.current, values, places))
-    if len(batches) == 1 and len(set(places)) == len(places):
+    if len(batches) == 1 and distinct == len(places):
         return {}
     first: dict[Hashable, tuple[str, Any]] = {}
     found: dict[int, str] = {}

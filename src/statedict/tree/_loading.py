@@ -225,10 +225,14 @@ class Loading:
         def act() -> None:
             outcome.errors += fit.act()
             if not self.rules.sound:
-                outcome.loaded += [key for index, key in enumerate(slots.keys) if index not in fit.failed]
+                outcome.loaded += fitting()
+
+        def fitting() -> list[str]:
+            failed = fit.failed
+            return [key for index, key in enumerate(slots.keys) if index not in failed] if failed else slots.keys
 
         if self.rules.sound:
-            outcome.loaded += [key for index, key in enumerate(slots.keys) if index not in fit.failed]
+            outcome.loaded += fitting()
         return act
 
     def _resolve_ties(self) -> None:

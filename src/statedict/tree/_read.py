@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
+
+from statedict.state import collector_paused
 
 from ._host import Host
 from ._survey import EXTRA_STATE, SAVING, Survey, survey
 
 # A survey costs 0.6 µs before it saves any: it is worth it from here on.
 _FEW = 3
+_MANY = 1000
 
 
 def read(host: Host, module: Any, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
@@ -50,7 +54,9 @@ def _read(host: Host, module: Any, destination: Any, prefix: str, keep_vars: boo
     if children and len(children) >= _FEW and not special:
         plain = survey(base, module, prefix, SAVING)
         if plain is not None:
-            return _fill(host, plain, destination, keep_vars)
+            # A pause costs 2 µs, and saves a fifth where there is much to make.
+            with collector_paused() if len(plain.keys) > _MANY else nullcontext():
+                return _fill(host, plain, destination, keep_vars)
         special.append(module)
     metadata = {"version": module._version}
     written = getattr(destination, "_metadata", None)
