@@ -429,3 +429,76 @@ def test_states_pickle_as_plain_dicts():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert type(pickle.loads(state)) is OrderedDict
+
+
+def test_bytes_of_a_file_move_once(tmp_path):
+    """Leaves of the parameters' own dtype are read straight into their memory; others by way of a copy."""
+    import tracemalloc
+
+    model, path = nn.Linear(1000, 2000), tmp_path / "model.pt"
+    statedict.save(model.state_dict(), path)
+    other = nn.Linear(1000, 2000)
+    array = other.weight.data
+    with statedict.open(path) as file:
+        state = file.state_dict()
+        tracemalloc.start()
+        other.load_state_dict(state)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert other.weight.data is array
+        assert (array == model.weight.data).all()
+        # What is remembered in case reading fails, and nothing else.
+        assert peak < 1.5 * array.nbytes
+        double = nn.Linear(1000, 2000).double()
+        double.load_state_dict(state)
+    assert (double.weight.data == model.weight.data).all()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_file_that_cannot_be_read_to_its_end(tmp_path, monkeypatch, large):
+    """Where reading fails after the checksums were right, a small model is as it was; a large one says that it is torn."""
+    from statedict.nn import _arrivals
+    from statedict.state import Leaf, StateDict
+
+    monkeypatch.setattr(_arrivals, "BACKUP", 0 if large else 1 << 20)
+    model, path = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tmp_path / "model.pt"
+    statedict.save({name: array * 0 for name, array in model.state_dict().items()}, path)
+    before = elements(model)
+
+    class Torn:
+        def __init__(self, source):
+            self.source = source
+
+        def read_into(self, reads):
+            self.source.read_into(reads[:1])
+            raise OSError("the disk is gone")
+
+        def verify(self, storages):
+            pass
+
+        def view(self, storage, *, writable=False):
+            return None
+
+    with statedict.open(path) as file:
+        leaves = dict(file.state_dict().leaves())
+        torn = Torn(next(iter(leaves.values())).storage.source)
+        for leaf in leaves.values():
+            assert isinstance(leaf, Leaf)
+            leaf.storage.source = torn
+        with pytest.raises(OSError, match="the disk is gone") as error:
+            model.load_state_dict(StateDict(leaves))
+    assert unchanged(model, before) is not large
+    assert any("hold torn values" in note for note in getattr(error.value, "__notes__", ())) is large
+
+
+def test_tensors_that_numpy_has_no_array_for():
+    """A sparse tensor is refused; tensors with gradients, of bfloat16 and views are looked into where they lie."""
+    layer = nn.Linear(2, 2)
+    weight = torch.eye(2, dtype=torch.bfloat16, requires_grad=True)
+    layer.load_state_dict({"weight": weight, "bias": torch.arange(4.0)[::2]})
+    assert layer.weight.data.tolist() == [[1, 0], [0, 1]]
+    assert layer.bias.data.tolist() == [0, 2]
+    with pytest.raises(
+        RuntimeError, match=r"expected torch\.Tensor or Tensor-like object from checkpoint but received"
+    ):
+        layer.load_state_dict({"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)})

@@ -6,6 +6,7 @@ another library comes in, so that NumPy users neither need it nor wait for it.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -116,6 +117,9 @@ def on_device(array: Array, device: Any) -> Array:
         return array
     import array_api_compat
 
+    if isinstance(device, str) and array_api_compat.is_jax_array(array):
+        platform, _, number = device.partition(":")
+        device = import_module("jax").devices(platform)[int(number or 0)]
     return array_api_compat.to_device(array, device)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import Compound, Leaf, contiguous, library, materialize, read_array
+from statedict.state import Leaf, contiguous, leaf_of, library, materialize, read_array
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from . import _arrays
+from ._arrivals import arrivals, arrive
 from ._casts import cast_kind
 from ._parameter import Buffer, Parameter
 from ._variable import Variable, is_array, raw
@@ -48,13 +49,14 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
 
     def act() -> Sequence[str]:
         indices = [index for index in values if index not in fit.failed]
-        arrays = _read_all([values[index] for index in indices], verify=rules.verify)
-        if slots.assign:
-            for index, array in zip(indices, arrays):
-                _place(slots, index, array)
-        else:
-            for index, array in zip(indices, _apart(arrays, slots.current)):
-                _write(slots, index, array)
+        arriving = {} if slots.assign else arrivals((i, slots.current[i], values[i]) for i in indices)
+        rest = [index for index in indices if index not in arriving]
+        arrays = _read_all([values[index] for index in rest], verify=rules.verify)
+        if not slots.assign:
+            arrays = _apart(arrays, slots.current)
+        arrive(arriving.values(), verify=rules.verify)
+        for index, array in zip(rest, arrays):
+            _place(slots, index, array) if slots.assign else _write(slots, index, array)
         return ()
 
     fit = Fit(act)
@@ -63,7 +65,7 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
             value = _checked(slots, index)
             if not slots.assign:
                 _judge_cast(key, slots.current[index], value, rules, fit)
-            _check_tie(slots, index, value, rules)
+            _check_tie(slots, index, value)
             values[index] = value
         except _MisfitError as misfit:
             fit.errors.append(str(misfit))
@@ -74,10 +76,14 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
 def _checked(slots: Slots, index: int) -> Any:
     """The value as an array or a Leaf of the right shape; raises _MisfitError."""
     key, current, value = slots.keys[index], slots.current[index], raw(slots.values[index])
-    if isinstance(value, Compound) or (not isinstance(value, Leaf) and not is_array(value)):
+    if isinstance(raw(current), np.ndarray) and is_array(value) and not isinstance(value, np.ndarray):
+        # Of another library: looked into where it lies.
+        found_leaf = leaf_of(value)
+        value = read_array(found_leaf) if isinstance(found_leaf, Leaf) else found_leaf
+    if not isinstance(value, Leaf) and not is_array(value):
         raise _MisfitError(
             f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint '
-            f"but received {type(value)}"
+            f"but received {type(slots.values[index])}"
         )
     if not slots.assign and not isinstance(current, Variable) and not _arrays.is_writable(current):
         raise _MisfitError(
@@ -110,7 +116,7 @@ def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> N
         )
 
 
-def _check_tie(slots: Slots, index: int, value: Any, rules: Rules) -> None:
+def _check_tie(slots: Slots, index: int, value: Any) -> None:
     """Two names of one parameter must not bring it two values. `slots.ties` lasts for the whole load."""
     current = slots.current[index]
     key, theirs = slots.ties.setdefault(("value", id(current)), (slots.keys[index], value))
@@ -139,7 +145,7 @@ def _read_all(values: list[Any], *, verify: bool) -> list[Any]:
 
 
 def _apart(arrays: list[Any], places: list[Any]) -> list[Any]:
-    """The arrays, copied where they lie in memory that is about to be written: a model's own, under other names."""
+    """The arrays, copied where they lie in memory that is about to be written: the model's own, under any names."""
     targets = {_address(raw(place)) for place in places} - {0}
     return [array.copy() if _address(array) in targets else array for array in arrays]
 
@@ -200,9 +206,8 @@ def _like(array: Any, value: Any) -> Any:
 def _as_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value
-    if isinstance(value, Leaf):
-        return read_array(value)
-    return _arrays.as_numpy(value)
+    found = leaf_of(value)
+    return read_array(found) if isinstance(found, Leaf) else _arrays.as_numpy(value)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ class Adam(Optimizer):
         state["exp_avg_sq"] += grad * grad * (1 - beta2)
         square = state["exp_avg_sq"]
         if group["amsgrad"]:
-            _arrays_put(state, "max_exp_avg_sq", xp.maximum(state["max_exp_avg_sq"], square))
+            _set(state, "max_exp_avg_sq", xp.maximum(state["max_exp_avg_sq"], square))
             square = state["max_exp_avg_sq"]
         steps = float(state["step"])
         root = xp.sqrt(square) / sqrt(1 - beta2**steps) + group["eps"]
@@ -130,7 +130,7 @@ class AdamW(Adam):
         )
 
 
-def _arrays_put(state: State, name: str, value: Any) -> None:
+def _set(state: State, name: str, value: Any) -> None:
     if _arrays.is_writable(state[name]):
         _arrays.put(state[name], value)
     else:

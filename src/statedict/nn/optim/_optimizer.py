@@ -29,8 +29,6 @@ class Optimizer:
         state: what is remembered of each Parameter, by name.
     """
 
-    # What PyTorch's group holds besides the settings, so that a file moves between the two.
-    inert: ClassVar[Mapping[str, Any]] = {"foreach": None, "differentiable": False, "fused": None}
     # Names of the state that a step cannot do without once there is any.
     needed: ClassVar[tuple[str, ...]] = ()
 
