@@ -99,7 +99,7 @@ def _overlapping(tree: Tree) -> Iterator[tuple[str, str]]:
 
 
 def _has_elements(tensor: torch.Tensor) -> bool:
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and tensor.layout is torch.strided
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     return plain and not tensor.is_meta and not tensor.is_quantized and tensor.numel() > 0
 
 

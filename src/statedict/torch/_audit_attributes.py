@@ -54,7 +54,7 @@ class _Known:
 
 def _memory(tensor: torch.Tensor) -> tuple[str, int] | None:
     """Where the tensor's storage lies, or None where it has no memory to share."""
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) and tensor.layout is torch.strided
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     if not plain or tensor.is_meta or tensor.numel() == 0:
         return None
     return str(tensor.device), tensor.untyped_storage().data_ptr()

@@ -25,7 +25,7 @@ from ._blocks import ALIGNMENT, Block, Layout, address_of, alike, layout, overla
 # Below this, allocating and faulting costs more than keeping neighbours alive: they share an arena.
 SMALL = 1 << 20
 # The types whose instances are no more than strided memory; everything else has a `clone` of its own.
-PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
+PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
 # By way of NumPy a tensor over memory takes 1.0 µs, by `frombuffer` and `view` 1.6 µs.
 NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype(np.float64),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.parameter import Buffer, Parameter, is_lazy
+from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, Spec, Traits
@@ -21,7 +21,7 @@ from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._memory import storage_of
 
-_OWN_CLASSES = (torch.Tensor, Parameter, Buffer)
+_OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 _REQUIRES_GRAD = PLAIN._replace(requires_grad=True)
 # The dtypes that NumPy and torch both have.
