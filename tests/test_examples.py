@@ -93,3 +93,16 @@ def test_without_torch(example, tmp_path):
     pixels = torch.linspace(0, 1, 128).reshape(2, 1, 8, 8)
     expected = model["head"](features(pixels))
     torch.testing.assert_close(torch.tensor(json.loads(printed)), expected.detach(), atol=2e-4, rtol=1e-4)
+
+
+def test_train_with_jax(example, tmp_path):
+    """The loss goes down, and PyTorch loads the model and goes on with the optimizer."""
+    pytest.importorskip("jax")
+    losses = [float(line.split()[-1]) for line in example("train_with_jax.py", "run.pt").splitlines()]
+    assert losses[-1] < losses[0] / 100
+    run = torch.load(tmp_path / "run.pt")
+    model = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 1))})
+    model.load_state_dict(run["model"])
+    optimizer = torch.optim.AdamW(model.named_parameters())
+    optimizer.load_state_dict(run["optimizer"])
+    assert optimizer.state[model["layers"][0].bias]["step"] == 301

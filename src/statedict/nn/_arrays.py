@@ -156,19 +156,18 @@ def as_numpy(array: Array) -> np.ndarray[Any, Any]:
 
 def full(like: Array, shape: tuple[int, ...], value: float) -> Array:
     """An array of `shape` filled with `value`, of the library, dtype and device of `like`."""
-    xp = namespace(like)
-    if xp is np:
-        return np.full(shape, value, dtype=like.dtype)
-    return xp.full(shape, value, dtype=like.dtype, **_placed(like))
+    return namespace(like).full(shape, value, dtype=like.dtype, **placed(like))
 
 
 def asarray(like: Array, values: Any) -> Array:
     """NumPy values (masks, indices) as an array of the library and device of `like`; the dtype is the values'."""
-    xp = namespace(like)
-    return np.asarray(values) if xp is np else xp.asarray(values, **_placed(like))
+    return namespace(like).asarray(values, **placed(like))
 
 
-def _placed(like: Array) -> dict[str, Any]:
+def placed(like: Array) -> dict[str, Any]:
+    """`device=` of an array, where its library's functions need it to put a new array beside it."""
+    if isinstance(like, (np.ndarray, np.generic)):
+        return {}
     import array_api_compat
 
     # JAX puts arrays where the computation runs; inside jit there is no device to ask for.

@@ -178,7 +178,7 @@ def _meaning(value: Any) -> dict[str, Any]:
         return {"xp": _arrays.compatible(value)}
     array = raw(value)
     if is_array(array):
-        return {"xp": _arrays.namespace(array), "dtype": _arrays.dtype_of(array.dtype)}
+        return {"xp": _arrays.namespace(array), "dtype": _arrays.dtype_of(array.dtype), **_arrays.placed(array)}
     try:
         return {"dtype": _arrays.dtype_of(value)}
     except TypeError:
