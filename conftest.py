@@ -25,6 +25,23 @@ def empty_directory(tmp_path_factory):
     os.chdir(before)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`: the examples of one document go to one worker, since each goes on from the one before; tests to any.
+
+    xdist's own `--dist loadgroup` would do, but does not group with pytest 9, and `loadfile` leaves a worker alone with the
+    longest file.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByDocument(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(".md") or file.startswith("src/") else nodeid
+
+    return ByDocument(config, log)
+
+
 pages = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     path=str(HERE),

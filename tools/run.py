@@ -91,7 +91,7 @@ DOCS = ("mkdocs build --quiet --strict",)
 
 TASKS = {
     "tour": Task("tour", "the main job, on real data: train, die, resume, transfer, inspect", ("statedict tour",)),
-    "test": Task("dev", "every test, the documentation's examples included", ("pytest -n 2 --dist worksteal",)),
+    "test": Task("dev", "every test, the documentation's examples included", ("pytest -n 2",)),
     "lint": Task("dev", "ruff's rules and format", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
     "imports": Task("dev", "imports go down only (docs/architecture.md)", IMPORTS),
