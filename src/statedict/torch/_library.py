@@ -35,7 +35,7 @@ class TorchLibrary:
     name = "torch"
 
     def leaf(self, array: torch.Tensor) -> Leaf | Compound | None:
-        kind = type(array)
+        kind: type[Any] = type(array)
         if kind in _STORAGES:
             return _storage_leaf(array)
         if kind not in _OWN_CLASSES and is_out_of_reach(array):
