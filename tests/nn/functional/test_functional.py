@@ -124,6 +124,13 @@ def test_one_hot(same):
     x = torch.tensor([[0, 2], [1, 0]])
     same(torch.nn.functional.one_hot(x), F.one_hot(x.numpy()))
     same(torch.nn.functional.one_hot(x, 5), F.one_hot(x.numpy(), 5))
+    for call in (
+        lambda: torch.nn.functional.one_hot(x, 2),
+        lambda: F.one_hot(x.numpy(), 2),
+        lambda: F.one_hot(-x.numpy()),
+    ):
+        with pytest.raises(RuntimeError):
+            call()
 
 
 def test_batch_norm_without_parameters(same):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array, asarray, cast, dtype_of, full, put, unwrap
+from .._arrays import Array, as_numpy, asarray, cast, dtype_of, full, put, unwrap
 from .._variable import raw
 
 
@@ -103,6 +103,8 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Array:
     """
     xp, numbers = unwrap(tensor)
     count = int(xp.max(numbers)) + 1 if num_classes == -1 else num_classes
+    if isinstance(numbers, np.ndarray) and numbers.size and not 0 <= numbers.min() <= numbers.max() < count:
+        raise RuntimeError(f"class values must be from 0 to {count - 1}")
     places = asarray(numbers, np.arange(count))
     return cast(numbers[..., None] == places, dtype_of("int64"))
 
@@ -118,7 +120,7 @@ def _bags(indices: Array, offsets: Any, include_last_offset: bool) -> tuple[np.n
         raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {indices.ndim}")
     if offsets is None:
         raise ValueError("offsets has to be a 1D Tensor but got None")
-    starts = np.asarray(offsets)
+    starts = as_numpy(offsets)
     ends = starts[1:] if include_last_offset else np.append(starts[1:], indices.shape[0])
     starts = starts[: len(ends)]
     lengths = ends - starts
