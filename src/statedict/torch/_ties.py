@@ -34,18 +34,21 @@ def contradictions(
     `values` are the slots' values as they were checked; `places[i]` is equal for tensors that may be one, and 0 for those
     that are not looked at; `distinct` is how many different ones there are. Earlier batches of the same load count too.
     """
-    batches = slots.ties.setdefault("batches", [])
-    batches.append((slots.keys, slots.current, values, places))
-    if len(batches) == 1 and distinct == len(places):
+    waiting = slots.ties.setdefault("waiting", [])
+    first: dict[Hashable, tuple[str, Any, Any]] = slots.ties.setdefault("first", {})
+    waiting.append((slots.keys, slots.current, values, places))
+    if len(waiting) == 1 and not first and distinct == len(places):
+        # Most loads are one batch without ties: nothing of it is looked at unless another batch comes.
         return {}
-    first: dict[Hashable, tuple[str, Any]] = {}
     found: dict[int, str] = {}
-    for batch in batches:
+    while waiting:
+        batch = waiting.pop(0)
         for index, (key, current, value, place) in enumerate(zip(*batch)):
             if not place:
                 continue
-            other, theirs = first.setdefault((place, *_geometry(current)), (key, value))
-            if other != key and batch is batches[-1] and not same_elements(theirs, value, current.dtype, verify=verify):
+            # Held on to, so that no address is used again.
+            other, theirs, _ = first.setdefault((place, *_geometry(current)), (key, value, current))
+            if other != key and not waiting and not same_elements(theirs, value, current.dtype, verify=verify):
                 found[index] = (
                     f'While copying the parameter named "{key}", it was found to be one tensor with "{other}" in the '
                     "model, and the checkpoint has different values for the two. Leave one of them out, "

@@ -12,7 +12,7 @@ from ._host import Host
 from ._survey import EXTRA_STATE, SAVING, Survey, survey
 
 # A survey costs 0.6 µs before it saves any: it is worth it from here on.
-_FEW = 3
+_FEW = 4
 _MANY = 1000
 
 
@@ -49,9 +49,13 @@ def _read(host: Host, module: Any, destination: Any, prefix: str, keep_vars: boo
 
     Below a module with several children it tries the quick way; once only, as `special` then holds something.
     """
-    base, kind = host.module, type(module)
-    children = module.__dict__.get("_modules")
-    if children and len(children) >= _FEW and not special:
+    base, kind, state = host.module, type(module), module.__dict__
+    try:
+        # An attribute of a class with `__getattr__` costs three times as much as the dict behind it.
+        before, after, children = state["_state_dict_pre_hooks"], state["_state_dict_hooks"], state["_modules"]
+    except KeyError:
+        before, after, children = module._state_dict_pre_hooks, module._state_dict_hooks, module._modules
+    if len(children) >= _FEW and not special:
         plain = survey(base, module, prefix, SAVING)
         if plain is not None:
             # A pause costs 2 µs, and saves a fifth where there is much to make.
@@ -62,13 +66,13 @@ def _read(host: Host, module: Any, destination: Any, prefix: str, keep_vars: boo
     written = getattr(destination, "_metadata", None)
     if written is not None:
         written[prefix[:-1]] = metadata
-    for hook in module._state_dict_pre_hooks.values():
+    for hook in before.values():
         hook(module, prefix, keep_vars)
-    if kind._save_to_state_dict is not base._save_to_state_dict or "_save_to_state_dict" in module.__dict__:
+    if kind._save_to_state_dict is not base._save_to_state_dict or "_save_to_state_dict" in state:
         module._save_to_state_dict(destination, prefix, keep_vars)
     else:
         read_own(host, module, destination, prefix, keep_vars)
-    for name, child in module._modules.items():
+    for name, child in children.items():
         if child is None:
             continue
         below = f"{prefix}{name}."
@@ -76,7 +80,7 @@ def _read(host: Host, module: Any, destination: Any, prefix: str, keep_vars: boo
             child.state_dict(destination=destination, prefix=below, keep_vars=keep_vars)
         else:
             _read(host, child, destination, below, keep_vars, special)
-    for hook in module._state_dict_hooks.values():
+    for hook in after.values():
         given = hook(module, destination, prefix, metadata)
         if given is None:
             continue
@@ -93,6 +97,7 @@ def _fill(host: Host, plain: Survey, destination: Any, keep_vars: bool) -> Any:
     if metadata is not None:
         for path, module in zip(prefixes, modules):
             metadata[path[:-1]] = {"version": module._version}
-    for key, value in zip(keys, values if keep_vars else map(host.detach, values)):
+    # First all of one and then all of the other: 32,000 take 8 ms less than in turns.
+    for key, value in zip(keys, values if keep_vars else list(map(host.detach, values))):
         destination[key] = value
     return destination

@@ -77,6 +77,7 @@ def survey(
     overridden, public, private, before, after, names = side
     keys, values, prefixes, modules = found = Survey([], [], [], [])
     special: dict[type[Any], bool] = {}
+    seen: set[str] = set()
     # What is left of each level that is being walked: a module without children costs one turn of the inner loop.
     levels: list[Iterator[tuple[str, Any]]] = [iter([(prefix, root)])]
     try:
@@ -94,9 +95,7 @@ def survey(
                     return None
                 parameters, buffers, children = state["_parameters"], state["_buffers"], state["_modules"]
                 if names:
-                    joined = "".join((*parameters, *buffers, *children))
-                    if "." in joined or EXTRA_STATE in joined:
-                        return None
+                    seen.update(parameters, buffers, children)
                 prefixes.append(prefix)
                 modules.append(module)
                 for name, value in parameters.items():
@@ -120,7 +119,7 @@ def survey(
         # A module that was never initialised, or was pickled by an old version: the other walk says what is missing. Or
         # one whose registries are no dicts (TorchScript).
         return None
-    return found
+    return None if "." in "".join(seen) or EXTRA_STATE in seen else found
 
 
 def _saves(kind: Any, base: Any) -> bool:

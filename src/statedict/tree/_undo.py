@@ -13,7 +13,7 @@ from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
-from statedict.state import library_of
+from statedict.state import collector_paused, library_of
 
 from ._host import Host
 from ._survey import overrides
@@ -39,7 +39,8 @@ class Undo:
     def keep_everything(self) -> None:
         """Remember every module of the tree."""
         if not self.everything:
-            self._keep(list(_modules(self._root)))
+            with collector_paused():
+                self._keep(list(_modules(self._root)))
             self.everything = True
 
     def keep_array(self, array: Any) -> None:
@@ -70,25 +71,27 @@ class Undo:
 
     def _keep(self, modules: list[Any]) -> None:
         arrays: list[Any] = []
+        contents: list[tuple[Any, Any]] = []
         for module in modules:
             if id(module) not in self._kept:
                 self._kept[id(module)] = module
                 self._restores.append(_class_of(module))
-                self._remember(vars(module), arrays)
+                self._remember(vars(module), contents, arrays)
         self._restores.append(self._host.keep(arrays))
+        self._restores.append(lambda: _refill(contents))
 
-    def _remember(self, value: Any, arrays: list[Any]) -> None:
-        """Note how to restore a container's contents, and those of containers within; collect the arrays."""
-        container = type(value) in _CONTAINERS
-        if id(value) in self._kept or not (container or library_of(value)):
-            return
-        self._kept[id(value)] = value
-        if not container:
-            arrays.append(value)
-            return
-        self._restores.append(_contents_of(value))
-        for item in value.values() if isinstance(value, dict) else value:
-            self._remember(item, arrays)
+    def _remember(self, container: Any, contents: list[tuple[Any, Any]], arrays: list[Any]) -> None:
+        """Note what is in a container, and in those within; collect the arrays."""
+        self._kept[id(container)] = container
+        # A module has a dozen registries, and most are empty.
+        contents.append((container, container.copy() if container else None))
+        for value in container.values() if isinstance(container, dict) else container:
+            if type(value) in _CONTAINERS:
+                if id(value) not in self._kept:
+                    self._remember(value, contents, arrays)
+            elif library_of(value) is not None and id(value) not in self._kept:
+                self._kept[id(value)] = value
+                arrays.append(value)
 
 
 def _modules(root: Any) -> Iterator[Any]:
@@ -111,14 +114,11 @@ def _class_of(module: Any) -> Restore:
     return restore
 
 
-def _contents_of(container: Any) -> Restore:
-    saved = container.copy()
-
-    def restore() -> None:
+def _refill(contents: list[tuple[Any, Any]]) -> None:
+    for container, saved in contents:
         container.clear()
-        (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
-
-    return restore
+        if saved is not None:
+            (container.extend if isinstance(container, (list, deque)) else container.update)(saved)
 
 
 _CONTAINERS = frozenset({dict, OrderedDict, defaultdict, Counter, set, list, deque})
