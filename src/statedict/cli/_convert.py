@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import statedict
+from statedict.report import count, size
 from statedict.state import DTYPES, StateDict, matcher
 
 from ._progress import showing
-from ._size import count, size
 
 if TYPE_CHECKING:
     from statedict.plan import KeyMap

@@ -10,15 +10,28 @@ from typing import Annotated, Any
 import typer
 
 import statedict
+from statedict.report import (
+    PIECE,
+    Fact,
+    contents,
+    count,
+    elements,
+    imports,
+    plain,
+    size,
+    statistics,
+    tensors,
+    totals,
+    values,
+    warnings,
+)
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces
 
 from ..errors import RootError, UnknownNameError
-from ._facts import Fact, contents, plain, tensors, totals, values
-from ._size import count, size
-from ._stats import PIECE, elements, statistics
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
+STYLES = {"dangerous": "bold red", "unknown": "dim", "note": "yellow"}
 
 
 def inspect(
@@ -88,7 +101,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "auto": _auto(checkpoint),
         "roots": [root for root in roots if root["tensors"] or root["values"] or not match],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
-        "globals": [{"name": named.path, "risk": named.risk} for named in checkpoint.globals],
+        "globals": imports(checkpoint.globals),
         "notes": checkpoint.notes,
     }
 
@@ -139,8 +152,8 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
         if not flat and len(facts["other"]) > OTHERS_SHOWN:
             more = count(len(facts["other"]) - OTHERS_SHOWN, "value")
             _show.say(out, f"and {more} more (--flat shows all)", "dim")
-    for line, style in _show.warnings(facts):
-        _show.say(out, line, style)
+    for level, line in warnings(facts["globals"], facts["notes"]):
+        _show.say(out, line, STYLES[level])
 
 
 def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: bool) -> None:

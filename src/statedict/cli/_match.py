@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import statedict
+from statedict.report import Fact
 
 from ._convert import key_map
-from ._facts import Fact
 
 if TYPE_CHECKING:
     from statedict.plan import Inference

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 import statedict
+from statedict.report import count, size
 
 from ._progress import showing
-from ._size import count, size
 
 
 def merge(

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import statedict
-
-from ._facts import Fact, plain
-from ._size import count, size
+from statedict.report import Fact, count, plain, size
 
 if TYPE_CHECKING:
     from statedict.training import Keep

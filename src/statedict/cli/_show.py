@@ -14,9 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._facts import Fact, own_bytes, shape, totals
-from ._fold import Entry, fold
-from ._size import count, size
+from statedict.report import Entry, Fact, count, fold, own_bytes, printable, remark, shape, size, totals
 
 # A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.
 PIPE_WIDTH = 400
@@ -33,10 +31,7 @@ def console() -> Console:
 
 def text(value: object, style: str = "") -> Text:
     """A value for printing: unprintable characters are escaped."""
-    shown = str(value)
-    if not shown.isprintable():
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
-    return Text(shown, style)
+    return Text(printable(str(value)), style)
 
 
 def say(out: Console, value: object, style: str = "") -> None:
@@ -62,10 +57,10 @@ def tree(facts: Iterable[Fact]) -> Table:
     for row in fold(entries):
         indent = "  " * row.depth
         times = f"{row.times}× " if row.times > 1 else ""
-        if row.entry is None:
+        if not row.entries:
             made.add_row(text(indent + row.label, "bold"), "", "", size(row.nbytes), times)
         else:
-            fact = by_name[row.entry.name]
+            fact = by_name[row.entries[0].name]
             shown = (shape(fact["shape"]), fact["dtype"], size(row.nbytes))
             made.add_row(text(indent + row.label), *shown, text(times + remark(fact), "dim"))
     return made
@@ -102,17 +97,6 @@ def summary(facts: Collection[Fact]) -> Iterator[str]:
         yield f"by part: {_listed(by_part)}"
 
 
-def warnings(facts: Fact) -> Iterator[tuple[str, str]]:
-    """Lines, each with a style: what a person should know before using the file (imports that would run code, classes
-    that are not known here, oddities)."""
-    for risk, words, style in IMPORTS:
-        names = [named["name"] for named in facts["globals"] if named["risk"] == risk]
-        if names:
-            more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-            yield f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}", style
-    yield from ((f"note: {note}", "yellow") for note in facts["notes"])
-
-
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
     """A function that gives the part of the model that a tensor belongs to: the first label in which the names differ."""
     modules = [name.split(".")[:-1] for name in names]
@@ -122,15 +106,6 @@ def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
             break
         shared += 1
     return lambda fact: ".".join(fact["name"].split(".")[:-1][: shared + 1])
-
-
-def remark(fact: Fact) -> str:
-    """What is unusual about a tensor."""
-    ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
-    ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
-    return ", ".join([*ties, *([fact["layout"]] if fact["layout"] != "strided" else []), fact.get("device", "")]).strip(
-        ", "
-    )
 
 
 def _listed(sums: dict[str, Fact]) -> str:
@@ -143,11 +118,6 @@ def _number(value: float | int | None) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-NAMES_SHOWN = 12
-IMPORTS = (
-    ("dangerous", "would run code under pickle (nothing of it was run)", "bold red"),
-    ("unknown", "classes and functions not known here (none was imported)", "dim"),
-)
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}
 WHOLE = {"dtype", *RIGHT}

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 import statedict
+from statedict.report import count, size
 
 from ..errors import MissingDependencyError
-from ._size import count, size
 
 if TYPE_CHECKING:
     from rich.console import Console

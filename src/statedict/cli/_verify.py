@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import statedict
+from statedict.report import Fact
 
 from ..errors import FormatError
-from ._facts import Fact
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
 

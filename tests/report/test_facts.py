@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from statedict.cli._facts import contents, own_bytes, plain, tensors, totals, values
+from statedict.report import contents, own_bytes, plain, tensors, totals, values
 from statedict.state import Opaque, StateDict
 
 

@@ -28,13 +28,13 @@ class Entry(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the tree: `entry` is the first of the `times` equal things that it stands for, None for a module."""
+    """One line of the tree: `entries` are the `times` equal things that it stands for, none for a module."""
 
     depth: int
     label: str
     times: int
     nbytes: int
-    entry: Entry | None
+    entries: tuple[Entry, ...]
 
 
 class _Node:
@@ -61,7 +61,7 @@ def fold(entries: Iterable[Entry]) -> list[Row]:
             node = node.children.setdefault(part, _Node())
         node.entry = entry
     _sign(root, {})
-    return [row for labels, group in _groups(root) for row in _rows(labels, group, 0, 1)]
+    return [row for label, group in _groups([root]) for row in _rows(label, group, 0)]
 
 
 def _sign(node: _Node, known: dict[Hashable, int]) -> None:
@@ -74,31 +74,27 @@ def _sign(node: _Node, known: dict[Hashable, int]) -> None:
     node.signature = known.setdefault(((own.kind, own.nbytes, own.note) if own else None, below), len(known))
 
 
-def _groups(node: _Node) -> Iterator[tuple[str, list[_Node]]]:
-    """A node's children as they will be shown: a label, and the equal children that it stands for."""
-    found: dict[Hashable, list[tuple[str, _Node]]] = {}
-    for label, child in node.children.items():
+def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
+    """The children of equal nodes as they will be shown: a label, and the equal children that it stands for."""
+    found: dict[Hashable, list[str]] = {}
+    for label, child in nodes[0].children.items():
         numbered = NUMBERED.fullmatch(label)
-        key = (numbered[1], child.signature) if numbered else label
-        found.setdefault(key, []).append((label, child))
-    for members in found.values():
-        label = members[0][0]
-        if len(members) > 1:
-            stem = label[: len(label) - len(NUMBERED.fullmatch(label)[2])]  # type: ignore[index]  # as it was keyed
-            numbers = sorted(int(name[len(stem) :]) for name, _ in members)
-            label = f"{stem}{{{spans(numbers)}}}"
-        yield label, [child for _, child in members]
+        found.setdefault((numbered[1], child.signature) if numbered else label, []).append(label)
+    for labels in found.values():
+        shown = labels[0]
+        if len(labels) > 1:
+            stem = shown[: len(shown) - len(NUMBERED.fullmatch(shown)[2])]  # type: ignore[index]  # as it was keyed
+            shown = f"{stem}{{{spans(sorted(int(label[len(stem) :]) for label in labels))}}}"
+        yield shown, [node.children[label] for node in nodes for label in labels]
 
 
-def _rows(label: str, group: list[_Node], depth: int, times: int) -> Iterator[Row]:
+def _rows(label: str, nodes: list[_Node], depth: int) -> Iterator[Row]:
     """The rows of one group of equal nodes; a module with one child only shares its child's row."""
-    times *= len(group)
-    node = group[0]
-    below = list(_groups(node))
-    while node.entry is None and len(below) == 1:
-        inner, group = below[0]
-        label, times, node = f"{label}.{inner}", times * len(group), group[0]
-        below = list(_groups(node))
-    yield Row(depth, label, times, node.nbytes * times, node.entry)
+    below = list(_groups(nodes))
+    while nodes[0].entry is None and len(below) == 1:
+        inner, nodes = below[0]
+        label, below = f"{label}.{inner}", list(_groups(nodes))
+    entries = tuple(node.entry for node in nodes if node.entry)
+    yield Row(depth, label, len(nodes), nodes[0].nbytes * len(nodes), entries)
     for inner, group in below:
-        yield from _rows(inner, group, depth + 1, times)
+        yield from _rows(inner, group, depth + 1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from statedict.cli._stats import elements, statistics
+from statedict.report import elements, statistics
 from statedict.state import leaf_of, pieces
 
 KEYS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from statedict.cli._size import count, size
+from statedict.report import count, size
 
 
 def test_three_digits_at_every_border():

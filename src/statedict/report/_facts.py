@@ -1,11 +1,12 @@
 """What is known of a file without reading a tensor, as the plain values that `statedict inspect --json` prints.
 
-The shape is documented in docs/reference/cli.md and only ever grows; what people see is printed from the same values.
+The shape is documented in docs/reference/cli.md and only ever grows; what people see, in a terminal or on a page, is made
+of the same values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from reprlib import Repr
 from typing import Any
@@ -128,6 +129,43 @@ def plain(value: Any) -> Any:
     return SHORT.repr(value)
 
 
+def imports(named: Iterable[Any]) -> list[Fact]:
+    """One fact for each import that a file names: none of them was done."""
+    return [{"name": one.path, "risk": one.risk} for one in named]
+
+
+def warnings(named: Iterable[Fact], notes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Lines, each after its level (`dangerous`, `unknown`, `note`): what a person should know before using the file:
+    imports that would run code, classes that are not known here, oddities."""
+    named = list(named)
+    for risk, words in IMPORTS.items():
+        names = [fact["name"] for fact in named if fact["risk"] == risk]
+        if names:
+            more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+            yield risk, f"{words}: {', '.join(names[:NAMES_SHOWN])}{more}"
+    yield from (("note", f"note: {note}") for note in notes)
+
+
+def remark(fact: Fact) -> str:
+    """What is unusual about a tensor, in words."""
+    ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
+    ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
+    told = [*ties, *([fact["layout"]] if fact["layout"] != "strided" else []), fact.get("device", "")]
+    return ", ".join(filter(None, told))
+
+
+def printable(text: str) -> str:
+    """The text with an escape for each character that is no ink: a name out of a file cannot move the cursor, nor turn
+    the direction of what follows it.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def shape(sizes: Collection[int]) -> str:
     """Sizes as people write them.
 
@@ -137,6 +175,11 @@ def shape(sizes: Collection[int]) -> str:
     return "×".join(map(str, sizes)) or "scalar"
 
 
+NAMES_SHOWN = 12
+IMPORTS = {
+    "dangerous": "would run code under pickle (nothing of it was run)",
+    "unknown": "classes and functions not known here (none was imported)",
+}
 SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 200
 SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8

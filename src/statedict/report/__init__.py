@@ -1,0 +1,45 @@
+"""What is told of checkpoints: facts, folded trees and statistics, as plain values; and the HTML page made of them."""
+
+from ._facts import Fact as Fact
+from ._facts import contents as contents
+from ._facts import imports as imports
+from ._facts import own_bytes as own_bytes
+from ._facts import plain as plain
+from ._facts import printable as printable
+from ._facts import remark as remark
+from ._facts import shape as shape
+from ._facts import tensors as tensors
+from ._facts import totals as totals
+from ._facts import values as values
+from ._facts import warnings as warnings
+from ._fold import Entry as Entry
+from ._fold import Row as Row
+from ._fold import fold as fold
+from ._size import count as count
+from ._size import size as size
+from ._statistics import PIECE as PIECE
+from ._statistics import elements as elements
+from ._statistics import statistics as statistics
+
+__all__ = [
+    "PIECE",
+    "Entry",
+    "Fact",
+    "Row",
+    "contents",
+    "count",
+    "elements",
+    "fold",
+    "imports",
+    "own_bytes",
+    "plain",
+    "printable",
+    "remark",
+    "shape",
+    "size",
+    "statistics",
+    "tensors",
+    "totals",
+    "values",
+    "warnings",
+]
