@@ -137,6 +137,11 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"<Checkpoint {os.path.basename(self.path)!r}: {self.format}, {self.size:,} bytes>"
 
+    def _repr_html_(self) -> str:
+        from ._checkpoint_html import checkpoint_html
+
+        return checkpoint_html(self)
+
 
 def _not_finite(tree: object, budget: int) -> list[Finding]:
     """A warning for each tensor that holds NaN or Inf; reads them one at a time, and `budget` bytes of elements at most:

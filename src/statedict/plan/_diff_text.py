@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from statedict.state import Section, as_html, as_text, folded, listed
+
 from ._facts import Shape
 from ._generalise import folded_pairs
-from ._table import Section, as_html, as_text, folded, listed
 
 if TYPE_CHECKING:
     from ._diff import Diff

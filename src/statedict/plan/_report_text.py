@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from statedict.state import fold
+from statedict.state import Section, as_html, as_text, fold, folded, listed
 
 from ._near import Near
 from ._step import Mismatch
-from ._table import Section, as_html, as_text, folded, listed
 
 if TYPE_CHECKING:
     from ._report import LoadReport

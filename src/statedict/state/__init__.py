@@ -19,8 +19,10 @@ from ._materialize import arena, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
+from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
+from ._statedict_html import state_shown
 from ._tree import map_tree, tensors_of
 from ._values import Compound, Opaque
 
@@ -51,6 +53,12 @@ __all__ = [
     "Group",
     "fold",
     "spans",
+    "Section",
+    "as_html",
+    "as_text",
+    "folded",
+    "listed",
+    "state_shown",
     "renamed_metadata",
     "Patterns",
     "matcher",

@@ -269,6 +269,11 @@ class StateDict(MutableMapping[str, Any]):
         more = ", …" if len(self) > 3 else ""
         return f"<StateDict of {len(self)}: {shown}{more}>"
 
+    def _repr_html_(self) -> str:
+        from ._statedict_html import state_html
+
+        return state_html(self)
+
     # inside
 
     def _new(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> StateDict:

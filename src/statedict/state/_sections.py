@@ -1,14 +1,19 @@
-"""Sections of folded lines, as text and as HTML: what a report and a diff are printed with."""
+"""Sections of folded lines, as text and as HTML: what a state, a checkpoint, a report and a diff are printed with.
+
+Names and values come from files: what would command a terminal, or a browser, is shown and not done, and no line is longer
+than a person reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable
-from html import escape
 from typing import NamedTuple
 
-from statedict.state import Group, fold
+from ._fold import Group, fold
 
 _WIDTH = 120
+# A suggestion has two lines; a name from a file may have a million.
+_LINES = 4
 
 
 class Section(NamedTuple):
@@ -53,13 +58,16 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
 
 def as_html(first: str, sections: Iterable[Section]) -> str:
     """The same as an HTML fragment, for notebooks."""
-    parts = [f"<p><b>{escape(first)}</b></p>"]
+    from html import escape
+
+    parts = [f"<p><b>{escape(_cut(first))}</b></p>"]
     for section in sections:
         if section.lines:
-            rows = "".join(f"<tr><td><code>{escape(a)}</code></td><td>{escape(b)}</td></tr>" for a, b in section.lines)
+            lines = [(escape(_cut(what)), escape(_cut(about))) for what, about in section.lines]
+            rows = "".join(f"<tr><td><code>{what}</code></td><td>{about}</td></tr>" for what, about in lines)
             more = f"<p>{escape(section.more)}</p>" if section.more else ""
             parts.append(
-                f"<details open><summary>{escape(section.title)}</summary><table>{rows}</table>{more}</details>"
+                f"<details open><summary>{escape(_cut(section.title))}</summary><table>{rows}</table>{more}</details>"
             )
     return f'<div class="statedict">{"".join(parts)}</div>'
 
@@ -71,7 +79,6 @@ def _times(group: Group) -> str:
 
 def _cut(line: str) -> str:
     """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
-    parts = (
-        "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in part[: _WIDTH + 1]) for part in line.split("\n")
-    )
-    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in parts)
+    parts = [part[: _WIDTH + 1] for part in line.split("\n", _LINES)[:_LINES]]
+    shown = ("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in part) for part in parts)
+    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in shown)

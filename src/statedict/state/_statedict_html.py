@@ -1,0 +1,59 @@
+"""A StateDict as a notebook shows it: how much of what, and the names folded over repeated layers. Reads no tensor.
+
+However many names there are, and however long they are, it is a screen or two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ._dtype import DType
+from ._leaf import Leaf
+from ._sections import Section, as_html, folded, listed
+from ._values import Compound
+
+if TYPE_CHECKING:
+    from ._statedict import StateDict
+
+LINES = 40
+FEW = 8
+
+
+def state_html(state: StateDict) -> str:
+    """The state as an HTML fragment."""
+    first, sections = state_shown(state, "tensors", LINES)
+    return as_html(f"StateDict: {first}", sections)
+
+
+def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
+    """One line (tensors, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
+    leaves = dict(state.leaves())
+    known = {name: _told(leaf) for name, leaf in leaves.items()}
+    ties = (" = ".join(names[:FEW]) for names in state.tied)
+    others = (name for name in state if name not in known)
+    sections = [
+        folded(title, known, lambda names: known[names[0]], known.get, limit),
+        listed("tied", ties, FEW),
+        listed("other entries", others, FEW),
+    ]
+    return _counts(leaves.values()), sections
+
+
+def _counts(leaves: Collection[Leaf | Compound]) -> str:
+    dtypes = Counter(_dtype(leaf).name for leaf in leaves)
+    nbytes = sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
+    told = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
+    return f"{len(leaves):,} tensors, {nbytes:,} bytes" + (f" ({told})" if told else "")
+
+
+def _dtype(leaf: Leaf | Compound) -> DType:
+    return leaf.spec.dtype if isinstance(leaf, Leaf) else leaf.dtype
+
+
+def _told(leaf: Leaf | Compound) -> str:
+    """A tensor's dtype and shape, and its layout where that is unusual."""
+    if isinstance(leaf, Leaf):
+        return f"{leaf.spec.dtype} {list(leaf.spec.shape)}"
+    return f"{leaf.dtype} {list(leaf.shape)} {leaf.layout}"

@@ -1,0 +1,86 @@
+"""How a notebook shows a StateDict: folded, escaped, short, and from specs alone."""
+
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from statedict.state import PLAIN, Leaf, StateDict, Storage, contiguous, dtype
+
+
+class Unreadable:
+    """A source that fails when it is asked for bytes."""
+
+    def read_into(self, reads):
+        raise AssertionError("bytes were read")
+
+    verify = view = read_into
+
+
+class Balance(HTMLParser):
+    """Notes the tags, and that each is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def tags(html):
+    parser = Balance()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser.seen
+
+
+def unread(names, shape=(2, 3)):
+    spec = contiguous(dtype("float32"), shape)
+    source = Unreadable()
+    return StateDict({name: Leaf(spec, Storage(source, name, spec.nbytes), PLAIN) for name in names})
+
+
+def test_layers_are_one_line():
+    """Repeated layers are one line with their count, dtype and shape; totals come first; nothing is read."""
+    html = unread([f"layers.{i}.weight" for i in range(12)])._repr_html_()
+    assert "StateDict: 12 tensors, 288 bytes (12 float32)" in html
+    assert "<code>layers.{0…11}.weight  ×12</code></td><td>float32 [2, 3]</td>" in html
+    assert tags(html) == {"div", "p", "b", "details", "summary", "table", "tr", "td", "code"}
+
+
+def test_ties_and_other_entries():
+    """Tied names and entries that are no tensors are told."""
+    weight = np.zeros(3)
+    html = StateDict({"a": weight, "b": weight, "_extra_state": {"x": 1}})._repr_html_()
+    assert "<code>a = b</code>" in html
+    assert "<code>_extra_state</code>" in html
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a&b", "\x1b[31m"])
+def test_names_are_text(name):
+    """A name from a file is shown, not obeyed."""
+    assert tags(unread([name])._repr_html_()) <= {"div", "p", "b", "details", "summary", "table", "tr", "td", "code"}
+    assert "\x1b" not in unread([name])._repr_html_()
+
+
+def test_it_is_short_whatever_it_shows():
+    """100,000 names that nothing folds, or that are endless, make a page of at most 20 kB, in seconds."""
+    names = [f"{chr(97 + i % 26)}{i}.{'x' * 200}" for i in range(100_000)]
+    start = time.process_time()
+    html = unread(names)._repr_html_()
+    assert time.process_time() - start < 10
+    assert "… and 99,960 more" in html
+    assert len(html) < 20_000
+    assert len(unread(["x\n" * 100_000, "y" * 1_000_000])._repr_html_()) < 20_000
+
+
+def test_an_empty_state():
+    """Nothing is shown as nothing."""
+    assert "StateDict: 0 tensors, 0 bytes" in StateDict()._repr_html_()
