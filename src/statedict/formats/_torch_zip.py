@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
+from operator import gt, mul
 
 from statedict.files import File
 from statedict.state import Leaf, Storage
@@ -17,7 +19,7 @@ from ..errors import FormatError
 from ._checkpoint import Checkpoint, Finding
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
-from ._pickle import StorageId, TypedStorage, parse
+from ._pickle import Columns, StorageId, TypedStorage, parse
 from ._walk import leaves
 from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, check_case
@@ -37,7 +39,10 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     facts = read_facts(archive, folder)
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
     member = folder + PICKLE
-    parsed = parse(read_member(archive, member), storage=storages.find, file=file.name, member=member, limits=limits)
+    data = read_member(archive, member)
+    parsed = parse(
+        data, storage=storages.find, storages=storages.find_all, file=file.name, member=member, limits=limits
+    )
     storages.settle(parsed.value)
     return Checkpoint(
         file.name,
@@ -121,6 +126,27 @@ class ArchiveStorages:
                 f"but {self._prefix}{wanted.key} has {storage.nbytes:,} bytes"
             )
         return TypedStorage(storage, wanted.dtype, wanted.numel)
+
+    def find_all(self, wanted: Columns) -> list[Storage]:
+        """The same for many at once."""
+        members = list(map(self._archive.members.get, [self._prefix + key for key in wanted.keys]))
+        known = [member for member in members if member is not None]
+        new = len(set(wanted.keys)) == len(wanted.keys) and self._found.keys().isdisjoint(wanted.keys)
+        sizes = [member.nbytes for member in known]
+        itemsizes = [of.itemsize for of in wanted.dtypes]
+        if (
+            len(known) < len(members)
+            or not new
+            or any(member.method == DEFLATED for member in known)
+            or any(map(gt, map(mul, wanted.counts, itemsizes), sizes))
+        ):
+            return [self.find(each).storage for each in wanted.ids()]
+        crcs = [member.crc for member in known] if self._archive.checked else repeat(None)
+        columns = [member.offset for member in known], sizes, [member.name for member in known], crcs, itemsizes
+        extents = map(Extent._make, zip(*columns, repeat(1), repeat(None), repeat(0)))
+        storages = list(map(self.source.storage, wanted.keys, sizes, extents, wanted.locations))
+        self._found.update(zip(wanted.keys, storages))
+        return storages
 
     def settle(self, tree: object) -> None:
         """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""

@@ -9,7 +9,7 @@ import pytest
 from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
-from statedict.formats._pickle import _fast, _opcodes
+from statedict.formats._pickle import _fast, _opcodes, _record, _runs
 from statedict.state import Compound, Leaf, Opaque, leaf_of
 
 SHAPES = [(), (3,), (0,), (2, 3), (4, 4), (2, 1, 3), (1, 2, 3, 4), (300,), (70000,), (2,) * 6, (1,) * 7]
@@ -62,18 +62,19 @@ def slow_fixture(monkeypatch):
 
 
 def test_the_quick_path_is_taken(read, write, monkeypatch):
-    """Most records of an ordinary file are read by it."""
-    taken = []
-    quick = _fast._read
-
-    def counted(machine, at):
-        found = quick(machine, at)
-        taken.append(found[0] is not None)
-        return found
-
-    monkeypatch.setattr(_fast, "_read", counted)
+    """Most records of an ordinary file are read by it, most of a plain state dict in batches."""
+    alone, together = [], []
+    quick, batched = _fast._read, _runs._read_batch
+    monkeypatch.setattr(_fast, "_read", lambda m, at: alone.append(quick(m, at)) or alone[-1])
+    monkeypatch.setattr(
+        _runs, "_read_batch", lambda m, at, columns: together.append(len(columns[0])) or batched(m, at, columns)
+    )
     read(write(state()))
-    assert sum(taken) > 80
+    assert sum(leaf is not None for leaf, _ in alone) + sum(together) > 80
+    del alone[:], together[:]
+    read(write({f"{number}.bias": leaf_of(np.zeros(2)) for number in range(3000)}))
+    assert len(alone) < 40
+    assert sum(together) > 2900
 
 
 def test_both_paths_read_the_same(read, write, slow, saved):
@@ -212,7 +213,7 @@ def test_memoize_after_records(read, write, slow):
 def test_tokens_mean_what_the_memo_holds(read, write, slow):
     """A record whose device tag is a class, or whose hooks are made of a string, is wrong on both paths."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _fast._RECORD.search(data, len(data) // 2)
+    found = _record.record().search(data, len(data) // 2)
     place, hooks = found.span(5), found.span(14)
     assert (place[1] - place[0], hooks[1] - hooks[0]) == (2, 2)
     swapped = [bytearray(data), bytearray(data)]
@@ -227,7 +228,7 @@ def test_tokens_mean_what_the_memo_holds(read, write, slow):
 def test_the_text_form_of_get(read, write, slow):
     """Protocol 0's GET begins a record too."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _fast._RECORD.search(data, len(data) // 2)
+    found = _record.record().search(data, len(data) // 2)
     token = data[found.start() - 2 : found.start()]
     assert token[:1] == b"h"
     text = data[: found.start() - 2] + b"g%d\n" % token[1] + data[found.start() :]

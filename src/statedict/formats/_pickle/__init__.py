@@ -1,6 +1,7 @@
 """Pickles as inert data, both ways.
 
-    parse(data, *, storage, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0, whole=True)
+    parse(data, *, storage, storages=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
+          whole=True)
     emit(obj, store, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
@@ -14,6 +15,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
 * `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
   itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
   storage. Every view into what it returns is bounds-checked here.
+* `storages(ids: Columns) -> list[Storage]` is the same for many at once, as a file can look them up more quickly; what it
+  refuses is asked for again one by one.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
   refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
@@ -25,9 +28,10 @@ be read one after the other. Any failure is a FormatError with file, member and 
 ("0", "1" … in first-seen order, one for each storage).
 """
 
-from ._emit import emit as emit
-from ._names import storage_dtype as storage_dtype
-from ._parse import parse as parse
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._values import Columns as Columns
 from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
@@ -37,9 +41,15 @@ from ._values import Size as Size
 from ._values import StorageId as StorageId
 from ._values import TorchConstant as TorchConstant
 from ._values import TypedStorage as TypedStorage
-from ._views import spec_in as spec_in
+
+if TYPE_CHECKING:
+    from ._emit import emit as emit
+    from ._names import storage_dtype as storage_dtype
+    from ._parse import parse as parse
+    from ._views import spec_in as spec_in
 
 __all__ = [
+    "Columns",
     "Import",
     "Pair",
     "Parsed",
@@ -54,3 +64,13 @@ __all__ = [
     "spec_in",
     "storage_dtype",
 ]
+
+# What is imported when it is first named: reading needs no writer, and a safetensors file neither of them.
+_LATER = {"emit": "._emit", "parse": "._parse", "spec_in": "._views", "storage_dtype": "._names"}
+
+if not TYPE_CHECKING:  # where it would hide unknown names
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_LATER[name], __name__), name)

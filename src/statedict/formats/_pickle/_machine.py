@@ -18,10 +18,11 @@ from mmap import mmap
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
+from statedict.state import Storage
 
 from .._limits import Limits
 from ._seen import Seen
-from ._values import Import, Parsed, StorageId, TypedStorage
+from ._values import Columns, Import, Parsed, StorageId, TypedStorage
 from ._walk import check_depth
 
 Data = bytes | mmap
@@ -61,6 +62,7 @@ class Machine:
         "stack",
         "start",
         "storage",
+        "storages",
         "top",
     )
 
@@ -70,6 +72,7 @@ class Machine:
         start: int,
         limits: Limits,
         storage: Callable[[StorageId], TypedStorage],
+        storages: Callable[[Columns], list[Storage]] | None,
         persistent: Callable[[object], object] | None,
         nested: Callable[[bytes], Parsed] | None,
     ) -> None:
@@ -78,6 +81,7 @@ class Machine:
         self.size = min(len(data), start + limits.pickle_bytes)
         self.limits = limits
         self.storage = storage
+        self.storages = storages
         self.persistent = persistent
         self.nested = nested
         self.stack: list[Any] = []

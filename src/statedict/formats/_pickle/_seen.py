@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from statedict.state import DType, Spec
@@ -16,10 +17,13 @@ class Seen:
         hooks: GETs of OrderedDict.
         numbers: opcodes of a number to the number.
         shapes: tokens of kind, offset, size and stride to a Spec and the bytes of storage that it needs.
-        firsts, places: of each record read, its first slot, and the offset after its function's GET.
+        batches: whether records may still be read in batches.
+        firsts: of each record read, the first slot that it sets, in order; the columns that follow belong to it.
+        places: where it begins: at its name, or where it has none (it is the first of a run) after its function's GET.
+        names: its name, or None.
     """
 
-    __slots__ = ("firsts", "hooks", "kinds", "locations", "numbers", "places", "shapes")
+    __slots__ = ("batches", "firsts", "hooks", "kinds", "locations", "names", "numbers", "places", "shapes")
 
     def __init__(self) -> None:
         self.kinds: dict[bytes, DType] = {}
@@ -27,5 +31,13 @@ class Seen:
         self.hooks: set[bytes] = set()
         self.numbers: dict[bytes, int] = {}
         self.shapes: dict[Any, tuple[Spec, int]] = {}
+        self.batches = True
         self.firsts: list[int] = []
         self.places: list[int] = []
+        self.names: list[str | None] = []
+
+    def add(self, firsts: Iterable[int], places: Iterable[int], names: Iterable[str | None]) -> None:
+        """Remember records."""
+        self.firsts += firsts
+        self.places += places
+        self.names += names
