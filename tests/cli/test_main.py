@@ -14,7 +14,8 @@ from statedict.cli._main import app
 from statedict.errors import TruncatedError, UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-COMMANDS = {command.name: command for command in typer.main.get_group(app).commands.values()}
+PROGRAM = typer.main.get_group(app)
+COMMANDS = {name: PROGRAM.get_command(None, name) for name in PROGRAM.list_commands(None)}
 
 
 def test_help_lists_the_commands(call):
@@ -49,6 +50,7 @@ def test_a_wrong_call_is_explained(call, arguments):
     ended = call(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert "Traceback" not in ended.err
+    assert ("Did you mean 'inspect'" in ended.err) == (arguments == ["inspekt"])
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,16 @@ def test_as_a_module():
     """`python -m statedict` is the same program."""
     done = subprocess.run([sys.executable, "-m", "statedict", "--version"], capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"statedict \d+\.\d+\S*\n", done.stdout)
+
+
+def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
+    """Inspecting a small file imports no other command, no writer and no NumPy."""
+    statedict.save({"weight": [1.0]}, tmp_path / "a.pt")
+    script = "import sys; from statedict.cli import main\ntry: main(['inspect', 'a.pt'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "statedict.cli._inspect" in loaded
+    assert not {"statedict.cli._convert", "statedict.formats._zip_write", "statedict.plan", "numpy"} & loaded
 
 
 def test_the_program_starts_without_heavy_packages():

@@ -11,14 +11,16 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import pkgutil
 import resource
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from statedict import load
+from statedict import formats, load
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 
 from .build import pickles
@@ -120,7 +122,10 @@ def main(group: str, folder: str, first: str = "") -> None:
     threading.stack_size(STACK)
     os.chdir(folder)
     watch = Watch()
-    for case in GROUPS["control"]:  # so that every module that reading needs is imported before the watch is set
+    # Every module that reading needs is imported before the watch is set: ours by name, others by reading.
+    for module in pkgutil.walk_packages(formats.__path__, f"{formats.__name__}."):
+        import_module(module.name)
+    for case in GROUPS["control"]:
         place = Path(folder, f"warm-{case.name}-{first}")
         observed(case, place, watch)
         load(case.make(place), backend="numpy")

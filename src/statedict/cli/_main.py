@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ..errors import StateDictError
-from ._convert import convert
-from ._diff import diff
-from ._inspect import inspect
-from ._match import match
-from ._merge import merge
-from ._runs import runs
-from ._tour import tour
-from ._verify import verify
 
 
 class Program(TyperGroup):
     """The commands; what one of them raises becomes a line and an exit code.
 
     Here, and not around the whole program, because Typer has a meaning of its own for some of the builtins that our errors
-    are: an EOFError (a truncated file) is to it the end of the user's input.
+    are: an EOFError (a truncated file) is to it the end of the user's input. A command is imported when it is asked for: all
+    of them are as much as the rest of the program.
     """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # For a name that is none, near ones are looked for among all.
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.add_command(_built(name), name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -76,15 +80,18 @@ def _program(
     """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
 
 
-COMMANDS = (inspect, verify, convert, diff, merge, match, runs, tour)
+def _built(name: str) -> Any:
+    """The command of that name: the function of that name in the file of that name."""
+    alone = typer.Typer(add_completion=False, **SETTINGS)
+    alone.command()(getattr(import_module(f"._{name}", __package__), name))
+    return typer.main.get_command(alone)
 
-app = typer.Typer(
-    cls=Program,
-    callback=_program,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in COMMANDS:
-    app.command()(command)
+
+COMMANDS = ("inspect", "verify", "convert", "diff", "merge", "match", "runs", "tour")
+SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": "markdown",
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(cls=Program, callback=_program, no_args_is_help=True, **SETTINGS)

@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from contextlib import suppress
-from secrets import token_hex
 from types import TracebackType
 from typing import Literal, Self
 
@@ -105,7 +104,7 @@ class Replacement:
 
     def _create(self, mode: int) -> None:
         while True:
-            name = f"{self._stem}{os.getpid()}-{token_hex(4)}.tmp"
+            name = f"{self._stem}{os.getpid()}-{os.urandom(4).hex()}.tmp"
             path = os.path.join(self._directory, name)
             try:
                 self._fd = self._system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)

@@ -7,8 +7,8 @@ from statedict.files import File
 from ..errors import FormatError
 from ._checkpoint import Checkpoint
 from ._limits import LIMITS, Limits
-from ._mistaken import HEAD, unknown
 from ._stacked import parse_at
+from ._table import head_of
 from ._torch_legacy import MAGIC, UNCHECKED, nested_reader, read_torch_legacy
 
 
@@ -17,11 +17,12 @@ def read_pickles(file: File, limits: Limits = LIMITS) -> Checkpoint:
     try:
         first = parse_at(file, 0, "the pickle", limits, nested=nested_reader(limits))
     except FormatError:
-        head = file.read(0, min(file.size, HEAD))
-        if head[:1] == b"\x80":
+        if head_of(file)[:1] == b"\x80":
             raise
+        from ._mistaken import unknown
+
         # Any byte may be an opcode of the oldest pickles: if it is none after all, the file is something else.
-        raise unknown(file, head) from None
+        raise unknown(file) from None
     if first.parsed.value == MAGIC:
         return read_torch_legacy(file, limits)
     if first.end != file.size:

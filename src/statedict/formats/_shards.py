@@ -20,7 +20,7 @@ from ..errors import FormatError
 from ._checkpoint import Checkpoint, Finding
 from ._json import read_json
 from ._limits import LIMITS, Limits
-from ._mistaken import HEAD, unknown
+from ._mistaken import unknown
 from ._shelf import is_plain_name
 
 INDEX = ".index.json"
@@ -33,7 +33,7 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
         raise limits.exceeded("json_bytes", f"an index of {file.size:,} bytes")
     index = read_json(file.read(0, file.size), file.name, limits)
     if "weight_map" not in index:
-        raise unknown(file, file.read(0, min(file.size, HEAD)))
+        raise unknown(file)
     places = weight_map(index, file.name)
     if not os.path.isfile(file.name):
         raise FormatError("its shards lie beside it", file=file.name, hint="open an index by its path")
@@ -150,7 +150,7 @@ def _open_all(folder: str, names: Iterable[str], limits: Limits) -> list[Checkpo
 
 
 def _open(path: str, limits: Limits) -> Checkpoint:
-    from ._table import is_index, read
+    from ._table import head_of, is_index, read
 
     try:
         file = files.open(path)
@@ -158,7 +158,7 @@ def _open(path: str, limits: Limits) -> Checkpoint:
         raise FormatError(f"this shard cannot be opened: {error.strerror}", file=path) from error
     try:
         # An index among the shards could name itself, and so on for ever.
-        if is_index(file.read(0, min(file.size, HEAD)), file):
+        if is_index(head_of(file), file):
             raise FormatError("a shard cannot be JSON", file=path)
         return read(file, limits)
     except BaseException:

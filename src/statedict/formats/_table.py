@@ -15,14 +15,12 @@ from statedict import files
 from statedict.files import Durable, File, Part
 from statedict.state import collector_paused
 
-from ..errors import FormatError, SaveError, TruncatedError
+from ..errors import FormatError, SaveError
 from ._checkpoint import Checkpoint
-from ._cut_short import cut_short
 from ._limits import LIMITS, Limits
-from ._mistaken import HEAD, unknown
-from ._zip import Archive, open_zip
 
-Read = Callable[[File, Limits], Checkpoint]
+# Bytes of a file's beginning: enough for every signature (tar's is at byte 257) and to tell text from bytes.
+HEAD = 512
 
 
 class Format(NamedTuple):
@@ -30,14 +28,6 @@ class Format(NamedTuple):
 
     name: str
     begins: Callable[[bytes, File], bool]
-    read: str
-
-
-class ZipFormat(NamedTuple):
-    """A format that is a zip, told by its members. `read` is `module:function`, taking a File, Limits and an Archive."""
-
-    name: str
-    has: Callable[[Archive], bool]
     read: str
 
 
@@ -67,7 +57,7 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """
     folder = _directory_of(source)
     if folder is not None:
-        return cast(Checkpoint, _function(DIRECTORY)(folder, limits))
+        return cast(Checkpoint, function(DIRECTORY)(folder, limits))
     file = files.open(source)
     try:
         with collector_paused():
@@ -81,24 +71,24 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
 
 def read(file: File, limits: Limits) -> Checkpoint:
     """The checkpoint in an open File, by the first row of the table that knows how it begins."""
-    head = file.read(0, min(file.size, HEAD))
+    head = head_of(file)
     for row in FORMATS:
         if row.begins(head, file):
-            return cast(Checkpoint, _function(row.read)(file, limits))
-    raise unknown(file, head)
+            return cast(Checkpoint, function(row.read)(file, limits))
+    from ._mistaken import unknown
+
+    raise unknown(file)
 
 
-def read_zip(file: File, limits: Limits) -> Checkpoint:
-    """The checkpoint in a zip, by the first row that knows its members."""
-    try:
-        archive = open_zip(file, limits)
-    except TruncatedError as error:
-        raise cut_short(file, error, limits) from error
-    for row in ZIP_FORMATS:
-        if row.has(archive):
-            return cast(Checkpoint, _function(row.read)(file, limits, archive))
-    named = ", ".join(list(archive.members)[:5]) or "none"
-    raise FormatError(f"this is a zip archive, but not a checkpoint; its members: {named}", file=file.name)
+def head_of(file: File) -> bytes:
+    """The first bytes of a file, by which it is told what it is."""
+    return file.read(0, min(file.size, HEAD))
+
+
+def function(place: str) -> Callable[..., Any]:
+    """The function that a row names as `module:function`; its module is imported here."""
+    module, _, name = place.partition(":")
+    return cast("Callable[..., Any]", getattr(import_module(module, __package__), name))
 
 
 def write(
@@ -123,14 +113,14 @@ def write(
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
-    parts: Callable[..., list[Part]] = _function(WRITERS[name].parts)
+    parts: Callable[..., list[Part]] = function(WRITERS[name].parts)
     if max_shard_size is None:
         with collector_paused():
             files.write(target, parts(obj, metadata), durable=durable)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: they need a path, not a file object")
     else:
-        _function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
 
 
 def _by_suffix(target: Any) -> str:
@@ -146,11 +136,6 @@ def _directory_of(source: Any) -> str | None:
     if os.path.basename(path) == ".metadata":
         path = os.path.dirname(path) or os.curdir
     return path if os.path.isdir(path) else None
-
-
-def _function(place: str) -> Callable[..., Any]:
-    module, _, name = place.partition(":")
-    return cast("Callable[..., Any]", getattr(import_module(module, __package__), name))
 
 
 def _is_zip(head: bytes, file: File) -> bool:
@@ -171,10 +156,6 @@ def _is_array(head: bytes, file: File) -> bool:
     return head[:6] == b"\x93NUMPY"
 
 
-def _has_arrays(archive: Archive) -> bool:
-    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
-
-
 def _is_tar(head: bytes, file: File) -> bool:
     return head[257:262] == b"ustar"
 
@@ -184,17 +165,9 @@ def _may_be_pickle(head: bytes, file: File) -> bool:
     return head[:1] in PICKLE_BEGINS
 
 
-def _has_constants(archive: Archive) -> bool:
-    return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
-
-
-def _has_pickle(archive: Archive) -> bool:
-    return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
-
-
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
-    Format("zip", _is_zip, "._table:read_zip"),
+    Format("zip", _is_zip, "._zip_formats:read_zip"),
     Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
     Format("npy", _is_array, "._npz:read_npy"),
     Format("torch-tar", _is_tar, "._torch_tar:read_torch_tar"),
@@ -203,11 +176,6 @@ FORMATS = (
 )
 DIRECTORY = "._directory:open_directory"
 SHARDED = "._shards_write:write_sharded"
-ZIP_FORMATS = (
-    ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
-    ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
-    ZipFormat("npz", _has_arrays, "._npz:read_npz"),
-)
 WRITERS = {
     "torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts"),
     "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),

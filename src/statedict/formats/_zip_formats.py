@@ -1,0 +1,56 @@
+"""The formats that are zips, told by their members; each with its reader. A new one is a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from statedict.files import File
+
+from ..errors import FormatError, TruncatedError
+from ._checkpoint import Checkpoint
+from ._limits import Limits
+from ._table import function
+from ._zip import Archive, open_zip
+
+
+class ZipFormat(NamedTuple):
+    """A format that is a zip, told by its members. `read` is `module:function`, taking a File, Limits and an Archive."""
+
+    name: str
+    has: Callable[[Archive], bool]
+    read: str
+
+
+def read_zip(file: File, limits: Limits) -> Checkpoint:
+    """The checkpoint in a zip, by the first row that knows its members."""
+    try:
+        archive = open_zip(file, limits)
+    except TruncatedError as error:
+        from ._cut_short import cut_short
+
+        raise cut_short(file, error, limits) from error
+    for row in ZIP_FORMATS:
+        if row.has(archive):
+            return cast(Checkpoint, function(row.read)(file, limits, archive))
+    named = ", ".join(list(archive.members)[:5]) or "none"
+    raise FormatError(f"this is a zip archive, but not a checkpoint; its members: {named}", file=file.name)
+
+
+def _has_arrays(archive: Archive) -> bool:
+    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
+
+
+def _has_constants(archive: Archive) -> bool:
+    return _has_pickle(archive) and any(name.rpartition("/")[2] == "constants.pkl" for name in archive.members)
+
+
+def _has_pickle(archive: Archive) -> bool:
+    return any(name.rpartition("/")[2] == "data.pkl" for name in archive.members)
+
+
+ZIP_FORMATS = (
+    ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
+    ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
+    ZipFormat("npz", _has_arrays, "._npz:read_npz"),
+)
