@@ -1,6 +1,7 @@
 """Pickles as inert data, both ways.
 
-    parse(data, *, storage, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0, whole=True)
+    parse(data, *, storage, storages=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
+          whole=True)
     emit(obj, store, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
@@ -14,6 +15,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
 * `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
   itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
   storage. Every view into what it returns is bounds-checked here.
+* `storages(ids: Columns) -> list[Storage]` is the same for many at once, as a file can look them up more quickly; what it
+  refuses is asked for again one by one.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
   refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
@@ -28,6 +31,7 @@ be read one after the other. Any failure is a FormatError with file, member and 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._values import Columns as Columns
 from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from ._views import spec_in as spec_in
 
 __all__ = [
+    "Columns",
     "Import",
     "Pair",
     "Parsed",
