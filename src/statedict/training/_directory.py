@@ -25,10 +25,14 @@ def begin(directory: Path, step: int) -> Path:
     return path
 
 
-def finish(directory: Path, written: Path, step: int) -> Path:
-    """Give a written checkpoint its name, durably; one of the same step that is there already goes as it comes."""
+def finish(directory: Path, written: Path, step: int, *, durable: bool) -> Path:
+    """Give a written checkpoint its name; one of the same step that is there already goes as it comes.
+
+    `durable`: all of it is on the disk before, and its name after.
+    """
     final = directory / name_of(step)
-    sync(written)
+    if durable:
+        _sync_all(written)
     if not final.exists():
         written.rename(final)
     elif _exchange(written, final):
@@ -37,9 +41,11 @@ def finish(directory: Path, written: Path, step: int) -> Path:
         old = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
         final.rename(old)
         written.rename(final)
-        sync(directory)
+        if durable:
+            sync(directory)
         _delete(old)
-    sync(directory)
+    if durable:
+        sync(directory)
     return final
 
 
@@ -85,6 +91,18 @@ def sync(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sync_all(written: Path) -> None:
+    """Make everything in a directory durable: every file first, then the names of them."""
+    for folder, _, names in os.walk(written, topdown=False):
+        for name in names:
+            fd = os.open(Path(folder, name), os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync(Path(folder))
 
 
 def _delete(path: Path) -> None:

@@ -21,6 +21,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from statedict import files
 from statedict.errors import FormatError, TruncatedError, UnknownFormatError
 
 NAME = "manifest.json"
@@ -36,6 +37,15 @@ class FileFacts:
 
     nbytes: int
     crc32: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileFacts:
+        """The facts of a file as it lies on disk."""
+        file = files.open(path)
+        try:
+            return cls(file.size, files.checksums(file, [(0, file.size)])[0])
+        finally:
+            file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class Manifest:
 
 def dump(manifest: Manifest) -> bytes:
     """The manifest as JSON; the partner of `parse`. Raises TypeError for a value that JSON cannot hold."""
-    files = {name: {"bytes": f.nbytes, "crc32": f"{f.crc32:08x}"} for name, f in manifest.files.items()}
+    listed = {name: {"bytes": f.nbytes, "crc32": f"{f.crc32:08x}"} for name, f in manifest.files.items()}
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -76,7 +86,7 @@ def dump(manifest: Manifest) -> bytes:
         "metrics": _finite(manifest.metrics),
         "values": _finite(manifest.values),
         "objects": dict(manifest.objects),
-        "files": files,
+        "files": listed,
         "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
         "versions": dict(manifest.versions),
     }
@@ -131,14 +141,14 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     step = content["step"]
     if type(step) is not int or step < 0:
         raise ValueError(f"step {step!r}")
-    files = {_inside(name): FileFacts(int(f["bytes"]), int(f["crc32"], 16)) for name, f in content["files"].items()}
+    listed = {_inside(name): FileFacts(int(f["bytes"]), int(f["crc32"], 16)) for name, f in content["files"].items()}
     return Manifest(
         step=step,
         time=datetime.fromisoformat(content["time"]),
         metrics=dict(_floats(content["metrics"])),
         values=dict(_floats(content["values"])),
         objects={str(name): _inside(file) for name, file in content["objects"].items()},
-        files=files,
+        files=listed,
         versions=dict(content["versions"]),
         shards={name: {_inside(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )

@@ -11,8 +11,7 @@ from typing import NamedTuple
 from statedict.errors import ChecksumError, FormatError, StateDictError, TruncatedError
 
 from . import _layout, _manifest
-from ._manifest import Manifest
-from ._save import facts
+from ._manifest import FileFacts, Manifest
 
 
 class PassedOver(NamedTuple):
@@ -59,7 +58,7 @@ def verify(path: Path) -> Manifest:
         if file.stat().st_size != expected.nbytes:
             found = file.stat().st_size
             raise TruncatedError(f"{found:,} bytes of {expected.nbytes:,} are there", file=str(file))
-        found_facts = facts(file)
+        found_facts = FileFacts.of(file)
         if found_facts != expected:
             raise ChecksumError(
                 f"its CRC-32 is {found_facts.crc32:08x}, and {expected.crc32:08x} was written", file=str(file)

@@ -18,6 +18,8 @@ from typing import Any
 from statedict import _api, files
 from statedict.state import StateDict
 
+from ._manifest import FileFacts
+
 # Fewer bytes than this are written again sooner than they are digested and linked.
 WORTH_SHARING = 1 << 20
 LARGEST = 256 << 20
@@ -26,10 +28,10 @@ INDEX = ".pt.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """The previous checkpoint: its directory, and the files of its shards by the digest of their content."""
+    """The previous checkpoint: its directory, and by the digest of its content the file of each shard, as it was written."""
 
     path: Path | None = None
-    shards: Mapping[str, str] = field(default_factory=dict)
+    shards: Mapping[str, tuple[str, FileFacts]] = field(default_factory=dict)
 
 
 def frozen_names(module: Any) -> frozenset[str]:
@@ -63,27 +65,36 @@ def write(path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor
     for number, shard in enumerate([*shared, rest], start=1):
         file = f"{name}-{number:05d}-of-{total:05d}.pt"
         if number == total:
-            _api.save(shard, path / file)
+            _api.save(shard, path / file, durable=False)
         else:
             digests[file] = shard.fingerprint()
             _link_or_save(donor, digests[file], shard, path / file)
         places.update(dict.fromkeys(shard, file))
     index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
     text = json.dumps(index, indent=1).encode() + b"\n"
-    files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="rename")
+    files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="none")
     return digests
 
 
 def _link_or_save(donor: Donor, digest: str, shard: StateDict, target: Path) -> None:
-    if donor.path is not None and digest in donor.shards:
-        try:
-            os.link(donor.path / donor.shards[digest], target)
-        except OSError:
-            # Some file systems have no hard links, and the previous checkpoint may be gone: then the shard is written.
-            pass
-        else:
-            return
-    _api.save(shard, target)
+    if not _linked(donor, digest, target):
+        _api.save(shard, target, durable=False)
+
+
+def _linked(donor: Donor, digest: str, target: Path) -> bool:
+    """Whether the donor had this shard, and still has what was written: damage is not passed on."""
+    if donor.path is None or digest not in donor.shards:
+        return False
+    file, facts = donor.shards[digest]
+    try:
+        os.link(donor.path / file, target)
+    except OSError:
+        # Some file systems have no hard links, and the previous checkpoint may be gone: then the shard is written.
+        return False
+    if FileFacts.of(target) == facts:
+        return True
+    target.unlink()
+    return False
 
 
 def _shards(state: StateDict, names: list[str]) -> list[list[str]]:
