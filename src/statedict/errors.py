@@ -10,6 +10,7 @@
     ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
     ├── FileChangedError (OSError)           a file changed while it was being read
+    ├── RemoteError (OSError)                a server did not give a file, or the part of it that was asked for
     ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
     ├── MissingDependencyError (ImportError) an optional package is needed for this
     └── FormatError (ValueError)             a file is not what it should be
@@ -128,6 +129,19 @@ class FileChangedError(StateDictError, OSError):
 
     def __str__(self) -> str:
         return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
+
+
+class RemoteError(StateDictError, OSError):
+    """A server did not give a file, or the part of it that was asked for, in `tries` tries; `file` is its URL."""
+
+    def __init__(self, file: str, what: str, *, tries: int = 1) -> None:
+        super().__init__(file, what)
+        self.file = file
+        self.what = what
+        self.tries = tries
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
 
 
 class LockedError(StateDictError, RuntimeError):

@@ -8,6 +8,7 @@ from ._file import File as File
 from ._file import Span as Span
 from ._file import fetch as fetch
 from ._open import open as open
+from ._parallel import WAITING as WAITING
 from ._parallel import spread as spread
 from ._part import Frame as Frame
 from ._part import Part as Part
@@ -24,6 +25,7 @@ __all__ = [
     "Payload",
     "Span",
     "System",
+    "WAITING",
     "checksums",
     "combine",
     "crc32",

@@ -20,6 +20,7 @@ from typing import Literal, Self
 from ..errors import DiskFullError, SaveError
 from ._local import after, kind_of
 from ._system import System
+from ._url import is_url, redacted
 
 Durable = Literal["full", "rename", "none"] | bool
 
@@ -37,6 +38,11 @@ class Replacement:
     """
 
     def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System) -> None:
+        if is_url(path):
+            raise SaveError(
+                f"{redacted(os.fspath(path))}: a URL cannot be replaced as a whole or not at all; save to a local file and "
+                "copy that, or write to a file object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
+            )
         self.path = os.path.realpath(os.fspath(path))
         self.nbytes = nbytes
         self._system = system

@@ -25,6 +25,10 @@ class File(Protocol):
     name: str
     size: int
 
+    @property
+    def far(self) -> bool:
+        """Each read takes a round trip over a network: who reads asks for no more than is needed, and for much at once."""
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` bytes from `offset`; raises TruncatedError where the file does not have them."""
 
@@ -33,6 +37,12 @@ class File(Protocol):
 
     def view(self, *, writable: bool = False) -> memoryview | None:
         """The whole file as memory, or None where it cannot be mapped. `writable`: changes stay in this process."""
+
+    def beside(self, name: str) -> File | None:
+        """The file of that plain name in the same folder; None where this one lies in none.
+
+        Raises OSError where it cannot be opened.
+        """
 
     def check_unchanged(self) -> None:
         """Raise FileChangedError where the file is no longer the one that was opened."""

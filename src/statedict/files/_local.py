@@ -37,6 +37,8 @@ def kind_of(mode: int) -> str:
 class LocalFile:
     """The File at a path; raises OSError where it cannot be opened, UnknownFormatError where it is no regular file."""
 
+    far = False
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
         self._fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -84,6 +86,9 @@ class LocalFile:
             mapped = mmap.mmap(self._descriptor(), self.size, access=access) if self.size else b""
             self._maps[writable] = memoryview(mapped)
         return self._maps[writable]
+
+    def beside(self, name: str) -> LocalFile:
+        return LocalFile(os.path.join(os.path.dirname(self.name), name))
 
     def check_unchanged(self) -> None:
         now = _stamp(os.fstat(self._descriptor()))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import Span, check_inside
+from ._local import LocalFile
 
 
 class ObjectFile:
     """The File that a seekable binary file object is, from its position to its end."""
+
+    far = False
 
     def __init__(self, stream: Any) -> None:
         self.name = _name(stream)
@@ -41,6 +45,10 @@ class ObjectFile:
 
     def view(self, *, writable: bool = False) -> memoryview | None:
         return None
+
+    def beside(self, name: str) -> LocalFile | None:
+        """That of the file that the object says it is, if it is one."""
+        return LocalFile(os.path.join(os.path.dirname(self.name), name)) if os.path.isfile(self.name) else None
 
     def check_unchanged(self) -> None:
         with self._turn:

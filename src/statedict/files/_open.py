@@ -1,4 +1,4 @@
-"""Paths, file objects and Files alike become a File."""
+"""Paths, URLs, file objects and Files alike become a File."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 from ._file import File
 from ._local import LocalFile
 from ._object import ObjectFile
+from ._url import is_url
 
 
 def open(source: Any) -> File:
-    """The File that a path, a seekable binary file object or a File is.
+    """The File that a path, a URL, a seekable binary file object or a File is.
 
-    Raises OSError where the path cannot be opened, UnknownFormatError where it is no regular file, TypeError where
-    `source` is none of these.
+    Raises OSError where the path or URL cannot be opened, UnknownFormatError where it is no regular file,
+    MissingDependencyError where fsspec, which opens URLs, is not installed, TypeError where `source` is none of these.
 
     >>> import io
     >>> open(io.BytesIO(b"abc")).read(1, 2)
     b'bc'
     """
+    if is_url(source):
+        from ._remote import RemoteFile
+
+        return RemoteFile(source)
     if isinstance(source, (str, os.PathLike)):
         return LocalFile(source)
     if hasattr(source, "check_unchanged"):

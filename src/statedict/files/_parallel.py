@@ -15,6 +15,9 @@ Job = TypeVar("Job")
 # One disk or one memory bus is busy with four streams; more threads only fight for the GIL.
 THREADS = min(4, os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
 
+# Threads that wait for a network, whatever the processors: 12 connections fill a line of a few Gbit/s.
+WAITING = 12
+
 
 def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THREADS) -> None:
     """`work(job)` for every job, on at most `threads` threads; returns when all are done, raises the first error."""

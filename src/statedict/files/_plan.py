@@ -27,14 +27,15 @@ class VectoredRead(NamedTuple):
     into: list[memoryview]
 
 
-def plan_reads(spans: Sequence[Span]) -> list[VectoredRead]:
-    """The calls that fill the spans, sorted by offset.
+def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> list[VectoredRead]:
+    """The calls that fill the spans, sorted by offset: none of more than `piece` bytes, none that sinks a gap of more than
+    `gap` bytes.
 
     >>> into = memoryview(bytearray(8))
     >>> [(call.offset, call.nbytes) for call in plan_reads([Span(100, into[:4]), Span(90, into[4:])])]
     [(90, 14)]
     """
-    scratch = memoryview(bytearray(GAP))
+    scratch = memoryview(bytearray(gap))
     calls: list[VectoredRead] = []
     start = end = 0
     buffers: list[memoryview] = []
@@ -46,20 +47,21 @@ def plan_reads(spans: Sequence[Span]) -> list[VectoredRead]:
             buffers = []
 
     for offset, into in sorted(spans, key=_offset):
-        gap = offset - end
+        between = offset - end
         nbytes = len(into)
-        if not (buffers and 0 <= gap <= GAP and end + gap + nbytes - start <= PIECE and len(buffers) + 2 <= BUFFERS):
+        near = 0 <= between <= gap and end + between + nbytes - start <= piece
+        if not (buffers and near and len(buffers) + 2 <= BUFFERS):
             flush()
             start = end = offset
-            gap = 0
-        if nbytes > PIECE:
-            calls.extend(_cut(offset, into))
+            between = 0
+        if nbytes > piece:
+            calls.extend(_cut(offset, into, piece))
             start = end = offset + nbytes
             continue
-        if gap:
-            buffers.append(scratch[:gap])
+        if between:
+            buffers.append(scratch[:between])
         buffers.append(into)
-        end += gap + nbytes
+        end += between + nbytes
     flush()
     return calls
 
@@ -68,6 +70,6 @@ def _offset(span: Span) -> int:
     return span[0]
 
 
-def _cut(offset: int, into: memoryview) -> list[VectoredRead]:
-    pieces = [(start, into[start : start + PIECE]) for start in range(0, len(into), PIECE)]
-    return [VectoredRead(offset + start, len(piece), [piece]) for start, piece in pieces]
+def _cut(offset: int, into: memoryview, piece: int) -> list[VectoredRead]:
+    pieces = [(start, into[start : start + piece]) for start in range(0, len(into), piece)]
+    return [VectoredRead(offset + start, len(part), [part]) for start, part in pieces]

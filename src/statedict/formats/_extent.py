@@ -44,12 +44,19 @@ class FileSource:
     """The Source of the storages of one file.
 
     `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only when something is wrong.
+    `settle`, where it is given, finds out where storages lie, and is called with those whose bytes are wanted.
     """
 
-    def __init__(self, file: File, name_of: Callable[[Storage], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        file: File,
+        name_of: Callable[[Storage], str | None] | None = None,
+        settle: Callable[[Sequence[Storage]], None] | None = None,
+    ) -> None:
         self.file = file
         self.name = file.name
         self.name_of = name_of
+        self._settle = settle
         self._token = next(_TOKENS)
 
     def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
@@ -59,6 +66,8 @@ class FileSource:
     def read_into(self, reads: Sequence[Read]) -> None:
         plain: list[Span] = []
         turned: list[tuple[memoryview, int]] = []
+        if self._settle is not None:
+            self._settle([read.storage for read in reads])
         for storage, start, into in reads:
             extent: Extent = storage.where
             if extent.inflate is not None or (extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)):
@@ -80,6 +89,8 @@ class FileSource:
     def wrong(self, storages: Iterable[Storage]) -> list[tuple[Storage, int]]:
         """The storages whose bytes have another CRC than they should, with the one that they have."""
         known = [storage for storage in storages if storage.where.crc is not None]
+        if self._settle is not None:
+            self._settle(known)
         plain = [storage for storage in known if storage.where.inflate is None]
         found = checksums(self.file, [(storage.where.offset, storage.where.nbytes) for storage in plain])
         wrong = [(storage, crc) for storage, crc in zip(plain, found) if crc != storage.where.crc]
@@ -105,10 +116,10 @@ class FileSource:
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         extent: Extent = storage.where
         start = extent.offset + extent.skip
-        if extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
-            return None
         mapped = self.file.view(writable=writable)
-        return None if mapped is None else mapped[start : start + storage.nbytes]
+        if mapped is None or extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
+            return None
+        return mapped[start : start + storage.nbytes]
 
     def _whole(self, extent: Extent) -> bytes:
         """The storage's bytes, as this machine has them."""

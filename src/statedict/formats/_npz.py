@@ -16,19 +16,21 @@ from typing import Any, NamedTuple
 from statedict.files import File
 from statedict.state import DTYPES, DType, Leaf, Opaque, Spec, contiguous_strides
 
-from ..errors import FormatError
+from ..errors import FormatError, TruncatedError
 from ._checkpoint import Checkpoint, Finding
 from ._extent import Extent, FileSource
 from ._json import read_json
 from ._limits import LIMITS, Limits
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
 from ._shape import check_addressable
-from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
+from ._zip import Archive, first_bytes, located, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, extra_fields
 from ._zip_headers import Member
 
 SUFFIX = ".npy"
 START = LONGEST + 12
+# NumPy's header of an array of numbers has 128 bytes.
+USUAL = 512
 EXTRA = 0x4453
 COMMENT = b"statedict "
 UNCHECKED = "it has no checksum: damage to it cannot be detected"
@@ -47,13 +49,16 @@ def read_npz(file: File, limits: Limits = LIMITS, archive: Archive | None = None
     source = FileSource(file)
     state: dict[str, Any] = OrderedDict()
     ties: dict[str, str] = {}
-    for name, member in archive.members.items():
+    for name in archive.members:
         if not name.endswith(SUFFIX):
             raise FormatError("it is no .npy array", file=file.name, member=name)
-        said = _said(archive, name, limits)
-        state[name.removesuffix(SUFFIX)] = _member_value(archive, member, source, said, limits)
+    members = located(archive, archive.members.values())
+    for member, start in zip(members, first_bytes(archive, members, USUAL)):
+        name = member.name.removesuffix(SUFFIX)
+        said = _said(archive, member.name, limits)
+        state[name] = _member_value(archive, member, start, source, said, limits)
         if said.tied is not None:
-            ties[name.removesuffix(SUFFIX)] = said.tied
+            ties[name] = said.tied
     _tie(state, ties, file.name)
     comment = _comment(archive, limits)
     if "modules" in comment:
@@ -89,9 +94,13 @@ def check_arrays(archive: Archive) -> Iterator[Finding]:
         yield Finding("error", member.name.removesuffix(SUFFIX), text)
 
 
-def _member_value(archive: Archive, member: Member, source: FileSource, said: Said, limits: Limits) -> Any:
-    start = member_bytes(archive, member, START)
-    header = read_npy_header(start, archive.file.name, member.name, limits)
+def _member_value(
+    archive: Archive, member: Member, start: bytes, source: FileSource, said: Said, limits: Limits
+) -> Any:
+    try:
+        header = read_npy_header(start, archive.file.name, member.name, limits)
+    except TruncatedError:
+        header = read_npy_header(member_bytes(archive, member, START), archive.file.name, member.name, limits)
     whole = partial(member_bytes, archive, member)
     extent = Extent(
         member.offset,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,12 +35,12 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     if "weight_map" not in index:
         raise unknown(file)
     places = weight_map(index, file.name)
-    if not os.path.isfile(file.name):
-        raise FormatError("its shards lie beside it", file=file.name, hint="open an index by its path")
     metadata = index.get("metadata")
     facts = {key: str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
     names = list(dict.fromkeys(places.values()))
-    shards = _open_all(os.path.dirname(file.name), names, limits)
+    # Each open shard of a remote set costs a few round trips.
+    threads = files.WAITING if file.far else 1
+    shards = _open_all(partial(_beside, file), os.path.dirname(file.name), names, limits, threads)
     try:
         values, notes = _indexed(places, dict(zip(names, shards)))
     except BaseException:
@@ -52,7 +52,7 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
     """The Checkpoint that numbered shards without an index are: all of them, each tensor in one."""
-    shards = _open_all(folder, complete(names, folder), limits)
+    shards = _open_all(lambda name: files.open(os.path.join(folder, name)), folder, complete(names, folder), limits)
     values: dict[str, Any] = {}
     try:
         for shard in shards:
@@ -137,23 +137,35 @@ def _joined(
     )
 
 
-def _open_all(folder: str, names: Iterable[str], limits: Limits) -> list[Checkpoint]:
-    """The shards of those names; none stays open where one of them cannot be opened."""
-    opened: list[Checkpoint] = []
+def _beside(index: File, name: str) -> File:
+    file = index.beside(name)
+    if file is None:
+        raise FormatError("its shards lie beside it", file=index.name, hint="open an index by its path")
+    return file
+
+
+def _open_all(
+    place: Callable[[str], File], folder: str, names: Sequence[str], limits: Limits, threads: int = 1
+) -> list[Checkpoint]:
+    """The shards of those names, where `place` has them; none stays open where one of them cannot be opened."""
+    opened: dict[str, Checkpoint] = {}
+
+    def take(name: str) -> None:
+        opened[name] = _open(place, name, os.path.join(folder, name), limits)
+
     try:
-        for name in names:
-            opened.append(_open(os.path.join(folder, name), limits))
+        files.spread(take, names, threads)
     except BaseException:
-        _close(opened)
+        _close(opened.values())
         raise
-    return opened
+    return [opened[name] for name in names]
 
 
-def _open(path: str, limits: Limits) -> Checkpoint:
+def _open(place: Callable[[str], File], name: str, path: str, limits: Limits) -> Checkpoint:
     from ._table import head_of, is_index, read
 
     try:
-        file = files.open(path)
+        file = place(name)
     except OSError as error:
         raise FormatError(f"this shard cannot be opened: {error.strerror}", file=path) from error
     try:

@@ -7,7 +7,7 @@ key), `data/KEY` (the bytes of each), and small facts: `version`, `byteorder`, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from operator import gt, mul
@@ -21,8 +21,9 @@ from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
 from ._pickle import Columns, StorageId, TypedStorage, parse
 from ._walk import leaves
-from ._zip import Archive, member_bytes, open_zip, read_member, verify_members
+from ._zip import Archive, located, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, check_case
+from ._zip_headers import UNKNOWN
 
 PICKLE = "data.pkl"
 EXTRA = "extra/"
@@ -70,6 +71,7 @@ def top_folder(archive: Archive) -> str:
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
     """The small members that say how the file was written, checked as far as reading it depends on them."""
     facts = {}
+    located(archive, [archive.members[folder + name] for name in FACTS if folder + name in archive.members])
     for name in FACTS:
         if folder + name in archive.members:
             facts[name] = read_member(archive, folder + name).decode("latin-1").strip()[:100]
@@ -104,7 +106,7 @@ class ArchiveStorages:
     """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key."""
 
     def __init__(self, archive: Archive, prefix: str, big_endian: bool) -> None:
-        self.source = FileSource(archive.file, self._name_of)
+        self.source = FileSource(archive.file, self._name_of, self._locate if archive.waiting else None)
         self._archive = archive
         self._prefix = prefix
         self._big_endian = big_endian
@@ -189,6 +191,13 @@ class ArchiveStorages:
         crc = member.crc if self._archive.checked else None
         extent = Extent(member.offset, member.nbytes, name, crc, itemsize, 1, inflate)
         return self.source.storage(wanted.key, member.nbytes, extent, wanted.location)
+
+    def _locate(self, storages: Sequence[Storage]) -> None:
+        """Find out where storages lie, of whose members only the directory's entries have been looked at."""
+        waiting = [storage for storage in storages if storage.where.offset == UNKNOWN]
+        members = located(self._archive, [self._archive.members[storage.where.member] for storage in waiting])
+        for storage, member in zip(waiting, members):
+            storage.where = storage.where._replace(offset=member.offset)
 
     def _name_of(self, storage: Storage) -> str | None:
         return next((path for path, leaf in leaves(self._tree) if leaf.storage is storage), None)

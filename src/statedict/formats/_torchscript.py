@@ -20,7 +20,7 @@ from ._checkpoint import Checkpoint, Finding
 from ._limits import LIMITS, Limits
 from ._pickle import Import, parse
 from ._torch_zip import PICKLE, ArchiveStorages, check_members, read_facts, top_folder
-from ._zip import Archive, open_zip, read_member
+from ._zip import Archive, located, open_zip, read_member
 
 CONSTANTS = "constants.pkl"
 CODE = "code/"
@@ -84,11 +84,12 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
 
 def declared_slots(archive: Archive, prefix: str) -> Iterator[tuple[Name, Slots]]:
     """What the source of each module class in the archive says of its attributes."""
-    for member in archive.members:
-        if member.startswith(prefix) and member.endswith(".py"):
-            module = member.removeprefix(prefix).removesuffix(".py").replace("/", ".")
-            source = read_member(archive, member).decode("utf-8", "replace")
-            yield from (((module, name), slots) for name, slots in _classes(source))
+    files = [name for name in archive.members if name.startswith(prefix) and name.endswith(".py")]
+    located(archive, [archive.members[name] for name in files])
+    for member in files:
+        module = member.removeprefix(prefix).removesuffix(".py").replace("/", ".")
+        source = read_member(archive, member).decode("utf-8", "replace")
+        yield from (((module, name), slots) for name, slots in _classes(source))
 
 
 def _classes(source: str) -> Iterator[tuple[str, Slots]]:

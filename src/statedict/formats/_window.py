@@ -22,6 +22,10 @@ class Window:
         self._whole = whole
         self._start = start
 
+    @property
+    def far(self) -> bool:
+        return self._whole().far
+
     def read(self, offset: int, nbytes: int) -> bytes:
         self._check(offset, nbytes)
         return self._whole().read(self._start + offset, nbytes)
@@ -34,6 +38,9 @@ class Window:
     def view(self, *, writable: bool = False) -> memoryview | None:
         view = self._whole().view(writable=writable)
         return None if view is None else view[self._start : self._start + self.size]
+
+    def beside(self, name: str) -> None:
+        return None
 
     def check_unchanged(self) -> None:
         self._whole().check_unchanged()

@@ -2,7 +2,8 @@
 
 What no two readers may disagree about: exactly one end record at the very end, a directory that is exactly what it says,
 local headers equal to it, no duplicate names (also when case is folded), no overlaps, stored or deflated members only. A
-deflated member is inflated up to its declared size, and never taken for raw bytes.
+deflated member is inflated up to its declared size, and never taken for raw bytes. Where the file is far away, a member's
+local header is looked at when the member is read, and not when the archive is opened.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from statedict.files import File, checksums, crc32
+from statedict.files import File, checksums, crc32, fetch
 
 from ..errors import ChecksumError, FormatError, UnknownNameError
 from ._limits import LIMITS, Limits
 from ._zip_end import Directory, find_directory
 from ._zip_entries import DEFLATED, STORED, check_names, read_entries
-from ._zip_headers import Member, locate
+from ._zip_headers import UNKNOWN, Bound, Member, bounds, locate
 
 # From here on arrays are worth it even if numpy has to be imported first (0.1 s).
 MANY = 8192
@@ -37,6 +38,7 @@ class Archive(NamedTuple):
         checked: whether it has CRCs. PyTorch can be told not to compute them; then all are 0.
         comment: the archive's comment.
         extras: the directory's extra fields, of those members that have one.
+        waiting: the bounds of members by name, where not all of them have been located yet.
     """
 
     file: File
@@ -45,6 +47,7 @@ class Archive(NamedTuple):
     checked: bool
     comment: bytes = b""
     extras: Mapping[str, bytes] = MappingProxyType({})
+    waiting: Mapping[str, Bound] = MappingProxyType({})
 
 
 def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
@@ -52,7 +55,7 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     directory = find_directory(file)
     if directory.entries > limits.zip_members:
         raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
-    members, hidden, extras = _members(file, directory)
+    members, hidden, extras, waiting = _members(file, directory)
     check_names([member.name for member in members], limits, file.name)
     _check_inflation(file, members, limits)
     notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
@@ -60,7 +63,20 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
     if not checked:
         notes.append("it was saved without checksums: damage to its content cannot be detected")
-    return Archive(file, kept, notes, checked, directory.comment, extras)
+    return Archive(file, kept, notes, checked, directory.comment, extras, waiting)
+
+
+def located(archive: Archive, members: Iterable[Member]) -> list[Member]:
+    """The members with their offsets: those headers that have not been looked at are, all at once.
+
+    Raises FormatError where one of them contradicts the directory.
+    """
+    members = list(members)
+    names = [member.name for member in members if member.offset == UNKNOWN]
+    waiting = [archive.waiting[name] for name in names if archive.members[name].offset == UNKNOWN]
+    if waiting:
+        archive.members.update(locate(archive.file, waiting)[0])
+    return [archive.members[member.name] for member in members] if names else members
 
 
 def read_member(archive: Archive, name: str) -> bytes:
@@ -76,16 +92,26 @@ def read_member(archive: Archive, name: str) -> bytes:
 
 def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
     """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
+    (member,) = located(archive, [member])
     if member.method == STORED:
         return archive.file.read(member.offset, member.nbytes if stop is None else min(stop, member.nbytes))
     return _inflate(archive, member, archive.file.read(member.offset, member.packed))[:stop]
+
+
+def first_bytes(archive: Archive, members: Iterable[Member], nbytes: int) -> list[bytes]:
+    """The first bytes of each member (all, where it has fewer), those of all stored members at once."""
+    members = located(archive, members)
+    stored = [member for member in members if member.method == STORED]
+    fetched = fetch(archive.file, [(member.offset, min(nbytes, member.nbytes)) for member in stored])
+    found = {member.name: bytes(start) for member, start in zip(stored, fetched)}
+    return [found[member.name] if member.name in found else member_bytes(archive, member, nbytes) for member in members]
 
 
 def verify_members(archive: Archive, members: Iterable[Member]) -> list[tuple[Member, int]]:
     """The members whose bytes have another CRC than they should, with the CRC that they have."""
     if not archive.checked:
         return []
-    members = list(members)
+    members = located(archive, members)
     stored = [member for member in members if member.method == STORED]
     found = checksums(archive.file, [(member.offset, member.nbytes) for member in stored])
     wrong = [(member, crc) for member, crc in zip(stored, found) if crc != member.crc]
@@ -108,8 +134,8 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
     )
 
 
-def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes]]:
-    """The members, how many bytes lie hidden between them, and their extra fields."""
+def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes], dict[str, Bound]]:
+    """The members, how many bytes lie hidden between them, their extra fields, and the bounds of those not yet located."""
     raw = file.read(directory.offset, directory.nbytes)
     mapped = file.view() if directory.entries >= (FEW if "numpy" in sys.modules else MANY) else None
     if mapped is not None:
@@ -117,10 +143,15 @@ def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, d
 
         found = locate_many(mapped, raw, directory.entries, directory.offset)
         if found is not None:
-            return *found, {}
+            return *found, {}, {}
     entries = read_entries(raw, directory.entries, file.name)
-    members, hidden = locate(file, entries, directory.offset)
-    return members, hidden, {entry.name: entry.extra for entry in entries if entry.extra}
+    extras = {entry.name: entry.extra for entry in entries if entry.extra}
+    bounded = bounds(file, entries, directory.offset)
+    if file.far:
+        waiting = {bound.entry.name: bound for bound in bounded}
+        return [waiting[entry.name].unlocated for entry in entries], 0, extras, waiting
+    members, hidden = locate(file, bounded)
+    return [members[entry.name] for entry in entries], hidden, extras, {}
 
 
 def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> None:

@@ -1,7 +1,8 @@
 """The local headers and data descriptors of a zip: where each member's bytes lie, proved against the directory.
 
 A reader that trusts the local header and one that trusts the directory must see the same archive, so both must say the
-same. Members lie one after the other from byte 0 to the directory, and none overlaps another.
+same. Members lie one after the other from byte 0 to the directory, and none overlaps another. Of a file that is far away
+only the headers of those members are looked at that are read: so they are found for some members as well as for all.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ LOCAL = struct.Struct("<4s2xHHxxxxIIIHH")
 SIGNATURE = b"PK\7\x08"
 # A descriptor is a CRC and two sizes of 4 or 8 bytes, after a signature that some writers leave out.
 LONGEST_DESCRIPTOR = 24
+# PyTorch pads the extra field so that data begins at a multiple of 64.
+USUAL_EXTRA = 128
+# The offset of a member whose header has not been looked at.
+UNKNOWN = -1
 
 
 class Member(NamedTuple):
     """A member whose every claim has been checked: `packed` bytes at `offset` in the file are, or inflate to, its
-    `nbytes` bytes, whose CRC-32 should be `crc`."""
+    `nbytes` bytes, whose CRC-32 should be `crc`. While `offset` is UNKNOWN, only the directory's claims have been."""
 
     name: str
     offset: int
@@ -46,29 +51,63 @@ class _Local(NamedTuple):
     extras: int
 
 
-def locate(file: File, entries: Sequence[Entry], end: int) -> tuple[list[Member], int]:
-    """The members in the directory's order, and how many bytes lie hidden between them; `end`: where members end.
+class Bound(NamedTuple):
+    """An entry, and where the next member, or the directory, begins."""
 
-    Raises FormatError where a header or descriptor contradicts its entry, or members overlap.
+    entry: Entry
+    limit: int
+
+    @property
+    def unlocated(self) -> Member:
+        """The member as the directory has it."""
+        entry = self.entry
+        return Member(entry.name, UNKNOWN, entry.packed, entry.nbytes, entry.method, entry.crc)
+
+
+def bounds(file: File, entries: Sequence[Entry], end: int) -> list[Bound]:
+    """The entries with their bounds, in the order in which they lie; `end`: where members end.
+
+    Raises FormatError where members overlap by what the directory says.
     """
     ordered = sorted(entries, key=lambda entry: entry.header)
     limits = [entry.header for entry in ordered[1:]] + [end]
     check_start(file.name, ordered[0].header if ordered else end)
     check_extents(file.name, ((e.name, e.header, LOCAL.size + len(e.name) + e.packed) for e in ordered), limits)
-    locals_ = [_Local(*LOCAL.unpack(head)) for head in fetch(file, [(e.header, LOCAL.size) for e in ordered])]
-    starts = [e.header + LOCAL.size for e in ordered]
-    tails = fetch(file, [(start, min(h.names + h.extras, file.size - start)) for start, h in zip(starts, locals_)])
-    for entry, header, tail in zip(ordered, locals_, tails):
+    return list(map(Bound, ordered, limits))
+
+
+def locate(file: File, bounded: Sequence[Bound]) -> tuple[dict[str, Member], int]:
+    """The members by name, and how many bytes lie hidden behind them.
+
+    Raises FormatError where a header or descriptor contradicts its entry, or members overlap.
+    """
+    entries, limits = [bound.entry for bound in bounded], [bound.limit for bound in bounded]
+    starts = [entry.header + LOCAL.size for entry in entries]
+    heads = fetch(
+        file, [(e.header, min(LOCAL.size + len(e.name) + USUAL_EXTRA, file.size - e.header)) for e in entries]
+    )
+    locals_ = [_Local(*LOCAL.unpack_from(head)) for head in heads]
+    tails = _tails(file, starts, locals_, heads)
+    for entry, header, tail in zip(entries, locals_, tails):
         check_local(file.name, entry, header, bytes(tail))
     payloads = [start + h.names + h.extras for start, h in zip(starts, locals_)]
-    ends = [payload + entry.packed for payload, entry in zip(payloads, ordered)]
-    check_extents(file.name, ((e.name, start, stop - start) for e, start, stop in zip(ordered, payloads, ends)), limits)
+    ends = [payload + entry.packed for payload, entry in zip(payloads, entries)]
+    check_extents(file.name, ((e.name, start, stop - start) for e, start, stop in zip(entries, payloads, ends)), limits)
     after = fetch(file, [(at, min(limit - at, LONGEST_DESCRIPTOR)) for at, limit in zip(ends, limits)])
     hidden = 0
-    for entry, at, limit, descriptor in zip(ordered, ends, limits, after):
+    for entry, at, limit, descriptor in zip(entries, ends, limits, after):
         hidden += limit - at - descriptor_length(file.name, entry, bytes(descriptor))
-    placed = {entry.name: payload for entry, payload in zip(ordered, payloads)}
-    return [Member(e.name, placed[e.name], e.packed, e.nbytes, e.method, e.crc) for e in entries], hidden
+    return {b.entry.name: b.unlocated._replace(offset=payload) for b, payload in zip(bounded, payloads)}, hidden
+
+
+def _tails(
+    file: File, starts: Sequence[int], headers: Sequence[_Local], heads: Sequence[memoryview]
+) -> Sequence[memoryview]:
+    """Name and extra field of each header; `heads` are their first bytes, mostly all."""
+    lengths = [min(h.names + h.extras, file.size - start) for start, h in zip(starts, headers)]
+    long = [i for i, length in enumerate(lengths) if LOCAL.size + length > len(heads[i])]
+    fetched = dict(zip(long, fetch(file, [(starts[i], lengths[i]) for i in long])))
+    return [fetched.get(i, heads[i][LOCAL.size : LOCAL.size + length]) for i, length in enumerate(lengths)]
 
 
 def check_start(file: str, first: int) -> None:

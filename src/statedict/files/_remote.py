@@ -1,0 +1,207 @@
+"""A file behind a URL, read by ranges through fsspec: HTTP, S3, Google Cloud Storage, whatever else fsspec knows.
+
+Theory of operation. Each request costs a round trip, so few are made, and many at once. The end of a file is read when it
+is opened, since that is where a zip keeps its directory; a small file is read whole. Small reads bring what follows with
+them, and are kept. Batches are planned as those of a local file are, with larger gaps sunk, and spread over more threads
+than there are processors, since these only wait. What the server says of the file (its size, ETag, date) is asked for when
+it is opened and after every batch: another answer means that another file lies there now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ..errors import FileChangedError, RemoteError, UnknownFormatError
+from ._attempts import attempt
+from ._file import Span, check_inside
+from ._file_system import file_system, sibling
+from ._parallel import WAITING, spread
+from ._plan import VectoredRead, plan_reads
+from ._url import redacted
+
+# At 50 ms a round trip, a connection that gives 50 MB/s moves this in a fifth of one; each thread holds one piece.
+PIECE = 512 << 10
+# Bytes between two reads that are cheaper to read than to ask for apart.
+GAP = 64 << 10
+# What a small read brings, how many of them are kept, and files that are read whole when they are opened.
+BLOCK = 64 << 10
+KEPT = 8
+WHOLE = 1 << 20
+# What file systems call the facts by which one version of a file is told from the next.
+STAMPS = (
+    *("size", "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated"),
+    *("created", "generation", "VersionId", "version_id", "md5Hash", "content_md5", "Content-MD5", "Digest"),
+)
+
+
+class RemoteFile:
+    """The File behind a URL; `name` is the URL without its secrets.
+
+    Raises FileNotFoundError, PermissionError, UnknownFormatError where it is a directory, MissingDependencyError where
+    fsspec, or what it needs for the protocol, is not installed, and RemoteError for everything else that goes wrong.
+    """
+
+    far = True
+
+    def __init__(self, url: str) -> None:
+        self.name = redacted(url)
+        self._url = url
+        self._fs, self._path = file_system(url)
+        facts = self._facts()
+        if facts.get("type") == "directory":
+            raise UnknownFormatError(
+                "this is a directory, not a file",
+                file=self.name,
+                hint="give the file inside it, or the index of shards",
+            )
+        size = facts.get("size")
+        if size is None:
+            raise RemoteError(self.name, "the server does not say how large it is: download it, and open the copy")
+        self.size = int(size)
+        self._opened: dict[str, str] | None = _stamp(facts)
+        self._kept: list[tuple[int, bytes]] = []
+        self._keep_end()
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        check_inside(self, offset, nbytes)
+        kept = self._find(offset, nbytes)
+        if kept is None and nbytes > PIECE:
+            into = bytearray(nbytes)
+            spread(self._fill, plan_reads([Span(offset, memoryview(into))], piece=PIECE), WAITING)
+            return bytes(into)
+        if kept is None:
+            data = self._range(offset, min(max(nbytes, BLOCK), self.size - offset))
+            if nbytes < BLOCK:
+                self._keep(offset, data)
+            kept = data[:nbytes]
+        return kept
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        for offset, into in spans:
+            check_inside(self, offset, len(into))
+        calls = plan_reads([span for span in spans if not self._has(span)], piece=PIECE, gap=GAP)
+        if len(calls) == 1 and calls[0].nbytes < BLOCK:
+            # As good as a small read, and kept like one.
+            _pour(self.read(calls[0].offset, calls[0].nbytes), calls[0])
+        elif calls:
+            spread(self._fill, calls, WAITING)
+            self.check_unchanged()
+
+    def _has(self, span: Span) -> bool:
+        """Fill the span, if its bytes are kept."""
+        kept = self._find(span.offset, len(span.into))
+        if kept is not None:
+            span.into[:] = kept
+        return kept is not None
+
+    def view(self, *, writable: bool = False) -> memoryview | None:
+        """None: it is not in memory. Asked for to be written, it is meant to be mapped, which is refused in words."""
+        if writable:
+            raise RemoteError(
+                self.name, "only local files can be mapped: load it without mmap, or map a local copy of it"
+            )
+        return None
+
+    def beside(self, name: str) -> RemoteFile:
+        return RemoteFile(sibling(self._url, name))
+
+    def check_unchanged(self) -> None:
+        now = _stamp(self._facts())
+        opened = self._stamp_when_opened()
+        changed = [key for key in STAMPS if now.get(key) != opened.get(key)]
+        if changed:
+            raise FileChangedError(self.name, f"its {changed[0]} is another now")
+
+    def close(self, at: int = 0) -> None:
+        self._opened = None
+        self._kept = []
+
+    def _facts(self) -> Mapping[str, Any]:
+        def ask() -> Mapping[str, Any]:
+            self._fs.invalidate_cache(self._path)
+            facts: Mapping[str, Any] = self._fs.info(self._path)
+            return facts
+
+        return attempt(ask, self._url)
+
+    def _stamp_when_opened(self) -> dict[str, str]:
+        if self._opened is None:
+            raise ValueError(f"{self.name} has been closed; open it again")
+        return self._opened
+
+    def _fill(self, call: VectoredRead) -> None:
+        _pour(self._range(call.offset, call.nbytes), call)
+
+    def _range(self, offset: int, nbytes: int) -> bytes:
+        """Exactly these bytes."""
+        self._stamp_when_opened()
+        ask = partial(self._fs.cat_file, self._path, start=offset, end=offset + nbytes)
+        try:
+            data = attempt(lambda: self._whole_answer(ask, offset, nbytes), self._url)
+        except RemoteError:
+            # If there is another file now, that is the reason.
+            self.check_unchanged()
+            raise
+        if len(data) > nbytes:
+            raise self._no_ranges()
+        return data
+
+    def _whole_answer(self, ask: Callable[[], bytes], offset: int, nbytes: int) -> bytes:
+        data = ask()
+        if len(data) < nbytes:
+            raise RemoteError(self.name, f"{len(data):,} of {nbytes:,} bytes came, of those from byte {offset:,} on")
+        return data
+
+    def _keep_end(self) -> None:
+        """Read the end of the file, or all of a small one; raise RemoteError where the server cannot give a part."""
+        nbytes = self.size if self.size <= WHOLE else BLOCK
+        start = self.size - nbytes
+        if not nbytes:
+            return
+        if "http" not in self._fs.protocol:
+            self._keep(start, self._range(start, nbytes))
+            return
+        # An HTTP server may ignore the range that is asked for, and send 10 GB. fsspec's file object looks at the answer
+        # before it takes it, which its `cat_file` does not.
+        found = attempt(partial(self._probe, start, nbytes), self._url)
+        if found is None:
+            raise self._no_ranges()
+        self._keep(start, found)
+
+    def _probe(self, start: int, nbytes: int) -> bytes | None:
+        """The bytes, or None where the server sends others."""
+        with self._fs.open(self._path, "rb", size=self.size, cache_type="none") as stream:
+            stream.seek(start)
+            try:
+                return self._whole_answer(partial(stream.read, nbytes), start, nbytes)
+            except ValueError:
+                return None
+
+    def _no_ranges(self) -> RemoteError:
+        return RemoteError(self.name, "the server gives no parts of the file: download it, and open the copy")
+
+    def _find(self, offset: int, nbytes: int) -> bytes | None:
+        """The bytes, if they are kept."""
+        for start, data in tuple(self._kept):
+            if start <= offset and offset + nbytes <= start + len(data):
+                return data[offset - start : offset - start + nbytes]
+        return None
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        # The file's end, which is the first, stays.
+        self._kept = [*self._kept[:1], *self._kept[1:][-(KEPT - 2) :], (offset, data)]
+
+
+def _pour(data: bytes, call: VectoredRead) -> None:
+    """Fill the buffers of a planned read, one after the other."""
+    left = memoryview(data)
+    for into in call.into:
+        into[:] = left[: len(into)]
+        left = left[len(into) :]
+
+
+def _stamp(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts that tell this version of the file from the next."""
+    return {key: str(facts[key]) for key in STAMPS if facts.get(key)}
