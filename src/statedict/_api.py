@@ -88,8 +88,7 @@ def load(
 
             arrays = place(arrays, leaves, map_location)
         revived = _sources.reviver(chosen.name)
-        made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
-        return map_tree(tree, lambda value: made[id(value)] if id(value) in made else revived(value))
+        return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
 
 
 @collector_paused()

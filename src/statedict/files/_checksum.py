@@ -9,9 +9,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
-from ._file import File, Span
+from ._file import File, fetch
 from ._parallel import spread
 
 try:
@@ -21,6 +22,9 @@ except ImportError:
 
 # Pieces that one thread takes at a time, and that are read at once where the file cannot be mapped.
 PIECE = 4 << 20
+# Smaller extents are taken many at a time, by one thread: others would only fight with it for the GIL.
+SMALL = 16 << 10
+BATCH = 4096
 POLYNOMIAL = 0xEDB88320
 
 
@@ -48,38 +52,34 @@ def combine(first: int, second: int, nbytes: int) -> int:
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     """The CRC-32 of each extent (offset, bytes) of a file; large ones in pieces, all spread over threads."""
-    results = [0] * len(extents)
-    pieces: list[tuple[int, int, int]] = []
-    small: list[tuple[int, int, int]] = []
-    for index, (offset, nbytes) in enumerate(extents):
-        if nbytes <= PIECE // 4:
-            small.append((index, offset, nbytes))
-        else:
-            pieces += [(index, at, min(PIECE, offset + nbytes - at)) for at in range(offset, offset + nbytes, PIECE)]
-    batches = [[piece] for piece in pieces]
-    batches += [small[at : at + 4096] for at in range(0, len(small), 4096)]
+    small = [extent for extent in extents if extent[1] <= SMALL]
+    pieces = [
+        (at, min(PIECE, offset + nbytes - at))
+        for offset, nbytes in extents
+        if nbytes > SMALL
+        for at in range(offset, offset + nbytes, PIECE)
+    ]
     found: dict[tuple[int, int], int] = {}
-    mapped = file.view()
 
-    def take(batch: list[tuple[int, int, int]]) -> None:
-        for index, offset, nbytes in batch:
-            found[index, offset] = _crc32(_bytes(file, mapped, offset, nbytes), 0)
+    def take(piece: tuple[int, int]) -> None:
+        found[piece] = _crc32(fetch(file, [piece])[0], 0)
 
-    spread(take, batches)
-    for index, offset, _ in small:
-        results[index] = found[index, offset]
-    for index, offset, nbytes in pieces:
-        results[index] = combine(results[index], found[index, offset], nbytes)
+    spread(take, pieces)
+    ofsmall = chain.from_iterable(
+        [_crc32(view, 0) for view in fetch(file, small[at : at + BATCH])] for at in range(0, len(small), BATCH)
+    )
+    results = [next(ofsmall) if nbytes <= SMALL else _joined(found, offset, nbytes) for offset, nbytes in extents]
     file.check_unchanged()
     return results
 
 
-def _bytes(file: File, mapped: memoryview | None, offset: int, nbytes: int) -> memoryview:
-    if mapped is not None:
-        return mapped[offset : offset + nbytes]
-    into = memoryview(bytearray(nbytes))
-    file.read_into([Span(offset, into)])
-    return into
+def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int) -> int:
+    """The CRC-32 of an extent from those of its pieces."""
+    crc = 0
+    for at in range(offset, offset + nbytes, PIECE):
+        length = min(PIECE, offset + nbytes - at)
+        crc = combine(crc, found[at, length], length)
+    return crc
 
 
 @lru_cache(maxsize=128)

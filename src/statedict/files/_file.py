@@ -64,8 +64,10 @@ def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
 
     Raises TruncatedError where one lies outside the file.
     """
+    size = file.size
     for offset, nbytes in extents:
-        check_inside(file, offset, nbytes)
+        if offset < 0 or nbytes < 0 or offset + nbytes > size:
+            check_inside(file, offset, nbytes)
     mapped = file.view()
     if mapped is not None:
         return [mapped[offset : offset + nbytes] for offset, nbytes in extents]

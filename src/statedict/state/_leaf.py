@@ -8,7 +8,7 @@ without the middle knowing what a file is.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ._spec import Spec
 
@@ -34,6 +34,16 @@ class Source(Protocol):
         """The storage's bytes where they lie, without a copy, or None where that cannot be.
 
         `writable` asks for memory that may be written without changing a file behind it (a private mapping)."""
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """What a Source may be besides: one that reads whole storages more quickly if it chooses where they go."""
+
+    def fresh(self, storages: Sequence[Storage]) -> list[memoryview | None]:
+        """The bytes of each storage in fresh writable memory, aligned to 64; None for those that `read_into` must read.
+
+        The memory may be one block for all, with gaps as they are in the file; it lives as long as any view of it."""
 
 
 class Storage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ._leaf import Leaf
@@ -20,8 +21,10 @@ Replace = Callable[[Any], Any]
 Mapped = Callable[[int], Any]
 
 
-def map_tree(tree: Any, replace: Replace) -> Any:
+def map_tree(tree: Any, replace: Replace, known: Mapping[int, Any] = MappingProxyType({})) -> Any:
     """The same tree with every value that is no container given to `replace`, each object once.
+
+    `known`: what objects become whose ids it has; they are not given to `replace`.
 
     Containers are copied: dict and its kinds and StateDicts (with `_metadata`), list, tuple, set, frozenset, deque, and
     Opaque values.
@@ -29,7 +32,7 @@ def map_tree(tree: Any, replace: Replace) -> Any:
     >>> map_tree({"a": [1, (2, 3)]}, lambda value: value * 10)
     {'a': [10, (20, 30)]}
     """
-    built, open_ones = _visit(tree, replace)
+    built, open_ones = _visit(tree, replace, known)
     mapped = built.__getitem__
     for value in open_ones:
         _OPEN[type(value)].fill(mapped(id(value)), value, mapped)
@@ -41,17 +44,18 @@ def tensors_of(tree: Any) -> list[Any]:
     found: list[Any] = []
 
     def note(value: Any) -> None:
-        if isinstance(value, (Leaf, Compound)) or library_of(value) is not None:
+        if type(value) is Leaf or isinstance(value, (Leaf, Compound)) or library_of(value) is not None:
             found.append(value)
 
-    _visit(tree, note)
+    _visit(tree, note, {})
     return found
 
 
-def _visit(tree: Any, replace: Replace) -> tuple[dict[int, Any], list[Any]]:
+def _visit(tree: Any, replace: Replace, known: Mapping[int, Any]) -> tuple[dict[int, Any], list[Any]]:
     """What each object of the tree becomes, by id, depth first; and the containers whose copies are still to be filled."""
-    built: dict[int, Any] = {}
-    alive: list[Any] = []  # ids in `built` stay valid because their objects do
+    built: dict[int, Any] = {**known}
+    # Ids in `built` stay valid because their objects do: in the tree, or in a list that was made of children.
+    alive: list[list[Any]] = []
     fill: list[Any] = []
     # What is under way: its children that were not looked at yet, and itself if it is made when they are.
     stack: list[tuple[Iterator[Any], Any]] = [(iter((tree,)), None)]
@@ -60,7 +64,6 @@ def _visit(tree: Any, replace: Replace) -> tuple[dict[int, Any], list[Any]]:
         for value in children:
             if id(value) in built:
                 continue
-            alive.append(value)
             kind = type(value)
             if kind in _OPEN:
                 built[id(value)] = _OPEN[kind].empty(value)

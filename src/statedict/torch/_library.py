@@ -45,12 +45,15 @@ class TorchLibrary:
         return strided_leaf(array, traits_of(array))
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
-        users = Counter(leaf.storage.key for leaf in leaves)
+        users = Counter([leaf.storage.key for leaf in leaves])
         shared: dict[Hashable, torch.UntypedStorage] = {}
+        # Leaves of one shape share their Spec: what is known of it is found out once.
+        specs = {id(leaf.spec): leaf.spec for leaf in leaves}
+        whole = {number: _whole_nbytes(spec) for number, spec in specs.items()}
         made = []
         for leaf, raw in zip(leaves, memory):
             spec = leaf.spec
-            if users[leaf.storage.key] == 1 and spec.nbytes == len(raw) and spec.nbytes and spec.is_contiguous:
+            if whole[id(spec)] == len(raw) and users[leaf.storage.key] == 1:
                 tensor = _whole(spec, raw)
             else:
                 tensor = _part(leaf, raw, shared)
@@ -95,6 +98,11 @@ def strided_leaf(tensor: torch.Tensor, traits: Traits = PLAIN) -> Leaf:
 def is_out_of_reach(tensor: torch.Tensor) -> bool:
     wraps = torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python)
     return wraps or is_lazy(tensor)
+
+
+def _whole_nbytes(spec: Spec) -> int:
+    """Bytes of a storage that the tensor would be all of; -1 where it is all of none."""
+    return (spec.nbytes or -1) if spec.is_contiguous and not spec.offset else -1
 
 
 def _whole(spec: Spec, raw: memoryview) -> torch.Tensor:

@@ -7,12 +7,14 @@ the CPU if not: a checkpoint of a GPU run opens on a laptop. Whole storages move
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from statedict.state import Compound, Leaf
 
+_CPU = torch.device("cpu")
 MapLocation = str | torch.device | Mapping[str, str] | None
 
 
@@ -22,9 +24,12 @@ def place(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf | Compound], wh
     `where` is a device for all, a mapping of saved location to device, or None: back where they were, if that is here.
     Raises RuntimeError (torch's own) where the caller names a device that this machine does not have.
     """
-    choose = _chooser(where)
+    choose = lru_cache(_chooser(where))
+    locations = list(map(_location, leaves))
+    if all(choose(location) == _CPU for location in set(locations)) and all(tensor.is_cpu for tensor in tensors):
+        return list(tensors)
     moved: dict[Hashable, torch.UntypedStorage] = {}
-    return [_placed(tensor, choose(_location(leaf)), moved) for tensor, leaf in zip(tensors, leaves)]
+    return [_placed(tensor, choose(location), moved) for tensor, location in zip(tensors, locations)]
 
 
 def available(location: str) -> bool:
