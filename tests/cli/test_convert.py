@@ -33,7 +33,7 @@ def test_formats(call, model, tmp_path, suffix):
     """The destination's name says the format; every tensor arrives."""
     target = tmp_path / f"out.{suffix}"
     ended = call("convert", model, target)
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
     expected = torch.load(model)["model"]
     assert ended.out == f"{target}: {len(expected)} tensors, {StateDict(expected).nbytes} B\n"
     found = load(target)
@@ -74,13 +74,13 @@ def test_standard_output(model):
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout[8 : 8 + int.from_bytes(done.stdout[:8], "little")])
-    assert done.stderr.startswith(b"-: 11 tensors")
+    assert done.stderr.splitlines()[-1].startswith(b"-: 11 tensors")
 
 
 def test_json(call, model, tmp_path):
     """--json says what was written."""
     told = json.loads(call("convert", model, tmp_path / "out.pt", "--json").out)
-    assert told == {"schema": 1, "file": str(tmp_path / "out.pt"), "tensors": 11, "bytes": told["bytes"]}
+    assert told == {"schema": 1, "file": str(tmp_path / "out.pt"), "shards": 1, "tensors": 11, "bytes": 216}
 
 
 @pytest.mark.parametrize(

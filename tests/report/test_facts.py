@@ -63,7 +63,7 @@ def test_values_are_shortened():
     shown = [plain(v) for v in ("x" * 10_000, 1 << 100_000, float("nan"), b"\0" * 999, list(range(999)), True, 2.5)]
     assert all(len(str(v)) < 250 for v in shown)
     assert shown[1] == "an integer of 100,001 bits"
-    assert shown[2] == "nan"
+    assert shown[2] == "NaN"
     assert shown[-2:] == [True, 2.5]
     json.dumps(shown, allow_nan=False)
 

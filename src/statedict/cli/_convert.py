@@ -1,41 +1,46 @@
-"""`statedict convert`: one state dict of a file into another file: another format, part of it, other names or dtypes."""
+"""`statedict convert`: what a file holds into another file: another format, part of it, other names or dtypes."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import statedict
 from statedict.report import count, size
-from statedict.state import DTYPES, StateDict, matcher
+from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._progress import showing
+from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
+from ._progress import nbytes_of, showing
+from ._streams import STREAM, opened, target
 
 if TYPE_CHECKING:
+    from statedict import Checkpoint
     from statedict.plan import KeyMap
+
+WHOLE = "*"
+INDEX = ".index.json"
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="The checkpoint to read.", show_default=False)],
-    destination: Annotated[str, typer.Argument(help="The file to write; `-` is standard output.", show_default=False)],
-    format: Annotated[
-        str | None, typer.Option(help="torch, safetensors, npz …; what the destination's name says where left out.")
-    ] = None,
-    root: Annotated[str, typer.Option(help="The state dict at this path in the file.")] = "auto",
-    include: Annotated[list[str] | None, typer.Option(help="Only names that match; may be repeated.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Not the names that match; may be repeated.")] = None,
-    rename: Annotated[
-        list[str] | None, typer.Option(metavar="'OLD -> NEW'", help="A renaming rule; may be repeated.")
-    ] = None,
-    map_file: Annotated[
-        Path | None, typer.Option("--map", help="A file of renaming rules, as KeyMap.to_toml writes.")
-    ] = None,
+    source: File,
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="The file to write; `-` is standard output.")
+    ],
+    format: Format = None,
+    root: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is all that the file holds."),
+    ] = "auto",
+    include: Include = None,
+    exclude: Exclude = None,
+    rename: Rename = None,
+    map_file: MapFile = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,12 +50,12 @@ def convert(
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Several files of at most this size, such as 5GB, and an index.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON, for programs.")] = False,
+    as_json: Told = False,
 ) -> None:
     """Write a checkpoint's state dict to another file: another format, part of it, other names, other dtypes.
 
     Reads one tensor at a time, so that files larger than memory are no trouble. The destination is replaced as a whole or
-    not at all; ties stay ties.
+    not at all; ties stay ties. What is left behind in the source is told.
 
     Examples:
 
@@ -60,21 +65,71 @@ def convert(
 
         statedict convert model.pt small.safetensors --dtype bfloat16 --dtype '*.norm.*=float32'
 
-        statedict convert model.pt shards --format safetensors --max-shard-size 5GB
+        statedict convert model.pt sharded.safetensors --max-shard-size 5GB
+
+        statedict convert old-run.pt run.pt --root '*'
     """
-    with statedict.open(source) as checkpoint:
-        state = checkpoint.state_dict(root)
-        state = _chosen(state, include or [], exclude or [])
-        state = _cast(_renamed(state, rename or [], map_file), dtype or [])
-        with showing(state, f"writing {destination}") as shown:
-            target = sys.stdout.buffer if destination == "-" else destination
-            statedict.save(shown, target, format=format, max_shard_size=max_shard_size)
-        tensors = sum(1 for _ in state.leaves())
+    chosen = include or [], exclude or [], rename or [], map_file, dtype or []
+    with opened(source) as checkpoint:
+        if root == WHOLE:
+            made = _whole(checkpoint, any(chosen))
+        else:
+            state = checkpoint.state_dict(root)
+            if root == "auto":
+                _tell_left(checkpoint, state)
+            made = _made(state, *chosen)
+        with showing(made, f"writing {destination}") as shown:
+            statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size)
+    written, files = _written(destination, max_shard_size is not None)
+    tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
     if as_json:
-        told = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": state.nbytes})
+        told = json.dumps({"schema": 1, "file": written, "shards": files, "tensors": tensors, "bytes": nbytes})
     else:
-        told = f"{destination}: {count(tensors, 'tensor')}, {size(state.nbytes)}"
-    typer.echo(told, err=destination == "-")
+        told = f"{written}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
+    typer.echo(told, err=destination == STREAM)
+
+
+def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
+    """All that the file holds, as it is."""
+    if changed:
+        raise typer.BadParameter(
+            "`*` is the file as it is; the other options are about one state dict", param_hint="--root"
+        )
+    checkpoint.require_safe()
+    return checkpoint.object
+
+
+def _tell_left(checkpoint: Checkpoint, taken: StateDict) -> None:
+    """Say, on standard error, what else the file holds: only one state dict is written."""
+    roots = [path for path, state in checkpoint.roots.items() if state is not taken]
+    held = checkpoint.object if taken is not checkpoint.roots.get("") else {}
+    first = {path.partition("/")[0] for path in checkpoint.roots}
+    others = [str(key) for key in held if str(key) not in first] if isinstance(held, dict) else []
+    if roots or others:
+        left = ", ".join(repr(name) for name in [*roots, *others][:FEW]) + (", …" if len(roots + others) > FEW else "")
+        typer.echo(
+            f"statedict: left behind: {left} (--root PATH takes another state dict, --root '*' everything)", err=True
+        )
+
+
+def _written(destination: str, sharded: bool) -> tuple[str, int]:
+    """The file that opens what was written, and how many files hold its tensors."""
+    index = destination + INDEX
+    if not sharded or not os.path.exists(index):
+        return destination, 1
+    return index, len(set(json.loads(Path(index).read_text())["weight_map"].values()))
+
+
+def _made(
+    state: StateDict,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    rename: Sequence[str],
+    map_file: Path | None,
+    dtypes: Sequence[str],
+) -> StateDict:
+    """The state that the options ask for; nothing of it is read yet."""
+    return _cast(_renamed(_chosen(state, include, exclude), rename, map_file), dtypes)
 
 
 def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> StateDict:
@@ -119,3 +174,6 @@ def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:
         state = state | {n: cast.leaf(n) for n in chosen if cast.leaf(n) is not None}
         left = [n for n in left if not fits(n)]
     return state
+
+
+FEW = 8

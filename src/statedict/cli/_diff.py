@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import statedict
 
+from ._options import AsJson, Exclude, File, Include
+from ._streams import opened
+
 
 def diff(
-    first: Annotated[Path, typer.Argument(help="A checkpoint.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
-    root: Annotated[str, typer.Option(help="The state dict at this path in both files.")] = "auto",
-    second_root: Annotated[str | None, typer.Option(help="The same, of the second file, where it differs.")] = None,
-    include: Annotated[list[str] | None, typer.Option(help="Only names that match; may be repeated.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Not the names that match; may be repeated.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    first: File,
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in both files.")] = "auto",
+    second_root: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The same, of the second file, where it differs.")
+    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two checkpoints: names, shapes, dtypes, elements, ties. Their formats may differ.
 
@@ -32,7 +36,7 @@ def diff(
 
         statedict diff model.pt model.safetensors --exclude '*.num_batches_tracked'
     """
-    with statedict.open(first) as one, statedict.open(second) as other:
+    with opened(first) as one, opened(second) as other:
         states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
         chosen = [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
         found = statedict.diff(*chosen)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import statedict
 from statedict.report import (
     PIECE,
     Fact,
@@ -28,6 +27,8 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces
 
 from ..errors import RootError, UnknownNameError
+from ._options import AsJson, File
+from ._streams import opened
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -35,17 +36,19 @@ STYLES = {"dangerous": "bold red", "unknown": "dim", "note": "yellow"}
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: a file, or a directory of shards.", show_default=False)],
-    root: Annotated[str | None, typer.Option(help="Only the state dict at this path in the file.")] = None,
+    file: File,
+    root: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file.")
+    ] = None,
     match: Annotated[
-        list[str] | None, typer.Option(help="Only names that match this pattern; may be repeated.")
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only names that match; may be repeated.")
     ] = None,
     flat: Annotated[bool, typer.Option("--flat", help="A row for each tensor, nothing folded.")] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Also min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
     ] = False,
     values: Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in a checkpoint: its format, its state dicts folded over repeated layers, and its other content.
 
@@ -61,10 +64,10 @@ def inspect(
 
         statedict inspect model.safetensors --values head.bias
     """
-    with statedict.open(file) as checkpoint:
+    with opened(file) as checkpoint:
         chosen = _chosen(checkpoint, root)
         if values is not None:
-            _print_values(chosen, values, str(file), as_json)
+            _print_values(_holding(checkpoint, chosen, values), values, checkpoint.path, as_json)
             return
         facts = _facts(checkpoint, chosen, match, stats)
     if as_json:
@@ -117,6 +120,7 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
         "tensors": shown,
         "values": values(state, fits),
         "dtypes": totals(shown, lambda fact: str(fact["dtype"])),
+        "parts": totals(shown, part_of(fact["name"] for fact in shown)),
     }
 
 
@@ -140,31 +144,59 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
             _show.say(out, f"root {root['path']}", "bold cyan")
         if root["path"] in full:
             out.print((_show.flat if flat else _show.tree)(root["tensors"]))
-        for line in _show.summary(root["tensors"]):
+        for line in _show.summary(root):
             _show.say(out, line, "dim")
         if root["path"] not in full:
             _show.say(out, f"(--root {root['path']} shows it)", "dim")
-        elif root["values"]:
-            out.print(_show.content(root["values"]))
+        _print_content(out, root["values"], flat)
     if facts["other"]:
         out.print()
-        out.print(_show.content(facts["other"][: None if flat else OTHERS_SHOWN]))
-        if not flat and len(facts["other"]) > OTHERS_SHOWN:
-            more = count(len(facts["other"]) - OTHERS_SHOWN, "value")
-            _show.say(out, f"and {more} more (--flat shows all)", "dim")
+    _print_content(out, facts["other"], flat)
     for level, line in warnings(facts["globals"], facts["notes"]):
         _show.say(out, line, STYLES[level])
 
 
-def _print_values(chosen: dict[str, StateDict], name: str, file: str, as_json: bool) -> None:
-    """The elements of the one tensor of that name, in full where JSON is asked for."""
+def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
+    from . import _show
+
+    if not facts:
+        return
+    out.print(_show.content(facts[: None if flat else OTHERS_SHOWN]))
+    if not flat and len(facts) > OTHERS_SHOWN:
+        _show.say(out, f"and {count(len(facts) - OTHERS_SHOWN, 'more value')} (--flat shows all)", "dim")
+
+
+def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
+    """A function that gives the part of the model that a tensor belongs to: the first label in which the modules' paths
+    differ, and those before it. Repeated layers are one part, `layers.*`."""
+    modules = {_module(name) for name in names}
+    shared = 0
+    for labels in zip(*modules):
+        if len(set(labels)) > 1:
+            break
+        shared += 1
+    return lambda fact: ".".join(_module(fact["name"])[: shared + 1])
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return tuple("*" if label.isdigit() else label for label in name.split(".")[:-1])
+
+
+def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[str, StateDict]:
+    """The state dict that is meant by a name alone: the only one that has it, or the one that the file is about."""
     holding = {path: state for path, state in chosen.items() if name in state}
-    if len(holding) > 1:
-        raise RootError(f"several state dicts have {name!r}", file=file, choices=list(holding))
     if not holding:
         names = [known for state in chosen.values() for known in state]
-        raise UnknownNameError(name, among=file, near=nearest(name, names, 3))
-    ((path, state),) = holding.items()
+        raise UnknownNameError(name, among=checkpoint.path, near=nearest(name, names, 3))
+    path = next(iter(holding)) if len(holding) == 1 else _auto(checkpoint)
+    if path not in holding:
+        raise RootError(f"several state dicts have {name!r}", file=checkpoint.path, choices=list(holding))
+    return path, holding[path]
+
+
+def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bool) -> None:
+    """The elements of one tensor, in full where JSON is asked for."""
+    path, state = root
     leaf = state.leaf(name)
     value = state.numpy()[name] if isinstance(leaf, Leaf) else plain(state[name])
     if as_json:

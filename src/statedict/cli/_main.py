@@ -87,7 +87,7 @@ def _built(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
-COMMANDS = ("inspect", "verify", "convert", "diff", "merge", "match", "runs", "tour")
+COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "runs", "tour")
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,

@@ -14,32 +14,36 @@ import statedict
 from statedict.report import Fact
 
 from ._convert import key_map
+from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
+from ._streams import opened
 
 if TYPE_CHECKING:
     from statedict.plan import Inference
 
 
 def match(
-    file: Annotated[Path, typer.Argument(help="The checkpoint to load from.", show_default=False)],
+    file: File,
     model: Annotated[
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="Makes the model to load into. Imports and runs your code."),
     ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Instead of a model: a checkpoint whose slots to fill.")] = None,
-    root: Annotated[str, typer.Option(help="The state dict at this path in the file.")] = "auto",
-    keys_root: Annotated[str, typer.Option(help="The same, for --keys.")] = "auto",
-    include: Annotated[list[str] | None, typer.Option(help="Only names that match; may be repeated.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Not the names that match; may be repeated.")] = None,
-    rename: Annotated[
-        list[str] | None, typer.Option(metavar="'OLD -> NEW'", help="A renaming rule; may be repeated.")
+    keys: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Instead of a model: a checkpoint whose slots to fill.")
     ] = None,
-    map_file: Annotated[
-        Path | None, typer.Option("--map", help="A file of renaming rules, as --save-map writes.")
-    ] = None,
-    mismatched: Annotated[str, typer.Option(help="Where shapes differ: error, skip, slice or interpolate.")] = "error",
+    root: Root = "auto",
+    keys_root: Annotated[str, typer.Option(metavar="PATH", help="The same, for --keys.")] = "auto",
+    include: Include = None,
+    exclude: Exclude = None,
+    rename: Rename = None,
+    map_file: MapFile = None,
+    mismatched: Annotated[
+        str, typer.Option(metavar="HOW", help="Where shapes differ: error, skip, slice or interpolate.")
+    ] = "error",
     infer: Annotated[bool, typer.Option("--infer", help="Find renaming rules that would fit, with reasons.")] = False,
-    save_map: Annotated[Path | None, typer.Option(help="With --infer: write the rules to this file, as TOML.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    save_map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file, as TOML.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a load would do: what fits, what is missing, unexpected or of another shape, and what would help.
 
@@ -60,12 +64,12 @@ def match(
     options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": mismatched}
     if rename or map_file:
         options["rename"] = key_map(rename or [], map_file)
-    with statedict.open(file) as source:
+    with opened(file) as source:
         given = source.state_dict(root)
         if keys is None:
             target = statedict.state_dict(_made(str(model)))
         else:
-            with statedict.open(keys) as other:
+            with opened(keys) as other:
                 target = other.state_dict(keys_root)
         if infer:
             _tell_inferred(statedict.match(target, given), save_map, as_json)

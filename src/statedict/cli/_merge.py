@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,25 +11,33 @@ import typer
 import statedict
 from statedict.report import count, size
 
+from ._options import Format, Told
 from ._progress import showing
+from ._streams import STREAM, opened, target
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="The checkpoints to merge.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="The checkpoints to merge.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; `-` is standard output.")
+    ],
     method: Annotated[
         str,
-        typer.Option(help="average, task_arithmetic (needs --base), slerp (of two), or union (of different names)."),
+        typer.Option(
+            metavar="NAME",
+            help="average, task_arithmetic (needs --base), slerp (of two), or union (of different names).",
+        ),
     ] = "average",
     weight: Annotated[
-        list[float] | None, typer.Option(help="One for each file, in order; for slerp one: how far to the second.")
+        list[float] | None,
+        typer.Option(metavar="NUMBER", help="One for each file, in order; for slerp one: how far to the second."),
     ] = None,
-    base: Annotated[Path | None, typer.Option(help="For task_arithmetic: what the others were trained from.")] = None,
-    root: Annotated[str, typer.Option(help="The state dict at this path in every file.")] = "auto",
-    format: Annotated[
-        str | None, typer.Option(help="torch, safetensors, npz; what the output's name says where left out.")
+    base: Annotated[
+        str | None, typer.Option(metavar="FILE", help="For task_arithmetic: what the others were trained from.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON, for programs.")] = False,
+    root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")] = "auto",
+    format: Format = None,
+    as_json: Told = False,
 ) -> None:
     """Merge checkpoints of one architecture: their average, or another combination. One tensor at a time is in memory.
 
@@ -42,9 +49,9 @@ def merge(
 
         statedict merge math.pt code.pt --method task_arithmetic --base base.pt --weight 0.5 --weight 0.5 -o both.pt
     """
-    with ExitStack() as opened:
-        states = [opened.enter_context(statedict.open(file)).state_dict(root) for file in files]
-        under = opened.enter_context(statedict.open(base)).state_dict(root) if base else None
+    with ExitStack() as stack:
+        states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
+        under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
         try:
             merged = statedict.merge(states, method=method, weights=weights or None, base=under)
@@ -53,8 +60,8 @@ def merge(
                 raise
             raise typer.BadParameter(str(error)) from error
         with showing(merged, f"writing {output}") as shown:
-            statedict.save(shown, output, format=format)
+            statedict.save(shown, target(output), format=format)
         tensors = sum(1 for _ in merged.leaves())
-    written = {"schema": 1, "file": str(output), "method": method, "tensors": tensors, "bytes": merged.nbytes}
+    written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
     told = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
-    typer.echo(json.dumps(written) if as_json else told)
+    typer.echo(json.dumps(written) if as_json else told, err=output == STREAM)

@@ -9,42 +9,51 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from statedict.state import Leaf, Read, Source, StateDict, Storage, raw_values
+from statedict.state import Compound, Leaf, Read, Source, Storage, map_tree, tensors_of
 
 # Below this many bytes there is nothing to wait for.
 WORTH_SHOWING = 64 << 20
 
 
+def nbytes_of(tree: Any) -> int:
+    """Bytes of the tensors in a state, or another tree; those of tied ones once for each."""
+    leaves = (value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound)))
+    return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
+
+
 @contextmanager
-def showing(state: StateDict, about: str) -> Iterator[StateDict]:
-    """The same state, whose reading moves a bar on the terminal; the state itself where nobody would see one."""
-    if state.nbytes < WORTH_SHOWING or not sys.stderr.isatty():
-        yield state
+def showing(tree: Any, about: str) -> Iterator[Any]:
+    """The same state, or other tree, whose reading moves a bar on the terminal; itself where nobody would see one."""
+    nbytes = nbytes_of(tree)
+    if nbytes < WORTH_SHOWING or not sys.stderr.isatty():
+        yield tree
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(about, total=state.nbytes)
-        yield counted(state, lambda nbytes: bar.advance(task, nbytes))
+        task = bar.add_task(about, total=nbytes)
+        yield counted(tree, lambda nbytes: bar.advance(task, nbytes))
 
 
-def counted(state: StateDict, tick: Callable[[int], None]) -> StateDict:
-    """The same state, lazy and tied as before; `tick` is called with the bytes of each read."""
+def counted(tree: Any, tick: Callable[[int], None]) -> Any:
+    """The same state, or other tree, lazy and tied as before; `tick` is called with the bytes of each read."""
     sources: dict[int, _Counting] = {}
     storages: dict[int, Storage] = {}
 
-    def of(leaf: Leaf) -> Leaf:
-        old = leaf.storage
+    def of(value: Any) -> Any:
+        if not isinstance(value, Leaf):
+            return value
+        old = value.storage
         if id(old) not in storages:
             source = sources.setdefault(id(old.source), _Counting(old.source, tick))
             storages[id(old)] = Storage(source, old.key, old.nbytes, old.where, old.location)
-        return Leaf(leaf.spec, storages[id(old)], leaf.traits)
+        return Leaf(value.spec, storages[id(old)], value.traits)
 
-    values = {name: of(value) if isinstance(value, Leaf) else value for name, value in raw_values(state).items()}
-    return StateDict(values, getattr(state, "_metadata", None))
+    return map_tree(tree, of)
 
 
 class _Counting:

@@ -7,14 +7,14 @@ is escaped: a name cannot move the cursor.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from statedict.report import Entry, Fact, count, fold, own_bytes, printable, remark, shape, size, totals
+from statedict.report import Entry, Fact, count, fold, own_bytes, printable, remark, shape, size
+
+from ._rows import Rows
 
 # A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.
 PIPE_WIDTH = 400
@@ -39,17 +39,12 @@ def say(out: Console, value: object, style: str = "") -> None:
     out.print(text(value, style), soft_wrap=True)
 
 
-def table(*columns: str, name: str = "name") -> Table:
-    """An empty table without lines: the first column gives way in a narrow terminal, the others keep their words."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    made.add_column(name, overflow="fold", min_width=12)
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
-        made.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold")
-    return made
+def table(*columns: str, name: str = "name") -> Rows:
+    """An empty table, to which rows are added and which is then printed."""
+    return Rows(name, *columns, whole=WHOLE, right=RIGHT)
 
 
-def tree(facts: Iterable[Fact]) -> Table:
+def tree(facts: Iterable[Fact]) -> Rows:
     """The tensors folded over repeated layers; sizes are totals of what a row stands for."""
     made = table("shape", "dtype", "size", "")
     by_name = {fact["name"]: fact for fact in facts}
@@ -66,7 +61,7 @@ def tree(facts: Iterable[Fact]) -> Table:
     return made
 
 
-def flat(facts: Iterable[Fact]) -> Table:
+def flat(facts: Iterable[Fact]) -> Rows:
     """One row for each tensor, with its statistics where the facts have them."""
     facts = list(facts)
     numbers = [key for key in NUMBERS if facts and "stats" in facts[0]]
@@ -78,7 +73,7 @@ def flat(facts: Iterable[Fact]) -> Table:
     return made
 
 
-def content(facts: Iterable[Fact]) -> Table:
+def content(facts: Iterable[Fact]) -> Rows:
     """Values that are no tensors of a state: where, what, and the value."""
     made = table("type", "value", name="other content")
     for fact in facts:
@@ -87,25 +82,13 @@ def content(facts: Iterable[Fact]) -> Table:
     return made
 
 
-def summary(facts: Collection[Fact]) -> Iterator[str]:
-    """The totals: of all, by dtype, and by the module that a tensor belongs to."""
-    by_dtype = totals(facts, lambda fact: fact["dtype"])
-    nbytes = sum(own_bytes(fact) for fact in facts)
-    yield f"{count(len(facts), 'tensor')}, {size(nbytes)}: {_listed(by_dtype)}"
-    by_part = totals(facts, part_of(fact["name"] for fact in facts))
-    if len(by_part) > 1:
-        yield f"by part: {_listed(by_part)}"
-
-
-def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
-    """A function that gives the part of the model that a tensor belongs to: the first label in which the names differ."""
-    modules = [name.split(".")[:-1] for name in names]
-    shared = 0
-    for labels in zip(*modules):
-        if len(set(labels)) > 1:
-            break
-        shared += 1
-    return lambda fact: ".".join(fact["name"].split(".")[:-1][: shared + 1])
+def summary(root: Fact) -> Iterator[str]:
+    """The totals of a state dict: of all, by dtype, and by part."""
+    facts = root["tensors"]
+    dtypes = f": {_listed(root['dtypes'])}" if facts else ""
+    yield f"{count(len(facts), 'tensor')}, {size(sum(own_bytes(fact) for fact in facts))}{dtypes}"
+    if len(root["parts"]) > 1:
+        yield f"by part: {_listed(root['parts'])}"
 
 
 def _listed(sums: dict[str, Fact]) -> str:
@@ -120,5 +103,4 @@ def _number(value: float | int | None) -> str:
 
 NUMBERS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 RIGHT = {"size", *NUMBERS}
-WHOLE = {"dtype", *RIGHT}
 WHOLE = {"dtype", *RIGHT}

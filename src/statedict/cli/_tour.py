@@ -6,6 +6,7 @@ proves. Training runs in processes of its own (`_digits.py`), because one of the
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -50,9 +51,12 @@ class Place(NamedTuple):
 
 
 def tour(
-    directory: Annotated[Path, typer.Argument(help="Where its files go; they stay there to be looked at.")] = Path(
-        "tour-files"
-    ),
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Where its files go; they stay there to be looked at.")
+    ] = Path("tour-files"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say what was done and proved as JSON, for programs.")
+    ] = False,
 ) -> None:
     """Train, die in the middle of a save, resume, transfer, and look inside without PyTorch; under a minute.
 
@@ -60,6 +64,8 @@ def tour(
 
     Example: statedict tour
     """
+    from rich.console import Console
+
     from ._show import console
 
     for package, module in (("torch", "torch"), ("scikit-learn", "sklearn")):
@@ -67,14 +73,18 @@ def tour(
             raise MissingDependencyError(package, needed_for="the tour")
     start = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
-    place = Place(directory, console())
+    place = Place(directory, Console(quiet=True) if as_json else console())
     for name in ("digits.pt", "uninterrupted.pt", "parity.pt"):
         (directory / name).unlink(missing_ok=True)
+    steps = []
     for number, step in enumerate(STEPS, start=1):
         told = step(place)
+        steps.append(told._asdict())
         place.console.print(f"[bold cyan]{number}.[/] {told.did} [green]{told.proves}[/]\n", markup=True)
     place.console.print(f"{time.perf_counter() - start:.0f} s. The files are in {directory}/: look at one with")
     place.console.print(f"  statedict inspect {place.digits}", style="bold")
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "directory": str(directory), "steps": steps}))
 
 
 def train_until_killed(place: Place) -> Told:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import statedict
 from statedict.report import Fact
 
 from ..errors import FormatError
+from ._options import AsJson
+from ._streams import opened
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
 
 
 def verify(
-    files: Annotated[list[Path], typer.Argument(help="Checkpoints: files, or directories of shards.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Checkpoints: files, or directories of shards.")
+    ],
     values: Annotated[bool, typer.Option("--values", help="Also look for NaN and Inf in every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check structure, offsets, checksums and imports of checkpoints, and say what is wrong.
 
@@ -39,14 +41,14 @@ def verify(
     raise typer.Exit(0 if all(fact["sound"] for fact in told) else 1)
 
 
-def _verify(file: Path, values: bool) -> Fact:
+def _verify(file: str, values: bool) -> Fact:
     """What was found in one file; a file that does not even open has that as its error."""
     try:
-        with statedict.open(file) as checkpoint:
+        with opened(file) as checkpoint:
             found = [finding._asdict() for finding in checkpoint.verify(values=values)]
     except FormatError as error:
         found = [{"level": "error", "where": "", "text": str(error)}]
-    return {"file": str(file), "sound": all(f["level"] != "error" for f in found), "findings": found}
+    return {"file": file, "sound": all(f["level"] != "error" for f in found), "findings": found}
 
 
 def _print(told: list[Fact]) -> None:

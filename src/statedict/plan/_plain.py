@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from math import isfinite
 from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Named tuples as dicts, tuples as lists, infinite numbers and NaN as text, all the way down."""
+    """Named tuples as dicts, tuples as lists, infinite numbers and NaN by name (`"Infinity"`), all the way down."""
     if hasattr(value, "_asdict"):
         return {key: plain(item) for key, item in value._asdict().items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, float) and not isfinite(value) else value
+    return json.dumps(value) if isinstance(value, float) and not isfinite(value) else value

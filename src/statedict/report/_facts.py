@@ -6,6 +6,7 @@ of the same values.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from reprlib import Repr
@@ -121,6 +122,8 @@ def plain(value: Any) -> Any:
         return None
     if value is None or isinstance(value, bool) or (isinstance(value, float) and isfinite(value)):
         return value
+    if isinstance(value, float):
+        return json.dumps(value)  # "NaN", "Infinity", "-Infinity"
     if isinstance(value, int):
         # Python refuses to write out integers of more than 4,300 digits, which a file can hold.
         return value if value.bit_length() <= LONGEST else f"an integer of {value.bit_length():,} bits"
