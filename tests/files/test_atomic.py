@@ -8,12 +8,18 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+from itertools import accumulate, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from statedict import files
 from statedict.errors import DiskFullError, SaveError
 from statedict.files import Frame, Payload, System
+from statedict.files._part import PIECE
+from statedict.files._write import MOST_BUFFERS, aligned
 
 OLD = b"the old file"
 NEW = os.urandom(3 << 20)
@@ -90,6 +96,53 @@ def test_durability_is_which_syncs_are_done(path, durable):
     }.get(durable, ["replace"])
 
 
+@pytest.mark.parametrize(("durable", "begun"), [("full", 2), ("rename", 2), ("none", 0)])
+def test_the_disk_begins_before_all_is_written(path, durable, begun):
+    """A durable save of a large file has the disk begin while the rest is written; what was written, once and in order."""
+    reached, starts = [], []
+
+    class Watched(System):
+        def write(self, fd, buffers, offset):
+            done = super().write(fd, buffers, offset)
+            reached.append(offset + done)
+            return done
+
+        def begin_sync(self, fd, offset, nbytes):
+            starts.append((offset, nbytes, reached[-1]))
+            super().begin_sync(fd, offset, nbytes)
+
+    content = bytes(35 << 20)
+    files.write(path, [Payload(len(content), lambda: [memoryview(content)])], durable=durable, system=Watched())
+    assert path.read_bytes() == content
+    assert len(starts) == begun
+    assert [start for start, _, _ in starts] == [sum(size for _, size, _ in starts[:n]) for n in range(len(starts))]
+    assert all(offset + nbytes == end for offset, nbytes, end in starts)
+
+
+def test_a_large_old_file_is_freed_beside_the_save(path):
+    """The save is over before the system has freed the file that it replaced; a thread waits for that."""
+    os.truncate(path, 16 << 20)
+    opened, let_go = [], threading.Event()
+    caller = threading.get_ident()
+
+    class Watched(System):
+        def open(self, found, flags, mode=0o666):
+            fd = super().open(found, flags, mode)
+            if found == str(path):
+                opened.append(fd)
+            return fd
+
+        def close(self, fd):
+            super().close(fd)
+            if fd in opened and threading.get_ident() != caller:
+                let_go.set()
+
+    files.write(path, parts(), system=Watched())
+    assert path.read_bytes() == EXPECTED
+    assert len(opened) == 1
+    assert let_go.wait(10)
+
+
 def test_an_unknown_durability_is_refused_before_anything(path):
     """A misspelt durability is a ValueError that lists the choices, and nothing was touched."""
     with pytest.raises(ValueError, match="durable must be one of 'full', "):
@@ -147,6 +200,28 @@ def test_short_writes_and_signals_are_gone_on_from(path):
 
     files.write(path, parts(), system=Short())
     assert path.read_bytes() == EXPECTED
+
+
+@given(
+    offset=st.integers(0, 3 * PIECE),
+    sizes=st.lists(st.one_of(st.integers(0, 100), st.integers(0, 3 * PIECE)), max_size=12),
+    tiny=st.integers(0, 3000),
+)
+def test_writes_end_at_multiples_of_a_piece(offset, sizes, tiny):
+    """Chunks are put together, and cut, into writes that follow each other, each within one piece of the file, each but the
+    last to its end or of as many buffers as the system takes; they are the chunks' own memory, and none is empty."""
+    whole = memoryview(bytearray(b"0123456789" * (sum(sizes) // 10 + tiny // 10 + 1)))
+    ends = [*accumulate(sizes + [1] * tiny, initial=0)]
+    chunks = [whole[start:end] for start, end in pairwise(ends)]
+    found = list(aligned(offset, chunks))
+    assert b"".join(b"".join(buffers) for _, buffers in found) == whole[: ends[-1]]
+    lengths = [sum(map(len, buffers)) for _, buffers in found]
+    assert [at for at, _ in found] == [offset + sum(lengths[:n]) for n in range(len(found))]
+    assert all(at // PIECE == (at + length - 1) // PIECE for (at, _), length in zip(found, lengths))
+    assert all(
+        (at + length) % PIECE == 0 or len(buffers) == MOST_BUFFERS for (at, buffers), length in zip(found[:-1], lengths)
+    )
+    assert all(buffer.nbytes and buffer.obj is whole.obj for _, buffers in found for buffer in buffers)
 
 
 def test_a_system_that_writes_nothing_is_an_error(path):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ._checksum import crc32
 
-# Pieces that are written and then checksummed while they are in the cache (256 KiB–1 MiB measured best).
-PIECE = 1 << 20
+# Pieces that are checksummed, and then written while they are in the cache.
+PIECE = 1 << 17
 
 
 class Part(Protocol):
@@ -26,11 +26,11 @@ class Part(Protocol):
     def last(self) -> bool: ...
 
     def chunks(self) -> Iterable[memoryview]:
-        """Its bytes in order. Each chunk has been written when the next is asked for, and so have the parts before."""
+        """Its bytes in order. A chunk stays as it is until the part is at its end: its writing may wait for what follows."""
 
 
 class Frame(NamedTuple):
-    """A Part that is made in one go, when all parts before it have been written (all others, if `last`)."""
+    """A Part that is made in one go, when all parts before it are at their end (all others, if `last`)."""
 
     nbytes: int
     make: Callable[[], Any]
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
 
 
 class Payload:
-    """A Part that comes in views of somebody's memory; `crc` is its CRC-32 once it has been written."""
+    """A Part that comes in views of somebody's memory; `crc` is its CRC-32 once it is at its end."""
 
     last = False
 
@@ -58,9 +58,9 @@ class Payload:
         for view in self._views():
             for start in range(0, len(view), PIECE):
                 chunk = view[start : start + PIECE]
-                yield chunk
                 crc = crc32(chunk, crc)
                 done += len(chunk)
+                yield chunk
         if done != self.nbytes:
             raise ValueError(f"a payload of {done} bytes was planned as {self.nbytes}")
         self.crc = crc

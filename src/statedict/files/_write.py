@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import accumulate
+from itertools import accumulate, chain, groupby
 from typing import Any
 
 from ._atomic import DURABILITY, Durable, Replacement
-from ._part import Part
+from ._part import PIECE, Part
 from ._system import SYSTEM, System
+
+# IOV_MAX: what the system takes in one call.
+MOST_BUFFERS = 1024
 
 
 def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM) -> None:
@@ -49,7 +52,7 @@ def write_all(targets: Mapping[str, Sequence[Part]], *, durable: Durable = True,
         # All room is reserved before anything is written.
         news = [undo.enter_context(Replacement(path, _total(parts), system)) for path, parts in targets.items()]
         for new, parts in zip(news, targets.values()):
-            _fill(new, parts)
+            _fill(new, parts, durable)
             new.sync(durable)
         for new in news:
             new.commit(durable)
@@ -57,7 +60,7 @@ def write_all(targets: Mapping[str, Sequence[Part]], *, durable: Durable = True,
 
 def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
     with Replacement(path, _total(parts), system) as new:
-        _fill(new, parts)
+        _fill(new, parts, durable)
         new.commit(durable)
 
 
@@ -65,13 +68,48 @@ def _total(parts: Sequence[Part]) -> int:
     return sum(part.nbytes for part in parts)
 
 
-def _fill(new: Replacement, parts: Sequence[Part]) -> None:
+def _fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
     """Write the parts, those that are made of the others last."""
-    offsets = accumulate((part.nbytes for part in parts), initial=0)
-    for offset, part in sorted(zip(offsets, parts), key=lambda place: place[1].last):
-        for chunk in part.chunks():
-            new.write(offset, chunk)
-            offset += len(chunk)
+    offset = 0
+    late: list[tuple[int, Part]] = []
+    for is_last, together in groupby(parts, lambda part: part.last):
+        start, run = offset, list(together)
+        offset += _total(run)
+        if is_last:
+            late += zip(accumulate((part.nbytes for part in run), initial=start), run)
+        else:
+            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
+    for start, part in late:
+        _put(new, start, part.chunks(), durable)
+
+
+def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:
+    for at, buffers in aligned(offset, chunks):
+        new.write(at, buffers, durable)
+
+
+def aligned(offset: int, chunks: Iterable[memoryview]) -> Iterator[tuple[int, list[memoryview]]]:
+    """The chunks, which follow each other from `offset`, as writes that end at multiples of PIECE in the file.
+
+    The system caches such a write in one folio, and so does not look for 32 pages: 150 ms for 525 MB, not 260. Larger ones
+    are no quicker, and a virtual machine may have to ask for such large blocks of memory at its host (2 s).
+
+    >>> [(at, len(buffers)) for at, buffers in aligned(PIECE - 1, [memoryview(b"ab"), memoryview(b"c")])]
+    [(131071, 1), (131072, 2)]
+    """
+    start, buffers = offset, list[memoryview]()
+    for chunk in chunks:
+        done = 0
+        while done < len(chunk):
+            piece = chunk[done : done + PIECE - offset % PIECE]
+            done += len(piece)
+            offset += len(piece)
+            buffers.append(piece)
+            if offset % PIECE == 0 or len(buffers) == MOST_BUFFERS:
+                yield start, buffers
+                start, buffers = offset, []
+    if buffers:
+        yield start, buffers
 
 
 def _stream(stream: Any, parts: Sequence[Part]) -> None:
