@@ -33,6 +33,18 @@ from statedict import errors
             "other's checkpoints. Give each its own directory, or end the other",
         ),
         (
+            errors.RunGoneError("runs/a"),
+            FileNotFoundError,
+            "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing was saved. "
+            "Put it back, or make an empty one to go on without the old checkpoints; the next save works then",
+        ),
+        (
+            errors.RunDeniedError("runs/a", "Read-only file system"),
+            PermissionError,
+            "runs/a: the run's directory may not be written to (Read-only file system). Nothing was saved, and what is "
+            "there is as it was. Give this user the right to write, or make the disk writable; the next save works then",
+        ),
+        (
             errors.MissingDependencyError("torch", needed_for="this", extra="torch"),
             ImportError,
             "this needs the package 'torch': pip install 'statedict[torch]'",

@@ -10,8 +10,9 @@
     ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
     ├── FileChangedError (OSError)           a file changed while it was being read
-    ├── RemoteError (OSError)                a server did not give a file, or the part of it that was asked for
     ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
+    ├── RunGoneError (FileNotFoundError)     a run's directory is not there any more; its checkpoints went where it went
+    ├── RunDeniedError (PermissionError)     a run's directory may not be written to; what is in it is as it was
     ├── MissingDependencyError (ImportError) an optional package is needed for this
     └── FormatError (ValueError)             a file is not what it should be
         ├── UnknownFormatError               its bytes are no format that is read here
@@ -131,19 +132,6 @@ class FileChangedError(StateDictError, OSError):
         return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
 
 
-class RemoteError(StateDictError, OSError):
-    """A server did not give a file, or the part of it that was asked for, in `tries` tries; `file` is its URL."""
-
-    def __init__(self, file: str, what: str, *, tries: int = 1) -> None:
-        super().__init__(file, what)
-        self.file = file
-        self.what = what
-        self.tries = tries
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
-
-
 class LockedError(StateDictError, RuntimeError):
     """A run's directory is being written by somebody else; `holder` is what they left there of themselves."""
 
@@ -157,6 +145,35 @@ class LockedError(StateDictError, RuntimeError):
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
             "checkpoints. Give each its own directory, or end the other"
+        )
+
+
+class RunGoneError(StateDictError, FileNotFoundError):
+    """A run's directory is not there any more; its checkpoints went where it went."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(errno.ENOENT, "the run's directory is gone", directory)
+        self.directory = directory
+
+    def __str__(self) -> str:
+        return (
+            f"{self.directory}: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing "
+            "was saved. Put it back, or make an empty one to go on without the old checkpoints; the next save works then"
+        )
+
+
+class RunDeniedError(StateDictError, PermissionError):
+    """A run's directory may not be written to; what is in it is as it was."""
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(errno.EACCES, reason, directory)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.directory}: the run's directory may not be written to ({self.reason}). Nothing was saved, and what is "
+            "there is as it was. Give this user the right to write, or make the disk writable; the next save works then"
         )
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 import statedict
 from statedict import CheckpointManager, any_of, best, every, last
-from statedict.errors import FormatError, LoadError, LockedError, UnknownNameError
+from statedict.errors import FormatError, LoadError, LockedError, SaveError, UnknownNameError
 
 
 class Counter:
@@ -128,6 +129,17 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert {"step-0000000001", ".lock"} == {p.name for p in tmp_path.iterdir()}
 
 
+def test_a_step_whose_replacement_died_between_two_names_is_still_there(tmp_path):
+    """Where the system cannot swap two names at once, the old one is put back before anybody resumes from an older step."""
+    with CheckpointManager(tmp_path) as manager:
+        for step in (1, 2):
+            manager.save(step, counter=Counter())
+    (tmp_path / "step-0000000002").rename(tmp_path / ".old-step-0000000002-0badcafe")
+    with CheckpointManager(tmp_path) as manager:
+        assert manager.resume(counter=Counter()).step == 2
+    assert {".lock", "step-0000000001", "step-0000000002"} == {p.name for p in tmp_path.iterdir()}
+
+
 def flip(path):
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -174,8 +186,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path):
     with CheckpointManager(tmp_path) as manager:
         manager.save(1, model=torch.nn.Linear(2, 2))
         flip(tmp_path / "step-0000000001" / "model.pt")
-        with pytest.raises(FormatError, match="none of the checkpoints verifies: step 1"):
-            manager.resume()
+        # Told again and again: whoever starts the program anew automatically must not lose the run.
+        for _ in range(2):
+            with pytest.raises(FormatError, match="none of the checkpoints verifies: step 1"):
+                manager.resume()
 
 
 def test_two_managers_do_not_share_a_directory(tmp_path):
@@ -188,6 +202,51 @@ def test_two_managers_do_not_share_a_directory(tmp_path):
         assert other.resume(counter=Counter()).step == 1
     other.save(2, counter=Counter())
     other.close()
+
+
+FORKED = """
+import os, sys
+from statedict import CheckpointManager
+with CheckpointManager(sys.argv[1], asynchronous=True) as manager:
+    manager.save(1, epoch=1)
+    hear, tell = os.pipe()
+    if not os.fork():
+        os.close(tell)
+        os.read(hear, 1)  # lives on until its parent has ended
+        with CheckpointManager(sys.argv[1]) as other:
+            other.save(2, epoch=2)
+        os._exit(0)
+"""
+
+
+def test_a_forked_child_does_not_hold_the_lock(tmp_path):
+    """A worker that outlives the training (as those that load data) does not keep the next one from saving."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, tmp_path], check=True, timeout=60)
+    for _ in range(600):
+        if (tmp_path / "step-0000000002").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "step-0000000002").exists()
+
+
+def test_a_rerun_behind_the_newest_keeps_what_it_saves(tmp_path):
+    """What was saved just now is there when save returns, even where the policy counts from a newer step."""
+    with CheckpointManager(tmp_path, keep=last(2)) as manager:
+        for step in (10, 11, 3):
+            manager.save(step, counter=Counter())
+        assert [saved.step for saved in manager.checkpoints] == [3, 10, 11]
+        manager.save(4, counter=Counter())
+        assert [saved.step for saved in manager.checkpoints] == [4, 10, 11]
+
+
+def test_a_working_directory_may_change(tmp_path, monkeypatch):
+    """A relative directory is where it was when the manager was made."""
+    monkeypatch.chdir(tmp_path)
+    with CheckpointManager("run") as manager:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        manager.save(1, counter=Counter())
+    assert (tmp_path / "run" / "step-0000000001").is_dir()
 
 
 def test_all_or_nothing_over_several_objects(tmp_path):
@@ -243,19 +302,28 @@ def test_an_asynchronous_save_is_of_the_moment_it_was_asked_for(tmp_path):
 
 
 def test_an_error_in_the_background_is_raised_at_the_next_call(tmp_path):
-    """A save that failed behind training's back is not forgotten."""
-    directory = tmp_path / "run"
-    with CheckpointManager(directory, asynchronous=True) as manager:
-        manager.save(1, counter=Counter())
-        manager.wait()
-        shutil.rmtree(directory)
-        manager.save(2, counter=Counter())
-        with pytest.raises(OSError, match="run"):
-            manager.wait()
-        directory.mkdir()
+    """A save that failed behind training's back is not forgotten, is told once, and the next one works."""
+    with CheckpointManager(tmp_path, asynchronous=True) as manager:
+        for call in (lambda: manager.save(2, counter=Counter()), manager.wait, manager.close):
+            manager.save(1, oops=lambda: None)
+            while manager._background.running:
+                time.sleep(0.001)
+            with pytest.raises(SaveError, match="lambda"):
+                call()
         manager.save(3, counter=Counter())
         manager.wait()
         assert manager.latest.step == 3
+    assert {".lock", "step-0000000003"} == {p.name for p in tmp_path.iterdir()}
+
+
+def test_an_error_in_the_background_is_told_when_the_program_ends(tmp_path):
+    """A save that fails after the last call is on standard error at least."""
+    script = (
+        "import sys\nfrom statedict import CheckpointManager\n"
+        "CheckpointManager(sys.argv[1], asynchronous=True).save(1, oops=lambda: None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert "SaveError" in done.stderr
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path):
@@ -292,6 +360,29 @@ def test_sigterm_finishes_the_write_in_hand(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=100, check=False)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert CheckpointManager(tmp_path).resume(model=torch.nn.Linear(1500, 1500)).step == 1
+
+
+def test_sigterm_in_the_middle_of_a_save_comes_after_it(tmp_path):
+    """A save that the main thread itself is at ends first; without on_sigterm the signal ends it as ever."""
+    script = (
+        "import os, signal, sys\nfrom statedict import CheckpointManager\n"
+        "class Ended:\n"
+        "    def state_dict(self):\n        os.kill(os.getpid(), signal.SIGTERM)\n        return {}\n"
+        "    def load_state_dict(self, state): pass\n"
+        "CheckpointManager(sys.argv[1], on_sigterm=sys.argv[2] == 'True').save(1, ended=Ended(), epoch=1)\n"
+    )
+    for asked, steps in ((False, []), (True, [1])):
+        done = subprocess.run([sys.executable, "-c", script, tmp_path, str(asked)], timeout=100, check=False)
+        assert done.returncode == -signal.SIGTERM
+        assert steps == [saved.step for saved in CheckpointManager(tmp_path).checkpoints]
+
+
+def test_sigterm_is_left_as_it_was_found(tmp_path):
+    """A manager that is closed has no part in signals any more."""
+    before = signal.getsignal(signal.SIGTERM)
+    with CheckpointManager(tmp_path, on_sigterm=True):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def frozen_backbone():

@@ -49,7 +49,8 @@ class Run(RuleBasedStateMachine):
         self.manager.wait()
         self.expected[step] = loss
         for gone in expired(self.manager_view(), self.options["keep"]):
-            del self.expected[gone.step]
+            if gone.step != step:
+                del self.expected[gone.step]
 
     def manager_view(self):
         from datetime import UTC, datetime

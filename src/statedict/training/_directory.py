@@ -6,16 +6,52 @@ Each is one rename, with everything before it durable. Only these functions writ
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+
+from statedict.errors import DiskFullError, RunDeniedError, RunGoneError, StateDictError
 
 from ._layout import DAMAGED, OLD, SAVING, TRASH, name_of, of_kind, step_of
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """The border where what the system says of a run's directory becomes an error that says what to do."""
+    try:
+        yield
+    except StateDictError:
+        raise
+    except OSError as error:
+        if error.errno in DENIED:
+            raise RunDeniedError(str(directory), os.strerror(error.errno or 0)) from error
+        if not os.path.isdir(directory):
+            raise RunGoneError(str(directory)) from error
+        if error.errno in FULL:
+            # For a name, not for a file's content: those say how much they need.
+            disk = os.statvfs(directory)
+            raise DiskFullError(str(directory), needed=disk.f_frsize, free=disk.f_bavail * disk.f_frsize) from error
+        raise
+
+
+def make(directory: Path) -> None:
+    """The run's directory, durably there, with those above it."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        # Whose names may not be listed may not be flushed either.
+        with suppress(PermissionError):
+            sync(path.parent)
 
 
 def begin(directory: Path, step: int) -> Path:

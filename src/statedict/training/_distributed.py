@@ -16,6 +16,7 @@ from statedict.errors import StateDictError
 
 from . import _directory, _objects, _random, _save
 from ._objects import Sorted
+from ._progress import Meter
 from ._world import world as world
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ def save(directory: Path, content: _save.Content, given: Sorted, *, random: bool
     sharded = {name: value for name, value in given.stateful.items() if is_sharded(value)}
     try:
         _on_all(lambda: _write_part(path, sharded, random=random))
-        on_first(lambda: _save.complete(directory, path, content, {name: name for name in sharded}, durable=durable))
+        others = {name: name for name in sharded}
+        on_first(lambda: _save.complete(directory, path, content, others, Meter(""), durable=durable))
     except BaseException:
         if world()[0] == 0:
             with suppress(OSError):

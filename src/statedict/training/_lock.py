@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from statedict.errors import LockedError
+
+NAME = ".lock"
 
 
 class Lock:
     """The lock of a run's directory; `release` or the end of the process gives it back."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / ".lock"
+        path = directory / NAME
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -21,8 +24,18 @@ class Lock:
             holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip()
             self.release()
             raise LockedError(str(directory), holder) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        # Who holds it is a courtesy, for which a full disk may have no room.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+    def holds(self, directory: Path) -> bool:
+        """Whether this is the lock of what lies at `directory` now: another directory may have taken its place."""
+        try:
+            there = (directory / NAME).stat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
 
     def release(self) -> None:
         fd, self._fd = self._fd, -1

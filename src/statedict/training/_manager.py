@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
-import threading
+import weakref
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from statedict import _api
-from statedict.errors import FormatError, LockedError
+from statedict.errors import FormatError, LockedError, RunGoneError
 
 from . import _directory, _distributed, _layout, _objects, _random, _resume, _save
 from ._background import Background, Busy
 from ._keep import Keep, Saved, expired, last, ranked
 from ._lock import Lock
-from ._progress import showing
+from ._progress import Meter, watched
 from ._restore import restore, stored_values
 from ._resume import PassedOver
 from ._shared import frozen_names
+from ._sigterm import OnSigterm
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,20 @@ class CheckpointManager:
     """Saves a run's checkpoints in a directory, and resumes from them.
 
     Args:
-        directory: where they lie; made if it is not there. One manager at a time may save in it.
+        directory: where they lie; made by the first save if it is not there. One manager at a time may save in it.
         keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`): the newest is kept whatever it says, and none
             is deleted before its successor is durable.
-        asynchronous: `save` returns once the state is copied, and a thread writes it.
+        asynchronous: `save` returns once the state is copied, and a thread writes it. Where several processes train, a save
+            is waited for all the same: they have to agree that it is whole.
         busy: what an asynchronous save does when one is in flight: `"wait"` for it, or `"replace"` the one that waits.
         durable: flush to the disk before a checkpoint gets its name; without it a power cut may damage the newest.
         random: save and restore the state of Python's, NumPy's and torch's generators.
         on_sigterm: finish the write in hand when SIGTERM comes, and then end as the signal would have.
 
-    Raises LockedError at the first save where somebody else saves in the directory.
+    Where standard error is a terminal, long saves and resumes show a bar there; an asynchronous save while it is waited for.
+
+    Raises LockedError at the first save where somebody else saves in the directory; RunGoneError, RunDeniedError and
+    DiskFullError say what to do, lose nothing, and the next save works once it is done.
 
     >>> import tempfile, statedict
     >>> with CheckpointManager(tempfile.mkdtemp(), keep=last(2)) as manager:
@@ -79,15 +84,18 @@ class CheckpointManager:
         random: bool = True,
         on_sigterm: bool = False,
     ) -> None:
-        self.directory = Path(directory)
+        # A training that changes its working directory goes on saving here.
+        self.directory = Path(os.path.abspath(directory))
         self._keep = keep or last(3)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._lock: Lock | None = None
+        self._held = False
         self._background = Background()
         self._memory: list[dict[str, Any]] = []
-        atexit.register(self._at_exit)
-        if on_sigterm:
-            self._finish_on_sigterm()
+        self._meter = Meter("")
+        self._on_sigterm = OnSigterm(self.close) if on_sigterm else None
+        atexit.register(self.close)
+        MANAGERS.add(self)
 
     # what is there
 
@@ -123,7 +131,8 @@ class CheckpointManager:
             return
         self._hold()
         if not self._asynchronous:
-            self._write(self._content(step, metrics or {}, given, {}, copied=False))
+            with self._on_sigterm.held_off() if self._on_sigterm else nullcontext():
+                self._write(self._content(step, metrics or {}, given, {}, copied=False))
             return
         if self._busy == "wait":
             self._background.wait()
@@ -148,15 +157,20 @@ class CheckpointManager:
 
     def wait(self) -> None:
         """Return when every save is durable; raises what one ran into."""
-        self._background.wait()
+        if self._background.running:
+            with self._meter.shown():
+                self._background.wait()
+        self._background.raise_error()
 
     def close(self) -> None:
         """Wait for the save in flight, and let go of the directory."""
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self.close)
         try:
             self.wait()
         finally:
             self._release()
+            if self._on_sigterm:
+                self._on_sigterm.forget()
 
     # resuming
 
@@ -168,7 +182,7 @@ class CheckpointManager:
 
         Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit.
         """
-        self._background.wait()
+        self.wait()
         found, passed_over = self._found() if _distributed.world()[1] == 1 else _distributed.on_first(self._found)
         if found.path is None or found.manifest is None:
             if passed_over:
@@ -176,8 +190,11 @@ class CheckpointManager:
                 raise FormatError(f"none of the checkpoints verifies: {listed}", file=str(self.directory))
             return None
         manifest, path = found.manifest, found.path
-        with showing(f"resuming from step {manifest.step}", manifest.nbytes):
-            reports = restore(path, manifest.objects, objects, options or {})
+        meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
+        with meter.shown():
+            reports = restore(
+                path, manifest.objects, objects, options or {}, lambda file: meter(manifest.nbytes_of(file))
+            )
             values = dict(manifest.values) | stored_values(path, manifest.objects)
             if self._random:
                 _random.restore(path, manifest)
@@ -204,9 +221,13 @@ class CheckpointManager:
         return _save.Content(step, dict(metrics), given.plain, states, frozen)
 
     def _write(self, content: _save.Content) -> None:
-        with showing(f"saving step {content.step}", quiet=self._asynchronous):
-            _save.write(self.directory, content, durable=self._durable)
-            self._remove_expired()
+        meter = self._meter = Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
+        # The bar of a save in the background is for who waits for it.
+        with nullcontext() if self._asynchronous else meter.shown(), _directory.explained(self.directory):
+            # What an earlier save could not delete, because the disk or the directory was not there, goes now.
+            _directory.tidy(self.directory)
+            _save.write(self.directory, content, meter, durable=self._durable)
+            self._remove_expired(saved=content.step)
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
         """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
@@ -214,17 +235,29 @@ class CheckpointManager:
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
         content = _save.Content(step, dict(metrics), given.plain, _objects.states(alone, random=False))
         _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
-        _distributed.on_first(self._remove_expired)
+        _distributed.on_first(lambda: self._remove_expired(saved=step))
 
-    def _remove_expired(self, keep: Keep | None = None) -> list[Saved]:
-        gone = expired(self.checkpoints, keep or self._keep)
-        for saved in gone:
-            _directory.remove(self.directory, saved.path)
+    def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
+        """Delete what a policy lets go, but not the step that was `saved` just now: a rerun may be behind the newest."""
+        gone = [each for each in expired(self.checkpoints, keep or self._keep) if each.step != saved]
+        for each in gone:
+            _directory.remove(self.directory, each.path)
         return gone
 
     def _found(self) -> tuple[_resume.Found, tuple[PassedOver, ...]]:
-        """The checkpoint to resume from, and those that were passed over, which are set aside."""
+        """The checkpoint to resume from, and those that were passed over, which are set aside.
+
+        Where none verifies all stay where they are: a second attempt must not take the run for a new one.
+        """
+        if self._held and not self.directory.is_dir():
+            raise RunGoneError(str(self.directory))
+        if _layout.of_kind(self.directory, _layout.OLD):
+            # A save that replaced a step died between two renames: that puts the step back.
+            with suppress(LockedError, OSError):
+                self._hold()
         found = _resume.newest(self.directory)
+        if found.path is None:
+            return found, tuple(found.passed_over)
         return found, tuple(self._set_aside(entry) for entry in found.passed_over)
 
     def _write_and_return(self, content: _save.Content, memory: dict[str, Any]) -> None:
@@ -234,10 +267,17 @@ class CheckpointManager:
             self._memory.append(memory)
 
     def _hold(self) -> None:
+        """Hold the lock of what lies at the directory now; where there was one and is none, RunGoneError is raised."""
+        if self._lock is not None and not self._lock.holds(self.directory):
+            self._release()
         if self._lock is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(self.directory)
-            _directory.tidy(self.directory)
+            with _directory.explained(self.directory):
+                if self._held and not self.directory.is_dir():
+                    raise RunGoneError(str(self.directory))
+                _directory.make(self.directory)
+                self._lock = Lock(self.directory)
+                self._held = True
+                _directory.tidy(self.directory)
 
     def _release(self) -> None:
         lock, self._lock = self._lock, None
@@ -253,19 +293,17 @@ class CheckpointManager:
         moved = _directory.set_aside(self.directory, entry.path)
         return entry if moved is None else entry._replace(path=moved)
 
-    def _at_exit(self) -> None:
-        self.close()
+    def _forget(self) -> None:
+        """What a forked child does with its copy: the lock and the thread are its parent's."""
+        self._release()
+        self._background, self._memory = Background(), []
 
-    def _finish_on_sigterm(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            raise ValueError("on_sigterm needs the main thread: signals are handled there")
-        before = signal.getsignal(signal.SIGTERM)
 
-        def finish(number: int, frame: Any) -> None:
-            try:
-                self.close()
-            finally:
-                signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+def _after_fork() -> None:
+    for manager in list(MANAGERS):
+        manager._forget()
 
-        signal.signal(signal.SIGTERM, finish)
+
+# A child that outlives its parent (a worker that loads data) would hold the parent's lock with the descriptor it inherited.
+MANAGERS: weakref.WeakSet[CheckpointManager] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork)

@@ -74,6 +74,11 @@ class Manifest:
     def nbytes(self) -> int:
         return sum(facts.nbytes for facts in self.files.values())
 
+    def nbytes_of(self, file: str) -> int:
+        """What an object's file takes; a directory's, what all files in it do."""
+        inside = (facts.nbytes for name, facts in self.files.items() if name == file or name.startswith(f"{file}/"))
+        return sum(inside)
+
 
 def dump(manifest: Manifest) -> bytes:
     """The manifest as JSON; the partner of `parse`. Raises TypeError for a value that JSON cannot hold."""

@@ -1,22 +1,48 @@
-"""A line on a terminal while a long save or resume runs; nothing anywhere else."""
+"""How far a long save or resume is: a bar on a terminal, nothing anywhere else."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Below this many bytes there is nothing to wait for.
 WORTH_SHOWING = 64 << 20
 
 
-@contextmanager
-def showing(text: str, nbytes: int = WORTH_SHOWING, *, quiet: bool = False) -> Iterator[None]:
-    """Show `text` with a spinner on a terminal's standard error, as long as the context lasts."""
-    if quiet or nbytes < WORTH_SHOWING or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
+class Meter:
+    """Counts the bytes that are done, whether or not somebody looks; who looks may come and go, from another thread too."""
 
-    with Console(stderr=True).status(f"{text} …"):
-        yield
+    def __init__(self, text: str, total: int = 0) -> None:
+        self.text = text
+        self.total = total
+        self.done = 0
+        self._moved: Callable[[int], object] = int
+
+    def __call__(self, nbytes: int) -> None:
+        """So many more bytes are done."""
+        self.done += nbytes
+        self._moved(nbytes)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """A bar on a terminal's standard error as long as the context lasts."""
+        if self.total < WORTH_SHOWING or not watched():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(self.text, total=self.total, completed=self.done)
+            self._moved = lambda nbytes: bar.advance(task, nbytes)
+            try:
+                yield
+            finally:
+                self._moved = int
+
+
+def watched() -> bool:
+    """Whether there is a terminal to show anything on."""
+    return sys.stderr.isatty()

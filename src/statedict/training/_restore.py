@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,17 @@ from . import _distributed, _objects
 
 
 def restore(
-    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+    path: Path,
+    held: Mapping[str, str],
+    objects: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
+    loaded: Callable[[str], None],
 ) -> dict[str, Any]:
     """Load each object's state (`held`: object name → file) into it; the reports, by name.
 
-    Every load is tried before the first is done. Raises UnknownNameError for an object that the checkpoint does not hold,
-    TypeError for one that cannot take a state.
+    Every load is tried before the first is done. `loaded` is called with the file of each object that is.
+
+    Raises UnknownNameError for an object that the checkpoint does not hold, TypeError for one that cannot take a state.
     """
     for name in (*objects, *options):
         if name not in held or name not in objects:
@@ -38,7 +43,12 @@ def restore(
         _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
     for name, value in together.items():
         _distributed.restore(value, path / held[name], objects)
-    return {name: _api.load_state_dict(value, path / held[name], **chosen[name]) for name, value in alone.items()}
+        loaded(held[name])
+    reports = {}
+    for name, value in alone.items():
+        reports[name] = _api.load_state_dict(value, path / held[name], **chosen[name])
+        loaded(held[name])
+    return reports
 
 
 def stored_values(path: Path, held: Mapping[str, str]) -> dict[str, Any]:

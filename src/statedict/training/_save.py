@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from statedict import _api, files
+from statedict.state import Leaf, tensors_of
 
 from . import _directory, _layout, _manifest, _shared
 from ._manifest import FileFacts, Manifest
+from ._progress import Meter
 from ._shared import Donor
 
 PACKAGES = ("statedict", "torch", "numpy")
@@ -41,22 +43,24 @@ class Content:
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-def write(directory: Path, content: Content, *, durable: bool) -> None:
+def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> None:
     """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes."""
     path = _directory.begin(directory, content.step)
     try:
-        complete(directory, path, content, {}, durable=durable)
+        complete(directory, path, content, {}, meter, durable=durable)
     except BaseException:
         _directory.abandon(path)
         raise
 
 
-def complete(directory: Path, path: Path, content: Content, others: Mapping[str, str], *, durable: bool) -> None:
+def complete(
+    directory: Path, path: Path, content: Content, others: Mapping[str, str], meter: Meter, *, durable: bool
+) -> None:
     """Write the files and the manifest into a checkpoint that was begun, and give it its name.
 
-    `others` are objects that lie in it already: name → file or directory.
+    `others` are objects that lie in it already: name → file or directory. `meter` counts what is written.
     """
-    _write_files(path, content, others, _donor(directory))
+    _write_files(path, content, others, _donor(directory), meter)
     _directory.finish(directory, path, content.step, durable=durable)
 
 
@@ -71,7 +75,17 @@ def _donor(directory: Path) -> Donor:
     return Donor(saved[-1].path, {d: (file, facts[file]) for d, file in digests.items() if file in facts})
 
 
-def _write_files(path: Path, content: Content, others: Mapping[str, str], donor: Donor) -> None:
+def nbytes(content: Content) -> int:
+    """What the tensors of a content take, about."""
+    return sum(nbytes_of(value) for state in content.states.values() for value in tensors_of(state))
+
+
+def nbytes_of(value: Any) -> int:
+    size: int = value.spec.nbytes if isinstance(value, Leaf) else value.nbytes
+    return size
+
+
+def _write_files(path: Path, content: Content, others: Mapping[str, str], donor: Donor, meter: Meter) -> None:
     # No file is flushed here: `finish` flushes them all at once, which is half as many flushes.
     objects = dict(others)
     shards = {}
@@ -80,9 +94,10 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
         if parts is None:
             objects[name] = f"{name}.pt"
             _api.save(state, path / objects[name], durable=False)
+            meter((path / objects[name]).stat().st_size)
         else:
             objects[name] = f"{name}{_shared.INDEX}"
-            shards[name] = _shared.write(path, name, parts, donor)
+            shards[name] = _shared.write(path, name, parts, donor, meter)
     manifest = Manifest(
         step=content.step,
         time=datetime.now(UTC),

@@ -19,6 +19,7 @@ from statedict import _api, files
 from statedict.state import StateDict
 
 from ._manifest import FileFacts
+from ._progress import Meter
 
 # Fewer bytes than this are written again sooner than they are digested and linked.
 WORTH_SHARING = 1 << 20
@@ -56,7 +57,9 @@ def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict
     return [state.select(*shard) for shard in _shards(state, names)], state.drop(*names)
 
 
-def write(path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor) -> dict[str, str]:
+def write(
+    path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor, meter: Meter
+) -> dict[str, str]:
     """Write the shards of an object and their index into a checkpoint's directory; the digests of the shared ones."""
     shared, rest = parts
     total = len(shared) + 1
@@ -70,6 +73,7 @@ def write(path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor
             digests[file] = shard.fingerprint()
             _link_or_save(donor, digests[file], shard, path / file)
         places.update(dict.fromkeys(shard, file))
+        meter((path / file).stat().st_size)
     index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
     text = json.dumps(index, indent=1).encode() + b"\n"
     files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="none")
