@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import os
-import pty
-import re
 import subprocess
 import sys
 
@@ -170,57 +167,3 @@ def test_without_torch_or_numpy(run_file):
     modules = ended.stdout.splitlines()[-1]
     assert "'statedict.formats'" in modules
     assert "'numpy'" not in modules
-
-
-def test_pipes_and_colours(run_file):
-    """In a pipe there are no colours and lines are whole; a terminal has colours unless NO_COLOR is set."""
-    plain = program(
-        "inspect", run_file, "--flat", text=True, env={k: v for k, v in os.environ.items() if k != "COLUMNS"}
-    )
-    assert "\x1b" not in plain.stdout
-    assert max(map(len, plain.stdout.splitlines())) > 80
-    assert b"\x1b" in in_terminal(run_file, {"TERM": "xterm"})
-    colours = rb"\x1b\[[0-9;]*3[0-7]m"
-    assert re.search(colours, in_terminal(run_file, {"TERM": "xterm"}))
-    assert not re.search(colours, in_terminal(run_file, {"TERM": "xterm", "NO_COLOR": "1"}))
-
-
-def test_narrow_terminals_lose_nothing(run_file):
-    """In forty columns names are folded, and every size is still there."""
-    shown = in_terminal(run_file, {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "40"})
-    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", shown).decode().splitlines()
-    rows = [line for line in lines if "float32" in line and "tensors" not in line]
-    assert len(rows) >= 13
-    assert max(map(len, rows)) <= 40
-
-
-def in_terminal(path, settings):
-    """What the command prints into a (pseudo) terminal."""
-    ours, theirs = pty.openpty()
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR", "CI")
-    } | settings
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, "inspect", str(path)], stdout=theirs, env=environment)
-    os.close(theirs)
-    shown = b""
-    try:
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    except OSError:  # how Linux says that the other end was closed
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0
-    return shown
-
-
-def test_a_reader_that_leaves_is_no_error(run_file):
-    """`| head -1` ends the command quietly."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "inspect", str(run_file), "--flat"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(60) == 1
-    process.stderr.close()

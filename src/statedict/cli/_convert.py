@@ -15,6 +15,7 @@ import statedict
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
+from ._mistake import told_as
 from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
 from ._progress import nbytes_of, showing
 from ._streams import STREAM, opened, target
@@ -78,7 +79,7 @@ def convert(
             if root == "auto":
                 _tell_left(checkpoint, state)
             made = _made(state, *chosen)
-        with showing(made, f"writing {destination}") as shown:
+        with showing(made, f"writing {destination}") as shown, told_as("--format", "--max-shard-size"):
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size)
     written, files = _written(destination, max_shard_size is not None)
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
@@ -142,11 +143,9 @@ def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) ->
 
 def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
     """The renaming rules of the options `--map` and `--rename`, in that order."""
-    try:
+    with told_as("--rename", "--map"):
         saved = [statedict.KeyMap.from_toml(file.read_text())] if file else []
         return statedict.KeyMap([*saved, *rules])
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--rename, --map") from error
 
 
 def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:

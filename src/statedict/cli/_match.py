@@ -6,6 +6,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ import statedict
 from statedict.report import Fact
 
 from ._convert import key_map
+from ._mistake import told_as
 from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
 from ._streams import opened
 
@@ -74,12 +76,8 @@ def match(
         if infer:
             _tell_inferred(statedict.match(target, given), save_map, as_json)
             return
-        try:
+        with told_as("--mismatched", "--include", "--exclude"):
             report = plan.match(given, target, **options).report()
-        except ValueError as error:
-            if isinstance(error, statedict.StateDictError):
-                raise
-            raise typer.BadParameter(str(error)) from error
     typer.echo(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
     raise typer.Exit(0 if report.ok else 1)
 
@@ -90,8 +88,10 @@ def _made(place: str) -> Any:
     sys.path.insert(0, "")
     try:
         return getattr(import_module(module), name)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise typer.BadParameter(f"{place!r}: {error}", param_hint="--model") from error
+    except Exception as error:  # their code may raise anything, and it is not ours to fail with
+        where = extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        raise typer.BadParameter(f"{place!r} made no model: {reason}", param_hint="--model") from error
     finally:
         sys.path.remove("")
 

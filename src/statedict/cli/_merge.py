@@ -11,6 +11,7 @@ import typer
 import statedict
 from statedict.report import count, size
 
+from ._mistake import told_as
 from ._options import Format, Told
 from ._progress import showing
 from ._streams import STREAM, opened, target
@@ -53,12 +54,8 @@ def merge(
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
-        try:
+        with told_as("--method", "--weight"):
             merged = statedict.merge(states, method=method, weights=weights or None, base=under)
-        except ValueError as error:
-            if isinstance(error, statedict.StateDictError):
-                raise
-            raise typer.BadParameter(str(error)) from error
         with showing(merged, f"writing {output}") as shown:
             statedict.save(shown, target(output), format=format)
         tensors = sum(1 for _ in merged.leaves())
