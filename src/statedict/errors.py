@@ -10,6 +10,7 @@
     ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
     ├── FileChangedError (OSError)           a file changed while it was being read
+    ├── RemoteError (OSError)                a server did not give a file, or the part of it that was asked for
     ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
     ├── RunGoneError (FileNotFoundError)     a run's directory is not there any more; its checkpoints went where it went
     ├── RunDeniedError (PermissionError)     a run's directory may not be written to; what is in it is as it was
@@ -130,6 +131,19 @@ class FileChangedError(StateDictError, OSError):
 
     def __str__(self) -> str:
         return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
+
+
+class RemoteError(StateDictError, OSError):
+    """A server did not give a file, or the part of it that was asked for, in `tries` tries; `file` is its URL."""
+
+    def __init__(self, file: str, what: str, *, tries: int = 1) -> None:
+        super().__init__(file, what)
+        self.file = file
+        self.what = what
+        self.tries = tries
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
 
 
 class LockedError(StateDictError, RuntimeError):
