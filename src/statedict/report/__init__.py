@@ -1,5 +1,6 @@
 """What is told of checkpoints: facts, folded trees and statistics, as plain values; and the HTML page made of them."""
 
+from ._content import File as File
 from ._facts import Fact as Fact
 from ._facts import contents as contents
 from ._facts import imports as imports
@@ -15,29 +16,42 @@ from ._facts import warnings as warnings
 from ._fold import Entry as Entry
 from ._fold import Row as Row
 from ._fold import fold as fold
+from ._page import MARK as MARK
+from ._page import charting as charting
+from ._page import page as page
 from ._size import count as count
 from ._size import size as size
 from ._statistics import PIECE as PIECE
 from ._statistics import elements as elements
 from ._statistics import statistics as statistics
+from ._survey import BUDGET as BUDGET
+from ._survey import Survey as Survey
+from ._survey import survey as survey
 
 __all__ = [
+    "BUDGET",
+    "MARK",
     "PIECE",
     "Entry",
     "Fact",
+    "File",
     "Row",
+    "Survey",
+    "charting",
     "contents",
     "count",
     "elements",
     "fold",
     "imports",
     "own_bytes",
+    "page",
     "plain",
     "printable",
     "remark",
     "shape",
     "size",
     "statistics",
+    "survey",
     "tensors",
     "totals",
     "values",

@@ -9,39 +9,70 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    Array = np.ndarray[Any, Any]
+
 # Elements looked at at once: 2 MB as float64, which stays in a core's own cache on most machines.
 PIECE = 1 << 18
 
 
-def statistics(pieces: Iterable[np.ndarray[Any, Any]]) -> dict[str, float | int | None]:
+def statistics(pieces: Iterable[Array]) -> dict[str, float | int | None]:
     """min, max, mean and (population) std of the finite elements of all pieces, and how many are zero, NaN and
     infinite.
 
     A complex element counts by its magnitude. min, max, mean and std are None where no element is finite.
     """
+    found = Moments()
+    for piece in pieces:
+        found.add(*widened(piece))
+    return found.told()
+
+
+class Moments:
+    """What `statistics` tells, gathered piece by piece."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self._number, self._mean, self._squares = 0, 0.0, 0.0
+        self._zeros = self._nans = self._infinities = 0
+
+    def add(self, part: Array, finite: Array) -> None:
+        """One more piece, as `widened` gives it."""
+        import numpy as np
+
+        self._zeros += part.size - int(np.count_nonzero(part))
+        if finite.size < part.size:
+            nans = int(np.count_nonzero(np.isnan(part)))
+            self._nans += nans
+            self._infinities += part.size - finite.size - nans
+        if finite.size:
+            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+            # Chan's update: joining the moments of pieces loses no digits, as summing squares would.
+            here = float(finite.mean())
+            delta, number = here - self._mean, self._number + finite.size
+            self._squares += float(((finite - here) ** 2).sum()) + delta**2 * self._number * finite.size / number
+            self._mean += delta * finite.size / number
+            self._number = number
+
+    def told(self) -> dict[str, float | int | None]:
+        """All of it as plain values."""
+        moments: dict[str, float | int | None] = dict.fromkeys(("min", "max", "mean", "std"))
+        if self._number:
+            std = math.sqrt(self._squares / self._number)
+            moments = {"min": self.low, "max": self.high, "mean": self._mean, "std": std}
+        return {**moments, "zeros": self._zeros, "nan": self._nans, "inf": self._infinities}
+
+
+def widened(piece: Array) -> tuple[Array, Array]:
+    """The elements as float64, complex ones by their magnitude; and those of them that are finite."""
     import numpy as np
 
-    low, high, number, mean, squares = math.inf, -math.inf, 0, 0.0, 0.0
-    zeros = nans = infinities = 0
-    for piece in pieces:
-        plain = numbers(piece)
-        part = np.abs(plain).astype(np.float64) if plain.dtype.kind == "c" else plain.astype(np.float64)
-        finite = part[np.isfinite(part)]
-        zeros += int(np.count_nonzero(part == 0))
-        nans += int(np.count_nonzero(np.isnan(part)))
-        infinities += int(np.count_nonzero(np.isinf(part)))
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            # Chan's update: joining the moments of pieces loses no digits, as summing squares would.
-            here, delta = float(finite.mean()), float(finite.mean()) - mean
-            squares += float(((finite - here) ** 2).sum()) + delta**2 * number * finite.size / (number + finite.size)
-            mean += delta * finite.size / (number + finite.size)
-            number += finite.size
-    moments = {"min": low, "max": high, "mean": mean, "std": math.sqrt(squares / number)} if number else NOTHING
-    return {**moments, "zeros": zeros, "nan": nans, "inf": infinities}
+    plain = numbers(piece)
+    part = np.abs(plain).astype(np.float64) if plain.dtype.kind == "c" else plain.astype(np.float64)
+    fits = np.isfinite(part)
+    return part, part if fits.all() else part[fits]
 
 
-def elements(array: np.ndarray[Any, Any]) -> Any:
+def elements(array: Array) -> Any:
     """The elements as nested lists that JSON can hold: a complex one is [real, imaginary], one that is not finite its name
     (`"NaN"`, `"Infinity"`, `"-Infinity"`)."""
     import numpy as np
@@ -57,7 +88,7 @@ def elements(array: np.ndarray[Any, Any]) -> Any:
     return plain.tolist()
 
 
-def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def numbers(array: Array) -> Array:
     """The same elements in a dtype that NumPy itself computes with: bfloat16 and float8 as float32, complex32 as
     complex64."""
     import numpy as np
@@ -67,6 +98,3 @@ def numbers(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         made.real, made.imag = array["real"], array["imag"]
         return made
     return array if array.dtype.kind in "biufc" else array.astype(np.float32)
-
-
-NOTHING = dict.fromkeys(("min", "max", "mean", "std"))

@@ -1,0 +1,30 @@
+// What the files are, at the top of the page; and what else is in them, at its end.
+
+function showAbout(element, page) {
+  page.values.files.forEach((file, which) => {
+    const made = file.producer === "unknown" ? [] : [`written by ${file.producer}`];
+    const told = [file.format, size(file.bytes), ...made, count(file.tensors, "tensor"), `${about(file.elements)} elements`];
+    const dtypes = file.dtypes.slice(0, 6).map(([name, , bytes]) => make("span", { class: "chip" }, `${name} ${size(bytes)}`));
+    element.append(make("div", { class: "file" },
+      make("h1", { class: page.compared ? `file${which}` : "" }, clipped(file.name, 200)),
+      make("p", { class: "told" }, told.join(" · ")),
+      make("p", { class: "chips" }, ...dtypes),
+      ...file.warnings.map(([level, line]) => make("p", { class: `warning ${level}` }, line))));
+  });
+}
+
+function showOther(element, page) {
+  const held = page.values.files.filter((file) => file.other.length);
+  if (!held.length) return;
+  element.hidden = false;
+  element.append(heading("other-title", "Also in the file"));
+  for (const file of held) {
+    const lines = file.other.slice(0, 1000).map(([path, type, value]) =>
+      make("tr", {}, make("th", { scope: "row" }, path || "(the file)"), make("td", {}, type), make("td", {}, value)));
+    if (page.compared) element.append(make("h3", {}, clipped(file.name, 200)));
+    element.append(make("div", { class: "scroll" }, make("table", { class: "list" },
+      make("thead", {}, make("tr", {}, ...["where", "type", "value"].map((word) => make("th", { scope: "col" }, word)))),
+      make("tbody", {}, ...lines))));
+    if (file.other.length > lines.length) element.append(make("p", { class: "note" }, `and ${count(file.other.length - lines.length, "more value")}`));
+  }
+}

@@ -1,0 +1,33 @@
+// Elements of the page. Text is always text: nothing out of a file is ever read as markup.
+
+// make("td", {class: "n"}, "text", otherElement): attributes that are functions become listeners, null ones are left out.
+function make(kind, attributes = {}, ...children) {
+  const made = document.createElement(kind);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(name, value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+const byId = (id) => document.getElementById(id);
+
+// A card's heading, with what is said beside it.
+function heading(id, text, ...beside) {
+  return make("div", { class: "heading" }, make("h2", { id }, text), ...beside);
+}
+
+// A row of buttons of which one is pressed: [[key, word]…].
+function choice(label, words, chosen, pick) {
+  const group = make("div", { class: "choice", role: "group", "aria-label": label });
+  for (const [key, word] of words) {
+    const press = () => {
+      for (const button of group.children) button.setAttribute("aria-pressed", String(button === pressed));
+      pick(key);
+    };
+    const pressed = make("button", { type: "button", "aria-pressed": String(key === chosen), click: press }, word);
+    group.append(pressed);
+  }
+  return group;
+}

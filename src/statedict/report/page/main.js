@@ -1,0 +1,130 @@
+// The page put together: its content unpacked, its parts shown, and what one part says to another.
+
+const values = JSON.parse(await unpackedText("content-data"));
+const root = grown(values.rows);
+const owners = []; // tensor → the node of its row
+for (const node of everyNode(root)) for (const i of node.which) owners[i] = node;
+
+const page = {
+  values,
+  names: values.names,
+  columns: values.columns,
+  roots: values.roots,
+  compared: values.files.length > 1,
+  read: values.columns.some((column) => column.stats.some(Boolean)),
+  words: values.files.map((file) => file.name.split("/").at(-1)),
+  cells: later(() => unpackedBytes("cells-data")),
+  newest: (i) => {
+    const column = page.columns.findLast((column) => column.shape[i] !== null);
+    return { shape: column.shape[i], dtype: column.dtype[i] };
+  },
+  relative: (i) => {
+    const found = values.changes?.[i]?.[3] ?? 0;
+    return found === "Infinity" ? Infinity : found;
+  },
+  change: (node) => (node.change ??= changeOf(node)),
+  // A tensor was chosen: in the tree itself, or elsewhere (`far`), in which case the tree opens where it is.
+  take: (node, far) => {
+    showTensor(byId("tensor"), node, page);
+    if (far) {
+      if (search.value) find((search.value = ""));
+      tree.reveal(node);
+    }
+    if (far || narrow()) byId("tensor").scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
+  },
+  takeTensor: (i) => page.take(owners[i].which.length > 1 ? members(owners[i], page.names)[owners[i].which.indexOf(i)] : owners[i], true),
+  takeLayer: (name) => {
+    const changed = page.names.flatMap((own, i) => (own.slice(0, Math.max(own.lastIndexOf("."), 0)) === name ? [i] : []));
+    changed.sort((a, b) => page.relative(b) - page.relative(a));
+    if (changed.length) page.takeTensor(changed[0]);
+  },
+  backToTree: () => {
+    byId("tree").scrollIntoView({ block: "nearest" });
+    byId("tree").querySelector('[aria-selected="true"]')?.focus();
+  },
+};
+
+const narrow = () => matchMedia("(max-width: 899px)").matches;
+const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// What became of the tensors below a node, in a word of the page's colours, in words, and as the largest relative change.
+function changeOf(node) {
+  const counts = {};
+  let relative = 0;
+  const open = [node];
+  while (open.length) {
+    const at = open.pop();
+    open.push(...at.children);
+    for (const i of at.which) {
+      counts[values.status[i]] = (counts[values.status[i]] ?? 0) + 1;
+      relative = Math.max(relative, page.relative(i));
+    }
+  }
+  const word = Object.keys(counts).length === 1 ? Object.keys(counts)[0] : "changed";
+  const only = node.which.length === 1 && !node.children.length;
+  const told = { equal: "equal", added: "added", removed: "removed", shape: "other shape", dtype: "other dtype" };
+  const size = relative ? `${only ? "changed" : "up to"} ${percent(relative === Infinity ? "Infinity" : relative)}` : "changed";
+  const words = only ? (told[word] ?? size)
+    : KINDS.filter(([kind]) => counts[kind]).map(([kind, say]) => `${whole(counts[kind])} ${say}`).join(", ") + (relative ? `, ${size}` : "");
+  return { word, words, relative };
+}
+
+// What a row of the tree says beside its label.
+function rowFacts(node) {
+  const [i] = node.which;
+  const share = root.bytes ? node.bytes / root.bytes : 0;
+  const bar = make("span", { class: "share", "aria-hidden": "true" });
+  bar.style.setProperty("--share", share.toFixed(4));
+  bar.hidden = share < 0.005;
+  const told = i === undefined ? null : page.newest(i);
+  const remark = i === undefined ? null : page.columns.at(-1).remark[i];
+  const change = page.compared ? page.change(node) : null;
+  const badge = change && change.word !== "equal" ? make("span", { class: `badge ${change.word}`, title: change.words }, BADGES[change.word] ?? percent(change.relative === Infinity ? "Infinity" : change.relative)) : null;
+  return [
+    node.times > 1 ? make("span", { class: "times" }, `×${whole(node.times)}`) : null,
+    told ? make("span", { class: "kind" }, `${told.shape} ${told.dtype}${remark ? ` ${clipped(remark, 60)}` : ""}`) : null,
+    badge,
+    make("span", { class: "size" }, size(node.bytes)),
+    bar,
+  ].filter(Boolean);
+}
+
+const BADGES = { added: "added", removed: "removed", shape: "shape", dtype: "dtype" };
+
+const tree = planted(byId("tree"), root, page.names, { facts: rowFacts, take: (node) => page.take(node) });
+
+const search = byId("search");
+function find(text) {
+  const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = tree.search(terms.length ? terms : null);
+  byId("found").textContent = terms.length ? `${whole(found)} of ${count(page.names.length, "tensor")}` : "";
+}
+search.addEventListener("input", () => find(search.value));
+search.addEventListener("keydown", (event) => {
+  if (event.key !== "ArrowDown" && event.key !== "Enter") return;
+  event.preventDefault();
+  tree.focusFirst();
+});
+addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.target.matches("input")) return;
+  event.preventDefault();
+  search.focus();
+});
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const theme = byId("theme");
+function dress(chosen) {
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  const now = document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
+  theme.textContent = now === "dark" ? "Light" : "Dark";
+  theme.onclick = () => dress(now === "dark" ? "light" : "dark");
+  redrawAll();
+}
+dark.addEventListener("change", () => dress());
+dress();
+
+showAbout(byId("about"), page);
+showOther(byId("other"), page);
+if (page.compared) showChanges(byId("changes"), page);
+if (root.bytes) await mapped(byId("map"), root, page);
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,45 @@
+// The folded tree as nodes: rows of [depth, label, times, bytes, tensors] go in; each node knows its parent and children.
+//
+// A node is a module (`kind` "module"), one or several equal tensors ("tensor", with their indices in `which`), or one tensor
+// of several that a row stands for ("one", made when its row is opened).
+
+function grown(rows) {
+  const root = { kind: "module", label: "", depth: -1, times: 1, bytes: 0, which: [], children: [], parent: null };
+  const path = [root];
+  rows.forEach(([depth, label, times, bytes, which], id) => {
+    const parent = path[depth];
+    const node = { id, kind: which.length ? "tensor" : "module", label, depth, times, bytes, which, children: [], parent };
+    parent.children.push(node);
+    path[depth + 1] = node;
+    path.length = depth + 2;
+  });
+  for (const child of root.children) root.bytes += child.bytes;
+  return root;
+}
+
+// The tensors that a row stands for, as nodes of their own.
+function members(node, names) {
+  return node.which.length < 2
+    ? []
+    : (node.members ??= node.which.map((i) => ({
+        kind: "one", label: names[i], depth: node.depth + 1, times: 1, bytes: node.bytes / node.times,
+        which: [i], children: [], parent: node,
+      })));
+}
+
+function full(node) {
+  if (node.kind === "one") return node.label;
+  const labels = [];
+  for (let at = node; at && at.parent; at = at.parent) labels.unshift(at.label);
+  return labels.join(".");
+}
+
+// All nodes of rows, parents first, without recursion: names may be nested deep.
+function* everyNode(root) {
+  const open = [...root.children].reverse();
+  while (open.length) {
+    const node = open.pop();
+    yield node;
+    for (let i = node.children.length - 1; i >= 0; i--) open.push(node.children[i]);
+  }
+}

@@ -1,0 +1,208 @@
+// The tree of tensors: rows are made when they are seen, so that ten thousand names cost what is on the screen.
+//
+// It follows the pattern of an ARIA tree: one row can be reached by Tab, arrows go from row to row, → and ← open and close,
+// Enter or Space takes a tensor. A search shows only what was found, and opens it as far as the screen has use for.
+
+const AT_ONCE = 200; // rows of one parent, until more are asked for
+const AT_FIRST = 22; // rows before anything is opened
+const OPENED_BY_SEARCH = 150; // rows that a search opens by itself
+
+// `facts(node)`: what a row says beside its label, as elements; `take(node)`: a tensor was chosen.
+function planted(element, root, names, { facts, take }) {
+  const opened = new Set(); // while browsing
+  let query = null; // {terms, hits: node → how many of its tensors match, match: index → bool, opened}
+  let taken = null;
+
+  const isOpen = (node) => (query ? query.opened : opened).has(node);
+  const below = (node) => (node.children.length ? node.children : node.kind === "tensor" ? members(node, names) : []);
+  const seen = (node) => {
+    const nodes = below(node);
+    if (!query) return nodes;
+    return nodes.filter((child) => (child.kind === "one" ? query.match(child.which[0]) : query.hits.get(child)));
+  };
+
+  function grow(list, nodes, from, until) {
+    const last = Math.max(from + AT_ONCE, until + 1);
+    list.append(...nodes.slice(from, last).map(row));
+    if (last >= nodes.length) return;
+    const more = make("li", { role: "treeitem", class: "more", tabindex: -1, "aria-level": level(nodes[0]) },
+      make("div", { class: "row" }, `${count(nodes.length - last, "more row")}…`));
+    more.grow = () => {
+      more.remove();
+      grow(list, nodes, last, last);
+      focus(list.children[last]);
+    };
+    list.append(more);
+  }
+
+  const level = (node) => node.depth + 1;
+
+  function row(node) {
+    const leads = seen(node).length > 0;
+    const item = make("li", { role: "treeitem", tabindex: -1, "aria-level": level(node), "aria-selected": String(node === taken) });
+    item.node = node;
+    if (leads) item.setAttribute("aria-expanded", "false");
+    item.append(make("div", { class: `row ${node.kind}`, style: null },
+      make("span", { class: "twist", "aria-hidden": "true" }),
+      make("span", { class: "label", title: clipped(node.label, 300) }, ...highlighted(clipped(node.label))),
+      ...facts(node)));
+    item.firstChild.style.paddingInlineStart = `${Math.min(node.depth, 24) * 14}px`;
+    if (leads && isOpen(node)) open(item);
+    return item;
+  }
+
+  function highlighted(label) {
+    if (!query) return [label];
+    const lower = label.toLowerCase();
+    const places = query.terms.map((term) => [lower.indexOf(term), term.length]).filter(([at]) => at >= 0);
+    const parts = [];
+    let end = 0;
+    for (const [at, length] of places.sort(([a], [b]) => a - b)) {
+      if (at < end) continue;
+      parts.push(label.slice(end, at), make("mark", {}, label.slice(at, at + length)));
+      end = at + length;
+    }
+    return [...parts, label.slice(end)];
+  }
+
+  function open(item, until = -1) {
+    if (item.getAttribute("aria-expanded") !== "false") return;
+    item.setAttribute("aria-expanded", "true");
+    (query ? query.opened : opened).add(item.node);
+    const list = make("ul", { role: "group" });
+    grow(list, seen(item.node), 0, until);
+    item.append(list);
+  }
+
+  function close(item) {
+    if (item.getAttribute("aria-expanded") !== "true") return;
+    item.setAttribute("aria-expanded", "false");
+    (query ? query.opened : opened).delete(item.node);
+    item.lastChild.remove();
+  }
+
+  const toggle = (item) => (item.getAttribute("aria-expanded") === "true" ? close(item) : open(item));
+
+  function focus(item, move = true) {
+    element.querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");
+    item?.setAttribute("tabindex", "0");
+    if (move) item?.focus();
+  }
+
+  function act(item) {
+    if (item.grow) return item.grow();
+    if (item.node.kind === "module") return toggle(item);
+    mark(item.node);
+    take(item.node);
+  }
+
+  function mark(node) {
+    taken = node;
+    for (const item of element.querySelectorAll('[aria-selected="true"]')) item.setAttribute("aria-selected", "false");
+    const found = [...element.querySelectorAll('[role="treeitem"]')].find((item) => item.node === node);
+    found?.setAttribute("aria-selected", "true");
+    return found;
+  }
+
+  function render() {
+    element.replaceChildren();
+    const nodes = query ? root.children.filter((node) => query.hits.get(node)) : root.children;
+    grow(element, nodes, 0, -1);
+    focus(element.firstElementChild, false);
+  }
+
+  element.addEventListener("click", (event) => {
+    const item = event.target.closest('[role="treeitem"]');
+    if (!item) return;
+    focus(item);
+    if (event.target.closest(".twist") && !item.grow) toggle(item);
+    else act(item);
+  });
+
+  element.addEventListener("keydown", (event) => {
+    const item = event.target.closest('[role="treeitem"]');
+    if (!item || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const items = [...element.querySelectorAll('[role="treeitem"]')];
+    KEYS[event.key](item, items, items.indexOf(item));
+  });
+
+  const parentOf = (item) => item.parentElement.closest('[role="treeitem"]');
+  const KEYS = {
+    ArrowDown: (item, items, at) => focus(items[Math.min(at + 1, items.length - 1)]),
+    ArrowUp: (item, items, at) => focus(items[Math.max(at - 1, 0)]),
+    ArrowRight: (item, items, at) =>
+      item.getAttribute("aria-expanded") === "false" ? open(item)
+      : item.getAttribute("aria-expanded") === "true" ? focus(items[at + 1]) : undefined,
+    ArrowLeft: (item) =>
+      item.getAttribute("aria-expanded") === "true" ? close(item) : parentOf(item) && focus(parentOf(item)),
+    Home: (item, items) => focus(items[0]),
+    End: (item, items) => focus(items.at(-1)),
+    Enter: (item) => act(item),
+    " ": (item) => act(item),
+  };
+
+  // Show only the tensors whose names contain every term; null shows all again. Gives how many were found.
+  function search(terms) {
+    if (!terms) {
+      query = null;
+      render();
+      return names.length;
+    }
+    const lower = (names.lower ??= names.map((name) => name.toLowerCase()));
+    const match = (i) => terms.every((term) => lower[i].includes(term));
+    const hits = new Map();
+    let found = 0;
+    for (const node of everyNode(root)) {
+      const matched = node.which.filter(match).length;
+      found += matched;
+      for (let at = node; matched && at; at = at.parent) hits.set(at, (hits.get(at) ?? 0) + matched);
+    }
+    query = { terms, match, hits, opened: new Set() };
+    let rows = 0;
+    for (const node of everyNode(root)) {
+      const matched = hits.get(node);
+      if (!matched || rows > OPENED_BY_SEARCH) continue;
+      const shown = seen(node).length;
+      if (node.kind === "module" || matched < node.which.length) {
+        query.opened.add(node);
+        rows += Math.min(shown, AT_ONCE);
+      }
+    }
+    render();
+    return found;
+  }
+
+  // Open the tree, in which nothing is searched for, down to a node, and take it.
+  function reveal(node) {
+    const path = [];
+    for (let at = node; at.parent; at = at.parent) path.unshift(at);
+    let list = element;
+    for (const step of path) {
+      let item;
+      while (!(item = [...list.children].find((child) => child.node === step)) && list.lastChild?.grow) list.lastChild.grow();
+      if (!item) return;
+      if (step === node) {
+        focus(item, false);
+        item.firstChild.scrollIntoView({ block: "nearest" });
+        break;
+      }
+      open(item);
+      list = item.lastChild;
+    }
+    mark(node);
+  }
+
+  // At first the heaviest modules are open, as far as the rows fit on a screen.
+  const heaviest = [...everyNode(root)].filter((node) => node.kind === "module").sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
+  let rows = root.children.length;
+  for (const node of heaviest) {
+    if (node.parent !== root && !opened.has(node.parent)) continue;
+    rows += node.children.length;
+    if (rows > AT_FIRST) break;
+    opened.add(node);
+  }
+  render();
+  return { search, reveal, focusFirst: () => focus(element.querySelector('[role="treeitem"]')) };
+}
