@@ -7,7 +7,7 @@ mapped; those of the other byte order are turned round after reading, and deflat
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import compress, count
+from itertools import count
 from typing import NamedTuple
 
 from statedict.files import File, Span, checksums, crc32
@@ -81,23 +81,21 @@ class FileSource:
         for into, unit in turned:
             into[:] = _turned(into, unit)
 
-    def fresh(self, storages: Sequence[Storage]) -> list[memoryview | None]:
+    def fresh(
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+    ) -> list[memoryview] | None:
         if self._settle is not None:
             self._settle(storages)
-        plain = [s.nbytes and s.where.inflate is None and s.where.swap == 1 for s in storages]
-        chosen = storages if all(plain) else list(compress(storages, plain))
-        if not chosen:
-            return [None] * len(storages)
+        extents: list[Extent] = [storage.where for storage in storages]
+        if any(extent.inflate is not None or extent.swap > 1 for extent in extents):
+            return None
         from ._neighbours import lay_out
 
-        places, runs, total = lay_out([s.where.offset + s.where.skip for s in chosen], [s.nbytes for s in chosen])
+        offsets = [extent.offset + extent.skip + start for extent, start in zip(extents, starts)]
+        places, runs, total = lay_out(offsets, sizes)
         block = arena(total)
-        self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs])
-        views = [block[place : place + s.nbytes] for place, s in zip(places, chosen)]
-        if chosen is storages:
-            return views  # type: ignore[return-value]  # no list of views is one of views and None, to mypy
-        left = iter(views)
-        return [next(left) if mine else None for mine in plain]
+        self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs if nbytes])
+        return [block[place : place + size] for place, size in zip(places, sizes)]
 
     def verify(self, storages: Iterable[Storage]) -> None:
         wrong = next(iter(self.wrong(storages)), None)

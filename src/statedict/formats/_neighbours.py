@@ -14,7 +14,7 @@ import numpy as np
 # Storages begin at multiples of this in memory; PyTorch's files are written so that they do in the file.
 ALIGNMENT = 64
 # What may lie between two that are read in one go, and stays in memory with them.
-GAP = 512
+GAP = 256
 
 
 class Run(NamedTuple):

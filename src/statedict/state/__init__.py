@@ -15,7 +15,7 @@ from ._leaf import (
     Traits,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
-from ._materialize import arena, materialize
+from ._materialize import arena, by_source, gather, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
@@ -25,6 +25,7 @@ from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
 from ._tree import map_tree, tensors_of
 from ._values import Compound, Opaque
+from ._wholes import Wholes, memory_at
 
 __all__ = [
     "PLAIN",
@@ -42,6 +43,7 @@ __all__ = [
     "library_of",
     "cast_leaf",
     "collector_paused",
+    "by_source",
     "computed",
     "independent",
     "arena",
@@ -52,6 +54,7 @@ __all__ = [
     "pieces",
     "Group",
     "fold",
+    "gather",
     "spans",
     "Section",
     "as_html",
@@ -71,6 +74,8 @@ __all__ = [
     "raw_values",
     "Compound",
     "Opaque",
+    "Wholes",
+    "memory_at",
 ]
 
 

@@ -38,12 +38,15 @@ class Source(Protocol):
 
 @runtime_checkable
 class Bulk(Protocol):
-    """What a Source may be besides: one that reads whole storages more quickly if it chooses where they go."""
+    """What a Source may be besides: one that reads more quickly where it chooses where the bytes go."""
 
-    def fresh(self, storages: Sequence[Storage]) -> list[memoryview | None]:
-        """The bytes of each storage in fresh writable memory, aligned to 64; None for those that `read_into` must read.
+    def fresh(
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+    ) -> list[memoryview] | None:
+        """Bytes `start … start + size` of each storage, in fresh writable memory; None where `read_into` must be asked.
 
-        The memory may be one block for all, with gaps as they are in the file; it lives as long as any view of it."""
+        Each run of bytes is aligned to 64. The memory may be one block for all, with gaps as they are in the file; it lives
+        as long as any view of it."""
 
 
 class Storage:

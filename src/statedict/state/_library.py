@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 from ..errors import MissingDependencyError
 from ._leaf import Leaf
 from ._values import Compound
+from ._wholes import Wholes
 
 
 class ArrayLibrary(Protocol):
@@ -26,6 +27,9 @@ class ArrayLibrary(Protocol):
 
     def leaf(self, array: Any) -> Leaf | Compound | None:
         """The leaf that a live array is, aliasing its memory and keeping it alive; None where it has no elements to show."""
+
+    def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
+        """All of these live arrays in columns; None where any is not all of its own memory, or leaves are as quick."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
         """Arrays over memory that holds, for each leaf, the bytes of its whole storage."""

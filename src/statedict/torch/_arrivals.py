@@ -7,17 +7,16 @@ lands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from statedict.state import Compound, Leaf, Read, Storage, materialize
+from statedict.state import Compound, Leaf, Read, Storage, by_source, materialize, memory_at
 
 from . import _staging
-from ._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
+from ._dtypes import TORCH_DTYPES
 from ._library import TORCH
-from ._memory import memory_at
 from ._pairs import ORDINARY, copy_all
 
 # What the buffer holds at once. One tensor that is larger is a batch of its own.
@@ -30,11 +29,13 @@ def verify(leaves: Iterable[Leaf | Compound]) -> None:
     """Settle the checksums of all that the leaves lie in."""
     storages: dict[Any, Storage] = {}
     for leaf in leaves:
-        if isinstance(leaf, Leaf):
+        if type(leaf) is Leaf:
             storages[leaf.storage.key] = leaf.storage
         else:
-            storages |= {part.storage.key: part.storage for part in leaf.parts.values()}
-    _by_source(storages.values(), lambda source, some: source.verify(some), lambda storage: storage)
+            parts = (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
+            storages |= {part.storage.key: part.storage for part in parts}
+    for some in by_source(storages.values()):
+        some[0].source.verify(some)
 
 
 class Arrivals:
@@ -44,21 +45,18 @@ class Arrivals:
         exposed: the tensors that will have been written when a read can still fail: who wants them back must keep them.
     """
 
-    def __init__(self, arrivals: Iterable[Arrival]) -> None:
-        staged: list[tuple[Any, Leaf]] = []
-        self._straight: list[tuple[Any, Leaf]] = []
+    def __init__(self, direct: Sequence[tuple[Any, Leaf]], others: Iterable[Arrival]) -> None:
+        sizes = [leaf.spec.nbytes for _, leaf in direct]
+        small = [pair for pair, nbytes in zip(direct, sizes) if 0 < nbytes < _staging.SMALL]
+        self._straight = [pair for pair, nbytes in zip(direct, sizes) if nbytes >= _staging.SMALL]
+        self._stages = _staging.stages(small)
         self._poured: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
-        for tensor, leaf in arrivals:
-            if isinstance(leaf, Leaf) and _is_direct(tensor, leaf):
-                nbytes = leaf.spec.nbytes
-                if nbytes:
-                    (staged if nbytes < _staging.SMALL else self._straight).append((tensor, leaf))
-            elif isinstance(leaf, Leaf) and _is_pourable(tensor, leaf):
+        for tensor, leaf in others:
+            if isinstance(leaf, Leaf) and _is_pourable(tensor, leaf):
                 self._poured.append((tensor, leaf))
             else:
                 self._others.append((tensor, leaf))
-        self._stages = _staging.stages(staged)
         # The last stage is read before any of it is written.
         early: tuple[Sequence[Arrival], ...] = (self._straight, self._poured, self._others, *self._stages[:-1])
         self.exposed: list[Arrival] = [pair for pairs in early for pair in pairs]
@@ -78,7 +76,7 @@ class Arrivals:
             arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
             copy_all([tensor for tensor, _ in batch], arrays)
         for stage in self._stages:
-            _staging.fill(stage, _read)
+            _staging.fill(stage)
 
 
 def nbytes_of(leaf: Leaf | Compound) -> int:
@@ -92,7 +90,11 @@ def _start(leaf: Leaf) -> int:
 
 
 def _read(reads: Sequence[Read]) -> None:
-    _by_source(reads, lambda source, some: source.read_into(some), lambda read: read.storage)
+    groups: dict[int, list[Read]] = {}
+    for read in reads:
+        groups.setdefault(id(read.storage.source), []).append(read)
+    for some in groups.values():
+        some[0].storage.source.read_into(some)
 
 
 def _is_pourable(tensor: Any, leaf: Leaf) -> bool:
@@ -106,26 +108,6 @@ def _is_pourable(tensor: Any, leaf: Leaf) -> bool:
         and tensor.numel() == leaf.spec.numel
         and not (leaf.traits.conj or leaf.traits.neg or tensor.is_conj() or tensor.is_neg())
     )
-
-
-def _is_direct(tensor: Any, leaf: Leaf) -> bool:
-    return (
-        type(tensor) in ORDINARY
-        and tensor.is_cpu
-        and DTYPES_OF_TORCH.get(tensor.dtype) is leaf.spec.dtype
-        and not (leaf.traits.conj or leaf.traits.neg)
-        and leaf.spec.is_contiguous
-        and tensor.is_contiguous()
-        and not (tensor.is_conj() or tensor.is_neg())
-    )
-
-
-def _by_source(items: Iterable[Any], act: Callable[[Any, list[Any]], None], storage: Callable[[Any], Storage]) -> None:
-    groups: dict[int, list[Any]] = {}
-    for item in items:
-        groups.setdefault(id(storage(item).source), []).append(item)
-    for some in groups.values():
-        act(storage(some[0]).source, some)
 
 
 def _batches(arrivals: Sequence[Arrival]) -> Iterable[list[Arrival]]:

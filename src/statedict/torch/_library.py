@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import SaveError
-from statedict.state import DTYPES, PLAIN, Compound, Leaf, Spec, Traits
+from statedict.state import DTYPES, PLAIN, Compound, Leaf, Spec, Traits, Wholes
 
 from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
@@ -24,6 +25,19 @@ from ._memory import storage_of
 _OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 _REQUIRES_GRAD = PLAIN._replace(requires_grad=True)
+# What makes a tensor more, or less, than all of its storage.
+_TRAITS = (
+    attrgetter("__dict__"),
+    attrgetter("requires_grad"),
+    attrgetter("is_nested"),
+    attrgetter("is_quantized"),
+    torch.Tensor.is_conj,
+    torch.Tensor.is_neg,
+    torch.Tensor.storage_offset,
+)
+_LAYOUT, _IS_CPU = attrgetter("layout"), attrgetter("is_cpu")
+_DTYPE, _SHAPE = attrgetter("dtype"), attrgetter("shape")
+_POINTER, _NBYTES = torch.UntypedStorage.data_ptr, torch.UntypedStorage.nbytes
 # The dtypes that NumPy and torch both have.
 _FLOATS, _INTEGERS = ("float64", "float32", "float16", "complex128", "complex64"), ("int64", "int32", "int16", "int8")
 _NUMPY = {DTYPES[name]: DTYPES[name].numpy for name in (*_FLOATS, *_INTEGERS, "uint8", "bool")}
@@ -44,6 +58,24 @@ class TorchLibrary:
             return compound_of(array, traits_of(array), strided_leaf)
         return strided_leaf(array, traits_of(array))
 
+    def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
+        # Each line is a loop in C: 0.9 µs a tensor in all.
+        if set(map(type, arrays)) != {torch.Tensor} or set(map(_LAYOUT, arrays)) != {torch.strided}:
+            return None
+        if not all(map(_IS_CPU, arrays)) or any(any(map(trait, arrays)) for trait in _TRAITS):
+            return None
+        shown = list(zip(map(_DTYPE, arrays), map(_SHAPE, arrays), map(torch.Tensor.stride, arrays)))
+        kinds = dict.fromkeys(shown)
+        if any(kind[0] not in DTYPES_OF_TORCH for kind in kinds):
+            return None
+        specs = {kind: Spec(DTYPES_OF_TORCH[kind[0]], tuple(kind[1]), kind[2]) for kind in kinds}
+        sizes = {kind: spec.nbytes for kind, spec in specs.items()}
+        owners = list(map(torch.Tensor.untyped_storage, arrays))
+        pointers, nbytes = list(map(_POINTER, owners)), list(map(_NBYTES, owners))
+        if not all(pointers) or not all(nbytes) or list(map(sizes.__getitem__, shown)) != nbytes:
+            return None
+        return Wholes(list(map(specs.__getitem__, shown)), pointers, nbytes, owners)
+
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
         users = Counter([leaf.storage.key for leaf in leaves])
         shared: dict[Hashable, torch.UntypedStorage] = {}
@@ -54,7 +86,7 @@ class TorchLibrary:
         for leaf, raw in zip(leaves, memory):
             spec = leaf.spec
             if whole[id(spec)] == len(raw) and users[leaf.storage.key] == 1:
-                tensor = _whole(spec, raw)
+                tensor = over(spec, raw)
             else:
                 tensor = _part(leaf, raw, shared)
             made.append(tensor if leaf.traits is PLAIN else _with_traits(tensor, leaf.traits))
@@ -105,8 +137,11 @@ def _whole_nbytes(spec: Spec) -> int:
     return (spec.nbytes or -1) if spec.is_contiguous and not spec.offset else -1
 
 
-def _whole(spec: Spec, raw: memoryview) -> torch.Tensor:
-    """A tensor that is all of its storage. By way of NumPy it takes 1.1 µs, by `frombuffer` and `view` 2.2 µs."""
+def over(spec: Spec, raw: memoryview) -> torch.Tensor:
+    """A contiguous tensor over memory that holds just its elements.
+
+    By way of NumPy it takes 1.1 µs, by `frombuffer` and `view` 2.2 µs.
+    """
     if raw.readonly:
         raw = memoryview(bytearray(raw))
     carrier = _NUMPY.get(spec.dtype)

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Any
 
 import torch
 
 from statedict.errors import SaveError
 from statedict.state import Read, Storage
+from statedict.state import memory_at as memory_at
 
 
 class Memory:
@@ -33,19 +31,6 @@ class Memory:
         if not storage.nbytes:
             return memoryview(bytearray())
         return memory_at(storage.where.data_ptr(), storage.nbytes, storage.where)
-
-
-def memory_at(address: int, nbytes: int, owner: object) -> memoryview:
-    """Memory as a writable view that keeps its owner alive: 1 µs, where a tensor's `numpy()` with its storage's takes 6."""
-    block: Any = _array_of(nbytes).from_address(address)
-    block.owner = owner
-    return memoryview(block).cast("B")
-
-
-@lru_cache(maxsize=1024)
-def _array_of(nbytes: int) -> Any:
-    # ctypes forgets a type with its last array, and making one takes 10 µs.
-    return ctypes.c_char * nbytes
 
 
 def storage_of(tensor: torch.Tensor) -> Storage:

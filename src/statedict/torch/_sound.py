@@ -21,6 +21,7 @@ from ._arrivals import Arrivals, nbytes_of, verify
 from ._assigning import Assigning
 from ._casts import cast_kind
 from ._checking import MisfitError, checked, is_on_meta, read_now, shape_of
+from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._dtypes import DTYPES_OF_TORCH
 from ._keeping import keep
 from ._pairs import ORDINARY, alike, copy_all, failed
@@ -30,7 +31,6 @@ from ._ties import addresses, contradictions
 # What is remembered of a model while a file is read into it: a file that changes after it was verified leaves a small
 # model as it was, and a large one with a note of what is torn. A backup of everything would double the memory.
 BACKUP = 8 << 20
-PLAIN_KINDS = frozenset({"float", "complex", "int", "uint", "bool"})
 
 
 def fit_sound(slots: Slots, rules: Rules) -> Fit:
@@ -52,10 +52,13 @@ class _Copying:
         self.values: list[Any] = list(slots.values)
         # What goes which way, as indices: 32,000 objects would cost as much as copying them.
         self.bulk: Sequence[int] = self._ordinary()
+        self.direct: Sequence[int] = []
         self.arriving: list[int] = []
         self.tried: list[int] = []
         problems: dict[int, str] = {}
-        if len(self.bulk) < len(slots.keys):
+        if not self.bulk and are_direct(slots.current, self.values):
+            self.direct = range(len(self.values))
+        elif len(self.bulk) < len(slots.keys):
             problems = self._decide_others(list(self.bulk))
         problems |= contradictions(slots, self.values, self.places, len(self.written), verify=rules.verify)
         self.fit.errors += [problems[index] for index in sorted(problems)]
@@ -71,12 +74,12 @@ class _Copying:
 
     def _decide_others(self, bulk: list[int]) -> dict[int, str]:
         """Decide about each slot that is not in the bulk; gives those that cannot be done, with what is wrong."""
-        ordinary, problems = set(bulk), {}
+        ordinary, direct, problems = set(bulk), [], {}
         for index, (param, value) in enumerate(zip(self.slots.current, self.slots.values)):
             if index in ordinary:
                 continue
-            if _arrives_plainly(param, value):
-                self.arriving.append(index)
+            if is_direct(param, value):
+                direct.append(index)
                 continue
             try:
                 if self._decide(index):
@@ -84,7 +87,7 @@ class _Copying:
             except MisfitError as misfit:
                 problems[index] = str(misfit)
         bulk.sort()
-        self.bulk = bulk
+        self.bulk, self.direct = bulk, direct
         return problems
 
     def _decide(self, index: int) -> bool:
@@ -135,12 +138,14 @@ class _Copying:
 
     def act(self) -> Sequence[str]:
         current = self.slots.current
-        arriving = [(current[i], self.values[i]) for i in self._going(self.arriving)]
+        direct, others = (
+            [(current[i], self.values[i]) for i in self._going(indices)] for indices in (self.direct, self.arriving)
+        )
         tried = self._going(self.tried)
         targets, values = self._copies()
         if self.rules.verify:
-            verify(leaf for _, leaf in arriving)
-        arrivals = Arrivals(arriving)
+            verify(leaf for _, leaf in (*direct, *others))
+        arrivals = Arrivals(direct, others)
         exposed = arrivals.exposed
         torn = sum(nbytes_of(leaf) for _, leaf in exposed) > BACKUP
         put_back = keep([*(() if torn else [tensor for tensor, _ in exposed]), *(current[i] for i in tried)])
@@ -172,23 +177,6 @@ class _Copying:
                 for value, where, place in zip(values, theirs, places)
             ]
         return targets, values
-
-
-def _arrives_plainly(param: Any, value: Any) -> bool:
-    """Whether a leaf's elements go into the tensor with nothing to be decided: a quick look that may say no too often."""
-    if type(value) is not Leaf or type(param) not in ORDINARY or param.is_nested or param.layout is not torch.strided:
-        return False
-    spec, storage = value.spec, value.storage
-    return (
-        param.is_cpu
-        and param.shape == spec.shape
-        and DTYPES_OF_TORCH.get(param.dtype) is spec.dtype
-        and spec.dtype.kind in PLAIN_KINDS
-        and param.is_contiguous()
-        and not param.is_inference()
-        and storage.location != "meta"
-        and not (isinstance(storage.key, tuple) and storage.key[0] == "memory")
-    )
 
 
 def _is_ordinary(tensor: Any) -> bool:
