@@ -45,7 +45,7 @@ def test_files_are_the_shells(name):
 
 
 def test_the_scripts_turn_to_files():
-    """bash's default completion, zsh's `_files`, fish's own: each shell is told to complete files where nothing is offered."""
+    """bash's default completion, zsh's `_files`, fish's own: each shell completes files where nothing is offered."""
     assert "complete -o default -F" in complete("source_bash")
     assert complete("complete_zsh", _TYPER_COMPLETE_ARGS="statedict inspect mod") == "_files\n"
     fish = {"_TYPER_COMPLETE_FISH_ACTION": "is-args", "_TYPER_COMPLETE_ARGS": "statedict inspect mod"}

@@ -1,6 +1,9 @@
 """statedict convert: what the options say arrives in the file, read back by the format's own library."""
 
+import argparse
+import io
 import json
+import os
 import subprocess
 import sys
 
@@ -9,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from statedict.cli._progress import counted
+from statedict.cli._progress import counted, showing
 from statedict.state import Leaf, StateDict
 
 
@@ -117,3 +120,69 @@ def test_the_bar_counts_every_byte_and_keeps_ties():
     assert torch.equal(shown["c"], torch.ones(3))
     assert shown["step"] == 5
     assert sum(ticks) == 24 + 12
+
+
+def test_what_is_left_behind_is_told(call, model, tmp_path):
+    """One state dict is written; what else the file holds is named, unless the state dict was chosen by its path."""
+    assert "left behind: 'epoch'" in call("convert", model, tmp_path / "out.pt").err
+    assert call("convert", model, tmp_path / "out.pt", "--root", "model").err == ""
+    assert call("convert", tmp_path / "out.pt", tmp_path / "again.pt").err == ""
+
+
+def test_all_of_a_file(call, tmp_path):
+    """`--root '*'` rewrites everything that an old file holds: state dicts, plain values, objects of unknown classes."""
+    torch.manual_seed(0)
+    layer = nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    run = {"model": layer.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 7}
+    run["arguments"] = argparse.Namespace(rate=0.1)
+    torch.save(run, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    ended = call("convert", tmp_path / "old.pt", tmp_path / "new.pt", "--root", "*")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"{tmp_path / 'new.pt'}: 8 tensors, {3 * (6 + 3) * 4 + 8} B\n"
+    assert (tmp_path / "new.pt").read_bytes()[:2] == b"PK"
+    found = torch.load(tmp_path / "new.pt", weights_only=False)
+    assert (found["epoch"], found["arguments"], list(found)) == (7, run["arguments"], list(run))
+    assert all(torch.equal(found["model"][name], tensor) for name, tensor in run["model"].items())
+    assert torch.equal(found["optimizer"]["state"][0]["exp_avg"], run["optimizer"]["state"][0]["exp_avg"])
+
+
+def test_all_of_a_file_that_would_run_code(call, tmp_path):
+    """`--root '*'` does not pass on what would run code; the state dict alone is harmless."""
+
+    class Command:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    torch.save({"model": {"w": torch.ones(2)}, "command": Command()}, tmp_path / "evil.pt")
+    ended = call("convert", tmp_path / "evil.pt", tmp_path / "out.pt", "--root", "*")
+    assert (ended.code, ended.out) == (2, "")
+    assert "system" in ended.err
+    assert call("convert", tmp_path / "evil.pt", tmp_path / "out.pt").code == 0
+    assert list(torch.load(tmp_path / "out.pt", weights_only=True)) == ["w"]
+
+
+def test_shards(call, model, tmp_path):
+    """--max-shard-size writes shards and their index, and tells the index, which opens them all."""
+    ended = call("convert", model, tmp_path / "out.safetensors", "--max-shard-size", "100B", "--json")
+    told = json.loads(ended.out)
+    assert told["file"] == str(tmp_path / "out.safetensors.index.json")
+    assert told["shards"] == len(list(tmp_path.glob("out-*.safetensors"))) > 1
+    assert call("diff", model, told["file"], "--root", "model", "--second-root", "").code == 0
+
+
+def test_the_bar_is_shown_on_a_terminal_only(monkeypatch):
+    """A large state moves a bar on a terminal's standard error; elsewhere it is read as it is."""
+    state = StateDict({"w": torch.zeros(4, 1000)})
+    monkeypatch.setattr("statedict.cli._progress.WORTH_SHOWING", 1000)
+    with showing(state, "writing") as shown:
+        assert shown is state
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with showing(StateDict({"w": state.leaf("w")}), "writing") as shown:
+        assert torch.equal(shown["w"], state["w"])
+    assert "writing" in terminal.getvalue()
+    assert "16.0/16.0 kB" in terminal.getvalue()

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from statedict.cli._inspect import part_of
+
 SCRIPT = "import sys; sys.modules['torch'] = None; from statedict.cli import main; main(sys.argv[1:])"
 
 
@@ -167,3 +169,36 @@ def test_without_torch_or_numpy(run_file):
     modules = ended.stdout.splitlines()[-1]
     assert "'statedict.formats'" in modules
     assert "'numpy'" not in modules
+
+
+def test_values_of_the_state_dict_that_the_file_is_about(call, tmp_path):
+    """A name that several state dicts have is the model's; one that only others share needs --root."""
+    model, ema = {"w": torch.zeros(2), "x": torch.zeros(1)}, {"w": torch.ones(2)}
+    torch.save(
+        {"model": model, "ema": ema, "more": {"y": torch.ones(1)}, "most": {"y": torch.ones(1)}}, tmp_path / "a.pt"
+    )
+    assert call("inspect", tmp_path / "a.pt", "--values", "w").out == "[0. 0.]\n"
+    assert call("inspect", tmp_path / "a.pt", "--values", "w", "--root", "ema").out == "[1. 1.]\n"
+    ended = call("inspect", tmp_path / "a.pt", "--values", "y")
+    assert (ended.code, ended.out) == (2, "")
+    assert "several state dicts have 'y'" in ended.err
+
+
+def test_hyper_parameters_of_an_optimizer(call, run_file):
+    """The learning rate is on the first screen."""
+    rows = [line.split() for line in call("inspect", run_file).out.splitlines()]
+    assert ["param_groups/0/lr", "float", "0.001"] in rows
+
+
+def parts(*names):
+    facts = [{"name": name} for name in names]
+    return sorted({part_of(names)(fact) for fact in facts})
+
+
+def test_parts():
+    """A part is the first label in which the modules' paths differ; repeated layers are one."""
+    assert parts("encoder.0.w", "encoder.1.w", "head.w") == ["encoder", "head"]
+    assert parts("net.layers.0.q.w", "net.layers.1.k.w") == ["net.layers.*.k", "net.layers.*.q"]
+    assert parts("state.0.exp_avg", "state.1.exp_avg") == ["state.*"]
+    assert parts("w", "b") == [""]
+    assert parts() == []

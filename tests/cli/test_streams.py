@@ -1,0 +1,66 @@
+"""`-` in the place of a file: standard input, by a pipe or from a file; standard output, unless it is a terminal."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+PROGRAM = [sys.executable, "-m", "statedict"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.save({"w": torch.arange(6.0), "b": torch.ones(2)}, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.mark.parametrize("way", ["a pipe", "a file"])
+def test_standard_input(model, way):
+    """What comes by a pipe, and what the shell redirects, is read as a file is."""
+    with model.open("rb") as file:
+        given = {"input": model.read_bytes()} if way == "a pipe" else {"stdin": file}
+        done = subprocess.run([*PROGRAM, "inspect", "-", "--json"], capture_output=True, timeout=60, **given)
+    told = json.loads(done.stdout)
+    assert (told["file"], told["format"], told["bytes"]) == ("<stdin>", "torch", model.stat().st_size)
+    assert [tensor["name"] for tensor in told["roots"][0]["tensors"]] == ["w", "b"]
+
+
+def test_from_pipe_to_pipe(model):
+    """A command can stand in the middle of a pipe; what it tells goes to standard error."""
+    command = [*PROGRAM, "convert", "-", "-", "--dtype", "float16"]
+    done = subprocess.run(command, input=model.read_bytes(), capture_output=True, timeout=60)
+    assert done.stderr == b"-: 2 tensors, 16 B\n"
+    assert torch.equal(torch.load(io.BytesIO(done.stdout))["w"], torch.arange(6.0).half())
+    command = [*PROGRAM, "merge", "-", str(model), "-o", "-"]
+    merged = subprocess.run(command, input=done.stdout, capture_output=True, timeout=60)
+    assert merged.stderr.startswith(b"-: average of 2 files")
+    assert torch.equal(torch.load(io.BytesIO(merged.stdout))["b"], torch.ones(2))
+
+
+class Bytes(io.BytesIO):
+    def isatty(self):
+        return True
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "-"], ["verify", "-"], ["diff", "-", "model.pt"]])
+def test_a_terminal_is_no_input(call, model, monkeypatch, arguments):
+    """A terminal is not waited for."""
+    monkeypatch.setattr("sys.stdin", Terminal(Bytes()))
+    monkeypatch.chdir(model.parent)
+    ended = call(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "standard input, which is the terminal" in " ".join(ended.err.replace("│", " ").split())
+
+
+def test_a_terminal_is_no_output(call, model, monkeypatch):
+    """A terminal is not shown a checkpoint."""
+    monkeypatch.setattr("sys.stdout", Terminal(io.BytesIO()))
+    assert call("convert", model, "-").code == 2
