@@ -60,7 +60,8 @@ def judge(error: Exception, url: str) -> Judgement:
     """What an error of a file system means."""
     if isinstance(error, RemoteError):
         return Judgement(error, transient=True)
-    status = _status(error) or _status(error.__cause__)
+    # The `code` of a cause may be a lower layer's, about an answer that it could not make out.
+    status = _status(error, "status", "status_code", "code") or _status(error.__cause__, "status", "status_code")
     if status in REFUSED or isinstance(error, PermissionError):
         told = f"the server refuses access{f' (HTTP {status})' if status else ''}: look at the credentials"
         return Judgement(PermissionError(errno.EACCES, told, redacted(url)))
@@ -77,18 +78,17 @@ def judge(error: Exception, url: str) -> Judgement:
     return Judgement(RemoteError(redacted(url), what), transient=not isinstance(cause, MISTAKES))
 
 
-def _status(error: Any) -> int | None:
-    """The HTTP status that an error of whichever library carries."""
+def _status(error: Any, *attributes: str) -> int | None:
+    """The HTTP status that an error of whichever library carries, there or in the answer that it carries."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):  # botocore's
-        found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
-    else:
-        found = [getattr(error, "status", None), getattr(error, "code", None), getattr(response, "status_code", None)]
-        found.append(getattr(error, "status_code", None))
-    numbers = [
-        int(value) for value in found if isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
-    ]
-    return next((number for number in numbers if 400 <= number < 600), None)
+        found: Any = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return found if isinstance(found, int) else None
+    for holder, attribute in ((response, "status_code"), *((error, attribute) for attribute in attributes)):
+        found = getattr(holder, attribute, None)
+        if isinstance(found, (int, str)) and str(found).isdecimal() and 400 <= int(found) < 600:
+            return int(found)
+    return None
 
 
 def scrubbed(text: str, url: str) -> str:

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from ._file import File, fetch
-from ._parallel import spread
+from ._parallel import THREADS, spread
 
 try:
     from isal.isal_zlib import crc32 as _crc32
@@ -52,32 +52,38 @@ def combine(first: int, second: int, nbytes: int) -> int:
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     """The CRC-32 of each extent (offset, bytes) of a file; large ones in pieces, all spread over threads."""
+    # Reads of a far file are spread over threads themselves: with three such reads under way one of them always waits for
+    # its last bytes, and 12 MiB are in memory.
+    piece, threads = (PIECE // 2, 3) if file.far else (PIECE, THREADS)
     small = [extent for extent in extents if extent[1] <= SMALL]
     pieces = [
-        (at, min(PIECE, offset + nbytes - at))
+        (at, min(piece, offset + nbytes - at))
         for offset, nbytes in extents
         if nbytes > SMALL
-        for at in range(offset, offset + nbytes, PIECE)
+        for at in range(offset, offset + nbytes, piece)
     ]
     found: dict[tuple[int, int], int] = {}
 
-    def take(piece: tuple[int, int]) -> None:
-        found[piece] = _crc32(fetch(file, [piece])[0], 0)
+    def take(some: tuple[int, int]) -> None:
+        found[some] = _crc32(fetch(file, [some])[0], 0)
 
-    spread(take, pieces)
-    ofsmall = chain.from_iterable(
-        [_crc32(view, 0) for view in fetch(file, small[at : at + BATCH])] for at in range(0, len(small), BATCH)
+    spread(take, pieces, threads)
+    batch = min(BATCH, piece // max([1, *(nbytes for _, nbytes in small)]))
+    of_small = chain.from_iterable(
+        [_crc32(view, 0) for view in fetch(file, small[at : at + batch])] for at in range(0, len(small), batch)
     )
-    results = [next(ofsmall) if nbytes <= SMALL else _joined(found, offset, nbytes) for offset, nbytes in extents]
+    results = [
+        next(of_small) if nbytes <= SMALL else _joined(found, offset, nbytes, piece) for offset, nbytes in extents
+    ]
     file.check_unchanged()
     return results
 
 
-def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int) -> int:
+def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: int) -> int:
     """The CRC-32 of an extent from those of its pieces."""
     crc = 0
-    for at in range(offset, offset + nbytes, PIECE):
-        length = min(PIECE, offset + nbytes - at)
+    for at in range(offset, offset + nbytes, piece):
+        length = min(piece, offset + nbytes - at)
         crc = combine(crc, found[at, length], length)
     return crc
 
