@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from operator import gt, mul
+from operator import gt, methodcaller, mul
 
 from statedict.files import File
 from statedict.state import Leaf, Storage
@@ -62,10 +62,10 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
 def top_folder(archive: Archive) -> str:
     """The one folder in which all members lie, with its slash."""
     check_case(list(archive.members), archive.file.name)
-    folders = {name.partition("/")[0] if "/" in name else "" for name in archive.members}
-    if len(folders) != 1 or folders == {""}:
+    folder = next(iter(archive.members), "").partition("/")[0] + "/"
+    if folder == "/" or not all(map(methodcaller("startswith", folder), archive.members)):
         raise FormatError("its members do not lie in one folder", file=archive.file.name)
-    return f"{folders.pop()}/"
+    return folder
 
 
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
