@@ -32,8 +32,75 @@ def test_rules(call, run):
     assert [(fact["step"], fact["kept"], fact["metrics"]) for fact in told] == [
         (10, False, {"loss": 3.0}), (20, True, {"loss": 1.0}), (30, True, {"loss": 2.0}),
     ]  # fmt: skip
-    assert call("runs", run, "--keep-every", "20").out.count("would be deleted") == 1
+    assert call("runs", run, "--keep-every", "20").out.count("would be deleted: no rule keeps it") == 1
     assert len(json.loads(call("runs", run, "--json").out)["checkpoints"]) == 3
+
+
+def steps(run):
+    return [saved.step for saved in statedict.CheckpointManager(run).checkpoints]
+
+
+def test_the_runs_own_rules(call, tmp_path):
+    """--prune --dry-run without rules goes by those that the run was saved under, and says why each stays or goes."""
+    keep = statedict.any_of(statedict.last(1), statedict.best("loss"))
+    with statedict.CheckpointManager(
+        tmp_path, keep=statedict.any_of(keep, statedict.every(1)), random=False
+    ) as manager:
+        for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0)):
+            manager.save(step, {"loss": loss})
+    with statedict.CheckpointManager(tmp_path, keep=keep, random=False) as manager:
+        manager.prune(statedict.every(1))
+    told = json.loads(call("runs", tmp_path, "--prune", "--dry-run", "--json").out)
+    assert (told["rules"], told["pruned"]) == ("any_of(any_of(last(1), best('loss', 1, 'min')), every(1))", False)
+    assert {fact["step"]: fact["why"] for fact in told["checkpoints"]} == {
+        10: ["every(1)"], 20: ["best('loss', 1, 'min')", "every(1)"], 30: ["last(1)", "every(1)"],
+    }  # fmt: skip
+    assert steps(tmp_path) == [10, 20, 30]
+
+
+def test_prune(call, run):
+    """--prune deletes what no rule keeps, and tells which that was; --dry-run tells the same, and deletes nothing."""
+    options = ["--keep-last", "1", "--keep-best", "loss:1:max", "--prune"]
+    dry = call("runs", run, *options, "--dry-run")
+    assert dry.code == 0
+    assert "would be deleted: no rule keeps it" in dry.out
+    assert dry.out.splitlines()[-1].startswith("1 checkpoint would be deleted, ")
+    assert steps(run) == [10, 20, 30]
+    done = call("runs", run, *options)
+    assert done.out.split() == dry.out.replace("would be deleted", "deleted").split()
+    assert steps(run) == [10, 30]
+    assert {path.name for path in run.iterdir() if path.name.startswith(".")} == {".lock"}
+
+
+def test_prune_while_the_run_is_written(call, run):
+    """A run that somebody saves in is not pruned by anybody else: exit code 2; a preview is harmless."""
+    with statedict.CheckpointManager(run, keep=statedict.last(9), random=False) as manager:
+        manager.save(40, {"loss": 9.0})
+        ended = call("runs", run, "--prune", "--keep-last", "1")
+        assert (ended.code, ended.out) == (2, "")
+        assert "this run is being written by process" in ended.err
+        assert call("runs", run, "--prune", "--dry-run", "--keep-last", "1").out.count("would be deleted: ") == 3
+    assert steps(run) == [10, 20, 30, 40]
+
+
+def test_prune_needs_rules(call, tmp_path):
+    """A run that is kept by a function of somebody's own cannot be pruned without rules."""
+    with statedict.CheckpointManager(tmp_path, keep=lambda saved: {1, 2}, random=False) as manager:
+        manager.save(1)
+        manager.save(2)
+    ended = call("runs", tmp_path, "--prune")
+    assert (ended.code, ended.out) == (2, "")
+    assert "does not say which rules it is kept by" in " ".join(ended.err.replace("│", "").split())
+    assert call("runs", tmp_path, "--prune", "--keep-last", "1").code == 0
+    assert steps(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("asked", ["", "loss:0", ":2", "loss:0:max"])
+def test_a_best_that_is_none(call, run, asked):
+    """A rule that names no metric, or would keep nothing, is a mistake: exit code 2."""
+    ended = call("runs", run, "--keep-best", asked)
+    assert (ended.code, ended.out) == (2, "")
+    assert "--keep-best takes METRIC" in ended.err
 
 
 def test_an_empty_directory(call, tmp_path):

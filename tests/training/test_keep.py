@@ -1,5 +1,6 @@
 """Retention policies are pure functions of what is on disk."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.training import Saved, all_steps, any_of, best, every, expired, last
+from statedict.training import Saved, all_steps, any_of, best, every, expired, last, reasons
+from statedict.training._keep import dump, parse
 
 
 def run(*steps, **metrics):
@@ -53,6 +55,39 @@ def test_a_policy_that_keeps_nothing_is_a_mistake(policy):
         policy()
 
 
+def test_best_is_lowest_or_highest():
+    """Any other word is refused."""
+    with pytest.raises(ValueError, match='"min" or "max", not \'most\''):
+        best("loss", mode="most")
+
+
+def test_reasons_name_the_rules_that_keep():
+    """Every rule that keeps a step is named; the newest stays without any; what has no reason expires."""
+    saved = run(10, 20, 30, 40, loss=[3.0, 1.0, 2.0, 2.0])
+    assert reasons(saved, any_of(every(20), any_of(best("loss")))) == {
+        10: [],
+        20: ["every(20)", "best('loss', 1, 'min')"],
+        30: [],
+        40: ["every(20)"],
+    }
+    assert reasons(saved, best("loss"))[40] == ["the newest always stays"]
+
+
+def test_a_rule_of_ones_own_has_no_written_form():
+    """Any function is a policy; one that holds such a function cannot be written down, and is not half."""
+    own = lambda saved: set()  # noqa: E731
+    assert (dump(own), dump(any_of(last(1), own))) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "written", [None, 3, [], ["last"], ["last", 0], ["os.system", "x"], ["any_of", 3], ["best", 3]]
+)
+def test_what_is_no_rule_is_refused(written):
+    """A manifest's rules are checked as if they were given."""
+    with pytest.raises(ValueError, match=r"rule of retention|at least 1|name of a metric"):
+        parse(written)
+
+
 policies = st.recursive(
     st.integers(1, 5).map(last) | st.integers(1, 5).map(every) | st.integers(1, 3).map(lambda n: best("loss", n)),
     lambda inner: st.lists(inner, max_size=3).map(lambda some: any_of(*some)),
@@ -67,3 +102,11 @@ def test_the_newest_never_expires_and_the_kept_stay(keep, losses):
     assert sorted(gone) == gone
     assert len(losses) - 1 not in gone
     assert set(gone) == set(range(len(losses))) - keep(saved) - {len(losses) - 1}
+    assert set(gone) == {step for step, why in reasons(saved, keep).items() if not why}
+
+
+@given(policies)
+def test_a_rule_is_written_and_read(keep):
+    """parse(dump(keep)) is the same rule, through JSON too, and its text is the call that makes it."""
+    assert parse(json.loads(json.dumps(dump(keep)))) == keep
+    assert eval(str(keep)) == keep  # noqa: S307

@@ -1,6 +1,6 @@
 """A run of checkpoints: saved atomically, kept by policy, resumed from the newest that verifies."""
 
-from ._keep import Keep, Saved, all_steps, any_of, best, every, expired, last
+from ._keep import Keep, Saved, all_steps, any_of, best, every, expired, last, reasons
 from ._manager import CheckpointManager, Resumed
 from ._resume import PassedOver
 
@@ -16,4 +16,5 @@ __all__ = [
     "every",
     "expired",
     "last",
+    "reasons",
 ]

@@ -2,16 +2,18 @@
 
     keep = any_of(last(3), every(10_000), best("val_loss", n=2))
 
-A policy takes the checkpoints that exist and gives the steps to keep. Whatever it says, the newest is kept.
+A policy takes the checkpoints that exist and gives the steps to keep. Whatever it says, the newest is kept. Any function
+will do; those made here can also be printed, explained and written into a manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nlargest, nsmallest
 from math import isnan
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,42 +40,92 @@ class Saved:
 Keep = Callable[[Sequence[Saved]], set[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy of this table: it prints as what made it, and can be written down (`dump`) and read again (`parse`)."""
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, saved: Sequence[Saved]) -> set[int]:
+        return RULES[self.name][1](saved, *self.arguments)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.arguments))})"
+
+
 def last(n: int) -> Keep:
     """Keep the newest `n`.
 
     Raises ValueError where `n` is below 1: a run keeps at least its newest checkpoint.
     """
-    _at_least_one(n, "last(n)")
-    return lambda saved: set(nlargest(n, (s.step for s in saved)))
+    return Rule("last", (_at_least_one(n, "last(n)"),))
 
 
 def every(steps: int) -> Keep:
     """Keep those whose step is a multiple of `steps`."""
-    _at_least_one(steps, "every(steps)")
-    return lambda saved: {s.step for s in saved if s.step % steps == 0}
+    return Rule("every", (_at_least_one(steps, "every(steps)"),))
 
 
 def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
     """Keep the `n` with the lowest (`mode="max"`: highest) value of `metric`; of equal ones, the newer.
 
     Checkpoints without the metric, or where it is NaN, are not among the best.
+
+    >>> any_of(last(3), best("accuracy", mode="max"))
+    any_of(last(3), best('accuracy', 1, 'max'))
     """
-    _at_least_one(n, "best(metric, n)")
-    pick = {"min": nsmallest, "max": nlargest}[mode]
-    newer = {"min": -1, "max": 1}[mode]
-    return lambda saved: {
-        s.step for s in pick(n, ranked(saved, metric), key=lambda s: (s.metrics[metric], newer * s.step))
-    }
+    if not isinstance(metric, str):
+        raise ValueError(f"best(metric) needs the name of a metric, not {metric!r}")
+    if mode not in ("min", "max"):
+        raise ValueError(f'mode is "min" or "max", not {mode!r}')
+    return Rule("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
 
 
 def all_steps() -> Keep:
     """Keep every checkpoint."""
-    return lambda saved: {s.step for s in saved}
+    return Rule("all_steps")
 
 
 def any_of(*policies: Keep) -> Keep:
     """Keep what any of the policies keeps."""
-    return lambda saved: set().union(*(policy(saved) for policy in policies))
+    return Rule("any_of", policies)
+
+
+def dump(keep: Keep) -> list[Any] | None:
+    """A policy as JSON can hold it (`["any_of", ["last", 3], …]`); None for one with somebody's own function in it."""
+    if not isinstance(keep, Rule):
+        return None
+    arguments = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
+    return None if None in arguments else [keep.name, *arguments]
+
+
+def parse(written: Any) -> Keep:
+    """The policy that `dump` wrote; raises ValueError for anything else."""
+    try:
+        name, *arguments = written
+        return RULES[name][0](*(map(parse, arguments) if name == "any_of" else arguments))
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{written!r} is no rule of retention") from error
+
+
+def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
+    """Why each step is kept: the rules that keep it, as text. A step that has none is what `expired` gives."""
+    rules = list(_parts(keep))
+    found: dict[int, list[str]] = {
+        s.step: [str(rule) for rule in rules if s.step in rule(saved)] for s in sorted(saved, key=lambda s: s.step)
+    }
+    for step in last(1)(saved):
+        found[step] = found[step] or ["the newest always stays"]
+    return found
+
+
+def _parts(keep: Keep) -> Iterator[Keep]:
+    if isinstance(keep, Rule) and keep.name == "any_of":
+        for part in keep.arguments:
+            yield from _parts(part)
+    else:
+        yield keep
 
 
 def ranked(saved: Sequence[Saved], metric: str) -> list[Saved]:
@@ -87,6 +139,39 @@ def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
     return sorted((s for s in saved if s.step not in kept), key=lambda s: s.step)
 
 
-def _at_least_one(n: int, what: str) -> None:
-    if n < 1:
-        raise ValueError(f"{what} needs a number of at least 1, not {n}")
+def _at_least_one(n: int, what: str) -> int:
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"{what} needs a whole number of at least 1, not {n!r}")
+    return int(n)
+
+
+def _last(saved: Sequence[Saved], n: int) -> set[int]:
+    return set(nlargest(n, (s.step for s in saved)))
+
+
+def _every(saved: Sequence[Saved], steps: int) -> set[int]:
+    return {s.step for s in saved if s.step % steps == 0}
+
+
+def _best(saved: Sequence[Saved], metric: str, n: int, mode: str) -> set[int]:
+    pick = {"min": nsmallest, "max": nlargest}[mode]
+    newer = {"min": -1, "max": 1}[mode]
+    return {s.step for s in pick(n, ranked(saved, metric), key=lambda s: (s.metrics[metric], newer * s.step))}
+
+
+def _all_steps(saved: Sequence[Saved]) -> set[int]:
+    return {s.step for s in saved}
+
+
+def _any_of(saved: Sequence[Saved], *policies: Keep) -> set[int]:
+    return set().union(*(policy(saved) for policy in policies))
+
+
+# name → what makes a rule of its arguments, and what the rule keeps.
+RULES: dict[str, tuple[Callable[..., Keep], Callable[..., set[int]]]] = {
+    "last": (last, _last),
+    "every": (every, _every),
+    "best": (best, _best),
+    "all_steps": (all_steps, _all_steps),
+    "any_of": (any_of, _any_of),
+}

@@ -15,7 +15,7 @@ from typing import Any, Self
 from statedict import _api
 from statedict.errors import FormatError, LockedError, RunGoneError
 
-from . import _directory, _distributed, _layout, _objects, _random, _resume, _save
+from . import _directory, _distributed, _keep, _layout, _manifest, _objects, _random, _resume, _save
 from ._background import Background, Busy
 from ._keep import Keep, Saved, expired, last, ranked
 from ._lock import Lock
@@ -144,6 +144,21 @@ class CheckpointManager:
             lambda: self._write_and_return(content, kept), dropped=lambda: self._memory.append(kept)
         )
 
+    @property
+    def rules(self) -> Keep | None:
+        """The policy that the newest checkpoint was saved under; None where it was somebody's own function.
+
+        >>> import tempfile
+        >>> directory = tempfile.mkdtemp()
+        >>> with CheckpointManager(directory, keep=last(2)) as manager:
+        ...     manager.save(1, epoch=1)
+        >>> CheckpointManager(directory).rules
+        last(2)
+        """
+        latest = self.latest
+        written = None if latest is None else _manifest.read(latest.path).keep
+        return None if written is None else _keep.parse(written)
+
     def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete what a policy (the manager's own, unless another is given) lets go; what that is, oldest first.
 
@@ -218,7 +233,7 @@ class CheckpointManager:
         if copied:
             states = {name: _api.snapshot(state, out=memory.get(name)) for name, state in states.items()}
         frozen = {name: frozen_names(value) for name, value in given.stateful.items()}
-        return _save.Content(step, dict(metrics), given.plain, states, frozen)
+        return _save.Content(step, dict(metrics), given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content) -> None:
         meter = self._meter = Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
@@ -233,7 +248,8 @@ class CheckpointManager:
         """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
         _distributed.on_first(self._hold)
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
-        content = _save.Content(step, dict(metrics), given.plain, _objects.states(alone, random=False))
+        states = _objects.states(alone, random=False)
+        content = _save.Content(step, dict(metrics), given.plain, states, _keep.dump(self._keep))
         _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
         _distributed.on_first(lambda: self._remove_expired(saved=step))
 

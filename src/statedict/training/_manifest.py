@@ -6,6 +6,7 @@
      "metrics": {"val_loss": 0.31}, "values": {"epoch": 3},
      "objects": {"model": "model.pt", "optimizer": "optimizer.pt"},
      "files": {"model.pt": {"bytes": 1048576, "crc32": "9ae0daaf"}, ...},
+     "keep": ["last", 3],
      "versions": {"statedict": "0.1", "python": "3.11.7", "torch": "2.13.0"}}
 
 JSON has no NaN and no infinity: those are written as the strings "nan", "inf", "-inf" under {"float": …}.
@@ -23,6 +24,8 @@ from typing import Any
 
 from statedict import files
 from statedict.errors import FormatError, TruncatedError, UnknownFormatError
+
+from . import _keep
 
 NAME = "manifest.json"
 FORMAT = "statedict checkpoint"
@@ -59,6 +62,7 @@ class Manifest:
         files: every file but the manifest, by path relative to the checkpoint, with `/`.
         versions: of what wrote it.
         shards: object name → shard file → digest of its content, for shards that later checkpoints may share.
+        keep: the run's rules of retention as `_keep.dump` writes them; None where they are somebody's own function.
     """
 
     step: int
@@ -69,6 +73,7 @@ class Manifest:
     files: Mapping[str, FileFacts]
     versions: Mapping[str, str]
     shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    keep: list[Any] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +98,7 @@ def dump(manifest: Manifest) -> bytes:
         "objects": dict(manifest.objects),
         "files": listed,
         "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
+        "keep": manifest.keep,
         "versions": dict(manifest.versions),
     }
     return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
@@ -155,8 +161,15 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         objects={str(name): _inside(file) for name, file in content["objects"].items()},
         files=listed,
         versions=dict(content["versions"]),
+        keep=_rule(content["keep"]),
         shards={name: {_inside(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )
+
+
+def _rule(written: Any) -> list[Any] | None:
+    if written is None:
+        return None
+    return _keep.dump(_keep.parse(written))
 
 
 def _inside(name: str) -> str:

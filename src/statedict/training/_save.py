@@ -33,6 +33,7 @@ class Content:
     Attributes:
         step, metrics, values: as in the Manifest.
         states: file name without its suffix → the state (a StateDict or any tree) to write there.
+        keep: the run's rules of retention, or None: as in the Manifest.
         frozen: of a module's state, the names that training does not change.
     """
 
@@ -40,6 +41,7 @@ class Content:
     metrics: Mapping[str, Any]
     values: Mapping[str, Any]
     states: Mapping[str, Any]
+    keep: list[Any] | None = None
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -107,6 +109,7 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
         files={file: FileFacts.of(path / file) for file in sorted(relative(path))},
         versions=_versions(),
         shards=shards,
+        keep=content.keep,
     )
     block = memoryview(_manifest.dump(manifest))
     files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
