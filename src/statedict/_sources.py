@@ -171,7 +171,9 @@ def saved(value: Any) -> Any:
     if host_of(value) is not None:
         return given(value)
     if isinstance(value, Mapping):
-        kinds = {getattr(library_of(part), "name", None) for part in raw_values(value).values()}
+        # One value of each type tells: there may be 32,000 of one.
+        parts = {type(part): part for part in raw_values(value).values()}
+        kinds = {getattr(library_of(part), "name", None) for part in parts.values()}
         return StateDict(value) if kinds == {"numpy"} else value
     return nested(value) if is_stateful(value) else value
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import Leaf, Read, Spec, Storage
+from statedict.state import Leaf, Read, Spec, Storage, Wholes
 
 # Storages that can only be read, not viewed (on a GPU, deflated), are read in pieces of this size.
 PIECE = 4 << 20
@@ -46,10 +47,14 @@ class Packing:
 
     def __init__(self, known: dict[object, list[Leaf]] | None = None) -> None:
         self.settled = True
-        self.packed: list[Packed] = []
-        self._known = known
+        # Storages in order; Wholes stand for as many as they have rows.
+        self.packed: list[Packed | Wholes] = []
+        self._known = known or {}
+        self._count = 0
         self._seen: dict[object, list[Leaf]] = {}
         self._places: dict[object, _Place] = {}
+        # Those that came in columns: number and spec.
+        self._wholes: dict[object, tuple[int, Spec]] = {}
 
     def again(self) -> Packing:
         """A Packing that knows all leaves that this one has seen."""
@@ -61,16 +66,42 @@ class Packing:
         key = leaf.storage.key, leaf.spec.dtype
         place = self._places.get(key)
         if place is None:
-            self._seen[key] = [leaf]
-            shown = self._seen[key] if self._known is None else self._known[key]
-            place = self._places[key] = _pack(len(self.packed), shown)
-            self.packed.append(place.packed)
+            place = self._first(key, leaf)
         spec = place.specs.get(leaf.spec)
         if spec is None:
             self.settled = False
             self._seen[key].append(leaf)
             spec = leaf.spec
         return place.packed, spec
+
+    def place_all(self, wholes: Wholes) -> int | None:
+        """The number of the first one's new storage, the others' following; None where any shares its storage, so that each
+        has to be placed alone."""
+        keys = list(zip(wholes.keys(), [spec.dtype for spec in wholes.specs]))
+        new: dict[object, tuple[int, Spec]] = dict(zip(keys, zip(count(self._count), wholes.specs)))
+        if len(new) < len(keys) or any(
+            not known.keys().isdisjoint(new) for known in (self._places, self._wholes, self._known)
+        ):
+            return None
+        first = self._count
+        self.packed.append(wholes)
+        self._count += len(keys)
+        self._wholes |= new
+        return first
+
+    def _first(self, key: object, leaf: Leaf) -> _Place:
+        """The place of a storage of which no leaf was placed alone before."""
+        if key in self._wholes:
+            number, spec = self._wholes[key]
+            self._seen[key] = [Leaf(spec, leaf.storage)]
+            place = _pack(number, self._seen[key])
+        else:
+            self._seen[key] = [leaf]
+            place = _pack(self._count, self._known.get(key, [leaf]))
+            self.packed.append(place.packed)
+            self._count += 1
+        self._places[key] = place
+        return place
 
 
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:

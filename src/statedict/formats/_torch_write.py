@@ -7,11 +7,12 @@ the file), and the serialization id is a digest of the members' checksums.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from statedict.files import Part
-from statedict.state import Leaf
+from statedict.state import Leaf, Wholes
 
 from ..errors import SaveError
 from ._named import check_metadata
@@ -19,7 +20,7 @@ from ._pack import Packed, Packing
 from ._pickle import Placement, emit
 from ._torch_zip import EXTRA
 from ._zip_places import ALIGNMENT
-from ._zip_write import Record, Seal, zip_parts
+from ._zip_write import Record, Run, Seal, zip_parts
 
 FOLDER = "archive/"
 
@@ -29,13 +30,12 @@ def torch_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Par
     check_metadata(metadata or {})
     pickled, packed = _pickled(obj)
     extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
-    storages = [Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views) for storage in packed]
-    return archive_parts(pickled, [*storages, *extras])
+    return archive_parts(pickled, [*_members(packed), *extras])
 
 
 def archive_parts(
     pickled: bytes,
-    records: Sequence[Record],
+    records: Sequence[Record | Run],
     *,
     folder: str = FOLDER,
     late_byteorder: bool = False,
@@ -60,23 +60,42 @@ def archive_parts(
     return zip_parts(members, seal, alignment=alignment, checked=checked)
 
 
-def _pickled(obj: Any) -> tuple[bytes, list[Packed]]:
+def _pickled(obj: Any) -> tuple[bytes, list[Packed | Wholes]]:
     packing = Packing()
-    pickled = emit(obj, lambda leaf: _placement(packing, leaf))
+    pickled = _emitted(obj, packing)
     if not packing.settled:
         packing = packing.again()
-        pickled = emit(obj, lambda leaf: _placement(packing, leaf))
+        pickled = _emitted(obj, packing)
     return pickled, packing.packed
 
 
-def _placement(packing: Packing, leaf: Leaf) -> Placement:
-    packed, spec = packing.place(leaf)
-    return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
+def _emitted(obj: Any, packing: Packing) -> bytes:
+    def store(leaf: Leaf) -> Placement:
+        packed, spec = packing.place(leaf)
+        return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
+
+    def store_all(wholes: Wholes) -> list[str] | None:
+        first = packing.place_all(wholes)
+        return None if first is None else list(map(str, range(first, first + len(wholes.sizes))))
+
+    return emit(obj, store, store_all)
+
+
+def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:
+    number = 0
+    for storage in storages:
+        if isinstance(storage, Wholes):
+            rows = range(number, number + len(storage.sizes))
+            yield Run([f"{FOLDER}data/{row}" for row in rows], storage)
+            number = rows.stop
+        else:
+            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)
+            number += 1
 
 
 def _serialization_id(crcs: Sequence[int]) -> bytes:
     """Forty digits, as PyTorch has them; its own are of a hash that differs from machine to machine."""
-    digest = hashlib.sha256(b"".join(crc.to_bytes(4, "little") for crc in crcs)).digest()
+    digest = hashlib.sha256(struct.pack(f"<{len(crcs)}I", *crcs)).digest()
     return f"{int.from_bytes(digest, 'little') % 10**40:040}".encode()
 
 

@@ -53,17 +53,17 @@ class Places(NamedTuple):
         numbers += [int(self.starts[index])] if self.wide_start[index] else []
         return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
 
-    def headers(self) -> bytes:
-        """The fixed 30 bytes of each local header, one after the other."""
+    def headers(self) -> list[bytes]:
+        """The fixed 30 bytes of each local header."""
         table = np.zeros(len(self.sizes), LOCAL)
         table["signature"] = int.from_bytes(b"PK\3\4", "little")
         table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
         table["name"] = self.names
         table["extra"] = wide_lengths(self.wide_size, self.wide_start) + 4 + self.paddings
-        return table.tobytes()
+        return _rows(table)
 
-    def entries(self, crcs: Sequence[int]) -> bytes:
-        """The fixed 46 bytes of each entry of the directory, one after the other."""
+    def entries(self, crcs: Sequence[int]) -> list[bytes]:
+        """The fixed 46 bytes of each entry of the directory."""
         table = np.zeros(len(self.sizes), CENTRAL)
         table["signature"] = int.from_bytes(b"PK\1\2", "little")
         table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
@@ -72,7 +72,7 @@ class Places(NamedTuple):
         table["name"] = self.names
         table["extra"] = wide_lengths(self.wide_size, self.wide_start) + self.extras
         table["start"] = np.where(self.wide_start, ONES, self.starts)
-        return table.tobytes()
+        return _rows(table)
 
 
 def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], alignment: int = ALIGNMENT) -> Places:
@@ -87,6 +87,11 @@ def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], ali
         if ((places.starts >= ONES) == wide_start).all():
             return places
         wide_start = places.starts >= ONES
+
+
+def _rows(table: np.ndarray[Any, Any]) -> list[bytes]:
+    rows: list[bytes] = table.view(f"V{table.dtype.itemsize}").tolist()
+    return rows
 
 
 def _numbers(lengths: Sequence[int]) -> Numbers:

@@ -12,11 +12,14 @@ together into blocks, since 32,000 system calls would cost more than the bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import chain
+from typing import NamedTuple
 
 from statedict.files import Frame, Part, Payload, crc32
+from statedict.state import Wholes
 
 from ._zip_end import END, END64, LOCATOR
 from ._zip_places import ALIGNMENT, ONES, place
@@ -35,58 +38,119 @@ class Record(NamedTuple):
     extra: bytes = b""
 
 
+class Run(NamedTuple):
+    """Members one after the other, each the memory of one of the tensors in `wholes`."""
+
+    names: Sequence[str]
+    wholes: Wholes
+
+
+class _Given(NamedTuple):
+    """A Record or Run, and which of the members are its."""
+
+    members: range
+    by: Record | Run
+
+    def views(self, index: int) -> Iterable[memoryview]:
+        """The bytes of one member."""
+        if isinstance(self.by, Record):
+            return self.by.views()
+        return (self.by.wholes.view(index - self.members.start),)
+
+    def contents(self, wanted: range) -> Iterator[bytes]:
+        """The bytes of those of the members that are wanted."""
+        start, stop = (min(max(at, self.members.start), self.members.stop) for at in (wanted.start, wanted.stop))
+        if isinstance(self.by, Run):
+            yield from self.by.wholes.copies(start - self.members.start, stop - self.members.start)
+        elif start < stop:
+            yield b"".join(self.by.views())
+
+
 class _Layout:
     """Where everything lies, computed once; and the bytes that are not payload, made when the CRCs are known."""
 
-    def __init__(self, records: Sequence[Record], comment: bytes, alignment: int, checked: bool) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[Record | Run], comment: bytes, alignment: int, checked: bool) -> None:
         self.checked = checked
+        self.given: list[_Given] = []
+        self.names: list[bytes] = []
+        self.sizes: list[int] = []
+        self.extras: dict[int, bytes] = {}
+        for record in records:
+            self._add(record)
         self._comment = comment
-        self.names = [record.name.encode() for record in records]
-        self.crcs = [0] * len(records)
-        places = place(
-            [record.nbytes for record in records],
-            [len(name) for name in self.names],
-            [len(record.extra) for record in records],
-            alignment,
-        )
+        self._begins = [given.members.start for given in self.given]
+        count = len(self.names)
+        self.crcs = [0] * count
+        places = place(self.sizes, list(map(len, self.names)), self._lengths_of_extras(), alignment)
         self.starts, self.payloads, self.ends = (
             column.tolist() for column in (places.starts, places.payloads, places.ends)
         )
-        self._paddings: list[int] = places.paddings.tolist()
+        self._paddings = list(map(_padding, places.paddings.tolist()))
         wide: list[int] = places.wide.nonzero()[0].tolist()
         self._local_wide = {index: places.wide_record(index, local=True) for index in wide}
         self._wide = {index: places.wide_record(index, local=False) for index in wide}
         self._headers = places.headers()
         self._places = places
-        varying = [*self.names, *self._wide.values(), *(record.extra for record in records), comment]
-        self.directory_size = 46 * len(records) + sum(map(len, varying)) + END_RECORDS
+        varying = sum(map(len, [*self.names, *self._wide.values(), *self.extras.values(), comment]))
+        self.directory_size = 46 * count + varying + END_RECORDS
 
-    def head(self, index: int) -> bytes:
-        """All that stands between the member before and the payload."""
-        fixed = self._headers[30 * index : 30 * index + 30]
-        wide = self._local_wide.get(index, b"") if self._wide else b""
-        return fixed + self.names[index] + wide + _padding(self._paddings[index])
+    def heads(self, members: range) -> list[bytes]:
+        """For each member, all that stands between the member before and the payload."""
+        cut = slice(members.start, members.stop)
+        columns = self._headers[cut], self.names[cut], self._sparse(self._local_wide, members), self._paddings[cut]
+        return list(map(b"".join, zip(*columns)))
 
-    def tail(self, index: int) -> bytes:
-        """The data descriptor."""
-        nbytes = self.records[index].nbytes
+    def tails(self, members: range) -> list[bytes]:
+        """The data descriptor of each member."""
+        return [self._tail(index, self.sizes[index]) for index in members]
+
+    def _tail(self, index: int, nbytes: int) -> bytes:
         if not nbytes:
             return b""
         pack = WIDE_DESCRIPTOR.pack if index in self._wide else DESCRIPTOR.pack
         return pack(b"PK\7\x08", self.crcs[index], nbytes, nbytes)
 
+    def contents(self, members: range) -> list[bytes]:
+        """The bytes of small members, a copy of each; their CRCs are known afterwards."""
+        found: list[bytes] = []
+        at = bisect_right(self._begins, members.start) - 1
+        while len(found) < len(members):
+            found += self.given[at].contents(members)
+            at += 1
+        if self.checked:
+            self.crcs[members.start : members.stop] = map(crc32, found)
+        return found
+
+    def views(self, index: int) -> Iterable[memoryview]:
+        """The bytes of one member, where they lie."""
+        return self.given[bisect_right(self._begins, index) - 1].views(index)
+
     def directory(self) -> bytes:
         """The central directory and the end records."""
+        members = range(len(self.names))
         fixed = self._places.entries(self.crcs)
-        pieces: list[bytes] = []
-        for index, name in enumerate(self.names):
-            pieces += fixed[46 * index : 46 * index + 46], name
-            if index in self._wide:
-                pieces.append(self._wide[index])
-            pieces.append(self.records[index].extra)
-        directory = b"".join(pieces)
+        columns = fixed, self.names, self._sparse(self._wide, members), self._sparse(self.extras, members)
+        directory = b"".join(chain.from_iterable(zip(*columns)))
         return directory + _end_records(len(self.names), len(directory), self.ends[-1], self._comment)
+
+    def _add(self, record: Record | Run) -> None:
+        first = len(self.names)
+        if isinstance(record, Run):
+            self.names += map(str.encode, record.names)
+            self.sizes += record.wholes.sizes
+        else:
+            self.names.append(record.name.encode())
+            self.sizes.append(record.nbytes)
+            if record.extra:
+                self.extras[first] = record.extra
+        self.given.append(_Given(range(first, len(self.names)), record))
+
+    def _lengths_of_extras(self) -> list[int]:
+        return list(map(len, self._sparse(self.extras, range(len(self.names)))))
+
+    def _sparse(self, found: Mapping[int, bytes], members: range) -> list[bytes]:
+        """A column of what is nothing for nearly all members."""
+        return [found.get(index, b"") for index in members] if found else [b""] * len(members)
 
 
 class Seal(NamedTuple):
@@ -98,7 +162,7 @@ class Seal(NamedTuple):
 
 
 def zip_parts(
-    records: Sequence[Record],
+    records: Sequence[Record | Run],
     seal: Seal | None = None,
     comment: bytes = b"",
     *,
@@ -115,16 +179,16 @@ def zip_parts(
     parts: list[Part] = []
     before: int | None = None
     first = space = 0
-    for index, record in enumerate(records):
-        if record.nbytes >= LARGE:
+    for index, nbytes in enumerate(layout.sizes):
+        if nbytes >= LARGE:
             parts += _Block(layout, before, range(first, index), index), _Large(layout, index)
             before, first, space = index, index + 1, 0
-        elif space + record.nbytes > BLOCK:
+        elif space + nbytes > BLOCK:
             parts.append(_Block(layout, before, range(first, index), None))
-            before, first, space = None, index, record.nbytes
+            before, first, space = None, index, nbytes
         else:
-            space += record.nbytes
-    parts.append(_Block(layout, before, range(first, len(records)), None))
+            space += nbytes
+    parts.append(_Block(layout, before, range(first, len(layout.sizes)), None))
     parts.append(Frame(layout.directory_size, layout.directory))
     return parts
 
@@ -133,13 +197,13 @@ class _Large(Payload):
     """A large member's payload, written from where it lies."""
 
     def __init__(self, layout: _Layout, index: int) -> None:
-        super().__init__(layout.records[index].nbytes, layout.records[index].views)
+        super().__init__(layout.sizes[index], partial(layout.views, index))
         self._layout = layout
         self._index = index
 
     def chunks(self) -> Iterator[memoryview]:
         if not self._layout.checked:
-            yield from self._layout.records[self._index].views()
+            yield from self._layout.views(self._index)
             return
         yield from super().chunks()
         self._layout.crcs[self._index] = self.crc
@@ -157,24 +221,17 @@ class _Block:
         self._after = after
         start = layout.starts[run.start] if run.start < len(layout.starts) else layout.ends[-1]
         if before is not None:
-            start = layout.payloads[before] + layout.records[before].nbytes
+            start = layout.payloads[before] + layout.sizes[before]
         stop = layout.starts[run.stop] if run.stop < len(layout.starts) else layout.ends[-1]
         self.nbytes = (stop if after is None else layout.payloads[after]) - start
 
     def chunks(self) -> Iterator[memoryview]:
-        layout = self._layout
-        records, crcs, head, tail = layout.records, layout.crcs, layout.head, layout.tail
-        pieces: list[Any] = [] if self._before is None else [tail(self._before)]
-        for index in self._run:
-            pieces.append(head(index))
-            crc = 0
-            for view in records[index].views():
-                crc = crc32(view, crc) if layout.checked else 0
-                pieces.append(view)
-            crcs[index] = crc
-            pieces.append(tail(index))
+        layout, run = self._layout, self._run
+        pieces = [] if self._before is None else layout.tails(range(self._before, self._before + 1))
+        contents = layout.contents(run) if run else []
+        pieces += chain.from_iterable(zip(layout.heads(run), contents, layout.tails(run)))
         if self._after is not None:
-            pieces.append(layout.head(self._after))
+            pieces += layout.heads(range(self._after, self._after + 1))
         yield memoryview(b"".join(pieces))
 
 

@@ -2,7 +2,7 @@
 
     parse(data, *, storage, storages=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
           whole=True)
-    emit(obj, store, *, arrays="values")
+    emit(obj, store, store_all=None, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
 that it names is imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute `_metadata` where
@@ -25,7 +25,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
 `store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it gives keys
-("0", "1" … in first-seen order, one for each storage).
+("0", "1" … in first-seen order, one for each storage). `store_all(wholes: Wholes) -> list[str] | None` does so for many
+tensors at once, where each has a storage that is new and all its own.
 """
 
 from importlib import import_module

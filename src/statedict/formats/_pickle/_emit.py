@@ -12,7 +12,7 @@ memoised by identity at its first use.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from struct import pack
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from statedict.state import (
     Leaf,
     Opaque,
     StateDict,
+    Wholes,
     collector_paused,
     dtype,
     leaf_of,
@@ -35,6 +36,7 @@ from statedict.state import (
 from . import _emit_compounds as compounds
 from . import _emit_objects as objects
 from . import _emit_tensors as tensors
+from ._emit_entries import entries, live
 from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from ._walk import path_to
 from ._writer import Writer, integer
@@ -44,8 +46,16 @@ Write = Callable[[Writer, Any], object]
 BATCH = 1000
 
 
-def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["values", "tensors"] = "values") -> bytes:
+def emit(
+    obj: Any,
+    store: Callable[[Leaf], Placement],
+    store_all: Callable[[Wholes], list[str] | None] | None = None,
+    *,
+    arrays: Literal["values", "tensors"] = "values",
+) -> bytes:
     """`obj` as a pickle. `store` is called for each tensor's leaf, in order, and says where its storage will lie.
+    `store_all` does so for many tensors at once: it gives the keys of storages that are all new, or None, and each of them
+    is stored alone then.
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are tensors: directly in a
     StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`: all of them).
@@ -54,7 +64,7 @@ def emit(obj: Any, store: Callable[[Leaf], Placement], *, arrays: Literal["value
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = Writer(store, arrays=arrays == "tensors")
+    w = Writer(store, store_all, arrays=arrays == "tensors")
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
@@ -95,7 +105,7 @@ def _written(w: Writer, value: Any) -> bool:
         ATOMS[type(inert)](w, inert)
         return True
     else:
-        leaf = _live(w, value)
+        leaf = live(w, value)
     if leaf is None or leaf.traits.attributes or leaf.traits.subclass:
         return False
     w.memo[id(value)] = _tensor(w, leaf)
@@ -107,24 +117,8 @@ def _begin(w: Writer, value: Any) -> Steps:
     steps = STEPS.get(type(value))
     if steps is not None:
         return steps(w, value)
-    leaf = value if isinstance(value, (Leaf, Compound)) else _live(w, value)
+    leaf = value if isinstance(value, (Leaf, Compound)) else live(w, value)
     return objects.object_steps(w, value) if leaf is None else _tensor_steps(w, value, leaf)
-
-
-def _live(w: Writer, value: Any) -> Leaf | Compound | None:
-    """The leaf of a live tensor."""
-    kind = type(value)
-    library = w.kinds.get(kind, w)
-    if library is w:
-        library = library_of(value)
-        if library is not None and library.name == "numpy" and not w.arrays:
-            library = None
-        w.kinds[kind] = library
-    leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
-    if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
-        _, shape, strides, _ = leaf.spec
-        return Compound("meta", leaf.spec.dtype, shape, {}, {"strides": strides}, leaf.traits)
-    return leaf
 
 
 def _storage(value: Any) -> TypedStorage:
@@ -249,29 +243,19 @@ def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
         w.out.extend(b"(")
-        for key, item in batch:
-            kind = type(item)
-            if type(key) is str and (kind is Leaf or kind in w.kinds):
-                leaf = item if kind is Leaf else _live(w, item)
-                if type(leaf) is Leaf and tensors.entry(w, key, item, leaf):
-                    continue
-            if not _written(w, key):
-                yield key
-            if not _written(w, item):
-                yield item
+        yield from entries(w, batch)
         w.out.extend(b"u")
 
 
 def _state_dict(w: Writer, value: StateDict) -> Steps:
     """An OrderedDict with `_metadata`; the arrays in it are tensors, whatever library they are of."""
     made, _, state, _, _ = value.__reduce__()
-    entries = [(name, _as_tensor(entry)) for name, entry in raw_values(value).items()]
-    return objects.reduce_steps(w, value, made, (), state, None, entries)
+    return objects.reduce_steps(w, value, made, (), state, None, _as_tensors(raw_values(value)))
 
 
 def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
     """As CPython writes it; where it is a module's state (it has `_metadata`), the NumPy arrays in it are tensors."""
-    if hasattr(value, "_metadata") and any(map(_is_array, value.values())):
+    if hasattr(value, "_metadata") and _kinds_of_arrays(value.values()):
         return objects.reduce_steps(w, value, OrderedDict, (), vars(value), None, _as_tensors(value))
     return objects.object_steps(w, value)
 
@@ -281,22 +265,24 @@ def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
     states = value["state"]
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
         return value.items()
-    if not any(_is_array(item) for state in states.values() for item in state.values()):
+    if not any(_kinds_of_arrays(state.values()) for state in states.values()):
         return value.items()
     return {**value, "state": {number: dict(_as_tensors(state)) for number, state in states.items()}}.items()
 
 
-def _as_tensors(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    return [(name, leaf_of(item) if _is_array(item) else item) for name, item in value.items()]
+def _as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """The entries, NumPy arrays as leaves."""
+    arrays = _kinds_of_arrays(value.values())
+    return [(name, leaf_of(item) if type(item) in arrays else item) for name, item in value.items()]
 
 
-def _is_array(value: Any) -> bool:
-    return getattr(library_of(value), "name", None) == "numpy"
-
-
-def _as_tensor(value: Any) -> Any:
-    leaf = None if type(value) in ATOMS or type(value) in STEPS else leaf_of(value)
-    return value if leaf is None else leaf
+def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
+    """The types of NumPy arrays among the values. One of each type is asked: there may be 32,000 of one."""
+    return {
+        kind
+        for kind, value in {type(value): value for value in values}.items()
+        if getattr(library_of(value), "name", None) == "numpy"
+    }
 
 
 # values that hold no others

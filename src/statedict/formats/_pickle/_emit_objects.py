@@ -13,13 +13,14 @@ from codecs import encode
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
-from itertools import chain, islice
+from itertools import islice
 from types import FunctionType
 from typing import Any
 
 from statedict.errors import SaveError
 from statedict.state import Opaque
 
+from ._emit_entries import entries
 from ._values import Pair
 from ._writer import Writer
 
@@ -115,7 +116,7 @@ def _setitems(w: Writer, pairs: Iterator[tuple[Any, Any]]) -> Steps:
         batch = [first, *islice(pairs, BATCH - 1)]
         w.out.extend(b"(" if len(batch) > 1 else b"")
         w.alive.append(batch)
-        yield from chain.from_iterable(batch)
+        yield from entries(w, batch)
         w.out.extend(b"u" if len(batch) > 1 else b"s")
 
 

@@ -1,7 +1,7 @@
 """Tensors as torch's pickles have them: a rebuild function, a storage's persistent id, sizes and strides.
 
 The usual record costs thirteen steps with callbacks in CPython's pickler. Here, once its constants are in the memo, it is a
-few constant strings with slots and sizes put between (2 µs a tensor)."""
+few constant strings with slots and sizes put between (2 µs a tensor); `_emit_entries` writes many at once."""
 
 from __future__ import annotations
 
@@ -132,6 +132,8 @@ def _prepare(w: Writer, dtype: DType) -> None:
     w.prefixes[dtype] = get(function) + b"((" + get(w.memo[id("storage")]) + get(kind)
 
 
+# How far before the last slot the slots of a record's tail lie, first to last.
+TAIL_SLOTS = (12, 6, 0)
 # The literals in PyTorch's code and in ours are the same interned objects.
 _CPU = id("cpu")
 _WORD, _MIDDLE = Struct("<BI").pack, Struct("<2sI").pack
@@ -182,7 +184,7 @@ def _usual(w: Writer, place: Placement) -> int:
     else:
         w.count = slot
         slot = w.fresh_text(location) + 1
-    sizes, strides = w.shapes.get(spec) or _sizes(w, spec)
+    sizes, strides = w.shapes.get(spec) or sizes_of(w, spec)
     out += integer(nbytes // dtype.itemsize)
     out += _MIDDLE(b"tr", slot)
     out += sizes
@@ -194,7 +196,8 @@ def _usual(w: Writer, place: Placement) -> int:
     return slot + 5
 
 
-def _sizes(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
+def sizes_of(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
+    """The offset and the sizes, and the strides, each without its PUT."""
     _, shape, strides, offset = spec
     found = w.shapes[spec] = (b"Q" + integer(offset) + tuple_of(shape), tuple_of(strides))
     return found

@@ -12,7 +12,7 @@ from struct import Struct, pack
 from typing import Any
 
 from statedict.errors import SaveError
-from statedict.state import Leaf
+from statedict.state import ArrayLibrary, Leaf, Wholes, library_of
 
 from ._values import Placement
 
@@ -39,6 +39,7 @@ class Writer:
         "count",
         "cpu",
         "dtypes",
+        "forms",
         "keys",
         "kinds",
         "memo",
@@ -47,11 +48,19 @@ class Writer:
         "prefixes",
         "shapes",
         "store",
+        "store_all",
         "tail",
     )
 
-    def __init__(self, store: Callable[[Leaf], Placement], *, arrays: bool) -> None:
+    def __init__(
+        self,
+        store: Callable[[Leaf], Placement],
+        store_all: Callable[[Wholes], list[str] | None] | None,
+        *,
+        arrays: bool,
+    ) -> None:
         self.store = store
+        self.store_all = store_all
         self.arrays = arrays
         self.out = bytearray()
         self.count = 0
@@ -59,12 +68,22 @@ class Writer:
         self.named: dict[Hashable, int] = {}
         self.alive: list[Any] = []
         self.keys: dict[str, str] = {}
-        self.kinds: dict[type, Any] = {}
+        self.kinds: dict[type, ArrayLibrary | None] = {}
         self.dtypes: dict[str, object] = {}
         self.prefixes: dict[Any, bytes] = {}
         self.cpu = b""
         self.tail: Callable[[int], bytes] = _no_tail
         self.shapes: dict[Any, tuple[bytes, bytes]] = {}
+        self.forms: dict[Any, Any] = {}
+
+    def library(self, value: Any) -> ArrayLibrary | None:
+        """The library of a value that is to be written as a tensor, told by its type."""
+        kind = type(value)
+        if kind not in self.kinds:
+            library = library_of(value)
+            is_value = library is not None and library.name == "numpy" and not self.arrays
+            self.kinds[kind] = None if is_value else library
+        return self.kinds[kind]
 
     def put(self) -> int:
         """Write a PUT into the next memo slot, and give the slot."""
