@@ -14,16 +14,17 @@ from typing import Any, Literal
 
 import torch
 
-from statedict.errors import LoadError
-from statedict.state import collector_paused
+from statedict.errors import LoadError, SaveError
+from statedict.state import collector_paused, leaf_of, library_of, map_tree, raw_values
 from statedict.tree import Outcome
 
 from ._independent import independent, values_of
 from ._judge import Judge, demand
+from ._library import TORCH
 from ._optimizer_match import Match, match
 from ._optimizer_place import Place, Wanted, casts, floating, placed
 from ._optimizer_read import overridden, slots
-from ._optimizer_rules import MANNERS, needed
+from ._optimizer_rules import MANNERS, known, needed
 from ._optimizer_saved import is_state, parse
 from ._optimizers import Group, packed, parameter_numbers
 from ._undo import unchanged_on_error
@@ -49,7 +50,8 @@ def write_optimizer(
     Tensors are copied to their parameters' devices and keep the dtype they were saved in. `dtype` (of torch, or its
     name) casts floating-point ones, except step counts and other numbers; `"parameter"` casts each to its parameter's
     dtype, as PyTorch does. Adam and its kin in PyTorch cannot step a bfloat16 parameter with float32 moments. Tensors
-    that lie in a file are read once everything else is decided; `verify=False` skips their checksums.
+    that lie in a file are read once everything else is decided; `verify=False` skips their checksums. Arrays of other
+    libraries, as an optimizer of `statedict.nn` has them, become tensors.
 
     `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to let
     happen what fits. Without one, LoadError (a RuntimeError) is raised for whatever is wrong. Whatever raises, also in
@@ -61,7 +63,7 @@ def write_optimizer(
     """
     wanted = floating(dtype)
     with collector_paused(), unchanged_on_error(optimizer, tensors=_writable_by_others(optimizer)):
-        saved = parse(_after_hooks(optimizer, state, verify))
+        saved = parse(_after_hooks(optimizer, _with_leaves(optimizer, state), verify))
         found = match(optimizer, slots(optimizer, model), saved, strict=strict)
         groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]
         places = [Place(slot, _on_device(groups[slot.group]), wanted) for slot, _ in found.pairs]
@@ -73,6 +75,26 @@ def write_optimizer(
 
 
 # before
+
+
+def _with_leaves(optimizer: torch.optim.Optimizer, state: Any) -> Any:
+    """The state with other libraries' arrays as leaves over their memory, where the optimizer's class has tensors.
+
+    What a class that is not PyTorch's keeps in NumPy arrays stays in them.
+    """
+    if not is_state(state) or not known(optimizer):
+        return state
+    values = raw_values(state)
+    return {**values, "state": map_tree(values["state"], _leaf)}
+
+
+def _leaf(value: Any) -> Any:
+    if library_of(value) in (None, TORCH):
+        return value
+    try:
+        return leaf_of(value)
+    except SaveError:
+        return value  # of objects or text: it will be refused for what it is
 
 
 def _hooks(optimizer: torch.optim.Optimizer, when: Literal["pre", "post"]) -> list[Callable[..., Any]]:

@@ -116,6 +116,68 @@ def test_runs_move_between_the_two(drawn, through_file, same, tmp_path_factory):
     assert_alike(back, ours, same)
 
 
+@settings(max_examples=30, deadline=None)
+@given(drawn=optimizers(), given_as=st.sampled_from(["state", "optimizer"]))
+def test_live_runs_move_by_the_public_verb(drawn, given_as, same):
+    """`load_state_dict` takes either's live state, or the optimizer itself, into the other; memory is not shared."""
+    torch.manual_seed(0)
+    theirs, ours = pair(*drawn)
+    step(theirs, ours)
+    kind, _ = drawn
+    continued = getattr(nn.optim, kind)([nn.Parameter(np.array(p.data)) for p in parameters_of(ours)], lr=1.0)
+    back = getattr(torch.optim, kind)([torch.nn.Parameter(torch.tensor(p.data)) for p in parameters_of(ours)], lr=1.0)
+    sources = (theirs, ours) if given_as == "optimizer" else (theirs.state_dict(), ours.state_dict())
+    for optimizer, source in zip((continued, back), sources):
+        statedict.load_state_dict(optimizer, source)
+    everyone = (theirs, ours, continued, back)
+    for _ in range(2):
+        gradients = [torch.randn(p.shape) for p in parameters_of(theirs)]
+        for optimizer in everyone:
+            for p, g in zip(parameters_of(optimizer), gradients):
+                p.grad = g.clone() if isinstance(p, torch.Tensor) else g.numpy().copy()
+            optimizer.step()
+    assert_alike(theirs, ours, same)
+    assert_alike(theirs, continued, same)
+    assert_alike(back, ours, same)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "array_api_strict", "jax.numpy"])
+def test_arrays_of_any_library_become_state_of_torch(library):
+    """They do by name, and before hooks see them; arrays without numbers are refused."""
+    lib = pytest.importorskip(library)
+    ours = nn.optim.SGD([(name, nn.Parameter(lib.zeros((2, 3)))) for name in "ab"], lr=0.1, momentum=0.9)
+    ours.step(grads={"a": lib.zeros((2, 3)), "b": lib.ones((2, 3))})
+    reordered = {name: torch.nn.Parameter(torch.zeros(2, 3)) for name in "ba"}
+    theirs = torch.optim.SGD(list(reordered.items()), lr=1.0, momentum=0.9)
+    seen = []
+    theirs.register_load_state_dict_pre_hook(lambda optimizer, state: seen.append(state["state"][1]["momentum_buffer"]))
+    statedict.load_state_dict(theirs, ours)
+    assert theirs.state[reordered["b"]]["momentum_buffer"].tolist() == [[1.0] * 3] * 2
+    assert [type(value) for value in seen] == [torch.Tensor]
+    state = ours.state_dict()
+    state["state"][0]["momentum_buffer"] = np.array([["a"] * 3] * 2, object)
+    with pytest.raises(LoadError, match=r"'momentum_buffer' should have shape .* has ndarray"):
+        statedict.load_state_dict(theirs, state)
+
+
+def test_arrays_that_a_class_of_its_own_keeps_stay_arrays():
+    """Of an optimizer that is not PyTorch's it is not known that its state are tensors."""
+
+    class Counting(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+        def step(self, closure=None):
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["seen"] = np.ones(2)
+
+    one, other = (Counting([torch.nn.Parameter(torch.ones(2))]) for _ in range(2))
+    one.step()
+    statedict.load_state_dict(other, one)
+    (state,) = other.state.values()
+    assert type(state["seen"]) is np.ndarray
+
+
 def test_gradients_given_to_step():
     """Gradients may be given by position or by name; None leaves a parameter as it is."""
     model = nn.Linear(1, 1)
