@@ -2,6 +2,7 @@
 
 from ._atomic import Durable as Durable
 from ._checksum import checksums as checksums
+from ._checksum import checksums_of as checksums_of
 from ._checksum import combine as combine
 from ._checksum import crc32 as crc32
 from ._file import File as File
@@ -27,6 +28,7 @@ __all__ = [
     "System",
     "WAITING",
     "checksums",
+    "checksums_of",
     "combine",
     "crc32",
     "fetch",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from ._file import File, fetch
@@ -76,6 +76,26 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
         next(of_small) if nbytes <= SMALL else _joined(found, offset, nbytes, piece) for offset, nbytes in extents
     ]
     file.check_unchanged()
+    return results
+
+
+def checksums_of(views: Sequence[memoryview]) -> list[int]:
+    """The CRC-32 of each view of memory; large ones in pieces, spread over threads."""
+    pieces = [view[at : at + PIECE] for view in views if len(view) > SMALL for at in range(0, len(view), PIECE)]
+    found = [0] * len(pieces)
+
+    def take(number: int) -> None:
+        found[number] = _crc32(pieces[number], 0)
+
+    spread(take, range(len(pieces)))
+    left = iter(zip(found, pieces))
+    results = []
+    for view in views:
+        crc = _crc32(view, 0) if len(view) <= SMALL else 0
+        if len(view) > SMALL:
+            for part, piece in islice(left, -(-len(view) // PIECE)):
+                crc = combine(crc, part, len(piece))
+        results.append(crc)
     return results
 
 

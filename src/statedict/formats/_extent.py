@@ -7,10 +7,10 @@ mapped; those of the other byte order are turned round after reading, and deflat
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import count
+from itertools import compress, count
 from typing import NamedTuple
 
-from statedict.files import File, Span, checksums, crc32
+from statedict.files import File, Span, checksums, checksums_of, combine, crc32, fetch
 from statedict.state import Read, Storage, arena
 
 from ..errors import ChecksumError
@@ -101,6 +101,23 @@ class FileSource:
         wrong = next(iter(self.wrong(storages)), None)
         if wrong is not None:
             raise self.damaged(*wrong)
+
+    def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
+        extents: list[Extent] = [storage.where for storage in storages]
+        as_stored = [extent.inflate is None and extent.swap == 1 for extent in extents]
+        self.verify(compress(storages, (not plain for plain in as_stored)))
+        known = [plain and extent.crc is not None for plain, extent in zip(as_stored, extents)]
+        if not any(known):
+            return
+        extents = list(compress(extents, known))
+        heads = fetch(self.file, [(extent.offset, extent.skip) for extent in extents if extent.skip])
+        before = iter(map(crc32, heads))
+        for storage, extent, found in zip(
+            compress(storages, known), extents, checksums_of(list(compress(views, known)))
+        ):
+            crc = combine(next(before), found, storage.nbytes) if extent.skip else found
+            if crc != extent.crc:
+                raise self.damaged(storage, crc)
 
     def wrong(self, storages: Iterable[Storage]) -> list[tuple[Storage, int]]:
         """The storages whose bytes have another CRC than they should, with the one that they have."""

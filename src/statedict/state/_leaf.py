@@ -48,6 +48,9 @@ class Bulk(Protocol):
         Each run of bytes is aligned to 64. The memory may be one block for all, with gaps as they are in the file; it lives
         as long as any view of it."""
 
+    def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
+        """What `verify` does, of storages whose bytes have been read: `views` are all of them, as they arrived."""
+
 
 class Storage:
     """Bytes that one or several leaves show.

@@ -60,11 +60,16 @@ def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verif
             wanted.append(storage)
         else:
             memory[key] = view
-    if verify:
-        for some in by_source(wanted):
+    groups = by_source(wanted) if verify else []
+    for some in groups:
+        if not isinstance(some[0].source, Bulk):
             some[0].source.verify(some)
     sizes = [storage.nbytes for storage in wanted]
     memory.update(zip([storage.key for storage in wanted], gather(wanted, [0] * len(wanted), sizes)))
+    for some in groups:
+        # Nobody has seen the memory yet: what was read is checked there, and nothing is read twice.
+        if isinstance(some[0].source, Bulk):
+            some[0].source.check(some, [memory[storage.key] for storage in some])
     return memory
 
 
