@@ -1,19 +1,70 @@
-"""The reference names everything that is public."""
+"""The reference names everything that is public, and everything public says what it is, with an example that is run."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
+
+import pytest
 
 import statedict
 
 DOCS = Path(__file__).parents[1] / "docs"
+NN = ("statedict.nn", "statedict.nn.functional", "statedict.nn.init", "statedict.nn.optim", "statedict.nn.utils.rnn")
+
+
+def referred(page):
+    """The names that a page of the reference shows, as `room.name`."""
+    return re.findall(r"^::: (\S+\.\w+)$", (DOCS / "reference" / page).read_text(), re.MULTILINE)
+
+
+def own(room):
+    """The classes and functions that a room offers."""
+    module = importlib.import_module(room)
+    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    values = {f"{room}.{name}": getattr(module, name) for name in names}
+    inside = {n: v for n, v in values.items() if (inspect.isclass(v) or inspect.isfunction(v))}
+    return {n: v for n, v in inside.items() if hasattr(module, "__all__") or v.__module__ == room}
+
+
+def public():
+    """Everything public: `statedict`'s own names, `statedict.training`'s, `statedict.nn`'s, and PyTorch's signatures."""
+    found = own("statedict") | own("statedict.training")
+    for room in NN:
+        found |= own(room)
+    for name in referred("torch.md"):
+        room, _, last = name.rpartition(".")
+        found[name] = getattr(importlib.import_module(room), last)
+    return found
+
+
+PUBLIC = public()
 
 
 def test_every_public_name_is_in_the_reference():
     """docs/reference/python.md has every name of `statedict.__all__`, but for the rooms with pages of their own."""
-    text = (DOCS / "reference" / "python.md").read_text()
-    told = set(re.findall(r"^::: \S+\.(\w+)$", text, re.MULTILINE))
+    told = {name.rpartition(".")[2] for name in referred("python.md")}
     errors = {name for name in statedict.__all__ if name.endswith("Error")}
     assert set(statedict.__all__) - told - errors - {"nn", "torch"} == set()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_told_with_an_example(name):
+    """A docstring says what a name is, and shows it at work; the examples are run where they stand."""
+    text = inspect.getdoc(PUBLIC[name])
+    assert text
+    assert ">>> " in text
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isclass(value)])
+def test_every_public_method_is_told(name):
+    """A public method that a class of ours defines has a docstring, unless it is what Python or PyTorch says it is."""
+    for method, value in vars(PUBLIC[name]).items():
+        if inspect.isfunction(value) and not method.startswith("_") and method not in GIVEN:
+            assert inspect.getdoc(getattr(PUBLIC[name], method)), method
+
+
+GIVEN = ("forward", "extra_repr", "get", "update", "copy", "pop", "keys", "values", "items")
 
 
 def test_every_page_is_in_the_navigation():

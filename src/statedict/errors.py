@@ -33,13 +33,28 @@ from collections.abc import Sequence
 
 
 class StateDictError(Exception):
-    """The root of this library's errors."""
+    """The root of this library's errors.
+
+    >>> import statedict
+    >>> try:
+    ...     statedict.state_dict(3)
+    ... except statedict.StateDictError as error:
+    ...     print(error)
+    a int has no state: it is no module, and has no state_dict method
+    """
 
 
 class LoadError(StateDictError, RuntimeError):
     """A state does not fit a model or optimizer; nothing was changed.
 
     `report` is the LoadReport of the attempt where there is one. The text begins as PyTorch's.
+
+    >>> import torch, statedict
+    >>> try:
+    ...     statedict.load_state_dict(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2)})
+    ... except statedict.LoadError as error:
+    ...     print(error.report.missing)
+    ['bias']
     """
 
     def __init__(self, text: str, *, report: object = None) -> None:

@@ -48,6 +48,14 @@ class Checkpoint:
         globals: every import that the file names, with its risk.
         notes: what is odd but harmless, in words.
         metadata: what the format says beside the tensors (versions, byte order, a safetensors header's metadata).
+
+    >>> import io, numpy as np, statedict
+    >>> file = io.BytesIO()
+    >>> statedict.save({"model": {"weight": np.ones((2, 3))}, "epoch": 3}, file)
+    >>> _ = file.seek(0)
+    >>> with statedict.open(file) as checkpoint:
+    ...     print(checkpoint.format, list(checkpoint.roots), checkpoint.object["epoch"], checkpoint.verify())
+    torch ['model'] 3 []
     """
 
     def __init__(

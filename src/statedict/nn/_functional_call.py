@@ -35,6 +35,13 @@ def functional_call(
     Not for several threads at once on one module.
 
         grads = jax.grad(lambda params: loss(functional_call(model, params, (x,)), y))(params)
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layer = nn.Linear(2, 1)
+    >>> parameters = {"weight": np.array([[1.0, 2.0]]), "bias": np.zeros(1)}
+    >>> np.asarray(nn.functional_call(layer, parameters, np.ones((1, 2)))).tolist()
+    [[3.0]]
     """
     given = _joined(parameter_and_buffer_dicts)
     places = _places(module)

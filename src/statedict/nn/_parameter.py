@@ -42,6 +42,13 @@ class Buffer(Variable):
     Args:
         data: an array of any array API library, kept as it is (not copied); None gives an empty float32 array.
         persistent: whether it is part of the module's `state_dict`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> module = nn.Module()
+    >>> module.mean = nn.Buffer(np.zeros(3))
+    >>> list(module.state_dict()), list(module.parameters())
+    (['mean'], [])
     """
 
     def __init__(self, data: Any = None, persistent: bool = True) -> None:

@@ -36,6 +36,13 @@ class Finding:
         path: where: `encoder.cache[0]['key']`.
         why: what follows from it.
         fix: code to paste: into the constructor of the module that owns it (`self`), or where `model` and `optimizer` are.
+
+    >>> import torch, statedict
+    >>> model = torch.nn.Linear(2, 2)
+    >>> model.scale = torch.ones(2)
+    >>> (finding,) = statedict.audit(model)
+    >>> finding.path, finding.fix
+    ('scale', 'self.register_buffer("scale", scale)')
     """
 
     kind: Kind

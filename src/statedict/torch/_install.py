@@ -65,7 +65,17 @@ def install() -> Installation:
 
 
 def uninstall() -> None:
-    """Put PyTorch's own functions back; does nothing where they are in place. Partner of `install`."""
+    """Put PyTorch's own functions back; does nothing where they are in place. Partner of `install`.
+
+    >>> import torch
+    >>> theirs = torch.save
+    >>> _ = install()
+    >>> torch.save is theirs
+    False
+    >>> uninstall()
+    >>> torch.save is theirs
+    True
+    """
     while _installed:
         owner, name, theirs, ours = _installed.pop()
         if vars(owner)[name] is ours:

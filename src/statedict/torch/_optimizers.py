@@ -48,6 +48,12 @@ def optimizer_load_state_dict(optimizer: torch.optim.Optimizer, state_dict: Mapp
     """What `optimizer.load_state_dict(state_dict)` does: match by position, cast, `__setstate__`, hooks.
 
     Raises ValueError where the groups are not as many or not as large, with PyTorch's text.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> optimizer_load_state_dict(optimizer, torch.optim.SGD(model.parameters(), lr=0.5).state_dict())
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
     """
     state_dict = state_dict.copy()  # type: ignore[attr-defined]
     for before in optimizer._optimizer_load_state_dict_pre_hooks.values():

@@ -28,6 +28,13 @@ class Saved:
         metrics: as given to `save`.
         time: when it was saved (UTC).
         nbytes: what its files hold, those shared with other checkpoints included.
+
+    >>> import tempfile
+    >>> from statedict import CheckpointManager
+    >>> with CheckpointManager(tempfile.mkdtemp(), random=False) as manager:
+    ...     _ = manager.save(3, {"loss": 0.5}, epoch=1)
+    ...     print(manager.latest.step, manager.latest.metrics)
+    3 {'loss': 0.5}
     """
 
     step: int
@@ -58,12 +65,27 @@ def last(n: int) -> Keep:
     """Keep the newest `n`.
 
     Raises ValueError where `n` is below 1: a run keeps at least its newest checkpoint.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> sorted(last(2)(saved))
+    [15, 20]
     """
     return Rule("last", (_at_least_one(n, "last(n)"),))
 
 
 def every(steps: int) -> Keep:
-    """Keep those whose step is a multiple of `steps`."""
+    """Keep those whose step is a multiple of `steps`.
+
+    Raises ValueError where `steps` is below 1.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> sorted(every(10)(saved))
+    [10, 20]
+    """
     return Rule("every", (_at_least_one(steps, "every(steps)"),))
 
 
@@ -83,12 +105,26 @@ def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
 
 
 def all_steps() -> Keep:
-    """Keep every checkpoint."""
+    """Keep every checkpoint.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> sorted(all_steps()(saved))
+    [10, 15, 20]
+    """
     return Rule("all_steps")
 
 
 def any_of(*policies: Keep) -> Keep:
-    """Keep what any of the policies keeps."""
+    """Keep what any of the policies keeps.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> sorted(any_of(last(1), every(10))(saved))
+    [10, 20]
+    """
     return Rule("any_of", policies)
 
 
@@ -110,7 +146,14 @@ def parse(written: Any) -> Keep:
 
 
 def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
-    """Why each step is kept: the rules that keep it, as text. A step that has none is what `expired` gives."""
+    """Why each step is kept: the rules that keep it, as text. A step that has none is what `expired` gives.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> reasons(saved, any_of(last(1), every(10)))
+    {10: ['every(10)'], 15: [], 20: ['last(1)', 'every(10)']}
+    """
     rules = list(_parts(keep))
     found: dict[int, list[str]] = {
         s.step: [str(rule) for rule in rules if s.step in rule(saved)] for s in sorted(saved, key=lambda s: s.step)
@@ -134,7 +177,14 @@ def ranked(saved: Sequence[Saved], metric: str) -> list[Saved]:
 
 
 def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
-    """What a policy lets go, oldest first. The newest is never among them."""
+    """What a policy lets go, oldest first. The newest is never among them.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
+    >>> [each.step for each in expired(saved, last(1))]
+    [10, 15]
+    """
     kept = keep(saved) | last(1)(saved)
     return sorted((s for s in saved if s.step not in kept), key=lambda s: s.step)
 

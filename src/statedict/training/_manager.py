@@ -36,6 +36,13 @@ class Resumed:
         path: the checkpoint's directory.
         reports: object name → the report of its load.
         passed_over: newer checkpoints that did not verify, and why.
+
+    >>> import tempfile
+    >>> with CheckpointManager(tempfile.mkdtemp(), random=False) as manager:
+    ...     _ = manager.save(3, {"loss": 0.5}, epoch=1)
+    ...     resumed = manager.resume()
+    >>> resumed.step, resumed.values["epoch"]
+    (3, 1)
     """
 
     step: int

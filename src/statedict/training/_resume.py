@@ -15,7 +15,12 @@ from ._manifest import FileFacts, Manifest
 
 
 class PassedOver(NamedTuple):
-    """A checkpoint that was not resumed from, and why."""
+    """A checkpoint that was not resumed from, and why.
+
+    >>> from pathlib import Path
+    >>> print(PassedOver(3, Path("run/3"), "it ends early"))
+    step 3 (run/3): it ends early
+    """
 
     step: int
     path: Path

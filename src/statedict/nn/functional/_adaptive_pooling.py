@@ -24,27 +24,52 @@ def adaptive_avg_pool1d(input: Any, output_size: Any) -> Array:
 
 
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Array:
-    """The means of windows over the last two dimensions; None in `output_size` keeps a dimension."""
+    """The means of windows over the last two dimensions; None in `output_size` keeps a dimension.
+
+    >>> import numpy as np
+    >>> adaptive_avg_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
+    (2, 3, 5, 5)
+    """
     return _average(2, input, output_size)
 
 
 def adaptive_avg_pool3d(input: Any, output_size: Any) -> Array:
-    """The means of windows over the last three dimensions; None in `output_size` keeps a dimension."""
+    """The means of windows over the last three dimensions; None in `output_size` keeps a dimension.
+
+    >>> import numpy as np
+    >>> adaptive_avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
+    (2, 3, 5, 5, 5)
+    """
     return _average(3, input, output_size)
 
 
 def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of `output_size` windows along the last dimension, with their positions if asked."""
+    """The largest elements of `output_size` windows along the last dimension, with their positions if asked.
+
+    >>> import numpy as np
+    >>> adaptive_max_pool1d(np.zeros((2, 3, 8)), 5).shape
+    (2, 3, 5)
+    """
     return _largest(1, input, output_size, return_indices)
 
 
 def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows over the last two dimensions, with their positions if asked."""
+    """The largest elements of windows over the last two dimensions, with their positions if asked.
+
+    >>> import numpy as np
+    >>> adaptive_max_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
+    (2, 3, 5, 5)
+    """
     return _largest(2, input, output_size, return_indices)
 
 
 def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows over the last three dimensions, with their positions if asked."""
+    """The largest elements of windows over the last three dimensions, with their positions if asked.
+
+    >>> import numpy as np
+    >>> adaptive_max_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
+    (2, 3, 5, 5, 5)
+    """
     return _largest(3, input, output_size, return_indices)
 
 

@@ -37,6 +37,11 @@ def scaled_dot_product_attention(
 
     Returns:
         (…, queries, value width). A query that sees no key gives zeros.
+
+    >>> import numpy as np
+    >>> query, key = np.zeros((2, 3, 8)), np.zeros((2, 5, 8))
+    >>> scaled_dot_product_attention(query, key, key).shape
+    (2, 3, 8)
     """
     xp, query, key, value, attn_mask = unwrap(query, key, value, attn_mask)
     if enable_gqa:
@@ -86,6 +91,12 @@ def multi_head_attention_forward(
     Returns:
         (output, weights): (queries, samples, width) and, if `need_weights`, (samples, queries, keys), averaged over the
         heads, or (samples, heads, queries, keys).
+
+    >>> import numpy as np
+    >>> x, weight, out = np.zeros((5, 2, 8)), np.zeros((24, 8)), np.zeros((8, 8))
+    >>> result = multi_head_attention_forward(x, x, x, 8, 2, weight, None, None, None, False, 0.0, out, None)
+    >>> result[0].shape, result[1].shape
+    ((5, 2, 8), (2, 5, 5))
     """
     xp, query, key, value, key_padding_mask, attn_mask = unwrap(query, key, value, key_padding_mask, attn_mask)
     if is_causal and attn_mask is None:

@@ -47,14 +47,24 @@ def conv1d(
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Array:
-    """Convolution over (samples, channels, height, width), or (channels, height, width); see `conv1d`."""
+    """Convolution over (samples, channels, height, width), or (channels, height, width); see `conv1d`.
+
+    >>> import numpy as np
+    >>> conv2d(np.zeros((2, 3, 8, 8)), np.zeros((6, 3, 3, 3))).shape
+    (2, 6, 6, 6)
+    """
     return _convolve(2, input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv3d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Array:
-    """Convolution over (samples, channels, depth, height, width), or without samples; see `conv1d`."""
+    """Convolution over (samples, channels, depth, height, width), or without samples; see `conv1d`.
+
+    >>> import numpy as np
+    >>> conv3d(np.zeros((2, 3, 8, 8, 8)), np.zeros((6, 3, 3, 3, 3))).shape
+    (2, 6, 6, 6, 6)
+    """
     return _convolve(3, input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -68,7 +78,12 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Array:
-    """The transpose of `conv1d` as a linear map: weight is (channels, outputs / groups, kernel)."""
+    """The transpose of `conv1d` as a linear map: weight is (channels, outputs / groups, kernel).
+
+    >>> import numpy as np
+    >>> conv_transpose1d(np.zeros((2, 3, 8)), np.zeros((3, 6, 2)), stride=2).shape
+    (2, 6, 16)
+    """
     return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -82,7 +97,12 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Array:
-    """The transpose of `conv2d` as a linear map: weight is (channels, outputs / groups, *kernel)."""
+    """The transpose of `conv2d` as a linear map: weight is (channels, outputs / groups, *kernel).
+
+    >>> import numpy as np
+    >>> conv_transpose2d(np.zeros((2, 3, 8, 8)), np.zeros((3, 6, 2, 2)), stride=2).shape
+    (2, 6, 16, 16)
+    """
     return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -96,7 +116,12 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Array:
-    """The transpose of `conv3d` as a linear map: weight is (channels, outputs / groups, *kernel)."""
+    """The transpose of `conv3d` as a linear map: weight is (channels, outputs / groups, *kernel).
+
+    >>> import numpy as np
+    >>> conv_transpose3d(np.zeros((2, 3, 8, 8, 8)), np.zeros((3, 6, 2, 2, 2)), stride=2).shape
+    (2, 6, 16, 16, 16)
+    """
     return _convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 

@@ -19,27 +19,52 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 
 
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, length) or (channels, length)."""
+    """Whole channels zero with probability p; (samples, channels, length) or (channels, length).
+
+    >>> import numpy as np
+    >>> dropout1d(np.zeros((2, 3, 8)), 0.5, training=False).shape
+    (2, 3, 8)
+    """
     return _dropped(input, p, training, inplace, whole=1)
 
 
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, height, width)."""
+    """Whole channels zero with probability p; (samples, channels, height, width).
+
+    >>> import numpy as np
+    >>> dropout2d(np.zeros((2, 3, 8, 8)), 0.5, training=False).shape
+    (2, 3, 8, 8)
+    """
     return _dropped(input, p, training, inplace, whole=2)
 
 
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, depth, height, width) or without samples."""
+    """Whole channels zero with probability p; (samples, channels, depth, height, width) or without samples.
+
+    >>> import numpy as np
+    >>> dropout3d(np.zeros((2, 3, 8, 8, 8)), 0.5, training=False).shape
+    (2, 3, 8, 8, 8)
+    """
     return _dropped(input, p, training, inplace, whole=3)
 
 
 def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
-    """Dropout that keeps the mean and variance of what `selu` gives: Klambauer et al., 2017."""
+    """Dropout that keeps the mean and variance of what `selu` gives: Klambauer et al., 2017.
+
+    >>> import numpy as np
+    >>> alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
+    [[1.0, 2.0]]
+    """
     return _alpha_dropped(input, p, training, inplace, whole=0)
 
 
 def feature_alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
-    """`alpha_dropout` of whole channels; (samples, channels, …)."""
+    """`alpha_dropout` of whole channels; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> feature_alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
+    [[1.0, 2.0]]
+    """
     _, x = unwrap(input)
     return _alpha_dropped(input, p, training, inplace, whole=max(x.ndim - 2, 0))
 

@@ -66,6 +66,10 @@ def embedding_bag(
 
     Returns:
         (bags, width).
+
+    >>> import numpy as np
+    >>> embedding_bag(np.array([[0, 1], [1, 1]]), np.array([[1.0, 2.0], [3.0, 4.0]]), mode="sum").tolist()
+    [[4.0, 6.0], [6.0, 8.0]]
     """
     if mode not in ("sum", "mean", "max"):
         raise ValueError("mode has to be one of sum, mean or max")

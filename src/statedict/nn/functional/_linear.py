@@ -53,6 +53,10 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:
 
     Returns:
         (…, outputs).
+
+    >>> import numpy as np
+    >>> bilinear(np.ones((2, 3)), np.ones((2, 4)), np.ones((5, 3, 4))).tolist()
+    [[12.0, 12.0, 12.0, 12.0, 12.0], [12.0, 12.0, 12.0, 12.0, 12.0]]
     """
     xp, input1, input2, weight, bias = unwrap(input1, input2, weight, bias)
     if input1.shape[:-1] != input2.shape[:-1]:

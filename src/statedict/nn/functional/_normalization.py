@@ -63,7 +63,12 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-05,
 ) -> Array:
-    """As `batch_norm`, but with the mean and variance of each sample's channels; (samples, channels, …)."""
+    """As `batch_norm`, but with the mean and variance of each sample's channels; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> instance_norm(np.array([[[1.0, 3.0]]])).round(3).tolist()
+    [[[-1.0, 1.0]]]
+    """
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     xp, x, weight, bias = unwrap(input, weight, bias)
@@ -82,7 +87,12 @@ def instance_norm(
 def layer_norm(
     input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-05
 ) -> Array:
-    """(input - mean) / √(variance + eps) · weight + bias, over the last dimensions, whose lengths are `normalized_shape`."""
+    """(input - mean) / √(variance + eps) · weight + bias, over the last dimensions, whose lengths are `normalized_shape`.
+
+    >>> import numpy as np
+    >>> layer_norm(np.array([[1.0, 2.0, 3.0]]), (3,)).round(3).tolist()
+    [[-1.225, 0.0, 1.225]]
+    """
     xp, x, weight, bias = unwrap(input, weight, bias)
     axes = _last(x, normalized_shape)
     centred = x - xp.mean(x, axis=axes, keepdims=True)
@@ -91,7 +101,12 @@ def layer_norm(
 
 
 def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Array:
-    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None."""
+    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None.
+
+    >>> import numpy as np
+    >>> rms_norm(np.array([[3.0, 3.0]]), (2,)).round(3).tolist()
+    [[1.0, 1.0]]
+    """
     xp, x, weight = unwrap(input, weight)
     axes = _last(x, normalized_shape)
     small = float(xp.finfo(x.dtype).eps) if eps is None else eps
@@ -99,7 +114,12 @@ def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, ep
 
 
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-05) -> Array:
-    """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …)."""
+    """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> group_norm(np.array([[[1.0], [3.0], [5.0], [5.0]]]), 2).round(3).tolist()
+    [[[-1.0], [1.0], [0.0], [0.0]]]
+    """
     xp, x, weight, bias = unwrap(input, weight, bias)
     if x.ndim < 2 or x.shape[1] % num_groups:
         raise RuntimeError(
@@ -114,7 +134,12 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
 
 
 def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
-    """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …)."""
+    """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> local_response_norm(np.zeros((2, 6, 8)), 2).shape
+    (2, 6, 8)
+    """
     xp, x = unwrap(input)
     if x.ndim < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)")
@@ -139,7 +164,12 @@ def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out:
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Array:
-    """The cosine of the angle between two arrays along `dim`; each norm counts as eps at least."""
+    """The cosine of the angle between two arrays along `dim`; each norm counts as eps at least.
+
+    >>> import numpy as np
+    >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3).tolist()
+    [0.707]
+    """
     xp, a, b = unwrap(x1, x2)
     a, b = xp.broadcast_arrays(a, b)
     norms = [xp.clip(_norm(xp, x, 2.0, dim), eps, None) for x in (a, b)]

@@ -68,7 +68,12 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element in each window over the last two dimensions; see `max_pool1d`."""
+    """The largest element in each window over the last two dimensions; see `max_pool1d`.
+
+    >>> import numpy as np
+    >>> max_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
+    (2, 3, 4, 4)
+    """
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -81,7 +86,12 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element in each window over the last three dimensions; see `max_pool1d`."""
+    """The largest element in each window over the last three dimensions; see `max_pool1d`.
+
+    >>> import numpy as np
+    >>> max_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
+    (2, 3, 4, 4, 4)
+    """
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -93,7 +103,12 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Array:
-    """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False."""
+    """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
+
+    >>> import numpy as np
+    >>> avg_pool1d(np.zeros((2, 3, 8)), 2).shape
+    (2, 3, 4)
+    """
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
@@ -106,7 +121,12 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """The mean of each window over the last two dimensions; `divisor_override` divides the sums instead of the counts."""
+    """The mean of each window over the last two dimensions; `divisor_override` divides the sums instead of the counts.
+
+    >>> import numpy as np
+    >>> avg_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
+    (2, 3, 4, 4)
+    """
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
@@ -119,22 +139,42 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """The mean of each window over the last three dimensions; see `avg_pool2d`."""
+    """The mean of each window over the last three dimensions; see `avg_pool2d`.
+
+    >>> import numpy as np
+    >>> avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
+    (2, 3, 4, 4, 4)
+    """
     return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window along the last dimension."""
+    """The norm_type-norm of each window along the last dimension.
+
+    >>> import numpy as np
+    >>> lp_pool1d(np.zeros((2, 3, 8)), 2.0, 2).shape
+    (2, 3, 4)
+    """
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window over the last two dimensions."""
+    """The norm_type-norm of each window over the last two dimensions.
+
+    >>> import numpy as np
+    >>> lp_pool2d(np.zeros((2, 3, 8, 8)), 2.0, 2).shape
+    (2, 3, 4, 4)
+    """
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 def lp_pool3d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window over the last three dimensions."""
+    """The norm_type-norm of each window over the last three dimensions.
+
+    >>> import numpy as np
+    >>> lp_pool3d(np.zeros((2, 3, 8, 8, 8)), 2.0, 2).shape
+    (2, 3, 4, 4, 4)
+    """
     return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
 
 

@@ -26,35 +26,65 @@ class _InPlace(Module):
 
 
 class ReLU(_InPlace):
-    """max(x, 0)."""
+    """max(x, 0).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ReLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [0.0, 0.5, 3.0]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.relu(input, self.inplace)
 
 
 class SELU(_InPlace):
-    """The self-normalising elu."""
+    """The self-normalising elu.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.SELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-1.52, 0.525, 3.152]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.selu(input, self.inplace)
 
 
 class SiLU(_InPlace):
-    """x·sigmoid(x)."""
+    """x·sigmoid(x).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.SiLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.238, 0.311, 2.858]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.silu(input, self.inplace)
 
 
 class Mish(_InPlace):
-    """x·tanh(softplus(x))."""
+    """x·tanh(softplus(x)).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Mish()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.253, 0.375, 2.987]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.mish(input, self.inplace)
 
 
 class Hardswish(_InPlace):
-    """x·hardsigmoid(x)."""
+    """x·hardsigmoid(x).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Hardswish()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.333, 0.292, 3.0]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.hardswish(input, self.inplace)
@@ -64,7 +94,13 @@ class Hardswish(_InPlace):
 
 
 class Hardsigmoid(_InPlace):
-    """min(max(x + 3, 0), 6) / 6."""
+    """min(max(x + 3, 0), 6) / 6.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Hardsigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [0.167, 0.583, 1.0]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.hardsigmoid(input, self.inplace)
@@ -74,7 +110,13 @@ class Hardsigmoid(_InPlace):
 
 
 class Hardtanh(Module):
-    """x, kept between min_val and max_val."""
+    """x, kept between min_val and max_val.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Hardtanh()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-1.0, 0.5, 1.0]
+    """
 
     def __init__(
         self,
@@ -106,7 +148,13 @@ class Hardtanh(Module):
 
 
 class ReLU6(Hardtanh):
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ReLU6()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [0.0, 0.5, 3.0]
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.0, 6.0, inplace)
@@ -116,7 +164,13 @@ class ReLU6(Hardtanh):
 
 
 class LeakyReLU(Module):
-    """x, and negative_slope·x where x is negative."""
+    """x, and negative_slope·x where x is negative.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LeakyReLU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.02, 0.5, 3.0]
+    """
 
     def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
         super().__init__()
@@ -131,7 +185,13 @@ class LeakyReLU(Module):
 
 
 class PReLU(Module):
-    """x, and weight·x where x is negative; one weight, or one a channel, `init` at first."""
+    """x, and weight·x where x is negative; one weight, or one a channel, `init` at first.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.PReLU()(np.array([-2.0, 3.0], np.float32)).tolist()
+    [-0.5, 3.0]
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -152,7 +212,13 @@ class PReLU(Module):
 
 
 class RReLU(Module):
-    """x, and slope·x where x is negative; the slope is drawn in training, and the mean of the bounds in evaluation."""
+    """x, and slope·x where x is negative; the slope is drawn in training, and the mean of the bounds in evaluation.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.RReLU().eval()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.458, 0.5, 3.0]
+    """
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()
@@ -168,7 +234,13 @@ class RReLU(Module):
 
 
 class ELU(Module):
-    """x, and alpha·(exp(x) - 1) where x is negative."""
+    """x, and alpha·(exp(x) - 1) where x is negative.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.865, 0.5, 3.0]
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -183,14 +255,26 @@ class ELU(Module):
 
 
 class CELU(ELU):
-    """x, and alpha·(exp(x/alpha) - 1) where x is negative."""
+    """x, and alpha·(exp(x/alpha) - 1) where x is negative.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.CELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.865, 0.5, 3.0]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.celu(input, self.alpha, self.inplace)
 
 
 class GELU(Module):
-    """x·Φ(x), Φ the normal distribution's function; by tanh with `approximate="tanh"`."""
+    """x·Φ(x), Φ the normal distribution's function; by tanh with `approximate="tanh"`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.GELU()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.046, 0.346, 2.996]
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -204,7 +288,13 @@ class GELU(Module):
 
 
 class GLU(Module):
-    """The first half of dimension `dim` times the sigmoid of the second."""
+    """The first half of dimension `dim` times the sigmoid of the second.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.GLU()(np.array([1.0, 2.0, 0.0, 0.0])).tolist()
+    [0.5, 1.0]
+    """
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
@@ -218,7 +308,13 @@ class GLU(Module):
 
 
 class Threshold(Module):
-    """x where it is above `threshold`, `value` elsewhere."""
+    """x where it is above `threshold`, `value` elsewhere.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Threshold(1.0, 9.0)(np.array([-2.0, 0.5, 3.0])).tolist()
+    [9.0, 9.0, 3.0]
+    """
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -234,7 +330,13 @@ class Threshold(Module):
 
 
 class Softplus(Module):
-    """log(1 + exp(beta·x)) / beta; x itself where beta·x is above `threshold`."""
+    """log(1 + exp(beta·x)) / beta; x itself where beta·x is above `threshold`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softplus()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [0.127, 0.974, 3.049]
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -249,7 +351,13 @@ class Softplus(Module):
 
 
 class Hardshrink(Module):
-    """x, and 0 where |x| is at most lambd."""
+    """x, and 0 where |x| is at most lambd.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Hardshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-2.0, 0.0, 3.0]
+    """
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -263,42 +371,78 @@ class Hardshrink(Module):
 
 
 class Softshrink(Hardshrink):
-    """x moved towards 0 by lambd, and 0 within."""
+    """x moved towards 0 by lambd, and 0 within.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-1.5, 0.0, 2.5]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softshrink(input, self.lambd)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Sigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [0.119, 0.622, 0.953]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.sigmoid(input)
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Tanh()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.964, 0.462, 0.995]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.tanh(input)
 
 
 class LogSigmoid(Module):
-    """log(sigmoid(x))."""
+    """log(sigmoid(x)).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LogSigmoid()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-2.127, -0.474, -0.049]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.logsigmoid(input)
 
 
 class Softsign(Module):
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softsign()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-0.667, 0.333, 0.75]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softsign(input)
 
 
 class Tanhshrink(Module):
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Tanhshrink()(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
+    [-1.036, 0.038, 2.005]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.tanhshrink(input)
@@ -316,28 +460,52 @@ class _Over(Module):
 
 
 class Softmax(_Over):
-    """exp(x) over its sum along `dim`."""
+    """exp(x) over its sum along `dim`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softmax(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
+    [0.09, 0.245, 0.665]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softmax(input, self.dim, _stacklevel=5)
 
 
 class Softmin(_Over):
-    """softmax(-x) along `dim`."""
+    """softmax(-x) along `dim`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softmin(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
+    [0.665, 0.245, 0.09]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.softmin(input, self.dim, _stacklevel=5)
 
 
 class LogSoftmax(_Over):
-    """log(softmax(x)) along `dim`."""
+    """log(softmax(x)) along `dim`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LogSoftmax(-1)(np.array([0.0, 1.0, 2.0])).round(3).tolist()
+    [-2.408, -1.408, -0.408]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.log_softmax(input, self.dim, _stacklevel=5)
 
 
 class Softmax2d(Module):
-    """Softmax over the channels of (samples, channels, height, width), or without samples."""
+    """Softmax over the channels of (samples, channels, height, width), or without samples.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Softmax2d()(np.zeros((1, 4, 2, 2))).sum(1).tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
 
     def forward(self, input: Any) -> Any:
         if raw(input).ndim not in (3, 4):

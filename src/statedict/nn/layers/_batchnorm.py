@@ -113,19 +113,36 @@ class BatchNorm1d(BatchNormBase):
     """(samples, channels) or (samples, channels, length), normalised by each channel's mean and variance.
 
     In training they are the batch's, and are tracked in running_mean and running_var, which evaluation uses.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.BatchNorm1d(3)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 8)
     """
 
     shapes = ("2D or 3D", (2, 3))
 
 
 class BatchNorm2d(BatchNormBase):
-    """(samples, channels, height, width), normalised by each channel's mean and variance; see BatchNorm1d."""
+    """(samples, channels, height, width), normalised by each channel's mean and variance; see BatchNorm1d.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.BatchNorm2d(3)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 8, 8)
+    """
 
     shapes = ("4D", (4,))
 
 
 class BatchNorm3d(BatchNormBase):
-    """(samples, channels, depth, height, width), normalised by each channel's mean and variance; see BatchNorm1d."""
+    """(samples, channels, depth, height, width), normalised by each channel's mean and variance; see BatchNorm1d.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.BatchNorm3d(3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 8, 8, 8)
+    """
 
     shapes = ("5D", (5,))
 
@@ -198,19 +215,37 @@ class InstanceNormBase(NormBase):
 
 
 class InstanceNorm1d(InstanceNormBase):
-    """(samples, channels, length), or without samples, normalised by the mean and variance of each sample's channels."""
+    """(samples, channels, length), or without samples, normalised by the mean and variance of each sample's channels.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.InstanceNorm1d(3)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 8)
+    """
 
     shapes = ("2D or 3D", (2, 3))
 
 
 class InstanceNorm2d(InstanceNormBase):
-    """(samples, channels, height, width), or without samples; see InstanceNorm1d."""
+    """(samples, channels, height, width), or without samples; see InstanceNorm1d.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.InstanceNorm2d(3)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 8, 8)
+    """
 
     shapes = ("3D or 4D", (3, 4))
 
 
 class InstanceNorm3d(InstanceNormBase):
-    """(samples, channels, depth, height, width), or without samples; see InstanceNorm1d."""
+    """(samples, channels, depth, height, width), or without samples; see InstanceNorm1d.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.InstanceNorm3d(3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 8, 8, 8)
+    """
 
     shapes = ("4D or 5D", (4, 5))
 

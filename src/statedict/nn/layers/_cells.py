@@ -66,7 +66,13 @@ class RNNCellBase(Module):
 
 
 class RNNCell(RNNCellBase):
-    """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; (samples, input_size) to (samples, hidden_size)."""
+    """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; (samples, input_size) to (samples, hidden_size).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.RNNCell(4, 8)(np.zeros((2, 4), np.float32)).shape
+    (2, 8)
+    """
 
     def __init__(
         self,
@@ -87,7 +93,14 @@ class RNNCell(RNNCellBase):
 
 
 class LSTMCell(RNNCellBase):
-    """One step of an LSTM: input and (h, c) to (h, c)."""
+    """One step of an LSTM: input and (h, c) to (h, c).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> h, c = nn.LSTMCell(4, 8)(np.zeros((2, 4), np.float32))
+    >>> h.shape, c.shape
+    ((2, 8), (2, 8))
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
@@ -99,7 +112,13 @@ class LSTMCell(RNNCellBase):
 
 
 class GRUCell(RNNCellBase):
-    """One step of a GRU: input and h to h."""
+    """One step of a GRU: input and h to h.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.GRUCell(4, 8)(np.zeros((2, 4), np.float32)).shape
+    (2, 8)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None

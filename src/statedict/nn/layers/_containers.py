@@ -134,7 +134,14 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list of modules that are registered."""
+    """A list of modules that are registered.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 1)])
+    >>> list(layers.state_dict())
+    ['0.weight', '0.bias', '1.weight', '1.bias']
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -183,7 +190,14 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dictionary of modules that are registered, in the order in which they came."""
+    """A dictionary of modules that are registered, in the order in which they came.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layers = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+    >>> list(layers.state_dict())
+    ['encoder.weight', 'encoder.bias', 'head.weight', 'head.bias']
+    """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         super().__init__()

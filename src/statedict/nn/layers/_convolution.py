@@ -132,6 +132,11 @@ class Conv1d(_Convolution):
     """Convolution over (samples, channels, length), or (channels, length).
 
     padding_mode: "zeros", "reflect", "replicate" or "circular"; padding: numbers, "same" or "valid".
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Conv1d(3, 6, 3)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 6, 6)
     """
 
     dimensions = 1
@@ -152,7 +157,13 @@ class Conv2d(_Convolution):
 
 
 class Conv3d(_Convolution):
-    """Convolution over (samples, channels, depth, height, width), or without samples; see Conv1d."""
+    """Convolution over (samples, channels, depth, height, width), or without samples; see Conv1d.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Conv3d(3, 6, 3)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 6, 6, 6, 6)
+    """
 
     dimensions = 3
     convolve = staticmethod(F.conv3d)
@@ -211,21 +222,39 @@ class _ConvTranspose(_ConvNd):
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """The transpose of Conv1d as a linear map; weight is (in_channels, out_channels / groups, kernel)."""
+    """The transpose of Conv1d as a linear map; weight is (in_channels, out_channels / groups, kernel).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ConvTranspose1d(3, 6, 2, stride=2)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 6, 16)
+    """
 
     dimensions = 1
     convolve = staticmethod(F.conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """The transpose of Conv2d as a linear map; weight is (in_channels, out_channels / groups, *kernel)."""
+    """The transpose of Conv2d as a linear map; weight is (in_channels, out_channels / groups, *kernel).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ConvTranspose2d(3, 6, 2, stride=2)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 6, 16, 16)
+    """
 
     dimensions = 2
     convolve = staticmethod(F.conv_transpose2d)
 
 
 class ConvTranspose3d(_ConvTranspose):
-    """The transpose of Conv3d as a linear map; weight is (in_channels, out_channels / groups, *kernel)."""
+    """The transpose of Conv3d as a linear map; weight is (in_channels, out_channels / groups, *kernel).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.ConvTranspose3d(3, 6, 2, stride=2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 6, 16, 16, 16)
+    """
 
     dimensions = 3
     convolve = staticmethod(F.conv_transpose3d)

@@ -21,42 +21,78 @@ class _DropoutNd(Module):
 
 
 class Dropout(_DropoutNd):
-    """In training, each element zero with probability p, and the rest divided by 1 - p."""
+    """In training, each element zero with probability p, and the rest divided by 1 - p.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Dropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout1d(_DropoutNd):
-    """In training, whole channels of (samples, channels, length) zero with probability p."""
+    """In training, whole channels of (samples, channels, length) zero with probability p.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Dropout1d(0.5).eval()(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 8)
+    """
 
     def forward(self, input: Any) -> Any:
         return F.dropout1d(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_DropoutNd):
-    """In training, whole channels of (samples, channels, height, width) zero with probability p."""
+    """In training, whole channels of (samples, channels, height, width) zero with probability p.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Dropout2d(0.5).eval()(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 8, 8)
+    """
 
     def forward(self, input: Any) -> Any:
         return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
 class Dropout3d(_DropoutNd):
-    """In training, whole channels of (samples, channels, depth, height, width) zero with probability p."""
+    """In training, whole channels of (samples, channels, depth, height, width) zero with probability p.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Dropout3d(0.5).eval()(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 8, 8, 8)
+    """
 
     def forward(self, input: Any) -> Any:
         return F.dropout3d(input, self.p, self.training, self.inplace)
 
 
 class AlphaDropout(_DropoutNd):
-    """In training, dropout that keeps the mean and variance of SELU's outputs."""
+    """In training, dropout that keeps the mean and variance of SELU's outputs.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AlphaDropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.alpha_dropout(input, self.p, self.training)
 
 
 class FeatureAlphaDropout(_DropoutNd):
-    """AlphaDropout of whole channels."""
+    """AlphaDropout of whole channels.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.FeatureAlphaDropout(0.5).eval()(np.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    """
 
     def forward(self, input: Any) -> Any:
         return F.feature_alpha_dropout(input, self.p, self.training)

@@ -95,7 +95,13 @@ class Embedding(_Table):
 
 
 class EmbeddingBag(_Table):
-    """The sum, mean or largest of a table's rows, for each bag of integers: (bags, embedding_dim)."""
+    """The sum, mean or largest of a table's rows, for each bag of integers: (bags, embedding_dim).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.EmbeddingBag(10, 3)(np.array([[1, 2], [4, 5]])).shape
+    (2, 3)
+    """
 
     def __init__(
         self,

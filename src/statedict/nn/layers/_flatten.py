@@ -11,7 +11,13 @@ from .._module import Module
 
 
 class Flatten(Module):
-    """Dimensions `start_dim` to `end_dim` as one."""
+    """Dimensions `start_dim` to `end_dim` as one.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Flatten()(np.zeros((2, 3, 4, 4))).shape
+    (2, 48)
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -29,7 +35,13 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Dimension `dim` as several, whose lengths are `unflattened_size`; one of them may be -1."""
+    """Dimension `dim` as several, whose lengths are `unflattened_size`; one of them may be -1.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Unflatten(1, (3, 4))(np.zeros((2, 12))).shape
+    (2, 3, 4)
+    """
 
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()

@@ -12,7 +12,13 @@ from ._new import parameter
 
 
 class Identity(Module):
-    """Gives what it is given; takes any arguments and ignores them."""
+    """Gives what it is given; takes any arguments and ignores them.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Identity()(np.array([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -64,6 +70,11 @@ class Bilinear(Module):
     """input1ᵀ · weight · input2 + bias, over the last dimensions.
 
     weight is (out_features, in1_features, in2_features); all start even within ±1/√in1_features.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.Bilinear(3, 4, 5)(np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)).shape
+    (2, 5)
     """
 
     def __init__(

@@ -56,7 +56,13 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None."""
+    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.RMSNorm(2)(np.array([[3.0, 3.0]], np.float32)).round(3).tolist()
+    [[1.0, 1.0]]
+    """
 
     def __init__(
         self,
@@ -87,7 +93,13 @@ class RMSNorm(Module):
 
 
 class GroupNorm(Module):
-    """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …)."""
+    """(input - mean) / √(variance + eps) · weight + bias, over groups of channels; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.GroupNorm(3, 6)(np.zeros((2, 6, 8), np.float32)).shape
+    (2, 6, 8)
+    """
 
     def __init__(
         self,
@@ -129,7 +141,13 @@ class GroupNorm(Module):
 
 
 class LocalResponseNorm(Module):
-    """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …)."""
+    """input / (k + alpha · mean of squares over `size` neighbouring channels) ** beta; (samples, channels, …).
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LocalResponseNorm(2)(np.zeros((2, 6, 8))).shape
+    (2, 6, 8)
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()

@@ -15,7 +15,14 @@ from ._containers import pairs
 
 
 class ParameterList(Module):
-    """A list of parameters that are registered, under the names "0", "1", …"""
+    """A list of parameters that are registered, under the names "0", "1", …
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> weights = nn.ParameterList([np.zeros(2), np.zeros(3)])
+    >>> list(weights.state_dict())
+    ['0', '1']
+    """
 
     def __init__(self, values: Iterable[Any] | None = None) -> None:
         super().__init__()
@@ -68,7 +75,14 @@ class ParameterList(Module):
 
 
 class ParameterDict(Module):
-    """A dictionary of parameters that are registered. A plain mapping's names are sorted, an OrderedDict's kept in order."""
+    """A dictionary of parameters that are registered. A plain mapping's names are sorted, an OrderedDict's kept in order.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> weights = nn.ParameterDict({"scale": np.ones(2)})
+    >>> list(weights.state_dict())
+    ['scale']
+    """
 
     def __init__(self, parameters: Any = None) -> None:
         super().__init__()

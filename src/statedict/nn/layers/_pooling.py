@@ -47,7 +47,13 @@ class _MaxPoolNd(Module):
 
 
 class MaxPool1d(_MaxPoolNd):
-    """The largest element in each window along the last dimension."""
+    """The largest element in each window along the last dimension.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.MaxPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 4)
+    """
 
     pool = staticmethod(F.max_pool1d)
 
@@ -65,7 +71,13 @@ class MaxPool2d(_MaxPoolNd):
 
 
 class MaxPool3d(_MaxPoolNd):
-    """The largest element in each window over the last three dimensions."""
+    """The largest element in each window over the last three dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.MaxPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 4, 4, 4)
+    """
 
     pool = staticmethod(F.max_pool3d)
 
@@ -110,7 +122,13 @@ class _AvgPoolNd(Module):
 
 
 class AvgPool1d(_AvgPoolNd):
-    """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False."""
+    """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AvgPool1d(2)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 4)
+    """
 
     def __init__(
         self,
@@ -128,13 +146,25 @@ class AvgPool1d(_AvgPoolNd):
 
 
 class AvgPool2d(_AvgPoolNd):
-    """The mean of each window over the last two dimensions."""
+    """The mean of each window over the last two dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AvgPool2d(2)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 4, 4)
+    """
 
     pool = staticmethod(F.avg_pool2d)
 
 
 class AvgPool3d(_AvgPoolNd):
-    """The mean of each window over the last three dimensions."""
+    """The mean of each window over the last three dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AvgPool3d(2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 4, 4, 4)
+    """
 
     pool = staticmethod(F.avg_pool3d)
 
@@ -163,19 +193,37 @@ class _LPPoolNd(Module):
 
 
 class LPPool1d(_LPPoolNd):
-    """The norm_type-norm of each window along the last dimension."""
+    """The norm_type-norm of each window along the last dimension.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LPPool1d(2, kernel_size=2)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 4)
+    """
 
     pool = staticmethod(F.lp_pool1d)
 
 
 class LPPool2d(_LPPoolNd):
-    """The norm_type-norm of each window over the last two dimensions."""
+    """The norm_type-norm of each window over the last two dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LPPool2d(2, kernel_size=2)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 4, 4)
+    """
 
     pool = staticmethod(F.lp_pool2d)
 
 
 class LPPool3d(_LPPoolNd):
-    """The norm_type-norm of each window over the last three dimensions."""
+    """The norm_type-norm of each window over the last three dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.LPPool3d(2, kernel_size=2)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 4, 4, 4)
+    """
 
     pool = staticmethod(F.lp_pool3d)
 
@@ -198,19 +246,37 @@ class _AdaptiveAvgPoolNd(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
-    """Means of `output_size` windows along the last dimension."""
+    """Means of `output_size` windows along the last dimension.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveAvgPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 5)
+    """
 
     pool = staticmethod(F.adaptive_avg_pool1d)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
-    """Means of windows over the last two dimensions."""
+    """Means of windows over the last two dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveAvgPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 5, 5)
+    """
 
     pool = staticmethod(F.adaptive_avg_pool2d)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
-    """Means of windows over the last three dimensions."""
+    """Means of windows over the last three dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveAvgPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 5, 5, 5)
+    """
 
     pool = staticmethod(F.adaptive_avg_pool3d)
 
@@ -234,19 +300,37 @@ class _AdaptiveMaxPoolNd(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
-    """Largest elements of `output_size` windows along the last dimension."""
+    """Largest elements of `output_size` windows along the last dimension.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveMaxPool1d(5)(np.zeros((2, 3, 8), np.float32)).shape
+    (2, 3, 5)
+    """
 
     pool = staticmethod(F.adaptive_max_pool1d)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
-    """Largest elements of windows over the last two dimensions."""
+    """Largest elements of windows over the last two dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveMaxPool2d(5)(np.zeros((2, 3, 8, 8), np.float32)).shape
+    (2, 3, 5, 5)
+    """
 
     pool = staticmethod(F.adaptive_max_pool2d)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
-    """Largest elements of windows over the last three dimensions."""
+    """Largest elements of windows over the last three dimensions.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> nn.AdaptiveMaxPool3d(5)(np.zeros((2, 3, 8, 8, 8), np.float32)).shape
+    (2, 3, 5, 5, 5)
+    """
 
     pool = staticmethod(F.adaptive_max_pool3d)
 

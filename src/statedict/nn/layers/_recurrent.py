@@ -24,6 +24,12 @@ class RNNBase(Module):
     For each layer k and direction (suffix "" or "_reverse"): weight_ih_l{k}, (gates · hidden_size, input),
     weight_hh_l{k}, (gates · hidden_size, hidden_size or proj_size), bias_ih_l{k}, bias_hh_l{k}, and with a projection
     weight_hr_l{k}, (proj_size, hidden_size); all start even within ±1/√hidden_size.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> output, h = nn.RNNBase("GRU", 4, 8)(np.zeros((5, 2, 4), np.float32))
+    >>> output.shape, h.shape
+    ((5, 2, 8), (1, 2, 8))
     """
 
     def __init__(
@@ -209,7 +215,14 @@ class RNNBase(Module):
 
 
 class RNN(RNNBase):
-    """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; arguments as RNNBase without `mode`."""
+    """h = tanh(W·x + U·h + b), or max(…, 0) with `nonlinearity="relu"`; arguments as RNNBase without `mode`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> output, h = nn.RNN(4, 8)(np.zeros((5, 2, 4), np.float32))
+    >>> output.shape, h.shape
+    ((5, 2, 8), (1, 2, 8))
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         _refuse_projection(kwargs)
@@ -238,7 +251,14 @@ class LSTM(RNNBase):
 
 
 class GRU(RNNBase):
-    """Gated recurrent units; arguments as RNNBase without `mode`."""
+    """Gated recurrent units; arguments as RNNBase without `mode`.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> output, h = nn.GRU(4, 8)(np.zeros((5, 2, 4), np.float32))
+    >>> output.shape, h.shape
+    ((5, 2, 8), (1, 2, 8))
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         _refuse_projection(kwargs)

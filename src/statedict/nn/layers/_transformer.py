@@ -26,7 +26,14 @@ Activation = str | Callable[[Any], Any]
 
 
 class TransformerEncoderLayer(Module):
-    """Self-attention and two linear maps, each with a residual connection and normalisation."""
+    """Self-attention and two linear maps, each with a residual connection and normalisation.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> layer(np.zeros((2, 5, 8), np.float32)).shape
+    (2, 5, 8)
+    """
 
     def __init__(
         self,
@@ -72,7 +79,14 @@ class TransformerEncoderLayer(Module):
 
 
 class TransformerDecoderLayer(Module):
-    """Self-attention, attention to an encoder's output, and two linear maps, with residual connections."""
+    """Self-attention, attention to an encoder's output, and two linear maps, with residual connections.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
+    >>> layer(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
+    (3, 2, 8)
+    """
 
     def __init__(
         self,
@@ -144,7 +158,14 @@ class TransformerDecoderLayer(Module):
 
 
 class TransformerEncoder(Module):
-    """`num_layers` copies of an encoder layer, and a normalisation after them."""
+    """`num_layers` copies of an encoder layer, and a normalisation after them.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    >>> nn.TransformerEncoder(layer, num_layers=2)(np.zeros((2, 5, 8), np.float32)).shape
+    (2, 5, 8)
+    """
 
     def __init__(
         self,
@@ -172,7 +193,15 @@ class TransformerEncoder(Module):
 
 
 class TransformerDecoder(Module):
-    """`num_layers` copies of a decoder layer, and a normalisation after them."""
+    """`num_layers` copies of a decoder layer, and a normalisation after them.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> layer = nn.TransformerDecoderLayer(8, nhead=2, dim_feedforward=16)
+    >>> decoder = nn.TransformerDecoder(layer, num_layers=2)
+    >>> decoder(np.zeros((3, 2, 8), np.float32), np.zeros((5, 2, 8), np.float32)).shape
+    (3, 2, 8)
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         super().__init__()
@@ -208,7 +237,14 @@ class TransformerDecoder(Module):
 
 
 class Transformer(Module):
-    """An encoder and a decoder, matrices even by Glorot's rule at first."""
+    """An encoder and a decoder, matrices even by Glorot's rule at first.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> model = nn.Transformer(8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16)
+    >>> model(np.zeros((5, 2, 8), np.float32), np.zeros((3, 2, 8), np.float32)).shape
+    (3, 2, 8)
+    """
 
     def __init__(
         self,

@@ -25,6 +25,14 @@ class Adam(Optimizer):
             taken off the parameter.
         amsgrad: divide by the largest v so far.
         maximize: go up instead of down.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = nn.optim.Adam(model.parameters(), lr=0.1)
+    >>> optimizer.step(grads=[np.ones((1, 2), np.float32), np.ones(1, np.float32)])
+    >>> sorted(optimizer.state_dict()["state"][0])
+    ['exp_avg', 'exp_avg_sq', 'step']
     """
 
     needed = ("step", "exp_avg", "exp_avg_sq")
@@ -97,7 +105,16 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = nn.optim.AdamW(model.parameters(), lr=0.1)
+    >>> optimizer.step(grads=[np.ones((1, 2), np.float32), np.ones(1, np.float32)])
+    >>> sorted(optimizer.state_dict()["state"][0])
+    ['exp_avg', 'exp_avg_sq', 'step']
+    """
 
     def __init__(
         self,

@@ -27,6 +27,13 @@ class Optimizer:
     Attributes:
         param_groups: settings and parameters, one dict a group.
         state: what is remembered of each Parameter, by name.
+
+    >>> import numpy as np
+    >>> from statedict import nn
+    >>> model = nn.Linear(2, 1)
+    >>> optimizer = nn.optim.SGD(model.named_parameters(), lr=0.1)
+    >>> [group["lr"] for group in optimizer.param_groups], list(optimizer.state_dict())
+    ([0.1], ['state', 'param_groups'])
     """
 
     # Names of the state that a step cannot do without once there is any.

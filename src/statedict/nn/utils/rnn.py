@@ -23,6 +23,11 @@ class PackedSequence(NamedTuple):
         batch_sizes: how many sequences each step has; int64 in NumPy.
         sorted_indices: the places of the sequences before they were sorted, or None where they were.
         unsorted_indices: the inverse.
+
+    >>> import numpy as np
+    >>> packed = pack_sequence([np.array([1, 2, 3]), np.array([4])])
+    >>> packed.data.tolist(), packed.batch_sizes.tolist()
+    ([1, 4, 2, 3], [2, 1, 1])
     """
 
     data: Any
@@ -38,7 +43,12 @@ class PackedSequence(NamedTuple):
 
 
 def invert_permutation(permutation: Any) -> Any:
-    """The permutation that undoes this one; None for None."""
+    """The permutation that undoes this one; None for None.
+
+    >>> import numpy as np
+    >>> invert_permutation(np.array([2, 0, 1])).tolist()
+    [1, 2, 0]
+    """
     return None if permutation is None else np.argsort(np.asarray(permutation), kind="stable")
 
 
@@ -53,6 +63,11 @@ def pack_padded_sequence(
         enforce_sorted: they come sorted, the longest first; otherwise they are sorted here.
 
     Raises ValueError for a length below 1 or too large, RuntimeError where they are not sorted but should be.
+
+    >>> import numpy as np
+    >>> packed = pack_padded_sequence(np.array([[1, 2, 3], [4, 0, 0]]), np.array([3, 1]), batch_first=True)
+    >>> packed.data.tolist(), packed.batch_sizes.tolist()
+    ([1, 4, 2, 3], [2, 1, 1])
     """
     xp, x = unwrap(input)
     x = xp.permute_dims(x, (1, 0, *range(2, x.ndim))) if batch_first else x
@@ -88,7 +103,13 @@ def pack_padded_sequence(
 def pad_packed_sequence(
     sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0, total_length: int | None = None
 ) -> tuple[Array, Any]:
-    """The partner of `pack_padded_sequence`: (padded array, lengths), in the order from before the packing."""
+    """The partner of `pack_padded_sequence`: (padded array, lengths), in the order from before the packing.
+
+    >>> import numpy as np
+    >>> padded, lengths = pad_packed_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]), batch_first=True)
+    >>> padded.tolist(), lengths.tolist()
+    ([[1, 2, 3], [4, 0, 0]], [3, 1])
+    """
     data, batch_sizes, _, unsorted = sequence
     xp, data = unwrap(data)
     counts = np.asarray(batch_sizes).tolist()
@@ -114,7 +135,12 @@ def pad_packed_sequence(
 def pad_sequence(
     sequences: Iterable[Any], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
 ) -> Array:
-    """Sequences (steps, …) of different lengths as one array, (steps, sequences, …) or with `batch_first` the other way."""
+    """Sequences (steps, …) of different lengths as one array, (steps, sequences, …) or with `batch_first` the other way.
+
+    >>> import numpy as np
+    >>> pad_sequence([np.array([1, 2, 3]), np.array([4])], batch_first=True).tolist()
+    [[1, 2, 3], [4, 0, 0]]
+    """
     xp, *arrays = unwrap(*sequences)
     longest = max(array.shape[0] for array in arrays)
     padded = []
@@ -126,18 +152,35 @@ def pad_sequence(
 
 
 def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = False) -> list[Array]:
-    """The partner of `pad_sequence`: each sequence by itself."""
+    """The partner of `pad_sequence`: each sequence by itself.
+
+    >>> import numpy as np
+    >>> padded = np.array([[1, 2, 3], [4, 0, 0]])
+    >>> [row.tolist() for row in unpad_sequence(padded, np.array([3, 1]), batch_first=True)]
+    [[1, 2, 3], [4]]
+    """
     xp, x = unwrap(padded_sequences)
     x = x if batch_first else xp.permute_dims(x, (1, 0, *range(2, x.ndim)))
     return [x[i, :length, ...] for i, length in enumerate(np.asarray(raw(lengths)).tolist())]
 
 
 def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> PackedSequence:
-    """Pack sequences (steps, …) of different lengths."""
+    """Pack sequences (steps, …) of different lengths.
+
+    >>> import numpy as np
+    >>> packed = pack_sequence([np.array([1, 2, 3]), np.array([4])])
+    >>> packed.data.tolist(), packed.batch_sizes.tolist()
+    ([1, 4, 2, 3], [2, 1, 1])
+    """
     lengths = [raw(sequence).shape[0] for sequence in sequences]
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
-    """The partner of `pack_sequence`: each sequence by itself."""
+    """The partner of `pack_sequence`: each sequence by itself.
+
+    >>> import numpy as np
+    >>> [row.tolist() for row in unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))]
+    [[1, 2, 3], [4]]
+    """
     return unpad_sequence(*pad_packed_sequence(packed_sequences, batch_first=True), batch_first=True)
