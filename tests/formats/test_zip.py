@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from statedict import files
 from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnknownNameError
-from statedict.formats import Limits, _zip
+from statedict.formats import Limits, _zip, _zip_many
 from statedict.formats._zip import open_zip, read_member, verify_members
 from statedict.formats._zip_many import locate_many
 from statedict.formats._zip_places import place
@@ -170,6 +170,13 @@ def test_an_archive_of_more_than_four_gib(tmp_path):
 # checking with arrays
 
 
+def _located(file, text, directory, sparse):
+    """What the arrays make of an archive: from its mapping, or from short reads where members are larger than `sparse`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_zip_many, "SPARSE", sparse)
+        return locate_many(file, text, directory.entries, directory.offset)
+
+
 def both_ways(raw, tmp_path):
     """What the arrays and the loop make of an archive; the first is None where it leaves it to the second."""
     path = tmp_path / "both.zip"
@@ -177,7 +184,8 @@ def both_ways(raw, tmp_path):
     file = files.open(path)
     directory = _zip.find_directory(file)
     text = file.read(directory.offset, directory.nbytes)
-    found = locate_many(file.view(), text, directory.entries, directory.offset)
+    found, read = (_located(file, text, directory, sparse) for sparse in (1 << 40, 0))
+    assert found == read
     entries = _zip.read_entries(text, directory.entries, "both.zip")
     members, hidden = _zip.locate(file, _zip.bounds(file, entries, directory.offset))
     file.close()

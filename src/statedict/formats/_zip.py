@@ -137,11 +137,10 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
 def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes], dict[str, Bound]]:
     """The members, how many bytes lie hidden between them, their extra fields, and the bounds of those not yet located."""
     raw = file.read(directory.offset, directory.nbytes)
-    mapped = file.view() if directory.entries >= (FEW if "numpy" in sys.modules else MANY) else None
-    if mapped is not None:
+    if directory.entries >= (FEW if "numpy" in sys.modules else MANY) and not file.far:
         from ._zip_many import locate_many
 
-        found = locate_many(mapped, raw, directory.entries, directory.offset)
+        found = locate_many(file, raw, directory.entries, directory.offset)
         if found is not None:
             return *found, {}, {}
     entries = read_entries(raw, directory.entries, file.name)

@@ -73,7 +73,7 @@ def test_the_quick_path_is_taken(read, write, monkeypatch):
     assert sum(leaf is not None for leaf, _ in alone) + sum(together) > 80
     del alone[:], together[:]
     read(write({f"{number}.bias": leaf_of(np.zeros(2)) for number in range(3000)}))
-    assert len(alone) < 40
+    assert len(alone) < 10
     assert sum(together) > 2900
 
 
@@ -105,8 +105,7 @@ def test_both_paths_read_the_same_of_any_mutant(read, write, slow):
     for _ in range(400):
         raw = bytearray(whole)
         for _ in range(generator.choice((1, 1, 2))):
-            # Mostly after the first 256 memo slots, where the quick path begins.
-            at = generator.randrange(len(raw) // 2 if generator.random() < 0.8 else 0, len(raw))
+            at = generator.randrange(len(raw))
             change = generator.random()
             if change < 0.6:
                 raw[at] ^= 1 << generator.randrange(8)
@@ -157,7 +156,7 @@ def test_reused_slots_end_the_quick_path(read, write, slow):
 
 def long_record(first: int, key: bytes) -> bytes:
     """The usual record with its slots from `first` on; the slots before it hold what its GETs read."""
-    put = [b"r" + (first + n).to_bytes(4, "little") for n in range(7)]
+    put = [b"q%c" % (first + n) for n in range(7)]
     return (
         b"h\0((h\1h\2X"
         + len(key).to_bytes(4, "little")
@@ -213,7 +212,7 @@ def test_memoize_after_records(read, write, slow):
 def test_tokens_mean_what_the_memo_holds(read, write, slow):
     """A record whose device tag is a class, or whose hooks are made of a string, is wrong on both paths."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _record.record().search(data, len(data) // 2)
+    found = _record.record(False).search(data, len(data) // 2)
     place, hooks = found.span(5), found.span(14)
     assert (place[1] - place[0], hooks[1] - hooks[0]) == (2, 2)
     swapped = [bytearray(data), bytearray(data)]
@@ -228,7 +227,7 @@ def test_tokens_mean_what_the_memo_holds(read, write, slow):
 def test_the_text_form_of_get(read, write, slow):
     """Protocol 0's GET begins a record too."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _record.record().search(data, len(data) // 2)
+    found = _record.record(False).search(data, len(data) // 2)
     token = data[found.start() - 2 : found.start()]
     assert token[:1] == b"h"
     text = data[: found.start() - 2] + b"g%d\n" % token[1] + data[found.start() :]

@@ -14,19 +14,30 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from struct import Struct
 from typing import Any
 
 from statedict.errors import FormatError
 from statedict.state import Leaf
 
 from ._machine import OFF, Machine
-from ._record import TRAITS, are_hooks, integer, integers, location_of, number_of, record, shape_of, slot, storage_kind
+from ._record import (
+    EARLY,
+    TRAITS,
+    are_hooks,
+    integer,
+    integers,
+    location_of,
+    number_of,
+    puts,
+    record,
+    shape_of,
+    slot,
+    storage_kind,
+)
 from ._runs import read_run
 from ._seen import Seen
 from ._values import StorageId, TypedStorage
 
-_FIVE, _SEVEN = Struct("<5I").pack, Struct("<7I").pack
 _new = tuple.__new__
 
 
@@ -44,18 +55,15 @@ def read_records(m: Machine, at: int) -> int:
 
 def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
     """The leaf of the record at `at`, its slots set, and the offset after it; None where it is not usual."""
-    found = record().match(m.data, at, m.size)
+    seen, top = m.seen, m.top
+    found = record(top < EARLY).match(m.data, at, m.size)
     if found is None:
         return None, at
     kind, length, key, put1, place, numel, put2, offset, size, put3, stride, put4, flag, hooks, put5, put6, put7 = (
         found.groups(b"")
     )
-    seen, top = m.seen, m.top
-    puts = put1 + put2 + put3 + put4 + put5 + put6 + put7
-    if size:
-        usual = puts == _SEVEN(top, top + 1, top + 2, top + 3, top + 4, top + 5, top + 6)
-    else:
-        usual = puts == _FIVE(top, top + 1, top + 2, top + 3, top + 4)
+    numbers = put1 + put2 + put3 + put4 + put5 + put6 + put7
+    usual = numbers == puts(top < EARLY, top, len(numbers))
     dtype = seen.kinds.get(kind) or storage_kind(m, kind)
     location = seen.locations.get(place) or location_of(m, place)
     if not (usual and dtype and location and length[0] == len(key) and (hooks in seen.hooks or are_hooks(m, hooks))):
@@ -71,7 +79,7 @@ def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
         return None, at
     if type(typed) is not TypedStorage or needed > typed.nbytes or typed.dtype is not dtype:
         return None, at
-    m.top = top + len(puts) // 4
+    m.top = top + (7 if size else 5)
     leaf = m.memo[m.top - 1] = Leaf(spec, typed.storage, TRAITS[flag])
     seen.add((top,), (at,), (None,))
     return leaf, found.end()
@@ -104,12 +112,12 @@ def unfold_all(m: Machine) -> None:
 def _slots(m: Machine, index: int) -> list[Any]:
     """What the machine would have put into a record's slots before that of its leaf: its name, if it has one; key, storage
     id, size, stride, hooks, arguments."""
-    at, of = m.seen.places[index], m.seen.names[index]
+    at, of, early = m.seen.places[index], m.seen.names[index], m.seen.firsts[index] < EARLY
     if of is not None:
         # After the text, its PUT, and the function's GET.
-        at += 10 + int.from_bytes(m.data[at + 1 : at + 5], "little")
+        at += (7 if early else 10) + int.from_bytes(m.data[at + 1 : at + 5], "little")
         at += 2 if m.data[at : at + 1] == b"h" else 5
-    found = record().match(m.data, at, m.size)
+    found = record(early).match(m.data, at, m.size)
     assert found is not None
     kind, _, key, _, place, numel, _, offset, size, _, stride, _, flag, *_ = found.groups(b"")
     split = 2 if kind[:1] == b"h" else 5

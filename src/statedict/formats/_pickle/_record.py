@@ -6,7 +6,10 @@ A record is the call of `_rebuild_tensor_v2` without its function. The memo slot
 from __future__ import annotations
 
 import re
+from array import array
+from collections.abc import Iterable
 from functools import cache
+from sys import byteorder
 from typing import Any
 
 from statedict.errors import FormatError
@@ -18,32 +21,51 @@ from ._strided import NOWHERE
 from ._values import TypedStorage
 from ._views import spec_in
 
-GET, INT, PUT = rb"(?:h.|j....)", rb"(?:K.|M..|J....)", rb"r(....)"
+GET, INT = rb"(?:h.|j....)", rb"(?:K.|M..|J....)"
 SHAPE = rb"(%b\x85|%b{2}\x86|%b{3}\x87|\(%b{4,6}t)" % (INT, INT, INT, INT)
 TRAITS = {b"\x89": PLAIN, b"\x88": Traits(requires_grad=True)}
+# The first slots are set by BINPUT, with one byte for the number, all others by LONG_BINPUT, with four.
+EARLY = 256
 
 
 @cache
-def record() -> re.Pattern[bytes]:
+def record(early: bool) -> re.Pattern[bytes]:
     """One record. Made at the first use: compiling it takes 3 ms, which files of other kinds need not wait for."""
-    return re.compile(_RECORD, re.DOTALL)
+    return re.compile(_record(_put(early)), re.DOTALL)
 
 
 @cache
-def run() -> re.Pattern[bytes]:
+def run(early: bool) -> re.Pattern[bytes]:
     """A name and its record, each as a whole and in parts; where that is not what follows, all that does."""
-    named = rb"(X(....)([^\0-\x1f]*)r(....)(%b)%b)|.+" % (GET, _RECORD)
+    put = _put(early)
+    named = rb"(X(....)([^\0-\x1f]*)%b(%b)%b)|.+" % (put, GET, _record(put))
     return re.compile(named, re.DOTALL)
 
 
-_RECORD = rb"\(\((%b%b)X(.)\0\0\0([0-9]{1,19})%b(%b)(%b)t%bQ" % (
-    GET,
-    GET,
-    PUT,
-    GET,
-    INT,
-    PUT,
-) + rb"(%b)(?:%b%b%b%b|\)\))([\x88\x89])(%b)\)R%bt%bR%b" % (INT, SHAPE, PUT, SHAPE, PUT, GET, PUT, PUT, PUT)
+def _put(early: bool) -> bytes:
+    return rb"q(.)" if early else rb"r(....)"
+
+
+def _record(put: bytes) -> bytes:
+    start = rb"\(\((%b%b)X(.)\0\0\0([0-9]{1,19})%b(%b)(%b)t%bQ" % (GET, GET, put, GET, INT, put)
+    sizes = rb"(%b)(?:%b%b%b%b|\)\))" % (INT, SHAPE, put, SHAPE, put)
+    return start + sizes + rb"([\x88\x89])(%b)\)R%bt%bR%b" % (GET, put, put, put)
+
+
+def puts(early: bool, first: int, nbytes: int) -> bytes:
+    """The numbers of as many slots as fill `nbytes` bytes, beginning with `first`, as the PUTs have them; none that are
+    too large for theirs."""
+    if early:
+        return bytes(range(first, min(first + nbytes, EARLY)))
+    return uint32(range(first, first + nbytes // 4))
+
+
+def uint32(numbers: Iterable[int]) -> bytes:
+    """Numbers as opcodes have them: four bytes each, little-endian."""
+    packed = array("I", numbers)
+    if byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def slot(m: Machine, token: bytes) -> Any:

@@ -6,17 +6,15 @@ hold for all; where one fails nothing was done, batches are given up for this pi
 
 from __future__ import annotations
 
-from array import array
 from itertools import accumulate, chain
 from operator import gt
-from sys import byteorder
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError
 from statedict.state import Leaf, Spec, Storage
 
 from ._machine import Machine
-from ._record import TRAITS, are_hooks, location_of, number_of, run, shape_of, slot, storage_kind
+from ._record import EARLY, TRAITS, are_hooks, location_of, number_of, puts, run, shape_of, slot, storage_kind, uint32
 from ._values import Columns, TypedStorage
 
 # Bytes that are matched at once: some 2,000 records, of which a few MB of tokens are held.
@@ -27,7 +25,7 @@ Tokens = tuple[bytes, ...]
 def read_run(m: Machine, at: int) -> int:
     """Push the names and leaves of the usual records that follow `at`; gives where to go on."""
     while m.seen.batches:
-        rows = run().findall(m.data, at, min(m.size, at + BATCH))
+        rows = run(m.top < EARLY).findall(m.data, at, min(m.size, at + BATCH))
         if rows and not rows[-1][0]:
             rows.pop()  # The rest of the batch, which is no record, or only the beginning of one.
         if not rows:
@@ -42,10 +40,10 @@ def _read_batch(m: Machine, at: int, columns: list[Tokens]) -> int:
     """Where the batch that begins at `at` ends; 0 where a check fails."""
     wholes, lengths, names, put0, tokens, kinds, keylengths, keys, *rest = columns
     put1, places, numels, put2, offsets, sizes, put3, strides, put4, flags, hooks, put5, put6, put7 = rest
-    puts = b"".join(chain.from_iterable(zip(put0, put1, put2, put3, put4, put5, put6, put7)))
+    found = b"".join(chain.from_iterable(zip(put0, put1, put2, put3, put4, put5, put6, put7)))
     if (
-        puts != _uint32(range(m.top, m.top + len(puts) // 4))
-        or b"".join(lengths) != _uint32(map(len, names))
+        found != puts(m.top < EARLY, m.top, len(found))
+        or b"".join(lengths) != uint32(map(len, names))
         or b"".join(keylengths) != bytes(map(len, keys))
         or max(map(len, names)) > m.limits.string_bytes
         or not all(slot(m, token) is m.rebuild for token in set(tokens))
@@ -118,10 +116,3 @@ def _text(names: Tokens) -> list[str] | None:
     except UnicodeDecodeError:
         return None
     return None if "cpu" in text else text
-
-
-def _uint32(numbers: Any) -> bytes:
-    packed = array("I", numbers)
-    if byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
