@@ -1,88 +1,107 @@
 """A run of several processes: one checkpoint of all, resumed on any number of them."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-import torch
 
 import statedict
-from statedict import CheckpointManager
+from statedict.cli import main
 
-WORKER = """
-import os, sys, torch, torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-from statedict import CheckpointManager, last
-rank, size, directory, store, phase, kind = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:7]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
-if kind == "fsdp":
-    mesh = dist.device_mesh.init_device_mesh("cpu", (size,))
-    model = fully_shard(model, mesh=mesh)
-else:
-    model = torch.nn.parallel.DistributedDataParallel(model)
-optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-def step(seed):
-    torch.manual_seed(seed)
-    optimizer.zero_grad()
-    model(torch.randn(4, 8)).square().mean().backward()
-    optimizer.step()
-with CheckpointManager(directory, keep=last(2)) as manager:
-    if phase == "save":
-        for number in range(3):
-            step(number)
-            manager.save(number, metrics={"n": number}, model=model, optimizer=optimizer, epoch=number)
-    else:
-        step(100)
-        resumed = manager.resume(model=model, optimizer=optimizer)
-        assert (2, {"epoch": 2}) == (resumed.step, resumed.values), resumed
-    total = sum((p.full_tensor() if kind == "fsdp" else p).double().sum() for p in model.parameters())
-    if rank == 0:
-        print(f"{float(total):.10f}", flush=True)
-dist.destroy_process_group()
-"""
+NAMES = ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
-def run(size, directory, store, phase, kind):
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]
-    workers = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(directory), str(store), phase, kind],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    done = [worker.communicate(timeout=200) for worker in workers]
-    for worker, (_, problem) in zip(workers, done):
-        assert worker.returncode == 0, problem
-    return done[0][0].strip()
+def ranks(directory, *phases):
+    """What each rank of each phase answers; warnings are errors there, too."""
+    command = [sys.executable, "-W", "error", Path(__file__).with_name("ranks.py"), directory, *phases]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def flat(model):
+    return [value for tensor in model for value in tensor]
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A run that two ranks of FSDP2 saved; then four resumed it, two of DDP, and one."""
+    directory = tmp_path_factory.mktemp("sharded") / "run"
+    phases = ["save:fsdp:2", "resume:fsdp:4", "resume:ddp:2", "resume:plain:1", "part:plain:1", "misfit:plain:2"]
+    return directory, dict(zip(phases, ranks(directory, *phases)))
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_ranks(tmp_path):
-    """Two ranks save, four resume, and all parts are there; statedict.open reads them without torch.distributed."""
+@pytest.mark.parametrize("phase", ["resume:fsdp:4", "resume:ddp:2", "resume:plain:1"])
+def test_a_run_goes_on_with_another_number_of_ranks(sharded, phase):
+    """All parts of model and optimizer are there, exactly, and the step after the resume is that of the run itself."""
+    _, told = sharded
+    saved = told["save:fsdp:2"][0]
+    for rank, resumed in enumerate(told[phase]):
+        assert (resumed["step"], resumed["metrics"], resumed["count"]) == (2, {"n": 2}, 2)
+        assert resumed["values"] == {"epoch": 2, "pair": [1, 2]}
+        assert saved["saved"] == resumed["saved"]
+        assert flat(resumed["next"]) == pytest.approx(flat(saved["next"]), abs=1e-6)
+        if rank < 2:
+            assert told["save:fsdp:2"][rank]["drawn"] == resumed["drawn"], "each rank has its own random state"
+
+
+@pytest.mark.slow
+def test_one_process_loads_a_part_with_every_option(sharded):
+    """What several ranks wrote is, to one process, a file like any other."""
+    _, told = sharded
+    assert told["part:plain:1"] == [{"loaded": NAMES[:2], "weight": told["save:fsdp:2"][0]["saved"][0]}]
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_refused_on_every_rank_before_anything_changes(sharded):
+    """Missing and unexpected names, another shape, an option that ranks cannot honour: all are told, nothing is loaded."""
+    _, told = sharded
+    for answer in told["misfit:plain:2"]:
+        names, shape, option = answer["told"]
+        assert "LoadError" in names
+        assert "weight" in names
+        assert "LoadError" in shape
+        assert "1.weight" in shape
+        assert "takes no exclude: only strict" in option
+        assert answer["same"]
+
+
+@pytest.mark.slow
+def test_inspect_and_convert_read_it_without_torch(sharded, tmp_path, capsys):
+    """The directory that ranks wrote is a format as any other: listed, and made one file, by a process that has no torch."""
+    directory, told = sharded
+    assert {path.name for path in directory.iterdir()} == {".lock", "step-0000000001", "step-0000000002"}
+    model = directory / "step-0000000002" / "model"
+    script = (
+        "import sys\nsys.modules['torch'] = None\nfrom statedict.cli import main\n"
+        "try:\n    main(['inspect', sys.argv[1], '--flat'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "main(['convert', *sys.argv[1:]])\n"
+    )
+    target = tmp_path / "model.safetensors"
+    done = subprocess.run([sys.executable, "-c", script, model, target], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in NAMES)
+    loaded = statedict.load(target, backend="numpy")
+    assert list(loaded) == NAMES
+    saved = told["save:fsdp:2"][0]["saved"]
+    assert [loaded[name].ravel().tolist() for name in NAMES] == saved[:4]
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", str(directory)])
+    assert (ended.value.code or 0, capsys.readouterr().out.count("n 2")) == (0, 1)
+
+
+@pytest.mark.slow
+def test_four_ranks_save_and_two_resume(tmp_path):
+    """DDP's model is saved once, by its bare names; asynchronous saves are waited for, and need no second way."""
     directory = tmp_path / "run"
-    saved = run(2, directory, tmp_path / "store1", "save", "fsdp")
-    names = {path.name for path in directory.iterdir()}
-    assert names == {".lock", "step-0000000001", "step-0000000002"}
-    with statedict.open(directory / "step-0000000002" / "model") as checkpoint:
-        state = checkpoint.state_dict().torch()
-        assert list(state) == ["0.weight", "0.bias", "1.weight", "1.bias"]
-        assert f"{float(sum(value.double().sum() for value in state.values())):.10f}" == saved
-    resumed = run(4, directory, tmp_path / "store2", "resume", "fsdp")
-    assert resumed == saved
-
-
-@pytest.mark.slow
-def test_one_process_resumes_what_several_saved(tmp_path):
-    """A checkpoint of ranks loads into a bare model of one process."""
-    saved = run(2, tmp_path / "run", tmp_path / "store", "save", "ddp")
-    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    with CheckpointManager(tmp_path / "run") as manager:
-        assert manager.resume(model=model, optimizer=optimizer).step == 2
-    assert f"{float(sum(p.detach().double().sum() for p in model.parameters())):.10f}" == saved
-    assert len(optimizer.state) == 4
+    saved, fewer, failed, locked = ranks(directory, "save:ddp:4", "resume:fsdp:2", "fail:fsdp:2", "locked:plain:2")
+    assert all(resumed["saved"] == saved[0]["saved"] for resumed in fewer)
+    # A rank that fails fails the save on all, at once, and leaves nothing; the next one works.
+    for answer in failed:
+        assert "no state here" in answer["told"]
+        assert answer["left"] == [".lock", "step-0000000001", "step-0000000002"]
+    assert (directory / "step-0000000011").is_dir()
+    assert all("is being written by process" in answer["told"] for answer in locked)

@@ -19,10 +19,12 @@ from ._random import write_random as write_random
 from ._save import save as save
 from ._schedulers import read_stateful as read_stateful
 from ._schedulers import write_stateful as write_stateful
+from ._sharded import check_sharded as check_sharded
 from ._sharded import from_all as from_all
 from ._sharded import from_first as from_first
 from ._sharded import ranks as ranks
 from ._sharded import read_sharded as read_sharded
+from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from ._values import revived as revived
@@ -48,7 +50,9 @@ __all__ = [
     "from_all",
     "from_first",
     "ranks",
+    "check_sharded",
     "read_sharded",
+    "sharded_state",
     "write_sharded",
     "snapshot",
     "revived",

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
+from statedict.errors import LoadError
+
 
 def ranks() -> tuple[int, int]:
     """This process's rank and how many there are; (0, 1) where torch.distributed was not initialised.
@@ -40,19 +42,38 @@ def from_all(value: Any) -> list[Any]:
     return found
 
 
-def write_sharded(obj: Any, path: Path, model: Any = None) -> None:
-    """Every rank's part of a module's or optimizer's state, into the directory `path`; called by all ranks."""
+def write_sharded(state: dict[str, Any], path: Path) -> None:
+    """Every rank's part of a state (`sharded_state`) into the directory `path`; called by all ranks."""
     import torch.distributed.checkpoint as dcp
 
-    dcp.save(_state(obj, model), checkpoint_id=path)  # type: ignore[attr-defined]
+    dcp.save(state, checkpoint_id=path)  # type: ignore[attr-defined]
 
 
-def read_sharded(obj: Any, path: Path, model: Any = None) -> None:
-    """Load the directory `path` into a module or optimizer, whatever its number of ranks; called by all ranks."""
+def check_sharded(state: dict[str, Any], path: Path, *, strict: bool) -> None:
+    """Raise LoadError where the directory `path` does not hold this state; reads only what it says of itself.
+
+    `strict`: names that it holds and the state has not are wrong, too.
+    """
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    planner = DefaultLoadPlanner()
+    metadata = FileSystemReader(path).read_metadata()
+    try:
+        planner.set_up_planner(state, metadata, is_coordinator=False)
+        planner.create_local_plan()
+    except (RuntimeError, ValueError) as error:
+        raise LoadError(f"{path}: {error}") from error
+    unexpected = sorted(metadata.state_dict_metadata.keys() - planner.state_dict.keys())
+    if strict and unexpected:
+        raise LoadError(f"{path}: it holds names that the object has not: {', '.join(unexpected)}")
+
+
+def read_sharded(obj: Any, state: dict[str, Any], path: Path, model: Any = None) -> None:
+    """Load the directory `path` into a module or optimizer that has this state; called by all ranks, however many."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
 
-    state = _state(obj, model)
     with warnings.catch_warnings():
         # It warns where one process reads what several wrote, which is what was asked for.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -63,7 +84,8 @@ def read_sharded(obj: Any, path: Path, model: Any = None) -> None:
         set_model_state_dict(obj, state)
 
 
-def _state(obj: Any, model: Any) -> dict[str, Any]:
+def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
+    """This rank's part of the state of a module, or of an optimizer of the `model`, by the parameters' full names."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
     found: Mapping[str, Any]

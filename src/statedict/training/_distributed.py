@@ -43,10 +43,12 @@ def on_first(act: Callable[[], T]) -> T:
 
 def save(directory: Path, content: _save.Content, given: Sorted, *, random: bool, durable: bool) -> None:
     """Write a checkpoint of all ranks; `content` holds what rank 0 writes by itself."""
-    path = on_first(lambda: _directory.begin(directory, content.step))
     sharded = {name: value for name, value in given.stateful.items() if is_sharded(value)}
+    # Who has no state must say so before the others wait for its part.
+    states = on_all(lambda: {name: _state(value, sharded) for name, value in sharded.items()})
+    path = on_first(lambda: _directory.begin(directory, content.step))
     try:
-        _on_all(lambda: _write_part(path, sharded, random=random))
+        on_all(lambda: _write_part(path, states, random=random))
         others = {name: name for name in sharded}
         on_first(lambda: _save.complete(directory, path, content, others, Meter(""), durable=durable))
     except BaseException:
@@ -61,34 +63,71 @@ def is_sharded(value: Any) -> bool:
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
-def restore(value: Any, path: Path, objects: Mapping[str, Any]) -> None:
-    """Load a directory that several ranks wrote into a module or optimizer."""
-    from statedict.torch import read_sharded
+def restore(
+    path: Path,
+    held: Mapping[str, str],
+    objects: Mapping[str, Any],
+    together: Mapping[str, Mapping[str, Any]],
+    check: Callable[[], None],
+) -> None:
+    """Load what several ranks wrote (`together`: object name → options) when it and all else (`check`) is known to fit.
 
-    read_sharded(value, path, _objects.owner(value, objects) if _objects.is_optimizer(value) else None)
+    Raises TypeError for an option other than `strict`.
+    """
+    from statedict.torch import check_sharded, read_sharded
+
+    def check_all() -> dict[str, dict[str, Any]]:
+        check()
+        states = {}
+        for name, options in together.items():
+            states[name] = _state(objects[name], objects)
+            module = not _objects.is_optimizer(objects[name])
+            check_sharded(states[name], path / held[name], strict=module and _strict(name, options))
+        return states
+
+    for name, state in on_all(check_all).items():
+        read_sharded(objects[name], state, path / held[name], _objects.owner_of(objects[name], objects))
 
 
-def _write_part(path: Path, sharded: Mapping[str, Any], *, random: bool) -> None:
+def _strict(name: str, options: Mapping[str, Any]) -> bool:
+    others = sorted(options.keys() - {"strict", "model"})
+    if others:
+        raise TypeError(
+            f"{name!r} is loaded by several ranks together, which takes no {', '.join(others)}: only strict"
+        )
+    return bool(options.get("strict", True))
+
+
+def _state(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
+    from statedict.torch import sharded_state
+
+    return sharded_state(value, _objects.owner_of(value, objects))
+
+
+def _write_part(path: Path, states: Mapping[str, dict[str, Any]], *, random: bool) -> None:
     from statedict.torch import write_sharded
 
-    for name, value in sharded.items():
-        write_sharded(value, path / name, _objects.owner(value, sharded) if _objects.is_optimizer(value) else None)
+    for name, state in states.items():
+        write_sharded(state, path / name)
     if random:
-        _api.save(_random.read(), path / _random.file_of(world()[0]))
+        _api.save(_random.read(), path / _random.file_of(world()[0]), durable=False)
 
 
-def _on_all(act: Callable[[], None]) -> None:
-    """Do it on every rank; raise on every rank where it raised on any."""
-    from statedict.torch import from_all
-
+def on_all(act: Callable[[], T]) -> T:
+    """What it gives on this rank, when it was done on all; raises on every rank where it raised on any."""
+    result: Any = None
     error: BaseException | None = None
     try:
-        act()
+        result = act()
     except Exception as caught:  # noqa: BLE001  # as above
         error = caught
-    told = from_all(None if error is None else str(error))
+    if world()[1] > 1:
+        from statedict.torch import from_all
+
+        told = from_all(None if error is None else str(error))
+        failed = [f"rank {rank}: {text}" for rank, text in enumerate(told) if text is not None]
+        if failed and error is None:
+            raise StateDictError("; ".join(failed))
     if error is not None:
         raise error
-    failed = [f"rank {rank}: {text}" for rank, text in enumerate(told) if text is not None]
-    if failed:
-        raise StateDictError(f"the checkpoint was not saved: {'; '.join(failed)}")
+    return result  # type: ignore[no-any-return]

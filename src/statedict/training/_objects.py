@@ -71,5 +71,10 @@ def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:
     return None
 
 
+def owner_of(value: Any, objects: Mapping[str, Any]) -> Any | None:
+    """The owner of an optimizer's parameters; None for anything else."""
+    return owner(value, objects) if is_optimizer(value) else None
+
+
 def is_optimizer(value: Any) -> bool:
     return hasattr(value, "param_groups") and is_stateful(value)

@@ -10,7 +10,7 @@ from statedict import _api, _loading
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
-from . import _distributed, _objects
+from . import _distributed, _objects, _world
 
 
 def restore(
@@ -36,19 +36,27 @@ def restore(
                 f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
             )
     chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
-    together = {name: value for name, value in objects.items() if (path / held[name]).is_dir()}
+    together = {name: chosen[name] for name, value in objects.items() if _is_together(value, path / held[name])}
     alone = {name: value for name, value in objects.items() if name not in together}
-    for name, value in alone.items():
-        report = _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
-        _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
-    for name, value in together.items():
-        _distributed.restore(value, path / held[name], objects)
+
+    def check() -> None:
+        for name, value in alone.items():
+            report = _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
+            _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+
+    _distributed.restore(path, held, objects, together, check)
+    for name in together:
         loaded(held[name])
     reports = {}
     for name, value in alone.items():
         reports[name] = _api.load_state_dict(value, path / held[name], **chosen[name])
         loaded(held[name])
     return reports
+
+
+def _is_together(value: Any, saved: Path) -> bool:
+    """Whether ranks load it together. One process reads a module that several wrote as it reads any other file."""
+    return saved.is_dir() and (_world.world()[1] > 1 or _objects.is_optimizer(value))
 
 
 def stored_values(path: Path, held: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,205 @@
+"""Runs functions on several ranks: forked from a process that has imported everything, so that a rank costs no import.
+
+`python ranks.py DIRECTORY PHASE:KIND:RANKS …`: the phases are functions of this file, and each ends before the next
+begins. What each rank answers is printed as JSON, a line for each phase. Exit code 1 where a rank failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import torch
+import torch._dynamo  # every optimizer imports it when it is made: seconds, for each rank
+import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict
+from torch.distributed.fsdp import fully_shard
+
+from statedict import CheckpointManager, last
+from statedict.errors import StateDictError
+
+
+class Counter:
+    """An object with a state that is no module: rank 0's counts."""
+
+    def __init__(self, count=0):
+        self.count = count
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+class Fails(torch.nn.Linear):
+    """A module whose state cannot be had on rank 1."""
+
+    def state_dict(self, *args, **kwargs):
+        if dist.get_rank() == 1:
+            raise OSError("no state here")
+        return super().state_dict(*args, **kwargs)
+
+
+def training(kind, size):
+    """A model and an optimizer that has a state, alike on all ranks."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
+    if kind == "fsdp":
+        model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (size,)))
+    elif kind == "ddp":
+        model = torch.nn.parallel.DistributedDataParallel(model)
+    return model, torch.optim.Adam(model.parameters(), lr=0.1)
+
+
+def step(model, optimizer, seed):
+    torch.manual_seed(seed)
+    optimizer.zero_grad()
+    model(torch.randn(4, 8)).square().mean().backward()
+    optimizer.step()
+
+
+def whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def numbers(model, optimizer):
+    """Every element of parameters and moments, whole, as the same list on any number of ranks."""
+    found = [whole(p.detach()).flatten().tolist() for p in model.parameters()]
+    for parameter in model.parameters():
+        state = optimizer.state[parameter]
+        found += [whole(state[name]).flatten().tolist() for name in ("exp_avg", "exp_avg_sq", "step")]
+    return found
+
+
+def save(kind, size, directory):
+    """Three steps, each saved; then one more, for the comparison with those who resume."""
+    model, optimizer = training(kind, size)
+    with CheckpointManager(directory, keep=last(2), asynchronous=kind == "ddp") as manager:
+        for number in range(3):
+            step(model, optimizer, number)
+            torch.manual_seed(1000 + dist.get_rank())
+            objects = {"model": model, "optimizer": optimizer, "counter": Counter(number + dist.get_rank())}
+            manager.save(number, metrics={"n": number}, epoch=number, pair=(1, 2), **objects)
+        drawn = torch.rand(2).tolist()
+        saved = numbers(model, optimizer)
+        step(model, optimizer, 77)
+        return {"saved": saved, "drawn": drawn, "next": numbers(model, optimizer)}
+
+
+def resume(kind, size, directory):
+    """Into objects that have gone elsewhere; then one more step."""
+    model, optimizer = training(kind, size)
+    step(model, optimizer, 100)
+    counter = Counter(-1)
+    with CheckpointManager(directory) as manager:
+        resumed = manager.resume(model=model, optimizer=optimizer, counter=counter)
+        drawn = torch.rand(2).tolist()
+        found = numbers(model, optimizer)
+        step(model, optimizer, 77)
+        told = {"step": resumed.step, "metrics": dict(resumed.metrics), "values": dict(resumed.values)}
+        return told | {"saved": found, "drawn": drawn, "count": counter.count, "next": numbers(model, optimizer)}
+
+
+def fail(kind, size, directory):
+    """A save that fails on one rank: what each rank is told, and that the next save works."""
+    model, optimizer = training(kind, size)
+    with CheckpointManager(directory, keep=last(5)) as manager:
+        try:
+            manager.save(10, model=Fails(2, 2))
+        except (StateDictError, OSError) as error:
+            told = str(error)
+        left = sorted(path.name for path in Path(directory).iterdir())
+        dist.barrier()
+        manager.save(11, model=model, optimizer=optimizer)
+        return {"told": told, "left": left}
+
+
+def misfit(kind, size, directory):
+    """A resume into a model that fits and one that does not: what was raised, and whether anything had changed."""
+    model, _ = training(kind, size)
+    before = [whole(p.detach()).tolist() for p in model.parameters()]
+    told = []
+    for other in (torch.nn.Linear(3, 3), torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 5))):
+        try:
+            with CheckpointManager(directory) as manager:
+                manager.resume(model=other, counter=Counter())
+        except StateDictError as error:
+            told.append(f"{type(error).__name__}: {error}")
+    try:
+        manager.resume(model=model, options={"model": {"exclude": "1"}})
+    except TypeError as error:
+        told.append(str(error))
+    return {"told": told, "same": before == [whole(p.detach()).tolist() for p in model.parameters()]}
+
+
+def part(kind, size, directory):
+    """One process, a changed head: every option of load_state_dict is there."""
+    assert size == 1
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 5))
+    resumed = CheckpointManager(directory).resume(model=model, options={"model": {"exclude": "1"}})
+    return {"loaded": list(resumed.reports["model"].loaded), "weight": model[0].weight.flatten().tolist()}
+
+
+def locked(kind, size, directory):
+    """Another run holds the directory: every rank is told."""
+    other = CheckpointManager(directory)
+    if dist.get_rank() == 0:
+        other._hold()
+    dist.barrier()
+    try:
+        CheckpointManager(directory).save(9, model=training(kind, size)[0])
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+    dist.barrier()
+    return {"told": told}
+
+
+PHASES = {each.__name__: each for each in (save, resume, fail, misfit, part, locked)}
+
+
+def rank_of(number, size, phase, kind, directory, folder):
+    if phase == "part":
+        (folder / str(number)).write_text(json.dumps(part(kind, size, directory)))
+        return
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=number, world_size=size)
+    told = PHASES[phase](kind, size, directory)
+    (folder / str(number)).write_text(json.dumps(told))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main(directory, *phases):
+    # The first save and resume import what every rank would import again.
+    with CheckpointManager(f"{directory}-first") as manager:
+        manager.save(0, counter=Counter())
+        manager.resume(counter=Counter())
+    for count, asked in enumerate(phases):
+        phase, kind, size = asked.split(":")
+        folder = Path(f"{directory}-{count}")
+        folder.mkdir()
+        children = []
+        for number in range(int(size)):
+            child = os.fork()
+            if not child:
+                try:
+                    rank_of(number, int(size), phase, kind, directory, folder)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            children.append(child)
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+        if any(statuses):
+            return 1
+        print(json.dumps([json.loads((folder / str(number)).read_text()) for number in range(int(size))]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
