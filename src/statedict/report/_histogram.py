@@ -19,6 +19,8 @@ BINS = 96
 FEWEST = 10
 # Widths are normal numbers, and so is one over a width: 2**-1000 and 2**1000 are far from the ends of float64.
 NARROWEST, WIDEST = -1000, 1000
+# What is larger counts as this: an edge of its bin might be none that float64 has.
+LARGEST = 2.0**1000
 
 
 class Histogram:
@@ -34,10 +36,12 @@ class Histogram:
 
     def __init__(self, *, whole: bool = False) -> None:
         """`whole`: the numbers are integers, for which bins narrower than 1 would tell nothing."""
-        self._least = 0 if whole else NARROWEST
-        self._exponent = self._least
+        import numpy as np
+
+        self._exponent = 0 if whole else NARROWEST
         self._first = 0  # the index of the first bin: it begins at this many widths
-        self._counts: Array | None = None
+        self._counts: Array = np.zeros(0, np.int64)
+        self._low, self._high = math.inf, -math.inf
 
     @property
     def width(self) -> float:
@@ -52,7 +56,7 @@ class Histogram:
     @property
     def counts(self) -> list[int]:
         """How many numbers are in each bin: at least its lower edge, less than its upper one."""
-        return [] if self._counts is None else [int(count) for count in self._counts]
+        return [int(count) for count in self._counts]
 
     def add(self, numbers: Array) -> None:
         """Count finite float64 numbers."""
@@ -61,16 +65,19 @@ class Histogram:
         if not numbers.size:
             return
         low, high = float(numbers.min()), float(numbers.max())
+        if high > LARGEST or low < -LARGEST:
+            numbers = np.clip(numbers, -LARGEST, LARGEST)
+            low, high = float(numbers.min()), float(numbers.max())
         self._reach(low, high)
         places = np.floor(numbers * 2.0**-self._exponent)
         places -= self._first
-        self._counts += np.bincount(places.astype(np.intp), minlength=len(self.counts))  # type: ignore[operator]
+        self._counts += np.bincount(places.astype(np.intp), minlength=len(self._counts))
 
     def settle(self) -> None:
         """Join bins until there are no more than the numbers can fill: of few numbers, many bins show only gaps."""
         import numpy as np
 
-        counts = np.array(self.counts, np.int64)
+        counts = self._counts
         while len(counts) > max(FEWEST, 2 * math.isqrt(int(counts.sum()))):
             odd = self._first & 1
             joined = np.zeros((len(counts) + odd + 1) // 2, np.int64)
@@ -82,21 +89,24 @@ class Histogram:
         """Make the bins wide and many enough for numbers from `low` to `high`, and those counted before."""
         import numpy as np
 
-        old, counted, exponent = self._first, self._counts, self._exponent
-        if counted is None:
-            exponent = max(self._least, _exponent(low, high))
-        first, last = _place(low, exponent), _place(high, exponent)
-        if counted is not None:
-            first, last = min(first, old), max(last, old + len(counted) - 1)
-        while last - first >= BINS and exponent < WIDEST:
-            first, last, exponent = first >> 1, last >> 1, exponent + 1
+        self._low, self._high = min(low, self._low), max(high, self._high)
+        exponent = max(self._exponent, _exponent(self._low, self._high))
+        while (places := self._places(exponent))[1] - places[0] >= BINS:
+            exponent += 1
+        first, last = places
         counts = np.zeros(last - first + 1, np.int64)
-        if counted is not None:
-            moved = (
-                np.arange(len(counted)) + (old - (first << exponent - self._exponent))
-            ) >> exponent - self._exponent
-            np.add.at(counts, moved, counted)
+        for place, count in enumerate(self._counts, self._first):
+            # Python's integers: from the narrowest bins to wide ones is a long way.
+            counts[(place >> exponent - self._exponent) - first] += count
         self._first, self._counts, self._exponent = first, counts, exponent
+
+    def _places(self, exponent: int) -> tuple[int, int]:
+        """The first and the last bin of that width that are needed for all numbers and for the bins there are."""
+        first, last = _place(self._low, exponent), _place(self._high, exponent)
+        if not len(self._counts):
+            return first, last
+        before = [place >> exponent - self._exponent for place in (self._first, self._first + len(self._counts) - 1)]
+        return min(first, before[0]), max(last, before[1])
 
 
 def _exponent(low: float, high: float) -> int:

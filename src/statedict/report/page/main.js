@@ -1,7 +1,7 @@
 // The page put together: its content unpacked, its parts shown, and what one part says to another.
 
 const values = JSON.parse(await unpackedText("content-data"));
-const root = grown(values.rows);
+const root = grown(values.rows, values.roots.length);
 const owners = []; // tensor → the node of its row
 for (const node of everyNode(root)) for (const i of node.which) owners[i] = node;
 

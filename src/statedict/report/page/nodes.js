@@ -1,18 +1,19 @@
 // The folded tree as nodes: rows of [depth, label, times, bytes, tensors] go in; each node knows its parent and children.
 //
-// A node is a module (`kind` "module"), one or several equal tensors ("tensor", with their indices in `which`), or one tensor
-// of several that a row stands for ("one", made when its row is opened).
+// A node is a state dict of several in the file (`kind` "root"), a module ("module"), one or several equal tensors ("tensor",
+// with their indices in `which`), or one tensor of several that a row stands for ("one", made when its row is opened).
 
-function grown(rows) {
+function grown(rows, roots) {
   const root = { kind: "module", label: "", depth: -1, times: 1, bytes: 0, which: [], children: [], parent: null };
   const path = [root];
-  rows.forEach(([depth, label, times, bytes, which], id) => {
+  for (const [depth, label, times, bytes, which] of rows) {
     const parent = path[depth];
-    const node = { id, kind: which.length ? "tensor" : "module", label, depth, times, bytes, which, children: [], parent };
+    const kind = which.length ? "tensor" : roots > 1 && !depth ? "root" : "module";
+    const node = { kind, label, depth, times, bytes, which, children: [], parent };
     parent.children.push(node);
     path[depth + 1] = node;
     path.length = depth + 2;
-  });
+  }
   for (const child of root.children) root.bytes += child.bytes;
   return root;
 }
@@ -30,7 +31,7 @@ function members(node, names) {
 function full(node) {
   if (node.kind === "one") return node.label;
   const labels = [];
-  for (let at = node; at && at.parent; at = at.parent) labels.unshift(at.label);
+  for (let at = node; at.parent && at.kind !== "root"; at = at.parent) labels.unshift(at.label);
   return labels.join(".");
 }
 

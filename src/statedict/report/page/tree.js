@@ -14,7 +14,8 @@ function planted(element, root, names, { facts, take }) {
   let taken = null;
 
   const isOpen = (node) => (query ? query.opened : opened).has(node);
-  const below = (node) => (node.children.length ? node.children : node.kind === "tensor" ? members(node, names) : []);
+  // A name that is also the beginning of others has both: its own tensors, and what is below it.
+  const below = (node) => (node.kind === "tensor" ? [...members(node, names), ...node.children] : node.children);
   const seen = (node) => {
     const nodes = below(node);
     if (!query) return nodes;
@@ -91,7 +92,7 @@ function planted(element, root, names, { facts, take }) {
 
   function act(item) {
     if (item.grow) return item.grow();
-    if (item.node.kind === "module") return toggle(item);
+    if (!item.node.which.length) return toggle(item);
     mark(item.node);
     take(item.node);
   }
@@ -165,7 +166,7 @@ function planted(element, root, names, { facts, take }) {
       const matched = hits.get(node);
       if (!matched || rows > OPENED_BY_SEARCH) continue;
       const shown = seen(node).length;
-      if (node.kind === "module" || matched < node.which.length) {
+      if (node.children.length || matched < node.which.length) {
         query.opened.add(node);
         rows += Math.min(shown, AT_ONCE);
       }
@@ -195,7 +196,7 @@ function planted(element, root, names, { facts, take }) {
   }
 
   // At first the heaviest modules are open, as far as the rows fit on a screen.
-  const heaviest = [...everyNode(root)].filter((node) => node.kind === "module").sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
+  const heaviest = [...everyNode(root)].filter((node) => node.children.length).sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
   let rows = root.children.length;
   for (const node of heaviest) {
     if (node.parent !== root && !opened.has(node.parent)) continue;

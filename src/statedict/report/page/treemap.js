@@ -39,7 +39,7 @@ function mapped(element, root, page) {
   return draw(chart, label, figure).then(() => {
     chart.on("plotly_treemapclick", (event) => {
       const node = nodes[Number(event.points[0].id)];
-      if (node?.of && node.of.kind !== "module") {
+      if (node?.of?.which.length && !node.of.children.length) {
         page.take(node.of, true);
         return false;
       }
@@ -72,7 +72,7 @@ function boxes(root) {
 }
 
 function hover(node, page, total) {
-  const lines = [`<b>${plain(clipped(node.of?.parent ? full(node.of) : node.name))}</b>`, `${size(node.bytes)}, ${percent(node.bytes / total)}`];
+  const lines = [`<b>${plain(clipped((node.of?.parent && full(node.of)) || node.name))}</b>`, `${size(node.bytes)}, ${percent(node.bytes / total)}`];
   if (node.of?.which.length) {
     const column = page.newest(node.of.which[0]);
     lines.push(`${node.of.times > 1 ? `${node.of.times}× ` : ""}${column.shape} ${column.dtype}`);
