@@ -12,14 +12,17 @@ def main(file: str) -> None:
     with statedict.open(file) as checkpoint:
         print(f"{checkpoint.format}, {checkpoint.size:,} bytes, state dicts at {list(checkpoint.roots)}")
         for path, state in checkpoint.roots.items():
-            for name, leaf in state.leaves():
-                print(f"{path or '(file)'}  {name}  {leaf}")
+            sizes = {}
+            for name, leaf in state.leaves():  # known from headers; nothing is read yet
+                spec = getattr(leaf, "spec", leaf)  # sparse and quantised tensors have several
+                sizes[name] = spec.nbytes
+                print(f"{path or '(file)'}  {name}  {spec.dtype} {list(spec.shape)}, {spec.nbytes:,} bytes")
+            if sizes:
+                largest = max(sizes, key=lambda name: sizes[name])
+                array = state.numpy()[largest]  # this one tensor is read now
+                print(f"the largest, {largest}: mean {array.mean():.4g}")
         for finding in checkpoint.verify():
             print(finding)
-        for state in checkpoint.roots.values():
-            arrays = state.numpy()  # NumPy arrays, each read when it is asked for
-            largest = max(arrays, key=lambda name: arrays.spec(name).nbytes)
-            print(f"{largest}: mean {arrays[largest].mean():.4g}")
 
 
 if __name__ == "__main__":
