@@ -26,7 +26,8 @@ Path = str | os.PathLike[str] | BinaryIO
 def open(path: Path) -> Checkpoint:
     """Open a file (or directory) of saved state, lazily: nothing of it is run, and no tensor is read.
 
-    Needs no torch. `path` is a path or a seekable binary file object. The format is told from the bytes.
+    Needs no torch. `path` is a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file
+    object. The format is told from the bytes.
 
     Raises UnknownFormatError where they are no format that is read here, another FormatError where the file is damaged,
     OSError where it cannot be opened.
@@ -56,7 +57,7 @@ def load(
     """What was saved in a file, as `torch.load` would give it, without running anything of it.
 
     Args:
-        path: a path or a seekable binary file object.
+        path: a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file object.
         map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
             device that each was saved from where this machine has it, and to the CPU otherwise.
         mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
@@ -183,8 +184,9 @@ def load_state_dict(
 
     Args:
         obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, anything with `load_state_dict`.
-        source: a path, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another module. From
-            a file, each tensor's bytes go straight into the parameter's memory.
+        source: a path, a URL, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another
+            module. From a file, each tensor's bytes go straight into the parameter's memory; from a URL they come twice,
+            unless `verify=False`: once to be verified, and once to be loaded.
         strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
         assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
         into: load into the sub-module at this path.

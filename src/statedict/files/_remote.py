@@ -4,7 +4,7 @@ Theory of operation. Each request costs a round trip, so few are made, and many 
 is opened, since that is where a zip keeps its directory; a small file is read whole. Small reads bring what follows with
 them, and are kept. Batches are planned as those of a local file are, with larger gaps sunk, and spread over more threads
 than there are processors, since these only wait. What the server says of the file (its size, ETag, date) is asked for when
-it is opened and after every batch: another answer means that another file lies there now.
+it is opened and after every batch and every large read: another answer means that another file lies there now.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class RemoteFile:
         if kept is None and nbytes > PIECE:
             into = bytearray(nbytes)
             spread(self._fill, plan_reads([Span(offset, memoryview(into))], piece=PIECE), WAITING)
+            self.check_unchanged()
             return bytes(into)
         if kept is None:
             data = self._range(offset, min(max(nbytes, BLOCK), self.size - offset))
@@ -85,8 +86,9 @@ class RemoteFile:
         if len(calls) == 1 and calls[0].nbytes < BLOCK:
             # As good as a small read, and kept like one.
             _pour(self.read(calls[0].offset, calls[0].nbytes), calls[0])
-        elif calls:
+        else:
             spread(self._fill, calls, WAITING)
+        if calls:
             self.check_unchanged()
 
     def _has(self, span: Span) -> bool:
