@@ -28,6 +28,7 @@ if _TYPE_CHECKING:
     from . import nn as nn
     from . import torch as torch
     from .formats import Checkpoint as Checkpoint
+    from .formats import Limits as Limits
     from .plan import KeyMap as KeyMap
     from .plan import LoadReport as LoadReport
     from .training import CheckpointManager as CheckpointManager
@@ -40,6 +41,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointManager",
     "KeyMap",
+    "Limits",
     "LoadError",
     "LoadReport",
     "StateDict",
@@ -67,17 +69,20 @@ _LATER = {
     "nn": "nn",
     "torch": "torch",
     "Checkpoint": "formats",
+    "Limits": "formats",
     "KeyMap": "plan",
     "LoadReport": "plan",
     **dict.fromkeys(("CheckpointManager", "any_of", "best", "every", "last"), "training"),
 }
 
 
-def __getattr__(name: str) -> _Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = _import_module(f"{__name__}.{_LATER[name]}")
-    return room if name == _LATER[name] else getattr(room, name)
+if not _TYPE_CHECKING:  # where it would hide unknown names
+
+    def __getattr__(name: str) -> _Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        room = _import_module(f"{__name__}.{_LATER[name]}")
+        return room if name == _LATER[name] else getattr(room, name)
 
 
 def __dir__() -> list[str]:

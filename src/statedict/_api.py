@@ -14,7 +14,7 @@ from statedict.state import Compound, Leaf, Patterns, collector_paused, library,
 from . import _loading, _sources
 
 if TYPE_CHECKING:
-    from statedict.formats import Checkpoint
+    from statedict.formats import Checkpoint, Limits
     from statedict.plan import Diff, Inference, LoadReport
     from statedict.state import StateDict
     from statedict.torch import Finding
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str] | BinaryIO
 
 
-def open(path: Path) -> Checkpoint:
+def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
     """Open a file (or directory) of saved state, lazily: nothing of it is run, and no tensor is read.
 
     Needs no torch. `path` is a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file
-    object. The format is told from the bytes.
+    object. The format is told from the bytes. `limits`: what reading it may cost, where the usual limits, which honest files
+    keep to, are too narrow; the Checkpoint is then a source.
 
-    Raises UnknownFormatError where they are no format that is read here, another FormatError where the file is damaged,
-    OSError where it cannot be opened.
+    Raises UnknownFormatError where they are no format that is read here, LimitError where reading would cost too much,
+    another FormatError where the file is damaged, OSError where it cannot be opened.
 
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
@@ -42,7 +43,7 @@ def open(path: Path) -> Checkpoint:
     """
     from statedict import formats
 
-    return formats.open(path)
+    return formats.open(path, limits=limits or formats.LIMITS)
 
 
 @collector_paused()

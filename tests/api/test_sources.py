@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import statedict
-from statedict.errors import CollisionError, MergeError, NotAStateError, RootError
+from statedict.errors import CollisionError, LimitError, MergeError, NotAStateError, RootError
 
 
 def net(seed=0):
@@ -141,3 +141,13 @@ def test_what_is_no_source(act):
     """Numbers and lists of tensors are no states."""
     with pytest.raises(NotAStateError, match="A source is a path"):
         act(net(), [torch.ones(1)])
+
+
+def test_a_file_that_costs_more_is_opened_with_other_limits(tmp_path):
+    """The error says which limit is met and how to raise it; the Checkpoint is then a source as any."""
+    path = tmp_path / "model.pt"
+    statedict.save(net(), path)
+    with pytest.raises(LimitError, match=r"statedict\.open\(path, limits=statedict\.Limits\(zip_members=…\)\)"):
+        statedict.open(path, limits=statedict.Limits(zip_members=2))
+    with statedict.open(path, limits=statedict.Limits(zip_members=50)) as checkpoint:
+        assert not statedict.diff(checkpoint, net())

@@ -65,7 +65,8 @@ class Limits:
         """The error to raise where `what` ("a string of 5,000,000,000 bytes") is beyond the budget of that name."""
         allowed: int = getattr(self, budget)
         return LimitError(
-            f"{what} is beyond the limit of {allowed:,}", hint=f"if you trust the file, pass limits=Limits({budget}=…)"
+            f"{what} is beyond the limit of {allowed:,}",
+            hint=f"if you trust the file, statedict.open(path, limits=statedict.Limits({budget}=…))",
         )
 
 

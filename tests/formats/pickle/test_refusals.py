@@ -7,6 +7,7 @@ import pickle
 import struct
 import threading
 import time
+import tracemalloc
 
 import pytest
 from tests.hostile.build import pickles as p
@@ -247,6 +248,23 @@ def test_copies_of_one_string_are_paid_for(read):
     text = p.text("x" * (1 << 20)) + b"q\0" + p.text("latin1") + b"q\1" + p.name("_codecs", "encode") + b"q\2"
     with pytest.raises(LimitError, match="copied_bytes"):
         read(b"](" + text + b"h\2h\0h\1\x86R" * 100 + b"e.")
+
+
+def test_values_that_nothing_waits_for_are_refused(read):
+    """No pickler leaves thousands of values on the stack without a mark: such a pickle ends before it costs much."""
+    with pytest.raises(LimitError, match="100,000 values that wait"):
+        read(b"]" * 2_000_000)
+
+
+def test_empty_containers_cost_themselves(read):
+    """Of the many that a few bytes make, nothing is remembered beside them."""
+    tracemalloc.start()
+    try:
+        assert len(read(b"(" + b"]" * 300_000 + b"t.").value) == 300_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300_000 * 100
 
 
 def test_every_truncation_is_refused(read):

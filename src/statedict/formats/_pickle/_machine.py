@@ -30,6 +30,7 @@ Handler = Callable[["Machine", int], int]
 OFF = object()
 # Until then a value can be as deep as there are operations: some MiB, which is freed without recursion.
 _CHECKED_AFTER = 100_000
+WAITING = 4
 
 
 class Unfit(Exception):
@@ -136,6 +137,9 @@ class Machine:
         """What is checked again and again while a long pickle is read, ever more rarely, so that it costs little."""
         if operations <= 0:
             raise self.limits.exceeded("operations", "the number of its operations")
+        # What a pickler leaves outside of marks waits for the value inside: a callable, three arguments, at each depth.
+        if not self.marks and len(self.stack) > WAITING * self.limits.depth:
+            raise self.limits.exceeded("depth", f"{len(self.stack):,} values that wait for each other")
         check_depth([*self.stack, *self.marks, list(self.memo.values())], self.limits.depth + 2)
 
     def take(self, at: int, count: int) -> bytes:

@@ -11,7 +11,7 @@ from .._limits import Limits
 
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _SEQUENCES = frozenset({list, tuple, deque})
-
+_PLAIN = frozenset({dict, list, tuple})
 
 _ATOMS: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None), DType})
 
@@ -72,7 +72,8 @@ def check_depth(value: Any, limit: int, *, attributes: bool = True) -> None:
                 depths[above] = max(depths[above], depths[id(parent)] + 1)
             continue
         child = waiting.pop()
-        below = depths.get(id(child))
+        # Of empty ones nothing is remembered: it would triple what two million of them, in two megabytes of `]`, cost.
+        below = 0 if type(child) in _PLAIN and not child else depths.get(id(child))
         if len(path) + (below or 0) >= limit:
             raise Limits(depth=limit).exceeded("depth", "a nesting of values")
         if below is None:
