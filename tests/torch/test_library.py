@@ -51,7 +51,7 @@ def raw(value: torch.Tensor) -> bytes:
 def test_a_strided_tensor_comes_back(name: str, shape: list[int], turned: bool, start: int) -> None:
     """Bytes, dtype, shape and strides, wherever it lies in its storage."""
     whole = (
-        torch.arange(200, dtype=torch.uint8).view(getattr(torch, name)) if name != "bool" else torch.ones(200).bool()
+        torch.arange(240, dtype=torch.uint8).view(getattr(torch, name)) if name != "bool" else torch.ones(200).bool()
     )
     count = int(np.prod(shape))
     value = whole[start : start + count].view(shape)

@@ -11,13 +11,13 @@ Expanded dimensions (stride 0) stay expanded, so nothing is ever written larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import Leaf, Read, Spec, Storage, Wholes
+from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
 
 # Storages that can only be read, not viewed (on a GPU, deflated), are read in pieces of this size.
 PIECE = 4 << 20
@@ -38,6 +38,10 @@ class _Place(NamedTuple):
     specs: dict[Spec, Spec]
 
 
+# A storage's key, and the type of its elements.
+Key = tuple[Hashable, DType]
+
+
 class Packing:
     """Leaves in, places in new storages out. Storages are numbered in the order in which they are first seen.
 
@@ -45,16 +49,17 @@ class Packing:
     to be placed once more, by a Packing that was told of them (`again`).
     """
 
-    def __init__(self, known: dict[object, list[Leaf]] | None = None) -> None:
+    def __init__(self, known: dict[Key, list[Leaf]] | None = None) -> None:
         self.settled = True
         # Storages in order; Wholes stand for as many as they have rows.
         self.packed: list[Packed | Wholes] = []
         self._known = known or {}
         self._count = 0
-        self._seen: dict[object, list[Leaf]] = {}
-        self._places: dict[object, _Place] = {}
-        # Those that came in columns: number and spec.
-        self._wholes: dict[object, tuple[int, Spec]] = {}
+        self._seen: dict[Key, list[Leaf]] = {}
+        self._places: dict[Key, _Place] = {}
+        # By address, which is quicker to look up than a key: number and spec of those that came in columns, and all others.
+        self._wholes: dict[int, tuple[int, Spec]] = {}
+        self._alone: dict[int, object] = {_address(storage): None for storage, _ in self._known}
 
     def again(self) -> Packing:
         """A Packing that knows all leaves that this one has seen."""
@@ -77,22 +82,21 @@ class Packing:
     def place_all(self, wholes: Wholes) -> int | None:
         """The number of the first one's new storage, the others' following; None where any shares its storage, so that each
         has to be placed alone."""
-        keys = list(zip(wholes.keys(), [spec.dtype for spec in wholes.specs]))
-        new: dict[object, tuple[int, Spec]] = dict(zip(keys, zip(count(self._count), wholes.specs)))
-        if len(new) < len(keys) or any(
-            not known.keys().isdisjoint(new) for known in (self._places, self._wholes, self._known)
-        ):
+        specs = wholes.of_each(wholes.kinds)
+        new = dict(zip(wholes.pointers, zip(count(self._count), specs)))
+        if len(new) < len(specs) or not (new.keys().isdisjoint(self._alone) and new.keys().isdisjoint(self._wholes)):
             return None
         first = self._count
         self.packed.append(wholes)
-        self._count += len(keys)
+        self._count += len(specs)
         self._wholes |= new
         return first
 
-    def _first(self, key: object, leaf: Leaf) -> _Place:
+    def _first(self, key: Key, leaf: Leaf) -> _Place:
         """The place of a storage of which no leaf was placed alone before."""
-        if key in self._wholes:
-            number, spec = self._wholes[key]
+        address = _address(leaf.storage.key)
+        number, spec = self._wholes.get(address, (0, None))
+        if spec is not None and (leaf.storage.nbytes, leaf.spec.dtype) == (spec.nbytes, spec.dtype):
             self._seen[key] = [Leaf(spec, leaf.storage)]
             place = _pack(number, self._seen[key])
         else:
@@ -101,7 +105,13 @@ class Packing:
             self.packed.append(place.packed)
             self._count += 1
         self._places[key] = place
+        self._alone[address] = None
         return place
+
+
+def _address(key: Hashable) -> int:
+    """Where a storage lies that is in memory."""
+    return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
 
 
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:

@@ -74,11 +74,7 @@ def _emitted(obj: Any, packing: Packing) -> bytes:
         packed, spec = packing.place(leaf)
         return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
 
-    def store_all(wholes: Wholes) -> list[str] | None:
-        first = packing.place_all(wholes)
-        return None if first is None else list(map(str, range(first, first + len(wholes.sizes))))
-
-    return emit(obj, store, store_all)
+    return emit(obj, store, packing.place_all)
 
 
 def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:

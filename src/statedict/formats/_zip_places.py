@@ -89,6 +89,15 @@ def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], ali
         wide_start = places.starts >= ONES
 
 
+def descriptors(crcs: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+    """What stands after the bytes of each member, where no size needs zip64."""
+    table = np.zeros(len(sizes), DESCRIPTOR)
+    table["signature"] = int.from_bytes(b"PK\7\x08", "little")
+    table["crc"] = crcs
+    table["packed"] = table["nbytes"] = sizes
+    return _rows(table)
+
+
 def _rows(table: np.ndarray[Any, Any]) -> list[bytes]:
     rows: list[bytes] = table.view(f"V{table.dtype.itemsize}").tolist()
     return rows
@@ -127,6 +136,7 @@ LOCAL = np.dtype(
         ("extra", "<u2"),
     ]
 )
+DESCRIPTOR = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u4"), ("nbytes", "<u4")])
 CENTRAL = np.dtype(
     [
         ("signature", "<u4"),

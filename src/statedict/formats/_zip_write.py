@@ -22,7 +22,7 @@ from statedict.files import Frame, Part, Payload, crc32
 from statedict.state import Wholes
 
 from ._zip_end import END, END64, LOCATOR
-from ._zip_places import ALIGNMENT, ONES, place
+from ._zip_places import ALIGNMENT, ONES, descriptors, place
 
 # From here on a payload is a part of its own; smaller ones are copied into blocks of at most this many bytes.
 LARGE = 256 << 10
@@ -94,21 +94,20 @@ class _Layout:
         varying = sum(map(len, [*self.names, *self._wide.values(), *self.extras.values(), comment]))
         self.directory_size = 46 * count + varying + END_RECORDS
 
-    def heads(self, members: range) -> list[bytes]:
-        """For each member, all that stands between the member before and the payload."""
+    def heads(self, members: range) -> list[list[bytes]]:
+        """What stands between the member before and the payload, for each member: columns of pieces."""
         cut = slice(members.start, members.stop)
-        columns = self._headers[cut], self.names[cut], self._sparse(self._local_wide, members), self._paddings[cut]
-        return list(map(b"".join, zip(*columns)))
+        wide = [self._sparse(self._local_wide, members)] if self._local_wide else []
+        return [self._headers[cut], self.names[cut], *wide, self._paddings[cut]]
 
     def tails(self, members: range) -> list[bytes]:
-        """The data descriptor of each member."""
-        return [self._tail(index, self.sizes[index]) for index in members]
-
-    def _tail(self, index: int, nbytes: int) -> bytes:
-        if not nbytes:
-            return b""
-        pack = WIDE_DESCRIPTOR.pack if index in self._wide else DESCRIPTOR.pack
-        return pack(b"PK\7\x08", self.crcs[index], nbytes, nbytes)
+        """The data descriptor of each member, whose CRC is known by now."""
+        sizes, crcs = self.sizes[members.start : members.stop], self.crcs[members.start : members.stop]
+        found = descriptors(crcs, sizes) if max(sizes, default=0) < ONES else [b""] * len(members)
+        for index in self._wide.keys() & set(members) if self._wide else ():
+            row = index - members.start
+            found[row] = WIDE_DESCRIPTOR.pack(b"PK\7\x08", crcs[row], sizes[row], sizes[row])
+        return [tail if size else b"" for tail, size in zip(found, sizes)] if 0 in sizes else found
 
     def contents(self, members: range) -> list[bytes]:
         """The bytes of small members, a copy of each; their CRCs are known afterwards."""
@@ -229,9 +228,9 @@ class _Block:
         layout, run = self._layout, self._run
         pieces = [] if self._before is None else layout.tails(range(self._before, self._before + 1))
         contents = layout.contents(run) if run else []
-        pieces += chain.from_iterable(zip(layout.heads(run), contents, layout.tails(run)))
+        pieces += chain.from_iterable(zip(*layout.heads(run), contents, layout.tails(run)))
         if self._after is not None:
-            pieces += layout.heads(range(self._after, self._after + 1))
+            pieces += chain.from_iterable(layout.heads(range(self._after, self._after + 1)))
         yield memoryview(b"".join(pieces))
 
 
@@ -243,7 +242,7 @@ def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
     return b"".join((wide, locator, end, comment))
 
 
-DESCRIPTOR, WIDE_DESCRIPTOR = struct.Struct("<4sIII"), struct.Struct("<4sIQQ")
+WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 END_RECORDS = END64.size + LOCATOR.size + END.size
 
 

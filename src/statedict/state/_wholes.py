@@ -7,27 +7,35 @@ was a third of the time of saving them. Columns take 1 µs.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ._spec import Spec
+
+T = TypeVar("T")
 
 
 class Wholes(NamedTuple):
     """Tensors without traits that are all of a storage in the CPU's memory; a row for each.
 
     Attributes:
-        specs: offset 0, as many bytes as the storage has; equal ones are one object.
+        kinds: the specs that there are: of offset 0, and as many bytes as the storage has.
+        which: of which of these kinds each tensor is.
         pointers, sizes: where the bytes lie, and how many; never 0.
         owners: what keeps the memory alive.
     """
 
-    specs: Sequence[Spec]
+    kinds: Sequence[Spec]
+    which: Sequence[int]
     pointers: Sequence[int]
     sizes: Sequence[int]
     owners: Sequence[object]
+
+    def of_each(self, facts: Iterable[T]) -> list[T]:
+        """A column of what there is one of for each kind."""
+        return list(map(list(facts).__getitem__, self.which))
 
     def keys(self) -> Iterator[tuple[str, int, int]]:
         """The keys that their Storages would have."""
@@ -38,8 +46,30 @@ class Wholes(NamedTuple):
         return memory_at(self.pointers[row], self.sizes[row], self.owners[row])
 
     def copies(self, start: int, stop: int) -> list[bytes]:
-        """The bytes of some: 0.3 µs each for small ones."""
-        return list(map(ctypes.string_at, self.pointers[start:stop], self.sizes[start:stop]))
+        """The bytes of some, a copy of each: small ones of one size together (0.1 µs each), others one by one (0.3 µs)."""
+        sizes = self.sizes[start:stop]
+        if len(set(sizes)) == 1 and len(sizes) >= FEW and sizes[0] <= SMALL:
+            return _rows(self.pointers[start:stop], sizes[0])
+        return list(map(ctypes.string_at, self.pointers[start:stop], sizes))
+
+
+# Copying together pays from so many on, and for so few bytes.
+FEW, SMALL = 16, 4096
+
+
+def _rows(pointers: Sequence[int], nbytes: int) -> list[bytes]:
+    """The `nbytes` bytes at each of the addresses.
+
+    All memory between the first and the last is taken for one array, of which nothing is touched but these rows.
+    """
+    import numpy as np
+
+    lowest = min(pointers)
+    span = max(pointers) + nbytes - lowest
+    whole = np.frombuffer(memoryview((ctypes.c_char * span).from_address(lowest)), np.uint8)
+    windows = np.lib.stride_tricks.as_strided(whole, (span - nbytes + 1, nbytes), (1, 1), writeable=False)
+    rows: list[bytes] = windows[np.array(pointers) - lowest].view(f"V{nbytes}").ravel().tolist()
+    return rows
 
 
 def memory_at(address: int, nbytes: int, owner: object) -> memoryview:

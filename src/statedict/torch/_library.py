@@ -30,14 +30,11 @@ _TRAITS = (
     attrgetter("__dict__"),
     attrgetter("requires_grad"),
     attrgetter("is_nested"),
-    attrgetter("is_quantized"),
-    torch.Tensor.is_conj,
     torch.Tensor.is_neg,
-    torch.Tensor.storage_offset,
 )
 _LAYOUT, _IS_CPU = attrgetter("layout"), attrgetter("is_cpu")
 _DTYPE, _SHAPE = attrgetter("dtype"), attrgetter("shape")
-_POINTER, _NBYTES = torch.UntypedStorage.data_ptr, torch.UntypedStorage.nbytes
+_ORDINARY = frozenset(theirs for theirs, ours in DTYPES_OF_TORCH.items() if ours.kind != "quantized")
 # The dtypes that NumPy and torch both have.
 _FLOATS, _INTEGERS = ("float64", "float32", "float16", "complex128", "complex64"), ("int64", "int32", "int16", "int8")
 _NUMPY = {DTYPES[name]: DTYPES[name].numpy for name in (*_FLOATS, *_INTEGERS, "uint8", "bool")}
@@ -65,16 +62,25 @@ class TorchLibrary:
         if not all(map(_IS_CPU, arrays)) or any(any(map(trait, arrays)) for trait in _TRAITS):
             return None
         shown = list(zip(map(_DTYPE, arrays), map(_SHAPE, arrays), map(torch.Tensor.stride, arrays)))
-        kinds = dict.fromkeys(shown)
-        if any(kind[0] not in DTYPES_OF_TORCH for kind in kinds):
+        order = {kind: number for number, kind in enumerate(dict.fromkeys(shown))}
+        if any(dtype not in _ORDINARY for dtype, _, _ in order):
             return None
-        specs = {kind: Spec(DTYPES_OF_TORCH[kind[0]], tuple(kind[1]), kind[2]) for kind in kinds}
-        sizes = {kind: spec.nbytes for kind, spec in specs.items()}
+        kinds = [Spec(DTYPES_OF_TORCH[dtype], tuple(shape), strides) for dtype, shape, strides in order]
+        # Where nothing lies between the elements, and they are all of a storage, their offset is 0.
+        if any(kind.reach != kind.numel for kind in kinds) or (
+            any(kind.dtype.is_complex for kind in kinds) and any(map(torch.Tensor.is_conj, arrays))
+        ):
+            return None
         owners = list(map(torch.Tensor.untyped_storage, arrays))
-        pointers, nbytes = list(map(_POINTER, owners)), list(map(_NBYTES, owners))
-        if not all(pointers) or not all(nbytes) or list(map(sizes.__getitem__, shown)) != nbytes:
-            return None
-        return Wholes(list(map(specs.__getitem__, shown)), pointers, nbytes, owners)
+        found = Wholes(
+            kinds,
+            list(map(order.__getitem__, shown)),
+            list(map(torch.UntypedStorage.data_ptr, owners)),
+            list(map(torch.UntypedStorage.nbytes, owners)),
+            owners,
+        )
+        is_whole = found.of_each(kind.nbytes for kind in kinds) == found.sizes
+        return found if is_whole and all(found.pointers) and all(found.sizes) else None
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
         users = Counter([leaf.storage.key for leaf in leaves])

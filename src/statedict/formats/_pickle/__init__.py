@@ -25,8 +25,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
 `store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it gives keys
-("0", "1" … in first-seen order, one for each storage). `store_all(wholes: Wholes) -> list[str] | None` does so for many
-tensors at once, where each has a storage that is new and all its own.
+("0", "1" … in first-seen order, one for each storage). `store_all(wholes: Wholes) -> int | None` gives the first of
+their keys for many tensors at once, where each has a storage that is new and all its own.
 """
 
 from importlib import import_module

@@ -39,7 +39,7 @@ from . import _emit_tensors as tensors
 from ._emit_entries import entries, live
 from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from ._walk import path_to
-from ._writer import Writer, integer
+from ._writer import Writer, get, integer
 
 Steps = Iterator[Any]
 Write = Callable[[Writer, Any], object]
@@ -49,13 +49,13 @@ BATCH = 1000
 def emit(
     obj: Any,
     store: Callable[[Leaf], Placement],
-    store_all: Callable[[Wholes], list[str] | None] | None = None,
+    store_all: Callable[[Wholes], int | None] | None = None,
     *,
     arrays: Literal["values", "tensors"] = "values",
 ) -> bytes:
     """`obj` as a pickle. `store` is called for each tensor's leaf, in order, and says where its storage will lie.
-    `store_all` does so for many tensors at once: it gives the keys of storages that are all new, or None, and each of them
-    is stored alone then.
+    `store_all` does so for many tensors at once: it gives the first of their keys, which count up, where the storage of each
+    is new; or None, and each is stored alone then.
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are tensors: directly in a
     StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`: all of them).
@@ -108,6 +108,10 @@ def _written(w: Writer, value: Any) -> bool:
         leaf = live(w, value)
     if leaf is None or leaf.traits.attributes or leaf.traits.subclass:
         return False
+    slot = w.slot_together(w.store(leaf).key, value) if w.together and type(leaf) is Leaf else None
+    if slot is not None:
+        w.out += get(slot)
+        return True
     w.memo[id(value)] = _tensor(w, leaf)
     w.alive.append(value)
     return True

@@ -20,15 +20,18 @@ _BYTE = DTYPES["uint8"]
 
 def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
     """`("storage", type, key, location, numel)` as a persistent id. It has no slot in the memo."""
-    key = w.keys.setdefault(place.key, place.key)
-    one_dtype(w, key, dtype)
     w.out.extend(b"(")
     w.text("storage")
     if dtype is None:
         w.reference("torch.storage", "UntypedStorage")
     else:
         w.reference("torch", STORAGE_NAME[dtype])
-    w.text(key)
+    known = w.storage(place.key)
+    if known is None:
+        w.storages[place.key] = w.fresh_text(place.key), dtype or _BYTE
+    else:
+        one_dtype(known[1], dtype or _BYTE)
+        w.out += get(known[0])
     if place.location == "cpu":
         w.text("cpu")
     else:
@@ -38,11 +41,11 @@ def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
     w.out.extend(b"Q")
 
 
-def one_dtype(w: Writer, key: str, dtype: DType | None) -> None:
-    of = dtype or _BYTE
-    if w.dtypes.setdefault(key, of) is not of:
+def one_dtype(known: DType, dtype: DType) -> None:
+    """Refuse elements of another type than their storage is known to have."""
+    if known is not dtype:
         raise SaveError(
-            f"two tensors show one memory as {w.dtypes[key]} and as {of}, "
+            f"two tensors show one memory as {known} and as {dtype}, "
             "which a PyTorch file cannot hold: clone one of them"
         )
 
@@ -150,13 +153,16 @@ def entry(w: Writer, name: str, value: object, leaf: Leaf) -> bool:
         return False
     if id(name) in memo or id(value) in memo:
         return False
+    place = w.store(leaf)
+    if w.together and w.slot_together(place.key, value) is not None:
+        return False
     out, slot, raw = w.out, w.count, name.encode("utf-8", "surrogatepass")
     out += _WORD(_TEXT, len(raw))
     out += raw
     out += _WORD(_PUT, slot)
     memo[id(name)] = slot
     w.count = slot + 1
-    memo[id(value)] = _usual(w, w.store(leaf))
+    memo[id(value)] = _usual(w, place)
     w.alive += (name, value)
     return True
 
@@ -166,19 +172,17 @@ def _usual(w: Writer, place: Placement) -> int:
     key, location, nbytes, spec = place
     out, slot, dtype = w.out, w.count, spec.dtype
     out += w.prefixes[dtype]
-    key = w.keys.setdefault(key, key)
-    known = w.memo.get(id(key))
+    known = w.storage(key)
     if known is None:
         raw = key.encode()
         out += _WORD(_TEXT, len(raw))
         out += raw
         out += _WORD(_PUT, slot)
-        w.memo[id(key)] = slot
+        w.storages[key] = slot, dtype
         slot += 1
     else:
-        out += get(known)
-    if w.dtypes.setdefault(key, dtype) is not dtype:
-        one_dtype(w, key, dtype)
+        one_dtype(known[1], dtype)
+        out += get(known[0])
     if location == "cpu":
         out += w.cpu
     else:

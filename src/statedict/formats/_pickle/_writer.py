@@ -7,12 +7,14 @@ Globals are memoised by name: a live class and an opaque reference to it are the
 from __future__ import annotations
 
 from _compat_pickle import REVERSE_IMPORT_MAPPING, REVERSE_NAME_MAPPING
-from collections.abc import Callable, Hashable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from operator import attrgetter
 from struct import Struct, pack
-from typing import Any
+from typing import Any, NamedTuple
 
 from statedict.errors import SaveError
-from statedict.state import ArrayLibrary, Leaf, Wholes, library_of
+from statedict.state import ArrayLibrary, DType, Leaf, Wholes, library_of
 
 from ._values import Placement
 
@@ -30,6 +32,22 @@ def get(slot: int) -> bytes:
     return b"h%c" % slot if slot < 256 else _WORD(_GET, slot)
 
 
+class Together(NamedTuple):
+    """Tensors whose records were written at once: the memo is told of them only where one of them comes again.
+
+    Attributes:
+        first: the key of the first one's storage; those of the others follow it.
+        values: the tensors.
+        keys, slots: the slots of the keys' texts, and of the tensors.
+    """
+
+    first: int
+    values: Sequence[Any]
+    wholes: Wholes
+    keys: Sequence[int]
+    slots: Sequence[int]
+
+
 class Writer:
     """The state of one `emit`."""
 
@@ -38,24 +56,24 @@ class Writer:
         "arrays",
         "count",
         "cpu",
-        "dtypes",
         "forms",
-        "keys",
         "kinds",
         "memo",
         "named",
         "out",
         "prefixes",
         "shapes",
+        "storages",
         "store",
         "store_all",
         "tail",
+        "together",
     )
 
     def __init__(
         self,
         store: Callable[[Leaf], Placement],
-        store_all: Callable[[Wholes], list[str] | None] | None,
+        store_all: Callable[[Wholes], int | None] | None,
         *,
         arrays: bool,
     ) -> None:
@@ -67,14 +85,15 @@ class Writer:
         self.memo: dict[int, int] = {}
         self.named: dict[Hashable, int] = {}
         self.alive: list[Any] = []
-        self.keys: dict[str, str] = {}
+        # By key: the slot of the key's text, and the type of the elements. A key is one text, whatever object says it.
+        self.storages: dict[str, tuple[int, DType]] = {}
         self.kinds: dict[type, ArrayLibrary | None] = {}
-        self.dtypes: dict[str, object] = {}
         self.prefixes: dict[Any, bytes] = {}
         self.cpu = b""
         self.tail: Callable[[int], bytes] = _no_tail
         self.shapes: dict[Any, tuple[bytes, bytes]] = {}
         self.forms: dict[Any, Any] = {}
+        self.together: list[Together] = []
 
     def library(self, value: Any) -> ArrayLibrary | None:
         """The library of a value that is to be written as a tensor, told by its type."""
@@ -84,6 +103,26 @@ class Writer:
             is_value = library is not None and library.name == "numpy" and not self.arrays
             self.kinds[kind] = None if is_value else library
         return self.kinds[kind]
+
+    def storage(self, key: str) -> tuple[int, DType] | None:
+        """The slot of a storage's key and the type of its elements, where it was written before."""
+        found = self._row(key) if self.together and key not in self.storages else None
+        if found is None:
+            return self.storages.get(key)
+        together, row = found
+        return together.keys[row], together.wholes.kinds[together.wholes.which[row]].dtype
+
+    def slot_together(self, key: str, value: Any) -> int | None:
+        """The slot of a tensor whose storage has that key, where this very object was written with others."""
+        found = self._row(key)
+        return None if found is None or found[0].values[found[1]] is not value else found[0].slots[found[1]]
+
+    def _row(self, key: str) -> tuple[Together, int] | None:
+        number = int(key)
+        at = bisect_right(self.together, number, key=attrgetter("first")) - 1
+        if at < 0 or number - self.together[at].first >= len(self.together[at].values):
+            return None
+        return self.together[at], number - self.together[at].first
 
     def put(self) -> int:
         """Write a PUT into the next memo slot, and give the slot."""
