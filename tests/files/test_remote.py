@@ -318,6 +318,14 @@ def test_saving_to_a_url_is_refused(options, tmp_path, monkeypatch):
     assert statedict.load("memory://saved/m.pt", backend="numpy")["w"].tolist() == [1.0] * 9
 
 
+def test_a_run_is_kept_on_a_disk(tmp_path, monkeypatch):
+    """A CheckpointManager does not take a URL for a folder either."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SaveError, match=r"s3://\*\*\*@bucket/run: a run is kept in a local directory"):
+        statedict.CheckpointManager("s3://me:hunter2@bucket/run")
+    assert os.listdir(tmp_path) == []
+
+
 def test_any_protocol_of_fsspec_will_do(tmp_path):
     """Nothing here is about HTTP: another file system, and a chain of two."""
     system = fsspec.filesystem("memory")

@@ -160,6 +160,19 @@ def test_remote_is_as_local(site, saved):
     assert {name: value.tobytes() for name, value in loaded.items()} == {n: v.tobytes() for n, v in state().items()}
 
 
+def test_listing_reads_no_tensor(site, saved):
+    """What is in a file is told from its headers: of six tensors of 400 kB hardly a byte comes."""
+    with statedict.open(site.url + saved) as checkpoint:
+        assert all(checkpoint.state_dict().spec(name).shape == (100_000,) for name in state())
+    if saved == "small.npz":  # deflated: inflated to see its header
+        assert len(site.requests) <= 25
+    elif saved == "shards.safetensors.index.json":  # shards of a megabyte and less come whole
+        assert len(site.requests) <= 2 + 3 * 2
+    else:
+        assert len(site.requests) <= 3 + 3 * len(state())
+        assert site.nbytes <= 150_000
+
+
 def test_one_tensor_costs_its_own_bytes(site, saved):
     """Selected tensors are read, and the headers of their members; not those between them."""
     with statedict.open(site.url + saved) as checkpoint:

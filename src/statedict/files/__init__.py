@@ -15,6 +15,8 @@ from ._part import Frame as Frame
 from ._part import Part as Part
 from ._part import Payload as Payload
 from ._system import System as System
+from ._url import is_url as is_url
+from ._url import redacted as redacted
 from ._write import write as write
 from ._write import write_all as write_all
 
@@ -32,7 +34,9 @@ __all__ = [
     "combine",
     "crc32",
     "fetch",
+    "is_url",
     "open",
+    "redacted",
     "spread",
     "write",
     "write_all",

@@ -110,8 +110,8 @@ class RemoteFile:
         return RemoteFile(sibling(self._url, name))
 
     def check_unchanged(self) -> None:
-        now = _stamp(self._facts())
         opened = self._stamp_when_opened()
+        now = _stamp(self._facts())
         changed = [key for key in STAMPS if now.get(key) != opened.get(key)]
         if changed:
             raise FileChangedError(self.name, f"its {changed[0]} is another now")

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from statedict import _api
-from statedict.errors import FormatError, LockedError, RunGoneError
+from statedict import _api, files
+from statedict.errors import FormatError, LockedError, RunGoneError, SaveError
 
 from . import _directory, _distributed, _keep, _layout, _manifest, _objects, _random, _resume, _save
 from ._background import Background, Busy
@@ -91,6 +91,8 @@ class CheckpointManager:
         random: bool = True,
         on_sigterm: bool = False,
     ) -> None:
+        if files.is_url(directory):
+            raise SaveError(f"{files.redacted(str(directory))}: a run is kept in a local directory, and copied from there")
         # A training that changes its working directory goes on saving here.
         self.directory = Path(os.path.abspath(directory))
         self._keep = keep or last(3)
