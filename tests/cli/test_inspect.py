@@ -202,3 +202,14 @@ def test_parts():
     assert parts("state.0.exp_avg", "state.1.exp_avg") == ["state.*"]
     assert parts("w", "b") == [""]
     assert parts() == []
+
+
+def test_steps_of_an_optimizer_are_one_row(call, tmp_path):
+    """Equal values under paths that differ in a number are told once, unless --flat; others stay."""
+    state = {i: {"step": 5, "exp_avg": torch.zeros(2)} for i in (10**14, 10**14 + 7, *range(20))}
+    optimizer = {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
+    torch.save({"model": {"w": torch.zeros(2)}, "optimizer": optimizer}, tmp_path / "run.pt")
+    rows = [line.split() for line in call("inspect", tmp_path / "run.pt").out.splitlines()]
+    assert ["state.{0…19,100000000000000,100000000000007}.step", "int", "5"] in rows
+    flat = [line.split() for line in call("inspect", tmp_path / "run.pt", "--flat").out.splitlines()]
+    assert ["state.19.step", "int", "5"] in flat

@@ -161,6 +161,7 @@ def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
 
     if not facts:
         return
+    facts = facts if flat else _show.folded(facts)
     out.print(_show.content(facts[: None if flat else OTHERS_SHOWN]))
     if not flat and len(facts) > OTHERS_SHOWN:
         _show.say(out, f"and {count(len(facts) - OTHERS_SHOWN, 'more value')} (--flat shows all)", "dim")

@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.text import Text
 
 from statedict.report import Entry, Fact, count, fold, own_bytes, printable, remark, shape, size
+from statedict.state import Group
+from statedict.state import fold as fold_names
 
 from ._rows import Rows
 
 # A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.
 PIPE_WIDTH = 400
 PARTS_SHOWN = 8
+LABEL_WIDTH = 60
 
 
 def console() -> Console:
@@ -80,6 +83,19 @@ def content(facts: Iterable[Fact]) -> Rows:
         value = "" if fact["value"] is None else fact["value"]
         made.add_row(text(fact["path"] or "(the file)"), text(fact["type"], "dim"), text(value))
     return made
+
+
+def folded(facts: Iterable[Fact]) -> list[Fact]:
+    """The same facts, those that differ in a number of their path only (the steps of an optimizer) as one."""
+    by_path = {fact["path"]: fact for fact in facts}
+    groups = fold_names(by_path, lambda path: (by_path[path]["type"], str(by_path[path]["value"])))
+    return [by_path[group.names[0]] | {"path": _label(group)} for group in groups]
+
+
+def _label(group: Group) -> str:
+    if len(group.text) <= LABEL_WIDTH or len(group.names) == 1:
+        return group.text
+    return f"{group.names[0]} and {len(group.names) - 1:,} more"
 
 
 def summary(root: Fact) -> Iterator[str]:
