@@ -1,4 +1,5 @@
-"""What one rank of a job does: saves a sharded state by torch.distributed.checkpoint. Run by test_distributed.py.
+"""What one rank of a job does: saves a sharded state by torch.distributed.checkpoint, with the others and for
+itself. Run by test_distributed.py.
 
 python distributed_job.py RANK RANKS STORE FOLDER
 """
@@ -33,6 +34,7 @@ def main(rank, ranks, store, folder):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(ranks))
     mesh = init_device_mesh("cpu", (int(ranks),))
     dcp.save(state(mesh), checkpoint_id=folder)
+    dcp.save({**state(mesh), "rank": int(rank)}, checkpoint_id=f"{folder}-alone", use_collectives=False)
     dist.destroy_process_group()
 
 

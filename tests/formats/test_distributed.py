@@ -124,6 +124,25 @@ def test_chunks_of_several_ranks_are_put_together(sharded):
         assert checkpoint.verify() == []
 
 
+def test_ranks_that_saved_each_for_itself_are_read_as_one(sharded, tmp_path):
+    """Each has metadata of its own, of its own chunks; what is no tensor is the first one's, and a note says so."""
+    state, folder = sharded
+    alone = folder.with_name("saved-alone")
+    assert sorted(path.name for path in alone.glob("*.metadata")) == ["__0.metadata", "__1.metadata"]
+    for given in (alone, alone / "__1.metadata"):
+        with formats.open(given) as checkpoint:
+            found = as_torch(checkpoint.object)
+            assert list(found) == [*state, "rank"]
+            assert_same(state["model"], {key: found["model"][key] for key in state["model"]})
+            assert (found["step"], found["rank"]) == (12, 0)
+            assert [finding.level for finding in checkpoint.verify()] == ["note"]
+            assert "the first one's" in checkpoint.notes[0]
+    shutil.copytree(alone, tmp_path / "one")
+    (tmp_path / "one" / "__1.metadata").unlink()
+    with pytest.raises(FormatError, match="do not make up the tensor"):
+        formats.open(tmp_path / "one")
+
+
 def test_any_part_of_a_sharded_tensor_can_be_read(sharded):
     """Bytes from the middle of a tensor are those of the whole."""
     state, folder = sharded

@@ -1,8 +1,8 @@
 """A directory as a checkpoint: which of the files in it is meant.
 
-A directory of torch.distributed.checkpoint is told by its `.metadata`. Otherwise, the first of these that there is: an
-index of shards, shards that are numbered, a single file of weights; and of several of a kind those of safetensors, as
-transformers has it.
+A directory of torch.distributed.checkpoint is told by its `.metadata`, or each rank's (`__0.metadata` …). Otherwise, the
+first of these that there is: an index of shards, shards that are numbered, a single file of weights; and of several of a
+kind those of safetensors, as transformers has it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 
 from ..errors import UnknownFormatError
 from ._checkpoint import Checkpoint
-from ._distributed import METADATA, read_distributed
+from ._distributed import read_distributed
 from ._limits import Limits
 from ._shards import INDEX, NUMBERED, read_numbered
+from ._table import METADATA, METADATA_OF_ALL
 
 # By preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
@@ -25,8 +26,9 @@ Pick = Callable[[Sequence[str]], list[str]]
 def open_directory(folder: str, limits: Limits) -> Checkpoint:
     """The checkpoint that a directory holds; raises UnknownFormatError where it holds none, or several."""
     names = sorted(os.listdir(folder))
-    if METADATA in names:
-        return read_distributed(folder, limits)
+    distributed = [name for name in names if METADATA.fullmatch(name)]
+    if distributed:
+        return read_distributed(folder, [METADATA_OF_ALL] if METADATA_OF_ALL in distributed else distributed, limits)
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
         if pick is _numbered and found:

@@ -10,7 +10,7 @@ the metadata alone, and its chunks are opened when it is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -22,27 +22,24 @@ from ._checkpoint import Checkpoint, Finding
 from ._chunks import ChunkSource, Piece, Sharded
 from ._limits import LIMITS, Limits
 from ._nesting import Entry, Steps, nested
-from ._pickle import Import, StorageId, TypedStorage, parse
+from ._pickle import Import, Parsed, StorageId, TypedStorage, parse
 from ._shape import check_addressable
 from ._shelf import Place, Shelf, is_plain_name
 from ._tiles import tiling_problem
 from ._walk import leaves
 
-METADATA = ".metadata"
 
+def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
+    """The Checkpoint that a directory with these metadata files is; its tensors are read when they are asked for.
 
-def read_distributed(folder: str, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint that a directory with a `.metadata` file is; its tensors are read when they are asked for."""
-    path = os.path.join(folder, METADATA)
-    file = open_file(path)
-    try:
-        if file.size > limits.pickle_bytes:
-            raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=path)
-        parsed = parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
-    finally:
-        file.close()
-    shelf = Shelf(folder)
-    reader = _Reader(path, ChunkSource(shelf, limits), _fields(parsed.value, "Metadata", path), limits)
+    Several are of ranks that saved without talking to each other (`use_collectives=False`): their chunks are put together,
+    and of what every rank has, the first one's is taken.
+    """
+    paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
+    every = [_metadata(path, limits) for path in paths]
+    path, shelf = paths[0], Shelf(folder)
+    fields = _joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
+    reader = _Reader(path, ChunkSource(shelf, limits), fields, limits)
     try:
         size = _check_places(folder, (place for places in reader.places.values() for place in places.values()))
         tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
@@ -53,12 +50,60 @@ def read_distributed(folder: str, limits: Limits = LIMITS) -> Checkpoint:
         folder,
         "distributed",
         tree,
-        size=file.size + size,
+        size=size + sum(os.path.getsize(path) for path in paths),
         producer="torch.distributed.checkpoint",
-        globals=_once([*parsed.globals, *reader.globals]),
+        globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
+        notes=[f"{len(paths)} ranks saved each for itself: values that are no tensors are the first one's"][
+            : len(paths) - 1
+        ],
         checks=lambda: _check(tree),
         close=shelf.close,
     )
+
+
+def _metadata(path: str, limits: Limits) -> Parsed:
+    file = open_file(path)
+    try:
+        if file.size > limits.pickle_bytes:
+            raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=path)
+        return parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
+    finally:
+        file.close()
+
+
+def _joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata of all ranks as one: of each tensor the chunks that any of them has, of all else the first."""
+    if len(ranks) == 1:
+        return ranks[0]
+    joined: dict[str, dict[Any, Any]] = {"state_dict_metadata": {}, "planner_data": {}, "storage_data": {}}
+    chunks: dict[Any, dict[Any, Any]] = {}
+    for rank in ranks:
+        for field, known in joined.items():
+            for key, value in _dict(rank.get(field)).items():
+                known.setdefault(key, value)
+        for name, record in _dict(rank.get("state_dict_metadata")).items():
+            found = chunks.setdefault(name, {})
+            for chunk in _chunks(record):
+                found.setdefault(_offsets(chunk), chunk)
+    for name, record in joined["state_dict_metadata"].items():
+        _chunks(record)[:] = chunks[name].values()
+    return joined
+
+
+def _chunks(record: object) -> list[Any]:
+    chunks = record.attributes().get("chunks") if isinstance(record, Opaque) else None
+    return chunks if isinstance(chunks, list) else []
+
+
+def _offsets(chunk: object) -> object:
+    """What tells chunks of one tensor apart; one that has no offsets is like no other."""
+    offsets = chunk.attributes().get("offsets") if isinstance(chunk, Opaque) else None
+    plain = isinstance(offsets, tuple) and all(type(offset) is int for offset in offsets)
+    return offsets if plain else id(chunk)
+
+
+def _dict(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 class _Reader:
@@ -128,7 +173,7 @@ class _Reader:
             if not isinstance(name, str):
                 raise self._wrong(f"the name of a stored item is {name!r}, and no text")
             at = None if offset is None else self._numbers(offset, name)
-            places.setdefault(name, {})[at] = self._place(name, _fields(info, "_StorageInfo", self.path))
+            places.setdefault(name, {}).setdefault(at, self._place(name, _fields(info, "_StorageInfo", self.path)))
         return places
 
     def _place(self, name: str, info: Mapping[str, Any]) -> Place:

@@ -21,6 +21,9 @@ from ._limits import LIMITS, Limits
 
 # Bytes of a file's beginning: enough for every signature (tar's is at byte 257) and to tell text from bytes.
 HEAD = 512
+# What a directory of torch.distributed.checkpoint has: one file of metadata, or one of each rank.
+METADATA_OF_ALL = ".metadata"
+METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
 
 class Format(NamedTuple):
@@ -129,11 +132,11 @@ def _by_suffix(target: Any) -> str:
 
 
 def _directory_of(source: Any) -> str | None:
-    """The directory that a path is, or whose `.metadata` file it is; None for anything else."""
+    """The directory that a path is, or whose metadata file it is; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
         return None
     path = os.fspath(source)
-    if os.path.basename(path) == ".metadata":
+    if METADATA.fullmatch(os.path.basename(path)):
         path = os.path.dirname(path) or os.curdir
     return path if os.path.isdir(path) else None
 
