@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from statedict import formats
 from statedict.errors import ChecksumError, FormatError, LimitError, SaveError, TruncatedError
 from statedict.formats import Limits
+from statedict.formats._safetensors_wholes import wholes_of
 from statedict.state import DTYPES, Compound, StateDict, contiguous, leaf_of, library, materialize, read_array
 
 torch = pytest.importorskip("torch")
@@ -159,6 +160,46 @@ def test_modules_metadata_rides_along():
     state = StateDict({"bn.weight": np.ones(2)}, {"": {"version": 1}, "bn": {"version": 2}})
     found = opened(written(state)).object
     assert found._metadata == OrderedDict([("", {"version": 1}), ("bn", {"version": 2})])
+
+
+def test_many_tensors_are_written_as_few_are(stock_load):
+    """Plain tensors that are written together have the bytes that they have one by one: entries, order, checksums, names
+    of all kinds; what is large among them, too."""
+    codes = [code for code in CODES.split() if not code.startswith("float4")]
+    sizes = [(n % 5 + 1) * (70_000 if n % 23 == 0 else 3) for n in range(300)]
+    names = [f'layer {n} "ü\\\x1f\u2028 {"x" * (n % 40)}' for n in range(300)]
+    state = {name: tensor_of(codes[n % len(codes)], sizes[n]) for n, name in enumerate(names)}
+    state[names[7]] = torch.tensor(3)
+    state[names[8]] = torch.ones(2, 3, 1)
+    assert wholes_of(state) is not None
+    raw = written(state)
+    one_by_one = written({name: leaf_of(tensor) for name, tensor in state.items()})
+    assert raw == one_by_one
+    found = stock_load(raw)
+    assert list(loaded(raw)) == names
+    assert all(same(found[name], tensor) for name, tensor in state.items())
+    opened(raw).verify(values=True)
+
+
+NOT_TOGETHER = {
+    "few": lambda state: dict(list(state.items())[:5]),
+    "tied": lambda state: state | {"tied": state["w3"]},
+    "a slice": lambda state: state | {"slice": torch.ones(5)[1:]},
+    "turned": lambda state: state | {"turned": torch.ones(2, 3).T},
+    "empty": lambda state: state | {"empty": torch.ones(0)},
+    "a parameter": lambda state: state | {"parameter": torch.nn.Parameter(torch.ones(2))},
+}
+
+
+@pytest.mark.parametrize("name", NOT_TOGETHER)
+def test_what_is_not_plain_is_written_one_by_one(name, stock_load):
+    """Where any tensor is tied, a view, empty or a Parameter, each is looked at, and the file is as sound."""
+    state = NOT_TOGETHER[name]({f"w{n}": torch.full((n % 3 + 1,), float(n)) for n in range(60)})
+    assert wholes_of(state) is None
+    raw = written(state)
+    found = stock_load(raw)
+    assert all(same(found[name], tensor) for name, tensor in state.items())
+    opened(raw).verify(values=True)
 
 
 def test_tensors_are_aligned():

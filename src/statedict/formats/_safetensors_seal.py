@@ -8,6 +8,7 @@ writer's does, and its own checksum fits. A header that begins so, and whose che
 from __future__ import annotations
 
 import json
+import struct
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def begin_header(seal: Seal, metadata: Mapping[str, str]) -> str:
     """The header up to its first tensor, its own checksum still zeros."""
-    said = {f"{PREFIX}crc32": "".join(f"{crc:08x}" for crc in seal.crcs)}
+    said = {f"{PREFIX}crc32": struct.pack(f">{len(seal.crcs)}I", *seal.crcs).hex()}
     if seal.ties:
         said[f"{PREFIX}ties"] = json.dumps(seal.ties, ensure_ascii=False)
     if seal.modules is not None:

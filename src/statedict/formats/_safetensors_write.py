@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from statedict.files import Frame, Part, crc32
+from statedict.files import Frame, Part, Payload, crc32
 from statedict.state import Leaf
 
 from ..errors import SaveError
@@ -19,13 +20,12 @@ from ._named import check_metadata, modules_of, named_leaves, ties
 from ._pack import elements_of
 from ._safetensors_header import DTYPE_OF, LENGTH, PAIRED
 from ._safetensors_seal import PREFIX, Seal, begin_header, close_header
+from ._safetensors_wholes import BLOCK, LARGE, WholesBody, wholes_of
 
 ALIGNMENT = 64
 # transformers refuses a file that has metadata without this.
 FORMAT = {"format": "pt"}
 CODE_OF = {name: code for code, name in DTYPE_OF.items()}
-# Small tensors are put together into writes of this size; pieces of large ones are checksummed while they are in the cache.
-BLOCK = 1 << 20
 
 
 class _Placed(NamedTuple):
@@ -39,12 +39,16 @@ class _Placed(NamedTuple):
 def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
     """The file that holds a mapping of names to tensors. Raises SaveError where `obj` is anything else, or has tensors
     that the format cannot hold."""
-    leaves = named_leaves(obj, "safetensors", _unfit)
+    plain = wholes_of(obj)
+    body: _Body | WholesBody
+    if plain is None:
+        leaves = named_leaves(obj, "safetensors", _unfit)
+        body, tied = _Body(leaves), ties(leaves)
+    else:
+        body, tied = WholesBody(*plain), []
     extra = _checked({**FORMAT, **(metadata or {})})
-    placed = _placed(leaves)
-    body = _Body(placed)
-    seal = Seal(body.crcs, ties(leaves), modules_of(obj, "safetensors"))
-    tensors = ",".join(_entry_text(name, *entry) for name, entry in zip(leaves, sorted(placed)))
+    seal = Seal(body.crcs, tied, modules_of(obj, "safetensors"))
+    tensors = ",".join(body.entries)
 
     def header() -> bytes:
         text = f"{begin_header(seal, extra)}{',' if tensors else ''}{tensors}}}"
@@ -56,11 +60,16 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
 
 
 class _Body:
-    """All tensors' bytes. `crcs` has each one's CRC-32, by its place in the header, once they have been written."""
+    """All tensors' bytes.
+
+    `entries` is what the header says of each; `crcs` has each one's CRC-32 once they have been written.
+    """
 
     last = False
 
-    def __init__(self, placed: list[_Placed]) -> None:
+    def __init__(self, leaves: Mapping[str, Leaf]) -> None:
+        placed = _placed(leaves)
+        self.entries = [_entry_text(name, *entry) for name, entry in zip(leaves, sorted(placed))]
         self.crcs = [0] * len(placed)
         self.nbytes = sum(leaf.spec.nbytes for _, leaf, _ in placed)
         self._placed = sorted(placed, key=lambda tensor: tensor.start)
@@ -72,16 +81,18 @@ class _Body:
             if leaf.spec.nbytes + space > BLOCK and waiting:
                 yield memoryview(b"".join(waiting))
                 waiting, space = [], 0
+            if leaf.spec.nbytes >= LARGE:
+                yield memoryview(b"".join(waiting))
+                waiting, space = [], 0
+                payload = Payload(leaf.spec.nbytes, partial(elements_of, leaf))
+                yield from payload.chunks()
+                self.crcs[number] = payload.crc
+                continue
             crc = 0
             for view in elements_of(leaf):
-                if leaf.spec.nbytes < BLOCK:
-                    crc = crc32(view, crc)
-                    waiting.append(view)
-                    space += len(view)
-                    continue
-                for at in range(0, len(view), BLOCK):
-                    yield view[at : at + BLOCK]
-                    crc = crc32(view[at : at + BLOCK], crc)
+                crc = crc32(view, crc)
+                waiting.append(view)
+                space += len(view)
             self.crcs[number] = crc
         yield memoryview(b"".join(waiting))
 
