@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from statedict.state import Compound, Leaf, Patterns, collector_paused, library, map_tree, materialize, tensors_of
+from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
 
 from . import _loading, _sources
 
@@ -46,7 +46,7 @@ def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
     return formats.open(path, limits=limits or formats.LIMITS)
 
 
-@collector_paused()
+@without_collector
 def load(
     path: Path,
     *,
@@ -93,7 +93,7 @@ def load(
         return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
 
 
-@collector_paused()
+@without_collector
 def save(
     obj: Any,
     path: Path,
@@ -134,7 +134,7 @@ def save(
     )
 
 
-@collector_paused()
+@without_collector
 def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any:
     """The state of a module, live: the tensors alias the module's, and change when training goes on (see `snapshot`).
 
@@ -151,13 +151,14 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     {'weight': (2, 3), 'bias': (2,)}
     """
     if _sources.host_of(obj) is not None:
-        _loading.refuse_options(obj, model=model is not None)
+        if model is not None:
+            _loading.refuse_options(obj, model=True)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
     _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
     return _sources.nested(obj, model)
 
 
-@collector_paused()
+@without_collector
 def load_state_dict(
     obj: Any,
     source: Any,
@@ -249,7 +250,7 @@ def load_state_dict(
         return _loading.load_module(module, state, demands, options, manner)
 
 
-@collector_paused()
+@without_collector
 def snapshot(obj: Any, *, out: Any = None) -> Any:
     """An independent copy of a state, which training does not change; tied tensors stay tied.
 

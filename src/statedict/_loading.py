@@ -58,6 +58,8 @@ class Manner:
 
 def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Manner:
     """A Manner of the caller's options; raises ValueError for a kind of cast that there is not."""
+    if not allow_casts:
+        return Manner(assign, (), verify)
     from statedict.tree import SOUND
 
     kinds = (allow_casts,) if isinstance(allow_casts, str) else tuple(allow_casts)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +49,8 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
         yield source.state_dict(root)
     elif isinstance(source, StateDict) and root in ("auto", ""):
         yield source
+    elif root in ("auto", "") and _is_flat(source):
+        yield StateDict(source)
     elif isinstance(source, Mapping):
         if not all(isinstance(name, str) for name in source) and any(map(library_of, source.values())):
             StateDict(source)  # raises: it says which name is no string
@@ -58,6 +62,16 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
             f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
             "a StateDict or other mapping, or a module"
         )
+
+
+def _is_flat(source: Any) -> bool:
+    """Whether a source is a dict of nothing but names and tensors: what a `state_dict()` gives, and nothing to search in."""
+    return (
+        type(source) in (dict, OrderedDict)
+        and bool(source)
+        and {str}.issuperset(map(type, source))
+        and all(library_of(value) is not None for value in {type(value): value for value in source.values()}.values())
+    )
 
 
 def kept(source: Any, root: str = "auto") -> StateDict:
@@ -158,8 +172,13 @@ def host_of(value: Any) -> Host | None:
     for base in type(value).__mro__:
         where = HOSTS.get((base.__module__, base.__qualname__))
         if where is not None:
-            return cast("Host", getattr(import_module(where), "HOST"))  # noqa: B009  # mypy knows no such attribute
+            return _host_at(where)
     return None
+
+
+@cache
+def _host_at(where: str) -> Host:
+    return cast("Host", getattr(import_module(where), "HOST"))  # noqa: B009  # mypy knows no such attribute
 
 
 def saved(value: Any) -> Any:

@@ -25,6 +25,7 @@ class NnHost:
     """The Host of `statedict.nn`."""
 
     module: type[Any] = Module
+    detach: Callable[[Any], Any] | None = staticmethod(raw)
 
     def incompatible(self, missing: list[str], unexpected: list[str]) -> Any:
         return _IncompatibleKeys(missing, unexpected)
@@ -32,9 +33,6 @@ class NnHost:
     @property
     def library(self) -> ArrayLibrary:
         return library("numpy")
-
-    def detach(self, value: Any) -> Any:
-        return raw(value)
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         return fit_sound(slots, rules) if rules.sound else fit_exact(slots)

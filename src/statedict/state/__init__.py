@@ -1,7 +1,7 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
 from ._cast import cast_leaf
-from ._collector import collector_paused
+from ._collector import collector_paused, without_collector
 from ._computed import computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
@@ -76,6 +76,7 @@ __all__ = [
     "Opaque",
     "Wholes",
     "memory_at",
+    "without_collector",
 ]
 
 

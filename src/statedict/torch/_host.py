@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from operator import methodcaller
 from typing import Any
 
 import torch
@@ -31,8 +30,7 @@ class TorchHost:
     library: ArrayLibrary = TORCH
     incompatible: Callable[[list[str], list[str]], Any] = _IncompatibleKeys
 
-    # Subclasses have a `detach` of their own. Called from C: a method here would cost as much again as its work.
-    detach: Callable[[Any], Any] = staticmethod(methodcaller("detach"))
+    detach: Callable[[Any], Any] | None = None
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         return fit_sound(slots, rules) if rules.sound else fit_exact(slots)

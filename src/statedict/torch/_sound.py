@@ -137,12 +137,19 @@ class _Copying:
         return read_now(value, verify=self.rules.verify).real if kind == "imaginary" else value
 
     def act(self) -> Sequence[str]:
+        targets, values = self._copies()
+        if self.direct or self.arriving or self.tried:
+            self._act_or_undo()
+        copy_all(targets, values)
+        return ()
+
+    def _act_or_undo(self) -> None:
+        """Do what may still fail."""
         current = self.slots.current
         direct, others = (
             [(current[i], self.values[i]) for i in self._going(indices)] for indices in (self.direct, self.arriving)
         )
         tried = self._going(self.tried)
-        targets, values = self._copies()
         if self.rules.verify:
             verify(leaf for _, leaf in (*direct, *others))
         arrivals = Arrivals(direct, others)
@@ -159,8 +166,6 @@ class _Copying:
             if torn:
                 error.add_note(f"{len(exposed)} tensors of the model were being overwritten and hold torn values.")
             raise
-        copy_all(targets, values)
-        return ()
 
     def _going(self, indices: Sequence[int]) -> Sequence[int]:
         return [i for i in indices if i not in self.fit.failed] if self.fit.failed else indices

@@ -82,14 +82,14 @@ class Host(Protocol):
         module: the class that all modules derive from.
         library: what makes arrays of leaves, for loaders and hooks that look at values.
         incompatible: makes what post-hooks are given, of the lists of missing and unexpected names.
+        detach: gives what a state holds for a parameter or buffer: an alias that no gradient flows through. None where each
+            has a method of that name, which is called directly: a fifth of the time of a small module's state.
     """
 
     module: type[Any]
     library: ArrayLibrary
     incompatible: Callable[[list[str], list[str]], Any]
-
-    def detach(self, value: Any) -> Any:
-        """What a state holds for a parameter or buffer: an alias that no gradient flows through."""
+    detach: Callable[[Any], Any] | None
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
         """Decide what becomes of each slot; where the rules are sound, change nothing yet."""
@@ -102,3 +102,8 @@ class Host(Protocol):
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         """Whether the module's own `_load_from_state_dict` would do, for this state, just what the inherited one does."""
+
+
+def detached(host: Host, value: Any) -> Any:
+    """What a state holds for a parameter or buffer."""
+    return value.detach() if host.detach is None else host.detach(value)

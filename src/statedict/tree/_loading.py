@@ -8,7 +8,7 @@ from typing import Any
 
 from statedict.state import Compound, Leaf, leaf_of, materialize
 
-from ._host import Host, Slots
+from ._host import Host, Slots, detached
 from ._local import Below, Local, Watched, raw_value
 from ._outcome import Outcome
 from ._rules import Rules
@@ -177,7 +177,7 @@ class Loading:
         if self._undo.everything:
             self._undo.keep_array(value)
         # PyTorch's copier sets `requires_grad` on a Parameter that it assigns: on an alias, the caller's is not touched.
-        return self.host.detach(value) if self.assign else value
+        return detached(self.host, value) if self.assign else value
 
     def _has_its_own(self, module: Any, method: str) -> bool:
         key = (type(module), method)

@@ -33,13 +33,13 @@ def read_own(host: Host, module: Any, destination: Any, prefix: str, keep_vars: 
     detach = host.detach
     for name, value in module._parameters.items():
         if value is not None:
-            destination[prefix + name] = value if keep_vars else detach(value)
+            destination[prefix + name] = value if keep_vars else value.detach() if detach is None else detach(value)
     buffers = module._buffers
     if buffers:
         passing = module._non_persistent_buffers_set
         for name, value in buffers.items():
             if value is not None and name not in passing:
-                destination[prefix + name] = value if keep_vars else detach(value)
+                destination[prefix + name] = value if keep_vars else value.detach() if detach is None else detach(value)
     if type(module).get_extra_state is not host.module.get_extra_state:
         destination[prefix + EXTRA_STATE] = module.get_extra_state()
 
@@ -98,6 +98,8 @@ def _fill(host: Host, plain: Survey, destination: Any, keep_vars: bool) -> Any:
         for path, module in zip(prefixes, modules):
             metadata[path[:-1]] = {"version": module._version}
     # First all of one and then all of the other: 32,000 take 8 ms less than in turns.
-    for key, value in zip(keys, values if keep_vars else list(map(host.detach, values))):
+    if not keep_vars:
+        values = [value.detach() for value in values] if host.detach is None else list(map(host.detach, values))
+    for key, value in zip(keys, values):
         destination[key] = value
     return destination

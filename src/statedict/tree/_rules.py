@@ -36,7 +36,7 @@ class Rules:
         >>> "overflow" in SOUND.allowing("overflow").refused
         False
         """
-        return replace(self, refused=self.refused - set(kinds))
+        return self if not kinds else replace(self, refused=self.refused - set(kinds))
 
 
 EXACT = Rules(sound=False, refused=frozenset(), verify=False)
