@@ -60,6 +60,8 @@ def test_a_wrong_call_is_explained(call, arguments):
         (FileNotFoundError(2, "No such file or directory", "x.pt"), "statedict: x.pt: No such file or directory\n"),
         (TruncatedError("it ends after 3 bytes", file="x.pt"), "statedict: x.pt: it ends after 3 bytes\n"),
         (OSError("the disk is on fire"), "statedict: the disk is on fire\n"),
+        (MemoryError(), "statedict: out of memory\n"),
+        (MemoryError("Unable to allocate 2 TiB"), "statedict: Unable to allocate 2 TiB\n"),
     ],
 )
 def test_errors_become_one_line(call, monkeypatch, error, said):

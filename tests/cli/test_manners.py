@@ -40,6 +40,7 @@ def place(tmp_path_factory):
 COMMANDS = {
     "inspect": ["inspect", "one.pt"],
     "inspect --flat --stats": ["inspect", "one.pt", "--flat", "--stats"],
+    "view": ["view", "one.pt", "-o", "page.html"],
     "verify": ["verify", "one.pt", "two.pt"],
     "convert": ["convert", "one.pt", "converted.pt"],
     "diff": ["diff", "one.pt", "two.pt"],
@@ -144,6 +145,7 @@ def test_a_reader_that_leaves_is_no_error(place, name):
 
 FILE_COMMANDS = {
     "inspect": ["inspect", "{}"],
+    "view": ["view", "{}", "-o", "out.pt"],
     "verify": ["verify", "{}"],
     "convert": ["convert", "{}", "out.pt"],
     "diff": ["diff", "one.pt", "{}"],

@@ -40,24 +40,20 @@ def test_from_pipe_to_pipe(model):
     assert torch.equal(torch.load(io.BytesIO(merged.stdout))["b"], torch.ones(2))
 
 
-class Bytes(io.BytesIO):
-    def isatty(self):
-        return True
-
-
 class Terminal(io.TextIOWrapper):
     def isatty(self):
         return True
 
 
+@pytest.mark.parametrize("stdin", [Terminal(io.BytesIO()), None], ids=["a terminal", "closed"])
 @pytest.mark.parametrize("arguments", [["inspect", "-"], ["verify", "-"], ["diff", "-", "model.pt"]])
-def test_a_terminal_is_no_input(call, model, monkeypatch, arguments):
+def test_a_terminal_is_no_input(call, model, monkeypatch, arguments, stdin):
     """A terminal is not waited for."""
-    monkeypatch.setattr("sys.stdin", Terminal(Bytes()))
+    monkeypatch.setattr("sys.stdin", stdin)
     monkeypatch.chdir(model.parent)
     ended = call(*arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert "standard input, which is the terminal" in " ".join(ended.err.replace("│", " ").split())
+    assert "nothing is piped in" in " ".join(ended.err.replace("│", " ").split())
 
 
 def test_a_terminal_is_no_output(call, model, monkeypatch):

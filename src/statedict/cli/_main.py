@@ -37,7 +37,7 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (StateDictError, OSError) as error:
+        except (StateDictError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever read our output (`| head`) has had enough, which Typer ends quietly
             typer.echo(f"statedict: {_line(error)}", err=True)
@@ -61,7 +61,7 @@ def _line(error: Exception) -> str:
     """The error in one line: the system's own errors begin with the file, as ours do."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or "out of memory"
 
 
 def _version(asked: bool) -> None:

@@ -9,7 +9,10 @@ import typer
 
 # Text and not a Path, which would take a URL's slashes together.
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="A checkpoint: a file, a directory of shards, or `-` for standard input.")
+    str,
+    typer.Argument(
+        metavar="FILE", help="A checkpoint: a file, a directory of shards, a URL, or `-` for standard input."
+    ),
 ]
 Root = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in the file.")]
 Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names that match; may be repeated.")]

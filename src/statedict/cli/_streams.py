@@ -31,9 +31,9 @@ def opened(file: str) -> Iterator[Checkpoint]:
         with statedict.open(file) as checkpoint:
             yield checkpoint
         return
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("`-` is standard input, and nothing is piped in; name a file")
     given = sys.stdin.buffer
-    if given.isatty():
-        raise typer.BadParameter("`-` is standard input, which is the terminal; name a file, or pipe one in")
     if given.seekable():
         with statedict.open(given) as checkpoint:
             yield checkpoint
