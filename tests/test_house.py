@@ -48,6 +48,14 @@ def test_importing_imports_nothing_heavy():
     """`import statedict` brings in neither torch nor numpy, nor anything for the terminal, the network or the tests."""
     heavy = run("import sys, statedict; print(*{m.partition('.')[0] for m in sys.modules})")
     assert not {"torch", "numpy", "ml_dtypes", "rich", "typer", "fsspec", "asyncio", "hypothesis"} & set(heavy)
+    assert not {"hashlib", "json", "pickle", "secrets", "socket", "subprocess", "tempfile", "zipfile"} & set(heavy)
+
+
+def test_importing_imports_one_room():
+    """`import statedict` brings in the values and the verbs; every other room is imported by who enters it."""
+    loaded = run("import sys, statedict; print(*sys.modules)")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("statedict.")}
+    assert rooms == {"_api", "_loading", "_sources", "errors", "state"}
 
 
 def test_importing_is_quick():

@@ -15,6 +15,32 @@ from statedict.state import Leaf, StateDict, leaf_of, library, materialize, read
 FORMATS = ["torch", "safetensors", "npz"]
 
 
+# What reading a format needs; of the files that read or write the others nothing is imported.
+NEEDED = {
+    "torch": {"_pickle._parse", "_zip"},
+    "legacy": {"_pickle._parse"},
+    "safetensors": {"_safetensors"},
+    "npz": {"_zip"},
+}
+
+
+@pytest.mark.parametrize("format", NEEDED)
+def test_a_format_brings_in_its_own_reader(tmp_path, format):
+    """Opening a file imports its format's reader: no other's, no writer, and none of the texts for what is no checkpoint."""
+    path = tmp_path / "small"
+    if format == "legacy":
+        torch = pytest.importorskip("torch")
+        torch.save({"weight": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    else:
+        formats.write(StateDict({"weight": np.ones(2)}), path, format=format)
+    code = "import sys; from statedict import formats; formats.open(sys.argv[1]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    loaded = {name.removeprefix("statedict.formats.") for name in done.stdout.split()}
+    readers = {"_pickle._parse", "_zip", "_safetensors", "_torch_tar", "_shards", "_distributed"}
+    assert readers & loaded == NEEDED[format]
+    assert not {"_pickle._emit", "_zip_write", "_torch_write", "_mistaken", "_cut_short", "secrets"} & loaded
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_small_file_is_listed_without_numpy(tmp_path, format):
     """Opening a file, listing and choosing its state imports neither numpy nor torch, which would take longer."""

@@ -22,6 +22,11 @@ def test_importing_brings_in_nothing_heavy():
     assert not heavy & set(loaded)
 
 
+def test_importing_alone_imports_no_arrays():
+    """NumPy comes with the first name that is used, so that asking for the package costs a program nothing."""
+    assert not {"numpy", "statedict.tree"} & set(run("import sys, statedict.nn; print(*sys.modules)"))
+
+
 def test_layers_are_imported_when_they_are_named():
     """A model of linear layers does not import convolutions, attention or optimizers."""
     loaded = run("import sys; from statedict import nn; nn.Linear(2, 2); print(*sys.modules)")

@@ -23,6 +23,7 @@ from ._chunks import ChunkSource, Piece, Sharded
 from ._limits import LIMITS, Limits
 from ._nesting import Entry, Steps, nested
 from ._pickle import Import, Parsed, StorageId, TypedStorage, parse
+from ._ranks import joined
 from ._shape import check_addressable
 from ._shelf import Place, Shelf, is_plain_name
 from ._tiles import tiling_problem
@@ -38,7 +39,7 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
     paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
     every = [_metadata(path, limits) for path in paths]
     path, shelf = paths[0], Shelf(folder)
-    fields = _joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
+    fields = joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
     reader = _Reader(path, ChunkSource(shelf, limits), fields, limits)
     try:
         size = _check_places(folder, (place for places in reader.places.values() for place in places.values()))
@@ -69,41 +70,6 @@ def _metadata(path: str, limits: Limits) -> Parsed:
         return parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
     finally:
         file.close()
-
-
-def _joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The metadata of all ranks as one: of each tensor the chunks that any of them has, of all else the first."""
-    if len(ranks) == 1:
-        return ranks[0]
-    joined: dict[str, dict[Any, Any]] = {"state_dict_metadata": {}, "planner_data": {}, "storage_data": {}}
-    chunks: dict[Any, dict[Any, Any]] = {}
-    for rank in ranks:
-        for field, known in joined.items():
-            for key, value in _dict(rank.get(field)).items():
-                known.setdefault(key, value)
-        for name, record in _dict(rank.get("state_dict_metadata")).items():
-            found = chunks.setdefault(name, {})
-            for chunk in _chunks(record):
-                found.setdefault(_offsets(chunk), chunk)
-    for name, record in joined["state_dict_metadata"].items():
-        _chunks(record)[:] = chunks[name].values()
-    return joined
-
-
-def _chunks(record: object) -> list[Any]:
-    chunks = record.attributes().get("chunks") if isinstance(record, Opaque) else None
-    return chunks if isinstance(chunks, list) else []
-
-
-def _offsets(chunk: object) -> object:
-    """What tells chunks of one tensor apart; one that has no offsets is like no other."""
-    offsets = chunk.attributes().get("offsets") if isinstance(chunk, Opaque) else None
-    plain = isinstance(offsets, tuple) and all(type(offset) is int for offset in offsets)
-    return offsets if plain else id(chunk)
-
-
-def _dict(value: object) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 class _Reader:

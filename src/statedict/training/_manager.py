@@ -92,7 +92,9 @@ class CheckpointManager:
         on_sigterm: bool = False,
     ) -> None:
         if files.is_url(directory):
-            raise SaveError(f"{files.redacted(str(directory))}: a run is kept in a local directory, and copied from there")
+            raise SaveError(
+                f"{files.redacted(str(directory))}: a run is kept in a local directory, and copied from there"
+            )
         # A training that changes its working directory goes on saving here.
         self.directory = Path(os.path.abspath(directory))
         self._keep = keep or last(3)

@@ -1,0 +1,47 @@
+"""The metadata of ranks that saved each for itself, as one.
+
+With `use_collectives=False` every rank of torch.distributed.checkpoint writes metadata of what it has: its own chunks of
+the tensors that are cut up, and all of what every rank has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from statedict.state import Opaque
+
+
+def joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata of all ranks as one: of each tensor the chunks that any of them has, of all else the first."""
+    if len(ranks) == 1:
+        return ranks[0]
+    joined: dict[str, dict[Any, Any]] = {"state_dict_metadata": {}, "planner_data": {}, "storage_data": {}}
+    chunks: dict[Any, dict[Any, Any]] = {}
+    for rank in ranks:
+        for field, known in joined.items():
+            for key, value in _dict(rank.get(field)).items():
+                known.setdefault(key, value)
+        for name, record in _dict(rank.get("state_dict_metadata")).items():
+            found = chunks.setdefault(name, {})
+            for chunk in _chunks(record):
+                found.setdefault(_offsets(chunk), chunk)
+    for name, record in joined["state_dict_metadata"].items():
+        _chunks(record)[:] = chunks[name].values()
+    return joined
+
+
+def _chunks(record: object) -> list[Any]:
+    chunks = record.attributes().get("chunks") if isinstance(record, Opaque) else None
+    return chunks if isinstance(chunks, list) else []
+
+
+def _offsets(chunk: object) -> object:
+    """What tells chunks of one tensor apart; one that has no offsets is like no other."""
+    offsets = chunk.attributes().get("offsets") if isinstance(chunk, Opaque) else None
+    plain = isinstance(offsets, tuple) and all(type(offset) is int for offset in offsets)
+    return offsets if plain else id(chunk)
+
+
+def _dict(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
