@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def view(
     file: File,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="A second checkpoint: what changed from the first to it.")
+        str | None, typer.Argument(metavar="OTHER", help="A second checkpoint: what changed from the first to it.")
     ] = None,
     output: Annotated[
         str | None,

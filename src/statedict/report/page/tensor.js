@@ -79,7 +79,8 @@ function difference([elements, changed, largest, relative, cosine, odd]) {
 function drawHistogram(element, i, sides, page) {
   const chart = make("div", { class: "chart" });
   let logarithmic = false;
-  const figure = () => [sides.map(({ column, file }) => bars(column.histogram[i], file, page)), {
+  const widest = Math.max(...sides.map(({ column }) => column.histogram[i][1]));
+  const figure = () => [sides.map(({ column, file }) => bars(coarser(column.histogram[i], widest), file, page)), {
     barmode: "overlay",
     bargap: 0,
     margin: { l: 48, r: 8, t: 8, b: 28 },
@@ -94,6 +95,16 @@ function drawHistogram(element, i, sides, page) {
     choice("Scale of the counts", [["linear", "linear"], ["log", "log"]], "linear", pick)), chart);
   const [stats] = sides.map(({ column }) => column.stats[i]);
   draw(chart, `Histogram of the elements, from ${short(stats[0])} to ${short(stats[1])}`, figure);
+}
+
+// A histogram with bins as wide as the other file's, so that the counts of both can be compared; unless nothing of its shape
+// would be left. Widths are powers of two and edges their multiples: so bins are joined, and none is split.
+function coarser([start, width, ...counts], wanted) {
+  if (counts.length < 2 || wanted > 16 * width) return [start, width, ...counts];
+  const [times, first] = [wanted / width, Math.floor(start / wanted)];
+  const joined = new Array(Math.floor((start / width + counts.length - 1) / times) - first + 1).fill(0);
+  counts.forEach((number, at) => (joined[Math.floor((start / width + at) / times) - first] += number));
+  return [first * wanted, wanted, ...joined];
 }
 
 function bars([start, width, ...counts], file, page) {

@@ -1,83 +1,92 @@
 // Where the bytes are: the folded tree as a treemap. A click goes into a module, and takes a tensor.
 
-const BOXES = 3000; // more are too small to see, and slow to draw
-const OTHERS = "the rest";
+const BOXES = 400; // of one view: more are too small to see, and slow to draw
+const LARGEST = 60; // of one module, and of the one that is gone into
+const LARGEST_INSIDE = 300;
 const TRUNK = 0.7; // of all bytes
 
 function mapped(element, root, page) {
-  const nodes = boxes(root);
-  const total = root.bytes || 1;
+  let inside = root; // the module that is shown
+  let shown = []; // its boxes
   const chart = make("div", { class: "chart tall" });
+  const path = make("nav", { class: "path", "aria-label": "The way to the module that is shown", hidden: true });
   const hint = page.compared ? "Coloured by relative change. " : "";
-  element.append(heading("map-title", "Where the bytes are", make("span", { class: "aside" }, `${hint}Click to go into a module.`)), chart);
+  element.append(heading("map-title", "Where the bytes are", make("span", { class: "aside" }, `${hint}Click to go into a module.`)), path, chart);
   element.hidden = false;
+  const go = (node) => {
+    inside = node;
+    path.replaceChildren(...around(node).map((step) =>
+      make("button", { type: "button", class: "link", click: () => go(step), "aria-current": step === node ? "true" : null }, clipped(called(step), 40))));
+    path.hidden = node === root;
+    redrawn.get(chart)();
+  };
   const tints = page.compared ? changedTints(page) : partTints(root);
-  const figure = () => [[{
-    type: "treemap",
-    ids: nodes.map((node) => String(node.key)),
-    labels: nodes.map((node) => plain(clipped(node.name, 60))),
-    parents: nodes.map((node) => (node.up ? String(node.up.key) : "")),
-    values: nodes.map((node) => node.bytes),
-    text: nodes.map((node) => size(node.bytes)),
-    customdata: nodes.map((node) => hover(node, page, total)),
-    hovertemplate: "%{customdata}<extra></extra>",
-    texttemplate: "%{label}<br>%{text}",
-    branchvalues: "total",
-    maxdepth: nodes.length < 500 ? -1 : 4,
-    sort: true,
-    tiling: { pad: 1.5 },
-    pathbar: { thickness: 24, textfont: { color: colour("ink") } },
-    marker: {
-      colors: nodes.map((node) => tints(node)),
-      line: { width: 1, color: colour("surface") },
-      pad: { t: 20, l: 3, r: 3, b: 3 },
-      cornerradius: 3,
-    },
-    root: { color: colour("raised") },
-  }], { margin: { l: 0, r: 0, t: 0, b: 0 } }];
-  const label = `Treemap of ${size(root.bytes)}: ${root.children.slice(0, 8).map((node) => `${clipped(node.label, 40)} ${size(node.bytes)}`).join(", ")}`;
-  return draw(chart, label, figure).then(() => {
-    chart.on("plotly_treemapclick", (event) => {
-      const node = nodes[Number(event.points[0].id)];
-      if (node?.of?.which.length && !node.of.children.length) {
-        page.take(node.of, true);
-        return false;
-      }
+  const figure = () => {
+    shown = boxes(inside);
+    return [[{
+      type: "treemap",
+      ids: shown.map((box) => String(box.key)),
+      labels: shown.map((box) => plain(clipped(box.name, 60))),
+      parents: shown.map((box) => (box.up ? String(box.up.key) : "")),
+      values: shown.map((box) => box.bytes),
+      text: shown.map((box) => size(box.bytes)),
+      customdata: shown.map((box) => hover(box, page, root.bytes)),
+      hovertemplate: "%{customdata}<extra></extra>",
+      texttemplate: "%{label}<br>%{text}",
+      branchvalues: "total",
+      level: String(shown.find((box) => box.of === inside).key),
+      sort: true,
+      tiling: { pad: 1.5 },
+      pathbar: { visible: false },
+      marker: { colors: shown.map(tints), line: { width: 1, color: colour("surface") }, pad: { t: 20, l: 3, r: 3, b: 3 } },
+      root: { color: colour("raised") },
+    }], { margin: { l: 0, r: 0, t: 0, b: 0 } }];
+  };
+  const parts = root.children.slice(0, 8).map((node) => `${clipped(node.label, 40)} ${size(node.bytes)}`);
+  return draw(chart, `Treemap of ${size(root.bytes)}: ${parts.join(", ")}`, figure).then(() => {
+    chart.on("plotly_treemapclick", ({ points: [{ id }] }) => {
+      const node = shown[Number(id)].of;
+      if (node?.children.length) go(node === inside && node.parent ? node.parent : node);
+      else if (node) page.take(node, true);
+      return false;
     });
   });
 }
 
-// The nodes to draw, each {key, up, of, name, bytes}: the largest of each parent, and one for the rest of them.
-function boxes(root) {
-  const top = { key: 0, up: null, of: root, name: "all", bytes: root.bytes };
-  const made = [top];
-  const open = [top];
-  while (open.length) {
+// The boxes of a module, each {key, up, of, name, bytes}: those around it, itself, and below it the largest of each module
+// with one for the rest of them.
+function boxes(inside) {
+  const made = [];
+  const add = (up, of, name, bytes) => made[made.push({ key: made.length, up, of, name, bytes }) - 1];
+  const open = [around(inside).reduce((up, node) => add(up, node, called(node), node.bytes), null)];
+  while (open.length && made.length < BOXES) {
     const box = open.shift();
-    const large = box.of.children.filter((node) => node.bytes > 0).sort((a, b) => b.bytes - a.bytes);
-    const room = Math.min(300, BOXES - made.length);
-    const shown = large.length > room ? large.slice(0, Math.max(room - 1, 0)) : large;
-    for (const node of shown) {
-      const name = node.times > 1 ? `${node.label} ×${node.times}` : node.label;
-      const child = { key: made.length, up: box, of: node, name, bytes: node.bytes };
-      made.push(child);
-      open.push(child);
-    }
-    const rest = large.slice(shown.length);
-    if (rest.length && room > 0) {
-      made.push({ key: made.length, up: box, of: null, name: `${OTHERS} (${rest.length})`, bytes: rest.reduce((sum, node) => sum + node.bytes, 0) });
-    }
+    const heavy = box.of.children.filter((node) => node.bytes > 0).sort((a, b) => b.bytes - a.bytes);
+    const room = box.of === inside ? LARGEST_INSIDE : LARGEST;
+    const largest = heavy.slice(0, heavy.length > room ? room - 1 : room);
+    for (const node of largest) open.push(add(box, node, called(node), node.bytes));
+    const rest = heavy.slice(largest.length);
+    if (rest.length) add(box, null, `the rest (${whole(rest.length)})`, rest.reduce((sum, node) => sum + node.bytes, 0));
   }
   return made;
 }
 
-function hover(node, page, total) {
-  const lines = [`<b>${plain(clipped((node.of?.parent && full(node.of)) || node.name))}</b>`, `${size(node.bytes)}, ${percent(node.bytes / total)}`];
-  if (node.of?.which.length) {
-    const column = page.newest(node.of.which[0]);
-    lines.push(`${node.of.times > 1 ? `${node.of.times}× ` : ""}${column.shape} ${column.dtype}`);
+// A node and all that it is in, the whole first.
+function around(node) {
+  const path = [];
+  for (let at = node; at; at = at.parent) path.unshift(at);
+  return path;
+}
+
+const called = (node) => (node.parent ? (node.times > 1 ? `${node.label} ×${node.times}` : node.label) : "all");
+
+function hover(box, page, total) {
+  const lines = [`<b>${plain(clipped((box.of?.parent && full(box.of)) || box.name))}</b>`, `${size(box.bytes)}, ${percent(box.bytes / total)}`];
+  if (box.of?.which.length) {
+    const { shape, dtype } = page.newest(box.of.which[0]);
+    lines.push(`${box.of.times > 1 ? `${box.of.times}× ` : ""}${shape} ${dtype}`);
   }
-  if (page.compared && node.of) lines.push(plain(page.change(node.of).words));
+  if (page.compared && box.of) lines.push(plain(page.change(box.of).words));
   return lines.join("<br>");
 }
 
