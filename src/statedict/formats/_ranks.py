@@ -12,23 +12,28 @@ from typing import Any
 from statedict.state import Opaque
 
 
+FIELDS = ("state_dict_metadata", "planner_data", "storage_data")
+
+
 def joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The metadata of all ranks as one: of each tensor the chunks that any of them has, of all else the first."""
     if len(ranks) == 1:
         return ranks[0]
-    joined: dict[str, dict[Any, Any]] = {"state_dict_metadata": {}, "planner_data": {}, "storage_data": {}}
+    told: dict[str, dict[Any, Any]] = {
+        name: {} for name in FIELDS if any(type(rank.get(name)) is dict for rank in ranks)
+    }
     chunks: dict[Any, dict[Any, Any]] = {}
     for rank in ranks:
-        for field, known in joined.items():
+        for field, known in told.items():
             for key, value in _dict(rank.get(field)).items():
                 known.setdefault(key, value)
         for name, record in _dict(rank.get("state_dict_metadata")).items():
             found = chunks.setdefault(name, {})
             for chunk in _chunks(record):
                 found.setdefault(_offsets(chunk), chunk)
-    for name, record in joined["state_dict_metadata"].items():
+    for name, record in told.get("state_dict_metadata", {}).items():
         _chunks(record)[:] = chunks[name].values()
-    return joined
+    return told
 
 
 def _chunks(record: object) -> list[Any]:
