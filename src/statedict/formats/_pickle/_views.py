@@ -6,13 +6,13 @@ element that a view reaches lies within its storage.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import PLAIN, DType, Opaque, Spec, Traits
 
 from .._limits import Limits
+from .._shape import check_addressable
 from ._machine import Unfit
 from ._values import Size, TypedStorage
 
@@ -29,9 +29,7 @@ def spec_in(storage: TypedStorage, of: DType, offset: Any, size: Any, stride: An
         refuse("its offset is no count")
     spec = Spec(of, shape, strides, offset)
     if 0 in shape:
-        # No library makes an empty array whose other sizes multiply to more than there can be.
-        if prod(filter(None, shape)) * of.itemsize > _MOST:
-            refuse(f"it is empty, but of shape {list(shape)}")
+        check_addressable(shape, of.itemsize)
         return spec._replace(offset=0) if offset else spec
     if spec.nbytes > _MOST:
         refuse(f"it shows {spec.numel:,} elements, more than any memory has")
