@@ -1,5 +1,6 @@
 """statedict tour: it runs, it proves what it claims, and says what is missing where it cannot."""
 
+import json
 import subprocess
 import sys
 
@@ -32,3 +33,18 @@ def test_what_it_needs(call, monkeypatch, tmp_path, missing):
     assert ended.code == 2
     assert ended.err.startswith("statedict: the tour needs the package")
     assert not (tmp_path / "files").exists()
+
+
+def test_json(call, monkeypatch, tmp_path):
+    """--json tells the steps, and nothing is printed beside it."""
+    from statedict.cli import _tour
+
+    def step(place):
+        place.console.print("beside")
+        return _tour.Told("did it.", "which proves it.")
+
+    monkeypatch.setattr(_tour, "STEPS", (step,))
+    ended = call("tour", tmp_path / "files", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    steps = [{"did": "did it.", "proves": "which proves it."}]
+    assert json.loads(ended.out) == {"schema": 1, "directory": str(tmp_path / "files"), "steps": steps}
