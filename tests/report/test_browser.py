@@ -232,6 +232,8 @@ def test_hostile_names_stay_text(browser, viewed):
         "<b>bold</b> %{label} &lt;i&gt;.weight": np.ones((3, 3)),
         '" onmouseover="window.pwned=1': np.ones(4),
         "<a href='javascript:window.pwned=1'>x</a>": np.ones(5),
+        "__proto__": np.ones(5),
+        "toString": np.ones(5),
     }
     browser.open(viewed(state, {name: array * 2 for name, array in state.items()}))
     assert set(browser.texts(LABELS)) == set(state)
@@ -243,6 +245,7 @@ def test_hostile_names_stay_text(browser, viewed):
     for item in browser.all("#tree .row"):
         item.click()
         drawn(browser, "#tensor .barlayer .point")
+        assert browser.texts("#tensor .note") == []
     assert browser.all("main img, main a, main b, svg a") == []
     assert browser.run("return window.pwned ?? null") is None
 

@@ -7,7 +7,7 @@ import pytest
 
 import statedict
 from statedict.report import File, survey
-from statedict.report._content import MOMENTS, content
+from statedict.report._content import MOMENTS, OTHERS, content
 from statedict.report._heat import ODD
 from statedict.state import StateDict
 
@@ -103,6 +103,13 @@ def test_layers_that_changed_in_kind_are_not_folded():
     before = {f"h.{i}.w": np.ones(2) for i in range(4)}
     values, _ = compared(before, before | {"h.2.w": np.ones(3)})
     assert [(row[1], row[4]) for row in values["rows"]] == [("h", []), ("{0,1,3}.w", [0, 1, 3]), ("2.w", [2])]
+
+
+def test_of_very_many_values_the_first_are_told():
+    """Values that are no tensors are listed up to a number, and counted."""
+    many = [{"path": f"log/{i}", "type": "int", "value": i} for i in range(OTHERS + 5)]
+    values, _ = content([File("x.pt", "torch", "unknown", 1, {}, other=many)])
+    assert (len(values["files"][0]["other"]), values["files"][0]["others"]) == (OTHERS, OTHERS + 5)
 
 
 def test_names_are_printable():

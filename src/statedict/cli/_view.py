@@ -65,13 +65,14 @@ def view(
     """
     if headers and other is not None:
         raise typer.BadParameter("what changed is not in the headers of two files", param_hint="--headers")
-    destination = _destination(output, [file] if other is None else [file, other])
+    names = [file] if other is None else [file, other]
+    destination = _destination(output, names)
     if show and destination == STREAM:
         raise typer.BadParameter("what goes to standard output cannot be opened", param_hint="--open")
     report.charting()  # before anything is read
     asked = [root, root if second_root is None else second_root]
     with ExitStack() as stack:
-        checkpoints = [stack.enter_context(opened(name)) for name in ([file] if other is None else [file, other])]
+        checkpoints = [stack.enter_context(opened(name)) for name in names]
         chosen = [_chosen(c, at, other is not None) for c, at in zip(checkpoints, asked)]
         chosen = [{path: _part(s, include, exclude) for path, s in states.items()} for states in chosen]
         files = [_file(c, states, not headers) for c, states in zip(checkpoints, chosen)]
@@ -89,9 +90,15 @@ def _destination(output: str | None, files: list[str]) -> str:
     if STREAM in files:
         raise typer.BadParameter("the page of what comes by standard input needs a name", param_hint="--output")
     name = "-".join(Path(file).name for file in files) + ".html"
-    if Path(name).exists() and not Path(name).read_bytes()[: len(report.MARK)] == report.MARK:
+    if Path(name).exists() and not _ours(Path(name)):
         raise typer.BadParameter(f"{name} is there, and no page of this command; name another", param_hint="--output")
     return name
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a page of this command."""
+    with path.open("rb") as file:
+        return file.read(len(report.MARK)) == report.MARK
 
 
 def _chosen(checkpoint: Any, root: str | None, one: bool) -> dict[str, StateDict]:

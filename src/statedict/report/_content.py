@@ -7,6 +7,7 @@ cells of all heat maps are bytes in one blob, of which each map knows its place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MOMENTS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 DIGITS = 6
+# Values beside the tensors that a page lists: a file may hold millions.
+OTHERS = 1000
 
 
 class File(NamedTuple):
@@ -119,7 +122,8 @@ def _file(file: File) -> Fact:
         "elements": sum(prod(fact["shape"]) for fact in facts if "tied_to" not in fact),
         "held": sum(own_bytes(fact) for fact in facts),
         "dtypes": [[name, total["tensors"], total["bytes"]] for name, total in by_dtype.items()],
-        "other": [[printable(fact["path"]), fact["type"], _word(fact["value"])] for fact in _others(file)],
+        "other": [_other(fact) for fact in islice(_others(file), OTHERS)],
+        "others": sum(1 for _ in _others(file)),
         "warnings": [[level, printable(line)] for level, line in warnings(file.imports, file.notes)],
     }
 
@@ -130,8 +134,9 @@ def _others(file: File) -> Iterable[Fact]:
     yield from file.other
 
 
-def _word(value: Any) -> str:
-    return "" if value is None else printable(str(value))
+def _other(fact: Fact) -> list[str]:
+    value = "" if fact["value"] is None else str(fact["value"])
+    return [printable(text) for text in (fact["path"], fact["type"], value)]
 
 
 def _columns(tensors: Sequence[tuple[Fact, Measures | None] | None], cells: bytearray) -> Fact:

@@ -19,12 +19,12 @@ function showOther(element, page) {
   element.hidden = false;
   element.append(heading("other-title", "Also in the file"));
   for (const file of held) {
-    const lines = file.other.slice(0, 1000).map(([path, type, value]) =>
+    const lines = file.other.map(([path, type, value]) =>
       make("tr", {}, make("th", { scope: "row" }, path || "(the file)"), make("td", {}, type), make("td", {}, value)));
     if (page.compared) element.append(make("h3", {}, clipped(file.name, 200)));
     element.append(make("div", { class: "scroll" }, make("table", { class: "list" },
       make("thead", {}, make("tr", {}, ...["where", "type", "value"].map((word) => make("th", { scope: "col" }, word)))),
       make("tbody", {}, ...lines))));
-    if (file.other.length > lines.length) element.append(make("p", { class: "note" }, `and ${count(file.other.length - lines.length, "more value")}`));
+    if (file.others > lines.length) element.append(make("p", { class: "note" }, `and ${count(file.others - lines.length, "more value")}`));
   }
 }

@@ -28,7 +28,7 @@ function showChanges(element, page) {
   for (const line of others(page, loose)) element.append(make("p", { class: "note" }, line));
 }
 
-function others({ values }, loose) {
+function others({ values, before }, loose) {
   const lines = [];
   const told = { added: "Only in the second file, and no tensors", removed: "Only in the first file, and no tensors", values: "Other values that differ" };
   for (const [word, names] of Object.entries(loose)) {
@@ -37,8 +37,7 @@ function others({ values }, loose) {
   const [untied, tied] = values.ties;
   if (untied.length) lines.push(`No longer tied: ${clipped(untied.slice(0, 10).map((group) => group.join(" = ")).join("; "), 600)}`);
   if (tied.length) lines.push(`Newly tied: ${clipped(tied.slice(0, 10).map((group) => group.join(" = ")).join("; "), 600)}`);
-  const renamed = Object.keys(values.renamed).length;
-  if (renamed) lines.push(`${count(renamed, "name")} differ in the prefixes of wrappers only, and were compared.`);
+  if (before.size) lines.push(`${count(before.size, "name")} differ in the prefixes of wrappers only, and were compared.`);
   return lines;
 }
 

@@ -12,7 +12,8 @@ const page = {
   roots: values.roots,
   compared: values.files.length > 1,
   read: values.columns.some((column) => column.stats.some(Boolean)),
-  words: values.files.map((file) => file.name.split("/").at(-1)),
+  words: told(values.files.map((file) => file.name)),
+  before: new Map(Object.entries(values.renamed ?? {})), // a name → what it was called
   cells: later(() => unpackedBytes("cells-data")),
   newest: (i) => {
     const column = page.columns.findLast((column) => column.shape[i] !== null);
@@ -43,6 +44,12 @@ const page = {
     byId("tree").querySelector('[aria-selected="true"]')?.focus();
   },
 };
+
+// Files by their last names, where those tell them apart.
+function told(names) {
+  const last = names.map((name) => name.split("/").at(-1));
+  return new Set(last).size === last.length ? last : names;
+}
 
 const narrow = () => matchMedia("(max-width: 899px)").matches;
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -21,7 +21,7 @@ function showTensor(element, node, page) {
 
 function drawOne(element, i, page) {
   element.append(numbers(i, page));
-  const before = page.values.renamed?.[page.names[i]];
+  const before = page.before.get(page.names[i]);
   if (before) element.append(make("p", { class: "note" }, `Before: ${before}`));
   const sides = page.columns.map((column, file) => ({ column, file })).filter(({ column }) => column.shape[i] !== null);
   const measured = sides.filter(({ column }) => column.stats[i]);

@@ -41,12 +41,14 @@ function planted(element, root, names, { facts, take }) {
   function row(node) {
     const leads = seen(node).length > 0;
     const item = make("li", { role: "treeitem", tabindex: -1, "aria-level": level(node), "aria-selected": String(node === taken) });
+    const beside = facts(node);
+    item.setAttribute("aria-label", [clipped(node.label), ...beside.map((part) => part.textContent)].filter(Boolean).join(", "));
     item.node = node;
     if (leads) item.setAttribute("aria-expanded", "false");
     item.append(make("div", { class: `row ${node.kind}`, style: null },
       make("span", { class: "twist", "aria-hidden": "true" }),
       make("span", { class: "label", title: clipped(node.label, 300) }, ...highlighted(clipped(node.label))),
-      ...facts(node)));
+      ...beside));
     item.firstChild.style.paddingInlineStart = `${Math.min(node.depth, 24) * 14}px`;
     if (leads && isOpen(node)) open(item);
     return item;
