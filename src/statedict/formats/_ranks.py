@@ -11,7 +11,6 @@ from typing import Any
 
 from statedict.state import Opaque
 
-
 FIELDS = ("state_dict_metadata", "planner_data", "storage_data")
 
 
