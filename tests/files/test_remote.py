@@ -119,11 +119,11 @@ def test_pieces_come_at_the_same_time(site, url):
     file = files.open(url)
     site.forget()
     site.at_once = 5
-    assert read(file, (0, 5 * _remote.PIECE)) == [CONTENT[: 5 * _remote.PIECE]]
+    assert read(file, (0, 5 * _remote.PORTION)) == [CONTENT[: 5 * _remote.PORTION]]
     assert site.most_together == 5
-    assert {r.stop - r.start for r in site.gets} == {_remote.PIECE}
+    assert {r.stop - r.start for r in site.gets} == {_remote.PORTION}
     site.forget()
-    assert file.read(0, 5 * _remote.PIECE) == CONTENT[: 5 * _remote.PIECE]
+    assert file.read(0, 5 * _remote.PORTION) == CONTENT[: 5 * _remote.PORTION]
     assert site.most_together == 5
 
 

@@ -194,6 +194,17 @@ def test_one_root_costs_its_own_bytes(site):
     assert 6 * 400_000 <= site.nbytes <= 6 * 400_000 + 12 * 65_536
 
 
+@pytest.mark.parametrize("name", ["many.pt", "many.safetensors"])
+def test_many_small_tensors_come_together(site, name):
+    """Thousands of tensors cost some dozens of requests, their headers included, and their bytes twice or so."""
+    many = {f"l.{n}": np.full((4, 4), n, np.float32) for n in range(6000)}
+    statedict.save(many, site.folder / name)
+    loaded = statedict.load(site.url + name, backend="numpy")
+    assert all(loaded[key].tobytes() == value.tobytes() for key, value in many.items())
+    assert len(site.requests) <= 60
+    assert site.nbytes <= 3 * (site.folder / name).stat().st_size
+
+
 def test_damaged_bytes_are_found(site):
     """Checksums are verified as for local files, by every way that they are for those."""
     statedict.save(state(), site.folder / "m.pt")

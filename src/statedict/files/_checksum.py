@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ._file import File, fetch
-from ._parallel import THREADS, spread
+from ._parallel import PORTION, THREADS, WAITING, spread
 
 try:
     from isal.isal_zlib import crc32 as _crc32
@@ -52,9 +52,7 @@ def combine(first: int, second: int, nbytes: int) -> int:
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     """The CRC-32 of each extent (offset, bytes) of a file; large ones in pieces, all spread over threads."""
-    # Reads of a far file are spread over threads themselves: with three such reads under way one of them always waits for
-    # its last bytes, and 12 MiB are in memory.
-    piece, threads = (PIECE // 2, 3) if file.far else (PIECE, THREADS)
+    piece, threads = (PORTION, WAITING) if file.far else (PIECE, THREADS)
     small = [extent for extent in extents if extent[1] <= SMALL]
     pieces = [
         (at, min(piece, offset + nbytes - at))
@@ -65,10 +63,10 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     found: dict[tuple[int, int], int] = {}
 
     def take(some: tuple[int, int]) -> None:
-        found[some] = _crc32(fetch(file, [some])[0], 0)
+        found[some] = _crc32(file.read(*some) if file.far else fetch(file, [some])[0], 0)
 
     spread(take, pieces, threads)
-    batch = min(BATCH, piece // max([1, *(nbytes for _, nbytes in small)]))
+    batch = min(BATCH, PIECE // max([1, *(nbytes for _, nbytes in small)]))
     of_small = chain.from_iterable(
         [_crc32(view, 0) for view in fetch(file, small[at : at + batch])] for at in range(0, len(small), batch)
     )

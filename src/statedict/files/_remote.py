@@ -17,12 +17,10 @@ from ..errors import FileChangedError, RemoteError, UnknownFormatError
 from ._attempts import attempt
 from ._file import Span, check_inside
 from ._file_system import file_system, sibling
-from ._parallel import WAITING, spread
+from ._parallel import PORTION, WAITING, spread
 from ._plan import VectoredRead, plan_reads
 from ._url import redacted
 
-# At 50 ms a round trip, a connection that gives 50 MB/s moves this in a fifth of one; each thread holds one piece.
-PIECE = 512 << 10
 # Bytes between two reads that are cheaper to read than to ask for apart.
 GAP = 64 << 10
 # What a small read brings, how many of them are kept, and files that are read whole when they are opened.
@@ -67,9 +65,9 @@ class RemoteFile:
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
         kept = self._find(offset, nbytes)
-        if kept is None and nbytes > PIECE:
+        if kept is None and nbytes > PORTION:
             into = bytearray(nbytes)
-            spread(self._fill, plan_reads([Span(offset, memoryview(into))], piece=PIECE), WAITING)
+            spread(self._fill, plan_reads([Span(offset, memoryview(into))], piece=PORTION), WAITING)
             self.check_unchanged()
             return bytes(into)
         if kept is None:
@@ -82,7 +80,7 @@ class RemoteFile:
     def read_into(self, spans: Sequence[Span]) -> None:
         for offset, into in spans:
             check_inside(self, offset, len(into))
-        calls = plan_reads([span for span in spans if not self._has(span)], piece=PIECE, gap=GAP)
+        calls = plan_reads([span for span in spans if not self._has(span)], piece=PORTION, gap=GAP)
         if len(calls) == 1 and calls[0].nbytes < BLOCK:
             # As good as a small read, and kept like one.
             _pour(self.read(calls[0].offset, calls[0].nbytes), calls[0])

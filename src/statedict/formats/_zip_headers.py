@@ -83,9 +83,8 @@ def locate(file: File, bounded: Sequence[Bound]) -> tuple[dict[str, Member], int
     """
     entries, limits = [bound.entry for bound in bounded], [bound.limit for bound in bounded]
     starts = [entry.header + LOCAL.size for entry in entries]
-    heads = fetch(
-        file, [(e.header, min(LOCAL.size + len(e.name) + USUAL_EXTRA, file.size - e.header)) for e in entries]
-    )
+    # Not beyond the next header: what overlaps cannot be read in one go.
+    heads = fetch(file, [(e.header, min(LOCAL.size + len(e.name) + USUAL_EXTRA, end - e.header)) for e, end in bounded])
     locals_ = [_Local(*LOCAL.unpack_from(head)) for head in heads]
     tails = _tails(file, starts, locals_, heads)
     for entry, header, tail in zip(entries, locals_, tails):
