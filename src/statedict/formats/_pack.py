@@ -84,7 +84,10 @@ class Packing:
         has to be placed alone."""
         specs = wholes.of_each(wholes.kinds)
         new = dict(zip(wholes.pointers, zip(count(self._count), specs)))
-        if len(new) < len(specs) or not (new.keys().isdisjoint(self._alone) and new.keys().isdisjoint(self._wholes)):
+        # Views of keys, of which the shorter one is looked through; a dict would be, however long.
+        if len(new) < len(specs) or not all(
+            new.keys().isdisjoint(known.keys()) for known in (self._alone, self._wholes)
+        ):
             return None
         first = self._count
         self.packed.append(wholes)
