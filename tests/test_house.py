@@ -77,6 +77,16 @@ print("torch" in sys.modules and sys.modules["torch"] is not None)
     assert run(code) == ["False"]
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_unknown_names_are_seen_by_type_checkers(file):
+    """A module's `__getattr__`, by which names are imported late, is hidden from type checkers: it would take any name."""
+    for node in ast.parse(file.read_text()).body:
+        named = [node.name] if isinstance(node, ast.FunctionDef) else []
+        if isinstance(node, ast.Assign):
+            named = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+        assert "__getattr__" not in named
+
+
 def room_of(module):
     """`state` for `statedict.state._leaf`; the public surface itself is the room ``."""
     return module.split(".")[1] if "." in module else ""

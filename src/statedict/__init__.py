@@ -6,9 +6,8 @@ without torch) and `statedict.torch` (this engine under PyTorch's names) are imp
 
 from __future__ import annotations
 
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
 
 from ._api import audit as audit
 from ._api import diff as diff
@@ -24,7 +23,7 @@ from .errors import LoadError as LoadError
 from .errors import StateDictError as StateDictError
 from .state import StateDict as StateDict
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import nn as nn
     from . import torch as torch
     from .formats import Checkpoint as Checkpoint
@@ -76,9 +75,9 @@ _LATER = {
 }
 
 
-if not _TYPE_CHECKING:  # where it would hide unknown names
+if not _typing.TYPE_CHECKING:  # to which any name would be one that is there
 
-    def __getattr__(name: str) -> _Any:
+    def __getattr__(name: str) -> _typing.Any:
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         room = _import_module(f"{__name__}.{_LATER[name]}")

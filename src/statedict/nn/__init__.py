@@ -129,19 +129,19 @@ if TYPE_CHECKING:
     from .layers import ZeroPad1d as ZeroPad1d
     from .layers import ZeroPad2d as ZeroPad2d
     from .layers import ZeroPad3d as ZeroPad3d
-
-__all__, __getattr__ = _lazily(
-    __name__,
-    {
-        "functional": "",
-        "init": "",
-        "optim": "",
-        "utils": "",
-        "_functional_call": "functional_call",
-        "_generator": "manual_seed",
-        "_host": "HOST VARIABLES",
-        "_module": "Module",
-        "_parameter": "Buffer Parameter",
-        "layers": " ".join(_layers.__all__),
-    },
-)
+else:  # unseen by type checkers, to which any name would be one that is there
+    __all__, __getattr__ = _lazily(
+        __name__,
+        {
+            "functional": "",
+            "init": "",
+            "optim": "",
+            "utils": "",
+            "_functional_call": "functional_call",
+            "_generator": "manual_seed",
+            "_host": "HOST VARIABLES",
+            "_module": "Module",
+            "_parameter": "Buffer Parameter",
+            "layers": " ".join(_layers.__all__),
+        },
+    )

@@ -69,7 +69,7 @@ __all__ = [
 # What is imported when it is first named: reading needs no writer, and a safetensors file neither of them.
 _LATER = {"emit": "._emit", "parse": "._parse", "spec_in": "._views", "storage_dtype": "._names"}
 
-if not TYPE_CHECKING:  # where it would hide unknown names
+if not TYPE_CHECKING:  # to which any name would be one that is there
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

@@ -75,28 +75,28 @@ if TYPE_CHECKING:
     from ._pooling import max_pool1d as max_pool1d
     from ._pooling import max_pool2d as max_pool2d
     from ._pooling import max_pool3d as max_pool3d
-
-__all__, __getattr__ = lazily(
-    __name__,
-    {
-        "_linear": "linear bilinear",
-        "_activations": (
-            "relu relu6 leaky_relu prelu rrelu elu selu celu gelu sigmoid tanh silu mish softplus logsigmoid "
-            "softsign tanhshrink hardtanh hardsigmoid hardswish hardshrink softshrink threshold glu softmax "
-            "softmin log_softmax"
-        ),
-        "_convolution": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-        "_pooling": "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d lp_pool3d",
-        "_adaptive_pooling": (
-            "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-            "adaptive_max_pool3d"
-        ),
-        "_padding": "pad",
-        "_normalization": (
-            "batch_norm instance_norm layer_norm rms_norm group_norm local_response_norm normalize cosine_similarity"
-        ),
-        "_dropout": "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout",
-        "_embedding": "embedding embedding_bag one_hot",
-        "_attention": "scaled_dot_product_attention multi_head_attention_forward",
-    },
-)
+else:  # unseen by type checkers, to which any name would be one that is there
+    __all__, __getattr__ = lazily(
+        __name__,
+        {
+            "_linear": "linear bilinear",
+            "_activations": (
+                "relu relu6 leaky_relu prelu rrelu elu selu celu gelu sigmoid tanh silu mish softplus logsigmoid "
+                "softsign tanhshrink hardtanh hardsigmoid hardswish hardshrink softshrink threshold glu softmax "
+                "softmin log_softmax"
+            ),
+            "_convolution": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+            "_pooling": "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d lp_pool3d",
+            "_adaptive_pooling": (
+                "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+                "adaptive_max_pool3d"
+            ),
+            "_padding": "pad",
+            "_normalization": (
+                "batch_norm instance_norm layer_norm rms_norm group_norm local_response_norm normalize cosine_similarity"
+            ),
+            "_dropout": "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout",
+            "_embedding": "embedding embedding_bag one_hot",
+            "_attention": "scaled_dot_product_attention multi_head_attention_forward",
+        },
+    )

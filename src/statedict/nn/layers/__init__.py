@@ -110,39 +110,39 @@ if TYPE_CHECKING:
     from ._transformer import TransformerDecoderLayer as TransformerDecoderLayer
     from ._transformer import TransformerEncoder as TransformerEncoder
     from ._transformer import TransformerEncoderLayer as TransformerEncoderLayer
-
-__all__, __getattr__ = lazily(
-    __name__,
-    {
-        "_activation": (
-            "ReLU SELU SiLU Mish Hardswish Hardsigmoid Hardtanh ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU GLU "
-            "Threshold Softplus Hardshrink Softshrink Sigmoid Tanh LogSigmoid Softsign Tanhshrink Softmax Softmin "
-            "LogSoftmax Softmax2d"
-        ),
-        "_attention": "MultiheadAttention",
-        "_batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d",
-        "_cells": "RNNCell LSTMCell GRUCell",
-        "_containers": "Sequential ModuleList ModuleDict",
-        "_convolution": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
-        "_dropout": "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout",
-        "_embedding": "Embedding EmbeddingBag",
-        "_flatten": "Flatten Unflatten",
-        "_linear": "Identity Linear Bilinear",
-        "_normalization": "LayerNorm RMSNorm GroupNorm LocalResponseNorm",
-        "_padding": (
-            "ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d "
-            "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d "
-            "CircularPad2d CircularPad3d"
-        ),
-        "_parameter_containers": "ParameterList ParameterDict",
-        "_pooling": (
-            "MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d LPPool3d "
-            "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
-            "AdaptiveMaxPool3d"
-        ),
-        "_recurrent": "RNNBase RNN LSTM GRU",
-        "_transformer": (
-            "TransformerEncoderLayer TransformerDecoderLayer TransformerEncoder TransformerDecoder Transformer"
-        ),
-    },
-)
+else:  # unseen by type checkers, to which any name would be one that is there
+    __all__, __getattr__ = lazily(
+        __name__,
+        {
+            "_activation": (
+                "ReLU SELU SiLU Mish Hardswish Hardsigmoid Hardtanh ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU GLU "
+                "Threshold Softplus Hardshrink Softshrink Sigmoid Tanh LogSigmoid Softsign Tanhshrink Softmax Softmin "
+                "LogSoftmax Softmax2d"
+            ),
+            "_attention": "MultiheadAttention",
+            "_batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+            "_cells": "RNNCell LSTMCell GRUCell",
+            "_containers": "Sequential ModuleList ModuleDict",
+            "_convolution": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+            "_dropout": "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout",
+            "_embedding": "Embedding EmbeddingBag",
+            "_flatten": "Flatten Unflatten",
+            "_linear": "Identity Linear Bilinear",
+            "_normalization": "LayerNorm RMSNorm GroupNorm LocalResponseNorm",
+            "_padding": (
+                "ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d "
+                "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d CircularPad1d "
+                "CircularPad2d CircularPad3d"
+            ),
+            "_parameter_containers": "ParameterList ParameterDict",
+            "_pooling": (
+                "MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d LPPool3d "
+                "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
+                "AdaptiveMaxPool3d"
+            ),
+            "_recurrent": "RNNBase RNN LSTM GRU",
+            "_transformer": (
+                "TransformerEncoderLayer TransformerDecoderLayer TransformerEncoder TransformerDecoder Transformer"
+            ),
+        },
+    )
