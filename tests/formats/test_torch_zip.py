@@ -498,3 +498,21 @@ def test_closed_means_closed(tmp_path):
     with pytest.raises(ValueError, match=r"x\.pt has been closed; open it again"):
         read_array(checkpoint.object["b"])
     assert kept.tolist() == [1, 1]
+
+
+def test_who_wrote_a_file(tmp_path):
+    """Files of our writer are told by their digits, metadata or not; PyTorch's, and ones that were put together anew, are
+    PyTorch's."""
+    torch.save({"w": torch.ones(3)}, tmp_path / "theirs.pt")
+    formats.write({"w": torch.ones(3)}, tmp_path / "ours.pt")
+    formats.write({"w": torch.ones(3)}, tmp_path / "noted.pt", metadata={"a": "b"})
+    with zipfile.ZipFile(tmp_path / "ours.pt") as old, zipfile.ZipFile(tmp_path / "remade.pt", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, b"\0" * len(data) if name.endswith("data/0") else data)
+    producers = {}
+    for path in tmp_path.iterdir():
+        with formats.open(path) as checkpoint:
+            producers[path.name] = checkpoint.producer
+    ours = {"ours.pt": "statedict", "noted.pt": "statedict"}
+    assert producers == {"theirs.pt": "PyTorch", "remade.pt": "PyTorch", **ours}

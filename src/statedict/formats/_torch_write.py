@@ -6,8 +6,6 @@ the file), and the serialization id is a digest of the members' checksums.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..errors import SaveError
 from ._named import check_metadata
 from ._pack import Packed, Packing
 from ._pickle import Placement, emit
+from ._serialization_id import DIGITS, NAME, serialization_id
 from ._torch_zip import EXTRA
 from ._zip_places import ALIGNMENT
 from ._zip_write import Record, Run, Seal, zip_parts
@@ -56,7 +55,7 @@ def archive_parts(
         _small(f"{folder}version", b"3\n"),
         *(byteorder if late_byteorder else []),
     ]
-    seal = Seal(f"{folder}.data/serialization_id", 40, _serialization_id)
+    seal = Seal(folder + NAME, DIGITS, serialization_id)
     return zip_parts(members, seal, alignment=alignment, checked=checked)
 
 
@@ -87,12 +86,6 @@ def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:
         else:
             yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)
             number += 1
-
-
-def _serialization_id(crcs: Sequence[int]) -> bytes:
-    """Forty digits, as PyTorch has them; its own are of a hash that differs from machine to machine."""
-    digest = hashlib.sha256(struct.pack(f"<{len(crcs)}I", *crcs)).digest()
-    return f"{int.from_bytes(digest, 'little') % 10**40:040}".encode()
 
 
 def _small(name: str, content: bytes) -> Record:

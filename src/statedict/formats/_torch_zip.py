@@ -20,6 +20,7 @@ from ._checkpoint import Checkpoint, Finding
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
 from ._pickle import Columns, StorageId, TypedStorage, parse
+from ._serialization_id import is_ours
 from ._walk import leaves
 from ._zip import Archive, located, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, check_case
@@ -50,7 +51,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
         "torch",
         parsed.value,
         size=file.size,
-        producer="PyTorch",
+        producer="statedict" if is_ours(archive, folder) else "PyTorch",
         globals=parsed.globals,
         notes=archive.notes,
         metadata=facts | read_extras(archive, folder),

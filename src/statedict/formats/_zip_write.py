@@ -110,14 +110,16 @@ class _Layout:
         return [tail if size else b"" for tail, size in zip(found, sizes)] if 0 in sizes else found
 
     def contents(self, members: range) -> list[bytes]:
-        """The bytes of small members, a copy of each; their CRCs are known afterwards."""
+        """The bytes of small members, a copy of each; their CRCs are known afterwards, to the seal too."""
         found: list[bytes] = []
         at = bisect_right(self._begins, members.start) - 1
         while len(found) < len(members):
-            found += self.given[at].contents(members)
+            made = list(self.given[at].contents(members))
+            if self.checked:
+                first = members.start + len(found)
+                self.crcs[first : first + len(made)] = map(crc32, made)
+            found += made
             at += 1
-        if self.checked:
-            self.crcs[members.start : members.stop] = map(crc32, found)
         return found
 
     def views(self, index: int) -> Iterable[memoryview]:
