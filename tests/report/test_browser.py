@@ -277,6 +277,19 @@ def test_headers_alone(browser, viewed):
     assert "headers" in browser.one("#tensor .note").text
 
 
+def test_tensors_without_a_number(browser, viewed):
+    """An empty tensor, and one of NaN only, are told as what they are; a scalar and equal elements have a histogram."""
+    state = {"empty": np.ones((0, 3)), "nan": np.full((3, 3), np.nan), "scalar": np.array(5), "equal": np.full(9, 0.1)}
+    browser.open(viewed(state))
+    for name in ("empty", "nan"):
+        row(browser, name).click()
+        assert browser.texts("#tensor .note") == ["It has no finite element."]
+    assert "odd" in browser.run("return [...document.querySelectorAll('#tensor dl > div')].map((e) => e.className)")
+    for name in ("scalar", "equal"):
+        row(browser, name).click()
+        assert drawn(browser, "#tensor .barlayer .point") == 1
+
+
 def test_ten_thousand_tensors(browser, viewed):
     """However many tensors there are, only the rows that can be seen are made; a search of them all opens a few."""
     state = {f"part{i // 500}.block_{i}_x.{name}": np.ones((2, 2 + i % 7), "f4") for i in range(5000) for name in "ab"}

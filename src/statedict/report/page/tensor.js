@@ -29,7 +29,9 @@ function drawOne(element, i, page) {
     element.append(make("p", { class: "note" }, page.read ? "Its elements are not laid out as one array; no statistics." : "Known from the headers alone (--headers): no statistics, histogram or heat map."));
     return;
   }
-  drawHistogram(element, i, measured, page);
+  const counted = measured.filter(({ column }) => column.histogram[i].length > 2);
+  if (counted.length) drawHistogram(element, i, counted, page);
+  else element.append(make("p", { class: "note" }, "It has no finite element."));
   drawHeat(element, i, measured, page);
 }
 
