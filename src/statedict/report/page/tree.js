@@ -45,7 +45,7 @@ function planted(element, root, names, { facts, take }) {
     item.setAttribute("aria-label", [clipped(node.label), ...beside.map((part) => part.textContent)].filter(Boolean).join(", "));
     item.node = node;
     if (leads) item.setAttribute("aria-expanded", "false");
-    item.append(make("div", { class: `row ${node.kind}`, style: null },
+    item.append(make("div", { class: `row ${node.kind}` },
       make("span", { class: "twist", "aria-hidden": "true" }),
       make("span", { class: "label", title: clipped(node.label, 300) }, ...highlighted(clipped(node.label))),
       ...beside));
