@@ -295,10 +295,12 @@ def test_a_model_is_whole_when_the_server_goes_away(site):
     assert all(torch.equal(before[name], value) for name, value in given.state_dict().items())
 
 
-def test_commands_take_urls(site, tmp_path, capsys):
-    """inspect, verify, diff and convert read what is behind a URL as they read a file."""
+def test_commands_take_urls(site, tmp_path, capsys, monkeypatch):
+    """inspect, verify, view, diff and convert read what is behind a URL as they read a file, and show no secrets of it."""
     from statedict.cli import main
 
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(tmp_path)
     statedict.save(state(), site.folder / "m.pt")
     statedict.save(state(), site.folder / "m.safetensors")
 
@@ -309,7 +311,11 @@ def test_commands_take_urls(site, tmp_path, capsys):
 
     code, told = run("inspect", f"{site.url}m.pt?token=hunter2", "--json")
     assert (code, json.loads(told)["file"]) == (0, f"{site.url}m.pt?***")
-    assert run("verify", f"{site.url}m.pt")[0] == 0
+    for command in (["verify"], ["verify", "--json"], ["inspect", "--values", "a.2"], ["view", "--headers"]):
+        code, told = run(*command, f"{site.url}m.pt?token=hunter2")
+        assert code == 0
+        assert "hunter2" not in told
+    assert [path.name for path in tmp_path.glob("*.html")] == ["m.pt.html"]
     assert run("diff", f"{site.url}m.pt", f"{site.url}m.safetensors")[0] == 0
     assert run("convert", f"{site.url}m.pt", str(tmp_path / "n.safetensors"))[0] == 0
     assert not statedict.diff(tmp_path / "n.safetensors", site.folder / "m.pt")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from statedict.files import redacted
 from statedict.report import Fact
 
 from ..errors import FormatError
@@ -48,7 +49,7 @@ def _verify(file: str, values: bool) -> Fact:
             found = [finding._asdict() for finding in checkpoint.verify(values=values)]
     except FormatError as error:
         found = [{"level": "error", "where": "", "text": str(error)}]
-    return {"file": file, "sound": all(f["level"] != "error" for f in found), "findings": found}
+    return {"file": redacted(file), "sound": all(f["level"] != "error" for f in found), "findings": found}
 
 
 def _print(told: list[Fact]) -> None:

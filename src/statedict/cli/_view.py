@@ -12,7 +12,7 @@ import typer
 
 import statedict
 from statedict import report
-from statedict.files import Frame, write
+from statedict.files import Frame, redacted, write
 
 from ._options import Exclude, File, Include, Told
 from ._progress import showing
@@ -89,7 +89,8 @@ def _destination(output: str | None, files: list[str]) -> str:
         return output
     if STREAM in files:
         raise typer.BadParameter("the page of what comes by standard input needs a name", param_hint="--output")
-    name = "-".join(Path(file).name for file in files) + ".html"
+    # A URL's query, which may be a signature, is no part of a name.
+    name = "-".join(Path(redacted(file).removesuffix("?***")).name for file in files) + ".html"
     if Path(name).exists() and not _ours(Path(name)):
         raise typer.BadParameter(f"{name} is there, and no page of this command; name another", param_hint="--output")
     return name
