@@ -227,7 +227,7 @@ def test_layers_are_folded_and_the_worst_is_told():
     assert "layers.{1…11}.w" in diff(a, b)._repr_html_()
     assert (
         json.loads(json.dumps(diff({"a": np.zeros(1)}, {"a": np.ones(1)}).to_dict()))["changed"]["a"]["relative"]
-        == "inf"
+        == "Infinity"
     )
 
 
