@@ -42,7 +42,12 @@ def as_arrays(state):
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=recurrents(), sequences=st.sampled_from([None, 1, 3]), steps=st.integers(1, 6), given_state=st.booleans())
+@given(
+    drawn=recurrents(),
+    sequences=st.sampled_from([None, 0, 1, 3, 4]),
+    steps=st.integers(1, 6),
+    given_state=st.booleans(),
+)
 def test_sequences(drawn, sequences, steps, given_state, twins, same):
     """Outputs and last states are PyTorch's, with and without a batch and an initial state."""
     kind, args, chosen = drawn

@@ -151,7 +151,7 @@ def _projected(
 
 def _heads(xp: Namespace, x: Array, heads: int) -> Array:
     """(length, samples, width) as (samples, heads, length, width / heads)."""
-    return xp.permute_dims(xp.reshape(x, (x.shape[0], x.shape[1], heads, -1)), (1, 2, 0, 3))
+    return xp.permute_dims(xp.reshape(x, (x.shape[0], x.shape[1], heads, x.shape[2] // heads)), (1, 2, 0, 3))
 
 
 def _masks(xp: Namespace, q: Array, keys: int, attn_mask: Any, key_padding_mask: Any) -> Array | None:

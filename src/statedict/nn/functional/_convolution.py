@@ -163,13 +163,13 @@ def _in_parts(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: S
 
 
 def _product(xp: Namespace, x: Array, weight: Array, stride: Sizes, dilation: Sizes, groups: int) -> Array:
-    kernel, outputs = tuple(weight.shape[2:]), weight.shape[0]
+    kernel, outputs, inner = tuple(weight.shape[2:]), weight.shape[0], prod(weight.shape[1:])
     seen = windows(xp, x, kernel, stride, dilation)
     count, samples = len(kernel), x.shape[0]
     places = tuple(seen.shape[2 : 2 + count])
     order = (1, *range(2 + count, 2 + 2 * count), 0, *range(2, 2 + count))
-    columns = xp.reshape(xp.permute_dims(seen, order), (groups, -1, samples * prod(places)))
-    output = xp.reshape(weight, (groups, outputs // groups, -1)) @ columns
+    columns = xp.reshape(xp.permute_dims(seen, order), (groups, inner, samples * prod(places)))
+    output = xp.reshape(weight, (groups, outputs // groups, inner)) @ columns
     return xp.permute_dims(xp.reshape(output, (outputs, samples, *places)), (1, 0, *range(2, 2 + count)))
 
 

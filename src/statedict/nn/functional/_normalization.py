@@ -126,7 +126,7 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
             "Expected number of channels in input to be divisible by num_groups, but got input of shape "
             f"{list(x.shape)} and num_groups={num_groups}"
         )
-    grouped = xp.reshape(x, (x.shape[0], num_groups, -1))
+    grouped = xp.reshape(x, (x.shape[0], num_groups, prod(x.shape[1:]) // num_groups))
     centred = grouped - xp.mean(grouped, axis=-1, keepdims=True)
     variance = xp.mean(centred * centred, axis=-1, keepdims=True)
     normal = xp.reshape(centred / xp.sqrt(variance + eps), x.shape)
@@ -143,7 +143,7 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
     xp, x = unwrap(input)
     if x.ndim < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {x.ndim} dimensions)")
-    squares = xp.permute_dims(xp.reshape(x * x, (x.shape[0], x.shape[1], -1)), (0, 2, 1))
+    squares = xp.permute_dims(xp.reshape(x * x, (x.shape[0], x.shape[1], prod(x.shape[2:]))), (0, 2, 1))
     means = avg_pool1d(pad(squares, (size // 2, (size - 1) // 2)), size, stride=1)
     return x / (xp.reshape(xp.permute_dims(means, (0, 2, 1)), x.shape) * alpha + k) ** beta
 

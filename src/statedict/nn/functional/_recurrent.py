@@ -104,7 +104,7 @@ def run(
 def _inputs(cell: Cell, data: Array, batch_sizes: Sequence[int]) -> list[Array]:
     """What the inputs of each step give to its gates."""
     ends = np.cumsum(batch_sizes).tolist()
-    if ends and batch_sizes[0] <= FEW:
+    if batch_sizes[0] <= FEW:
         # Columns of the product would be 1024 runs of one to three numbers; as rows they lie together (0.9 of the time).
         rows = data.T @ cell.ih.T
         if cell.bias is not None:

@@ -152,8 +152,10 @@ class RNNBase(Module):
             x = xp.permute_dims(x, (1, 0, 2))
         steps, sequences = x.shape[:2]
         self._check_input(x)
+        if not steps:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         data, state = self._run(xp.reshape(x, (steps * sequences, x.shape[2])), [sequences] * steps, hx)
-        output = xp.reshape(data, (steps, sequences, -1))
+        output = xp.reshape(data, (steps, sequences, data.shape[1]))
         if alone:
             return output[:, 0, :], self._each(state, lambda h: h[:, 0, :])
         return xp.permute_dims(output, (1, 0, 2)) if self.batch_first else output, state
