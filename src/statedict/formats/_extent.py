@@ -83,7 +83,7 @@ class FileSource:
 
     def fresh(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
-    ) -> list[memoryview] | None:
+    ) -> tuple[memoryview, list[int]] | None:
         if self._settle is not None:
             self._settle(storages)
         extents: list[Extent] = [storage.where for storage in storages]
@@ -95,7 +95,7 @@ class FileSource:
         places, runs, total = lay_out(offsets, sizes)
         block = arena(total)
         self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs if nbytes])
-        return [block[place : place + size] for place, size in zip(places, sizes)]
+        return block, places
 
     def verify(self, storages: Iterable[Storage]) -> None:
         wrong = next(iter(self.wrong(storages)), None)

@@ -15,7 +15,7 @@ from ._leaf import (
     Traits,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
-from ._materialize import arena, by_source, gather, materialize
+from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
@@ -43,6 +43,7 @@ __all__ = [
     "library_of",
     "cast_leaf",
     "collector_paused",
+    "blocks",
     "by_source",
     "computed",
     "independent",
@@ -54,7 +55,6 @@ __all__ = [
     "pieces",
     "Group",
     "fold",
-    "gather",
     "spans",
     "Section",
     "as_html",

@@ -42,11 +42,10 @@ class Bulk(Protocol):
 
     def fresh(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
-    ) -> list[memoryview] | None:
-        """Bytes `start … start + size` of each storage, in fresh writable memory; None where `read_into` must be asked.
+    ) -> tuple[memoryview, list[int]] | None:
+        """Bytes `start … start + size` of each storage, in one block of fresh writable memory, and where in it each begins.
 
-        Each run of bytes is aligned to 64. The memory may be one block for all, with gaps as they are in the file; it lives
-        as long as any view of it."""
+        Each place is a multiple of 64; there may be gaps as there are in the file. None where `read_into` must be asked."""
 
     def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
         """What `verify` does, of storages whose bytes have been read: `views` are all of them, as they arrived."""

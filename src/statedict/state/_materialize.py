@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..errors import FormatError
-from ._leaf import Bulk, Leaf, Read, Storage
+from ._leaf import Bulk, Leaf, Read, Source, Storage
 from ._library import ArrayLibrary
 from ._values import Compound
 
@@ -75,29 +75,44 @@ def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verif
 
 def gather(storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
     """Bytes `start … start + size` of each storage, in fresh writable memory, aligned; in order."""
-    source = storages[0].source if storages else None
+    views: list[memoryview] = [memoryview(b"")] * len(storages)
+    for some, block, places in blocks(storages, starts, sizes):
+        for index, place in zip(some, places):
+            views[index] = block[place : place + sizes[index]]
+    return views
+
+
+def blocks(
+    storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+) -> list[tuple[Sequence[int], memoryview, list[int]]]:
+    """The same as blocks of memory, one for each source: which of the storages it holds, and where each begins in it."""
+    if not storages:
+        return []
+    source = storages[0].source
     if all(storage.source is source for storage in storages):
-        found = source.fresh(storages, starts, sizes) if isinstance(source, Bulk) else None
-        return found or _gather(storages, starts, sizes)
-    views: dict[int, memoryview] = {}
+        return [(range(len(storages)), *_block(source, storages, starts, sizes))]
     groups: dict[int, list[int]] = {}
     for index, storage in enumerate(storages):
         groups.setdefault(id(storage.source), []).append(index)
+    found: list[tuple[Sequence[int], memoryview, list[int]]] = []
     for some in groups.values():
-        found = gather([storages[n] for n in some], [starts[n] for n in some], [sizes[n] for n in some])
-        views.update(zip(some, found))
-    return [views[index] for index in range(len(storages))]
+        mine = [storages[n] for n in some]
+        found.append((some, *_block(mine[0].source, mine, [starts[n] for n in some], [sizes[n] for n in some])))
+    return found
 
 
-def _gather(storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
-    """The same of one source, each read into its place in one block."""
-    if not storages:
-        return []
+def _block(
+    source: Source, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+) -> tuple[memoryview, list[int]]:
+    found = source.fresh(storages, starts, sizes) if isinstance(source, Bulk) else None
+    if found is not None:
+        return found
     rooms = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes]
     block = arena(sum(rooms))
-    views = [block[end - room : end - room + size] for end, room, size in zip(accumulate(rooms), rooms, sizes)]
-    storages[0].source.read_into([Read(*each) for each in zip(storages, starts, views) if len(each[2])])
-    return views
+    places = [end - room for end, room in zip(accumulate(rooms), rooms)]
+    views = [block[place : place + nbytes] for place, nbytes in zip(places, sizes)]
+    source.read_into([Read(*each) for each in zip(storages, starts, views) if len(each[2])])
+    return block, places
 
 
 def by_source(storages: Iterable[Storage]) -> list[list[Storage]]:

@@ -8,6 +8,7 @@ lands.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -45,11 +46,13 @@ class Arrivals:
         exposed: the tensors that will have been written when a read can still fail: who wants them back must keep them.
     """
 
-    def __init__(self, direct: Sequence[tuple[Any, Leaf]], others: Iterable[Arrival]) -> None:
-        sizes = [leaf.spec.nbytes for _, leaf in direct]
-        small = [pair for pair, nbytes in zip(direct, sizes) if 0 < nbytes < _staging.SMALL]
-        self._straight = [pair for pair, nbytes in zip(direct, sizes) if nbytes >= _staging.SMALL]
-        self._stages = _staging.stages(small)
+    def __init__(self, tensors: Sequence[Any], leaves: Sequence[Leaf], others: Iterable[Arrival]) -> None:
+        """`tensors` are filled by `leaves` as they lie (`_direct`), the others in any way."""
+        sizes = nbytes_of_each(leaves)
+        columns = tensors, leaves, sizes
+        small = [0 < nbytes < _staging.SMALL for nbytes in sizes]
+        self._stages = _staging.stages(*(columns if all(small) else (list(compress(each, small)) for each in columns)))
+        self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
         self._poured: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
         for tensor, leaf in others:
@@ -58,8 +61,8 @@ class Arrivals:
             else:
                 self._others.append((tensor, leaf))
         # The last stage is read before any of it is written.
-        early: tuple[Sequence[Arrival], ...] = (self._straight, self._poured, self._others, *self._stages[:-1])
-        self.exposed: list[Arrival] = [pair for pairs in early for pair in pairs]
+        staged = [pair for stage in self._stages[:-1] for pair in zip(stage.tensors, stage.leaves)]
+        self.exposed: list[Arrival] = [*self._straight, *self._poured, *self._others, *staged]
 
     def fill(self) -> None:
         """Read everything, each tensor's elements into it."""
@@ -77,6 +80,13 @@ class Arrivals:
             copy_all([tensor for tensor, _ in batch], arrays)
         for stage in self._stages:
             _staging.fill(stage)
+
+
+def nbytes_of_each(leaves: Sequence[Leaf]) -> list[int]:
+    """Bytes that each leaf shows. Leaves of one shape share their Spec, which is asked once."""
+    specs = [leaf.spec for leaf in leaves]
+    known = {number: spec.nbytes for number, spec in {id(spec): spec for spec in specs}.items()}
+    return [known[id(spec)] for spec in specs]
 
 
 def nbytes_of(leaf: Leaf | Compound) -> int:

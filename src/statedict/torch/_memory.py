@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
 from statedict.errors import SaveError
 from statedict.state import Read, Storage
 from statedict.state import memory_at as memory_at
+
+from ._pairs import ORDINARY
+
+_POINTER = torch._C.TensorBase.data_ptr
 
 
 class Memory:
@@ -31,6 +36,23 @@ class Memory:
         if not storage.nbytes:
             return memoryview(bytearray())
         return memory_at(storage.where.data_ptr(), storage.nbytes, storage.where)
+
+
+def addresses(tensors: Sequence[Any]) -> list[int]:
+    """Where each tensor's elements begin; 0 where that cannot be said, or there are none."""
+    if ORDINARY.issuperset(map(type, tensors)):
+        try:
+            return list(map(_POINTER, tensors))
+        except RuntimeError:
+            pass
+    return [_address(tensor) for tensor in tensors]
+
+
+def _address(tensor: Any) -> int:
+    try:
+        return int(tensor.data_ptr())
+    except (RuntimeError, ValueError, AttributeError):
+        return 0
 
 
 def storage_of(tensor: torch.Tensor) -> Storage:

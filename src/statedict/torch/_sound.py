@@ -24,9 +24,10 @@ from ._checking import MisfitError, checked, is_on_meta, read_now, shape_of
 from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._dtypes import DTYPES_OF_TORCH
 from ._keeping import keep
+from ._memory import addresses
 from ._pairs import ORDINARY, alike, copy_all, failed
 from ._swapping import Swapping
-from ._ties import addresses, contradictions
+from ._ties import contradictions
 
 # What is remembered of a model while a file is read into it: a file that changes after it was verified leaves a small
 # model as it was, and a large one with a note of what is torn. A backup of everything would double the memory.
@@ -146,13 +147,13 @@ class _Copying:
     def _act_or_undo(self) -> None:
         """Do what may still fail."""
         current = self.slots.current
-        direct, others = (
-            [(current[i], self.values[i]) for i in self._going(indices)] for indices in (self.direct, self.arriving)
-        )
+        direct = self._going(self.direct)
+        tensors, leaves = [current[i] for i in direct], [self.values[i] for i in direct]
+        others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
         tried = self._going(self.tried)
         if self.rules.verify:
-            verify(leaf for _, leaf in (*direct, *others))
-        arrivals = Arrivals(direct, others)
+            verify([*leaves, *(leaf for _, leaf in others)])
+        arrivals = Arrivals(tensors, leaves, others)
         exposed = arrivals.exposed
         torn = sum(nbytes_of(leaf) for _, leaf in exposed) > BACKUP
         put_back = keep([*(() if torn else [tensor for tensor, _ in exposed]), *(current[i] for i in tried)])

@@ -7,16 +7,18 @@ begins, and that copy cannot fail.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from ctypes import memmove
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import Leaf, Read, arena, gather
+from statedict.state import Leaf, Read, arena, blocks
 
 from ._dtypes import TORCH_DTYPES
-from ._library import over
-from ._pairs import copy_all
+from ._memory import addresses
 
 # Tensors below this are staged: a copy of 64 KiB takes as long as the system call that it saves.
 SMALL = 64 << 10
@@ -24,32 +26,45 @@ SMALL = 64 << 10
 STAGE = 8 << 20
 BETWEEN = 192
 
-Pair = tuple[Any, Leaf]
 ReadAll = Callable[[Sequence[Read]], None]
 
 
-def stages(pairs: Sequence[Pair]) -> list[Sequence[Pair]]:
-    """The pairs in runs that fit the buffer, in order."""
-    sizes = [leaf.spec.nbytes + BETWEEN for _, leaf in pairs]
-    if sum(sizes) <= STAGE:
-        return [pairs] if pairs else []
-    runs: list[list[Pair]] = []
-    room = 0
-    for pair, size in zip(pairs, sizes):
-        if size > room:
-            runs.append([])
+class Stage(NamedTuple):
+    """Tensors, the leaves for them, and the bytes of each."""
+
+    tensors: Sequence[Any]
+    leaves: Sequence[Leaf]
+    sizes: Sequence[int]
+
+
+def stages(tensors: Sequence[Any], leaves: Sequence[Leaf], sizes: Sequence[int]) -> list[Stage]:
+    """Tensors and leaves whose elements lie alike, in runs that fit the buffer, in order."""
+    if not sizes:
+        return []
+    bounds = [0]
+    room = STAGE
+    for index, size in enumerate(sizes):
+        if size + BETWEEN > room and index:
+            bounds.append(index)
             room = STAGE
-        runs[-1].append(pair)
-        room -= size
-    return [*runs]
+        room -= size + BETWEEN
+    bounds.append(len(sizes))
+    return [Stage(tensors[a:b], leaves[a:b], sizes[a:b]) for a, b in pairwise(bounds)]
 
 
-def fill(stage: Sequence[Pair]) -> None:
+def fill(stage: Stage) -> None:
     """Read the leaves' elements, all of them, and only then write the tensors."""
-    specs = [leaf.spec for _, leaf in stage]
-    starts = [spec.offset * spec.dtype.itemsize for spec in specs]
-    memory = gather([leaf.storage for _, leaf in stage], starts, [spec.nbytes for spec in specs])
-    copy_all([tensor for tensor, _ in stage], list(map(over, specs, memory)))
+    tensors, leaves, sizes = stage
+    starts = [leaf.spec.offset * leaf.spec.dtype.itemsize for leaf in leaves]
+    found = blocks([leaf.storage for leaf in leaves], starts, sizes)
+    targets = addresses(tensors)
+    torch.autograd.graph.increment_version(list(tensors))
+    for some, block, places in found:
+        held = torch.frombuffer(block, dtype=torch.uint8)
+        where = map(held.data_ptr().__add__, places)
+        to, counts = (targets, sizes) if len(some) == len(sizes) else ([c[n] for n in some] for c in (targets, sizes))
+        # 0.4 µs a tensor, where a tensor over each source and one `_foreach_copy_` of all take 2.
+        deque(map(memmove, to, where, counts), maxlen=0)
 
 
 def pour(tensor: Any, leaf: Leaf, read: ReadAll) -> None:

@@ -11,19 +11,6 @@ from statedict.state import Leaf
 from statedict.tree import Slots
 
 from ._checking import read_now
-from ._pairs import ORDINARY
-
-_POINTER = torch._C.TensorBase.data_ptr
-
-
-def addresses(tensors: Sequence[Any]) -> list[int]:
-    """Where each tensor's elements begin; 0 where that cannot be said, or there are none."""
-    if ORDINARY.issuperset(map(type, tensors)):
-        try:
-            return list(map(_POINTER, tensors))
-        except RuntimeError:
-            pass
-    return [_address(tensor) for tensor in tensors]
 
 
 def contradictions(
@@ -75,13 +62,6 @@ def same_elements(a: Any, b: Any, dtype: torch.dtype, *, verify: bool) -> bool:
 
 def _what(leaf: Leaf) -> tuple[Any, ...]:
     return leaf.storage.key, leaf.spec, leaf.traits.conj, leaf.traits.neg
-
-
-def _address(tensor: Any) -> int:
-    try:
-        return int(tensor.data_ptr())
-    except (RuntimeError, ValueError, AttributeError):
-        return 0
 
 
 def _geometry(tensor: Any) -> tuple[Any, ...]:
