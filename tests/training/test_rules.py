@@ -60,6 +60,15 @@ class Run(RuleBasedStateMachine):
         now = datetime.now(UTC)
         return [Saved(step, self.directory, {"loss": loss}, now, 0) for step, loss in sorted(self.expected.items())]
 
+    @rule(policy=st.sampled_from(POLICIES), dry_run=st.booleans())
+    def prune(self, policy, dry_run):
+        """What goes is what the pure function says of what is there; a preview says the same, and deletes nothing."""
+        gone = [saved.step for saved in expired(self.manager_view(), policy)]
+        assert gone == [saved.step for saved in self.manager.prune(policy, dry_run=dry_run)]
+        if not dry_run:
+            for step in gone:
+                del self.expected[step]
+
     @rule()
     def crash_and_start_again(self):
         """A process that died left a half-written checkpoint; its lock went with it."""

@@ -143,7 +143,10 @@ class CheckpointManager:
         self._hold()
         if not self._asynchronous:
             with self._on_sigterm.held_off() if self._on_sigterm else nullcontext():
-                self._write(self._content(step, metrics or {}, given, {}, copied=False))
+                content = self._content(step, metrics or {}, given, {}, copied=False)
+                meter = _meter(content)
+                with meter.shown():
+                    self._write(content, meter)
             return
         if self._busy == "wait":
             self._background.wait()
@@ -151,8 +154,10 @@ class CheckpointManager:
         memory = self._memory.pop() if self._memory else {}
         content = self._content(step, metrics or {}, given, memory, copied=True)
         kept = dict(content.states)
+        # Its bar is for who waits for it.
+        meter = self._meter = _meter(content)
         self._background.submit(
-            lambda: self._write_and_return(content, kept), dropped=lambda: self._memory.append(kept)
+            lambda: self._write_and_return(content, meter, kept), dropped=lambda: self._memory.append(kept)
         )
 
     @property
@@ -246,10 +251,8 @@ class CheckpointManager:
         frozen = {name: frozen_names(value) for name, value in given.stateful.items()}
         return _save.Content(step, dict(metrics), given.plain, states, _keep.dump(self._keep), frozen)
 
-    def _write(self, content: _save.Content) -> None:
-        meter = self._meter = Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
-        # The bar of a save in the background is for who waits for it.
-        with nullcontext() if self._asynchronous else meter.shown(), _directory.explained(self.directory):
+    def _write(self, content: _save.Content, meter: Meter) -> None:
+        with _directory.explained(self.directory):
             # What an earlier save could not delete, because the disk or the directory was not there, goes now.
             _directory.tidy(self.directory)
             _save.write(self.directory, content, meter, durable=self._durable)
@@ -287,9 +290,9 @@ class CheckpointManager:
             return found, tuple(found.passed_over)
         return found, tuple(self._set_aside(entry) for entry in found.passed_over)
 
-    def _write_and_return(self, content: _save.Content, memory: dict[str, Any]) -> None:
+    def _write_and_return(self, content: _save.Content, meter: Meter, memory: dict[str, Any]) -> None:
         try:
-            self._write(content)
+            self._write(content, meter)
         finally:
             self._memory.append(memory)
 
@@ -324,6 +327,11 @@ class CheckpointManager:
         """What a forked child does with its copy: the lock and the thread are its parent's."""
         self._release()
         self._background, self._memory = Background(), []
+
+
+def _meter(content: _save.Content) -> Meter:
+    # Only where somebody looks is the size worth asking every tensor for.
+    return Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
 
 
 def _after_fork() -> None:
