@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from ._file import File, fetch
@@ -68,11 +68,14 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     spread(take, pieces, threads)
     batch = min(BATCH, PIECE // max([1, *(nbytes for _, nbytes in small)]))
     of_small = chain.from_iterable(
-        [_crc32(view, 0) for view in fetch(file, small[at : at + batch])] for at in range(0, len(small), batch)
+        map(_crc32, fetch(file, small[at : at + batch]), repeat(0)) for at in range(0, len(small), batch)
     )
-    results = [
-        next(of_small) if nbytes <= SMALL else _joined(found, offset, nbytes, piece) for offset, nbytes in extents
-    ]
+    if not pieces:
+        results = list(of_small)
+    else:
+        results = [
+            next(of_small) if nbytes <= SMALL else _joined(found, offset, nbytes, piece) for offset, nbytes in extents
+        ]
     file.check_unchanged()
     return results
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import add
 from typing import NamedTuple, Protocol
 
 from ..errors import TruncatedError
@@ -64,13 +65,16 @@ def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
 
     Raises TruncatedError where one lies outside the file.
     """
-    size = file.size
-    for offset, nbytes in extents:
-        if offset < 0 or nbytes < 0 or offset + nbytes > size:
+    if not extents:
+        return []
+    starts, sizes = zip(*extents)
+    stops = list(map(add, starts, sizes))
+    if min(starts) < 0 or min(sizes) < 0 or max(stops) > file.size:
+        for offset, nbytes in extents:
             check_inside(file, offset, nbytes)
     mapped = file.view()
     if mapped is not None:
-        return [mapped[offset : offset + nbytes] for offset, nbytes in extents]
+        return [mapped[start:stop] for start, stop in zip(starts, stops)]
     block = memoryview(bytearray(sum(nbytes for _, nbytes in extents)))
     ends = accumulate(nbytes for _, nbytes in extents)
     places = [block[end - nbytes : end] for (_, nbytes), end in zip(extents, ends)]

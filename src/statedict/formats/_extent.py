@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import compress, count
+from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
 
 from statedict.files import File, Span, checksums, checksums_of, combine, crc32, fetch
@@ -38,6 +39,9 @@ class Extent(NamedTuple):
     swap: int = 1
     inflate: Callable[[], bytes] | None = None
     skip: int = 0
+
+
+_PLACE, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
 class FileSource:
@@ -104,7 +108,10 @@ class FileSource:
 
     def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
         extents: list[Extent] = [storage.where for storage in storages]
-        as_stored = [extent.inflate is None and extent.swap == 1 for extent in extents]
+        as_stored = [
+            extent.inflate is None and extent.swap == 1 and extent.skip + storage.nbytes == extent.nbytes
+            for storage, extent in zip(storages, extents)
+        ]
         self.verify(compress(storages, (not plain for plain in as_stored)))
         known = [plain and extent.crc is not None for plain, extent in zip(as_stored, extents)]
         if not any(known):
@@ -125,9 +132,11 @@ class FileSource:
         if self._settle is not None:
             self._settle(known)
         plain = [storage for storage in known if storage.where.inflate is None]
-        found = checksums(self.file, [(storage.where.offset, storage.where.nbytes) for storage in plain])
-        wrong = [(storage, crc) for storage, crc in zip(plain, found) if crc != storage.where.crc]
-        for storage in known:
+        extents: list[Extent] = [storage.where for storage in plain]
+        found = checksums(self.file, list(map(_PLACE, extents)))
+        differ = map(ne, found, map(_CRC, extents))
+        wrong = list(compress(zip(plain, found), differ))
+        for storage in known if len(plain) < len(known) else ():
             if storage.where.inflate is not None:
                 crc = crc32(storage.where.inflate())
                 if crc != storage.where.crc:
