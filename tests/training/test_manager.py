@@ -301,6 +301,25 @@ def test_an_asynchronous_save_is_of_the_moment_it_was_asked_for(tmp_path):
     assert (model.weight == 3).all()
 
 
+def test_a_plain_value_is_of_that_moment_too(tmp_path):
+    """A list that training goes on appending to is saved as it was."""
+    history, manager = [1], CheckpointManager(tmp_path, asynchronous=True)
+    with manager:
+        manager.save(1, history=history, model=torch.nn.Linear(1000, 1000))
+        history.append(2)
+        assert manager.resume().values == {"history": [1]}
+
+
+def test_a_metric_may_be_an_array_of_one_element(tmp_path):
+    """A loss as it comes is a number in the manifest; what is none is refused before anything is written."""
+    with CheckpointManager(tmp_path) as manager:
+        manager.save(1, {"loss": torch.tensor(0.5), "accuracy": np.float32(0.25), "seen": np.int64(3)})
+        assert dict(manager.latest.metrics) == {"loss": 0.5, "accuracy": 0.25, "seen": 3}
+        with pytest.raises(TypeError, match="the metric 'loss' is complex: a metric is a number"):
+            manager.save(2, {"loss": 1j})
+        assert [saved.step for saved in manager.checkpoints] == [1]
+
+
 def test_an_error_in_the_background_is_raised_at_the_next_call(tmp_path):
     """A save that failed behind training's back is not forgotten, is told once, and the next one works."""
     with CheckpointManager(tmp_path, asynchronous=True) as manager:

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -132,27 +133,30 @@ class CheckpointManager:
     def save(self, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
         """Save a checkpoint of everything given: objects with a state by their state, anything else by value.
 
+        `metrics` are numbers (an array or tensor of one element is taken as its own) or what else JSON gives back as it is;
+        anything else raises TypeError.
+
         Raises what a save that was in flight ran into, too. Nothing older is deleted before this one is durable.
         """
         if type(step) is not int or step < 0:
             raise ValueError(f"step is a whole number from 0 on, not {step!r}")
-        given = _objects.sort(objects)
+        given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
         if _distributed.world()[1] > 1:
-            self._save_together(step, metrics or {}, given)
+            self._save_together(step, metrics, given)
             return
+        if self._busy == "wait":
+            self._background.wait()
         self._hold()
         if not self._asynchronous:
             with self._on_sigterm.held_off() if self._on_sigterm else nullcontext():
-                content = self._content(step, metrics or {}, given, {}, copied=False)
+                content = self._content(step, metrics, given, {}, copied=False)
                 meter = _meter(content)
                 with meter.shown():
                     self._write(content, meter)
             return
-        if self._busy == "wait":
-            self._background.wait()
         self._background.raise_error()
         memory = self._memory.pop() if self._memory else {}
-        content = self._content(step, metrics or {}, given, memory, copied=True)
+        content = self._content(step, metrics, given, memory, copied=True)
         kept = dict(content.states)
         # Its bar is for who waits for it.
         meter = self._meter = _meter(content)
@@ -249,7 +253,8 @@ class CheckpointManager:
         if copied:
             states = {name: _api.snapshot(state, out=memory.get(name)) for name, state in states.items()}
         frozen = {name: frozen_names(value) for name, value in given.stateful.items()}
-        return _save.Content(step, dict(metrics), given.plain, states, _keep.dump(self._keep), frozen)
+        plain = deepcopy(given.plain) if copied else given.plain
+        return _save.Content(step, metrics, plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
         with _directory.explained(self.directory):
@@ -263,7 +268,7 @@ class CheckpointManager:
         _distributed.on_first(self._hold)
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
         states = _objects.states(alone, random=False)
-        content = _save.Content(step, dict(metrics), given.plain, states, _keep.dump(self._keep))
+        content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
         _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
         _distributed.on_first(lambda: self._remove_expired(saved=step))
 

@@ -7,6 +7,7 @@ gives back exactly lies in the manifest; any other in `values.pt`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api
@@ -39,6 +40,19 @@ def sort(objects: Mapping[str, Any]) -> Sorted:
         else:
             result.other[name] = value
     return result
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as a manifest can hold them; raises TypeError for one that it would not give back."""
+    found = {}
+    for name, value in metrics.items():
+        number = value.item() if callable(getattr(value, "item", None)) else value
+        if not isinstance(name, str) or not _manifest.survives(number):
+            raise TypeError(
+                f"the metric {name!r} is {type(value).__name__}: a metric is a number, with text for its name"
+            )
+        found[name] = deepcopy(number)
+    return found
 
 
 def is_stateful(value: Any) -> bool:
