@@ -63,7 +63,7 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[lis
     if not "".join(names).isascii():
         return None
     columns = names, payloads.tolist(), sizes.tolist(), sizes.tolist(), repeat(STORED), entries["crc"].tolist()
-    return list(map(Member._make, zip(*columns))), int((limits - ends).sum())
+    return list(map(tuple.__new__, repeat(Member), zip(*columns))), int((limits - ends).sum())
 
 
 def _chain(directory: bytes, count: int) -> Numbers | None:
