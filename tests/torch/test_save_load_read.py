@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.serialization import LoadEndianness, set_default_load_endianness
 
+import statedict
 from statedict.torch import load, save
 from statedict.torch._load_plain import NOT_PLAIN, load_plain
 
@@ -124,9 +125,9 @@ def test_objects_come_back_as_from_pytorch(tmp_path, name, new):
 
 
 def test_quantization_schemes_come_back():
-    """They have no module of their own: our writer names torch's, PyTorch's the first imported that has them."""
+    """They have no module of their own: `statedict.save` names torch's, a pickler the first imported that has them."""
     out = io.BytesIO()
-    save(scheme := torch.per_tensor_affine, out)
+    statedict.save(scheme := torch.per_tensor_affine, out)
     for read in (THEIRS, load):
         out.seek(0)
         assert read(out, weights_only=True) is scheme

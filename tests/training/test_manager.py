@@ -209,6 +209,7 @@ import os, sys
 from statedict import CheckpointManager
 with CheckpointManager(sys.argv[1], asynchronous=True) as manager:
     manager.save(1, epoch=1)
+    manager.wait()  # a fork copies locks as they are: one that a thread holds stays locked in the child
     hear, tell = os.pipe()
     if not os.fork():
         os.close(tell)
