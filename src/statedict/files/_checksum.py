@@ -39,15 +39,8 @@ def combine(first: int, second: int, nbytes: int) -> int:
     >>> combine(crc32(b"abc"), crc32(b"defg"), 4) == crc32(b"abcdefg")
     True
     """
-    # first · x^(8·nbytes) modulo the polynomial, as zlib's crc32_combine: 2 steps for each bit of nbytes.
-    power = 1 << 31
-    square = 1 << 23
-    while nbytes:
-        if nbytes & 1:
-            power = _multiply(square, power)
-        square = _square(square)
-        nbytes >>= 1
-    return _multiply(power, first) ^ second
+    # The CRC-32 of nothing is 0, and what it comes before stays as it is: so it is for the first piece of every tensor.
+    return _multiply(_power(nbytes), first) ^ second if first else second
 
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
@@ -107,6 +100,20 @@ def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: 
         length = min(piece, offset + nbytes - at)
         crc = combine(crc, found[at, length], length)
     return crc
+
+
+@lru_cache(maxsize=1024)
+def _power(nbytes: int) -> int:
+    """x^(8·nbytes) modulo the polynomial, as zlib's crc32_combine has it: 2 steps for each bit of nbytes, 80 µs for a
+    piece of 4 MiB; most pieces are of one length."""
+    power = 1 << 31
+    square = 1 << 23
+    while nbytes:
+        if nbytes & 1:
+            power = _multiply(square, power)
+        square = _square(square)
+        nbytes >>= 1
+    return power
 
 
 @lru_cache(maxsize=128)
