@@ -25,6 +25,7 @@ for module in iter_modules(formats.__path__, "statedict.formats."):
 
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0
+LEAST = 50
 FLOOR, TIMES = 64 << 20, 4
 # What the machinery around the reader does; anything else that Python tells of while a reader runs is a finding.
 HARMLESS = (
@@ -86,14 +87,15 @@ def attempt(target: Target, raw: bytes) -> str | None:
 
 
 def fuzz(target: Target, seconds: float, seed: int) -> tuple[int, list[Finding]]:
-    """Inputs tried, and one finding for each place that went wrong, in so many seconds."""
+    """Inputs tried (`LEAST`, however slow the machine is), and one finding for each place that went wrong, in so many
+    seconds."""
     random = Random(f"{target.name} {seed}")
     found: dict[str, Finding] = {}
     for raw in target.seeds:
         target.read(raw)
     with watching():
         end, count = time.monotonic() + seconds, 0
-        while time.monotonic() < end:
+        while count < LEAST or time.monotonic() < end:
             raw = target.mutant(random)
             count += 1
             what = attempt(target, raw)
