@@ -630,3 +630,25 @@ def test_modules_that_rewrite_their_names_load() -> None:
     new = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
     write(new, {"weight_g": torch.ones(3, 1), "weight_v": torch.ones(3, 3), "bias": torch.ones(3)})
     assert new.parametrizations.weight.original0.tolist() == torch.ones(3, 1).tolist()
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["file", "memory"])
+def test_freed_memory_is_no_place_to_copy_to(read: bool) -> None:
+    """A parameter whose storage was freed is an error, not the end of the process; nothing else changes."""
+    made, source = nn.Linear(2, 2), Blocks()
+    state = lazily(source, nn.Linear(2, 2)) if read else {name: value + 1 for name, value in made.state_dict().items()}
+    before = made.bias.tolist()
+    made.weight.untyped_storage().resize_(0)
+    with pytest.raises(LoadError, match="storage has been freed"):
+        write(made, state)
+    assert made.bias.tolist() == before
+
+
+def test_freed_memory_is_nothing_to_copy_from() -> None:
+    """A value whose storage was freed is an error too."""
+    made, given = nn.Linear(2, 2), nn.Linear(2, 2).state_dict()
+    before = trace(made)
+    given["weight"].untyped_storage().resize_(0)
+    with pytest.raises(LoadError, match="storage has been freed"):
+        write(made, given)
+    assert trace(made) == before

@@ -23,7 +23,7 @@ _TENSOR = torch.Tensor
 
 
 def is_direct(tensor: Any, value: Any) -> bool:
-    """Whether the value is a leaf of a file whose elements lie as the tensor's do."""
+    """Whether the value is a leaf of a file whose elements lie as the tensor's do, and the tensor has memory for them."""
     if (
         type(value) is not Leaf
         or type(tensor) not in ORDINARY
@@ -39,13 +39,14 @@ def is_direct(tensor: Any, value: Any) -> bool:
         and _lies_plainly(spec)
         and not (tensor.is_conj() or tensor.is_neg() or tensor.is_inference())
         and tensor.is_contiguous()
+        and (tensor.data_ptr() or not tensor.numel())
         and _shows_plainly(value.traits)
         and _is_read(value.storage)
     )
 
 
 def are_direct(tensors: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether that holds for all pairs: a column at a time in C, 0.9 µs a pair where one at a time takes 4."""
+    """Whether that holds for all pairs whose tensors have memory: a column at a time in C, 0.9 µs where each takes 4."""
     if not ({Leaf}.issuperset(map(type, values)) and ORDINARY.issuperset(map(type, tensors))):
         return False
     specs, storages = list(map(_SPEC, values)), list(map(_STORAGE, values))

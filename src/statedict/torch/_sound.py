@@ -32,6 +32,7 @@ from ._ties import contradictions
 # What is remembered of a model while a file is read into it: a file that changes after it was verified leaves a small
 # model as it was, and a large one with a note of what is torn. A backup of everything would double the memory.
 BACKUP = 8 << 20
+FREED = "Its storage has been freed, as FSDP does between steps; gather or allocate it first."
 
 
 def fit_sound(slots: Slots, rules: Rules) -> Fit:
@@ -57,7 +58,7 @@ class _Copying:
         self.arriving: list[int] = []
         self.tried: list[int] = []
         problems: dict[int, str] = {}
-        if not self.bulk and are_direct(slots.current, self.values):
+        if not self.bulk and 0 not in self.places and are_direct(slots.current, self.values):
             self.direct = range(len(self.values))
         elif len(self.bulk) < len(slots.keys):
             problems = self._decide_others(list(self.bulk))
@@ -69,9 +70,15 @@ class _Copying:
         current = self.slots.current
         bulk = alike(current, self.values)
         tensors = current if len(bulk) == len(current) else [current[index] for index in bulk]
-        if all(map(torch.Tensor.is_contiguous, tensors)) and not any(map(torch.Tensor.is_inference, tensors)):
+        # An address of 0 is a tensor without elements, or one whose memory was freed: copying that ends the process.
+        if (
+            all(map(torch.Tensor.is_contiguous, tensors))
+            and not any(map(torch.Tensor.is_inference, tensors))
+            and 0 not in self.places
+            and 0 not in addresses(self.values)
+        ):
             return bulk
-        return [index for index in bulk if _unwritable(current[index]) is None]
+        return [i for i in bulk if _unwritable(current[i]) is None and not _is_freed(self.values[i])]
 
     def _decide_others(self, bulk: list[int]) -> dict[int, str]:
         """Decide about each slot that is not in the bulk; gives those that cannot be done, with what is wrong."""
@@ -104,7 +111,7 @@ class _Copying:
         if is_on_meta(value):
             empty = NotImplementedError("Cannot copy out of meta tensor; no data!")
             raise MisfitError(failed(key, param.shape, shape_of(value), empty))
-        reason = _unwritable(param)
+        reason = _unwritable(param) or (FREED if _is_freed(value) else None)
         if reason is not None:
             raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(reason)))
         value = self.values[index] = self._cast(key, param, value)
@@ -192,8 +199,17 @@ def _is_ordinary(tensor: Any) -> bool:
     return not tensor.is_nested and dtype is not None and dtype.kind in PLAIN_KINDS
 
 
+def _is_freed(tensor: Any) -> bool:
+    """Whether an ordinary tensor has elements and no memory for them."""
+    if type(tensor) not in ORDINARY or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+        return False
+    return bool(tensor.numel()) and not tensor.untyped_storage().data_ptr()
+
+
 def _unwritable(tensor: Any) -> str | None:
     """What forbids to copy into the tensor, in PyTorch's words; it would say so only when the elements are changed."""
+    if _is_freed(tensor):
+        return FREED
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return "Inplace update to inference tensor outside InferenceMode is not allowed."
     if type(tensor) in ORDINARY and tensor.layout is torch.strided and torch._debug_has_internal_overlap(tensor) == 1:
