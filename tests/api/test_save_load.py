@@ -244,3 +244,17 @@ def test_arrays_in_a_tree_stay_arrays(tmp_path):
     assert type(loaded["array"]) is np.ndarray
     assert type(loaded["tensor"]) is torch.Tensor
     assert loaded["array"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
+def test_a_tensor_whose_memory_was_freed_is_not_saved(tmp_path, suffix, count):
+    """What FSDP leaves of a parameter between steps is no tensor to save: the file that is there stays as it is."""
+    path = tmp_path / f"a{suffix}"
+    state = {f"w{n}": torch.ones(3) for n in range(count)}
+    statedict.save(state, path)
+    before = path.read_bytes()
+    state["w1"].untyped_storage().resize_(0)
+    with pytest.raises(statedict.errors.SaveError, match="its storage was freed"):
+        statedict.save(state, path)
+    assert path.read_bytes() == before

@@ -10,6 +10,7 @@ from typing import Any
 from statedict.state import Compound, Leaf, leaf_of, raw_values
 
 from ..errors import SaveError
+from ._shape import require_memory
 
 
 def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]) -> dict[str, Leaf]:
@@ -25,6 +26,7 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
         leaf = leaf_of(value)
         problem = _problem(name, value, leaf)
         if isinstance(leaf, Leaf) and problem is None:
+            require_memory(leaf)
             leaves[name] = leaf
             problem = unfit(name, leaf)
         if problem:

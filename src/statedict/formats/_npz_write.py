@@ -21,6 +21,7 @@ from ._named import check_metadata, modules_of, named_leaves, ties
 from ._npy_header import element_type, npy_descr, npy_header
 from ._npz import COMMENT, EXTRA, SUFFIX
 from ._pack import elements_of
+from ._shape import require_memory
 from ._zip_entries import OUTSIDE
 from ._zip_write import Record, zip_parts
 
@@ -46,6 +47,7 @@ def npy_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
         raise SaveError("npy holds one array of a type that NumPy has; npz and the torch format hold more")
     if metadata:
         raise SaveError("npy holds no metadata")
+    require_memory(leaf)
     header = npy_header(leaf.spec.dtype, leaf.spec.shape)
     return [Frame(len(header), lambda: header), Payload(leaf.spec.nbytes, lambda: elements_of(leaf))]
 

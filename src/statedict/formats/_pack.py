@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
 
+from ._shape import require_memory
+
 # Storages that can only be read, not viewed (on a GPU, deflated), are read in pieces of this size.
 PIECE = 4 << 20
 
@@ -74,6 +76,7 @@ class Packing:
             place = self._first(key, leaf)
         spec = place.specs.get(leaf.spec)
         if spec is None:
+            require_memory(leaf)
             self.settled = False
             self._seen[key].append(leaf)
             spec = leaf.spec
@@ -97,6 +100,7 @@ class Packing:
 
     def _first(self, key: Key, leaf: Leaf) -> _Place:
         """The place of a storage of which no leaf was placed alone before."""
+        require_memory(leaf)
         address = _address(leaf.storage.key)
         number, spec = self._wholes.get(address, (0, None))
         if spec is not None and (leaf.storage.nbytes, leaf.spec.dtype) == (spec.nbytes, spec.dtype):
