@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from statedict import files
 from statedict.errors import DiskFullError, SaveError
 from statedict.files import Frame, Payload, System
-from statedict.files._part import PIECE
-from statedict.files._write import MOST_BUFFERS, aligned
+from statedict.files._write import FOLIO, MOST_BUFFERS, aligned
 
 OLD = b"the old file"
 NEW = os.urandom(3 << 20)
@@ -203,12 +202,12 @@ def test_short_writes_and_signals_are_gone_on_from(path):
 
 
 @given(
-    offset=st.integers(0, 3 * PIECE),
-    sizes=st.lists(st.one_of(st.integers(0, 100), st.integers(0, 3 * PIECE)), max_size=12),
+    offset=st.integers(0, 3 * FOLIO),
+    sizes=st.lists(st.one_of(st.integers(0, 100), st.integers(0, 3 * FOLIO)), max_size=12),
     tiny=st.integers(0, 3000),
 )
-def test_writes_end_at_multiples_of_a_piece(offset, sizes, tiny):
-    """Chunks are put together, and cut, into writes that follow each other, each within one piece of the file, each but the
+def test_writes_end_at_multiples_of_a_folio(offset, sizes, tiny):
+    """Chunks are put together, and cut, into writes that follow each other, each within one folio of the file, each but the
     last to its end or of as many buffers as the system takes; they are the chunks' own memory, and none is empty."""
     whole = memoryview(bytearray(b"0123456789" * (sum(sizes) // 10 + tiny // 10 + 1)))
     ends = [*accumulate(sizes + [1] * tiny, initial=0)]
@@ -217,9 +216,9 @@ def test_writes_end_at_multiples_of_a_piece(offset, sizes, tiny):
     assert b"".join(b"".join(buffers) for _, buffers in found) == whole[: ends[-1]]
     lengths = [sum(map(len, buffers)) for _, buffers in found]
     assert [at for at, _ in found] == [offset + sum(lengths[:n]) for n in range(len(found))]
-    assert all(at // PIECE == (at + length - 1) // PIECE for (at, _), length in zip(found, lengths))
+    assert all(at // FOLIO == (at + length - 1) // FOLIO for (at, _), length in zip(found, lengths))
     assert all(
-        (at + length) % PIECE == 0 or len(buffers) == MOST_BUFFERS for (at, buffers), length in zip(found[:-1], lengths)
+        (at + length) % FOLIO == 0 or len(buffers) == MOST_BUFFERS for (at, buffers), length in zip(found[:-1], lengths)
     )
     assert all(buffer.nbytes and buffer.obj is whole.obj for _, buffers in found for buffer in buffers)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from ._checksum import crc32
 
 # Pieces that are checksummed, and then written while they are in the cache.
-PIECE = 1 << 17
+PIECE = 1 << 18
 
 
 class Part(Protocol):
