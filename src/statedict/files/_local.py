@@ -55,15 +55,13 @@ class LocalFile:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
-        parts: list[bytes] = []
-        while nbytes:
-            part = os.pread(self._descriptor(), nbytes, offset)
-            if not part:
-                raise self._shrunk(offset)
-            parts.append(part)
-            offset += len(part)
-            nbytes -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        found = os.pread(self._descriptor(), nbytes, offset)
+        if len(found) == nbytes:
+            return found
+        # The system gives 2 GB at a time.
+        into = memoryview(bytearray(nbytes))
+        self._fill(VectoredRead(offset, nbytes, [into]))
+        return bytes(into)
 
     def read_into(self, spans: Sequence[Span]) -> None:
         total = 0

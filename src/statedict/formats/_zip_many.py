@@ -10,7 +10,6 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from statedict.files import File
 
@@ -86,8 +85,8 @@ def _rows(raw: Bytes, places: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, 
 
 def _windows(raw: Bytes, places: Numbers, width: int) -> Bytes:
     """A row of `width` bytes from each place; rows are copied whole, where an array of indices would be 8 times as large."""
-    found: Bytes = sliding_window_view(raw, width)[places]
-    return found
+    every: Bytes = np.ndarray((len(raw) - width + 1, width), np.uint8, raw, strides=(1, 1))
+    return every[places]
 
 
 def _as(table: Bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
