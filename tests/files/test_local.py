@@ -89,6 +89,15 @@ def _local(tmp_path_factory):
     _LOCAL.close()
 
 
+def test_a_read_goes_on_where_the_system_gave_less(path, monkeypatch):
+    """The system gives 2 GB at a time at most, and may always give less: a read gives all that was asked for."""
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, nbytes, offset: whole(fd, min(nbytes, 1000), offset))
+    file = files.open(path)
+    assert file.read(10, 5000) == CONTENT[10:5010]
+    file.close()
+
+
 def test_large_batches_are_cut_and_spread(tmp_path):
     """A span larger than a piece arrives whole, and so do thousands of small ones."""
     path = tmp_path / "large.bin"
