@@ -27,13 +27,14 @@ def test_without_isal_it_is_the_same(monkeypatch):
     assert files.crc32(b"statedict") == zlib.crc32(b"statedict")
 
 
-@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "read"])
-def test_of_many_extents(tmp_path, mapped):
+@pytest.mark.parametrize("kind", ["in huge pages", "in small pages", "file object"])
+def test_of_many_extents(tmp_path, kind, monkeypatch):
     """Each extent's checksum is that of its bytes: small, empty and larger than a piece, in any order, overlapping."""
+    monkeypatch.setattr(_checksum, "in_huge_pages", lambda mapped: kind == "in huge pages")
     content = os.urandom(10_000_000)
     path = tmp_path / "content.bin"
     path.write_bytes(content)
-    opened = files.open(path if mapped else io.BytesIO(content))
+    opened = files.open(io.BytesIO(content) if kind == "file object" else path)
     extents = [(5, 9_999_000), (0, 0), (17, 3), (100, 4 << 20), (0, 1 << 20), (9_999_999, 1)] + [
         (n, 64) for n in range(500)
     ]

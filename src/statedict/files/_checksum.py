@@ -13,6 +13,7 @@ from itertools import chain, islice, repeat
 from typing import Any
 
 from ._file import File, fetch
+from ._huge import in_huge_pages
 from ._parallel import PORTION, THREADS, WAITING, spread
 
 try:
@@ -20,7 +21,7 @@ try:
 except ImportError:
     _crc32 = zlib.crc32
 
-# Pieces that one thread takes at a time, and that are read at once where the file cannot be mapped.
+# Pieces that one thread takes at a time.
 PIECE = 4 << 20
 # Smaller extents are taken many at a time, by one thread: others would only fight with it for the GIL.
 SMALL = 16 << 10
@@ -55,8 +56,12 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     ]
     found: dict[tuple[int, int], int] = {}
 
+    mapped = file.view() if pieces else None
+    if mapped is not None and not in_huge_pages(mapped):
+        mapped = None
+
     def take(some: tuple[int, int]) -> None:
-        found[some] = _crc32(file.read(*some) if file.far else fetch(file, [some])[0], 0)
+        found[some] = _of_piece(file, mapped, *some)
 
     spread(take, pieces, threads)
     batch = min(BATCH, PIECE // max([1, *(nbytes for _, nbytes in small)]))
@@ -91,6 +96,15 @@ def checksums_of(views: Sequence[memoryview]) -> list[int]:
                 crc = combine(crc, part, len(piece))
         results.append(crc)
     return results
+
+
+def _of_piece(file: File, mapped: memoryview | None, offset: int, nbytes: int) -> int:
+    if mapped is not None:
+        return _crc32(mapped[offset : offset + nbytes], 0)
+    crc = 0
+    for at in range(offset, offset + nbytes, PORTION):
+        crc = _crc32(file.read(at, min(PORTION, offset + nbytes - at)), crc)
+    return crc
 
 
 def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: int) -> int:
