@@ -17,7 +17,7 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
+from statedict.state import DType, Leaf, Read, Spec, Storage, Streaming, Wholes
 
 from ._shape import require_memory
 
@@ -205,6 +205,10 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
     if whole is not None:
         for start, stop in ranges:
             yield whole[start:stop]
+        return
+    if isinstance(storage.source, Streaming):
+        for start, stop in ranges:
+            yield from storage.source.stream(storage, start, stop)
         return
     for start, stop in ranges:
         for at in range(start, stop, PIECE):

@@ -12,6 +12,7 @@ from ._leaf import (
     Read,
     Source,
     Storage,
+    Streaming,
     Traits,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
@@ -36,6 +37,7 @@ __all__ = [
     "Read",
     "Source",
     "Storage",
+    "Streaming",
     "Traits",
     "ArrayLibrary",
     "leaf_of",

@@ -7,7 +7,7 @@ without the middle knowing what a file is.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ._spec import Spec
@@ -49,6 +49,14 @@ class Bulk(Protocol):
 
     def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
         """What `verify` does, of storages whose bytes have been read: `views` are all of them, as they arrived."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a Source may be besides: one that has the next bytes under way while those before them are used."""
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        """Bytes `start … stop` of a storage, in order, in pieces that stay as they are."""
 
 
 class Storage:

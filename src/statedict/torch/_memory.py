@@ -1,11 +1,12 @@
 """The Source of live tensors: their storages' bytes, wherever they lie.
 
-`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; other devices' is copied when it is read.
+`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; other devices' is copied when it is read, piece
+by piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from statedict.state import Read, Storage
 from statedict.state import memory_at as memory_at
 
 from ._pairs import ORDINARY
+from ._ring import SLOT, fetch
 
 _POINTER = torch._C.TensorBase.data_ptr
 
@@ -26,6 +28,14 @@ class Memory:
         for storage, start, into in reads:
             if len(into):
                 torch.frombuffer(into, dtype=torch.uint8).copy_(_bytes(storage)[start : start + len(into)])
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        found = _bytes(storage)[start:stop]
+        if found.is_cuda and len(found) > SLOT:
+            yield from fetch(found)
+        else:
+            for piece in torch.split(found, SLOT) if len(found) else ():
+                yield piece.to("cpu", copy=True).numpy().data
 
     def verify(self, storages: Iterable[Storage]) -> None:
         """Memory has no checksum to compare with."""
