@@ -22,13 +22,14 @@ class Bench:
         state: the model's state dict.
         torch_file, our_file, safetensors_file, dcp_folder: the same state, saved.
         scratch: where to save to.
+        device: where else tensors are loaded to and saved from.
     """
 
-    def __init__(self, model: torch.nn.Module, folder: Path, *, slow: bool) -> None:
+    def __init__(self, model: torch.nn.Module, folder: Path, *, slow: bool, device: str) -> None:
         self.model, self.target = model, deepcopy(model)
         self.state = dict(model.state_dict())
         self.nbytes = sum(tensor.nbytes for tensor in self.state.values())
-        self.folder = folder
+        self.folder, self.device = folder, device
         self.torch_file, self.our_file = folder / "torch.pt", folder / "ours.pt"
         self.safetensors_file, self.dcp_folder = folder / "model.safetensors", folder / "dcp"
         self.scratch = folder / "scratch"

@@ -17,12 +17,14 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     torch.save({"layer.weight": torch.ones(2, 2), "layer.bias": torch.ones(2)}, tmp_path / "real.pt")
-    asked = f"--tiny --case mid --real {tmp_path}/real.pt --folder {tmp_path} --json {tmp_path}/figures.json"
+    asked = (
+        f"--tiny --device cpu --case mid --real {tmp_path}/real.pt --folder {tmp_path} --json {tmp_path}/figures.json"
+    )
     subprocess.run([sys.executable, "-m", "benchmarks", *asked.split()], cwd=ROOT, check=True, timeout=250)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "real.pt"]
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     names = {"state_dict", "load_state_dict", "snapshot", "save", "save, durable", "load", "load into a model", "list"}
-    names |= {"verify", "cold start"}
+    names |= {"verify", "cold start", "load into a model on the device", "load onto the device", "save from the device"}
     assert {(row["case"], row["operation"]) for row in rows} == {
         (case, name) for case in ("mid", "real") for name in names
     }

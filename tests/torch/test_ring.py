@@ -65,7 +65,9 @@ def leaves_of(values, path):
 
 def test_tensors_of_all_sizes_are_filled(streams, tmp_path):
     """Smaller than a buffer, as large, several times as large, and cast: every element arrives, behind the model's work."""
-    values = [torch.randn(n) for n in (1, 7, FLOATS, FLOATS + 1, 3 * FLOATS - 5, 40)] + [torch.arange(90).reshape(9, 10)]
+    values = [torch.randn(n) for n in (1, 7, FLOATS, FLOATS + 1, 3 * FLOATS - 5, 40)] + [
+        torch.arange(90).reshape(9, 10)
+    ]
     leaves, checkpoint = leaves_of(values, tmp_path / "model.pt")
     tensors = [torch.zeros_like(value) for value in values[:-1]] + [torch.zeros(9, 10, dtype=torch.float16)]
     with checkpoint:
