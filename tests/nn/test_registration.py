@@ -62,7 +62,7 @@ class Text(str):
 def test_what_is_refused(both, raised, act):
     """Each mistake raises what PyTorch raises, in the same words."""
     found = [raised(lambda lib=lib: act(prepared(lib), lib)) for lib in both]
-    ours, theirs = "statedict.nn.layers._activation.", "torch.nn.modules.activation."
+    ours, theirs = "statedict.nn.layers._rectifiers.", "torch.nn.modules.activation."
     assert found[0] == (found[1][0], found[1][1].replace(ours, theirs))
 
 

@@ -5,33 +5,6 @@ from typing import TYPE_CHECKING
 from .._lazy import lazily
 
 if TYPE_CHECKING:
-    from ._activations import celu as celu
-    from ._activations import elu as elu
-    from ._activations import gelu as gelu
-    from ._activations import glu as glu
-    from ._activations import hardshrink as hardshrink
-    from ._activations import hardsigmoid as hardsigmoid
-    from ._activations import hardswish as hardswish
-    from ._activations import hardtanh as hardtanh
-    from ._activations import leaky_relu as leaky_relu
-    from ._activations import log_softmax as log_softmax
-    from ._activations import logsigmoid as logsigmoid
-    from ._activations import mish as mish
-    from ._activations import prelu as prelu
-    from ._activations import relu as relu
-    from ._activations import relu6 as relu6
-    from ._activations import rrelu as rrelu
-    from ._activations import selu as selu
-    from ._activations import sigmoid as sigmoid
-    from ._activations import silu as silu
-    from ._activations import softmax as softmax
-    from ._activations import softmin as softmin
-    from ._activations import softplus as softplus
-    from ._activations import softshrink as softshrink
-    from ._activations import softsign as softsign
-    from ._activations import tanh as tanh
-    from ._activations import tanhshrink as tanhshrink
-    from ._activations import threshold as threshold
     from ._adaptive_pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
     from ._adaptive_pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
     from ._adaptive_pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
@@ -75,16 +48,43 @@ if TYPE_CHECKING:
     from ._pooling import max_pool1d as max_pool1d
     from ._pooling import max_pool2d as max_pool2d
     from ._pooling import max_pool3d as max_pool3d
+    from ._rectifiers import hardshrink as hardshrink
+    from ._rectifiers import hardsigmoid as hardsigmoid
+    from ._rectifiers import hardswish as hardswish
+    from ._rectifiers import hardtanh as hardtanh
+    from ._rectifiers import leaky_relu as leaky_relu
+    from ._rectifiers import prelu as prelu
+    from ._rectifiers import relu as relu
+    from ._rectifiers import relu6 as relu6
+    from ._rectifiers import rrelu as rrelu
+    from ._rectifiers import softshrink as softshrink
+    from ._rectifiers import threshold as threshold
+    from ._smooth import celu as celu
+    from ._smooth import elu as elu
+    from ._smooth import gelu as gelu
+    from ._smooth import glu as glu
+    from ._smooth import logsigmoid as logsigmoid
+    from ._smooth import mish as mish
+    from ._smooth import selu as selu
+    from ._smooth import sigmoid as sigmoid
+    from ._smooth import silu as silu
+    from ._smooth import softplus as softplus
+    from ._smooth import softsign as softsign
+    from ._smooth import tanh as tanh
+    from ._smooth import tanhshrink as tanhshrink
+    from ._softmax import log_softmax as log_softmax
+    from ._softmax import softmax as softmax
+    from ._softmax import softmin as softmin
 else:  # unseen by type checkers, to which any name would be one that is there
     __all__, __getattr__ = lazily(
         __name__,
         {
             "_linear": "linear bilinear",
-            "_activations": (
-                "relu relu6 leaky_relu prelu rrelu elu selu celu gelu sigmoid tanh silu mish softplus logsigmoid "
-                "softsign tanhshrink hardtanh hardsigmoid hardswish hardshrink softshrink threshold glu softmax "
-                "softmin log_softmax"
+            "_rectifiers": (
+                "relu relu6 leaky_relu prelu rrelu hardtanh hardsigmoid hardswish hardshrink softshrink threshold"
             ),
+            "_smooth": "elu celu selu gelu silu mish glu sigmoid logsigmoid tanh tanhshrink softsign softplus",
+            "_softmax": "softmax softmin log_softmax",
             "_convolution": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
             "_pooling": "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d lp_pool3d",
             "_adaptive_pooling": (

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array, Namespace, asarray, dtype_of, full, unwrap
-from ._activations import softmax
 from ._dropout import dropout
 from ._linear import linear
+from ._softmax import softmax
 
 
 def scaled_dot_product_attention(

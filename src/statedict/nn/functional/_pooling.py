@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._arrays import Array, Namespace, asarray, dtype_of, unwrap
-from ._activations import relu
 from ._padding import pad
+from ._rectifiers import relu
 from ._windows import expanded, positions
 
 

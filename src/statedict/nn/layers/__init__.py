@@ -5,34 +5,6 @@ from typing import TYPE_CHECKING
 from .._lazy import lazily
 
 if TYPE_CHECKING:
-    from ._activation import CELU as CELU
-    from ._activation import ELU as ELU
-    from ._activation import GELU as GELU
-    from ._activation import GLU as GLU
-    from ._activation import SELU as SELU
-    from ._activation import Hardshrink as Hardshrink
-    from ._activation import Hardsigmoid as Hardsigmoid
-    from ._activation import Hardswish as Hardswish
-    from ._activation import Hardtanh as Hardtanh
-    from ._activation import LeakyReLU as LeakyReLU
-    from ._activation import LogSigmoid as LogSigmoid
-    from ._activation import LogSoftmax as LogSoftmax
-    from ._activation import Mish as Mish
-    from ._activation import PReLU as PReLU
-    from ._activation import ReLU as ReLU
-    from ._activation import ReLU6 as ReLU6
-    from ._activation import RReLU as RReLU
-    from ._activation import Sigmoid as Sigmoid
-    from ._activation import SiLU as SiLU
-    from ._activation import Softmax as Softmax
-    from ._activation import Softmax2d as Softmax2d
-    from ._activation import Softmin as Softmin
-    from ._activation import Softplus as Softplus
-    from ._activation import Softshrink as Softshrink
-    from ._activation import Softsign as Softsign
-    from ._activation import Tanh as Tanh
-    from ._activation import Tanhshrink as Tanhshrink
-    from ._activation import Threshold as Threshold
     from ._attention import MultiheadAttention as MultiheadAttention
     from ._batchnorm import BatchNorm1d as BatchNorm1d
     from ._batchnorm import BatchNorm2d as BatchNorm2d
@@ -101,10 +73,38 @@ if TYPE_CHECKING:
     from ._pooling import MaxPool1d as MaxPool1d
     from ._pooling import MaxPool2d as MaxPool2d
     from ._pooling import MaxPool3d as MaxPool3d
+    from ._rectifiers import Hardshrink as Hardshrink
+    from ._rectifiers import Hardsigmoid as Hardsigmoid
+    from ._rectifiers import Hardswish as Hardswish
+    from ._rectifiers import Hardtanh as Hardtanh
+    from ._rectifiers import LeakyReLU as LeakyReLU
+    from ._rectifiers import PReLU as PReLU
+    from ._rectifiers import ReLU as ReLU
+    from ._rectifiers import ReLU6 as ReLU6
+    from ._rectifiers import RReLU as RReLU
+    from ._rectifiers import Softshrink as Softshrink
+    from ._rectifiers import Threshold as Threshold
     from ._recurrent import GRU as GRU
     from ._recurrent import LSTM as LSTM
     from ._recurrent import RNN as RNN
     from ._recurrent import RNNBase as RNNBase
+    from ._smooth import CELU as CELU
+    from ._smooth import ELU as ELU
+    from ._smooth import GELU as GELU
+    from ._smooth import GLU as GLU
+    from ._smooth import SELU as SELU
+    from ._smooth import LogSigmoid as LogSigmoid
+    from ._smooth import Mish as Mish
+    from ._smooth import Sigmoid as Sigmoid
+    from ._smooth import SiLU as SiLU
+    from ._smooth import Softplus as Softplus
+    from ._smooth import Softsign as Softsign
+    from ._smooth import Tanh as Tanh
+    from ._smooth import Tanhshrink as Tanhshrink
+    from ._softmax import LogSoftmax as LogSoftmax
+    from ._softmax import Softmax as Softmax
+    from ._softmax import Softmax2d as Softmax2d
+    from ._softmax import Softmin as Softmin
     from ._transformer import Transformer as Transformer
     from ._transformer import TransformerDecoder as TransformerDecoder
     from ._transformer import TransformerDecoderLayer as TransformerDecoderLayer
@@ -114,11 +114,6 @@ else:  # unseen by type checkers, to which any name would be one that is there
     __all__, __getattr__ = lazily(
         __name__,
         {
-            "_activation": (
-                "ReLU SELU SiLU Mish Hardswish Hardsigmoid Hardtanh ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU GLU "
-                "Threshold Softplus Hardshrink Softshrink Sigmoid Tanh LogSigmoid Softsign Tanhshrink Softmax Softmin "
-                "LogSoftmax Softmax2d"
-            ),
             "_attention": "MultiheadAttention",
             "_batchnorm": "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d",
             "_cells": "RNNCell LSTMCell GRUCell",
@@ -141,6 +136,9 @@ else:  # unseen by type checkers, to which any name would be one that is there
                 "AdaptiveMaxPool3d"
             ),
             "_recurrent": "RNNBase RNN LSTM GRU",
+            "_rectifiers": "ReLU ReLU6 LeakyReLU PReLU RReLU Hardtanh Hardsigmoid Hardswish Hardshrink Softshrink Threshold",
+            "_smooth": "ELU CELU SELU GELU SiLU Mish GLU Sigmoid LogSigmoid Tanh Tanhshrink Softsign Softplus",
+            "_softmax": "Softmax Softmin LogSoftmax Softmax2d",
             "_transformer": (
                 "TransformerEncoderLayer TransformerDecoderLayer TransformerEncoder TransformerDecoder Transformer"
             ),
