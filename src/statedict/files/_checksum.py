@@ -10,11 +10,17 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._file import File, fetch
+from ._grouped import grouped
 from ._huge import in_huge_pages
 from ._parallel import PORTION, THREADS, WAITING, spread
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 try:
     from isal.isal_zlib import crc32 as _crc32
@@ -26,6 +32,8 @@ PIECE = 4 << 20
 # Smaller extents are taken many at a time, by one thread: others would only fight with it for the GIL.
 SMALL = 16 << 10
 BATCH = 4096
+# So many of one length are gathered by an array: 0.12 µs each with their checksum, where a view of each takes 0.3.
+ALIKE = 16
 POLYNOMIAL = 0xEDB88320
 
 
@@ -96,6 +104,45 @@ def checksums_of(views: Sequence[memoryview]) -> list[int]:
                 crc = combine(crc, part, len(piece))
         results.append(crc)
     return results
+
+
+def checksums_at(file: File, offsets: Numbers, sizes: Numbers) -> Numbers:
+    """The same as `checksums`, of extents in columns."""
+    import numpy as np
+
+    mapped = file.view()
+    found = np.zeros(len(offsets), np.int64)
+    small = sizes <= SMALL if mapped is not None else np.zeros(len(offsets), bool)
+    if mapped is not None and small.any():
+        found[small] = checksums_within(mapped, offsets[small], sizes[small])
+    large = np.flatnonzero(~small)
+    if len(large):
+        found[large] = checksums(file, list(zip(offsets[large].tolist(), sizes[large].tolist())))
+    else:
+        file.check_unchanged()
+    return found
+
+
+def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Numbers:
+    """The CRC-32 of many runs of bytes within memory, which begin at `places`."""
+    import numpy as np
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    found = np.zeros(len(places), np.int64)
+    alone: list[int] = []
+    raw = np.frombuffer(memory, np.uint8)
+    for size, which in grouped(sizes):
+        if len(which) < ALIKE or not 0 < size <= SMALL:
+            alone += which.tolist()
+            continue
+        windows = sliding_window_view(raw, size)
+        step = max(1, PIECE // size)
+        for some in (which[at : at + step] for at in range(0, len(which), step)):
+            rows: list[bytes] = windows[places[some]].view(f"V{size}")[:, 0].tolist()
+            found[some] = list(map(_crc32, rows))
+    if alone:
+        found[alone] = checksums_of([memory[places[n] : places[n] + sizes[n]] for n in alone])
+    return found
 
 
 def _of_piece(file: File, mapped: memoryview | None, offset: int, nbytes: int) -> int:

@@ -106,7 +106,7 @@ class FileSource:
         places, runs, total = lay_out(offsets, sizes)
         block = arena(total)
         self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs if nbytes])
-        return block, places
+        return block, places.tolist()
 
     def verify(self, storages: Iterable[Storage]) -> None:
         wrong = next(iter(self.wrong(storages)), None)

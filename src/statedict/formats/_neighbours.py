@@ -7,7 +7,7 @@ reads what took a buffer, a place in a plan and an entry in a vectored read for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ import numpy as np
 ALIGNMENT = 64
 # What may lie between two that are read in one go, and stays in memory with them.
 GAP = 256
+
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Run(NamedTuple):
@@ -28,16 +31,16 @@ class Run(NamedTuple):
 class Layout(NamedTuple):
     """Where the storages come to lie in a block of `nbytes` bytes, and the runs that fill it."""
 
-    places: list[int]
+    places: Numbers
     runs: list[Run]
     nbytes: int
 
 
-def lay_out(starts: Sequence[int], sizes: Sequence[int]) -> Layout:
+def lay_out(starts: Sequence[int] | Numbers, sizes: Sequence[int] | Numbers) -> Layout:
     """A block for extents of a file (in any order), aligned, in which neighbours lie as they do in the file.
 
     >>> layout = lay_out([128, 256, 9000], [64, 10, 8])
-    >>> layout.places, [tuple(run) for run in layout.runs]
+    >>> layout.places.tolist(), [tuple(run) for run in layout.runs]
     ([0, 128, 192], [(128, 138, 0), (9000, 8, 192)])
     """
     begin = np.array(starts, np.int64)
@@ -54,4 +57,4 @@ def lay_out(starts: Sequence[int], sizes: Sequence[int]) -> Layout:
     places = np.empty(len(begin), np.int64)
     places[order] = begin + np.repeat(blocks - begin[first], last - first + 1)
     runs = list(map(Run._make, zip(begin[first].tolist(), lengths.tolist(), blocks.tolist())))
-    return Layout(places.tolist(), runs, int(rooms.sum()))
+    return Layout(places, runs, int(rooms.sum()))

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 
 from ._zip import Archive
+from ._zip_columns import crcs_of
 
 NAME = ".data/serialization_id"
 DIGITS = 40
@@ -27,7 +28,8 @@ def serialization_id(crcs: Sequence[int]) -> bytes:
 
 def is_ours(archive: Archive, folder: str) -> bool:
     """Whether our writer made the archive: by the CRC-32 of its digits, which is in the directory; reads nothing."""
-    *others, last = archive.members.values()
-    if last.name != folder + NAME or last.nbytes != DIGITS or not last.crc:
+    last = archive.members.get(folder + NAME)
+    if last is None or last.nbytes != DIGITS or not last.crc:
         return False
-    return last.crc == zlib.crc32(serialization_id([member.crc for member in others]))
+    *others, crc = crcs_of(archive.members)
+    return last.name == [*archive.members][-1] and crc == zlib.crc32(serialization_id(others))

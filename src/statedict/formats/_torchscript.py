@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from statedict.files import File
 from statedict.state import Compound, Leaf, Opaque
 
+from ._archive_storages import ArchiveStorages
 from ._checkpoint import Checkpoint, Finding
 from ._limits import LIMITS, Limits
 from ._pickle import Import, parse
-from ._torch_zip import PICKLE, ArchiveStorages, check_members, read_facts, top_folder
+from ._torch_zip import PICKLE, check_members, read_facts, top_folder
 from ._zip import Archive, located, open_zip, read_member
 
 CONSTANTS = "constants.pkl"

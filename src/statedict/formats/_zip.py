@@ -12,12 +12,13 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from statedict.files import File, checksums, crc32, fetch
+from statedict.files import File, checksums, checksums_at, crc32, fetch
 
 from ..errors import ChecksumError, FormatError, UnknownNameError
 from ._limits import LIMITS, Limits
+from ._zip_columns import ManyMembers
 from ._zip_end import Directory, find_directory
 from ._zip_entries import DEFLATED, STORED, check_names, read_entries
 from ._zip_headers import UNKNOWN, Bound, Member, bounds, locate
@@ -42,7 +43,7 @@ class Archive(NamedTuple):
     """
 
     file: File
-    members: dict[str, Member]
+    members: Mapping[str, Member]
     notes: list[str]
     checked: bool
     comment: bytes = b""
@@ -56,11 +57,16 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     if directory.entries > limits.zip_members:
         raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
     members, hidden, extras, waiting = _members(file, directory)
-    check_names([member.name for member in members], limits, file.name)
-    _check_inflation(file, members, limits)
+    kept: Mapping[str, Member]
+    if isinstance(members, ManyMembers):
+        check_names(members.names, limits, file.name)
+        kept, checked = members, bool(members.crcs.any()) or not members.sizes.any()
+    else:
+        check_names([member.name for member in members], limits, file.name)
+        _check_inflation(file, members, limits)
+        kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}
+        checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
     notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
-    kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}
-    checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
     if not checked:
         notes.append("it was saved without checksums: damage to its content cannot be detected")
     return Archive(file, kept, notes, checked, directory.comment, extras, waiting)
@@ -75,7 +81,7 @@ def located(archive: Archive, members: Iterable[Member]) -> list[Member]:
     names = [member.name for member in members if member.offset == UNKNOWN]
     waiting = [archive.waiting[name] for name in names if archive.members[name].offset == UNKNOWN]
     if waiting:
-        archive.members.update(locate(archive.file, waiting)[0])
+        cast("dict[str, Member]", archive.members).update(locate(archive.file, waiting)[0])
     return [archive.members[member.name] for member in members] if names else members
 
 
@@ -107,11 +113,16 @@ def first_bytes(archive: Archive, members: Iterable[Member], nbytes: int) -> lis
     return [found[member.name] if member.name in found else member_bytes(archive, member, nbytes) for member in members]
 
 
-def verify_members(archive: Archive, members: Iterable[Member]) -> list[tuple[Member, int]]:
+def verify_members(archive: Archive) -> list[tuple[Member, int]]:
     """The members whose bytes have another CRC than they should, with the CRC that they have."""
     if not archive.checked:
         return []
-    members = located(archive, members)
+    if isinstance(archive.members, ManyMembers):
+        many = archive.members
+        crcs = checksums_at(archive.file, many.offsets, many.sizes)
+        names = [many.names[row] for row in (crcs != many.crcs).nonzero()[0].tolist()]
+        return [(many[name], int(crcs[many.numbers[name]])) for name in names]
+    members = located(archive, archive.members.values())
     stored = [member for member in members if member.method == STORED]
     found = checksums(archive.file, [(member.offset, member.nbytes) for member in stored])
     wrong = [(member, crc) for member, crc in zip(stored, found) if crc != member.crc]
@@ -134,7 +145,9 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
     )
 
 
-def _members(file: File, directory: Directory) -> tuple[Sequence[Member], int, dict[str, bytes], dict[str, Bound]]:
+def _members(
+    file: File, directory: Directory
+) -> tuple[Sequence[Member] | ManyMembers, int, dict[str, bytes], dict[str, Bound]]:
     """The members, how many bytes lie hidden between them, their extra fields, and the bounds of those not yet located."""
     raw = file.read(directory.offset, directory.nbytes)
     if directory.entries >= (FEW if "numpy" in sys.modules else MANY) and not file.far:

@@ -151,13 +151,14 @@ def check_names(names: Sequence[str], limits: Limits, file: str) -> None:
         raise FormatError(f"two members have one name: {_repeated(names, str)!r}", file=file)
 
 
-def check_case(names: Sequence[str], file: str) -> None:
-    """Refuse names that differ in nothing but case, or in how a letter is composed: PyTorch takes one for the other."""
-    joined = "\n".join(names)
-    folded = _folded(joined)
+def check_case(names: str, file: str) -> None:
+    """Refuse names (one a line) that differ in nothing but case, or in how a letter is composed: PyTorch takes one for the
+    other."""
+    folded = _folded(names)
     # Names that fold to themselves are as distinct as they were.
-    if folded != joined and len(set(folded.split("\n"))) != len(names):
-        raise FormatError(f"two members have one name, but for its case: {_repeated(names, _folded)!r}", file=file)
+    if folded != names and len(set(folded.split("\n"))) != names.count("\n") + 1:
+        repeated = _repeated(names.split("\n"), _folded)
+        raise FormatError(f"two members have one name, but for its case: {repeated!r}", file=file)
 
 
 def _folded(names: str) -> str:

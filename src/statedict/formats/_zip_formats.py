@@ -12,6 +12,7 @@ from ._checkpoint import Checkpoint
 from ._limits import Limits
 from ._table import function
 from ._zip import Archive, open_zip
+from ._zip_columns import text_of
 
 
 class ZipFormat(NamedTuple):
@@ -51,7 +52,7 @@ def _has_pickle(archive: Archive) -> bool:
 
 def _has(archive: Archive, name: str) -> bool:
     """Whether a member has that name, in whatever folder. One text of all names is searched ten times as fast as each."""
-    joined = "\n".join(archive.members)
+    joined = text_of(archive.members)
     return f"/{name}\n" in f"{joined}\n" or f"\n{name}\n" in f"\n{joined}\n"
 
 

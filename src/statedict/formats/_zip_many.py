@@ -6,15 +6,14 @@ whatever is wrong, is left to the loop that says what (`_zip_headers`); so this 
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from statedict.files import File
 
+from ._zip_columns import ManyMembers
 from ._zip_entries import DESCRIPTOR, ONES, STORED, UTF8
-from ._zip_headers import Member
 from ._zip_places import CENTRAL, LOCAL
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -29,7 +28,7 @@ LONGEST_NAME = 512
 SPARSE = 16 << 10
 
 
-def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[list[Member], int] | None:
+def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[ManyMembers, int] | None:
     """The members and how many bytes lie hidden between them, as `locate` gives them; None where it must decide."""
     places = _chain(directory, count)
     if places is None:
@@ -56,13 +55,14 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[lis
         return None
     if not _described(borders[1:, : DESCRIPTOR_ROW.itemsize][described], entries[described]):
         return None
-    text = directory.decode("latin-1")
+    decoded = directory.decode("latin-1")
     froms = places + CENTRAL.itemsize
-    names = [text[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())]
-    if not "".join(names).isascii():
+    names = [decoded[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())]
+    text = "\n".join(names)
+    # Those of folders are left to the loop too.
+    if not text.isascii() or "/\n" in f"{text}\n":
         return None
-    columns = names, payloads.tolist(), sizes.tolist(), sizes.tolist(), repeat(STORED), entries["crc"].tolist()
-    return list(map(tuple.__new__, repeat(Member), zip(*columns))), int((limits - ends).sum())
+    return ManyMembers(names, text, payloads, sizes, entries["crc"].astype(np.int64)), int((limits - ends).sum())
 
 
 def _chain(directory: bytes, count: int) -> Numbers | None:

@@ -4,6 +4,7 @@
 it imports NumPy, which `import statedict` must not.
 """
 
+from ._archive_storages import ArchiveStorages as ArchiveStorages
 from ._limits import LIMITS as LIMITS
 from ._pickle import Placement as Placement
 from ._pickle import Size as Size
@@ -15,7 +16,6 @@ from ._pickle import parse as parse
 from ._torch_tar import read_tar as read_tar
 from ._torch_tar import read_tar_tensors as read_tar_tensors
 from ._torch_write import archive_parts as archive_parts
-from ._torch_zip import ArchiveStorages as ArchiveStorages
 from ._torch_zip import top_folder as top_folder
 from ._zip import Archive as Archive
 from ._zip import member_bytes as member_bytes

@@ -20,6 +20,7 @@ from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
+from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
@@ -76,6 +77,11 @@ __all__ = [
     "raw_values",
     "Compound",
     "Opaque",
+    "Many",
+    "RowKind",
+    "Rows",
+    "leaves_of",
+    "many",
     "Wholes",
     "memory_at",
     "without_collector",

@@ -8,9 +8,12 @@ without the middle knowing what a file is.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ._spec import Spec
+
+if TYPE_CHECKING:
+    from ._rows import Rows
 
 
 class Read(NamedTuple):
@@ -107,14 +110,39 @@ PLAIN = Traits()
 
 
 class Leaf:
-    """One strided tensor: its Spec, the Storage that it lies in, and what it was (Traits)."""
+    """One strided tensor: its Spec, the Storage that it lies in, and what it was (Traits).
 
-    __slots__ = ("spec", "storage", "traits")
+    A leaf of many that were read together is row `row` of `rows`, and learns the rest when somebody asks for it; of any
+    other leaf both are None.
+    """
+
+    __slots__ = ("row", "rows", "spec", "storage", "traits")
+
+    row: int | None
+    rows: Rows | None
 
     def __init__(self, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> None:
         self.spec = spec
         self.storage = storage
         self.traits = traits
+
+    if not TYPE_CHECKING:  # to which any name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "storage":
+                found = self.storage = self.rows.storage(self.row)
+                return found
+            if name not in ("spec", "traits"):
+                if name in ("row", "rows"):
+                    return None
+                raise AttributeError(f"a Leaf has no attribute {name!r}")
+            self.spec, self.traits, _ = self.rows.kinds[self.rows.of[self.row]]
+            return getattr(self, name)
+
+    def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:
+        """Be another tensor from now on: for readers of files that tell later what a tensor is."""
+        self.row = self.rows = None
+        self.spec, self.storage, self.traits = spec, storage, traits
 
     def __repr__(self) -> str:
         return f"Leaf({self.spec.dtype}, {list(self.spec.shape)}, {self.storage!r})"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import mmap
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from ..errors import FormatError
 from ._leaf import Bulk, Leaf, Read, Source, Storage
 from ._library import ArrayLibrary
+from ._rows import Many, many
 from ._values import Compound
 
 # Tensor libraries want aligned vectors, and 64 bytes is a cache line; PyTorch's own allocator and file format use it too.
@@ -30,6 +31,9 @@ def materialize(
     `mapped` maps files copy-on-write instead of reading them, where the source can (then nothing is verified: verifying
     reads every byte). `verify` checks checksums before any array is made.
     """
+    rows = None if mapped else many(leaves)
+    if rows is not None:
+        return library.arrays(cast("Sequence[Leaf]", leaves), _in_memory(rows, verify=verify))
     strided = [leaf for value in leaves for leaf in ([value] if isinstance(value, Leaf) else value.parts.values())]
     memory = storages_in_memory({leaf.storage.key: leaf.storage for leaf in strided}, mapped=mapped, verify=verify)
     arrays = iter(library.arrays(strided, [memory[leaf.storage.key] for leaf in strided]))
@@ -48,6 +52,16 @@ def _compound(library: ArrayLibrary, value: Compound, parts: dict[str, Any]) -> 
         # A Source that is a file can tell its name; others (memory, computations) have none.
         sources = [part.storage.source for part in value.parts.values()]
         raise error.located(file=next((s.name for s in sources if hasattr(s, "name")), None)) from error.__cause__
+
+
+def _in_memory(rows: Many, *, verify: bool) -> list[memoryview]:
+    """The bytes of each row in writable memory of this process."""
+    table, numbers = rows
+    block, places = table.fresh(numbers)
+    if verify:
+        # Nobody has seen the memory yet.
+        table.check(numbers, block, places)
+    return [block[place : place + nbytes] for place, nbytes in zip(places, rows.sizes())]
 
 
 def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verify: bool) -> dict[Hashable, memoryview]:

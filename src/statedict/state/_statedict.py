@@ -57,7 +57,7 @@ class StateDict(MutableMapping[str, Any]):
         self._values: dict[str, Any] = dict(values)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
-        for name in self._values:
+        for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
             if not isinstance(name, str):
                 raise NotAStateError(
                     f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"

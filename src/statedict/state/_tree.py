@@ -41,6 +41,8 @@ def map_tree(tree: Any, replace: Replace, known: Mapping[int, Any] = MappingProx
 
 def tensors_of(tree: Any) -> list[Any]:
     """Every leaf, compound and array in the tree, each object once, in order."""
+    if type(tree) is dict and {Leaf}.issuperset(map(type, tree.values())):
+        return list(dict.fromkeys(tree.values()))
     found: list[Any] = []
 
     def note(value: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from statedict.state import Compound, Leaf, Read, Storage, by_source, materialize, memory_at
+from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, materialize, memory_at
 
 from . import _staging
 from ._dtypes import TORCH_DTYPES
@@ -26,8 +26,11 @@ BUFFER = 8 << 20
 Arrival = tuple[Any, Leaf | Compound]
 
 
-def verify(leaves: Iterable[Leaf | Compound]) -> None:
-    """Settle the checksums of all that the leaves lie in."""
+def verify(leaves: Iterable[Leaf | Compound], rows: Many | None = None) -> None:
+    """Settle the checksums of all that the leaves lie in; `rows`: the leaves, where all of them are that."""
+    if rows is not None:
+        rows.table.verify(rows.numbers)
+        return
     storages: dict[Any, Storage] = {}
     for leaf in leaves:
         if type(leaf) is Leaf:
@@ -46,12 +49,20 @@ class Arrivals:
         exposed: the tensors that will have been written when a read can still fail: who wants them back must keep them.
     """
 
-    def __init__(self, tensors: Sequence[Any], leaves: Sequence[Leaf], others: Iterable[Arrival]) -> None:
-        """`tensors` are filled by `leaves` as they lie (`_direct`), the others in any way."""
-        sizes = nbytes_of_each(leaves)
+    def __init__(
+        self, tensors: Sequence[Any], leaves: Sequence[Leaf], others: Iterable[Arrival], rows: Many | None = None
+    ) -> None:
+        """`tensors` are filled by `leaves` as they lie (`_direct`), the others in any way; `rows`: the leaves, where they
+        are that."""
+        sizes = nbytes_of_each(leaves) if rows is None else rows.sizes()
         columns = tensors, leaves, sizes
         small = [0 < nbytes < _staging.SMALL for nbytes in sizes]
-        self._stages = _staging.stages(*(columns if all(small) else (list(compress(each, small)) for each in columns)))
+        if all(small):
+            self._stages = _staging.stages(*columns, rows)
+        else:
+            some = None if rows is None else Many(rows.table, list(compress(rows.numbers, small)))
+            chosen = [list(compress(each, small)) for each in columns]
+            self._stages = _staging.stages(chosen[0], chosen[1], chosen[2], some)
         self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
         self._poured: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from statedict.state import Leaf, Spec, Storage, Traits
+from statedict.state import Leaf, Many, Spec, Storage, Traits
 
 from ._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
 from ._pairs import ORDINARY
@@ -45,8 +45,12 @@ def is_direct(tensor: Any, value: Any) -> bool:
     )
 
 
-def are_direct(tensors: Sequence[Any], values: Sequence[Any]) -> bool:
-    """Whether that holds for all pairs whose tensors have memory: a column at a time in C, 0.9 µs where each takes 4."""
+def are_direct(tensors: Sequence[Any], values: Sequence[Any], rows: Many | None) -> bool:
+    """Whether that holds for all pairs whose tensors have memory: a column at a time in C, 0.7 µs where each takes 4.
+
+    `rows`: the values, where they are that."""
+    if rows is not None:
+        return _are_direct_rows(tensors, rows)
     if not ({Leaf}.issuperset(map(type, values)) and ORDINARY.issuperset(map(type, tensors))):
         return False
     specs, storages = list(map(_SPEC, values)), list(map(_STORAGE, values))
@@ -61,15 +65,37 @@ def are_direct(tensors: Sequence[Any], values: Sequence[Any]) -> bool:
         all(map(_shows_plainly, traits.values()))
         and all(map(_is_read, sources.values()))
         and "meta" not in set(map(_LOCATION, storages))
-        and not any(map(_NESTED, tensors))
+        and _are_plain(tensors, [dtypes[id(spec)] for spec in specs], [spec.shape for spec in specs])
+    )
+
+
+def _are_direct_rows(tensors: Sequence[Any], rows: Many) -> bool:
+    kinds = rows.kinds()
+    return (
+        all(kind.spec.dtype in TORCH_DTYPES and _lies_plainly(kind.spec) for kind in kinds)
+        and all(_shows_plainly(kind.traits) and kind.location != "meta" for kind in kinds)
+        and ORDINARY.issuperset(map(type, tensors))
+        and _are_plain(
+            tensors,
+            rows.of_each(lambda kind: TORCH_DTYPES.get(kind.spec.dtype)),
+            rows.of_each(lambda kind: kind.spec.shape),
+        )
+    )
+
+
+def _are_plain(tensors: Sequence[Any], dtypes: list[Any], shapes: list[Any]) -> bool:
+    """Whether tensors of ordinary classes have these dtypes and shapes, and lie plainly in the CPU's memory."""
+    return (
+        not any(map(_NESTED, tensors))
         and {torch.strided}.issuperset(map(_LAYOUT, tensors))
         and all(map(_ON_CPU, tensors))
-        and list(map(_DTYPE, tensors)) == [dtypes[id(spec)] for spec in specs]
-        and list(map(_SHAPE, tensors)) == [spec.shape for spec in specs]
+        and list(map(_DTYPE, tensors)) == dtypes
+        and list(map(_SHAPE, tensors)) == shapes
         and all(map(_TENSOR.is_contiguous, tensors))
         and not any(map(_TENSOR.is_inference, tensors))
-        and not any(map(_TENSOR.is_conj, tensors))
         and not any(map(_TENSOR.is_neg, tensors))
+        # Only complex tensors can be.
+        and not (any(dtype.is_complex for dtype in set(dtypes)) and any(map(_TENSOR.is_conj, tensors)))
     )
 
 

@@ -23,6 +23,8 @@ _IS_SAME_SIZE = torch.Tensor.is_same_size
 
 def alike(current: Sequence[Any], values: Sequence[Any]) -> Sequence[int]:
     """Where both of a pair are ordinary strided tensors of one shape, dtype (of numbers) and device: indices, in order."""
+    if ORDINARY.isdisjoint(map(type, values)):
+        return ()
     if _are_all_alike(current, values):
         return range(len(current))
     return [index for index, pair in enumerate(zip(current, values)) if _is_alike(*pair)]

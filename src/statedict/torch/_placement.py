@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from statedict.state import Compound, Leaf
+from statedict.state import Compound, Leaf, many
 
 _CPU = torch.device("cpu")
 MapLocation = str | torch.device | Mapping[str, str] | None
@@ -25,7 +25,8 @@ def place(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf | Compound], wh
     Raises RuntimeError (torch's own) where the caller names a device that this machine does not have.
     """
     choose = lru_cache(_chooser(where))
-    locations = list(map(_location, leaves))
+    rows = many(leaves)
+    locations = list(map(_location, leaves)) if rows is None else rows.of_each(lambda kind: kind.location)
     if all(choose(location) == _CPU for location in set(locations)) and all(tensor.is_cpu for tensor in tensors):
         return list(tensors)
     moved: dict[Hashable, torch.UntypedStorage] = {}

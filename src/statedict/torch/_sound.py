@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
-from statedict.state import Compound, Leaf
+from statedict.state import Compound, Leaf, many
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from ._arrivals import Arrivals, nbytes_of, verify
@@ -58,7 +58,8 @@ class _Copying:
         self.arriving: list[int] = []
         self.tried: list[int] = []
         problems: dict[int, str] = {}
-        if not self.bulk and 0 not in self.places and are_direct(slots.current, self.values):
+        self.rows = many(self.values) if not self.bulk else None
+        if not self.bulk and 0 not in self.places and are_direct(slots.current, self.values, self.rows):
             self.direct = range(len(self.values))
         elif len(self.bulk) < len(slots.keys):
             problems = self._decide_others(list(self.bulk))
@@ -69,6 +70,8 @@ class _Copying:
     def _ordinary(self) -> Sequence[int]:
         current = self.slots.current
         bulk = alike(current, self.values)
+        if not bulk:
+            return bulk
         tensors = current if len(bulk) == len(current) else [current[index] for index in bulk]
         # An address of 0 is a tensor without elements, or one whose memory was freed: copying that ends the process.
         if (
@@ -158,9 +161,10 @@ class _Copying:
         tensors, leaves = [current[i] for i in direct], [self.values[i] for i in direct]
         others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
         tried = self._going(self.tried)
+        rows = self.rows if len(leaves) == len(self.values) else None
         if self.rules.verify:
-            verify([*leaves, *(leaf for _, leaf in others)])
-        arrivals = Arrivals(tensors, leaves, others)
+            verify([*leaves, *(leaf for _, leaf in others)], rows)
+        arrivals = Arrivals(tensors, leaves, others, rows)
         exposed = arrivals.exposed
         torn = sum(nbytes_of(leaf) for _, leaf in exposed) > BACKUP
         put_back = keep([*(() if torn else [tensor for tensor, _ in exposed]), *(current[i] for i in tried)])

@@ -1,7 +1,7 @@
 """Pickles as inert data, both ways.
 
-    parse(data, *, storage, storages=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
-          whole=True)
+    parse(data, *, storage, storages=None, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS,
+          start=0, whole=True)
     emit(obj, store, store_all=None, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
@@ -17,6 +17,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
   storage. Every view into what it returns is bounds-checked here.
 * `storages(ids: Columns) -> list[Storage]` is the same for many at once, as a file can look them up more quickly; what it
   refuses is asked for again one by one.
+* `rows(records: Records) -> list[Leaf] | None` gives leaves for thousands at once, or None where it is to be asked for
+  their storages; it is asked only where NumPy is there, or worth importing.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
   refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
@@ -37,6 +39,7 @@ from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
 from ._values import Placement as Placement
+from ._values import Records as Records
 from ._values import Risk as Risk
 from ._values import Size as Size
 from ._values import StorageId as StorageId
@@ -55,6 +58,7 @@ __all__ = [
     "Pair",
     "Parsed",
     "Placement",
+    "Records",
     "Risk",
     "Size",
     "StorageId",

@@ -12,6 +12,7 @@ The memo slots inside a record hold temporaries that no pickler refers to again.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from typing import Any
@@ -39,6 +40,8 @@ from ._seen import Seen
 from ._values import StorageId, TypedStorage
 
 _new = tuple.__new__
+# From so many bytes on arrays are worth it even if NumPy has to be imported first (0.1 s): some 10,000 records.
+IMPORTED = 1 << 20
 
 
 def read_records(m: Machine, at: int) -> int:
@@ -50,7 +53,16 @@ def read_records(m: Machine, at: int) -> int:
     if leaf is None:
         return at
     m.stack[-1] = leaf
-    return read_run(m, stop)
+    return read_run(m, _read_stretch(m, stop))
+
+
+def _read_stretch(m: Machine, at: int) -> int:
+    """The same of thousands: with arrays, if NumPy is there or there is enough to read that it is worth importing."""
+    if m.rows is None or not ("numpy" in sys.modules or m.size - at > IMPORTED):
+        return at
+    from ._stretch import read_stretch
+
+    return read_stretch(m, at)
 
 
 def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:

@@ -18,11 +18,11 @@ from mmap import mmap
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
-from statedict.state import Storage
+from statedict.state import Leaf, Storage
 
 from .._limits import Limits
 from ._seen import Seen
-from ._values import Columns, Import, Parsed, StorageId, TypedStorage
+from ._values import Columns, Import, Parsed, Records, StorageId, TypedStorage
 from ._walk import check_depth
 
 Data = bytes | mmap
@@ -58,6 +58,7 @@ class Machine:
         "persistent",
         "rebuild",
         "references",
+        "rows",
         "seen",
         "size",
         "stack",
@@ -74,6 +75,7 @@ class Machine:
         limits: Limits,
         storage: Callable[[StorageId], TypedStorage],
         storages: Callable[[Columns], list[Storage]] | None,
+        rows: Callable[[Records], list[Leaf] | None] | None,
         persistent: Callable[[object], object] | None,
         nested: Callable[[bytes], Parsed] | None,
     ) -> None:
@@ -83,6 +85,7 @@ class Machine:
         self.limits = limits
         self.storage = storage
         self.storages = storages
+        self.rows = rows
         self.persistent = persistent
         self.nested = nested
         self.stack: list[Any] = []

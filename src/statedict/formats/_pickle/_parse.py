@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from statedict.errors import FormatError
-from statedict.state import Storage, collector_paused
+from statedict.state import Leaf, Storage, collector_paused
 
 from .._limits import LIMITS, Limits
 from ._calls import judged
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
-from ._values import Columns, Parsed, StorageId, TypedStorage
+from ._values import Columns, Parsed, Records, StorageId, TypedStorage
 from ._walk import check_depth
 
 
@@ -20,6 +20,7 @@ def parse(
     *,
     storage: Callable[[StorageId], TypedStorage],
     storages: Callable[[Columns], list[Storage]] | None = None,
+    rows: Callable[[Records], list[Leaf] | None] | None = None,
     persistent: Callable[[object], object] | None = None,
     nested: Callable[[bytes], Parsed] | None = None,
     file: str | None = None,
@@ -36,7 +37,7 @@ def parse(
     >>> parse(pickle.dumps({"steps": [1, 2]}), storage=lambda identity: None).value
     {'steps': [1, 2]}
     """
-    machine = Machine(data, start, limits, storage, storages, persistent, nested)
+    machine = Machine(data, start, limits, storage, storages, rows, persistent, nested)
     try:
         with collector_paused():
             value = machine.run(HANDLERS)

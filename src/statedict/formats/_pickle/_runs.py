@@ -6,6 +6,7 @@ hold for all; where one fails nothing was done, batches are given up for this pi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate, chain
 from operator import gt
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ def _read_batch(m: Machine, at: int, columns: list[Tokens]) -> int:
         return 0
     storages = _storages(m, kinds, keys, places, numels)
     specs = storages and _specs(m, list(zip(kinds, offsets, sizes, strides)))
-    text = _text(names)
+    text = decoded(names)
     if storages is None or specs is None or text is None or any(map(gt, specs[1], storages.nbytes)):
         return 0
     leaves = list(map(Leaf, specs[0], storages.storages, [TRAITS[flag] for flag in flags]))
@@ -109,8 +110,11 @@ def _specs(m: Machine, shapes: list[tuple[bytes, bytes, bytes, bytes]]) -> tuple
     return [spec for spec, _ in found], [needed for _, needed in found]
 
 
-def _text(names: Tokens) -> list[str] | None:
-    """The names, decoded. No name has a control character in it, so a zero byte can stand between two."""
+def decoded(names: Iterable[bytes]) -> list[str] | None:
+    """The names as text; None where they are not that, or one could be taken for a location.
+
+    No name has a control character in it, so a zero byte can stand between two.
+    """
     try:
         text = b"\0".join(names).decode("utf-8", "surrogatepass").split("\0")
     except UnicodeDecodeError:

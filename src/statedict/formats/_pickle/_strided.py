@@ -86,13 +86,13 @@ def build(m: Machine, target: Leaf, state: Any) -> None:
         if target.storage is not NOWHERE:
             raise FormatError("a tensor that has its elements is given others")
         fresh = _rebuild_tensor(m, state)
-        target.spec, target.storage = fresh.spec, fresh.storage
+        target.become(fresh.spec, fresh.storage, target.traits)
         return
-    if len(state) == 5:
-        if type(state[0]) is not Leaf:
-            refuse(f"its data is a {type(state[0]).__name__}")
-        target.spec, target.storage = state[0].spec, state[0].storage
-    target.traits = target.traits._replace(requires_grad=flag(state[0] if len(state) == 3 else state[3]))
+    data = state[0] if len(state) == 5 else target
+    if type(data) is not Leaf:
+        refuse(f"its data is a {type(data).__name__}")
+    requires_grad = flag(state[0] if len(state) == 3 else state[3])
+    target.become(data.spec, data.storage, target.traits._replace(requires_grad=requires_grad))
 
 
 class _Nowhere:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from statedict.state import DType, Leaf, Spec, Storage, contiguous
+from statedict.state import DType, Leaf, RowKind, Spec, Storage, contiguous
 from statedict.state import dtype as find_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 Risk = Literal["safe", "unknown", "dangerous"]
 Kind = Literal["device", "layout", "memory_format", "qscheme"]
@@ -46,6 +51,21 @@ class Columns(NamedTuple):
     def ids(self) -> Iterator[StorageId]:
         """The same one by one."""
         return map(StorageId, *self)
+
+
+class Records(NamedTuple):
+    """Many tensors, each with a storage of its own as the pickle has it, a column for each field.
+
+    Attributes:
+        kinds, claims: what there is of them, and the bytes that a storage of each kind claims.
+        of: for each tensor the number of its kind.
+        keys: for each tensor its storage's.
+    """
+
+    kinds: list[RowKind]
+    claims: list[int]
+    of: Numbers
+    keys: list[str]
 
 
 class TypedStorage:

@@ -1,0 +1,205 @@
+"""The storages of torch.save's zip, by the keys that its pickle gives them: one at a time, many, thousands in columns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
+from operator import gt, mul
+from typing import TYPE_CHECKING, Any, cast
+
+from statedict.state import Leaf, Storage
+
+from ..errors import FormatError
+from ._extent import Extent, FileSource
+from ._pickle import Columns, Records, StorageId, TypedStorage
+from ._walk import leaves
+from ._zip import Archive, located, member_bytes
+from ._zip_columns import ManyMembers
+from ._zip_entries import DEFLATED
+from ._zip_headers import UNKNOWN
+
+if TYPE_CHECKING:
+    from ._file_rows import FileRows
+
+# Smaller mappings are not worth looking through for leaves that were read alone; and more such leaves are no exception.
+FEW, ADOPTED = 256, 64
+DICTS = frozenset({dict, OrderedDict})
+
+
+class ArchiveStorages:
+    """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key."""
+
+    def __init__(self, archive: Archive, prefix: str, big_endian: bool) -> None:
+        self.source = FileSource(archive.file, self._name_of, self._locate if archive.waiting else None)
+        self._archive = archive
+        self._prefix = prefix
+        self._big_endian = big_endian
+        self._found: dict[str, Storage] = {}
+        self._table: FileRows | None = None
+        # Which row each member is, if it is one: -1 where it is none.
+        self._row_of: Any = None
+        self._tree: object = None
+
+    def find(self, wanted: StorageId) -> TypedStorage:
+        """The storage that the pickle names; raises FormatError where its member is missing or too short.
+
+        The error says nothing of the file: who reads the pickle knows that, and where in it the storage is named.
+        """
+        storage = self._found.get(wanted.key)
+        itemsize = wanted.dtype.itemsize if wanted.dtype else 1
+        if storage is None:
+            storage = self._found[wanted.key] = self._in_row(wanted.key) or self._open(wanted, itemsize)
+        if wanted.numel * itemsize > storage.nbytes:
+            raise FormatError(
+                f"a storage of {wanted.numel:,} elements of {itemsize} bytes is named here, "
+                f"but {self._prefix}{wanted.key} has {storage.nbytes:,} bytes"
+            )
+        return TypedStorage(storage, wanted.dtype, wanted.numel)
+
+    @property
+    def have_rows(self) -> bool:
+        """Whether many tensors can be had in columns: where the members are, and need no turning round."""
+        return isinstance(self._archive.members, ManyMembers) and not self._big_endian
+
+    @property
+    def _members(self) -> ManyMembers:
+        return cast(ManyMembers, self._archive.members)
+
+    def rows(self, wanted: Records) -> list[Leaf] | None:
+        """Leaves of many tensors at once; None where any is not all of a storage that is its own."""
+        import numpy as np
+
+        from ._file_rows import FileRows
+
+        members = self._members
+        try:
+            found = np.array([members.numbers[self._prefix + key] for key in wanted.keys])
+        except KeyError:
+            return None
+        specs = [kind.spec for kind in wanted.kinds]
+        if any(spec.offset or not spec.is_contiguous for spec in specs):
+            return None
+        nbytes = [spec.nbytes for spec in specs]
+        sizes = members.sizes[found]
+        if nbytes != wanted.claims or not all(nbytes) or (np.array(nbytes)[wanted.of] != sizes).any():
+            return None
+        if self._table is None:
+            self._table = FileRows(self.source, self._prefix)
+            self._row_of = np.full(len(members), -1)
+        taken = [members.numbers[self._prefix + key] for key in self._found]
+        numbers = np.arange(len(self._table.of), len(self._table.of) + len(found))
+        if (self._row_of[found] >= 0).any() or np.isin(found, taken).any() or len(np.unique(found)) < len(found):
+            return None
+        self._row_of[found] = numbers
+        crcs = members.crcs[found] if self._archive.checked else np.full(len(found), -1)
+        return self._table.add(wanted.kinds, wanted.of, wanted.keys, np.array([members.offsets[found], sizes, crcs]))
+
+    def _in_row(self, key: str) -> Storage | None:
+        """The storage of a key that is a row's."""
+        if self._table is None:
+            return None
+        number = self._members.numbers.get(self._prefix + key, -1)
+        row = int(self._row_of[number]) if number >= 0 else -1
+        return self._table.storage(row) if row >= 0 else None
+
+    def find_all(self, wanted: Columns) -> list[Storage]:
+        """The same for many at once."""
+        if self._table is not None:
+            return [self.find(each).storage for each in wanted.ids()]
+        members = list(map(self._archive.members.get, [self._prefix + key for key in wanted.keys]))
+        known = [member for member in members if member is not None]
+        new = len(set(wanted.keys)) == len(wanted.keys) and self._found.keys().isdisjoint(wanted.keys)
+        sizes = [member.nbytes for member in known]
+        itemsizes = [of.itemsize for of in wanted.dtypes]
+        if (
+            len(known) < len(members)
+            or not new
+            or any(member.method == DEFLATED for member in known)
+            or any(map(gt, map(mul, wanted.counts, itemsizes), sizes))
+        ):
+            return [self.find(each).storage for each in wanted.ids()]
+        crcs = [member.crc for member in known] if self._archive.checked else repeat(None)
+        columns = [member.offset for member in known], sizes, [member.name for member in known], crcs, itemsizes
+        # `_make` is a function of Python's; this is what it calls.
+        extents = map(tuple.__new__, repeat(Extent), zip(*columns, repeat(1), repeat(None), repeat(0)))
+        storages = self.source.storages(wanted.keys, sizes, extents, wanted.locations)
+        self._found.update(zip(wanted.keys, storages))
+        return storages
+
+    def settle(self, tree: Any) -> None:
+        """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
+        self._tree = tree
+        if self._table is not None:
+            values = tree.values() if type(tree) in DICTS else ()
+            parts = () if DICTS.isdisjoint(map(type, values)) else (part for part in values if type(part) in DICTS)
+            for part in (tree, *parts):
+                if type(part) in DICTS and len(part) >= FEW:
+                    self._adopt([leaf for leaf in part.values() if type(leaf) is Leaf and leaf.row is None])
+        if self._big_endian:
+            for _, leaf in leaves(tree):
+                # Arrays that were pickled as bytes are in memory, the right way round.
+                if leaf.storage.source is self.source:
+                    self._turn(leaf)
+
+    def _adopt(self, leaves: Sequence[Leaf]) -> None:
+        """Make rows of the few leaves that were not read with the others, so that they can be looked at together."""
+        assert self._table is not None
+        for leaf in leaves if len(leaves) <= ADOPTED else ():
+            if leaf.storage.source is not self.source:
+                continue
+            _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
+            number = self._members.numbers[self._prefix + key]
+            if self._row_of[number] < 0 and self._table.adopt(leaf, key):
+                self._row_of[number] = leaf.row
+
+    def _turn(self, leaf: Leaf) -> None:
+        """Have the storage of a big-endian tensor turned round, element by element, when it is read."""
+        extent: Extent = leaf.storage.where
+        size = leaf.spec.dtype.itemsize // (2 if leaf.spec.dtype.is_complex else 1)
+        problem = None
+        if leaf.storage.nbytes % size:
+            problem = f"its {leaf.storage.nbytes:,} bytes are no whole number of {leaf.spec.dtype} elements"
+        elif extent.swap not in (1, size) and size > 1:
+            problem = "tensors of several dtypes show it, so its byte order cannot be known"
+        if problem is not None:
+            raise FormatError(problem, file=self._archive.file.name, member=extent.member)
+        leaf.storage.where = extent._replace(swap=max(size, extent.swap))
+
+    def unused(self) -> list[str]:
+        """The members among the storages that no tensor shows."""
+        return [
+            name
+            for name in self._archive.members
+            if name.startswith(self._prefix)
+            and name.removeprefix(self._prefix) not in self._found
+            and self._in_row(name.removeprefix(self._prefix)) is None
+        ]
+
+    def names_of_members(self) -> dict[str, str]:
+        """For each member that a tensor shows, the name of the first that does."""
+        shown = [(path, leaf.storage) for path, leaf in leaves(self._tree) if leaf.storage.source is self.source]
+        return {storage.where.member: path for path, storage in reversed(shown)}
+
+    def _open(self, wanted: StorageId, itemsize: int) -> Storage:
+        name = self._prefix + wanted.key
+        member = self._archive.members.get(name)
+        if member is None:
+            raise FormatError(f"a storage {wanted.key!r} is named here, but the archive has no {name}")
+        inflate: Callable[[], bytes] | None = None
+        if member.method == DEFLATED:
+            inflate = partial(member_bytes, self._archive, member)
+        crc = member.crc if self._archive.checked else None
+        extent = Extent(member.offset, member.nbytes, name, crc, itemsize, 1, inflate)
+        return self.source.storage(wanted.key, member.nbytes, extent, wanted.location)
+
+    def _locate(self, storages: Sequence[Storage]) -> None:
+        """Find out where storages lie, of whose members only the directory's entries have been looked at."""
+        waiting = [storage for storage in storages if storage.where.offset == UNKNOWN]
+        members = located(self._archive, [self._archive.members[storage.where.member] for storage in waiting])
+        for storage, member in zip(waiting, members):
+            storage.where = storage.where._replace(offset=member.offset)
+
+    def _name_of(self, storage: Storage) -> str | None:
+        return next((path for path, leaf in leaves(self._tree) if leaf.storage is storage), None)
