@@ -61,27 +61,27 @@ class _Tail(NamedTuple):
 
 def read_stretch(m: Machine, at: int) -> int:
     """Push the names and leaves of the usual records that follow `at`; gives where to go on."""
-    width = LEAST
+    width, few = LEAST, FEW
     while m.rows and m.top >= EARLY and m.seen.patience and m.size - at > FEW:
-        stop = _read_window(m, at, min(m.size, at + width))
+        stop = _read_window(m, at, min(m.size, at + width), few)
         if stop == at:
-            m.seen.patience -= 1
+            m.seen.patience -= few == FEW
             break
-        at, width = stop, min(4 * width, MOST)
+        at, width, few = stop, min(4 * width, MOST), 1
     return at
 
 
-def _read_window(m: Machine, at: int, end: int) -> int:
-    """The same as far as `end`."""
+def _read_window(m: Machine, at: int, end: int, few: int) -> int:
+    """The same as far as `end`, if there are at least `few`."""
     raw = np.frombuffer(m.data, np.uint8, end - at, at)
     found = _candidates(raw)
-    if len(found.starts) < FEW:
+    if len(found.starts) < few:
         return at
     tails, of = _kinds(m, raw, at, found)
     count = int(np.argmax(of < 0)) if (of < 0).any() else len(of)
-    if count < FEW:
+    if count < few:
         return at
-    return _push(m, raw, at, tails, _Found(*(column[:count] for column in found)), of[:count])
+    return _push(m, raw, at, tails, _Found(*(column[:count] for column in found)), of[:count], few)
 
 
 class _Found(NamedTuple):
@@ -148,24 +148,27 @@ def _tail(m: Machine, start: int, after: int) -> _Tail | None:
     return _Tail(content, np.array(slots), RowKind(spec, TRAITS[flag], location), nbytes)
 
 
-def _push(m: Machine, raw: Bytes, at: int, tails: Sequence[_Tail], found: _Found, of: Numbers) -> int:
+def _push(m: Machine, raw: Bytes, at: int, tails: Sequence[_Tail], found: _Found, of: Numbers, few: int) -> int:
     """Push those records of which nothing is missing and nothing is between them; gives where the last one ends."""
     starts, keys, after = found
     ends = after + np.array([len(tail.content) for tail in tails])[of]
     slots = np.array([1 + len(tail.slots) for tail in tails])[of]
     firsts = m.top + np.cumsum(slots) - slots
     named = np.append(np.zeros(1, np.int64), ends[:-1])
+    # What comes after the last that fits is no record's beginning.
+    within = named <= len(raw) - NAMED
+    named[~within] = 0
     # A pickler sets 1,000 items at a time.
     split = (raw[named] == b"u"[0]) & (raw[named + 1] == b"("[0])
     named += 2 * split
-    whole = (raw[named] == b"X"[0]) & (_uint32(raw, named + 1) == starts - NAMED - (named + 5))
+    whole = within & (raw[named] == b"X"[0]) & (_uint32(raw, named + 1) == starts - NAMED - (named + 5))
     whole &= _uint32(raw, starts - NAMED + 1) == firsts
     for number, tail in enumerate(tails):
         rows = np.flatnonzero(of == number)
         for index, place in enumerate(tail.slots):
             whole[rows] &= _uint32(raw, after[rows] + place) == firsts[rows] + 1 + index
     count = len(whole) if whole.all() else int(np.argmin(whole))
-    if count < FEW:
+    if count < few:
         return at
     named, split, starts, keys, after, ends = (c[:count] for c in (named, split, starts, keys, after, ends))
     names = _texts(m, at, named + 5, starts - NAMED)

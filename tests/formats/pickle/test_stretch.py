@@ -1,0 +1,246 @@
+"""Records that are found with arrays cannot be told from those that the machine reads: same leaves, same errors, same memo."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from statedict.errors import FormatError
+from statedict.formats._pickle import StorageId, _fast, _opcodes, _stretch
+from statedict.state import Leaf, RowKind, leaf_of, leaves_of, many
+from tests.formats.pickle.test_fast import outcome, slots, state
+
+SHAPES = [(4, 4), (4,), (2, 3, 3), (300,), (2,) * 5, ()]
+DTYPES = ["f4", "f2", "i8", "u1"]
+
+
+class Table:
+    """Rows over the test's storages, each claimed when the pickle is read."""
+
+    def __init__(self, storages) -> None:
+        self.kinds: list[RowKind] = []
+        self.of: list[int] = []
+        self.storages = storages
+        self.found = []
+
+    def __call__(self, records) -> list[Leaf] | None:
+        if len(set(records.keys)) < len(records.keys):
+            return None
+        first, base = len(self.of), len(self.kinds)
+        try:
+            for number, key in zip(records.of.tolist(), records.keys):
+                (dtype, *_), _, location = records.kinds[number]
+                identity = StorageId(dtype, key, location, records.claims[number] // dtype.itemsize)
+                self.found.append(self.storages(identity).storage)
+        except FormatError:
+            del self.found[first:]
+            return None
+        self.kinds += records.kinds
+        self.of += [base + number for number in records.of.tolist()]
+        return leaves_of(self, range(first, len(self.of)))
+
+    def storage(self, row: int):
+        return self.found[row]
+
+
+@pytest.fixture(name="both")
+def both_fixture(read, storages, monkeypatch):
+    """A pickle's outcome with stretches, and by the machine alone; how many records were found in stretches."""
+
+    def both(data: bytes):
+        made, seen = [], []
+
+        def rows(records):
+            leaves = made[-1](records)
+            seen.append(len(leaves or ()))
+            return leaves
+
+        callback = storages()
+        made.append(Table(callback))
+        quick = outcome(read, data, storage=callback, rows=rows)
+        with monkeypatch.context() as patch:
+            patch.setattr(_opcodes, "read_records", lambda machine, at: at)
+            slow = outcome(read, data)
+        return quick, slow, sum(seen)
+
+    return both
+
+
+def plain(count: int, kinds: int = 6) -> dict[str, Leaf]:
+    """A flat state; its names and keys are of many lengths."""
+    made = {}
+    for number in range(count):
+        kind = number % kinds
+        array = np.zeros(SHAPES[kind % len(SHAPES)], DTYPES[kind % len(DTYPES)])
+        made[f"läyers.{number}.{'weight' * (number % 4)}"] = leaf_of(array)
+    return made
+
+
+@pytest.mark.parametrize("count", [80, 1100, 5000])
+def test_a_plain_state_is_found_whole(both, write, count):
+    """Of a plain state all is found but the first records, whose slots have other opcodes, and the first of each 1,000."""
+    quick, slow, found = both(write(plain(count)))
+    assert quick == slow
+    assert found >= count - 36
+
+
+def test_stretches_in_several_dicts(both, write):
+    """States beside and inside each other, with other values between them."""
+    quick, slow, found = both(
+        write({"epoch": 3, "model": plain(300), "more": [plain(40), {"ema": plain(1200)}], "end": None})
+    )
+    assert quick == slow
+    assert found > 1200
+
+
+def test_what_is_not_plain_ends_a_stretch(both, write):
+    """Ties, views, empty tensors and other values among the tensors are left to the other readers."""
+    mixed = plain(600)
+    names = list(mixed)
+    mixed |= {"tied": mixed[names[-3]], "view": Leaf(mixed[names[7]].spec, mixed[names[7]].storage), "step": 7}
+    mixed |= {f"late{number}": leaf_of(np.zeros(3, "f8")) for number in range(200)}
+    quick, slow, found = both(write(mixed))
+    assert quick == slow
+    assert found > 400
+
+
+def test_many_small_dicts(both, write):
+    """Where no stretch is long, looking for one is given up."""
+    quick, slow, found = both(write({number: {"a": leaf_of(np.zeros(2)), "b": 1} for number in range(500)}))
+    assert quick == slow
+    assert found == 0
+
+
+def test_the_mixed_state_of_the_quick_path(both, write):
+    """What `test_fast` reads is read alike."""
+    quick, slow, _ = both(write({"a": state(200), "b": plain(100)}))
+    assert quick == slow
+
+
+def test_any_mutant_is_read_alike(both, write):
+    """Changed bytes give the same values, or the same error at the same byte."""
+    generator = random.Random(11)
+    whole = write(plain(1100, 3))
+    errors = set()
+    for _ in range(150):
+        raw = bytearray(whole)
+        for _ in range(generator.choice((1, 1, 2))):
+            at = generator.randrange(3000, len(raw))
+            change = generator.random()
+            if change < 0.5:
+                raw[at] ^= 1 << generator.randrange(8)
+            elif change < 0.8:
+                raw[at] = generator.choice(b"KMJhjqrtRQ)(\x85\x86\x87\x88\x89.0NuX")
+            else:
+                del raw[at : at + generator.choice((1, 2, 5))]
+        quick, slow, _ = both(bytes(raw))
+        assert quick == slow
+        errors.add(quick[0] if isinstance(quick[0], type) else None)
+    assert len(errors) >= 2
+
+
+def test_every_byte_of_a_record_counts(both, write):
+    """Whatever byte of one record is another, the outcome is the machine's."""
+    whole = write(plain(60, 1))
+    start = whole.index("läyers.50".encode()) - 5
+    stop = whole.index("läyers.51".encode()) - 5
+    for at in range(start, stop):
+        for change in (1, 0x20, 0x80):
+            raw = bytearray(whole)
+            raw[at] ^= change
+            quick, slow, _ = both(bytes(raw))
+            assert quick == slow
+
+
+def test_a_key_that_is_set_twice(both, write):
+    """A name that comes again, in the same thousand or in another, is refused at the same byte."""
+    whole = write(plain(2300, 1))
+    for one, other in ((1500, 1501), (1500, 2200), (100, 2200)):
+        names = [next(name for name in plain(2300, 1) if name.startswith(f"läyers.{n}.")) for n in (one, other)]
+        old, new = (name.encode() for name in names)
+        raw = whole.replace(len(old).to_bytes(4, "little") + old, len(new).to_bytes(4, "little") + new, 1)
+        assert raw != whole
+        quick, slow, _ = both(raw)
+        assert quick == slow
+        assert issubclass(quick[0], FormatError)
+
+
+def test_the_slots_inside_a_stretch_can_be_asked_for(both, read, write):
+    """A GET of any slot of a stretch gives what the machine would have put there."""
+    data = write(plain(70))
+    end = read(data).end
+    top = 256
+    while True:  # Count the slots that the file sets.
+        try:
+            read(data[: end - 1] + b"0" + b"j" + top.to_bytes(4, "little") + b".")
+        except FormatError:
+            break
+        top += 1
+    quick, slow, found = both(data[: end - 1] + b"0](" + slots(top) + b"e.")
+    assert quick == slow
+    assert found > 20
+
+
+def test_names_that_are_left_alone(both, write):
+    """Names with control characters, and a name that could be a device, are for the machine."""
+    for odd in ("a\nb", "a\0b", "cpu", "((h\x04h\x05X\0\0\0"):
+        made = plain(100)
+        quick, slow, _ = both(write({**made, odd: leaf_of(np.zeros(1)), **{f"z{name}": made[name] for name in made}}))
+        assert quick == slow
+
+
+def test_a_storage_that_is_missing(both, write, storages):
+    """Where the file has no such storages the machine is asked, which says which."""
+    data = write(plain(200))
+
+    class Short(storages):
+        def __call__(self, identity):
+            if identity.key == "150":
+                raise FormatError("there is no storage '150'")
+            return super().__call__(identity)
+
+    from statedict.formats._pickle import parse
+
+    callback = Short()
+    with pytest.raises(FormatError, match="no storage '150'") as quick:
+        parse(data, storage=callback, rows=Table(callback))
+    with pytest.raises(FormatError) as slow:
+        parse(data, storage=Short())
+    assert quick.value.offset == slow.value.offset
+
+
+def test_a_stretch_of_a_mapped_pickle(read, write, storages, tmp_path):
+    """A pickle that is mapped from a file is read as one in memory."""
+    import mmap
+
+    data = write(plain(300))
+    (tmp_path / "x.pkl").write_bytes(data)
+    with (tmp_path / "x.pkl").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        callback = storages()
+        found = outcome(read, mapped, storage=callback, rows=Table(callback))
+    assert found == outcome(read, data)
+
+
+def test_leaves_of_a_stretch_are_rows(read, write, storages):
+    """They are one table's, as long as nothing changes what they are."""
+    callback = storages()
+    table = Table(callback)
+    leaves = list(read(write(plain(200)), storage=callback, rows=table).value.values())[-100:]
+    assert many(leaves).table is table
+    leaves[3].become(leaves[4].spec, leaves[4].storage, leaves[4].traits)
+    assert many(leaves) is None
+    assert many([*leaves[:3], leaves[0]]) is None
+
+
+def test_looking_in_vain_is_cheap(read, write, storages, monkeypatch):
+    """Thousands of dicts that hold no stretch are looked into a few times, not once each."""
+    looked = []
+    window = _stretch._read_window
+    monkeypatch.setattr(_stretch, "_read_window", lambda *args: looked.append(args[1]) or window(*args))
+    callback = storages()
+    data = write([{"a": leaf_of(np.zeros(2)), "b": leaf_of(np.zeros(2))} for _ in range(400)])
+    read(data, storage=callback, rows=Table(callback))
+    assert 0 < len(looked) <= 8
+    assert _fast.IMPORTED >= 1 << 20
