@@ -84,11 +84,12 @@ def load(
         checkpoint.require_safe()
         tree = checkpoint.object
         leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
-        arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
         if chosen.name == "torch":
-            from statedict.torch import place
+            from statedict.torch import materialize_on
 
-            arrays = place(arrays, leaves, map_location)
+            arrays = materialize_on(leaves, map_location, mapped=mmap, verify=verify)
+        else:
+            arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
         revived = _sources.reviver(chosen.name)
         return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
 

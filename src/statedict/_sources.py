@@ -299,13 +299,12 @@ def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> Sta
 
     What is tied and goes to one device stays tied.
     """
-    from statedict.torch import place
+    from statedict.torch import materialize_on
 
     moved: dict[str, Any] = {}
     for device in dict.fromkeys(devices.values()):
         leaves = {name: leaf for name, leaf in state.leaves() if devices.get(name) == device}
-        arrays = materialize(list(leaves.values()), library("torch"), verify=verify)
-        moved |= zip(leaves, place(arrays, list(leaves.values()), device))
+        moved |= zip(leaves, materialize_on(list(leaves.values()), device, verify=verify))
     return state | moved
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import statedict
+from statedict.errors import ChecksumError
 from statedict.state import Leaf, library
-from statedict.torch import _ring
+from statedict.torch import _placement, _ring, _sound
 from statedict.torch._library import TorchLibrary
 from statedict.torch._memory import Memory
 
@@ -152,6 +153,74 @@ def test_memory_that_cannot_be_seen_is_saved_piece_by_piece(tmp_path, monkeypatc
     statedict.save(state, tmp_path / "model", format=format)
     found = statedict.load(tmp_path / "model")
     assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+@pytest.fixture
+def sent(streams, monkeypatch):
+    """What goes through the ring, where tensors of the CPU do."""
+    tensors = []
+    send = _ring.send
+    monkeypatch.setattr(_ring, "reaches", lambda device: True)
+    for room in (_ring, _placement):
+        monkeypatch.setattr(room, "send", lambda some, leaves: tensors.extend(some) or send(some, leaves))
+    monkeypatch.setattr(_placement, "reaches", lambda device: True)
+    return tensors
+
+
+def test_models_on_a_device_are_filled_through_the_ring(sent, tmp_path, monkeypatch):
+    """Whatever is a run of elements goes through it, cast or not; the rest comes as it would otherwise."""
+    torch.manual_seed(0)
+    model = torch.nn.ParameterDict(
+        {"a": torch.randn(700, 800), "b": torch.randn(3), "c": torch.randn(4, 5), "d": torch.zeros(0)}
+    )
+    statedict.save(model, tmp_path / "model.pt")
+    target = torch.nn.ParameterDict(
+        {"a": torch.zeros(700, 800), "b": torch.zeros(3).double(), "c": torch.zeros(5, 4).T}
+    )
+    target["d"] = torch.zeros(0)
+    # Straight into memory only the CPU's tensors are read.
+    monkeypatch.setattr(_sound, "is_direct", lambda tensor, value: False)
+    monkeypatch.setattr(_sound, "are_direct", lambda tensors, values, *more: False)
+    statedict.load_state_dict(target, tmp_path / "model.pt")
+    assert all(torch.equal(target[name], value.to(target[name].dtype)) for name, value in model.items())
+    assert sorted(map(len, sent)) == [3, 700]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_files_are_loaded_onto_a_device_through_the_ring(sent, tmp_path, verify):
+    """Each storage goes once, and tensors that share one still do; parameters, views and strides are what they were."""
+    whole = torch.randn(900, 1000)
+    state = {
+        "whole": whole,
+        "part": whole[3:5],
+        "turned": whole.T,
+        "none": torch.zeros(0, 3),
+        "flags": torch.ones(3) > 0,
+    }
+    state |= {
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+        "sparse": torch.eye(3).to_sparse(),
+        "z": torch.ones(2) * 1j,
+    }
+    statedict.save(state, tmp_path / "state.pt")
+    found = statedict.load(tmp_path / "state.pt", map_location="cpu:0", verify=verify)
+    assert all(torch.equal(found[name].to_dense(), value.to_dense()) for name, value in state.items())
+    assert all(found[name].stride() == state[name].stride() for name in ("whole", "part", "turned"))
+    assert len({found[name].untyped_storage().data_ptr() for name in ("whole", "part", "turned")}) == 1
+    assert isinstance(found["parameter"], torch.nn.Parameter)
+    assert len(sent) == 4
+
+
+def test_damage_is_found_before_anything_is_sent(sent, tmp_path):
+    """A wrong checksum is an error before the device is asked for anything."""
+    path = tmp_path / "state.pt"
+    statedict.save({"weight": torch.arange(3 * FLOATS)}, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ChecksumError, match=r"state\.pt"):
+        statedict.load(path, map_location="cpu:0")
+    assert not sent
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -13,7 +13,7 @@ from ._optimizer_read import read_optimizer as read_optimizer
 from ._optimizer_write import write_optimizer as write_optimizer
 from ._optimizers import optimizer_load_state_dict as optimizer_load_state_dict
 from ._optimizers import optimizer_state_dict as optimizer_state_dict
-from ._placement import place as place
+from ._placement import materialize_on as materialize_on
 from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._save import save as save
@@ -42,7 +42,7 @@ __all__ = [
     "write_optimizer",
     "optimizer_load_state_dict",
     "optimizer_state_dict",
-    "place",
+    "materialize_on",
     "read_random",
     "write_random",
     "read_stateful",

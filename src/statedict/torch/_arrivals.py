@@ -1,7 +1,8 @@
 """Leaves go straight into the memory of a model's tensors: from a file, bytes move once.
 
 A large leaf whose elements lie as the tensor's do is read into the tensor's own memory, all of a source's in one call;
-small ones are staged, and the others come by way of a buffer of bounded size. Checksums are settled before the first byte
+small ones are staged, those for a CUDA device go through a ring of pinned buffers, and the others come by way of a buffer of
+bounded size. Checksums are settled before the first byte
 lands.
 """
 
@@ -15,7 +16,7 @@ import torch
 
 from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, materialize, memory_at
 
-from . import _staging
+from . import _ring, _staging
 from ._dtypes import TORCH_DTYPES
 from ._library import TORCH
 from ._pairs import ORDINARY, copy_all
@@ -65,15 +66,23 @@ class Arrivals:
             self._stages = _staging.stages(chosen[0], chosen[1], chosen[2], some)
         self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
         self._poured: list[tuple[Any, Leaf]] = []
+        self._sent: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
         for tensor, leaf in others:
-            if isinstance(leaf, Leaf) and _is_pourable(tensor, leaf):
+            if (
+                isinstance(leaf, Leaf)
+                and _ring.reaches(tensor.device)
+                and _is_run(tensor, leaf)
+                and _ring.is_sendable(leaf)
+            ):
+                self._sent.append((tensor, leaf))
+            elif isinstance(leaf, Leaf) and leaf.spec.nbytes > _staging.STAGE and _is_run(tensor, leaf):
                 self._poured.append((tensor, leaf))
             else:
                 self._others.append((tensor, leaf))
         # The last stage is read before any of it is written.
         staged = [pair for stage in self._stages[:-1] for pair in zip(stage.tensors, stage.leaves)]
-        self.exposed: list[Arrival] = [*self._straight, *self._poured, *self._others, *staged]
+        self.exposed: list[Arrival] = [*self._straight, *self._poured, *self._sent, *self._others, *staged]
 
     def fill(self) -> None:
         """Read everything, each tensor's elements into it."""
@@ -86,6 +95,7 @@ class Arrivals:
         torch.autograd.graph.increment_version([tensor for tensor, _ in self._straight])
         for tensor, leaf in self._poured:
             _staging.pour(tensor, leaf, _read)
+        _ring.send([tensor for tensor, _ in self._sent], [leaf for _, leaf in self._sent])
         for batch in _batches(self._others):
             arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
             copy_all([tensor for tensor, _ in batch], arrays)
@@ -118,11 +128,10 @@ def _read(reads: Sequence[Read]) -> None:
         some[0].storage.source.read_into(some)
 
 
-def _is_pourable(tensor: Any, leaf: Leaf) -> bool:
-    """Whether leaf and tensor are two runs of as many elements, and too many to be read at once."""
+def _is_run(tensor: Any, leaf: Leaf) -> bool:
+    """Whether leaf and tensor are two runs of as many elements."""
     return (
-        leaf.spec.nbytes > _staging.STAGE
-        and type(tensor) in ORDINARY
+        type(tensor) in ORDINARY
         and leaf.spec.dtype in TORCH_DTYPES
         and leaf.spec.is_contiguous
         and tensor.is_contiguous()

@@ -98,11 +98,11 @@ class TorchLibrary:
                 tensor = over(spec, raw)
             else:
                 tensor = _part(leaf, raw, shared)
-            made.append(tensor if leaf.traits is PLAIN else _with_traits(tensor, leaf.traits))
+            made.append(tensor if leaf.traits is PLAIN else with_traits(tensor, leaf.traits))
         return made
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> torch.Tensor:
-        return _with_traits(make_compound(value, parts), value.traits)
+        return with_traits(make_compound(value, parts), value.traits)
 
 
 def _storage_leaf(storage: Any) -> Leaf:
@@ -167,7 +167,7 @@ def _over_rows(rows: Many, memory: Sequence[memoryview]) -> list[torch.Tensor]:
     made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
     if all(kind.traits is PLAIN for kind in rows.kinds()):
         return made
-    return list(map(_with_traits, made, rows.of_each(lambda kind: kind.traits)))
+    return list(map(with_traits, made, rows.of_each(lambda kind: kind.traits)))
 
 
 def _part(leaf: Leaf, raw: memoryview, shared: dict[Hashable, torch.UntypedStorage]) -> torch.Tensor:
@@ -189,7 +189,8 @@ def _dtype(spec: Spec) -> torch.dtype:
     return found
 
 
-def _with_traits(tensor: torch.Tensor, traits: Traits) -> torch.Tensor:
+def with_traits(tensor: torch.Tensor, traits: Traits) -> torch.Tensor:
+    """The tensor as it was beyond its elements."""
     if traits.conj:
         tensor = tensor.conj()
     if traits.neg:

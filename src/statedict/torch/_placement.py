@@ -1,36 +1,49 @@
 """Tensors go to the device they were saved from, or to the one the caller names.
 
 A file says where each storage lay (`"cuda:1"`). By default a tensor goes back there if this machine has that device, and to
-the CPU if not: a checkpoint of a GPU run opens on a laptop. Whole storages move, so ties stay ties.
+the CPU if not: a checkpoint of a GPU run opens on a laptop. Whole storages move, so ties stay ties. What is read for a CUDA
+device goes there piece by piece, and is nowhere else as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 
-from statedict.state import Compound, Leaf, many
+from statedict.state import DTYPES, Compound, Leaf, Storage, by_source, contiguous, many, materialize
+
+from ._dtypes import TORCH_DTYPES
+from ._library import TORCH, with_traits
+from ._ring import is_sendable, reaches, send
 
 _CPU = torch.device("cpu")
 MapLocation = str | torch.device | Mapping[str, str] | None
 
 
-def place(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf | Compound], where: MapLocation) -> list[torch.Tensor]:
-    """The tensors on their devices; `leaves` tell where each was saved from.
+def materialize_on(
+    leaves: Sequence[Leaf | Compound], where: MapLocation, *, mapped: bool = False, verify: bool = True
+) -> list[torch.Tensor]:
+    """Tensors for the leaves, in order, on their devices; `mapped` and `verify` as `materialize` has them.
 
     `where` is a device for all, a mapping of saved location to device, or None: back where they were, if that is here.
     Raises RuntimeError (torch's own) where the caller names a device that this machine does not have.
     """
-    choose = lru_cache(_chooser(where))
+    choose = _chooser(where)
     rows = many(leaves)
     locations = list(map(_location, leaves)) if rows is None else rows.of_each(lambda kind: kind.location)
-    if all(choose(location) == _CPU for location in set(locations)) and all(tensor.is_cpu for tensor in tensors):
-        return list(tensors)
+    chosen = {location: choose(location) for location in set(locations)}
+    if {_CPU}.issuperset(chosen.values()):
+        return materialize(leaves, TORCH, mapped=mapped, verify=verify)
+    devices = [chosen[location] for location in locations]
+    sent = [] if mapped else [n for n, leaf in enumerate(leaves) if _is_sent(leaf, devices[n])]
+    made = dict(zip(sent, _sent([leaves[n] for n in sent], [devices[n] for n in sent], verify=verify)))
+    rest = [n for n in range(len(leaves)) if n not in made]
+    tensors = materialize([leaves[n] for n in rest], TORCH, mapped=mapped, verify=verify)
     moved: dict[Hashable, torch.UntypedStorage] = {}
-    return [_placed(tensor, choose(location), moved) for tensor, location in zip(tensors, locations)]
+    made |= {n: _placed(tensor, devices[n], moved) for n, tensor in zip(rest, tensors)}
+    return [made[n] for n in range(len(leaves))]
 
 
 def available(location: str) -> bool:
@@ -47,6 +60,37 @@ def available(location: str) -> bool:
         return bool(module.is_available() and int(index or 0) < module.device_count())
     except (AttributeError, ValueError):
         return kind == "mps" and torch.backends.mps.is_available()
+
+
+def _is_sent(leaf: Leaf | Compound, device: torch.device) -> bool:
+    """Whether the leaf lies in a storage that can be sent to the device as it is."""
+    return (
+        reaches(device)
+        and isinstance(leaf, Leaf)
+        and leaf.spec.dtype in TORCH_DTYPES
+        and is_sendable(_all_of(leaf.storage))
+    )
+
+
+def _sent(leaves: Sequence[Any], devices: Sequence[torch.device], *, verify: bool) -> list[torch.Tensor]:
+    """Tensors on their devices, for leaves whose storages can be sent."""
+    storages = {(leaf.storage.key, device): leaf.storage for leaf, device in zip(leaves, devices)}
+    if verify:
+        for some in by_source({storage.key: storage for storage in storages.values()}.values()):
+            some[0].source.verify(some)
+    there = {at: torch.empty(storage.nbytes, dtype=torch.uint8, device=at[1]) for at, storage in storages.items()}
+    send(list(there.values()), list(map(_all_of, storages.values())))
+    made = []
+    for leaf, device in zip(leaves, devices):
+        untyped = there[leaf.storage.key, device].untyped_storage()
+        view = torch.empty(0, dtype=TORCH_DTYPES[leaf.spec.dtype], device=device)
+        made.append(with_traits(view.set_(untyped, leaf.spec.offset, leaf.spec.shape, leaf.spec.strides), leaf.traits))
+    return made
+
+
+def _all_of(storage: Storage) -> Leaf:
+    """A storage's bytes as a tensor."""
+    return Leaf(contiguous(DTYPES["uint8"], (storage.nbytes,)), storage)
 
 
 def _chooser(where: MapLocation) -> Callable[[str], torch.device]:

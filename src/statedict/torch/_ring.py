@@ -59,6 +59,23 @@ class _Slot(NamedTuple):
     fetched: Any
 
 
+def reaches(device: torch.device) -> bool:
+    """Whether tensors of the device go through here."""
+    return device.type == "cuda"
+
+
+def is_sendable(leaf: Any) -> bool:
+    """Whether the leaf is a run of elements that can be read piece by piece: one that is inflated comes as a whole."""
+    return (
+        isinstance(leaf, Leaf)
+        and leaf.spec.dtype in TORCH_DTYPES
+        and leaf.spec.is_contiguous
+        and not (leaf.traits.conj or leaf.traits.neg)
+        and leaf.spec.nbytes > 0
+        and leaf.storage.source.view(leaf.storage) is not None
+    )
+
+
 def send(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf]) -> None:
     """Fill contiguous tensors on CUDA devices with the elements of contiguous leaves; all are there when it returns.
 
