@@ -4,10 +4,9 @@ Theory of operation: steps are columns of one packed array, all sequences' first
 that are still running are the first columns of each step, because they are sorted by length. So one loop serves padded
 and packed input, and both directions: backwards, sequences join as their last steps are reached.
 
-What does not depend on the step before is one matrix product for all steps. Within a step, the product with the state is
-what costs (256 wide, one sequence: 12 µs, bound by reading 1 MB of weights), so the rest is kept to few operations: all
-four gates of an LSTM go through one tanh, by sigmoid(x) = tanh(x/2)/2 + 1/2. Sequences are columns because OpenBLAS takes
-30 µs for weights · columns and 43 µs for rows · weights (8 sequences, 2 threads), and gates are then contiguous.
+What does not depend on the step before is a matrix product for many steps. Within a step, the product with the state is
+what costs (`_products.py`), so the rest is kept to few operations: all four gates of an LSTM go through one tanh, by
+sigmoid(x) = tanh(x/2)/2 + 1/2. With NumPy an LSTM's steps run in memory that is kept (`_lstm.py`).
 """
 
 from __future__ import annotations
@@ -19,20 +18,10 @@ import numpy as np
 
 from .._arrays import Array, Namespace, full, unwrap
 from ._dropout import dropout
+from ._lstm import lstm
+from ._products import Weights, arrays, of_inputs, of_state
 
 State = tuple[Array, ...]
-# Up to so many sequences each is a vector by itself.
-FEW = 3
-
-
-class Weights(NamedTuple):
-    """One layer's weights in one direction: (gates · hidden, input), (gates · hidden, hidden or projection) and biases."""
-
-    ih: Any
-    hh: Any
-    b_ih: Any = None
-    b_hh: Any = None
-    hr: Any = None
 
 
 class Cell(NamedTuple):
@@ -74,7 +63,10 @@ def recurrent(
         outputs = []
         for direction, one in enumerate(directions):
             start = tuple(h[layer * len(directions) + direction, ...].T for h in hidden)
-            output, state = run(CELLS[mode](xp, one), xp, columns, batch_sizes, start, reverse=direction == 1)
+            if xp is np and mode == "LSTM":
+                output, state = lstm(one, columns, batch_sizes, start, reverse=direction == 1)
+            else:
+                output, state = run(CELLS[mode](xp, one), xp, columns, batch_sizes, start, reverse=direction == 1)
             outputs.append(output)
             last.append(state)
         columns = outputs[0] if len(outputs) == 1 else xp.concat(outputs, axis=0)
@@ -87,9 +79,8 @@ def run(
     cell: Cell, xp: Namespace, data: Array, batch_sizes: Sequence[int], state: State, *, reverse: bool
 ) -> tuple[Array, State]:
     """One layer in one direction: what it gives at each column of `data`, and its last state."""
-    inputs = _inputs(cell, data, batch_sizes)
     outputs = []
-    for gates in reversed(inputs) if reverse else inputs:
+    for gates in of_inputs(xp, cell.ih, cell.bias, data, batch_sizes, reverse=reverse):
         count = gates.shape[1]
         if count == state[0].shape[1]:
             state = cell.step(gates, state)
@@ -101,30 +92,15 @@ def run(
     return xp.concat(outputs[::-1] if reverse else outputs, axis=1), state
 
 
-def _inputs(cell: Cell, data: Array, batch_sizes: Sequence[int]) -> list[Array]:
-    """What the inputs of each step give to its gates."""
-    ends = np.cumsum(batch_sizes).tolist()
-    if batch_sizes[0] <= FEW:
-        # Columns of the product would be 1024 runs of one to three numbers; as rows they lie together (0.9 of the time).
-        rows = data.T @ cell.ih.T
-        if cell.bias is not None:
-            rows += cell.bias
-        return [rows[end - count : end, :].T for count, end in zip(batch_sizes, ends)]
-    gates = cell.ih @ data
-    if cell.bias is not None:
-        gates += cell.bias[:, None]
-    return [gates[:, end - count : end] for count, end in zip(batch_sizes, ends)]
-
-
 def lstm_cell(xp: Namespace, weights: Weights) -> Cell:
     """Gates i, f, g, o; state (h, c): c = f·c + i·g, h = o·tanh(c), projected where there is a projection."""
-    ih, hh, bias, hr = _arrays(weights)
+    ih, hh, bias, hr = arrays(weights)
     width = hh.shape[0] // 4
     i, f, g, o = ((slice(k * width, (k + 1) * width), ...) for k in range(4))
     # Half of all gates but g, so that one tanh serves both them and g. Halving the weights once instead would copy them,
     # which costs more than 160 steps of one sequence gain by it.
     halves = xp.concat([full(hh, (2 * width, 1), 0.5), full(hh, (width, 1), 1), full(hh, (width, 1), 0.5)], axis=0)
-    recur = _recurrence(xp, hh)
+    recur = of_state(xp, hh, 4)
 
     def step(gates: Array, state: State) -> State:
         h, c = state
@@ -143,7 +119,7 @@ def gru_cell(xp: Namespace, weights: Weights) -> Cell:
     """Gates r, z, n; state (h,): n = tanh(… + r·(…·h)), h = (1 - z)·n + z·h."""
     _, ih, hh, b_ih, b_hh = unwrap(weights.ih, weights.hh, weights.b_ih, weights.b_hh)
     width = hh.shape[0] // 3
-    recur, own_bias = _recurrence(xp, hh), None if b_hh is None else b_hh[:, None]
+    recur, own_bias = of_state(xp, hh, 3), None if b_hh is None else b_hh[:, None]
 
     r, z, n = ((slice(k * width, (k + 1) * width), ...) for k in range(3))
     sigmoids = (slice(0, 2 * width), ...)
@@ -160,35 +136,16 @@ def gru_cell(xp: Namespace, weights: Weights) -> Cell:
 
 def tanh_cell(xp: Namespace, weights: Weights) -> Cell:
     """State (h,): h = tanh(input + …·h)."""
-    ih, hh, bias, _ = _arrays(weights)
-    recur = _recurrence(xp, hh)
+    ih, hh, bias, _ = arrays(weights)
+    recur = of_state(xp, hh)
     return Cell(ih, bias, lambda gates, state: (xp.tanh(gates + recur(state[0])),))
 
 
 def relu_cell(xp: Namespace, weights: Weights) -> Cell:
     """State (h,): h = max(input + …·h, 0)."""
-    ih, hh, bias, _ = _arrays(weights)
-    recur = _recurrence(xp, hh)
+    ih, hh, bias, _ = arrays(weights)
+    recur = of_state(xp, hh)
     return Cell(ih, bias, lambda gates, state: (xp.clip(gates + recur(state[0]), 0, None),))
-
-
-def _arrays(weights: Weights) -> tuple[Array, Array, Array | None, Array | None]:
-    """ih, hh, the sum of the biases, hr."""
-    _, ih, hh, b_ih, b_hh, hr = unwrap(*weights)
-    return ih, hh, None if b_ih is None else b_ih + b_hh, hr
-
-
-def _recurrence(xp: Namespace, hh: Array) -> Callable[[Array], Array]:
-    """h → hh @ h, in the way that is quickest for few sequences."""
-    if xp is not np:
-        return lambda h: hh @ h
-
-    def product(h: Array) -> Array:
-        # OpenBLAS packs the weights anew for each product with a matrix, but not for one with a vector: two vectors take
-        # 28 µs, a matrix of two columns 57 (1024×256, one thread).
-        return (hh @ h.T[:, :, None])[..., 0].T if 1 < h.shape[1] <= FEW else hh @ h
-
-    return product
 
 
 CELLS: dict[str, Callable[[Namespace, Weights], Cell]] = {

@@ -8,7 +8,8 @@ from typing import Any
 from .. import init
 from .._arrays import Array, full, unwrap
 from .._module import Module
-from ..functional._recurrent import CELLS, Weights, run
+from ..functional._products import Weights
+from ..functional._recurrent import CELLS, run
 from ._new import parameter
 
 

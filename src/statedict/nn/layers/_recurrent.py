@@ -11,7 +11,8 @@ import numpy as np
 from .. import init
 from .._arrays import Array, asarray, full, unwrap
 from .._module import Module
-from ..functional._recurrent import Weights, recurrent
+from ..functional._products import Weights
+from ..functional._recurrent import recurrent
 from ..utils.rnn import PackedSequence
 from ._new import parameter
 
