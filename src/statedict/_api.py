@@ -266,7 +266,7 @@ def snapshot(obj: Any, *, out: Any = None) -> Any:
     >>> bool((best["weight"] == 0).any())
     False
     """
-    return _sources.copied(_sources.saved(obj), out)
+    return _sources.copied(_sources.to_copy(obj), out)
 
 
 def audit(model: Any, optimizer: Any = None) -> list[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict.errors import NotAStateError, RootError, UnknownNameError
 from statedict.state import (
@@ -17,6 +17,7 @@ from statedict.state import (
     Compound,
     Leaf,
     StateDict,
+    holds,
     independent,
     library,
     library_of,
@@ -131,11 +132,16 @@ def _revived(tree: Any) -> Any:
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
     """A module's state, aliasing its memory, as its own `state_dict` gives it where its class has one of its own."""
     host = required_host(module)
-    if type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module):
+    if _is_read_here(module, host):
         return live(module, prefix=prefix, keep_vars=keep_vars)
     # Only what was asked for is passed on: such a method may take no arguments.
     asked = {name: value for name, value in (("prefix", prefix), ("keep_vars", keep_vars)) if value}
     return StateDict(module.state_dict(**asked), backend=host.library.name)
+
+
+def _is_read_here(module: Any, host: Host) -> bool:
+    """Whether a module's state is what the engine reads of it: its class has no `state_dict` of its own."""
+    return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -195,6 +201,21 @@ def saved(value: Any) -> Any:
         kinds = {getattr(library_of(part), "name", None) for part in parts.values()}
         return StateDict(value) if kinds == {"numpy"} else value
     return nested(value) if is_stateful(value) else value
+
+
+def to_copy(value: Any, model: Any = None) -> Any:
+    """What `saved` gives, for somebody who copies it at once: a module's parameters may come as they are, not detached, and
+    an optimizer's dicts may be its own."""
+    host = host_of(value)
+    if host is not None and _is_read_here(value, host):
+        from statedict import tree
+
+        return StateDict.adopt(*tree.peek(host, value), host.library.name)
+    if is_torch_optimizer(value):
+        from statedict.torch import read_optimizer
+
+        return read_optimizer(value, model, aliased=True)
+    return saved(value)
 
 
 def nested(value: Any, model: Any = None) -> Any:
@@ -317,6 +338,22 @@ def copied(tree: Any, out: Any = None) -> Any:
     return independent(tree, out)
 
 
+class Copy(NamedTuple):
+    """A copy of a tree, and what its library knows of the memory that it is in."""
+
+    tree: Any
+    memory: Any = None
+
+
+def copied_again(tree: Any, before: Copy) -> Copy:
+    """As `copied`, in the memory of a copy taken `before`, which nobody but the caller has."""
+    if not holds_torch(tree):
+        return Copy(independent(tree, before.tree))
+    from statedict.torch import take
+
+    return Copy(*take(tree, before.tree, before.memory))
+
+
 def is_stateful(value: Any) -> bool:
     """Whether a value can say its state and take it back."""
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
@@ -348,8 +385,8 @@ def is_torch_optimizer(value: Any) -> bool:
 
 def holds_torch(tree: Any) -> bool:
     """Whether any tensor of a tree is torch's."""
-    return bool(sys.modules.get("torch")) and any(
-        found is not None and found.name == "torch" for found in map(library_of, tensors_of(tree))
+    return bool(sys.modules.get("torch")) and holds(
+        tree, lambda value: getattr(library_of(value), "name", None) == "torch"
     )
 
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing._internal.common_modules import module_db
 
+import statedict
 from statedict.errors import NotAStateError, SaveError
 from statedict.state import StateDict, leaf_of
 from statedict.torch._copies import copies
+from statedict.torch._independent import take
 from statedict.torch._snapshot import snapshot
 
 
@@ -506,3 +508,98 @@ def test_copies_stay_on_their_device():
     one, two = copies([torch.ones(3, device="cuda"), torch.ones(3, device="cuda")[1:]])
     assert one.is_cuda
     assert two.is_cuda
+
+
+# memory that nobody else has
+
+
+def retaken(first, second):
+    """What `take` gives of one tree, and then of another in the memory of the first."""
+    tree, memory = take(first, None, None)
+    return tree, take(second, tree, memory)[0]
+
+
+def layers():
+    return StateDict({f"w{n}": torch.full((2, 3), float(n)) for n in range(40)} | {"big": torch.ones(3000)})
+
+
+def test_what_is_taken_again_lies_where_it_lay():
+    """Tensors of the same kinds in the same order are copied to where the copy before lies, whatever they are called."""
+    state = StateDict({name.upper(): value + 1 for name, value in layers().items()}, {"": {"version": 1}})
+    before, again = retaken(layers(), state)
+    assert list(again) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in again.items())
+    assert list(addresses(again).values()) == list(addresses(before).values())
+    assert again._metadata == {"": {"version": 1}}
+    assert again._metadata is not state._metadata
+
+
+CHANGES = {
+    "another shape": lambda w: w.reshape(3, 2),
+    "other strides": lambda w: w.reshape(3, 2).t(),
+    "another dtype": lambda w: w.double(),
+    "a view": lambda w: torch.stack([w, w])[1],
+    "it overlaps itself": lambda w: torch.arange(8.0).as_strided((2, 2, 2), (1, 1, 5)),
+    "negative": lambda w: torch.ones(6, dtype=torch.complex64).mul(1j).conj().imag.reshape(2, 3),
+    "sparse": lambda w: w.to_sparse(),
+    "no elements": lambda w: w[:0],
+    "not a tensor": lambda w: 7,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_has_changed_is_copied_as_it_is(name):
+    """Whatever else is in a tensor's place before or after, both copies are right."""
+    other = layers()
+    other["w7"] = CHANGES[name](other["w7"] + 1)
+    for first, second in ((layers(), other), (other, layers()), (other, other)):
+        _, again = retaken(first, second)
+        assert list(again) == list(second)
+        for one, expected in zip(again.values(), second.values()):
+            shown = [
+                each.to_dense() if isinstance(each, torch.Tensor) else torch.tensor(each) for each in (one, expected)
+            ]
+            assert torch.equal(*shown)
+
+
+def test_ties_that_come_and_go_are_kept():
+    """A copy has the ties of its time, however the tensors were tied when its memory was made."""
+    apart, tied = layers(), layers()
+    tied["w3"] = tied["w2"]
+    viewed = layers()
+    viewed["w3"] = viewed["w2"].view(2, 3)
+    for first, second in ((apart, tied), (tied, apart), (viewed, tied), (apart, viewed), (tied, viewed)):
+        _, again = retaken(first, second)
+        assert again.tied == second.tied
+        assert all(torch.equal(value, second[name]) for name, value in again.items())
+
+
+def test_a_freed_storage_is_an_error_the_second_time_too():
+    """A tensor that has lost its memory since is refused."""
+    state = layers()
+    tree, memory = take(state, None, None)
+    state["w5"].untyped_storage().resize_(0)
+    with pytest.raises(SaveError, match=r"a tensor of shape \[2, 3\] has no memory"):
+        take(state, tree, memory)
+
+
+@settings(max_examples=60, deadline=None)
+@given(views(), views())
+def test_overlaps_are_kept_in_memory_of_others(first, second):
+    """Tensors overlap in a copy where they overlapped, whatever lay in its memory before."""
+    _, again = retaken(dict(enumerate(first)), dict(enumerate(second)))
+    assert relation(second) == relation(list(again.values()))
+    assert all(torch.equal(a, b) for a, b in zip(second, again.values()))
+
+
+def test_an_optimizers_dicts_are_its_own():
+    """The copy of an optimizer's state shares no dict and no list with it, and follows its parameters' names."""
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    taken = statedict.snapshot(optimizer)
+    taken["state"][0].clear()
+    taken["param_groups"][0]["lr"] = 7
+    assert set(optimizer.state[model.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert optimizer.param_groups[0]["lr"] == 0.001

@@ -25,9 +25,9 @@ from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
-from ._tree import map_tree, tensors_of
+from ._tree import holds, map_tree, tensors_of
 from ._values import Compound, Opaque
-from ._wholes import Wholes, memory_at
+from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
     "PLAIN",
@@ -52,6 +52,7 @@ __all__ = [
     "independent",
     "arena",
     "materialize",
+    "holds",
     "map_tree",
     "tensors_of",
     "read_array",
@@ -83,6 +84,7 @@ __all__ = [
     "leaves_of",
     "many",
     "Wholes",
+    "copy_rows",
     "memory_at",
     "without_collector",
 ]

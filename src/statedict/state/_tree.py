@@ -53,6 +53,21 @@ def tensors_of(tree: Any) -> list[Any]:
     return found
 
 
+def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
+    """Whether `fits` is true of any value in the tree that is no container; none is looked at after the first that fits."""
+    stack, seen = [tree], set[int]()
+    while stack:
+        value = stack.pop()
+        kind = type(value)
+        if kind not in _OPEN and kind not in _FIXED:
+            if fits(value):
+                return True
+        elif id(value) not in seen:
+            seen.add(id(value))
+            stack.extend(_OPEN[kind].children(value) if kind in _OPEN else value)
+    return False
+
+
 def _visit(tree: Any, replace: Replace, known: Mapping[int, Any]) -> tuple[dict[int, Any], list[Any]]:
     """What each object of the tree becomes, by id, depth first; and the containers whose copies are still to be filled."""
     built: dict[int, Any] = {**known}
@@ -71,9 +86,12 @@ def _visit(tree: Any, replace: Replace, known: Mapping[int, Any]) -> tuple[dict[
                 built[id(value)] = _OPEN[kind].empty(value)
                 fill.append(value)
                 inside = list(_OPEN[kind].children(value))
-                alive.append(inside)
-                stack.append((iter(inside), None))
-                break
+                # Thousands of small dicts whose values are known: the state of an optimizer.
+                if not all(map(built.__contains__, map(id, inside))):
+                    alive.append(inside)
+                    stack.append((iter(inside), None))
+                    break
+                continue
             if kind in _FIXED:
                 stack.append((iter(value), value))
                 break
@@ -98,11 +116,10 @@ class _Open:
         self.empty, self.children, self.fill = empty, children, fill
 
 
-def _mapping_children(value: Mapping[Any, Any]) -> Iterator[Any]:
-    yield from raw_values(value).values()
+def _mapping_children(value: Mapping[Any, Any]) -> Iterable[Any]:
     metadata = getattr(value, "_metadata", None)
-    if metadata is not None:
-        yield metadata
+    values = raw_values(value).values()
+    return values if metadata is None else [*values, metadata]
 
 
 def _fill_mapping(new: Any, old: Any, mapped: Mapped) -> None:
@@ -123,11 +140,16 @@ def _fill_opaque(new: Opaque, old: Opaque, mapped: Mapped) -> None:
     new.state, new.items = mapped(id(old.state)), mapped(id(old.items))
 
 
+_DICT = _Open(
+    lambda old: {},
+    lambda old: old.values(),
+    lambda new, old, mapped: new.update(zip(old, map(mapped, map(id, old.values())))),
+)
 _MAPPING = _Open(lambda old: type(old)(), _mapping_children, _fill_mapping)
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
 _OPEN: dict[type, _Open] = {
-    dict: _MAPPING,
+    dict: _DICT,
     OrderedDict: _MAPPING,
     defaultdict: _Open(lambda old: defaultdict(old.default_factory), _mapping_children, _fill_mapping),
     StateDict: _Open(lambda old: StateDict(backend=old._backend), _mapping_children, _fill_mapping),

@@ -58,18 +58,41 @@ FEW, SMALL = 16, 4096
 
 
 def _rows(pointers: Sequence[int], nbytes: int) -> list[bytes]:
-    """The `nbytes` bytes at each of the addresses.
+    """The `nbytes` bytes at each of the addresses."""
+    import numpy as np
 
-    All memory between the first and the last is taken for one array, of which nothing is touched but these rows.
+    rows: list[bytes] = _gathered(np.array(pointers, np.int64), nbytes).tolist()
+    return rows
+
+
+def copy_rows(sources: Sequence[int], targets: Sequence[int], sizes: Sequence[int]) -> None:
+    """Copy `sizes` bytes (few different numbers, none 0) from each source address to a target address of its own."""
+    import numpy as np
+
+    lengths, where = np.array(sizes, np.int64), np.array(targets, np.int64)
+    origins = np.array(sources, np.int64)
+    for nbytes in np.unique(lengths).tolist():
+        of_size = lengths == nbytes
+        rows, lowest = _windows(where[of_size], nbytes)
+        rows[where[of_size] - lowest] = _gathered(origins[of_size], nbytes)
+
+
+def _gathered(pointers: Any, nbytes: int) -> Any:
+    rows, lowest = _windows(pointers, nbytes)
+    return rows[pointers - lowest]
+
+
+def _windows(pointers: Any, nbytes: int) -> tuple[Any, int]:
+    """`nbytes` bytes from every address between the lowest pointer and the highest, and the lowest.
+
+    All memory between is taken for one array, of which nothing is touched but what the pointers lead to.
     """
     import numpy as np
 
-    lowest = min(pointers)
-    span = max(pointers) + nbytes - lowest
-    whole = np.frombuffer(memoryview((ctypes.c_char * span).from_address(lowest)), np.uint8)
-    windows = np.lib.stride_tricks.as_strided(whole, (span - nbytes + 1, nbytes), (1, 1), writeable=False)
-    rows: list[bytes] = windows[np.array(pointers) - lowest].view(f"V{nbytes}").ravel().tolist()
-    return rows
+    lowest = int(pointers.min())
+    count = int(pointers.max()) - lowest + 1
+    memory: Any = (ctypes.c_char * (count + nbytes - 1)).from_address(lowest)
+    return np.ndarray((count,), f"V{nbytes}", memory, strides=(1,)), lowest
 
 
 def memory_at(address: int, nbytes: int, owner: object) -> memoryview:

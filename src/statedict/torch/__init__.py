@@ -3,6 +3,7 @@
 from ._audit import audit as audit
 from ._findings import Finding as Finding
 from ._host import HOST as HOST
+from ._independent import take as take
 from ._install import install as install
 from ._install import uninstall as uninstall
 from ._library import TORCH as TORCH
@@ -55,6 +56,7 @@ __all__ = [
     "sharded_state",
     "write_sharded",
     "snapshot",
+    "take",
     "revived",
     "save",
     "load",

@@ -5,10 +5,11 @@ In go tensors; out come Blocks. The rule guarded: tensors that overlap are in on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from statedict.errors import SaveError
@@ -42,21 +43,21 @@ class Layout(NamedTuple):
 
 def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
     """How the chosen ones among the tensors share memory."""
-    storages: dict[tuple[bool, int], list[int]] = {}
-    live: dict[int, int] = {}
-    for n in chosen:
-        storage = tensors[n].untyped_storage()
-        address = storage.data_ptr()
-        if not address:
-            # PyTorch's own copy would read from address 0, and end the process.
-            raise SaveError(
-                f"a tensor of shape {list(tensors[n].shape)} has no memory: its storage was freed (as FSDP does)"
-            )
-        live[address] = storage.nbytes()
-        # Addresses of different devices could be equal by chance.
-        storages.setdefault((tensors[n].is_cpu, address), []).append(n)
-    lone, blocks = [], []
-    for members in storages.values():
+    storages = [tensors[n].untyped_storage() for n in chosen]
+    addresses = list(map(torch.UntypedStorage.data_ptr, storages))
+    if 0 in addresses:
+        # PyTorch's own copy would read from address 0, and end the process.
+        shape = list(tensors[chosen[addresses.index(0)]].shape)
+        raise SaveError(f"a tensor of shape {shape} has no memory: its storage was freed (as FSDP does)")
+    live = dict(zip(addresses, map(torch.UntypedStorage.nbytes, storages)))
+    times = Counter(addresses)
+    lone, blocks = [n for n, address in zip(chosen, addresses) if times[address] == 1], []
+    shared: dict[tuple[bool, int], list[int]] = {}
+    for n, address in zip(chosen, addresses) if len(lone) < len(chosen) else ():
+        if times[address] > 1:
+            # Addresses of different devices could be equal by chance.
+            shared.setdefault((tensors[n].is_cpu, address), []).append(n)
+    for members in shared.values():
         for run in [members] if len(members) == 1 else _runs(tensors, members):
             if len(run) == 1:
                 lone.append(run[0])
@@ -139,7 +140,9 @@ def _address(tensor: torch.Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def overlap(ranges: Iterable[tuple[int, int]]) -> bool:
-    """Whether any two of the ranges (first byte, one past the last) share a byte."""
-    ordered = sorted(ranges)
-    return any(stop > start for (_, stop), (start, _) in pairwise(ordered))
+def overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether any two runs of bytes that begin at `starts` share one."""
+    begins, lengths = np.array(starts, np.int64), np.array(sizes, np.int64)
+    order = np.argsort(begins)
+    begins, ends = begins[order], (begins + lengths)[order]
+    return bool((ends[:-1] > begins[1:]).any())

@@ -18,12 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from statedict.state import arena
+from statedict.state import arena, copy_rows
 
 from ._blocks import ALIGNMENT, Block, Layout, address_of, alike, layout, overlap, place, strides
+from ._kinds import examples_of
+from ._memory import addresses
+from ._pairs import is_watched
 
 # Below this, allocating and faulting costs more than keeping neighbours alive: they share an arena.
 SMALL = 1 << 20
+# Up to so many bytes, and from so many tensors on, it pays to copy them as rows of bytes.
+ROW, FEW = 4096, 16
 # The types whose instances are no more than strided memory; everything else has a `clone` of its own.
 PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
 # By way of NumPy a tensor over memory takes 1.0 µs, by `frombuffer` and `view` 1.6 µs.
@@ -54,16 +59,20 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
     """
     # Copies that were made in inference mode could never be written again outside it.
     with torch.inference_mode(False), torch.no_grad():
-        found = layout(tensors, [n for n, tensor in enumerate(tensors) if _is_plain(tensor)])
-        made = _reused(found, tensors, onto, host) if onto else {}
+        examples, which = examples_of(tensors)
+        plain = [_is_plain(tensors[n]) for n in examples]
+        found = layout(tensors, [n for n, kind in enumerate(which) if plain[kind]])
+        made = _reused(found, tensors, which, onto, host) if onto else {}
         pinned = host and any(tensor.is_cuda for tensor in tensors)
         made.update(_lone([n for n in found.lone if n not in made], tensors, host, pinned))
         for block in found.blocks:
             if block.members[0] not in made:
                 made.update(zip(block.members, _views(block, tensors, host, pinned)))
+        sizes = [_row_size(tensors[n]) for n in examples]
+        alone = _copied_in_rows(found.lone, tensors, made, list(map(sizes.__getitem__, which)))
         _copy(
-            [made[n] for n in found.lone] + [_shown(block, tensors, made) for block in found.blocks],
-            [tensors[n] for n in found.lone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
+            [made[n] for n in alone] + [_shown(block, tensors, made) for block in found.blocks],
+            [tensors[n] for n in alone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
         )
         return [made[n] if n in made else _alone(tensor, host) for n, tensor in enumerate(tensors)]
 
@@ -90,21 +99,33 @@ def _alone(tensor: torch.Tensor, host: bool) -> torch.Tensor:
 # where they go
 
 
-def _reused(found: Layout, tensors: Sequence[torch.Tensor], onto: Onto, host: bool) -> dict[int, torch.Tensor]:
+def _reused(
+    found: Layout, tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
+) -> dict[int, torch.Tensor]:
     """The tensors of `onto` that become copies; none at all where they share memory among themselves or with the source."""
-    kept = {n: k for n in found.lone if (k := onto[n]) is not None and _fits(tensors[n], k, host)}
-    ranges = [(address, address + size) for address, size in found.live.items()]
-    ranges += [(k.data_ptr(), k.data_ptr() + k.nbytes) for k in kept.values()]
+    kept = _fitting(found.lone, tensors, which, onto, host)
+    starts = [*found.live, *addresses(list(kept.values()))]
+    sizes = [*found.live.values(), *(k.nbytes for k in kept.values())]
     for block in found.blocks:
         address = address_of(block, tensors, onto, _device(tensors[block.members[0]], host))
         if address is not None:
-            ranges.append((address, address + block.nbytes))
+            starts.append(address)
+            sizes.append(block.nbytes)
             kept.update((n, k) for n in block.members if (k := onto[n]) is not None)
-    return {} if overlap(ranges) else kept
+    return {} if overlap(starts, sizes) else kept
 
 
-def _fits(tensor: torch.Tensor, kept: torch.Tensor, host: bool) -> bool:
-    return alike(tensor, kept, _device(tensor, host), strides(tensor))
+def _fitting(
+    lone: Sequence[int], tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
+) -> dict[int, torch.Tensor]:
+    """What is offered for tensors that share with no other, where it fits: asked once for each pair of kinds."""
+    offered = {n: k for n in lone if (k := onto[n]) is not None}
+    pairs = list(zip(map(which.__getitem__, offered), examples_of(list(offered.values()))[1]))
+    fits = {
+        pair: alike(tensors[n], onto[n], _device(tensors[n], host), strides(tensors[n]))
+        for pair, n in dict(zip(pairs, offered)).items()
+    }
+    return {n: k for (n, k), pair in zip(offered.items(), pairs) if fits[pair]}
 
 
 def _device(tensor: torch.Tensor, host: bool) -> torch.device:
@@ -173,6 +194,24 @@ def _shown(block: Block, tensors: Sequence[torch.Tensor], made: dict[int, torch.
 def _bytes(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
     empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
     return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
+
+
+def _row_size(tensor: torch.Tensor) -> int:
+    """The bytes of a tensor that can be copied together with others, as a row of bytes; 0 for others."""
+    return tensor.nbytes if tensor.is_cpu and _is_plain(tensor) and tensor.is_contiguous() else 0
+
+
+def _copied_in_rows(
+    lone: Sequence[int], tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor], sizes: Sequence[int]
+) -> list[int]:
+    """Copy small tensors of `sizes` bytes, 0.05 µs each, where `_foreach_copy_` takes 0.5; which are left to that."""
+    rows = [n for n in lone if 0 < sizes[n] <= ROW]
+    if is_watched() or len(rows) < FEW:
+        return list(lone)
+    targets = [made[n] for n in rows]
+    torch.autograd.graph.increment_version(targets)
+    copy_rows(addresses([tensors[n] for n in rows]), addresses(targets), [sizes[n] for n in rows])
+    return [n for n in lone if not 0 < sizes[n] <= ROW] if len(rows) < len(lone) else []
 
 
 def _copy(destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:

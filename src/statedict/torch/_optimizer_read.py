@@ -32,12 +32,15 @@ class Slot(NamedTuple):
         return self.names[0] if self.names else f"parameter {self.position} of group {self.group}"
 
 
-def read_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None = None) -> dict[str, Any]:
+def read_optimizer(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module | None = None, *, aliased: bool = False
+) -> dict[str, Any]:
     """`{"state": {int: …}, "param_groups": [{…, "params": [int, …], "param_names": [str, …]}, …]}`, tensors aliased.
 
     The names are those of `model`'s parameters, else those that the optimizer was built with (`named_parameters()`); a
     parameter that has none where others do is named by its place, `param_groups.0.params.3`; without any names there
-    are no `param_names`. Hooks run as in PyTorch, and a class's own `state_dict` is called. Raises SaveError where the
+    are no `param_names`. `aliased`: for somebody who copies all of it at once, the dicts may be the optimizer's, too. Hooks
+    run as in PyTorch, and a class's own `state_dict` is called. Raises SaveError where the
     optimizer holds state of a tensor that is in none of its groups.
 
     >>> model = torch.nn.Linear(2, 1)
@@ -54,6 +57,8 @@ def read_optimizer(optimizer: torch.optim.Optimizer, model: torch.nn.Module | No
         "state": {_number(optimizer, key, numbers): value for key, value in optimizer.state.items()},
         "param_groups": [packed(group, numbers) for group in optimizer.param_groups],
     }
+    if aliased and not optimizer._optimizer_state_dict_post_hooks:
+        return _named(live, names)
     state = _named(_with_own_containers(live), names)
     for after in optimizer._optimizer_state_dict_post_hooks.values():
         replaced = after(optimizer, state)

@@ -54,7 +54,7 @@ def snapshot(obj: Any, out: Any = None) -> Any:
 def _state_of(obj: Any) -> Any:
     if isinstance(obj, torch.nn.Module):
         overridden = type(obj).state_dict is not torch.nn.Module.state_dict or "state_dict" in vars(obj)
-        return StateDict(obj.state_dict() if overridden else tree.read(HOST, obj))
+        return StateDict(obj.state_dict()) if overridden else StateDict.adopt(*tree.peek(HOST, obj))
     if isinstance(obj, torch.optim.Optimizer):
         return read_optimizer(obj)
     if isinstance(obj, (Mapping, list, tuple, torch.Tensor)):

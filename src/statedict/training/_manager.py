@@ -8,12 +8,12 @@ import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from statedict import _api, files
+from statedict import _sources, files
 from statedict.errors import FormatError, LockedError, RunGoneError, SaveError
 
 from . import _directory, _distributed, _keep, _layout, _manifest, _objects, _random, _resume, _save
@@ -25,6 +25,9 @@ from ._restore import restore, stored_values
 from ._resume import PassedOver
 from ._shared import frozen_names
 from ._sigterm import OnSigterm
+
+# What the objects of a save were copied to, by name.
+Memory = dict[str, _sources.Copy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class CheckpointManager:
         self._lock: Lock | None = None
         self._held = False
         self._background = Background()
-        self._memory: list[dict[str, Any]] = []
+        self._memory: list[Memory] = []
         self._meter = Meter("")
         self._on_sigterm = OnSigterm(self.close) if on_sigterm else None
         atexit.register(self.close)
@@ -149,15 +152,14 @@ class CheckpointManager:
         self._hold()
         if not self._asynchronous:
             with self._on_sigterm.held_off() if self._on_sigterm else nullcontext():
-                content = self._content(step, metrics, given, {}, copied=False)
+                content = self._content(step, metrics, given)
                 meter = _meter(content)
                 with meter.shown():
                     self._write(content, meter)
             return
         self._background.raise_error()
         memory = self._memory.pop() if self._memory else {}
-        content = self._content(step, metrics, given, memory, copied=True)
-        kept = dict(content.states)
+        content, kept = _copied(self._content(step, metrics, given, copied=True), memory)
         # Its bar is for who waits for it.
         meter = self._meter = _meter(content)
         self._background.submit(
@@ -246,19 +248,12 @@ class CheckpointManager:
     # inside
 
     def _content(
-        self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted, memory: dict[str, Any], *, copied: bool
+        self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted, *, copied: bool = False
     ) -> _save.Content:
-        """What this save writes; `copied`: as a copy, in the memory of an earlier one, that training may leave behind."""
-        states = _objects.states(given, random=self._random)
-        if copied:
-            # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
-            states = {
-                name: state if name == _objects.RANDOM else _api.snapshot(state, out=memory.get(name))
-                for name, state in states.items()
-            }
-        frozen = {name: frozen_names(value) for name, value in given.stateful.items()}
-        plain = deepcopy(given.plain) if copied else given.plain
-        return _save.Content(step, metrics, plain, states, _keep.dump(self._keep), frozen)
+        """What this save writes: the live state; `copied`: of which nothing is written, but a copy of it."""
+        states = _objects.states(given, random=self._random, copied=copied)
+        frozen = {name: frozen_names(value, states[name]) for name, value in given.stateful.items()}
+        return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
         with _directory.explained(self.directory):
@@ -299,7 +294,7 @@ class CheckpointManager:
             return found, tuple(found.passed_over)
         return found, tuple(self._set_aside(entry) for entry in found.passed_over)
 
-    def _write_and_return(self, content: _save.Content, meter: Meter, memory: dict[str, Any]) -> None:
+    def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
         try:
             self._write(content, meter)
         finally:
@@ -336,6 +331,15 @@ class CheckpointManager:
         """What a forked child does with its copy: the lock and the thread are its parent's."""
         self._release()
         self._background, self._memory = Background(), []
+
+
+def _copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
+    """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory."""
+    # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
+    live = {name: state for name, state in content.states.items() if name != _objects.RANDOM}
+    copies = {name: _sources.copied_again(state, memory.get(name, _sources.Copy(None))) for name, state in live.items()}
+    states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
+    return replace(content, values=deepcopy(content.values), states=states), copies
 
 
 def _meter(content: _save.Content) -> Meter:

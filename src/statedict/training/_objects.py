@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from statedict import _api
+from statedict import _api, _sources
 
 from . import _manifest, _random
 
@@ -60,20 +60,18 @@ def is_stateful(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
 
 
-def states(given: Sorted, *, random: bool) -> dict[str, Any]:
-    """What goes into each file: the live state of each object, the values that JSON cannot hold, the random state."""
-    found = {name: _state(value, given.stateful) for name, value in given.stateful.items()}
+def states(given: Sorted, *, random: bool, copied: bool = False) -> dict[str, Any]:
+    """What goes into each file: the live state of each object, the values that JSON cannot hold, the random state.
+
+    `copied`: it is copied before anything else happens, so that parameters may come as they are.
+    """
+    read = _sources.to_copy if copied else _api.state_dict
+    found = {name: read(value, model=owner_of(value, given.stateful)) for name, value in given.stateful.items()}
     if given.other:
         found[VALUES] = given.other
     if random:
         found[RANDOM] = _random.read()
     return found
-
-
-def _state(value: Any, objects: Mapping[str, Any]) -> Any:
-    if not is_optimizer(value):
-        return _api.state_dict(value)
-    return _api.state_dict(value, model=owner(value, objects))
 
 
 def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:

@@ -6,6 +6,7 @@ from ._host import Slots as Slots
 from ._outcome import Cast as Cast
 from ._outcome import CastKind as CastKind
 from ._outcome import Outcome as Outcome
+from ._read import peek as peek
 from ._read import read as read
 from ._read import read_own as read_own
 from ._rules import EXACT as EXACT
@@ -23,6 +24,7 @@ __all__ = [
     "Cast",
     "CastKind",
     "Outcome",
+    "peek",
     "read",
     "read_own",
     "EXACT",
