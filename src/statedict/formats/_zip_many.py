@@ -12,12 +12,10 @@ import numpy as np
 
 from statedict.files import File
 
+from ._rolling import Bytes, Numbers, rolling
 from ._zip_columns import ManyMembers
 from ._zip_entries import DESCRIPTOR, ONES, STORED, UTF8
 from ._zip_places import CENTRAL, LOCAL
-
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 DESCRIPTOR_ROW = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u4"), ("nbytes", "<u4")])
 EXTRA = np.dtype([("kind", "<u2"), ("length", "<u2")])
@@ -80,13 +78,7 @@ def _chain(directory: bytes, count: int) -> Numbers | None:
 
 def _rows(raw: Bytes, places: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """The records of a structured dtype that begin at the places."""
-    return _as(_windows(raw, places, dtype.itemsize), dtype)
-
-
-def _windows(raw: Bytes, places: Numbers, width: int) -> Bytes:
-    """A row of `width` bytes from each place; rows are copied whole, where an array of indices would be 8 times as large."""
-    every: Bytes = np.ndarray((len(raw) - width + 1, width), np.uint8, raw, strides=(1, 1))
-    return every[places]
+    return _as(rolling(raw, dtype.itemsize)[places], dtype)
 
 
 def _as(table: Bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -106,7 +98,7 @@ def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
     if mapped is not None:
         filed = np.frombuffer(mapped, np.uint8)
         first = np.append(np.zeros(before, np.uint8), filed[:reach])
-        return np.vstack([first[None], _windows(filed, places[1:] - before, before + reach)])
+        return np.vstack([first[None], rolling(filed, before + reach)[places[1:] - before]])
     rows = [bytes(before) + file.read(0, reach)]
     rows += [file.read(place - before, before + reach) for place in places[1:].tolist()]
     return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
@@ -143,7 +135,7 @@ def _payloads(
     if (fields["kind"] == 1).any() or (fields["length"] + EXTRA.itemsize != extras[padded]).any():
         return None
     within = np.arange(int(lengths.max()))
-    expected = _windows(np.append(raw, np.zeros(len(within), np.uint8)), places + CENTRAL.itemsize, len(within))
+    expected = rolling(np.append(raw, np.zeros(len(within), np.uint8)), len(within))[places + CENTRAL.itemsize]
     names = found[:, LOCAL.itemsize : LOCAL.itemsize + len(within)]
     if ((names != expected) & (within < lengths[:, None])).any():
         return None

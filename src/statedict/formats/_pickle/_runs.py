@@ -24,9 +24,10 @@ Tokens = tuple[bytes, ...]
 
 
 def read_run(m: Machine, at: int) -> int:
-    """Push the names and leaves of the usual records that follow `at`; gives where to go on."""
-    while m.seen.batches:
-        rows = run(m.top < EARLY).findall(m.data, at, min(m.size, at + BATCH))
+    """Push the names and leaves of the usual records that follow `at`, early ones or later ones; gives where to go on."""
+    early = m.top < EARLY
+    while m.seen.batches and (m.top < EARLY) is early:
+        rows = run(early).findall(m.data, at, min(m.size, at + BATCH))
         if rows and not rows[-1][0]:
             rows.pop()  # The rest of the batch, which is no record, or only the beginning of one.
         if not rows:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from statedict.errors import FormatError
 from statedict.state import Leaf, RowKind
 
+from .._rolling import Bytes, Numbers, rolling, uint32
 from ._containers import set_items
 from ._machine import Machine
 from ._record import EARLY, TRAITS, are_hooks, location_of, number_of, record, shape_of, slot, storage_kind
@@ -29,7 +29,7 @@ from ._runs import decoded
 from ._values import Records
 
 # Bytes that are looked at: more each time, so that looking in vain costs little.
-LEAST, MOST = 16 << 10, 1 << 20
+LEAST, MOST = 64 << 10, 1 << 20
 # Fewer records than this are no stretch, and more kinds of them are not worth it.
 FEW, KINDS = 16, 64
 # `h reb ( ( h storage`, `h type` or `j type`, `X`; then the length of the key in four bytes, and 19 digits at most.
@@ -40,9 +40,6 @@ NAMED = 7
 _CONTROL = re.compile(rb"[\0-\x1f]")
 # The groups of a record that are the numbers of slots, after that of the key.
 PUTS = (4, 7, 10, 12, 15, 16, 17)
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class _Tail(NamedTuple):
@@ -102,13 +99,13 @@ def _candidates(raw: Bytes) -> _Found:
     long = (raw[marks + 4] == b"j"[0]) & (raw[marks + 9] == b"X"[0])
     texts = marks + np.where(short, 6, 9)
     length = raw[texts + 1]
-    whole = (short | long) & (length > 0) & (length < 20) & ~sliding_window_view(raw, 3)[texts + 2].any(axis=1)
+    whole = (short | long) & (length > 0) & (length < 20) & ~rolling(raw, 3)[texts + 2].any(axis=1)
     return _Found(marks[whole], texts[whole] + 5, (texts + 5 + length)[whole])
 
 
 def _kinds(m: Machine, raw: Bytes, at: int, found: _Found) -> tuple[list[_Tail], Numbers]:
     """The tails that there are, and which each record has: -1 where it has none of them."""
-    heads = sliding_window_view(raw, HEAD)[found.starts - BEFORE]
+    heads = rolling(raw, HEAD)[found.starts - BEFORE]
     of = np.full(len(heads), -1)
     tails: list[_Tail] = []
     while (of < 0).any() and len(tails) < KINDS:
@@ -118,7 +115,7 @@ def _kinds(m: Machine, raw: Bytes, at: int, found: _Found) -> tuple[list[_Tail],
             break
         width = len(tail.content)
         left = np.flatnonzero((of < 0) & (found.after <= len(raw) - width))
-        same = sliding_window_view(raw, width)[found.after[left]] == tail.content
+        same = rolling(raw, width)[found.after[left]] == tail.content
         same[:, (tail.slots[:, None] + np.arange(4)).ravel()] = True
         # What a head has beyond its text belongs to the length of its key, which may differ.
         shown = int(found.keys[first] - found.starts[first]) + BEFORE - 4
@@ -161,12 +158,12 @@ def _push(m: Machine, raw: Bytes, at: int, tails: Sequence[_Tail], found: _Found
     # A pickler sets 1,000 items at a time.
     split = (raw[named] == b"u"[0]) & (raw[named + 1] == b"("[0])
     named += 2 * split
-    whole = within & (raw[named] == b"X"[0]) & (_uint32(raw, named + 1) == starts - NAMED - (named + 5))
-    whole &= _uint32(raw, starts - NAMED + 1) == firsts
+    whole = within & (raw[named] == b"X"[0]) & (uint32(raw, named + 1) == starts - NAMED - (named + 5))
+    whole &= uint32(raw, starts - NAMED + 1) == firsts
     for number, tail in enumerate(tails):
         rows = np.flatnonzero(of == number)
         for index, place in enumerate(tail.slots):
-            whole[rows] &= _uint32(raw, after[rows] + place) == firsts[rows] + 1 + index
+            whole[rows] &= uint32(raw, after[rows] + place) == firsts[rows] + 1 + index
     count = len(whole) if whole.all() else int(np.argmin(whole))
     if count < few:
         return at
@@ -204,11 +201,6 @@ def _stack(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], 
             raise
         m.stack, begin = [], split
     m.stack += chain.from_iterable(zip(names[begin:], leaves[begin:]))
-
-
-def _uint32(raw: Bytes, places: Numbers) -> Numbers:
-    rows = sliding_window_view(raw, 4)[places]
-    return rows.view("<u4")[:, 0].astype(np.int64)
 
 
 def _cut(m: Machine, at: int, starts: Numbers, stops: Numbers) -> list[bytes]:
