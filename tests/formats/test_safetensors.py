@@ -171,6 +171,7 @@ def test_many_tensors_are_written_as_few_are(stock_load):
     state = {name: tensor_of(codes[n % len(codes)], sizes[n]) for n, name in enumerate(names)}
     state[names[7]] = torch.tensor(3)
     state[names[8]] = torch.ones(2, 3, 1)
+    state[names[9]] = torch.nn.Parameter(torch.ones(2))
     assert wholes_of(state) is not None
     raw = written(state)
     one_by_one = written({name: leaf_of(tensor) for name, tensor in state.items()})
@@ -187,13 +188,13 @@ NOT_TOGETHER = {
     "a slice": lambda state: state | {"slice": torch.ones(5)[1:]},
     "turned": lambda state: state | {"turned": torch.ones(2, 3).T},
     "empty": lambda state: state | {"empty": torch.ones(0)},
-    "a parameter": lambda state: state | {"parameter": torch.nn.Parameter(torch.ones(2))},
+    "a gradient": lambda state: state | {"gradient": torch.ones(2, requires_grad=True)},
 }
 
 
 @pytest.mark.parametrize("name", NOT_TOGETHER)
 def test_what_is_not_plain_is_written_one_by_one(name, stock_load):
-    """Where any tensor is tied, a view, empty or a Parameter, each is looked at, and the file is as sound."""
+    """Where any tensor is tied, a view, empty or asks for gradients, each is looked at, and the file is as sound."""
     state = NOT_TOGETHER[name]({f"w{n}": torch.full((n % 3 + 1,), float(n)) for n in range(60)})
     assert wholes_of(state) is None
     raw = written(state)

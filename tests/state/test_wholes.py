@@ -5,13 +5,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from statedict.state import Wholes, contiguous, dtype
+from statedict.state import PLAIN, Wholes, contiguous, dtype
 
 
 def wholes(array, starts, sizes):
     kinds = [contiguous(dtype("uint8"), (size,)) for size in sorted(set(sizes))]
     which = [sorted(set(sizes)).index(size) for size in sizes]
-    return Wholes(kinds, which, [array.ctypes.data + start for start in starts], sizes, [array] * len(sizes))
+    return Wholes(
+        kinds, [PLAIN] * len(kinds), which, [array.ctypes.data + start for start in starts], sizes, [array] * len(sizes)
+    )
 
 
 @pytest.mark.parametrize("sizes", [[7] * 50, [64] * 16, [1, 2] * 30, [5000] * 20, [9] * 3, [1]])

@@ -11,22 +11,25 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+from ._leaf import Traits
 from ._spec import Spec
 
 T = TypeVar("T")
 
 
 class Wholes(NamedTuple):
-    """Tensors without traits that are all of a storage in the CPU's memory; a row for each.
+    """Tensors that are all of a storage in the CPU's memory; a row for each.
 
     Attributes:
         kinds: the specs that there are: of offset 0, and as many bytes as the storage has.
+        traits: what tensors of each kind are beyond their elements: nothing, or Parameters.
         which: of which of these kinds each tensor is.
         pointers, sizes: where the bytes lie, and how many; never 0.
         owners: what keeps the memory alive.
     """
 
     kinds: Sequence[Spec]
+    traits: Sequence[Traits]
     which: Sequence[int]
     pointers: Sequence[int]
     sizes: Sequence[int]
@@ -39,7 +42,7 @@ class Wholes(NamedTuple):
     def taken(self, rows: Sequence[int]) -> Wholes:
         """These rows, in this order."""
         which, pointers, sizes = ([column[row] for row in rows] for column in (self.which, self.pointers, self.sizes))
-        return Wholes(self.kinds, which, pointers, sizes, [self.owners[row] for row in rows])
+        return Wholes(self.kinds, self.traits, which, pointers, sizes, [self.owners[row] for row in rows])
 
     def view(self, row: int) -> memoryview:
         """The bytes of one, where they lie."""

@@ -20,21 +20,13 @@ from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, W
 
 from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
+from ._kinds import kinds_of
 from ._memory import storage_of
 
 _OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
 _REQUIRES_GRAD = PLAIN._replace(requires_grad=True)
-# What makes a tensor more, or less, than all of its storage.
-_TRAITS = (
-    attrgetter("__dict__"),
-    attrgetter("requires_grad"),
-    attrgetter("is_nested"),
-    torch.Tensor.is_neg,
-)
-_LAYOUT, _IS_CPU = attrgetter("layout"), attrgetter("is_cpu")
-_DTYPE, _SHAPE = attrgetter("dtype"), attrgetter("shape")
-_ORDINARY = frozenset(theirs for theirs, ours in DTYPES_OF_TORCH.items() if ours.kind != "quantized")
+_ATTRIBUTES = attrgetter("__dict__")
 # The dtypes that NumPy and torch both have.
 _FLOATS, _INTEGERS = ("float64", "float32", "float16", "complex128", "complex64"), ("int64", "int32", "int16", "int8")
 _NUMPY = {DTYPES[name]: DTYPES[name].numpy for name in (*_FLOATS, *_INTEGERS, "uint8", "bool")}
@@ -57,30 +49,22 @@ class TorchLibrary:
 
     def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
         # Each line is a loop in C: 0.9 µs a tensor in all.
-        if set(map(type, arrays)) != {torch.Tensor} or set(map(_LAYOUT, arrays)) != {torch.strided}:
+        found = kinds_of(arrays)
+        if found is None or any(map(_ATTRIBUTES, arrays)):
             return None
-        if not all(map(_IS_CPU, arrays)) or any(any(map(trait, arrays)) for trait in _TRAITS):
-            return None
-        shown = list(zip(map(_DTYPE, arrays), map(_SHAPE, arrays), map(torch.Tensor.stride, arrays)))
-        order = {kind: number for number, kind in enumerate(dict.fromkeys(shown))}
-        if any(dtype not in _ORDINARY for dtype, _, _ in order):
-            return None
-        kinds = [Spec(DTYPES_OF_TORCH[dtype], tuple(shape), strides) for dtype, shape, strides in order]
+        kinds, which = found
+        specs = [Spec(DTYPES_OF_TORCH[kind.dtype], tuple(kind.shape), kind.strides) for kind in kinds]
         # Where nothing lies between the elements, and they are all of a storage, their offset is 0.
-        if any(kind.reach != kind.numel for kind in kinds) or (
-            any(kind.dtype.is_complex for kind in kinds) and any(map(torch.Tensor.is_conj, arrays))
+        if any(spec.reach != spec.numel for spec in specs) or any(
+            k.requires_grad and k.type is torch.Tensor for k in kinds
         ):
             return None
         owners = list(map(torch.Tensor.untyped_storage, arrays))
-        found = Wholes(
-            kinds,
-            list(map(order.__getitem__, shown)),
-            list(map(torch.UntypedStorage.data_ptr, owners)),
-            list(map(torch.UntypedStorage.nbytes, owners)),
-            owners,
-        )
-        is_whole = found.of_each(kind.nbytes for kind in kinds) == found.sizes
-        return found if is_whole and all(found.pointers) and all(found.sizes) else None
+        traits = [Traits(True, kind.requires_grad) if kind.type is Parameter else PLAIN for kind in kinds]
+        pointers = list(map(torch.UntypedStorage.data_ptr, owners))
+        wholes = Wholes(specs, traits, which, pointers, list(map(torch.UntypedStorage.nbytes, owners)), owners)
+        is_whole = wholes.of_each(spec.nbytes for spec in specs) == wholes.sizes
+        return wholes if is_whole and all(wholes.pointers) and all(wholes.sizes) else None
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
         rows = many(leaves)

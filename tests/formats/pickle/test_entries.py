@@ -73,6 +73,46 @@ def surrogates():
     return {f"\ud800 {'ü' * (number % 300)} {number}": tensor(number) for number in range(400)}
 
 
+def parameters():
+    found = {f"w{number}": torch.nn.Parameter(torch.ones(2, number % 3 + 1), number % 5 > 0) for number in range(2300)}
+    return {"model": found, "again": [*found.values()], "data": {name: value.data for name, value in found.items()}}
+
+
+def every_tenth_is_odd():
+    odd = ["gradient", "attribute", "number", "new dtype"]
+    kinds = [ODD[odd[number % 4]] if number % 10 == 7 else tensor for number in range(2300)]
+    return {f"w{number}": kind(number) for number, kind in enumerate(kinds)}
+
+
+def rarely_odd():
+    return (
+        state()
+        | {"w40": 1}
+        | {f"layer.{number}.{'weight' if number % 3 else 'bias'}": 3 for number in range(70, 2300, 500)}
+    )
+
+
+def trained(optimizer, count=700, **options):
+    model = torch.nn.ParameterDict({f"w{number}": torch.ones(2, number % 3 + 1) for number in range(count)})
+    made = optimizer(model.parameters(), **options)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    made.step()
+    return {"model": dict(model.state_dict()), "optimizer": made.state_dict(), "epoch": 3}
+
+
+def grown():
+    found = trained(torch.optim.Adam)
+    states = found["optimizer"]["state"]
+    states[300] = {**states[300], "more": torch.ones(2)}
+    states[301] = {**states[301], "step": 3}
+    states[302] = states[303]
+    states[304] = dict(reversed(states[304].items()))
+    states[305] = {"".join(name): value for name, value in states[305].items()}
+    states["name"] = states.pop(306)
+    return found
+
+
 # What is written, and at least how many of its tensors together.
 OBJECTS = {
     "state": (state, 2200),
@@ -85,6 +125,15 @@ OBJECTS = {
     "ordered": (ordered, 2200),
     "turned": (turned, 300),
     "surrogates": (surrogates, 300),
+    "parameters": (parameters, 2200),
+    "every tenth is odd": (every_tenth_is_odd, 0),
+    "rarely odd": (rarely_odd, 1900),
+    "Adam": (lambda: trained(torch.optim.Adam), 2600),
+    "AMSGrad": (lambda: trained(torch.optim.Adam, amsgrad=True), 3200),
+    "SGD": (lambda: trained(torch.optim.SGD, momentum=0.9), 1200),
+    "SGD without momentum": (lambda: trained(torch.optim.SGD), 600),
+    "more than a batch": (lambda: trained(torch.optim.Adam, 2100), 8000),
+    "an optimizer's dicts differ": (grown, 2300),
 }
 
 

@@ -200,6 +200,11 @@ def _usual(w: Writer, place: Placement) -> int:
     return slot + 5
 
 
+def text_head(length: int) -> bytes:
+    """What a text of that many bytes begins with."""
+    return _WORD(_TEXT, length)
+
+
 def sizes_of(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
     """The offset and the sizes, and the strides, each without its PUT."""
     _, shape, strides, offset = spec

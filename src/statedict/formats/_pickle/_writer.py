@@ -56,7 +56,6 @@ class Writer:
         "arrays",
         "count",
         "cpu",
-        "forms",
         "kinds",
         "memo",
         "named",
@@ -92,7 +91,6 @@ class Writer:
         self.cpu = b""
         self.tail: Callable[[int], bytes] = _no_tail
         self.shapes: dict[Any, tuple[bytes, bytes]] = {}
-        self.forms: dict[Any, Any] = {}
         self.together: list[Together] = []
 
     def library(self, value: Any) -> ArrayLibrary | None:
