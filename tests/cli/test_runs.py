@@ -114,3 +114,14 @@ def test_mistakes(call, tmp_path):
     ended = call("runs", tmp_path / "nowhere")
     assert (ended.code, ended.out) == (2, "")
     assert "nowhere" in ended.err
+
+
+def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
+    """A misspelt metric is a mistake, before anything is deleted; a run without checkpoints has no metrics to compare."""
+    ended = call("runs", run, "--prune", "--keep-best", "los")
+    assert (ended.code, ended.out) == (2, "")
+    said = " ".join(ended.err.replace("│", "").split())
+    assert "no checkpoint of this run has a metric 'los'; there is loss" in said
+    assert steps(run) == [10, 20, 30]
+    (tmp_path / "none").mkdir()
+    assert call("runs", tmp_path / "none", "--keep-best", "los").code == 0

@@ -61,6 +61,7 @@ def runs(
     keep = _rules(keep_last, keep_every, keep_best or [])
     with statedict.CheckpointManager(directory) as manager:
         saved = manager.checkpoints
+        _check_metrics(saved, keep_best or [])
         if keep is None and (prune or dry_run):
             keep = _own_rules(manager)
         if prune and not dry_run:
@@ -82,10 +83,26 @@ def _rules(newest: int | None, steps: int | None, metrics: list[str]) -> Keep | 
     return statedict.any_of(*rules) if rules else None
 
 
-def _best(asked: str) -> Keep:
+def _check_metrics(saved: Sequence[Saved], asked: list[str]) -> None:
+    """Refuse a metric that no checkpoint has: it is misspelt, and pruning by it would delete the best there is."""
+    known = {metric for each in saved for metric in each.metrics}
+    for metric in (_parsed(each)["metric"] for each in asked):
+        if saved and metric not in known:
+            there = ", ".join(sorted(known)) or "none at all"
+            raise typer.BadParameter(
+                f"--keep-best: no checkpoint of this run has a metric {metric!r}; there is {there}"
+            )
+
+
+def _parsed(asked: str) -> re.Match[str]:
     found = BEST.fullmatch(asked)
     if found is None or found["n"] == "0":
         raise typer.BadParameter(f"--keep-best takes METRIC, METRIC:N or METRIC:N:max, with N from 1 on, not {asked!r}")
+    return found
+
+
+def _best(asked: str) -> Keep:
+    found = _parsed(asked)
     return statedict.best(found["metric"], int(found["n"] or 1), cast(Literal["min", "max"], found["mode"] or "min"))
 
 
