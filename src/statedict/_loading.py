@@ -86,7 +86,8 @@ def load_module(
     from statedict import plan, tree
 
     host = _sources.required_host(module)
-    planned = plan.match(state, _sources.live(module, keep_vars=True), **options)
+    slots, _ = tree.peek(host, module)
+    planned = plan.match(state, slots, **options)
     values = _sources.arrays_within(planned.execute(state), host.library, verify=manner.verify)
     devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
     if devices and not demands.dry_run:

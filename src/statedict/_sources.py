@@ -293,6 +293,8 @@ def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> St
     """
     values = raw_values(state)
     # One value of each type decides: asking 32,000 tensors would cost more than planning them.
+    if {Leaf}.issuperset(map(type, values.values())):
+        return state
     others = [
         kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)
     ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import repeat
-from operator import gt, mul
+from itertools import compress, islice, repeat
+from operator import attrgetter, gt, is_, mul
 from typing import TYPE_CHECKING, Any, cast
 
 from statedict.state import Leaf, Storage
 
 from ..errors import FormatError
 from ._extent import Extent, FileSource
+from ._layouts import flat_states
 from ._pickle import Columns, Records, StorageId, TypedStorage
 from ._walk import leaves
 from ._zip import Archive, located, member_bytes
@@ -23,9 +23,9 @@ from ._zip_headers import UNKNOWN
 if TYPE_CHECKING:
     from ._file_rows import FileRows
 
-# Smaller mappings are not worth looking through for leaves that were read alone; and more such leaves are no exception.
-FEW, ADOPTED = 256, 64
-DICTS = frozenset({dict, OrderedDict})
+# More leaves that were read alone are no exception.
+ADOPTED = 64
+_ROW = attrgetter("row")
 
 
 class ArchiveStorages:
@@ -37,10 +37,10 @@ class ArchiveStorages:
         self._prefix = prefix
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
-        self._table: FileRows | None = None
+        self.table: FileRows | None = None
         # Which row each member is, if it is one: -1 where it is none.
         self._row_of: Any = None
-        self._tree: object = None
+        self.tree: object = None
 
     def find(self, wanted: StorageId) -> TypedStorage:
         """The storage that the pickle names; raises FormatError where its member is missing or too short.
@@ -74,9 +74,8 @@ class ArchiveStorages:
         from ._file_rows import FileRows
 
         members = self._members
-        try:
-            found = np.array([members.numbers[self._prefix + key] for key in wanted.keys])
-        except KeyError:
+        found = members.rows_of(self._prefix, wanted.keys)
+        if found is None:
             return None
         specs = [kind.spec for kind in wanted.kinds]
         if any(spec.offset or not spec.is_contiguous for spec in specs):
@@ -85,28 +84,31 @@ class ArchiveStorages:
         sizes = members.sizes[found]
         if nbytes != wanted.claims or not all(nbytes) or (np.array(nbytes)[wanted.of] != sizes).any():
             return None
-        if self._table is None:
-            self._table = FileRows(self.source, self._prefix)
+        if self.table is None:
+            self.table = FileRows(self.source, self._prefix)
             self._row_of = np.full(len(members), -1)
         taken = [members.numbers[self._prefix + key] for key in self._found]
-        numbers = np.arange(len(self._table.of), len(self._table.of) + len(found))
-        if (self._row_of[found] >= 0).any() or np.isin(found, taken).any() or len(np.unique(found)) < len(found):
+        numbers = np.arange(len(self.table.of), len(self.table.of) + len(found))
+        if (self._row_of[found] >= 0).any() or np.isin(found, taken).any():
             return None
         self._row_of[found] = numbers
+        if (self._row_of[found] != numbers).any():  # two for one
+            self._row_of[found] = -1
+            return None
         crcs = members.crcs[found] if self._archive.checked else np.full(len(found), -1)
-        return self._table.add(wanted.kinds, wanted.of, wanted.keys, np.array([members.offsets[found], sizes, crcs]))
+        return self.table.add(wanted.kinds, wanted.of, np.array([members.offsets[found], sizes, crcs, wanted.keys]))
 
     def _in_row(self, key: str) -> Storage | None:
         """The storage of a key that is a row's."""
-        if self._table is None:
+        if self.table is None:
             return None
         number = self._members.numbers.get(self._prefix + key, -1)
         row = int(self._row_of[number]) if number >= 0 else -1
-        return self._table.storage(row) if row >= 0 else None
+        return self.table.storage(row) if row >= 0 else None
 
     def find_all(self, wanted: Columns) -> list[Storage]:
         """The same for many at once."""
-        if self._table is not None:
+        if self.table is not None:
             return [self.find(each).storage for each in wanted.ids()]
         members = list(map(self._archive.members.get, [self._prefix + key for key in wanted.keys]))
         known = [member for member in members if member is not None]
@@ -130,13 +132,12 @@ class ArchiveStorages:
 
     def settle(self, tree: Any) -> None:
         """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
-        self._tree = tree
-        if self._table is not None:
-            values = tree.values() if type(tree) in DICTS else ()
-            parts = () if DICTS.isdisjoint(map(type, values)) else (part for part in values if type(part) in DICTS)
-            for part in (tree, *parts):
-                if type(part) in DICTS and len(part) >= FEW:
-                    self._adopt([leaf for leaf in part.values() if type(leaf) is Leaf and leaf.row is None])
+        self.tree = tree
+        if self.table is not None:
+            for state in flat_states(tree):
+                # Two passes in C: 2 ms for 32,000, where asking each takes 7.
+                alone = map(is_, map(_ROW, state.values()), repeat(None))
+                self._adopt(list(islice(compress(state.values(), alone), ADOPTED + 1)))
         if self._big_endian:
             for _, leaf in leaves(tree):
                 # Arrays that were pickled as bytes are in memory, the right way round.
@@ -145,13 +146,13 @@ class ArchiveStorages:
 
     def _adopt(self, leaves: Sequence[Leaf]) -> None:
         """Make rows of the few leaves that were not read with the others, so that they can be looked at together."""
-        assert self._table is not None
+        assert self.table is not None
         for leaf in leaves if len(leaves) <= ADOPTED else ():
             if leaf.storage.source is not self.source:
                 continue
             _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
             number = self._members.numbers[self._prefix + key]
-            if self._row_of[number] < 0 and self._table.adopt(leaf, key):
+            if key == str(int(key)) and self._row_of[number] < 0 and self.table.adopt(leaf, int(key)):
                 self._row_of[number] = leaf.row
 
     def _turn(self, leaf: Leaf) -> None:
@@ -179,7 +180,7 @@ class ArchiveStorages:
 
     def names_of_members(self) -> dict[str, str]:
         """For each member that a tensor shows, the name of the first that does."""
-        shown = [(path, leaf.storage) for path, leaf in leaves(self._tree) if leaf.storage.source is self.source]
+        shown = [(path, leaf.storage) for path, leaf in leaves(self.tree) if leaf.storage.source is self.source]
         return {storage.where.member: path for path, storage in reversed(shown)}
 
     def _open(self, wanted: StorageId, itemsize: int) -> Storage:
@@ -202,4 +203,4 @@ class ArchiveStorages:
             storage.where = storage.where._replace(offset=member.offset)
 
     def _name_of(self, storage: Storage) -> str | None:
-        return next((path for path, leaf in leaves(self._tree) if leaf.storage is storage), None)
+        return next((path for path, leaf in leaves(self.tree) if leaf.storage is storage), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from statedict.state import Leaf, RowKind, Storage, arena, leaves_of
 
 from ._extent import Extent, FileSource
 from ._neighbours import lay_out
+from ._pickle import Records
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -27,25 +28,23 @@ class FileRows:
         self.of: list[int] = []
         self._source = source
         self._prefix = prefix
-        self._keys: list[str] = []
         self._extents: list[Numbers] = []
         self._whole: Numbers | None = None
         self._made: dict[int, Storage] = {}
 
-    def add(self, kinds: Sequence[RowKind], of: Numbers, keys: Iterable[str], extents: Numbers) -> list[Leaf]:
-        """Leaves of new rows; `of` says which of the kinds each has, `extents` where it lies: three rows of offsets, lengths
-        and CRC-32s (-1: unknown)."""
+    def add(self, kinds: Sequence[RowKind], of: Numbers, extents: Numbers) -> list[Leaf]:
+        """Leaves of new rows; `of` says which of the kinds each has, `extents` where it lies: columns of offsets, lengths,
+        CRC-32s (-1: unknown) and keys."""
         first = len(self.of)
         for kind in kinds:
             if kind not in self.kinds:
                 self.kinds.append(kind)
         self.of += np.array([self.kinds.index(kind) for kind in kinds])[of].tolist()
-        self._keys += keys
         self._extents.append(extents)
         self._whole = None
         return leaves_of(self, range(first, len(self.of)))
 
-    def adopt(self, leaf: Leaf, key: str) -> bool:
+    def adopt(self, leaf: Leaf, key: int) -> bool:
         """Make a leaf that was read by itself a row too; false where it is none."""
         spec, storage, extent = leaf.spec, leaf.storage, leaf.storage.where
         if (
@@ -57,36 +56,41 @@ class FileRows:
             return False
         kind = RowKind(spec, leaf.traits, storage.location)
         crc = -1 if extent.crc is None else extent.crc
-        self.add([kind], np.zeros(1, np.int64), [key], np.array([[extent.offset], [extent.nbytes], [crc]]))
+        self.add([kind], np.zeros(1, np.int64), np.array([[extent.offset], [extent.nbytes], [crc], [key]]))
         leaf.rows, leaf.row = self, len(self.of) - 1
         self._made[leaf.row] = storage
         return True
 
+    def records(self) -> Records:
+        """All rows, as a pickle names them."""
+        claims = [kind.spec.nbytes for kind in self.kinds]
+        return Records(list(self.kinds), claims, np.array(self.of), self._columns[3].copy())
+
     def storage(self, row: int) -> Storage:
         found = self._made.get(row)
         if found is None:
-            offset, size, crc = self._columns[:, row].tolist()
+            offset, size, crc, number = self._columns[:, row].tolist()
             spec, _, location = self.kinds[self.of[row]]
-            key = self._keys[row]
+            key = str(number)
             extent = Extent(offset, size, self._prefix + key, None if crc < 0 else crc, spec.dtype.itemsize)
             # Two threads that ask at once get the same one.
             found = self._made.setdefault(row, self._source.storage(key, size, extent, location))
         return found
 
     def fresh(self, rows: Sequence[int]) -> tuple[memoryview, list[int]]:
-        offsets, sizes, _ = self._taken(rows)
+        offsets, sizes, *_ = self._taken(rows)
         places, runs, total = lay_out(offsets, sizes)
         block = arena(total)
         self._source.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs])
         return block, places.tolist()
 
     def verify(self, rows: Sequence[int]) -> None:
-        offsets, sizes, crcs = self._taken(rows)
+        offsets, sizes, crcs, _ = self._taken(rows)
         if crcs[0] >= 0:
             self._compare(rows, checksums_at(self._source.file, offsets, sizes), crcs)
 
     def check(self, rows: Sequence[int], block: memoryview, places: Sequence[int]) -> None:
-        _, sizes, crcs = self._taken(rows)
+        _, sizes, crcs, _ = self._taken(rows)
         if crcs[0] >= 0:
             self._compare(rows, checksums_within(block, np.asarray(places), sizes), crcs)
 
@@ -97,7 +101,7 @@ class FileRows:
 
     @property
     def _columns(self) -> Numbers:
-        """Offsets, lengths and CRC-32s of all rows."""
+        """Offsets, lengths, CRC-32s and keys of all rows."""
         if self._whole is None:
             self._whole = np.concatenate(self._extents, axis=1)
         return self._whole

@@ -15,6 +15,7 @@ from statedict.files import File
 from ..errors import FormatError
 from ._archive_storages import ArchiveStorages
 from ._checkpoint import Checkpoint, Finding
+from ._layouts import keep, known
 from ._limits import LIMITS, Limits
 from ._pickle import parse
 from ._serialization_id import is_ours
@@ -38,16 +39,15 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
     member = folder + PICKLE
     data = read_member(archive, member)
-    parsed = parse(
-        data,
-        storage=storages.find,
-        storages=storages.find_all,
-        rows=storages.rows if storages.have_rows else None,
-        file=file.name,
-        member=member,
-        limits=limits,
-    )
-    storages.settle(parsed.value)
+    rows = storages.rows if storages.have_rows else None
+    parsed = known(data, limits, rows) if rows else None
+    if parsed is None:
+        find, find_all = storages.find, storages.find_all
+        parsed = parse(data, storage=find, storages=find_all, rows=rows, file=file.name, member=member, limits=limits)
+        storages.settle(parsed.value)
+        if storages.table is not None:
+            keep(data, limits, parsed, storages.table)
+    storages.tree = parsed.value
     return Checkpoint(
         file.name,
         "torch",

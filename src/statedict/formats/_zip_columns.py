@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterator, Mapping, ValuesView
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,37 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Names:
+    """The names of members, in the directory's order: in a list, as text (one a line), and each with its number."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.all = names
+        self.text = "\n".join(names)
+        self.numbers = dict(zip(names, range(len(names))))
+        self._runs: dict[str, tuple[int, int]] = {}
+
+    def run(self, prefix: str) -> tuple[int, int]:
+        """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after
+        the other in the order of their numbers, as PyTorch writes them; otherwise 0 of them."""
+        if prefix not in self._runs:
+            count = f"\n{self.text}".count(f"\n{prefix}")
+            expected = f"\n{prefix}".join(map(str, range(count)))
+            whole = f"\n{prefix}{expected}\n" in f"\n{self.text}\n"
+            self._runs[prefix] = (self.numbers[f"{prefix}0"], count) if count and whole else (0, 0)
+        return self._runs[prefix]
+
+
 class ManyMembers(Mapping[str, Member]):
     """Stored members, all located: a mapping from name to Member, which is made when it is asked for.
 
     Attributes:
-        names: in the directory's order.
-        text: the same, one a line.
-        numbers: name to row.
+        names, text, numbers: see Names.
         offsets, sizes, crcs: a column of each.
     """
 
-    def __init__(self, names: Sequence[str], text: str, offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
-        self.names = names
-        self.text = text
-        self.numbers = dict(zip(names, range(len(names))))
+    def __init__(self, names: Names, offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
+        self._names = names
+        self.names, self.text, self.numbers = names.all, names.text, names.numbers
         self.offsets = offsets
         self.sizes = sizes
         self.crcs = crcs
@@ -46,6 +63,18 @@ class ManyMembers(Mapping[str, Member]):
 
     def __contains__(self, name: object) -> bool:
         return name in self.numbers
+
+    def rows_of(self, prefix: str, numbers: Numbers) -> Numbers | None:
+        """The rows of the members whose names are the prefix and these numbers; None where any is missing."""
+        import numpy as np
+
+        first, count = self._names.run(prefix)
+        if numbers.max() < count:
+            return first + numbers
+        try:
+            return np.array([self.numbers[f"{prefix}{number}"] for number in numbers.tolist()])
+        except KeyError:
+            return None
 
     def values(self) -> ValuesView[Member]:
         sizes = self.sizes.tolist()

@@ -58,7 +58,9 @@ def match(
     """
     given, slots = raw_values(source), raw_values(target)
     options = (include, exclude, rename, dtype, device)
-    if given.keys() == slots.keys() and mismatched == "error" and all(option is None for option in options):
+    # In one order, mostly: then lists are compared in a quarter of the time.
+    same = list(given) == list(slots) or given.keys() == slots.keys()
+    if same and mismatched == "error" and all(option is None for option in options):
         # The everyday load. Shapes are compared only if somebody asks: whoever loads compares them too.
         return Plan(Unchanged(given), slots, given, find_mismatched=lambda: misfits(given, slots))
     offered, notes = _offers(given, KeyMap(rename), wrappers)

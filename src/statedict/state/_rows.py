@@ -60,12 +60,15 @@ class Many(NamedTuple):
     def of_each(self, fact: Callable[[RowKind], T]) -> list[T]:
         """A column of what there is one of for each kind."""
         known = list(map(fact, self.table.kinds))
+        if len(known) == 1:
+            return known * len(self.numbers)
         of = self.table.of
         return [known[of[number]] for number in self.numbers]
 
     def kinds(self) -> list[RowKind]:
         """The kinds that there are."""
-        return [self.table.kinds[number] for number in dict.fromkeys(map(self.table.of.__getitem__, self.numbers))]
+        known = self.table.kinds
+        return known if len(known) == 1 else [known[n] for n in set(map(self.table.of.__getitem__, self.numbers))]
 
     def sizes(self) -> list[int]:
         """The bytes of each."""

@@ -57,14 +57,15 @@ class Arrivals:
         are that."""
         sizes = nbytes_of_each(leaves) if rows is None else rows.sizes()
         columns = tensors, leaves, sizes
-        small = [0 < nbytes < _staging.SMALL for nbytes in sizes]
-        if all(small):
+        self._straight: list[tuple[Any, Leaf]] = []
+        if sizes and min(sizes) > 0 and max(sizes) < _staging.SMALL:
             self._stages = _staging.stages(*columns, rows)
         else:
+            small = [0 < nbytes < _staging.SMALL for nbytes in sizes]
+            self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
             some = None if rows is None else Many(rows.table, list(compress(rows.numbers, small)))
             chosen = [list(compress(each, small)) for each in columns]
             self._stages = _staging.stages(chosen[0], chosen[1], chosen[2], some)
-        self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
         self._poured: list[tuple[Any, Leaf]] = []
         self._sent: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []

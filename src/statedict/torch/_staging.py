@@ -43,6 +43,8 @@ def stages(
     """Tensors and leaves whose elements lie alike, in runs that fit the buffer, in order."""
     if not sizes:
         return []
+    if sum(sizes) + BETWEEN * len(sizes) <= STAGE:
+        return [Stage(tensors, leaves, sizes, rows)]
     bounds = [0]
     room = STAGE
     for index, size in enumerate(sizes):

@@ -8,11 +8,15 @@ special the survey gives up, having changed nothing, and the walk that can do ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
+from operator import is_
 from typing import Any, NamedTuple
 
 EXTRA_STATE = "_extra_state"
 # No tree that ends is deeper: a module that contains itself is left to the recursive walk, which raises.
 _DEEPEST = 2000
+# So many parameters of one module are taken together.
+_LONG = 64
 
 
 class Side(NamedTuple):
@@ -98,10 +102,14 @@ def survey(
                     seen.update(parameters, buffers, children)
                 prefixes.append(prefix)
                 modules.append(module)
-                for name, value in parameters.items():
-                    if value is not None:
-                        keys.append(prefix + name)
-                        values.append(value)
+                if len(parameters) >= _LONG and not any(map(is_, parameters.values(), repeat(None))):
+                    keys += map(prefix.__add__, parameters)
+                    values += parameters.values()
+                else:
+                    for name, value in parameters.items():
+                        if value is not None:
+                            keys.append(prefix + name)
+                            values.append(value)
                 if buffers:
                     passing = state["_non_persistent_buffers_set"]
                     for name, value in buffers.items():

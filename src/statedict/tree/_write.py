@@ -98,7 +98,7 @@ def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:
     keys, current, places = plain.keys, plain.values, plain.places() if loading.assign else []
     absent: list[tuple[str, Any, tuple[Any, str]]] = []
     try:
-        found = list(map(values.__getitem__, keys))
+        found = list(values.values() if keys == list(values) else map(values.__getitem__, keys))
     except KeyError:
         columns: tuple[list[Any], ...] = (keys, current, plain.places())
         there = [key in values for key in keys]

@@ -53,9 +53,9 @@ def read_records(m: Machine, at: int) -> int:
     if leaf is None:
         return at
     m.stack[-1] = leaf
-    if m.top < EARLY:
-        stop = read_run(m, stop)
-    return read_run(m, _read_stretch(m, stop))
+    while stop > at:
+        at, stop = stop, read_run(m, _read_stretch(m, stop))
+    return stop
 
 
 def _read_stretch(m: Machine, at: int) -> int:

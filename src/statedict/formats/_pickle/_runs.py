@@ -24,7 +24,8 @@ Tokens = tuple[bytes, ...]
 
 
 def read_run(m: Machine, at: int) -> int:
-    """Push the names and leaves of the usual records that follow `at`, early ones or later ones; gives where to go on."""
+    """Push the names and leaves of the usual records that follow `at`, as far as their slots' opcodes are alike; gives where
+    to go on."""
     early = m.top < EARLY
     while m.seen.batches and (m.top < EARLY) is early:
         rows = run(early).findall(m.data, at, min(m.size, at + BATCH))

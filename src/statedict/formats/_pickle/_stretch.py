@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statedict.errors import FormatError
+from statedict.files import grouped
 from statedict.state import Leaf, RowKind
 
 from .._rolling import Bytes, Numbers, rolling, uint32
@@ -37,6 +38,8 @@ BEFORE, HEAD = 2, 12
 LONGEST = HEAD + 4 + 19
 # The PUT of a name and the GET of the function: what stands between a name and its record.
 NAMED = 7
+# Numbers of more digits are no keys of storages; so many fit into 64 bits.
+DIGITS = 18
 _CONTROL = re.compile(rb"[\0-\x1f]")
 # The groups of a record that are the numbers of slots, after that of the key.
 PUTS = (4, 7, 10, 12, 15, 16, 17)
@@ -171,13 +174,11 @@ def _push(m: Machine, raw: Bytes, at: int, tails: Sequence[_Tail], found: _Found
     names = _texts(m, at, named + 5, starts - NAMED)
     if names is None:
         return at
-    found_keys = b"\0".join(_cut(m, at, keys, after))
-    if not found_keys.replace(b"\0", b"").isdigit():
+    decimals = _decimals(raw, keys, after)
+    if decimals is None:
         return at
-    records = Records(
-        [tail.kind for tail in tails], [tail.nbytes for tail in tails], of[:count], found_keys.decode().split("\0")
-    )
-    leaves = m.rows(records) if m.rows else None
+    kinds, claims = [tail.kind for tail in tails], [tail.nbytes for tail in tails]
+    leaves = m.rows and m.rows(Records(kinds, claims, of[:count], decimals))
     if leaves is None:
         return at
     tops = firsts[:count] + slots[:count]
@@ -201,6 +202,17 @@ def _stack(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], 
             raise
         m.stack, begin = [], split
     m.stack += chain.from_iterable(zip(names[begin:], leaves[begin:]))
+
+
+def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers | None:
+    """The numbers that are written there; None where one is not written as Python writes it."""
+    found = np.zeros(len(starts), np.int64)
+    for width, rows in grouped(stops - starts):
+        digits = rolling(raw, width)[starts[rows]] - np.uint8(ord("0"))
+        if width > DIGITS or (digits > 9).any() or (width > 1 and not digits[:, 0].all()):
+            return None
+        found[rows] = digits @ (10 ** np.arange(width - 1, -1, -1))
+    return found
 
 
 def _cut(m: Machine, at: int, starts: Numbers, stops: Numbers) -> list[bytes]:

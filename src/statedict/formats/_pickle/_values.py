@@ -59,13 +59,13 @@ class Records(NamedTuple):
     Attributes:
         kinds, claims: what there is of them, and the bytes that a storage of each kind claims.
         of: for each tensor the number of its kind.
-        keys: for each tensor its storage's.
+        keys: for each tensor its storage's, which are numbers.
     """
 
     kinds: list[RowKind]
     claims: list[int]
     of: Numbers
-    keys: list[str]
+    keys: Numbers
 
 
 class TypedStorage:
