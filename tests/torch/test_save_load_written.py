@@ -44,6 +44,23 @@ def _looped():
     return loop
 
 
+def _hundreds():
+    model = nn.ParameterDict({f"w{number}": torch.ones(2, number % 3 + 1) for number in range(300)})
+    optimizer = torch.optim.Adam(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    views = torch.arange(400.0).split(2)
+    return {
+        "model": model.state_dict(),
+        "parameters": dict(model.named_parameters()),
+        "optimizer": optimizer.state_dict(),
+        "views": {f"v{number}": view for number, view in enumerate(views)},
+        "some odd": {f"w{number}": torch.ones(3)[number % 50 == 9 :] for number in range(200)},
+        "again": {f"w{number}": view for number, view in enumerate(views)},
+    }
+
+
 OBJECTS = {
     "tensor": lambda: torch.ones(3),
     "plain": lambda: {"a": torch.arange(4.0), "b": [1, 2, (3, None, True, "x", 1.5)]},
@@ -62,6 +79,7 @@ OBJECTS = {
     "meta": lambda: torch.ones(2, 3, device="meta"),
     "empty": lambda: [torch.ones(0), torch.ones(0, 3), {}, (), []],
     "many": lambda: {index: torch.ones(2) * index for index in range(1200)},
+    "hundreds": _hundreds,
     "parameters": lambda: [nn.Parameter(torch.ones(2)), nn.ParameterDict({"a": nn.Parameter(torch.ones(2))})],
     "values": lambda: [torch.float32, torch.device("cpu"), torch.Size([1, 2]), {1, 2}, b"x", OrderedDict(a=1), 1 << 70],
 }
@@ -111,7 +129,13 @@ def test_a_storage_is_written_whole_and_once():
 
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize(
-    "wrap", [lambda pair: pair, lambda pair: [*pair, types.SimpleNamespace()]], ids=["emit", "pickle"]
+    "wrap",
+    [
+        lambda pair: pair,
+        lambda pair: [*pair, types.SimpleNamespace()],
+        lambda pair: {f"w{number}": torch.ones(2) for number in range(200)} | dict(zip("ab", pair)),
+    ],
+    ids=["emit", "pickle", "many"],
 )
 def test_one_memory_cannot_be_two_dtypes(new, wrap):
     """Tensors of two dtypes over one memory are refused, whichever way the pickle is made."""
@@ -211,7 +235,8 @@ def test_fake_tensors_are_materialised_under_skip_data():
         torch.load(io.BytesIO(out.getvalue()))
 
 
-def test_locations_are_asked_of_the_registry(monkeypatch):
+@pytest.mark.parametrize("count", [1, 200])
+def test_locations_are_asked_of_the_registry(monkeypatch, count):
     """A location that a program registered is written, and its loader asked for it."""
     monkeypatch.setattr(torch.serialization, "_package_registry", list(torch.serialization._package_registry))
     asked = []
@@ -219,11 +244,11 @@ def test_locations_are_asked_of_the_registry(monkeypatch):
         1, lambda storage: "moon", lambda storage, location: asked.append(location) or storage
     )
     out = io.BytesIO()
-    save([torch.ones(2)], out)
+    save({f"w{number}": torch.ones(2) for number in range(count)}, out)
     assert b"moon" in out.getvalue()
     out.seek(0)
-    assert load(out)[0].tolist() == [1, 1]
-    assert asked == ["moon"]
+    assert load(out)["w0"].tolist() == [1, 1]
+    assert asked == ["moon"] * count
 
 
 def test_hooks_are_warned_of():

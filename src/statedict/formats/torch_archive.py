@@ -23,3 +23,4 @@ from ._zip import open_zip as open_zip
 from ._zip import read_member as read_member
 from ._zip_headers import Member as Member
 from ._zip_write import Record as Record
+from ._zip_write import Run as Run

@@ -12,11 +12,12 @@ import torch
 from torch.utils.serialization import config
 
 from statedict import files
-from statedict.formats.torch_archive import Record, archive_parts
-from statedict.state import collector_paused
+from statedict.formats.torch_archive import Record, Run, archive_parts
+from statedict.state import Wholes, collector_paused
 
 from ._save_pickle import pickled
 from ._saved_files import is_path, written
+from ._saved_storages import Numbered
 from ._storages import bytes_of, kept_bytes_of
 
 # What skipped storages are written as, piece by piece.
@@ -27,11 +28,7 @@ def save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *,
     """Write `obj` to a path or file object."""
     folder = _folder(target)
     content, storages = pickled(obj, module, protocol)
-    views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
-    records = [
-        Record(f"{folder}/data/{key}", storage.nbytes(), partial(views, storage))
-        for key, storage in storages.found.items()
-    ]
+    records = list(_records(f"{folder}/data/", storages))
     parts = archive_parts(
         content,
         records,
@@ -48,6 +45,19 @@ def save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *,
         if not is_path(target) or error.filename is None:
             raise
         raise RuntimeError(_refusal(target, error)) from error
+
+
+def _records(folder: str, storages: Numbered) -> Iterator[Record | Run]:
+    views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
+    number = 0
+    for storage in storages.found:
+        if isinstance(storage, Wholes):
+            rows = range(number, number + len(storage.sizes))
+            yield Run([f"{folder}{row}" for row in rows], storage)
+            number = rows.stop
+        else:
+            yield Record(f"{folder}{number}", storage.nbytes(), partial(views, storage))
+            number += 1
 
 
 def _folder(target: Any) -> str:

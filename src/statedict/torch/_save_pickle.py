@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
+from collections.abc import Sequence
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +18,14 @@ import torch
 from torch.nn.parameter import Parameter
 
 from statedict.formats.torch_archive import Placement, emit
-from statedict.state import Leaf
+from statedict.state import Leaf, Wholes
 
 from ._dtypes import TORCH_DTYPES
+from ._kinds import kinds_of
 from ._saved_storages import Numbered
 
-PLAIN = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None)}
+CONTAINERS = {dict, OrderedDict, list, tuple}
+PLAIN = CONTAINERS | {str, int, float, bool, type(None)}
 TENSORS = {torch.Tensor, Parameter}
 # The dtypes that have no storage class of their own are saved as bytes.
 SAVED_DTYPES = {
@@ -33,7 +37,7 @@ def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numb
     """The pickle, and the storages that it names."""
     storages = Numbered()
     if module is pickle and protocol == 2 and is_plain(obj):
-        return emit(obj, lambda leaf: _place(storages, leaf)), storages
+        return emit(obj, lambda leaf: _place(storages, leaf), lambda wholes: _place_all(storages, wholes)), storages
     out = io.BytesIO()
 
     class Pickler(module.Pickler):  # type: ignore[name-defined, misc]
@@ -49,21 +53,24 @@ def is_plain(obj: object) -> bool:
     """Whether our emitter writes the object exactly as a pickler would, without asking it anything."""
     if not modes_are_off():
         return False
-    stack, seen = [obj], set()
+    root = [obj]
+    stack: list[Any] = [root]
+    seen: set[int] = set()
+    tensors: list[Any] = []
     while stack:
         value = stack.pop()
-        kind = type(value)
-        if kind in TENSORS:
-            if not _is_plain_tensor(value):
-                return False
-        elif kind not in PLAIN:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        inside = _inside(value)
+        kinds = set(map(type, inside))
+        if not kinds <= PLAIN | TENSORS:
             return False
-        elif kind is dict or kind is OrderedDict or kind is list or kind is tuple:
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
-            stack.extend(_inside(value))
-    return True
+        if kinds & TENSORS:
+            tensors += inside if kinds <= TENSORS else [part for part in inside if type(part) in TENSORS]
+        if kinds & CONTAINERS:
+            stack += [part for part in inside if type(part) in CONTAINERS]
+    return _are_plain(tensors)
 
 
 def modes_are_off() -> bool:
@@ -83,6 +90,16 @@ def _inside(value: Any) -> list[Any]:
     return found
 
 
+def _are_plain(tensors: Sequence[Any]) -> bool:
+    """The same of many, in columns: 1 µs a tensor, where one by one they take 2."""
+    in_columns = (
+        kinds_of(tensors) is not None
+        and all(map(torch._C._has_storage, tensors))
+        and not any(any(map(trait, tensors)) for trait in _TRAITS)
+    )
+    return in_columns or all(map(_is_plain_tensor, tensors))
+
+
 def _is_plain_tensor(tensor: Any) -> bool:
     # A Parameter's own slot for hooks is a descriptor of Tensor's; its dict is empty unless somebody put something there.
     return (
@@ -98,3 +115,10 @@ def _is_plain_tensor(tensor: Any) -> bool:
 def _place(storages: Numbered, leaf: Leaf) -> Placement:
     key, location = storages.number(leaf.storage.where, SAVED_DTYPES[leaf.spec.dtype])
     return Placement(key, location, leaf.storage.nbytes, leaf.spec)
+
+
+def _place_all(storages: Numbered, wholes: Wholes) -> int | None:
+    return storages.number_all(wholes, wholes.of_each(SAVED_DTYPES[kind.dtype] for kind in wholes.kinds))
+
+
+_TRAITS = attrgetter("__dict__"), attrgetter("_backward_hooks"), torch.Tensor._is_zerotensor

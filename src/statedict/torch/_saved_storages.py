@@ -6,10 +6,15 @@ One memory has one dtype in a file, and one record, whoever else shows it. Where
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count, repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch.serialization import location_tag, normalize_storage_type
+
+from statedict.state import Wholes
 
 MIXED = "Cannot save multiple tensors or storages that view the same data as different types"
 
@@ -50,12 +55,21 @@ class OneDtype:
         if address and self._dtypes.setdefault(address, dtype) is not dtype:
             raise RuntimeError(MIXED)
 
+    def add_all(self, addresses: Sequence[int], dtypes: Sequence[torch.dtype]) -> bool:
+        """Remember many that are new; False, and none is, where any is not."""
+        new = dict(zip(addresses, dtypes))
+        if len(new) < len(addresses) or not self._dtypes.keys().isdisjoint(new):
+            return False
+        self._dtypes |= new
+        return True
+
 
 class Numbered:
-    """The storages of an archive, numbered in the order in which they are first seen; `found` has them by number."""
+    """The storages of an archive, numbered in the order in which they are first seen; `found` has them in order, those that
+    came in columns as they came."""
 
     def __init__(self) -> None:
-        self.found: dict[str, torch.UntypedStorage] = {}
+        self.found: list[torch.UntypedStorage | Wholes] = []
         self._keys: dict[int, tuple[str, str]] = {}
         self._dtypes = OneDtype()
 
@@ -75,5 +89,24 @@ class Numbered:
         known = self._keys.get(storage._cdata)
         if known is None:
             known = self._keys[storage._cdata] = str(len(self._keys)), location_tag(storage)
-            self.found[known[0]] = storage
+            self.found.append(storage)
         return known
+
+    def number_all(self, wholes: Wholes, dtypes: Sequence[torch.dtype]) -> int | None:
+        """The number of the first one's storage, the others' following; None where each has to be asked for alone: it is
+        known, or shared, or somebody else may say where it lies."""
+        first, storages = len(self._keys), list(map(attrgetter("_cdata"), wholes.owners))
+        new = dict(zip(storages, zip(map(str, count(first)), repeat("cpu"))))
+        if len(new) < len(storages) or not self._keys.keys().isdisjoint(new) or not _tags_are_torchs():
+            return None
+        if not self._dtypes.add_all(wholes.pointers, dtypes):
+            return None
+        self._keys |= new
+        self.found.append(wholes)
+        return first
+
+
+def _tags_are_torchs() -> bool:
+    """Whether nobody is asked before PyTorch what a storage's place on the CPU is called."""
+    serialization: Any = torch.serialization
+    return serialization._package_registry[0][1] is serialization._cpu_tag
