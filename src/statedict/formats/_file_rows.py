@@ -61,10 +61,10 @@ class FileRows:
         self._made[leaf.row] = storage
         return True
 
-    def records(self) -> Records:
-        """All rows, as a pickle names them."""
+    def records(self, rows: Sequence[int]) -> Records:
+        """These rows as a pickle names them."""
         claims = [kind.spec.nbytes for kind in self.kinds]
-        return Records(list(self.kinds), claims, np.array(self.of), self._columns[3].copy())
+        return Records(list(self.kinds), claims, np.array(self.of)[rows], self._columns[3, rows])
 
     def storage(self, row: int) -> Storage:
         found = self._made.get(row)
@@ -107,4 +107,5 @@ class FileRows:
         return self._whole
 
     def _taken(self, rows: Sequence[int]) -> Numbers:
-        return self._columns[:, np.asarray(rows)]
+        # Those that are all a state has lie one after the other, where it was not put together.
+        return self._columns[:, slice(rows.start, rows.stop) if isinstance(rows, range) else np.asarray(rows)]

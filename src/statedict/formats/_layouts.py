@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,16 +27,17 @@ FEW = 256
 DEEPEST = 8
 ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), DType, Size, TorchConstant})
 DICTS = frozenset({dict, OrderedDict})
-_ROW, _ROWS = attrgetter("row"), attrgetter("rows")
+_ROW = attrgetter("row")
 Leaves = Callable[[Records], "list[Leaf] | None"]
 
 
 class Flat(NamedTuple):
-    """A mapping of names to leaves: its class, the row of each, and its `_metadata` (None: it has none)."""
+    """A mapping of names to leaves: its class, the first one's row (the others follow it), and its `_metadata` (None: it has
+    none)."""
 
     kind: type[Any]
     names: list[str]
-    rows: list[int]
+    first: int
     metadata: Any
 
 
@@ -75,26 +75,28 @@ def known(data: bytes, limits: Limits, leaves: Leaves) -> Parsed | None:
     return Parsed(_made(layout.tree, found), list(layout.globals), layout.end)
 
 
-def keep(data: bytes, limits: Limits, parsed: Parsed, table: FileRows) -> None:
-    """Keep what a pickle holds, if it is states of many tensors (rows of the table, all of them) and plain values."""
+def keep(data: bytes, limits: Limits, parsed: Parsed, states: list[Any], table: FileRows) -> None:
+    """Keep what a pickle holds, if it is the states (whose leaves are rows of the table, all of them) and plain values."""
+    rows: list[Any] = []
+    flats = {}
     try:
-        flats = {id(state): _flat(state, table) for state in flat_states(parsed.value)}
-        rows = list(chain.from_iterable(flat.rows for flat in flats.values()))
-        if len(set(rows)) == len(rows) == len(table.of):
+        for state in states:
+            flats[id(state)] = _flat(state, len(rows))
+            rows += map(_ROW, state.values())
+        if len(set(rows)) == len(rows) == len(table.of) and None not in rows:
             tree = _without_leaves(parsed.value, flats, set(), 0)
-            RECENT.keep(data, Layout(tree, parsed.globals, parsed.end, table.records(), limits))
+            RECENT.keep(data, Layout(tree, parsed.globals, parsed.end, table.records(rows), limits))
     except _Other:
         return
 
 
-def _flat(state: Any, table: FileRows) -> Flat:
-    rows = list(map(_ROW, state.values()))
+def _flat(state: Any, first: int) -> Flat:
     extra = getattr(state, "__dict__", {})
-    if set(map(_ROWS, state.values())) != {table} or extra.keys() - {"_metadata"} or set(map(type, state)) != {str}:
+    if extra.keys() - {"_metadata"} or set(map(type, state)) != {str}:
         raise _Other
     metadata = extra.get("_metadata")
     kept = None if metadata is None else _without_leaves(metadata, {}, set(), 0)
-    return Flat(type(state), list(state), rows, kept)
+    return Flat(type(state), list(state), first, kept)
 
 
 def _without_leaves(value: Any, flats: dict[int, Flat], seen: set[int], depth: int) -> Any:
@@ -116,7 +118,7 @@ def _without_leaves(value: Any, flats: dict[int, Flat], seen: set[int], depth: i
 def _made(value: Any, leaves: list[Leaf]) -> Any:
     """A copy of what `_without_leaves` gave, with the leaves in their places."""
     if type(value) is Flat:
-        mapping = value.kind(zip(value.names, map(leaves.__getitem__, value.rows)))
+        mapping = value.kind(zip(value.names, leaves[value.first : value.first + len(value.names)]))
         if value.metadata is not None:
             mapping._metadata = _made(value.metadata, leaves)
         return mapping

@@ -15,7 +15,7 @@ from statedict.files import File
 from ..errors import FormatError
 from ._archive_storages import ArchiveStorages
 from ._checkpoint import Checkpoint, Finding
-from ._layouts import keep, known
+from ._layouts import flat_states, keep, known
 from ._limits import LIMITS, Limits
 from ._pickle import parse
 from ._serialization_id import is_ours
@@ -44,9 +44,10 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     if parsed is None:
         find, find_all = storages.find, storages.find_all
         parsed = parse(data, storage=find, storages=find_all, rows=rows, file=file.name, member=member, limits=limits)
-        storages.settle(parsed.value)
+        states = flat_states(parsed.value)
+        storages.settle(parsed.value, states)
         if storages.table is not None:
-            keep(data, limits, parsed, storages.table)
+            keep(data, limits, parsed, states, storages.table)
     storages.tree = parsed.value
     return Checkpoint(
         file.name,

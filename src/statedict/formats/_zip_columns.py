@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, ValuesView
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ._zip_entries import STORED
+from ._limits import Limits
+from ._zip_entries import STORED, check_names
 from ._zip_headers import Member
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ class Names:
         self.all = names
         self.text = "\n".join(names)
         self.numbers = dict(zip(names, range(len(names))))
+        self._allowed = 0
         self._runs: dict[str, tuple[int, int]] = {}
+
+    def check(self, limits: Limits, file: str) -> None:
+        """What `check_names` does, once."""
+        if not 0 < self._allowed <= limits.zip_name_bytes:
+            check_names(self.all, limits, file)
+            self._allowed = limits.zip_name_bytes
 
     def run(self, prefix: str) -> tuple[int, int]:
         """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after
@@ -39,12 +47,12 @@ class ManyMembers(Mapping[str, Member]):
     """Stored members, all located: a mapping from name to Member, which is made when it is asked for.
 
     Attributes:
-        names, text, numbers: see Names.
+        given: the names; names, text, numbers: what it has.
         offsets, sizes, crcs: a column of each.
     """
 
     def __init__(self, names: Names, offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
-        self._names = names
+        self.given = names
         self.names, self.text, self.numbers = names.all, names.text, names.numbers
         self.offsets = offsets
         self.sizes = sizes
@@ -68,7 +76,7 @@ class ManyMembers(Mapping[str, Member]):
         """The rows of the members whose names are the prefix and these numbers; None where any is missing."""
         import numpy as np
 
-        first, count = self._names.run(prefix)
+        first, count = self.given.run(prefix)
         if numbers.max() < count:
             return first + numbers
         try:

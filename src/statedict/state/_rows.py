@@ -92,6 +92,9 @@ def many(values: Sequence[Any]) -> Many | None:
     if tables or table is None:
         return None
     numbers = list(map(_ROW, values))
+    run = range(numbers[0], numbers[0] + len(numbers))
+    if numbers == list(run):
+        return Many(table, run)
     return Many(table, numbers) if len(set(numbers)) == len(numbers) else None
 
 
