@@ -58,7 +58,7 @@ class Many(NamedTuple):
     numbers: Sequence[int]
 
     def of_each(self, fact: Callable[[RowKind], T]) -> list[T]:
-        """A column of what there is one of for each kind."""
+        """A column of what there is one of for each kind (of the table's: `fact` is asked about others too)."""
         known = list(map(fact, self.table.kinds))
         if len(known) == 1:
             return known * len(self.numbers)

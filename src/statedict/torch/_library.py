@@ -48,6 +48,9 @@ class TorchLibrary:
         return strided_leaf(array, traits_of(array))
 
     def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
+        # Most views lie behind the beginning of their storage, and few among other tensors: one tells of all, usually.
+        if not isinstance(arrays[-1], torch.Tensor) or arrays[-1].storage_offset():
+            return None
         # Each line is a loop in C: 0.9 µs a tensor in all.
         found = kinds_of(arrays)
         if found is None or any(map(_ATTRIBUTES, arrays)):
@@ -146,7 +149,7 @@ def over(spec: Spec, raw: memoryview) -> torch.Tensor:
 
 def _over_rows(rows: Many, memory: Sequence[memoryview]) -> list[torch.Tensor]:
     """The same for leaves that are all of their storages, in loops of C: 0.8 µs each."""
-    shapes, carriers = rows.of_each(lambda kind: kind.spec.shape), rows.of_each(lambda kind: _NUMPY[kind.spec.dtype])
+    shapes, carriers = rows.of_each(lambda kind: kind.spec.shape), rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype))
     ndarray: Any = np.ndarray
     made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
     if all(kind.traits is PLAIN for kind in rows.kinds()):
