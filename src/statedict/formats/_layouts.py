@@ -55,13 +55,25 @@ class _Other(Exception):  # no error: what is not plain is not kept
     pass
 
 
-def flat_states(tree: Any) -> list[Any]:
-    """The mappings of many names to nothing but leaves: the tree itself, or what lies directly in it."""
+class State(NamedTuple):
+    """A mapping of many names to nothing but leaves, in lists: going through an OrderedDict of 32,000 takes 1.5 ms."""
+
+    mapping: dict[str, Leaf]
+    names: list[str]
+    leaves: list[Leaf]
+
+
+def flat_states(tree: Any) -> list[State]:
+    """The states that are the tree itself, or lie directly in it."""
     if type(tree) not in DICTS:
         return []
-    kinds = set(map(type, tree.values()))
-    parts = [tree] if kinds == {Leaf} else [part for part in tree.values() if type(part) in DICTS]
-    return [part for part in parts if len(part) >= FEW and (part is tree or set(map(type, part.values())) == {Leaf})]
+    values = list(tree.values())
+    if set(map(type, values)) == {Leaf}:
+        return [State(tree, list(tree), values)] if len(values) >= FEW else []
+    parts = [
+        State(part, list(part), list(part.values())) for part in values if type(part) in DICTS and len(part) >= FEW
+    ]
+    return [part for part in parts if set(map(type, part.leaves)) == {Leaf}]
 
 
 def known(data: bytes, limits: Limits, leaves: Leaves) -> Parsed | None:
@@ -75,14 +87,14 @@ def known(data: bytes, limits: Limits, leaves: Leaves) -> Parsed | None:
     return Parsed(_made(layout.tree, found), list(layout.globals), layout.end)
 
 
-def keep(data: bytes, limits: Limits, parsed: Parsed, states: list[Any], table: FileRows) -> None:
+def keep(data: bytes, limits: Limits, parsed: Parsed, states: list[State], table: FileRows) -> None:
     """Keep what a pickle holds, if it is the states (whose leaves are rows of the table, all of them) and plain values."""
     rows: list[Any] = []
     flats = {}
     try:
         for state in states:
-            flats[id(state)] = _flat(state, len(rows))
-            rows += map(_ROW, state.values())
+            flats[id(state.mapping)] = _flat(state, len(rows))
+            rows += map(_ROW, state.leaves)
         if len(set(rows)) == len(rows) == len(table.of) and None not in rows:
             tree = _without_leaves(parsed.value, flats, set(), 0)
             RECENT.keep(data, Layout(tree, parsed.globals, parsed.end, table.records(rows), limits))
@@ -90,13 +102,13 @@ def keep(data: bytes, limits: Limits, parsed: Parsed, states: list[Any], table: 
         return
 
 
-def _flat(state: Any, first: int) -> Flat:
-    extra = getattr(state, "__dict__", {})
-    if extra.keys() - {"_metadata"} or set(map(type, state)) != {str}:
+def _flat(state: State, first: int) -> Flat:
+    extra = getattr(state.mapping, "__dict__", {})
+    if extra.keys() - {"_metadata"} or set(map(type, state.names)) != {str}:
         raise _Other
     metadata = extra.get("_metadata")
     kept = None if metadata is None else _without_leaves(metadata, {}, set(), 0)
-    return Flat(type(state), list(state), first, kept)
+    return Flat(type(state.mapping), state.names, first, kept)
 
 
 def _without_leaves(value: Any, flats: dict[int, Flat], seen: set[int], depth: int) -> Any:

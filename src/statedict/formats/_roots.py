@@ -23,7 +23,7 @@ Anything else is ambiguous, and the choices are listed: a generator beside a dis
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -124,7 +124,8 @@ def _as_root(value: Any) -> StateDict | None:
     kinds = {type(part) for part in _of_each_type(mapping) if not _is_tensor(part)}
     if metadata is None and kinds and any(_holds_state(part) for part in mapping.values() if type(part) in kinds):
         return None
-    return StateDict(mapping, metadata)
+    # Its names are known to be strings.
+    return StateDict.adopt(dict(mapping), None if metadata is None else OrderedDict(metadata))
 
 
 def _is_state(value: Any, mapping: Mapping[str, Any]) -> bool:
@@ -162,6 +163,8 @@ def _mapping(value: Any) -> Mapping[str, Any] | None:
         return {pair.key: pair.value for pair in pairs} if pairs and all(type(p.key) is str for p in pairs) else None
     if not isinstance(value, Mapping):
         return None
+    # Each look through an OrderedDict takes three times as long as through a dict.
+    value = dict(value) if type(value) is OrderedDict else value
     return value if {str}.issuperset(map(type, value)) or all(isinstance(key, str) for key in value) else None
 
 
