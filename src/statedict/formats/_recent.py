@@ -13,7 +13,7 @@ from statedict.files import crc32
 
 V = TypeVar("V")
 # Of each kind so many are kept, of so many bytes together: what a value takes is in proportion.
-MOST, NBYTES = 4, 32 << 20
+MOST, NBYTES = 4, 16 << 20
 
 
 class Recent(Generic[V]):
