@@ -534,6 +534,14 @@ def test_what_is_taken_again_lies_where_it_lay():
     assert again._metadata is not state._metadata
 
 
+def test_tensors_inside_other_values_stay_there():
+    """A state with a list of one tensor is copied as that, the second time too."""
+    state = StateDict({"w": torch.ones(2), "extra": [torch.zeros(3)]})
+    for again in retaken(state, state):
+        assert again["w"].tolist() == [1, 1]
+        assert [part.tolist() for part in again["extra"]] == [[0, 0, 0]]
+
+
 CHANGES = {
     "another shape": lambda w: w.reshape(3, 2),
     "other strides": lambda w: w.reshape(3, 2).t(),

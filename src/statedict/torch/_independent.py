@@ -46,13 +46,13 @@ def take(tree: Any, out: Any, memory: Memory | None) -> tuple[Any, Memory | None
     taken before, which nobody but the caller has."""
     with collector_paused():
         found = _found(tree, None)
-        live = list(found.live.values())
-        if memory is not None and refill(memory, live):
+        if memory is not None and refill(memory, list(found.live.values())):
             made = memory.tensors
         else:
-            made = _copies(_found(tree, out), out, host=True)
-            memory = remember(live, made)
-        if isinstance(tree, StateDict) and len(made) == len(raw_values(tree)):
+            found = _found(tree, out)
+            made = _copies(found, out, host=True)
+            memory = remember(list(found.live.values()), made)
+        if isinstance(tree, StateDict) and list(map(id, raw_values(tree).values())) == list(found.live):
             # All that it has are tensors, each once.
             return StateDict.adopt(dict(zip(raw_values(tree), made)), _metadata_of(tree)), memory
         return _copied(tree, _known(found, made, verify=True)), memory
