@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress, islice, repeat
 from operator import attrgetter, gt, is_, mul
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # More leaves that were read alone are no exception.
 ADOPTED = 64
+FREE, TAKEN = -1, -2
 _ROW = attrgetter("row")
 
 
@@ -38,7 +39,7 @@ class ArchiveStorages:
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
         self.table: FileRows | None = None
-        # Which row each member is, if it is one: -1 where it is none.
+        # Which row each member is; FREE or TAKEN where it is none.
         self._row_of: Any = None
         self.tree: object = None
 
@@ -50,7 +51,13 @@ class ArchiveStorages:
         storage = self._found.get(wanted.key)
         itemsize = wanted.dtype.itemsize if wanted.dtype else 1
         if storage is None:
-            storage = self._found[wanted.key] = self._in_row(wanted.key) or self._open(wanted, itemsize)
+            row = self._row(wanted.key)
+            if row >= 0 and self.table is not None:
+                storage = self.table.storage(row)
+            else:
+                storage = self._open(wanted, itemsize)
+                self._take([wanted.key])
+            self._found[wanted.key] = storage
         if wanted.numel * itemsize > storage.nbytes:
             raise FormatError(
                 f"a storage of {wanted.numel:,} elements of {itemsize} bytes is named here, "
@@ -86,25 +93,28 @@ class ArchiveStorages:
             return None
         if self.table is None:
             self.table = FileRows(self.source, self._prefix)
-            self._row_of = np.full(len(members), -1)
-        taken = [members.numbers[self._prefix + key] for key in self._found]
+            self._row_of = np.full(len(members), FREE)
+            self._take(self._found)
         numbers = np.arange(len(self.table.of), len(self.table.of) + len(found))
-        if (self._row_of[found] >= 0).any() or np.isin(found, taken).any():
+        if (self._row_of[found] != FREE).any():
             return None
         self._row_of[found] = numbers
         if (self._row_of[found] != numbers).any():  # two for one
-            self._row_of[found] = -1
+            self._row_of[found] = FREE
             return None
         crcs = members.crcs[found] if self._archive.checked else np.full(len(found), -1)
         return self.table.add(wanted.kinds, wanted.of, np.array([members.offsets[found], sizes, crcs, wanted.keys]))
 
-    def _in_row(self, key: str) -> Storage | None:
-        """The storage of a key that is a row's."""
-        if self.table is None:
-            return None
-        number = self._members.numbers.get(self._prefix + key, -1)
-        row = int(self._row_of[number]) if number >= 0 else -1
-        return self.table.storage(row) if row >= 0 else None
+    def _row(self, key: str) -> int:
+        """Which row a key's storage is, or a negative number."""
+        number = None if self.table is None else self._members.numbers.get(self._prefix + key)
+        return FREE if number is None else int(self._row_of[number])
+
+    def _take(self, keys: Iterable[str]) -> None:
+        """Have no rows made of these storages, which were found by themselves."""
+        if self.table is not None:
+            for key in keys:
+                self._row_of[self._members.numbers[self._prefix + key]] = TAKEN
 
     def find_all(self, wanted: Columns) -> list[Storage]:
         """The same for many at once."""
@@ -178,7 +188,7 @@ class ArchiveStorages:
             for name in self._archive.members
             if name.startswith(self._prefix)
             and name.removeprefix(self._prefix) not in self._found
-            and self._in_row(name.removeprefix(self._prefix)) is None
+            and self._row(name.removeprefix(self._prefix)) < 0
         ]
 
     def names_of_members(self) -> dict[str, str]:

@@ -16,6 +16,12 @@ SHAPES = [(4, 4), (4,), (2, 3, 3), (300,), (2,) * 5, ()]
 DTYPES = ["f4", "f2", "i8", "u1"]
 
 
+@pytest.fixture(autouse=True)
+def _short_stretches(monkeypatch):
+    """Stretches of a few records, so that small pickles do."""
+    monkeypatch.setattr(_stretch, "FEW", 16)
+
+
 class Table:
     """Rows over the test's storages, each claimed when the pickle is read."""
 
