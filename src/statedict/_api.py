@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
 
-from . import _loading, _sources
+from . import _arrays, _loading, _sources
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
@@ -90,7 +90,7 @@ def load(
             arrays = materialize_on(leaves, map_location, mapped=mmap, verify=verify)
         else:
             arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
-        revived = _sources.reviver(chosen.name)
+        revived = _arrays.reviver(chosen.name)
         return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
 
 
@@ -266,7 +266,7 @@ def snapshot(obj: Any, *, out: Any = None) -> Any:
     >>> bool((best["weight"] == 0).any())
     False
     """
-    return _sources.copied(_sources.to_copy(obj), out)
+    return _arrays.copied(_sources.to_copy(obj), out)
 
 
 def audit(model: Any, optimizer: Any = None) -> list[Finding]:

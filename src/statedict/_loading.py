@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from statedict.errors import LoadError
 from statedict.state import Patterns, StateDict
 
-from . import _sources
+from . import _arrays, _sources
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan
@@ -88,10 +88,10 @@ def load_module(
     host = _sources.required_host(module)
     slots, _ = tree.peek(host, module)
     planned = plan.match(state, slots, **options)
-    values = _sources.arrays_within(planned.execute(state), host.library, verify=manner.verify)
+    values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
     devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
     if devices and not demands.dry_run:
-        values = _sources.placed(values, devices, verify=manner.verify)
+        values = _arrays.placed(values, devices, verify=manner.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:

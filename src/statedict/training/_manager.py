@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from statedict import _sources, files
+from statedict import _arrays, files
 from statedict.errors import FormatError, LockedError, RunGoneError, SaveError
 
 from . import _directory, _distributed, _keep, _layout, _manifest, _objects, _random, _resume, _save
@@ -27,7 +27,7 @@ from ._shared import frozen_names
 from ._sigterm import OnSigterm
 
 # What the objects of a save were copied to, by name.
-Memory = dict[str, _sources.Copy]
+Memory = dict[str, _arrays.Copy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ def _copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memo
     """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory."""
     # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
     live = {name: state for name, state in content.states.items() if name != _objects.RANDOM}
-    copies = {name: _sources.copied_again(state, memory.get(name, _sources.Copy(None))) for name, state in live.items()}
+    copies = {name: _arrays.copied_again(state, memory.get(name, _arrays.Copy(None))) for name, state in live.items()}
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
     return replace(content, values=deepcopy(content.values), states=states), copies
 
