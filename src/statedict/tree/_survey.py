@@ -112,10 +112,9 @@ def survey(
                             values.append(value)
                 if buffers:
                     passing = state["_non_persistent_buffers_set"]
-                    for name, value in buffers.items():
-                        if value is not None and name not in passing:
-                            keys.append(prefix + name)
-                            values.append(value)
+                    saved = {k: v for k, v in buffers.items() if v is not None and k not in passing}
+                    keys += map(prefix.__add__, saved)
+                    values += saved.values()
                 if children:
                     levels.append(zip([f"{prefix}{name}." for name in children], children.values()))
                     break
