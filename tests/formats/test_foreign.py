@@ -103,7 +103,16 @@ class _Stubs:
 
     class Unpickler(_pickle.Unpickler):
         def find_class(self, module, name):
-            return type(name, (_Stub,), {}) if module == "project" else super().find_class(module, name)
+            return _StubType(name, (_Stub,), {}) if module == "project" else super().find_class(module, name)
+
+
+class _StubType(type):
+    """Gives stand-ins any member: before Python 3.11.4 an enum member is pickled as an attribute of its class."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls()
 
 
 class _Stub:
