@@ -11,8 +11,8 @@ from itertools import compress, count, repeat
 from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
 
-from statedict.files import File, Span, checksums, checksums_of, combine, crc32, fetch
-from statedict.state import Read, Storage, arena
+from statedict.files import File, Span, check_inside, checksums, checksums_of, combine, crc32, fetch
+from statedict.state import Read, Storage, arena, check_bounds
 
 from ..errors import ChecksumError
 
@@ -77,6 +77,7 @@ class FileSource:
     def read_into(self, reads: Sequence[Read]) -> None:
         plain: list[Span] = []
         turned: list[tuple[memoryview, int]] = []
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         if self._settle is not None:
             self._settle([read.storage for read in reads])
         for storage, start, into in reads:
@@ -95,6 +96,7 @@ class FileSource:
     def fresh(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
     ) -> tuple[memoryview, list[int]] | None:
+        check_bounds(zip(storages, starts, sizes))
         if self._settle is not None:
             self._settle(storages)
         extents: list[Extent] = [storage.where for storage in storages]
@@ -168,6 +170,7 @@ class FileSource:
         mapped = self.file.view(writable=writable)
         if mapped is None or extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
             return None
+        check_inside(self.file, start, storage.nbytes)
         return mapped[start : start + storage.nbytes]
 
     def _whole(self, extent: Extent) -> bytes:

@@ -14,6 +14,7 @@ from ._leaf import (
     Storage,
     Streaming,
     Traits,
+    check_bounds,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, blocks, by_source, materialize
@@ -40,6 +41,7 @@ __all__ = [
     "Storage",
     "Streaming",
     "Traits",
+    "check_bounds",
     "ArrayLibrary",
     "leaf_of",
     "library",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from ..errors import BoundsError
 from ._spec import Spec
 
 if TYPE_CHECKING:
@@ -84,6 +85,20 @@ class Storage:
 
     def __repr__(self) -> str:
         return f"Storage({self.key!r}, {self.nbytes} bytes, {self.location})"
+
+
+def check_bounds(reads: Iterable[tuple[Storage, int, int]]) -> None:
+    """Raise BoundsError unless bytes `start … start + nbytes` lie within the storage, for each (storage, start, nbytes).
+
+    Every Source calls this before it reads, so that a wrong leaf can never show bytes that are not its own.
+    """
+    for storage, start, nbytes in reads:
+        if start < 0 or nbytes < 0 or start + nbytes > storage.nbytes:
+            raise BoundsError(
+                f"{nbytes:,} bytes from byte {start:,} on are wanted of a storage of {storage.nbytes:,} bytes",
+                file=getattr(storage.source, "name", None),
+                member=getattr(storage.where, "member", None),
+            )
 
 
 class Traits(NamedTuple):
