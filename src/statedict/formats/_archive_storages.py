@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress, islice, repeat
-from operator import attrgetter, gt, is_, mul
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, cast
 
 from statedict.state import Leaf, Storage
 
 from ..errors import FormatError
 from ._extent import Extent, FileSource
-from ._pickle import Columns, Records, StorageId, TypedStorage
+from ._pickle import Records, StorageId, TypedStorage
 from ._walk import leaves
 from ._zip import Archive, located, member_bytes
 from ._zip_columns import ManyMembers
@@ -115,30 +115,6 @@ class ArchiveStorages:
         if self.table is not None:
             for key in keys:
                 self._row_of[self._members.numbers[self._prefix + key]] = TAKEN
-
-    def find_all(self, wanted: Columns) -> list[Storage]:
-        """The same for many at once."""
-        if self.table is not None:
-            return [self.find(each).storage for each in wanted.ids()]
-        members = list(map(self._archive.members.get, [self._prefix + key for key in wanted.keys]))
-        known = [member for member in members if member is not None]
-        new = len(set(wanted.keys)) == len(wanted.keys) and self._found.keys().isdisjoint(wanted.keys)
-        sizes = [member.nbytes for member in known]
-        itemsizes = [of.itemsize for of in wanted.dtypes]
-        if (
-            len(known) < len(members)
-            or not new
-            or any(member.method == DEFLATED for member in known)
-            or any(map(gt, map(mul, wanted.counts, itemsizes), sizes))
-        ):
-            return [self.find(each).storage for each in wanted.ids()]
-        crcs = [member.crc for member in known] if self._archive.checked else repeat(None)
-        columns = [member.offset for member in known], sizes, [member.name for member in known], crcs, itemsizes
-        # `_make` is a function of Python's; this is what it calls.
-        extents = map(tuple.__new__, repeat(Extent), zip(*columns, repeat(1), repeat(None), repeat(0)))
-        storages = self.source.storages(wanted.keys, sizes, extents, wanted.locations)
-        self._found.update(zip(wanted.keys, storages))
-        return storages
 
     def settle(self, tree: Any, states: Sequence[State] = ()) -> None:
         """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned.

@@ -7,7 +7,7 @@ mapped; those of the other byte order are turned round after reading, and deflat
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import compress, count, repeat
+from itertools import compress, count
 from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
 
@@ -66,13 +66,6 @@ class FileSource:
     def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
         """A storage of this file; `key` is which one."""
         return Storage(self, (self._token, key), nbytes, extent, location)
-
-    def storages(
-        self, keys: Iterable[Hashable], sizes: Iterable[int], extents: Iterable[Extent], locations: Iterable[str]
-    ) -> list[Storage]:
-        """Many of them, a column for each argument of `storage`."""
-        names = zip(repeat(self._token), keys)
-        return list(map(Storage, repeat(self), names, sizes, extents, locations))
 
     def read_into(self, reads: Sequence[Read]) -> None:
         plain: list[Span] = []

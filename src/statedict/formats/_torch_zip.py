@@ -42,8 +42,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     rows = storages.rows if storages.have_rows else None
     parsed = known(data, limits, rows) if rows else None
     if parsed is None:
-        find, find_all = storages.find, storages.find_all
-        parsed = parse(data, storage=find, storages=find_all, rows=rows, file=file.name, member=member, limits=limits)
+        parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits)
         states = flat_states(parsed.value)
         storages.settle(parsed.value, states)
         if storages.table is not None:
