@@ -15,6 +15,7 @@ from ._leaf import (
     Streaming,
     Traits,
     check_bounds,
+    check_reach,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, blocks, by_source, materialize
@@ -42,6 +43,7 @@ __all__ = [
     "Streaming",
     "Traits",
     "check_bounds",
+    "check_reach",
     "ArrayLibrary",
     "leaf_of",
     "library",

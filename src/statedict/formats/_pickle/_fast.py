@@ -86,7 +86,7 @@ def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
     if type(typed) is not TypedStorage or needed > typed.nbytes or typed.dtype is not dtype:
         return None, at
     m.top = top + (7 if size else 5)
-    leaf = m.memo[m.top - 1] = Leaf(spec, typed.storage, TRAITS[flag])
+    leaf = m.memo[m.top - 1] = Leaf.unchecked(spec, typed.storage, TRAITS[flag])
     seen.add((top,), (at,), (None,))
     return leaf, found.end()
 
