@@ -228,3 +228,20 @@ def test_the_text_form_of_get(read, write, slow):
     slow()
     assert quick == outcome(read, text)
     assert quick[0][0] == "dict"
+
+
+def test_a_leaf_that_changes_ends_the_quick_path(read, write, slow):
+    """A call with the arguments of a record that was read before gives its storage, whatever its tensor has become."""
+    saved = write(
+        {"s": leaf_of(np.zeros(1, "f4")), "a": leaf_of(np.zeros(1000, "f4")), "b": leaf_of(np.zeros(2, "f4"))}
+    )
+    arguments, a, b = p.get(20), p.get(21), p.get(29)
+    becomes = a + b"(" + b + b"K\0" + p.NONE + p.FALSE + p.NONE + b"tb0"
+    again = saved[:-2] + b"u" + becomes + p.text("x") + p.get(2) + arguments + b"Rs."
+    value = read(again).value
+    assert [value[name].spec.shape for name in "abx"] == [(2,), (2,), (1000,)]
+    assert [value[name].storage.location for name in "abx"] == ["cpu"] * 3
+    assert value["x"].storage.key != value["a"].storage.key == value["b"].storage.key
+    quick = outcome(read, again)
+    slow()
+    assert quick == outcome(read, again)
