@@ -12,9 +12,6 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 import statedict
-from statedict.formats._recent import forget
-
-from ._measure import Action
 
 
 class Bench:
@@ -44,16 +41,6 @@ class Bench:
 
     def close(self) -> None:
         shutil.rmtree(self.folder)
-
-
-def first(act: Action) -> Action:
-    """The action, with nothing known of files that were read before."""
-
-    def read() -> object:
-        forget()
-        return act()
-
-    return read
 
 
 def touched(tensors: Iterable[torch.Tensor]) -> None:

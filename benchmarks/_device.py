@@ -10,7 +10,7 @@ from safetensors.torch import load_file, load_model, save_file
 
 import statedict
 
-from ._bench import Bench, first
+from ._bench import Bench
 from ._measure import Action
 
 Ways = dict[str, Action]
@@ -22,8 +22,8 @@ def load_into_model(bench: Bench) -> Ways:
     return _awaited(
         bench,
         {
-            "statedict": first(lambda: statedict.load_state_dict(target, bench.torch_file)),
-            "statedict, unverified": first(lambda: statedict.load_state_dict(target, bench.torch_file, verify=False)),
+            "statedict": lambda: statedict.load_state_dict(target, bench.torch_file),
+            "statedict, unverified": lambda: statedict.load_state_dict(target, bench.torch_file, verify=False),
             "torch": lambda: target.load_state_dict(torch.load(bench.torch_file, map_location=bench.device)),
             "torch, mapped": lambda: target.load_state_dict(torch.load(bench.torch_file, mmap=True)),
             "safetensors": lambda: load_model(target, bench.safetensors_file, device=bench.device),
@@ -36,10 +36,8 @@ def load(bench: Bench) -> Ways:
     return _awaited(
         bench,
         {
-            "statedict": first(lambda: statedict.load(bench.torch_file, map_location=bench.device)),
-            "statedict, unverified": first(
-                lambda: statedict.load(bench.torch_file, map_location=bench.device, verify=False)
-            ),
+            "statedict": lambda: statedict.load(bench.torch_file, map_location=bench.device),
+            "statedict, unverified": lambda: statedict.load(bench.torch_file, map_location=bench.device, verify=False),
             "torch": lambda: torch.load(bench.torch_file, map_location=bench.device),
             "safetensors": lambda: load_file(bench.safetensors_file, device=bench.device),
         },

@@ -2,10 +2,6 @@
 
 An operation is a function of a Bench that gives actions by name; the table is at the end. Peers that need much longer are
 marked `slow`, and left out of a quick run.
-
-We keep what we worked out of a file's pickle and directory, and find it again where the next file has the same ones. What is
-called ours reads each file as if it were the first (`first`); the row of the file that is read again comes right after one
-that has read it.
 """
 
 from __future__ import annotations
@@ -26,11 +22,10 @@ from torch.serialization import set_crc32_options
 import statedict
 
 from . import _limits
-from ._bench import Bench, first, touched
+from ._bench import Bench, touched
 from ._measure import Action
 
 OURS = "statedict"
-AGAIN = "statedict, the same layout again"
 SLOW = frozenset({"DCP"})
 Ways = dict[str, Action]
 
@@ -81,10 +76,9 @@ def load(bench: Bench) -> Ways:
         return values
 
     return {
-        OURS: first(lambda: read(statedict.load(bench.torch_file))),
-        "statedict, unverified": first(lambda: read(statedict.load(bench.torch_file, verify=False))),
-        AGAIN: lambda: read(statedict.load(bench.torch_file)),
-        "statedict, mapped": first(lambda: read(statedict.load(bench.torch_file, mmap=True))),
+        OURS: lambda: read(statedict.load(bench.torch_file)),
+        "statedict, unverified": lambda: read(statedict.load(bench.torch_file, verify=False)),
+        "statedict, mapped": lambda: read(statedict.load(bench.torch_file, mmap=True)),
         "torch": lambda: read(torch.load(bench.torch_file)),
         "torch, mapped": lambda: read(torch.load(bench.torch_file, mmap=True)),
         "torch, weights_only=False": lambda: read(torch.load(bench.torch_file, weights_only=False)),
@@ -96,10 +90,9 @@ def load(bench: Bench) -> Ways:
 def load_into_model(bench: Bench) -> Ways:
     target = bench.target
     return {
-        OURS: first(lambda: statedict.load_state_dict(target, bench.torch_file)),
-        "statedict, unverified": first(lambda: statedict.load_state_dict(target, bench.torch_file, verify=False)),
-        AGAIN: lambda: statedict.load_state_dict(target, bench.torch_file),
-        "statedict, a file of ours": first(lambda: statedict.load_state_dict(target, bench.our_file)),
+        OURS: lambda: statedict.load_state_dict(target, bench.torch_file),
+        "statedict, unverified": lambda: statedict.load_state_dict(target, bench.torch_file, verify=False),
+        "statedict, a file of ours": lambda: statedict.load_state_dict(target, bench.our_file),
         "torch": lambda: target.load_state_dict(torch.load(bench.torch_file)),
         "torch, mapped": lambda: target.load_state_dict(torch.load(bench.torch_file, mmap=True)),
         "safetensors": lambda: load_model(target, bench.safetensors_file),
@@ -110,8 +103,7 @@ def load_into_model(bench: Bench) -> Ways:
 
 def names_and_shapes(bench: Bench) -> Ways:
     return {
-        OURS: first(lambda: _listed(bench.torch_file)),
-        AGAIN: lambda: _listed(bench.torch_file),
+        OURS: lambda: _listed(bench.torch_file),
         "torch, mapped": lambda: {k: v.shape for k, v in torch.load(bench.torch_file, mmap=True).items()},
         "safetensors": lambda: _listed_by_safetensors(bench),
     }
@@ -119,7 +111,7 @@ def names_and_shapes(bench: Bench) -> Ways:
 
 def verify(bench: Bench) -> Ways:
     return {
-        OURS: first(lambda: _verified(bench.torch_file)),
+        OURS: lambda: _verified(bench.torch_file),
         "zipfile.testzip": lambda: ZipFile(bench.torch_file).testzip(),
     }
 

@@ -19,6 +19,7 @@
         ├── UnknownFormatError               its bytes are no format that is read here
         ├── TruncatedError (EOFError)        it ends too early
         ├── ChecksumError                    its bytes are not those that were written
+        ├── BoundsError                      a tensor, or a read, reaches beyond the storage it belongs to
         ├── LimitError                       reading it would cost more than `Limits` allows
         └── UnsafeFileError                  it names imports that would run code under pickle
 
@@ -266,6 +267,10 @@ class TruncatedError(FormatError, EOFError):
 
 class ChecksumError(FormatError):
     """The file's bytes are not those that were written."""
+
+
+class BoundsError(FormatError):
+    """A tensor, or a read, reaches beyond the storage it belongs to."""
 
 
 class LimitError(FormatError):

@@ -1,8 +1,11 @@
 """torch.save's zip files: what torch writes we read, what we write torch reads, byte for byte where they can be alike."""
 
 import io
+import os
 import re
+import signal
 import struct
+import threading
 import zipfile
 from collections import OrderedDict
 
@@ -516,3 +519,48 @@ def test_who_wrote_a_file(tmp_path):
             producers[path.name] = checkpoint.producer
     ours = {"ours.pt": "statedict", "noted.pt": "statedict"}
     assert producers == {"theirs.pt": "PyTorch", "remade.pt": "PyTorch", **ours}
+
+
+def test_files_of_one_layout_share_nothing(tmp_path):
+    """Of two files that differ in their elements only, each gives its own, those of tensors' attributes too."""
+    import torch
+
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        state = {f"layer.{n}.weight": torch.full((4,), value) for n in range(400)}
+        special = torch.nn.Parameter(torch.zeros(4))
+        special.aux, special.tags = torch.full((3,), value), ["a"]
+        state["special"] = special
+        (tmp_path / name).mkdir()
+        torch.save(state, tmp_path / name / "m.pt")
+    with formats.open(tmp_path / "one" / "m.pt") as one, formats.open(tmp_path / "two" / "m.pt") as two:
+        first, second = (checkpoint.object["special"].traits.attributes for checkpoint in (one, two))
+        assert first["tags"] is not second["tags"]
+        assert read_array(first["aux"]).tolist() == [1.0] * 3
+        assert read_array(second["aux"]).tolist() == [2.0] * 3
+        assert read_array(two.object["layer.7.weight"]).tolist() == [2.0] * 4
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_while_a_thread_opens_files(tmp_path):
+    """A child that is forked while another thread opens files can open them too: nothing it needs is locked for ever."""
+    path = tmp_path / "m.pt"
+    path.write_bytes(written({f"layer.{n}.weight": np.full(4, n, "f4") for n in range(2000)}))
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            formats.open(path).close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                signal.alarm(60)  # ends a child that hangs
+                os._exit(0 if len(formats.open(path).object) == 2000 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()

@@ -25,6 +25,7 @@ from tests.hostile.build.zips import DEFLATED, Member, archive
 from tests.hostile.cases.table import GROUPS
 from tests.hostile.reading import read_all
 
+from . import paths, records
 from .mutate import WIDE_EDGES, changed, changed_json, changed_pickle, opcodes
 
 Change = Callable[[bytes, Random], bytes]
@@ -147,6 +148,13 @@ def _opcodes_inside(raw: bytes) -> Iterator[bytes]:
 
 def change_pickle(raw: bytes, random: Random) -> bytes:
     return changed_pickle(raw, random, opcode_pool())
+
+
+# paths: pickles of many tensors, by the quick ways and the plain one
+
+
+def change_paths(raw: bytes, random: Random) -> bytes:
+    return records.generated(random) if random.random() < 0.7 else change_pickle(raw, random)
 
 
 # torch zips and TorchScript: the content of one member, sound in its archive
@@ -279,6 +287,7 @@ def _targets() -> list[Target]:
     return [
         Target("zip", zips, from_memory, change_zip, grown),
         Target("pickle", inner, in_torch_zip, change_pickle, list(_pickles(grown))),
+        Target("paths", [records.generated(Random(seed)) for seed in (1, 8, 21)], paths.read, change_paths),
         Target("torch", zips, from_memory, change_members, grown),
         Target("legacy", [streams.legacy()], from_memory, change_legacy, [r for r in loose if r[:2] == b"\x80\2"]),
         Target("tar", [streams.tar()], from_memory, change_tar, [raw for raw in loose if raw[257:262] == b"ustar"]),

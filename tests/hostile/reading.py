@@ -8,6 +8,8 @@ from typing import Any
 
 from statedict import formats
 from statedict.errors import FormatError, RootError
+from statedict.formats._extent import Extent
+from statedict.formats._walk import leaves as all_leaves
 from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize
 
 Found = dict[str, Any]
@@ -16,9 +18,10 @@ Found = dict[str, Any]
 def read_all(file: Any) -> Found:
     """Open, list, verify, and read every tensor; the arrays of the file's one state dict by name, where it has one.
 
-    Raises whatever reading raises.
+    Raises whatever reading raises, AssertionError where a tensor does not lie within its storage.
     """
     with formats.open(file) as checkpoint:
+        check_reach(checkpoint.object)
         leaves = list(leaves_of(checkpoint.object))
         repr([value for value in values_of(checkpoint.object) if isinstance(value, (Opaque, Leaf, Compound))])
         for found in (checkpoint.globals, checkpoint.notes, checkpoint.producer, checkpoint.format):
@@ -39,6 +42,19 @@ def _values(checkpoint: Any) -> Iterator[tuple[str, Any]]:
 
 def raw(state: StateDict) -> Mapping[str, Any]:
     return state._values
+
+
+def check_reach(tree: Any) -> None:
+    """Assert that each tensor lies within its storage, and each storage within its file."""
+    for path, leaf in all_leaves(tree):
+        spec, storage = leaf.spec, leaf.storage
+        assert min((spec.offset, *spec.shape, *spec.strides)) >= 0, path
+        assert spec.reach * spec.dtype.itemsize <= storage.nbytes, path
+        if isinstance(storage.where, Extent):
+            extent, file = storage.where, storage.source.file
+            assert extent.skip + storage.nbytes <= extent.nbytes, path
+            if extent.inflate is None:
+                assert 0 <= extent.offset <= extent.offset + extent.nbytes <= file.size, path
 
 
 def leaves_of(tree: Any) -> Iterator[Leaf | Compound]:

@@ -13,18 +13,12 @@ import torch
 import statedict
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats._archive_storages import ArchiveStorages
-from statedict.formats._recent import forget
 from statedict.state import Leaf, many
 from statedict.torch._scatter import scatter
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.uint8]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_known():
-    forget()
 
 
 def tensors(count: int = COUNT, shapes=SHAPES, dtypes=DTYPES) -> dict[str, torch.Tensor]:
@@ -58,11 +52,9 @@ def file_fixture(tmp_path) -> str:
     return path
 
 
-@pytest.fixture(name="way", params=["rows", "known rows", "one by one"])
-def way_fixture(request, monkeypatch, file):
-    """The ways to read a file; each test is run with all."""
-    if request.param == "known rows":
-        statedict.open(file).close()
+@pytest.fixture(name="way", params=["rows", "one by one"])
+def way_fixture(request, monkeypatch):
+    """The ways to read a file; each test is run with both."""
     if request.param == "one by one":
         monkeypatch.setattr(ArchiveStorages, "have_rows", False)
     return request.param
@@ -176,7 +168,6 @@ def test_a_model_that_changed_between_two_loads(tmp_path, change):
     torch.save(state, path)
     outcomes = []
     for loads in (0, 1):
-        forget()
         model = model_of(state)
         for _ in range(loads):
             statedict.load_state_dict(model, path)

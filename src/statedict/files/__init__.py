@@ -9,6 +9,7 @@ from ._checksum import combine as combine
 from ._checksum import crc32 as crc32
 from ._file import File as File
 from ._file import Span as Span
+from ._file import check_inside as check_inside
 from ._file import fetch as fetch
 from ._grouped import grouped as grouped
 from ._open import open as open
@@ -32,6 +33,7 @@ __all__ = [
     "Span",
     "System",
     "WAITING",
+    "check_inside",
     "checksums",
     "checksums_at",
     "checksums_of",

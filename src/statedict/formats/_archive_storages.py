@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress, islice, repeat
-from operator import attrgetter, gt, is_, mul
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, cast
 
 from statedict.state import Leaf, Storage
 
 from ..errors import FormatError
 from ._extent import Extent, FileSource
-from ._pickle import Columns, Records, StorageId, TypedStorage
+from ._pickle import Records, StorageId, TypedStorage
 from ._walk import leaves
 from ._zip import Archive, located, member_bytes
 from ._zip_columns import ManyMembers
@@ -21,11 +22,13 @@ from ._zip_headers import UNKNOWN
 
 if TYPE_CHECKING:
     from ._file_rows import FileRows
-    from ._layouts import State
 
-# More leaves that were read alone are no exception.
+# States of fewer tensors are as quick with leaves of both kinds.
+FEW = 256
+# A state with more leaves that were read one by one is not a plain one.
 ADOPTED = 64
 FREE, TAKEN = -1, -2
+DICTS = frozenset({dict, OrderedDict})
 _ROW = attrgetter("row")
 
 
@@ -116,41 +119,14 @@ class ArchiveStorages:
             for key in keys:
                 self._row_of[self._members.numbers[self._prefix + key]] = TAKEN
 
-    def find_all(self, wanted: Columns) -> list[Storage]:
-        """The same for many at once."""
-        if self.table is not None:
-            return [self.find(each).storage for each in wanted.ids()]
-        members = list(map(self._archive.members.get, [self._prefix + key for key in wanted.keys]))
-        known = [member for member in members if member is not None]
-        new = len(set(wanted.keys)) == len(wanted.keys) and self._found.keys().isdisjoint(wanted.keys)
-        sizes = [member.nbytes for member in known]
-        itemsizes = [of.itemsize for of in wanted.dtypes]
-        if (
-            len(known) < len(members)
-            or not new
-            or any(member.method == DEFLATED for member in known)
-            or any(map(gt, map(mul, wanted.counts, itemsizes), sizes))
-        ):
-            return [self.find(each).storage for each in wanted.ids()]
-        crcs = [member.crc for member in known] if self._archive.checked else repeat(None)
-        columns = [member.offset for member in known], sizes, [member.name for member in known], crcs, itemsizes
-        # `_make` is a function of Python's; this is what it calls.
-        extents = map(tuple.__new__, repeat(Extent), zip(*columns, repeat(1), repeat(None), repeat(0)))
-        storages = self.source.storages(wanted.keys, sizes, extents, wanted.locations)
-        self._found.update(zip(wanted.keys, storages))
-        return storages
-
-    def settle(self, tree: Any, states: Sequence[State] = ()) -> None:
-        """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned.
-
-        `states`: the mappings in it of many names to nothing but leaves.
-        """
+    def settle(self, tree: Any) -> None:
+        """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
         self.tree = tree
         if self.table is not None:
-            for state in states:
+            for state in _flat_states(tree):
                 # Two passes in C: 2 ms for 32,000, where asking each takes 7.
-                alone = map(is_, map(_ROW, state.leaves), repeat(None))
-                self._adopt(list(islice(compress(state.leaves, alone), ADOPTED + 1)))
+                alone = map(is_, map(_ROW, state), repeat(None))
+                self._adopt(list(islice(compress(state, alone), ADOPTED + 1)))
         if self._big_endian:
             for _, leaf in leaves(tree):
                 # Arrays that were pickled as bytes are in memory, the right way round.
@@ -217,3 +193,10 @@ class ArchiveStorages:
 
     def _name_of(self, storage: Storage) -> str | None:
         return next((path for path, leaf in leaves(self.tree) if leaf.storage is storage), None)
+
+
+def _flat_states(tree: Any) -> list[list[Leaf]]:
+    """The leaves of each large mapping that holds nothing else and is the tree itself, or lies directly in it."""
+    candidates = [tree, *tree.values()] if type(tree) in DICTS else []
+    values = [list(part.values()) for part in candidates if type(part) in DICTS and len(part) >= FEW]
+    return [leaves for leaves in values if set(map(type, leaves)) == {Leaf}]

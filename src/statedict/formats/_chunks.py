@@ -12,7 +12,7 @@ from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import DType, Leaf, Read, Storage, contiguous
+from statedict.state import DType, Leaf, Read, Storage, check_bounds, contiguous
 
 from ..errors import FormatError
 from ._checkpoint import Checkpoint
@@ -58,6 +58,7 @@ class ChunkSource:
         return Leaf(spec, Storage(self, ("chunks", self._token, sharded.name), spec.nbytes, sharded))
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             if len(into) == storage.nbytes:
                 self._assemble(storage.where, into)

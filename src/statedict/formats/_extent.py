@@ -7,12 +7,12 @@ mapped; those of the other byte order are turned round after reading, and deflat
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import compress, count, repeat
+from itertools import compress, count
 from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
 
-from statedict.files import File, Span, checksums, checksums_of, combine, crc32, fetch
-from statedict.state import Read, Storage, arena
+from statedict.files import File, Span, check_inside, checksums, checksums_of, combine, crc32, fetch
+from statedict.state import Read, Storage, arena, check_bounds
 
 from ..errors import ChecksumError
 
@@ -67,16 +67,10 @@ class FileSource:
         """A storage of this file; `key` is which one."""
         return Storage(self, (self._token, key), nbytes, extent, location)
 
-    def storages(
-        self, keys: Iterable[Hashable], sizes: Iterable[int], extents: Iterable[Extent], locations: Iterable[str]
-    ) -> list[Storage]:
-        """Many of them, a column for each argument of `storage`."""
-        names = zip(repeat(self._token), keys)
-        return list(map(Storage, repeat(self), names, sizes, extents, locations))
-
     def read_into(self, reads: Sequence[Read]) -> None:
         plain: list[Span] = []
         turned: list[tuple[memoryview, int]] = []
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         if self._settle is not None:
             self._settle([read.storage for read in reads])
         for storage, start, into in reads:
@@ -95,6 +89,7 @@ class FileSource:
     def fresh(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
     ) -> tuple[memoryview, list[int]] | None:
+        check_bounds(zip(storages, starts, sizes))
         if self._settle is not None:
             self._settle(storages)
         extents: list[Extent] = [storage.where for storage in storages]
@@ -168,6 +163,7 @@ class FileSource:
         mapped = self.file.view(writable=writable)
         if mapped is None or extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
             return None
+        check_inside(self.file, start, storage.nbytes)
         return mapped[start : start + storage.nbytes]
 
     def _whole(self, extent: Extent) -> bytes:

@@ -12,7 +12,6 @@ from statedict.state import Leaf, RowKind, Storage, arena, leaves_of
 
 from ._extent import Extent, FileSource
 from ._neighbours import lay_out
-from ._pickle import Records
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -45,10 +44,11 @@ class FileRows:
         return leaves_of(self, range(first, len(self.of)))
 
     def adopt(self, leaf: Leaf, key: int) -> bool:
-        """Make a leaf that was read by itself a row too; false where it is none."""
+        """Make a leaf that was read by itself a row too, if it is plain and all of its storage; returns whether it is."""
         spec, storage, extent = leaf.spec, leaf.storage, leaf.storage.where
         if (
             spec.offset
+            or leaf.traits.attributes is not None
             or not spec.is_contiguous
             or not spec.nbytes == storage.nbytes == extent.nbytes
             or not spec.nbytes
@@ -60,11 +60,6 @@ class FileRows:
         leaf.rows, leaf.row = self, len(self.of) - 1
         self._made[leaf.row] = storage
         return True
-
-    def records(self, rows: Sequence[int]) -> Records:
-        """These rows as a pickle names them."""
-        claims = [kind.spec.nbytes for kind in self.kinds]
-        return Records(list(self.kinds), claims, np.array(self.of)[rows], self._columns[3, rows])
 
     def storage(self, row: int) -> Storage:
         found = self._made.get(row)

@@ -157,5 +157,5 @@ class LegacyStorages:
         for _, leaf in leaves(tree):
             root, start = self._parts.get(id(leaf.storage), (None, 0))
             if root is not None and start % leaf.spec.dtype.itemsize == 0:
-                leaf.storage = root
-                leaf.spec = leaf.spec._replace(offset=leaf.spec.offset + start // leaf.spec.dtype.itemsize)
+                spec = leaf.spec._replace(offset=leaf.spec.offset + start // leaf.spec.dtype.itemsize)
+                leaf.become(spec, root, leaf.traits)

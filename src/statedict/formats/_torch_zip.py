@@ -15,7 +15,6 @@ from statedict.files import File
 from ..errors import FormatError
 from ._archive_storages import ArchiveStorages
 from ._checkpoint import Checkpoint, Finding
-from ._layouts import flat_states, keep, known
 from ._limits import LIMITS, Limits
 from ._pickle import parse
 from ._serialization_id import is_ours
@@ -40,15 +39,8 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     member = folder + PICKLE
     data = read_member(archive, member)
     rows = storages.rows if storages.have_rows else None
-    parsed = known(data, limits, rows) if rows else None
-    if parsed is None:
-        find, find_all = storages.find, storages.find_all
-        parsed = parse(data, storage=find, storages=find_all, rows=rows, file=file.name, member=member, limits=limits)
-        states = flat_states(parsed.value)
-        storages.settle(parsed.value, states)
-        if storages.table is not None:
-            keep(data, limits, parsed, states, storages.table)
-    storages.tree = parsed.value
+    parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits)
+    storages.settle(parsed.value)
     return Checkpoint(
         file.name,
         "torch",

@@ -59,7 +59,7 @@ def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
     members, hidden, extras, waiting = _members(file, directory)
     kept: Mapping[str, Member]
     if isinstance(members, ManyMembers):
-        members.given.check(limits, file.name)
+        check_names(members.names, limits, file.name)
         kept, checked = members, bool(members.crcs.any()) or not members.sizes.any()
     else:
         check_names([member.name for member in members], limits, file.name)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, ValuesView
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ._limits import Limits
-from ._zip_entries import STORED, check_names
+from ._zip_entries import STORED
 from ._zip_headers import Member
 
 if TYPE_CHECKING:
@@ -16,47 +15,22 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class Names:
-    """The names of members, in the directory's order: in a list, as text (one a line), and each with its number."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.all = names
-        self.text = "\n".join(names)
-        self.numbers = dict(zip(names, range(len(names))))
-        self._allowed = 0
-        self._runs: dict[str, tuple[int, int]] = {}
-
-    def check(self, limits: Limits, file: str) -> None:
-        """What `check_names` does, once."""
-        if not 0 < self._allowed <= limits.zip_name_bytes:
-            check_names(self.all, limits, file)
-            self._allowed = limits.zip_name_bytes
-
-    def run(self, prefix: str) -> tuple[int, int]:
-        """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after
-        the other in the order of their numbers, as PyTorch writes them; otherwise 0 of them."""
-        if prefix not in self._runs:
-            count = f"\n{self.text}".count(f"\n{prefix}")
-            expected = f"\n{prefix}".join(map(str, range(count)))
-            whole = f"\n{prefix}{expected}\n" in f"\n{self.text}\n"
-            self._runs[prefix] = (self.numbers[f"{prefix}0"], count) if count and whole else (0, 0)
-        return self._runs[prefix]
-
-
 class ManyMembers(Mapping[str, Member]):
     """Stored members, all located: a mapping from name to Member, which is made when it is asked for.
 
     Attributes:
-        given: the names; names, text, numbers: what it has.
+        names: in the directory's order; text: the same, one a line; numbers: of each name.
         offsets, sizes, crcs: a column of each.
     """
 
-    def __init__(self, names: Names, offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
-        self.given = names
-        self.names, self.text, self.numbers = names.all, names.text, names.numbers
+    def __init__(self, names: list[str], offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
+        self.names = names
+        self.text = "\n".join(names)
+        self.numbers = dict(zip(names, range(len(names))))
         self.offsets = offsets
         self.sizes = sizes
         self.crcs = crcs
+        self._runs: dict[str, tuple[int, int]] = {}
 
     def __getitem__(self, name: str) -> Member:
         row = self.numbers[name]
@@ -76,13 +50,23 @@ class ManyMembers(Mapping[str, Member]):
         """The rows of the members whose names are the prefix and these numbers; None where any is missing."""
         import numpy as np
 
-        first, count = self.given.run(prefix)
+        first, count = self._run(prefix)
         if numbers.max() < count:
             return first + numbers
         try:
             return np.array([self.numbers[f"{prefix}{number}"] for number in numbers.tolist()])
         except KeyError:
             return None
+
+    def _run(self, prefix: str) -> tuple[int, int]:
+        """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after
+        the other in the order of their numbers, as PyTorch writes them; otherwise 0 of them."""
+        if prefix not in self._runs:
+            count = f"\n{self.text}".count(f"\n{prefix}")
+            expected = f"\n{prefix}".join(map(str, range(count)))
+            whole = f"\n{prefix}{expected}\n" in f"\n{self.text}\n"
+            self._runs[prefix] = (self.numbers[f"{prefix}0"], count) if count and whole else (0, 0)
+        return self._runs[prefix]
 
     def values(self) -> ValuesView[Member]:
         sizes = self.sizes.tolist()

@@ -12,9 +12,8 @@ import numpy as np
 
 from statedict.files import File
 
-from ._recent import Recent
 from ._rolling import Bytes, Numbers, rolling
-from ._zip_columns import ManyMembers, Names
+from ._zip_columns import ManyMembers
 from ._zip_entries import DESCRIPTOR, ONES, STORED, UTF8
 from ._zip_places import CENTRAL, LOCAL
 
@@ -22,9 +21,6 @@ DESCRIPTOR_ROW = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u4
 EXTRA = np.dtype([("kind", "<u2"), ("length", "<u2")])
 # Longer names are for the loop: each row of the arrays has room for the longest.
 LONGEST_NAME = 512
-# Where in its entry a member's CRC-32 is.
-CRC_PLACES = np.arange(4) + CENTRAL.fields["crc"][1]  # type: ignore[index]  # a structured dtype has fields
-RECENT: Recent[Names] = Recent()
 # Where members are larger than this, reading what lies between them touches less memory than looking at the mapped file:
 # 400 page faults take 1.5 ms, 400 short reads 0.5.
 SPARSE = 16 << 10
@@ -57,25 +53,14 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[Man
         return None
     if not _described(borders[1:, : DESCRIPTOR_ROW.itemsize][described], entries[described]):
         return None
-    names = _names(raw, places, lengths)
+    decoded = directory.decode("latin-1")
+    froms = places + CENTRAL.itemsize
+    names = [decoded[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())]
+    members = ManyMembers(names, payloads, sizes, entries["crc"].astype(np.int64))
     # Those of folders are left to the loop too.
-    if not names.text.isascii() or "/\n" in f"{names.text}\n":
+    if not members.text.isascii() or "/\n" in f"{members.text}\n":
         return None
-    return ManyMembers(names, payloads, sizes, entries["crc"].astype(np.int64)), int((limits - ends).sum())
-
-
-def _names(raw: Bytes, places: Numbers, lengths: Numbers) -> Names:
-    """The members' names. Directories of one layout differ in nothing but CRC-32s, and their names are found again."""
-    same = raw.copy()
-    same[places[:, None] + CRC_PLACES] = 0
-    content = same.tobytes()
-    found = RECENT.find(content)
-    if found is None:
-        decoded = content.decode("latin-1")
-        froms = places + CENTRAL.itemsize
-        found = Names([decoded[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())])
-        RECENT.keep(content, found)
-    return found
+    return members, int((limits - ends).sum())
 
 
 def _chain(directory: bytes, count: int) -> Numbers | None:

@@ -14,6 +14,8 @@ from ._leaf import (
     Storage,
     Streaming,
     Traits,
+    check_bounds,
+    check_reach,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, blocks, by_source, materialize
@@ -40,6 +42,8 @@ __all__ = [
     "Storage",
     "Streaming",
     "Traits",
+    "check_bounds",
+    "check_reach",
     "ArrayLibrary",
     "leaf_of",
     "library",

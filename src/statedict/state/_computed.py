@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits
+from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
 from ._spec import Spec
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class _Computed:
     """The Source of computed storages: `storage.where` is (function, inputs, spec)."""
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             into[:] = self._bytes(storage)[start : start + len(into)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from ..errors import BoundsError
 from ._spec import Spec
 
 if TYPE_CHECKING:
@@ -86,6 +87,39 @@ class Storage:
         return f"Storage({self.key!r}, {self.nbytes} bytes, {self.location})"
 
 
+def check_bounds(reads: Iterable[tuple[Storage, int, int]]) -> None:
+    """Raise BoundsError unless bytes `start … start + nbytes` lie within the storage, for each (storage, start, nbytes).
+
+    Every Source calls this before it reads, so that a wrong leaf can never show bytes that are not its own.
+    """
+    for storage, start, nbytes in reads:
+        if nbytes and not 0 <= start <= start + nbytes <= storage.nbytes:
+            raise _beyond(
+                storage,
+                f"{nbytes:,} bytes from byte {start:,} on are wanted of a storage of {storage.nbytes:,} bytes",
+            )
+
+
+def check_reach(spec: Spec, storage: Storage) -> None:
+    """Raise BoundsError unless all elements that `spec` shows lie within the storage."""
+    of, shape, strides, last = spec
+    for size, stride in zip(shape, strides):
+        if not size:
+            return
+        last += (size - 1) * stride
+    if (last + 1) * of.itemsize > storage.nbytes or last < spec.offset or spec.offset < 0:
+        raise _beyond(
+            storage,
+            f"a {of} tensor of shape {list(shape)}, strides {list(strides)} and offset {spec.offset:,} reaches "
+            f"{(last + 1) * of.itemsize:,} bytes into a storage of {storage.nbytes:,}",
+        )
+
+
+def _beyond(storage: Storage, problem: str) -> BoundsError:
+    file, member = getattr(storage.source, "name", None), getattr(storage.where, "member", None)
+    return BoundsError(problem, file=file, member=member)
+
+
 class Traits(NamedTuple):
     """What a saved tensor was beyond its elements. `PLAIN` where nothing is to be said.
 
@@ -112,6 +146,8 @@ PLAIN = Traits()
 class Leaf:
     """One strided tensor: its Spec, the Storage that it lies in, and what it was (Traits).
 
+    Its elements lie within its storage: what makes or changes a leaf raises BoundsError where they do not.
+
     A leaf of many that were read together is row `row` of `rows`, and learns the rest when somebody asks for it; of any
     other leaf both are None.
     """
@@ -122,9 +158,19 @@ class Leaf:
     rows: Rows | None
 
     def __init__(self, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> None:
+        check_reach(spec, storage)
         self.spec = spec
         self.storage = storage
         self.traits = traits
+
+    @classmethod
+    def unchecked(cls, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> Leaf:
+        """A leaf whose reach was checked just now; or of a live tensor, which may have lost its memory since it was made."""
+        leaf = cls.__new__(cls)
+        leaf.spec = spec
+        leaf.storage = storage
+        leaf.traits = traits
+        return leaf
 
     if not TYPE_CHECKING:  # to which any name would be an attribute
 
@@ -141,6 +187,7 @@ class Leaf:
 
     def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:
         """Be another tensor from now on: for readers of files that tell later what a tensor is."""
+        check_reach(spec, storage)
         self.row = self.rows = None
         self.spec, self.storage, self.traits = spec, storage, traits
 

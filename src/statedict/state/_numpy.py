@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import SaveError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
-from ._leaf import Leaf, Read, Storage
+from ._leaf import Leaf, Read, Storage, check_bounds
 from ._spec import Spec
 from ._values import Compound
 
@@ -25,6 +25,7 @@ class _Live:
     """The Source of arrays in memory: `storage.where` is an object with the buffer protocol, as bytes."""
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             into[:] = storage.where[start : start + len(into)]
 

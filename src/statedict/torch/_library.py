@@ -120,7 +120,8 @@ def strided_leaf(tensor: torch.Tensor, traits: Traits = PLAIN) -> Leaf:
     if dtype is None:
         raise SaveError(f"tensors of dtype {tensor.dtype} cannot be kept: convert them first")
     spec = Spec(dtype, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
-    return Leaf(spec, storage_of(tensor), traits)
+    # FSDP frees storages between steps; reading them is refused.
+    return Leaf.unchecked(spec, storage_of(tensor), traits)
 
 
 def is_out_of_reach(tensor: torch.Tensor) -> bool:

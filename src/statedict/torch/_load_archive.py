@@ -14,7 +14,7 @@ import torch
 from torch.serialization import LoadEndianness, get_default_load_endianness, get_default_mmap_options
 
 from statedict import files
-from statedict.errors import FormatError, UnknownNameError
+from statedict.errors import BoundsError, FormatError, UnknownNameError
 from statedict.formats.torch_archive import Archive, open_zip, read_member, top_folder
 
 from ._load_locations import MapLocation, announced
@@ -23,7 +23,7 @@ from ._load_policy import UNSAFE
 from ._load_storages import ArchiveStorages
 from ._load_unpicklers import Reading
 from ._saved_files import is_path
-from ._storages import mapped_storage, validate_sparse
+from ._storages import mapped_storage, sparse_validated
 
 PICKLE = "data.pkl"
 
@@ -46,12 +46,10 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
                 if plain is not NOT_PLAIN:
                     return plain
             storages = ArchiveStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
-            with announced(where):
-                loaded = reading.read_object(io.BytesIO(content), storages.identify)
+            with announced(where), sparse_validated():
+                return reading.read_object(io.BytesIO(content), storages.identify)
         finally:
             file.close()
-    validate_sparse()
-    return loaded
 
 
 @contextmanager
@@ -62,6 +60,8 @@ def translated() -> Iterator[None]:
     except UnknownNameError as error:
         name = error.name.partition("/")[2]
         raise RuntimeError(f"PytorchStreamReader failed locating file {name}: file not found. {error}") from error
+    except BoundsError as error:
+        raise RuntimeError(f"Trying to resize storage that is not resizable. {error}") from error
     except FormatError as error:
         raise RuntimeError(f"PytorchStreamReader failed reading zip archive: {error}") from error
 

@@ -23,7 +23,7 @@ from ._load_policy import UNSAFE
 from ._load_restricted import as_text
 from ._load_unpicklers import Reading
 from ._save_legacy import MAGIC, VERSION
-from ._storages import bytes_of, empty_typed, has_memory, new_storage, slice_of, typed, validate_sparse
+from ._storages import bytes_of, empty_typed, has_memory, new_storage, slice_of, sparse_validated, typed
 
 # A tar says what it is at this place.
 USTAR = 257
@@ -40,12 +40,11 @@ def load_legacy(file: Any, where: MapLocation, reading: Reading) -> Any:
         raise RuntimeError(f"Invalid protocol version: {version}")
     reading.read(file)
     storages = _Storages(where)
-    loaded = reading.read_object(file, storages.identify, moved={})
-    keys = reading.read(file)
-    if torch._guards.active_fake_mode() is None and not torch.serialization._serialization_tls.skip_data:
-        for key in keys:
-            storages.fill(key, file)
-    validate_sparse()
+    with sparse_validated():
+        loaded = reading.read_object(file, storages.identify, moved={})
+        keys = reading.read(file)
+        if torch._guards.active_fake_mode() is None and not torch.serialization._serialization_tls.skip_data:
+            storages.fill_all(keys, file)
     return loaded
 
 
@@ -55,6 +54,8 @@ class _Storages:
     def __init__(self, where: MapLocation) -> None:
         self._restore = restorer(where)
         self._found: dict[Any, Any] = {}
+        # The keys of views, whose bytes are those of the storage that they view.
+        self._parts: set[Any] = set()
 
     def identify(self, saved: Any) -> Any:
         """What a persistent id stands for: a storage, or the class of a module, whose source is compared."""
@@ -88,9 +89,24 @@ class _Storages:
         if key not in self._found:
             part = slice_of(whole._untyped_storage, offset * dtype.itemsize, numel * dtype.itemsize)
             self._found[key] = typed(part, dtype)
+            self._parts.add(key)
         return self._found[key]
 
-    def fill(self, key: Any, file: Any) -> None:
+    def fill_all(self, keys: Any, file: Any) -> None:
+        """Read the storages with these keys, which follow in the file; RuntimeError where others are without their bytes."""
+        missing = {
+            key for key, found in self._found.items() if key not in self._parts and found._untyped_storage.nbytes()
+        }
+        for key in keys:
+            self._fill(key, file)
+            missing.discard(key)
+        if missing:
+            some = ", ".join(sorted(map(repr, missing))[:5])
+            raise RuntimeError(
+                f"the file has no bytes for {len(missing)} of its storages ({some}). It might be corrupted."
+            )
+
+    def _fill(self, key: Any, file: Any) -> None:
         """Read the storage's length and its bytes, which are next in the file."""
         if key not in self._found:
             raise AssertionError(f"storage key {key!r} not found in deserialized_objects")

@@ -8,13 +8,23 @@ from typing import Any
 
 import torch
 
+from ._storages import fixed
+
 MapLocation = str | bytes | torch.device | Mapping[str, str] | Callable[[Any, str], Any] | None
 Restore = Callable[[torch.UntypedStorage, Any], Any]
 default_restore_location: Restore = torch.serialization.default_restore_location
 
 
 def restorer(where: MapLocation) -> Restore:
-    """What brings a storage, read to the CPU, from the location it was saved with to where it belongs."""
+    """What brings a storage, read to the CPU, from the location it was saved with to where it belongs.
+
+    The storages that it gives cannot be resized.
+    """
+    restore = _restorer(where)
+    return lambda storage, location: fixed(restore(storage, location))
+
+
+def _restorer(where: MapLocation) -> Restore:
     if where is None:
         return default_restore_location
     if isinstance(where, dict):

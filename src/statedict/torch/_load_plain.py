@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import Parameter
 
-from statedict.errors import FormatError
+from statedict.errors import BoundsError, FormatError
 from statedict.formats.torch_archive import Archive, ArchiveStorages, StorageId, TypedStorage, parse
 from statedict.state import PLAIN, DType, Leaf, Read, Storage, map_tree
 
@@ -53,7 +53,10 @@ def is_here(where: MapLocation) -> bool:
 
 
 def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
-    """The object whose pickle is `content`, with its storages in members `prefix` + key; NOT_PLAIN if it holds more."""
+    """The object whose pickle is `content`, with its storages in members `prefix` + key; NOT_PLAIN if it holds more.
+
+    Raises BoundsError for a tensor that reaches beyond its storage.
+    """
     if not content.startswith(PROTOCOL_2):
         return NOT_PLAIN
     storages = ArchiveStorages(archive, prefix, False)
@@ -65,7 +68,9 @@ def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
         return found
 
     try:
-        parsed = parse(content, storage=find)
+        parsed = parse(content, storage=find, file=archive.file.name, member="data.pkl")
+    except BoundsError:
+        raise
     except FormatError:
         return NOT_PLAIN
     if not GLOBALS.issuperset(named.path for named in parsed.globals):

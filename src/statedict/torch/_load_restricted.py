@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import torch
 import torch._weights_only_unpickler as theirs
 
+from ._load_memory import check_call, set_tensor
 from ._load_policy import Refused
 
 MAPPINGS = (dict, OrderedDict, Counter)
@@ -141,6 +142,7 @@ def _newobj(u: Restricted) -> None:
     if kind is torch.nn.Parameter:
         u.stack.append(torch.nn.Parameter(*args))
     elif u.allows(kind):
+        check_call(kind, args)
         u.stack.append(_watched(kind, kind.__new__(kind, *args)))
     else:
         raise Refused(
@@ -154,6 +156,7 @@ def _reduce(u: Restricted) -> None:
     if not u.allows(function):
         owner = f" which belongs to {function.__self__}" if hasattr(function, "__self__") else ""
         raise Refused(f"Trying to call reduce for unrecognized function {function}{owner}")
+    check_call(function, args)
     u.stack[-1] = _watched(function, function(*args))
 
 
@@ -168,8 +171,8 @@ def _build(u: Restricted) -> None:
     state = u.stack.pop()
     target = u.stack[-1]
     kind = type(target)
-    if kind is torch.Tensor:
-        target.set_(*state)
+    if kind is torch.Tensor or (kind is torch.nn.Parameter and len(state) == 4):
+        set_tensor(target, state)
     elif kind is torch.nn.Parameter:
         target.__setstate__(state)
     elif kind is OrderedDict:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from statedict.errors import SaveError
-from statedict.state import Read, Storage
+from statedict.state import Read, Storage, check_bounds
 from statedict.state import memory_at as memory_at
 
 from ._pairs import ORDINARY
@@ -25,11 +25,13 @@ class Memory:
     """The Source of storages in torch's memory."""
 
     def read_into(self, reads: Sequence[Read]) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             if len(into):
                 torch.frombuffer(into, dtype=torch.uint8).copy_(_bytes(storage)[start : start + len(into)])
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
         found = _bytes(storage)[start:stop]
         if found.is_cuda and len(found) > SLOT:
             yield from fetch(found)
@@ -45,6 +47,7 @@ class Memory:
             return None
         if not storage.nbytes:
             return memoryview(bytearray())
+        _require_memory(storage)
         return memory_at(storage.where.data_ptr(), storage.nbytes, storage.where)
 
 
@@ -82,8 +85,19 @@ def _location(device: torch.device) -> str:
 def _bytes(storage: Storage) -> torch.Tensor:
     if storage.location == "meta":
         raise SaveError("a tensor on the meta device has a shape and no elements: give it a device first (to_empty)")
+    _require_memory(storage)
     untyped: torch.UntypedStorage = storage.where
     return torch.empty(0, dtype=torch.uint8, device=untyped.device).set_(untyped)
+
+
+def _require_memory(storage: Storage) -> None:
+    """Raise SaveError where the memory was freed since, or has shrunk."""
+    nbytes = storage.where.nbytes()
+    if nbytes < storage.nbytes:
+        raise SaveError(
+            f"a storage of {storage.nbytes:,} bytes has {nbytes:,} now: it was freed or resized after its tensor was looked "
+            "at; allocate it again first"
+        )
 
 
 MEMORY = Memory()

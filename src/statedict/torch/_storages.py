@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ import torch
 # PyTorch's own annotations of these are missing, or say too little.
 _UNTYPED: Any = torch.UntypedStorage
 _TYPED: Any = torch.storage.TypedStorage
+_BASE: Any = torch._C.StorageBase
 
 
 WRITABLE = 0x200
@@ -43,7 +46,18 @@ def typed(storage: Any, dtype: torch.dtype) -> Any:
 
 def empty_typed(device: torch.device, dtype: torch.dtype) -> Any:
     """A storage of no elements."""
-    return _TYPED(device=device, dtype=dtype, _internal=True)
+    return typed(fixed(new_storage(0, str(device))), dtype)
+
+
+def fixed(storage: Any) -> Any:
+    """The same memory as a storage that cannot be resized, which is how PyTorch's own reader makes them.
+
+    `Tensor.set_` enlarges a storage that is too small for a tensor with memory that nobody has filled; for a tensor whose
+    sizes are wrong in the file it must fail.
+    """
+    if not isinstance(storage, torch.UntypedStorage) or storage.device.type == "meta" or not storage.resizable():
+        return storage
+    return _BASE.__getitem__(storage, slice(0, storage.nbytes()))
 
 
 def has_memory(typed_storage: Any) -> bool:
@@ -51,9 +65,23 @@ def has_memory(typed_storage: Any) -> bool:
     return bool(typed_storage._data_ptr() != 0)
 
 
-def validate_sparse() -> None:
-    """Check the sparse tensors that have been loaded, if PyTorch is set to."""
-    torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+@contextmanager
+def sparse_validated() -> Iterator[None]:
+    """Check the sparse tensors that are loaded inside: indices beyond a shape reach memory that is not the tensor's.
+
+    PyTorch checks them only if it is set to; here that decides only about those that have no elements to be checked.
+    """
+    waiting = torch._utils._sparse_tensors_to_validate
+    try:
+        yield
+        filled = not any(tensor.is_meta for tensor in waiting) and not torch.serialization._serialization_tls.skip_data
+        if waiting and filled and torch._guards.active_fake_mode() is None:
+            with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+                torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+        elif waiting:
+            torch._utils._validate_loaded_sparse_tensors()  # type: ignore[no-untyped-call]
+    finally:
+        waiting.clear()
 
 
 def bytes_of(storage: torch.UntypedStorage) -> memoryview:

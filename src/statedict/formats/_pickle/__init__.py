@@ -1,7 +1,7 @@
 """Pickles as inert data, both ways.
 
-    parse(data, *, storage, storages=None, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS,
-          start=0, whole=True)
+    parse(data, *, storage, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
+          whole=True)
     emit(obj, store, store_all=None, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
@@ -15,8 +15,6 @@ be read one after the other. Any failure is a FormatError with file, member and 
 * `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
   itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
   storage. Every view into what it returns is bounds-checked here.
-* `storages(ids: Columns) -> list[Storage]` is the same for many at once, as a file can look them up more quickly; what it
-  refuses is asked for again one by one.
 * `rows(records: Records) -> list[Leaf] | None` gives leaves for thousands at once, or None where it is to be asked for
   their storages; it is asked only where NumPy is there, or worth importing.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
@@ -34,7 +32,6 @@ their keys for many tensors at once, where each has a storage that is new and al
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._values import Columns as Columns
 from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
@@ -53,7 +50,6 @@ if TYPE_CHECKING:
     from ._views import spec_in as spec_in
 
 __all__ = [
-    "Columns",
     "Import",
     "Pair",
     "Parsed",

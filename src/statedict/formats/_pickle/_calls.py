@@ -16,6 +16,7 @@ from statedict.errors import FormatError
 from statedict.state import Leaf, Opaque
 
 from . import _arrays, _plain, _scalars, _strided, _tensors
+from ._fast import unfold_all
 from ._imports import canonical, risk_of
 from ._machine import Handler, Machine, Unfit
 from ._names import STORAGE_DTYPE, TORCH_CONSTANTS, is_tensor_type
@@ -163,6 +164,9 @@ def _build(m: Machine, at: int) -> int:
     state = m.stack.pop()
     target = m.stack[-1]
     kind = type(target)
+    if kind is Leaf:
+        # The quick path tells what is in a record's slots from its leaf, as long as no leaf changes.
+        unfold_all(m)
     build = BUILDERS.get(kind) or NAMED_BUILDERS.get((kind.__module__, kind.__name__))
     if build is None and kind.__module__.partition(".")[0] == "numpy":
         build = _arrays.build

@@ -2,9 +2,8 @@
 
 `torch.save` writes the call of `_rebuild_tensor_v2` always in the same thirty opcodes; one at a time they cost 15 µs a
 tensor. One regular expression matches all of them (they are prefix codes: what matches is what the machine would
-execute), and the same checks give the same leaf for 4 µs, or for 2.5 µs where the records of a whole state dict are
-checked in columns (`_runs`). Whatever is not exactly usual, or fails a check, is left to the machine, which says what is
-wrong.
+execute), and the same checks give the same leaf for 4 µs. Thousands in a row are read with arrays (`_stretch`). Whatever is
+not exactly usual, or fails a check, is left to the machine, which says what is wrong.
 
 The memo slots inside a record hold temporaries that no pickler refers to again. They are filled only if somebody asks
 (`unfold`), which is possible because this path is taken only while slots are used in order, each once.
@@ -35,7 +34,6 @@ from ._record import (
     slot,
     storage_kind,
 )
-from ._runs import read_run
 from ._seen import Seen
 from ._values import StorageId, TypedStorage
 
@@ -45,7 +43,7 @@ IMPORTED = 1 << 20
 
 
 def read_records(m: Machine, at: int) -> int:
-    """Read the record whose function was just pushed, and the names and records that follow it in the same way.
+    """Read the record whose function was just pushed, and the names and records that follow it, where there are thousands.
 
     Its leaf takes the function's place. Gives where to go on, or `at` where the record is not usual.
     """
@@ -53,18 +51,12 @@ def read_records(m: Machine, at: int) -> int:
     if leaf is None:
         return at
     m.stack[-1] = leaf
-    while stop > at:
-        at, stop = stop, read_run(m, _read_stretch(m, stop))
-    return stop
-
-
-def _read_stretch(m: Machine, at: int) -> int:
-    """The same of thousands: with arrays, if NumPy is there or there is enough to read that it is worth importing."""
-    if m.rows is None or not ("numpy" in sys.modules or m.size - at > IMPORTED):
-        return at
+    # With arrays, if NumPy is there or there is enough to read that it is worth importing.
+    if m.rows is None or not ("numpy" in sys.modules or m.size - stop > IMPORTED):
+        return stop
     from ._stretch import read_stretch
 
-    return read_stretch(m, at)
+    return read_stretch(m, stop)
 
 
 def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
@@ -94,7 +86,7 @@ def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
     if type(typed) is not TypedStorage or needed > typed.nbytes or typed.dtype is not dtype:
         return None, at
     m.top = top + (7 if size else 5)
-    leaf = m.memo[m.top - 1] = Leaf(spec, typed.storage, TRAITS[flag])
+    leaf = m.memo[m.top - 1] = Leaf.unchecked(spec, typed.storage, TRAITS[flag])
     seen.add((top,), (at,), (None,))
     return leaf, found.end()
 

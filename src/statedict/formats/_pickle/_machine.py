@@ -18,11 +18,11 @@ from mmap import mmap
 from typing import Any, NoReturn
 
 from statedict.errors import FormatError, TruncatedError
-from statedict.state import Leaf, Storage
+from statedict.state import Leaf
 
 from .._limits import Limits
 from ._seen import Seen
-from ._values import Columns, Import, Parsed, Records, StorageId, TypedStorage
+from ._values import Import, Parsed, Records, StorageId, TypedStorage
 from ._walk import check_depth
 
 Data = bytes | mmap
@@ -64,7 +64,6 @@ class Machine:
         "stack",
         "start",
         "storage",
-        "storages",
         "top",
     )
 
@@ -74,7 +73,6 @@ class Machine:
         start: int,
         limits: Limits,
         storage: Callable[[StorageId], TypedStorage],
-        storages: Callable[[Columns], list[Storage]] | None,
         rows: Callable[[Records], list[Leaf] | None] | None,
         persistent: Callable[[object], object] | None,
         nested: Callable[[bytes], Parsed] | None,
@@ -84,7 +82,6 @@ class Machine:
         self.size = min(len(data), start + limits.pickle_bytes)
         self.limits = limits
         self.storage = storage
-        self.storages = storages
         self.rows = rows
         self.persistent = persistent
         self.nested = nested

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from statedict.errors import FormatError
-from statedict.state import Leaf, Storage, collector_paused
+from statedict.state import Leaf, collector_paused
 
 from .._limits import LIMITS, Limits
 from ._calls import judged
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
-from ._values import Columns, Parsed, Records, StorageId, TypedStorage
+from ._values import Parsed, Records, StorageId, TypedStorage
 from ._walk import check_depth
 
 
@@ -19,7 +19,6 @@ def parse(
     data: Data,
     *,
     storage: Callable[[StorageId], TypedStorage],
-    storages: Callable[[Columns], list[Storage]] | None = None,
     rows: Callable[[Records], list[Leaf] | None] | None = None,
     persistent: Callable[[object], object] | None = None,
     nested: Callable[[bytes], Parsed] | None = None,
@@ -37,7 +36,7 @@ def parse(
     >>> parse(pickle.dumps({"steps": [1, 2]}), storage=lambda identity: None).value
     {'steps': [1, 2]}
     """
-    machine = Machine(data, start, limits, storage, storages, rows, persistent, nested)
+    machine = Machine(data, start, limits, storage, rows, persistent, nested)
     try:
         with collector_paused():
             value = machine.run(HANDLERS)

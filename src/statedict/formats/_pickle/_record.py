@@ -31,25 +31,10 @@ EARLY = 256
 @cache
 def record(early: bool) -> re.Pattern[bytes]:
     """One record. Made at the first use: compiling it takes 3 ms, which files of other kinds need not wait for."""
-    return re.compile(_record(_put(early)), re.DOTALL)
-
-
-@cache
-def run(early: bool) -> re.Pattern[bytes]:
-    """A name and its record, each as a whole and in parts; where that is not what follows, all that does."""
-    put = _put(early)
-    named = rb"(X(....)([^\0-\x1f]*)%b(%b)%b)|.+" % (put, GET, _record(put))
-    return re.compile(named, re.DOTALL)
-
-
-def _put(early: bool) -> bytes:
-    return rb"q(.)" if early else rb"r(....)"
-
-
-def _record(put: bytes) -> bytes:
+    put = rb"q(.)" if early else rb"r(....)"
     start = rb"\(\((%b%b)X(.)\0\0\0([0-9]{1,19})%b(%b)(%b)t%bQ" % (GET, GET, put, GET, INT, put)
     sizes = rb"(%b)(?:%b%b%b%b|\)\))" % (INT, SHAPE, put, SHAPE, put)
-    return start + sizes + rb"([\x88\x89])(%b)\)R%bt%bR%b" % (GET, put, put, put)
+    return re.compile(start + sizes + rb"([\x88\x89])(%b)\)R%bt%bR%b" % (GET, put, put, put), re.DOTALL)
 
 
 def puts(early: bool, first: int, nbytes: int) -> bytes:

@@ -17,14 +17,13 @@ class Seen:
         hooks: GETs of OrderedDict.
         numbers: opcodes of a number to the number.
         shapes: tokens of kind, offset, size and stride to a Spec and the bytes of storage that it needs.
-        batches: whether records may still be read in batches.
         patience: how often a stretch of them may still be looked for in vain.
         firsts: of each record read, the first slot that it sets, in order; the columns that follow belong to it.
         places: where it begins: at its name, or where it has none (it is the first of a run) after its function's GET.
         names: its name, or None.
     """
 
-    __slots__ = ("batches", "firsts", "hooks", "kinds", "locations", "names", "numbers", "patience", "places", "shapes")
+    __slots__ = ("firsts", "hooks", "kinds", "locations", "names", "numbers", "patience", "places", "shapes")
 
     def __init__(self) -> None:
         self.kinds: dict[bytes, DType] = {}
@@ -32,7 +31,6 @@ class Seen:
         self.hooks: set[bytes] = set()
         self.numbers: dict[bytes, int] = {}
         self.shapes: dict[Any, tuple[Spec, int]] = {}
-        self.batches = True
         self.patience = 8
         self.firsts: list[int] = []
         self.places: list[int] = []

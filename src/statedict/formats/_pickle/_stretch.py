@@ -12,7 +12,7 @@ does not hold. Nothing is guessed: a stretch is what the same opcodes, one after
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ from .._rolling import Bytes, Numbers, rolling, uint32
 from ._containers import set_items
 from ._machine import Machine
 from ._record import EARLY, TRAITS, are_hooks, location_of, number_of, record, shape_of, slot, storage_kind
-from ._runs import decoded
 from ._values import Records
 
 # Bytes that are looked at: more each time, so that looking in vain costs little.
@@ -62,7 +61,7 @@ class _Tail(NamedTuple):
 def read_stretch(m: Machine, at: int) -> int:
     """Push the names and leaves of the usual records that follow `at`; gives where to go on."""
     width, few = LEAST, FEW
-    while m.rows and m.top >= EARLY and m.seen.patience and m.size - at > FEW:
+    while m.rows and m.top >= EARLY and m.seen.patience > 0 and m.size - at > FEW:
         stop = _read_window(m, at, min(m.size, at + width), few)
         if stop == at:
             m.seen.patience -= few == FEW
@@ -76,6 +75,8 @@ def _read_window(m: Machine, at: int, end: int, few: int) -> int:
     raw = np.frombuffer(m.data, np.uint8, end - at, at)
     found = _candidates(raw)
     if len(found.starts) < few:
+        if end == m.size:
+            m.seen.patience = 0  # There are not enough in all the rest.
         return at
     tails, of = _kinds(m, raw, at, found)
     count = int(np.argmax(of < 0)) if (of < 0).any() else len(of)
@@ -228,3 +229,15 @@ def _texts(m: Machine, at: int, starts: Numbers, stops: Numbers) -> list[str] | 
     if _CONTROL.search(b"".join(names)):
         return None
     return decoded(names)
+
+
+def decoded(names: Iterable[bytes]) -> list[str] | None:
+    """The names as text; None where they are not that, or one could be taken for a location.
+
+    No name has a control character in it, so a zero byte can stand between two.
+    """
+    try:
+        text = b"\0".join(names).decode("utf-8", "surrogatepass").split("\0")
+    except UnicodeDecodeError:
+        return None
+    return None if "cpu" in text else text

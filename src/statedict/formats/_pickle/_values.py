@@ -6,7 +6,6 @@ state room, `torch.device("cuda:0")` is `TorchConstant("device", "cuda:0")`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -38,19 +37,6 @@ class StorageId(NamedTuple):
     location: str
     numel: int
     view: tuple[str, int, int] | None = None
-
-
-class Columns(NamedTuple):
-    """Many StorageIds, none of them with a view, a column for each field."""
-
-    dtypes: list[DType]
-    keys: list[str]
-    locations: list[str]
-    counts: list[int]
-
-    def ids(self) -> Iterator[StorageId]:
-        """The same one by one."""
-        return map(StorageId, *self)
 
 
 class Records(NamedTuple):

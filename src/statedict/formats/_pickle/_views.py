@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from statedict.errors import FormatError
+from statedict.errors import BoundsError, FormatError
 from statedict.state import PLAIN, DType, Opaque, Spec, Traits
 
 from .._limits import Limits
@@ -34,7 +34,10 @@ def spec_in(storage: TypedStorage, of: DType, offset: Any, size: Any, stride: An
     if spec.nbytes > _MOST:
         refuse(f"it shows {spec.numel:,} elements, more than any memory has")
     if spec.reach * of.itemsize > storage.nbytes:
-        refuse(f"it reaches {spec.reach * of.itemsize:,} bytes into a storage of {storage.nbytes:,}")
+        raise BoundsError(
+            f"a tensor cannot be what the file says: it reaches {spec.reach * of.itemsize:,} bytes into a storage of "
+            f"{storage.nbytes:,}"
+        )
     return spec
 
 

@@ -1,0 +1,80 @@
+"""A leaf lies within its storage, and nothing beyond a storage is read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import statedict
+from statedict.errors import BoundsError, SaveError, TruncatedError
+from statedict.state import Leaf, Read, Storage, computed, leaf_of
+
+
+def torch_leaf() -> Leaf:
+    return leaf_of(torch.arange(4.0))
+
+
+def computed_leaf() -> Leaf:
+    leaf = leaf_of(np.arange(4, dtype="f4"))
+    return computed(leaf.spec, [leaf], lambda array: array + 1)
+
+
+def file_leaf(format: str) -> Leaf:
+    file = io.BytesIO()
+    statedict.save({"w": np.arange(4, dtype="f4"), "v": np.ones(9, "f4")}, file, format=format)
+    file.seek(0)
+    return statedict.open(file).object["w"]
+
+
+LEAVES: dict[str, Callable[[], Leaf]] = {
+    "numpy": lambda: leaf_of(np.arange(4, dtype="f4")),
+    "torch": torch_leaf,
+    "computed": computed_leaf,
+    "a torch zip": lambda: file_leaf("torch"),
+    "safetensors": lambda: file_leaf("safetensors"),
+    "npz": lambda: file_leaf("npz"),
+}
+
+
+@pytest.mark.parametrize(("start", "nbytes"), [(0, 17), (16, 1), (-1, 4), (1 << 70, 1)])
+@pytest.mark.parametrize("kind", LEAVES)
+def test_no_source_reads_beyond_a_storage(kind, start, nbytes):
+    """Bytes that are not the storage's are refused by every Source, in every way to read."""
+    storage = LEAVES[kind]().storage
+    source = storage.source
+    with pytest.raises(BoundsError, match=r"bytes from byte [-\d,]+ on are wanted of a storage of 16 bytes"):
+        source.read_into([Read(storage, start, memoryview(bytearray(nbytes)))])
+    if hasattr(source, "fresh"):
+        with pytest.raises(BoundsError, match="are wanted of a storage"):
+            source.fresh([storage], [start], [nbytes])
+    if hasattr(source, "stream"):
+        with pytest.raises(BoundsError, match="are wanted of a storage"):
+            list(source.stream(storage, start, start + nbytes))
+
+
+def test_a_mapping_shows_no_more_than_the_file_has(tmp_path):
+    """A storage that is said to lie beyond the file's end is refused when it is mapped."""
+    statedict.save({"w": np.arange(4, dtype="f4")}, tmp_path / "w.safetensors")
+    with statedict.open(tmp_path / "w.safetensors") as checkpoint:
+        storage = checkpoint.object["w"].storage
+        where = storage.where._replace(offset=storage.where.offset + 4)
+        with pytest.raises(TruncatedError, match="16 bytes are needed here"):
+            storage.source.view(Storage(storage.source, "x", 16, where))
+
+
+def test_memory_that_was_freed_is_not_read():
+    """A live tensor whose storage was freed after its leaf was made is refused, however it is read."""
+    tensor = torch.arange(4.0)
+    storage = leaf_of(tensor).storage
+    tensor.untyped_storage().resize_(0)
+    for read in (
+        lambda: storage.source.view(storage),
+        lambda: storage.source.read_into([Read(storage, 0, memoryview(bytearray(16)))]),
+        lambda: list(storage.source.stream(storage, 0, 16)),
+    ):
+        with pytest.raises(SaveError, match="a storage of 16 bytes has 0 now: it was freed or resized"):
+            read()
