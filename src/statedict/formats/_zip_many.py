@@ -6,6 +6,7 @@ whatever is wrong, is left to the loop that says what (`_zip_headers`); so this 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ LONGEST_NAME = 512
 # Where in its entry a member's CRC-32 is.
 CRC_PLACES = np.arange(4) + CENTRAL.fields["crc"][1]  # type: ignore[index]  # a structured dtype has fields
 RECENT: Recent[Names] = Recent()
-# Where members are larger than this, reading what lies between them touches less memory than looking at the mapped file:
-# 400 page faults take 1.5 ms, 400 short reads 0.5.
+# Members that are larger than this are not read through to reach the next one; smaller ones are, up to BLOCK in one call.
 SPARSE = 16 << 10
+BLOCK = 1 << 20
 
 
 def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[ManyMembers, int] | None:
@@ -109,14 +110,17 @@ def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
     before = DESCRIPTOR_ROW.itemsize
     if places[1] < before or places[-1] + reach > file.size:
         return None
-    mapped = file.view() if places[-1] <= SPARSE * len(places) else None
-    if mapped is not None:
-        filed = np.frombuffer(mapped, np.uint8)
-        first = np.append(np.zeros(before, np.uint8), filed[:reach])
-        return np.vstack([first[None], rolling(filed, before + reach)[places[1:] - before]])
-    rows = [bytes(before) + file.read(0, reach)]
-    rows += [file.read(place - before, before + reach) for place in places[1:].tolist()]
-    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    # Places that are near one another are read together, a block at a time.
+    apart = (np.diff(places) > SPARSE) | (np.diff(places // BLOCK) > 0)
+    bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(places)]
+    rows = []
+    for first, last in pairwise(bounds):
+        some = places[first:last] - places[first]
+        zeros, start = (before, 0) if first == 0 else (0, int(places[first]) - before)
+        found = bytes(zeros) + file.read(start, int(some[-1]) + before + reach - zeros)
+        alone = last - first == 1
+        rows.append(found if alone else rolling(np.frombuffer(found, np.uint8), before + reach)[some].tobytes())
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(places), -1)
 
 
 def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:

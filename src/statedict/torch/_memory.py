@@ -24,7 +24,7 @@ _POINTER = torch._C.TensorBase.data_ptr
 class Memory:
     """The Source of storages in torch's memory."""
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         for storage, start, into in reads:
             if len(into):
                 torch.frombuffer(into, dtype=torch.uint8).copy_(_bytes(storage)[start : start + len(into)])
