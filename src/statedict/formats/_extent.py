@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from statedict.files import (
     PORTION,
+    WAITING,
     File,
     Span,
     checksums,
@@ -54,6 +55,8 @@ class Extent(NamedTuple):
     skip: int = 0
 
 
+# Storages up to this size are read with those that follow, so many bytes at a time.
+SMALL, AHEAD = 64 << 10, 256 << 10
 _EXTENT, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
@@ -77,6 +80,8 @@ class FileSource:
         self._token = next(_TOKENS)
         # Keys of storages that were verified as a whole.
         self._sound: set[Hashable] = set()
+        # A place in the file, and the bytes that were read there last.
+        self._near = 0, b""
 
     def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
         """A storage of this file; `key` is which one."""
@@ -96,7 +101,9 @@ class FileSource:
         for read in reads:
             storage, start, into = read
             extent: Extent = storage.where
-            if extent.inflate is not None or (extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)):
+            lone = len(reads) == 1 and len(into) == storage.nbytes <= SMALL
+            odd = extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)
+            if lone or odd or extent.inflate is not None:
                 into[:] = self._whole(storage, verify=verify)[start : start + len(into)]
             else:
                 plain.append(read)
@@ -135,13 +142,14 @@ class FileSource:
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
         if self._settle is not None:
             self._settle([storage])
-        if _is_made(storage):
+        if stop - start == storage.nbytes <= SMALL or _is_made(storage):
             yield memoryview(self._whole(storage))[start:stop]
             return
         (checks,) = self._checked_on_arrival([storage], [start], [stop - start], True)
         crc, first = 0, _place(storage, 0)
-        for at in range(start, stop, PORTION):
-            piece = self.file.read(first + at, min(PORTION, stop - at))
+        step = PORTION * WAITING if self.file.far else PORTION
+        for at in range(start, stop, step):
+            piece = self.file.read(first + at, min(step, stop - at))
             crc = crc32(piece, crc) if checks else 0
             yield memoryview(piece)
         self.file.check_unchanged()
@@ -224,11 +232,22 @@ class FileSource:
     def _whole(self, storage: Storage, *, verify: bool = True) -> bytes:
         """The storage's bytes, as this machine has them."""
         extent: Extent = storage.where
-        raw = extent.inflate() if extent.inflate else self.file.read(extent.offset, extent.nbytes)
-        self.file.check_unchanged()
+        raw = extent.inflate() if extent.inflate else self._read(extent)
         if verify and extent.crc is not None and crc32(raw) != extent.crc:
             raise self.damaged(storage, crc32(raw))
-        return _turned(raw[extent.skip :], extent.swap)
+        return _turned(raw[extent.skip : extent.skip + storage.nbytes], extent.swap)
+
+    def _read(self, extent: Extent) -> bytes:
+        """The bytes in the file. A small read brings what follows with it, since storages are often read in order."""
+        start, near = self._near
+        at = extent.offset - start
+        if extent.nbytes > SMALL:
+            near, at = self.file.read(extent.offset, extent.nbytes), 0
+        elif at < 0 or at + extent.nbytes > len(near):
+            near, at = self.file.read(extent.offset, min(AHEAD, self.file.size - extent.offset)), 0
+            self._near = extent.offset, near
+        self.file.check_unchanged()
+        return near[at : at + extent.nbytes]
 
 
 def _place(storage: Storage, start: int) -> int:

@@ -17,7 +17,7 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Spec, Storage, Streaming, Wholes
+from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
 
 from ._shape import require_memory
 
@@ -200,9 +200,11 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
         for start, stop in ranges:
             yield whole[start:stop]
         return
-    if isinstance(storage.source, Streaming):
+    # Asking whether it is Streaming takes as long as reading a small one.
+    stream = getattr(storage.source, "stream", None)
+    if stream is not None:
         for start, stop in ranges:
-            yield from storage.source.stream(storage, start, stop)
+            yield from stream(storage, start, stop)
         return
     for start, stop in ranges:
         for at in range(start, stop, PIECE):

@@ -6,6 +6,7 @@ whatever is wrong, is left to the loop that says what (`_zip_headers`); so this 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -26,8 +27,8 @@ LONGEST_NAME = 512
 # Where in its entry a member's CRC-32 is.
 CRC_PLACES = np.arange(4) + CENTRAL.fields["crc"][1]  # type: ignore[index]  # a structured dtype has fields
 RECENT: Recent[Names] = Recent()
-# Members that are larger than this are not read through to reach the next one; smaller ones are, up to BLOCK in one call.
-SPARSE = 16 << 10
+# Where members are larger than this, a short read for each (1.3 µs) is quicker than reading through them, a BLOCK at a time.
+SPARSE = 4 << 10
 BLOCK = 1 << 20
 
 
@@ -110,17 +111,22 @@ def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
     before = DESCRIPTOR_ROW.itemsize
     if places[1] < before or places[-1] + reach > file.size:
         return None
-    # Places that are near one another are read together, a block at a time.
-    apart = (np.diff(places) > SPARSE) | (np.diff(places // BLOCK) > 0)
-    bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(places)]
-    rows = []
+    if places[-1] > SPARSE * len(places):
+        rows = [bytes(before) + file.read(0, reach)]
+        rows += [file.read(place - before, before + reach) for place in places[1:].tolist()]
+    else:
+        rows = list(_rows_in_blocks(file, places, before, reach))
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(places), -1)
+
+
+def _rows_in_blocks(file: File, places: Numbers, before: int, reach: int) -> Iterator[bytes]:
+    """The rows of places that are near one another: those within a block of the file are read in one go."""
+    bounds = [0, *(np.flatnonzero(np.diff(places // BLOCK)) + 1).tolist(), len(places)]
     for first, last in pairwise(bounds):
         some = places[first:last] - places[first]
         zeros, start = (before, 0) if first == 0 else (0, int(places[first]) - before)
         found = bytes(zeros) + file.read(start, int(some[-1]) + before + reach - zeros)
-        alone = last - first == 1
-        rows.append(found if alone else rolling(np.frombuffer(found, np.uint8), before + reach)[some].tobytes())
-    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(places), -1)
+        yield rolling(np.frombuffer(found, np.uint8), before + reach)[some].tobytes()
 
 
 def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:
