@@ -22,6 +22,7 @@ class Counting:
 
     def read_into(self, reads, *, verify=True):
         self.reads += 1
+        self.verified += verify
         for _, start, into in reads:
             into[:] = self.content[start : start + len(into)]
 
