@@ -45,7 +45,7 @@ def read(file, *extents):
 def test_a_file_is_read_where_it_is_asked_for(site, url):
     """Opening costs the file's facts and its end; reading, the range that was asked for."""
     file = files.open(url)
-    assert (file.name, file.size, file.far, file.view()) == (url, len(CONTENT), True, None)
+    assert (file.name, file.size, file.far) == (url, len(CONTENT), True)
     assert [(r.method, r.start, r.stop) for r in site.requests] == [
         ("HEAD", 0, 0),
         ("GET", len(CONTENT) - _remote.BLOCK, len(CONTENT)),
@@ -249,7 +249,7 @@ def failures(site, url):
     yield "no ranges", fails(ranges=False)
     yield "busy", fails(ranges=True, faults=[503] * 99)
     yield "no length", fails(faults=[], lengths=False)
-    yield "mapped", lambda: files.open(secret).view(writable=True)
+    yield "mapped", lambda: files.open(secret).mapped()
     yield "saved", lambda: statedict.save({"a": 1}, secret)
     yield "unknown protocol", lambda: files.open(secret.replace("http:", "nosuch:"))
 

@@ -169,7 +169,7 @@ def test_arrays_are_aligned_and_can_be_mapped(tmp_path):
     with formats.open(path) as checkpoint:
         for leaf in checkpoint.object.values():
             assert (leaf.storage.where.offset + leaf.storage.where.skip) % 64 == 0
-            assert leaf.storage.source.view(leaf.storage) is not None
+            assert leaf.storage.source.view(leaf.storage, writable=True) is not None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ class Readable:
     def __init__(self, raw):
         self.raw = raw
 
-    def read_into(self, reads):
+    def read_into(self, reads, *, verify=True):
         for _, start, into in reads:
             into[:] = self.raw[start : start + len(into)]
 

@@ -85,7 +85,7 @@ def test_parts_read_only_their_own_bytes():
     reads = []
 
     class File:
-        def read_into(self, some):
+        def read_into(self, some, *, verify=True):
             reads.extend((start, len(into)) for _, start, into in some)
 
         def verify(self, storages): ...

@@ -63,7 +63,7 @@ def test_a_mapping_shows_no_more_than_the_file_has(tmp_path):
         storage = checkpoint.object["w"].storage
         where = storage.where._replace(offset=storage.where.offset + 4)
         with pytest.raises(TruncatedError, match="16 bytes are needed here"):
-            storage.source.view(Storage(storage.source, "x", 16, where))
+            storage.source.view(Storage(storage.source, "x", 16, where), writable=True)
 
 
 def test_memory_that_was_freed_is_not_read():

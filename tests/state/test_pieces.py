@@ -12,7 +12,7 @@ class File:
     def __init__(self, content):
         self.content, self.largest = content, 0
 
-    def read_into(self, reads):
+    def read_into(self, reads, *, verify=True):
         for _, start, into in reads:
             self.largest = max(self.largest, len(into))
             into[:] = self.content[start : start + len(into)]

@@ -31,7 +31,9 @@ class Blocks:
         spec = contiguous(dtype(str(array.dtype)), array.shape)
         return Leaf(spec, Storage(self, ("block", id(raw), len(raw)), len(raw), raw))
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        if verify:
+            self.verify([read.storage for read in reads])
         for storage, start, into in reads:
             if len(self.reads) == self.fail_read:
                 into[: len(into) // 2] = bytes(len(into) // 2)
@@ -445,14 +447,41 @@ def test_each_tensor_gets_its_own_elements(small: int, stage: int, monkeypatch: 
     }
 
 
-def test_a_large_read_that_fails_says_what_is_torn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the size that is backed up, the error names how much of the model is torn."""
-    monkeypatch.setattr("statedict.torch._sound.BACKUP", 10)
+# Read straight into the tensors; in many stages.
+@pytest.mark.parametrize("small", [0, 1 << 16])
+def test_a_read_that_fails_without_room_for_a_backup_says_what_changed(
+    small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checksums are settled first, tensors are remembered one by one, and the error names those that were read by then."""
+    monkeypatch.setattr("statedict.torch._arrivals.have_room", lambda nbytes: nbytes < 100)
+    monkeypatch.setattr("statedict.torch._arrivals.GROUP", 1)
+    monkeypatch.setattr("statedict.torch._staging.SMALL", small)
+    monkeypatch.setattr("statedict.torch._staging.STAGE", 1)
+    made, source = model(), Blocks(fail_read=3)
+    before = {key: value.tolist() for key, value in made.state_dict().items()}
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        write(made, lazily(source, made))
+    assert source.verified == 9
+    changed = [key for key, value in made.state_dict().items() if value.tolist() != before[key]]
+    assert caught.value.__notes__ == [
+        "Not all could be put back, as there was no backup of the whole model: 3 of its tensors have other elements now "
+        f"({', '.join(list(before)[:3])}). All others are as they were."
+    ]
+    assert set(changed) <= set(list(before)[:3])
+    damaged = Blocks(fail_verify=True)
+    with pytest.raises(ChecksumError):
+        write(made, lazily(damaged, made))
+    assert damaged.reads == []
+
+
+def test_a_tensor_too_large_for_a_backup_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tensor alone may be larger than the memory that there is: it is torn, and the error counts it."""
+    monkeypatch.setattr("statedict.torch._arrivals.have_room", lambda nbytes: False)
     monkeypatch.setattr("statedict.torch._staging.SMALL", 0)
     made = model()
     with pytest.raises(OSError, match="the disk is gone") as caught:
         write(made, lazily(Blocks(fail_read=3), made))
-    assert caught.value.__notes__ == ["9 tensors of the model were being overwritten and hold torn values."]
+    assert "9 of its tensors have other elements now" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -585,7 +585,7 @@ def test_checksums_are_settled_before_anything_changes():
     """A leaf whose checksum is wrong is not loaded, and nothing else is; unless checksums are not asked for."""
 
     class Damaged:
-        def read_into(self, reads):
+        def read_into(self, reads, *, verify=True):
             for _, _, into in reads:
                 into[:] = bytes(len(into))
 

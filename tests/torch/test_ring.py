@@ -117,7 +117,7 @@ def test_an_error_of_reading_waits_for_what_is_under_way(streams):
     """Reading fails: the error comes when the device is done with the buffers."""
 
     class Broken:
-        def read_into(self, reads):
+        def read_into(self, reads, *, verify=True):
             raise OSError("the disk is gone")
 
     leaf = library("torch").leaf(torch.zeros(5 * FLOATS))

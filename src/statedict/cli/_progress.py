@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from statedict.state import Compound, Leaf, Read, Source, Storage, map_tree, tensors_of
+from statedict.state import Compound, Leaf, Read, Source, Storage, Streaming, map_tree, tensors_of
 
 # Below this many bytes there is nothing to wait for.
 WORTH_SHOWING = 64 << 20
@@ -63,9 +63,19 @@ class _Counting:
         self._source = source
         self._tick = tick
 
-    def read_into(self, reads: Sequence[Read]) -> None:
-        self._source.read_into(reads)
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        self._source.read_into(reads, verify=verify)
         self._tick(sum(len(read.into) for read in reads))
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        if isinstance(self._source, Streaming):
+            for piece in self._source.stream(storage, start, stop):
+                yield piece
+                self._tick(len(piece))
+        else:
+            whole = bytearray(stop - start)
+            self.read_into([Read(storage, start, memoryview(whole))])
+            yield memoryview(whole)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         self._source.verify(storages)

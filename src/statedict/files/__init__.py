@@ -2,17 +2,18 @@
 
 from ._atomic import Durable as Durable
 from ._checksum import checksums as checksums
-from ._checksum import checksums_at as checksums_at
 from ._checksum import checksums_of as checksums_of
 from ._checksum import checksums_within as checksums_within
 from ._checksum import combine as combine
 from ._checksum import crc32 as crc32
+from ._checksum import read_checked as read_checked
 from ._file import File as File
 from ._file import Span as Span
 from ._file import check_inside as check_inside
 from ._file import fetch as fetch
 from ._grouped import grouped as grouped
 from ._open import open as open
+from ._parallel import PORTION as PORTION
 from ._parallel import WAITING as WAITING
 from ._parallel import spread as spread
 from ._part import Frame as Frame

@@ -7,12 +7,12 @@ installed zlib's does.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
-from ._file import File, fetch
+from ._file import File, Span, fetch
 from ._grouped import grouped
 from ._parallel import PORTION, THREADS, WAITING, spread
 
@@ -81,41 +81,42 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     return results
 
 
-def checksums_of(views: Sequence[memoryview]) -> list[int]:
-    """The CRC-32 of each view of memory; large ones in pieces, spread over threads."""
-    pieces = [view[at : at + PIECE] for view in views if len(view) > SMALL for at in range(0, len(view), PIECE)]
+def checksums_of(
+    views: Sequence[memoryview], arrive: Callable[[int, int, memoryview], None] | None = None
+) -> list[int]:
+    """The CRC-32 of each view of memory; large ones in pieces, spread over threads.
+
+    `arrive(number, start, piece)`, if given, is called first for each piece of a large view, and fills it.
+    """
+    pieces = [(n, at) for n, view in enumerate(views) if len(view) > SMALL for at in range(0, len(view), PIECE)]
     found = [0] * len(pieces)
 
     def take(number: int) -> None:
-        found[number] = _crc32(pieces[number], 0)
+        n, at = pieces[number]
+        piece = views[n][at : at + PIECE]
+        if arrive is not None:
+            arrive(n, at, piece)
+        found[number] = _crc32(piece, 0)
 
     spread(take, range(len(pieces)))
-    left = iter(zip(found, pieces))
+    left = iter(found)
     results = []
     for view in views:
         crc = _crc32(view, 0) if len(view) <= SMALL else 0
-        if len(view) > SMALL:
-            for part, piece in islice(left, -(-len(view) // PIECE)):
-                crc = combine(crc, part, len(piece))
+        for at in range(0, len(view), PIECE) if len(view) > SMALL else ():
+            crc = combine(crc, next(left), min(PIECE, len(view) - at))
         results.append(crc)
     return results
 
 
-def checksums_at(file: File, offsets: Numbers, sizes: Numbers) -> Numbers:
-    """The same as `checksums`, of extents in columns."""
-    import numpy as np
-
-    mapped = file.view()
-    found = np.zeros(len(offsets), np.int64)
-    small = sizes <= SMALL if mapped is not None else np.zeros(len(offsets), bool)
-    if mapped is not None and small.any():
-        found[small] = checksums_within(mapped, offsets[small], sizes[small])
-    large = np.flatnonzero(~small)
-    if len(large):
-        found[large] = checksums(file, list(zip(offsets[large].tolist(), sizes[large].tolist())))
-    else:
-        file.check_unchanged()
-    return found
+def read_checked(file: File, spans: Sequence[Span]) -> list[int]:
+    """Fill the spans and return the CRC-32 of each, computed while its bytes are in the processor's cache."""
+    views = [span.into for span in spans]
+    if file.far:
+        file.read_into(spans)
+        return checksums_of(views)
+    file.read_into([span for span in spans if len(span.into) <= SMALL])
+    return checksums_of(views, lambda n, at, piece: file.read_into([Span(spans[n].offset + at, piece)]))
 
 
 def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Numbers:
@@ -142,7 +143,7 @@ def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Num
 
 def _of_piece(file: File, offset: int, nbytes: int) -> int:
     """Read a portion at a time, which stays in the processor's cache: 23 to 28 ms for 525 MB on two threads, whatever pages
-    the file is cached in. Looking at the mapped file takes 20 to 50, and counts as memory of this process."""
+    the file is cached in."""
     crc = 0
     for at in range(offset, offset + nbytes, PORTION):
         crc = _crc32(file.read(at, min(PORTION, offset + nbytes - at)), crc)

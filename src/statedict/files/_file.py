@@ -36,8 +36,12 @@ class File(Protocol):
     def read_into(self, spans: Sequence[Span]) -> None:
         """Fill every destination, in whatever order is quickest."""
 
-    def view(self, *, writable: bool = False) -> memoryview | None:
-        """The whole file as memory, or None where it cannot be mapped. `writable`: changes stay in this process."""
+    def mapped(self) -> memoryview | None:
+        """The whole file as memory, or None if it cannot be mapped. Changes to the memory stay in this process.
+
+        Only for callers who asked for a mapping: reading one of a file that was truncated meanwhile kills the process
+        (SIGBUS), and a file that is rewritten in place changes the memory.
+        """
 
     def beside(self, name: str) -> File | None:
         """The file of that plain name in the same folder; None where this one lies in none.
@@ -61,9 +65,9 @@ def check_inside(file: File, offset: int, nbytes: int) -> None:
 
 
 def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
-    """The bytes of many small extents (offset, bytes): views of the mapped file, or read in one batch.
+    """The bytes of many small extents (offset, bytes), read in one batch.
 
-    Raises TruncatedError where one lies outside the file.
+    Raises TruncatedError if one lies outside the file.
     """
     if not extents:
         return []
@@ -72,9 +76,6 @@ def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
     if min(starts) < 0 or min(sizes) < 0 or max(stops) > file.size:
         for offset, nbytes in extents:
             check_inside(file, offset, nbytes)
-    mapped = file.view()
-    if mapped is not None:
-        return [mapped[start:stop] for start, stop in zip(starts, stops)]
     block = memoryview(bytearray(sum(nbytes for _, nbytes in extents)))
     ends = accumulate(nbytes for _, nbytes in extents)
     places = [block[end - nbytes : end] for (_, nbytes), end in zip(extents, ends)]

@@ -2,8 +2,9 @@
 
 Only regular files are opened (a FIFO would block for ever, /dev/zero never ends), and nothing but this descriptor is used
 afterwards, so the file that was checked is the file that is read. Size and modification time are looked at again after
-every batch of reads, and before the file is mapped: who looks at a mapping of a file that was cut since is killed by the
-system. Replacing a file, as the writer here does, harms nobody.
+every batch of reads, and before the file is mapped: reading a mapping of a file that was truncated meanwhile kills the
+process (SIGBUS), so a file is mapped only where the caller asked for that. Replacing a file, as the writer here does, is
+always safe.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class LocalFile:
             )
         self.size = status.st_size
         self._opened = _stamp(status)
-        self._maps: dict[bool, memoryview] = {}
+        self._mapped: memoryview | None = None
 
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
@@ -77,13 +78,12 @@ class LocalFile:
                 self._fill(call)
         self.check_unchanged()
 
-    def view(self, *, writable: bool = False) -> memoryview | None:
-        if writable not in self._maps:
+    def mapped(self) -> memoryview:
+        if self._mapped is None:
             self.check_unchanged()
-            access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
-            mapped = mmap.mmap(self._descriptor(), self.size, access=access) if self.size else b""
-            self._maps[writable] = memoryview(mapped)
-        return self._maps[writable]
+            found = mmap.mmap(self._descriptor(), self.size, access=mmap.ACCESS_COPY) if self.size else bytearray()
+            self._mapped = memoryview(found)
+        return self._mapped
 
     def beside(self, name: str) -> LocalFile:
         return LocalFile(os.path.join(os.path.dirname(self.name), name))
@@ -96,7 +96,7 @@ class LocalFile:
 
     def close(self, at: int = 0) -> None:
         fd, self._fd = self._fd, -1
-        self._maps = {}
+        self._mapped = None
         if fd >= 0:
             os.close(fd)
 

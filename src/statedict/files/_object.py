@@ -43,7 +43,7 @@ class ObjectFile:
                 self._stream.seek(self._start + offset)
                 self._fill(into)
 
-    def view(self, *, writable: bool = False) -> memoryview | None:
+    def mapped(self) -> None:
         return None
 
     def beside(self, name: str) -> LocalFile | None:

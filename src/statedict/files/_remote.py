@@ -96,13 +96,8 @@ class RemoteFile:
             span.into[:] = kept
         return kept is not None
 
-    def view(self, *, writable: bool = False) -> memoryview | None:
-        """None: it is not in memory. Asked for to be written, it is meant to be mapped, which is refused in words."""
-        if writable:
-            raise RemoteError(
-                self.name, "only local files can be mapped: load it without mmap, or map a local copy of it"
-            )
-        return None
+    def mapped(self) -> None:
+        raise RemoteError(self.name, "only local files can be mapped: load it without mmap, or map a local copy of it")
 
     def beside(self, name: str) -> RemoteFile:
         return RemoteFile(sibling(self._url, name))

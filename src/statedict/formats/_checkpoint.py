@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Leaf, Spec, StateDict, contiguous
+from statedict.state import Bulk, Leaf, Spec, StateDict, contiguous
 
 from ..errors import UnsafeFileError
 from ._pickle import Import
@@ -164,7 +164,9 @@ def _not_finite(tree: object, budget: int) -> list[Finding]:
         key = leaf.storage.key, spec
         if key not in counts:
             # A storage that has to be inflated, or put together, is made as a whole for each view.
-            budget -= spec.nbytes if leaf.storage.source.view(leaf.storage) is not None else leaf.storage.nbytes
+            source = leaf.storage.source
+            parts = isinstance(source, Bulk) and source.in_pieces(leaf.storage)
+            budget -= spec.nbytes if parts else leaf.storage.nbytes
             if budget < 0:
                 skipped += 1
                 continue

@@ -7,12 +7,12 @@ metadata. Pieces that are runs of the whole (PyTorch's FSDP shards by rows) are 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import DType, Leaf, Read, Storage, check_bounds, contiguous
+from statedict.state import DType, Leaf, Read, Storage, Streaming, check_bounds, contiguous, read_array
 
 from ..errors import FormatError
 from ._checkpoint import Checkpoint
@@ -57,15 +57,25 @@ class ChunkSource:
         spec = contiguous(sharded.dtype, sharded.shape)
         return Leaf(spec, Storage(self, ("chunks", self._token, sharded.name), spec.nbytes, sharded))
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
-            if len(into) == storage.nbytes:
-                self._assemble(storage.where, into)
+            lone = self._lone(storage)
+            if lone is not None:
+                place = lone.spec.offset * lone.spec.dtype.itemsize + start
+                lone.storage.source.read_into([Read(lone.storage, place, into)], verify=verify)
+            elif len(into) == storage.nbytes:
+                self._assemble(storage.where, into, verify)
             else:
-                whole = memoryview(bytearray(storage.nbytes))
-                self._assemble(storage.where, whole)
-                into[:] = whole[start : start + len(into)]
+                into[:] = self._whole(storage, verify)[start : start + len(into)]
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        lone = self._lone(storage)
+        if lone is not None and isinstance(lone.storage.source, Streaming):
+            place = lone.spec.offset * lone.spec.dtype.itemsize
+            yield from lone.storage.source.stream(lone.storage, place + start, place + stop)
+        else:
+            yield self._whole(storage)[start:stop]
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
@@ -78,16 +88,24 @@ class ChunkSource:
                     raise error.located(member=sharded.name) from None
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
-        sharded: Sharded = storage.where
-        if len(sharded.pieces) != 1:
-            return None
-        leaf = self._leaf(sharded, sharded.pieces[0])
-        if not _is_plain(leaf):
-            return None
-        view = leaf.storage.source.view(leaf.storage, writable=writable)
-        return None if view is None else view[leaf.spec.offset * leaf.spec.dtype.itemsize :][: storage.nbytes]
+        lone = self._lone(storage)
+        if lone is None:
+            return None if writable else self._whole(storage)
+        view = lone.storage.source.view(lone.storage, writable=writable)
+        return None if view is None else view[lone.spec.offset * lone.spec.dtype.itemsize :][: storage.nbytes]
 
-    def _assemble(self, sharded: Sharded, into: memoryview) -> None:
+    def _lone(self, storage: Storage) -> Leaf | None:
+        """The one piece that the storage is, if it is one and its elements lie in order."""
+        sharded: Sharded = storage.where
+        leaf = self._leaf(sharded, sharded.pieces[0]) if len(sharded.pieces) == 1 else None
+        return leaf if leaf is not None and _is_plain(leaf) else None
+
+    def _whole(self, storage: Storage, verify: bool = True) -> memoryview:
+        whole = memoryview(bytearray(storage.nbytes))
+        self._assemble(storage.where, whole, verify)
+        return whole
+
+    def _assemble(self, sharded: Sharded, into: memoryview, verify: bool) -> None:
         size = sharded.dtype.itemsize
         for piece in sharded.pieces:
             if not prod(piece.sizes):
@@ -96,9 +114,9 @@ class ChunkSource:
             run = run_of(sharded.shape, piece.offsets, piece.sizes)
             if run is not None and _is_plain(leaf):
                 part = into[run[0] * size : (run[0] + run[1]) * size]
-                leaf.storage.source.read_into([Read(leaf.storage, leaf.spec.offset * size, part)])
+                leaf.storage.source.read_into([Read(leaf.storage, leaf.spec.offset * size, part)], verify=verify)
             else:
-                _scatter(sharded, piece, leaf, into)
+                _scatter(sharded, piece, read_array(leaf, verify=verify), into)
 
     def _leaf(self, sharded: Sharded, piece: Piece) -> Leaf:
         """The tensor that a piece is, which must be what the metadata says."""
@@ -125,16 +143,14 @@ def _is_plain(leaf: Leaf) -> bool:
     return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
 
 
-def _scatter(sharded: Sharded, piece: Piece, leaf: Leaf, into: memoryview) -> None:
+def _scatter(sharded: Sharded, piece: Piece, elements: np.ndarray[Any, Any], into: memoryview) -> None:
     """Put a piece that is no run into its box of the whole, byte for byte whatever its dtype."""
     import numpy as np
-
-    from statedict.state import read_array
 
     size = sharded.dtype.itemsize
     whole: np.ndarray[Any, Any] = np.frombuffer(into, np.uint8).reshape(*sharded.shape, size)
     box = tuple(slice(at, at + length) for at, length in zip(piece.offsets, piece.sizes))
-    whole[box] = np.ascontiguousarray(read_array(leaf)).reshape(-1).view(np.uint8).reshape(*piece.sizes, size)
+    whole[box] = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).reshape(*piece.sizes, size)
 
 
 def _shown(value: object) -> str:

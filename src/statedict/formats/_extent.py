@@ -2,16 +2,31 @@
 
 A storage is an extent of the file, checked by the format's reader. Its bytes are read in batches through the file, or
 mapped; those of the other byte order are turned round after reading, and deflated ones are inflated.
+
+Every way to read a storage verifies it, unless the caller says otherwise: from the bytes that arrive if they are all that
+the checksum is of, and by one pass over the whole storage before the first of its parts is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import compress, count
 from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
 
-from statedict.files import File, Span, check_inside, checksums, checksums_of, combine, crc32, fetch
+from statedict.files import (
+    PORTION,
+    WAITING,
+    File,
+    Span,
+    check_inside,
+    checksums,
+    checksums_of,
+    combine,
+    crc32,
+    fetch,
+    read_checked,
+)
 from statedict.state import Read, Storage, arena, check_bounds
 
 from ..errors import ChecksumError
@@ -41,7 +56,9 @@ class Extent(NamedTuple):
     skip: int = 0
 
 
-_PLACE, _CRC = itemgetter(0, 1), attrgetter("crc")
+# Storages up to this size are read with those that follow, so many bytes at a time.
+SMALL, AHEAD = 64 << 10, 256 << 10
+_EXTENT, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
 class FileSource:
@@ -62,69 +79,112 @@ class FileSource:
         self.name_of = name_of
         self._settle = settle
         self._token = next(_TOKENS)
+        # Keys of storages that were verified as a whole.
+        self._sound: set[Hashable] = set()
+        # A place in the file, and the bytes that were read there last.
+        self._near = 0, b""
 
     def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
         """A storage of this file; `key` is which one."""
         return Storage(self, (self._token, key), nbytes, extent, location)
 
-    def read_into(self, reads: Sequence[Read]) -> None:
-        plain: list[Span] = []
-        turned: list[tuple[memoryview, int]] = []
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
         if self._settle is not None:
             self._settle([read.storage for read in reads])
-        for storage, start, into in reads:
+        plain: list[Read] = []
+        for read in reads:
+            storage, start, into = read
             extent: Extent = storage.where
-            if extent.inflate is not None or (extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)):
-                into[:] = self._whole(extent)[start : start + len(into)]
+            lone = len(reads) == 1 and len(into) == storage.nbytes <= SMALL
+            odd = extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)
+            if lone or odd or extent.inflate is not None:
+                into[:] = self._whole(storage, verify=verify)[start : start + len(into)]
             else:
-                plain.append(Span(extent.offset + extent.skip + start, into))
-                if extent.swap > 1:
-                    turned.append((into, extent.swap))
-        if plain:
-            self.file.read_into(plain)
-        for into, unit in turned:
-            into[:] = _turned(into, unit)
+                plain.append(read)
+        storages, starts, views = zip(*plain) if plain else ((), (), ())
+        spans = [Span(_place(*each), into) for *each, into in zip(storages, starts, views)]
+        checked = self._checked_on_arrival(storages, starts, list(map(len, views)), verify)
+        self.file.read_into([span for span, checks in zip(spans, checked) if not checks])
+        if any(checked):
+            self._compare(list(compress(storages, checked)), read_checked(self.file, list(compress(spans, checked))))
+        for storage, _, into in plain:
+            if storage.where.swap > 1:
+                into[:] = _turned(into, storage.where.swap)
 
     def fresh(
-        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], *, verify: bool = True
     ) -> tuple[memoryview, list[int]] | None:
         check_bounds(zip(storages, starts, sizes))
         if self._settle is not None:
             self._settle(storages)
-        extents: list[Extent] = [storage.where for storage in storages]
-        if any(extent.inflate is not None or extent.swap > 1 for extent in extents):
+        if any(map(_is_made, storages)):
             return None
         from ._neighbours import lay_out
 
-        offsets = [extent.offset + extent.skip + start for extent, start in zip(extents, starts)]
-        places, runs, total = lay_out(offsets, sizes)
+        checked = self._checked_on_arrival(storages, starts, sizes, verify)
+        places, runs, total = lay_out(list(map(_place, storages, starts)), sizes)
         block = arena(total)
         self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs if nbytes])
-        return block, places.tolist()
+        found = places.tolist()
+        if any(checked):
+            views = [block[place : place + nbytes] for place, nbytes in compress(zip(found, sizes), checked)]
+            self._compare(list(compress(storages, checked)), checksums_of(views))
+        return block, found
+
+    def in_pieces(self, storage: Storage) -> bool:
+        return not _is_made(storage)
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        if self._settle is not None:
+            self._settle([storage])
+        if stop - start == storage.nbytes <= SMALL or _is_made(storage):
+            yield memoryview(self._whole(storage))[start:stop]
+            return
+        (checks,) = self._checked_on_arrival([storage], [start], [stop - start], True)
+        crc, first = 0, _place(storage, 0)
+        step = PORTION * WAITING if self.file.far else PORTION
+        for at in range(start, stop, step):
+            piece = self.file.read(first + at, min(step, stop - at))
+            crc = crc32(piece, crc) if checks else 0
+            yield memoryview(piece)
+        self.file.check_unchanged()
+        if checks:
+            self._compare([storage], [crc])
 
     def verify(self, storages: Iterable[Storage]) -> None:
+        storages = list(storages)
         wrong = next(iter(self.wrong(storages)), None)
         if wrong is not None:
             raise self.damaged(*wrong)
+        self._sound.update(storage.key for storage in storages)
 
-    def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
-        extents: list[Extent] = [storage.where for storage in storages]
-        as_stored = [
-            extent.inflate is None and extent.swap == 1 and extent.skip + storage.nbytes == extent.nbytes
-            for storage, extent in zip(storages, extents)
+    def _checked_on_arrival(
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], verify: bool
+    ) -> list[bool]:
+        """Of which storages the bytes that are about to be read are all that their checksum is of.
+
+        The others are verified here, unless they have been before.
+        """
+        known = [verify and storage.where.crc is not None for storage in storages]
+        checked = [
+            checks and not start and nbytes == storage.nbytes == storage.where.nbytes - storage.where.skip
+            for checks, storage, start, nbytes in zip(known, storages, starts, sizes)
         ]
-        self.verify(compress(storages, (not plain for plain in as_stored)))
-        known = [plain and extent.crc is not None for plain, extent in zip(as_stored, extents)]
-        if not any(known):
-            return
-        extents = list(compress(extents, known))
+        if checked != known:
+            parts = [storage for storage, checks, whole in zip(storages, known, checked) if checks and not whole]
+            self.verify({s.key: s for s in parts if s.key not in self._sound}.values())
+        return checked
+
+    def _compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
+        """Raise ChecksumError if a storage, whose bytes have been read and have the CRC-32 `found`, should have another."""
+        extents: list[Extent] = [storage.where for storage in storages]
         heads = fetch(self.file, [(extent.offset, extent.skip) for extent in extents if extent.skip])
         before = iter(map(crc32, heads))
-        for storage, extent, found in zip(
-            compress(storages, known), extents, checksums_of(list(compress(views, known)))
-        ):
-            crc = combine(next(before), found, storage.nbytes) if extent.skip else found
+        for storage, extent, crc in zip(storages, extents, found):
+            if extent.skip:
+                crc = combine(next(before), crc, storage.nbytes)
             if crc != extent.crc:
                 raise self.damaged(storage, crc)
 
@@ -135,7 +195,7 @@ class FileSource:
             self._settle(known)
         plain = [storage for storage in known if storage.where.inflate is None]
         extents: list[Extent] = [storage.where for storage in plain]
-        found = checksums(self.file, list(map(_PLACE, extents)))
+        found = checksums(self.file, list(map(_EXTENT, extents)))
         differ = map(ne, found, map(_CRC, extents))
         wrong = list(compress(zip(plain, found), differ))
         for storage in known if len(plain) < len(known) else ():
@@ -158,18 +218,46 @@ class FileSource:
         )
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
-        extent: Extent = storage.where
-        start = extent.offset + extent.skip
-        mapped = self.file.view(writable=writable)
-        if mapped is None or extent.inflate is not None or extent.swap > 1 or start % extent.itemsize:
+        if _is_made(storage):
+            return None if writable else memoryview(self._whole(storage))
+        mapped = self.file.mapped() if writable else None
+        start = _place(storage, 0)
+        if mapped is None or start % storage.where.itemsize:
             return None
         check_inside(self.file, start, storage.nbytes)
         return mapped[start : start + storage.nbytes]
 
-    def _whole(self, extent: Extent) -> bytes:
+    def _whole(self, storage: Storage, *, verify: bool = True) -> bytes:
         """The storage's bytes, as this machine has them."""
-        raw = extent.inflate() if extent.inflate else self.file.read(extent.offset, extent.nbytes)
-        return _turned(raw[extent.skip :], extent.swap)
+        extent: Extent = storage.where
+        raw = extent.inflate() if extent.inflate else self._read(extent)
+        if verify and extent.crc is not None and crc32(raw) != extent.crc:
+            raise self.damaged(storage, crc32(raw))
+        return _turned(raw[extent.skip : extent.skip + storage.nbytes], extent.swap)
+
+    def _read(self, extent: Extent) -> bytes:
+        """The bytes in the file. A small read brings what follows with it, since storages are often read in order."""
+        start, near = self._near
+        at = extent.offset - start
+        if extent.nbytes > SMALL:
+            near, at = self.file.read(extent.offset, extent.nbytes), 0
+        elif at < 0 or at + extent.nbytes > len(near):
+            near, at = self.file.read(extent.offset, min(AHEAD, self.file.size - extent.offset)), 0
+            self._near = extent.offset, near
+        self.file.check_unchanged()
+        return near[at : at + extent.nbytes]
+
+
+def _place(storage: Storage, start: int) -> int:
+    """Where in the file byte `start` of the storage lies."""
+    extent: Extent = storage.where
+    return extent.offset + extent.skip + start
+
+
+def _is_made(storage: Storage) -> bool:
+    """Whether the storage's bytes are made of all those that the file has for it: inflated, or turned round."""
+    extent: Extent = storage.where
+    return extent.inflate is not None or extent.swap > 1
 
 
 def _turned(data: bytes | memoryview, unit: int) -> bytes:

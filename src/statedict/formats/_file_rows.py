@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statedict.files import Span, checksums_at, checksums_within
+from statedict.files import Span, checksums_within
 from statedict.state import Leaf, RowKind, Storage, arena, leaves_of
 
 from ._extent import Extent, FileSource
@@ -72,22 +72,14 @@ class FileRows:
             found = self._made.setdefault(row, self._source.storage(key, size, extent, location))
         return found
 
-    def fresh(self, rows: Sequence[int]) -> tuple[memoryview, list[int]]:
-        offsets, sizes, *_ = self._taken(rows)
+    def fresh(self, rows: Sequence[int], *, verify: bool = True) -> tuple[memoryview, list[int]]:
+        offsets, sizes, crcs, _ = self._taken(rows)
         places, runs, total = lay_out(offsets, sizes)
         block = arena(total)
         self._source.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs])
+        if verify and crcs[0] >= 0:
+            self._compare(rows, checksums_within(block, places, sizes), crcs)
         return block, places.tolist()
-
-    def verify(self, rows: Sequence[int]) -> None:
-        offsets, sizes, crcs, _ = self._taken(rows)
-        if crcs[0] >= 0:
-            self._compare(rows, checksums_at(self._source.file, offsets, sizes), crcs)
-
-    def check(self, rows: Sequence[int], block: memoryview, places: Sequence[int]) -> None:
-        _, sizes, crcs, _ = self._taken(rows)
-        if crcs[0] >= 0:
-            self._compare(rows, checksums_within(block, np.asarray(places), sizes), crcs)
 
     def _compare(self, rows: Sequence[int], found: Numbers, expected: Numbers) -> None:
         wrong = np.flatnonzero(found != expected).tolist()

@@ -17,11 +17,11 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Spec, Storage, Streaming, Wholes
+from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
 
 from ._shape import require_memory
 
-# Storages that can only be read, not viewed (on a GPU, deflated), are read in pieces of this size.
+# Storages that can only be read, neither viewed nor streamed, are read in pieces of this size.
 PIECE = 4 << 20
 
 
@@ -126,7 +126,7 @@ def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
     storage, spec = leaves[0].storage, leaves[0].spec
     if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
         # All but always: a tensor that shows its whole storage.
-        return _Place(Packed(number, storage.nbytes, partial(_whole, storage)), {spec: spec})
+        return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
         return _pack_one(number, storage, spec)
@@ -193,12 +193,6 @@ def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
     return (np.ascontiguousarray(shown).reshape(-1).view(np.uint8).data,)
 
 
-def _whole(storage: Storage) -> Iterable[memoryview]:
-    """All bytes of a storage."""
-    view = storage.source.view(storage)
-    return ranges_of(storage, [(0, storage.nbytes)]) if view is None else (view,)
-
-
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
     """The bytes of a storage in the ranges: where they lie if they can be seen there, else read."""
     whole = storage.source.view(storage)
@@ -206,9 +200,11 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
         for start, stop in ranges:
             yield whole[start:stop]
         return
-    if isinstance(storage.source, Streaming):
+    # Asking whether it is Streaming takes as long as reading a small one.
+    stream = getattr(storage.source, "stream", None)
+    if stream is not None:
         for start, stop in ranges:
-            yield from storage.source.stream(storage, start, stop)
+            yield from stream(storage, start, stop)
         return
     for start, stop in ranges:
         for at in range(start, stop, PIECE):

@@ -35,9 +35,9 @@ class Window:
             self._check(offset, len(into))
         self._whole().read_into([Span(self._start + offset, into) for offset, into in spans])
 
-    def view(self, *, writable: bool = False) -> memoryview | None:
-        view = self._whole().view(writable=writable)
-        return None if view is None else view[self._start : self._start + self.size]
+    def mapped(self) -> memoryview | None:
+        whole = self._whole().mapped()
+        return None if whole is None else whole[self._start : self._start + self.size]
 
     def beside(self, name: str) -> None:
         return None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
-from statedict.files import File, checksums, checksums_at, crc32, fetch
+from statedict.files import File, checksums, crc32, fetch
 
 from ..errors import ChecksumError, FormatError, UnknownNameError
 from ._limits import LIMITS, Limits
@@ -119,9 +119,8 @@ def verify_members(archive: Archive) -> list[tuple[Member, int]]:
         return []
     if isinstance(archive.members, ManyMembers):
         many = archive.members
-        crcs = checksums_at(archive.file, many.offsets, many.sizes)
-        names = [many.names[row] for row in (crcs != many.crcs).nonzero()[0].tolist()]
-        return [(many[name], int(crcs[many.numbers[name]])) for name in names]
+        crcs = checksums(archive.file, list(zip(many.offsets.tolist(), many.sizes.tolist())))
+        return [(many[name], crc) for name, crc, wanted in zip(many.names, crcs, many.crcs.tolist()) if crc != wanted]
     members = located(archive, archive.members.values())
     stored = [member for member in members if member.method == STORED]
     found = checksums(archive.file, [(member.offset, member.nbytes) for member in stored])

@@ -7,47 +7,58 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from statedict.state import Leaf, Read
+from statedict.state import Leaf, Read, have_room, not_put_back
 
 from ._variable import raw
 
-# What is remembered while a file is read into a model: a file that changes after it was verified leaves a small model as
-# it was, and a large one with a note of what is torn. A copy of everything would double the memory.
-BACKUP = 64 << 20
-
 
 class Arrival(NamedTuple):
-    """A leaf, and the array whose memory it fills."""
+    """A leaf, the array whose memory it fills, and its name."""
 
     leaf: Leaf
     array: np.ndarray[Any, Any]
+    name: str
 
 
-def arrivals(slots: Iterable[tuple[int, Any, Any]]) -> dict[int, Arrival]:
-    """Of (index, what is registered, value) those whose bytes can be read as they are: dense, of one dtype, by index."""
-    return {index: Arrival(value, raw(current)) for index, current, value in slots if _is_plain(raw(current), value)}
+def arrivals(slots: Iterable[tuple[int, str, Any, Any]]) -> dict[int, Arrival]:
+    """Of (index, name, what is registered, value) those whose bytes can be read as they are, by index."""
+    return {i: Arrival(value, raw(now), name) for i, name, now, value in slots if _is_plain(raw(now), value)}
 
 
 def arrive(given: Iterable[Arrival], *, verify: bool) -> None:
-    """Fill the arrays. Checksums are settled first; where reading fails all the same, small arrays are put back."""
-    by_source: dict[int, list[Arrival]] = {}
+    """Fill the arrays. If reading fails, all are put back if there was memory for a backup of all of them.
+
+    Otherwise checksums are settled first, and arrays are remembered and filled one by one; those filled by then stay.
+    """
+    batches = _by_source(given)
+    everything = [arrival for batch in batches for arrival in batch]
+    together = have_room(sum(arrival.array.nbytes for arrival in everything))
+    if not together:
+        for batch in batches if verify else ():
+            batch[0].leaf.storage.source.verify([arrival.leaf.storage for arrival in batch])
+        batches = [[arrival] for arrival in everything]
+    before: list[np.ndarray[Any, Any]] = [arrival.array.copy() for arrival in everything] if together else []
+    filled: list[Arrival] = []
+    for batch in batches:
+        kept = everything if together else batch if have_room(batch[0].array.nbytes) else []
+        before = before if together else [arrival.array.copy() for arrival in kept]
+        try:
+            batch[0].leaf.storage.source.read_into(list(map(_read, batch)), verify=verify and together)
+        except BaseException as error:
+            for arrival, elements in zip(kept, before):
+                arrival.array[...] = elements
+            changed = [] if together else filled + batch[len(kept) :]
+            if changed:
+                error.add_note(not_put_back([arrival.name for arrival in changed]))
+            raise
+        filled += batch
+
+
+def _by_source(given: Iterable[Arrival]) -> list[list[Arrival]]:
+    groups: dict[int, list[Arrival]] = {}
     for arrival in given:
-        by_source.setdefault(id(arrival.leaf.storage.source), []).append(arrival)
-    batches = list(by_source.values())
-    for batch in batches if verify else ():
-        batch[0].leaf.storage.source.verify([arrival.leaf.storage for arrival in batch])
-    arrays = [arrival.array for batch in batches for arrival in batch]
-    torn = sum(array.nbytes for array in arrays) > BACKUP
-    before = [] if torn else [array.copy() for array in arrays]
-    try:
-        for batch in batches:
-            batch[0].leaf.storage.source.read_into([_read(arrival) for arrival in batch])
-    except BaseException as error:
-        for array, elements in zip(arrays, before):
-            array[...] = elements
-        if torn:
-            error.add_note(f"{len(arrays)} arrays of the model were being overwritten and hold torn values.")
-        raise
+        groups.setdefault(id(arrival.leaf.storage.source), []).append(arrival)
+    return list(groups.values())
 
 
 def _is_plain(array: Any, value: Any) -> bool:

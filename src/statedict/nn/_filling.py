@@ -49,7 +49,7 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
 
     def act() -> Sequence[str]:
         indices = [index for index in values if index not in fit.failed]
-        arriving = {} if slots.assign else arrivals((i, slots.current[i], values[i]) for i in indices)
+        arriving = {} if slots.assign else arrivals((i, slots.keys[i], slots.current[i], values[i]) for i in indices)
         rest = [index for index in indices if index not in arriving]
         arrays = _read_all([values[index] for index in rest], verify=rules.verify)
         if not slots.assign:

@@ -8,6 +8,7 @@ from ._dtype import DTYPES, DType, dtype
 from ._fold import Group, fold, spans
 from ._leaf import (
     PLAIN,
+    Bulk,
     Leaf,
     Read,
     Source,
@@ -22,6 +23,7 @@ from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
+from ._room import have_room, not_put_back
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
@@ -36,6 +38,7 @@ __all__ = [
     "DTYPES",
     "DType",
     "dtype",
+    "Bulk",
     "Leaf",
     "Read",
     "Source",
@@ -55,6 +58,8 @@ __all__ = [
     "computed",
     "independent",
     "arena",
+    "have_room",
+    "not_put_back",
     "materialize",
     "holds",
     "map_tree",
@@ -94,8 +99,8 @@ __all__ = [
 ]
 
 
-def read_array(leaf: Leaf):  # type: ignore[no-untyped-def]  # numpy is imported by the first call, not with this room
+def read_array(leaf: Leaf, *, verify: bool = True):  # type: ignore[no-untyped-def]  # numpy is imported by the first call
     """The elements of a leaf as a NumPy array: a view where that can be had, else read into fresh memory."""
     from ._numpy import read_array as read
 
-    return read(leaf)
+    return read(leaf, verify=verify)

@@ -28,16 +28,22 @@ class Read(NamedTuple):
 class Source(Protocol):
     """Where the bytes of storages lie. This is its whole surface."""
 
-    def read_into(self, reads: Sequence[Read]) -> None:
-        """Fill every destination, in whatever order is quickest. Bytes arrive in native byte order."""
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        """Fill every destination, in whatever order is quickest. Bytes arrive in native byte order.
+
+        Reading is where damage is found: ChecksumError is raised if the bytes of a storage, also of one that is read in
+        part, are not those that were written. The destinations may have been written by then.
+        """
 
     def verify(self, storages: Iterable[Storage]) -> None:
-        """Raise ChecksumError where a storage's bytes are not those that were written; nothing where that is unknown."""
+        """Raise ChecksumError if a storage's bytes are not those that were written; do nothing if that is unknown."""
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
-        """The storage's bytes where they lie, without a copy, or None where that cannot be.
+        """The storage's bytes in this process's memory, or None if they have to be read from a file or a device.
 
-        `writable` asks for memory that may be written without changing a file behind it (a private mapping)."""
+        Live memory is viewed; what is computed, inflated or put together is made anew at each call. `writable` asks for
+        memory that may be written to, and for a private mapping of a file.
+        """
 
 
 @runtime_checkable
@@ -45,22 +51,27 @@ class Bulk(Protocol):
     """What a Source may be besides: one that reads more quickly where it chooses where the bytes go."""
 
     def fresh(
-        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], *, verify: bool = True
     ) -> tuple[memoryview, list[int]] | None:
         """Bytes `start … start + size` of each storage, in one block of fresh writable memory, and where in it each begins.
 
-        Each place is a multiple of 64; there may be gaps as there are in the file. None where `read_into` must be asked."""
+        Each place is a multiple of 64; there may be gaps as there are in the file. None where `read_into` must be asked.
+        `verify` as in `read_into`.
+        """
 
-    def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
-        """What `verify` does, of storages whose bytes have been read: `views` are all of them, as they arrived."""
+    def in_pieces(self, storage: Storage) -> bool:
+        """Whether reading a part of the storage costs no more than that part: it does not have to be inflated first."""
 
 
 @runtime_checkable
 class Streaming(Protocol):
-    """What a Source may be besides: one that has the next bytes under way while those before them are used."""
+    """What a Source may be besides: one that gives bytes in pieces, a few of which are in memory at a time."""
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
-        """Bytes `start … stop` of a storage, in order, in pieces that stay as they are."""
+        """Bytes `start … stop` of a storage, in order, in pieces that stay as they are.
+
+        Raises ChecksumError as `read_into` does, at the end at the latest.
+        """
 
 
 class Storage:

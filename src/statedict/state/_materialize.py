@@ -14,7 +14,7 @@ from typing import Any, cast
 from ..errors import FormatError
 from ._leaf import Bulk, Leaf, Read, Source, Storage
 from ._library import ArrayLibrary
-from ._rows import Many, many
+from ._rows import many
 from ._values import Compound
 
 # Tensor libraries want aligned vectors, and 64 bytes is a cache line; PyTorch's own allocator and file format use it too.
@@ -29,14 +29,17 @@ def materialize(
     """Arrays of `library` for the leaves, in order.
 
     `mapped` maps files copy-on-write instead of reading them, where the source can (then nothing is verified: verifying
-    reads every byte). `verify` checks checksums before any array is made.
+    reads every byte). `verify` is that of `Source.read_into`.
     """
     rows = None if mapped else many(leaves)
     if rows is not None:
-        return library.arrays(cast("Sequence[Leaf]", leaves), _in_memory(rows, verify=verify))
+        block, places = rows.table.fresh(rows.numbers, verify=verify)
+        memory = [block[place : place + nbytes] for place, nbytes in zip(places, rows.sizes())]
+        return library.arrays(cast("Sequence[Leaf]", leaves), memory)
     strided = [leaf for value in leaves for leaf in ([value] if isinstance(value, Leaf) else value.parts.values())]
-    memory = storages_in_memory({leaf.storage.key: leaf.storage for leaf in strided}, mapped=mapped, verify=verify)
-    arrays = iter(library.arrays(strided, [memory[leaf.storage.key] for leaf in strided]))
+    storages = {leaf.storage.key: leaf.storage for leaf in strided}
+    by_key = storages_in_memory(storages, mapped=mapped, verify=verify)
+    arrays = iter(library.arrays(strided, [by_key[leaf.storage.key] for leaf in strided]))
     return [
         next(arrays)
         if isinstance(value, Leaf)
@@ -54,16 +57,6 @@ def _compound(library: ArrayLibrary, value: Compound, parts: dict[str, Any]) -> 
         raise error.located(file=next((s.name for s in sources if hasattr(s, "name")), None)) from error.__cause__
 
 
-def _in_memory(rows: Many, *, verify: bool) -> list[memoryview]:
-    """The bytes of each row in writable memory of this process."""
-    table, numbers = rows
-    block, places = table.fresh(numbers)
-    if verify:
-        # Nobody has seen the memory yet.
-        table.check(numbers, block, places)
-    return [block[place : place + nbytes] for place, nbytes in zip(places, rows.sizes())]
-
-
 def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verify: bool) -> dict[Hashable, memoryview]:
     """The bytes of each storage in writable memory of this process, by key."""
     memory: dict[Hashable, memoryview] = {}
@@ -74,58 +67,44 @@ def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verif
             wanted.append(storage)
         else:
             memory[key] = view
-    groups = by_source(wanted) if verify else []
-    for some in groups:
-        if not isinstance(some[0].source, Bulk):
-            some[0].source.verify(some)
     sizes = [storage.nbytes for storage in wanted]
-    memory.update(zip([storage.key for storage in wanted], gather(wanted, [0] * len(wanted), sizes)))
-    for some in groups:
-        # Nobody has seen the memory yet: what was read is checked there, and nothing is read twice.
-        if isinstance(some[0].source, Bulk):
-            some[0].source.check(some, [memory[storage.key] for storage in some])
+    for some, block, places in blocks(wanted, [0] * len(wanted), sizes, verify=verify):
+        for index, place in zip(some, places):
+            memory[wanted[index].key] = block[place : place + sizes[index]]
     return memory
 
 
-def gather(storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
-    """Bytes `start … start + size` of each storage, in fresh writable memory, aligned; in order."""
-    views: list[memoryview] = [memoryview(b"")] * len(storages)
-    for some, block, places in blocks(storages, starts, sizes):
-        for index, place in zip(some, places):
-            views[index] = block[place : place + sizes[index]]
-    return views
-
-
 def blocks(
-    storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+    storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], *, verify: bool
 ) -> list[tuple[Sequence[int], memoryview, list[int]]]:
-    """The same as blocks of memory, one for each source: which of the storages it holds, and where each begins in it."""
+    """Bytes `start … start + size` of each storage in blocks of fresh writable memory, one for each source: which of the
+    storages it holds, and where each begins in it, aligned."""
     if not storages:
         return []
     source = storages[0].source
     if all(storage.source is source for storage in storages):
-        return [(range(len(storages)), *_block(source, storages, starts, sizes))]
+        return [(range(len(storages)), *_block(source, storages, starts, sizes, verify))]
     groups: dict[int, list[int]] = {}
     for index, storage in enumerate(storages):
         groups.setdefault(id(storage.source), []).append(index)
     found: list[tuple[Sequence[int], memoryview, list[int]]] = []
     for some in groups.values():
         mine = [storages[n] for n in some]
-        found.append((some, *_block(mine[0].source, mine, [starts[n] for n in some], [sizes[n] for n in some])))
+        found.append((some, *_block(mine[0].source, mine, [starts[n] for n in some], [sizes[n] for n in some], verify)))
     return found
 
 
 def _block(
-    source: Source, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int]
+    source: Source, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], verify: bool
 ) -> tuple[memoryview, list[int]]:
-    found = source.fresh(storages, starts, sizes) if isinstance(source, Bulk) else None
+    found = source.fresh(storages, starts, sizes, verify=verify) if isinstance(source, Bulk) else None
     if found is not None:
         return found
     rooms = [-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes]
     block = arena(sum(rooms))
     places = [end - room for end, room in zip(accumulate(rooms), rooms)]
     views = [block[place : place + nbytes] for place, nbytes in zip(places, sizes)]
-    source.read_into([Read(*each) for each in zip(storages, starts, views) if len(each[2])])
+    source.read_into([Read(*each) for each in zip(storages, starts, views) if len(each[2])], verify=verify)
     return block, places
 
 

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 class _Live:
     """The Source of arrays in memory: `storage.where` is an object with the buffer protocol, as bytes."""
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             into[:] = storage.where[start : start + len(into)]
@@ -45,13 +45,13 @@ class NumpyLibrary:
     def leaf(self, array: Array) -> Leaf:
         dtype = dtype_of(array.dtype)
         if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):
-            array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+            array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         start, stop = np.lib.array_utils.byte_bounds(array)
         owner = array
         while isinstance(owner.base, np.ndarray) and _encloses(owner.base, start, stop):
             owner = owner.base
         if not owner.flags.c_contiguous:
-            owner = array = np.ascontiguousarray(array)
+            owner = array = np.array(array, order="C")
             start = array.ctypes.data
         raw = bytes_of(owner)
         spec = Spec(
@@ -86,18 +86,18 @@ def as_array(spec: Spec, raw: memoryview) -> Array:
     return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
 
 
-def read_array(leaf: Leaf) -> Array:
-    """The elements of a leaf: a view of its storage where that can be had, else read into fresh memory.
+def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
+    """The elements of a leaf: a view of its storage if that is in memory, else read into fresh memory.
 
     Reads only the bytes that the leaf reaches. Lazy conjugate and negative bits are applied.
     """
     spec, storage = leaf.spec, leaf.storage
-    view = storage.source.view(storage)
+    view = storage.source.view(storage) if verify else None
     if view is None:
         size = spec.dtype.itemsize
         start = spec.offset * size
         raw = bytearray(max(spec.reach * size - start, 0))
-        storage.source.read_into([Read(storage, start, memoryview(raw))])
+        storage.source.read_into([Read(storage, start, memoryview(raw))], verify=verify)
         view, spec = memoryview(raw), spec._replace(offset=0)
     array = as_array(spec, view)
     if leaf.traits.conj:

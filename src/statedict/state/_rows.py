@@ -41,14 +41,11 @@ class Rows(Protocol):
     def storage(self, row: int) -> Storage:
         """The storage of a row: one object, however often it is asked for."""
 
-    def fresh(self, rows: Sequence[int]) -> tuple[memoryview, list[int]]:
-        """The bytes of these rows in one block of fresh writable memory, and where in it each begins (multiples of 64)."""
+    def fresh(self, rows: Sequence[int], *, verify: bool = True) -> tuple[memoryview, list[int]]:
+        """The bytes of these rows in one block of fresh writable memory, and where in it each begins (multiples of 64).
 
-    def verify(self, rows: Sequence[int]) -> None:
-        """Raise ChecksumError where the bytes of a row are not those that were written."""
-
-    def check(self, rows: Sequence[int], block: memoryview, places: Sequence[int]) -> None:
-        """The same of bytes that `fresh` gave."""
+        Raises ChecksumError if `verify` and the bytes of a row are not those that were written.
+        """
 
 
 class Many(NamedTuple):

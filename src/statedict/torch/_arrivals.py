@@ -2,36 +2,48 @@
 
 A large leaf whose elements lie as the tensor's do is read into the tensor's own memory, all of a source's in one call;
 small ones are staged, those for a CUDA device go through a ring of pinned buffers, and the others come by way of a buffer of
-bounded size. Checksums are settled before the first byte
-lands.
+bounded size.
+
+Reading may fail half-way, and damage is found only when all bytes of a storage have been read. So what is overwritten is
+remembered first, and put back: all of it where there is memory for that. Where there is not, checksums are settled in a pass
+of its own before the first byte is written, and then one group of tensors after the other is remembered and read; if the
+second read fails, the groups that were read by then stay (`Arrivals.changed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, materialize, memory_at
+from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, have_room, materialize, memory_at
 
 from . import _ring, _staging
 from ._dtypes import TORCH_DTYPES
+from ._keeping import keep
 from ._library import TORCH
 from ._pairs import ORDINARY, copy_all
 
 # What the buffer holds at once. One tensor that is larger is a batch of its own.
 BUFFER = 8 << 20
+# What is remembered and read together where there is no memory to remember everything.
+GROUP = 256 << 20
 
 Arrival = tuple[Any, Leaf | Compound]
 
 
-def verify(leaves: Iterable[Leaf | Compound], rows: Many | None = None) -> None:
-    """Settle the checksums of all that the leaves lie in; `rows`: the leaves, where all of them are that."""
-    if rows is not None:
-        rows.table.verify(rows.numbers)
-        return
+class _Step(NamedTuple):
+    """Tensors, and what reads them; `read(verify)` may fail when some of them have been written."""
+
+    tensors: Sequence[Any]
+    read: Callable[[bool], None]
+
+
+def _settle(leaves: Iterable[Leaf | Compound]) -> None:
+    """Verify all storages that the leaves lie in."""
     storages: dict[Any, Storage] = {}
     for leaf in leaves:
         if type(leaf) is Leaf:
@@ -47,7 +59,7 @@ class Arrivals:
     """Tensors and the leaves that are to fill them, cast to the tensors' dtypes: how each will come is decided here.
 
     Attributes:
-        exposed: the tensors that will have been written when a read can still fail: who wants them back must keep them.
+        changed: the tensors that have other elements than before where `fill` has raised.
     """
 
     def __init__(
@@ -55,6 +67,7 @@ class Arrivals:
     ) -> None:
         """`tensors` are filled by `leaves` as they lie (`_direct`), the others in any way; `rows`: the leaves, where they
         are that."""
+        self.changed: list[Any] = []
         sizes = nbytes_of_each(leaves) if rows is None else rows.sizes()
         columns = tensors, leaves, sizes
         self._straight: list[tuple[Any, Leaf]] = []
@@ -81,27 +94,78 @@ class Arrivals:
                 self._poured.append((tensor, leaf))
             else:
                 self._others.append((tensor, leaf))
-        # The last stage is read before any of it is written.
-        staged = [pair for stage in self._stages[:-1] for pair in zip(stage.tensors, stage.leaves)]
-        self.exposed: list[Arrival] = [*self._straight, *self._poured, *self._sent, *self._others, *staged]
 
-    def fill(self) -> None:
+    def fill(self, *, verify: bool) -> None:
         """Read everything, each tensor's elements into it."""
-        _read(
-            [
-                Read(leaf.storage, _start(leaf), memory_at(tensor.data_ptr(), leaf.spec.nbytes, tensor))
-                for tensor, leaf in self._straight
-            ]
-        )
-        torch.autograd.graph.increment_version([tensor for tensor, _ in self._straight])
+        steps = list(self._steps())
+        overwritten = [tensor for step in steps for tensor in step.tensors]
+        staged = sum(sum(stage.sizes) for stage in self._stages)
+        nbytes = staged + sum(tensor.nbytes for tensor in overwritten)
+        # Without checksums nothing is promised, and a backup would take longer than reading.
+        together = have_room(nbytes) if verify else nbytes <= BUFFER
+        if together:
+            steps = [_Step(overwritten, partial(self._fill_together, steps))]
+        else:
+            steps += [_Step(stage.tensors, partial(_staging.fill, stage)) for stage in self._stages]
+            if verify:
+                _settle(self._leaves())
+        for tensors, read in steps:
+            kept = together or (verify and have_room(sum(tensor.nbytes for tensor in tensors)))
+            put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
+            try:
+                read(verify and together)
+            except BaseException:
+                put_back()
+                raise
+            self.changed += tensors
+        self.changed = []
+
+    def _steps(self) -> Iterator[_Step]:
+        """What overwrites tensors while it may still fail."""
+        for group in _grouped(self._straight, GROUP):
+            yield _Step([tensor for tensor, _ in group], partial(_read_straight, group))
         for tensor, leaf in self._poured:
-            _staging.pour(tensor, leaf, _read)
-        _ring.send([tensor for tensor, _ in self._sent], [leaf for _, leaf in self._sent])
-        for batch in _batches(self._others):
-            arrays = materialize([leaf for _, leaf in batch], TORCH, verify=False)
-            copy_all([tensor for tensor, _ in batch], arrays)
+            yield _Step([tensor], partial(_staging.pour, tensor, leaf))
+        if self._sent:
+            yield _Step([tensor for tensor, _ in self._sent], partial(_send, self._sent))
+        for batch in _grouped(self._others, BUFFER):
+            yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
+
+    def _fill_together(self, steps: Sequence[_Step], verify: bool) -> None:
+        """Read all that is staged, take the steps, and then write what was staged, which cannot fail."""
+        staged = [_staging.read(stage, verify) for stage in self._stages]
+        for step in steps:
+            step.read(verify)
+        for stage, found in zip(self._stages, staged):
+            _staging.write(stage, found)
+
+    def _leaves(self) -> Iterator[Leaf | Compound]:
+        for arrivals in (self._straight, self._poured, self._sent, self._others):
+            for _, leaf in arrivals:
+                yield leaf
         for stage in self._stages:
-            _staging.fill(stage)
+            yield from stage.leaves
+
+
+def _read_straight(group: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
+    reads: dict[int, list[Read]] = {}
+    for tensor, leaf in group:
+        into = memory_at(tensor.data_ptr(), leaf.spec.nbytes, tensor)
+        reads.setdefault(id(leaf.storage.source), []).append(Read(leaf.storage, _start(leaf), into))
+    for some in reads.values():
+        some[0].storage.source.read_into(some, verify=verify)
+    torch.autograd.graph.increment_version([tensor for tensor, _ in group])
+
+
+def _send(arrivals: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
+    if verify:
+        _settle(leaf for _, leaf in arrivals)
+    _ring.send([tensor for tensor, _ in arrivals], [leaf for _, leaf in arrivals])
+
+
+def _read_others(batch: Sequence[Arrival], verify: bool) -> None:
+    arrays = materialize([leaf for _, leaf in batch], TORCH, verify=verify)
+    copy_all([tensor for tensor, _ in batch], arrays)
 
 
 def nbytes_of_each(leaves: Sequence[Leaf]) -> list[int]:
@@ -121,14 +185,6 @@ def _start(leaf: Leaf) -> int:
     return leaf.spec.offset * leaf.spec.dtype.itemsize
 
 
-def _read(reads: Sequence[Read]) -> None:
-    groups: dict[int, list[Read]] = {}
-    for read in reads:
-        groups.setdefault(id(read.storage.source), []).append(read)
-    for some in groups.values():
-        some[0].storage.source.read_into(some)
-
-
 def _is_run(tensor: Any, leaf: Leaf) -> bool:
     """Whether leaf and tensor are two runs of as many elements."""
     return (
@@ -141,15 +197,16 @@ def _is_run(tensor: Any, leaf: Leaf) -> bool:
     )
 
 
-def _batches(arrivals: Sequence[Arrival]) -> Iterable[list[Arrival]]:
-    batch: list[Arrival] = []
+def _grouped(arrivals: Sequence[Any], most: int) -> Iterator[list[Any]]:
+    """The arrivals in groups of at most so many bytes, or of one that is larger."""
+    group: list[Any] = []
     size = 0
     for tensor, leaf in arrivals:
         nbytes = nbytes_of(leaf)
-        if batch and size + nbytes > BUFFER:
-            yield batch
-            batch, size = [], 0
-        batch.append((tensor, leaf))
+        if group and size + nbytes > most:
+            yield group
+            group, size = [], 0
+        group.append((tensor, leaf))
         size += nbytes
-    if batch:
-        yield batch
+    if group:
+        yield group

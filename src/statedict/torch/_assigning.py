@@ -10,7 +10,6 @@ from torch.nn.parameter import Parameter
 from statedict.state import Compound, Leaf, materialize
 from statedict.tree import Fit, Rules, Slots
 
-from ._arrivals import verify
 from ._checking import MisfitError, checked, is_on_meta, shape_of
 from ._library import TORCH
 from ._pairs import failed
@@ -80,9 +79,7 @@ class Assigning:
 
     def _read(self, lazy: list[int]) -> None:
         leaves = [self.values[index] for index in lazy]
-        if self.rules.verify:
-            verify(leaves)
-        for index, array in zip(lazy, materialize(leaves, TORCH, verify=False)):
+        for index, array in zip(lazy, materialize(leaves, TORCH, verify=self.rules.verify)):
             self.values[index] = _in_place_of(self.slots.current[index], array)
 
 

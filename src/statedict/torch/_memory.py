@@ -24,7 +24,7 @@ _POINTER = torch._C.TensorBase.data_ptr
 class Memory:
     """The Source of storages in torch's memory."""
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
             if len(into):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from statedict.files import spread
-from statedict.state import Leaf, Read, Storage
+from statedict.state import Bulk, Leaf, Read, Storage
 
 from ._dtypes import TORCH_DTYPES
 
@@ -72,15 +72,16 @@ def is_sendable(leaf: Any) -> bool:
         and leaf.spec.is_contiguous
         and not (leaf.traits.conj or leaf.traits.neg)
         and leaf.spec.nbytes > 0
-        and leaf.storage.source.view(leaf.storage) is not None
+        and isinstance(leaf.storage.source, Bulk)
+        and leaf.storage.source.in_pieces(leaf.storage)
     )
 
 
 def send(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf]) -> None:
     """Fill contiguous tensors on CUDA devices with the elements of contiguous leaves; all are there when it returns.
 
-    They are queued behind what the device's current stream has to do. Raises what reading raises; tensors that have been
-    written by then stay so.
+    They are queued behind what the device's current stream has to do. Checksums are the caller's to settle. Raises what
+    reading raises; tensors that have been written by then stay so.
     """
     by_device: dict[torch.device, list[Part]] = {}
     for tensor, leaf in zip(tensors, leaves):
@@ -182,5 +183,5 @@ def _read(piece: Sequence[Part], memory: torch.Tensor) -> list[torch.Tensor]:
         reads.append(Read(part.storage, part.start, raw[at : at + part.nbytes]))
         runs.append(memory[at : at + part.nbytes].view(part.dtype))
         at += part.room
-    piece[0].storage.source.read_into(reads)
+    piece[0].storage.source.read_into(reads, verify=False)
     return runs

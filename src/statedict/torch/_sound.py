@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
-from statedict.state import Compound, Leaf, many
+from statedict.state import Compound, Leaf, many, not_put_back
 from statedict.tree import Cast, Fit, Rules, Slots
 
-from ._arrivals import Arrivals, nbytes_of, verify
+from ._arrivals import Arrivals
 from ._assigning import Assigning
 from ._casts import cast_kind
 from ._checking import MisfitError, checked, is_on_meta, read_now, shape_of
@@ -29,9 +29,6 @@ from ._pairs import ORDINARY, alike, copy_all, failed
 from ._swapping import Swapping
 from ._ties import contradictions
 
-# What is remembered of a model while a file is read into it: a file that changes after it was verified leaves a small
-# model as it was, and a large one with a note of what is torn. A backup of everything would double the memory.
-BACKUP = 8 << 20
 FREED = "Its storage has been freed, as FSDP does between steps; gather or allocate it first."
 
 
@@ -162,21 +159,18 @@ class _Copying:
         others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
         tried = self._going(self.tried)
         rows = self.rows if len(leaves) == len(self.values) else None
-        if self.rules.verify:
-            verify([*leaves, *(leaf for _, leaf in others)], rows)
         arrivals = Arrivals(tensors, leaves, others, rows)
-        exposed = arrivals.exposed
-        torn = sum(nbytes_of(leaf) for _, leaf in exposed) > BACKUP
-        put_back = keep([*(() if torn else [tensor for tensor, _ in exposed]), *(current[i] for i in tried)])
+        put_back = keep(current[i] for i in tried)
         try:
-            arrivals.fill()
             with torch.no_grad():
                 for i in tried:
                     current[i].copy_(self.values[i])
+            arrivals.fill(verify=self.rules.verify)
         except BaseException as error:
             put_back()
-            if torn:
-                error.add_note(f"{len(exposed)} tensors of the model were being overwritten and hold torn values.")
+            if arrivals.changed:
+                names = {id(tensor): key for key, tensor in zip(self.slots.keys, current)}
+                error.add_note(not_put_back([names[id(tensor)] for tensor in arrivals.changed]))
             raise
 
     def _going(self, indices: Sequence[int]) -> Sequence[int]:

@@ -7,7 +7,7 @@ begins, and that copy cannot fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ SMALL = 64 << 10
 STAGE = 8 << 20
 BETWEEN = 192
 
-ReadAll = Callable[[Sequence[Read]], None]
+# What `state.blocks` gives: which of the leaves a block has, the block, and where each begins in it.
+Blocks = Sequence[tuple[Sequence[int], memoryview, list[int]]]
 
 
 class Stage(NamedTuple):
@@ -59,15 +60,24 @@ def stages(
     ]
 
 
-def fill(stage: Stage) -> None:
+def fill(stage: Stage, verify: bool) -> None:
     """Read the leaves' elements, all of them, and only then write the tensors."""
-    tensors, leaves, sizes, rows = stage
+    write(stage, read(stage, verify))
+
+
+def read(stage: Stage, verify: bool) -> Blocks:
+    """The leaves' elements in fresh memory."""
+    _, leaves, sizes, rows = stage
     if rows is None:
         starts = [leaf.spec.offset * leaf.spec.dtype.itemsize for leaf in leaves]
-        found = blocks([leaf.storage for leaf in leaves], starts, sizes)
-    else:
-        block, places = rows.table.fresh(rows.numbers)
-        found = [(range(len(sizes)), block, places)]
+        return blocks([leaf.storage for leaf in leaves], starts, sizes, verify=verify)
+    block, places = rows.table.fresh(rows.numbers, verify=verify)
+    return [(range(len(sizes)), block, places)]
+
+
+def write(stage: Stage, found: Blocks) -> None:
+    """Copy the elements that `read` gave into the tensors; partner of `read`."""
+    tensors, _, sizes, _ = stage
     targets = addresses(tensors)
     torch.autograd.graph.increment_version(list(tensors))
     for some, block, places in found:
@@ -75,7 +85,7 @@ def fill(stage: Stage) -> None:
         scatter(block, places, to, counts)
 
 
-def pour(tensor: Any, leaf: Leaf, read: ReadAll) -> None:
+def pour(tensor: Any, leaf: Leaf, verify: bool) -> None:
     """Read a large leaf piece by piece and copy each, as the tensor has another dtype or lies on a device.
 
     Both are contiguous, and the leaf's dtype is one of torch's.
@@ -87,5 +97,5 @@ def pour(tensor: Any, leaf: Leaf, read: ReadAll) -> None:
     for start in range(0, len(flat), step):
         count = min(step, len(flat) - start)
         into = block[: count * itemsize]
-        read([Read(leaf.storage, (leaf.spec.offset + start) * itemsize, into)])
+        leaf.storage.source.read_into([Read(leaf.storage, (leaf.spec.offset + start) * itemsize, into)], verify=verify)
         flat[start : start + count].copy_(torch.frombuffer(into, dtype=dtype))

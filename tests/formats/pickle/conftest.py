@@ -19,7 +19,7 @@ from statedict.state import Leaf, Storage
 class Bytes:
     """A Source over bytes: `storage.where` is them."""
 
-    def read_into(self, reads: Any) -> None:
+    def read_into(self, reads: Any, *, verify: bool = True) -> None:
         for storage, start, into in reads:
             into[:] = storage.where[start : start + len(into)]
 

@@ -98,7 +98,7 @@ def build(m: Machine, target: Leaf, state: Any) -> None:
 class _Nowhere:
     """The Source of a tensor that was made without elements."""
 
-    def read_into(self, reads: Any) -> None:
+    def read_into(self, reads: Any, *, verify: bool = True) -> None:
         """There is nothing to read."""
 
     def verify(self, storages: Any) -> None:
