@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 
 import statedict
 from statedict.errors import BoundsError, SaveError, TruncatedError
-from statedict.state import PLAIN, Leaf, Read, RowKind, Spec, Storage, computed, contiguous, dtype, leaf_of, many
+from statedict.state import (
+    PLAIN,
+    Leaf,
+    Read,
+    RowKind,
+    Spec,
+    Storage,
+    computed,
+    contiguous,
+    dtype,
+    leaf_of,
+    many,
+    read_array,
+)
 
 
 def torch_leaf() -> Leaf:
@@ -117,3 +130,12 @@ def test_rows_lie_within_their_storages(tmp_path):
         kind = RowKind(contiguous(dtype("float32"), (5,)), PLAIN, "cpu")
         with pytest.raises(BoundsError, match="a tensor reaches 20 bytes into a shorter storage"):
             table.add([kind], np.zeros(1, np.int64), np.array([[0], [16], [-1], [0]]))
+
+
+def test_a_tensor_without_its_memory_is_told():
+    """A live tensor whose storage was freed before has a leaf, which says what it is and cannot be read."""
+    tensor = torch.arange(4.0)
+    tensor.untyped_storage().resize_(0)
+    assert leaf_of(tensor).spec.shape == (4,)
+    with pytest.raises(BoundsError, match=r"a tensor of shape \[4\] is not within the 0 bytes there are"):
+        read_array(leaf_of(tensor))
