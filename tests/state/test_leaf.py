@@ -24,7 +24,9 @@ from statedict.state import (
     contiguous,
     dtype,
     leaf_of,
+    library,
     many,
+    materialize,
     read_array,
 )
 
@@ -139,3 +141,7 @@ def test_a_tensor_without_its_memory_is_told():
     assert leaf_of(tensor).spec.shape == (4,)
     with pytest.raises(BoundsError, match=r"a tensor of shape \[4\] is not within the 0 bytes there are"):
         read_array(leaf_of(tensor))
+    with pytest.raises(
+        BoundsError, match=r"shape \[4\], strides \[1\] and offset 0 reaches 16 bytes into a storage of 0"
+    ):
+        materialize([leaf_of(tensor)], library("torch"))
