@@ -8,10 +8,27 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import statedict
 from statedict.errors import BoundsError, SaveError, TruncatedError
-from statedict.state import Leaf, Read, Storage, computed, leaf_of
+from statedict.state import (
+    PLAIN,
+    Leaf,
+    Read,
+    RowKind,
+    Spec,
+    Storage,
+    computed,
+    contiguous,
+    dtype,
+    leaf_of,
+    library,
+    many,
+    materialize,
+    read_array,
+)
 
 
 def torch_leaf() -> Leaf:
@@ -78,3 +95,53 @@ def test_memory_that_was_freed_is_not_read():
     ):
         with pytest.raises(SaveError, match="a storage of 16 bytes has 0 now: it was freed or resized"):
             read()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    dimensions=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4),
+    offset=st.integers(-2, 9),
+    nbytes=st.integers(1, 300),  # NumPy does not look at a buffer of no bytes
+    name=st.sampled_from(["uint8", "float32", "complex128"]),
+)
+def test_a_leaf_lies_within_its_storage(dimensions, offset, nbytes, name):
+    """A leaf can be made, and be changed, only where NumPy could make the array over the storage's bytes."""
+    of = dtype(name)
+    shape, strides = (tuple(part) for part in zip(*dimensions)) if dimensions else ((), ())
+    spec, storage = Spec(of, shape, strides, offset), leaf_of(np.zeros(nbytes, "u1")).storage
+    try:
+        np.ndarray(shape, of.numpy, bytes(nbytes), offset * of.itemsize, tuple(n * of.itemsize for n in strides))
+        fits = True
+    except (ValueError, TypeError):
+        fits = 0 in shape  # NumPy looks at the offset of an empty one too
+    other = leaf_of(np.zeros(1))
+    for make in (lambda: Leaf(spec, storage), lambda: other.become(spec, storage, PLAIN)):
+        if fits:
+            make()
+        else:
+            with pytest.raises(BoundsError, match=r"reaches -?[\d,]+ bytes into a storage of"):
+                make()
+    assert other.spec.reach * other.spec.dtype.itemsize <= other.storage.nbytes
+
+
+def test_rows_lie_within_their_storages(tmp_path):
+    """Rows of a file, which no leaf is made for, are checked in columns."""
+    torch.save({f"w{number}": torch.zeros(4) for number in range(400)}, tmp_path / "m.pt")
+    with statedict.open(tmp_path / "m.pt") as checkpoint:
+        table = many(list(checkpoint.object.values())).table
+        kind = RowKind(contiguous(dtype("float32"), (5,)), PLAIN, "cpu")
+        with pytest.raises(BoundsError, match="a tensor reaches 20 bytes into a shorter storage"):
+            table.add([kind], np.zeros(1, np.int64), np.array([[0], [16], [-1], [0]]))
+
+
+def test_a_tensor_without_its_memory_is_told():
+    """A live tensor whose storage was freed before has a leaf, which says what it is and cannot be read."""
+    tensor = torch.arange(4.0)
+    tensor.untyped_storage().resize_(0)
+    assert leaf_of(tensor).spec.shape == (4,)
+    with pytest.raises(BoundsError, match=r"a tensor of shape \[4\] is not within the 0 bytes there are"):
+        read_array(leaf_of(tensor))
+    with pytest.raises(
+        BoundsError, match=r"shape \[4\], strides \[1\] and offset 0 reaches 16 bytes into a storage of 0"
+    ):
+        materialize([leaf_of(tensor)], library("torch"))

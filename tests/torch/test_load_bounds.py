@@ -131,6 +131,12 @@ def test_a_tensor_beyond_its_storage_is_an_answer(monkeypatch):
 SPARSE = function("_rebuild_sparse_tensor", LAYOUT, p.tuple_(
     rebuilt(p.storage("2", 2, "LongStorage"), size=(1, 2), stride=(2, 1)), rebuilt(size=(2,)), p.integers((3,))
 ))  # fmt: skip
+SPARSE_CLASS = p.name("torch.sparse", "FloatTensor")
+SPARSE_PARTS = p.tuple_(
+    rebuilt(p.storage("2", 2, "LongStorage"), size=(1, 2), stride=(2, 1)),
+    rebuilt(size=(2,)),
+    p.call(p.name("torch", "Size"), p.integers((3,))),
+)
 HUNDRED = p.tuple_(p.integer(100))
 TYPED, UNTYPED = p.name("torch.storage", "TypedStorage"), p.name("torch.storage", "UntypedStorage")
 DENSE = p.name("torch", "FloatTensor")
@@ -152,6 +158,14 @@ MADE = {
         p.dict_(),
     ),
     "a sparse tensor": SPARSE,
+    "a sparse tensor's class": SPARSE_CLASS + SPARSE_PARTS + b"R",
+    "a sparse tensor's class, by way of another function": p.call(
+        p.name("torch._tensor", "_rebuild_from_type_v2"),
+        SPARSE_CLASS,
+        p.name("torch", "Tensor"),
+        SPARSE_PARTS,
+        p.dict_(),
+    ),
     "a tensor that enlarges another": p.build(NEW, p.tuple_(DENSE + b")R", p.integer(0), MANY, ONE)),
     "a parameter that enlarges another": p.build(
         function("_rebuild_parameter", rebuilt(), p.FALSE, NO_HOOKS), p.tuple_(NEW, p.integer(0), MANY, ONE)

@@ -10,6 +10,7 @@ import numpy as np
 from statedict.files import Span, checksums_within
 from statedict.state import Leaf, RowKind, Storage, arena, leaves_of
 
+from ..errors import BoundsError
 from ._extent import Extent, FileSource
 from ._neighbours import lay_out
 
@@ -33,7 +34,15 @@ class FileRows:
 
     def add(self, kinds: Sequence[RowKind], of: Numbers, extents: Numbers) -> list[Leaf]:
         """Leaves of new rows; `of` says which of the kinds each has, `extents` where it lies: columns of offsets, lengths,
-        CRC-32s (-1: unknown) and keys."""
+        CRC-32s (-1: unknown) and keys.
+
+        Raises BoundsError where one of them reaches beyond what it is given."""
+        reaches = np.array([kind.spec.reach * kind.spec.dtype.itemsize for kind in kinds])[of]
+        if (reaches > extents[1]).any():
+            raise BoundsError(
+                f"a tensor reaches {int(reaches[reaches > extents[1]][0]):,} bytes into a shorter storage",
+                file=self._source.name,
+            )
         first = len(self.of)
         for kind in kinds:
             if kind not in self.kinds:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SaveError
+from ..errors import BoundsError, SaveError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage, check_bounds
@@ -75,15 +75,19 @@ class NumpyLibrary:
 
 
 def as_array(spec: Spec, raw: memoryview) -> Array:
-    """The array that `spec` shows of the storage bytes `raw`; a view, never a copy.
-
-    Shape and strides must have been checked against `len(raw)`: readers do.
-    """
+    """The array that `spec` shows of the storage bytes `raw`, as a view; raises BoundsError where it reaches beyond them."""
     carrier = spec.dtype.numpy
     if 0 in spec.shape:
         return np.empty(spec.shape, carrier)
     size = spec.dtype.itemsize
-    return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
+    try:
+        if not len(raw):
+            raise ValueError("NumPy does not look at the length of an empty buffer")
+        return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
+    except (TypeError, ValueError) as error:
+        raise BoundsError(
+            f"a tensor of shape {list(spec.shape)} is not within the {len(raw):,} bytes there are"
+        ) from error
 
 
 def read_array(leaf: Leaf, *, verify: bool = True) -> Array:

@@ -16,7 +16,7 @@ import torch
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import SaveError
-from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, many
+from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
 
 from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
@@ -166,6 +166,7 @@ def _part(leaf: Leaf, raw: memoryview, shared: dict[Hashable, torch.UntypedStora
     spec, key = leaf.spec, leaf.storage.key
     dtype = _dtype(spec)
     if not len(raw):
+        check_reach(spec, leaf.storage)
         return torch.empty_strided(spec.shape, spec.strides, dtype=dtype, device="cpu")
     if key not in shared:
         whole = memoryview(bytearray(raw)) if raw.readonly else raw

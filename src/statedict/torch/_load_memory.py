@@ -15,13 +15,17 @@ from ._load_policy import Refused
 _FROM_TYPE: Any = torch._tensor._rebuild_from_type_v2
 
 
-def check_call(function: Any, args: Any) -> None:
-    """Raise Refused for a call of a storage class, or of a dense tensor class with arguments: no pickle needs them."""
+def check_call(function: Any, args: Any) -> Any:
+    """What is called with the arguments, in the end: one of PyTorch's functions calls another one.
+
+    Raises Refused where that is a storage class, or a dense tensor class with arguments: no pickle needs them.
+    """
     while function is _FROM_TYPE and len(args) == 4:
         function, args = args[0], args[2]
     is_storage = function is torch.UntypedStorage or function is torch.storage.TypedStorage
     if is_storage or (args and _is_dense_class(function)):
         raise Refused(f"{torch.typename(function)} is called, which makes memory that the file does not fill")
+    return function
 
 
 def _is_dense_class(function: Any) -> bool:

@@ -156,8 +156,8 @@ def _reduce(u: Restricted) -> None:
     if not u.allows(function):
         owner = f" which belongs to {function.__self__}" if hasattr(function, "__self__") else ""
         raise Refused(f"Trying to call reduce for unrecognized function {function}{owner}")
-    check_call(function, args)
-    u.stack[-1] = _watched(function, function(*args))
+    called = check_call(function, args)
+    u.stack[-1] = _watched(called, function(*args))
 
 
 def _watched(made_by: Any, made: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from statedict.errors import FormatError
-from statedict.state import Compound, DType, Leaf, Spec, Storage, cast_leaf, dtype, leaf_of
+from statedict.state import Compound, DType, Leaf, Spec, Storage, cast_leaf, check_bounds, dtype, leaf_of
 
 from ._machine import Machine, Unfit
 from ._views import Args, counts, fixed, flag, refuse, spec_in, traits_of, typed
@@ -99,7 +99,7 @@ class _Nowhere:
     """The Source of a tensor that was made without elements."""
 
     def read_into(self, reads: Any, *, verify: bool = True) -> None:
-        """There is nothing to read."""
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
 
     def verify(self, storages: Any) -> None:
         """There is nothing to verify."""
