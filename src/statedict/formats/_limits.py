@@ -65,7 +65,7 @@ class Limits:
     zip_name_bytes: int = 1_024
     inflated_bytes: int = 64 << 20
     inflated_ratio: int = 20
-    parsed_bytes: int = 4 << 20
+    parsed_bytes: int = 2 << 20
     member_ratio: int = 1_032
     json_bytes: int = 100_000_000
     json_depth: int = 4

@@ -14,6 +14,7 @@ from ._views import Args, counts, fixed, flag, refuse, spec_in, traits_of, typed
 Tensor = Leaf | Compound
 
 _BYTE = dtype("uint8")
+NESTED = 16
 
 
 def _rebuild_tensor(m: Machine, args: Args) -> Leaf:
@@ -62,7 +63,8 @@ def _load_from_bytes(m: Machine, args: Args) -> Any:
     """The storage of a tensor that was pickled without torch.save: a whole legacy file as bytes."""
     if m.nested is None or len(args) != 1 or type(args[0]) is not bytes:
         raise Unfit
-    m.charge(len(args[0]))
+    # Its pickles, which the limits keep short, cost many times their bytes.
+    m.charge(len(args[0]) + NESTED * min(len(args[0]), 1 << 12))
     inside = m.nested(args[0])
     m.imports += inside.globals
     return inside.value
