@@ -6,7 +6,7 @@ mapped; those of the other byte order are turned round after reading, and deflat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import compress, count, repeat
 from operator import attrgetter, itemgetter, ne
 from typing import NamedTuple
@@ -29,6 +29,7 @@ class Extent(NamedTuple):
         swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
         inflate: gives all its bytes, where they are compressed in the file.
         skip: how many of its bytes come before the storage's first.
+        twins: where the same bytes should lie again, for names that are tied to this one.
     """
 
     offset: int
@@ -39,8 +40,11 @@ class Extent(NamedTuple):
     swap: int = 1
     inflate: Callable[[], bytes] | None = None
     skip: int = 0
+    twins: tuple[Extent, ...] = ()
 
 
+PIECE = 4 << 20
+FALSE_TIE = "it is said to be tied to another tensor, whose bytes are different: readers that do not know of ties see others"
 _PLACE, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
@@ -109,11 +113,14 @@ class FileSource:
         return block, places.tolist()
 
     def verify(self, storages: Iterable[Storage]) -> None:
+        storages = list(storages)
         wrong = next(iter(self.wrong(storages)), None)
         if wrong is not None:
             raise self.damaged(*wrong)
+        self._check_twins(storages)
 
     def check(self, storages: Sequence[Storage], views: Sequence[memoryview]) -> None:
+        self._check_twins(storages)
         extents: list[Extent] = [storage.where for storage in storages]
         as_stored = [
             extent.inflate is None and extent.swap == 1 and extent.skip + storage.nbytes == extent.nbytes
@@ -149,6 +156,26 @@ class FileSource:
                 if crc != storage.where.crc:
                     wrong.append((storage, crc))
         return wrong
+
+    def _check_twins(self, storages: Iterable[Storage]) -> None:
+        for twin in self.false_twins(storages):
+            raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
+
+    def false_twins(self, storages: Iterable[Storage]) -> Iterator[Extent]:
+        """The twins whose bytes are others."""
+        for storage in storages:
+            first: Extent = storage.where
+            for twin in first.twins:
+                if any(map(ne, self._pieces(first), self._pieces(twin))):
+                    yield twin
+
+    def _pieces(self, extent: Extent) -> Iterator[bytes]:
+        """The bytes of a storage in pieces, as they are in the file."""
+        if extent.inflate is not None:
+            yield extent.inflate()[extent.skip :]
+            return
+        for start in range(extent.skip, extent.nbytes, PIECE):
+            yield self.file.read(extent.offset + start, min(PIECE, extent.nbytes - start))
 
     def damaged(self, storage: Storage, crc: int) -> ChecksumError:
         """The error of a storage whose bytes are not those that were written."""

@@ -117,7 +117,8 @@ class Machine:
         self.attributes: list[bool] = []
         self.attributed = False
         self.empty: dict[int, tuple[object, int, Any]] = {}
-        self.built: dict[int, object] = {}
+        # NumPy's dtypes that have their state, how deep they are, and how many fields they have.
+        self.built: dict[int, tuple[Any, int, int]] = {}
         self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
         self.depths: dict[int, tuple[Any, int, bool]] = {}
 
