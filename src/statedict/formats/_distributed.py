@@ -27,8 +27,8 @@ from ._nesting import Entry, Steps, nested
 from ._pickle import Import, Parsed, StorageId, TypedStorage, parse
 from ._ranks import joined
 from ._shape import check_addressable
-from ._shown import shown
 from ._shelf import Place, Shelf, is_plain_name
+from ._shown import shown
 from ._tiles import tiling_problem
 from ._walk import leaves
 
@@ -83,9 +83,7 @@ def _metadata(path: str, limits: Limits) -> Parsed:
 class _Reader:
     """The metadata of one directory, of which every claim is checked when it is used."""
 
-    def __init__(
-        self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits
-    ) -> None:
+    def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
         self.path = path
         self.globals: list[Import] = []
         self._source = source

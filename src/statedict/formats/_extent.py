@@ -15,6 +15,7 @@ from statedict.files import File, Span, checksums, checksums_of, combine, crc32,
 from statedict.state import Read, Storage, arena
 
 from ..errors import ChecksumError
+from ._limits import LIMITS
 
 
 class Extent(NamedTuple):
@@ -44,14 +45,17 @@ class Extent(NamedTuple):
 
 
 PIECE = 4 << 20
-FALSE_TIE = "it is said to be tied to another tensor, whose bytes are different: readers that do not know of ties see others"
+FALSE_TIE = (
+    "it is said to be tied to another tensor, whose bytes are different: readers that do not know of ties see others"
+)
 _PLACE, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
 class FileSource:
     """The Source of the storages of one file.
 
-    `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only when something is wrong.
+    `expansion` is that of Limits. `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only
+    when something is wrong.
     `settle`, where it is given, finds out where storages lie, and is called with those whose bytes are wanted.
     """
 
@@ -63,6 +67,7 @@ class FileSource:
     ) -> None:
         self.file = file
         self.name = file.name
+        self.expansion = LIMITS.expansion
         self.name_of = name_of
         self._settle = settle
         self._token = next(_TOKENS)

@@ -22,6 +22,7 @@ STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 OTHERS = bytes(set(range(256)) - set(STEPS))
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+
 def read_json(data: bytes, file: str, limits: Limits, member: str | None = None) -> Any:
     """The value that `data` is the JSON of; raises FormatError where it is none, or one that readers disagree on."""
     if len(data) > limits.json_bytes:
@@ -30,7 +31,9 @@ def read_json(data: bytes, file: str, limits: Limits, member: str | None = None)
     if depth > limits.json_depth:
         raise limits.exceeded("json_depth", f"JSON nested {depth:,} deep").located(file=file, member=member)
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
+        )
         # Half a character can only be an escape, and there are hardly any.
         if SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode("utf-8")

@@ -183,7 +183,14 @@ class _Reader:
         if dtype is not None and dtype.hasobject:
             self._look_into(raw, member)
         count = prod(header.shape)
-        if raw is None or dtype is None or dtype.hasobject or dtype.kind not in "USMm" or not dtype.itemsize or count > self._texts:
+        if (
+            raw is None
+            or dtype is None
+            or dtype.hasobject
+            or dtype.kind not in "USMm"
+            or not dtype.itemsize
+            or count > self._texts
+        ):
             return opaque
         self._texts -= count
         return self._listed(header, dtype, raw(), member)

@@ -42,9 +42,12 @@ def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
         raise FormatError("it does not begin with torch.save's magic number", file=file.name, offset=0)
     version = parse_at(file, magic.end, "the version", limits)
     if version.parsed.value != VERSION:
-        raise FormatError(f"its version is {shown(version.parsed.value)}, not {VERSION}", file=file.name, offset=magic.end)
+        raise FormatError(
+            f"its version is {shown(version.parsed.value)}, not {VERSION}", file=file.name, offset=magic.end
+        )
     facts = parse_at(file, version.end, "the facts on its machine", limits)
     storages = LegacyStorages(file)
+    storages.source.expansion = limits.expansion
     content = parse_at(file, facts.end, "the object", limits, storage=storages.claim, nested=nested_reader(limits))
     keys = parse_at(file, content.end, "the storages' keys", limits)
     end = storages.locate(keys.parsed.value, keys.end)

@@ -150,6 +150,7 @@ class _Reader:
         self._file = file
         self._limits = limits
         self._source = FileSource(file)
+        self._source.expansion = limits.expansion
 
     def parse(self, at: int, member: str, **callbacks: Any) -> Stacked:
         stacked = parse_at(self._file, at, member, self._limits, **callbacks)
@@ -227,7 +228,9 @@ class _Reader:
             key = _key(key)
             storage = storages.get(_key(storage_key))
             if storage is None or storage.dtype is None or not 0 <= dimensions <= self._limits.dimensions:
-                raise FormatError(f"tensor {shown(key)} is malformed", file=self._file.name, member="tensors", offset=at)
+                raise FormatError(
+                    f"tensor {shown(key)} is malformed", file=self._file.name, member="tensors", offset=at
+                )
             *sizes_and_strides, offset = self.integers(at + 8, "tensors", 2 * dimensions + 1)
             sizes, strides = tuple(sizes_and_strides[:dimensions]), tuple(sizes_and_strides[dimensions:])
             try:

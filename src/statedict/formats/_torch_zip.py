@@ -43,6 +43,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     folder = top_folder(archive)
     facts = read_facts(archive, folder)
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
+    storages.source.expansion = limits.expansion
     member = folder + PICKLE
     data = read_parsed(archive, member, limits)
     rows = storages.rows if storages.have_rows else None
@@ -96,7 +97,9 @@ def _check_meanings(names: str, folder: str, file: str) -> None:
         return
     for name in MEANINGS:
         if folded.count(f"\n{folder.lower()}{name}") != names.count(f"\n{folder}{name}"):
-            raise FormatError(f"a member is called {name.strip()!r} but for its case, and PyTorch takes it for that", file=file)
+            raise FormatError(
+                f"a member is called {name.strip()!r} but for its case, and PyTorch takes it for that", file=file
+            )
 
 
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
@@ -144,7 +147,8 @@ def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]
     return {
         name.removeprefix(inside): read_member(archive, name).decode("utf-8", "replace")
         for name, member in archive.members.items()
-        if name.startswith(inside) and member.nbytes <= min(LONGEST_EXTRA, max(limits.inflated_ratio * member.packed, 1000))
+        if name.startswith(inside)
+        and member.nbytes <= min(LONGEST_EXTRA, max(limits.inflated_ratio * member.packed, 1000))
     }
 
 

@@ -55,6 +55,8 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
     facts = read_facts(archive, folder)
     big = facts.get("byteorder") == "big"
     stores = {name: ArchiveStorages(archive, folder + name, big) for name in ("data/", "constants/")}
+    for store in stores.values():
+        store.source.expansion = limits.expansion
     imports: list[Import] = []
 
     def read(member: str, store: ArchiveStorages) -> Any:

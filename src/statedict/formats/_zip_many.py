@@ -150,7 +150,10 @@ def _payloads(
     padded = np.flatnonzero(extras)
     after = (LOCAL.itemsize + lengths[padded])[:, None] + np.arange(EXTRA.itemsize)
     fields = _as(found[padded[:, None], after], EXTRA)
-    if np.isin(fields["kind"], (WIDE, UNICODE_PATH)).any() or (fields["length"] + EXTRA.itemsize != extras[padded]).any():
+    if (
+        np.isin(fields["kind"], (WIDE, UNICODE_PATH)).any()
+        or (fields["length"] + EXTRA.itemsize != extras[padded]).any()
+    ):
         return None
     within = np.arange(int(lengths.max()))
     expected = rolling(np.append(raw, np.zeros(len(within), np.uint8)), len(within))[places + CENTRAL.itemsize]

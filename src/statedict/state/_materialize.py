@@ -12,6 +12,8 @@ from itertools import accumulate
 from typing import Any, cast
 
 from ..errors import FormatError
+from ._computed import COMPUTED
+from ._expansion import require_in_proportion
 from ._leaf import Bulk, Leaf, Read, Source, Storage
 from ._library import ArrayLibrary
 from ._rows import Many, many
@@ -34,6 +36,8 @@ def materialize(
     rows = None if mapped else many(leaves)
     if rows is not None:
         return library.arrays(cast("Sequence[Leaf]", leaves), _in_memory(rows, verify=verify))
+    # A view stays one; what is computed from it is as large as what it shows.
+    require_in_proportion(leaf for leaf in leaves if isinstance(leaf, Leaf) and leaf.storage.source is COMPUTED)
     strided = [leaf for value in leaves for leaf in ([value] if isinstance(value, Leaf) else value.parts.values())]
     memory = storages_in_memory({leaf.storage.key: leaf.storage for leaf in strided}, mapped=mapped, verify=verify)
     arrays = iter(library.arrays(strided, [memory[leaf.storage.key] for leaf in strided]))

@@ -82,7 +82,9 @@ def as_array(spec: Spec, raw: memoryview) -> Array:
     if 0 in spec.shape:
         return np.empty(spec.shape, carrier)
     size = spec.dtype.itemsize
-    return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
+    # The stride of a dimension of size 1 says nothing, and may be larger than NumPy's integers.
+    strides = tuple(stride * size if n > 1 else size for n, stride in zip(spec.shape, spec.strides))
+    return np.ndarray(spec.shape, carrier, raw, spec.offset * size, strides)
 
 
 def read_array(leaf: Leaf) -> Array:

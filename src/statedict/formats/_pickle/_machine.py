@@ -162,7 +162,9 @@ class Machine:
             kind = FormatError if at < size - 1 else TruncatedError
             raise self._placed(kind(what), opcode) from None
         except UNMAKEABLE as error:
-            raise self._placed(FormatError(f"a value cannot be made: {type(error).__name__}: {error}"), opcode) from None
+            raise self._placed(
+                FormatError(f"a value cannot be made: {type(error).__name__}: {error}"), opcode
+            ) from None
         return self.stack.pop()
 
     def _check_cost(self, operations: int) -> None:
@@ -189,7 +191,16 @@ class Machine:
     def _take_apart(self) -> None:
         """Release all values without recursion, however deep they are."""
         made = self.made
-        for held in (self.stack, self.marks, self.memo, self.references, self.hashes, self.depths, self.empty, self.built):
+        for held in (
+            self.stack,
+            self.marks,
+            self.memo,
+            self.references,
+            self.hashes,
+            self.depths,
+            self.empty,
+            self.built,
+        ):
             held.clear()
         # No variable may hold one of them, and with it all that are inside.
         for number in range(len(made)):
