@@ -1,7 +1,8 @@
 """NumPy's .npz and .npy files, read: arrays by name, or one.
 
 An array of Python objects is a pickle, of which the imports are looked at; it stays an Opaque value. Arrays of text and
-dates become lists; all others are leaves. A name's element type and ties, where NumPy has no words for them, are in the archive's directory (`_npz_write`).
+dates become lists; all others are leaves. A name's element type and ties, where NumPy has no words for them, are in the
+archive's directory (`_npz_write`).
 """
 
 from __future__ import annotations
@@ -182,15 +183,9 @@ class _Reader:
         opaque = Opaque("numpy", "ndarray", (str(header.descr)[:1000], header.shape))
         if dtype is not None and dtype.hasobject:
             self._look_into(raw, member)
-        count = prod(header.shape)
-        if (
-            raw is None
-            or dtype is None
-            or dtype.hasobject
-            or dtype.kind not in "USMm"
-            or not dtype.itemsize
-            or count > self._texts
-        ):
+        # An array without elements can be a list of any number of empty ones.
+        count = prod(size or 1 for size in header.shape)
+        if raw is None or dtype is None or dtype.kind not in "USMm" or not dtype.itemsize or count > self._texts:
             return opaque
         self._texts -= count
         return self._listed(header, dtype, raw(), member)
@@ -198,7 +193,7 @@ class _Reader:
     def _listed(self, header: NpyHeader, dtype: np.dtype[Any], data: bytes, member: str) -> Any:
         import numpy as np
 
-        where = {"file": self._file.name, "member": member}
+        where: dict[str, Any] = {"file": self._file.name, "member": member}
         if len(data) != prod(header.shape) * dtype.itemsize:
             raise FormatError(f"its {len(data):,} bytes are not those of shape {header.shape}", **where)
         check_addressable(header.shape, dtype.itemsize, **where)

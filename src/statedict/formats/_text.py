@@ -24,7 +24,7 @@ def check_text(array: np.ndarray[Any, Any], *, file: str | None = None, member: 
     letters = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(kind.byteorder))
     if letters.max() > sys.maxunicode:
         raise FormatError(
-            f"its text holds the number {letters.max():#x}, which is no letter: U+10FFFF is the last",
+            f"its text holds {letters.max():#x}, which is not a character: U+10FFFF is the last",
             file=file,
             member=member,
         )

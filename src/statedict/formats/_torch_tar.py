@@ -204,7 +204,8 @@ class _Reader:
         return found
 
     def _add_view(self, found: dict[str, TypedStorage], view: Any) -> None:
-        key, root, offset, numel = view if type(view) is tuple and len(view) == 4 else (None,) * 4
+        fields: tuple[Any, ...] = view if type(view) is tuple and len(view) == 4 else ("", "", 0, 0)
+        key, root, offset, numel = fields
         whole = found.get(_key(root))
         if whole is None:
             raise FormatError("a view of a storage is malformed", file=self._file.name, member="storages")
