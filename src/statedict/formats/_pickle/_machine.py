@@ -38,6 +38,8 @@ _CHECKED_AFTER = 100_000
 WAITING = 4
 # What a value, a container besides, and a memo slot take (CPython 3.11, 64 bits), rounded up.
 _VALUE, _CONTAINER, _SLOT = 32, 64, 100
+# What one operation takes at most: an Opaque has three containers.
+_MOST = _VALUE + 3 * _CONTAINER
 # What the constructors of values, their hashes, comparisons and NumPy raise for arguments that no pickler writes.
 UNMAKEABLE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, SystemError)
 
@@ -50,6 +52,7 @@ class Machine:
     """The state of one parse."""
 
     __slots__ = (
+        "asked",
         "attributed",
         "attributes",
         "budget",
@@ -114,6 +117,8 @@ class Machine:
         self.seen = Seen()
         self.end = -1
         self.budget = limits.copied_bytes + 4 * paid
+        # How often `nested` was asked.
+        self.asked = 0
         self.attributes: list[bool] = []
         self.attributed = False
         self.empty: dict[int, tuple[object, int, Any]] = {}
@@ -137,7 +142,7 @@ class Machine:
     def _run(self, handlers: Sequence[Handler]) -> Any:
         data, size, at = self.data, self.size, self.start
         opcode = at
-        operations, turns = 0, _CHECKED_AFTER
+        operations, looked_at, turns = 0, 0, _CHECKED_AFTER
         try:
             while at < size:
                 turns = min(turns, self.limits.operations - operations)
@@ -148,8 +153,11 @@ class Machine:
                         break
                 else:
                     operations += turns
-                    self._check_cost(operations)
-                    turns = operations + _CHECKED_AFTER
+                    left = self._check_cost(operations)
+                    if operations >= looked_at:
+                        self._check_depth()
+                        looked_at = 2 * operations
+                    turns = max(_CHECKED_AFTER, min(operations, left // _MOST))
             opcode = at
             if self.end < 0:
                 self.ended(at)
@@ -167,8 +175,8 @@ class Machine:
             ) from None
         return self.stack.pop()
 
-    def _check_cost(self, operations: int) -> None:
-        """What is checked again and again while a long pickle is read, ever more rarely, so that it costs little."""
+    def _check_cost(self, operations: int) -> int:
+        """Refuse what costs more than the file pays for; the bytes that its values may still take."""
         if operations >= self.limits.operations:
             raise self.limits.exceeded("operations", "the number of its operations")
         # What a pickler leaves outside of marks waits for the value inside: a callable, three arguments, at each depth.
@@ -181,9 +189,10 @@ class Machine:
                 f"its values take {cost:,} bytes or more, beyond the {allowed:,} that a file of {self.paid:,} may ask for",
                 hint="if you trust the file, statedict.open(path, limits=statedict.Limits(value_bytes=…))",
             )
-        self._check_depth()
+        return allowed - cost
 
     def _check_depth(self) -> None:
+        """Refuse values that lie too deep in each other. It takes as long as reading them, so it is done ever more rarely."""
         # Each lies one deeper in the list.
         if len(self.made) > self.limits.depth:
             check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)

@@ -14,7 +14,8 @@ from ._views import Args, counts, fixed, flag, refuse, spec_in, traits_of, typed
 Tensor = Leaf | Compound
 
 _BYTE = dtype("uint8")
-NESTED = 16
+# Bytes of the shortest file that torch.save writes, some 400, rounded down; a small pickle may ask for the same one often.
+SHORTEST_NESTED, MOST_NESTED = 256, 1_000
 
 
 def _rebuild_tensor(m: Machine, args: Args) -> Leaf:
@@ -63,8 +64,10 @@ def _load_from_bytes(m: Machine, args: Args) -> Any:
     """The storage of a tensor that was pickled without torch.save: a whole legacy file as bytes."""
     if m.nested is None or len(args) != 1 or type(args[0]) is not bytes:
         raise Unfit
-    # Its pickles, which the limits keep short, cost many times their bytes.
-    m.charge(len(args[0]) + NESTED * min(len(args[0]), 1 << 12))
+    m.charge(len(args[0]))
+    m.asked += 1
+    if m.asked > MOST_NESTED + m.paid // SHORTEST_NESTED:
+        raise FormatError(f"more than {m.asked - 1:,} files are read inside of it, for which it is too small")
     inside = m.nested(args[0])
     m.imports += inside.globals
     return inside.value
