@@ -135,7 +135,7 @@ class ArchiveStorages:
         crcs = [member.crc for member in known] if self._archive.checked else repeat(None)
         columns = [member.offset for member in known], sizes, [member.name for member in known], crcs, itemsizes
         # `_make` is a function of Python's; this is what it calls.
-        extents = map(tuple.__new__, repeat(Extent), zip(*columns, repeat(1), repeat(None), repeat(0)))
+        extents = map(tuple.__new__, repeat(Extent), zip(*columns, repeat(1), repeat(None), repeat(0), repeat(())))
         storages = self.source.storages(wanted.keys, sizes, extents, wanted.locations)
         self._found.update(zip(wanted.keys, storages))
         return storages

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from ._extent import FALSE_TIE, Extent, FileSource
 from ._json import read_json
 from ._limits import LIMITS, Limits
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
-from ._pickle import Import, parse
+from ._pickle import Import, Parsed, parse
 from ._shape import check_addressable
 from ._stacked import no_storage
 from ._text import check_text
@@ -205,12 +206,16 @@ class _Reader:
             raise FormatError(f"it is no text: {error}", **where) from error
 
     def _look_into(self, raw: Callable[[], bytes] | None, member: str) -> None:
-        """Note what the pickle imports that an array of objects is."""
-        if raw is None:
-            self.imports.append(Import("numpy", "ndarray (a pickle that was not looked into)", "dangerous"))
-            return
-        parsed = parse(
-            raw(),
+        """Note what the pickle imports that an array of objects is. One that cannot be read may import anything."""
+        found = [Import("numpy", f"ndarray ({member}: a pickle that was not looked into)", "dangerous")]
+        if raw is not None:
+            with suppress(FormatError):
+                found = self._parsed(raw(), member).globals
+        self.imports += (named for named in found if named not in self.imports)
+
+    def _parsed(self, data: bytes, member: str) -> Parsed:
+        return parse(
+            data,
             storage=no_storage,
             nested=nested_reader(self.limits),
             file=self._file.name,
@@ -218,7 +223,6 @@ class _Reader:
             limits=self.limits,
             paid=self._file.size,
         )
-        self.imports += (named for named in parsed.globals if named not in self.imports)
 
 
 def _numpy_type(descr: Any) -> np.dtype[Any] | None:

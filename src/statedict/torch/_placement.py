@@ -122,7 +122,11 @@ def _location(leaf: Leaf | Compound) -> str:
 def _placed(tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, torch.UntypedStorage]) -> Any:
     if tensor.device == device or tensor.is_meta:
         return tensor
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or device.type == "meta":
+    plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_nested
+    if plain and device.type == "meta":
+        # `to` would have all elements that an expanded tensor shows.
+        return _like(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
+    if not plain:
         try:
             return _like(tensor, tensor.detach().to(device))
         except NotImplementedError as error:

@@ -37,15 +37,8 @@ def _constant(value: TorchConstant) -> Any:
         ) from error
 
 
-def _size(value: Size) -> Any:
-    try:
-        return torch.Size(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"it holds a torch.Size that cannot be made: {error}") from error
-
-
 def _dtype(value: DType) -> Any:
     return TORCH_DTYPES.get(value, value)
 
 
-_REVIVE: dict[type, Callable[[Any], Any]] = {Size: _size, DType: _dtype, TorchConstant: _constant}
+_REVIVE: dict[type, Callable[[Any], Any]] = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}

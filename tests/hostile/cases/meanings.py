@@ -108,3 +108,19 @@ OTHERS = [
 ]  # fmt: skip
 
 CASES = ZIPS + LITERALS + OTHERS
+TOLD = {
+    **dict.fromkeys(
+        ("two_byteorder", "two_version", "two_data", "two_constants"), "but for its case, and PyTorch takes it"
+    ),
+    "two_data_version": "PyTorch reads its version there",
+    "two_byteorder_line": "the byte order should be",
+    **dict.fromkeys(("two_marked_folder", "two_marked_all", "two_marked_link"), "is marked as a folder or a link"),
+    **dict.fromkeys(("two_path_central", "two_path_local"), "it has a second name"),
+    "two_encoding": "its name is not marked as UTF-8",
+    "two_long_version": "it should be a word or a number",
+    "two_ties": "is not understood",
+    "two_ties_npz": "tied to 'w', which is another array",
+    **dict.fromkeys(("two_ties_forged", "two_ties_npz_forged"), "tied to another tensor, whose bytes are different"),
+    "two_surrogate": "half a character",
+    **dict.fromkeys(("two_tar_prefix", "two_tar_zero", "two_tar_folder"), "other readers take its header for another"),
+}

@@ -192,7 +192,7 @@ class Machine:
         return allowed - cost
 
     def _check_depth(self) -> None:
-        """Refuse values that lie too deep in each other. It takes as long as reading them, so it is done ever more rarely."""
+        """Refuse values that lie too deep in each other. It takes as long as reading them: it is done ever more rarely."""
         # Each lies one deeper in the list.
         if len(self.made) > self.limits.depth:
             check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)
