@@ -315,9 +315,10 @@ def test_objects_that_run_nothing_are_safe():
 def test_objects_that_cannot_be_read_count_as_dangerous():
     """Whatever is in a pickle that is damaged, or of a form that is not known: the finding says that it was not read."""
     field = np.array([(1, Runs())], dtype=[("a", "i4"), ("b", object)])
-    damaged = saved(o=np.array([None], dtype=object)).replace(b"cnumpy", b"\xffnumpy")
-    for raw in (saved(o=field), damaged):
-        assert "o.npy: a pickle that was not looked into" in str(opened(raw).dangerous)
+    out = io.BytesIO()
+    np.save(out, np.array([None], dtype=object))
+    for raw in (saved(o=field), out.getvalue()[:-1]):
+        assert "a pickle that was not looked into" in str(opened(raw).dangerous)
 
 
 def test_objects_that_are_too_many_count_as_dangerous():

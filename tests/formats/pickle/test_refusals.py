@@ -91,7 +91,7 @@ BROKEN = {
         "cannot be made: OverflowError",
         None,
     ),
-    "deep value in an error": (b"(" + b")" + b"\x85" * DEEP + b"]N\x85\xff", "unknown opcode", None),
+    "deep value in an error": (b"(" + b")" + b"\x85" * 50_000 + b"]N\x85\xff", "unknown opcode", None),
     "deep value as an argument": (b"K\1)" + b"\x85" * 50_000 + b"a.", "appended to a int", None),
     "integer with underscores": (b"I1_0\n.", "decimal integer", 0),
     "float of words": (b"F1_0.5\n.", "floating-point", 0),

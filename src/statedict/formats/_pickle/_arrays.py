@@ -87,6 +87,8 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
             )
         else:
             made = target.newbyteorder(_ORDERS[order])
+    except FormatError:
+        raise
     except (TypeError, ValueError) as error:
         _refuse(f"a dtype's state is none ({error})")
     if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
