@@ -282,7 +282,8 @@ def test_dtypes_inside_each_other_are_limited(read):
     head = dtype_of("V0") + p.put(0) + p.POP
     with pytest.raises(LimitError, match=r"a dtype of 16,383 fields.*dtype_fields"):
         read(head + (structure(p.get(0), 0, "ab") + p.put(0) + p.POP) * 15 + p.get(0) + b".")
-    deep = head + (dtype_of("V0", sub=p.tuple_(p.get(0), p.integers((1,)))) + p.put(0) + p.POP) * 20
+    head = dtype_of("i4", "<") + p.put(0) + p.POP
+    deep = head + (dtype_of("V4", sub=p.tuple_(p.get(0), p.integers((1,)))) + p.put(0) + p.POP) * 20
     with pytest.raises(LimitError, match="dtype_depth"):
         read(deep + p.get(0) + b".")
 
