@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
 
 from . import _arrays, _loading, _sources
+from .errors import FormatError
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
@@ -91,7 +92,10 @@ def load(
         else:
             arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
         revived = _arrays.reviver(chosen.name)
-        return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
+        try:
+            return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
+        except FormatError as error:
+            raise error.located(file=checkpoint.path) from error.__cause__
 
 
 @without_collector

@@ -9,6 +9,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from tests.hostile.build import pickles as p
+from tests.hostile.build.torch_zips import torch_zip
 from torch import nn
 
 import statedict
@@ -258,3 +260,77 @@ def test_a_tensor_whose_memory_was_freed_is_not_saved(tmp_path, suffix, count):
     with pytest.raises(statedict.errors.SaveError, match="its storage was freed"):
         statedict.save(state, path)
     assert path.read_bytes() == before
+
+
+def torch_file(pickle):
+    return io.BytesIO(torch_zip(p.pickled(pickle)))
+
+
+INTEGERS = p.call(
+    p.name("torch._utils", "_rebuild_tensor_v2"),
+    *(p.storage(kind="IntStorage"), p.integer(0), p.integers((4,)), p.integers((1,)), p.TRUE, p.ordered_dict()),
+)
+UNLIVING = {
+    "a gradient of integers": (INTEGERS, "tensor of the file cannot be what it was: only Tensors of floating"),
+    "a parameter of integers": (
+        p.call(p.name("torch._utils", "_rebuild_parameter"), INTEGERS, p.TRUE, p.ordered_dict()),
+        "cannot be what it was: Only Tensors of floating point",
+    ),
+    "a device": (p.call(p.name("torch", "device"), p.text("m8")), "a device that PyTorch does not know"),
+    "a device as a key": (p.dict_((p.call(p.name("torch", "device"), p.text("m8")), p.NONE)), "does not know"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIVING)
+def test_what_torch_cannot_make_is_a_damaged_file(name):
+    """Whatever a file says, `load` gives it, or raises an error of ours."""
+    pickle, says = UNLIVING[name]
+    with pytest.raises(statedict.errors.FormatError, match=says):
+        statedict.load(torch_file(pickle))
+    statedict.load(torch_file(pickle), backend="numpy")
+
+
+@pytest.mark.parametrize("location", ["cpu:abc", "meta:x", "cpu:-1", "cuda:-1", "distributed", "\n"])
+def test_a_location_that_is_no_device_is_the_cpu(location):
+    """Where a tensor was is a word of the file."""
+    assert statedict.load(torch_file(p.tensor(p.storage(location=location)))).tolist() == [1, 2, 3, 4]
+
+
+def test_keys_can_be_tensors():
+    """As torch.load has it: a dict by tensors, a set of them."""
+    tree = {torch.ones(2): "value", "set": {torch.zeros(1)}, torch.Size([1, 2]): 3}
+    file = io.BytesIO()
+    torch.save(tree, file)
+    file.seek(0)
+    found = statedict.load(file)
+    assert [type(key) for key in found] == [torch.Tensor, str, torch.Size]
+    assert next(iter(found)).tolist() == [1, 1]
+    file.seek(0)
+    with pytest.raises(statedict.errors.FormatError, match="holds a tensor as a key or an item"):
+        statedict.load(file, backend="numpy")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["nested", "quantised"])
+def test_a_device_that_a_tensor_cannot_be_on_is_named(kind):
+    """PyTorch has nested and quantised tensors on few devices."""
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    tensor = nested if kind == "nested" else torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    file = io.BytesIO()
+    torch.save({"t": tensor}, file)
+    file.seek(0)
+    with pytest.raises(statedict.errors.FormatError, match=f"a {kind} tensor, which PyTorch cannot put on meta"):
+        statedict.load(file, map_location="meta")
+
+
+def test_a_view_on_the_meta_device_stays_a_view():
+    """One element that is shown a trillion times needs no memory there either."""
+    file = torch_file(p.tensor(size=(2**40, 4), stride=(0, 0)))
+    found = statedict.load(file, map_location="meta")
+    assert (found.device.type, found.shape, found.stride()) == ("meta", (2**40, 4), (0, 0))
+
+
+def test_a_dimension_of_one_may_have_any_stride():
+    """PyTorch allows it, and it says nothing."""
+    file = torch_file(p.dict_((p.text("w"), p.tensor(size=(1, 4), stride=(2**63 - 1, 1)))))
+    assert statedict.load(file, backend="numpy")["w"].tolist() == [[1, 2, 3, 4]]

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from tests.hostile.build import pickles as p
 from tests.hostile.build import shards
+from tests.hostile.build.torch_zips import as_torch_writes
 
+import statedict
 from statedict import formats
-from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsafeFileError
+from statedict.formats import _distributed
 from statedict.state import Leaf, Read, library, materialize
 
 torch = pytest.importorskip("torch")
@@ -281,3 +284,35 @@ def test_compressed_chunks_are_named(tmp_path):
     new = old[:-2] + p.text("transform_descriptors") + p.list_(p.text("stream.zstd")) + b"ub"
     with pytest.raises(FormatError, match="stored through"):
         opened(tmp_path, **{".metadata": raw.replace(old, new)})
+
+
+def test_the_pickles_of_pieces_are_looked_into(tmp_path):
+    """A piece is opened when it is read; what it imports is known before anything is loaded."""
+    files = shards.distributed()
+    piece = files["__1_0.distcp"]
+    evil = as_torch_writes(p.pickled(p.shell() + p.POP + p.tensor(size=(1, 4), stride=(4, 1))), {"0": shards.ROW})
+    old = shards.place("__1_0.distcp", 0, len(piece))
+    metadata = files[".metadata"].replace(old, shards.place("__1_0.distcp", 0, len(evil)))
+    checkpoint = opened(tmp_path, **{".metadata": metadata, "__1_0.distcp": evil})
+    assert checkpoint.dangerous == ["posix.system"]
+    assert "posix.system" in str(checkpoint.verify()[0])
+    with pytest.raises(UnsafeFileError, match=r"posix\.system"):
+        statedict.load(tmp_path / "d", backend="numpy")
+
+
+def test_a_piece_that_cannot_be_read_is_a_finding(tmp_path):
+    """What a damaged piece imports is not known; that it is damaged is said."""
+    files = shards.distributed()
+    damaged = files["__1_0.distcp"].replace(b"PK\3\4", b"PK\3\5", 1)
+    checkpoint = opened(tmp_path, **{"__1_0.distcp": damaged})
+    assert checkpoint.dangerous == []
+    assert [finding.where for finding in checkpoint.verify() if finding.level == "error"] == ["model/w"]
+
+
+def test_places_in_the_tree_are_paid_for(tmp_path, monkeypatch):
+    """Each step of a name becomes a dict."""
+    monkeypatch.setattr(_distributed, "MOST_STEPS", -10_000)
+    steps = p.tuple_(*(p.text(str(n)) for n in range(900)), p.text("w"))
+    old = p.tuple_(p.text("model"), p.text("w"))
+    with pytest.raises(FormatError, match="longer than the file pays for"):
+        opened(tmp_path, **{".metadata": shards.distributed()[".metadata"].replace(old, steps)})

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import statedict
 from statedict import formats
-from statedict.errors import ChecksumError, FormatError, LimitError, SaveError, TruncatedError
-from statedict.formats import Limits
+from statedict.errors import ChecksumError, FormatError, LimitError, SaveError, TruncatedError, UnsafeFileError
+from statedict.formats import Limits, _zip
 from statedict.formats._npy_header import npy_header
 from statedict.state import DTYPES, Leaf, Opaque, StateDict, leaf_of, library, materialize, read_array
 
@@ -284,3 +285,88 @@ def test_limits_hold():
     """An archive of more members than allowed is refused."""
     with pytest.raises(LimitError, match="zip_members"):
         opened(written({"a": np.ones(1), "b": np.ones(1)}), limits=Limits(zip_members=1))
+
+
+class Runs:
+    def __reduce__(self):
+        return (print, ("it ran",))
+
+
+@pytest.mark.parametrize("form", ["npz", "npz, deflated", "npy"])
+def test_the_pickles_of_objects_are_looked_into(form, capsys):
+    """An array of objects is a pickle for NumPy: what it imports is told, and `load` refuses it as it does others."""
+    array = np.array([Runs()], dtype=object)
+    out = io.BytesIO()
+    {"npz": np.savez, "npz, deflated": np.savez_compressed}.get(form, np.save)(out, array)
+    found = opened(out.getvalue())
+    assert [path.partition(".")[2] for path in found.dangerous] == ["print"]
+    assert "would run code" in str(found.verify()[0])
+    with pytest.raises(UnsafeFileError, match="print"):
+        statedict.load(io.BytesIO(out.getvalue()), backend="numpy")
+    assert capsys.readouterr().out == ""
+
+
+def test_objects_that_run_nothing_are_safe():
+    """An array of plain objects opens as before."""
+    found = opened(saved(o=np.array([{"a": 1}, None], dtype=object)))
+    assert (found.dangerous, type(found.object["o"])) == ([], Opaque)
+
+
+def test_objects_that_cannot_be_read_count_as_dangerous():
+    """Whatever is in a pickle that is damaged, or of a form that is not known: the finding says that it was not read."""
+    field = np.array([(1, Runs())], dtype=[("a", "i4"), ("b", object)])
+    out = io.BytesIO()
+    np.save(out, np.array([None], dtype=object))
+    for raw in (saved(o=field), out.getvalue()[:-1]):
+        assert "a pickle that was not looked into" in str(opened(raw).dangerous)
+
+
+def test_objects_that_are_too_many_count_as_dangerous():
+    """A pickle that inflates to more than the file pays for is not looked into, and the finding says so."""
+    raw = saved(save=np.savez_compressed, o=np.array(["x" * 3_000_000], dtype=object))
+    assert "not looked into" in str(opened(raw).verify()[0])
+    assert opened(raw, limits=Limits(parsed_bytes=1 << 23)).dangerous == []
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_text_ends_with_unicode(order):
+    """A number above U+10FFFF is not a character; Python would make a damaged string of it."""
+    array = np.array(["ab"])
+    raw = array.astype(f"{order}U2").tobytes()
+    for number, fits in ((0x10FFFF, True), (0x110000, False), (0x3FF00000, False)):
+        changed = number.to_bytes(4, "little" if order == "<" else "big") + raw[4:]
+        out = io.BytesIO()
+        np.save(out, np.frombuffer(raw, f"{order}U2"))
+        file = out.getvalue().replace(raw, changed)
+        if fits:
+            assert opened(file).object == [chr(number) + "b"]
+        else:
+            with pytest.raises(FormatError, match="which is not a character"):
+                opened(file)
+
+
+def test_an_array_without_elements_is_not_a_list_of_a_million():
+    """A shape such as (2**40, 0) needs no bytes, and a list of it would have 2**40 lists."""
+    header = b"{'descr': '<U4', 'fortran_order': False, 'shape': (1099511627776, 0), }"
+    raw = b"\x93NUMPY\1\0" + len(header + b"\n").to_bytes(2, "little") + header + b"\n"
+    assert type(opened(raw).object) is Opaque
+
+
+def test_texts_of_a_file_are_limited_together():
+    """A letter becomes an object of 60 bytes, so that only so many become lists."""
+    raw = saved(save=np.savez_compressed, **{f"t{n}": np.full(60_000, "x") for n in range(3)})
+    assert [type(value).__name__ for value in opened(raw).object.values()] == ["list", "Opaque", "Opaque"]
+
+
+@pytest.mark.parametrize("mark", "=|")
+def test_an_order_that_depends_on_the_machine_is_not_read(mark):
+    """NumPy writes `<` or `>` for elements of several bytes."""
+    assert type(opened(saved(w=np.ones(2)).replace(b"<f8", mark.encode() + b"f8")).object["w"]) is Opaque
+
+
+def test_only_the_beginning_of_a_compressed_array_is_inflated_to_know_it(monkeypatch):
+    """Opening an archive takes its headers."""
+    sizes = []
+    monkeypatch.setattr(_zip, "_inflate", lambda archive, member, stored: sizes.append(member.nbytes))
+    found = opened(saved(save=np.savez_compressed, w=np.arange(100_000))).object["w"]
+    assert (found.spec.shape, sizes) == ((100_000,), [])

@@ -35,6 +35,8 @@ LAYOUTS = {
     "a state dict": (state(), [""], ""),
     "a state dict with extra state": (state() | {"_extra_state": {"scale": 1}}, [""], ""),
     "an empty one": ({}, [""], ""),
+    "parameter groups without a state": (state() | {"param_groups": [1]}, [""], ""),
+    "the same inside": ({"model": state() | {"param_groups": [1]}, "optim": optimizer()}, ["model", "optim"], "model"),
     "a module": (module(), [""], ""),
     "Lightning": (
         {
@@ -215,3 +217,15 @@ def test_mappings_are_not_changed():
     tree = {"groups": defaultdict(list, {"a": [1]}), "model": state()}
     find_roots(tree)
     assert dict(tree["groups"]) == {"a": [1]}
+
+
+def test_parameter_groups_alone_are_no_optimizer():
+    """A state that has an entry of that name is a state, with all its entries."""
+    [root] = find_roots(state() | {"param_groups": [1]}).values()
+    assert list(root) == ["0.weight", "0.bias", "param_groups"]
+
+
+def test_paths_are_short():
+    """A key of a megabyte is cut where it stands in a path, and so is an integer that Python does not print."""
+    tree = {"k" * 1_000_000: {(1, "x"): state()}, 1 << 20_000: state()}
+    assert list(find_roots(tree)) == [f"{'k' * 200}/(1, x)", "an int of 20,001 bits"]

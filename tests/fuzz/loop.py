@@ -22,6 +22,8 @@ from .targets import Target
 # All that reading can need is imported now, so that no import of ours is taken for one of the file's.
 for module in iter_modules(formats.__path__, "statedict.formats."):
     import_module(module.name)
+for name in ("datetime", "decimal", "fractions", "pathlib", "uuid", "ml_dtypes"):  # whose values files can hold
+    import_module(name)
 
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,11 @@ from tests.hostile.build.zips import DEFLATED, Member, archive
 from tests.hostile.cases.table import GROUPS
 from tests.hostile.reading import read_all
 
+from statedict import load
+from statedict.errors import StateDictError
+
 from . import paths, records
+from .calls import some_call
 from .mutate import WIDE_EDGES, changed, changed_json, changed_pickle, opcodes
 
 Change = Callable[[bytes, Random], bytes]
@@ -144,6 +149,21 @@ def _opcodes_inside(raw: bytes) -> Iterator[bytes]:
             yield from opcodes(pickle)
         except Exception:
             continue
+
+
+def used(pickle: bytes) -> None:
+    """Read a pickle in a torch zip, and then make live values of it: FormatErrors apart, the first must not fail, the second
+    may raise any error of this library."""
+    content = {str(n): torch_zips.FOUR * 4 for n in range(3)}
+    raw = torch_zips.torch_zip(pickle, content)
+    read_all(io.BytesIO(raw))
+    for backend in ("numpy", "torch"):
+        with suppress(StateDictError):
+            load(io.BytesIO(raw), backend=backend)
+
+
+def change_call(raw: bytes, random: Random) -> bytes:
+    return some_call(random) if random.random() < 0.8 else change_pickle(raw, random)
 
 
 def change_pickle(raw: bytes, random: Random) -> bytes:
@@ -288,6 +308,7 @@ def _targets() -> list[Target]:
         Target("zip", zips, from_memory, change_zip, grown),
         Target("pickle", inner, in_torch_zip, change_pickle, list(_pickles(grown))),
         Target("paths", [records.generated(Random(seed)) for seed in (1, 8, 21)], paths.read, change_paths),
+        Target("calls", inner, used, change_call),
         Target("torch", zips, from_memory, change_members, grown),
         Target("legacy", [streams.legacy()], from_memory, change_legacy, [r for r in loose if r[:2] == b"\x80\2"]),
         Target("tar", [streams.tar()], from_memory, change_tar, [raw for raw in loose if raw[257:262] == b"ustar"]),

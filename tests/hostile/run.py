@@ -122,6 +122,8 @@ def main(group: str, folder: str, first: str = "") -> None:
     threading.stack_size(STACK)
     os.chdir(folder)
     watch = Watch()
+    for module in ("datetime", "decimal", "fractions", "pathlib", "uuid"):
+        import_module(module)
     # Every module that reading needs is imported before the watch is set: ours by name, others by reading.
     for module in pkgutil.walk_packages(formats.__path__, f"{formats.__name__}."):
         import_module(module.name)

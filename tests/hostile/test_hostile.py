@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.hostile.cases import damage, meanings, proportion
 from tests.hostile.cases._case import Case
-from tests.hostile.cases.damage import TOLD
 from tests.hostile.cases.table import GROUPS
 
+TOLD = {**damage.TOLD, **meanings.TOLD, **proportion.TOLD}
 ROOT = Path(__file__).parents[2]
 SECONDS, SECONDS_A_MEGABYTE = 2.0, 0.5
 FLOOR = 64 << 20

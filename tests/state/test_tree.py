@@ -3,10 +3,12 @@
 from collections import Counter, OrderedDict, defaultdict, deque
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.state import Opaque, StateDict, independent, map_tree, tensors_of
+from statedict.errors import FormatError
+from statedict.state import Opaque, StateDict, independent, leaf_of, map_tree, tensors_of
 
 plain = st.recursive(
     st.integers() | st.text(max_size=3) | st.none(),
@@ -106,3 +108,19 @@ def test_a_copy_reuses_memory_of_the_same_layout():
     assert other["a"] is not old["a"]
     alias = independent(old, out=old)
     assert alias["a"] is not old["a"]
+
+
+def test_keys_are_mapped_where_they_are_tensors():
+    """A tensor can be a key, alone or in a tuple; keys of plain values are left alone."""
+    leaf = leaf_of(np.ones(1))
+    tree = {leaf: 1, (leaf, 2): [3], 4: leaf, "x": OrderedDict({leaf: 5})}
+    assert tensors_of(tree) == [leaf]
+    replaced = map_tree(tree, lambda value: "tensor" if value is leaf else value)
+    assert replaced == {"tensor": 1, ("tensor", 2): [3], 4: "tensor", "x": {"tensor": 5}}
+
+
+@pytest.mark.parametrize("tree", [{("key",): 1}, {"key"}, frozenset({"key"}), [{("key", 1): 2}]])
+def test_what_cannot_be_a_key_is_an_error(tree):
+    """NumPy's arrays have no hash, so that a set or a dict that held a tensor cannot hold them."""
+    with pytest.raises(FormatError, match=r"holds a tensor as a key or an item.*backend=.torch."):
+        map_tree(tree, lambda value: np.ones(1) if value == "key" else value)

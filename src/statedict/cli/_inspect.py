@@ -24,7 +24,7 @@ from statedict.report import (
     values,
     warnings,
 )
-from statedict.state import Leaf, StateDict, matcher, nearest, pieces
+from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
 from ._options import AsJson, File
@@ -112,6 +112,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
 def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
     shown = [fact for fact in tensors(state) if fits(fact["name"])]
     if stats:
+        require_in_proportion(leaf for fact in shown if isinstance(leaf := state.leaf(fact["name"]), Leaf))
         for fact in shown:
             leaf = state.leaf(fact["name"])
             fact["stats"] = statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) else None
@@ -199,6 +200,7 @@ def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bo
     """The elements of one tensor, in full where JSON is asked for."""
     path, state = root
     leaf = state.leaf(name)
+    require_in_proportion([leaf] if isinstance(leaf, Leaf) else [])
     value = state.numpy()[name] if isinstance(leaf, Leaf) else plain(state[name])
     if as_json:
         listed = elements(value) if isinstance(leaf, Leaf) else value

@@ -45,7 +45,6 @@ class Checkpoint:
         size: bytes of the file, or files.
         object: what was saved, as an inert tree: dicts, lists and plain values; tensors are Leafs and Compounds, values of
             unknown classes Opaque.
-        globals: every import that the file names, with its risk.
         notes: what is odd but harmless, in words.
         metadata: what the format says beside the tensors (versions, byte order, a safetensors header's metadata).
 
@@ -67,6 +66,7 @@ class Checkpoint:
         size: int,
         producer: str = "unknown",
         globals: Sequence[Import] = (),
+        more_globals: Callable[[], Iterable[Import]] | None = None,
         notes: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         checks: Callable[[], Iterable[Finding]] = tuple,
@@ -77,7 +77,8 @@ class Checkpoint:
         self.object = object
         self.size = size
         self.producer = producer
-        self.globals = list(globals)
+        self._globals = list(globals)
+        self._more_globals = more_globals
         self.notes = list(notes)
         self.metadata = dict(metadata or {})
         self._checks = checks
@@ -101,6 +102,17 @@ class Checkpoint:
         from ._roots import choose_root
 
         return choose_root(self.roots, root, self.path)
+
+    @property
+    def globals(self) -> list[Import]:
+        """Every import that a pickle in the file names, with its risk.
+
+        Pickles that had not to be read so far (those of the pieces of a distributed checkpoint) are.
+        """
+        if self._more_globals is not None:
+            self._globals = list(dict.fromkeys([*self._globals, *self._more_globals()]))
+            self._more_globals = None
+        return self._globals
 
     @property
     def dangerous(self) -> list[str]:
@@ -132,6 +144,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Give the file back. Tensors that were not read cannot be read afterwards."""
+        self._more_globals = None
         self._close()
 
     def __enter__(self) -> Self:

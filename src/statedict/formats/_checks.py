@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from statedict.state import Storage
 
 from ._checkpoint import Finding
-from ._extent import FileSource
+from ._extent import FALSE_TIE, FileSource
 
 
 def check_storages(source: FileSource, storages: Mapping[str, Storage]) -> Iterator[Finding]:
@@ -19,3 +19,5 @@ def check_storages(source: FileSource, storages: Mapping[str, Storage]) -> Itera
         distinct[id(storage)] = storage
     for storage, crc in source.wrong(distinct.values()):
         yield Finding("error", names[id(storage)], source.damaged(storage, crc).reason)
+    for twin in source.false_twins(distinct.values()):
+        yield Finding("error", twin.member, FALSE_TIE)

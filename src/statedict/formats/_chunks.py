@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +18,11 @@ from statedict.state import DType, Leaf, Read, Storage, Streaming, check_bounds,
 from ..errors import FormatError
 from ._checkpoint import Checkpoint
 from ._limits import Limits
+from ._pickle import Import
 from ._shelf import Place, Shelf
 from ._tiles import run_of
 from ._torch_zip import read_torch_zip
+from ._walk import leaves
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +53,7 @@ class ChunkSource:
         self._shelf = shelf
         self._limits = limits
         self._pieces: dict[Place, Leaf] = {}
+        self._imports: dict[Place, list[Import]] = {}
         self._token = next(_TOKENS)
 
     def leaf(self, sharded: Sharded) -> Leaf:
@@ -122,7 +126,9 @@ class ChunkSource:
         """The tensor that a piece is, which must be what the metadata says."""
         leaf = self._pieces.get(piece.place)
         if leaf is None:
-            found = self.open(piece.place).object
+            opened = self.open(piece.place, self._limits)
+            self._imports[piece.place] = opened.globals
+            found = opened.object
             if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, piece.sizes):
                 raise FormatError(
                     f"a piece should be a tensor of {sharded.dtype} {list(piece.sizes)}, but is {_shown(found)}",
@@ -133,9 +139,20 @@ class ChunkSource:
             leaf = self._pieces[piece.place] = found
         return leaf
 
-    def open(self, place: Place) -> Checkpoint:
+    def open(self, place: Place, limits: Limits) -> Checkpoint:
         """What the torch zip at a place holds."""
-        return read_torch_zip(self._shelf.window(place), self._limits)
+        return read_torch_zip(self._shelf.window(place), limits)
+
+    def imports(self, tree: object) -> Iterator[Import]:
+        """What the pickles of all pieces of the tensors in a tree import. Pieces that cannot be read name nothing: whoever
+        reads or verifies them is told why."""
+        for _, leaf in leaves(tree):
+            if leaf.storage.source is self:
+                sharded: Sharded = leaf.storage.where
+                for piece in sharded.pieces:
+                    with suppress(FormatError):
+                        self._leaf(sharded, piece)
+                    yield from self._imports.get(piece.place, ())
 
 
 def _is_plain(leaf: Leaf) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -26,8 +28,11 @@ from ._pickle import Import, Parsed, StorageId, TypedStorage, parse
 from ._ranks import joined
 from ._shape import check_addressable
 from ._shelf import Place, Shelf, is_plain_name
+from ._shown import shown
 from ._tiles import tiling_problem
 from ._walk import leaves
+
+MOST_STEPS = 10_000
 
 
 def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
@@ -40,7 +45,9 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
     every = [_metadata(path, limits) for path in paths]
     path, shelf = paths[0], Shelf(folder)
     fields = joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
-    reader = _Reader(path, ChunkSource(shelf, limits), fields, limits)
+    described = sum(map(os.path.getsize, paths))
+    source = ChunkSource(shelf, limits)
+    reader = _Reader(path, described, source, fields, limits)
     try:
         size = _check_places(folder, (place for places in reader.places.values() for place in places.values()))
         tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
@@ -51,9 +58,10 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
         folder,
         "distributed",
         tree,
-        size=size + sum(os.path.getsize(path) for path in paths),
+        size=size + described,
         producer="torch.distributed.checkpoint",
         globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
+        more_globals=partial(source.imports, tree),
         notes=[f"{len(paths)} ranks saved each for itself: values that are no tensors are the first one's"][
             : len(paths) - 1
         ],
@@ -75,18 +83,25 @@ def _metadata(path: str, limits: Limits) -> Parsed:
 class _Reader:
     """The metadata of one directory, of which every claim is checked when it is used."""
 
-    def __init__(self, path: str, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
+    def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
         self.path = path
         self.globals: list[Import] = []
         self._source = source
         self._limits = limits
         self._nesting = metadata.get("planner_data")
+        # Each becomes a dict; honest names have a handful.
+        self._steps_left = MOST_STEPS + size // 8
         self.records = self._mapping(metadata, "state_dict_metadata")
         self.places = self._index(self._mapping(metadata, "storage_data"))
+        # Those of plain values are read together.
+        count = max(len(self.records), 1)
+        self._inside = replace(
+            limits, value_bytes=limits.value_bytes // count, copied_bytes=limits.copied_bytes // count
+        )
 
     def entry(self, name: object, record: object) -> Entry:
         if not isinstance(name, str):
-            raise self._wrong(f"a name is {name!r}, and no text")
+            raise self._wrong(f"a name is {shown(name)}, not text")
         kind = record.name if isinstance(record, Opaque) else type(record).__name__
         if kind not in VALUES:
             raise self._wrong(f"it is described by a {kind}, which is not known", name)
@@ -115,7 +130,7 @@ class _Reader:
         place = self.places.get(name, {}).get(None)
         if place is None:
             raise self._wrong("the metadata does not say where it lies", name)
-        opened = self._source.open(place)
+        opened = self._source.open(place, self._inside)
         self.globals += opened.globals
         return opened.object
 
@@ -137,7 +152,7 @@ class _Reader:
             index = _fields(key, "MetadataIndex", self.path)
             name, offset = index.get("fqn"), index.get("offset")
             if not isinstance(name, str):
-                raise self._wrong(f"the name of a stored item is {name!r}, and no text")
+                raise self._wrong(f"the name of a stored item is {shown(name)}, not text")
             at = None if offset is None else self._numbers(offset, name)
             places.setdefault(name, {}).setdefault(at, self._place(name, _fields(info, "_StorageInfo", self.path)))
         return places
@@ -146,12 +161,12 @@ class _Reader:
         file, start, nbytes = info.get("relative_path"), info.get("offset"), info.get("length")
         if info.get("transform_descriptors"):
             raise self._wrong(
-                f"it is stored through {info['transform_descriptors']!r}, which cannot be undone here", name
+                f"it is stored through {shown(info['transform_descriptors'])}, which cannot be undone here", name
             )
         if not isinstance(file, str) or not is_plain_name(file):
-            raise self._wrong(f"it is said to lie in {file!r}, which is no file of this directory", name)
-        if type(start) is not int or type(nbytes) is not int or start < 0 or nbytes < 0:
-            raise self._wrong(f"its place, {nbytes!r} bytes at {start!r}, is none", name)
+            raise self._wrong(f"it is said to lie in {shown(file)}, which is no file of this directory", name)
+        if type(start) is not int or type(nbytes) is not int or not 0 <= start <= start + nbytes < 1 << 63:
+            raise self._wrong(f"its place, {shown(nbytes)} bytes at {shown(start)}, is not valid", name)
         return Place(file, start, nbytes)
 
     def _steps(self, name: str) -> Steps:
@@ -162,11 +177,14 @@ class _Reader:
             raise self._wrong("the metadata does not say where in the tree it belongs", name)
         if len(steps) > self._limits.depth:
             raise self._limits.exceeded("depth", f"a value {len(steps):,} levels deep").located(file=self.path)
+        self._steps_left -= len(steps)
+        if self._steps_left < 0:
+            raise self._wrong("the places of its values in the tree are longer than the file pays for")
         return steps
 
     def _numbers(self, value: object, name: str) -> tuple[int, ...]:
-        if not isinstance(value, tuple) or any(type(n) is not int or n < 0 for n in value):
-            raise self._wrong(f"{value!r} is no shape", name)
+        if not isinstance(value, tuple) or any(type(n) is not int or not 0 <= n < 1 << 63 for n in value):
+            raise self._wrong(f"{shown(value)} is not a shape", name)
         if len(value) > self._limits.dimensions:
             raise self._limits.exceeded("dimensions", f"a tensor of {len(value)} dimensions").located(file=self.path)
         return tuple(value)
@@ -215,7 +233,7 @@ def _check(tree: object) -> Iterator[Finding]:
 def _fields(value: object, kind: str, file: str) -> dict[str, Any]:
     """The attributes of an object of the class named `kind`."""
     if not isinstance(value, Opaque) or value.name != kind:
-        raise FormatError(f"a {kind} should be here, not {value!r}"[:300], file=file)
+        raise FormatError(f"a {kind} should be here, not {shown(value)}", file=file)
     return value.attributes()
 
 

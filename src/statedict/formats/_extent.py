@@ -30,6 +30,7 @@ from statedict.files import (
 from statedict.state import Read, Storage, arena, check_bounds
 
 from ..errors import ChecksumError
+from ._limits import LIMITS
 
 
 class Extent(NamedTuple):
@@ -44,6 +45,7 @@ class Extent(NamedTuple):
         swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
         inflate: gives all its bytes, where they are compressed in the file.
         skip: how many of its bytes come before the storage's first.
+        twins: where the same bytes should lie again, for names that are tied to this one.
     """
 
     offset: int
@@ -54,17 +56,23 @@ class Extent(NamedTuple):
     swap: int = 1
     inflate: Callable[[], bytes] | None = None
     skip: int = 0
+    twins: tuple[Extent, ...] = ()
 
 
 # Storages up to this size are read with those that follow, so many bytes at a time.
 SMALL, AHEAD = 64 << 10, 256 << 10
+PIECE = 4 << 20
+FALSE_TIE = (
+    "it is said to be tied to another tensor, whose bytes are different: readers that do not know of ties see others"
+)
 _EXTENT, _CRC = itemgetter(0, 1), attrgetter("crc")
 
 
 class FileSource:
     """The Source of the storages of one file.
 
-    `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only when something is wrong.
+    `expansion` is that of Limits. `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only
+    when something is wrong.
     `settle`, where it is given, finds out where storages lie, and is called with those whose bytes are wanted.
     """
 
@@ -76,6 +84,7 @@ class FileSource:
     ) -> None:
         self.file = file
         self.name = file.name
+        self.expansion = LIMITS.expansion
         self.name_of = name_of
         self._settle = settle
         self._token = next(_TOKENS)
@@ -158,6 +167,7 @@ class FileSource:
         wrong = next(iter(self.wrong(storages)), None)
         if wrong is not None:
             raise self.damaged(*wrong)
+        self._check_twins(storages)
         self._sound.update(storage.key for storage in storages)
 
     def _checked_on_arrival(
@@ -167,6 +177,8 @@ class FileSource:
 
         The others are verified here, unless they have been before.
         """
+        if verify:
+            self._check_twins(storages)
         known = [verify and storage.where.crc is not None for storage in storages]
         checked = [
             checks and not start and nbytes == storage.nbytes == storage.where.nbytes - storage.where.skip
@@ -205,6 +217,27 @@ class FileSource:
                     wrong.append((storage, crc))
         return wrong
 
+    def _check_twins(self, storages: Iterable[Storage]) -> None:
+        """Raise ChecksumError if a storage that has not been verified is said to be tied to one with other bytes."""
+        for twin in self.false_twins(s for s in storages if s.where.twins and s.key not in self._sound):
+            raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
+
+    def false_twins(self, storages: Iterable[Storage]) -> Iterator[Extent]:
+        """The twins whose bytes are others."""
+        for storage in storages:
+            first: Extent = storage.where
+            for twin in first.twins:
+                if any(map(ne, self._pieces(first), self._pieces(twin))):
+                    yield twin
+
+    def _pieces(self, extent: Extent) -> Iterator[bytes]:
+        """The bytes of a storage in pieces, as they are in the file."""
+        if extent.inflate is not None:
+            yield extent.inflate()[extent.skip :]
+            return
+        for start in range(extent.skip, extent.nbytes, PIECE):
+            yield self.file.read(extent.offset + start, min(PIECE, extent.nbytes - start))
+
     def damaged(self, storage: Storage, crc: int) -> ChecksumError:
         """The error of a storage whose bytes are not those that were written."""
         name = self.name_of(storage) if self.name_of else None
@@ -233,6 +266,8 @@ class FileSource:
         raw = extent.inflate() if extent.inflate else self._read(extent)
         if verify and extent.crc is not None and crc32(raw) != extent.crc:
             raise self.damaged(storage, crc32(raw))
+        if verify:
+            self._check_twins([storage])
         return _turned(raw[extent.skip : extent.skip + storage.nbytes], extent.swap)
 
     def _read(self, extent: Extent) -> bytes:

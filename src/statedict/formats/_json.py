@@ -20,6 +20,7 @@ DIGITS = 40
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 OTHERS = bytes(set(range(256)) - set(STEPS))
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(data: bytes, file: str, limits: Limits, member: str | None = None) -> Any:
@@ -30,7 +31,15 @@ def read_json(data: bytes, file: str, limits: Limits, member: str | None = None)
     if depth > limits.json_depth:
         raise limits.exceeded("json_depth", f"JSON nested {depth:,} deep").located(file=file, member=member)
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
+        )
+        # Half a character can only be an escape, and there are hardly any.
+        if SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError:
+        problem = FormatError("a text in it holds half a character")
     except UnicodeDecodeError as error:
         problem = FormatError(f"it is not UTF-8: {error.reason}", offset=error.start)
     except json.JSONDecodeError as error:

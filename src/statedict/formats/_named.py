@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, leaf_of, raw_values
+from statedict.state import Compound, Leaf, leaf_of, raw_values, require_in_proportion
 
 from ..errors import SaveError
 from ._shape import require_memory
@@ -36,6 +36,7 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
         raise SaveError(
             f"{format} holds named tensors only: {'; '.join(problems[:5])}{more}. The torch format holds anything"
         )
+    require_in_proportion(leaves.values())
     return leaves
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import FormatError
+from ._shown import step_of
 
 Steps = tuple[str | int, ...]
 
@@ -34,9 +35,9 @@ def nested(entries: Iterable[Entry], file: str) -> dict[Any, Any]:
                 made.append((place, step, place[step]))
             place = place[step]
             if type(place) is not _Branch:
-                raise FormatError(f"its place {steps!r} lies inside another value", file=file, member=name)
+                raise FormatError(f"its place {step_of(steps)} lies inside another value", file=file, member=name)
         if steps[-1] in place:
-            raise FormatError(f"its place {steps!r} is another value's too", file=file, member=name)
+            raise FormatError(f"its place {step_of(steps)} is another value's too", file=file, member=name)
         place[steps[-1]] = value
     for parent, step, branch in reversed(made):
         parent[step] = _settled(branch)

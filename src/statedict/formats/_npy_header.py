@@ -92,7 +92,8 @@ def element_type(descr: Any) -> tuple[DType, int] | None:
     if type(descr) is not str or len(descr) < 3:
         return None
     dtype = _BY_DESCR.get(descr[1:])
-    if dtype is None or descr[0] not in "<>|=":
+    # "|" and "=" mean another order on another machine, where there is one.
+    if dtype is None or descr[0] not in ("<>" if dtype.itemsize > 1 else "<>|="):
         return None
     turned = descr[0] == ">"
     return dtype, (dtype.itemsize // (2 if dtype.is_complex else 1)) if turned else 1

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from statedict.files import Frame, Part, Payload
-from statedict.state import Leaf, leaf_of
+from statedict.state import Leaf, leaf_of, require_in_proportion
 
 from ..errors import SaveError
 from ._named import check_metadata, modules_of, named_leaves, ties
@@ -48,6 +48,7 @@ def npy_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
     if metadata:
         raise SaveError("npy holds no metadata")
     require_memory(leaf)
+    require_in_proportion([leaf])
     header = npy_header(leaf.spec.dtype, leaf.spec.shape)
     return [Frame(len(header), lambda: header), Payload(leaf.spec.nbytes, lambda: elements_of(leaf))]
 

@@ -31,6 +31,7 @@ from statedict.state import Compound, Leaf, Opaque, StateDict, library_of, neare
 
 from ..errors import RootError
 from ._pickle import Pair
+from ._shown import step_of
 from ._whole_module import is_module, state_of_module
 
 # What the model is called in a training checkpoint: Lightning, timm, mmengine; accelerate and most scripts; fairseq,
@@ -89,8 +90,8 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
 
 
 def is_optimizer(state: StateDict) -> bool:
-    """Whether a root is an optimizer's state."""
-    return "param_groups" in state
+    """Whether a root is an optimizer's state, as `_flat` makes it."""
+    return "param_groups" in state and all(name == "param_groups" or name.startswith("state.") for name in state)
 
 
 def _found(tree: Any) -> Iterator[tuple[str, StateDict]]:
@@ -118,7 +119,7 @@ def _as_root(value: Any) -> StateDict | None:
     mapping = _mapping(value)
     if mapping is None or not _is_state(value, mapping):
         return None
-    if "param_groups" in mapping:
+    if _is_optimizer(mapping):
         return _flat(mapping)
     metadata = _metadata(value)
     kinds = {type(part) for part in _of_each_type(mapping) if not _is_tensor(part)}
@@ -130,7 +131,7 @@ def _as_root(value: Any) -> StateDict | None:
 
 def _is_state(value: Any, mapping: Mapping[str, Any]) -> bool:
     """Whether a mapping is a state, by what lies directly in it."""
-    if "state" in mapping and "param_groups" in mapping:
+    if _is_optimizer(mapping):
         return True
     if _metadata(value) is not None:
         return True
@@ -139,6 +140,10 @@ def _is_state(value: Any, mapping: Mapping[str, Any]) -> bool:
         return True
     counts = Counter(map(type, mapping.values()))
     return 0 < len(mapping) <= 2 * sum(counts[type(part)] for part in _of_each_type(mapping) if _is_tensor(part))
+
+
+def _is_optimizer(mapping: Mapping[str, Any]) -> bool:
+    return "state" in mapping and "param_groups" in mapping
 
 
 def _of_each_type(mapping: Mapping[str, Any]) -> list[Any]:
@@ -190,14 +195,14 @@ def _flat(optimizer: Mapping[str, Any]) -> StateDict:
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        return [(str(key), part) for key, part in value.items()]
+        return [(step_of(key), part) for key, part in value.items()]
     if isinstance(value, (list, tuple)):
         return [(str(index), part) for index, part in enumerate(value)]
     if not isinstance(value, Opaque):
         return []
     items = [item if type(item) is Pair else Pair(index, item) for index, item in enumerate(value.items)]
     inside = [*value.attributes().items(), *enumerate(value.args or ()), *value.kwargs.items(), *items]
-    return [(str(key), part) for key, part in inside]
+    return [(step_of(key), part) for key, part in inside]
 
 
 def _preferred(models: Mapping[str, StateDict]) -> str | None:

@@ -26,8 +26,9 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     source = FileSource(file)
     stored = _storages(source, header, seal)
     storages = dict(stored)
-    for group in seal.ties if seal else []:
-        storages.update(dict.fromkeys(group, stored[group[0]]))
+    for first, *others in seal.ties if seal else []:
+        storages.update(dict.fromkeys(others, stored[first]))
+        stored[first].where = stored[first].where._replace(twins=tuple(stored[name].where for name in others))
     state: dict[str, Any] = OrderedDict()
     for name, entry in header.entries.items():
         spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))

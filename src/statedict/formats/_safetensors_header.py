@@ -87,10 +87,6 @@ def _object(text: bytes, file: str, limits: Limits) -> dict[str, Any]:
     if text[:1] != b"{":
         raise FormatError("its header does not begin with '{'", file=file, offset=LENGTH)
     fields: dict[str, Any] = read_json(text, file, limits, "the header")
-    try:
-        "".join(fields).encode("utf-8")
-    except UnicodeEncodeError:
-        raise FormatError("a name in its header holds half a character", file=file, offset=LENGTH) from None
     return fields
 
 

@@ -56,9 +56,12 @@ def _said(header: Header, file: str, limits: Limits) -> Seal:
     if len(crcs) != len(header.entries):
         raise ValueError("a checksum is missing")
     ties = read_json(said.get(f"{PREFIX}ties", "[]").encode(), file, limits)
+    by_name = dict(zip(header.entries, crcs))
     for group in ties:
-        if len({header.entries[name][:2] for name in group}) != 1:
-            raise ValueError("tied tensors differ in type or shape")
+        if len({(*header.entries[name][:2], by_name[name]) for name in group}) != 1:
+            raise ValueError("tied tensors differ in type, shape or checksum")
+    if len({name for group in ties for name in group}) != sum(map(len, ties)):
+        raise ValueError("a tensor is tied twice")
     modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
     if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
         raise TypeError("a module's facts are no mapping")

@@ -33,7 +33,7 @@ def parse_at(file: File, start: int, member: str, limits: Limits, **callbacks: A
         left = file.size - start
         data = file.read(start, min(nbytes, left))
         try:
-            parsed = parse(data, file=file.name, member=member, limits=limits, whole=False, **callbacks)
+            parsed = parse(data, file=file.name, member=member, limits=limits, whole=False, paid=file.size, **callbacks)
         except TruncatedError:
             if nbytes >= min(left, limits.pickle_bytes):
                 raise
@@ -44,4 +44,4 @@ def parse_at(file: File, start: int, member: str, limits: Limits, **callbacks: A
 
 def no_storage(wanted: StorageId) -> TypedStorage:
     """For pickles beside which no storages lie."""
-    raise FormatError(f"it names a storage {wanted.key!r}, where there can be none")
+    raise FormatError(f"it names a storage {wanted.key[:100]!r}, where there can be none")

@@ -23,12 +23,15 @@ from ._checkpoint import Checkpoint
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
 from ._pickle import Import, Parsed, StorageId, TypedStorage
+from ._shown import shown
 from ._stacked import Stacked, parse_at
 from ._walk import leaves
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 UNKNOWN = Extent(0, 0, "")
+# A storage by itself takes some 50 to write.
+NESTED_OPERATIONS = 1_000
 UNCHECKED = "it has no checksums: damage to its tensors cannot be detected"
 
 
@@ -39,9 +42,12 @@ def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
         raise FormatError("it does not begin with torch.save's magic number", file=file.name, offset=0)
     version = parse_at(file, magic.end, "the version", limits)
     if version.parsed.value != VERSION:
-        raise FormatError(f"its version is {version.parsed.value!r}, not {VERSION}", file=file.name, offset=magic.end)
+        raise FormatError(
+            f"its version is {shown(version.parsed.value)}, not {VERSION}", file=file.name, offset=magic.end
+        )
     facts = parse_at(file, version.end, "the facts on its machine", limits)
     storages = LegacyStorages(file)
+    storages.source.expansion = limits.expansion
     content = parse_at(file, facts.end, "the object", limits, storage=storages.claim, nested=nested_reader(limits))
     keys = parse_at(file, content.end, "the storages' keys", limits)
     end = storages.locate(keys.parsed.value, keys.end)
@@ -64,7 +70,7 @@ def nested_reader(limits: Limits) -> Callable[[bytes], Parsed] | None:
     """How a legacy file inside a pickle is read, which is how a plain pickle holds a storage; None if it may not be."""
     if limits.nested < 1:
         return None
-    inside = replace(limits, nested=limits.nested - 1)
+    inside = replace(limits, nested=limits.nested - 1, operations=min(limits.operations, NESTED_OPERATIONS))
 
     def read(data: bytes) -> Parsed:
         found = read_torch_legacy(files.open(io.BytesIO(data)), inside)
@@ -95,12 +101,14 @@ class LegacyStorages:
         if root is None:
             if nbytes > self._file.size:
                 raise TruncatedError(
-                    f"storage {wanted.key!r} is said to have {nbytes:,} bytes, but the file has {self._file.size:,}"
+                    f"storage {shown(wanted.key)} is said to have {nbytes:,} bytes, but the file has {self._file.size:,}"
                 )
             storage = self.source.storage(wanted.key, nbytes, UNKNOWN, wanted.location)
             root = self._roots[wanted.key] = TypedStorage(storage, wanted.dtype, wanted.numel)
         if nbytes > root.nbytes:
-            raise FormatError(f"storage {wanted.key!r} is said to have {nbytes:,} bytes, and {root.nbytes:,} elsewhere")
+            raise FormatError(
+                f"storage {shown(wanted.key)} is said to have {nbytes:,} bytes, and {root.nbytes:,} elsewhere"
+            )
         if wanted.view is None:
             return TypedStorage(root.storage, wanted.dtype, wanted.numel)
         _, offset, numel = wanted.view
@@ -121,9 +129,11 @@ class LegacyStorages:
         """Find the claimed storages from byte `start`, in the order of the keys; where they end."""
         if type(keys) is not list or not all(type(key) in (str, int) for key in keys):
             raise FormatError("the storages' keys are no list of keys", file=self._file.name)
+        if any(type(key) is int and key.bit_length() > 128 for key in keys):
+            raise FormatError("a storage's key is larger than any address", file=self._file.name)
         named = [str(key) for key in keys]
         if len(set(named)) != len(named) or set(named) != self._roots.keys():
-            odd = sorted(set(named) ^ self._roots.keys())[:3] or "one twice"
+            odd = ", ".join(map(shown, sorted(set(named) ^ self._roots.keys())[:3])) or "one twice"
             raise FormatError(f"the storages that follow are not those of the object: {odd}", file=self._file.name)
         extents = []
         for key in named:

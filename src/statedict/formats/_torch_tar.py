@@ -20,6 +20,7 @@ from ._checkpoint import Checkpoint
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
 from ._pickle import Import, TypedStorage, spec_in, storage_dtype
+from ._shown import shown
 from ._stacked import Stacked, parse_at
 from ._torch_legacy import UNCHECKED, nested_reader
 
@@ -99,6 +100,9 @@ def read_tar(file: File) -> dict[str, Extract]:
             break
         name = header[:100].rstrip(b"\0").decode("latin-1").removeprefix("./")
         nbytes, kind = _number(file, header[124:136], at), header[156:157]
+        if "\0" in name or header[345:500].strip(b"\0") or (kind == FOLDER and nbytes):
+            # tarfile cuts the first off, puts the second before the name, and takes the third for headers.
+            raise FormatError("other readers take its header for another", file=file.name, member=name, offset=at)
         # The checksum is of the header with spaces in the checksum's place.
         if _number(file, header[148:156], at) != sum(header) - sum(header[148:156]) + 8 * 32:
             raise FormatError("a header of the tar archive is damaged", file=file.name, offset=at)
@@ -132,9 +136,10 @@ def _tensor(tensors: dict[str, Leaf], pid: Any) -> object:
     """What a persistent id of the object stands for: a tensor, or (class, source file, source) the class."""
     if isinstance(pid, tuple) and pid:
         return pid[0]
-    if str(pid) not in tensors:
-        raise FormatError(f"there is no tensor {str(pid)[:100]!r}")
-    return tensors[str(pid)]
+    key = _key(pid)
+    if key not in tensors:
+        raise FormatError(f"there is no tensor {key[:100]!r}")
+    return tensors[key]
 
 
 class _Reader:
@@ -145,6 +150,7 @@ class _Reader:
         self._file = file
         self._limits = limits
         self._source = FileSource(file)
+        self._source.expansion = limits.expansion
 
     def parse(self, at: int, member: str, **callbacks: Any) -> Stacked:
         stacked = parse_at(self._file, at, member, self._limits, **callbacks)
@@ -179,17 +185,18 @@ class _Reader:
         count, at = self.count(extract.offset, "storages")
         for _ in range(count):
             (key, location, kind), at = self.fields(at, "storages", 3)
+            key, location = _key(key), _key(location)
             dtype = _dtype(kind)
             itemsize = dtype.itemsize if dtype else 1
             (numel,) = self.integers(at, "storages", 1)
             at += 8
             if numel < 0 or at + numel * itemsize > extract.offset + extract.nbytes:
                 raise FormatError(
-                    f"storage {key!r} is said to have {numel:,} elements", file=self._file.name, member="storages"
+                    f"storage {shown(key)} is said to have {numel:,} elements", file=self._file.name, member="storages"
                 )
             extent = Extent(at, numel * itemsize, f"storage {key}", None, itemsize)
-            storage = self._source.storage(str(key), extent.nbytes, extent, str(location))
-            found[str(key)] = TypedStorage(storage, dtype, numel)
+            storage = self._source.storage(key, extent.nbytes, extent, location)
+            found[key] = TypedStorage(storage, dtype, numel)
             at += extent.nbytes
         views = self.parse(at, "storages").parsed.value
         for view in views if isinstance(views, list) else []:
@@ -197,18 +204,19 @@ class _Reader:
         return found
 
     def _add_view(self, found: dict[str, TypedStorage], view: Any) -> None:
-        if type(view) is not tuple or len(view) != 4 or str(view[1]) not in found:
+        fields: tuple[Any, ...] = view if type(view) is tuple and len(view) == 4 else ("", "", 0, 0)
+        key, root, offset, numel = fields
+        whole = found.get(_key(root))
+        if whole is None:
             raise FormatError("a view of a storage is malformed", file=self._file.name, member="storages")
-        key, root, offset, numel = view
-        whole = found[str(root)]
         itemsize = whole.dtype.itemsize if whole.dtype else 1
         counts = type(offset) is int and type(numel) is int and min(offset, numel) >= 0
         if not counts or (offset + numel) * itemsize > whole.nbytes:
             raise FormatError("a view reaches beyond its storage", file=self._file.name, member="storages")
         extent: Extent = whole.storage.where
         part = extent._replace(offset=extent.offset + offset * itemsize, nbytes=numel * itemsize)
-        storage = self._source.storage(str(key), part.nbytes, part, whole.storage.location)
-        found[str(key)] = TypedStorage(storage, whole.dtype, numel)
+        storage = self._source.storage(_key(key), part.nbytes, part, whole.storage.location)
+        found[_key(key)] = TypedStorage(storage, whole.dtype, numel)
 
     def tensors(self, extract: Extract, storages: dict[str, TypedStorage]) -> dict[str, Leaf]:
         """The tensors by key."""
@@ -218,18 +226,30 @@ class _Reader:
             (key, storage_key, _), at = self.fields(at, "tensors", 3)
             # Four bytes of the eight are the number of dimensions; the others were once meant for it too.
             (dimensions,) = self.integers(at, "tensors", 1, width=4)
-            storage = storages.get(str(storage_key))
+            key = _key(key)
+            storage = storages.get(_key(storage_key))
             if storage is None or storage.dtype is None or not 0 <= dimensions <= self._limits.dimensions:
-                raise FormatError(f"tensor {key!r} is malformed", file=self._file.name, member="tensors", offset=at)
+                raise FormatError(
+                    f"tensor {shown(key)} is malformed", file=self._file.name, member="tensors", offset=at
+                )
             *sizes_and_strides, offset = self.integers(at + 8, "tensors", 2 * dimensions + 1)
             sizes, strides = tuple(sizes_and_strides[:dimensions]), tuple(sizes_and_strides[dimensions:])
             try:
                 spec = spec_in(storage, storage.dtype, offset, sizes, strides, self._limits)
             except FormatError as error:
                 raise error.located(file=self._file.name, member=f"tensor {key}") from None
-            found[str(key)] = Leaf(spec, storage.storage)
+            found[key] = Leaf(spec, storage.storage)
             at += 8 + 8 * (2 * dimensions + 1)
         return found
+
+
+def _key(value: object) -> str:
+    """A key or a location, which are numbers and texts, as text."""
+    if type(value) is str:
+        return value
+    if type(value) is not int or value.bit_length() > 128:
+        raise FormatError(f"a key should be a number, not {shown(value)}")
+    return str(value)
 
 
 def _dtype(kind: Any) -> Any:

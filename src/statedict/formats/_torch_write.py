@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from statedict.files import Part
-from statedict.state import Leaf, Wholes
+from statedict.state import COMPUTED, Leaf, Wholes, require_in_proportion
 
 from ..errors import SaveError
 from ._named import check_metadata
@@ -69,11 +69,18 @@ def _pickled(obj: Any) -> tuple[bytes, list[Packed | Wholes]]:
 
 
 def _emitted(obj: Any, packing: Packing) -> bytes:
+    # A view is written as one; what is computed from it is as large as what it shows.
+    computed: list[Leaf] = []
+
     def store(leaf: Leaf) -> Placement:
+        if leaf.storage.source is COMPUTED:
+            computed.append(leaf)
         packed, spec = packing.place(leaf)
         return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
 
-    return emit(obj, store, packing.place_all)
+    pickled = emit(obj, store, packing.place_all)
+    require_in_proportion(computed)
+    return pickled
 
 
 def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:

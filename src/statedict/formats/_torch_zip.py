@@ -18,7 +18,7 @@ from ._checkpoint import Checkpoint, Finding
 from ._limits import LIMITS, Limits
 from ._pickle import parse
 from ._serialization_id import is_ours
-from ._zip import Archive, located, open_zip, read_member, verify_members
+from ._zip import Archive, located, open_zip, read_member, read_parsed, verify_members
 from ._zip_columns import text_of
 from ._zip_entries import check_case
 
@@ -28,6 +28,12 @@ LONGEST_EXTRA = 1 << 20
 # torch 2.13 reads up to 10 and writes 3.
 NEWEST = 10
 FACTS = ("version", "byteorder", ".format_version", ".storage_alignment")
+LONGEST_FACT = 100
+# Members, and folders of members, that PyTorch looks for, whatever their case.
+MEANINGS = (
+    *(f"{name}\n" for name in (PICKLE, "constants.pkl", ".data/version", ".data/serialization_id", *FACTS)),
+    *("data/", "constants/", "code/", EXTRA),
+)
 
 
 def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
@@ -36,10 +42,13 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     folder = top_folder(archive)
     facts = read_facts(archive, folder)
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
+    storages.source.expansion = limits.expansion
     member = folder + PICKLE
-    data = read_member(archive, member)
+    data = read_parsed(archive, member, limits)
     rows = storages.rows if storages.have_rows else None
-    parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits)
+    parsed = parse(
+        data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits, paid=file.size
+    )
     storages.settle(parsed.value)
     return Checkpoint(
         file.name,
@@ -49,7 +58,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
         producer="statedict" if is_ours(archive, folder) else "PyTorch",
         globals=parsed.globals,
         notes=archive.notes,
-        metadata=facts | read_extras(archive, folder),
+        metadata=facts | read_extras(archive, folder, limits),
         checks=partial(check_members, archive, storages),
         close=file.close,
     )
@@ -62,7 +71,20 @@ def top_folder(archive: Archive) -> str:
     folder = names.partition("\n")[0].partition("/")[0] + "/"
     if folder == "/" or f"\n{names}".count(f"\n{folder}") != len(archive.members):
         raise FormatError("its members do not lie in one folder", file=archive.file.name)
+    _check_meanings(names, folder, archive.file.name)
     return folder
+
+
+def _check_meanings(names: str, folder: str, file: str) -> None:
+    """Refuse names (one a line) that are one of those with a meaning but for their case, to which PyTorch is blind."""
+    folded, names = f"\n{names.lower()}\n", f"\n{names}\n"
+    if folded == names:
+        return
+    for name in MEANINGS:
+        if folded.count(f"\n{folder.lower()}{name}") != names.count(f"\n{folder}{name}"):
+            raise FormatError(
+                f"a member is called {name.strip()!r} but for its case, and PyTorch takes it for that", file=file
+            )
 
 
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
@@ -71,7 +93,20 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
     located(archive, [archive.members[folder + name] for name in FACTS if folder + name in archive.members])
     for name in FACTS:
         if folder + name in archive.members:
-            facts[name] = read_member(archive, folder + name).decode("latin-1").strip()[:100]
+            if archive.members[folder + name].nbytes > LONGEST_FACT:
+                raise FormatError(
+                    f"it should be a word or a number, and has {archive.members[folder + name].nbytes:,} bytes",
+                    file=archive.file.name,
+                    member=folder + name,
+                )
+            text = read_member(archive, folder + name).decode("latin-1")
+            facts[name] = text if name == "byteorder" else text.strip()
+    if f"{folder}.data/version" in archive.members:
+        raise FormatError(
+            "PyTorch reads its version there, other readers in `version`",
+            file=archive.file.name,
+            member=f"{folder}.data/version",
+        )
     version = facts.get("version", "0")
     if not (version.isdecimal() and version.isascii() and len(version) < 10 and int(version) <= NEWEST):
         raise FormatError(
@@ -89,7 +124,7 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
     return facts
 
 
-def read_extras(archive: Archive, folder: str) -> dict[str, str]:
+def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]:
     """The members below `extra/`, which are whatever text a program keeps with the file; long ones are left out."""
     inside = folder + EXTRA
     if inside not in text_of(archive.members):
@@ -97,7 +132,8 @@ def read_extras(archive: Archive, folder: str) -> dict[str, str]:
     return {
         name.removeprefix(inside): read_member(archive, name).decode("utf-8", "replace")
         for name, member in archive.members.items()
-        if name.startswith(inside) and member.nbytes <= LONGEST_EXTRA
+        if name.startswith(inside)
+        and member.nbytes <= min(LONGEST_EXTRA, max(limits.inflated_ratio * member.packed, 1000))
     }
 
 

@@ -21,7 +21,7 @@ from ._checkpoint import Checkpoint, Finding
 from ._limits import LIMITS, Limits
 from ._pickle import Import, parse
 from ._torch_zip import PICKLE, check_members, read_facts, top_folder
-from ._zip import Archive, located, open_zip, read_member
+from ._zip import Archive, located, open_zip, read_member, read_parsed
 
 CONSTANTS = "constants.pkl"
 CODE = "code/"
@@ -55,18 +55,20 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
     facts = read_facts(archive, folder)
     big = facts.get("byteorder") == "big"
     stores = {name: ArchiveStorages(archive, folder + name, big) for name in ("data/", "constants/")}
+    for store in stores.values():
+        store.source.expansion = limits.expansion
     imports: list[Import] = []
 
     def read(member: str, store: ArchiveStorages) -> Any:
-        data = read_member(archive, member)
-        parsed = parse(data, storage=store.find, file=file.name, member=member, limits=limits)
+        data = read_parsed(archive, member, limits)
+        parsed = parse(data, storage=store.find, file=file.name, member=member, limits=limits, paid=file.size)
         store.settle(parsed.value)
         imports.extend(parsed.globals)
         return parsed.value
 
     module = read(folder + PICKLE, stores["data/"])
     constants = read(folder + CONSTANTS, stores["constants/"]) if folder + CONSTANTS in archive.members else ()
-    arrange(module, dict(declared_slots(archive, folder + CODE)))
+    arrange(module, dict(declared_slots(archive, folder + CODE, limits)))
     if constants and isinstance(module, Opaque):
         module.state = {**module.attributes(), CONSTANTS: constants}
     return Checkpoint(
@@ -83,10 +85,13 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
     )
 
 
-def declared_slots(archive: Archive, prefix: str) -> Iterator[tuple[Name, Slots]]:
+def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tuple[Name, Slots]]:
     """What the source of each module class in the archive says of its attributes."""
     files = [name for name in archive.members if name.startswith(prefix) and name.endswith(".py")]
-    located(archive, [archive.members[name] for name in files])
+    members = located(archive, [archive.members[name] for name in files])
+    total = sum(member.nbytes for member in members)
+    if total > max(limits.parsed_bytes, limits.inflated_ratio * archive.file.size):
+        raise limits.exceeded("parsed_bytes", f"source code of {total:,} bytes").located(file=archive.file.name)
     for member in files:
         module = member.removeprefix(prefix).removesuffix(".py").replace("/", ".")
         source = read_member(archive, member).decode("utf-8", "replace")

@@ -9,6 +9,7 @@ from typing import Any
 from statedict.state import Compound, Leaf, Opaque, raw_values
 
 from ._pickle import Pair, TypedStorage
+from ._shown import step_of
 
 Tensor = Leaf | Compound
 
@@ -29,7 +30,7 @@ def tensors(tree: object) -> Iterator[tuple[str, Tensor]]:
             yield path, value.leaf()
         elif not isinstance(value, (str, bytes, int, float)) and id(value) not in seen:
             seen.add(id(value))
-            inside = [(f"{path}/{step}" if path else str(step), part) for step, part in _parts(value)]
+            inside = [(f"{path}/{step_of(key)}" if path else step_of(key), part) for key, part in _parts(value)]
             waiting.extend(reversed(inside))
 
 

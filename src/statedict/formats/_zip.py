@@ -96,11 +96,31 @@ def read_member(archive: Archive, name: str) -> bytes:
     return data
 
 
+def read_parsed(archive: Archive, name: str, limits: Limits) -> bytes:
+    """The same of a member that is parsed, which costs many times its bytes: LimitError where it inflates too much."""
+    member = archive.members.get(name)
+    if member is not None and not is_affordable(archive, member, limits):
+        raise limits.exceeded(
+            "parsed_bytes", f"inflating {member.packed:,} bytes that are to be parsed to {member.nbytes:,}"
+        ).located(file=archive.file.name, member=name)
+    return read_member(archive, name)
+
+
+def is_affordable(archive: Archive, member: Member, limits: Limits) -> bool:
+    """Whether a member is not larger than a file of this size pays for, when it is parsed."""
+    most = max(limits.parsed_bytes, limits.inflated_ratio * archive.file.size)
+    return member.method == STORED or member.nbytes <= most
+
+
 def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
     """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
     (member,) = located(archive, [member])
     if member.method == STORED:
         return archive.file.read(member.offset, member.nbytes if stop is None else min(stop, member.nbytes))
+    if stop is not None and stop < member.nbytes:
+        start = _beginning(archive, member, stop)
+        if len(start) == stop:
+            return start
     return _inflate(archive, member, archive.file.read(member.offset, member.packed))[:stop]
 
 
@@ -176,6 +196,16 @@ def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> N
                 ).located(file=file.name, member=member.name)
     if total > max(limits.inflated_bytes, limits.inflated_ratio * file.size):
         raise limits.exceeded("inflated_bytes", f"inflating the file to {total:,} bytes").located(file=file.name)
+
+
+def _beginning(archive: Archive, member: Member, stop: int) -> bytes:
+    """The first `stop` bytes of a deflated member, or fewer where that takes more of the file than is usual."""
+    # A byte takes 15 bits at most, and the table of codes before them some hundred bytes.
+    start = archive.file.read(member.offset, min(member.packed, 2 * stop + 1024))
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, stop)
+    except zlib.error:
+        return b""
 
 
 def _inflate(archive: Archive, member: Member, stored: bytes) -> bytes:

@@ -13,12 +13,17 @@ from typing import NamedTuple
 from ..errors import FormatError
 from ._limits import Limits
 
-CENTRAL = struct.Struct("<4s2x2x2HxxxxIIIHHHH2x4xI")
+CENTRAL = struct.Struct("<4s2x2x2HxxxxIIIHHHH2xII")
 STORED, DEFLATED = 0, 8
 DESCRIPTOR, UTF8 = 1 << 3, 1 << 11
 # Compression level hints, and the two above: all that says nothing about how the bytes are to be read, or is understood.
 KNOWN_FLAGS = 1 << 1 | 1 << 2 | DESCRIPTOR | UTF8
 WIDE = 1
+# The extra field with another name for the member, which some readers prefer.
+UNICODE_PATH = 0x7075
+# What the external attributes mark: DOS's bit of a folder; in the upper half Unix's kind of file, 0 where it is not told.
+FOLDER = 0x10
+KIND, PLAIN_FILE = 0o170000, 0o100000
 ONES = 0xFFFFFFFF
 
 
@@ -54,7 +59,7 @@ def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
 
 
 def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
-    signature, flags, method, crc, packed, nbytes, name_length, extra_length, comment, disk, header = (
+    signature, flags, method, crc, packed, nbytes, name_length, extra_length, comment, disk, attributes, header = (
         CENTRAL.unpack_from(directory, at)
     )
     start = at + CENTRAL.size
@@ -72,8 +77,13 @@ def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
     if ONES in (packed, nbytes, header) and not wide:
         raise FormatError("its zip64 sizes are missing", file=file, member=name)
     entry = Entry(name, flags, method, crc, packed, nbytes, header, wide, extra)
-    check_entry(entry, disk, file)
+    check_entry(entry, disk, attributes, file)
     return entry, end
+
+
+def is_special(attributes: int) -> bool:
+    """Whether a member's external attributes say that it is something else than a file."""
+    return bool(attributes & FOLDER) or attributes >> 16 & KIND not in (0, PLAIN_FILE)
 
 
 def decode(name: bytes, file: str) -> str:
@@ -83,7 +93,7 @@ def decode(name: bytes, file: str) -> str:
         raise FormatError(f"the name {name!r} in the directory is not UTF-8", file=file) from None
 
 
-def check_entry(entry: Entry, disk: int, file: str) -> None:
+def check_entry(entry: Entry, disk: int, attributes: int, file: str) -> None:
     """Refuse what no reader should guess about: encryption, other compressions, other disks, sizes that cannot be."""
     problem = None
     if disk:
@@ -94,6 +104,10 @@ def check_entry(entry: Entry, disk: int, file: str) -> None:
         problem = f"it is compressed by method {entry.method}; only stored (0) and deflated (8) members are read"
     elif entry.method == STORED and entry.packed != entry.nbytes:
         problem = f"it is stored, but its sizes differ: {entry.packed:,} and {entry.nbytes:,} bytes"
+    elif entry.nbytes and is_special(attributes):
+        problem = f"it has {entry.nbytes:,} bytes, but is marked as a folder or a link: PyTorch would not read them"
+    elif not entry.flags & UTF8 and not entry.name.isascii():
+        problem = "its name is not marked as UTF-8: other readers take it for another name"
     if problem is not None:
         raise FormatError(problem, file=file, member=entry.name)
 
@@ -114,8 +128,11 @@ def extra_fields(extra: bytes, name: str, file: str) -> list[tuple[int, bytes]]:
 
 
 def wide_fields(extra: bytes, name: str, file: str) -> tuple[int, ...] | None:
-    """The numbers of the one zip64 record, or None where there is none."""
-    found = [content for kind, content in extra_fields(extra, name, file) if kind == WIDE]
+    """The numbers of the one zip64 record, or None where there is none; FormatError where there is a second name."""
+    fields = extra_fields(extra, name, file)
+    if any(kind == UNICODE_PATH for kind, _ in fields):
+        raise FormatError("it has a second name, in an extra field", file=file, member=name)
+    found = [content for kind, content in fields if kind == WIDE]
     if not found:
         return None
     if len(found) > 1 or len(found[0]) % 8 or len(found[0]) > 24:

@@ -16,7 +16,7 @@ from statedict.files import File
 
 from ._rolling import Bytes, Numbers, rolling
 from ._zip_columns import ManyMembers
-from ._zip_entries import DESCRIPTOR, ONES, STORED, UTF8
+from ._zip_entries import DESCRIPTOR, FOLDER, KIND, ONES, PLAIN_FILE, STORED, UNICODE_PATH, UTF8, WIDE
 from ._zip_places import CENTRAL, LOCAL
 
 DESCRIPTOR_ROW = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u4"), ("nbytes", "<u4")])
@@ -117,6 +117,9 @@ def _rows_in_blocks(file: File, places: Numbers, before: int, reach: int) -> Ite
 def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:
     unusual = entries["extra"] != 0
     unusual |= (entries["comment_disk_attributes"][:, :2] != 0).any(axis=1)
+    # Attributes that `is_special` refuses.
+    unusual |= (entries["comment_disk_attributes"][:, 3] & FOLDER) != 0
+    unusual |= ((entries["comment_disk_attributes"][:, 4] & KIND) | PLAIN_FILE) != PLAIN_FILE
     unusual |= entries["method_and_time"][:, 0] != STORED
     unusual |= (entries["flags"] & ~np.uint16(DESCRIPTOR | UTF8)) != 0
     unusual |= (entries["packed"] != entries["nbytes"]) | (entries["nbytes"] == ONES) | (entries["start"] == ONES)
@@ -142,7 +145,10 @@ def _payloads(
     padded = np.flatnonzero(extras)
     after = (LOCAL.itemsize + lengths[padded])[:, None] + np.arange(EXTRA.itemsize)
     fields = _as(found[padded[:, None], after], EXTRA)
-    if (fields["kind"] == 1).any() or (fields["length"] + EXTRA.itemsize != extras[padded]).any():
+    if (
+        np.isin(fields["kind"], (WIDE, UNICODE_PATH)).any()
+        or (fields["length"] + EXTRA.itemsize != extras[padded]).any()
+    ):
         return None
     within = np.arange(int(lengths.max()))
     expected = rolling(np.append(raw, np.zeros(len(within), np.uint8)), len(within))[places + CENTRAL.itemsize]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of, raw_values
+from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of, raw_values, require_in_proportion
 
 from ._facts import Shape, dtype_of, shape_of
 from ._plain import plain
@@ -78,6 +78,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
       w  1 of 4 elements, by up to 0.5, relative inf, cosine 0
     """
     first, second = raw_values(a), raw_values(b)
+    require_in_proportion(value for value in (*first.values(), *second.values()) if isinstance(value, (Leaf, Compound)))
     pairs = pair(first, second).pairs
     filled = set(pairs.values())
     both = {name: (first[old], second[name]) for old, name in pairs.items()}

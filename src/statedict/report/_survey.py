@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, StateDict, pieces
+from statedict.state import Leaf, StateDict, pieces, require_in_proportion
 
 from ._facts import Fact, tensors, values
 from ._heat import Heat, matrix, step
@@ -50,6 +50,8 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
     ([3, 3], 6, 7)
     """
     facts = tensors(state)
+    if read:
+        require_in_proportion(leaf for _, leaf in state.leaves())
     side = resolution([fact["shape"] for fact in facts], budget)
     known: dict[Any, Measures] = {}
     found: list[Measures | None] = []

@@ -2,9 +2,10 @@
 
 from ._cast import cast_leaf
 from ._collector import collector_paused, without_collector
-from ._computed import computed
+from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
+from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
 from ._leaf import (
     PLAIN,
@@ -34,6 +35,7 @@ from ._values import Compound, Opaque
 from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
+    "COMPUTED",
     "PLAIN",
     "DTYPES",
     "DType",
@@ -65,6 +67,7 @@ __all__ = [
     "map_tree",
     "tensors_of",
     "read_array",
+    "require_in_proportion",
     "pieces",
     "Group",
     "fold",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from ._expansion import require_in_proportion
 from ._leaf import Leaf
 
 if TYPE_CHECKING:
@@ -17,8 +18,10 @@ def fingerprint(state: StateDict) -> str:
 
     from ._numpy import bytes_of, read_array
 
+    leaves = sorted(state.leaves(), key=lambda item: item[0])
+    require_in_proportion(leaf for _, leaf in leaves)
     digest = hashlib.sha256()
-    for name, leaf in sorted(state.leaves(), key=lambda item: item[0]):
+    for name, leaf in leaves:
         parts = {"": leaf} if isinstance(leaf, Leaf) else leaf.parts
         digest.update(f"{name}\0{leaf.spec.dtype if isinstance(leaf, Leaf) else leaf.layout}\0".encode())
         for role, part in parts.items():

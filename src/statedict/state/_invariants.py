@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FormatError
+from ._expansion import require_in_proportion
 from ._values import Compound
 
 Array = np.ndarray[Any, Any]
@@ -22,6 +23,8 @@ Parts = Mapping[str, Array]
 def check_parts(value: Compound, parts: Parts) -> None:
     """Raise FormatError where the parts of `value` do not fit together, or its layout is not known."""
     check = CHECKS.get(value.layout)
+    # Each element of the indices is looked at.
+    require_in_proportion(value.parts.values())
     try:
         problem = "this layout is not known" if check is None else check(value, parts)
     except (KeyError, IndexError, ValueError, TypeError) as error:

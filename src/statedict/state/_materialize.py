@@ -12,6 +12,8 @@ from itertools import accumulate
 from typing import Any, cast
 
 from ..errors import FormatError
+from ._computed import COMPUTED
+from ._expansion import require_in_proportion
 from ._leaf import Bulk, Leaf, Read, Source, Storage
 from ._library import ArrayLibrary
 from ._rows import many
@@ -36,6 +38,8 @@ def materialize(
         block, places = rows.table.fresh(rows.numbers, verify=verify)
         memory = [block[place : place + nbytes] for place, nbytes in zip(places, rows.sizes())]
         return library.arrays(cast("Sequence[Leaf]", leaves), memory)
+    # A view stays one; what is computed from it is as large as what it shows.
+    require_in_proportion(leaf for leaf in leaves if isinstance(leaf, Leaf) and leaf.storage.source is COMPUTED)
     strided = [leaf for value in leaves for leaf in ([value] if isinstance(value, Leaf) else value.parts.values())]
     storages = {leaf.storage.key: leaf.storage for leaf in strided}
     by_key = storages_in_memory(storages, mapped=mapped, verify=verify)

@@ -83,7 +83,9 @@ def as_array(spec: Spec, raw: memoryview) -> Array:
     try:
         if not len(raw):
             raise ValueError("NumPy does not look at the length of an empty buffer")
-        return np.ndarray(spec.shape, carrier, raw, spec.offset * size, tuple(s * size for s in spec.strides))
+        # The stride of a dimension of size 1 says nothing, and may be larger than NumPy's integers.
+        strides = tuple(stride * size if n > 1 else size for n, stride in zip(spec.shape, spec.strides))
+        return np.ndarray(spec.shape, carrier, raw, spec.offset * size, strides)
     except (TypeError, ValueError) as error:
         raise BoundsError(
             f"a tensor of shape {list(spec.shape)} is not within the {len(raw):,} bytes there are"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import Parameter, is_lazy
 
-from statedict.errors import SaveError
+from statedict.errors import FormatError, SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
 
 from ._compound import compound_of, make_compound
@@ -183,13 +183,16 @@ def _dtype(spec: Spec) -> torch.dtype:
 
 def with_traits(tensor: torch.Tensor, traits: Traits) -> torch.Tensor:
     """The tensor as it was beyond its elements."""
-    if traits.conj:
-        tensor = tensor.conj()
-    if traits.neg:
-        tensor = torch._neg_view(tensor)
-    if traits.parameter:
-        return Parameter(tensor, traits.requires_grad)
-    return tensor.requires_grad_() if traits.requires_grad else tensor
+    try:
+        if traits.conj:
+            tensor = tensor.conj()
+        if traits.neg:
+            tensor = torch._neg_view(tensor)
+        if traits.parameter:
+            return Parameter(tensor, traits.requires_grad)
+        return tensor.requires_grad_() if traits.requires_grad else tensor
+    except (RuntimeError, NotImplementedError) as error:
+        raise FormatError(f"a {tensor.dtype} tensor of the file cannot be what it was: {error}") from error
 
 
 TORCH = TorchLibrary()

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from statedict.errors import FormatError
 from statedict.state import DTYPES, Compound, Leaf, Storage, by_source, contiguous, many, materialize
 
 from ._dtypes import TORCH_DTYPES
@@ -95,7 +96,7 @@ def _all_of(storage: Storage) -> Leaf:
 
 def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
     if where is None:
-        return lambda location: torch.device(location if available(location) else "cpu")
+        return lambda location: _device(location) if available(location) else _CPU
     if isinstance(where, (str, torch.device)):
         device = torch.device(where)
         return lambda location: device
@@ -103,6 +104,14 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
         back = _chooser(None)
         return lambda location: torch.device(where[location]) if location in where else back(location)
     raise TypeError(f"map_location is a device, a mapping of locations to devices, or None, not {type(where).__name__}")
+
+
+def _device(location: str) -> torch.device:
+    """The device that a file names, or the CPU where PyTorch knows no such name (`"cpu:first"`)."""
+    try:
+        return torch.device(location)
+    except RuntimeError:
+        return _CPU
 
 
 def _location(leaf: Leaf | Compound) -> str:
@@ -113,8 +122,19 @@ def _location(leaf: Leaf | Compound) -> str:
 def _placed(tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, torch.UntypedStorage]) -> Any:
     if tensor.device == device or tensor.is_meta:
         return tensor
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or device.type == "meta":
-        return _like(tensor, tensor.detach().to(device))
+    plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_nested
+    if plain and device.type == "meta":
+        # `to` would have all elements that an expanded tensor shows.
+        return _like(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
+    if not plain:
+        try:
+            return _like(tensor, tensor.detach().to(device))
+        except NotImplementedError as error:
+            kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else str(tensor.layout)
+            raise FormatError(
+                f"it holds a {kind} tensor, which PyTorch cannot put on {device}",
+                hint='load it with map_location="cpu"',
+            ) from error
     storage = tensor.untyped_storage()
     if storage._cdata not in moved:
         flat = torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from statedict.errors import FormatError
 from statedict.formats import Size, TorchConstant
 from statedict.state import DType
 
@@ -25,8 +26,15 @@ def revived(value: Any) -> Any:
 
 
 def _constant(value: TorchConstant) -> Any:
-    # `name` is one of a closed list that the reader checked, so this looks up nothing of a file's choice.
-    return torch.device(value.name) if value.kind == "device" else getattr(torch, value.name)
+    if value.kind != "device":
+        # `name` is one of a closed list that the reader checked, so this looks up nothing of a file's choice.
+        return getattr(torch, value.name)
+    try:
+        return torch.device(value.name)
+    except RuntimeError as error:
+        raise FormatError(
+            f"it holds a device that PyTorch does not know: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def _dtype(value: DType) -> Any:

@@ -49,6 +49,8 @@ def test_arrays_of_every_kind(read, kind, protocol):
     """Arrays of every dtype, order and rank, in every protocol."""
     raw = np.arange(1, 200, dtype="u1").tobytes()
     dtype = np.dtype(kind)
+    if dtype.kind == "U":
+        raw = np.arange(1, 200, dtype=np.dtype("u4").newbyteorder(dtype.byteorder)).tobytes()
     for shape in [(), (3,), (2, 3), (0,), (2, 0)]:
         count = int(np.prod(shape))
         array = (
@@ -259,3 +261,52 @@ def test_copies_of_an_array_are_paid_for(read):
     each = p.call(p.name("numpy.core.numeric", "_frombuffer"), b"h\0", b"h\1", p.integers((1 << 20,)), p.text("C"))
     with pytest.raises(LimitError, match="copied_bytes"):
         read(b"](" + head + each * 100 + b"e.")
+
+
+def dtype_of(code, order="|", names=p.NONE, inside=p.NONE, size=-1, sub=p.NONE):
+    made = p.call(p.name("numpy", "dtype"), p.text(code), p.FALSE, p.TRUE)
+    state = p.integer(3), p.text(order), sub, names, inside, p.integer(size), p.integer(-1), p.integer(0)
+    return p.build(made, p.tuple_(*state))
+
+
+def structure(inside, size, names="a"):
+    fields = p.dict_(*((p.text(name), p.tuple_(inside, p.integer(0))) for name in names))
+    return dtype_of(f"V{size}", names=p.tuple_(*map(p.text, names)), inside=fields, size=size)
+
+
+def test_dtypes_inside_each_other_are_limited(read):
+    """NumPy's functions for dtypes recurse, through each field."""
+    head = dtype_of("i4", "<") + p.put(0) + p.POP
+    with pytest.raises(LimitError, match=r"17 dtypes inside each other.*dtype_depth"):
+        read(head + (structure(p.get(0), 4) + p.put(0) + p.POP) * 20 + p.get(0) + b".")
+    head = dtype_of("V0") + p.put(0) + p.POP
+    with pytest.raises(LimitError, match=r"a dtype of 16,383 fields.*dtype_fields"):
+        read(head + (structure(p.get(0), 0, "ab") + p.put(0) + p.POP) * 15 + p.get(0) + b".")
+    head = dtype_of("i4", "<") + p.put(0) + p.POP
+    deep = head + (dtype_of("V4", sub=p.tuple_(p.get(0), p.integers((1,)))) + p.put(0) + p.POP) * 20
+    with pytest.raises(LimitError, match="dtype_depth"):
+        read(deep + p.get(0) + b".")
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_text_ends_with_unicode(read, order):
+    """A number above U+10FFFF is not a character, in a scalar, an array, and a field."""
+    last, beyond = (number.to_bytes(4, "little" if order == "<" else "big") for number in (0x10FFFF, 0x110000))
+    raw = {"last": b"C\4" + last, "beyond": b"C\4" + beyond}
+    text = dtype_of("U1", order)
+    core = "numpy.core.multiarray"
+    for dtype in (text, structure(text, 4)):
+        empty = p.call(p.name(core, "_reconstruct"), p.name("numpy", "ndarray"), p.integers((0,)), b"C\1b")
+        makers = {
+            "scalar": lambda raw, dtype=dtype: p.call(p.name(core, "scalar"), dtype, raw),
+            "array": lambda raw, dtype=dtype, empty=empty: p.build(
+                empty, p.tuple_(p.integer(1), p.integers((1,)), dtype, p.FALSE, raw)
+            ),
+            "buffer": lambda raw, dtype=dtype: p.call(
+                p.name("numpy.core.numeric", "_frombuffer"), raw, dtype, p.integers((1,))
+            ),
+        }
+        for make in makers.values():
+            assert read(make(raw["last"]) + b".").value is not None
+            with pytest.raises(FormatError, match="0x110000, which is not a character"):
+                read(make(raw["beyond"]) + b".")

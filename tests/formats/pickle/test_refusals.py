@@ -71,6 +71,28 @@ BROKEN = {
     "string without quotes": (b"Sabc\n.", "quotes", 0),
     "string with one quote": (b"S'\n.", "quotes", 0),
     "integer with letters": (b"I12x\n.", "decimal integer", 0),
+    "integer with a leading zero": (b"I010\n.", "decimal integer", 0),
+    "integer in hexadecimal": (b"L0x10L\n.", "decimal integer", 0),
+    "float beyond all": (b"F1e400\n.", "larger than any", 0),
+    "key that has no hash": (
+        p.dict_((p.call(p.name("decimal", "Decimal"), p.text("sNaN")), p.NONE)) + b".",
+        "cannot be made: TypeError: Cannot hash a signaling NaN",
+        None,
+    ),
+    "dtype of an enormous size": (
+        p.build(
+            p.call(p.name("numpy", "dtype"), p.text("V8"), p.FALSE, p.TRUE),
+            p.tuple_(
+                *(p.integer(3), p.text("|"), p.NONE, p.tuple_(), p.dict_()),
+                *(p.integer(2**80), p.integer(-1), p.integer(0)),
+            ),
+        )
+        + b".",
+        "cannot be made: OverflowError",
+        None,
+    ),
+    "deep value in an error": (b"(" + b")" + b"\x85" * 50_000 + b"]N\x85\xff", "unknown opcode", None),
+    "deep value as an argument": (b"K\1)" + b"\x85" * 50_000 + b"a.", "appended to a int", None),
     "integer with underscores": (b"I1_0\n.", "decimal integer", 0),
     "float of words": (b"F1_0.5\n.", "floating-point", 0),
     "negative length": (b"T\xff\xff\xff\xff.", "string of -1 bytes", 0),
@@ -109,6 +131,10 @@ LIMITED = {
     "marks": (b"(" * DEEP + b".", "depth"),
     "tuples": (b")" + b"\x85" * DEEP + b".", "depth"),
     "lists": (b"]" * DEEP + b"a" * (DEEP - 1) + b".", "depth"),
+    "tuples thrown away": (b")" + b"\x85" * 50_000 + b"0N.", "depth"),
+    "lists thrown away": (b"N" + b"]" * 50_000 + b"a" * 49_999 + b"0.", "depth"),
+    "tuples that a call takes": (p.name("builtins", "tuple") + b")" + b"\x85" * 50_000 + b"\x85R.", "depth"),
+    "unknown values in their states": ((p.name("a", "b") + b")R") * 50_000 + b"b" * 49_999 + b".", "depth"),
     "dicts": (b"}" + b"}N" * 2000 + b".", None),
     "dicts in each other": (b"}" + (b"U\x01a}") * 2000 + b"s" * 2000 + b".", "depth"),
     "a deep key": (b"}" + b")" + b"\x85" * 20 + b"Ns.", "key_depth"),
@@ -223,6 +249,41 @@ def test_bombs_fit_into_a_small_stack(read):
     finally:
         threading.stack_size(before)
     assert len(caught) == len(LIMITED)
+
+
+def test_values_are_in_proportion_to_the_file(read):
+    """What values take is measured by the bytes of the file, not of the pickle, which may have been inflated."""
+    data = b"](" + b"N\x85" * 200_000 + b"e."
+    assert len(read(data).value) == 200_000
+    with pytest.raises(LimitError, match=r"its values take [0-9,]+ bytes or more, beyond the 640 .* a file of 10 may"):
+        read(data, paid=10, limits=Limits(value_bytes=0))
+    with pytest.raises(LimitError, match=r"Limits\(value_bytes="):
+        read(data, paid=1_000, limits=Limits(value_bytes=1 << 20))
+
+
+def test_calls_are_in_proportion_to_the_file(read):
+    """So are the copies that calls make."""
+    copies = p.text("x" * 1000) + b"q\0" + p.text("latin1") + b"q\1" + p.name("_codecs", "encode") + b"q\2"
+    data = b"](" + copies + b"h\2h\0h\1\x86R" * 10 + b"e."
+    assert len(read(data, limits=Limits(copied_bytes=8_000)).value) == 13
+    with pytest.raises(LimitError, match="copied_bytes"):
+        read(data, paid=10, limits=Limits(copied_bytes=8_000))
+
+
+def test_files_inside_are_no_more_than_the_file_holds(read):
+    """A file inside a pickle that is memoised can be asked for again, and not without end."""
+    loader = p.name("torch.storage", "_load_from_bytes") + b"q\0"
+    data = b"](" + loader + b"C\1xq\1" + b"h\0h\1\x85R" * 2_000 + b"e."
+    inside = read(b"N.")
+    with pytest.raises(FormatError, match=r"more than 1,0\d\d files are read inside of it"):
+        read(data, nested=lambda raw: inside)
+
+
+@pytest.mark.parametrize("text", ["1e10000000", "1.5", " 1/2 ", "1_0"])
+def test_fractions_are_ratios_only(read, text):
+    """Fraction takes more than it writes: an exponent of a few digits stands for a number that never ends."""
+    made = read(p.call(p.name("fractions", "Fraction"), p.text(text)) + b".").value
+    assert (type(made).__name__, made.args) == ("Opaque", (text,))
 
 
 def test_a_mapped_file_is_read_in_place(read, tmp_path):

@@ -22,8 +22,8 @@ class Member:
     """One member: what it holds, and the lies of its headers.
 
     `raw` are the bytes in the file where they are not those that `data` and `method` give. `both`, `local` and
-    `central` replace header fields: flags, method, crc, csize, usize, name, extra, offset, and xlen (an extra field's
-    length). `descriptor` writes sizes and checksum after the data, as torch does. `at` puts the central entry on
+    `central` replace header fields: flags, method, crc, csize, usize, name, extra, offset, attributes, and xlen (an extra
+    field's length). `descriptor` writes sizes and checksum after the data, as torch does. `at` puts the central entry on
     another member's local header and writes none for this one.
     """
 
@@ -114,7 +114,11 @@ def _central(member: Member, place: int) -> bytes:
     told = {"offset": place, **_fields(member, member.central)}
     lengths = len(told["name"]), told.get("xlen", len(told["extra"]))
     head = (CENTRAL, 0, 0, told["flags"], told["method"], 0, 0, told["crc"], told["csize"], told["usize"], *lengths)
-    return struct.pack("<4s6H3L5H2L", *head, 0, 0, 0, 0, told["offset"]) + told["name"] + told["extra"]
+    return (
+        struct.pack("<4s6H3L5H2L", *head, 0, 0, 0, told.get("attributes", 0), told["offset"])
+        + told["name"]
+        + told["extra"]
+    )
 
 
 def _zip64_end(true: Mapping[str, int], place: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, safetensors
+from . import archives, bombs, bounds, control, damage, execution, meanings, proportion, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -10,7 +10,9 @@ GROUPS: dict[str, list[Case]] = {
     "execution": execution.CASES,
     "bounds": bounds.CASES,
     "bombs": bombs.CASES,
+    "proportion": proportion.CASES,
     "archives": archives.CASES,
+    "meanings": meanings.CASES,
     "safetensors": safetensors.CASES,
     "damage": damage.CASES,
 }

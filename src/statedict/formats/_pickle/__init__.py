@@ -1,7 +1,7 @@
 """Pickles as inert data, both ways.
 
     parse(data, *, storage, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
-          whole=True)
+          whole=True, paid=None)
     emit(obj, store, store_all=None, *, arrays="values")
 
 **parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
@@ -12,6 +12,8 @@ torch saved one), list, tuple, set, numbers, str, bytes, datetimes …, NumPy ar
 from `load`). `Parsed.end` is the offset after STOP; `whole=True` refuses bytes after it, `whole=False` lets stacked pickles
 be read one after the other. Any failure is a FormatError with file, member and the byte offset in `data`.
 
+* `paid`: bytes of the file that the pickle lies in, by which its cost is measured (a pickle can be inflated, and is then
+  larger than what it lies in); None: `data` is the file.
 * `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
   itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
   storage. Every view into what it returns is bounds-checked here.

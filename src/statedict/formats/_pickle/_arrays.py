@@ -7,13 +7,14 @@ exactly what its shape says. Arrays of objects become Opaque: their elements are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import DTYPES, Opaque
 
+from .._text import check_text
 from ._machine import Machine, Unfit
 
 if TYPE_CHECKING:
@@ -71,21 +72,23 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         return  # One of ml_dtypes: its state says nothing more.
     if id(target) in m.built:
         _refuse("a dtype is changed after it was made")
-    m.built[id(target)] = target
+    m.built[id(target)] = target, 1, 1
     _, order, subarray, names, fields, elsize, _, _ = state[:8]
     if type(order) not in (str, bytes) or order not in _ORDERS:
         _refuse("a dtype's byte order is none")
     try:
         if subarray is not None:
-            made = _subarray(subarray)
+            made = _subarray(m, target, subarray)
         elif names is not None:
-            made = _structured(m, names, fields, elsize)
+            made = _structured(m, target, names, fields, elsize)
         elif target.kind in "Mm":
             made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(
                 _ORDERS[order]
             )
         else:
             made = target.newbyteorder(_ORDERS[order])
+    except FormatError:
+        raise
     except (TypeError, ValueError) as error:
         _refuse(f"a dtype's state is none ({error})")
     if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
@@ -93,7 +96,19 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
     target.__setstate__(made.__reduce__()[2])  # type: ignore[attr-defined]
 
 
-def _subarray(subarray: Any) -> np.dtype[Any]:
+def _note(m: Machine, target: np.dtype[Any], inside: Iterable[np.dtype[Any]]) -> None:
+    """Note how deep a dtype is and how many fields it has: NumPy's functions for dtypes recurse, without a memory of what
+    they have seen."""
+    known = [m.built.get(id(each), (each, 1, 1)) for each in inside]
+    depth, fields = 1 + max((each[1] for each in known), default=0), 1 + sum(each[2] for each in known)
+    if depth > m.limits.dtype_depth:
+        raise m.limits.exceeded("dtype_depth", f"{depth} dtypes inside each other")
+    if fields > m.limits.dtype_fields:
+        raise m.limits.exceeded("dtype_fields", f"a dtype of {fields:,} fields")
+    m.built[id(target)] = target, depth, fields
+
+
+def _subarray(m: Machine, target: np.dtype[Any], subarray: Any) -> np.dtype[Any]:
     import numpy as np
 
     if type(subarray) is not tuple or len(subarray) != 2 or not isinstance(subarray[0], np.dtype):
@@ -102,10 +117,11 @@ def _subarray(subarray: Any) -> np.dtype[Any]:
     shape = (shape,) if type(shape) is int else shape
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
         _refuse("a dtype's subarray has no shape")
+    _note(m, target, [base])
     return np.dtype((np.dtype(base, copy=True), shape))
 
 
-def _structured(m: Machine, names: Any, fields: Any, elsize: Any) -> np.dtype[Any]:
+def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsize: Any) -> np.dtype[Any]:
     import numpy as np
 
     if type(names) is not tuple or type(fields) is not dict or type(elsize) is not int or set(names) != set(fields):
@@ -120,6 +136,7 @@ def _structured(m: Machine, names: Any, fields: Any, elsize: Any) -> np.dtype[An
             _refuse("a dtype's field lies outside it")
         formats.append(np.dtype(field[0], copy=True))
         offsets.append(field[1])
+    _note(m, target, [fields[name][0] for name in names])
     return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": elsize})
 
 
@@ -167,7 +184,9 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     # A copy of the dtype: the file's own may still be given its state.
-    filled: Any = (1, shape, np.dtype(dtype, copy=True), bool(fortran), bytes(raw))
+    dtype = np.dtype(dtype, copy=True)
+    check_text(np.frombuffer(raw, dtype) if raw else np.empty(0))
+    filled: Any = (1, shape, dtype, bool(fortran), bytes(raw))
     target.__setstate__(filled)
 
 
@@ -211,7 +230,9 @@ def _scalar(m: Machine, args: Args) -> Any:
         raw = raw.encode("utf-8", "surrogatepass")
     _check(m, (1,), dtype, raw)
     m.charge(len(raw))
-    return np.frombuffer(bytearray(raw), np.dtype(dtype, copy=True))[0]
+    made = np.frombuffer(bytearray(raw), np.dtype(dtype, copy=True))
+    check_text(made)
+    return made[0]
 
 
 def _frombuffer(m: Machine, args: Args) -> Any:
@@ -225,7 +246,11 @@ def _frombuffer(m: Machine, args: Args) -> Any:
     m.charge(len(raw))
     order: Any = args[3] if len(args) == 4 else "C"
     dtype = np.dtype(dtype, copy=True)
-    return np.frombuffer(bytearray(raw), dtype).reshape(shape, order=order) if raw else np.empty(shape, dtype)
+    if not raw:
+        return np.empty(shape, dtype)
+    made = np.frombuffer(bytearray(raw), dtype)
+    check_text(made)
+    return made.reshape(shape, order=order)
 
 
 def build(m: Machine, target: Any, state: Any) -> None:

@@ -56,19 +56,30 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
         made = (target.module, f"{target.name}()")
         if m.references.setdefault(made, target) is target:
             m.imports.append(Import(*made, "dangerous"))
-        return Opaque("", "call", (target, *args), kwargs)
+        return _opaque(m, "", "call", (target, *args), kwargs)
     known = canonical(target.module, target.name)
     constructor = CONSTRUCTORS.get(known)
     if constructor is None and is_tensor_type(*known):
         constructor = _strided.empty_tensor
     if constructor is not None and not kwargs:
         try:
-            return constructor(m, args)
+            made = constructor(m, args)
         except Unfit:
             pass
+        else:
+            m.made.append(made)
+            return made
     elif known[0].partition(".")[0] == "torch" and known[1] in STORAGE_DTYPE:
         raise FormatError(f"{target.path} is called: a storage must come with its bytes")
-    return Opaque(target.module, target.name, args, kwargs, new=new)
+    return _opaque(m, target.module, target.name, args, kwargs, new=new)
+
+
+def _opaque(
+    m: Machine, module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *, new: bool = False
+) -> Opaque:
+    made = Opaque(module, name, args, kwargs, new=new)
+    m.made += made, made.kwargs, made.items
+    return made
 
 
 def judged(m: Machine) -> list[Import]:
@@ -133,14 +144,16 @@ def _inst(m: Machine, at: int) -> int:
     target, at = _named(m, at)
     args = tuple(m.stack)
     m.stack = m.marks.pop()
+    m.made.append(args)
     m.stack.append(call(m, target, args))
     return at
 
 
 def _obj(m: Machine, at: int) -> int:
-    target, *args = m.stack or [None]
+    target, args = m.stack[0] if m.stack else None, tuple(m.stack[1:])
     m.stack = m.marks.pop()
-    m.stack.append(call(m, target, tuple(args)))
+    m.made.append(args)
+    m.stack.append(call(m, target, args))
     return at
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from codecs import raw_unicode_escape_decode
 from collections.abc import Callable
+from math import inf
 from struct import unpack_from
 
 from statedict.errors import FormatError
@@ -20,7 +21,8 @@ def constant(value: object) -> Handler:
     return push
 
 
-_DECIMAL = re.compile(rb"[+-]?[0-9]+\Z")
+# C's pickle takes a leading zero for an octal number, Python's refuses it.
+_DECIMAL = re.compile(rb"[+-]?(?:0|[1-9][0-9]*+)\Z")
 
 
 def decimal(m: Machine, text: bytes) -> int:
@@ -80,7 +82,11 @@ def _float(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
     if not _FLOAT.match(text):
         raise FormatError("a line that should be a floating-point number is none")
-    m.stack.append(float(text))
+    number = float(text)
+    if number in (inf, -inf) and text.lstrip(b"+-") != b"inf":
+        # C's pickle refuses it.
+        raise FormatError("a floating-point number is larger than any")
+    m.stack.append(number)
     return at
 
 

@@ -5,20 +5,26 @@ and call. Here a global is a (module, name) pair: pushing one makes an inert ref
 "calling" it looks for a constructor of ours in a closed table, or makes an `Opaque`. So there is nothing that a pickle can
 reach. What is left is cost: every length is compared with the bytes left before it is used, nothing here recurses, and
 constructors that copy are charged for what they copy, because a memoised value can be used again and again for three
-bytes each.
+bytes each. What all values take is estimated from the number of operations, containers and memo slots, and must be in
+proportion to the file.
+
+Freeing a deep value recurses in C, and ends a thread with a small stack (CPython 3.13.0 does not prevent it). So every
+container that is made is kept in `made` while the pickle is read: a child older than a tuple around it. At the end
+nothing is deeper than the limit, or all containers are emptied, and released the newest first (`_take_apart`).
 
 A handler takes the machine and the offset after its opcode, and returns the offset of the next one.
 """
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from mmap import mmap
 from typing import Any, NoReturn
 
-from statedict.errors import FormatError, TruncatedError
-from statedict.state import Leaf
+from statedict.errors import FormatError, LimitError, TruncatedError
+from statedict.state import PLAIN, Compound, Leaf, Opaque
 
 from .._limits import Limits
 from ._seen import Seen
@@ -28,9 +34,14 @@ from ._walk import check_depth
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
 OFF = object()
-# Until then a value can be as deep as there are operations: some MiB, which is freed without recursion.
 _CHECKED_AFTER = 100_000
 WAITING = 4
+# What a value, a container besides, and a memo slot take (CPython 3.11, 64 bits), rounded up.
+_VALUE, _CONTAINER, _SLOT = 32, 64, 100
+# What one operation takes at most: an Opaque has three containers.
+_MOST = _VALUE + 3 * _CONTAINER
+# What the constructors of values, their hashes, comparisons and NumPy raise for arguments that no pickler writes.
+UNMAKEABLE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, SystemError)
 
 
 class Unfit(Exception):
@@ -41,6 +52,7 @@ class Machine:
     """The state of one parse."""
 
     __slots__ = (
+        "asked",
         "attributed",
         "attributes",
         "budget",
@@ -52,9 +64,11 @@ class Machine:
         "hashes",
         "imports",
         "limits",
+        "made",
         "marks",
         "memo",
         "nested",
+        "paid",
         "persistent",
         "rebuild",
         "references",
@@ -72,6 +86,7 @@ class Machine:
         data: Data,
         start: int,
         limits: Limits,
+        paid: int,
         storage: Callable[[StorageId], TypedStorage],
         rows: Callable[[Records], list[Leaf] | None] | None,
         persistent: Callable[[object], object] | None,
@@ -81,6 +96,7 @@ class Machine:
         self.start = start
         self.size = min(len(data), start + limits.pickle_bytes)
         self.limits = limits
+        self.paid = paid
         self.storage = storage
         self.rows = rows
         self.persistent = persistent
@@ -88,6 +104,7 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.made: list[Any] = []
         self.references: dict[tuple[str, str], Any] = {}
         self.imports: list[Import] = []
         # The quick path's: which reference begins a record (none: it is off), the next slot (-1: they are
@@ -96,30 +113,48 @@ class Machine:
         self.top = 0
         self.seen = Seen()
         self.end = -1
-        self.budget = limits.copied_bytes + 4 * (self.size - start)
+        self.budget = limits.copied_bytes + 4 * paid
+        # How often `nested` was asked.
+        self.asked = 0
         self.attributes: list[bool] = []
         self.attributed = False
         self.empty: dict[int, tuple[object, int, Any]] = {}
-        self.built: dict[int, object] = {}
+        # NumPy's dtypes that have their state, how deep they are, and how many fields they have.
+        self.built: dict[int, tuple[Any, int, int]] = {}
         self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
         self.depths: dict[int, tuple[Any, int, bool]] = {}
 
     def run(self, handlers: Sequence[Handler]) -> Any:
         """Run to STOP; the value it leaves. Failures carry the offset of the opcode that failed."""
+        try:
+            self.made.append(self._run(handlers))
+            self._check_depth()
+        except BaseException as error:
+            # The frames that it passed through hold values too.
+            _forget_frames(error)
+            self._take_apart()
+            raise
+        return self.made.pop()
+
+    def _run(self, handlers: Sequence[Handler]) -> Any:
         data, size, at = self.data, self.size, self.start
         opcode = at
-        operations, turns = self.limits.operations, _CHECKED_AFTER
+        operations, looked_at, turns = 0, 0, _CHECKED_AFTER
         try:
             while at < size:
-                for _ in repeat(None, min(turns, operations)):
+                turns = min(turns, self.limits.operations - operations)
+                for _ in repeat(None, turns):
                     opcode = at
                     at = handlers[data[at]](self, at + 1)
                     if at >= size:
                         break
                 else:
-                    operations -= turns
-                    turns *= 2
-                    self._check_cost(operations)
+                    operations += turns
+                    left = self._check_cost(operations)
+                    if operations >= looked_at:
+                        self._check_depth()
+                        looked_at = 2 * operations
+                    turns = max(_CHECKED_AFTER, min(operations, left // _MOST))
             opcode = at
             if self.end < 0:
                 self.ended(at)
@@ -131,16 +166,53 @@ class Machine:
             what = "an operation needs more values than there are" if at < size - 1 else "it ends before its STOP"
             kind = FormatError if at < size - 1 else TruncatedError
             raise self._placed(kind(what), opcode) from None
+        except UNMAKEABLE as error:
+            raise self._placed(
+                FormatError(f"a value cannot be made: {type(error).__name__}: {error}"), opcode
+            ) from None
         return self.stack.pop()
 
-    def _check_cost(self, operations: int) -> None:
-        """What is checked again and again while a long pickle is read, ever more rarely, so that it costs little."""
-        if operations <= 0:
+    def _check_cost(self, operations: int) -> int:
+        """Refuse what costs more than the file pays for; the bytes that its values may still take."""
+        if operations >= self.limits.operations:
             raise self.limits.exceeded("operations", "the number of its operations")
         # What a pickler leaves outside of marks waits for the value inside: a callable, three arguments, at each depth.
         if not self.marks and len(self.stack) > WAITING * self.limits.depth:
             raise self.limits.exceeded("depth", f"{len(self.stack):,} values that wait for each other")
-        check_depth([*self.stack, *self.marks, list(self.memo.values())], self.limits.depth + 2)
+        cost = _VALUE * operations + _CONTAINER * len(self.made) + _SLOT * len(self.memo)
+        allowed = self.limits.value_bytes + self.limits.value_ratio * self.paid
+        if cost > allowed:
+            raise LimitError(
+                f"its values take {cost:,} bytes or more, beyond the {allowed:,} that a file of {self.paid:,} may ask for",
+                hint="if you trust the file, statedict.open(path, limits=statedict.Limits(value_bytes=…))",
+            )
+        return allowed - cost
+
+    def _check_depth(self) -> None:
+        """Refuse values that lie too deep in each other. It takes as long as reading them: it is done ever more rarely."""
+        # Each lies one deeper in the list.
+        if len(self.made) > self.limits.depth:
+            check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)
+
+    def _take_apart(self) -> None:
+        """Release all values without recursion, however deep they are."""
+        made = self.made
+        for held in (
+            self.stack,
+            self.marks,
+            self.memo,
+            self.references,
+            self.hashes,
+            self.depths,
+            self.empty,
+            self.built,
+        ):
+            held.clear()
+        # No variable may hold one of them, and with it all that are inside.
+        for number in range(len(made)):
+            _EMPTIED.get(type(made[number]), id)(made[number])
+        while made:
+            made.pop()
 
     def take(self, at: int, count: int) -> bytes:
         """The `count` bytes at `at`, which must exist."""
@@ -176,3 +248,35 @@ class Machine:
         if named and error.hint is None:
             error.hint = f"before that it names imports that would run code under pickle: {', '.join(named[:5])}"
         return error
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
+def _empty_mapping(value: Any) -> None:
+    value.clear()
+    vars(value).clear()
+
+
+def _empty_opaque(value: Opaque) -> None:
+    value.args, value.kwargs, value.state, value.items = None, {}, None, []
+
+
+def _empty_tensor(value: Leaf | Compound) -> None:
+    value.traits = PLAIN
+
+
+_EMPTIED: dict[type, Callable[[Any], object]] = {
+    list: list.clear,
+    dict: dict.clear,
+    deque: deque.clear,
+    defaultdict: defaultdict.clear,
+    OrderedDict: _empty_mapping,
+    Counter: _empty_mapping,
+    Opaque: _empty_opaque,
+    Leaf: _empty_tensor,
+    Compound: _empty_tensor,
+}

@@ -157,7 +157,9 @@ def _long_binget(m: Machine, at: int) -> int:
 
 def _new(kind: Callable[[], object]) -> Handler:
     def push(m: Machine, at: int) -> int:
-        m.stack.append(kind())
+        made = kind()
+        m.made.append(made)
+        m.stack.append(made)
         return at
 
     return push
@@ -171,6 +173,7 @@ def _empty_set(m: Machine, at: int) -> int:
 
 def _tuple(m: Machine, at: int) -> int:
     items = tuple(popped(m))
+    m.made.append(items)
     m.stack.append(items)
     return at
 
@@ -179,7 +182,9 @@ def _tuple_of(count: int) -> Handler:
     def push(m: Machine, at: int) -> int:
         if len(m.stack) < count:
             raise IndexError
-        m.stack[-count:] = [tuple(m.stack[-count:])]
+        made = tuple(m.stack[-count:])
+        m.made.append(made)
+        m.stack[-count:] = [made]
         return at
 
     return push
@@ -187,6 +192,7 @@ def _tuple_of(count: int) -> Handler:
 
 def _list(m: Machine, at: int) -> int:
     items = popped(m)
+    m.made.append(items)
     m.stack.append(items)
     return at
 
@@ -194,6 +200,7 @@ def _list(m: Machine, at: int) -> int:
 def _dict(m: Machine, at: int) -> int:
     items = popped(m)
     made: dict[Any, Any] = {}
+    m.made.append(made)
     m.stack.append(made)
     set_items(m, made, items)
     return at

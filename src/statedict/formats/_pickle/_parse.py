@@ -12,7 +12,6 @@ from ._calls import judged
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
 from ._values import Parsed, Records, StorageId, TypedStorage
-from ._walk import check_depth
 
 
 def parse(
@@ -27,6 +26,7 @@ def parse(
     limits: Limits = LIMITS,
     start: int = 0,
     whole: bool = True,
+    paid: int | None = None,
 ) -> Parsed:
     """The value of the pickle that begins at `start`, as inert data; see the room's docstring for the arguments.
 
@@ -36,13 +36,13 @@ def parse(
     >>> parse(pickle.dumps({"steps": [1, 2]}), storage=lambda identity: None).value
     {'steps': [1, 2]}
     """
-    machine = Machine(data, start, limits, storage, rows, persistent, nested)
+    paid = len(data) - start if paid is None else paid
+    machine = Machine(data, start, limits, paid, storage, rows, persistent, nested)
     try:
         with collector_paused():
             value = machine.run(HANDLERS)
         if whole and machine.end != len(data):
             raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
-        check_depth(value, limits.depth, attributes=machine.attributed)
     except FormatError as error:
         raise error.located(file=file, member=member) from None
     return Parsed(value, judged(machine), machine.end)

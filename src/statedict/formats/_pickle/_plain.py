@@ -22,7 +22,7 @@ Args = tuple[Any, ...]
 
 
 # What the empty ones take (CPython 3.11), for as little as four bytes of pickle.
-_DICT_BYTES, _DEQUE_BYTES = 150, 650
+_DICT_BYTES, _DEQUE_BYTES = 250, 650
 
 
 def _ordered_dict(m: Machine, args: Args) -> Any:

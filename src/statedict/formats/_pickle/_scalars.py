@@ -6,6 +6,7 @@ Their modules are imported (by us, under their own names) when a file holds such
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,14 @@ def _fraction(m: Machine, args: Args) -> Any:
 
     if len(args) == 2 and all(type(part) is int for part in args):
         return _made(Fraction, *args)
-    return _made(Fraction, _digits(m, args))
+    text = _digits(m, args)
+    # As Fraction writes itself: "1e10000000" would be another form of it, whose digits take hours.
+    if not _RATIO.fullmatch(text):
+        raise Unfit
+    return _made(Fraction, text)
+
+
+_RATIO = re.compile(r"-?[0-9]+(?:/[0-9]+)?", re.ASCII)
 
 
 def _digits(m: Machine, args: Args) -> str:

@@ -41,7 +41,7 @@ def storage_id(pid: tuple[Any, ...]) -> StorageId:
         _refuse(f"its type {kind.path} is no storage type")
     if type(key) is not str or not 0 < len(key) <= 256 or not key.isprintable():
         # Early legacy files used the address as an integer key.
-        key = str(key) if type(key) is int else _refuse("its key is not a string")
+        key = str(key) if type(key) is int and key.bit_length() <= 128 else _refuse("its key is not a string")
     if type(location) is not str:
         _refuse("its location is not a string")
     if type(numel) is not int or not 0 <= numel < 1 << 63:
@@ -52,12 +52,12 @@ def storage_id(pid: tuple[Any, ...]) -> StorageId:
 def _view(view: Any) -> tuple[str, int, int] | None:
     if view is None:
         return None
-    if type(view) is not tuple or len(view) != 3 or type(view[0]) not in (str, int):
+    if type(view) is not tuple or len(view) != 3 or type(view[0]) not in (str, int) or view[0].__sizeof__() > 1024:
         _refuse("its view is not (key, offset, size)")
     key, offset, size = view
     if type(offset) is not int or type(size) is not int or offset < 0 or size < 0:
         _refuse("its view has an offset or size that is no count")
-    return str(key), offset, size
+    return str(key)[:256], offset, size
 
 
 def _refuse(why: str) -> NoReturn:

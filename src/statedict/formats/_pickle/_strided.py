@@ -14,6 +14,8 @@ from ._views import Args, counts, fixed, flag, refuse, spec_in, traits_of, typed
 Tensor = Leaf | Compound
 
 _BYTE = dtype("uint8")
+# Bytes of the shortest file that torch.save writes, some 400, rounded down; a small pickle may ask for the same one often.
+SHORTEST_NESTED, MOST_NESTED = 256, 1_000
 
 
 def _rebuild_tensor(m: Machine, args: Args) -> Leaf:
@@ -63,6 +65,9 @@ def _load_from_bytes(m: Machine, args: Args) -> Any:
     if m.nested is None or len(args) != 1 or type(args[0]) is not bytes:
         raise Unfit
     m.charge(len(args[0]))
+    m.asked += 1
+    if m.asked > MOST_NESTED + m.paid // SHORTEST_NESTED:
+        raise FormatError(f"more than {m.asked - 1:,} files are read inside of it, for which it is too small")
     inside = m.nested(args[0])
     m.imports += inside.globals
     return inside.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Sequence
 from typing import Any
 
 from statedict.state import Compound, DType, Leaf, Opaque
@@ -16,9 +17,11 @@ _PLAIN = frozenset({dict, list, tuple})
 _ATOMS: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None), DType})
 
 
-def children(value: Any) -> list[Any]:
+def children(value: Any) -> Sequence[Any]:
     """The values directly inside a value; nothing for one that holds none."""
     kind = type(value)
+    if kind is list or kind is tuple:
+        return value  # type: ignore[no-any-return]
     if kind in _MAPPINGS:
         return [*value.values(), *getattr(value, "__dict__", {}).values()]
     if kind is Opaque:

@@ -1,0 +1,33 @@
+"""Values of a file in a few words, for messages and paths: `repr` may fail, or never end, on what a file can hold."""
+
+from __future__ import annotations
+
+from statedict.state import DType, Leaf
+
+LONGEST = 200
+
+
+def shown(value: object) -> str:
+    """A number or text as it is written in Python, cut to a length; of anything else, its type.
+
+    >>> shown("w"), shown(1 << 9999), shown([[]])
+    ("'w'", 'an int of 10,000 bits', 'a list')
+    """
+    if isinstance(value, Leaf):
+        return f"a tensor of {value.spec.dtype} {list(value.spec.shape)}"
+    if type(value) is int and value.bit_length() > LONGEST:
+        return f"an int of {value.bit_length():,} bits"
+    if type(value) in (str, bytes):
+        return repr(value[:LONGEST])  # type: ignore[index]
+    if value is None or type(value) in (int, float, bool, DType):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+def step_of(key: object) -> str:
+    """A key as a step of a path: text as it is, cut to a length."""
+    if type(key) is str:
+        return key[:LONGEST]
+    if isinstance(key, tuple):
+        return f"({', '.join(map(step_of, key))})"[:LONGEST]
+    return shown(key)
