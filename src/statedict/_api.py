@@ -62,7 +62,8 @@ def load(
         map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
             device that each was saved from where this machine has it, and to the CPU otherwise.
         mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
-            are not verified.
+            are not verified. What cannot be mapped (compressed, or not aligned) is read if it is at most 64 MB; FormatError
+            is raised if it is more. While tensors are mapped, nobody may truncate the file or write into it.
         backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
         verify: check the checksums that the file has before anything is returned.
 
