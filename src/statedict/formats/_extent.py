@@ -235,6 +235,7 @@ class FileSource:
         """The storage's bytes, as this machine has them."""
         extent: Extent = storage.where
         raw = extent.inflate() if extent.inflate else self._read(extent)
+        self.file.check_unchanged()
         if verify and extent.crc is not None and crc32(raw) != extent.crc:
             raise self.damaged(storage, crc32(raw))
         return _turned(raw[extent.skip : extent.skip + storage.nbytes], extent.swap)
@@ -250,7 +251,6 @@ class FileSource:
             ahead = extent.nbytes if self.file.far else min(AHEAD, self.file.size - extent.offset)
             near, at = self.file.read(extent.offset, ahead), 0
             self._near = extent.offset, near
-        self.file.check_unchanged()
         return near[at : at + extent.nbytes]
 
 
