@@ -63,7 +63,8 @@ def load(
         map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
             device that each was saved from where this machine has it, and to the CPU otherwise.
         mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
-            are not verified.
+            are not verified. What cannot be mapped (compressed, or not aligned) is read if it is at most 64 MB; FormatError
+            is raised if it is more. While tensors are mapped, nobody may truncate the file or write into it.
         backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
         verify: check the checksums that the file has before anything is returned.
 
@@ -187,13 +188,14 @@ def load_state_dict(
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
 
-    When this raises, nothing of `obj` has changed, and neither has the source.
+    When this raises, nothing of `obj` has changed, and neither has the source. One exception: a model that takes more than
+    half of the memory available, for which there is no backup, when reading its file fails after the checksums were
+    verified. A note on the error then names the tensors that have other elements than before.
 
     Args:
         obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, anything with `load_state_dict`.
         source: a path, a URL, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another
-            module. From a file, each tensor's bytes go straight into the parameter's memory; from a URL they come twice,
-            unless `verify=False`: once to be verified, and once to be loaded.
+            module. From a file, each tensor's bytes go straight into the parameter's memory.
         strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
         assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
         into: load into the sub-module at this path.
@@ -208,8 +210,8 @@ def load_state_dict(
         dtype: cast floating-point tensors to this first, or by pattern. The model's own dtype wins unless `assign`.
         device: where to put the tensors when assigning: one for all, or by pattern. Otherwise the model's own devices win.
         model: for an optimizer: the model whose parameter names its state is matched by.
-        verify: settle the file's checksums before the first byte lands. Without it a damaged file, or one that cannot be
-            read to its end, may leave the model partly loaded.
+        verify: check the file's checksums. Without it a damaged file, or one that cannot be read to its end, may leave the
+            model partly loaded.
         dry_run: report, and change nothing.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both

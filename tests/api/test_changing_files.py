@@ -1,4 +1,4 @@
-"""A file that another process truncates or rewrites in place while it is open: an error, never a signal or other content.
+"""A file that another process truncates or rewrites in place while it is open: an error, no signal, no other content.
 
 Each verb runs in a process of its own, which reading a mapping of a truncated file would kill (SIGBUS).
 """

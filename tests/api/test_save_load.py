@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.hostile.build.torch_zips import torch_zip
 from torch import nn
 
 import statedict
+from statedict.errors import FormatError
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -76,6 +78,23 @@ def test_what_torch_saves_is_loaded_here(tmp_path, tree, options, legacy):
     same(loaded, tree)
     first, second, third = (view.untyped_storage().data_ptr() for view in loaded["views"])
     assert first == second == third
+
+
+def test_what_cannot_be_mapped_is_read_if_it_is_little(tmp_path, monkeypatch):
+    """An archive whose members are compressed or not aligned is not quietly read where a mapping was asked for."""
+    statedict.save({"w": np.arange(1000.0)}, tmp_path / "m.pt")
+    for name, method in (("stored.pt", zipfile.ZIP_STORED), ("deflated.pt", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(tmp_path / "m.pt") as old, zipfile.ZipFile(tmp_path / name, "w", method) as new:
+            for entry in old.namelist():
+                new.writestr(entry, old.read(entry))
+        mapped = statedict.load(tmp_path / name, mmap=True, backend="numpy")
+        assert (mapped["w"] == np.arange(1000.0)).all()
+    monkeypatch.setattr("statedict.state._materialize.UNMAPPED", 7999)
+    statedict.load(tmp_path / "m.pt", mmap=True, backend="numpy")
+    with pytest.raises(
+        FormatError, match=r"deflated\.pt: 8,000 bytes of tensors cannot be mapped: .*load it without mmap"
+    ):
+        statedict.load(tmp_path / "deflated.pt", mmap=True, backend="numpy")
 
 
 def test_a_mapped_file_is_never_written_to(tmp_path):
@@ -207,6 +226,7 @@ def test_map_location(tmp_path):
 
 WITHOUT_TORCH = """
 import sys
+import zipfile
 sys.modules["torch"] = None
 import numpy as np, statedict
 for backend in ("auto", "numpy"):

@@ -586,8 +586,9 @@ def test_checksums_are_settled_before_anything_changes():
 
     class Damaged:
         def read_into(self, reads, *, verify=True):
-            for _, _, into in reads:
+            for storage, _, into in reads:
                 into[:] = bytes(len(into))
+                self.verify([storage] * verify)
 
         def verify(self, storages):
             for _ in storages:

@@ -186,7 +186,9 @@ class FileSource:
         ]
         if checked != known:
             parts = [storage for storage, checks, whole in zip(storages, known, checked) if checks and not whole]
-            self.verify({s.key: s for s in parts if s.key not in self._sound}.values())
+            unproven = {storage.key: storage for storage in parts if storage.key not in self._sound}
+            if unproven:
+                self.verify(unproven.values())
         return checked
 
     def _compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
@@ -264,6 +266,7 @@ class FileSource:
         """The storage's bytes, as this machine has them."""
         extent: Extent = storage.where
         raw = extent.inflate() if extent.inflate else self._read(extent)
+        self.file.check_unchanged()
         if verify and extent.crc is not None and crc32(raw) != extent.crc:
             raise self.damaged(storage, crc32(raw))
         if verify:
@@ -277,9 +280,10 @@ class FileSource:
         if extent.nbytes > SMALL:
             near, at = self.file.read(extent.offset, extent.nbytes), 0
         elif at < 0 or at + extent.nbytes > len(near):
-            near, at = self.file.read(extent.offset, min(AHEAD, self.file.size - extent.offset)), 0
+            # A file that is far away keeps what it has read by itself.
+            ahead = extent.nbytes if self.file.far else min(AHEAD, self.file.size - extent.offset)
+            near, at = self.file.read(extent.offset, ahead), 0
             self._near = extent.offset, near
-        self.file.check_unchanged()
         return near[at : at + extent.nbytes]
 
 

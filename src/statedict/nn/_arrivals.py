@@ -37,21 +37,26 @@ def arrive(given: Iterable[Arrival], *, verify: bool) -> None:
         for batch in batches if verify else ():
             batch[0].leaf.storage.source.verify([arrival.leaf.storage for arrival in batch])
         batches = [[arrival] for arrival in everything]
-    before: list[np.ndarray[Any, Any]] = [arrival.array.copy() for arrival in everything] if together else []
-    filled: list[Arrival] = []
+    kept = _copies(everything) if together else []
+    filled: list[str] = []
     for batch in batches:
-        kept = everything if together else batch if have_room(batch[0].array.nbytes) else []
-        before = before if together else [arrival.array.copy() for arrival in kept]
+        if not together:
+            kept = _copies(batch) if have_room(batch[0].array.nbytes) else []
         try:
             batch[0].leaf.storage.source.read_into(list(map(_read, batch)), verify=verify and together)
         except BaseException as error:
-            for arrival, elements in zip(kept, before):
-                arrival.array[...] = elements
-            changed = [] if together else filled + batch[len(kept) :]
-            if changed:
-                error.add_note(not_put_back([arrival.name for arrival in changed]))
+            for array, elements in kept:
+                array[...] = elements
+            changed = filled if kept else [*filled, *(arrival.name for arrival in batch)]
+            if changed and not together:
+                error.add_note(not_put_back(changed))
             raise
-        filled += batch
+        filled += [arrival.name for arrival in batch]
+
+
+def _copies(given: Iterable[Arrival]) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Each array with a copy of it."""
+    return [(arrival.array, arrival.array.copy()) for arrival in given]
 
 
 def _by_source(given: Iterable[Arrival]) -> list[list[Arrival]]:

@@ -23,6 +23,8 @@ from ._values import Compound
 ALIGNMENT = 64
 # Huge pages halve the cost of first touch (fast-io measurements: 2.8 → 5.5 GB/s a thread); below this size they are none.
 HUGE = 4 << 20
+# What is read although a mapping was asked for, because it cannot be mapped.
+UNMAPPED = 64 << 20
 
 
 def materialize(
@@ -71,11 +73,27 @@ def storages_in_memory(storages: dict[Hashable, Storage], *, mapped: bool, verif
             wanted.append(storage)
         else:
             memory[key] = view
+    if mapped:
+        _check_mapped(wanted)
     sizes = [storage.nbytes for storage in wanted]
     for some, block, places in blocks(wanted, [0] * len(wanted), sizes, verify=verify):
         for index, place in zip(some, places):
             memory[wanted[index].key] = block[place : place + sizes[index]]
     return memory
+
+
+def _check_mapped(unmapped: Sequence[Storage]) -> None:
+    """Raise FormatError if more of a file would be read than somebody expects who asked for a mapping."""
+    # A Source that is a file can tell its name.
+    unmapped = [storage for storage in unmapped if hasattr(storage.source, "name")]
+    nbytes = sum(storage.nbytes for storage in unmapped)
+    if nbytes > UNMAPPED:
+        raise FormatError(
+            f"{nbytes:,} bytes of tensors cannot be mapped: they are compressed, in pieces, of the other byte order, or do "
+            "not begin at a multiple of their elements' size",
+            file=getattr(unmapped[0].source, "name", None),
+            hint="load it without mmap, or save it again",
+        )
 
 
 def blocks(

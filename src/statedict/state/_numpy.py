@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import BoundsError, SaveError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
-from ._leaf import Leaf, Read, Storage, check_bounds
+from ._leaf import Leaf, Read, Storage, Traits, check_bounds
 from ._spec import Spec
 from ._values import Compound
 
@@ -66,7 +66,7 @@ class NumpyLibrary:
         """Leaves are as quick."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:
-        return [as_array(leaf.spec, raw) for leaf, raw in zip(leaves, memory)]
+        return [_resolved(as_array(leaf.spec, raw), leaf.traits) for leaf, raw in zip(leaves, memory)]
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         check_parts(value, parts)
@@ -105,10 +105,15 @@ def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
         raw = bytearray(max(spec.reach * size - start, 0))
         storage.source.read_into([Read(storage, start, memoryview(raw))], verify=verify)
         view, spec = memoryview(raw), spec._replace(offset=0)
-    array = as_array(spec, view)
-    if leaf.traits.conj:
-        array = np.conj(array)
-    return -array if leaf.traits.neg else array
+    return _resolved(as_array(spec, view), leaf.traits)
+
+
+def _resolved(array: Array, traits: Traits) -> Array:
+    """The array with PyTorch's lazy conjugate and negative bits applied: a copy where there are any."""
+    # What NumPy's functions make of an array without dimensions is not an array.
+    if traits.conj:
+        array = np.asarray(np.conj(array))
+    return np.asarray(-array) if traits.neg else array
 
 
 def bytes_of(array: Array) -> memoryview:

@@ -75,4 +75,4 @@ def _as_tensor_or_leaf(key: str, value: Any) -> Any:
 def _first(value: Any) -> Any:
     if isinstance(value, Leaf):
         return Leaf(contiguous(value.spec.dtype, (), value.spec.offset), value.storage, value.traits)
-    return read_now(value, verify=False)[0] if isinstance(value, Compound) else value[0]
+    return read_now(value, verify=True)[0] if isinstance(value, Compound) else value[0]

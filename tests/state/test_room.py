@@ -1,0 +1,56 @@
+"""Whether there is memory for a backup: within what the system has and the limits of control groups, of both versions."""
+
+import pytest
+
+from statedict.state import _room, have_room, not_put_back
+
+GB = 1 << 30
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """A system with 8 GB available, and this process in the group `/a/b`."""
+    (tmp_path / "meminfo").write_text(f"MemTotal: 16777216 kB\nMemAvailable: {8 * GB >> 10} kB\n")
+    (tmp_path / "cgroup").write_text("4:memory:/a/b\n0::/a/b\n")
+    monkeypatch.setattr(_room, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(_room, "GROUP", tmp_path / "cgroup")
+    versions = [(tmp_path / number, *names) for number, (_, *names) in zip("21", _room.VERSIONS)]
+    monkeypatch.setattr(_room, "VERSIONS", versions)
+    return tmp_path
+
+
+def test_half_of_what_is_available(system):
+    """Half of it may be taken, and a little always."""
+    assert have_room(4 * GB)
+    assert not have_room(4 * GB + 1)
+    (system / "meminfo").unlink()
+    assert have_room(_room.FLOOR)
+    assert not have_room(_room.FLOOR + 1)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("group", ["a/b", "a", ""])
+def test_limits_of_groups(system, version, group):
+    """The tightest limit of the group and of those around it counts; cached files are given up."""
+    root, limit, used, cached = _room.VERSIONS[version]
+    (root / group).mkdir(parents=True)
+    (root / group / limit).write_text(f"{3 * GB}\n")
+    (root / group / used).write_text(f"{2 * GB}\n")
+    (root / group / "memory.stat").write_text(f"anon 5\n{cached} {GB}\n")
+    assert have_room(GB)
+    assert not have_room(GB + 1)
+
+
+@pytest.mark.parametrize("text", ["max", "9223372036854771712"])
+def test_groups_without_a_limit(system, text):
+    """A word, or the largest number that there is, is not a limit."""
+    for root, limit, *_ in _room.VERSIONS:
+        root.mkdir()
+        (root / limit).write_text(text)
+    assert have_room(4 * GB)
+
+
+def test_many_names_are_counted():
+    """A note names the first tensors that changed, and how many there are."""
+    assert "21 of its tensors have other elements now (0, 1, 2" in not_put_back([str(n) for n in range(21)])
+    assert "19 and 1 more). All others" in not_put_back([str(n) for n in range(21)])
