@@ -15,7 +15,7 @@ from tests.hostile.build.tensors import entry, safetensors
 from tests.hostile.build.zips import FOUR
 
 from statedict import formats
-from statedict.errors import FormatError, LimitError, SaveError, UnknownFormatError
+from statedict.errors import FileChangedError, FormatError, LimitError, SaveError, UnknownFormatError
 from statedict.formats._shards_write import byte_count, split
 from statedict.state import StateDict, library, materialize
 
@@ -185,11 +185,142 @@ def test_the_order_is_the_index_s(folder):
         assert checkpoint.metadata["total_size"] == "48"
 
 
-def test_a_missing_shard_is_named(folder):
-    """A shard that is not there is an error with its path."""
+def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
+    """What the other shards hold is listed and read; the missing names are there too, and reading one names its shard."""
     (folder / build.SECOND).unlink()
-    with pytest.raises(FormatError, match=f"{build.SECOND}: this shard cannot be opened"):
+    with formats.open(folder) as checkpoint:
+        state = checkpoint.state_dict()
+        assert list(state) == ["a", "b", "c"]
+        assert state.select("a", "b").numpy()["b"].shape == (4,)
+        assert f"{build.SECOND} is missing, which holds 1 of the 3 tensors" in checkpoint.notes
+        assert (checkpoint.verify(values=True)[0].where, checkpoint.verify()[0].level) == (build.SECOND, "error")
+        wanted = f"{build.SECOND}: c: the tensor lies in this file, which is missing"
+        for needs_it in (lambda: state.numpy()["c"], lambda: state.spec("c"), state.copy().fingerprint):
+            with pytest.raises(FormatError, match=wanted):
+                needs_it()
+        assert "c" in repr(state)
+        assert "2 tensors" in state._repr_html_()
+        assert state.tied == []
+
+
+def test_a_source_for_a_missing_shard_has_no_bytes(folder):
+    """Whoever asks its storage, and not the leaf, is told the same."""
+    (folder / build.SECOND).unlink()
+    with formats.open(folder) as checkpoint:
+        leaf = checkpoint.object["c"]
+        assert repr(leaf) == "<absent: 'c'>"
+        source = leaf.storage.source
+        for ask in (lambda: source.read_into([]), lambda: source.verify([]), lambda: source.view(leaf.storage)):
+            with pytest.raises(FormatError, match="c: the tensor lies in this file, which is missing"):
+                ask()
+
+
+def test_an_index_without_any_shard_is_refused(folder):
+    """Then there is nothing to look at."""
+    for shard in (build.FIRST, build.SECOND):
+        (folder / shard).unlink()
+    with pytest.raises(FormatError, match=r"index\.json: none of its 2 shards is there"):
         formats.open(folder)
+
+
+def test_a_load_needs_only_the_shards_of_its_tensors(tmp_path):
+    """A module is loaded from the shards that are there; one that needs a missing shard is refused, strict or not."""
+    torch, statedict = pytest.importorskip("torch"), pytest.importorskip("statedict")
+    path = tmp_path / "m.safetensors"
+    formats.write({"a.weight": np.ones((1, 2), "f4"), "b.weight": np.ones((1, 2), "f4")}, path, max_shard_size=1)
+    (tmp_path / "m-00002-of-00002.safetensors").unlink()
+    one = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1, bias=False)})
+    both = torch.nn.ModuleDict({name: torch.nn.Linear(2, 1, bias=False) for name in "ab"})
+    assert statedict.load_state_dict(one, f"{path}.index.json", exclude="b").ok
+    assert statedict.load_state_dict(one, f"{path}.index.json", strict=False).unexpected == ["b.weight"]
+    assert one.a.weight.tolist() == [[1.0, 1.0]]
+    before = both.a.weight.tolist()
+    for strict in (True, False):
+        with pytest.raises(FormatError, match=r"m-00002-of-00002.safetensors: b.weight: the tensor lies in this file"):
+            statedict.load_state_dict(both, f"{path}.index.json", strict=strict)
+    assert both.a.weight.tolist() == before
+
+
+FEW_FILES = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+import numpy as np, statedict
+from statedict.errors import StateDictError
+path = Path(sys.argv[1])
+state = {f"w{n}": np.full(4, n, "f4") for n in range(60)}
+statedict.save(state, path, max_shard_size=1)
+index = f"{path}.index.json"
+for read in (lambda: statedict.load(index, backend="numpy"), lambda: statedict.open(index).state_dict().numpy()):
+    found = read()
+    assert all(np.array_equal(found[name], state[name]) for name in state)
+assert statedict.open(index).verify() == []
+held = []
+try:
+    while True:
+        held.append(open(path.parent / path.name.replace(".", "-00001-of-00060."), "rb"))
+except OSError:
+    pass
+try:
+    statedict.open(index)
+except OSError as error:
+    print(error.errno, isinstance(error, StateDictError), error.filename is not None)
+"""
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.bin"])
+def test_few_files_are_open_at_a_time(tmp_path, name):
+    """Sixty shards are saved, read and verified by a process that may open 64 files; where it may open none, that is an
+    OSError and says nothing against the file."""
+    import errno
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(tmp_path / name)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout.split(), done.stderr) == ([str(errno.EMFILE), "False", "True"], "")
+
+
+def test_a_shard_that_is_replaced_meanwhile_is_noticed(tmp_path, monkeypatch):
+    """A shard that is let go of and opened again must be the file that it was."""
+    from statedict.formats import _shelf
+
+    monkeypatch.setattr(_shelf, "OPEN", 1)
+    formats.write(STATE, tmp_path / "m.safetensors", max_shard_size=100)
+    with formats.open(tmp_path / "m.safetensors.index.json") as checkpoint:
+        shutil.copy(tmp_path / "m-00001-of-00002.safetensors", tmp_path / "copy")
+        (tmp_path / "copy").replace(tmp_path / "m-00001-of-00002.safetensors")
+        with pytest.raises(FileChangedError, match=r"m-00001-of-00002\.safetensors.*another file is there now"):
+            arrays(checkpoint)
+
+
+def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
+    """Where the process has no descriptor left, those of other shards are given up."""
+    import errno
+
+    from statedict.formats import _shelf
+
+    class Full:
+        count = 0
+
+    real = _shelf.open_file
+
+    def short(path):
+        Full.count += 1
+        if Full.count == 2:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return real(path)
+
+    monkeypatch.setattr(_shelf, "open_file", short)
+    shelf = _shelf.Shelf(str(tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    assert [shelf.file(name).read(0, 1) for name in ("a", "b", "a")] == [b"a", b"b", b"a"]
+    assert Full.count == 4
+    shelf.close()
+    with pytest.raises(ValueError, match="has been closed; open it again"):
+        shelf.file("a")
 
 
 def test_a_missing_tensor_is_named(folder):

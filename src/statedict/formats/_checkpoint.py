@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Leaf, Spec, StateDict, contiguous
+from statedict.state import Absent, Leaf, Spec, StateDict, contiguous
 
 from ..errors import UnsafeFileError
 from ._pickle import Import
@@ -158,7 +158,7 @@ def _not_finite(tree: object, budget: int) -> list[Finding]:
     counts: dict[tuple[Hashable, Spec], int] = {}
     skipped = 0
     for path, leaf in leaves(tree):
-        if not leaf.spec.numel or leaf.spec.dtype.kind not in ("float", "complex"):
+        if isinstance(leaf, Absent) or not leaf.spec.numel or leaf.spec.dtype.kind not in ("float", "complex"):
             continue
         spec = _once(leaf.spec)
         key = leaf.storage.key, spec
