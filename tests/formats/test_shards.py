@@ -442,6 +442,137 @@ def test_a_directory_with_one_file_is_that_file(folder, tmp_path):
     shutil.copy(folder / build.SECOND, inside / "model.safetensors")
     with formats.open(inside) as checkpoint:
         assert checkpoint.format == "safetensors"
+    (inside / "model.safetensors").rename(inside / "first.safetensors")
+    (inside / "pytorch_model.bin").rename(inside / "weights.bin")
     shutil.copy(folder / build.SECOND, inside / "second.safetensors")
-    with pytest.raises(UnknownFormatError, match=r"several checkpoints: model.safetensors, second.safetensors"):
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: first.safetensors, second.safetensors"):
         formats.open(inside)
+
+
+def contents(folder, *names):
+    """A folder with a small state in each of these files, which is that file's name."""
+    folder.mkdir()
+    for name in names:
+        formats.write({name: np.ones(1)}, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("name", ["model", "pytorch_model", "adapter_model", "diffusion_pytorch_model"])
+def test_the_known_names_of_weights_win(tmp_path, name, suffix):
+    """What frameworks call a model's weights is what a folder holds, whatever else is in it; the others are told."""
+    weights = f"{name}.{suffix}"
+    inside = contents(tmp_path / "f", "training_args.bin", "optimizer.pt", weights, "another.safetensors")
+    with formats.open(inside) as checkpoint:
+        assert list(checkpoint.object) == [weights]
+        (note,) = [note for note in checkpoint.notes if "this directory" in note]
+        assert note == (
+            f"of this directory {weights} is read, and not another.safetensors, optimizer.pt, training_args.bin"
+        )
+
+
+def test_safetensors_come_first_among_the_known_names(tmp_path):
+    """As transformers has it; two of a kind are ambiguous."""
+    with formats.open(contents(tmp_path / "one", "pytorch_model.bin", "model.safetensors")) as checkpoint:
+        assert list(checkpoint.object) == ["model.safetensors"]
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: adapter_model.safetensors, model.safetensors"):
+        formats.open(contents(tmp_path / "two", "adapter_model.safetensors", "model.safetensors"))
+
+
+@pytest.mark.parametrize("variant", ["x.fp16.safetensors", "x.non_ema.safetensors", "x.v1.safetensors"])
+def test_the_plain_file_wins_over_its_variants(tmp_path, variant):
+    """As diffusers and transformers have it; a variant without a plain file is a file as any other."""
+    with formats.open(contents(tmp_path / "f", "x.safetensors", variant)) as checkpoint:
+        assert list(checkpoint.object) == ["x.safetensors"]
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: x.fp16.safetensors, x.fp32.safetensors"):
+        formats.open(contents(tmp_path / "g", "x.fp16.safetensors", "x.fp32.safetensors"))
+    with formats.open(contents(tmp_path / "h", variant)) as checkpoint:
+        assert list(checkpoint.object) == [variant]
+
+
+def test_a_long_list_is_cut(tmp_path):
+    """A folder with many checkpoints names the first ones."""
+    inside = contents(tmp_path / "f", *(f"{n}.pt" for n in range(8)))
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: 0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 3 more"):
+        formats.open(inside)
+
+
+def test_left_over_shards_do_not_hide_the_whole_file(tmp_path):
+    """Shards without an index beside a file of their name are what a save left that was killed: the file counts."""
+    inside = contents(tmp_path / "f", "net.safetensors", "net-00001-of-00002.safetensors")
+    with formats.open(inside) as checkpoint:
+        assert list(checkpoint.object) == ["net.safetensors"]
+
+
+# a save that does not come to its end
+
+
+def read_back(folder, name):
+    """What a reader finds of a save to `name`: by the index, by the file, and by the directory if that holds one set."""
+    path = folder / name
+    index = folder / f"{name}.index.json"
+    with formats.open(index if index.exists() else path) as checkpoint:
+        assert [finding for finding in checkpoint.verify() if finding.level == "error"] == []
+        found = {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()}
+    with formats.open(folder) as checkpoint:
+        assert {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()} == found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        pytest.param("model.safetensors", 600, id="as many"),
+        pytest.param("model.safetensors", 300, id="more"),
+        pytest.param("model.safetensors", 900, id="fewer"),
+        pytest.param("model.safetensors", 10_000, id="one file"),
+        pytest.param("model.bin", 600, id="bin"),
+    ],
+)
+def test_a_killed_save_leaves_no_mixture(tmp_path, monkeypatch, name, largest):
+    """A save of as many, more or fewer shards than are there, or of one file, that is killed at any system call leaves the
+    old tensors or the new ones; the next save leaves nothing of it behind."""
+    import os
+
+    from statedict.files import System
+
+    def state(value):
+        return {f"w{n}": np.full(64, value, "f4") for n in range(6)}
+
+    count = [0, 0]
+
+    def counted(real):
+        def call(self, *arguments, **options):
+            count[0] += 1
+            if count[0] == count[1]:
+                os._exit(9)
+            return real(self, *arguments, **options)
+
+        return call
+
+    for operation, real in list(vars(System).items()):
+        if not operation.startswith("_"):
+            monkeypatch.setattr(System, operation, counted(real))
+
+    at, killed = 0, True
+    while killed:
+        at += 1
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        (folder / "other.json").write_text("{}")
+        count[:] = 0, 0
+        formats.write(state(1.0), folder / name, max_shard_size=600, durable=False)
+        child = os.fork()
+        if child == 0:
+            count[:] = 0, at
+            try:
+                formats.write(state(2.0), folder / name, max_shard_size=largest, durable=False)
+            finally:
+                os._exit(0)
+        killed = os.waitpid(child, 0)[1] != 0
+        assert set(read_back(folder, name).values()) in ({1.0}, {2.0})
+        assert killed or set(read_back(folder, name).values()) == {2.0}
+        formats.write(state(3.0), folder / name, max_shard_size=600, durable=False)
+        assert set(read_back(folder, name).values()) == {3.0}
+        assert len(os.listdir(folder)) == 5
+    assert at > 20

@@ -114,7 +114,9 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
     if stats:
         for fact in shown:
             leaf = state.leaf(fact["name"])
-            fact["stats"] = statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) and "missing" not in fact else None
+            fact["stats"] = (
+                statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) and "missing" not in fact else None
+            )
     return {
         "path": path,
         "tensors": shown,

@@ -50,9 +50,7 @@ class Replacement:
     else the system refuses.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None) -> None:
         if is_url(path):
             raise SaveError(
                 f"{redacted(os.fspath(path))}: a URL cannot be replaced as a whole or not at all; save to a local file and "
@@ -108,7 +106,8 @@ class Replacement:
             try:
                 done = self._system.write(self._fd, buffers, offset)
             except OSError as error:
-                raise self._named(error)
+                self._name(error)
+                raise
             if not done:
                 raise OSError(errno.EIO, "the system wrote nothing", self.path)
             offset += done
@@ -240,7 +239,9 @@ class Replacement:
             kept = self._give(old, kept)
         mode = kept_mode(stat.S_IMODE(old.st_mode), *kept)
         if mode is None:
-            told = "replacing this file would lock out others who may read it now; delete it first, or save to a new name"
+            told = (
+                "replacing this file would lock out others who may read it now; delete it first, or save to a new name"
+            )
             raise PermissionError(errno.EACCES, told, self._like)
         self._system.mode(self._fd, mode)
 
@@ -288,15 +289,15 @@ class Replacement:
         try:
             yield
         except OSError as error:
-            raise self._named(error)
+            self._name(error)
+            raise
 
-    def _named(self, error: OSError) -> OSError:
-        """The error, which names the file that the caller asked for: the system names none for a descriptor."""
+    def _name(self, error: OSError) -> None:
+        """Let the error name the file that the caller asked for: the system names none for a descriptor."""
         if error.filename in (None, self._temporary):
             error.filename = self.path
             if error.filename2 is not None:
                 del error.filename2
-        return error
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -121,7 +121,10 @@ def _indexed(
     missing = Counter(shard for shard in places.values() if shard not in states)
     extra = sum(map(len, states.values())) - (len(places) - missing.total())
     return values, [
-        *(f"{shard} is missing, which holds {count:,} of the {len(places):,} tensors" for shard, count in missing.items()),
+        *(
+            f"{shard} is missing, which holds {count:,} of the {len(places):,} tensors"
+            for shard, count in missing.items()
+        ),
         *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
     ]
 

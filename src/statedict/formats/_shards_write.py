@@ -72,7 +72,9 @@ def write_sharded(
     earlier = partial(_earlier, path)
     if len(shards) > 1:
         index = partial(_index_parts, state, shards, metadata)
-        wanted = FileSet(path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path))
+        wanted = FileSet(
+            path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path)
+        )
     elif os.path.lexists(path + INDEX):
         wanted = FileSet(path, path, lambda _: made[0], [], lambda _: [], earlier, numbered(path))
     else:

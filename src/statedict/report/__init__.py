@@ -3,8 +3,8 @@
 from ._content import File as File
 from ._facts import Fact as Fact
 from ._facts import contents as contents
-from ._facts import imports as imports
 from ._facts import extent as extent
+from ._facts import imports as imports
 from ._facts import own_bytes as own_bytes
 from ._facts import plain as plain
 from ._facts import printable as printable
