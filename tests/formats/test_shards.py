@@ -16,7 +16,8 @@ from tests.hostile.build.zips import FOUR
 
 from statedict import formats
 from statedict.errors import FileChangedError, FormatError, LimitError, SaveError, UnknownFormatError
-from statedict.formats._shards_write import byte_count, split
+from statedict.formats import byte_count
+from statedict.formats._shards_write import split
 from statedict.state import StateDict, library, materialize
 
 STATE = {

@@ -28,7 +28,7 @@ from statedict.state import Leaf, StateDict, matcher, nearest, pieces
 
 from ..errors import RootError, UnknownNameError
 from ._options import AsJson, File
-from ._streams import opened
+from ._streams import opened, tell
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -206,4 +206,4 @@ def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bo
         listed = elements(value) if isinstance(leaf, Leaf) else value
         typer.echo(json.dumps({"schema": SCHEMA, "file": file, "root": path, "name": name, "values": listed}))
     else:
-        typer.echo(str(value))
+        tell(str(value))

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from statedict.report import Entry, Fact, count, extent, fold, own_bytes, printable, remark, size
+from statedict.report import Entry, Fact, count, extent, fold, own_bytes, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
+from ..errors import printable
 from ._rows import Rows
 
 # A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from statedict.state import Absent, Leaf, Spec, StateDict, contiguous
 
-from ..errors import UnsafeFileError
+from ..errors import UnsafeFileError, printable
 from ._pickle import Import
 from ._walk import leaves
 
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}"
+        return printable(f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}")
 
 
 class Checkpoint:

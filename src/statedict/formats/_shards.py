@@ -41,6 +41,7 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     metadata = index.get("metadata")
     facts = {key: str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
     names = list(dict.fromkeys(places.values()))
+    close: Callable[[], None]
     if file.far:
         # Each costs a few round trips, and holds no descriptor.
         shards = _opened(partial(_beside, file), names, file.name, limits, files.WAITING)

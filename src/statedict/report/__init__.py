@@ -7,7 +7,6 @@ from ._facts import extent as extent
 from ._facts import imports as imports
 from ._facts import own_bytes as own_bytes
 from ._facts import plain as plain
-from ._facts import printable as printable
 from ._facts import remark as remark
 from ._facts import shape as shape
 from ._facts import tensors as tensors
@@ -48,7 +47,6 @@ __all__ = [
     "own_bytes",
     "page",
     "plain",
-    "printable",
     "remark",
     "shape",
     "size",

@@ -11,7 +11,8 @@ from itertools import islice
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._facts import Fact, extent, own_bytes, printable, remark, totals, warnings
+from ..errors import printable
+from ._facts import Fact, extent, own_bytes, remark, totals, warnings
 from ._fold import Entry, fold
 from ._heat import Heat
 from ._layers import layers

@@ -162,18 +162,6 @@ def remark(fact: Fact) -> str:
     return ", ".join(filter(None, told))
 
 
-def printable(text: str) -> str:
-    """The text with an escape for each character that is no ink: a name out of a file cannot move the cursor, nor turn
-    the direction of what follows it.
-
-    >>> printable("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def extent(fact: Fact) -> str:
     """A tensor's shape as people write it; nothing where it is not known."""
     return "" if "missing" in fact else shape(fact["shape"])
