@@ -57,7 +57,7 @@ def test_a_wrong_call_is_explained(call, arguments):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run code\n"),
+        (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run\\ncode\n"),
         (FileNotFoundError(2, "No such file or directory", "x.pt"), "statedict: x.pt: No such file or directory\n"),
         (TruncatedError("it ends after 3 bytes", file="x.pt"), "statedict: x.pt: it ends after 3 bytes\n"),
         (OSError("the disk is on fire"), "statedict: the disk is on fire\n"),
