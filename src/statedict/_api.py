@@ -114,11 +114,13 @@ def save(
     Args:
         obj: what to save. A module or an optimizer is saved as its state, never as code.
         path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
-            when all of that is on the disk; it keeps its mode.
+            when all of that is on the disk; it keeps its mode and group, and its owner where this user may give it, but not
+            its extended attributes (ACLs among them), and other hard links go on naming the old one.
         format: `"torch"` (what `torch.load` reads, `weights_only=True` included), `"safetensors"`, `"npz"`; None: by the
             suffix of the path, and `"torch"` for any other suffix.
         metadata: text by name, kept with the file.
         max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
+            A reader who comes by the index finds the old files or the new ones, never some of each.
         durable: flush to the disk before the name is given; without it a power cut may lose old and new file.
 
     A view is saved as the elements that it shows; tied tensors stay tied. Equal content gives equal bytes. NumPy arrays are

@@ -24,13 +24,28 @@
         └── UnsafeFileError                  it names imports that would run code under pickle
 
 Each is also the builtin that a caller would expect, carries its facts as fields, and builds its text from them: which
-file, name and byte offset, what was expected and found, what to do.
+file, name and byte offset, what was expected and found, what to do. Names come from files: what could command a terminal
+or break a line is escaped where they become text.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with an escape for each character that is not visible, but for those to keep: a name out of a file cannot
+    move the cursor, begin a line of its own, or turn the direction of what follows it.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 class StateDictError(Exception):
@@ -43,6 +58,12 @@ class StateDictError(Exception):
     ...     print(error)
     a int has no state: it is no module, and has no state_dict method
     """
+
+    def __str__(self) -> str:
+        return printable(self._text())
+
+    def _text(self) -> str:
+        return super().__str__()
 
 
 class LoadError(StateDictError, RuntimeError):
@@ -62,6 +83,10 @@ class LoadError(StateDictError, RuntimeError):
         super().__init__(text)
         self.report = report
 
+    def __str__(self) -> str:
+        # Its lines are its own: whoever writes them escapes the names.
+        return printable(self._text(), keep="\n\t")
+
 
 class NotAStateError(StateDictError, TypeError):
     """The value given is not a state dict, or one of its names is not a string."""
@@ -76,7 +101,7 @@ class UnknownNameError(StateDictError, KeyError):
         self.among = among
         self.near = tuple(near)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
         return f"{self.name!r} is not in {self.among}{hint}"
 
@@ -89,7 +114,7 @@ class CollisionError(StateDictError, ValueError):
         self.name = name
         self.sources = tuple(sources)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"{' and '.join(map(repr, self.sources))} would both become {self.name!r}"
 
 
@@ -111,7 +136,7 @@ class RootError(StateDictError, LookupError):
         self.file = file
         self.choices = tuple(choices)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         where = f"{self.file}: " if self.file else ""
         listed = f"; choose one with root=: {', '.join(map(repr, self.choices))}" if self.choices else ""
         return f"{where}{self.reason}{listed}"
@@ -130,7 +155,7 @@ class DiskFullError(StateDictError, OSError):
         self.needed = needed
         self.free = free
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"{self.file}: {self.needed:,} bytes are needed and {self.free:,} are free; "
             "nothing was written. Free some room, or save elsewhere"
@@ -145,7 +170,7 @@ class FileChangedError(StateDictError, OSError):
         self.file = file
         self.what = what
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"{self.file}: the file changed while it was being read ({self.what}); open it again"
 
 
@@ -158,7 +183,7 @@ class RemoteError(StateDictError, OSError):
         self.what = what
         self.tries = tries
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
 
 
@@ -170,7 +195,7 @@ class LockedError(StateDictError, RuntimeError):
         self.directory = directory
         self.holder = holder
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         by = f" by {self.holder}" if self.holder else ""
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
@@ -185,7 +210,7 @@ class RunGoneError(StateDictError, FileNotFoundError):
         super().__init__(errno.ENOENT, "the run's directory is gone", directory)
         self.directory = directory
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"{self.directory}: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing "
             "was saved. Put it back, or make an empty one to go on without the old checkpoints; the next save works then"
@@ -200,7 +225,7 @@ class RunDeniedError(StateDictError, PermissionError):
         self.directory = directory
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"{self.directory}: the run's directory may not be written to ({self.reason}). Nothing was saved, and what is "
             "there is as it was. Give this user the right to write, or make the disk writable; the next save works then"
@@ -216,7 +241,7 @@ class MissingDependencyError(StateDictError, ImportError):
         self.needed_for = needed_for
         self.extra = extra
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         command = f"statedict[{self.extra}]" if self.extra else self.package
         return f"{self.needed_for} needs the package {self.package!r}: pip install '{command}'"
 
@@ -244,7 +269,7 @@ class FormatError(StateDictError, ValueError):
         self.offset = offset
         self.hint = hint
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         where = ": ".join(part for part in (self.file, self.member) if part)
         at = f" at byte {self.offset:,}" if self.offset is not None else ""
         place = f"{where}{at}: " if where or at else ""

@@ -23,6 +23,15 @@ DTYPES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "1GB"}])
+def test_a_directory_s_name_is_no_file_s(tmp_path, monkeypatch, options):
+    """A path that ends in a slash names a directory, in which nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(statedict.errors.SaveError, match="'new/' names a directory: give the name of a file in it"):
+        statedict.save({"a": np.ones(2)}, "new/", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def tree():
     """A training checkpoint with every dtype, empty and scalar tensors, views and ties."""

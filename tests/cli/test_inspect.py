@@ -213,3 +213,16 @@ def test_steps_of_an_optimizer_are_one_row(call, tmp_path):
     assert ["state.{0…19,100000000000000,100000000000007}.step", "int", "5"] in rows
     flat = [line.split() for line in call("inspect", tmp_path / "run.pt", "--flat").out.splitlines()]
     assert ["state.19.step", "int", "5"] in flat
+
+
+def test_a_name_on_the_hub_is_recognised(call, tmp_path, monkeypatch):
+    """What looks like a repository of the Hugging Face Hub gets the form in which its files are opened."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("org/some-model", "meta-llama/Llama-3.1-8B"):
+        ended = call("inspect", name)
+        assert ended.code == 2
+        assert ended.err.startswith(f"statedict: {name}: No such file or directory; files on the Hugging Face Hub are")
+        assert f"hf://{name}/FILE" in ended.err
+    (tmp_path / "here").mkdir()
+    for name in ("here/model", "absent/model.pt", "absent", "a/b/c"):
+        assert call("inspect", name).err == f"statedict: {name}: No such file or directory\n"

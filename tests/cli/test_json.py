@@ -97,6 +97,8 @@ def samples(tmp_path_factory):
     torch.save(given, place / "theirs.pt")
     with statedict.CheckpointManager(place / "run", random=False) as manager:
         manager.save(1, {"loss": 1.5, "note": "x", "worst": float("nan"), "ok": True, "none": None}, epoch=1)
+    statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "part.safetensors", max_shard_size=8)
+    (place / "part-00002-of-00002.safetensors").unlink()
     return place
 
 
@@ -108,6 +110,7 @@ def calls(place):
         "inspect": [
             ["inspect", place / "run.pt", "--stats"],
             ["inspect", place / "nan.pt"],
+            ["inspect", place / "part.safetensors.index.json"],
         ],
         "inspect 2": [["inspect", place / "run.pt", "--values", "head.bias"]],
         "verify": [["verify", place / "run.pt", place / "damaged.pt"], ["verify", "--values", place / "nan.pt"]],

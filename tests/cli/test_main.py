@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -56,7 +57,7 @@ def test_a_wrong_call_is_explained(call, arguments):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run code\n"),
+        (UnsafeFileError("it would run\ncode", file="x.pt"), "statedict: x.pt: it would run\\ncode\n"),
         (FileNotFoundError(2, "No such file or directory", "x.pt"), "statedict: x.pt: No such file or directory\n"),
         (TruncatedError("it ends after 3 bytes", file="x.pt"), "statedict: x.pt: it ends after 3 bytes\n"),
         (OSError("the disk is on fire"), "statedict: the disk is on fire\n"),
@@ -102,3 +103,33 @@ def test_the_program_starts_without_heavy_packages():
     script = "import sys, statedict.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert not {"torch", "numpy", "sklearn", "rich.table", "statedict.torch"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blamed"),
+    [
+        (["convert", "a.pt", "out.pt", "--max-shard-size", "1XB"], "--max-shard-size"),
+        (["convert", "a.pt", "out.pt", "--max-shard-size", "0", "--format", "torch"], "--max-shard-size"),
+        (["convert", "a.pt", "out.pt", "--rename", "w -> x | split 0 7"], "--rename"),
+        (["merge", "a.pt", "a.pt", "-o", "out.pt", "--weight", "1"], "--weight"),
+        (["merge", "a.pt", "a.pt", "-o", "out.pt", "--method", "mean"], "--method"),
+        (["match", "a.pt", "--keys", "a.pt", "--mismatched", "perhaps"], "--mismatched"),
+    ],
+)
+def test_the_option_that_is_wrong_is_blamed(call, tmp_path, monkeypatch, arguments, blamed):
+    """A mistake in an option names that option, and none that was not given."""
+    monkeypatch.chdir(tmp_path)
+    statedict.save({"w": np.ones((2, 3))}, "a.pt")
+    ended = call(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    said = re.sub(r"[│╭╮╰╯─\s]+", " ", ended.err)
+    assert f"Invalid value for {blamed}:" in said
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_a_fault_of_the_library_is_no_option_s_mistake():
+    """A ValueError where no option was given is not told as one."""
+    from statedict.cli._mistake import told_as
+
+    with pytest.raises(ValueError, match="a fault"), told_as({"--format": None, "--weight": []}):
+        raise ValueError("a fault")

@@ -1,9 +1,12 @@
 """statedict verify: sound files pass, damaged ones are named, and scripts can tell by the exit code."""
 
 import json
+import zipfile
 
 import pytest
 import torch
+
+import statedict
 
 
 @pytest.fixture
@@ -45,6 +48,57 @@ def test_a_file_cut_short(call, sound):
 def test_a_missing_file(call, tmp_path):
     """A file that is not there is a mistake in the call: exit code 2."""
     assert call("verify", tmp_path / "nothing.pt").code == 2
+
+
+OTHERS = {
+    "model.gguf": (b"GGUF" + bytes(60), "this is a GGUF model"),
+    "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\xff\x01" + bytes(60), "this is an ONNX model"),
+    "other.zip": (None, "cannot be read"),
+    "folder": ("", "this directory holds several checkpoints: a.pt, b.pt"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_checkpoint_is_not_called_damaged(call, sound, name):
+    """Of what cannot be opened, and is not known to be damaged, it is said that it cannot be read: exit code 2."""
+    content, text = OTHERS[name]
+    path = sound.with_name(name)
+    if content == "":
+        path.mkdir()
+        for inside in ("a.pt", "b.pt"):
+            torch.save({"w": torch.ones(1)}, path / inside)
+    elif content is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "x")
+    else:
+        path.write_bytes(content)
+    ended = call("verify", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"statedict: {path}: cannot be read: ")
+    assert text in ended.err
+    assert ended.err.count(str(path)) == 1
+
+
+def test_the_other_files_are_checked_all_the_same(call, sound):
+    """One that cannot be read does not hide what is found in the others; damage counts for more."""
+    missing, cut = sound.with_name("missing.pt"), sound.with_name("cut.pt")
+    cut.write_bytes(sound.read_bytes()[:-100])
+    ended = call("verify", missing, sound)
+    assert (ended.code, ended.out) == (2, f"{sound}: sound\n")
+    assert ended.err == f"statedict: {missing}: cannot be read: No such file or directory\n"
+    ended = call("verify", missing, cut, sound, "--json")
+    assert ended.code == 1
+    told = {fact["file"]: (fact["read"], fact["sound"]) for fact in json.loads(ended.out)["files"]}
+    assert told == {str(missing): (False, False), str(cut): (True, False), str(sound): (True, True)}
+
+
+def test_a_missing_shard_is_named(call, tmp_path):
+    """A set that lacks a shard is not sound."""
+    statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, tmp_path / "m.safetensors", max_shard_size=8)
+    (tmp_path / "m-00002-of-00002.safetensors").unlink()
+    ended = call("verify", tmp_path / "m.safetensors.index.json")
+    assert ended.code == 1
+    assert "error: m-00002-of-00002.safetensors: this shard is missing" in ended.out
 
 
 def test_values(call, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -25,12 +26,13 @@ class Site:
 
     Attributes:
         url: of the folder, with its slash.
-        requests: all that were made.
+        requests: all that were made; `headers` are those of the GETs.
         faults: what happens to the next GETs instead of an answer: `"reset"`, `"cut"` (half of the bytes come), or a status.
         broken: what happens to all GETs with a range that begins after byte 0, or None.
         ranges, lengths: whether the server knows ranges, and says how long files are.
         versions: what ETags are made of, by name, beside the files' sizes.
         sent: bytes of content that went out; `nbytes`: bytes that were asked for.
+        trick: called with the handler, `start`, `stop` and the file's size in the place of an answer to a GET, or None.
         at_once: no GET is answered before so many have come, or half a second has passed.
     """
 
@@ -38,7 +40,8 @@ class Site:
         self.folder = folder
         self.requests = []
         self.faults = []
-        self.broken = None
+        self.broken = self.trick = None
+        self.headers = []
         self.ranges = self.lengths = True
         self.versions = {}
         self.together = self.most_together = 0
@@ -109,6 +112,15 @@ class Handler(BaseHTTPRequestHandler):
                 fault = site.broken
         if not path.is_file():
             fault = fault or 404
+        if body:
+            site.headers.append(self.headers)
+            if self.headers.get("If-Match", self.etag(path, size)) != self.etag(path, size):
+                fault = 412
+            elif site.trick is not None:
+                self.close_connection = True
+                with suppress(ConnectionError):
+                    site.trick(self, start, stop, size)
+                return
         if isinstance(fault, int):
             self.send_response(fault)
             self.send_header("Content-Length", "0")
@@ -130,6 +142,9 @@ class Handler(BaseHTTPRequestHandler):
         first, _, last = text.removeprefix("bytes=").partition("-")
         return int(first), min(int(last) + 1, size), True
 
+    def etag(self, path, size):
+        return f'"{size}-{self.site.versions.get(path.name, 1)}"'
+
     def send(self, path, size, start, stop, partial, body, fault):
         self.send_response(206 if partial else 200)
         if self.site.lengths:
@@ -137,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_header("Connection", "close")
             self.close_connection = True
-        self.send_header("ETag", f'"{size}-{self.site.versions.get(path.name, 1)}"')
+        self.send_header("ETag", self.etag(path, size))
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         self.end_headers()

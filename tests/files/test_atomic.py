@@ -495,3 +495,148 @@ def test_death_at_any_call_loses_nothing(path):
         assert strays(path) == []
     assert deaths > 12
     assert after == sorted(after, reverse=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("old", [None, OLD])
+def test_a_directory_that_may_not_be_listed(tmp_path, old):
+    """A directory that may be written to and not read takes a durable save: what cannot be opened to be flushed is no
+    reason to raise after the old file is gone."""
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    for above in (folder, *folder.parents[:-2]):
+        above.chmod(0o777)
+    if old:
+        (folder / "m.pt").write_bytes(old)
+        (folder / "m.pt").chmod(0o666)
+    folder.chmod(0o333)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgid(12345)
+            os.setuid(12345)
+            files.write(folder / "m.pt", parts())
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (folder / "m.pt").read_bytes() == EXPECTED
+    assert os.listdir(folder) == ["m.pt"]
+
+
+def test_a_directory_that_cannot_be_opened_is_found_out_first(path):
+    """An error about the directory comes before the rename, so that the old file is still there."""
+
+    class Full(System):
+        def open(self, found, flags, mode=0o666):
+            if flags & os.O_DIRECTORY:
+                raise OSError(errno.EMFILE, "Too many open files", found)
+            return super().open(found, flags, mode)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        files.write(path, parts(), system=Full())
+    assert path.read_bytes() == OLD
+
+
+class Owned(System):
+    """A file of another user and group; `refused` says what this user may not give: `"owner"`, or `"group"` too."""
+
+    def __init__(self, mode, refused):
+        self.mode_of_old, self.refused, self.asked, self.modes = mode, refused, [], []
+
+    def stat(self, found):
+        status = list(super().stat(found))
+        status[stat.ST_MODE] = stat.S_IFREG | self.mode_of_old
+        status[stat.ST_UID] += 1
+        status[stat.ST_GID] += 1
+        return os.stat_result(status)
+
+    def own(self, fd, user, group):
+        self.asked.append(user)
+        if user >= 0 or "group" in self.refused:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def mode(self, fd, mode):
+        self.modes.append(oct(mode))
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused", "kept"),
+    [
+        (0o660, ["owner"], "0o660"),
+        (0o664, ["owner"], "0o664"),
+        (0o644, ["owner", "group"], "0o644"),
+        (0o664, ["owner", "group"], "0o644"),
+        (0o4755, ["owner"], "0o755"),
+        (0o660, ["owner", "group"], None),
+        (0o600, ["owner"], None),
+        (0o640, ["owner", "group"], None),
+    ],
+)
+def test_others_are_not_locked_out(path, mode, refused, kept):
+    """Where the owner cannot be given to the new file, the group is; a save that would take away others' access is refused,
+    and another group gets no more than everybody has."""
+    system = Owned(mode, refused)
+    if kept is None:
+        with pytest.raises(PermissionError, match=r"would lock out others who may read it now.*model\.pt"):
+            files.write(path, parts(), system=system)
+        assert path.read_bytes() == OLD
+        assert strays(path) == []
+    else:
+        files.write(path, parts(), system=system)
+        assert system.modes == [kept]
+        assert system.asked[-1] == -1
+
+
+@pytest.mark.parametrize("operation", ["open", "lock", "fstat", "mode", "allocate", "write", "sync", "replace"])
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EFBIG, errno.EIO, errno.EDQUOT, errno.ENOSPC])
+def test_errors_name_the_file(path, operation, number):
+    """Whatever the system says of a descriptor or of the temporary file, the error is about the file that is saved."""
+
+    with pytest.raises(OSError) as caught:
+        files.write(path, parts(), system=BrokenOnce(operation, number))
+    assert caught.value.filename in (str(path), str(path.parent))
+    assert ".tmp" not in str(caught.value)
+    assert path.read_bytes() == OLD
+
+
+class BrokenOnce(System):
+    """A System of which one operation fails."""
+
+    def __init__(self, operation, number):
+        self.operation, self.number = operation, number
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name not in OPERATIONS or name != self.operation:
+            return found
+
+        def fail(*arguments, **options):
+            path = arguments[0] if isinstance(arguments[0], str) else None
+            if name == "open" and path and not path.endswith(".tmp"):
+                return found(*arguments, **options)
+            raise OSError(self.number, os.strerror(self.number), path)
+
+        return fail
+
+
+def test_a_limit_on_file_sizes_names_the_file(tmp_path):
+    """RLIMIT_FSIZE ends a save with an error that names the file; the old one stays, and nothing beside it."""
+    code = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+import statedict
+try:
+    statedict.save({"a": list(range(10000))}, sys.argv[1])
+except OSError as error:
+    print(error.filename == sys.argv[1], error.strerror)
+"""
+    (tmp_path / "m.pt").write_bytes(OLD)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "m.pt")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("True File too large\n", "")
+    assert (tmp_path / "m.pt").read_bytes() == OLD
+    assert os.listdir(tmp_path) == ["m.pt"]

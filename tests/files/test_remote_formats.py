@@ -249,8 +249,12 @@ def test_a_missing_shard_is_named(site):
     """With its URL, as a local one with its path."""
     save_sharded(state(), site.folder / "m.safetensors.index.json")
     (site.folder / "m-00002-of-00003.safetensors").unlink()
-    with pytest.raises(FormatError, match=r"http://.*/m-00002-of-00003\.safetensors: this shard cannot be opened"):
-        statedict.open(f"{site.url}m.safetensors.index.json?token=1")
+    with statedict.open(f"{site.url}m.safetensors.index.json?token=1") as checkpoint:
+        assert checkpoint.notes[0].startswith("m-00002-of-00003.safetensors is missing")
+        with pytest.raises(
+            FormatError, match=r"http://.*/m-00002-of-00003\.safetensors: .*: the tensor lies in this file"
+        ):
+            checkpoint.state_dict().numpy().fingerprint()
 
 
 def model():

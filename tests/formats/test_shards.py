@@ -15,8 +15,9 @@ from tests.hostile.build.tensors import entry, safetensors
 from tests.hostile.build.zips import FOUR
 
 from statedict import formats
-from statedict.errors import FormatError, LimitError, SaveError, UnknownFormatError
-from statedict.formats._shards_write import byte_count, split
+from statedict.errors import FileChangedError, FormatError, LimitError, SaveError, UnknownFormatError
+from statedict.formats import byte_count
+from statedict.formats._shards_write import split
 from statedict.state import StateDict, library, materialize
 
 STATE = {
@@ -185,11 +186,142 @@ def test_the_order_is_the_index_s(folder):
         assert checkpoint.metadata["total_size"] == "48"
 
 
-def test_a_missing_shard_is_named(folder):
-    """A shard that is not there is an error with its path."""
+def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
+    """What the other shards hold is listed and read; the missing names are there too, and reading one names its shard."""
     (folder / build.SECOND).unlink()
-    with pytest.raises(FormatError, match=f"{build.SECOND}: this shard cannot be opened"):
+    with formats.open(folder) as checkpoint:
+        state = checkpoint.state_dict()
+        assert list(state) == ["a", "b", "c"]
+        assert state.select("a", "b").numpy()["b"].shape == (4,)
+        assert f"{build.SECOND} is missing, which holds 1 of the 3 tensors" in checkpoint.notes
+        assert (checkpoint.verify(values=True)[0].where, checkpoint.verify()[0].level) == (build.SECOND, "error")
+        wanted = f"{build.SECOND}: c: the tensor lies in this file, which is missing"
+        for needs_it in (lambda: state.numpy()["c"], lambda: state.spec("c"), state.copy().fingerprint):
+            with pytest.raises(FormatError, match=wanted):
+                needs_it()
+        assert "c" in repr(state)
+        assert "2 tensors" in state._repr_html_()
+        assert state.tied == []
+
+
+def test_a_source_for_a_missing_shard_has_no_bytes(folder):
+    """Whoever asks its storage, and not the leaf, is told the same."""
+    (folder / build.SECOND).unlink()
+    with formats.open(folder) as checkpoint:
+        leaf = checkpoint.object["c"]
+        assert repr(leaf) == "<absent: 'c'>"
+        source = leaf.storage.source
+        for ask in (lambda: source.read_into([]), lambda: source.verify([]), lambda: source.view(leaf.storage)):
+            with pytest.raises(FormatError, match="c: the tensor lies in this file, which is missing"):
+                ask()
+
+
+def test_an_index_without_any_shard_is_refused(folder):
+    """Then there is nothing to look at."""
+    for shard in (build.FIRST, build.SECOND):
+        (folder / shard).unlink()
+    with pytest.raises(FormatError, match=r"index\.json: none of its 2 shards is there"):
         formats.open(folder)
+
+
+def test_a_load_needs_only_the_shards_of_its_tensors(tmp_path):
+    """A module is loaded from the shards that are there; one that needs a missing shard is refused, strict or not."""
+    torch, statedict = pytest.importorskip("torch"), pytest.importorskip("statedict")
+    path = tmp_path / "m.safetensors"
+    formats.write({"a.weight": np.ones((1, 2), "f4"), "b.weight": np.ones((1, 2), "f4")}, path, max_shard_size=1)
+    (tmp_path / "m-00002-of-00002.safetensors").unlink()
+    one = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1, bias=False)})
+    both = torch.nn.ModuleDict({name: torch.nn.Linear(2, 1, bias=False) for name in "ab"})
+    assert statedict.load_state_dict(one, f"{path}.index.json", exclude="b").ok
+    assert statedict.load_state_dict(one, f"{path}.index.json", strict=False).unexpected == ["b.weight"]
+    assert one.a.weight.tolist() == [[1.0, 1.0]]
+    before = both.a.weight.tolist()
+    for strict in (True, False):
+        with pytest.raises(FormatError, match=r"m-00002-of-00002.safetensors: b.weight: the tensor lies in this file"):
+            statedict.load_state_dict(both, f"{path}.index.json", strict=strict)
+    assert both.a.weight.tolist() == before
+
+
+FEW_FILES = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+import numpy as np, statedict
+from statedict.errors import StateDictError
+path = Path(sys.argv[1])
+state = {f"w{n}": np.full(4, n, "f4") for n in range(60)}
+statedict.save(state, path, max_shard_size=1)
+index = f"{path}.index.json"
+for read in (lambda: statedict.load(index, backend="numpy"), lambda: statedict.open(index).state_dict().numpy()):
+    found = read()
+    assert all(np.array_equal(found[name], state[name]) for name in state)
+assert statedict.open(index).verify() == []
+held = []
+try:
+    while True:
+        held.append(open(path.parent / path.name.replace(".", "-00001-of-00060."), "rb"))
+except OSError:
+    pass
+try:
+    statedict.open(index)
+except OSError as error:
+    print(error.errno, isinstance(error, StateDictError), error.filename is not None)
+"""
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.bin"])
+def test_few_files_are_open_at_a_time(tmp_path, name):
+    """Sixty shards are saved, read and verified by a process that may open 64 files; where it may open none, that is an
+    OSError and says nothing against the file."""
+    import errno
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES, str(tmp_path / name)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout.split(), done.stderr) == ([str(errno.EMFILE), "False", "True"], "")
+
+
+def test_a_shard_that_is_replaced_meanwhile_is_noticed(tmp_path, monkeypatch):
+    """A shard that is let go of and opened again must be the file that it was."""
+    from statedict.formats import _shelf
+
+    monkeypatch.setattr(_shelf, "OPEN", 1)
+    formats.write(STATE, tmp_path / "m.safetensors", max_shard_size=100)
+    with formats.open(tmp_path / "m.safetensors.index.json") as checkpoint:
+        shutil.copy(tmp_path / "m-00001-of-00002.safetensors", tmp_path / "copy")
+        (tmp_path / "copy").replace(tmp_path / "m-00001-of-00002.safetensors")
+        with pytest.raises(FileChangedError, match=r"m-00001-of-00002\.safetensors.*another file is there now"):
+            arrays(checkpoint)
+
+
+def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
+    """Where the process has no descriptor left, those of other shards are given up."""
+    import errno
+
+    from statedict.formats import _shelf
+
+    class Full:
+        count = 0
+
+    real = _shelf.open_file
+
+    def short(path):
+        Full.count += 1
+        if Full.count == 2:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return real(path)
+
+    monkeypatch.setattr(_shelf, "open_file", short)
+    shelf = _shelf.Shelf(str(tmp_path))
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    assert [shelf.file(name).read(0, 1) for name in ("a", "b", "a")] == [b"a", b"b", b"a"]
+    assert Full.count == 4
+    shelf.close()
+    with pytest.raises(ValueError, match="has been closed; open it again"):
+        shelf.file("a")
 
 
 def test_a_missing_tensor_is_named(folder):
@@ -311,6 +443,137 @@ def test_a_directory_with_one_file_is_that_file(folder, tmp_path):
     shutil.copy(folder / build.SECOND, inside / "model.safetensors")
     with formats.open(inside) as checkpoint:
         assert checkpoint.format == "safetensors"
+    (inside / "model.safetensors").rename(inside / "first.safetensors")
+    (inside / "pytorch_model.bin").rename(inside / "weights.bin")
     shutil.copy(folder / build.SECOND, inside / "second.safetensors")
-    with pytest.raises(UnknownFormatError, match=r"several checkpoints: model.safetensors, second.safetensors"):
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: first.safetensors, second.safetensors"):
         formats.open(inside)
+
+
+def contents(folder, *names):
+    """A folder with a small state in each of these files, which is that file's name."""
+    folder.mkdir()
+    for name in names:
+        formats.write({name: np.ones(1)}, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("name", ["model", "pytorch_model", "adapter_model", "diffusion_pytorch_model"])
+def test_the_known_names_of_weights_win(tmp_path, name, suffix):
+    """What frameworks call a model's weights is what a folder holds, whatever else is in it; the others are told."""
+    weights = f"{name}.{suffix}"
+    inside = contents(tmp_path / "f", "training_args.bin", "optimizer.pt", weights, "another.safetensors")
+    with formats.open(inside) as checkpoint:
+        assert list(checkpoint.object) == [weights]
+        (note,) = [note for note in checkpoint.notes if "this directory" in note]
+        assert note == (
+            f"of this directory {weights} is read, and not another.safetensors, optimizer.pt, training_args.bin"
+        )
+
+
+def test_safetensors_come_first_among_the_known_names(tmp_path):
+    """As transformers has it; two of a kind are ambiguous."""
+    with formats.open(contents(tmp_path / "one", "pytorch_model.bin", "model.safetensors")) as checkpoint:
+        assert list(checkpoint.object) == ["model.safetensors"]
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: adapter_model.safetensors, model.safetensors"):
+        formats.open(contents(tmp_path / "two", "adapter_model.safetensors", "model.safetensors"))
+
+
+@pytest.mark.parametrize("variant", ["x.fp16.safetensors", "x.non_ema.safetensors", "x.v1.safetensors"])
+def test_the_plain_file_wins_over_its_variants(tmp_path, variant):
+    """As diffusers and transformers have it; a variant without a plain file is a file as any other."""
+    with formats.open(contents(tmp_path / "f", "x.safetensors", variant)) as checkpoint:
+        assert list(checkpoint.object) == ["x.safetensors"]
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: x.fp16.safetensors, x.fp32.safetensors"):
+        formats.open(contents(tmp_path / "g", "x.fp16.safetensors", "x.fp32.safetensors"))
+    with formats.open(contents(tmp_path / "h", variant)) as checkpoint:
+        assert list(checkpoint.object) == [variant]
+
+
+def test_a_long_list_is_cut(tmp_path):
+    """A folder with many checkpoints names the first ones."""
+    inside = contents(tmp_path / "f", *(f"{n}.pt" for n in range(8)))
+    with pytest.raises(UnknownFormatError, match=r"several checkpoints: 0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 3 more"):
+        formats.open(inside)
+
+
+def test_left_over_shards_do_not_hide_the_whole_file(tmp_path):
+    """Shards without an index beside a file of their name are what a save left that was killed: the file counts."""
+    inside = contents(tmp_path / "f", "net.safetensors", "net-00001-of-00002.safetensors")
+    with formats.open(inside) as checkpoint:
+        assert list(checkpoint.object) == ["net.safetensors"]
+
+
+# a save that does not come to its end
+
+
+def read_back(folder, name):
+    """What a reader finds of a save to `name`: by the index, by the file, and by the directory if that holds one set."""
+    path = folder / name
+    index = folder / f"{name}.index.json"
+    with formats.open(index if index.exists() else path) as checkpoint:
+        assert [finding for finding in checkpoint.verify() if finding.level == "error"] == []
+        found = {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()}
+    with formats.open(folder) as checkpoint:
+        assert {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()} == found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        pytest.param("model.safetensors", 600, id="as many"),
+        pytest.param("model.safetensors", 300, id="more"),
+        pytest.param("model.safetensors", 900, id="fewer"),
+        pytest.param("model.safetensors", 10_000, id="one file"),
+        pytest.param("model.bin", 600, id="bin"),
+    ],
+)
+def test_a_killed_save_leaves_no_mixture(tmp_path, monkeypatch, name, largest):
+    """A save of as many, more or fewer shards than are there, or of one file, that is killed at any system call leaves the
+    old tensors or the new ones; the next save leaves nothing of it behind."""
+    import os
+
+    from statedict.files import System
+
+    def state(value):
+        return {f"w{n}": np.full(64, value, "f4") for n in range(6)}
+
+    count = [0, 0]
+
+    def counted(real):
+        def call(self, *arguments, **options):
+            count[0] += 1
+            if count[0] == count[1]:
+                os._exit(9)
+            return real(self, *arguments, **options)
+
+        return call
+
+    for operation, real in list(vars(System).items()):
+        if not operation.startswith("_"):
+            monkeypatch.setattr(System, operation, counted(real))
+
+    at, killed = 0, True
+    while killed:
+        at += 1
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        (folder / "other.json").write_text("{}")
+        count[:] = 0, 0
+        formats.write(state(1.0), folder / name, max_shard_size=600, durable=False)
+        child = os.fork()
+        if child == 0:
+            count[:] = 0, at
+            try:
+                formats.write(state(2.0), folder / name, max_shard_size=largest, durable=False)
+            finally:
+                os._exit(0)
+        killed = os.waitpid(child, 0)[1] != 0
+        assert set(read_back(folder, name).values()) in ({1.0}, {2.0})
+        assert killed or set(read_back(folder, name).values()) == {2.0}
+        formats.write(state(3.0), folder / name, max_shard_size=600, durable=False)
+        assert set(read_back(folder, name).values()) == {3.0}
+        assert len(os.listdir(folder)) == 5
+    assert at > 20

@@ -177,7 +177,7 @@ def test_other_tars_are_no_checkpoints(tmp_path):
     with tarfile.open(path, "w") as archive:
         archive.add(tmp_path / "x", "x")
     with pytest.raises(
-        FormatError, match="this is a tar archive, but not a checkpoint: it has no storages and no tensors"
+        FormatError, match=r"this is a tar archive, but not a checkpoint; its members: .*unpack the archive first"
     ):
         formats.open(path)
     with tarfile.open(path, "a") as archive:
@@ -222,6 +222,10 @@ MISTAKEN = {
     "zstd": (b"\x28\xb5\x2f\xfdrest", FormatError, "a zstd-compressed file"),
     "hdf5": (b"\x89HDF\r\n\x1a\nrest", FormatError, "an HDF5 file"),
     "gguf": (b"GGUF\3\0\0\0", FormatError, "a GGUF model"),
+    "onnx": (b"\x08\x08\x12\x07pytorch", FormatError, "an ONNX model, not a checkpoint .onnx.load reads it"),
+    "onnx without a producer": (b"\x08\x04B\x02\x10\x0d", FormatError, "an ONNX model"),
+    "msgpack": (b"\x82\xa6params\x81\xa1w\xc0", FormatError, "a msgpack file .Flax., not a checkpoint .flax"),
+    "large msgpack": (b"\xde\0\x20\xa1w\xc0", FormatError, "a msgpack file"),
     "zeros": (bytes(4096), FormatError, "its first 512 bytes are zero .*never written"),
     "noise": (b"\xf1\xf2\xf3\xf4", FormatError, "its first bytes, f1 f2 f3 f4, begin no format that is read here"),
     "text": (b"Internal Server Error", FormatError, "begin no format that is read here"),

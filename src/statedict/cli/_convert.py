@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import statedict
+from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
 from ._mistake import told_as
 from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
 from ._progress import nbytes_of, showing
-from ._streams import STREAM, opened, target
+from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict import Checkpoint
@@ -70,6 +71,9 @@ def convert(
 
         statedict convert old-run.pt run.pt --root '*'
     """
+    if max_shard_size is not None:
+        with told_as({"--max-shard-size": max_shard_size}):
+            byte_count(max_shard_size)
     chosen = include or [], exclude or [], rename or [], map_file, dtype or []
     with opened(source) as checkpoint:
         if root == WHOLE:
@@ -79,7 +83,7 @@ def convert(
             if root == "auto":
                 _tell_left(checkpoint, state)
             made = _made(state, *chosen)
-        with showing(made, f"writing {destination}") as shown, told_as("--format", "--max-shard-size"):
+        with showing(made, f"writing {destination}") as shown:
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size)
     written, files = _written(destination, max_shard_size is not None)
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
@@ -87,7 +91,7 @@ def convert(
         told = json.dumps({"schema": 1, "file": written, "shards": files, "tensors": tensors, "bytes": nbytes})
     else:
         told = f"{written}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
-    typer.echo(told, err=destination == STREAM)
+    tell(told, err=destination == STREAM)
 
 
 def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
@@ -108,9 +112,7 @@ def _tell_left(checkpoint: Checkpoint, taken: StateDict) -> None:
     others = [str(key) for key in held if str(key) not in first] if isinstance(held, dict) else []
     if roots or others:
         left = ", ".join(repr(name) for name in [*roots, *others][:FEW]) + (", …" if len(roots + others) > FEW else "")
-        typer.echo(
-            f"statedict: left behind: {left} (--root PATH takes another state dict, --root '*' everything)", err=True
-        )
+        tell(f"statedict: left behind: {left} (--root PATH takes another state dict, --root '*' everything)", err=True)
 
 
 def _written(destination: str, sharded: bool) -> tuple[str, int]:
@@ -143,7 +145,7 @@ def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) ->
 
 def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
     """The renaming rules of the options `--map` and `--rename`, in that order."""
-    with told_as("--rename", "--map"):
+    with told_as({"--rename": rules, "--map": file}):
         saved = [statedict.KeyMap.from_toml(file.read_text())] if file else []
         return statedict.KeyMap([*saved, *rules])
 
@@ -153,9 +155,10 @@ def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> State
     names = key_map(rules, file)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        renamed = names.rename(state)
+        with told_as({"--rename": rules, "--map": file}):
+            renamed = names.rename(state)
     for note in notes:
-        typer.echo(f"statedict: {note.message}", err=True)
+        tell(f"statedict: {note.message}", err=True)
     return renamed
 
 

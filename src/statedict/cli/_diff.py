@@ -10,7 +10,7 @@ import typer
 import statedict
 
 from ._options import AsJson, Exclude, File, Include
-from ._streams import opened
+from ._streams import opened, tell
 
 
 def diff(
@@ -41,5 +41,5 @@ def diff(
         chosen = [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
         found = statedict.diff(*chosen)
     told = json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found)
-    typer.echo(told)
+    tell(told)
     raise typer.Exit(1 if found else 0)

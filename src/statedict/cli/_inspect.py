@@ -28,7 +28,7 @@ from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_i
 
 from ..errors import RootError, UnknownNameError
 from ._options import AsJson, File
-from ._streams import opened
+from ._streams import opened, tell
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -115,7 +115,9 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
         require_in_proportion(leaf for fact in shown if isinstance(leaf := state.leaf(fact["name"]), Leaf))
         for fact in shown:
             leaf = state.leaf(fact["name"])
-            fact["stats"] = statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) else None
+            fact["stats"] = (
+                statistics(pieces(leaf, PIECE)) if isinstance(leaf, Leaf) and "missing" not in fact else None
+            )
     return {
         "path": path,
         "tensors": shown,
@@ -206,4 +208,4 @@ def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bo
         listed = elements(value) if isinstance(leaf, Leaf) else value
         typer.echo(json.dumps({"schema": SCHEMA, "file": file, "root": path, "name": name, "values": listed}))
     else:
-        typer.echo(str(value))
+        tell(str(value))

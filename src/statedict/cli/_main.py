@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import StateDictError
+from ._streams import one_line, tell
 
 
 class Program(TyperGroup):
@@ -40,7 +41,7 @@ class Program(TyperGroup):
         except (StateDictError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever read our output (`| head`) has had enough, which Typer ends quietly
-            typer.echo(f"statedict: {_line(error)}", err=True)
+            tell(f"statedict: {one_line(error)}", err=True)
             raise typer.Exit(2) from error
 
 
@@ -55,13 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit: 2
     """
     app(args=None if arguments is None else list(arguments), prog_name="statedict")
-
-
-def _line(error: Exception) -> str:
-    """The error in one line: the system's own errors begin with the file, as ours do."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or "out of memory"
 
 
 def _version(asked: bool) -> None:

@@ -17,7 +17,7 @@ from statedict.report import Fact
 from ._convert import key_map
 from ._mistake import told_as
 from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
-from ._streams import opened
+from ._streams import opened, tell
 
 if TYPE_CHECKING:
     from statedict.plan import Inference
@@ -76,9 +76,10 @@ def match(
         if infer:
             _tell_inferred(statedict.match(target, given), save_map, as_json)
             return
-        with told_as("--mismatched", "--include", "--exclude"):
+        asked = {"--mismatched": mismatched != "error"}
+        with told_as({**asked, "--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}):
             report = plan.match(given, target, **options).report()
-    typer.echo(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
+    tell(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -102,10 +103,10 @@ def _tell_inferred(found: Inference, save_map: Path | None, as_json: bool) -> No
     fits = not found.unfilled and not found.unmatched
     told: Fact = {
         "schema": 1,
-        "rules": [str(rule) for rule in found.key_map.rules],
+        "rules": [rule.line for rule in found.key_map.rules],
         "steps": [step._asdict() for step in found.steps],
         "unmatched": list(found.unmatched),
         "unfilled": list(found.unfilled),
     }
-    typer.echo(json.dumps(told) if as_json else str(found))
+    tell(json.dumps(told) if as_json else str(found))
     raise typer.Exit(0 if fits else 1)

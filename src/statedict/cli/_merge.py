@@ -14,7 +14,7 @@ from statedict.report import count, size
 from ._mistake import told_as
 from ._options import Format, Told
 from ._progress import showing
-from ._streams import STREAM, opened, target
+from ._streams import STREAM, opened, target, tell
 
 
 def merge(
@@ -54,11 +54,11 @@ def merge(
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
-        with told_as("--method", "--weight"):
+        with told_as({"--method": method != "average", "--weight": weight, "--base": base}):
             merged = statedict.merge(states, method=method, weights=weights or None, base=under)
         with showing(merged, f"writing {output}") as shown:
             statedict.save(shown, target(output), format=format)
         tensors = sum(1 for _ in merged.leaves())
     written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
     told = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
-    typer.echo(json.dumps(written) if as_json else told, err=output == STREAM)
+    tell(json.dumps(written) if as_json else told, err=output == STREAM)

@@ -13,6 +13,8 @@ from typing import Any
 
 from statedict.state import Compound, Leaf, Read, Source, Storage, Streaming, map_tree, tensors_of
 
+from ..errors import printable
+
 # Below this many bytes there is nothing to wait for.
 WORTH_SHOWING = 64 << 20
 
@@ -31,11 +33,12 @@ def showing(tree: Any, about: str) -> Iterator[Any]:
         yield tree
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(about, total=nbytes)
+        task = bar.add_task(escape(printable(about)), total=nbytes)
         yield counted(tree, lambda nbytes: bar.advance(task, nbytes))
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from statedict.report import Entry, Fact, count, fold, own_bytes, printable, remark, shape, size
+from statedict.report import Entry, Fact, count, extent, fold, own_bytes, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
+from ..errors import printable
 from ._rows import Rows
 
 # A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.
@@ -59,7 +60,7 @@ def tree(facts: Iterable[Fact]) -> Rows:
             made.add_row(text(indent + row.label, "bold"), "", "", size(row.nbytes), times)
         else:
             fact = by_name[row.entries[0].name]
-            shown = (shape(fact["shape"]), fact["dtype"], size(row.nbytes))
+            shown = (extent(fact), fact["dtype"], size(row.nbytes))
             made.add_row(text(indent + row.label), *shown, text(times + remark(fact), "dim"))
     return made
 
@@ -71,7 +72,7 @@ def flat(facts: Iterable[Fact]) -> Rows:
     made = table("shape", "dtype", "size", *numbers, "")
     for fact in facts:
         stats = fact.get("stats") or {}
-        shown = [shape(fact["shape"]), fact["dtype"], size(fact["bytes"]), *(_number(stats.get(n)) for n in numbers)]
+        shown = [extent(fact), fact["dtype"], size(fact["bytes"]), *(_number(stats.get(n)) for n in numbers)]
         made.add_row(text(fact["name"]), *shown, text(remark(fact), "dim"))
     return made
 

@@ -17,6 +17,8 @@ import typer
 
 import statedict
 
+from ..errors import printable
+
 if TYPE_CHECKING:
     from statedict import Checkpoint
 
@@ -44,6 +46,23 @@ def opened(file: str) -> Iterator[Checkpoint]:
         kept.name = NAME  # its descriptor's number, which would stand in every message
         with statedict.open(kept) as checkpoint:
             yield checkpoint
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print lines of our own, on standard output or standard error: names in them cannot command the terminal."""
+    typer.echo(printable(text, keep="\n"), err=err)
+
+
+def one_line(error: Exception) -> str:
+    """The error in one line: the system's own errors begin with the file, as ours do."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or "out of memory"
+
+
+def reason(error: Exception, file: str) -> str:
+    """The same without the file where that stands before it anyway."""
+    return one_line(error).removeprefix(f"{printable(file)}: ")
 
 
 def target(destination: str) -> str | BinaryIO:

@@ -10,9 +10,9 @@ import typer
 from statedict.files import redacted
 from statedict.report import Fact
 
-from ..errors import FormatError
+from ..errors import FormatError, LimitError, StateDictError, UnknownFormatError
 from ._options import AsJson
-from ._streams import opened
+from ._streams import opened, reason, tell
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
 
@@ -26,7 +26,8 @@ def verify(
 ) -> None:
     """Check structure, offsets, checksums and imports of checkpoints, and say what is wrong.
 
-    Exit code 0 when no file has an error (warnings and notes are printed), 1 when one has, 2 when one cannot be read.
+    Exit code 0 when no file has an error (warnings and notes are printed), 1 when one has, 2 when none has and one cannot be
+    read.
 
     Examples:
 
@@ -39,17 +40,23 @@ def verify(
         typer.echo(json.dumps({"schema": 1, "files": told}))
     else:
         _print(told)
-    raise typer.Exit(0 if all(fact["sound"] for fact in told) else 1)
+    damaged = any(fact["read"] and not fact["sound"] for fact in told)
+    raise typer.Exit(1 if damaged else 0 if all(fact["read"] for fact in told) else 2)
 
 
 def _verify(file: str, values: bool) -> Fact:
-    """What was found in one file; a file that does not even open has that as its error."""
+    """What was found in one file. One that does not open because it is damaged has that as its error; of one that cannot
+    be read for any other reason nothing is known."""
+    read = True
     try:
         with opened(file) as checkpoint:
             found = [finding._asdict() for finding in checkpoint.verify(values=values)]
-    except FormatError as error:
-        found = [{"level": "error", "where": "", "text": str(error)}]
-    return {"file": redacted(file), "sound": all(f["level"] != "error" for f in found), "findings": found}
+    except (StateDictError, OSError, MemoryError) as error:
+        read = isinstance(error, FormatError) and not isinstance(error, (UnknownFormatError, LimitError))
+        text = reason(error, redacted(file))
+        found = [{"level": "error", "where": "", "text": text if read else f"cannot be read: {text}"}]
+    sound = all(f["level"] != "error" for f in found)
+    return {"file": redacted(file), "read": read, "sound": sound, "findings": found}
 
 
 def _print(told: list[Fact]) -> None:
@@ -57,6 +64,9 @@ def _print(told: list[Fact]) -> None:
 
     out = _show.console()
     for fact in told:
+        if not fact["read"]:
+            tell(f"statedict: {fact['file']}: {fact['findings'][0]['text']}", err=True)
+            continue
         out.print(
             _show.text(f"{fact['file']}: {'sound' if fact['sound'] else 'NOT SOUND'}", _style(fact)), soft_wrap=True
         )

@@ -16,7 +16,7 @@ from statedict.files import Frame, redacted, write
 
 from ._options import Exclude, File, Include, Told
 from ._progress import showing
-from ._streams import STREAM, opened, target
+from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict.plan import Diff
@@ -146,4 +146,4 @@ def _tell(destination: str, files: list[report.File], nbytes: int, as_json: bool
         told = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": nbytes})
     else:
         told = f"{destination}: {report.count(tensors, 'tensor')}, a page of {report.size(nbytes)}"
-    typer.echo(told, err=destination == STREAM)
+    tell(told, err=destination == STREAM)

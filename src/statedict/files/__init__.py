@@ -19,15 +19,17 @@ from ._parallel import spread as spread
 from ._part import Frame as Frame
 from ._part import Part as Part
 from ._part import Payload as Payload
+from ._set import FileSet as FileSet
+from ._set import write_set as write_set
 from ._system import System as System
 from ._url import is_url as is_url
 from ._url import redacted as redacted
 from ._write import write as write
-from ._write import write_all as write_all
 
 __all__ = [
     "Durable",
     "File",
+    "FileSet",
     "Frame",
     "Part",
     "Payload",
@@ -49,5 +51,5 @@ __all__ = [
     "redacted",
     "spread",
     "write",
-    "write_all",
+    "write_set",
 ]

@@ -17,8 +17,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Literal, Self
 
@@ -42,20 +42,28 @@ EARLY = 16 << 20
 class Replacement:
     """A new file beside `path`: a context in which it is written, and then committed or left behind without a trace.
 
-    Raises SaveError where `path` is something else than a regular file, DiskFullError where `nbytes` do not fit, OSError
-    for whatever else the system refuses.
+    With `like` it is one of several files that belong together, and gets its name from `place`; `path` is what they are
+    called after, and `like` the file whose mode and owner they take.
+
+    Raises SaveError where `path` (or `like`) is something else than a regular file, PermissionError where replacing it
+    would take away others' access, DiskFullError where `nbytes` do not fit, OSError, which names the file, for whatever
+    else the system refuses.
     """
 
-    def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System) -> None:
+    def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None) -> None:
         if is_url(path):
             raise SaveError(
                 f"{redacted(os.fspath(path))}: a URL cannot be replaced as a whole or not at all; save to a local file and "
                 "copy that, or write to a file object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
             )
-        self.path = os.path.realpath(os.fspath(path))
+        directory, name = os.path.split(os.fspath(path))
+        self.path = os.path.realpath(path) if like is None else os.path.join(os.path.realpath(directory), name)
         self.nbytes = nbytes
         self._system = system
-        self._directory, name = os.path.split(self.path)
+        self._like = like or self.path
+        self._is_part = like is not None
+        self._identity: tuple[int, int] | None = None
+        self.directory, name = os.path.split(self.path)
         self._stem = f".{os.fsdecode(os.fsencode(name)[:STEM])}.statedict-"
         self._fd = -1
         self._temporary = ""
@@ -65,12 +73,14 @@ class Replacement:
     def __enter__(self) -> Self:
         old = self._status()
         self._old_nbytes = 0 if old is None else old.st_size
-        self._delete_strays()
+        if not self._is_part:
+            self.delete_strays()
         try:
-            self._create(0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o666)
-            if old is not None:
-                self._inherit(old)
-            self._reserve()
+            with self._naming():
+                self._create(0o666 if old is None else stat.S_IMODE(old.st_mode) & 0o666)
+                if old is not None:
+                    self._inherit(old)
+                self._reserve()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -79,19 +89,25 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._temporary:
+        try:
+            if self._temporary:
+                with suppress(OSError):
+                    self._system.unlink(self._temporary)
+        finally:
             with suppress(OSError):
-                self._system.unlink(self._temporary)
-        with suppress(OSError):
-            self._close()
+                self._close()
         if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in FULL:
-            raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self._directory)) from error
+            raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self.directory)) from error
 
     def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
         """Write all of the buffers (none is empty), one after the other, at `offset`."""
         left = sum(map(len, buffers))
         while left:
-            done = self._system.write(self._fd, buffers, offset)
+            try:
+                done = self._system.write(self._fd, buffers, offset)
+            except OSError as error:
+                self._name(error)
+                raise
             if not done:
                 raise OSError(errno.EIO, "the system wrote nothing", self.path)
             offset += done
@@ -102,46 +118,85 @@ class Replacement:
             self._system.begin_sync(self._fd, self._begun, offset - self._begun)
             self._begun = offset
 
-    def sync(self, durable: Durable) -> None:
-        """Force the new file to the disk, if `durable` says so; what is left for `commit` then is quick."""
-        if DURABILITY[durable][0]:
-            self._system.sync(self._fd)
-
     def commit(self, durable: Durable) -> None:
         """Put the new file in the old one's place."""
-        self.sync(durable)
+        self._take_name(durable, self._replace)
+
+    def place(self, name: str, durable: Durable) -> None:
+        """Give the new file that name in its directory; raises FileExistsError where there is a file of that name."""
+        self._take_name(durable, lambda: self._claim(os.path.join(self.directory, name)))
+
+    def _take_name(self, durable: Durable, take: Callable[[], None]) -> None:
+        first, then = DURABILITY[durable]
+        with self._naming(), ExitStack() as held:
+            if first:
+                self._system.sync(self._fd)
+            # A directory that cannot be opened is found out before anything is replaced.
+            flusher = self._flusher(held) if then else -1
+            take()
+            self._temporary = ""
+            if then:
+                self._system.sync(flusher)
+            self._close()
+
+    def _replace(self) -> None:
         old = self._held()
         try:
             self._system.replace(self._temporary, self.path)
         finally:
             if old >= 0:
                 _let_go(self._system, old)
+
+    def _claim(self, path: str) -> None:
+        try:
+            self._system.link(self._temporary, path)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            # There are no hard links here.
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+            self._system.replace(self._temporary, path)
+        else:
+            self._system.unlink(self._temporary)
+
+    def leave(self) -> None:
+        """Leave the new file under its temporary name, for the next save to find."""
         self._temporary = ""
-        self._close()
-        if DURABILITY[durable][1]:
-            self._sync_directory()
+
+    def is_at(self, path: str) -> bool:
+        """Whether the file of that path is the new one."""
+        try:
+            status = self._system.stat(path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def _status(self) -> os.stat_result | None:
         try:
-            status = self._system.stat(self.path)
+            status = self._system.stat(self._like)
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(status.st_mode):
-            raise SaveError(f"{self.path}: this is {kind_of(status.st_mode)}, not a regular file; save to a new name")
+            raise SaveError(f"{self._like}: this is {kind_of(status.st_mode)}, not a regular file; save to a new name")
         return status
 
     def _create(self, mode: int) -> None:
         while True:
             name = f"{self._stem}{os.getpid()}-{os.urandom(4).hex()}.tmp"
-            path = os.path.join(self._directory, name)
+            # Known before it is made: an interrupt may come between the two.
+            self._temporary = os.path.join(self.directory, name)
             try:
-                self._fd = self._system.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+                self._fd = self._system.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            except FileExistsError:
+                continue
             except (FileNotFoundError, PermissionError) as error:
                 # About the directory, not about a name that nobody asked for.
-                raise type(error)(error.errno, f"{error.strerror} to save in", self._directory) from None
-            self._temporary = path
+                raise type(error)(error.errno, f"{error.strerror} to save in", self.directory) from None
             self._lock()
-            if self._system.fstat(self._fd).st_nlink:
+            status = self._system.fstat(self._fd)
+            self._identity = status.st_dev, status.st_ino
+            if status.st_nlink:
                 return
             # Another save took it for a stray, between its creation and its lock.
             self._close()
@@ -154,29 +209,52 @@ class Replacement:
             if error.errno not in UNSUPPORTED:
                 raise
 
-    def _delete_strays(self) -> None:
+    def delete_strays(self, met: Callable[[bytes], None] | None = None) -> None:
+        """Delete what earlier saves of this name left when they were killed; `met` is given the content of each before."""
         stray = re.compile(re.escape(self._stem) + r"\d+-[0-9a-f]{8}\.tmp")
         with suppress(OSError):
-            for name in self._system.list(self._directory):
+            for name in self._system.list(self.directory):
                 if stray.fullmatch(name):
-                    self._delete_if_dead(os.path.join(self._directory, name))
+                    self._delete_if_dead(os.path.join(self.directory, name), met)
 
-    def _delete_if_dead(self, path: str) -> None:
+    def _delete_if_dead(self, path: str, met: Callable[[bytes], None] | None) -> None:
         with suppress(OSError):
             fd = self._system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 self._system.lock(fd, wait=False)
+                if met is not None:
+                    met(self._system.read(fd))
                 self._system.unlink(path)
             finally:
                 self._system.close(fd)
 
     def _inherit(self, old: os.stat_result) -> None:
-        """The old file's mode, and its owner where this user may give it."""
+        """Take the old file's mode, and its owner and group as far as this user may give them.
+
+        Raises PermissionError where those who may read the old file could not read the new one.
+        """
         new = self._system.fstat(self._fd)
-        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-            with suppress(PermissionError):
-                self._system.own(self._fd, old.st_uid, old.st_gid)
-        self._system.mode(self._fd, stat.S_IMODE(old.st_mode))
+        kept = new.st_uid == old.st_uid, new.st_gid == old.st_gid
+        if not all(kept):
+            kept = self._give(old, kept)
+        mode = kept_mode(stat.S_IMODE(old.st_mode), *kept)
+        if mode is None:
+            told = (
+                "replacing this file would lock out others who may read it now; delete it first, or save to a new name"
+            )
+            raise PermissionError(errno.EACCES, told, self._like)
+        self._system.mode(self._fd, mode)
+
+    def _give(self, old: os.stat_result, kept: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Give the new file the old one's owner and group, or the group alone; return which of them it has then."""
+        for user in (old.st_uid, -1):
+            try:
+                self._system.own(self._fd, user, old.st_gid)
+                return kept[0] or user >= 0, True
+            except OSError as error:
+                if error.errno not in UNSUPPORTED | {errno.EACCES}:
+                    raise
+        return kept
 
     def _reserve(self) -> None:
         if not self.nbytes:
@@ -186,7 +264,7 @@ class Replacement:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            if self._system.free(self._directory) < self.nbytes:
+            if self._system.free(self.directory) < self.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
 
     def _held(self) -> int:
@@ -196,17 +274,54 @@ class Replacement:
                 return self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         return -1
 
-    def _sync_directory(self) -> None:
-        fd = self._system.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+    def _flusher(self, held: ExitStack) -> int:
+        """A descriptor whose fsync forces the file's name to the disk: the directory's. Where that may be written to but
+        not read it is the file's own, whose fsync takes the name along on the usual file systems."""
         try:
-            self._system.sync(fd)
-        finally:
-            self._system.close(fd)
+            fd = self._system.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            return self._fd
+        held.callback(self._system.close, fd)
+        return fd
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._name(error)
+            raise
+
+    def _name(self, error: OSError) -> None:
+        """Let the error name the file that the caller asked for: the system names none for a descriptor."""
+        if error.filename in (None, self._temporary):
+            error.filename = self.path
+            if error.filename2 is not None:
+                del error.filename2
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._system.close(fd)
+
+
+def kept_mode(mode: int, owner: bool, group: bool) -> int | None:
+    """The mode of a file that replaces one of this mode and has kept its owner and group, or not; None where somebody who
+    may read the old file could not read the new one. Another group may do no more with it than everybody may.
+
+    >>> oct(kept_mode(0o664, owner=False, group=True)), oct(kept_mode(0o664, owner=True, group=False))
+    ('0o664', '0o644')
+    >>> kept_mode(0o660, owner=True, group=False) is kept_mode(0o600, owner=False, group=True) is None
+    True
+    """
+    everybody = bool(mode & 0o004)
+    if not (group or everybody) and mode & 0o040:
+        return None
+    if not (owner or everybody or (group and mode & 0o040)):
+        return None
+    if not group:
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    return mode if owner and group else mode & 0o777
 
 
 def _let_go(system: System, fd: int) -> None:
@@ -222,7 +337,7 @@ def _let_go(system: System, fd: int) -> None:
 
 # What holds a file without reading it, where the system has that.
 HOLD = getattr(os, "O_PATH", os.O_RDONLY)
-# What is forced to the disk: (the file before the rename, the directory after it).
+# What is forced to the disk: (the file before it gets its name, the name after it).
 DURABILITY: dict[Durable, tuple[bool, bool]] = {
     "full": (True, True),
     True: (True, True),
@@ -230,3 +345,9 @@ DURABILITY: dict[Durable, tuple[bool, bool]] = {
     "none": (False, False),
     False: (False, False),
 }
+
+
+def check_durability(durable: Durable) -> None:
+    """Raise ValueError unless it is one of them."""
+    if durable not in DURABILITY:
+        raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")

@@ -24,6 +24,10 @@ REFUSED = (401, 403, 407)
 MISSING = (404, 410)
 # Too slow, too early, too many; everything from 500 on is trouble of the server's own.
 LATER = (408, 425, 429)
+# No further try begins after so many seconds, but for the second: a server that is dead, or silent, is given up soon.
+PATIENCE = 5
+# Errors by name, since their packages may not be installed, that are the same the next time.
+FINAL = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TooManyRedirects", "InvalidURL", "NoCredentialsError"}
 # Mistakes that are the same the next time.
 MISTAKES = (ValueError, TypeError, LookupError, ImportError, NotImplementedError, IsADirectoryError)
 
@@ -35,19 +39,24 @@ class Judgement(NamedTuple):
     transient: bool = False
 
 
+class FinalError(Exception):
+    """A RemoteError, its only argument, that another try would not spare."""
+
+
 def attempt(work: Callable[[], Result], url: str) -> Result:
-    """What `work` returns, called up to five times, within 3 seconds of waiting.
+    """What `work` returns, called up to five times, within 3 seconds of waiting between them.
 
     Raises FileNotFoundError, PermissionError, or RemoteError for everything else that goes wrong.
     """
     tries = 0
+    last_start = time.monotonic() + PATIENCE
     for delay in (*DELAYS, None):
         tries += 1
         try:
             return work()
         except Exception as error:  # noqa: BLE001  # whatever the file system's libraries raise
             judged = judge(error, url)
-        if delay is None or not judged.transient:
+        if delay is None or not judged.transient or (tries > 1 and time.monotonic() > last_start):
             break
         time.sleep(delay * random.uniform(0.5, 1))
     if isinstance(judged.error, RemoteError):
@@ -58,6 +67,8 @@ def attempt(work: Callable[[], Result], url: str) -> Result:
 
 def judge(error: Exception, url: str) -> Judgement:
     """What an error of a file system means."""
+    if isinstance(error, FinalError):
+        return Judgement(error.args[0])
     if isinstance(error, RemoteError):
         return Judgement(error, transient=True)
     # The `code` of a cause may be a lower layer's, about an answer that it could not make out.
@@ -72,10 +83,13 @@ def judge(error: Exception, url: str) -> Judgement:
     if status is not None:
         answer = RemoteError(redacted(url), f"the server answers HTTP {status}")
         return Judgement(answer, transient=status in LATER or status >= 500)
-    cause = error.__cause__ if lost else error
+    cause: BaseException | None = error.__cause__ if lost else error
+    if isinstance(cause, TimeoutError) and not getattr(cause, "errno", None):
+        return Judgement(RemoteError(redacted(url), "the server does not answer in time"), transient=True)
     told = scrubbed(" ".join(str(cause).split()), url)
     what = f"{type(cause).__name__}: {told}" if told else type(cause).__name__
-    return Judgement(RemoteError(redacted(url), what), transient=not isinstance(cause, MISTAKES))
+    final = isinstance(cause, MISTAKES) or not FINAL.isdisjoint(kind.__name__ for kind in type(cause).__mro__)
+    return Judgement(RemoteError(redacted(url), what), transient=not final)
 
 
 def _status(error: Any, *attributes: str) -> int | None:

@@ -22,7 +22,7 @@ class ObjectFile:
         self._stream = stream
         self._turn = threading.Lock()
         self._start = stream.tell()
-        self.size = stream.seek(0, 2) - self._start
+        self.size = _end(stream) - self._start
         stream.seek(self._start)
         if not self.size and self._start:
             raise UnknownFormatError(
@@ -52,7 +52,7 @@ class ObjectFile:
 
     def check_unchanged(self) -> None:
         with self._turn:
-            if self._stream.seek(0, 2) != self._start + self.size:
+            if _end(self._stream) != self._start + self.size:
                 raise FileChangedError(self.name, "its size is another now")
 
     def close(self, at: int = 0) -> None:
@@ -71,6 +71,14 @@ class ObjectFile:
             if not got:
                 raise FileChangedError(self.name, "it ends earlier now")
             into = into[got:]
+
+
+def _end(stream: Any) -> int:
+    """The position of the end. From `tell`, as PyTorch has it: what `seek` returns is missing or wrong in some classes
+    (`mmap.mmap` before Python 3.13, torch.distributed.checkpoint's views of a part of a file)."""
+    stream.seek(0, 2)
+    end: int = stream.tell()
+    return end
 
 
 def _name(stream: Any) -> str:

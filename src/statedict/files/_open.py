@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ._file import File
 from ._local import LocalFile
 from ._object import ObjectFile
 from ._url import is_url
+
+# What the Hugging Face Hub calls a model, `owner/name`: no path of a file, which has a suffix of letters.
+REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
 
 
 def open(source: Any) -> File:
@@ -26,7 +30,12 @@ def open(source: Any) -> File:
 
         return RemoteFile(source)
     if isinstance(source, (str, os.PathLike)):
-        return LocalFile(source)
+        try:
+            return LocalFile(source)
+        except FileNotFoundError as error:
+            if isinstance(source, str) and REPOSITORY.fullmatch(source) and not os.path.isdir(os.path.dirname(source)):
+                error.strerror = f"{error.strerror}; files on the Hugging Face Hub are opened as hf://{source}/FILE"
+            raise
     if hasattr(source, "check_unchanged"):
         file: File = source
         return file

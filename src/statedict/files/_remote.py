@@ -9,14 +9,14 @@ it is opened and after every batch and every large read: another answer means th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import FileChangedError, RemoteError, UnknownFormatError
-from ._attempts import attempt
+from ._attempts import FinalError, attempt
 from ._file import Span, check_inside
 from ._file_system import file_system, sibling
+from ._http import facts_of, fetch_range, no_ranges
 from ._parallel import PORTION, WAITING, spread
 from ._plan import VectoredRead, plan_reads
 from ._url import redacted
@@ -27,6 +27,8 @@ GAP = 64 << 10
 BLOCK = 64 << 10
 KEPT = 8
 WHOLE = 1 << 20
+# Seconds of a call to a store that is not reached by HTTP alone; its package tries again by itself.
+LONGEST = 60
 # What file systems call the facts by which one version of a file is told from the next.
 STAMPS = (
     *("size", "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated"),
@@ -47,6 +49,9 @@ class RemoteFile:
         self.name = redacted(url)
         self._url = url
         self._fs, self._path = file_system(url)
+        self._is_http = "http" in self._fs.protocol
+        # fsspec's own limit on a call, which only those file systems have that wait for a network.
+        self._limit = {"timeout": LONGEST} if getattr(self._fs, "async_impl", False) else {}
         facts = self._facts()
         if facts.get("type") == "directory":
             raise UnknownFormatError(
@@ -116,7 +121,9 @@ class RemoteFile:
     def _facts(self) -> Mapping[str, Any]:
         def ask() -> Mapping[str, Any]:
             self._fs.invalidate_cache(self._path)
-            facts: Mapping[str, Any] = self._fs.info(self._path)
+            if self._is_http:
+                return facts_of(self._fs, self._path)
+            facts: Mapping[str, Any] = self._fs.info(self._path, **self._limit)
             return facts
 
         return attempt(ask, self._url)
@@ -131,51 +138,34 @@ class RemoteFile:
 
     def _range(self, offset: int, nbytes: int) -> bytes:
         """Exactly these bytes."""
-        self._stamp_when_opened()
-        ask = partial(self._fs.cat_file, self._path, start=offset, end=offset + nbytes)
+        etag = self._stamp_when_opened().get("ETag")
+        if not nbytes:
+            return b""
         try:
-            data = attempt(lambda: self._whole_answer(ask, offset, nbytes), self._url)
+            return attempt(lambda: self._answer(range(offset, offset + nbytes), etag), self._url)
         except RemoteError:
             # If there is another file now, that is the reason.
             self.check_unchanged()
             raise
-        if len(data) > nbytes:
-            raise self._no_ranges()
-        return data
 
-    def _whole_answer(self, ask: Callable[[], bytes], offset: int, nbytes: int) -> bytes:
-        data = ask()
-        if len(data) < nbytes:
-            raise RemoteError(self.name, f"{len(data):,} of {nbytes:,} bytes came, of those from byte {offset:,} on")
+    def _answer(self, span: range, etag: str | None) -> bytes:
+        if self._is_http:
+            data = fetch_range(self._fs, self._path, self.name, span, self.size, etag)
+        else:
+            data = self._fs.cat_file(self._path, start=span.start, end=span.stop, **self._limit)
+        if len(data) < len(span):
+            raise RemoteError(
+                self.name, f"{len(data):,} of {len(span):,} bytes came, of those from byte {span.start:,} on"
+            )
+        if len(data) > len(span):
+            raise FinalError(no_ranges(self.name))
         return data
 
     def _keep_end(self) -> None:
         """Read the end of the file, or all of a small one; raise RemoteError where the server cannot give a part."""
         nbytes = self.size if self.size <= WHOLE else BLOCK
-        start = self.size - nbytes
-        if not nbytes:
-            return
-        if "http" not in self._fs.protocol:
-            self._keep(start, self._range(start, nbytes))
-            return
-        # An HTTP server may ignore the range that is asked for, and send 10 GB. fsspec's file object looks at the answer
-        # before it takes it, which its `cat_file` does not.
-        found = attempt(partial(self._probe, start, nbytes), self._url)
-        if found is None:
-            raise self._no_ranges()
-        self._keep(start, found)
-
-    def _probe(self, start: int, nbytes: int) -> bytes | None:
-        """The bytes, or None where the server sends others."""
-        with self._fs.open(self._path, "rb", size=self.size, cache_type="none") as stream:
-            stream.seek(start)
-            try:
-                return self._whole_answer(partial(stream.read, nbytes), start, nbytes)
-            except ValueError:
-                return None
-
-    def _no_ranges(self) -> RemoteError:
-        return RemoteError(self.name, "the server gives no parts of the file: download it, and open the copy")
+        if nbytes:
+            self._keep(self.size - nbytes, self._range(self.size - nbytes, nbytes))
 
     def _find(self, offset: int, nbytes: int) -> bytes | None:
         """The bytes, if they are kept."""

@@ -45,6 +45,10 @@ class System:
     def write(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         return os.pwritev(fd, buffers, offset)
 
+    def read(self, fd: int) -> bytes:
+        """All of a small file."""
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+
     def own(self, fd: int, user: int, group: int) -> None:
         os.fchown(fd, user, group)
 
@@ -62,6 +66,10 @@ class System:
 
     def replace(self, source: str, target: str) -> None:
         os.replace(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name; raises FileExistsError where there is a file of that name."""
+        os.link(source, target)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)

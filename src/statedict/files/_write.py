@@ -1,14 +1,13 @@
-"""Parts become a file: at a path, atomically, or on a file object, in order; and several files together."""
+"""Parts become a file: at a path, atomically, or on a file object, in order."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any
 
-from ._atomic import DURABILITY, Durable, Replacement
+from ._atomic import Durable, Replacement, check_durability
 from ._part import Part
 from ._system import SYSTEM, System
 
@@ -30,8 +29,7 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
     Raises DiskFullError where there is no room, SaveError where the path is something else than a regular file, OSError
     for whatever else the system refuses; the old file is then as it was.
     """
-    if durable not in DURABILITY:
-        raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")
+    check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
         _replace(target, parts, durable, system)
     elif hasattr(target, "write"):
@@ -40,43 +38,24 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
         raise TypeError(f"a path or a binary file object is needed, not {type(target).__name__}")
 
 
-def write_all(targets: Mapping[str, Sequence[Part]], *, durable: Durable = True, system: System = SYSTEM) -> None:
-    """Write several files that belong together, by path: none is replaced before all are written, and the last one last.
-
-    A set of files cannot be replaced in one step: who dies between two of the renames leaves some new and some old. The
-    last should be the one that names the others.
-
-    Raises what `write` raises; all old files are then as they were, unless it is an error of a rename.
-    """
-    if durable not in DURABILITY:
-        raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")
-    with ExitStack() as undo:
-        # All room is reserved before anything is written.
-        news = [undo.enter_context(Replacement(path, _total(parts), system)) for path, parts in targets.items()]
-        for new, parts in zip(news, targets.values()):
-            _fill(new, parts, durable)
-            new.sync(durable)
-        for new in news:
-            new.commit(durable)
-
-
 def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
-    with Replacement(path, _total(parts), system) as new:
-        _fill(new, parts, durable)
+    with Replacement(path, total_of(parts), system) as new:
+        fill(new, parts, durable)
         new.commit(durable)
 
 
-def _total(parts: Sequence[Part]) -> int:
+def total_of(parts: Sequence[Part]) -> int:
+    """The bytes of the file that the parts make."""
     return sum(part.nbytes for part in parts)
 
 
-def _fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
+def fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
     """Write the parts, those that are made of the others last."""
     offset = 0
     late: list[tuple[int, Part]] = []
     for is_last, together in groupby(parts, lambda part: part.last):
         start, run = offset, list(together)
-        offset += _total(run)
+        offset += total_of(run)
         if is_last:
             late += zip(accumulate((part.nbytes for part in run), initial=start), run)
         else:

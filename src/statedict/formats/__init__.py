@@ -1,5 +1,6 @@
 """The disk edge: one file for each format, a table of them told by their bytes, and pickles as inert data."""
 
+from ._byte_count import byte_count as byte_count
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import Finding as Finding
 from ._limits import LIMITS as LIMITS
@@ -26,6 +27,7 @@ __all__ = [
     "Size",
     "TorchConstant",
     "TypedStorage",
+    "byte_count",
     "choose_root",
     "find_roots",
     "leaves",

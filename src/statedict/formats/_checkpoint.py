@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Bulk, Leaf, Spec, StateDict, contiguous
+from statedict.state import Absent, Bulk, Leaf, Spec, StateDict, contiguous
 
-from ..errors import UnsafeFileError
+from ..errors import UnsafeFileError, printable
 from ._pickle import Import
 from ._walk import leaves
 
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}"
+        return printable(f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}")
 
 
 class Checkpoint:
@@ -171,7 +171,7 @@ def _not_finite(tree: object, budget: int) -> list[Finding]:
     counts: dict[tuple[Hashable, Spec], int] = {}
     skipped = 0
     for path, leaf in leaves(tree):
-        if not leaf.spec.numel or leaf.spec.dtype.kind not in ("float", "complex"):
+        if isinstance(leaf, Absent) or not leaf.spec.numel or leaf.spec.dtype.kind not in ("float", "complex"):
             continue
         spec = _once(leaf.spec)
         key = leaf.storage.key, spec

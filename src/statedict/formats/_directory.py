@@ -1,8 +1,10 @@
 """A directory as a checkpoint: which of the files in it is meant.
 
 A directory of torch.distributed.checkpoint is told by its `.metadata`, or each rank's (`__0.metadata` …). Otherwise, the
-first of these that there is: an index of shards, shards that are numbered, a single file of weights; and of several of a
-kind those of safetensors, as transformers has it.
+first of these that there is: an index of shards, shards that are numbered, a single file of weights. Of several of a kind
+those with a name that frameworks give to a model's weights come first, then those of safetensors, as transformers has it. A
+file whose name says that it is a variant (`x.fp16.safetensors`) gives way to the plain one. Files that are passed over are
+noted.
 """
 
 from __future__ import annotations
@@ -19,6 +21,13 @@ from ._table import METADATA, METADATA_OF_ALL
 
 # By preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+# What transformers, peft and diffusers call a model's weights, with a suffix of the first two.
+KNOWN = {
+    name + suffix
+    for name in ("model", "pytorch_model", "adapter_model", "diffusion_pytorch_model")
+    for suffix in WEIGHTS[:2]
+}
+SHOWN = 5
 
 Pick = Callable[[Sequence[str]], list[str]]
 
@@ -36,12 +45,12 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
         if len(found) == 1:
             from ._table import open as open_file
 
-            return open_file(os.path.join(folder, found[0]), limits=limits)
+            checkpoint = open_file(os.path.join(folder, found[0]), limits=limits)
+            checkpoint.notes += _passed_over(names, found[0])
+            return checkpoint
         if found:
             raise UnknownFormatError(
-                f"this directory holds several checkpoints: {', '.join(found[:5])}",
-                file=folder,
-                hint="open one of them",
+                f"this directory holds several checkpoints: {_listed(found)}", file=folder, hint="open one of them"
             )
     raise UnknownFormatError("this directory holds no checkpoint", file=folder, hint="give the file inside it")
 
@@ -51,17 +60,42 @@ def _indexes(names: Sequence[str]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    return [name for name in names if NUMBERED.fullmatch(name)]
+    """Shards, but for those that a save of the whole file has left over, or has not finished."""
+    found = ((name, NUMBERED.fullmatch(name)) for name in names)
+    return [name for name, shard in found if shard and shard["stem"] + shard["suffix"] not in names]
 
 
 def _single(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.endswith(WEIGHTS)]
+    return [
+        name
+        for name in names
+        if name.endswith(WEIGHTS) and not NUMBERED.fullmatch(name) and not _is_variant(name, names)
+    ]
+
+
+def _is_variant(name: str, names: Sequence[str]) -> bool:
+    """Whether a name is another file's with a word before the suffix, as `x.fp16.safetensors` is beside `x.safetensors`."""
+    stem, suffix = os.path.splitext(name)
+    return os.path.splitext(stem)[0] + suffix in names and "." in stem.strip(".")
 
 
 def _preferred(names: Sequence[str]) -> list[str]:
-    """Those of the first kind of weights that any of the names has."""
+    """Those with a known name, or else all; and of these the first kind of weights that any has."""
+    files = {name: name.removesuffix(INDEX) for name in names}
+    known = [name for name in names if files[name] in KNOWN] or names
     for suffix in WEIGHTS:
-        kind = [name for name in names if name.removesuffix(INDEX).endswith(suffix)]
+        kind = [name for name in known if files[name].endswith(suffix)]
         if kind:
             return kind
     return []
+
+
+def _passed_over(names: Sequence[str], chosen: str) -> list[str]:
+    """A note of the other files of the directory that may hold state, if there are any."""
+    others = [name for name in (*_indexes(names), *_single(names)) if name != chosen]
+    return [f"of this directory {chosen} is read, and not {_listed(others)}"] if others else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

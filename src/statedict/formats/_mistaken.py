@@ -63,6 +63,12 @@ MISTAKEN = (
     _magic(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     _magic(rb"Rar!", "a RAR archive", UNPACK),
     _magic(rb"\x89HDF", "an HDF5 file (Keras, older TensorFlow)", "h5py reads it"),
+    _magic(rb"\x08[\x01-\x40](?:\x12[\x01-\x7f][ -~]|[\x3a\x42])", "an ONNX model", "onnx.load reads it"),
+    _magic(
+        rb"(?:[\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9][ -~\x80-\xff]",
+        "a msgpack file (Flax)",
+        "flax.serialization.msgpack_restore reads it",
+    ),
     _magic(rb"GGUF", "a GGUF model", "llama.cpp's tools read it"),
     _magic(rb"\x89PNG|\xff\xd8\xff|%PDF", "an image or a document", "look for the weights beside it"),
 )

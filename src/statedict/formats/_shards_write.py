@@ -1,7 +1,8 @@
 """A state in several files: which tensors go into which shard, what the shards are called, and their index.
 
 Names are Hugging Face's: `model.safetensors` becomes `model-00001-of-00003.safetensors` and so on, and
-`model.safetensors.index.json`.
+`model.safetensors.index.json`. Where a file has such a name already, a save makes new ones with a mark of its own,
+`model-1f0c22ab-00001-of-00003.safetensors`: shards are never replaced, only the index is. Readers follow the index.
 """
 
 from __future__ import annotations
@@ -12,42 +13,20 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from statedict import files
-from statedict.files import Durable, Frame, Part
+from statedict.files import Durable, FileSet, Frame, Part
 from statedict.state import Leaf, StateDict, leaf_of, raw_values, tensors_of
 
 from ..errors import FormatError, SaveError
+from ._byte_count import byte_count
 from ._json import read_json
 from ._limits import LIMITS
-from ._shards import INDEX, NUMBERED, weight_map
+from ._shards import INDEX, weight_map
 
 Parts = Callable[[Any, Mapping[str, str] | None], list[Part]]
-
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-
-
-def byte_count(size: int | str) -> int:
-    """Bytes of a size that is a number, or a text with a unit (powers of 1000; of 1024 with an `i`).
-
-    Raises ValueError for anything else.
-
-    >>> byte_count("5GB"), byte_count("2 MiB"), byte_count(1000)
-    (5000000000, 2097152, 1000)
-    """
-    found = SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
-    if found is not None:
-        unit = UNITS[found[2].upper()]
-        count = int(float(found[1]) * (1024 ** list(UNITS.values()).index(unit) if found[3] else unit))
-    elif isinstance(size, int) and not isinstance(size, bool):
-        count = size
-    else:
-        raise ValueError(f'a size is a number of bytes or a text as "5GB", not {size!r}')
-    if count <= 0:
-        raise ValueError(f"a shard of {count} bytes can hold nothing")
-    return count
 
 
 def write_sharded(
@@ -61,23 +40,23 @@ def write_sharded(
     """Write a mapping of names to tensors as shards of at most `largest` bytes of tensors (or a text: `byte_count`), and
     an index; as the one file `path` where they fit in it. A tensor, or tied ones, larger than that get a shard of their own.
 
-    The shards are all written before any old file is replaced, the index last; then files of an earlier save to this path
-    that the new ones leave over are deleted. Raises SaveError where `obj` is no such mapping, and what `files.write_all`
-    raises.
+    Readers find the earlier save to this path, or the new one, whole; then files of the earlier one that the new one leaves
+    over are deleted. Raises SaveError where `obj` is no such mapping, and what `files.write_set` raises.
     """
     state = _named(obj)
     shards = split(state, byte_count(largest))
-    targets = shard_paths(path, len(shards))
-    left_over = _earlier(path)
-    made = {target: parts(_shard(obj, state, names), metadata) for target, names in zip(targets, shards)}
-    if len(targets) > 1:
-        places = {name: os.path.basename(target) for target, names in zip(targets, shards) for name in names}
-        made[path + INDEX] = _index_parts({name: places[name] for name in state}, state, metadata)
-    files.write_all(made, durable=durable)
-    for old in left_over:
-        if old not in made:
-            with suppress(FileNotFoundError):
-                os.unlink(old)
+    made = [parts(_shard(obj, state, names), metadata) for names in shards]
+    earlier = partial(_earlier, path)
+    if len(shards) > 1:
+        index = partial(_index_parts, state, shards, metadata)
+        wanted = FileSet(
+            path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path)
+        )
+    elif os.path.lexists(path + INDEX):
+        wanted = FileSet(path, path, lambda _: made[0], [], lambda _: [], earlier, numbered(path))
+    else:
+        return files.write(path, made[0], durable=durable)
+    files.write_set(wanted, durable=durable)
 
 
 def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
@@ -99,15 +78,36 @@ def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
     return [sorted(names, key=order.__getitem__) for names in shards]
 
 
-def shard_paths(path: str, count: int) -> list[str]:
-    """The paths of so many shards; the path itself where there is one."""
-    stem, suffix = os.path.splitext(path)
-    return [path] if count == 1 else [f"{stem}-{n:05d}-of-{count:05d}{suffix}" for n in range(1, count + 1)]
+def shard_names(path: str, count: int, mark: str = "") -> list[str]:
+    """The names of so many shards of `path`, with the mark of a save if it has one.
+
+    >>> shard_names("run/m.bin", 2), shard_names("run/m.bin", 1, "1f0c22ab")
+    (['m-00001-of-00002.bin', 'm-00002-of-00002.bin'], ['m-1f0c22ab-00001-of-00001.bin'])
+    """
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    start = f"{stem}-{mark}" if mark else stem
+    return [f"{start}-{n:05d}-of-{count:05d}{suffix}" for n in range(1, count + 1)]
 
 
-def _index_parts(places: Mapping[str, str], state: Mapping[str, Any], metadata: Mapping[str, str] | None) -> list[Part]:
+def numbered(path: str) -> Callable[[str], bool]:
+    """Whether a name is that of a shard of `path`."""
+    stem, suffix = map(re.escape, os.path.splitext(os.path.basename(path)))
+    shape = re.compile(rf"{stem}(?:-[0-9a-f]{{8}})?-\d{{5,9}}-of-\d{{5,9}}{suffix}")
+    return lambda name: shape.fullmatch(name) is not None
+
+
+def _index_parts(
+    state: Mapping[str, Any],
+    shards: Sequence[Sequence[str]],
+    metadata: Mapping[str, str] | None,
+    targets: Sequence[str],
+) -> list[Part]:
+    places = {name: target for target, names in zip(targets, shards) for name in names}
     sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
-    index = {"metadata": {**(metadata or {}), "total_size": sum(sizes.values())}, "weight_map": places}
+    index = {
+        "metadata": {**(metadata or {}), "total_size": sum(sizes.values())},
+        "weight_map": {name: places[name] for name in state},
+    }
     text = json.dumps(index, indent=2).encode() + b"\n"
     return [Frame(len(text), lambda: text)]
 
@@ -145,15 +145,13 @@ def _nbytes(value: Any) -> int:
 
 
 def _earlier(path: str) -> list[str]:
-    """The files of an earlier save to `path`: itself, its index, the shards that this names."""
+    """The names of the files of an earlier save to `path`: its index, itself, the shards that the index names."""
     index = path + INDEX
-    found = [path, index]
+    names = [os.path.basename(index)] if os.path.lexists(index) else []
+    if os.path.isfile(path):
+        names.append(os.path.basename(path))
     with suppress(OSError, FormatError):
         with open(index, "rb") as file:
             known = read_json(file.read(LIMITS.json_bytes), index, LIMITS)
-        stem, suffix = os.path.splitext(os.path.basename(path))
-        for shard in set(weight_map(known, index).values()):
-            numbered = NUMBERED.fullmatch(shard)
-            if numbered is not None and (numbered["stem"], numbered["suffix"]) == (stem, suffix):
-                found.append(os.path.join(os.path.dirname(path), shard))
-    return found
+        names += filter(numbered(path), set(weight_map(known, index).values()))
+    return names

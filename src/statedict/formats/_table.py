@@ -113,6 +113,8 @@ def write(
 
     Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
     """
+    if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
+        raise SaveError(f"{os.fspath(target)!r} names a directory: give the name of a file in it")
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")

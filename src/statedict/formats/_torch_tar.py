@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from statedict.files import File
 from statedict.state import Leaf, Opaque
 
-from ..errors import FormatError, TruncatedError
+from ..errors import FormatError, TruncatedError, UnknownFormatError
 from ._checkpoint import Checkpoint
 from ._extent import Extent, FileSource
 from ._limits import LIMITS, Limits
@@ -77,10 +77,12 @@ def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Lea
 
 def _parts(file: File) -> dict[str, Extract]:
     members = read_tar(file)
-    missing = [name for name in PARTS if name not in members]
-    if missing:
-        raise FormatError(
-            f"this is a tar archive, but not a checkpoint: it has no {' and no '.join(missing)}", file=file.name
+    if not members.keys() >= set(PARTS):
+        named = ", ".join(list(members)[:5]) or "none"
+        raise UnknownFormatError(
+            f"this is a tar archive, but not a checkpoint; its members: {named}",
+            file=file.name,
+            hint="if one of them is a checkpoint, unpack the archive first",
         )
     return members
 

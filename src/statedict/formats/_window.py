@@ -31,9 +31,12 @@ class Window:
         return self._whole().read(self._start + offset, nbytes)
 
     def read_into(self, spans: Sequence[Span]) -> None:
+        whole = self._whole()
+        if self.size == whole.size:
+            return whole.read_into(spans)
         for offset, into in spans:
             self._check(offset, len(into))
-        self._whole().read_into([Span(self._start + offset, into) for offset, into in spans])
+        whole.read_into([Span(self._start + offset, into) for offset, into in spans])
 
     def mapped(self) -> memoryview | None:
         whole = self._whole().mapped()

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from statedict.files import File
 
-from ..errors import FormatError, TruncatedError
+from ..errors import TruncatedError, UnknownFormatError
 from ._checkpoint import Checkpoint
 from ._limits import Limits
 from ._table import function
@@ -35,7 +35,11 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
         if row.has(archive):
             return cast(Checkpoint, function(row.read)(file, limits, archive))
     named = ", ".join(list(archive.members)[:5]) or "none"
-    raise FormatError(f"this is a zip archive, but not a checkpoint; its members: {named}", file=file.name)
+    raise UnknownFormatError(
+        f"this is a zip archive, but not a checkpoint; its members: {named}",
+        file=file.name,
+        hint="if one of them is a checkpoint, unpack the archive first",
+    )
 
 
 def _has_arrays(archive: Archive) -> bool:

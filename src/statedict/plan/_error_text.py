@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import printable
 from ._report import LoadReport
 from ._step import Mismatch
 
@@ -21,7 +22,7 @@ def error_text(class_name: str, report: LoadReport) -> str:
     """
     problems = [_keys("Missing", report.missing_keys), _keys("Unexpected", report.unexpected_keys)]
     problems += report.errors or [_mismatch(one) for one in report.mismatched]
-    told = [problem for problem in problems if problem]
+    told = [printable(problem) for problem in problems if problem]
     if len(told) > _MOST:
         told[_MOST:] = [f"… and {len(told) - _MOST:,} more"]
     return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(told) + f"\n\n{report}"

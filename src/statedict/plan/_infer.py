@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from statedict.errors import CollisionError
 from statedict.state import parents, raw_values
 
+from ..errors import printable
 from ._facts import shape_of
 from ._fit import fits
 from ._generalise import folded_pairs, generalise, numbered
@@ -57,7 +58,8 @@ class Inference(NamedTuple):
                 f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in list(folded.items())[:_LINES]
             ]
             lines += [f"  … and {len(folded) - _LINES:,} more"] if len(folded) > _LINES else []
-        return "\n".join([*lines, "as a key map:", *(f"  {rule}" for rule in self.key_map.rules)])
+        lines += ["as a key map:", *(f"  {rule}" for rule in self.key_map.rules)]
+        return "\n".join(map(printable, lines))
 
 
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:

@@ -13,6 +13,7 @@ from typing import Any
 
 from statedict.state import StateDict, raw_values
 
+from ..errors import printable
 from ._cook import Cook
 from ._facts import spec_of
 from ._index import Index
@@ -59,13 +60,13 @@ class KeyMap:
         for rule in self.rules:
             if not _writable(rule):
                 raise ValueError(f"'{rule}' cannot be written down; write it with templates")
-        return "".join(["rules = [\n", *(f"    {_quoted(str(rule))},\n" for rule in self.rules), "]\n"])
+        return "".join(["rules = [\n", *(f"    {_quoted(rule.line)},\n" for rule in self.rules), "]\n"])
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.rules))
 
     def __repr__(self) -> str:
-        return f"KeyMap({[str(rule) for rule in self.rules]})"
+        return f"KeyMap({[rule.line for rule in self.rules]})"
 
     def __eq__(self, other: object) -> bool:
         return self.rules == other.rules if isinstance(other, KeyMap) else NotImplemented
@@ -123,7 +124,7 @@ class KeyMap:
         given = raw_values(state)
         offers, notes = self.resolve({name: name for name in given}, lambda name: spec_of(given[name]))
         for note in notes:
-            warnings.warn(note, UserWarning, stacklevel=2)
+            warnings.warn(printable(note), UserWarning, stacklevel=2)
         cook = Cook(given)
         values = {name: cook.offered(offer) for name, offer in offers.items()}
         moves = ((name, sources_of(offer)) for name, offer in offers.items())
@@ -180,7 +181,7 @@ def _writable(rule: AnyRule) -> bool:
     if isinstance(rule, Escape):
         return rule.text is not None
     try:
-        return parse(str(rule)) == [rule]
+        return parse(rule.line) == [rule]
     except ValueError:
         return False
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
-from statedict.state import DType, StateDict, raw_values
+from statedict.state import Absent, DType, StateDict, raw_values
 
 from ._cast_kind import cast_kind
 from ._cook import Cook
@@ -178,7 +178,8 @@ class Plan:
         passed = {step.target: step.sources[0] for step in self.passed}
         values = {name: self.given.get(passed.get(name, name)) for name in unexpected}
         values |= {name: self.slots.get(name) for name in missing}
-        return {name: shape for name, value in values.items() if (shape := shape_of(value)) is not None}
+        known = {name: shape_of(value) for name, value in values.items() if not isinstance(value, Absent)}
+        return {name: shape for name, shape in known.items() if shape is not None}
 
     def __str__(self) -> str:
         from ._plan_text import plan_text

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from statedict.state import fold
 
+from ..errors import printable
 from ._generalise import folded_pairs
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def plan_text(plan: Plan) -> str:
         lines += _section(title, Counter({group.text: len(group.names) for group in fold(names)}))
     for title, some in (("mismatched", plan.mismatched), ("skipped", plan.skipped)):
         lines += _section(title, Counter(f"{one.name}: {one.found} for {list(one.expected)}" for one in some))
-    return "\n".join([*lines, *(f"warning: {note}" for note in plan.notes)])
+    lines += [f"warning: {note}" for note in plan.notes]
+    return "\n".join(map(printable, lines))
 
 
 def _told(step: Step) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from statedict.state import Section, as_html, as_text, fold, folded, listed
 
+from ..errors import printable
 from ._near import Near
 from ._step import Mismatch
 
@@ -69,7 +70,12 @@ def _sections(report: LoadReport) -> list[Section]:
         _telling("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
         _telling("tied", [(name, f"= {other}") for name, other in report.tied.items()]),
         listed("warnings", report.notes, 3),
-        listed("what would help", [f"{one.text}:\n    {one.call}" for one in report.suggestions], 2),
+        listed(
+            "what would help",
+            [f"{printable(one.text)}:\n    {printable(one.call)}" for one in report.suggestions],
+            2,
+            keep="\n",
+        ),
     ]
 
 

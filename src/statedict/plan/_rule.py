@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..errors import printable
 from ._joins import Cat
 from ._operation import Operation, joins, parse_operation, parts, undone
 from ._template import Template, expand
@@ -42,9 +43,14 @@ class Rule:
     targets: tuple[Template, ...]
     operations: tuple[Operation, ...] = ()
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """The rule as `parse` reads it."""
         arrow = f"{_side(self.sources)} -> {_side(self.targets)}"
         return " | ".join([arrow, *map(str, self.operations)])
+
+    def __str__(self) -> str:
+        return printable(self.line)
 
     @cached_property
     def gathered(self) -> str | None:
@@ -89,8 +95,13 @@ class Escape:
     text: str | None = None
     obstacle = "a regular expression or a function has no exact inverse; write it with templates"
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """The regular expression as `parse` reads it, or the function's name."""
         return self.text or f"<{getattr(self.function, '__qualname__', repr(self.function))}>"
+
+    def __str__(self) -> str:
+        return printable(self.line)
 
     def inverse(self) -> Rule:
         """There is none: ValueError."""

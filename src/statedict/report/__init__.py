@@ -3,10 +3,10 @@
 from ._content import File as File
 from ._facts import Fact as Fact
 from ._facts import contents as contents
+from ._facts import extent as extent
 from ._facts import imports as imports
 from ._facts import own_bytes as own_bytes
 from ._facts import plain as plain
-from ._facts import printable as printable
 from ._facts import remark as remark
 from ._facts import shape as shape
 from ._facts import tensors as tensors
@@ -43,10 +43,10 @@ __all__ = [
     "elements",
     "fold",
     "imports",
+    "extent",
     "own_bytes",
     "page",
     "plain",
-    "printable",
     "remark",
     "shape",
     "size",

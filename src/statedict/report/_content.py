@@ -11,7 +11,8 @@ from itertools import islice
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._facts import Fact, own_bytes, printable, remark, shape, totals, warnings
+from ..errors import printable
+from ._facts import Fact, extent, own_bytes, remark, totals, warnings
 from ._fold import Entry, fold
 from ._heat import Heat
 from ._layers import layers
@@ -146,7 +147,7 @@ def _columns(tensors: Sequence[tuple[Fact, Measures | None] | None], cells: byte
     drawn: dict[int, list[Any]] = {}  # tied tensors are one picture
     return {
         "dtype": [fact and fact["dtype"] for fact in facts],
-        "shape": [fact and shape(fact["shape"]) for fact in facts],
+        "shape": [fact and extent(fact) for fact in facts],
         "bytes": [fact and fact["bytes"] for fact in facts],
         "remark": {i: printable(remark(fact)) for i, fact in enumerate(facts) if fact and remark(fact)},
         "stats": [m and [_short(m.stats[key]) for key in MOMENTS] for m in measured],

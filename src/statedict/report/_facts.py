@@ -7,12 +7,13 @@ of the same values.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from reprlib import Repr
 from typing import Any
 
-from statedict.state import Compound, Leaf, Opaque, StateDict
+from statedict.state import Absent, Compound, Leaf, Opaque, StateDict
 
 Fact = dict[str, Any]
 
@@ -32,7 +33,10 @@ def tensors(state: StateDict) -> list[Fact]:
     facts = []
     for name, leaf in state.leaves():
         fact: Fact = {"name": name}
-        if isinstance(leaf, Leaf):
+        if isinstance(leaf, Absent):
+            missing = os.path.basename(leaf.file)
+            fact |= {"dtype": "unknown", "shape": [], "bytes": 0, "layout": "unknown", "missing": missing}
+        elif isinstance(leaf, Leaf):
             spec, storage = leaf.spec, leaf.storage
             same = firsts.setdefault((storage.key, spec), name)
             shared = firsts.setdefault(storage.key, name) if storage.nbytes else name
@@ -153,20 +157,14 @@ def remark(fact: Fact) -> str:
     """What is unusual about a tensor, in words."""
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
-    told = [*ties, *([fact["layout"]] if fact["layout"] != "strided" else []), fact.get("device", "")]
+    ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
+    told = [*ties, *([fact["layout"]] if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
     return ", ".join(filter(None, told))
 
 
-def printable(text: str) -> str:
-    """The text with an escape for each character that is no ink: a name out of a file cannot move the cursor, nor turn
-    the direction of what follows it.
-
-    >>> printable("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+def extent(fact: Fact) -> str:
+    """A tensor's shape as people write it; nothing where it is not known."""
+    return "" if "missing" in fact else shape(fact["shape"])
 
 
 def shape(sizes: Collection[int]) -> str:

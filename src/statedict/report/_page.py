@@ -19,9 +19,8 @@ from importlib.resources import files as resources
 from string import Template
 from typing import TYPE_CHECKING
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, printable
 from ._content import File, content
-from ._facts import printable
 
 if TYPE_CHECKING:
     from statedict.plan import Diff

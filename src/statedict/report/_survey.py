@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, StateDict, pieces, require_in_proportion
+from statedict.state import Absent, Leaf, StateDict, pieces, require_in_proportion
 
 from ._facts import Fact, tensors, values
 from ._heat import Heat, matrix, step
@@ -57,7 +57,7 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
     found: list[Measures | None] = []
     for fact in facts:
         leaf = state.leaf(fact["name"])
-        if read and isinstance(leaf, Leaf):
+        if read and isinstance(leaf, Leaf) and not isinstance(leaf, Absent):
             key = (leaf.storage.key, leaf.spec, leaf.traits)
             if key not in known:
                 known[key] = measure(leaf, side)

@@ -1,5 +1,6 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
+from ._absent import Absent
 from ._cast import cast_leaf
 from ._collector import collector_paused, without_collector
 from ._computed import COMPUTED, computed
@@ -37,6 +38,7 @@ from ._wholes import Wholes, copy_rows, memory_at
 __all__ = [
     "COMPUTED",
     "PLAIN",
+    "Absent",
     "DTYPES",
     "DType",
     "dtype",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import NamedTuple
 
+from ..errors import printable
 from ._fold import Group, fold
 
 _WIDTH = 120
@@ -33,14 +34,14 @@ def folded(
 ) -> Section:
     """Names that are alike, and differ in their layer only, on one line with what is to be said about them."""
     groups = fold(names, alike)
-    lines = [(f"{group.text}{_times(group)}", about(group.names)) for group in groups[:limit]]
+    lines = [(printable(f"{group.text}{_times(group)}"), printable(about(group.names))) for group in groups[:limit]]
     left_out = sum(len(group.names) for group in groups[limit:])
     return Section(f"{title} {len(names):,}:", lines, f"… and {left_out:,} more" if left_out else "")
 
 
-def listed(title: str, texts: Iterable[str], limit: int) -> Section:
-    """Texts, the first of them shown."""
-    texts = list(texts)
+def listed(title: str, texts: Iterable[str], limit: int, *, keep: str = "") -> Section:
+    """Texts, the first of them shown; `keep="\\n"` where they have lines of their own."""
+    texts = [printable(text, keep) for text in texts]
     more = f"… and {len(texts) - limit:,} more" if len(texts) > limit else ""
     return Section(f"{title}:", [(text, "") for text in texts[:limit]], more)
 
@@ -80,5 +81,5 @@ def _times(group: Group) -> str:
 def _cut(line: str) -> str:
     """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
     parts = [part[: _WIDTH + 1] for part in line.split("\n", _LINES)[:_LINES]]
-    shown = ("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in part) for part in parts)
+    shown = map(printable, parts)
     return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in shown)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Self, cast
 
-from ..errors import CollisionError, NotAStateError, UnknownNameError
+from ..errors import CollisionError, NotAStateError, UnknownNameError, printable
 from . import _metadata
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
@@ -265,7 +265,7 @@ class StateDict(MutableMapping[str, Any]):
         return fingerprint(self)
 
     def __repr__(self) -> str:
-        shown = ", ".join(list(self._values)[:3])
+        shown = printable(", ".join(list(self._values)[:3]))
         more = ", …" if len(self) > 3 else ""
         return f"<StateDict of {len(self)}: {shown}{more}>"
 

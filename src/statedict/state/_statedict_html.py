@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ._absent import Absent
 from ._dtype import DType
 from ._leaf import Leaf
 from ._sections import Section, as_html, folded, listed
@@ -29,7 +30,7 @@ def state_html(state: StateDict) -> str:
 
 def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
     """One line (tensors, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
-    leaves = dict(state.leaves())
+    leaves = {name: leaf for name, leaf in state.leaves() if not isinstance(leaf, Absent)}
     known = {name: _told(leaf) for name, leaf in leaves.items()}
     ties = (" = ".join(names[:FEW]) for names in state.tied)
     others = (name for name in state if name not in known)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..errors import printable
 from ._dtype import DType
 from ._leaf import PLAIN, Leaf, Traits
 
@@ -101,4 +102,4 @@ class Opaque:
 
     def __repr__(self) -> str:
         shown = "" if self.args is None else "(…)" if self.args or self.kwargs or self.state or self.items else "()"
-        return f"<opaque {self.module}.{self.name}{shown}>"
+        return f"<opaque {printable(self.path)}{shown}>"

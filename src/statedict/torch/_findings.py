@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import printable
+
 Kind = Literal[
     "plain tensor",
     "hidden parameter",
@@ -51,7 +53,7 @@ class Finding:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.why}. Fix: {self.fix}"
+        return printable(f"{self.path}: {self.why}. Fix: {self.fix}")
 
 
 def finding(kind: Kind, path: str, fix: str, **facts: str) -> Finding:

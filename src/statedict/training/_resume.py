@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from statedict.errors import ChecksumError, FormatError, StateDictError, TruncatedError
+from statedict.errors import ChecksumError, FormatError, StateDictError, TruncatedError, printable
 
 from . import _layout, _manifest
 from ._manifest import FileFacts, Manifest
@@ -27,7 +27,7 @@ class PassedOver(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"step {self.step} ({self.path}): {self.reason}"
+        return printable(f"step {self.step} ({self.path}): {self.reason}")
 
 
 class Found(NamedTuple):

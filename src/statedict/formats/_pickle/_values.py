@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from statedict.state import DType, Leaf, RowKind, Spec, Storage, contiguous
 from statedict.state import dtype as find_dtype
 
+from ...errors import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -97,7 +99,7 @@ class TorchConstant:
     name: str
 
     def __str__(self) -> str:
-        return self.name if self.kind == "device" else f"torch.{self.name}"
+        return printable(self.name if self.kind == "device" else f"torch.{self.name}")
 
 
 class Pair(NamedTuple):
