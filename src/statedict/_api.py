@@ -16,9 +16,8 @@ from . import _arrays, _loading, _sources
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
     from statedict.plan import Diff, Inference, LoadReport
-    from statedict.state import StateDict
+    from statedict.state import CastKind, StateDict
     from statedict.torch import Finding
-    from statedict.tree import CastKind
 
 Path = str | os.PathLike[str] | BinaryIO
 

@@ -393,6 +393,7 @@ def test_outcomes_say_what_was_cast():
 def test_kinds_of_casts(found, wanted, value, kind):
     """What a cast does to elements is told from the dtypes, and from the elements where those leave it open."""
     from statedict.nn._casts import cast_kind
+
     from statedict.state import dtype
 
     array = np.array([value], dtype=dtype(found).numpy)

@@ -1,6 +1,9 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
-from ._cast import cast_leaf
+from typing import Any
+
+from ._cast import Casts, cast_array, cast_leaf
+from ._cast_kind import CastKind, Extent, cast_kind, joined
 from ._collector import collector_paused, without_collector
 from ._computed import computed
 from ._copy import independent
@@ -44,7 +47,14 @@ __all__ = [
     "leaf_of",
     "library",
     "library_of",
+    "cast_array",
+    "cast_kind",
     "cast_leaf",
+    "CastKind",
+    "Casts",
+    "Extent",
+    "extent",
+    "joined",
     "collector_paused",
     "blocks",
     "by_source",
@@ -95,3 +105,10 @@ def read_array(leaf: Leaf):  # type: ignore[no-untyped-def]  # numpy is imported
     from ._numpy import read_array as read
 
     return read(leaf)
+
+
+def extent(array: Any, dtype: DType) -> Extent:
+    """The range of the elements of a NumPy array, which are those of `dtype`."""
+    from ._extent import extent as of
+
+    return of(array, dtype)

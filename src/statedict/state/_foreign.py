@@ -20,7 +20,7 @@ class ForeignLibrary:
 
     name = "numpy"
 
-    def leaf(self, array: Any) -> Leaf:
+    def leaf(self, array: Any) -> Leaf | None:
         return NUMPY.leaf(seen(array))
 
     def wholes(self, arrays: Sequence[Any]) -> None:

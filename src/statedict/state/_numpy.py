@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SaveError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage
@@ -41,8 +40,10 @@ class NumpyLibrary:
 
     name = "numpy"
 
-    def leaf(self, array: Array) -> Leaf:
+    def leaf(self, array: Array) -> Leaf | None:
         dtype = dtype_of(array.dtype)
+        if dtype is None:
+            return None
         if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):
             array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         start, stop = np.lib.array_utils.byte_bounds(array)
@@ -69,7 +70,7 @@ class NumpyLibrary:
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         check_parts(value, parts)
-        leaves = {role: self.leaf(part) for role, part in parts.items()}
+        leaves = {role: leaf for role, part in parts.items() if (leaf := self.leaf(part)) is not None}
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
 
 
@@ -109,14 +110,11 @@ def bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(bytearray())
 
 
-def dtype_of(dtype: np.dtype[Any]) -> DType:
-    """The DType whose elements a NumPy dtype carries; raises SaveError for one that no tensor can have."""
-    name = dtype.name
-    if name in DTYPES:
-        return DTYPES[name]
-    if dtype.names == ("real", "imag"):
+def dtype_of(dtype: np.dtype[Any]) -> DType | None:
+    """The DType whose elements a NumPy dtype carries; None for one that no tensor can have (text, objects, records)."""
+    if dtype.names == ("real", "imag") and all(part == np.float16 for part, *_ in (dtype.fields or {}).values()):
         return DTYPES["complex32"]
-    raise SaveError(f"a NumPy array of dtype {dtype} is no tensor: convert it to a numeric dtype")
+    return DTYPES.get(dtype.name)
 
 
 def _encloses(base: Array, start: int, stop: int) -> bool:
