@@ -8,10 +8,12 @@ from torch import nn
 
 import statedict
 from statedict.state import DTYPES, cast_kind
-from statedict.torch._dtypes import TORCH_DTYPES
+from statedict.torch._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
 from statedict.torch._extent import extent
 
 NUMBERS = [d for d in DTYPES.values() if d.kind in ("float", "complex", "int", "uint", "bool")]
+FLOATS = [d for d in NUMBERS if d.is_floating]
+NOT_IN_SAFETENSORS = ("complex128", "complex32", "float8_e4m3fnuz", "float8_e5m2fnuz")
 LOSSY = ("truncation", "imaginary", "overflow")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental"),
@@ -40,54 +42,53 @@ def bits(tensor):
     return tensor.contiguous().view(torch.uint8).tolist()
 
 
-@pytest.fixture(params=["memory", "pt", "safetensors"])
-def stored(request, tmp_path):
-    """A function that gives a state as a source of that kind."""
-
-    def store(state):
-        if request.param == "memory":
-            return state
-        path = tmp_path / f"state.{request.param}"
-        statedict.save(state, path)
-        return path
-
-    return store
+def kinds_of(given, wanted):
+    dtypes = {name: DTYPES_OF_TORCH[value.dtype] for name, value in given.items()}
+    return {name: cast_kind(dtypes[name], wanted, lambda value=value: extent(value)) for name, value in given.items()}
 
 
-def in_safetensors(dtype):
-    return dtype.name not in ("complex128", "complex32", "float8_e4m3fnuz", "float8_e5m2fnuz")
+def empty(given, wanted):
+    return model({name: torch.zeros(4, dtype=TORCH_DTYPES[wanted]) for name in given})
 
 
 @pytest.mark.parametrize("found", NUMBERS, ids=str)
-def test_every_pair_loads_as_with_pytorch_or_is_refused(stored, found, request):
-    """Each cast has its kind in the report; a lossy one is refused, and gives PyTorch's elements where it is allowed."""
-    if "safetensors" in request.node.name and not in_safetensors(found):
+def test_what_a_cast_would_lose_is_refused_by_name(found):
+    """Each lossy cast of a load is in the error; nothing is written."""
+    given = examples(found)
+    for wanted in set(NUMBERS) - {found}:
+        kinds = kinds_of(given, wanted)
+        lost = {name: value for name, value in given.items() if kinds[name] in LOSSY}
+        if lost:
+            target = empty(lost, wanted)
+            with pytest.raises(statedict.LoadError) as error:
+                statedict.load_state_dict(target, lost)
+            assert all(f'named "{name}"' in str(error.value) for name in lost)
+            untouched = bits(torch.zeros(4, dtype=TORCH_DTYPES[wanted]))
+            assert all(bits(buffer) == untouched for buffer in target.buffers())
+
+
+@pytest.mark.parametrize("suffix", [None, ".pt", ".safetensors"])
+@pytest.mark.parametrize("found", NUMBERS, ids=str)
+def test_every_pair_gives_pytorchs_elements(found, suffix, tmp_path):
+    """From memory and from files, each cast has its kind in the report, and the elements of `copy_`."""
+    if suffix == ".safetensors" and found.name in NOT_IN_SAFETENSORS:
         pytest.skip("safetensors does not have this dtype")
     given = examples(found)
-    source = stored(given)
-    for wanted in NUMBERS:
-        if wanted is found:
-            continue
-        target = model({name: torch.zeros(4, dtype=TORCH_DTYPES[wanted]) for name in given})
-        kinds = {n: cast_kind(found, wanted, lambda t=t: extent(t)) for n, t in given.items()}
-        lost = [name for name, kind in kinds.items() if kind in LOSSY]
-        if lost:
-            with pytest.raises(statedict.LoadError) as error:
-                statedict.load_state_dict(target, source)
-            assert all(f'named "{name}"' in str(error.value) for name in lost)
-            assert not any(
-                buffer.any() for buffer in map(torch.Tensor.bool, target.buffers()) if wanted.name != "float8_e8m0fnu"
-            )
+    source = given if suffix is None else tmp_path / f"state{suffix}"
+    if suffix is not None:
+        statedict.save(given, source)
+    for wanted in set(NUMBERS) - {found}:
+        target = empty(given, wanted)
         report = statedict.load_state_dict(target, source, allow_casts=LOSSY)
-        assert [tuple(cast) for cast in report.cast] == [(n, str(found), str(wanted), kinds[n]) for n in given]
+        assert {cast.name: cast.kind for cast in report.cast} == kinds_of(given, wanted)
         for name, value in given.items():
-            stock = torch.zeros(4, dtype=TORCH_DTYPES[wanted]).copy_(value)
-            assert bits(target.get_buffer(name)) == bits(stock), (name, wanted)
+            # C does not say what integers NaN and what is out of range become.
+            if name != "huge" or wanted.is_floating or wanted.is_complex:
+                stock = torch.zeros(4, dtype=TORCH_DTYPES[wanted]).copy_(value)
+                assert bits(target.get_buffer(name)) == bits(stock), (name, wanted)
 
 
-@pytest.mark.parametrize(
-    ("found", "wanted"), list(itertools.permutations([d for d in NUMBERS if d.is_floating], 2)), ids=str
-)
+@pytest.mark.parametrize(("found", "wanted"), list(itertools.permutations(FLOATS, 2)), ids=str)
 def test_a_dtype_that_is_asked_for_gives_pytorchs_elements(found, wanted):
     """`dtype=` and `StateDict.to` round, saturate and overflow as `Tensor.to` does."""
     given = examples(found)
@@ -99,6 +100,7 @@ def test_a_dtype_that_is_asked_for_gives_pytorchs_elements(found, wanted):
     assert {name: bits(value) for name, value in target.named_buffers()} == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions")
 def test_quantised_parameters_are_loaded_as_pytorch_does():
     """What PyTorch quantises on copying is loaded, and reported; what it refuses is refused in its words."""
     quantised = torch.quantize_per_tensor(torch.zeros(3), 0.5, 0, torch.qint8)
