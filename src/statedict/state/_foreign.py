@@ -32,6 +32,9 @@ class ForeignLibrary:
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         return NUMPY.compound(value, parts)
 
+    def parts(self, array: Any) -> Any:
+        return NUMPY.parts(seen(array))
+
 
 def seen(array: Any) -> np.ndarray[Any, Any]:
     """The elements as a NumPy array: the same memory where they are on the CPU, a copy where they are not."""

@@ -38,6 +38,9 @@ class ArrayLibrary(Protocol):
     def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
         """The sparse, quantised or nested array that `parts` (arrays of this library, by role) make."""
 
+    def parts(self, array: Any) -> Any:
+        """Of an array that has no leaf: values that are equal where arrays of its class are; None where there are none."""
+
 
 def library_of(value: object) -> ArrayLibrary | None:
     """The library whose array `value` is, or None where it is no array."""

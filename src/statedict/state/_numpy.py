@@ -13,7 +13,7 @@ import numpy as np
 
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
-from ._leaf import Leaf, Read, Storage
+from ._leaf import Leaf, Read, Storage, Traits
 from ._spec import Spec
 from ._values import Compound
 
@@ -73,6 +73,9 @@ class NumpyLibrary:
         leaves = {role: leaf for role, part in parts.items() if (leaf := self.leaf(part)) is not None}
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
 
+    def parts(self, array: Array) -> tuple[object, ...]:
+        return array.dtype, array.shape, array.tolist()
+
 
 def as_array(spec: Spec, raw: memoryview) -> Array:
     """The array that `spec` shows of the storage bytes `raw`; a view, never a copy.
@@ -99,10 +102,21 @@ def read_array(leaf: Leaf) -> Array:
         raw = bytearray(max(spec.reach * size - start, 0))
         storage.source.read_into([Read(storage, start, memoryview(raw))])
         view, spec = memoryview(raw), spec._replace(offset=0)
-    array = as_array(spec, view)
-    if leaf.traits.conj:
-        array = np.conj(array)
-    return -array if leaf.traits.neg else array
+    return _resolved(as_array(spec, view), leaf.traits)
+
+
+def _resolved(array: Array, traits: Traits) -> Array:
+    """The elements with lazy conjugate and negative bits applied."""
+    if not (traits.conj or traits.neg) or array.dtype.kind == "b":
+        return array
+    if array.dtype.names is None:
+        array = np.conj(array) if traits.conj and array.dtype.kind == "c" else array
+        return -array if traits.neg else array
+    halves = array.copy()
+    for part, negative in (("real", traits.neg), ("imag", traits.neg != traits.conj)):
+        if negative:
+            halves[part] = -array[part]
+    return halves
 
 
 def bytes_of(array: Array) -> memoryview:

@@ -51,7 +51,7 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
     for section in sections:
         if section.lines:
             lines.append(section.title)
-            lines += [_cut(f"  {what}  {about}".rstrip()) for what, about in section.lines]
+            lines += [_cut(f"  {_within(what, len(about))}  {about}".rstrip()) for what, about in section.lines]
             lines += [f"  {section.more}"] if section.more else []
     return "\n".join(lines)
 
@@ -75,6 +75,14 @@ def as_html(first: str, sections: Iterable[Section]) -> str:
 def _times(group: Group) -> str:
     """For how many names a line stands."""
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
+
+
+def _within(what: str, taken: int) -> str:
+    """A long name without its middle, so that its end is seen, and what is said about it."""
+    room = max(_WIDTH - taken - 4, _WIDTH // 4)
+    if len(what) <= room or "\n" in what[:_WIDTH]:
+        return what
+    return f"{what[: room // 2]}…{what[len(what) - room // 2 + 1 :]}"
 
 
 def _cut(line: str) -> str:
