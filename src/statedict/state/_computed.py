@@ -41,7 +41,9 @@ class _Computed:
         from ._numpy import bytes_of, read_array
 
         function, inputs, spec = storage.where
-        result = np.ascontiguousarray(function(*(read_array(leaf) for leaf in inputs)), dtype=spec.dtype.numpy)
+        inputs = [read_array(leaf) for leaf in inputs]
+        # Not `ascontiguousarray`, which makes one dimension of none.
+        result = np.asarray(function(*inputs), dtype=spec.dtype.numpy, order="C")
         if result.shape != spec.shape:
             raise ValueError(f"a computed tensor has shape {result.shape}, not {spec.shape} as was said")
         return bytes_of(result)

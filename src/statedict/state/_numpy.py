@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FormatError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage, Traits
@@ -66,12 +67,19 @@ class NumpyLibrary:
         """Leaves are as quick."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:
-        return [as_array(leaf.spec, raw) for leaf, raw in zip(leaves, memory)]
+        return [_resolved(as_array(leaf.spec, raw), leaf.traits) for leaf, raw in zip(leaves, memory)]
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         check_parts(value, parts)
-        leaves = {role: leaf for role, part in parts.items() if (leaf := self.leaf(part)) is not None}
+        leaves = {role: self._carrying(part, value.parts[role].spec.dtype) for role, part in parts.items()}
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
+
+    def _carrying(self, array: Array, dtype: DType) -> Leaf:
+        """The leaf of an array of a dtype's carrier."""
+        leaf = self.leaf(array)
+        if leaf is None:
+            raise FormatError(f"an array of dtype {array.dtype} cannot be a part of a tensor")
+        return Leaf(leaf.spec._replace(dtype=dtype), leaf.storage)
 
     def parts(self, array: Array) -> tuple[object, ...]:
         return array.dtype, array.shape, array.tolist()
