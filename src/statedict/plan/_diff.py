@@ -14,7 +14,7 @@ from statedict.state import Leaf, StateDict, leaf_of, raw_values
 from ._equal import equal
 from ._facts import Shape, dtype_of, shape_of
 from ._plain import plain
-from ._statistics import Change, compare, same
+from ._statistics import Change, compare, is_meta, same
 from ._wrappers import pair
 
 Ties = tuple[tuple[str, ...], ...]
@@ -109,7 +109,7 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
     values: list[str] = []
     for name, (old, new) in both.items():
         a, b = leaf_of(old), leaf_of(new)
-        if isinstance(a, Leaf) and isinstance(b, Leaf):
+        if isinstance(a, Leaf) and isinstance(b, Leaf) and not (is_meta(a) or is_meta(b)):
             key = a.shown, b.shown
             if key not in known:
                 known[key] = None if same(a, b) else compare(a, b)
