@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import Leaf, cast_kind, contiguous, extent, leaf_of, library, materialize, read_array
+from statedict.state import Leaf, cast_array, cast_kind, contiguous, extent, leaf_of, library, materialize, read_array
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from . import _arrays
@@ -163,8 +163,7 @@ def _write(slots: Slots, index: int, value: Any) -> None:
     array = raw(current)
     value = _like(array, value)
     if type(array) is np.ndarray and array.flags.writeable:
-        with np.errstate(all="ignore"):
-            np.copyto(array, value, casting="unsafe")
+        np.copyto(array, value if value.dtype == array.dtype else cast_array(value, _arrays.dtype_of(array.dtype)))
         return
     value = _arrays.cast(value, _arrays.dtype_of(array.dtype))
     if _arrays.is_writable(array):
