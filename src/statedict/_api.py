@@ -17,9 +17,8 @@ from .errors import FormatError
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
     from statedict.plan import Diff, Inference, LoadReport
-    from statedict.state import StateDict
+    from statedict.state import CastKind, StateDict
     from statedict.torch import Finding
-    from statedict.tree import CastKind
 
 Path = str | os.PathLike[str] | BinaryIO
 

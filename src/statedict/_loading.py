@@ -18,7 +18,8 @@ from . import _arrays, _sources
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan
-    from statedict.tree import CastKind, Outcome
+    from statedict.state import CastKind
+    from statedict.tree import Outcome
 
 
 @dataclass(frozen=True, slots=True)

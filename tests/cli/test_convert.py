@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import statedict
 from statedict.cli._progress import counted, showing
 from statedict.state import Leaf, StateDict
 
@@ -186,3 +187,12 @@ def test_the_bar_is_shown_on_a_terminal_only(monkeypatch):
         assert torch.equal(shown["w"], state["w"])
     assert "writing" in terminal.getvalue()
     assert "16.0/16.0 kB" in terminal.getvalue()
+
+
+def test_casting_keeps_ties(call, tmp_path):
+    """Tied tensors are cast once, and tied in the file that is written."""
+    weight = torch.ones(4, 2)
+    torch.save({"embedding": weight, "head": weight}, tmp_path / "a.pt")
+    assert call("convert", tmp_path / "a.pt", tmp_path / "b.pt", "--dtype", "bfloat16").code == 0
+    with statedict.open(tmp_path / "b.pt") as checkpoint:
+        assert checkpoint.state_dict().tied == [("embedding", "head")]

@@ -241,3 +241,154 @@ def test_pytorch_states():
     found = diff(before, StateDict(model.state_dict()))
     assert list(found.changed) == ["weight"]
     assert found.changed["weight"][:2] == (6, 1)
+
+
+def nested(depth, bottom, kind=list):
+    """A value inside so many containers."""
+    for _ in range(depth):
+        bottom = kind([bottom])
+    return bottom
+
+
+def doubled(depth, bottom):
+    """A value that holds another twice, which holds another twice …"""
+    for _ in range(depth):
+        bottom = (bottom, bottom)
+    return bottom
+
+
+def cyclic(first):
+    """A list that holds itself."""
+    value = [first]
+    value.append({"again": value})
+    return value
+
+
+SHAPELY = [
+    (lambda leaf: nested(5000, leaf), "deep"),
+    (lambda leaf: nested(5000, leaf, tuple), "deep tuples"),
+    (lambda leaf: doubled(200, leaf), "shared"),
+    (cyclic, "cyclic"),
+    (lambda leaf: {"a": [leaf, (leaf, {"b": leaf})]}, "mixed"),
+    (lambda leaf: [np.array(["a", str(leaf)])], "text"),
+]
+
+
+@pytest.mark.parametrize("make", [make for make, _ in SHAPELY], ids=[name for _, name in SHAPELY])
+def test_values_of_any_form(make):
+    """Deep, shared and cyclic values are compared in the time that their objects take."""
+    assert not diff({"x": make(1.0)}, {"x": make(1.0)})
+    assert diff({"x": make(1.0)}, {"x": make(2.0)}).values == ("x",)
+
+
+def test_cycles_of_another_length_are_unrolled():
+    """Two cyclic values that look alike however far they are followed are equal."""
+    one, two = [1], [1, [1]]
+    one.append(one)
+    two[1].append(two)
+    assert not diff({"x": one}, {"x": two})
+
+
+@pytest.mark.parametrize("count", [4, 3 << 20])
+def test_expanded_tensors_are_compared_in_pieces(count):
+    """A tensor that shows one element many times takes the memory of a piece."""
+    one, two = (np.broadcast_to(np.array([value], "f4"), (count,)) for value in (1, 2))
+    tracemalloc.start()
+    try:
+        found = diff({"x": one}, {"x": two}).changed["x"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.changed, found.max_abs) == (count, 1.0)
+    assert peak < 80 << 20
+
+
+STATISTICS = [
+    ([2**60], [2**60 + 1], "i8", 1.0),
+    ([2**63], [2**63 - 3], "u8", 3.0),
+    ([-(2**63)], [2**63 - 1], "i8", 2.0**64),
+    ([0], [255], "u1", 255.0),
+    ([True, False], [False, False], "?", 1.0),
+    ([1e300, 0.0], [2e300, 0.0], "f8", 1e300),
+    ([1e-200, 0.0], [3e-200, 0.0], "f8", 2e-200),
+    ([3 + 4j], [0], "c16", 5.0),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "kind", "furthest"), STATISTICS)
+def test_statistics_at_the_edges_of_a_dtype(old, new, kind, furthest):
+    """The largest difference is exact for integers; norms neither overflow nor vanish."""
+    found = compare(leaf_of(np.array(old, kind)), leaf_of(np.array(new, kind)))
+    assert found.max_abs == pytest.approx(furthest, rel=1e-12)
+    assert np.isfinite(found.relative) or not np.any(old)
+    assert -1 <= found.cosine <= 1
+
+
+def test_statistics_of_pieces_of_very_different_size():
+    """Pieces are brought to one scale: the norms are those of the whole."""
+    old, new = np.array([1e-250, 1.0, 1e250]), np.array([2e-250, 1.0, 3e250])
+    found = compare(leaf_of(old), leaf_of(new), piece=1)
+    assert found.relative == pytest.approx(2.0)
+    assert found.cosine == pytest.approx(1.0)
+
+
+def test_disjoint_views_of_one_storage_are_not_tied():
+    """Fused weights that are saved apart were never equal: nothing was untied."""
+    flat = np.arange(6.0)
+    assert not diff({"a": flat[:3], "b": flat[3:]}, {"a": flat[:3].copy(), "b": flat[3:].copy()})
+    assert diff({"a": flat, "b": flat[3:]}, {"a": flat.copy(), "b": flat[3:].copy()}).untied == (("a", "b"),)
+
+
+def test_lines_of_scattered_layers_keep_their_ends():
+    """Of many layers the numbers are cut, not the name's end, nor what is said of it."""
+    old = {f"model.layers.{i}.self_attn.q_proj.weight": np.zeros(2) for i in range(400)}
+    new = {name: value + (n % 3 > 0) for n, (name, value) in enumerate(old.items())}
+    line = str(diff(old, new)).splitlines()[-1]
+    assert ",…+254}.self_attn.q_proj.weight  ×266  532 of 532 elements" in line
+    assert line.endswith("cosine 0")
+
+
+def test_a_long_name_is_cut_in_its_middle():
+    """Its beginning, its end and what is said of it are seen."""
+    name = "a" * 300 + ".weight"
+    line = str(diff({name: np.zeros(2)}, {name: np.ones(2)})).splitlines()[-1]
+    assert line.startswith("  aaa")
+    assert "….weight  " in line.replace("a", "")
+    assert line.endswith("cosine 0")
+
+
+def test_tensor_subclasses_are_compared_by_their_parts():
+    """Tensors of a class that wraps others are equal if their parts are."""
+    torch = pytest.importorskip("torch")
+
+    class Scaled(torch.Tensor):
+        """An 8-bit tensor with a scale, as quantisation libraries have them."""
+
+        @staticmethod
+        def __new__(cls, data, scale):
+            return torch.Tensor._make_wrapper_subclass(cls, data.shape, dtype=torch.float32)
+
+        def __init__(self, data, scale):
+            self.data8, self.scale = data, scale
+
+        def __tensor_flatten__(self):
+            return ["data8"], (self.scale,)
+
+        @classmethod
+        def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+            raise NotImplementedError(function)
+
+    def made(number, scale):
+        return {"w": Scaled(torch.full((2,), number, dtype=torch.int8), scale)}
+
+    assert not diff(made(1, 0.5), made(1, 0.5))
+    assert diff(made(1, 0.5), made(2, 0.5)).values == ("w",)
+    assert diff(made(1, 0.5), made(1, 0.25)).values == ("w",)
+
+
+def test_lazy_and_meta_tensors():
+    """Tensors without elements are equal if they are of one kind, and no others."""
+    torch = pytest.importorskip("torch")
+    lazy, meta, real = torch.nn.UninitializedParameter, torch.ones(2, device="meta"), torch.ones(2)
+    assert not diff({"x": lazy(), "y": meta}, {"x": lazy(), "y": meta.clone()})
+    assert diff({"x": lazy(), "y": meta}, {"x": lazy(dtype=torch.float64), "y": real}).values == ("x", "y")

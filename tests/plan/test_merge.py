@@ -200,3 +200,18 @@ def test_pytorch_states():
     expected = torch.stack([model.weight.detach() for model in models]).double().mean(0).float()
     assert torch.allclose(merged["weight"], expected, atol=1e-7)
     assert str(models[0].load_state_dict(merged)) == "<All keys matched successfully>"
+
+
+def test_lazy_bits_tell_tied_tensors_apart():
+    """Two views of the same memory, one of them negated, are merged each for itself; so are casts of a load."""
+    torch = pytest.importorskip("torch")
+    import statedict
+
+    z = torch.complex(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    state = {"a": z.imag, "b": z.conj().imag}
+    assert merge([state, state]).numpy()["b"].tolist() == [-3.0, -4.0]
+    model = torch.nn.Module()
+    for name in state:
+        model.register_buffer(name, torch.zeros(2, dtype=torch.float64))
+    statedict.load_state_dict(model, state, dtype="float64")
+    assert (model.a.tolist(), model.b.tolist()) == ([3.0, 4.0], [-3.0, -4.0])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from statedict.errors import MissingDependencyError, SaveError
+from statedict.errors import MissingDependencyError
 from statedict.state import (
     DTYPES,
     Leaf,
@@ -81,10 +81,10 @@ def test_odd_arrays_are_leaves_too(view):
     np.testing.assert_array_equal(view, read_array(leaf_of(view)))
 
 
-def test_an_array_of_objects_is_no_tensor():
-    """What has no numeric dtype is refused by name."""
-    with pytest.raises(SaveError, match="dtype object is no tensor"):
-        leaf_of(np.array([None]))
+@pytest.mark.parametrize("array", [np.array([None]), np.array(["a"]), np.zeros(2, "f4,i4"), np.zeros(2, "M8[s]")])
+def test_an_array_of_what_no_tensor_holds_has_no_leaf(array):
+    """Objects, text, records and dates are values like any other."""
+    assert leaf_of(array) is None
 
 
 def test_materialized_leaves_keep_their_ties_and_own_their_memory():

@@ -4,7 +4,7 @@ import copy
 import io
 import re
 from collections import namedtuple
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 
 import pytest
 import torch
@@ -502,11 +502,26 @@ def test_what_is_read_has_containers_of_its_own():
     assert (len(optimizer.state[model[0].weight]), optimizer.param_groups[0]["lr"]) == (3, 0.1)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "moments"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float64")]
-)
-def test_the_dtype_of_state_is_kept(parameters, moments):
-    """Moments keep the dtype they were saved in, whatever the parameters'; asked to, they are cast and it is reported."""
+class Masters(torch.optim.Optimizer):
+    """Keeps float32 copies of its parameters and its moments in 8 bits, as libraries for large models do."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state:
+                state["master"] = parameter.detach().float()
+                state["moments"] = torch.zeros(parameter.shape, dtype=torch.uint8)
+
+
+PAIRS = [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float64")]
+
+
+@pytest.mark.parametrize(("parameters", "moments"), PAIRS)
+def test_pytorchs_classes_get_the_dtype_of_their_parameters(parameters, moments):
+    """The fresh state of PyTorch's optimizers has the parameters' dtype: saved state is cast to it, and it is reported."""
     saved = read_optimizer(trained(model_of(2, 2).to(getattr(torch, moments)), torch.optim.SGD, momentum=0.9))
     model = model_of(2, 2).to(getattr(torch, parameters))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -514,18 +529,93 @@ def test_the_dtype_of_state_is_kept(parameters, moments):
     def dtypes():
         return {str(tensor.dtype) for tensor in tensors(optimizer.state_dict())}
 
-    assert write_optimizer(optimizer, saved).casts == []
-    assert dtypes() == {f"torch.{moments}"}
-    outcome = write_optimizer(optimizer, saved, dtype="parameter", model=model)
+    outcome = write_optimizer(optimizer, saved, model=model)
     assert dtypes() == {f"torch.{parameters}"}
-    kind = (
-        "widening"
-        if torch.promote_types(getattr(torch, moments), getattr(torch, parameters)) is getattr(torch, parameters)
-        else "rounding"
-    )
+    ours, theirs = getattr(torch, parameters), getattr(torch, moments)
+    kind = "widening" if torch.promote_types(theirs, ours) is ours else "rounding"
     assert outcome.casts[0] == ("0.weight.momentum_buffer", moments, parameters, kind)
     write_optimizer(optimizer, saved, dtype="torch.float64")
     assert dtypes() == {"torch.float64"}
+
+
+def test_other_classes_keep_their_own_dtypes():
+    """A class that is not PyTorch's may keep float32 copies or 8-bit moments of small parameters: nothing is cast."""
+    model, other = (model_of(2, 2).bfloat16() for _ in range(2))
+    saved = Masters(model.parameters())
+    saved.step()
+    optimizer = Masters(other.parameters())
+    assert write_optimizer(optimizer, saved.state_dict()).casts == []
+    assert {str(tensor.dtype) for tensor in tensors(optimizer.state_dict())} == {"torch.float32", "torch.uint8"}
+
+
+def test_other_classes_get_the_dtypes_of_the_state_that_is_there():
+    """The state that an optimizer has now shows which dtypes it works with."""
+    model, other = (model_of(2, 2) for _ in range(2))
+    saved, optimizer = Masters(model.parameters()), Masters(other.parameters())
+    saved.step()
+    optimizer.step()
+    state = saved.state_dict()
+    for entry in state["state"].values():
+        entry["master"] = entry["master"].double()
+    outcome = write_optimizer(optimizer, state, model=other)
+    assert outcome.casts[0] == ("0.weight.master", "float64", "float32", "rounding")
+    assert optimizer.state[other[0].weight]["master"].dtype is torch.float32
+
+
+WAYS = [{}, {"foreach": True}, {"fused": True}, {"capturable": True}]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+KINDS = [
+    kind for kind in vars(torch.optim).values() if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+]
+KINDS = [kind for kind in KINDS if kind not in (torch.optim.Optimizer, torch.optim.SparseAdam)]
+
+
+def stepping(kind, dtype, options):
+    """A small model in that dtype, its optimizer, and a function that trains it for a step; None where PyTorch refuses."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2, bias=kind is not torch.optim.Muon).to(dtype)
+    usual = {"lr": 0.1, "momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind(model.parameters(), **usual, **options)
+
+    def loss():
+        optimizer.zero_grad()
+        found = (model(torch.ones(1, 3, dtype=dtype)) ** 2).sum()
+        found.backward()
+        return found
+
+    def step():
+        loss()
+        optimizer.step(*[loss] * (kind is torch.optim.LBFGS))
+
+    return optimizer, step
+
+
+def works(kind, dtype, options):
+    """The optimizer after a step, if PyTorch has it for that dtype and way."""
+    try:
+        optimizer, step = stepping(kind, dtype, options)
+        step()
+    except (RuntimeError, TypeError, AssertionError, ValueError, NotImplementedError):
+        return None
+    return optimizer
+
+
+@pytest.mark.parametrize("options", WAYS, ids=lambda options: next(iter(options), "plain"))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_step_works_after_a_load_from_another_precision(kind, options):
+    """State of parameters in one dtype, loaded for parameters in another, lets `step` go on as with PyTorch's loader."""
+    sources = {dtype: made for dtype in DTYPES if (made := works(kind, dtype, options)) is not None}
+    for theirs, ours in product(sources, repeat=2):
+        stock, stock_step = stepping(kind, ours, options)
+        stock.load_state_dict(copy.deepcopy(sources[theirs].state_dict()))
+        optimizer, step = stepping(kind, ours, options)
+        outcome = write_optimizer(optimizer, sources[theirs].state_dict())
+        assert bool(outcome.casts) == (theirs is not ours)
+        try:
+            stock_step()
+        except RuntimeError:
+            continue
+        step()
 
 
 def test_numbers_are_not_cast():
@@ -555,7 +645,7 @@ Pair = namedtuple("Pair", "first second")
 
 def test_strings_and_namedtuples_survive():
     """Values that PyTorch's loader turns into the text of a generator, or fails at, come through."""
-    parameter = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    parameter = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
     value = {"name": "adaptive", "pair": Pair(torch.ones(2), "x"), "deep": [(torch.ones(1), {"step": 3})], "none": None}
     write_optimizer(optimizer, {"state": {0: value}, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -57,7 +57,7 @@ def ties(leaves: Mapping[str, Leaf]) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     for name, leaf in leaves.items():
         if leaf.spec.numel:
-            groups.setdefault((leaf.storage.key, leaf.spec, leaf.traits.conj, leaf.traits.neg), []).append(name)
+            groups.setdefault(leaf.shown, []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 

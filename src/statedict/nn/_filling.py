@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import Leaf, contiguous, leaf_of, library, materialize, read_array
+from statedict.state import Leaf, cast_array, cast_kind, contiguous, extent, leaf_of, library, materialize, read_array
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from . import _arrays
 from ._arrivals import arrivals, arrive
-from ._casts import cast_kind
 from ._parameter import Buffer, Parameter
 from ._variable import Variable, is_array, raw
 
@@ -105,7 +104,7 @@ def _checked(slots: Slots, index: int) -> Any:
 def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> None:
     found = value.spec.dtype if isinstance(value, Leaf) else _arrays.dtype_of(value.dtype)
     wanted = _arrays.dtype_of(raw(current).dtype)
-    kind = cast_kind(lambda: _as_numpy(value), found, wanted)
+    kind = cast_kind(found, wanted, lambda: extent(_as_numpy(value), found))
     if kind is None:
         return
     fit.casts.append(Cast(key, found.name, wanted.name, kind))
@@ -129,7 +128,7 @@ def _check_tie(slots: Slots, index: int, value: Any) -> None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and (a.storage.key, a.spec) == (b.storage.key, b.spec)):
+    if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and a.shown == b.shown):
         return True
     one, two = _as_numpy(a), _as_numpy(b)
     # Bit by bit, so that NaN equals itself.
@@ -164,8 +163,7 @@ def _write(slots: Slots, index: int, value: Any) -> None:
     array = raw(current)
     value = _like(array, value)
     if type(array) is np.ndarray and array.flags.writeable:
-        with np.errstate(all="ignore"):
-            np.copyto(array, value, casting="unsafe")
+        np.copyto(array, value if value.dtype == array.dtype else cast_array(value, _arrays.dtype_of(array.dtype)))
         return
     value = _arrays.cast(value, _arrays.dtype_of(array.dtype))
     if _arrays.is_writable(array):

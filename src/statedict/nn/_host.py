@@ -106,6 +106,9 @@ class VariableLibrary:
     def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
         return library("numpy").compound(value, parts)
 
+    def parts(self, array: Any) -> Any:
+        return library("numpy").parts(array.data)
+
 
 HOST = NnHost()
 VARIABLES = VariableLibrary()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from statedict.state import DType, Leaf, cast_leaf
+from statedict.state import Casts, DType, Leaf
 
 from ._recipe import Offer
 
@@ -16,7 +16,7 @@ class Cook:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
         self._made: dict[int, list[Leaf]] = {}
-        self._casts: dict[Hashable, Leaf] = {}
+        self._casts = Casts()
 
     def offered(self, offer: Offer) -> Any:
         """The value of an offer: the source's own, untouched, or a leaf."""
@@ -29,7 +29,4 @@ class Cook:
 
     def cast(self, leaf: Leaf, dtype: DType) -> Leaf:
         """The leaf as another dtype."""
-        key = (leaf.storage.key, leaf.spec, dtype)
-        if key not in self._casts:
-            self._casts[key] = cast_leaf(leaf, dtype)
-        return self._casts[key]
+        return self._casts.leaf(leaf, dtype)

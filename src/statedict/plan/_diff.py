@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of, raw_values, require_in_proportion
+from statedict.state import Compound, Leaf, StateDict, leaf_of, raw_values, require_in_proportion
 
+from ._equal import equal
 from ._facts import Shape, dtype_of, shape_of
 from ._plain import plain
-from ._statistics import Change, compare, same
+from ._statistics import Change, compare, is_meta, same
 from ._wrappers import pair
 
 Ties = tuple[tuple[str, ...], ...]
@@ -29,7 +30,8 @@ class Diff(NamedTuple):
         dtype: name → both dtypes, where they differ.
         changed: name → how the elements differ, where they do.
         values: names whose values are no tensors, or only one is, or of another layout, and differ.
-        untied, tied: groups of names that share one tensor in the first state only, and in the second only.
+        untied, tied: groups of names whose tensors have elements in common in the first state only, and in the second
+            only.
         equal: how many entries are the same.
     """
 
@@ -108,14 +110,14 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
     values: list[str] = []
     for name, (old, new) in both.items():
         a, b = leaf_of(old), leaf_of(new)
-        if isinstance(a, Leaf) and isinstance(b, Leaf):
-            key = (a.storage.key, a.spec, a.traits[2:4], b.storage.key, b.spec, b.traits[2:4])
+        if isinstance(a, Leaf) and isinstance(b, Leaf) and not (is_meta(a) or is_meta(b)):
+            key = a.shown, b.shown
             if key not in known:
                 known[key] = None if same(a, b) else compare(a, b)
             found = known[key]
             if found:
                 changed[name] = found
-        elif not _equal(old, new):
+        elif not equal(old, new):
             values.append(name)
     return changed, values
 
@@ -133,33 +135,5 @@ def _dtypes(old: Any, new: Any) -> tuple[str, str] | None:
 
 
 def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
-    """The groups of names that share a storage, each name as `names` calls it."""
+    """The groups of names that are tied, each name as `names` calls it."""
     return {tuple(sorted(names.get(name, name) for name in group)) for group in state.tied}
-
-
-def _equal(old: Any, new: Any) -> bool:
-    """Whether two values are equal, whatever they are made of: tensors by their elements, Opaque values by their parts."""
-    a, b = leaf_of(old), leaf_of(new)
-    if a is not None and b is not None:
-        return _equal_tensors(a, b)
-    if type(old) is not type(new):
-        return False
-    if isinstance(old, Opaque):
-        return all(_equal(getattr(old, part), getattr(new, part)) for part in Opaque.__slots__)
-    if isinstance(old, Mapping):
-        return old.keys() == new.keys() and all(_equal(value, new[key]) for key, value in old.items())
-    if isinstance(old, (list, tuple)):
-        return len(old) == len(new) and all(map(_equal, old, new))
-    try:
-        return bool(old == new or (old != old and new != new))
-    except (TypeError, ValueError, RuntimeError):  # an object that cannot say is not known to be equal
-        return False
-
-
-def _equal_tensors(a: Leaf | Compound, b: Leaf | Compound) -> bool:
-    if isinstance(a, Leaf) and isinstance(b, Leaf):
-        return a.spec.shape == b.spec.shape and same(a, b)
-    if not isinstance(a, Compound) or not isinstance(b, Compound):
-        return False
-    facts = (a.layout, a.shape, a.dtype, a.facts) == (b.layout, b.shape, b.dtype, b.facts)
-    return facts and _equal(a.parts, b.parts)

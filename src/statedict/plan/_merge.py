@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import CollisionError, MergeError
-from statedict.state import DType, Leaf, StateDict, Traits, computed, fold, leaf_of, raw_values
+from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
 from statedict.state import dtype as find_dtype
 
 from ._facts import dtype_of, shape_of
@@ -116,7 +116,7 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
             values[name] = value
             continue
         leaves = [_leaf(state[name], name) for state in states]
-        key = tuple((leaf.storage.key, leaf.spec) for leaf in leaves)
+        key = tuple(leaf.shown for leaf in leaves)
         if key not in made:
             made[key] = combine(leaves)
         values[name] = made[key]
@@ -150,11 +150,7 @@ def _sum(leaves: Sequence[Leaf], weights: Sequence[float]) -> Leaf:
 
 
 def _times(weight: float, wide: DType) -> Callable[[Array], Array]:
-    def times(array: Array) -> Array:
-        product: Array = array.astype(wide.numpy) * weight
-        return product
-
-    return times
+    return lambda array: cast_array(array, wide) * weight
 
 
 def _add(a: Array, b: Array) -> Array:
@@ -166,7 +162,7 @@ def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
     """The point on the arc from `a` to `b`; on the line where they point the same or opposite ways, or are zero."""
     import numpy as np
 
-    a, b = a.astype(wide.numpy), b.astype(wide.numpy)
+    a, b = cast_array(a, wide), cast_array(b, wide)
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     cosine = float(np.vdot(a, b).real) / norms if norms else 1.0
     if abs(cosine) > 0.9995:  # the sine of the angle would be all rounding error
@@ -181,14 +177,7 @@ def _as(leaf: Leaf, first: Leaf) -> Leaf:
     """The computed leaf in the dtype of the first source's, and what that was."""
     dtype = first.spec.dtype
     traits = Traits(parameter=first.traits.parameter, requires_grad=first.traits.requires_grad)
-
-    def narrow(array: Array) -> Array:
-        import numpy as np
-
-        with np.errstate(over="ignore"):
-            return array.astype(dtype.numpy)
-
-    return computed(leaf.spec._replace(dtype=dtype), [leaf], narrow, traits)
+    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), traits)
 
 
 def _wide(dtype: DType) -> DType:
@@ -217,7 +206,7 @@ def _is_same(one: Any, other: Any) -> bool:
     """Whether two values are one tensor, known without reading it."""
     a, b = leaf_of(one), leaf_of(other)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
-        return (a.storage.key, a.spec) == (b.storage.key, b.spec)
+        return a.shown == b.shown
     return one is other
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
-from statedict.state import Absent, DType, StateDict, raw_values
+from statedict.state import Absent, DType, StateDict, cast_kind, raw_values
 
-from ._cast_kind import cast_kind
 from ._cook import Cook
 from ._facts import Shape, dtype_of, shape_of
 from ._recipe import moved_metadata

@@ -6,7 +6,7 @@ cosine are taken in float64, over the elements that are finite on both sides.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import frexp, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict.state import DType, Leaf, pieces
@@ -51,7 +51,7 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
     """
     import numpy as np
 
-    sums = np.zeros(4)  # of a·a, b·b, a·b and d·d
+    sums = _Sums()
     changed, odd, largest = 0, 0, 0.0
     for left, right in zip(pieces(a, piece), pieces(b, piece)):
         left, right = _numbers(left, a.spec.dtype), _numbers(right, b.spec.dtype)
@@ -59,26 +59,32 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
             differs, finite = _differs(left, right), np.isfinite(left) & np.isfinite(right)
             changed += int(differs.sum())
             odd += int((differs & ~finite).sum())
-            left, right = _wide(left, finite), _wide(right, finite)
-            apart = right - left
-            largest = max(largest, float(np.abs(apart).max(initial=0.0)))
-            sums += [_dot(left, left), _dot(right, right), _dot(left, right), _dot(apart, apart)]
-    aa, bb, ab, dd = map(float, sums)
-    return Change(a.spec.numel, changed, largest, _ratio(dd, aa), _cosine(aa, bb, ab), odd)
+            largest = max(largest, _furthest(left, right, finite))
+            sums.add(_wide(left, finite), _wide(right, finite))
+    return Change(a.spec.numel, changed, largest, sums.relative, sums.cosine, odd)
 
 
 def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
-    """Whether no element differs; reads no further than the first piece in which one does."""
+    """Whether no element differs; reads no further than the first piece in which one does.
+
+    Tensors of PyTorch's meta device have no elements that could; nor do they equal any."""
     import numpy as np
 
-    if (a.storage.key, a.spec, a.traits) == (b.storage.key, b.spec, b.traits):
+    if a.shown == b.shown:
         return True
+    if is_meta(a) or is_meta(b):
+        return is_meta(a) and is_meta(b)
     for left, right in zip(pieces(a, piece), pieces(b, piece)):
         if left.dtype == right.dtype and np.array_equal(left.view(np.uint8), right.view(np.uint8)):
             continue
         if _differs(_numbers(left, a.spec.dtype), _numbers(right, b.spec.dtype)).any():
             return False
     return True
+
+
+def is_meta(leaf: Leaf) -> bool:
+    """Whether the tensor has a shape and no elements."""
+    return leaf.storage.location == "meta"
 
 
 def _differs(left: Array, right: Array) -> Array:
@@ -106,17 +112,56 @@ def _wide(array: Array, finite: Array) -> Array:
     return wide
 
 
+def _furthest(left: Array, right: Array, finite: Array) -> float:
+    """The largest absolute difference; exact for integers, of which float64 holds only the smaller ones."""
+    import numpy as np
+
+    if left.dtype == right.dtype and left.dtype.kind in "iu":
+        unsigned = np.dtype(f"u{left.dtype.itemsize}")
+        apart = np.maximum(left, right).view(unsigned) - np.minimum(left, right).view(unsigned)
+    else:
+        apart = np.abs(_wide(right, finite) - _wide(left, finite))
+    return float(apart.max(initial=0))
+
+
+class _Sums:
+    """Norms and products of two tensors that come in pieces, each over the square of a scale that keeps them in range."""
+
+    def __init__(self) -> None:
+        self._scale = 0.0
+        self._sums: tuple[float, ...] = (0.0,) * 4  # of a·a, b·b, a·b and d·d
+
+    def add(self, left: Array, right: Array) -> None:
+        """Take in one piece of both, in float64 or complex128."""
+        import numpy as np
+
+        top = max(float(np.abs(one).max(initial=0.0)) for one in (left, right))
+        if not top:
+            return
+        scale = 1.0 if 1e-100 < top < 1e100 else 2.0 ** (frexp(top)[1] - 1)
+        if scale != 1.0:
+            left, right = left / scale, right / scale
+        apart = right - left
+        found = _dot(left, left), _dot(right, right), _dot(left, right), _dot(apart, apart)
+        common = max(self._scale, scale)
+        before, now = (self._scale / common) ** 2, (scale / common) ** 2
+        self._sums = tuple(old * before + new * now for old, new in zip(self._sums, found))
+        self._scale = common
+
+    @property
+    def relative(self) -> float:
+        aa, _, _, dd = self._sums
+        return 0.0 if not dd else sqrt(dd / aa) if aa else float("inf")
+
+    @property
+    def cosine(self) -> float:
+        aa, bb, ab, _ = self._sums
+        if not aa or not bb:
+            return 1.0 if aa == bb else 0.0
+        return min(max(ab / (sqrt(aa) * sqrt(bb)), -1.0), 1.0)
+
+
 def _dot(a: Array, b: Array) -> float:
     import numpy as np
 
     return float(np.vdot(a, b).real)
-
-
-def _ratio(apart: float, norm: float) -> float:
-    return 0.0 if not apart else sqrt(apart / norm) if norm else float("inf")
-
-
-def _cosine(aa: float, bb: float, ab: float) -> float:
-    if not aa or not bb:
-        return 1.0 if aa == bb else 0.0
-    return min(max(ab / (sqrt(aa) * sqrt(bb)), -1.0), 1.0)

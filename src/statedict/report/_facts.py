@@ -38,7 +38,7 @@ def tensors(state: StateDict) -> list[Fact]:
             fact |= {"dtype": "unknown", "shape": [], "bytes": 0, "layout": "unknown", "missing": missing}
         elif isinstance(leaf, Leaf):
             spec, storage = leaf.spec, leaf.storage
-            same = firsts.setdefault((storage.key, spec), name)
+            same = firsts.setdefault(leaf.shown, name)
             shared = firsts.setdefault(storage.key, name) if storage.nbytes else name
             fact |= {"dtype": spec.dtype.name, "shape": list(spec.shape), "bytes": spec.nbytes, "layout": "strided"}
             if same != name and storage.nbytes:

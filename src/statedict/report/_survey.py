@@ -58,10 +58,9 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
     for fact in facts:
         leaf = state.leaf(fact["name"])
         if read and isinstance(leaf, Leaf) and not isinstance(leaf, Absent):
-            key = (leaf.storage.key, leaf.spec, leaf.traits)
-            if key not in known:
-                known[key] = measure(leaf, side)
-            found.append(known[key])
+            if leaf.shown not in known:
+                known[leaf.shown] = measure(leaf, side)
+            found.append(known[leaf.shown])
         else:
             found.append(None)
     return Survey(facts, found, values(state, lambda name: True))

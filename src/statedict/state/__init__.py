@@ -1,7 +1,10 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
+from typing import Any
+
 from ._absent import Absent
-from ._cast import cast_leaf
+from ._cast import Casts, cast_array, cast_leaf
+from ._cast_kind import CastKind, Extent, cast_kind, joined
 from ._collector import collector_paused, without_collector
 from ._computed import COMPUTED, computed
 from ._copy import independent
@@ -55,7 +58,14 @@ __all__ = [
     "leaf_of",
     "library",
     "library_of",
+    "cast_array",
+    "cast_kind",
     "cast_leaf",
+    "CastKind",
+    "Casts",
+    "Extent",
+    "extent",
+    "joined",
     "collector_paused",
     "blocks",
     "by_source",
@@ -109,3 +119,10 @@ def read_array(leaf: Leaf, *, verify: bool = True):  # type: ignore[no-untyped-d
     from ._numpy import read_array as read
 
     return read(leaf, verify=verify)
+
+
+def extent(array: Any, dtype: DType) -> Extent:
+    """The range of the elements of a NumPy array, which are those of `dtype`."""
+    from ._extent import extent as of
+
+    return of(array, dtype)

@@ -52,7 +52,7 @@ class _Nowhere:
     def __init__(self, leaf: Absent) -> None:
         self._leaf = leaf
 
-    def read_into(self, reads: Sequence[Read]) -> None:
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         raise self._leaf.error()
 
     def verify(self, storages: Iterable[Storage]) -> None:

@@ -28,13 +28,18 @@ def independent(tree: Any, out: Any = None) -> Any:
     >>> copied
     {'a': array([1., 1.]), 'b': [array([1., 1.])], 'step': 3}
     """
-    found = tensors_of(tree)
-    leaves = [leaf for leaf in map(leaf_of, found) if leaf is not None]
-    copies = _onto(leaves, tensors_of(out)) if out is not None else None
+    found = _leaves(tree)
+    leaves = [leaf for _, leaf in found]
+    copies = _onto(leaves, [array for array, _ in _leaves(out)]) if out is not None else None
     if copies is None:
         copies = materialize(leaves, library("numpy"))
-    made = {id(value): copy for value, copy in zip(found, copies)}
+    made = {id(value): copy for (value, _), copy in zip(found, copies)}
     return map_tree(tree, lambda value: made[id(value)] if id(value) in made else deepcopy(value))
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Leaf | Compound]]:
+    """The tensors of the tree, each with its leaf. Arrays of text or objects have none: they are other values."""
+    return [(value, leaf) for value in tensors_of(tree) if (leaf := leaf_of(value)) is not None]
 
 
 def _onto(leaves: Sequence[Leaf | Compound], old: Sequence[Any]) -> list[Any] | None:

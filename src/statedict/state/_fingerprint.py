@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from ._expansion import require_in_proportion
 from ._leaf import Leaf
+from ._values import Compound
 
 if TYPE_CHECKING:
     from ._statedict import StateDict
 
 
 def fingerprint(state: StateDict) -> str:
-    """SHA-256 over each tensor's name, dtype, shape and elements, sorted by name; other values do not count."""
+    """SHA-256 over each tensor's name, spec and elements, sorted by name; other values do not count."""
     import numpy as np
 
     from ._numpy import bytes_of, read_array
@@ -21,10 +22,16 @@ def fingerprint(state: StateDict) -> str:
     leaves = sorted(state.leaves(), key=lambda item: item[0])
     require_in_proportion(leaf for _, leaf in leaves)
     digest = hashlib.sha256()
-    for name, leaf in leaves:
-        parts = {"": leaf} if isinstance(leaf, Leaf) else leaf.parts
-        digest.update(f"{name}\0{leaf.spec.dtype if isinstance(leaf, Leaf) else leaf.layout}\0".encode())
-        for role, part in parts.items():
-            digest.update(f"{role}\0{part.spec.dtype}\0{part.spec.shape}\0".encode())
+    for name, value in leaves:
+        digest.update(f"{(name, *_what(value))!r}\n".encode())
+        for role, part in {"": value}.items() if isinstance(value, Leaf) else sorted(value.parts.items()):
+            digest.update(f"{(role, part.spec.dtype.name, part.spec.shape)!r}\n".encode())
             digest.update(bytes_of(np.ascontiguousarray(read_array(part))))
     return digest.hexdigest()
+
+
+def _what(value: Leaf | Compound) -> tuple[object, ...]:
+    """What tells tensors apart besides the elements of their parts."""
+    if isinstance(value, Leaf):
+        return ("strided",)
+    return value.layout, value.dtype.name, value.shape, sorted(value.facts.items())

@@ -17,6 +17,8 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,16})(?![^.])")
 # A hostile name of a thousand numbers must not recurse a thousand deep; real ones have two or three.
 _MOST_INDICES = 16
 _HOLE = "\0"
+# What a set of numbers takes on a line, so that there is room for what is said about the names.
+_LONGEST_SPANS = 30
 
 
 class Group(NamedTuple):
@@ -42,10 +44,10 @@ def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> 
 
 
 def spans(values: Iterable[int]) -> str:
-    """Sorted numbers as text: `0…3,5`.
+    """Sorted numbers as text: `0…3,5`. Of many that are scattered, the first, and how many more there are.
 
-    >>> spans([0, 1, 2, 3, 5])
-    '0…3,5'
+    >>> spans([0, 1, 2, 3, 5]), spans(range(0, 100, 2))
+    ('0…3,5', '0,2,4,6,8,10,12,14,16,18,20,…+39')
     """
     runs: list[tuple[int, int]] = []
     for value in values:
@@ -53,7 +55,16 @@ def spans(values: Iterable[int]) -> str:
             runs[-1] = (runs[-1][0], value)
         else:
             runs.append((value, value))
-    return ",".join(_run(first, last) for first, last in runs)
+    texts: list[str] = []
+    left, room = sum(last - first + 1 for first, last in runs), _LONGEST_SPANS
+    for first, last in runs:
+        text = _run(first, last)
+        room -= len(text) + 1
+        if texts and room < 0:
+            return ",".join([*texts, f"…+{left:,}"])
+        texts.append(text)
+        left -= last - first + 1
+    return ",".join(texts)
 
 
 def _run(first: int, last: int) -> str:

@@ -20,7 +20,7 @@ class ForeignLibrary:
 
     name = "numpy"
 
-    def leaf(self, array: Any) -> Leaf:
+    def leaf(self, array: Any) -> Leaf | None:
         return NUMPY.leaf(seen(array))
 
     def wholes(self, arrays: Sequence[Any]) -> None:
@@ -31,6 +31,9 @@ class ForeignLibrary:
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         return NUMPY.compound(value, parts)
+
+    def parts(self, array: Any) -> Any:
+        return NUMPY.parts(seen(array))
 
 
 def seen(array: Any) -> np.ndarray[Any, Any]:

@@ -196,6 +196,11 @@ class Leaf:
             self.spec, self.traits, _ = self.rows.kinds[self.rows.of[self.row]]
             return getattr(self, name)
 
+    @property
+    def shown(self) -> Hashable:
+        """What tells the elements: leaves of which it is equal show the same ones."""
+        return self.storage.key, self.spec, self.traits.conj, self.traits.neg
+
     def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:
         """Be another tensor from now on: for readers of files that tell later what a tensor is."""
         check_reach(spec, storage)

@@ -26,7 +26,8 @@ class ArrayLibrary(Protocol):
     name: str
 
     def leaf(self, array: Any) -> Leaf | Compound | None:
-        """The leaf that a live array is, aliasing its memory and keeping it alive; None where it has no elements to show."""
+        """The leaf that a live array is, aliasing its memory and keeping it alive; None where it has no elements to show, or
+        elements that no tensor can have."""
 
     def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
         """All of these live arrays in columns; None where any is not all of its own memory, or leaves are as quick."""
@@ -36,6 +37,9 @@ class ArrayLibrary(Protocol):
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
         """The sparse, quantised or nested array that `parts` (arrays of this library, by role) make."""
+
+    def parts(self, array: Any) -> Any:
+        """Of an array that has no leaf: values that are equal where arrays of its class are; None where there are none."""
 
 
 def library_of(value: object) -> ArrayLibrary | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BoundsError, SaveError
+from ..errors import BoundsError, FormatError
 from ._dtype import DTYPES, DType
 from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage, Traits, check_bounds
@@ -42,8 +42,10 @@ class NumpyLibrary:
 
     name = "numpy"
 
-    def leaf(self, array: Array) -> Leaf:
+    def leaf(self, array: Array) -> Leaf | None:
         dtype = dtype_of(array.dtype)
+        if dtype is None:
+            return None
         if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):
             array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         start, stop = np.lib.array_utils.byte_bounds(array)
@@ -70,8 +72,18 @@ class NumpyLibrary:
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
         check_parts(value, parts)
-        leaves = {role: self.leaf(part) for role, part in parts.items()}
+        leaves = {role: self._carrying(part, value.parts[role].spec.dtype) for role, part in parts.items()}
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
+
+    def _carrying(self, array: Array, dtype: DType) -> Leaf:
+        """The leaf of an array of a dtype's carrier."""
+        leaf = self.leaf(array)
+        if leaf is None:
+            raise FormatError(f"an array of dtype {array.dtype} cannot be a part of a tensor")
+        return Leaf(leaf.spec._replace(dtype=dtype), leaf.storage)
+
+    def parts(self, array: Array) -> tuple[object, ...]:
+        return array.dtype, array.shape, array.tolist()
 
 
 def as_array(spec: Spec, raw: memoryview) -> Array:
@@ -109,11 +121,18 @@ def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
 
 
 def _resolved(array: Array, traits: Traits) -> Array:
-    """The array with PyTorch's lazy conjugate and negative bits applied: a copy where there are any."""
-    # What NumPy's functions make of an array without dimensions is not an array.
-    if traits.conj:
-        array = np.asarray(np.conj(array))
-    return np.asarray(-array) if traits.neg else array
+    """The elements with PyTorch's lazy conjugate and negative bits applied: a copy if there are any."""
+    if not (traits.conj or traits.neg) or array.dtype.kind == "b":
+        return array
+    if array.dtype.names is None:
+        # NumPy's functions return a scalar for an array without dimensions.
+        array = np.asarray(np.conj(array)) if traits.conj and array.dtype.kind == "c" else array
+        return np.asarray(-array) if traits.neg else array
+    halves = array.copy()
+    for part, negative in (("real", traits.neg), ("imag", traits.neg != traits.conj)):
+        if negative:
+            halves[part] = -array[part]
+    return halves
 
 
 def bytes_of(array: Array) -> memoryview:
@@ -121,14 +140,11 @@ def bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(bytearray())
 
 
-def dtype_of(dtype: np.dtype[Any]) -> DType:
-    """The DType whose elements a NumPy dtype carries; raises SaveError for one that no tensor can have."""
-    name = dtype.name
-    if name in DTYPES:
-        return DTYPES[name]
-    if dtype.names == ("real", "imag"):
+def dtype_of(dtype: np.dtype[Any]) -> DType | None:
+    """The DType whose elements a NumPy dtype carries; None for one that no tensor can have (text, objects, records)."""
+    if dtype.names == ("real", "imag") and all(part == np.float16 for part, *_ in (dtype.fields or {}).values()):
         return DTYPES["complex32"]
-    raise SaveError(f"a NumPy array of dtype {dtype} is no tensor: convert it to a numeric dtype")
+    return DTYPES.get(dtype.name)
 
 
 def _encloses(base: Array, start: int, stop: int) -> bool:

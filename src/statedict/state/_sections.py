@@ -13,6 +13,8 @@ from ..errors import printable
 from ._fold import Group, fold
 
 _WIDTH = 120
+# What is left of a name at least, whatever is said about it.
+_NAME = 80
 # A suggestion has two lines; a name from a file may have a million.
 _LINES = 4
 
@@ -47,12 +49,12 @@ def listed(title: str, texts: Iterable[str], limit: int, *, keep: str = "") -> S
 
 
 def as_text(first: str, sections: Iterable[Section]) -> str:
-    """The first line, and every section that has lines, none wider than a terminal."""
+    """The first line, and every section that has lines, none longer than a person reads."""
     lines = [first]
     for section in sections:
         if section.lines:
             lines.append(section.title)
-            lines += [_cut(f"  {what}  {about}".rstrip()) for what, about in section.lines]
+            lines += [f"  {_within(what, about)}  {_cut(about)}".rstrip() for what, about in section.lines]
             lines += [f"  {section.more}"] if section.more else []
     return "\n".join(lines)
 
@@ -76,6 +78,14 @@ def as_html(first: str, sections: Iterable[Section]) -> str:
 def _times(group: Group) -> str:
     """For how many names a line stands."""
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
+
+
+def _within(what: str, about: str) -> str:
+    """What a line is about, cut to leave room for what is said about it; of a long name the middle is cut, not the end."""
+    room = max(_WIDTH - len(about) - 4, _NAME)
+    if about and len(what) > room:
+        what = f"{what[: room // 2]}…{what[len(what) - room // 2 + 1 :]}"
+    return _cut(what)
 
 
 def _cut(line: str) -> str:

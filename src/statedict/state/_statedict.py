@@ -8,8 +8,8 @@ read no bytes; `_metadata` follows the names.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Self, cast
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from typing import Any, Self
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError, printable
 from . import _metadata
@@ -20,9 +20,12 @@ from ._library import leaf_of, library
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
 from ._spec import Spec
+from ._ties import tied
 from ._values import Compound
 
 Rename = Callable[[str], str] | Mapping[str, str]
+# Bytes of tensors that are read together by who takes one after the other.
+READ_AHEAD = 16 << 20
 
 
 class StateDict(MutableMapping[str, Any]):
@@ -38,9 +41,11 @@ class StateDict(MutableMapping[str, Any]):
     (['encoder.weight'], (2, 3))
     """
 
-    __slots__ = ("_backend", "_metadata", "_values")
+    __slots__ = ("_backend", "_by_storage", "_metadata", "_values")
 
     _metadata: OrderedDict[str, Any] | None
+    # From the key of a storage to names that have, or had, leaves of it; made by the first read.
+    _by_storage: dict[Hashable, dict[str, None]] | None
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class StateDict(MutableMapping[str, Any]):
         self._values: dict[str, Any] = dict(values)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
+        self._by_storage = None
         for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
             if not isinstance(name, str):
                 raise NotAStateError(
@@ -67,7 +73,7 @@ class StateDict(MutableMapping[str, Any]):
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
         """A StateDict around a dict that nobody else will change, unchecked and uncopied: for the engine's own walks."""
         new = cls.__new__(cls)
-        new._values, new._metadata, new._backend = values, metadata, backend
+        new._values, new._metadata, new._backend, new._by_storage = values, metadata, backend, None
         return new
 
     # the habits that people have with a dict
@@ -78,7 +84,7 @@ class StateDict(MutableMapping[str, Any]):
         except KeyError:
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
         if isinstance(value, (Leaf, Compound)):
-            self._read(name, value)
+            self._read([name])
         elif isinstance(value, (dict, list, tuple)):
             self._read_within(name, value)
         return self._values[name]
@@ -87,6 +93,7 @@ class StateDict(MutableMapping[str, Any]):
         if not isinstance(name, str):
             raise NotAStateError(f"a state dict's names are strings, not {name!r} ({type(name).__name__})")
         self._values[name] = value
+        self._note(name, value)
 
     def __delitem__(self, name: str) -> None:
         if name not in self._values:
@@ -105,6 +112,12 @@ class StateDict(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
+    def items(self) -> ItemsView[str, Any]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        return _Values(self)
+
     def get(self, name: str, default: Any = None) -> Any:
         # Not Mapping's, which would look for near names at every miss.
         return self[name] if name in self._values else default
@@ -119,6 +132,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def __ior__(self, other: Mapping[str, Any]) -> Self:
         self._values.update(raw_values(other))
+        self._by_storage = None
         extra = getattr(other, "_metadata", None)
         if extra is not None:
             self._metadata = OrderedDict(self._metadata or ()) | OrderedDict(extra)
@@ -169,12 +183,17 @@ class StateDict(MutableMapping[str, Any]):
 
     @property
     def tied(self) -> list[tuple[str, ...]]:
-        """Groups of names whose tensors are the same storage, in order; reads nothing."""
-        groups: dict[Any, list[str]] = {}
-        for name, leaf in self.leaves():
-            if isinstance(leaf, Leaf) and leaf.storage.nbytes:
-                groups.setdefault(leaf.storage.key, []).append(name)
-        return [tuple(names) for names in groups.values() if len(names) > 1]
+        """Groups of names whose tensors have elements in common, in order; reads nothing.
+
+        Disjoint views of one storage, as fused RNN weights are, are not tied.
+
+        >>> import numpy as np
+        >>> whole = np.zeros(4)
+        >>> StateDict({"a": whole, "b": whole, "left": whole[:2], "other": np.zeros(4)}).tied
+        [('a', 'b', 'left')]
+        """
+        strided = [(name, leaf) for name, leaf in self.leaves() if isinstance(leaf, Leaf)]
+        return [tuple(strided[index][0] for index in group) for group in tied([leaf for _, leaf in strided])]
 
     @property
     def nbytes(self) -> int:
@@ -235,16 +254,19 @@ class StateDict(MutableMapping[str, Any]):
         """The same state with its floating-point tensors as `dtype`, cast when they are read.
 
         `only` limits it to names that match. Tensors of other kinds, and tensors that have the dtype, stay as they are.
+        Tied tensors stay tied. The elements are those that PyTorch's casts give, also where they overflow.
         """
-        from ._cast import cast_leaf
+        from ._cast import Casts
 
         target = find_dtype(dtype) if isinstance(dtype, str) else dtype
         fits = matcher(only) if only is not None else lambda name: True
-        values = dict(self._values)
-        for name, leaf in self.leaves():
-            if isinstance(leaf, Leaf) and leaf.spec.dtype.is_floating and leaf.spec.dtype is not target and fits(name):
-                values[name] = cast_leaf(leaf, target)
-        return self._new(values, self._metadata)
+        chosen = {
+            name: leaf
+            for name, leaf in self.leaves()
+            if isinstance(leaf, Leaf) and leaf.spec.dtype.is_floating and leaf.spec.dtype is not target and fits(name)
+        }
+        cast = Casts().leaves(list(chosen.values()), target)
+        return self._new({**self._values, **dict(zip(chosen, cast))}, self._metadata)
 
     def numpy(self) -> StateDict:
         """The same state, giving NumPy arrays; memory is shared where it can be."""
@@ -296,15 +318,52 @@ class StateDict(MutableMapping[str, Any]):
         new._backend = backend
         return new
 
-    def _read(self, name: str, value: Leaf | Compound) -> None:
-        """Put arrays in place of `value` and of every leaf tied to it, so that ties stay ties."""
-        names = [name]
-        if isinstance(value, Leaf):
-            key = value.storage.key
-            names = [n for n, v in self._values.items() if isinstance(v, Leaf) and v.storage.key == key]
-        values = [cast("Leaf | Compound", self._values[n]) for n in names]
-        arrays = materialize(values, library(self._backend))
-        self._values.update(zip(names, arrays))
+    def _entries(self) -> Iterator[tuple[str, Any]]:
+        """Every entry, read. Tensors are read some at a time, so that reading ahead takes bounded memory."""
+        ahead = iter(list(self._values))
+        for name in self._values:
+            if isinstance(self._values[name], (Leaf, Compound)):
+                self._read(self._batch(name, ahead))
+            yield name, self[name]
+
+    def _batch(self, name: str, ahead: Iterator[str]) -> list[str]:
+        """`name` and unread names from `ahead`, as many as are read at once."""
+        names, left = [name], READ_AHEAD
+        for other in ahead:
+            value = self._values.get(other)
+            if isinstance(value, (Leaf, Compound)):
+                names.append(other)
+                left -= value.spec.nbytes if isinstance(value, Leaf) else value.nbytes
+                if left <= 0:
+                    break
+        return names
+
+    def _read(self, names: Iterable[str]) -> None:
+        """Put arrays in place of the leaves of these names and of every leaf in their storages, so that ties stay ties."""
+        found: dict[str, Leaf | Compound] = {}
+        for name in names:
+            value = self._values[name]
+            if isinstance(value, (Leaf, Compound)):
+                found[name] = value
+            if isinstance(value, Leaf):
+                found.update((other, self._values[other]) for other in self._within(value))
+        arrays = materialize(list(found.values()), library(self._backend))
+        self._values.update(zip(found, arrays))
+
+    def _within(self, leaf: Leaf) -> list[str]:
+        """The names whose values are leaves of the storage that `leaf` lies in."""
+        if self._by_storage is None:
+            self._by_storage = {}
+            for name, value in self._values.items():
+                self._note(name, value)
+        key = leaf.storage.key
+        values = ((name, self._values.get(name)) for name in self._by_storage.get(key, ()))
+        return [name for name, value in values if isinstance(value, Leaf) and value.storage.key == key]
+
+    def _note(self, name: str, value: Any) -> None:
+        """Keep up the names by storage, once somebody has read."""
+        if self._by_storage is not None and isinstance(value, Leaf):
+            self._by_storage.setdefault(value.storage.key, {})[name] = None
 
     def _read_within(self, name: str, value: Any) -> None:
         """Put arrays in place of the leaves inside a value: the extra state of a module, from a file."""
@@ -315,6 +374,20 @@ class StateDict(MutableMapping[str, Any]):
             arrays = materialize(leaves, library(self._backend))
             made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
             self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
+
+
+class _Items(ItemsView[str, Any]):
+    _mapping: StateDict
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._mapping._entries()
+
+
+class _Values(ValuesView[Any]):
+    _mapping: StateDict
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._mapping._entries())
 
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:

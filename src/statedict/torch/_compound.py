@@ -34,7 +34,7 @@ def compound_of(tensor: torch.Tensor, traits: Traits, leaf: LeafOf) -> Compound 
     if take is None:
         return None
     parts, facts = take(plain)
-    shape = () if layout == "nested" else tuple(tensor.shape)
+    shape = _nested_shape(parts["sizes"]) if layout == "nested" else tuple(tensor.shape)
     leaves = {role: part if isinstance(part, Leaf) else leaf(part) for role, part in parts.items()}
     return Compound(layout, DTYPES_OF_TORCH[tensor.dtype], shape, leaves, facts, traits)
 
@@ -121,6 +121,11 @@ def _take_nested(tensor: torch.Tensor) -> Taken:
         "offsets": tensor._nested_tensor_storage_offsets(),
     }
     return parts, {}
+
+
+def _nested_shape(sizes: torch.Tensor) -> tuple[int, ...]:
+    """How many tensors there are, and -1 for each of their dimensions, as a file says it."""
+    return len(sizes), *(-1 for _ in range(sizes.shape[1] if sizes.dim() > 1 else 0))
 
 
 def _make_nested(value: Compound, parts: dict[str, Any]) -> torch.Tensor:

@@ -91,6 +91,15 @@ class TorchLibrary:
     def compound(self, value: Compound, parts: dict[str, Any]) -> torch.Tensor:
         return with_traits(make_compound(value, parts), value.traits)
 
+    def parts(self, array: Any) -> Any:
+        """What a tensor of a class that wraps others is made of, as the class says it; a lazy one has a dtype only."""
+        if is_lazy(array):
+            return (array.dtype,)
+        if not hasattr(array, "__tensor_flatten__"):
+            return None
+        names, context = array.__tensor_flatten__()
+        return {name: getattr(array, name) for name in names}, context
+
 
 def _storage_leaf(storage: Any) -> Leaf:
     """All of a bare storage (which `torch.save` can write too) as one tensor; bytes where it is untyped."""

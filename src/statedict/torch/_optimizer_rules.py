@@ -93,7 +93,7 @@ def _rule(optimizer: Any) -> Expect | None:
 @cache
 def _rule_of(kind: Any) -> Expect | None:
     for base in kind.__mro__:
-        if base.__module__.startswith("torch.optim.") and base.__name__ in _EXPECTED:
+        if base.__name__ in _EXPECTED and vars(optim).get(base.__name__) == base:
             same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)
             return _EXPECTED[base.__name__] if same else None
     return None

@@ -3,7 +3,7 @@
 In goes an optimizer and a saved state, whose tensors may be unread; out comes an Outcome. The rule guarded: when it raises,
 the optimizer is as it was, and can go on; when it returns, the optimizer shares no memory with the source. PyTorch's own
 loader leaves an optimizer without its options when the state was another class's, shares tensors with the source, casts
-them to the parameters' dtype and trusts positions.
+what any class keeps to the parameters' dtype, and trusts positions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from statedict.errors import LoadError, SaveError
+from statedict.errors import LoadError
 from statedict.state import collector_paused, leaf_of, library_of, map_tree, raw_values
 from statedict.tree import Outcome
 
@@ -22,7 +22,7 @@ from ._independent import independent, values_of
 from ._judge import Judge, demand
 from ._library import TORCH
 from ._optimizer_match import Match, match
-from ._optimizer_place import Place, Wanted, casts, floating, placed
+from ._optimizer_place import Place, Wanted, casts, floating, place, placed
 from ._optimizer_read import overridden, slots
 from ._optimizer_rules import MANNERS, known, needed
 from ._optimizer_saved import is_state, parse
@@ -47,11 +47,12 @@ def write_optimizer(
     Where names are not known on both sides, positions decide, and groups must be as many and as large. Names that only
     one side has are errors, unless `strict` is false: then those parameters keep the state that they have.
 
-    Tensors are copied to their parameters' devices and keep the dtype they were saved in. `dtype` (of torch, or its
-    name) casts floating-point ones, except step counts and other numbers; `"parameter"` casts each to its parameter's
-    dtype, as PyTorch does. Adam and its kin in PyTorch cannot step a bfloat16 parameter with float32 moments. Tensors
-    that lie in a file are read once everything else is decided; `verify=False` skips their checksums. Arrays of other
-    libraries, as an optimizer of `statedict.nn` has them, become tensors.
+    Tensors are copied to their parameters' devices, in the dtypes that the optimizer's own state would have: for
+    PyTorch's classes that of the parameter, which most need to go on; for other classes those of the state that is there,
+    else those that were saved (a class may keep its state in 8 bits, or in float32). Every cast is in the Outcome.
+    `dtype` (of torch, or its name, or `"parameter"`) casts floating-point tensors of any class. Step counts and other
+    numbers keep their dtype. Tensors that lie in a file are read once everything else is decided; `verify=False` skips
+    their checksums. Arrays of other libraries, as an optimizer of `statedict.nn` has them, become tensors.
 
     `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to let
     happen what fits. Without one, LoadError (a RuntimeError) is raised for whatever is wrong. Whatever raises, also in
@@ -66,9 +67,9 @@ def write_optimizer(
         saved = parse(_after_hooks(optimizer, _with_leaves(optimizer, state), verify))
         found = match(optimizer, slots(optimizer, model), saved, strict=strict)
         groups = [_group(group, new) for group, new in zip(optimizer.param_groups, found.options)]
-        places = [Place(slot, _on_device(groups[slot.group]), wanted) for slot, _ in found.pairs]
-        for place, (_, entry) in zip(places, found.pairs):
-            found.outcome.casts += casts(entry.state, place)
+        places = [place(optimizer, slot, groups[slot.group], wanted) for slot, _ in found.pairs]
+        for there, (_, entry) in zip(places, found.pairs):
+            found.outcome.casts += casts(entry.state, there)
         (judge or demand(type(optimizer).__name__))(found.outcome)
         _write(optimizer, groups, found, places, saved.others, verify)
     return found.outcome
@@ -91,10 +92,9 @@ def _with_leaves(optimizer: torch.optim.Optimizer, state: Any) -> Any:
 def _leaf(value: Any) -> Any:
     if library_of(value) in (None, TORCH):
         return value
-    try:
-        return leaf_of(value)
-    except SaveError:
-        return value  # of objects or text: it will be refused for what it is
+    leaf = leaf_of(value)
+    # Objects or text will be refused for what they are.
+    return value if leaf is None else leaf
 
 
 def _hooks(optimizer: torch.optim.Optimizer, when: Literal["pre", "post"]) -> list[Callable[..., Any]]:
@@ -134,10 +134,6 @@ def _group(group: Group, saved: Group | None) -> Group:
     return {**saved, **manners, **own}
 
 
-def _on_device(group: Group) -> bool:
-    return bool(group.get("capturable") or group.get("fused"))
-
-
 # writing
 
 
@@ -153,12 +149,12 @@ def _write(
     options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     source = {"pairs": [entry.state for _, entry in found.pairs], "options": options, "others": dict(others)}
     fresh = independent(source, verify=verify)
-    loaded = {id(place.slot.parameter) for place in places}
+    loaded = {id(there.slot.parameter) for there in places}
     state: defaultdict[Any, Any] = defaultdict(dict)
     state.update((p, v) for p, v in optimizer.state.items() if isinstance(p, torch.Tensor) and id(p) not in loaded)
-    for place, value in zip(places, fresh["pairs"]):
+    for there, value in zip(places, fresh["pairs"]):
         if value is not None:
-            state[place.slot.parameter] = placed(value, place)
+            state[there.slot.parameter] = placed(value, there)
     state.update(fresh["others"])
     param_groups = [
         {**_with_devices(new, group), "params": group["params"]}

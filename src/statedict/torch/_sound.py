@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
-from statedict.state import Compound, Leaf, many, not_put_back
+from statedict.state import Compound, Leaf, cast_kind, many, not_put_back
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from ._arrivals import Arrivals
 from ._assigning import Assigning
-from ._casts import cast_kind
 from ._checking import MisfitError, checked, is_on_meta, read_now, shape_of
 from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._dtypes import DTYPES_OF_TORCH
+from ._extent import extent
 from ._keeping import keep
 from ._memory import addresses
 from ._pairs import ORDINARY, alike, copy_all, failed
@@ -132,7 +132,7 @@ class _Copying:
         wanted = _dtype_of(param)
         if found is None or wanted is None:
             return value
-        kind = cast_kind(lambda: read_now(value, verify=self.rules.verify), found, wanted)
+        kind = cast_kind(found, wanted, lambda: extent(read_now(value, verify=self.rules.verify)))
         if kind is None:
             return value
         self.fit.casts.append(Cast(key, found.name, wanted.name, kind))

@@ -4,7 +4,6 @@ from ._host import Fit as Fit
 from ._host import Host as Host
 from ._host import Slots as Slots
 from ._outcome import Cast as Cast
-from ._outcome import CastKind as CastKind
 from ._outcome import Outcome as Outcome
 from ._read import peek as peek
 from ._read import read as read
@@ -22,7 +21,6 @@ __all__ = [
     "Host",
     "Slots",
     "Cast",
-    "CastKind",
     "Outcome",
     "peek",
     "read",

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-CastKind = Literal["widening", "rounding", "truncation", "imaginary", "overflow"]
+from statedict.state import CastKind
 
 
 class Cast(NamedTuple):
-    """A tensor that was loaded into another dtype.
-
-    `kind` is what that does to its elements: `widening` keeps them; `rounding` keeps them as nearly as the dtype can;
-    `truncation` cuts fractions (floating to integer or bool); `imaginary` drops imaginary parts; `overflow` is a finite
-    value that became infinite or wrapped around.
-    """
+    """A tensor that was loaded into another dtype; `kind` is what that does to its elements (`cast_kind`)."""
 
     name: str
     found: str

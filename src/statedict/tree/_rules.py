@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ._outcome import CastKind
+from statedict.state import CastKind
 
 LOSSY: frozenset[CastKind] = frozenset({"truncation", "imaginary", "overflow"})
 

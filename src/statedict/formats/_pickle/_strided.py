@@ -56,7 +56,10 @@ def _rebuild_on_device(m: Machine, args: Args) -> Tensor:
     leaf = leaf_of(data)
     if not isinstance(leaf, Leaf) or type(of) is not DType:
         raise Unfit
-    leaf = cast_leaf(leaf, of)
+    try:
+        leaf = cast_leaf(leaf, of)
+    except ValueError:
+        raise Unfit from None
     return Leaf(leaf.spec, leaf.storage, leaf.traits._replace(requires_grad=flag(requires_grad)))
 
 

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from statedict.plan._cast_kind import cast_kind
-from statedict.state import dtype
+from statedict.state import cast_kind, dtype
 
 KINDS = [
     ("float32", "float32", None),
