@@ -16,7 +16,6 @@ from statedict.state import (
     StateDict,
     independent,
     library_of,
-    map_tree,
     nearest,
     raw_values,
 )
@@ -121,7 +120,8 @@ def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -
 
 
 def _revived(tree: Any) -> Any:
-    return map_tree(tree, _arrays.reviver("torch")) if sys.modules.get("torch") else tree
+    """The tree with its inert values revived, for an object that takes it; leaves stay unread but in those."""
+    return _arrays.revived_within(tree, "torch" if sys.modules.get("torch") else "numpy")
 
 
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
