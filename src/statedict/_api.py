@@ -132,7 +132,13 @@ def save(
     from statedict import formats
 
     formats.write(
-        _sources.saved(obj), path, format=format, metadata=metadata, max_shard_size=max_shard_size, durable=durable
+        _sources.saved(obj),
+        path,
+        format=format,
+        metadata=metadata,
+        max_shard_size=max_shard_size,
+        durable=durable,
+        substitute=_sources.States().of,
     )
 
 
