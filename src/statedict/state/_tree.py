@@ -204,7 +204,11 @@ _DICT = _Open(
 )
 _MAPPING = _Open(lambda old: type(old)(), _mapping_children, _fill_mapping)
 # Counter's own `update` would add the counts.
-_COUNTER = _Open(lambda old: Counter(), _mapping_children, lambda new, old, mapped: _DICT.fill(new, old, mapped))
+_COUNTER = _Open(
+    lambda old: Counter(),
+    _mapping_children,
+    lambda new, old, mapped: dict.update(new, zip(old, map(mapped, map(id, old.values())))),
+)
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
 _OPEN: dict[type, _Open] = {
