@@ -17,7 +17,7 @@ from statedict.state import Patterns, StateDict, matcher, raw_values
 from . import _arrays, _sources
 
 if TYPE_CHECKING:
-    from statedict.plan import LoadReport, Plan
+    from statedict.plan import LoadReport, Plan, Suggestion
     from statedict.tree import CastKind, Outcome
 
 
@@ -97,13 +97,41 @@ def load_module(
 
     def judge(outcome: Outcome) -> None:
         unknown.told(outcome)
-        reports.append(_report(planned, outcome, demands))
+        reports.append(_report(planned, outcome, demands, _empty(slots, values, outcome)))
         _decide(reports[0], type(module).__name__, demands)
 
     rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
     with suppress(_Tried):
         tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
+    if manner.assign:
+        reports[0].notes += _left_on_meta(module, slots)
     return reports[0]
+
+
+def _empty(slots: Mapping[str, Any], values: StateDict, outcome: Outcome) -> list[Suggestion]:
+    """What would help where slots have no memory, so that nothing can be loaded into them."""
+    empty = [name for name in outcome.missing if name in values and getattr(slots.get(name), "is_meta", False)]
+    if not empty:
+        return []
+    from statedict.plan import Suggestion
+
+    text = (
+        f"{len(empty):,} of {len(outcome.missing):,} missing names are there, but in the model they are on the meta device, "
+        "without memory (or model.to_empty(device=…) first)"
+    )
+    return [Suggestion(text, "load_state_dict(model, source, assign=True)", len(empty))]
+
+
+def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
+    """A warning of the non-persistent buffers without memory, which no state dict has."""
+    left = [name for name, value in module.named_buffers() if name not in slots and getattr(value, "is_meta", False)]
+    if not left:
+        return []
+    more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
+    return [
+        f"not in the state dict, and still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent "
+        "buffers: compute them again)"
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +191,7 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, demands: Demands, helpful: list[Suggestion]) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -172,6 +200,7 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
         errors=outcome.errors,
         tied=outcome.tied,
     )
+    report.roots += helpful
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 

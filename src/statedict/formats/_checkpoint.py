@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 from statedict.state import Leaf, Spec, StateDict, contiguous
 
 from ..errors import UnsafeFileError
+from ._allowed import is_allowed
 from ._pickle import Import
 from ._walk import leaves
 
@@ -108,11 +109,13 @@ class Checkpoint:
         return [named.path for named in self.globals if named.risk == "dangerous"]
 
     def require_safe(self) -> None:
-        """Raise UnsafeFileError where the file names imports that would run code under pickle."""
-        if self.dangerous:
+        """Raise UnsafeFileError where the file names imports that would run code under pickle, but for those that the
+        program has allowed (`torch.serialization.add_safe_globals`)."""
+        refused = [named.path for named in self.globals if named.risk == "dangerous" and not is_allowed(named)]
+        if refused:
             raise UnsafeFileError(
-                f"unpickling it would run code: it imports {', '.join(self.dangerous)}",
-                imports=self.dangerous,
+                f"unpickling it would run code: it imports {', '.join(refused)}",
+                imports=refused,
                 file=self.path,
                 hint="nothing of it was run; statedict.open shows what it holds",
             )
