@@ -17,6 +17,9 @@ from ._walk import leaves
 # Bytes of elements that `verify(values=True)` looks at in any file, and four times its size beyond them.
 FLOOR = 64 << 20
 
+# Names in a file's metadata that are about the format: torch's facts, safetensors' word for PyTorch, an index's totals.
+OF_FORMATS = frozenset({"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"})
+
 
 class Finding(NamedTuple):
     """One thing that `Checkpoint.verify` found.
@@ -92,7 +95,14 @@ class Checkpoint:
 
         if self._roots is None:
             self._roots = find_roots(self.object)
+            for state in self._roots.values():
+                state.texts = self.texts
         return self._roots
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text that was kept with the file, by name: its metadata without what the format says of itself."""
+        return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS}
 
     def state_dict(self, root: str = "auto") -> StateDict:
         """The state dict at `root`; `"auto"`: the one that the file is about.

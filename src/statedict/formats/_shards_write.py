@@ -134,7 +134,9 @@ def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDic
     metadata = getattr(obj, "_metadata", None)
     first = not state or next(iter(state)) in names
     kept = OrderedDict(metadata) if metadata is not None and first else None
-    return StateDict.adopt({name: state[name] for name in names}, kept)
+    shard = StateDict.adopt({name: state[name] for name in names}, kept)
+    shard.texts = getattr(obj, "texts", None)
+    return shard
 
 
 def _tie(name: str, value: Any) -> Hashable:
