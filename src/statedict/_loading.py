@@ -6,6 +6,7 @@ refused is refused while it can still be put back.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from . import _arrays, _sources
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan, Suggestion
-    from statedict.tree import CastKind, Outcome
+    from statedict.tree import CastKind, Host, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,15 @@ def refuse_options(obj: Any, **options: Any) -> None:
 def load_module(
     module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
 ) -> LoadReport:
-    """Load a state into a module of any host; `options` are those of `plan.match`."""
+    """Load a state into a module of any host; `options` are those of `plan.match`.
+
+    A module whose class has a `state_dict` and a `load_state_dict` of its own is loaded by the latter.
+    """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
+    if _sources.has_own_pair(module, host):
+        return _load_pair(module, host, state, demands, options, manner)
     slots, _ = tree.peek(host, module)
     planned = plan.match(state, slots, **options)
     values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
@@ -106,6 +112,49 @@ def load_module(
     if manner.assign:
         reports[0].notes += _left_on_meta(module, slots)
     return reports[0]
+
+
+def _load_pair(
+    module: Any, host: Host, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+) -> LoadReport:
+    """Load by the module's own method, which gets a dict of tensors; whatever raises, the module is put back."""
+    from statedict import plan, tree
+
+    slots = _sources.given(module)
+    planned = plan.match(state, slots, **options)
+    values, unknown = _without_inert(planned.execute(state), slots, demands)
+    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=manner.verify))
+    if values._metadata is not None:
+        read._metadata = values._metadata  # type: ignore[attr-defined]
+    is_lenient = not demands.strict or bool(demands.missing or demands.unexpected)
+    # Only what was asked for is passed on: such a method may take no options.
+    asked = {name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, manner.assign)) if on}
+    undo = tree.Undo(host, module)
+    undo.keep_everything()
+    try:
+        found = _told_by(module, read, asked)
+        outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
+        unknown.told(outcome)
+        report = _report(planned, outcome, demands, [])
+        with suppress(_Tried):
+            _decide(report, type(module).__name__, demands)
+            return report
+        undo.put_back()
+    except BaseException:
+        undo.put_back()
+        raise
+    return report
+
+
+def _told_by(module: Any, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The missing and unexpected names that a module's own `load_state_dict` tells of."""
+    try:
+        told = module.load_state_dict(state, **options)
+    except RuntimeError as error:
+        if str(error).startswith("Error(s) in loading"):
+            raise LoadError(str(error)) from error
+        raise
+    return list(getattr(told, "missing_keys", ())), list(getattr(told, "unexpected_keys", ()))
 
 
 def _empty(slots: Mapping[str, Any], values: StateDict, outcome: Outcome) -> list[Suggestion]:

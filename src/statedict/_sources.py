@@ -142,6 +142,20 @@ def _is_read_here(module: Any, host: Host) -> bool:
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
 
 
+def has_own_pair(module: Any, host: Host) -> bool:
+    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own. (Those of PyTorch's own classes do what
+    the engine does.)"""
+    return all(
+        getattr(type(module), method) is not getattr(host.module, method)
+        and not _owner(type(module), method).__module__.startswith("torch.")
+        for method in ("state_dict", "load_state_dict")
+    )
+
+
+def _owner(kind: type, method: str) -> type:
+    return next(base for base in kind.__mro__ if method in vars(base))
+
+
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
     """What the engine reads of a module, and what it would write to: aliases of its memory."""
     from statedict import tree
