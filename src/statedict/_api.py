@@ -60,7 +60,8 @@ def load(
 
     Args:
         path: a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file object.
-        map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
+        map_location: the device for torch tensors: one for all, a mapping of saved location to device, or a function as
+            `torch.load` takes it (asked once for each location, with an empty storage). None: back to the
             device that each was saved from where this machine has it, and to the CPU otherwise.
         mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
             are not verified.
@@ -82,6 +83,8 @@ def load(
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
     chosen = library(backend)
+    if chosen.name != "torch" and map_location not in (None, "cpu"):
+        raise TypeError(f"map_location= is for torch tensors: NumPy arrays cannot be put on {map_location!r}")
     with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
         if chosen.name == "torch":
@@ -114,7 +117,7 @@ def save(
         path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
             when all of that is on the disk; it keeps its mode.
         format: `"torch"` (what `torch.load` reads, `weights_only=True` included), `"safetensors"`, `"npz"`; None: by the
-            suffix of the path, and `"torch"` for any other suffix.
+            suffix of the path, and `"torch"` where it has none. A suffix that is not known is refused.
         metadata: text by name, kept with the file.
         max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
         durable: flush to the disk before the name is given; without it a power cut may lose old and new file.

@@ -120,7 +120,9 @@ def _others(state: StateDict) -> dict[str, Any]:
     # One value of each type decides: asking 32,000 tensors would cost more than planning them.
     if {Leaf}.issuperset(map(type, values.values())):
         return {}
-    others = {kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)}
+    others = {
+        kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)
+    }
     return {name: value for name, value in values.items() if type(value) in others} if others else {}
 
 

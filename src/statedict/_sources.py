@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from statedict.errors import NotAStateError, RootError, UnknownNameError
 from statedict.state import (
+    Opaque,
     StateDict,
+    every,
     independent,
     library_of,
     nearest,
@@ -80,9 +82,7 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 
 @contextmanager
-def opened_tree(
-    source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None
-) -> Iterator[Any]:
+def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
     """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
 
     `root="auto"` is the source itself if it `fits`, else the one part of it that does. Raises RootError where there is no
@@ -291,10 +291,14 @@ def write_nested(
     else:
         from statedict.tree import Outcome
 
+        given = _arrays.materialized(state, verify=verify)
+        inert = dict.fromkeys(value.path for value in every(given) if isinstance(value, Opaque))
+        errors = [f"it holds data of the unknown class {path}, which is not loaded" for path in inert]
         before = independent(obj.state_dict())
         try:
-            obj.load_state_dict(_arrays.materialized(state, verify=verify))
-            judge(Outcome(strict))
+            if not errors:
+                obj.load_state_dict(given)
+            judge(Outcome(strict, errors=errors))
         except BaseException:
             obj.load_state_dict(before)
             raise

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-from statedict.state import OF_TORCH, Opaque, maker_of
+from statedict.state import OF_TORCH, Opaque, maker
 
 from ._pickle import Import
 
 
 def is_made(value: Opaque) -> bool:
-    """Whether a reader makes a value out of this description."""
-    if "torch" in sys.modules:
-        return import_module("statedict.torch").maker(value) is not None
-    return maker_of(value) is not None or (value.module, value.name) in OF_TORCH
+    """Whether a reader makes a value out of this description, where torch is there."""
+    return maker(value) is not None or ("torch" not in sys.modules and (value.module, value.name) in OF_TORCH)
 
 
 def is_allowed(named: Import) -> bool:
     """Whether the program has allowed what a pickle imports."""
-    return "torch" in sys.modules and is_made(Opaque(named.module, named.name))
+    return "torch" in sys.modules and maker(Opaque(named.module, named.name)) is not None

@@ -18,7 +18,9 @@ from ._walk import leaves
 FLOOR = 64 << 20
 
 # Names in a file's metadata that are about the format: torch's facts, safetensors' word for PyTorch, an index's totals.
-OF_FORMATS = frozenset({"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"})
+OF_FORMATS = frozenset(
+    {"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"}
+)
 
 
 class Finding(NamedTuple):

@@ -92,7 +92,9 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
         return f"{path} would run code where the file is loaded: it is not saved"
     of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
     if path.endswith("._rebuild_from_type_v2") and of is not None:
-        return f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
+        return (
+            f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
+        )
     if value.args is None:
         return f"a class or function ({path}) would come back as inert data: save its name"
     if path.endswith(".multiarray._reconstruct"):

@@ -112,7 +112,9 @@ def _index_parts(places: Mapping[str, str], state: Mapping[str, Any], metadata: 
     index = {"metadata": {**(metadata or {}), "total_size": sum(sizes.values())}, "weight_map": places}
     text = json.dumps(index, indent=2).encode() + b"\n"
     if len(text) > LIMITS.json_bytes:
-        raise SaveError(f"an index of {len(text):,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names")
+        raise SaveError(
+            f"an index of {len(text):,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names"
+        )
     return [Frame(len(text), lambda: text)]
 
 

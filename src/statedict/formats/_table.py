@@ -110,7 +110,7 @@ def write(
 
     A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
     `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
-    for any other. `metadata` is kept with the file, name to text. `max_shard_size`: bytes, or text as `"5GB"`: a state dict
+    for a path without one. `metadata` is kept with the file, name to text. `max_shard_size`: bytes, or text as `"5GB"`: a state dict
     larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
     `statedict.files.write`.
 
@@ -147,7 +147,14 @@ def _with_texts(
 
 def _by_suffix(target: Any) -> str:
     suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
-    return next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), "torch")
+    found = next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), None)
+    if found is None and re.fullmatch(r"\.[a-z]\w*", suffix):
+        known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
+        raise SaveError(
+            f"{os.fspath(target)}: no format that is written here has the suffix {suffix!r}; known are {known}. "
+            f"Or say which is meant: format={', '.join(map(repr, WRITERS))}"
+        )
+    return found or "torch"
 
 
 def _directory_of(source: Any) -> str | None:
@@ -199,7 +206,9 @@ FORMATS = (
 DIRECTORY = "._directory:open_directory"
 SHARDED = "._shards_write:write_sharded"
 WRITERS = {
-    "torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts"),
+    "torch": Writer(
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), "._torch_write:torch_parts"
+    ),
     "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),
     "npz": Writer((".npz",), "._npz_write:npz_parts"),
     "npy": Writer((".npy",), "._npz_write:npy_parts"),

@@ -35,7 +35,9 @@ def torch_parts(
     _check_case([record.name for record in extras])
     for record in extras:
         if record.nbytes > LONGEST_EXTRA:
-            raise SaveError(f"metadata of {record.nbytes:,} bytes is beyond the {LONGEST_EXTRA:,} that are read: {record.name!r}")
+            raise SaveError(
+                f"metadata of {record.nbytes:,} bytes is beyond the {LONGEST_EXTRA:,} that are read: {record.name!r}"
+            )
     pickled, packed = _pickled(obj, substitute)
     members = [*_members(packed), *extras]
     check_members(members)

@@ -15,7 +15,7 @@ from ._leaf import (
     Streaming,
     Traits,
 )
-from ._library import ArrayLibrary, leaf_of, library, library_of
+from ._library import ArrayLibrary, leaf_of, library, library_of, maker
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
@@ -84,6 +84,7 @@ __all__ = [
     "MAKERS",
     "OF_TORCH",
     "Maker",
+    "maker",
     "maker_of",
     "Many",
     "RowKind",

@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 
 from ..errors import MissingDependencyError
 from ._leaf import Leaf
-from ._values import Compound
+from ._revive import Maker, maker_of
+from ._values import Compound, Opaque
 from ._wholes import Wholes
 
 
@@ -86,6 +87,18 @@ def _find(kind: type) -> ArrayLibrary | None:
 def _at(place: str) -> ArrayLibrary:
     module, _, attribute = place.partition(":")
     return cast(ArrayLibrary, getattr(import_module(module), attribute))
+
+
+def maker(value: Opaque) -> Maker | None:
+    """How the value that an Opaque describes is made: with PyTorch's classes, and those allowed to it, where torch is imported."""
+    if "torch" in sys.modules:
+        return cast("Maker | None", getattr(import_module("statedict.torch"), "maker")(value))  # noqa: B009
+    return maker_of(value)
+
+
+def key_map(rules: str) -> Any:
+    """Renaming rules as text, as the room above reads them."""
+    return getattr(import_module("statedict.plan"), "KeyMap")(rules)  # noqa: B009
 
 
 _KNOWN: dict[type, ArrayLibrary | None] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from copy import deepcopy
 from typing import Any, Self, cast
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError
@@ -16,7 +17,7 @@ from . import _metadata
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
-from ._library import leaf_of, library
+from ._library import key_map, leaf_of, library
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
 from ._spec import Spec
@@ -139,6 +140,10 @@ class StateDict(MutableMapping[str, Any]):
 
     __copy__ = copy
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> StateDict:
+        values = {name: deepcopy(value, memo) for name, value in self.items()}
+        return self._new(values, deepcopy(self._metadata, memo))
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A plain OrderedDict in every pickle: a file must not need this library to be opened again.
         state = None if self._metadata is None else {"_metadata": self._metadata}
@@ -221,10 +226,13 @@ class StateDict(MutableMapping[str, Any]):
         return self._new({f"{path}.{name}": value for name, value in self._values.items()}, metadata)
 
     def rename(self, names: Rename) -> StateDict:
-        """The same values under new names: a mapping old → new (others keep theirs) or a function of the name.
+        """The same values under new names: a mapping old → new (others keep theirs), a function of the name, or rules as
+        text (`"a.{*p} -> b.{*p}"`, see KeyMap).
 
         Raises CollisionError where two entries would get one name.
         """
+        if isinstance(names, str):
+            return key_map(names).rename(self)
         new_name = names if callable(names) else lambda name: names.get(name, name)
         moved: dict[str, str] = {name: new_name(name) for name in self._values}
         taken: dict[str, str] = {}
@@ -242,7 +250,7 @@ class StateDict(MutableMapping[str, Any]):
         """
         from ._cast import cast_leaf
 
-        target = find_dtype(dtype) if isinstance(dtype, str) else dtype
+        target = _required_dtype(dtype)
         fits = matcher(only) if only is not None else lambda name: True
         values = dict(self._values)
         for name, leaf in self.leaves():
@@ -321,6 +329,18 @@ class StateDict(MutableMapping[str, Any]):
             arrays = materialize(leaves, library(self._backend))
             made = {id(leaf): array for leaf, array in zip(leaves, arrays)}
             self._values[name] = map_tree(value, lambda part: made.get(id(part), part))
+
+
+def _required_dtype(value: Any) -> DType:
+    if isinstance(value, DType):
+        return value
+    try:
+        return find_dtype(str(value))
+    except KeyError:
+        raise ValueError(
+            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, to 'bfloat16' for example; to put "
+            "them on a device: statedict.load(path, map_location=), or {name: value.to(device) for name, value in state.items()}"
+        ) from None
 
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -64,7 +64,9 @@ def _own_states(tree: Tree) -> Iterator[Finding]:
         if left:
             names = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
             has_pair = type(module).load_state_dict is not torch.nn.Module.load_state_dict
-            unless = "" if path or not has_pair else " (but for its own load_state_dict, which is called for the root only)"
+            unless = (
+                "" if path or not has_pair else " (but for its own load_state_dict, which is called for the root only)"
+            )
             fix = "override _save_to_state_dict and _load_from_state_dict instead"
             yield finding("own state", path, fix, names=names, unless=unless)
 

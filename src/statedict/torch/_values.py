@@ -54,7 +54,11 @@ def _dtype(value: DType) -> Any:
 def storage_shown(array: torch.Tensor, storage: TypedStorage) -> Any:
     """The storage that a bare one in a file stands for; `array` shows all of it."""
     untyped = array.untyped_storage()
-    return untyped if storage.dtype is None else torch.TypedStorage(wrap_storage=untyped, dtype=array.dtype, _internal=True)
+    return (
+        untyped
+        if storage.dtype is None
+        else torch.TypedStorage(wrap_storage=untyped, dtype=array.dtype, _internal=True)
+    )
 
 
 def set_attributes(tensor: torch.Tensor, attributes: Mapping[str, Any]) -> None:
