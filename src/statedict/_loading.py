@@ -185,7 +185,7 @@ def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Inert:
-    """Entries of a state that are data of unknown classes, which nothing is given: `set_extra_state` would take them for real.
+    """Entries of a state that are data of unknown classes. No object is given them, which would take them for real.
 
     Attributes:
         wanted: the class, by the names that the module has and the caller does not let go.

@@ -143,8 +143,10 @@ def _is_read_here(module: Any, host: Host) -> bool:
 
 
 def has_own_pair(module: Any, host: Host) -> bool:
-    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own. (Those of PyTorch's own classes do what
-    the engine does.)"""
+    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own.
+
+    Those of PyTorch's own classes do what the engine does.
+    """
     return all(
         getattr(type(module), method) is not getattr(host.module, method)
         and not _owner(type(module), method).__module__.startswith("torch.")
@@ -306,7 +308,8 @@ def write_nested(
 
 def is_stateful(value: Any) -> bool:
     """Whether a value can say its state and take it back."""
-    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+    methods = (getattr(value, name, None) for name in ("state_dict", "load_state_dict"))
+    return not isinstance(value, type) and all(map(callable, methods))
 
 
 def is_mapping(tree: Any) -> bool:

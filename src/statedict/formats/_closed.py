@@ -52,7 +52,7 @@ def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], A
 
 
 def check_loadable(obj: Any, pickled: bytes) -> None:
-    """Raise SaveError where the pickle of `obj` cannot be read again with the usual limits, or holds what stays inert."""
+    """Raise SaveError where the pickle of `obj` cannot be read again within the usual limits, or holds inert values."""
     try:
         parsed = parse(pickled, storage=_claimed)
     except FormatError as error:
@@ -86,7 +86,8 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
         )
     if not isinstance(value, Opaque):
         path = value.traits.subclass
-        return f"a tensor of the class {path} would come back as a plain tensor: save it as one (as_subclass), {_allow(path)}"
+        said = f"a tensor of the class {path} would come back as a plain tensor"
+        return f"{said}: save it as one (as_subclass), {_allow(path)}"
     path = ".".join(canonical(value.module, value.name))
     if value.path in dangerous:
         return f"{path} would run code where the file is loaded: it is not saved"
@@ -144,7 +145,7 @@ def _claimed(wanted: StorageId) -> TypedStorage:
 
 
 def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
-    """What of a tree that was read stays inert, with its path: Opaque values, tensors of other classes, or without values."""
+    """The inert values of a tree that was read, with their paths; and tensors of other classes, or without elements."""
     waiting: deque[tuple[str, Any]] = deque([("", tree)])
     seen: set[int] = set()
     while waiting:

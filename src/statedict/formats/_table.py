@@ -110,7 +110,8 @@ def write(
 
     A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
     `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
-    for a path without one. `metadata` is kept with the file, name to text. `max_shard_size`: bytes, or text as `"5GB"`: a state dict
+    for a path without one. `metadata` is kept with the file, name to text.
+    `max_shard_size`: bytes, or text as `"5GB"`: a state dict
     larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
     `statedict.files.write`.
 

@@ -90,7 +90,8 @@ def _at(place: str) -> ArrayLibrary:
 
 
 def maker(value: Opaque) -> Maker | None:
-    """How the value that an Opaque describes is made: with PyTorch's classes, and those allowed to it, where torch is imported."""
+    """How the value that an Opaque describes is made; where torch is imported, also of PyTorch's classes and of those that
+    the program has allowed to it."""
     if "torch" in sys.modules:
         return cast("Maker | None", getattr(import_module("statedict.torch"), "maker")(value))  # noqa: B009
     return maker_of(value)

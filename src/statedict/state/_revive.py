@@ -116,7 +116,7 @@ def _bit_generators() -> dict[str, Any]:
 
 def _bit_generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     (kind,) = args
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", None)
+    name = kind if isinstance(kind, str) else str(getattr(kind, "__name__", None))
     return _bit_generators()[name]()
 
 

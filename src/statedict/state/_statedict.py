@@ -338,8 +338,9 @@ def _required_dtype(value: Any) -> DType:
         return find_dtype(str(value))
     except KeyError:
         raise ValueError(
-            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, to 'bfloat16' for example; to put "
-            "them on a device: statedict.load(path, map_location=), or {name: value.to(device) for name, value in state.items()}"
+            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, to 'bfloat16' for example; "
+            "to put them on a device: statedict.load(path, map_location=), or "
+            "{name: value.to(device) for name, value in state.items()}"
         ) from None
 
 

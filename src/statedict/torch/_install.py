@@ -47,7 +47,8 @@ class Installation:
 def install() -> Installation:
     """Put this engine under `Module.state_dict`, `Module.load_state_dict`, and their like, with PyTorch's exact effects.
 
-    Warns where another library has replaced `torch.save` or `torch.load` before. Installing again changes nothing. As a context manager it is undone at the end of the outermost `with`.
+    Warns where another library has replaced `torch.save` or `torch.load` before. Installing again changes nothing.
+    As a context manager it is undone at the end of the outermost `with`.
 
     >>> import torch
     >>> theirs = torch.nn.Module.state_dict
@@ -65,8 +66,8 @@ def install() -> Installation:
         for name in sorted({"save", "load"} - {name for owner, name, _, _ in _installed if owner is torch}):
             there = vars(torch)[name]
             warnings.warn(
-                f"torch.{name} stays what {getattr(there, '__module__', 'another library')} has put there: install() before that "
-                "is imported",
+                f"torch.{name} stays what {getattr(there, '__module__', 'another library')} has put there: install() before "
+                "that is imported",
                 stacklevel=2,
             )
     return Installation(first)

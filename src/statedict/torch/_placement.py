@@ -111,7 +111,7 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
 
     def chosen(location: str) -> torch.device:
         # Where the function would put a storage tells where all of that location go.
-        moved = where(torch.UntypedStorage(0), location)
+        moved = where(_empty(), location)
         return back(location) if moved is None else torch.device(moved.device)
 
     return chosen
@@ -121,8 +121,14 @@ def _required(where: str | torch.device) -> torch.device:
     """The device; raises what `torch.load` does where this machine does not have it."""
     device = torch.device(where)
     if device.type not in ("cpu", "meta"):
-        torch.serialization.default_restore_location(torch.UntypedStorage(0), str(device))
+        restore: Any = torch.serialization.default_restore_location
+        restore(_empty(), str(device))
     return device
+
+
+def _empty() -> Any:
+    made: Any = torch.UntypedStorage
+    return made(0)
 
 
 def _location(leaf: Leaf | Compound) -> str:

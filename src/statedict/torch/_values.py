@@ -54,11 +54,8 @@ def _dtype(value: DType) -> Any:
 def storage_shown(array: torch.Tensor, storage: TypedStorage) -> Any:
     """The storage that a bare one in a file stands for; `array` shows all of it."""
     untyped = array.untyped_storage()
-    return (
-        untyped
-        if storage.dtype is None
-        else torch.TypedStorage(wrap_storage=untyped, dtype=array.dtype, _internal=True)
-    )
+    typed: Any = torch.TypedStorage
+    return untyped if storage.dtype is None else typed(wrap_storage=untyped, dtype=array.dtype, _internal=True)
 
 
 def set_attributes(tensor: torch.Tensor, attributes: Mapping[str, Any]) -> None:
@@ -120,7 +117,7 @@ def _set_generator(made: torch.Generator, state: Any, items: list[Any]) -> None:
     made.__setstate__((seed, offset, numbers))
 
 
-def _uninitialized(kind: Callable[[bool], Any]) -> Maker:
+def _uninitialized(kind: Any) -> Maker:
     def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         (requires_grad,) = args
         return kind(bool(requires_grad))
@@ -133,7 +130,7 @@ _OWN: dict[tuple[str, str, bool], Maker] = {
     ("torch.nn.parameter", "UninitializedParameter", False): _uninitialized(UninitializedParameter),
     ("torch.nn.parameter", "UninitializedBuffer", False): _uninitialized(UninitializedBuffer),
 }
-# The functions that rebuild tensors of other classes, of those that PyTorch allows to everybody: what they call is looked at.
+# Of the functions that PyTorch allows to everybody, those that rebuild tensors of other classes. What they call is checked.
 _SUBCLASSES = {
     "torch._tensor._rebuild_from_type_v2": "_tensor._rebuild_from_type_v2",
     "torch._utils._rebuild_wrapper_subclass": "_utils._rebuild_wrapper_subclass",

@@ -39,7 +39,7 @@ from . import _emit_tensors as tensors
 from ._emit_entries import entries, live
 from ._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from ._walk import path_to
-from ._writer import Writer, get, integer
+from ._writer import Writer, get
 
 Steps = Iterator[Any]
 Write = Callable[[Writer, Any], object]
