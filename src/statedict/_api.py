@@ -69,7 +69,8 @@ def load(
         verify: check the checksums that the file has before anything is returned.
         limits: what reading may cost, as for `open`.
 
-    Values of classes that are not known here come as inert `Opaque` values. Tensors share one allocation, which lives as
+    Values of classes that are not known here, and not allowed by `torch.serialization.add_safe_globals`, come as inert
+    `Opaque` values. Tensors share one allocation, which lives as
     long as any of them does.
 
     Raises UnsafeFileError where the file names imports that would run code, ChecksumError where its bytes are not those
@@ -113,10 +114,12 @@ def save(
     """Save a state, or any tree of dicts, lists, values and arrays, so that the file is there as a whole or not at all.
 
     Args:
-        obj: what to save. A module or an optimizer is saved as its state, never as code.
+        obj: what to save. Modules, optimizers and anything else with a `state_dict` method are saved as their state, wherever
+            they stand in the tree, never as code.
         path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
             when all of that is on the disk; it keeps its mode.
-        format: `"torch"` (what `torch.load` reads, `weights_only=True` included), `"safetensors"`, `"npz"`; None: by the
+        format: `"torch"` (what `torch.load` reads, with `weights_only=True` where it holds tensors, dicts, lists, tuples,
+            sets, numbers and text only), `"safetensors"`, `"npz"`; None: by the
             suffix of the path, and `"torch"` where it has none. A suffix that is not known is refused.
         metadata: text by name, kept with the file.
         max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
@@ -126,7 +129,9 @@ def save(
     tensors in the file where they are a state (a StateDict, a mapping of names to arrays alone, a module), and stay NumPy
     arrays elsewhere in a tree, as with `torch.save`.
 
-    Raises SaveError where a value cannot be written in the format (no file was touched), DiskFullError, OSError.
+    Raises SaveError where a value cannot be written in the format, or could not be loaded again: of a class that `load` does
+    not make (unless it is allowed by `torch.serialization.add_safe_globals`), without its elements (on the meta device), or
+    beyond the usual Limits. It names the path in the tree, and no file was touched. Raises DiskFullError, OSError.
 
     >>> import tempfile, numpy as np, statedict
     >>> path = f"{tempfile.mkdtemp()}/model.safetensors"

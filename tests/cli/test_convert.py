@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from statedict.cli._progress import counted, showing
@@ -186,3 +186,13 @@ def test_the_bar_is_shown_on_a_terminal_only(monkeypatch):
         assert torch.equal(shown["w"], state["w"])
     assert "writing" in terminal.getvalue()
     assert "16.0/16.0 kB" in terminal.getvalue()
+
+
+def test_metadata_goes_along(call, tmp_path):
+    """Text kept with the file is kept; where the format has no room for it, that is told."""
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"rank": "8"})
+    assert call("convert", tmp_path / "a.safetensors", tmp_path / "b.pt").err == ""
+    assert "metadata 'rank': '8'" in call("inspect", tmp_path / "b.pt").out
+    save_file({"a": torch.ones(2)}, tmp_path / "c.safetensors", {"long": "x" * 70_000})
+    ended = call("convert", tmp_path / "c.safetensors", tmp_path / "c.npz")
+    assert (ended.code, "left behind: the file's metadata 'long'" in ended.err) == (0, True)
