@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any, cast
 
-from statedict.state import Compound, Leaf, Opaque, Storage, raw_values
+from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values
 
 from ..errors import FormatError, SaveError
 from ._allowed import is_made
-from ._pickle import Import, Placement, StorageId, TypedStorage, emit, parse
+from ._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, parse
 from ._pickle._imports import canonical
 from ._pickle._strided import NOWHERE
 
@@ -54,7 +54,7 @@ def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], A
 def check_loadable(obj: Any, pickled: bytes) -> None:
     """Raise SaveError where the pickle of `obj` cannot be read again within the usual limits, or holds inert values."""
     try:
-        parsed = parse(pickled, storage=_claimed)
+        parsed = _parsed(pickled)
     except FormatError as error:
         where = _where(_refused(obj))
         raise SaveError(f"{where}this could not be loaded again: {error.reason}; save it in smaller parts") from error
@@ -93,6 +93,8 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
         return f"{path} would run code where the file is loaded: it is not saved"
     of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
     if path.endswith("._rebuild_from_type_v2") and of is not None:
+        if of.name == "DTensor":
+            return "a DTensor is a part of a tensor: save value.full_tensor(), or use torch.distributed.checkpoint"
         return (
             f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
         )
@@ -124,7 +126,7 @@ def _refused(obj: Any) -> str:
 
 def _is_unreadable(obj: Any) -> bool:
     try:
-        _try(obj, lambda pickled: cast(None, parse(pickled, storage=_claimed)))
+        _try(obj, lambda pickled: cast(None, _parsed(pickled)))
     except FormatError:
         return True
     except SaveError:
@@ -136,6 +138,10 @@ def _inside(obj: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(obj, Mapping):
         return list(raw_values(obj).items())
     return enumerate(obj) if isinstance(obj, (list, tuple)) else []
+
+
+def _parsed(pickled: bytes) -> Parsed:
+    return parse(pickled, storage=_claimed, storages=lambda ids: [_claimed(one).storage for one in ids.ids()])
 
 
 def _claimed(wanted: StorageId) -> TypedStorage:
@@ -150,6 +156,8 @@ def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     while waiting:
         path, value = waiting.popleft()
+        if type(value) is Leaf and value.traits is PLAIN:
+            continue
         if id(value) in seen or isinstance(value, (str, bytes, int, float)):
             continue
         seen.add(id(value))
