@@ -114,7 +114,7 @@ def save(
     """Save a state, or any tree of dicts, lists, values and arrays, so that the file is there as a whole or not at all.
 
     Args:
-        obj: what to save. Modules, optimizers and anything else with a `state_dict` method are saved as their state, never as
+        obj: what to save. Modules, optimizers and anything else with a `state_dict` method are saved as their state, not as
             code, wherever they stand in the tree.
         path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
             when all of that is on the disk; it keeps its mode.
