@@ -32,7 +32,7 @@ class StateDict(MutableMapping[str, Any]):
     It behaves as a dict does; `sd[name]` gives the array (read from the file at the first access where it came from one),
     `sd.spec(name)` what is known without reading it. PyTorch's own `load_state_dict` accepts it, and it pickles as a
     plain `OrderedDict` with `_metadata`. It is not a `dict`: give `dict(sd)` to code that tests for one (`save_file` of
-    safetensors: "Expected a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`, accelerate's `save`).
+    safetensors: "Expected a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`).
 
     >>> import numpy as np
     >>> sd = StateDict({"encoder.weight": np.zeros((2, 3)), "head.weight": np.ones(4)})

@@ -84,7 +84,9 @@ def _nature_of_lazy(tensor: torch.Tensor) -> Restore:
         if type(tensor) is not kind:
             tensor.data = empty
             tensor.__class__ = kind
-        tensor.requires_grad_(requires_grad)
+        if tensor.requires_grad is not requires_grad:
+            with torch._C.DisableTorchFunctionSubclass():
+                tensor.requires_grad_(requires_grad)
 
     return restore
 
