@@ -6,10 +6,11 @@ Nothing heavy is imported with this file: numpy, torch and the rooms that need t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
+from statedict.state import Patterns, library, materialize, without_collector
 
 from . import _arrays, _loading, _sources
 from .errors import FormatError
@@ -54,20 +55,24 @@ def load(
     mmap: bool = False,
     backend: str = "auto",
     verify: bool = True,
+    limits: Limits | None = None,
 ) -> Any:
     """What was saved in a file, as `torch.load` would give it, without running anything of it.
 
     Args:
         path: a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file object.
-        map_location: the device for torch tensors: one for all, or a mapping of saved location to device. None: back to the
+        map_location: the device for torch tensors: one for all, a mapping of saved location to device, or a function as
+            `torch.load` takes it (asked once for each location, with an empty storage). None: back to the
             device that each was saved from where this machine has it, and to the CPU otherwise.
         mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
             are not verified. What cannot be mapped (compressed, or not aligned) is read if it is at most 64 MB; FormatError
             is raised if it is more. While tensors are mapped, nobody may truncate the file or write into it.
         backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
         verify: check the checksums that the file has before anything is returned.
+        limits: what reading may cost, as for `open`.
 
-    Values of classes that are not known here come as inert `Opaque` values. Tensors share one allocation, which lives as
+    Values of classes that are not known here, and not allowed by `torch.serialization.add_safe_globals`, come as inert
+    `Opaque` values. Tensors share one allocation, which lives as
     long as any of them does.
 
     Raises UnsafeFileError where the file names imports that would run code, ChecksumError where its bytes are not those
@@ -81,19 +86,19 @@ def load(
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
     chosen = library(backend)
-    with open(path) as checkpoint:
+    if chosen.name != "torch" and map_location not in (None, "cpu"):
+        raise TypeError(f"map_location= is for torch tensors: NumPy arrays cannot be put on {map_location!r}")
+    with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
-        tree = checkpoint.object
-        leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
+        read: Callable[[list[Any]], list[Any]]
         if chosen.name == "torch":
             from statedict.torch import materialize_on
 
-            arrays = materialize_on(leaves, map_location, mapped=mmap, verify=verify)
+            read = partial(materialize_on, where=map_location, mapped=mmap, verify=verify)
         else:
-            arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
-        revived = _arrays.reviver(chosen.name)
+            read = partial(materialize, library=chosen, mapped=mmap, verify=verify)
         try:
-            return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
+            return _arrays.revived(checkpoint.object, chosen.name, read)
         except FormatError as error:
             raise error.located(file=checkpoint.path) from error.__cause__
 
@@ -111,12 +116,14 @@ def save(
     """Save a state, or any tree of dicts, lists, values and arrays, so that the file is there as a whole or not at all.
 
     Args:
-        obj: what to save. A module or an optimizer is saved as its state, never as code.
+        obj: what to save. Modules, optimizers and anything else with a `state_dict` method are saved as their state, not as
+            code, wherever they stand in the tree.
         path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
             when all of that is on the disk; it keeps its mode and group, and its owner where this user may give it, but not
             its extended attributes (ACLs among them), and other hard links go on naming the old one.
-        format: `"torch"` (what `torch.load` reads, `weights_only=True` included), `"safetensors"`, `"npz"`; None: by the
-            suffix of the path, and `"torch"` for any other suffix.
+        format: `"torch"` (what `torch.load` reads, with `weights_only=True` where it holds tensors, dicts, lists, tuples,
+            sets, numbers and text only), `"safetensors"`, `"npz"`; None: by the
+            suffix of the path, and `"torch"` where it has none. A suffix that is not known is refused.
         metadata: text by name, kept with the file.
         max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
             A reader who comes by the index finds the old files or the new ones, never some of each.
@@ -126,7 +133,9 @@ def save(
     tensors in the file where they are a state (a StateDict, a mapping of names to arrays alone, a module), and stay NumPy
     arrays elsewhere in a tree, as with `torch.save`.
 
-    Raises SaveError where a value cannot be written in the format (no file was touched), DiskFullError, OSError.
+    Raises SaveError where a value cannot be written in the format, or could not be loaded again: of a class that `load` does
+    not make (unless it is allowed by `torch.serialization.add_safe_globals`), without its elements (on the meta device), or
+    beyond the usual Limits. It names the path in the tree, and no file was touched. Raises DiskFullError, OSError.
 
     >>> import tempfile, numpy as np, statedict
     >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
@@ -137,7 +146,13 @@ def save(
     from statedict import formats
 
     formats.write(
-        _sources.saved(obj), path, format=format, metadata=metadata, max_shard_size=max_shard_size, durable=durable
+        _sources.saved(obj),
+        path,
+        format=format,
+        metadata=metadata,
+        max_shard_size=max_shard_size,
+        durable=durable,
+        substitute=_sources.States().of,
     )
 
 
@@ -186,6 +201,7 @@ def load_state_dict(
     model: Any = None,
     verify: bool = True,
     dry_run: bool = False,
+    limits: Limits | None = None,
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
 
@@ -214,6 +230,7 @@ def load_state_dict(
         verify: check the file's checksums. Without it a damaged file, or one that cannot be read to its end, may leave the
             model partly loaded.
         dry_run: report, and change nothing.
+        limits: what reading a file may cost, as for `open`.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
     sides; exact names come first.
@@ -247,14 +264,14 @@ def load_state_dict(
             mismatched=mismatched != "error",
             device=device,
         )
-        with _sources.opened_tree(source, root, fits) as nested:
+        with _sources.opened_tree(source, root, fits, limits) as nested:
             return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
     _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
     manner = _loading.manner(assign, allow_casts, verify)
-    with _sources.opened(source, root) as state:
+    with _sources.opened(source, root, limits) as state:
         return _loading.load_module(module, state, demands, options, manner)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from statedict.errors import NotAStateError, RootError, UnknownNameError
 from statedict.state import (
+    Opaque,
     StateDict,
+    every,
     independent,
     library_of,
-    map_tree,
     nearest,
     raw_values,
 )
@@ -24,11 +25,12 @@ from statedict.state import (
 from . import _arrays
 
 if TYPE_CHECKING:
+    from statedict.formats import Limits
     from statedict.tree import Host, Outcome
 
 
 @contextmanager
-def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
+def opened(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[StateDict]:
     """The state of a source, as long as the context lasts; a file is read only where somebody asks.
 
     Raises RootError where a file or a nested mapping holds no state dict at `root`, UnsafeFileError where a file names
@@ -37,7 +39,7 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
     from statedict import formats
 
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        with formats.open(source) as checkpoint:
+        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
             yield checkpoint.state_dict(root)
     elif isinstance(source, formats.Checkpoint):
@@ -80,7 +82,7 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 
 @contextmanager
-def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator[Any]:
+def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
     """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
 
     `root="auto"` is the source itself if it `fits`, else the one part of it that does. Raises RootError where there is no
@@ -89,7 +91,7 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator
     from statedict import formats
 
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        with formats.open(source) as checkpoint:
+        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
             yield _revived(_part(checkpoint.object, root, fits, checkpoint.path))
     elif isinstance(source, formats.Checkpoint):
@@ -121,7 +123,8 @@ def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -
 
 
 def _revived(tree: Any) -> Any:
-    return map_tree(tree, _arrays.reviver("torch")) if sys.modules.get("torch") else tree
+    """The tree with its inert values revived, for an object that takes it; leaves stay unread but in those."""
+    return _arrays.revived_within(tree, "torch" if sys.modules.get("torch") else "numpy")
 
 
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -137,6 +140,22 @@ def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDic
 def _is_read_here(module: Any, host: Host) -> bool:
     """Whether a module's state is what the engine reads of it: its class has no `state_dict` of its own."""
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
+
+
+def has_own_pair(module: Any, host: Host) -> bool:
+    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own.
+
+    Those of PyTorch's own classes do what the engine does.
+    """
+    return all(
+        getattr(type(module), method) is not getattr(host.module, method)
+        and not _owner(type(module), method).__module__.startswith("torch.")
+        for method in ("state_dict", "load_state_dict")
+    )
+
+
+def _owner(kind: type, method: str) -> type:
+    return next(base for base in kind.__mro__ if method in vars(base))
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -198,6 +217,29 @@ def saved(value: Any) -> Any:
     return nested(value) if is_stateful(value) else value
 
 
+class States:
+    """The states of the objects inside a tree that is saved: each is asked once, however often it is met."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, value: Any) -> Any:
+        """The state of a module, an optimizer, or anything else with a `state_dict` method; any other value itself."""
+        if isinstance(value, type) or not callable(getattr(value, "state_dict", None)):
+            return value
+        if id(value) not in self._known:
+            is_read = host_of(value) is not None or is_torch_optimizer(value)
+            self._known[id(value)] = value, saved(value) if is_read else value.state_dict()
+        return self._known[id(value)][1]
+
+
+def unloadable(tree: Any) -> str | None:
+    """Why a tree could not be loaded again once `save` has written it as a torch file; None where it could."""
+    from statedict import formats
+
+    return formats.unloadable(saved(tree), States().of)
+
+
 def to_copy(value: Any, model: Any = None) -> Any:
     """What `saved` gives, for somebody who copies it at once: a module's parameters may come as they are, not detached, and
     an optimizer's dicts may be its own."""
@@ -251,10 +293,14 @@ def write_nested(
     else:
         from statedict.tree import Outcome
 
+        given = _arrays.materialized(state, verify=verify)
+        inert = dict.fromkeys(value.path for value in every(given) if isinstance(value, Opaque))
+        errors = [f"it holds data of the unknown class {path}, which is not loaded" for path in inert]
         before = independent(obj.state_dict())
         try:
-            obj.load_state_dict(_arrays.materialized(state, verify=verify))
-            judge(Outcome(strict))
+            if not errors:
+                obj.load_state_dict(given)
+            judge(Outcome(strict, errors=errors))
         except BaseException:
             obj.load_state_dict(before)
             raise
@@ -262,7 +308,8 @@ def write_nested(
 
 def is_stateful(value: Any) -> bool:
     """Whether a value can say its state and take it back."""
-    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+    methods = (getattr(value, name, None) for name in ("state_dict", "load_state_dict"))
+    return not isinstance(value, type) and all(map(callable, methods))
 
 
 def is_mapping(tree: Any) -> bool:

@@ -443,3 +443,112 @@ def test_a_state_dict_method_of_its_own_is_asked(tmp_path):
     assert list(statedict.snapshot(model)) == ["weight", "bias", "more"]
     assert not statedict.diff(model, tmp_path / "model.pt")
     assert statedict.load_state_dict(nn.Linear(2, 2), model, allow_unexpected="more").ok
+
+
+def lazily_normed():
+    made = nn.LazyBatchNorm1d()
+    made(torch.ones(2, 4))
+    return made
+
+
+@pytest.mark.parametrize("how", ["state", "file", "assign"])
+def test_lazy_buffers(tmp_path, how):
+    """Lazy modules take states of initialised ones, buffers included."""
+    given, made = lazily_normed(), nn.LazyBatchNorm1d()
+    statedict.save(given, tmp_path / "a.pt")
+    source = given.state_dict() if how == "state" else tmp_path / "a.pt"
+    statedict.load_state_dict(made, source, assign=how == "assign")
+    assert all(torch.equal(one, other) for one, other in zip(made.state_dict().values(), given.state_dict().values()))
+
+
+@pytest.mark.parametrize("make", [nn.LazyBatchNorm1d, lambda: nn.LazyLinear(4)])
+def test_lazy_modules_that_were_saved_uninitialised(tmp_path, make):
+    """What holds nothing yet is saved, copied and loaded as that; an initialised module refuses it."""
+    statedict.save(make(), tmp_path / "a.pt")
+    made = make()
+    statedict.load_state_dict(made, tmp_path / "a.pt")
+    statedict.load_state_dict(made, statedict.snapshot(make()))
+    assert made.has_uninitialized_params()
+    # Some of PyTorch's own loaders say so first, in its words.
+    with pytest.raises(RuntimeError, match=r"is not initialized in the state|an uninitialized parameter"):
+        statedict.load_state_dict(lazily_normed(), tmp_path / "a.pt", strict=False)
+
+
+def test_a_refused_load_leaves_lazy_buffers_lazy():
+    """A lazy buffer that was filled is without elements again when the load is refused."""
+    made = nn.Sequential(nn.LazyBatchNorm1d(), nn.Linear(2, 2))
+    given = nn.Sequential(lazily_normed(), nn.Linear(3, 3))
+    with pytest.raises(LoadError, match="size mismatch"):
+        statedict.load_state_dict(made, given)
+    assert made[0].has_uninitialized_params()
+
+
+def test_a_model_on_meta_is_told_of():
+    """Where slots have no memory the refusal says so and advises `assign=True`."""
+    with torch.device("meta"):
+        empty = nn.Linear(4, 2)
+    with pytest.raises(
+        LoadError, match=r"2 missing names are there, but in the model they are on the meta device"
+    ) as error:
+        statedict.load_state_dict(empty, nn.Linear(4, 2))
+    assert error.value.report.suggestions[0].call == "load_state_dict(model, source, assign=True)"
+
+
+def test_buffers_that_stay_on_meta_are_named():
+    """A meta model that was loaded may have non-persistent buffers without values still."""
+    with torch.device("meta"):
+        model = nn.Linear(2, 2)
+        model.register_buffer("frequencies", torch.ones(2), persistent=False)
+    report = statedict.load_state_dict(model, nn.Linear(2, 2), assign=True)
+    assert "still on the meta device, without values: frequencies" in report.notes[0]
+    assert "frequencies" in str(report)
+
+
+class Part(nn.Module):
+    """Saves its head only, and completes what it loads."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def state_dict(self, *args, **kwargs):
+        found = super().state_dict(*args, **kwargs)
+        for name in [name for name in found if "frozen." in name]:
+            del found[name]
+        return found
+
+    def load_state_dict(self, state, strict=True, assign=False):
+        frozen = {f"frozen.{name}": value for name, value in self.frozen.state_dict().items()}
+        return super().load_state_dict({**frozen, **state}, strict, assign)
+
+
+def test_a_pair_of_own_methods_is_honoured(tmp_path):
+    """A class's own `state_dict` and `load_state_dict` are both used for the root."""
+    given, made = Part(), Part()
+    statedict.save(given, tmp_path / "a.pt")
+    assert repr(statedict.load_state_dict(made, tmp_path / "a.pt")) == "<All keys matched successfully>"
+    assert torch.equal(made.head.weight, given.head.weight)
+
+
+@pytest.mark.parametrize("options", [{}, {"dry_run": True}])
+def test_what_own_methods_did_is_undone(options):
+    """A refused load, and a dry run, leave no trace of what such a method wrote."""
+    made = Part()
+    before = {name: value.clone() for name, value in nn.Module.state_dict(made).items()}
+    state = {"head.weight": torch.zeros(2, 4), "head.bias": torch.zeros(2)}
+    if options:
+        statedict.load_state_dict(made, state, **options)
+    else:
+        with pytest.raises(
+            LoadError, match=r"^Error\(s\) in loading state_dict for Part:\n\tsize mismatch for head.bias"
+        ):
+            statedict.load_state_dict(made, state | {"head.bias": torch.zeros(3)})
+    assert all(torch.equal(value, before[name]) for name, value in nn.Module.state_dict(made).items())
+
+
+def test_own_methods_may_be_allowed_names():
+    """Names that are allowed to be missing are, for such a method too; others are not."""
+    state = {"head.weight": torch.zeros(2, 4)}
+    assert statedict.load_state_dict(Part(), state, allow_missing="head.bias").allowed == ["head.bias"]
+    with pytest.raises(LoadError, match=r'Missing key\(s\) in state_dict: "head\.bias"'):
+        statedict.load_state_dict(Part(), state, allow_missing="head.weight")

@@ -363,3 +363,83 @@ def test_a_dimension_of_one_may_have_any_stride():
     """PyTorch allows it, and it says nothing."""
     file = torch_file(p.dict_((p.text("w"), p.tensor(size=(1, 4), stride=(2**63 - 1, 1)))))
     assert statedict.load(file, backend="numpy")["w"].tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("suffix", [".safetensor", ".onnx", ".gguf", ".tmp"])
+def test_an_unknown_suffix_is_refused(tmp_path, suffix):
+    """A suffix that no format has is not taken for torch's, unless the format is said."""
+    with pytest.raises(statedict.errors.SaveError, match=rf"no format .* has the suffix '{suffix}'; known are \.pt"):
+        statedict.save({"w": np.ones(1)}, tmp_path / f"a{suffix}")
+    statedict.save({"w": np.ones(1)}, tmp_path / f"a{suffix}", format="npz")
+
+
+@pytest.mark.parametrize("name", ["a", "a.pth", "a.ckpt", "step.100", "a.bin"])
+def test_torchs_suffixes(tmp_path, name):
+    """These, none, and numbers are torch's."""
+    statedict.save({"w": np.ones(1)}, tmp_path / name)
+    with statedict.open(tmp_path / name) as checkpoint:
+        assert checkpoint.format == "torch"
+
+
+@pytest.mark.parametrize(
+    ("where", "device"),
+    [
+        (lambda storage, location: storage, "cpu"),
+        (lambda storage, location: None, "cpu"),
+        (lambda storage, location: torch.UntypedStorage(storage.nbytes(), device="meta"), "meta"),
+    ],
+)
+def test_map_location_may_be_a_function(tmp_path, where, device):
+    """As torch.load's: where it puts a storage is where the tensor goes; None is where it would go anyway."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    assert statedict.load(tmp_path / "a.pt", map_location=where)["w"].device.type == device
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+@pytest.mark.parametrize("where", ["cuda", {"cpu": "cuda:1"}])
+def test_a_device_that_is_not_there(tmp_path, where):
+    """The error is torch.load's, which says what to do."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    with pytest.raises(RuntimeError, match=r"torch.cuda.is_available\(\) is False.*map_location"):
+        statedict.load(tmp_path / "a.pt", map_location=where)
+
+
+def test_map_location_is_for_torch(tmp_path):
+    """NumPy arrays are on no device but the CPU."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    with pytest.raises(TypeError, match="map_location= is for torch tensors: NumPy arrays cannot be put on 'cuda:7'"):
+        statedict.load(tmp_path / "a.pt", backend="numpy", map_location="cuda:7")
+    statedict.load(tmp_path / "a.pt", backend="numpy", map_location="cpu")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz"])
+def test_text_kept_with_a_file_goes_along(tmp_path, suffix):
+    """What a file says besides its tensors is in the files that are made of it, and a diff compares it."""
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"ss_network_dim": "8", "format": "pt"})
+    with statedict.open(tmp_path / "a.safetensors") as checkpoint:
+        state = checkpoint.state_dict()
+        statedict.save(state.rename("a -> b").to("half"), tmp_path / f"b{suffix}", metadata={"x": "1"})
+        statedict.save(statedict.merge([state, state]), tmp_path / f"c{suffix}")
+        statedict.save(state, tmp_path / f"d{suffix}", max_shard_size=4)
+    told = {"ss_network_dim": "8"}
+    for name, kept in (("b", {**told, "x": "1"}), ("c", told), ("d", told)):
+        with statedict.open(tmp_path / f"{name}{suffix}") as checkpoint:
+            assert checkpoint.texts == kept
+    statedict.save({"a": torch.ones(2)}, tmp_path / f"e{suffix}", metadata={"ss_network_dim": "9"})
+    found = statedict.diff(tmp_path / "a.safetensors", tmp_path / f"e{suffix}")
+    assert found.texts == {"ss_network_dim": ("8", "9")}
+    assert "ss_network_dim: '8' → '9'" in str(found)
+    assert not statedict.diff(tmp_path / "a.safetensors", {"a": torch.ones(2)})
+
+
+def test_text_that_does_not_fit_is_left_behind(tmp_path):
+    """Text that came with a file does not keep it from being written in a format that has no room for it."""
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"long": "x" * 70_000})
+    with statedict.open(tmp_path / "a.safetensors") as checkpoint:
+        statedict.save(checkpoint.state_dict(), tmp_path / "b.npz")
+    with statedict.open(tmp_path / "b.npz") as checkpoint:
+        assert checkpoint.texts == {}

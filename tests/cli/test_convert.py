@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import statedict
@@ -196,3 +196,13 @@ def test_casting_keeps_ties(call, tmp_path):
     assert call("convert", tmp_path / "a.pt", tmp_path / "b.pt", "--dtype", "bfloat16").code == 0
     with statedict.open(tmp_path / "b.pt") as checkpoint:
         assert checkpoint.state_dict().tied == [("embedding", "head")]
+
+
+def test_metadata_goes_along(call, tmp_path):
+    """Text kept with the file is kept; where the format has no room for it, that is told."""
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"rank": "8"})
+    assert call("convert", tmp_path / "a.safetensors", tmp_path / "b.pt").err == ""
+    assert "metadata 'rank': '8'" in call("inspect", tmp_path / "b.pt").out
+    save_file({"a": torch.ones(2)}, tmp_path / "c.safetensors", {"long": "x" * 70_000})
+    ended = call("convert", tmp_path / "c.safetensors", tmp_path / "c.npz")
+    assert (ended.code, "left behind: the file's metadata 'long'" in ended.err) == (0, True)

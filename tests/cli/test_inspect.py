@@ -57,7 +57,19 @@ def test_a_person_sees_the_layers_folded(call, run_file):
 def test_json_tells_everything(call, run_file):
     """The documented shape: every tensor by name, dtype, shape and bytes; ties; totals; other content."""
     told = json.loads(call("inspect", run_file, "--json").out)
-    assert list(told) == ["schema", "file", "format", "producer", "bytes", "auto", "roots", "other", "globals", "notes"]
+    assert list(told) == [
+        "schema",
+        "file",
+        "format",
+        "producer",
+        "bytes",
+        "auto",
+        "roots",
+        "other",
+        "globals",
+        "metadata",
+        "notes",
+    ]
     assert told["schema"] == 1
     assert told["bytes"] == run_file.stat().st_size
     expected = torch.load(run_file, weights_only=False)

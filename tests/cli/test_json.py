@@ -18,7 +18,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", int: "integer", float: "number"}
 KINDS[type(None)] = "null"
 # Objects whose keys are names: tensors, dtypes, parts, metrics.
-NAMED = ("added", "removed", "renamed", "shape", "dtype", "changed", "tied", "dtypes", "parts", "metrics")
+NAMED = (
+    *("added", "removed", "renamed", "shape", "dtype", "changed", "tied", "dtypes", "parts", "metrics", "metadata"),
+    "texts",
+)
 
 
 def chapters():
@@ -95,6 +98,8 @@ def samples(tmp_path_factory):
     given = {"module.w": torch.zeros(4, 4), "h": torch.zeros(2), "i": torch.zeros(2), "extra": torch.ones(1), "j": tied}
     torch.save(target, place / "mine.pt")
     torch.save(given, place / "theirs.pt")
+    statedict.save({"w": torch.ones(1)}, place / "told.pt", metadata={"by": "a"})
+    statedict.save({"w": torch.ones(1)}, place / "untold.pt")
     with statedict.CheckpointManager(place / "run", random=False) as manager:
         manager.save(1, {"loss": 1.5, "note": "x", "worst": float("nan"), "ok": True, "none": None}, epoch=1)
     statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "part.safetensors", max_shard_size=8)
@@ -111,6 +116,7 @@ def calls(place):
             ["inspect", place / "run.pt", "--stats"],
             ["inspect", place / "nan.pt"],
             ["inspect", place / "part.safetensors.index.json"],
+            ["inspect", place / "told.pt"],
         ],
         "inspect 2": [["inspect", place / "run.pt", "--values", "head.bias"]],
         "verify": [["verify", place / "run.pt", place / "damaged.pt"], ["verify", "--values", place / "nan.pt"]],
@@ -118,7 +124,7 @@ def calls(place):
             ["convert", place / "a.pt", place / "c.pt"],
             ["convert", place / "mine.pt", sharded, "--max-shard-size", 40],
         ],
-        "diff": [["diff", place / "a.pt", place / "b.pt"]],
+        "diff": [["diff", place / "a.pt", place / "b.pt"], ["diff", place / "told.pt", place / "untold.pt"]],
         "merge": [["merge", place / "mine.pt", place / "mine.pt", "-o", merged]],
         "match": [
             match,

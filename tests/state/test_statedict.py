@@ -2,6 +2,7 @@
 
 import pickle
 from collections import OrderedDict
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -214,3 +215,28 @@ def test_a_fingerprint_is_of_content_not_of_storage():
     assert print_of != StateDict({"x": a, "y": a + 1}).fingerprint()
     assert print_of != StateDict({"x": a, "y": a.astype("f8")}).fingerprint()
     assert print_of != StateDict({"x": a, "z": a}).fingerprint()
+
+
+def test_a_deep_copy_is_a_state():
+    """`copy.deepcopy` gives a StateDict of its own arrays, with `_metadata`."""
+    state = StateDict({"w": np.ones(2)}, {"": {"version": 1}})
+    copied = deepcopy(state)
+    copied["w"][:] = 0
+    assert (type(copied), copied._metadata, state["w"].tolist()) == (StateDict, state._metadata, [1, 1])
+
+
+def test_rules_as_text_rename():
+    """`rename` takes what `load_state_dict(rename=)` takes."""
+    assert list(StateDict({"a.w": 1, "b": 2}).rename("a.{*p} -> c.{*p}")) == ["c.w", "b"]
+
+
+@pytest.mark.parametrize(("name", "found"), [("half", "float16"), ("bf16", "bfloat16"), ("double", "float64")])
+def test_short_names_of_dtypes(name, found):
+    """The names that people say are known."""
+    assert StateDict({"w": np.ones(1, "f4")}).to(name).spec("w").dtype.name == found
+
+
+def test_to_casts_only():
+    """A device is no dtype; the error says where devices are chosen."""
+    with pytest.raises(ValueError, match=r"'cpu' is not a dtype.*map_location"):
+        StateDict({"w": np.ones(1)}).to("cpu")

@@ -357,3 +357,20 @@ def test_an_audit_is_linear_and_not_recursive():
     start = time.perf_counter()
     assert len(audit(chain)) == 100_001
     assert time.perf_counter() - start < 60
+
+
+class HeadOnly(nn.Sequential):
+    """Its own `state_dict` leaves its body out."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().state_dict(*args, **kwargs)
+        for name in [name for name in found if name.endswith("0.weight")]:
+            del found[name]
+        return found
+
+
+def test_names_that_an_own_state_dict_leaves_out() -> None:
+    """A `state_dict` of a class's own that drops names is told of, at any depth."""
+    model = nn.ModuleDict({"part": HeadOnly(nn.Linear(2, 2), nn.Linear(2, 2))})
+    [found] = [finding for finding in audit(model) if finding.kind == "own state"]
+    assert (found.path, "leaves out 0.weight" in found.why) == ("part", True)

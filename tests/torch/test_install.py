@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -90,3 +91,32 @@ def test_the_copier_of_pytorch_is_not_entered(monkeypatch: pytest.MonkeyPatch) -
         patched.setattr(nn.Module, "_save_to_state_dict", forbidden)
         made.load_state_dict(made.state_dict())
     assert list(made.state_dict()) == list(state)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_script_modules_are_assigned() -> None:
+    """Their registries are not dicts."""
+    scripted = torch.jit.script(nn.Linear(2, 2))
+    with install():
+        made = torch.jit.script(nn.Linear(2, 2))
+        assert repr(made.load_state_dict(scripted.state_dict(), assign=True)) == "<All keys matched successfully>"
+
+
+def test_what_others_have_replaced_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that another library has put in the place of `torch.save` stays, and a warning says so."""
+
+    def theirs(*args: Any, **kwargs: Any) -> None:
+        """Nothing is saved."""
+
+    monkeypatch.setattr(torch, "save", theirs)
+    with pytest.warns(UserWarning, match="torch.save stays what .* has put there"), install():
+        assert torch.save is theirs
+
+
+def test_bytes_after_an_archive() -> None:
+    """PyTorch's own reader lets them be, and so does ours under its name."""
+    file = io.BytesIO()
+    torch.save({"w": torch.ones(1)}, file)
+    padded = file.getvalue() + bytes(10)
+    with install():
+        assert list(torch.load(io.BytesIO(padded))) == ["w"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from statedict import files
 from statedict.files import Durable, File, Part
-from statedict.state import collector_paused
+from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError
 from ._checkpoint import Checkpoint
@@ -102,23 +104,30 @@ def write(
     metadata: Mapping[str, str] | None = None,
     max_shard_size: int | str | None = None,
     durable: Durable = True,
+    substitute: Callable[[Any], Any] = lambda value: value,
 ) -> None:
     """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
 
     A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
     `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
-    for any other. `metadata` is kept with the file, name to text. `max_shard_size`: bytes, or text as `"5GB"`: a state dict
+    for a path without one. `metadata` is kept with the file, name to text.
+    `max_shard_size`: bytes, or text as `"5GB"`: a state dict
     larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
     `statedict.files.write`.
 
-    Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
+    `substitute` gives what is written in the place of an object that is not plain data (or the object itself).
+
+    Raises SaveError where a value cannot be written in that format, or not be loaded again (nothing was touched then),
+    DiskFullError, OSError.
     """
     if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
         raise SaveError(f"{os.fspath(target)!r} names a directory: give the name of a file in it")
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
-    parts: Callable[..., list[Part]] = function(WRITERS[name].parts)
+    parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
+    if name == "torch":
+        parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
             files.write(target, parts(obj, metadata), durable=durable)
@@ -128,9 +137,27 @@ def write(
         function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
 
 
+def _with_texts(
+    parts: Callable[..., list[Part]], obj: Any, metadata: Mapping[str, str] | None, **options: Any
+) -> list[Part]:
+    """The parts of a file, with the text that was kept with the file that `obj` is from, if the format can hold that."""
+    texts = getattr(obj, "texts", None) if isinstance(obj, StateDict) else None
+    if texts:
+        with suppress(SaveError):
+            return parts(obj, {**texts, **(metadata or {})}, **options)
+    return parts(obj, metadata, **options)
+
+
 def _by_suffix(target: Any) -> str:
     suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
-    return next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), "torch")
+    found = next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), None)
+    if found is None and re.fullmatch(r"\.[a-z]\w*", suffix):
+        known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
+        raise SaveError(
+            f"{os.fspath(target)}: no format that is written here has the suffix {suffix!r}; known are {known}. "
+            f"Or say which is meant: format={', '.join(map(repr, WRITERS))}"
+        )
+    return found or "torch"
 
 
 def _directory_of(source: Any) -> str | None:
@@ -182,7 +209,9 @@ FORMATS = (
 DIRECTORY = "._directory:open_directory"
 SHARDED = "._shards_write:write_sharded"
 WRITERS = {
-    "torch": Writer((".pt", ".pth", ".bin", ".ckpt"), "._torch_write:torch_parts"),
+    "torch": Writer(
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), "._torch_write:torch_parts"
+    ),
     "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),
     "npz": Writer((".npz",), "._npz_write:npz_parts"),
     "npy": Writer((".npy",), "._npz_write:npy_parts"),

@@ -51,9 +51,12 @@ class Archive(NamedTuple):
     waiting: Mapping[str, Bound] = MappingProxyType({})
 
 
-def open_zip(file: File, limits: Limits = LIMITS) -> Archive:
-    """The archive that `file` is; raises FormatError where any of its claims is wrong or ambiguous."""
-    directory = find_directory(file)
+def open_zip(file: File, limits: Limits = LIMITS, *, trailing: bool = False) -> Archive:
+    """The archive that `file` is; raises FormatError where any of its claims is wrong or ambiguous.
+
+    `trailing`: other bytes may follow its end, as PyTorch allows.
+    """
+    directory = find_directory(file, trailing=trailing)
     if directory.entries > limits.zip_members:
         raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
     members, hidden, extras, waiting = _members(file, directory)

@@ -33,10 +33,10 @@ class Directory(NamedTuple):
     comment: bytes = b""
 
 
-def find_directory(file: File) -> Directory:
+def find_directory(file: File, *, trailing: bool = False) -> Directory:
     """Where the end records say the directory is; raises TruncatedError where they are missing, FormatError where they
     contradict each other or the file."""
-    at = _find_end(file)
+    at = _find_end(file, trailing)
     _, disk, first_disk, here, count, nbytes, offset, length = END.unpack(file.read(at, END.size))
     if disk or first_disk or here != count:
         raise FormatError("the archive is split over several disks", file=file.name, offset=at)
@@ -56,7 +56,7 @@ def find_directory(file: File) -> Directory:
     return found._replace(comment=file.read(at + END.size, length))
 
 
-def _find_end(file: File) -> int:
+def _find_end(file: File, trailing: bool) -> int:
     at = file.size - END.size
     tail_start = max(at - COMMENT, 0)
     if at >= 0 and file.read(at, END.size)[:4] == b"PK\5\6" and file.read(file.size - 2, 2) == b"\0\0":
@@ -73,7 +73,7 @@ def _find_end(file: File) -> int:
     rest = len(tail) - place - END.size
     if rest < comment:
         raise TruncatedError(f"the file is cut off in its last {comment} bytes, a comment", file=file.name)
-    if rest > comment or SIGNATURE.search(tail, place + END.size):
+    if (rest > comment and not trailing) or SIGNATURE.search(tail, place + END.size):
         raise FormatError(
             f"{rest:,} bytes follow the archive's end", file=file.name, offset=tail_start + place + END.size
         )

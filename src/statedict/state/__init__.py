@@ -23,18 +23,19 @@ from ._leaf import (
     check_bounds,
     check_reach,
 )
-from ._library import ArrayLibrary, leaf_of, library, library_of
+from ._library import ArrayLibrary, leaf_of, library, library_of, maker
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
+from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._room import have_room, not_put_back
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
-from ._tree import holds, map_tree, tensors_of
+from ._tree import every, holds, map_tree, tensors_of
 from ._values import Compound, Opaque
 from ._wholes import Wholes, copy_rows, memory_at
 
@@ -75,6 +76,7 @@ __all__ = [
     "have_room",
     "not_put_back",
     "materialize",
+    "every",
     "holds",
     "map_tree",
     "tensors_of",
@@ -102,6 +104,12 @@ __all__ = [
     "raw_values",
     "Compound",
     "Opaque",
+    "CLASSES",
+    "MAKERS",
+    "OF_TORCH",
+    "Maker",
+    "maker",
+    "maker_of",
     "Many",
     "RowKind",
     "Rows",

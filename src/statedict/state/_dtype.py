@@ -72,7 +72,8 @@ def dtype(name: str) -> DType:
     >>> dtype("torch.float32").itemsize
     4
     """
-    return DTYPES[name.removeprefix("torch.")]
+    short = name.removeprefix("torch.")
+    return DTYPES[ALIASES.get(short, short)]
 
 
 def _rows() -> list[DType]:
@@ -110,4 +111,13 @@ def _rows() -> list[DType]:
     return rows
 
 
+ALIASES = {
+    "half": "float16",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "float": "float32",
+    "fp32": "float32",
+    "double": "float64",
+    "fp64": "float64",
+}
 DTYPES: dict[str, DType] = {row.name: row for row in _rows()}

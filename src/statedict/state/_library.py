@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 
 from ..errors import MissingDependencyError
 from ._leaf import Leaf
-from ._values import Compound
+from ._revive import Maker, maker_of
+from ._values import Compound, Opaque
 from ._wholes import Wholes
 
 
@@ -90,6 +91,19 @@ def _find(kind: type) -> ArrayLibrary | None:
 def _at(place: str) -> ArrayLibrary:
     module, _, attribute = place.partition(":")
     return cast(ArrayLibrary, getattr(import_module(module), attribute))
+
+
+def maker(value: Opaque) -> Maker | None:
+    """How the value that an Opaque describes is made; where torch is imported, also of PyTorch's classes and of those that
+    the program has allowed to it."""
+    if "torch" in sys.modules:
+        return cast("Maker | None", getattr(import_module("statedict.torch"), "maker")(value))  # noqa: B009
+    return maker_of(value)
+
+
+def key_map(rules: str) -> Any:
+    """Renaming rules as text, as the room above reads them."""
+    return getattr(import_module("statedict.plan"), "KeyMap")(rules)  # noqa: B009
 
 
 _KNOWN: dict[type, ArrayLibrary | None] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from copy import deepcopy
 from typing import Any, Self
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError, printable
@@ -16,7 +17,7 @@ from . import _metadata
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
-from ._library import leaf_of, library
+from ._library import key_map, leaf_of, library
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
 from ._spec import Spec
@@ -33,7 +34,8 @@ class StateDict(MutableMapping[str, Any]):
 
     It behaves as a dict does; `sd[name]` gives the array (read from the file at the first access where it came from one),
     `sd.spec(name)` what is known without reading it. PyTorch's own `load_state_dict` accepts it, and it pickles as a
-    plain `OrderedDict` with `_metadata`.
+    plain `OrderedDict` with `_metadata`. It is not a `dict`: give `dict(sd)` to code that tests for one (`save_file` of
+    safetensors: "Expected a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`).
 
     >>> import numpy as np
     >>> sd = StateDict({"encoder.weight": np.zeros((2, 3)), "head.weight": np.ones(4)})
@@ -41,11 +43,13 @@ class StateDict(MutableMapping[str, Any]):
     (['encoder.weight'], (2, 3))
     """
 
-    __slots__ = ("_backend", "_by_storage", "_metadata", "_values")
+    __slots__ = ("_backend", "_by_storage", "_metadata", "_values", "texts")
 
     _metadata: OrderedDict[str, Any] | None
     # From the key of a storage to names that have, or had, leaves of it; made by the first read.
     _by_storage: dict[Hashable, dict[str, None]] | None
+    # The text that was kept with the file that the state is from, by name; None for a state that is not from a file.
+    texts: Mapping[str, str] | None
 
     def __init__(
         self,
@@ -54,15 +58,17 @@ class StateDict(MutableMapping[str, Any]):
         *,
         backend: str = "auto",
     ) -> None:
+        texts = None
         if isinstance(values, StateDict):
             metadata = values._metadata if metadata is None else metadata
-            values = values._values
+            texts, values = values.texts, values._values
         elif metadata is None:
             metadata = getattr(values, "_metadata", None)
         self._values: dict[str, Any] = dict(values)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
         self._by_storage = None
+        self.texts = texts
         for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
             if not isinstance(name, str):
                 raise NotAStateError(
@@ -73,7 +79,8 @@ class StateDict(MutableMapping[str, Any]):
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
         """A StateDict around a dict that nobody else will change, unchecked and uncopied: for the engine's own walks."""
         new = cls.__new__(cls)
-        new._values, new._metadata, new._backend, new._by_storage = values, metadata, backend, None
+        new._values, new._metadata, new._backend = values, metadata, backend
+        new._by_storage = new.texts = None
         return new
 
     # the habits that people have with a dict
@@ -148,6 +155,10 @@ class StateDict(MutableMapping[str, Any]):
         return self._new(self._values, self._metadata)
 
     __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StateDict:
+        values = {name: deepcopy(value, memo) for name, value in self.items()}
+        return self._new(values, deepcopy(self._metadata, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A plain OrderedDict in every pickle: a file must not need this library to be opened again.
@@ -236,10 +247,13 @@ class StateDict(MutableMapping[str, Any]):
         return self._new({f"{path}.{name}": value for name, value in self._values.items()}, metadata)
 
     def rename(self, names: Rename) -> StateDict:
-        """The same values under new names: a mapping old → new (others keep theirs) or a function of the name.
+        """The same values under new names: a mapping old → new (others keep theirs), a function of the name, or rules as
+        text (`"a.{*p} -> b.{*p}"`, see KeyMap).
 
         Raises CollisionError where two entries would get one name.
         """
+        if isinstance(names, str):
+            return key_map(names).rename(self)
         new_name = names if callable(names) else lambda name: names.get(name, name)
         moved: dict[str, str] = {name: new_name(name) for name in self._values}
         taken: dict[str, str] = {}
@@ -258,15 +272,15 @@ class StateDict(MutableMapping[str, Any]):
         """
         from ._cast import Casts
 
-        target = find_dtype(dtype) if isinstance(dtype, str) else dtype
+        target = _required_dtype(dtype)
         fits = matcher(only) if only is not None else lambda name: True
         chosen = {
             name: leaf
             for name, leaf in self.leaves()
             if isinstance(leaf, Leaf) and leaf.spec.dtype.is_floating and leaf.spec.dtype is not target and fits(name)
         }
-        cast = Casts().leaves(list(chosen.values()), target)
-        return self._new({**self._values, **dict(zip(chosen, cast))}, self._metadata)
+        done = Casts().leaves(list(chosen.values()), target)
+        return self._new({**self._values, **dict(zip(chosen, done))}, self._metadata)
 
     def numpy(self) -> StateDict:
         """The same state, giving NumPy arrays; memory is shared where it can be."""
@@ -300,7 +314,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def _new(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> StateDict:
         kept = None if metadata is None else OrderedDict(metadata)
-        return StateDict.adopt(dict(values), kept, self._backend)
+        new = StateDict.adopt(dict(values), kept, self._backend)
+        new.texts = self.texts
+        return new
 
     def _filtered(self, keep: Callable[[str], bool]) -> StateDict:
         values = {name: value for name, value in self._values.items() if keep(name)}
@@ -388,6 +404,19 @@ class _Values(ValuesView[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (value for _, value in self._mapping._entries())
+
+
+def _required_dtype(value: Any) -> DType:
+    if isinstance(value, DType):
+        return value
+    try:
+        return find_dtype(str(value))
+    except KeyError:
+        raise ValueError(
+            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, to 'bfloat16' for example; "
+            "to put them on a device: statedict.load(path, map_location=), or "
+            "{name: value.to(device) for name, value in state.items()}"
+        ) from None
 
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:

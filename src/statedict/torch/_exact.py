@@ -101,8 +101,9 @@ class _Filling:
         if not self.slots.assign:
             return self.slots.current[index]
         module, name = self.slots.places[index]
-        found = module._parameters.get(name)
-        found = module._buffers.get(name) if found is None else found
+        # The registries of a ScriptModule have no `get`.
+        registries = (module._parameters, module._buffers)
+        found = next((registry[name] for registry in registries if name in registry), None)
         return self.slots.current[index] if found is None else found
 
     def _put(self, index: int, param: Any, value: Any) -> None:

@@ -7,6 +7,7 @@ classes, and in the modules of torch that import `save` and `load` by name. What
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -46,7 +47,8 @@ class Installation:
 def install() -> Installation:
     """Put this engine under `Module.state_dict`, `Module.load_state_dict`, and their like, with PyTorch's exact effects.
 
-    Installing again changes nothing. As a context manager it is undone at the end of the outermost `with`.
+    Warns where another library has replaced `torch.save` or `torch.load` before. Installing again changes nothing.
+    As a context manager it is undone at the end of the outermost `with`.
 
     >>> import torch
     >>> theirs = torch.nn.Module.state_dict
@@ -61,6 +63,13 @@ def install() -> Installation:
         for owner, name, ours in _replacements():
             _installed.append((owner, name, vars(owner)[name], ours))
             setattr(owner, name, ours)
+        for name in sorted({"save", "load"} - {name for owner, name, _, _ in _installed if owner is torch}):
+            there = vars(torch)[name]
+            warnings.warn(
+                f"torch.{name} stays what {getattr(there, '__module__', 'another library')} has put there: install() before "
+                "that is imported",
+                stacklevel=2,
+            )
     return Installation(first)
 
 

@@ -32,6 +32,8 @@ def keep(arrays: Iterable[Any]) -> Restore:
     for array in arrays:
         if isinstance(array, np.ndarray):
             natures.append(_elements_of_array(array))
+        elif is_lazy(array):
+            natures.append(_nature_of_lazy(array))
         elif _is_plainly_stored(array):
             untyped = array.data.untyped_storage()
             storages[untyped._cdata] = untyped
@@ -51,7 +53,7 @@ def keep(arrays: Iterable[Any]) -> Restore:
 
 
 def _is_plainly_stored(tensor: torch.Tensor) -> bool:
-    return is_lazy(tensor) or (tensor.layout is torch.strided and not tensor.is_nested and not is_out_of_reach(tensor))
+    return tensor.layout is torch.strided and not tensor.is_nested and not is_out_of_reach(tensor)
 
 
 def _bytes_here(storages: Sequence[torch.UntypedStorage]) -> Restore:
@@ -115,6 +117,23 @@ def _nature_of(tensor: torch.Tensor) -> Restore:
             tensor.data = alias
         if tensor.requires_grad is not requires_grad and tensor.is_leaf:
             tensor.requires_grad_(requires_grad)
+
+    return restore
+
+
+def _nature_of_lazy(tensor: torch.Tensor) -> Restore:
+    """A parameter or buffer without elements, which gets its class and shape when it is loaded."""
+    kind, requires_grad = type(tensor), tensor.requires_grad
+    with torch._C.DisableTorchFunctionSubclass():
+        empty = tensor.data
+
+    def restore() -> None:
+        if type(tensor) is not kind:
+            tensor.data = empty
+            tensor.__class__ = kind
+        if tensor.requires_grad is not requires_grad:
+            with torch._C.DisableTorchFunctionSubclass():
+                tensor.requires_grad_(requires_grad)
 
     return restore
 

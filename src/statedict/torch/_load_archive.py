@@ -34,7 +34,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
     with translated():
         file = files.open(source)
         try:
-            archive = open_zip(file)
+            archive = open_zip(file, trailing=True)
             folder = top_folder(archive)
             if f"{folder}constants.pkl" in archive.members:
                 return _load_script(stream, start, where, reading)

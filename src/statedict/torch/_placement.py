@@ -20,7 +20,7 @@ from ._library import TORCH, with_traits
 from ._ring import is_sendable, reaches, send
 
 _CPU = torch.device("cpu")
-MapLocation = str | torch.device | Mapping[str, str] | None
+MapLocation = str | torch.device | Mapping[str, str] | Callable[[Any, str], Any] | None
 
 
 def materialize_on(
@@ -28,7 +28,8 @@ def materialize_on(
 ) -> list[torch.Tensor]:
     """Tensors for the leaves, in order, on their devices; `mapped` and `verify` as `materialize` has them.
 
-    `where` is a device for all, a mapping of saved location to device, or None: back where they were, if that is here.
+    `where` is a device for all, a mapping of saved location to device, a function as `torch.load` takes it (it is asked once
+    for each location, with an empty storage), or None: back where they were, if that is here.
     Raises RuntimeError (torch's own) where the caller names a device that this machine does not have.
     """
     choose = _chooser(where)
@@ -98,12 +99,37 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
     if where is None:
         return lambda location: _device(location) if available(location) else _CPU
     if isinstance(where, (str, torch.device)):
-        device = torch.device(where)
+        device = _required(where)
         return lambda location: device
+    back = _chooser(None)
     if isinstance(where, Mapping):
-        back = _chooser(None)
-        return lambda location: torch.device(where[location]) if location in where else back(location)
-    raise TypeError(f"map_location is a device, a mapping of locations to devices, or None, not {type(where).__name__}")
+        return lambda location: _required(where[location]) if location in where else back(location)
+    if not callable(where):
+        raise TypeError(
+            "map_location is a device, a mapping of locations to devices, a function, or None, "
+            f"not {type(where).__name__}"
+        )
+
+    def chosen(location: str) -> torch.device:
+        # Where the function would put a storage tells where all of that location go.
+        moved = where(_empty(), location)
+        return back(location) if moved is None else torch.device(moved.device)
+
+    return chosen
+
+
+def _required(where: str | torch.device) -> torch.device:
+    """The device; raises what `torch.load` does where this machine does not have it."""
+    device = torch.device(where)
+    if device.type not in ("cpu", "meta"):
+        restore: Any = torch.serialization.default_restore_location
+        restore(_empty(), str(device))
+    return device
+
+
+def _empty() -> Any:
+    made: Any = torch.UntypedStorage
+    return made(0)
 
 
 def _device(location: str) -> torch.device:

@@ -185,7 +185,6 @@ ODD = {
     "conjugate": lambda number: torch.ones(2, dtype=torch.complex64).conj(),
     "negative": lambda number: torch.ones(2, dtype=torch.complex64).conj().imag,
     "sparse": lambda number: torch.eye(3).to_sparse(),
-    "meta": lambda number: torch.ones(2, device="meta"),
     "attribute": lambda number: _with_note(torch.ones(2)),
     "new dtype": lambda number: torch.ones(2, dtype=torch.uint16),
     "number": lambda number: number,
