@@ -555,7 +555,7 @@ def test_a_fork_while_a_thread_opens_files(tmp_path):
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        for _ in range(10):
+        for _ in range(4):
             child = os.fork()
             if not child:
                 signal.alarm(60)  # ends a child that hangs
