@@ -54,6 +54,7 @@ def load(
     mmap: bool = False,
     backend: str = "auto",
     verify: bool = True,
+    limits: Limits | None = None,
 ) -> Any:
     """What was saved in a file, as `torch.load` would give it, without running anything of it.
 
@@ -65,6 +66,7 @@ def load(
             are not verified.
         backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
         verify: check the checksums that the file has before anything is returned.
+        limits: what reading it may cost, as for `open`.
 
     Values of classes that are not known here come as inert `Opaque` values. Tensors share one allocation, which lives as
     long as any of them does.
@@ -80,7 +82,7 @@ def load(
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
     chosen = library(backend)
-    with open(path) as checkpoint:
+    with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
         tree = checkpoint.object
         leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
