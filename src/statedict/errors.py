@@ -176,7 +176,8 @@ class AfterSaveError(StateDictError, OSError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.directory}: step {self.step} was saved, but {self.what} failed: {self.reason}; the next save tries again"
+        done = f"{self.directory}: step {self.step} was saved"
+        return f"{done}, but {self.what} failed: {self.reason}; the next save tries again"
 
 
 class LockedError(StateDictError, RuntimeError):

@@ -102,7 +102,7 @@ def test_every_bit_is_vouched_for():
 def test_a_manifest_that_would_be_too_large_to_be_read_is_refused(monkeypatch):
     """The writer knows the reader's limit."""
     monkeypatch.setattr(_manifest, "LARGEST", 300)
-    with pytest.raises(SaveError, match="the manifest would have .* bytes, and at most 300 are read again"):
+    with pytest.raises(SaveError, match=r"the manifest would have .* bytes, and at most 300 are read again"):
         dump(manifest())
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.nn.parameter import is_lazy
 
+from statedict.errors import NotAStateError
+
 from ._audit_attributes import hidden
 from ._audit_tree import Tree, code, survey
 from ._blocks import extent
@@ -33,6 +35,8 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
     >>> found.path, found.fix
     ('mean', 'self.register_buffer("mean", mean)')
     """
+    if not isinstance(model, torch.nn.Module):
+        raise NotAStateError(f"audit looks at modules of PyTorch, and a {type(model).__name__} is not one")
     tree = survey(model)
     return [
         *hidden(tree),

@@ -1,7 +1,7 @@
 """One background writer: at most one save in flight, at most one waiting.
 
-The thread is not a daemon, so that the interpreter waits for the save in hand before it ends. An error is kept, and raised by
-the next call. A job is never lost with its thread: where none could be started, whoever waits does the job.
+The thread is not a daemon, so that the interpreter waits for the save in hand before it ends. An error is kept, and raised
+by the next call. A job is never lost with its thread: where none could be started, whoever waits does the job.
 """
 
 from __future__ import annotations

@@ -71,10 +71,14 @@ class Claim:
         try:
             return Lock(self._directory)
         except LockedError as error:
-            older = [claim for claim in list(CLAIMS) if claim._number < self._number]
-            if not error.own or not any([claim._give_up(self._directory) for claim in older]):
+            if not error.own or not self._taken_over():
                 raise
         return Lock(self._directory)
+
+    def _taken_over(self) -> bool:
+        """Whether an older manager of this process has given the directory up."""
+        older = [claim for claim in list(CLAIMS) if claim._number < self._number]
+        return any(claim._give_up(self._directory) for claim in older)
 
     def _give_up(self, directory: Path) -> bool:
         """Release the lock of `directory`, if it is this claim's, and its manager is not in its `with` block."""

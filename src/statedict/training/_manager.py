@@ -121,8 +121,9 @@ class CheckpointManager:
         """Save a checkpoint of everything given: objects with a state by their state, anything else by value.
 
         Objects may lie in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
-        `optimizers/1`, and resumed into such a list. `metrics` are numbers (an array or tensor of one element is taken as its
-        own) or what else JSON gives back as it is; anything else raises TypeError.
+        `optimizers/1`, and resumed into such a list; what else lies there comes back in `values`, with None in their places.
+        `metrics` are numbers (an array or tensor of one element is taken as its own) or what else JSON gives back as it is;
+        anything else raises TypeError.
 
         Raises what a save that was in flight ran into, too. Nothing older is deleted before this one is durable.
         """
@@ -194,8 +195,8 @@ class CheckpointManager:
         (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`); `limits`, where given, those of this
         call. Random state is restored unless the manager says otherwise.
 
-        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit, OSError where the
-        newest checkpoint cannot be read now: only one that was read and is damaged is passed over.
+        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit, OSError where
+        the newest checkpoint cannot be read now: only one that was read and is damaged is passed over.
         """
         wanted = _objects.flat(objects)
         with self._claim.turn:

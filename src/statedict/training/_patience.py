@@ -13,7 +13,7 @@ PAUSES = (0.05, 0.2)
 
 
 def patiently(act: Callable[[], Result]) -> Result:
-    """What `act` returns; it is tried again where the system failed (OSError, MemoryError), and raises what it raised last."""
+    """What `act` returns; where the system fails (OSError, MemoryError) it is tried again, three times in all."""
     for pause in PAUSES:
         try:
             return act()

@@ -17,9 +17,9 @@ from typing import Any
 
 
 class OnSigterm:
-    """Calls `finish`, a method that is not kept alive, when SIGTERM comes, and then does what would have been done without it.
+    """Calls `finish` when SIGTERM comes, and then does what would have been done without it; `forget` undoes that.
 
-    `forget` undoes that. Raises ValueError outside the main thread.
+    `finish` is a method, whose object is not kept alive. Raises ValueError outside the main thread.
     """
 
     def __init__(self, finish: Callable[[], None]) -> None:
