@@ -37,21 +37,22 @@ class Catalogue:
         Raises OSError where a manifest cannot be read now: a list without it would be wrong.
         """
         known, found, listed = self._known, {}, []
-        for path in _layout.steps(self._directory).values():
-            stamp = _stamp(path / _manifest.NAME)
-            entry = known.get(path.name)
-            if entry is None or entry[0] != stamp:
-                entry = None if stamp is None else (stamp, _layout.describe(path))
-            if entry is None:
+        now = time.time_ns()
+        for name in _layout.names(self._directory):
+            stamp = _stamp(f"{self._directory}/{name}/{_manifest.NAME}")
+            if stamp is None:
                 continue
-            if time.time_ns() - entry[0].changed > SETTLED:
-                found[path.name] = entry
+            entry = known.get(name)
+            if entry is None or entry[0] != stamp:
+                entry = stamp, _layout.describe(self._directory / name)
+            if now - stamp.changed > SETTLED:
+                found[name] = entry
             listed.append(entry[1])
         self._known = found
         return [saved for saved in listed if saved is not None]
 
 
-def _stamp(file: Path) -> _Stamp | None:
+def _stamp(file: str) -> _Stamp | None:
     """What changes with a file's content; None where there is no file."""
     try:
         status = os.stat(file)

@@ -6,6 +6,7 @@ that is run again), unless that is in its `with` block.
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 from threading import RLock
@@ -71,24 +72,21 @@ class Claim:
         try:
             return Lock(self._directory)
         except LockedError as error:
-            if not error.own or not self._taken_over():
+            if not error.own:
                 raise
+        for claim in list(CLAIMS):
+            if claim._number < self._number and not claim.kept and claim._place() == self._place():
+                claim._give_up()
         return Lock(self._directory)
 
-    def _taken_over(self) -> bool:
-        """Whether an older manager of this process has given the directory up."""
-        older = [claim for claim in list(CLAIMS) if claim._number < self._number]
-        return any(claim._give_up(self._directory) for claim in older)
+    def _place(self) -> str:
+        return os.path.realpath(self._directory)
 
-    def _give_up(self, directory: Path) -> bool:
-        """Release the lock of `directory`, if it is this claim's, and its manager is not in its `with` block."""
-        lock = self._lock
-        if self.kept or lock is None or not lock.holds(directory):
-            return False
+    def _give_up(self) -> None:
+        """Release the lock when nothing is written any more."""
         with self.turn:
             self._background.settle()
             self.release()
-        return True
 
 
 CLAIMS: WeakSet[Claim] = WeakSet()

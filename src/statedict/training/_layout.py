@@ -36,17 +36,27 @@ def name_of(step: int) -> str:
 
 def steps(directory: Path) -> dict[int, Path]:
     """Every directory that has a step's name, oldest first, whole or not."""
-    found = {}
-    for name in _names(directory):
-        match = STEP.fullmatch(name)
-        if match and name == name_of(int(match[1])) and (directory / name).is_dir():
-            found[int(match[1])] = directory / name
-    return dict(sorted(found.items()))
+    return {step: directory / name for step, name in sorted(_steps(directory).items())}
+
+
+def names(directory: Path) -> list[str]:
+    """The names of the directories that `steps` gives: paths of 10,000 would take 50 ms to be made."""
+    return [name for _, name in sorted(_steps(directory).items())]
+
+
+def _steps(directory: Path) -> dict[int, str]:
+    try:
+        with os.scandir(directory) as entries:
+            matches = [STEP.fullmatch(entry.name) for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found = ((int(match[1]), match[0]) for match in matches if match)
+    return {step: name for step, name in found if name == name_of(step)}
 
 
 def newest(directory: Path) -> Saved | None:
     """The newest checkpoint whose manifest can be read."""
-    return next(filter(None, (describe(path) for path in reversed(steps(directory).values()))), None)
+    return next(filter(None, (describe(directory / name) for name in reversed(names(directory)))), None)
 
 
 def describe(path: Path) -> Saved | None:

@@ -330,10 +330,11 @@ class CheckpointManager:
 
 
 def _finish(background: Background, claim: Claim) -> None:
-    try:
-        background.wait()
-    finally:
-        claim.release()
+    with claim.turn:
+        try:
+            background.wait()
+        finally:
+            claim.release()
 
 
 def _refuse_damaged(passed_over: Sequence[PassedOver], directory: Path) -> None:

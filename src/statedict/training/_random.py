@@ -21,7 +21,7 @@ def read() -> dict[str, Any]:
     state: dict[str, Any] = {"python": random.getstate()}
     if "numpy" in sys.modules:
         state["numpy"] = sys.modules["numpy"].random.get_state(legacy=False)
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         from statedict.torch import read_random
 
         state["torch"] = read_random()
