@@ -185,7 +185,7 @@ def test_an_object_that_has_no_name_is_refused(tmp_path, things, error):
 def test_an_objects_name_is_good_for_a_file(tmp_path, name):
     """Whatever cannot be a file's name on every system is refused before anything is written."""
     with CheckpointManager(tmp_path / "run", random=False) as manager:
-        with pytest.raises(ValueError, match="name|called"):
+        with pytest.raises(ValueError, match=r"name|called"):
             manager.save(1, **{name: Counter()})
         assert manager.resume() is None
     assert {path.name for path in tmp_path.rglob("*")} <= {"run", ".lock"}
