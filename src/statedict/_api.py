@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statedict.errors import MissingDependencyError
-from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
+from statedict.state import Patterns, library, materialize, without_collector
 
 from . import _arrays, _loading, _sources
 
@@ -85,16 +85,17 @@ def load(
     chosen = library(backend)
     with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
-        tree = checkpoint.object
-        leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
         if chosen.name == "torch":
             from statedict.torch import materialize_on
 
-            arrays = materialize_on(leaves, map_location, mapped=mmap, verify=verify)
-        else:
-            arrays = materialize(leaves, chosen, mapped=mmap, verify=verify)
-        revived = _arrays.reviver(chosen.name)
-        return map_tree(tree, revived, dict(zip(map(id, leaves), arrays)))
+            return _arrays.revived(
+                checkpoint.object,
+                "torch",
+                lambda leaves: materialize_on(leaves, map_location, mapped=mmap, verify=verify),
+            )
+        return _arrays.revived(
+            checkpoint.object, "numpy", lambda leaves: materialize(leaves, chosen, mapped=mmap, verify=verify)
+        )
 
 
 @without_collector
@@ -134,7 +135,13 @@ def save(
     from statedict import formats
 
     formats.write(
-        _sources.saved(obj), path, format=format, metadata=metadata, max_shard_size=max_shard_size, durable=durable
+        _sources.saved(obj),
+        path,
+        format=format,
+        metadata=metadata,
+        max_shard_size=max_shard_size,
+        durable=durable,
+        substitute=_sources.States().of,
     )
 
 

@@ -10,12 +10,17 @@ from statedict.state import (
     ArrayLibrary,
     Compound,
     Leaf,
+    Maker,
+    Opaque,
     StateDict,
+    every,
     holds,
     independent,
     library,
     library_of,
+    many,
     map_tree,
+    maker_of,
     materialize,
     raw_values,
     tensors_of,
@@ -23,24 +28,81 @@ from statedict.state import (
 
 
 def materialized(tree: Any, chosen: ArrayLibrary | None = None, *, verify: bool = True) -> Any:
-    """The tree with its leaves read, and inert values of PyTorch's as PyTorch's where it is torch that reads them.
+    """The tree with its leaves read and its inert values revived (see `revived`).
 
-    A tree that has none of these is given back itself.
+    A tree that has neither is given back itself.
     """
     chosen = chosen or library()
-    leaves = [value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound))]
-    made = {id(leaf): array for leaf, array in zip(leaves, materialize(leaves, chosen, verify=verify))}
-    revived = reviver(chosen.name)
-    changed = False
+    return revived(tree, chosen.name, lambda leaves: materialize(leaves, chosen, verify=verify))
+
+
+def revived_within(tree: Any, backend: str) -> Any:
+    """The same, but that leaves stay unread where they are not part of another value."""
+    from statedict.formats import TypedStorage
+
+    others = [value for value in every(tree) if isinstance(value, (Opaque, TypedStorage))]
+    return revived(tree, backend, lambda leaves: materialize(leaves, library(backend)), others)
+
+
+def revived(tree: Any, backend: str, read: Callable[[list[Any]], list[Any]], among: Any = None) -> Any:
+    """The tree with everything that stands for a value as that value: arrays of leaves, which `read` makes, storages,
+    PyTorch's constants, and instances of the classes that may be made. A tree that has none of these is given back itself.
+
+    Values of any other class stay Opaque. `among`: the values whose leaves are read, if these are not all.
+    """
+    from statedict.formats import TypedStorage
+
+    leaves, storages, attributes = _unread(tree if among is None else among, TypedStorage)
+    arrays = read([*leaves, *(storage.leaf() for storage in storages)])
+    replace, remake, storage_of, finish = _revival(backend)
+    known = dict(zip(map(id, leaves), arrays))
+    known |= {id(storage): storage_of(array, storage) for storage, array in zip(storages, arrays[len(leaves) :])}
+    changed = bool(known)
 
     def replaced(value: Any) -> Any:
         nonlocal changed
-        new = made[id(value)] if id(value) in made else revived(value)
+        new = replace(value)
         changed |= new is not value
         return new
 
-    new = map_tree(tree, replaced)
+    def remade(value: Opaque) -> Maker | None:
+        nonlocal changed
+        maker = remake(value)
+        changed |= maker is not None
+        return maker
+
+    new, finished = map_tree((tree, list(attributes.values())), replaced, known, remade)
+    for number, values in zip(attributes, finished):
+        finish(known[number], values)
     return new if changed else tree
+
+
+def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, Any]]:
+    """The leaves and the bare storages of a tree, and the Python attributes that were saved with tensors, by their ids."""
+    leaves: list[Any] = []
+    storages: list[Any] = []
+    attributes: dict[int, Any] = {}
+    found = tensors_of(tree, storage)
+    while found:
+        new = [value for value in found if isinstance(value, (Leaf, Compound))]
+        leaves += new
+        storages += [value for value in found if isinstance(value, storage)]
+        # Leaves in rows have no attributes.
+        more = {} if many(new) else {id(leaf): dict(leaf.traits.attributes) for leaf in new if leaf.traits.attributes}
+        attributes |= more
+        known = {*map(id, leaves), *map(id, storages)} if more else set()
+        found = [value for value in tensors_of(list(more.values()), storage) if id(value) not in known]
+    return leaves, storages, attributes
+
+
+def inert(state: StateDict) -> dict[str, str]:
+    """The entries of a state that hold values of classes that are not known here: the path of the first, by name."""
+    found = {}
+    for name, value in _others(state).items():
+        path = next((each.path for each in every(value) if isinstance(each, Opaque)), None)
+        if path is not None:
+            found[name] = path
+    return found
 
 
 def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> StateDict:
@@ -48,30 +110,48 @@ def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> St
 
     Leaves that are values themselves stay unread.
     """
+    others = {name: materialized(value, chosen, verify=verify) for name, value in _others(state).items()}
+    return state | others if others else state
+
+
+def _others(state: StateDict) -> dict[str, Any]:
+    """The entries of a state that are not tensors."""
     values = raw_values(state)
     # One value of each type decides: asking 32,000 tensors would cost more than planning them.
     if {Leaf}.issuperset(map(type, values.values())):
-        return state
-    others = [
+        return {}
+    others = {
         kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)
-    ]
-    if not others:
-        return state
-    inside = {name: value for name, value in values.items() if type(value) in others}
-    return state | {name: materialized(value, chosen, verify=verify) for name, value in inside.items()}
+    }
+    return {name: value for name, value in values.items() if type(value) in others} if others else {}
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, (Leaf, Compound)) or library_of(value) is not None
 
 
-def reviver(backend: str) -> Callable[[Any], Any]:
-    """A function from inert values of a file (dtypes, devices, sizes) to PyTorch's, where `backend` is that."""
-    if backend != "torch":
-        return lambda value: value
-    from statedict.torch import revived
+class _Revival(NamedTuple):
+    """How inert values of a file become a library's.
 
-    return revived
+    Attributes:
+        replace: is given what is not a container.
+        remake: how the value that an Opaque describes is made.
+        storage: the storage of an array that shows all of it.
+        finish: gives a tensor its Python attributes.
+    """
+
+    replace: Callable[[Any], Any]
+    remake: Callable[[Opaque], Maker | None]
+    storage: Callable[[Any, Any], Any]
+    finish: Callable[[Any, Any], None]
+
+
+def _revival(backend: str) -> _Revival:
+    if backend != "torch":
+        return _Revival(lambda value: value, maker_of, lambda array, storage: array, lambda array, attributes: None)
+    from statedict import torch
+
+    return _Revival(torch.revived, torch.maker, torch.storage_shown, torch.set_attributes)
 
 
 def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> StateDict:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import Patterns, StateDict
+from statedict.state import Patterns, StateDict, matcher, raw_values
 
 from . import _arrays, _sources
 
@@ -89,12 +89,14 @@ def load_module(
     slots, _ = tree.peek(host, module)
     planned = plan.match(state, slots, **options)
     values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
+    values, unknown = _without_inert(values, slots, demands)
     devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
     if devices and not demands.dry_run:
         values = _arrays.placed(values, devices, verify=manner.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:
+        unknown.told(outcome)
         reports.append(_report(planned, outcome, demands))
         _decide(reports[0], type(module).__name__, demands)
 
@@ -102,6 +104,45 @@ def load_module(
     with suppress(_Tried):
         tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
     return reports[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Inert:
+    """Entries of a state that are data of unknown classes, which nothing is given: `set_extra_state` would take them for real.
+
+    Attributes:
+        wanted: the class, by the names that the module has and the caller does not let go.
+        others: names that the module does not have.
+    """
+
+    wanted: dict[str, str]
+    others: list[str]
+
+    def told(self, outcome: Outcome) -> None:
+        outcome.missing = [name for name in outcome.missing if name not in self.wanted]
+        outcome.errors += [unknown_class(path, name) for name, path in self.wanted.items()]
+        outcome.unexpected += self.others
+
+
+def _without_inert(values: StateDict, slots: Mapping[str, Any], demands: Demands) -> tuple[StateDict, _Inert]:
+    """The values without the inert ones, and those."""
+    inert = _arrays.inert(values)
+    if not inert:
+        return values, _Inert({}, [])
+    allowed = matcher(demands.missing), matcher(demands.unexpected)
+    wanted = {n: path for n, path in inert.items() if n in slots and not any(fits(n) for fits in allowed)}
+    kept = {name: value for name, value in raw_values(values).items() if name not in inert}
+    new = StateDict.adopt(kept, values._metadata, values._backend)
+    return new, _Inert(wanted, [name for name in inert if name not in slots])
+
+
+def unknown_class(path: str, name: str = "") -> str:
+    """What is said where a state holds an inert value that an object would be given."""
+    where = f"{name!r} of the source" if name else "it"
+    return (
+        f"{where} holds data of the unknown class {path}, which is not loaded: leave it out (exclude=, allow_missing=), or "
+        f"allow the class if you trust the file: torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
+    )
 
 
 def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: Any, verify: bool) -> LoadReport:

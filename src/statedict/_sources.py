@@ -16,7 +16,6 @@ from statedict.state import (
     StateDict,
     independent,
     library_of,
-    map_tree,
     nearest,
     raw_values,
 )
@@ -121,7 +120,8 @@ def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -
 
 
 def _revived(tree: Any) -> Any:
-    return map_tree(tree, _arrays.reviver("torch")) if sys.modules.get("torch") else tree
+    """The tree with its inert values revived, for an object that takes it; leaves stay unread but in those."""
+    return _arrays.revived_within(tree, "torch" if sys.modules.get("torch") else "numpy")
 
 
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -196,6 +196,29 @@ def saved(value: Any) -> Any:
         kinds = {getattr(library_of(part), "name", None) for part in parts.values()}
         return StateDict(value) if kinds == {"numpy"} else value
     return nested(value) if is_stateful(value) else value
+
+
+class States:
+    """The states of the objects inside a tree that is saved: each is asked once, however often it is met."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, value: Any) -> Any:
+        """The state of a module, an optimizer, or anything else with a `state_dict` method; any other value itself."""
+        if isinstance(value, type) or not callable(getattr(value, "state_dict", None)):
+            return value
+        if id(value) not in self._known:
+            is_read = host_of(value) is not None or is_torch_optimizer(value)
+            self._known[id(value)] = value, saved(value) if is_read else value.state_dict()
+        return self._known[id(value)][1]
+
+
+def unloadable(tree: Any) -> str | None:
+    """Why a tree could not be loaded again once `save` has written it as a torch file; None where it could."""
+    from statedict import formats
+
+    return formats.unloadable(saved(tree), States().of)
 
 
 def to_copy(value: Any, model: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Anything with a state is saved as its state, wherever it stands among the manager's arguments, and resumed into the same."""
+"""Anything with a state is saved as its state, wherever it stands among the arguments, and resumed into the same."""
 
 from collections import OrderedDict, deque
 from typing import NamedTuple
@@ -130,7 +130,9 @@ def test_an_argument_without_a_state_takes_none(tmp_path, value):
     """Plain values are not resumed into, but given back."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, value=value)
-        with pytest.raises(TypeError, match="'value' is a .*, which takes no state; plain values come back in .values"):
+        with pytest.raises(
+            TypeError, match=r"'value' is a .*, which takes no state; plain values come back in .values"
+        ):
             manager.resume(value=value)
 
 

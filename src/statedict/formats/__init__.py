@@ -1,5 +1,8 @@
 """The disk edge: one file for each format, a table of them told by their bytes, and pickles as inert data."""
 
+from collections.abc import Callable
+from typing import Any
+
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import Finding as Finding
 from ._limits import LIMITS as LIMITS
@@ -31,5 +34,16 @@ __all__ = [
     "leaves",
     "open",
     "tensors",
+    "unloadable",
     "write",
 ]
+
+
+def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:
+    """Why `obj`, once it is saved in a torch file, could not be loaded again, with the path in it; None where it could.
+
+    `substitute`: see `write`.
+    """
+    from ._closed import unloadable as reason
+
+    return reason(obj, substitute)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -102,6 +103,7 @@ def write(
     metadata: Mapping[str, str] | None = None,
     max_shard_size: int | str | None = None,
     durable: Durable = True,
+    substitute: Callable[[Any], Any] = lambda value: value,
 ) -> None:
     """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
 
@@ -111,12 +113,17 @@ def write(
     larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
     `statedict.files.write`.
 
-    Raises SaveError where a value cannot be written in that format (nothing was touched then), DiskFullError, OSError.
+    `substitute` gives what is written in the place of an object that is not plain data (or the object itself).
+
+    Raises SaveError where a value cannot be written in that format, or not be loaded again (nothing was touched then),
+    DiskFullError, OSError.
     """
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
     parts: Callable[..., list[Part]] = function(WRITERS[name].parts)
+    if name == "torch":
+        parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
             files.write(target, parts(obj, metadata), durable=durable)

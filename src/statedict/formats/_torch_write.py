@@ -6,7 +6,7 @@ the file), and the serialization id is a digest of the members' checksums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statedict.files import Part
@@ -24,10 +24,13 @@ from ._zip_write import Record, Run, Seal, zip_parts
 FOLDER = "archive/"
 
 
-def torch_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
-    """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone."""
+def torch_parts(
+    obj: Any, metadata: Mapping[str, str] | None = None, substitute: Callable[[Any], Any] = lambda value: value
+) -> list[Part]:
+    """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone.
+    `substitute`: see `formats.write`. Raises SaveError for what could not be loaded again."""
     check_metadata(metadata or {})
-    pickled, packed = _pickled(obj)
+    pickled, packed = _pickled(obj, substitute)
     extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
     return archive_parts(pickled, [*_members(packed), *extras])
 
@@ -59,21 +62,27 @@ def archive_parts(
     return zip_parts(members, seal, alignment=alignment, checked=checked)
 
 
-def _pickled(obj: Any) -> tuple[bytes, list[Packed | Wholes]]:
+def _pickled(obj: Any, substitute: Callable[[Any], Any]) -> tuple[bytes, list[Packed | Wholes]]:
     packing = Packing()
-    pickled = _emitted(obj, packing)
+    pickled = _emitted(obj, packing, substitute)
     if not packing.settled:
         packing = packing.again()
-        pickled = _emitted(obj, packing)
+        pickled = _emitted(obj, packing, substitute)
     return pickled, packing.packed
 
 
-def _emitted(obj: Any, packing: Packing) -> bytes:
+def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> bytes:
     def store(leaf: Leaf) -> Placement:
         packed, spec = packing.place(leaf)
         return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
 
-    return emit(obj, store, packing.place_all)
+    def check(pickled: bytes) -> None:
+        from ._closed import check_loadable
+
+        if packing.settled:
+            check_loadable(obj, pickled)
+
+    return emit(obj, store, packing.place_all, substitute=substitute, check=check)
 
 
 def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:

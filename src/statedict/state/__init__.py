@@ -20,12 +20,13 @@ from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
+from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
-from ._tree import holds, map_tree, tensors_of
+from ._tree import every, holds, map_tree, tensors_of
 from ._values import Compound, Opaque
 from ._wholes import Wholes, copy_rows, memory_at
 
@@ -52,6 +53,7 @@ __all__ = [
     "independent",
     "arena",
     "materialize",
+    "every",
     "holds",
     "map_tree",
     "tensors_of",
@@ -78,6 +80,11 @@ __all__ = [
     "raw_values",
     "Compound",
     "Opaque",
+    "CLASSES",
+    "MAKERS",
+    "OF_TORCH",
+    "Maker",
+    "maker_of",
     "Many",
     "RowKind",
     "Rows",

@@ -6,51 +6,80 @@ no more. A mapped tree shares its parts exactly where the original did.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from ._leaf import Leaf
 from ._library import library_of
+from ._revive import Maker, fill, remade
 from ._statedict import StateDict, raw_values
 from ._values import Compound, Opaque
 
 Replace = Callable[[Any], Any]
+# How the value that an Opaque describes is made, if it is to be made.
+Remake = Callable[[Opaque], Maker | None]
 # From the id of an object to what it becomes.
 Mapped = Callable[[int], Any]
 
 
-def map_tree(tree: Any, replace: Replace, known: Mapping[int, Any] = MappingProxyType({})) -> Any:
-    """The same tree with every value that is no container given to `replace`, each object once.
+def map_tree(
+    tree: Any,
+    replace: Replace,
+    known: Mapping[int, Any] = MappingProxyType({}),
+    remake: Remake = lambda value: None,
+) -> Any:
+    """The same tree with every value that is not a container given to `replace`, each object once.
 
-    `known`: what objects become whose ids it has; they are not given to `replace`.
+    `known`: what objects become whose ids it has; they are not given to `replace`. `remake` says how the value that an
+    Opaque describes is made (see `maker_of`); where it gives None, the Opaque stays one.
 
     Containers are copied: dict and its kinds and StateDicts (with `_metadata`), list, tuple, set, frozenset, deque, and
-    Opaque values.
+    Opaque values. Raises FormatError where a value cannot be made of the parts that its Opaque has.
 
     >>> map_tree({"a": [1, (2, 3)]}, lambda value: value * 10)
     {'a': [10, (20, 30)]}
     """
-    built, open_ones = _visit(tree, replace, known)
-    mapped = built.__getitem__
-    for value in open_ones:
-        _OPEN[type(value)].fill(mapped(id(value)), value, mapped)
-    return mapped(id(tree))
+    return _Walk(replace, known, remake).of(tree)
 
 
-def tensors_of(tree: Any) -> list[Any]:
-    """Every leaf, compound and array in the tree, each object once, in order."""
+def tensors_of(tree: Any, *others: type) -> list[Any]:
+    """Every leaf, compound and array in the tree, and every value of the types in `others`; each object once, in order."""
     if type(tree) is dict and {Leaf}.issuperset(map(type, tree.values())):
         return list(dict.fromkeys(tree.values()))
     found: list[Any] = []
-
-    def note(value: Any) -> None:
-        if type(value) is Leaf or isinstance(value, (Leaf, Compound)) or library_of(value) is not None:
-            found.append(value)
-
-    _visit(tree, note, {})
+    seen: set[int] = set()
+    stack: list[Iterator[Any]] = [iter((tree,))]
+    while stack:
+        for value in stack[-1]:
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            kind = type(value)
+            if kind in _OPEN or kind in _FIXED:
+                stack.append(iter(_OPEN[kind].children(value) if kind in _OPEN else value))
+                break
+            if kind is Leaf or kind is Compound or kind in others or library_of(value) is not None:
+                found.append(value)
+        else:
+            stack.pop()
     return found
+
+
+def every(tree: Any) -> Iterator[Any]:
+    """Every value in the tree once, containers included; keys are not looked at."""
+    stack, seen = [tree], set[int]()
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        kind = type(value)
+        if kind in _OPEN or kind in _FIXED:
+            stack.extend(_OPEN[kind].children(value) if kind in _OPEN else value)
 
 
 def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
@@ -68,40 +97,68 @@ def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
     return False
 
 
-def _visit(tree: Any, replace: Replace, known: Mapping[int, Any]) -> tuple[dict[int, Any], list[Any]]:
-    """What each object of the tree becomes, by id, depth first; and the containers whose copies are still to be filled."""
-    built: dict[int, Any] = {**known}
-    # Ids in `built` stay valid because their objects do: in the tree, or in a list that was made of children.
-    alive: list[list[Any]] = []
-    fill: list[Any] = []
-    # What is under way: its children that were not looked at yet, and itself if it is made when they are.
-    stack: list[tuple[Iterator[Any], Any]] = [(iter((tree,)), None)]
-    while stack:
-        children, waiting = stack[-1]
-        for value in children:
-            if id(value) in built:
-                continue
-            kind = type(value)
-            if kind in _OPEN:
-                built[id(value)] = _OPEN[kind].empty(value)
-                fill.append(value)
-                inside = list(_OPEN[kind].children(value))
-                # Thousands of small dicts whose values are known: the state of an optimizer.
-                if not all(map(built.__contains__, map(id, inside))):
-                    alive.append(inside)
-                    stack.append((iter(inside), None))
+class _Walk:
+    """One walk over a tree, depth first. A container is filled when what it holds is made, so that a value which is made of
+    a container finds it complete (unless it lies in itself)."""
+
+    def __init__(self, replace: Replace, known: Mapping[int, Any], remake: Remake) -> None:
+        self.replace, self.remake = replace, remake
+        # What each object becomes, by id. Ids stay valid because their objects do: in the tree, or in `alive`.
+        self.built: dict[int, Any] = {**known}
+        self.alive: list[Any] = []
+
+    def of(self, tree: Any) -> Any:
+        built, replace = self.built, self.replace
+        # What is under way: its children that were not looked at yet, and what is done after them.
+        stack: list[tuple[Iterator[Any], Callable[[], Any]]] = [(iter((tree,)), lambda: None)]
+        while stack:
+            children, finish = stack[-1]
+            for value in children:
+                if id(value) in built:
+                    continue
+                kind = type(value)
+                if kind in _OPEN:
+                    inside, then = self._opened(value)
+                    # Thousands of small dicts whose values are known: the state of an optimizer.
+                    more = then() if all(map(built.__contains__, map(id, inside))) else (iter(inside), then)
+                    if more is None:
+                        continue
+                    stack.append(more)
                     break
-                continue
-            if kind in _FIXED:
-                stack.append((iter(value), value))
-                break
-            built[id(value)] = replace(value)
-        else:
-            stack.pop()
-            # A tuple that holds itself, by way of a list, has been made further in.
-            if waiting is not None and id(waiting) not in built:
-                built[id(waiting)] = type(waiting)(built[id(child)] for child in waiting)
-    return built, fill
+                if kind in _FIXED:
+                    stack.append((iter(value), partial(self._fix, value)))
+                    break
+                built[id(value)] = replace(value)
+            else:
+                stack.pop()
+                more = finish()
+                if more is not None:
+                    stack.append(more)
+        return built[id(tree)]
+
+    def _opened(self, value: Any) -> tuple[list[Any], Callable[[], Any]]:
+        maker = self.remake(value) if type(value) is Opaque else None
+        if maker is not None:
+            return [value.args, value.kwargs], partial(self._make, value, maker)
+        kind = _OPEN[type(value)]
+        new = self.built[id(value)] = kind.empty(value)
+        inside = list(kind.children(value))
+        self.alive.append(inside)
+        return inside, partial(kind.fill, new, value, self.built.__getitem__)
+
+    def _fix(self, value: Any) -> None:
+        # A tuple that holds itself, by way of a list, has been made further in.
+        if id(value) not in self.built:
+            self.built[id(value)] = type(value)(self.built[id(child)] for child in value)
+
+    def _make(self, value: Opaque, maker: Maker) -> tuple[Iterator[Any], Callable[[], Any]] | None:
+        if id(value) in self.built:
+            return None
+        mapped = self.built.__getitem__
+        made = self.built[id(value)] = remade(value, maker, mapped(id(value.args)), mapped(id(value.kwargs)))
+        return iter((value.state, value.items)), lambda: fill(
+            value, maker, made, mapped(id(value.state)), mapped(id(value.items))
+        )
 
 
 class _Open:
@@ -146,11 +203,14 @@ _DICT = _Open(
     lambda new, old, mapped: new.update(zip(old, map(mapped, map(id, old.values())))),
 )
 _MAPPING = _Open(lambda old: type(old)(), _mapping_children, _fill_mapping)
+# Counter's own `update` would add the counts.
+_COUNTER = _Open(lambda old: Counter(), _mapping_children, lambda new, old, mapped: _DICT.fill(new, old, mapped))
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
 _OPEN: dict[type, _Open] = {
     dict: _DICT,
     OrderedDict: _MAPPING,
+    Counter: _COUNTER,
     defaultdict: _Open(lambda old: defaultdict(old.default_factory), _mapping_children, _fill_mapping),
     StateDict: _Open(lambda old: StateDict(backend=old._backend), _mapping_children, _fill_mapping),
     list: _LIST,

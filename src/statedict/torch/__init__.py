@@ -28,7 +28,10 @@ from ._sharded import read_sharded as read_sharded
 from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
+from ._values import maker as maker
 from ._values import revived as revived
+from ._values import set_attributes as set_attributes
+from ._values import storage_shown as storage_shown
 
 __all__ = [
     "audit",
@@ -57,7 +60,10 @@ __all__ = [
     "write_sharded",
     "snapshot",
     "take",
+    "maker",
     "revived",
+    "set_attributes",
+    "storage_shown",
     "save",
     "load",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from statedict.errors import NotAStateError
-from statedict.state import Opaque, raw_values
+from statedict.state import Opaque, every, raw_values
 from statedict.tree import Outcome
 
 from ._independent import independent, values_of
@@ -74,7 +74,7 @@ def _outcome(obj: Any, state: Any, strict: bool) -> Outcome:
 
 
 def _unknown(state: Any) -> list[str]:
-    return list(dict.fromkeys(value.path for value in values_of(state) if isinstance(value, Opaque)))
+    return list(dict.fromkeys(value.path for value in every(state) if isinstance(value, Opaque)))
 
 
 def _shown(obj: Any) -> list[torch.Tensor]:

@@ -1,14 +1,23 @@
-"""Inert values of a file as PyTorch's: sizes, dtypes, devices, layouts, storages."""
+"""Inert values of a file as PyTorch's: sizes, dtypes, devices, layouts, generators, and instances of allowed classes.
+
+PyTorch keeps the list of functions and classes that a restricted load may call, and the list of those that the program
+allows besides (`torch.serialization.add_safe_globals`, `safe_globals`). Both hold here, under PyTorch's own rules: nothing
+that is not on them is called, and an object's state is set only where its class is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
+import torch._weights_only_unpickler as theirs
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from statedict.formats import Size, TorchConstant
-from statedict.state import DType
+from statedict.formats import Size, TorchConstant, TypedStorage
+from statedict.state import DType, Maker, Opaque, every, maker_of
 
 from ._dtypes import TORCH_DTYPES
 
@@ -24,6 +33,15 @@ def revived(value: Any) -> Any:
     return value if revive is None else revive(value)
 
 
+def maker(value: Opaque) -> Maker | None:
+    """How the value that an Opaque describes is made; None where neither we nor PyTorch's lists know its class.
+
+    >>> maker(Opaque("os", "system", ("true",))) is None
+    True
+    """
+    return maker_of(value) or _OWN.get((value.module, value.name, value.args is None)) or _allowed(value)
+
+
 def _constant(value: TorchConstant) -> Any:
     # `name` is one of a closed list that the reader checked, so this looks up nothing of a file's choice.
     return torch.device(value.name) if value.kind == "device" else getattr(torch, value.name)
@@ -33,4 +51,97 @@ def _dtype(value: DType) -> Any:
     return TORCH_DTYPES.get(value, value)
 
 
+def storage_shown(array: torch.Tensor, storage: TypedStorage) -> Any:
+    """The storage that a bare one in a file stands for; `array` shows all of it."""
+    untyped = array.untyped_storage()
+    return (
+        untyped
+        if storage.dtype is None
+        else torch.TypedStorage(wrap_storage=untyped, dtype=array.dtype, _internal=True)
+    )
+
+
+def set_attributes(tensor: torch.Tensor, attributes: Mapping[str, Any]) -> None:
+    """Give a tensor the Python attributes that were saved with it; the reader has refused those that mean something."""
+    tensor.__dict__.update(attributes)
+
+
+# classes that PyTorch's lists allow
+
+
+def _allowed(value: Opaque) -> Maker | None:
+    named = _found(value.path)
+    if named is None or not all(_is_allowed(each) for each in every(value) if isinstance(each, Opaque)):
+        return None
+    if value.args is None:
+        return Maker(lambda args, kwargs: named)
+    make = partial(named.__new__, named) if value.new else named
+    return Maker(lambda args, kwargs: make(*args), _build)
+
+
+def _found(path: str) -> Any:
+    """The function or class of that path, if it is on one of the lists."""
+    callers = _callers()
+    if path in callers:
+        return callers[path]
+    return attrgetter(_SUBCLASSES[path])(torch) if path in _SUBCLASSES else None
+
+
+def _callers() -> dict[str, Any]:
+    """What the program has allowed, by its path."""
+    found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _is_allowed(value: Opaque) -> bool:
+    """Whether a value is made, its parts aside. PyTorch makes nothing with keywords or with items of its own."""
+    by_us = maker_of(value) is not None or (value.module, value.name, value.args is None) in _OWN
+    return by_us or (_found(value.path) is not None and not value.kwargs and not value.items)
+
+
+def _build(made: Any, state: Any, items: list[Any]) -> None:
+    """Give an object its state, as BUILD does."""
+    kind = type(made)
+    if kind not in _callers().values():
+        raise TypeError(f"{kind.__qualname__} is not an allowed class")
+    if hasattr(made, "__setstate__"):
+        made.__setstate__(state)
+        return
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    made.__dict__.update(attributes or {})
+    for name, part in (slots or {}).items():
+        setattr(made, name, part)
+
+
+# classes of PyTorch's that are always made
+
+
+def _generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Generator:
+    (device,) = args
+    return torch.Generator(device)
+
+
+def _set_generator(made: torch.Generator, state: Any, items: list[Any]) -> None:
+    seed, offset, numbers = state
+    made.__setstate__((seed, offset, numbers))
+
+
+def _uninitialized(kind: Callable[[bool], Any]) -> Maker:
+    def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        (requires_grad,) = args
+        return kind(bool(requires_grad))
+
+    return Maker(make)
+
+
+_OWN: dict[tuple[str, str, bool], Maker] = {
+    ("torch._C", "Generator", False): Maker(_generator, _set_generator),
+    ("torch.nn.parameter", "UninitializedParameter", False): _uninitialized(UninitializedParameter),
+    ("torch.nn.parameter", "UninitializedBuffer", False): _uninitialized(UninitializedBuffer),
+}
+# The functions that rebuild tensors of other classes, of those that PyTorch allows to everybody: what they call is looked at.
+_SUBCLASSES = {
+    "torch._tensor._rebuild_from_type_v2": "_tensor._rebuild_from_type_v2",
+    "torch._utils._rebuild_wrapper_subclass": "_utils._rebuild_wrapper_subclass",
+}
 _REVIVE: dict[type, Callable[[Any], Any]] = {Size: torch.Size, DType: _dtype, TorchConstant: _constant}

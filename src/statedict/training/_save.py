@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from statedict import files, formats
+from statedict import _sources, files, formats
 from statedict.errors import AfterSaveError, SaveError
 from statedict.state import Leaf, tensors_of
 
@@ -102,7 +102,7 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
         parts = _shared.split(state, content.frozen.get(name, ()))
         if parts is None:
             objects[name] = f"{stems[name]}.pt"
-            write_state(state, path / objects[name])
+            write_state(name, state, path / objects[name])
             meter((path / objects[name]).stat().st_size)
         else:
             objects[name] = f"{stems[name]}{_shared.INDEX}"
@@ -125,9 +125,18 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
 
 
-def write_state(state: Any, path: Path) -> None:
-    """Write a state or a tree to a file, where NumPy arrays stay NumPy arrays and tensors tensors."""
-    formats.write(state, path, format="torch", metadata=None, max_shard_size=None, durable=False)
+def write_state(name: str, state: Any, path: Path) -> None:
+    """Write an object's state, or the values, to a file, where NumPy arrays stay NumPy arrays and tensors tensors.
+
+    Raises SaveError, naming the object, for what could not be loaded again.
+    """
+    written = _sources.States().of
+    try:
+        formats.write(
+            state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=written
+        )
+    except SaveError as error:
+        raise SaveError(f"the values: {error}" if name == _names.VALUES else f"{name!r}: {error}") from error
 
 
 def relative(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from statedict.errors import FormatError
-from statedict.state import Leaf, Opaque
+from statedict.state import CLASSES, MAKERS, OF_TORCH, Leaf, Opaque
 
 from . import _arrays, _plain, _scalars, _strided, _tensors
 from ._imports import canonical, risk_of
@@ -264,7 +264,7 @@ CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("copyreg", "__newobj_ex__"): _copyreg_newobj_ex,
     ("copyreg", "_reconstructor"): _reconstructor,
 }
-HARMLESS = _plain.HARMLESS | _tensors.HARMLESS | _arrays.HARMLESS
+HARMLESS = _plain.HARMLESS | _tensors.HARMLESS | _arrays.HARMLESS | MAKERS.keys() | CLASSES.keys() | OF_TORCH
 BUILDERS: dict[type, Callable[[Machine, Any, Any], None]] = {
     Opaque: _build_opaque,
     OrderedDict: _build_mapping,

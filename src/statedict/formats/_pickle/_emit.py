@@ -44,6 +44,8 @@ from ._writer import Writer, get, integer
 Steps = Iterator[Any]
 Write = Callable[[Writer, Any], object]
 BATCH = 1000
+# So many values in each other are no reader's concern.
+DEEP = 100
 
 
 def emit(
@@ -52,6 +54,8 @@ def emit(
     store_all: Callable[[Wholes], int | None] | None = None,
     *,
     arrays: Literal["values", "tensors"] = "values",
+    substitute: Callable[[Any], Any] = lambda value: value,
+    check: Callable[[bytes], None] | None = None,
 ) -> bytes:
     """`obj` as a pickle. `store` is called for each tensor's leaf, in order, and says where its storage will lie.
     `store_all` does so for many tensors at once: it gives the first of their keys, which count up, where the storage of each
@@ -59,29 +63,39 @@ def emit(
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are tensors: directly in a
     StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`: all of them).
+    `substitute` gives what is written in the place of an object that is not plain data (or the object itself). `check` is
+    called with a pickle that holds anything but names, tensors and small values.
     Raises SaveError for what cannot be pickled.
 
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = Writer(store, store_all, arrays=arrays == "tensors")
+    w = Writer(store, store_all, arrays=arrays == "tensors", substitute=substitute)
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
+    # The values that the stack is about.
+    owners: list[Any] = [obj]
     try:
         with collector_paused():
             while stack:
                 for child in stack[-1]:
                     if not _written(w, child):
+                        owners.append(child)
                         stack.append(_begin(w, child))
+                        w.unusual |= len(stack) > DEEP
                         break
                 else:
                     stack.pop()
+                    owners.pop()
     except SaveError as error:
-        path = path_to(obj, child)
+        path = next(filter(None, (path_to(obj, value) for value in (child, *reversed(owners)))), None)
         raise (SaveError(f"{path}: {error}") if path else error) from error.__cause__
     w.out.extend(b".")
-    return bytes(w.out)
+    pickled = bytes(w.out)
+    if check is not None and not w.is_plain():
+        check(pickled)
+    return pickled
 
 
 def _written(w: Writer, value: Any) -> bool:
@@ -122,7 +136,18 @@ def _begin(w: Writer, value: Any) -> Steps:
     if steps is not None:
         return steps(w, value)
     leaf = value if isinstance(value, (Leaf, Compound)) else live(w, value)
-    return objects.object_steps(w, value) if leaf is None else _tensor_steps(w, value, leaf)
+    if leaf is not None:
+        return _tensor_steps(w, value, leaf)
+    given = w.substitute(value)
+    return objects.object_steps(w, value) if given is value else _given(w, value, given)
+
+
+def _given(w: Writer, value: Any, given: Any) -> Steps:
+    """What is written in the place of a value."""
+    w.alive += (value, given)
+    yield given
+    if id(given) in w.memo:
+        w.memo[id(value)] = w.memo[id(given)]
 
 
 def _storage(value: Any) -> TypedStorage:
@@ -235,7 +260,7 @@ def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
     w.out.extend(b"}")
     w.memoize(value)
     if len(value) == 1:
-        yield from next(iter(value.items()))
+        yield from entries(w, list(value.items()))
         w.out.extend(b"s")
     elif value:
         yield from _batches(w, _of_optimizer(value) if value.keys() == OPTIMIZER else value.items())
@@ -300,7 +325,7 @@ def _size(w: Writer, value: Size) -> None:
 ATOMS: dict[type, Write] = {
     type(None): lambda w, value: w.out.extend(b"N"),
     bool: lambda w, value: w.flag(value),
-    int: lambda w, value: w.out.extend(integer(value)),
+    int: Writer.number,
     float: lambda w, value: w.out.extend(b"G" + pack(">d", value)),
     str: Writer.text,
     Size: _size,

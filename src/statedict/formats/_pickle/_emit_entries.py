@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from statedict.state import Compound, Leaf, Spec, Traits, Wholes
 
 from . import _emit_tensors as tensors
-from ._writer import Together, Writer, get, integer
+from ._writer import SMALL, Together, Writer, get, integer
 
 Steps = Iterator[Any]
 Entries = Sequence[tuple[Any, Any]]
@@ -62,6 +62,7 @@ def _one_by_one(w: Writer, batch: Entries) -> Steps:
             leaf = item if kind is Leaf else live(w, item)
             if type(leaf) is Leaf and tensors.entry(w, key, item, leaf):
                 continue
+        w.unusual |= type(key) is not str and type(key) is not int
         yield key
         yield item
 
@@ -111,6 +112,7 @@ def _rows(w: Writer, keys: list[Any], values: list[Any]) -> _Rows | None:
         return _Rows(values, [key.encode("utf-8", "surrogatepass") for key in keys], [OPEN], b"", keys)
     if kinds != {int} or set(map(type, values)) != {dict}:
         return None
+    w.unusual |= not -SMALL < min(keys) <= max(keys) < SMALL
     # The names in a dict are told by identity, as pickle does.
     inner = [*values[0]]
     if not inner or any(list(map(id, value)) != list(map(id, inner)) for value in values):

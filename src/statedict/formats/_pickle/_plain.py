@@ -201,7 +201,4 @@ CONSTANTS: dict[tuple[str, str], Any] = {
     ("builtins", "NotImplemented"): NotImplemented,
 }
 # Known classes whose instances become Opaque, because nothing here needs them as anything else; importing one runs nothing.
-HARMLESS = frozenset(
-    {("builtins", name) for name in ("object", "int", "float", "str", "bool", "type")}
-    | {("argparse", "Namespace"), ("types", "SimpleNamespace")}
-)
+HARMLESS = frozenset({("builtins", name) for name in ("object", "int", "float", "str", "bool", "type")})

@@ -14,8 +14,9 @@ from struct import Struct, pack
 from typing import Any, NamedTuple
 
 from statedict.errors import SaveError
-from statedict.state import ArrayLibrary, DType, Leaf, Wholes, library_of
+from statedict.state import DTYPES, ArrayLibrary, DType, Leaf, Wholes, library_of
 
+from ._names import STORAGE_NAME
 from ._values import Placement
 
 
@@ -24,6 +25,16 @@ def _no_tail(slot: int) -> bytes:
 
 
 _WORD = Struct("<BI").pack
+# Smaller integers, as keys, have hashes of their own (but for -1 and -2).
+SMALL = 1 << 60
+# A pickle of this many bytes of names and tensors is within every limit.
+UNCHECKED = 8 << 20
+# What a record of a strided tensor and a state dict name.
+PLAIN_NAMES = frozenset(
+    {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")}
+    | {("torch", name) for name in (*STORAGE_NAME.values(), *DTYPES)}
+    | {("collections", "OrderedDict"), ("torch.storage", "UntypedStorage")}
+)
 _PUT, _TEXT, _GET = b"rXj"
 
 
@@ -65,8 +76,10 @@ class Writer:
         "storages",
         "store",
         "store_all",
+        "substitute",
         "tail",
         "together",
+        "unusual",
     )
 
     def __init__(
@@ -75,10 +88,14 @@ class Writer:
         store_all: Callable[[Wholes], int | None] | None,
         *,
         arrays: bool,
+        substitute: Callable[[Any], Any],
     ) -> None:
         self.store = store
         self.store_all = store_all
         self.arrays = arrays
+        self.substitute = substitute
+        # Something was written that readers limit: a key that is not text, a large integer, deep nesting.
+        self.unusual = False
         self.out = bytearray()
         self.count = 0
         self.memo: dict[int, int] = {}
@@ -101,6 +118,10 @@ class Writer:
             is_value = library is not None and library.name == "numpy" and not self.arrays
             self.kinds[kind] = None if is_value else library
         return self.kinds[kind]
+
+    def is_plain(self) -> bool:
+        """Whether all that was written is names, tensors and small values: nothing that a reader could refuse."""
+        return not self.unusual and len(self.out) <= UNCHECKED and self.named.keys() <= PLAIN_NAMES
 
     def storage(self, key: str) -> tuple[int, DType] | None:
         """The slot of a storage's key and the type of its elements, where it was written before."""
@@ -191,6 +212,10 @@ class Writer:
         self.out += written
         if written != b")":
             self.put()
+
+    def number(self, value: int) -> None:
+        self.unusual |= not -SMALL < value < SMALL
+        self.out += integer(value)
 
     def flag(self, value: bool) -> None:
         self.out.extend(b"\x88" if value else b"\x89")

@@ -1,0 +1,187 @@
+"""Whether what is about to be saved could be loaded again: judged by the reader itself.
+
+A pickle that holds more than names and tensors is read once more before anything is written. So the writer cannot accept
+what the reader's limits refuse, or what would come back as inert data; and no inert value that names code gets out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, cast
+
+from statedict.state import OF_TORCH, Compound, Leaf, Opaque, Storage, maker_of, raw_values
+
+from ..errors import FormatError, SaveError
+from ._pickle import Import, Placement, StorageId, TypedStorage, emit, parse
+from ._pickle._imports import canonical
+from ._pickle._strided import NOWHERE
+
+# How many steps of a path are told.
+STEPS = 12
+
+
+def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:
+    """Why `obj`, once it is saved in a torch file, could not be loaded again; None where it could.
+
+    The text says where in the tree (steps joined by `/`), and what to do. `substitute`: see `write`.
+
+    >>> unloadable({"step": 3}) is None
+    True
+    >>> print(unloadable({"loss": {"function": len}}))
+    loss/function: a class or function (builtins.len) would come back as inert data: save its name
+    """
+    try:
+        _try(obj, partial(check_loadable, obj), substitute)
+    except SaveError as error:
+        return str(error)
+    return None
+
+
+def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], Any] = lambda value: value) -> None:
+    """Make the pickle that would be written, and throw it away; raises what `check` raises."""
+    numbers: dict[Hashable, int] = {}
+
+    def store(leaf: Leaf) -> Placement:
+        number = numbers.setdefault((leaf.storage.key, leaf.spec.dtype), len(numbers))
+        return Placement(str(number), leaf.storage.location, leaf.storage.nbytes, leaf.spec)
+
+    emit(obj, store, substitute=substitute, check=check)
+
+
+def check_loadable(obj: Any, pickled: bytes) -> None:
+    """Raise SaveError where the pickle of `obj` cannot be read again with the usual limits, or holds what stays inert."""
+    try:
+        parsed = parse(pickled, storage=_claimed)
+    except FormatError as error:
+        where = _where(_refused(obj))
+        raise SaveError(f"{where}this could not be loaded again: {error.reason}; save it in smaller parts") from error
+    refused = [named.path for named in parsed.globals if named.risk != "safe" and not _is_made(_named(named))]
+    for path, value in _inert(parsed.value):
+        raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
+    if refused:
+        # Its result is thrown away where it is called.
+        raise SaveError(f"it is rebuilt by {refused[0]}, which is not called when a file is loaded")
+
+
+def _where(path: str) -> str:
+    return f"{path}: " if path else ""
+
+
+def _named(named: Import) -> Opaque:
+    return Opaque(named.module, named.name)
+
+
+def _dangerous(globals: Iterable[Import]) -> list[str]:
+    return [named.path for named in globals if named.risk == "dangerous" and not _is_made(_named(named))]
+
+
+def _advice(value: Any, dangerous: Sequence[str]) -> str:
+    if isinstance(value, Compound) and value.layout == "meta":
+        return (
+            "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state "
+            "that the library which offloads it gives"
+        )
+    if not isinstance(value, Opaque):
+        path = value.traits.subclass
+        return f"a tensor of the class {path} would come back as a plain tensor: save it as one (as_subclass), {_allow(path)}"
+    path = ".".join(canonical(value.module, value.name))
+    if value.path in dangerous:
+        return f"{path} would run code where the file is loaded: it is not saved"
+    if value.args is None:
+        return f"a class or function ({path}) would come back as inert data: save its name"
+    if path.endswith(".multiarray._reconstruct"):
+        return "an array of Python objects would come back as inert data: save its elements as a list"
+    return f"a value made by {path} would come back as inert data: save what it holds as plain values, {_allow(path)}"
+
+
+def _allow(path: str) -> str:
+    name = path.rpartition(".")[2]
+    return f"or allow the class, here and where it is loaded: torch.serialization.add_safe_globals([{name}])"
+
+
+def _refused(obj: Any) -> str:
+    """The path to the innermost part of a live tree that the reader refuses by itself."""
+    steps: list[str] = []
+    while len(steps) < STEPS:
+        for step, part in _inside(obj):
+            if _is_unreadable(part):
+                steps.append(str(step)[:100])
+                obj = part
+                break
+        else:
+            break
+    return "/".join(steps)
+
+
+def _is_unreadable(obj: Any) -> bool:
+    try:
+        _try(obj, lambda pickled: cast(None, parse(pickled, storage=_claimed)))
+    except FormatError:
+        return True
+    except SaveError:
+        return False
+    return False
+
+
+def _inside(obj: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(obj, Mapping):
+        return list(raw_values(obj).items())
+    return enumerate(obj) if isinstance(obj, (list, tuple)) else []
+
+
+def _claimed(wanted: StorageId) -> TypedStorage:
+    """A storage that is as long as the pickle says."""
+    nbytes = wanted.numel * (wanted.dtype.itemsize if wanted.dtype else 1)
+    return TypedStorage(Storage(NOWHERE.source, wanted.key, nbytes), wanted.dtype, wanted.numel)
+
+
+def _is_made(value: Opaque) -> bool:
+    """Whether a reader makes a value out of this description."""
+    if "torch" in sys.modules:
+        return import_module("statedict.torch").maker(value) is not None
+    return maker_of(value) is not None or (value.module, value.name) in OF_TORCH
+
+
+def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
+    """What of a tree that was read stays inert, with its path: Opaque values, tensors of other classes, or without values."""
+    waiting: deque[tuple[str, Any]] = deque([("", tree)])
+    seen: set[int] = set()
+    while waiting:
+        path, value = waiting.popleft()
+        if id(value) in seen or isinstance(value, (str, bytes, int, float)):
+            continue
+        seen.add(id(value))
+        if not _comes_back(value):
+            yield path, value
+        waiting.extend((f"{path}/{step}" if path else str(step), part) for step, part in _parts(value))
+
+
+def _comes_back(value: Any) -> bool:
+    if isinstance(value, Opaque):
+        return _is_made(value)
+    if isinstance(value, (Leaf, Compound)):
+        path = value.traits.subclass
+        module, _, name = (path or "").rpartition(".")
+        return (path is None or _is_made(Opaque(module, name))) and getattr(value, "layout", "") != "meta"
+    return True
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a value holds, keys and attributes too."""
+    if isinstance(value, Mapping):
+        for key, part in raw_values(value).items():
+            if not isinstance(key, (str, int)):
+                yield f"the key {str(key)[:100]}", key
+            yield key, part
+        yield from getattr(value, "__dict__", {}).items()
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from enumerate(value)
+    elif isinstance(value, Opaque):
+        inside = value.attributes() or {"its state": value.state}
+        yield from (*inside.items(), *enumerate(value.args or ()), *value.kwargs.items(), *enumerate(value.items))
+    elif isinstance(value, (Leaf, Compound)):
+        yield from (value.traits.attributes or {}).items()

@@ -1,0 +1,207 @@
+"""Values of well-known classes, rebuilt from the inert data that a file holds of them.
+
+A pickle names the class, and says what it was built from; `Opaque` is that description. Here is the closed table of classes
+of the standard library and NumPy that are data and nothing else. They are made by code of ours out of checked parts: nothing
+that the file names is imported or called.
+"""
+
+from __future__ import annotations
+
+import io
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from ..errors import FormatError
+from ._values import Opaque
+
+
+class Maker(NamedTuple):
+    """How a value is made of an Opaque's parts, each already rebuilt.
+
+    Attributes:
+        make: is given the arguments and the keyword arguments. The value may still be incomplete.
+        fill: is given the value, its state, and the items appended to it; None where a value with either is not rebuilt.
+    """
+
+    make: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
+    fill: Callable[[Any, Any, list[Any]], None] | None = None
+
+
+# What makers raise for parts that do not fit.
+UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+
+
+def maker_of(value: Opaque) -> Maker | None:
+    """How the value that an Opaque describes is made; None where its class is not in the table.
+
+    >>> maker_of(Opaque("argparse", "Namespace", (), new=True)) is None
+    False
+    >>> maker_of(Opaque("argparse", "Namespace")) is None
+    True
+    """
+    return (CLASSES if value.args is None else MAKERS).get((value.module, value.name))
+
+
+def remade(value: Opaque, maker: Maker, args: Any, kwargs: Any) -> Any:
+    """The value, without its state and items; raises FormatError where its parts do not fit."""
+    try:
+        return maker.make(args or (), kwargs or {})
+    except UNFIT as error:
+        raise FormatError(f"a {value.path} cannot be rebuilt from what the file says: {error}") from error
+
+
+def fill(value: Opaque, maker: Maker, made: Any, state: Any, items: list[Any]) -> None:
+    """Give `made` its state and items; raises FormatError where they do not fit."""
+    if state is None and not items:
+        return
+    try:
+        if maker.fill is None:
+            raise TypeError("it has a state, and should not")
+        maker.fill(made, state, items)
+    except UNFIT as error:
+        raise FormatError(f"the state of a {value.path} does not fit it: {error}") from error
+
+
+def _no_items(set_state: Callable[[Any, Any], None]) -> Callable[[Any, Any, list[Any]], None]:
+    def fill(made: Any, state: Any, items: list[Any]) -> None:
+        if items:
+            raise TypeError("items are appended to it")
+        set_state(made, state)
+
+    return fill
+
+
+def _attributes(made: Any, state: Any) -> None:
+    if type(state) is not dict or not all(type(name) is str for name in state):
+        raise TypeError(f"its attributes are a {type(state).__name__}")
+    vars(made).update(state)
+
+
+def _namespace(kind: type) -> Maker:
+    def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if args or kwargs:
+            raise TypeError("it takes no arguments")
+        return kind()
+
+    return Maker(make, _no_items(_attributes))
+
+
+def _no_arguments(kind: Callable[[], Any]) -> Callable[[tuple[Any, ...], Mapping[str, Any]], Any]:
+    def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if args or kwargs:
+            raise TypeError("it takes no arguments")
+        return kind()
+
+    return make
+
+
+def _bytes_io(made: io.BytesIO, state: Any) -> None:
+    content, position, attributes = state
+    if type(content) is not bytes or type(position) is not int or position < 0 or attributes:
+        raise TypeError("its state should be its bytes and a position")
+    made.write(content)
+    made.seek(position)
+
+
+# NumPy's generators
+
+
+def _bit_generators() -> dict[str, Any]:
+    import numpy.random as random
+
+    return {name: getattr(random, name) for name in BIT_GENERATORS.values()}
+
+
+def _bit_generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    (kind,) = args
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", None)
+    return _bit_generators()[name]()
+
+
+def _set_bit_generator(made: Any, state: Any) -> None:
+    # NumPy 2 adds the seed sequence, from which `spawn` draws.
+    made.__setstate__(state)
+
+
+def _generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    import numpy.random as random
+
+    return random.Generator(_owned(args))
+
+
+def _random_state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    import numpy.random as random
+
+    return random.RandomState(_owned(args))
+
+
+def _owned(args: tuple[Any, ...]) -> Any:
+    """The bit generator that is the first argument; before NumPy 1.24 it was named only."""
+    first = args[0] if args else "MT19937"
+    made = _bit_generators()[first]() if isinstance(first, str) else first
+    if type(made) not in _bit_generators().values():
+        raise TypeError("it has no bit generator")
+    return made
+
+
+def _set_generator(made: Any, state: Any) -> None:
+    made.__setstate__(state)
+
+
+def _seed_sequence(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """An empty one, whose parts follow as its state or are the third argument."""
+    import numpy.random as random
+
+    made = random.SeedSequence(0)
+    if args[2] is not None:
+        _set_seed_sequence(made, args[2])
+    return made
+
+
+def _set_seed_sequence(made: Any, state: Any) -> None:
+    entropy, spawned, pool, pool_size, spawn_key = state
+    if len(pool) != pool_size:
+        raise ValueError("its pool has another size")
+    made.__init__(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
+
+
+def _class(name: str) -> Maker:
+    def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        import numpy.random as random
+
+        return getattr(random, name)
+
+    return Maker(make)
+
+
+BIT_GENERATORS = {
+    ("numpy.random._mt19937", "MT19937"): "MT19937",
+    ("numpy.random._pcg64", "PCG64"): "PCG64",
+    ("numpy.random._pcg64", "PCG64DXSM"): "PCG64DXSM",
+    ("numpy.random._philox", "Philox"): "Philox",
+    ("numpy.random._sfc64", "SFC64"): "SFC64",
+}
+# Classes that are arguments of the makers below.
+CLASSES: dict[tuple[str, str], Maker] = {
+    **{path: _class(name) for path, name in BIT_GENERATORS.items()},
+    ("numpy.random.bit_generator", "SeedSequence"): _class("SeedSequence"),
+}
+MAKERS: dict[tuple[str, str], Maker] = {
+    ("argparse", "Namespace"): _namespace(Namespace),
+    ("types", "SimpleNamespace"): _namespace(SimpleNamespace),
+    ("_io", "BytesIO"): Maker(_no_arguments(io.BytesIO), _no_items(_bytes_io)),
+    ("numpy.random._pickle", "__bit_generator_ctor"): Maker(_bit_generator, _no_items(_set_bit_generator)),
+    ("numpy.random._pickle", "__generator_ctor"): Maker(_generator, _no_items(_set_generator)),
+    ("numpy.random._pickle", "__randomstate_ctor"): Maker(_random_state, _no_items(_set_generator)),
+    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): Maker(_seed_sequence, _no_items(_set_seed_sequence)),
+}
+# Classes that the torch room rebuilds where torch is there, and that are inert without it.
+OF_TORCH = frozenset(
+    {
+        ("torch._C", "Generator"),
+        ("torch.nn.parameter", "UninitializedParameter"),
+        ("torch.nn.parameter", "UninitializedBuffer"),
+    }
+)
