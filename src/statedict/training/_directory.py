@@ -151,7 +151,7 @@ def sync(directory: Path) -> None:
 
 def _sync_all(written: Path) -> None:
     """Make everything in a directory durable: every file first, then the names of them."""
-    for folder, _, names in os.walk(written, topdown=False):
+    for folder, _, names in os.walk(written, topdown=False, onerror=fail):
         for name in names:
             fd = os.open(Path(folder, name), os.O_RDONLY)
             try:
@@ -159,6 +159,11 @@ def _sync_all(written: Path) -> None:
             finally:
                 os.close(fd)
         sync(Path(folder))
+
+
+def fail(error: OSError) -> None:
+    """Raise the error that a walk through a directory met, and would pass over."""
+    raise error
 
 
 def _delete(path: Path) -> None:

@@ -348,7 +348,10 @@ def _copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memo
     """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory."""
     # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
     live = {name: state for name, state in content.states.items() if name != _names.RANDOM}
-    copies = {name: _arrays.copied_again(state, memory.get(name, _arrays.Copy(None))) for name, state in live.items()}
+    copies = {}
+    for name, state in live.items():
+        with _save.named(name, state):
+            copies[name] = _arrays.copied_again(state, memory.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
     return replace(content, values=deepcopy(content.values), states=states), copies
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -100,13 +101,13 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     stems = _names.stems([*others, *content.states])
     for name, state in content.states.items():
         parts = _shared.split(state, content.frozen.get(name, ()))
-        if parts is None:
-            objects[name] = f"{stems[name]}.pt"
-            write_state(name, state, path / objects[name])
-            meter((path / objects[name]).stat().st_size)
-        else:
-            objects[name] = f"{stems[name]}{_shared.INDEX}"
-            shards[name] = _shared.write(path, stems[name], parts, donor, meter)
+        objects[name] = f"{stems[name]}{'.pt' if parts is None else _shared.INDEX}"
+        with named(name, state):
+            if parts is None:
+                write_state(state, path / objects[name])
+                meter((path / objects[name]).stat().st_size)
+            else:
+                shards[name] = _shared.write(path, stems[name], parts, donor, meter)
     manifest = Manifest(
         step=content.step,
         time=datetime.now(UTC),
@@ -125,24 +126,29 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
 
 
-def write_state(name: str, state: Any, path: Path) -> None:
-    """Write an object's state, or the values, to a file, where NumPy arrays stay NumPy arrays and tensors tensors.
+def write_state(state: Any, path: Path) -> None:
+    """Write a state or a tree to a file, where NumPy arrays stay NumPy arrays and tensors tensors."""
+    substitute = _sources.States().of
+    formats.write(state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute)
 
-    Raises SaveError, naming the object, for what could not be loaded again.
-    """
-    written = _sources.States().of
+
+@contextmanager
+def named(name: str, state: Any) -> Iterator[None]:
+    """The border where an error about a state gets the name of its object, and a place in it."""
+    what = "the values" if name == _names.VALUES else repr(name)
     try:
-        formats.write(
-            state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=written
-        )
+        yield
     except SaveError as error:
-        raise SaveError(f"the values: {error}" if name == _names.VALUES else f"{name!r}: {error}") from error
+        raise SaveError(f"{what}: {error}") from error
+    except TypeError as error:
+        # Of copying a value that cannot be copied: it cannot be saved either, and that is told with its path.
+        raise SaveError(f"{what}: {_sources.unloadable(state) or error}") from error
 
 
 def relative(path: Path) -> list[str]:
     """Every file below a directory, by its path from there, with `/`; links are not followed."""
     found = []
-    for folder, _, names in os.walk(path):
+    for folder, _, names in os.walk(path, onerror=_directory.fail):
         found += [Path(folder, name).relative_to(path).as_posix() for name in names]
     return [name for name in found if name != _manifest.NAME]
 
