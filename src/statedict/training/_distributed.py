@@ -96,9 +96,11 @@ def read(
     from statedict.plan import LoadReport
     from statedict.torch import read_sharded
 
+    # Before they are read: PyTorch renames in these states what it puts into a wrapped module.
+    reports = {name: LoadReport(loaded=_loaded(objects[name], state)) for name, state in states.items()}
     for name, state in states.items():
         read_sharded(objects[name], state, path / held[name], _objects.owner_of(objects[name], objects))
-    return {name: LoadReport(loaded=_loaded(objects[name], state)) for name, state in states.items()}
+    return reports
 
 
 def _loaded(value: Any, state: Mapping[str, Any]) -> list[str]:
