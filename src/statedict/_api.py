@@ -67,7 +67,7 @@ def load(
             are not verified.
         backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
         verify: check the checksums that the file has before anything is returned.
-        limits: what reading it may cost, as for `open`.
+        limits: what reading may cost, as for `open`.
 
     Values of classes that are not known here come as inert `Opaque` values. Tensors share one allocation, which lives as
     long as any of them does.
@@ -190,6 +190,7 @@ def load_state_dict(
     model: Any = None,
     verify: bool = True,
     dry_run: bool = False,
+    limits: Limits | None = None,
 ) -> LoadReport:
     """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
 
@@ -217,6 +218,7 @@ def load_state_dict(
         verify: settle the file's checksums before the first byte lands. Without it a damaged file, or one that cannot be
             read to its end, may leave the model partly loaded.
         dry_run: report, and change nothing.
+        limits: what reading a file may cost, as for `open`.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
     sides; exact names come first.
@@ -250,14 +252,14 @@ def load_state_dict(
             mismatched=mismatched != "error",
             device=device,
         )
-        with _sources.opened_tree(source, root, fits) as nested:
+        with _sources.opened_tree(source, root, fits, limits) as nested:
             return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
     _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
     manner = _loading.manner(assign, allow_casts, verify)
-    with _sources.opened(source, root) as state:
+    with _sources.opened(source, root, limits) as state:
         return _loading.load_module(module, state, demands, options, manner)
 
 

@@ -6,6 +6,7 @@ refused is refused while it can still be put back.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from statedict.state import Patterns, StateDict, matcher, raw_values
 from . import _arrays, _sources
 
 if TYPE_CHECKING:
-    from statedict.plan import LoadReport, Plan
-    from statedict.tree import CastKind, Outcome
+    from statedict.plan import LoadReport, Plan, Suggestion
+    from statedict.tree import CastKind, Host, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,15 @@ def refuse_options(obj: Any, **options: Any) -> None:
 def load_module(
     module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
 ) -> LoadReport:
-    """Load a state into a module of any host; `options` are those of `plan.match`."""
+    """Load a state into a module of any host; `options` are those of `plan.match`.
+
+    A module whose class has a `state_dict` and a `load_state_dict` of its own is loaded by the latter.
+    """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
+    if _sources.has_own_pair(module, host):
+        return _load_pair(module, host, state, demands, options, manner)
     slots, _ = tree.peek(host, module)
     planned = plan.match(state, slots, **options)
     values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
@@ -97,13 +103,84 @@ def load_module(
 
     def judge(outcome: Outcome) -> None:
         unknown.told(outcome)
-        reports.append(_report(planned, outcome, demands))
+        reports.append(_report(planned, outcome, demands, _empty(slots, values, outcome)))
         _decide(reports[0], type(module).__name__, demands)
 
     rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
     with suppress(_Tried):
         tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
+    if manner.assign:
+        reports[0].notes += _left_on_meta(module, slots)
     return reports[0]
+
+
+def _load_pair(
+    module: Any, host: Host, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+) -> LoadReport:
+    """Load by the module's own method, which gets a dict of tensors; whatever raises, the module is put back."""
+    from statedict import plan, tree
+
+    slots = _sources.given(module)
+    planned = plan.match(state, slots, **options)
+    values, unknown = _without_inert(planned.execute(state), slots, demands)
+    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=manner.verify))
+    if values._metadata is not None:
+        read._metadata = values._metadata  # type: ignore[attr-defined]
+    is_lenient = not demands.strict or bool(demands.missing or demands.unexpected)
+    # Only what was asked for is passed on: such a method may take no options.
+    asked = {name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, manner.assign)) if on}
+    undo = tree.Undo(host, module)
+    undo.keep_everything()
+    try:
+        found = _told_by(module, read, asked)
+        outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
+        unknown.told(outcome)
+        report = _report(planned, outcome, demands, [])
+        with suppress(_Tried):
+            _decide(report, type(module).__name__, demands)
+            return report
+        undo.put_back()
+    except BaseException:
+        undo.put_back()
+        raise
+    return report
+
+
+def _told_by(module: Any, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The missing and unexpected names that a module's own `load_state_dict` tells of."""
+    try:
+        told = module.load_state_dict(state, **options)
+    except RuntimeError as error:
+        if str(error).startswith("Error(s) in loading"):
+            raise LoadError(str(error)) from error
+        raise
+    return list(getattr(told, "missing_keys", ())), list(getattr(told, "unexpected_keys", ()))
+
+
+def _empty(slots: Mapping[str, Any], values: StateDict, outcome: Outcome) -> list[Suggestion]:
+    """What would help where slots have no memory, so that nothing can be loaded into them."""
+    empty = [name for name in outcome.missing if name in values and getattr(slots.get(name), "is_meta", False)]
+    if not empty:
+        return []
+    from statedict.plan import Suggestion
+
+    text = (
+        f"{len(empty):,} of {len(outcome.missing):,} missing names are there, but in the model they are on the meta device, "
+        "without memory (or model.to_empty(device=…) first)"
+    )
+    return [Suggestion(text, "load_state_dict(model, source, assign=True)", len(empty))]
+
+
+def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
+    """A warning of the non-persistent buffers without memory, which no state dict has."""
+    left = [name for name, value in module.named_buffers() if name not in slots and getattr(value, "is_meta", False)]
+    if not left:
+        return []
+    more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
+    return [
+        f"not in the state dict, and still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent "
+        "buffers: compute them again)"
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +240,7 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, demands: Demands, helpful: list[Suggestion]) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -172,6 +249,7 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
         errors=outcome.errors,
         tied=outcome.tied,
     )
+    report.roots += helpful
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 

@@ -23,11 +23,12 @@ from statedict.state import (
 from . import _arrays
 
 if TYPE_CHECKING:
+    from statedict.formats import Limits
     from statedict.tree import Host, Outcome
 
 
 @contextmanager
-def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
+def opened(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[StateDict]:
     """The state of a source, as long as the context lasts; a file is read only where somebody asks.
 
     Raises RootError where a file or a nested mapping holds no state dict at `root`, UnsafeFileError where a file names
@@ -36,7 +37,7 @@ def opened(source: Any, root: str = "auto") -> Iterator[StateDict]:
     from statedict import formats
 
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        with formats.open(source) as checkpoint:
+        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
             yield checkpoint.state_dict(root)
     elif isinstance(source, formats.Checkpoint):
@@ -79,7 +80,9 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 
 @contextmanager
-def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator[Any]:
+def opened_tree(
+    source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None
+) -> Iterator[Any]:
     """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
 
     `root="auto"` is the source itself if it `fits`, else the one part of it that does. Raises RootError where there is no
@@ -88,7 +91,7 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator
     from statedict import formats
 
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        with formats.open(source) as checkpoint:
+        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
             yield _revived(_part(checkpoint.object, root, fits, checkpoint.path))
     elif isinstance(source, formats.Checkpoint):
@@ -137,6 +140,20 @@ def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDic
 def _is_read_here(module: Any, host: Host) -> bool:
     """Whether a module's state is what the engine reads of it: its class has no `state_dict` of its own."""
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
+
+
+def has_own_pair(module: Any, host: Host) -> bool:
+    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own. (Those of PyTorch's own classes do what
+    the engine does.)"""
+    return all(
+        getattr(type(module), method) is not getattr(host.module, method)
+        and not _owner(type(module), method).__module__.startswith("torch.")
+        for method in ("state_dict", "load_state_dict")
+    )
+
+
+def _owner(kind: type, method: str) -> type:
+    return next(base for base in kind.__mro__ if method in vars(base))
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:

@@ -80,7 +80,9 @@ def convert(
                 _tell_left(checkpoint, state)
             made = _made(state, *chosen)
         with showing(made, f"writing {destination}") as shown, told_as("--format", "--max-shard-size"):
-            statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size)
+            metadata = checkpoint.texts if root == WHOLE else None
+            statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
+        _tell_lost(checkpoint, destination)
     written, files = _written(destination, max_shard_size is not None)
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
     if as_json:
@@ -111,6 +113,18 @@ def _tell_left(checkpoint: Checkpoint, taken: StateDict) -> None:
         typer.echo(
             f"statedict: left behind: {left} (--root PATH takes another state dict, --root '*' everything)", err=True
         )
+
+
+def _tell_lost(checkpoint: Checkpoint, destination: str) -> None:
+    """Say, on standard error, which text kept with the file the new format has no room for."""
+    if not checkpoint.texts or destination == STREAM:
+        return
+    index = destination + INDEX
+    with statedict.open(index if os.path.exists(index) else destination) as new:
+        lost = [name for name in checkpoint.texts if name not in new.texts]
+    if lost:
+        left = ", ".join(map(repr, lost[:FEW])) + (", …" if len(lost) > FEW else "")
+        typer.echo(f"statedict: left behind: the file's metadata {left}, which this format has no room for", err=True)
 
 
 def _written(destination: str, sharded: bool) -> tuple[str, int]:

@@ -32,6 +32,7 @@ from ._streams import opened
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
+TEXT_SHOWN = 200
 STYLES = {"dangerous": "bold red", "unknown": "dim", "note": "yellow"}
 
 
@@ -105,6 +106,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "roots": [root for root in roots if root["tensors"] or root["values"] or not match],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
         "globals": imports(checkpoint.globals),
+        "metadata": checkpoint.texts,
         "notes": checkpoint.notes,
     }
 
@@ -152,6 +154,9 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
     if facts["other"]:
         out.print()
     _print_content(out, facts["other"], flat)
+    for name, text in facts["metadata"].items():
+        cut = "…" if len(text) > TEXT_SHOWN else ""
+        _show.say(out, f"metadata {name!r}: {text[:TEXT_SHOWN]!r}{cut}", "dim")
     for level, line in warnings(facts["globals"], facts["notes"]):
         _show.say(out, line, STYLES[level])
 

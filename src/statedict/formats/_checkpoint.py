@@ -10,11 +10,15 @@ from typing import Any, Literal, NamedTuple, Self
 from statedict.state import Leaf, Spec, StateDict, contiguous
 
 from ..errors import UnsafeFileError
+from ._allowed import is_allowed
 from ._pickle import Import
 from ._walk import leaves
 
 # Bytes of elements that `verify(values=True)` looks at in any file, and four times its size beyond them.
 FLOOR = 64 << 20
+
+# Names in a file's metadata that are about the format: torch's facts, safetensors' word for PyTorch, an index's totals.
+OF_FORMATS = frozenset({"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"})
 
 
 class Finding(NamedTuple):
@@ -91,7 +95,14 @@ class Checkpoint:
 
         if self._roots is None:
             self._roots = find_roots(self.object)
+            for state in self._roots.values():
+                state.texts = self.texts
         return self._roots
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text that was kept with the file, by name: its metadata without what the format says of itself."""
+        return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS}
 
     def state_dict(self, root: str = "auto") -> StateDict:
         """The state dict at `root`; `"auto"`: the one that the file is about.
@@ -108,11 +119,13 @@ class Checkpoint:
         return [named.path for named in self.globals if named.risk == "dangerous"]
 
     def require_safe(self) -> None:
-        """Raise UnsafeFileError where the file names imports that would run code under pickle."""
-        if self.dangerous:
+        """Raise UnsafeFileError where the file names imports that would run code under pickle, but for those that the
+        program has allowed (`torch.serialization.add_safe_globals`)."""
+        refused = [named.path for named in self.globals if named.risk == "dangerous" and not is_allowed(named)]
+        if refused:
             raise UnsafeFileError(
-                f"unpickling it would run code: it imports {', '.join(self.dangerous)}",
-                imports=self.dangerous,
+                f"unpickling it would run code: it imports {', '.join(refused)}",
+                imports=refused,
                 file=self.path,
                 hint="nothing of it was run; statedict.open shows what it holds",
             )

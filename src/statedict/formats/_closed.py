@@ -6,16 +6,15 @@ what the reader's limits refuse, or what would come back as inert data; and no i
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any, cast
 
-from statedict.state import OF_TORCH, Compound, Leaf, Opaque, Storage, maker_of, raw_values
+from statedict.state import Compound, Leaf, Opaque, Storage, raw_values
 
 from ..errors import FormatError, SaveError
+from ._allowed import is_made
 from ._pickle import Import, Placement, StorageId, TypedStorage, emit, parse
 from ._pickle._imports import canonical
 from ._pickle._strided import NOWHERE
@@ -59,7 +58,7 @@ def check_loadable(obj: Any, pickled: bytes) -> None:
     except FormatError as error:
         where = _where(_refused(obj))
         raise SaveError(f"{where}this could not be loaded again: {error.reason}; save it in smaller parts") from error
-    refused = [named.path for named in parsed.globals if named.risk != "safe" and not _is_made(_named(named))]
+    refused = [named.path for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
     for path, value in _inert(parsed.value):
         raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
     if refused:
@@ -76,7 +75,7 @@ def _named(named: Import) -> Opaque:
 
 
 def _dangerous(globals: Iterable[Import]) -> list[str]:
-    return [named.path for named in globals if named.risk == "dangerous" and not _is_made(_named(named))]
+    return [named.path for named in globals if named.risk == "dangerous" and not is_made(_named(named))]
 
 
 def _advice(value: Any, dangerous: Sequence[str]) -> str:
@@ -91,6 +90,9 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
     path = ".".join(canonical(value.module, value.name))
     if value.path in dangerous:
         return f"{path} would run code where the file is loaded: it is not saved"
+    of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
+    if path.endswith("._rebuild_from_type_v2") and of is not None:
+        return f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
     if value.args is None:
         return f"a class or function ({path}) would come back as inert data: save its name"
     if path.endswith(".multiarray._reconstruct"):
@@ -139,13 +141,6 @@ def _claimed(wanted: StorageId) -> TypedStorage:
     return TypedStorage(Storage(NOWHERE.source, wanted.key, nbytes), wanted.dtype, wanted.numel)
 
 
-def _is_made(value: Opaque) -> bool:
-    """Whether a reader makes a value out of this description."""
-    if "torch" in sys.modules:
-        return import_module("statedict.torch").maker(value) is not None
-    return maker_of(value) is not None or (value.module, value.name) in OF_TORCH
-
-
 def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
     """What of a tree that was read stays inert, with its path: Opaque values, tensors of other classes, or without values."""
     waiting: deque[tuple[str, Any]] = deque([("", tree)])
@@ -162,11 +157,11 @@ def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
 
 def _comes_back(value: Any) -> bool:
     if isinstance(value, Opaque):
-        return _is_made(value)
+        return is_made(value)
     if isinstance(value, (Leaf, Compound)):
         path = value.traits.subclass
         module, _, name = (path or "").rpartition(".")
-        return (path is None or _is_made(Opaque(module, name))) and getattr(value, "layout", "") != "meta"
+        return (path is None or is_made(Opaque(module, name))) and getattr(value, "layout", "") != "meta"
     return True
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from statedict.state import Compound, Leaf, leaf_of, raw_values
 
 from ..errors import SaveError
+from ._json import read_json
+from ._limits import LIMITS
 from ._shape import require_memory
 
 
@@ -66,7 +68,9 @@ def modules_of(obj: Any, format: str) -> OrderedDict[str, Any] | None:
     if modules is None:
         return None
     try:
-        if json.loads(json.dumps(modules)) == modules:
+        text = json.dumps(modules)
+        found = read_json(text.encode(), format, LIMITS)
+        if found == modules and json.dumps(found) == text and all(isinstance(facts, dict) for facts in found.values()):
             return OrderedDict(modules)
     except (TypeError, ValueError, RecursionError):
         pass
@@ -78,3 +82,7 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise SaveError(f"metadata maps text to text; {key!r}: {text!r} does not fit")
+        try:
+            (key + text).encode()
+        except UnicodeEncodeError:
+            raise SaveError(f"the metadata {key[:100]!r} cannot be written as UTF-8") from None

@@ -16,14 +16,16 @@ from typing import Any
 from statedict.files import Frame, Part, Payload
 from statedict.state import Leaf, leaf_of
 
-from ..errors import SaveError
+from ..errors import FormatError, SaveError
+from ._json import read_json
+from ._limits import LIMITS
 from ._named import check_metadata, modules_of, named_leaves, ties
 from ._npy_header import element_type, npy_descr, npy_header
 from ._npz import COMMENT, EXTRA, SUFFIX
 from ._pack import elements_of
 from ._shape import require_memory
 from ._zip_entries import OUTSIDE
-from ._zip_write import Record, zip_parts
+from ._zip_write import Record, check_members, zip_parts
 
 # A comment's length is a 16-bit number.
 LONGEST_COMMENT = 0xFFFF
@@ -37,6 +39,7 @@ def npz_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
         raise SaveError("npz holds at least one tensor")
     first = {name: group[0] for group in ties(leaves) for name in group[1:]}
     records = [_record(name, leaf, first.get(name)) for name, leaf in leaves.items()]
+    check_members(records)
     return zip_parts(records, comment=_comment(obj, metadata or {}))
 
 
@@ -86,7 +89,15 @@ def _comment(obj: Any, metadata: Mapping[str, str]) -> bytes:
     said: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
     modules = modules_of(obj, "npz")
     for comment in (said | ({"modules": modules} if modules else {}), said):
-        text = COMMENT + json.dumps(comment).encode() if comment else b""
-        if len(text) <= LONGEST_COMMENT:
-            return text
+        text = json.dumps(comment).encode() if comment else b""
+        if len(COMMENT) + len(text) <= LONGEST_COMMENT and _is_readable(text):
+            return COMMENT + text if text else b""
     raise SaveError(f"the metadata is longer than the {LONGEST_COMMENT:,} bytes that an archive's comment may have")
+
+
+def _is_readable(text: bytes) -> bool:
+    try:
+        read_json(text or b"{}", "npz", LIMITS)
+    except FormatError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from statedict.files import Frame, Part, Payload, crc32
 from statedict.state import Leaf
 
 from ..errors import SaveError
+from ._limits import LIMITS
 from ._named import check_metadata, modules_of, named_leaves, ties
 from ._pack import elements_of
 from ._safetensors_header import DTYPE_OF, LENGTH, PAIRED
@@ -56,7 +57,13 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
         raw += b" " * (-(LENGTH + len(raw)) % ALIGNMENT)
         return len(raw).to_bytes(LENGTH, "little") + close_header(raw)
 
-    return [Frame(len(header()), header, last=True), body]
+    length = len(header())
+    if length > LIMITS.json_bytes:
+        raise SaveError(
+            f"a header of {length:,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
+            "or save in shards (max_shard_size=)"
+        )
+    return [Frame(length, header, last=True), body]
 
 
 class _Body:

@@ -106,9 +106,13 @@ def shard_paths(path: str, count: int) -> list[str]:
 
 
 def _index_parts(places: Mapping[str, str], state: Mapping[str, Any], metadata: Mapping[str, str] | None) -> list[Part]:
+    if "total_size" in (metadata or {}):
+        raise SaveError("the index says the total_size itself: no key of the metadata may be that")
     sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
     index = {"metadata": {**(metadata or {}), "total_size": sum(sizes.values())}, "weight_map": places}
     text = json.dumps(index, indent=2).encode() + b"\n"
+    if len(text) > LIMITS.json_bytes:
+        raise SaveError(f"an index of {len(text):,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names")
     return [Frame(len(text), lambda: text)]
 
 
@@ -130,7 +134,9 @@ def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDic
     metadata = getattr(obj, "_metadata", None)
     first = not state or next(iter(state)) in names
     kept = OrderedDict(metadata) if metadata is not None and first else None
-    return StateDict.adopt({name: state[name] for name in names}, kept)
+    shard = StateDict.adopt({name: state[name] for name in names}, kept)
+    shard.texts = getattr(obj, "texts", None)
+    return shard
 
 
 def _tie(name: str, value: Any) -> Hashable:

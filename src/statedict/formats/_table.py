@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from statedict import files
 from statedict.files import Durable, File, Part
-from statedict.state import collector_paused
+from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError
 from ._checkpoint import Checkpoint
@@ -121,7 +122,7 @@ def write(
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
-    parts: Callable[..., list[Part]] = function(WRITERS[name].parts)
+    parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
     if name == "torch":
         parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
@@ -131,6 +132,17 @@ def write(
         raise SaveError("shards are several files: they need a path, not a file object")
     else:
         function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
+
+
+def _with_texts(
+    parts: Callable[..., list[Part]], obj: Any, metadata: Mapping[str, str] | None, **options: Any
+) -> list[Part]:
+    """The parts of a file, with the text that was kept with the file that `obj` is from, if the format can hold that."""
+    texts = getattr(obj, "texts", None) if isinstance(obj, StateDict) else None
+    if texts:
+        with suppress(SaveError):
+            return parts(obj, {**texts, **(metadata or {})}, **options)
+    return parts(obj, metadata, **options)
 
 
 def _by_suffix(target: Any) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 from statedict.files import Part
 from statedict.state import Leaf, Wholes
 
-from ..errors import SaveError
+from ..errors import FormatError, SaveError
 from ._named import check_metadata
 from ._pack import Packed, Packing
 from ._pickle import Placement, emit
 from ._serialization_id import DIGITS, NAME, serialization_id
-from ._torch_zip import EXTRA
+from ._torch_zip import EXTRA, LONGEST_EXTRA
+from ._zip_entries import check_case
 from ._zip_places import ALIGNMENT
-from ._zip_write import Record, Run, Seal, zip_parts
+from ._zip_write import Record, Run, Seal, check_members, zip_parts
 
 FOLDER = "archive/"
 
@@ -30,9 +31,15 @@ def torch_parts(
     """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone.
     `substitute`: see `formats.write`. Raises SaveError for what could not be loaded again."""
     check_metadata(metadata or {})
-    pickled, packed = _pickled(obj, substitute)
     extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
-    return archive_parts(pickled, [*_members(packed), *extras])
+    _check_case([record.name for record in extras])
+    for record in extras:
+        if record.nbytes > LONGEST_EXTRA:
+            raise SaveError(f"metadata of {record.nbytes:,} bytes is beyond the {LONGEST_EXTRA:,} that are read: {record.name!r}")
+    pickled, packed = _pickled(obj, substitute)
+    members = [*_members(packed), *extras]
+    check_members(members)
+    return archive_parts(pickled, members)
 
 
 def archive_parts(
@@ -62,7 +69,7 @@ def archive_parts(
     return zip_parts(members, seal, alignment=alignment, checked=checked)
 
 
-def _pickled(obj: Any, substitute: Callable[[Any], Any]) -> tuple[bytes, list[Packed | Wholes]]:
+def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Wholes]]:
     packing = Packing()
     pickled = _emitted(obj, packing, substitute)
     if not packing.settled:
@@ -102,6 +109,13 @@ def _small(name: str, content: bytes) -> Record:
         yield memoryview(content)
 
     return Record(name, len(content), views)
+
+
+def _check_case(names: Sequence[str]) -> None:
+    try:
+        check_case("\n".join(names), "")
+    except FormatError as error:
+        raise SaveError(f"metadata in a torch file is named like a file: {error.reason}") from error
 
 
 def _extra(name: str) -> str:

@@ -21,7 +21,10 @@ from typing import NamedTuple
 from statedict.files import Frame, Part, Payload, crc32
 from statedict.state import Wholes
 
+from ..errors import FormatError, SaveError
+from ._limits import LIMITS
 from ._zip_end import END, END64, LOCATOR
+from ._zip_entries import check_names
 from ._zip_places import ALIGNMENT, ONES, descriptors, place
 
 # From here on a payload is a part of its own; smaller ones are copied into blocks of at most this many bytes.
@@ -154,6 +157,24 @@ class _Layout:
         return [found.get(index, b"") for index in members] if found else [b""] * len(members)
 
 
+def check_members(records: Sequence[Record | Run]) -> None:
+    """Raise SaveError for members that the reader would refuse, or that 16-bit lengths cannot tell of."""
+    count = sum(len(record.names) if isinstance(record, Run) else 1 for record in records)
+    if count > LIMITS.zip_members:
+        raise SaveError(
+            f"an archive of {count:,} members is beyond the limit of {LIMITS.zip_members:,}: save in shards "
+            "(max_shard_size=), or as safetensors"
+        )
+    alone = [record for record in records if isinstance(record, Record)]
+    try:
+        check_names([record.name for record in alone], LIMITS, "")
+    except FormatError as error:
+        raise SaveError(f"this cannot be a member of an archive: {error.reason}") from error
+    for record in alone:
+        if len(record.extra) > LONGEST_EXTRA:
+            raise SaveError(f"{record.name!r}: what the directory should say of it takes {len(record.extra):,} bytes")
+
+
 class Seal(NamedTuple):
     """A last member of `nbytes` bytes, made from the CRC-32s of all others."""
 
@@ -244,6 +265,8 @@ def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
     return b"".join((wide, locator, end, comment))
 
 
+# Lengths are 16-bit numbers; a zip64 record of at most 28 bytes may come before.
+LONGEST_EXTRA = 0xFFFF - 28
 WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 END_RECORDS = END64.size + LOCATOR.size + END.size
 

@@ -30,6 +30,7 @@ class Diff(NamedTuple):
         changed: name → how the elements differ, where they do.
         values: names whose values are no tensors, or only one is, or of another layout, and differ.
         untied, tied: groups of names that share one tensor in the first state only, and in the second only.
+        texts: name of a text that was kept with the files → both texts (None where there is none), where they differ.
         equal: how many entries are the same.
     """
 
@@ -42,6 +43,7 @@ class Diff(NamedTuple):
     values: tuple[str, ...]
     untied: Ties
     tied: Ties
+    texts: dict[str, tuple[str | None, str | None]]
     equal: int
 
     def __bool__(self) -> bool:
@@ -96,8 +98,17 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
         values=tuple(values),
         untied=tuple(group for group in tied[0] if group not in tied[1] and filled.issuperset(group)),
         tied=tuple(group for group in tied[1] if group not in tied[0] and filled.issuperset(group)),
+        texts=_texts(a, b),
         equal=len(both) - len(different),
     )
+
+
+def _texts(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
+    """The texts kept with the files, where they differ; none where a state is not from a file."""
+    old, new = getattr(a, "texts", None), getattr(b, "texts", None)
+    if old is None or new is None:
+        return {}
+    return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}
 
 
 def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], list[str]]:

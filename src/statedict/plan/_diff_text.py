@@ -43,7 +43,12 @@ def _sections(diff: Diff) -> list[Section]:
         listed("other values", diff.values, _FEW),
         listed("no longer tied", map(" = ".join, diff.untied), _FEW),
         listed("tied now", map(" = ".join, diff.tied), _FEW),
+        listed("text kept with the file", (f"{n}: {_short(a)} → {_short(b)}" for n, (a, b) in diff.texts.items()), _FEW),
     ]
+
+
+def _short(text: str | None) -> str:
+    return "nothing" if text is None else repr(text[:40]) + ("…" if len(text) > 40 else "")
 
 
 def _names(title: str, some: dict[str, Shape | None]) -> Section:

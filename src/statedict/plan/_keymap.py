@@ -128,7 +128,9 @@ class KeyMap:
         values = {name: cook.offered(offer) for name, offer in offers.items()}
         moves = ((name, sources_of(offer)) for name, offer in offers.items())
         metadata = moved_metadata(getattr(state, "_metadata", None), moves)
-        return StateDict.adopt(values, metadata, getattr(state, "_backend", "auto"))
+        new = StateDict.adopt(values, metadata, getattr(state, "_backend", "auto"))
+        new.texts = getattr(state, "texts", None)
+        return new
 
     def resolve(self, names: Mapping[str, str], spec: SpecOf) -> Resolved:
         """What becomes of `names` (as the rules see them, to the source's own); `spec` tells what is known of a source."""

@@ -101,7 +101,7 @@ def _union(sources: Sequence[Mapping[str, Any]]) -> StateDict:
             values[name], whence[name] = value, number
         for path, entry in (getattr(source, "_metadata", None) or {}).items():
             metadata.setdefault(path, entry)
-    return StateDict(values, metadata or None)
+    return _with_texts(StateDict(values, metadata or None), sources)
 
 
 def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict:
@@ -121,7 +121,17 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
             made[key] = combine(leaves)
         values[name] = made[key]
     metadata = getattr(sources[0], "_metadata", None)
-    return StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto"))
+    return _with_texts(StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto")), sources)
+
+
+def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> StateDict:
+    """The state with the text kept with the sources' files, as far as they do not contradict each other."""
+    found: dict[str, set[str]] = {}
+    for source in sources:
+        for name, text in (getattr(source, "texts", None) or {}).items():
+            found.setdefault(name, set()).add(text)
+    state.texts = {name: text for name, (text, *others) in found.items() if not others}
+    return state
 
 
 def _aligned(first: Mapping[str, Any], other: Mapping[str, Any], number: int) -> dict[str, Any]:

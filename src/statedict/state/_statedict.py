@@ -38,9 +38,11 @@ class StateDict(MutableMapping[str, Any]):
     (['encoder.weight'], (2, 3))
     """
 
-    __slots__ = ("_backend", "_metadata", "_values")
+    __slots__ = ("_backend", "_metadata", "_values", "texts")
 
     _metadata: OrderedDict[str, Any] | None
+    # The text that was kept with the file that the state is from, by name; None for a state that is not from a file.
+    texts: Mapping[str, str] | None
 
     def __init__(
         self,
@@ -49,14 +51,16 @@ class StateDict(MutableMapping[str, Any]):
         *,
         backend: str = "auto",
     ) -> None:
+        texts = None
         if isinstance(values, StateDict):
             metadata = values._metadata if metadata is None else metadata
-            values = values._values
+            texts, values = values.texts, values._values
         elif metadata is None:
             metadata = getattr(values, "_metadata", None)
         self._values: dict[str, Any] = dict(values)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
+        self.texts = texts
         for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
             if not isinstance(name, str):
                 raise NotAStateError(
@@ -67,7 +71,7 @@ class StateDict(MutableMapping[str, Any]):
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
         """A StateDict around a dict that nobody else will change, unchecked and uncopied: for the engine's own walks."""
         new = cls.__new__(cls)
-        new._values, new._metadata, new._backend = values, metadata, backend
+        new._values, new._metadata, new._backend, new.texts = values, metadata, backend, None
         return new
 
     # the habits that people have with a dict
@@ -282,7 +286,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def _new(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> StateDict:
         kept = None if metadata is None else OrderedDict(metadata)
-        return StateDict.adopt(dict(values), kept, self._backend)
+        new = StateDict.adopt(dict(values), kept, self._backend)
+        new.texts = self.texts
+        return new
 
     def _filtered(self, keep: Callable[[str], bool]) -> StateDict:
         values = {name: value for name, value in self._values.items() if keep(name)}

@@ -188,6 +188,12 @@ def _fill_mapping(new: Any, old: Any, mapped: Mapped) -> None:
         new._metadata = mapped(id(metadata))
 
 
+def _empty_state(old: StateDict) -> StateDict:
+    new = StateDict(backend=old._backend)
+    new.texts = old.texts
+    return new
+
+
 def _fill_list(new: Any, old: Any, mapped: Mapped) -> None:
     new.extend(map(mapped, map(id, old)))
 
@@ -204,7 +210,11 @@ _DICT = _Open(
 )
 _MAPPING = _Open(lambda old: type(old)(), _mapping_children, _fill_mapping)
 # Counter's own `update` would add the counts.
-_COUNTER = _Open(lambda old: Counter(), _mapping_children, lambda new, old, mapped: _DICT.fill(new, old, mapped))
+_COUNTER = _Open(
+    lambda old: Counter(),
+    _mapping_children,
+    lambda new, old, mapped: dict.update(new, zip(old, map(mapped, map(id, old.values())))),
+)
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
 _OPEN: dict[type, _Open] = {
@@ -212,7 +222,7 @@ _OPEN: dict[type, _Open] = {
     OrderedDict: _MAPPING,
     Counter: _COUNTER,
     defaultdict: _Open(lambda old: defaultdict(old.default_factory), _mapping_children, _fill_mapping),
-    StateDict: _Open(lambda old: StateDict(backend=old._backend), _mapping_children, _fill_mapping),
+    StateDict: _Open(_empty_state, _mapping_children, _fill_mapping),
     list: _LIST,
     deque: _Open(lambda old: deque(maxlen=old.maxlen), iter, _fill_list),
     Opaque: _Open(

@@ -12,11 +12,13 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from statedict.errors import NotAStateError
+from statedict.tree import read
 
 from ._audit_attributes import hidden
 from ._audit_tree import Tree, code, survey
 from ._blocks import extent
 from ._findings import Finding, finding
+from ._host import HOST
 
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
@@ -40,6 +42,7 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
     tree = survey(model)
     return [
         *hidden(tree),
+        *_own_states(tree),
         *_names(tree),
         *_buffers(tree),
         *_shared(tree),
@@ -52,6 +55,21 @@ def _together(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+
+
+def _own_states(tree: Tree) -> Iterator[Finding]:
+    """Modules whose own `state_dict` leaves names out that PyTorch's would have."""
+    for path, module in () if tree.endless else tree.modules:
+        if type(module).state_dict is torch.nn.Module.state_dict or type(module).__module__.startswith("torch."):
+            continue
+        kept = set(module.state_dict())
+        left = [name for name in read(HOST, module) if name not in kept]
+        if left:
+            names = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+            has_pair = type(module).load_state_dict is not torch.nn.Module.load_state_dict
+            unless = "" if path or not has_pair else " (but for its own load_state_dict, which is called for the root only)"
+            fix = "override _save_to_state_dict and _load_from_state_dict instead"
+            yield finding("own state", path, fix, names=names, unless=unless)
 
 
 def _names(tree: Tree) -> Iterator[Finding]:

@@ -89,11 +89,18 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 def _alone(tensor: torch.Tensor, host: bool) -> torch.Tensor:
     """The copy of a tensor that has its own idea of one: sparse, quantised, nested, meta, a subclass, an empty one."""
     if torch.nn.parameter.is_lazy(tensor):
-        made: torch.Tensor = deepcopy(tensor)
-        return made
+        return lazy_copy(tensor)
     if host and tensor.device.type not in ("cpu", "meta"):
         return tensor.detach().to("cpu", copy=True)
     return tensor.detach().clone()
+
+
+def lazy_copy(tensor: Any) -> torch.Tensor:
+    """Another parameter or buffer without elements. (PyTorch copies only the parameters.)"""
+    with torch._C.DisableTorchFunctionSubclass():
+        made: torch.Tensor = type(tensor)(tensor.requires_grad, tensor.data.device, tensor.data.dtype)
+    made.__dict__.update(deepcopy(tensor.__dict__))
+    return made
 
 
 # where they go

@@ -24,6 +24,8 @@ def keep(arrays: Iterable[Any]) -> Restore:
     for array in arrays:
         if isinstance(array, np.ndarray):
             natures.append(_elements_of_array(array))
+        elif is_lazy(array):
+            natures.append(_nature_of_lazy(array))
         elif _is_plainly_stored(array):
             untyped = array.data.untyped_storage()
             if untyped._cdata not in storages:
@@ -41,7 +43,7 @@ def keep(arrays: Iterable[Any]) -> Restore:
 
 
 def _is_plainly_stored(tensor: torch.Tensor) -> bool:
-    return is_lazy(tensor) or (tensor.layout is torch.strided and not tensor.is_nested and not is_out_of_reach(tensor))
+    return tensor.layout is torch.strided and not tensor.is_nested and not is_out_of_reach(tensor)
 
 
 def _bytes_of(untyped: torch.UntypedStorage) -> Restore:
@@ -68,6 +70,21 @@ def _nature_of(tensor: torch.Tensor) -> Restore:
             tensor.data = alias
         if tensor.requires_grad is not requires_grad and tensor.is_leaf:
             tensor.requires_grad_(requires_grad)
+
+    return restore
+
+
+def _nature_of_lazy(tensor: torch.Tensor) -> Restore:
+    """A parameter or buffer without elements, which gets its class and shape when it is loaded."""
+    kind, requires_grad = type(tensor), tensor.requires_grad
+    with torch._C.DisableTorchFunctionSubclass():
+        empty = tensor.data
+
+    def restore() -> None:
+        if type(tensor) is not kind:
+            tensor.data = empty
+            tensor.__class__ = kind
+        tensor.requires_grad_(requires_grad)
 
     return restore
 

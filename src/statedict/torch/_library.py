@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._weights_only_unpickler as theirs
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import SaveError
@@ -185,9 +186,23 @@ def with_traits(tensor: torch.Tensor, traits: Traits) -> torch.Tensor:
         tensor = tensor.conj()
     if traits.neg:
         tensor = torch._neg_view(tensor)
-    if traits.parameter:
+    if traits.subclass is not None:
+        tensor = _as_allowed(tensor, traits.subclass)
+    if traits.parameter and not isinstance(tensor, Parameter):
         return Parameter(tensor, traits.requires_grad)
     return tensor.requires_grad_() if traits.requires_grad else tensor
+
+
+def _as_allowed(tensor: torch.Tensor, path: str) -> torch.Tensor:
+    """The tensor as of the class at `path`, if the program has allowed that; else as it is."""
+    kind = callers_globals().get(path)
+    return tensor if kind is None else tensor.as_subclass(kind)
+
+
+def callers_globals() -> dict[str, Any]:
+    """The classes and functions that the program has allowed (`torch.serialization.add_safe_globals`), by their path."""
+    found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
+    return found
 
 
 TORCH = TorchLibrary()

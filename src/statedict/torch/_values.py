@@ -13,13 +13,13 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-import torch._weights_only_unpickler as theirs
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from statedict.formats import Size, TorchConstant, TypedStorage
 from statedict.state import DType, Maker, Opaque, every, maker_of
 
 from ._dtypes import TORCH_DTYPES
+from ._library import callers_globals
 
 
 def revived(value: Any) -> Any:
@@ -81,16 +81,10 @@ def _allowed(value: Opaque) -> Maker | None:
 
 def _found(path: str) -> Any:
     """The function or class of that path, if it is on one of the lists."""
-    callers = _callers()
+    callers = callers_globals()
     if path in callers:
         return callers[path]
     return attrgetter(_SUBCLASSES[path])(torch) if path in _SUBCLASSES else None
-
-
-def _callers() -> dict[str, Any]:
-    """What the program has allowed, by its path."""
-    found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
-    return found
 
 
 def _is_allowed(value: Opaque) -> bool:
@@ -102,7 +96,7 @@ def _is_allowed(value: Opaque) -> bool:
 def _build(made: Any, state: Any, items: list[Any]) -> None:
     """Give an object its state, as BUILD does."""
     kind = type(made)
-    if kind not in _callers().values():
+    if kind not in callers_globals().values():
         raise TypeError(f"{kind.__qualname__} is not an allowed class")
     if hasattr(made, "__setstate__"):
         made.__setstate__(state)

@@ -12,6 +12,7 @@ from ._read import read_own as read_own
 from ._rules import EXACT as EXACT
 from ._rules import SOUND as SOUND
 from ._rules import Rules as Rules
+from ._undo import Undo as Undo
 from ._write import Judge as Judge
 from ._write import refuse as refuse
 from ._write import write as write
@@ -29,6 +30,7 @@ __all__ = [
     "read_own",
     "EXACT",
     "SOUND",
+    "Undo",
     "Rules",
     "Judge",
     "refuse",

@@ -46,6 +46,8 @@ Write = Callable[[Writer, Any], object]
 BATCH = 1000
 # So many values in each other are no reader's concern.
 DEEP = 100
+# Each takes more memory than its opcodes pay for.
+MANY = 1000
 
 
 def emit(
@@ -284,6 +286,8 @@ def _state_dict(w: Writer, value: StateDict) -> Steps:
 
 def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
     """As CPython writes it; where it is a module's state (it has `_metadata`), the NumPy arrays in it are tensors."""
+    w.ordered += 1
+    w.unusual |= w.ordered > MANY
     if hasattr(value, "_metadata") and _kinds_of_arrays(value.values()):
         return objects.reduce_steps(w, value, OrderedDict, (), vars(value), None, _as_tensors(value))
     return objects.object_steps(w, value)

@@ -28,7 +28,7 @@ _WORD = Struct("<BI").pack
 # Smaller integers, as keys, have hashes of their own (but for -1 and -2).
 SMALL = 1 << 60
 # A pickle of this many bytes of names and tensors is within every limit.
-UNCHECKED = 8 << 20
+UNCHECKED = 32 << 20
 # What a record of a strided tensor and a state dict name.
 PLAIN_NAMES = frozenset(
     {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")}
@@ -70,6 +70,7 @@ class Writer:
         "kinds",
         "memo",
         "named",
+        "ordered",
         "out",
         "prefixes",
         "shapes",
@@ -96,6 +97,7 @@ class Writer:
         self.substitute = substitute
         # Something was written that readers limit: a key that is not text, a large integer, deep nesting.
         self.unusual = False
+        self.ordered = 0
         self.out = bytearray()
         self.count = 0
         self.memo: dict[int, int] = {}
