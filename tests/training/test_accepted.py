@@ -70,7 +70,9 @@ def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind)
     with CheckpointManager(tmp_path, keep=last(1), asynchronous=asynchronous, random=False) as manager:
         manager.save(1, epoch=1)
         manager.wait()
-        with pytest.raises(SaveError, match=f"(?s)argument.*{reason}" if kind == "value" else f"(?s)'argument'.*{reason}"):
+        with pytest.raises(
+            SaveError, match=f"(?s)argument.*{reason}" if kind == "value" else f"(?s)'argument'.*{reason}"
+        ):
             manager.save(2, argument=Holder(value) if kind == "state" else value), manager.wait()
         assert [saved.step for saved in manager.checkpoints] == [1]
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "step-0000000001"}
@@ -136,7 +138,10 @@ trees = st.recursive(
 @given(trees, trees)
 def test_a_save_is_refused_or_gives_back_what_it_was_given(value, state):
     """For any tree of values: resume gives the same, or the save raised and left nothing."""
-    with tempfile.TemporaryDirectory() as directory, CheckpointManager(directory, random=False, durable=False) as manager:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        CheckpointManager(directory, random=False, durable=False) as manager,
+    ):
         try:
             manager.save(1, {"metric": 1}, value=value, holder=Holder(state))
         except SaveError:
@@ -189,7 +194,9 @@ def test_metrics_may_be_very_large_integers(tmp_path):
         assert manager.best("loss").metrics == {"loss": -(10**400)}
 
 
-@pytest.mark.parametrize("metric", [10**5000, "x" * 100_000, {"float": "inf"}, np.arange(2)], ids=["digits", "text", "", ""])
+@pytest.mark.parametrize(
+    "metric", [10**5000, "x" * 100_000, {"float": "inf"}, np.arange(2)], ids=["digits", "text", "", ""]
+)
 def test_a_metric_that_a_manifest_would_not_give_back_is_refused(tmp_path, metric):
     """Before anything is written."""
     with CheckpointManager(tmp_path, random=False) as manager:

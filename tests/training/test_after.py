@@ -75,7 +75,9 @@ def test_pruning_that_fails_is_told_as_that(tmp_path, monkeypatch, asynchronous)
         manager.save(1, value=Value(1))
         manager.wait()
         monkeypatch.setattr(_directory, "remove", refuse)
-        with pytest.raises(AfterSaveError, match="step 2 was saved, but deleting older checkpoints failed: .*I/O error"):
+        with pytest.raises(
+            AfterSaveError, match=r"step 2 was saved, but deleting older checkpoints failed: .*I/O error"
+        ):
             manager.save(2, value=Value(2)), manager.wait()
         monkeypatch.undo()
         assert manager.latest.step == 2
@@ -106,9 +108,11 @@ def test_a_directory_that_goes_right_after_the_save(tmp_path, monkeypatch):
         genuine(path)
 
     monkeypatch.setattr(_directory, "sync", sync)
-    with CheckpointManager(tmp_path / "run", random=False) as manager:
-        with pytest.raises(RunGoneError, match="Step 1 was saved in it just before"):
-            manager.save(1, value=Value(1))
+    with (
+        CheckpointManager(tmp_path / "run", random=False) as manager,
+        pytest.raises(RunGoneError, match="Step 1 was saved in it just before"),
+    ):
+        manager.save(1, value=Value(1))
 
 
 def failing(count):
@@ -126,7 +130,9 @@ def failing(count):
     return watch, seen
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a profile function that raises is taken away since Python 3.12")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="a profile function that raises is taken away since Python 3.12"
+)
 @pytest.mark.parametrize("again", [False, True], ids=["new steps", "one step again"])
 def test_a_fault_at_each_call_of_a_save_is_told_as_what_it_is(tmp_path, again):
     """Either nothing was saved, or the error says that the step was; what is there is whole, and the next save works."""

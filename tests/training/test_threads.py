@@ -324,6 +324,18 @@ def test_a_newer_manager_of_the_process_takes_over(tmp_path):
     older.close()
 
 
+def test_resume_takes_nothing_over(tmp_path):
+    """Another manager of the process may read while one trains: a damaged checkpoint stays where it is then."""
+    training = CheckpointManager(tmp_path, random=False)
+    for step in (1, 2):
+        training.save(step, value=Value())
+    (tmp_path / "step-0000000002" / "value.pt").write_bytes(b"")
+    resumed = CheckpointManager(tmp_path, random=False).resume(value=Value())
+    assert (resumed.step, resumed.passed_over[0].path.name) == (1, "step-0000000002")
+    training.save(3, value=Value())
+    training.close()
+
+
 def test_a_manager_in_its_with_block_is_not_taken_over(tmp_path):
     """It is in use, so that two trainings in one process are told from a cell that is run again."""
     with CheckpointManager(tmp_path, random=False) as manager:

@@ -208,15 +208,15 @@ def test_a_checkpoint_that_goes_while_it_is_loaded_is_looked_for_again(run, monk
     """What was deleted after it was verified is not an error: there is another one by then."""
     from statedict import _api
 
-    genuine, gone = _api.open, []
+    genuine, gone = _api.load_state_dict, []
 
-    def open_(path, **options):
+    def load(value, path, **options):
         if not gone:
             gone.append(path)
             shutil.rmtree(path.parent)
-        return genuine(path, **options)
+        return genuine(value, path, **options)
 
-    monkeypatch.setattr(_api, "open", open_)
+    monkeypatch.setattr(_api, "load_state_dict", load)
     value = Value()
     assert CheckpointManager(run, random=False).resume(value=value).step == 1
     assert value.array.tolist() == [1.0] * 3

@@ -63,5 +63,7 @@ def test_a_module_without_torch_is_saved_and_resumed(tmp_path, torch, expected):
 
 def test_audit_is_for_modules_of_pytorch():
     """Anything else is refused in words."""
-    with pytest.raises(statedict.errors.NotAStateError, match="audit looks at modules of PyTorch, and a int is not one"):
+    with pytest.raises(
+        statedict.errors.NotAStateError, match="audit looks at modules of PyTorch, and a int is not one"
+    ):
         statedict.audit(5)

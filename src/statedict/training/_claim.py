@@ -37,10 +37,11 @@ class Claim:
         self._number = next(NUMBERS)
         CLAIMS.add(self)
 
-    def hold(self) -> None:
-        """Hold the lock of what lies at the directory now; where there was one and is none, RunGoneError is raised.
+    def hold(self, *, take_over: bool = True) -> None:
+        """Hold the lock of what lies at the directory now, and delete what dead saves left there.
 
-        What dead saves left is deleted then. Raises LockedError where somebody else has the lock.
+        `take_over`: take it from an older manager of this process. Raises RunGoneError where there was a directory and is
+        none, LockedError where somebody else has the lock.
         """
         if self._lock is not None and not self._lock.holds(self._directory):
             self.release()
@@ -48,7 +49,7 @@ class Claim:
             with _directory.explained(self._directory):
                 self.check_there()
                 _directory.make(self._directory)
-                self._lock = self._taken()
+                self._lock = self._taken(take_over)
                 self.held = True
                 _directory.tidy(self._directory)
 
@@ -68,11 +69,11 @@ class Claim:
         if lock is not None:
             lock.release()
 
-    def _taken(self) -> Lock:
+    def _taken(self, take_over: bool) -> Lock:
         try:
             return Lock(self._directory)
         except LockedError as error:
-            if not error.own:
+            if not error.own or not take_over:
                 raise
         for claim in list(CLAIMS):
             if claim._number < self._number and not claim.kept and claim._place() == self._place():

@@ -294,7 +294,7 @@ class CheckpointManager:
         if _layout.of_kind(self.directory, _layout.OLD):
             # A save that replaced a step died between two renames: that puts the step back.
             with suppress(LockedError, OSError):
-                self._claim.hold()
+                self._claim.hold(take_over=False)
         found = _resume.newest(self.directory)
         if found.path is None:
             return found, tuple(found.passed_over)
@@ -314,7 +314,7 @@ class CheckpointManager:
     def _set_aside(self, entry: PassedOver) -> PassedOver:
         """Move a damaged checkpoint out of the way, unless somebody else saves here (then it stays as it is)."""
         try:
-            self._claim.hold()
+            self._claim.hold(take_over=False)
         except (LockedError, OSError):
             return entry
         moved = _directory.set_aside(self.directory, entry.path)

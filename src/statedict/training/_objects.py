@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
-from statedict.state import StateDict
+from statedict.state import StateDict, library_of
 
 from . import _layout, _names, _plain, _random
 
@@ -132,7 +132,7 @@ def _holds_state(value: Any) -> bool:
     stack, seen = [value], set[int]()
     while stack:
         part = stack.pop()
-        if type(part) in _SIMPLE or id(part) in seen:
+        if type(part) in _SIMPLE or id(part) in seen or library_of(part) is not None:
             continue
         if _has_state(part):
             return True

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, _loading
 from statedict.errors import UnknownNameError
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from statedict.formats import Limits
 
 Options = Mapping[str, Mapping[str, Any]]
+
+
+class _Ready(NamedTuple):
+    """What is known when every load was tried.
+
+    Attributes:
+        options: object name → options of its load.
+        together: object name → this rank's part of the state of an object that several ranks wrote.
+        values: the plain values.
+        drawn: the random state, or None.
+    """
+
+    options: Mapping[str, Mapping[str, Any]]
+    together: Mapping[str, dict[str, Any]]
+    values: Mapping[str, Any]
+    drawn: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +61,11 @@ class Reading:
         manifest = self.manifest
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
         with meter.shown():
-            values = dict(manifest.values) | patiently(self._values)
-            drawn = patiently(partial(_random.stored, self.path, manifest)) if random else None
-            reports = self._load(objects, options, meter)
-        if drawn is not None:
-            _random.write(drawn)
-        return Resumed(manifest.step, manifest.metrics, values, self.path, reports, passed_over)
+            ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
+            reports = self._load(objects, ready, meter)
+        if ready.drawn is not None:
+            _random.write(ready.drawn)
+        return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
 
     def _check_names(self, objects: Mapping[str, Any], options: Options) -> None:
         held = [name for name in self.manifest.objects if name not in _names.OWN]
@@ -59,31 +74,33 @@ class Reading:
                 among = "the checkpoint" if name in objects else "the objects given"
                 raise UnknownNameError(name, among=among, near=nearest(name, held, 3) or sorted(held))
 
-    def _load(self, objects: Mapping[str, Any], options: Options, meter: Meter) -> dict[str, Any]:
+    def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
+        """Read what is not loaded into objects, and try every load; no object has changed when this is done."""
         held = self.manifest.objects
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         together = {
             name: chosen[name] for name, value in objects.items() if _is_together(value, self.path / held[name])
         }
+        values = dict(self.manifest.values) | patiently(self._values)
+        drawn = patiently(partial(_random.stored, self.path, self.manifest)) if random else None
+        for name, value in objects.items():
+            if name not in together:
+                report = patiently(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
+                _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+        return _Ready(chosen, _distributed.check(self.path, held, objects, together), values, drawn)
 
-        def check() -> dict[str, dict[str, Any]]:
-            for name, value in objects.items():
-                if name not in together:
-                    report = patiently(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
-                    _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
-            return _distributed.check(self.path, held, objects, together)
-
-        states = _distributed.on_all(check)
-        reports = _distributed.read(self.path, held, objects, states)
+    def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
+        held = self.manifest.objects
+        reports: dict[str, Any] = dict(_distributed.read(self.path, held, objects, ready.together))
         for name, value in objects.items():
             if name not in reports:
-                reports[name] = patiently(partial(self._load_one, name, value, chosen[name]))
+                reports[name] = patiently(partial(self._load_one, name, value, ready.options[name]))
             meter(self.manifest.nbytes_of(held[name]))
         return {name: reports[name] for name in objects}
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
-        with _api.open(self.path / self.manifest.objects[name], limits=self.limits) as checkpoint:
-            return _api.load_state_dict(value, checkpoint, **options)
+        file = self.path / self.manifest.objects[name]
+        return _api.load_state_dict(value, file, **{"limits": self.limits, **options})
 
     def _values(self) -> dict[str, Any]:
         """The values that did not fit into the manifest."""
