@@ -179,9 +179,11 @@ def test_a_step_is_any_whole_number_that_can_be_found_again(tmp_path, step):
 @pytest.mark.parametrize("step", [10**19, -1, np.float64(1), np.bool_(True), None, "1", 1.0], ids=str)
 def test_any_other_step_is_refused(tmp_path, step):
     """Before anything is written: also one that is too large for a name that `latest` finds."""
-    with CheckpointManager(tmp_path / "run", random=False) as manager:
-        with pytest.raises(ValueError, match="step is a whole number from 0 to 9,999,999,999,999,999,999, not"):
-            manager.save(step, epoch=1)
+    with (
+        CheckpointManager(tmp_path / "run", random=False) as manager,
+        pytest.raises(ValueError, match="step is a whole number from 0 to 9,999,999,999,999,999,999, not"),
+    ):
+        manager.save(step, epoch=1)
     assert not (tmp_path / "run").exists()
 
 
@@ -200,6 +202,6 @@ def test_metrics_may_be_very_large_integers(tmp_path):
 def test_a_metric_that_a_manifest_would_not_give_back_is_refused(tmp_path, metric):
     """Before anything is written."""
     with CheckpointManager(tmp_path, random=False) as manager:
-        with pytest.raises((TypeError, ValueError, RuntimeError), match="metric|one element|size 1"):
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=r"metric|one element|size 1"):
             manager.save(1, {"loss": metric})
         assert manager.checkpoints == []

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
-from copy import deepcopy
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from statedict import _arrays, files
-from statedict.errors import AfterSaveError, FormatError, LockedError, SaveError
+from statedict import files
+from statedict.errors import AfterSaveError, SaveError
 
-from . import _directory, _distributed, _keep, _layout, _manifest, _names, _objects, _resume, _save
+from . import _directory, _distributed, _keep, _manifest, _objects, _resume, _save
 from ._background import Background, Busy
 from ._catalogue import Catalogue
 from ._claim import Claim
+from ._copied import Memory, copied
 from ._keep import Keep, Saved, expired, last, ranked
 from ._patience import patiently
 from ._progress import Meter, watched
 from ._restore import Reading
-from ._resume import PassedOver, Resumed
+from ._resume import Resumed
 from ._shared import frozen_names
 from ._sigterm import OnSigterm
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
-
-# What the objects of a save were copied to, by name.
-Memory = dict[str, _arrays.Copy]
 
 
 class CheckpointManager:
@@ -130,7 +126,7 @@ class CheckpointManager:
         step = _objects.whole(step)
         with self._on_sigterm.held_off() if self._on_sigterm else nullcontext(), self._claim.turn:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
-            if _distributed.world()[1] > 1:
+            if self._is_one_of_many:
                 self._save_together(step, metrics, given)
             else:
                 self._save_alone(step, metrics, given)
@@ -202,16 +198,16 @@ class CheckpointManager:
         with self._claim.turn:
             self.wait()
             while True:
-                found, passed_over = self._found() if self._is_alone else _distributed.on_first(self._found)
+                found = _distributed.on_first(self._find) if self._is_one_of_many else self._find()
                 if found.path is None or found.manifest is None:
-                    _refuse_damaged(passed_over, self.directory)
+                    found.refuse_damaged(self.directory)
                     return None
                 try:
                     read = Reading(found.path, found.manifest, limits or self._limits)
-                    return read.into(wanted, options or {}, passed_over, random=self._random)
+                    return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
                 except FileNotFoundError:
                     # The process that trains has deleted it meanwhile: there is a newer one.
-                    if found.path.is_dir() or not self._is_alone:
+                    if found.path.is_dir() or self._is_one_of_many:
                         raise
 
     def __enter__(self) -> Self:
@@ -227,8 +223,11 @@ class CheckpointManager:
     # inside
 
     @property
-    def _is_alone(self) -> bool:
-        return _distributed.world()[1] == 1
+    def _is_one_of_many(self) -> bool:
+        return _distributed.world()[1] > 1
+
+    def _find(self) -> _resume.Found:
+        return _resume.find(self.directory, self._claim)
 
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
         if self._busy == "wait":
@@ -242,7 +241,7 @@ class CheckpointManager:
             return
         self._background.raise_error()
         memory = self._memory.pop() if self._memory else {}
-        content, kept = _copied(self._content(step, metrics, given, copied=True), memory)
+        content, kept = copied(self._content(step, metrics, given, copied=True), memory)
         # Its bar is for who waits for it.
         meter = self._meter = _meter(content)
         self._background.submit(
@@ -285,21 +284,6 @@ class CheckpointManager:
             _directory.remove(self.directory, each.path)
         return gone
 
-    def _found(self) -> tuple[_resume.Found, tuple[PassedOver, ...]]:
-        """The checkpoint to resume from, and those that were passed over, which are set aside.
-
-        Where none verifies all stay where they are: a second attempt must not take the run for a new one.
-        """
-        self._claim.check_there()
-        if _layout.of_kind(self.directory, _layout.OLD):
-            # A save that replaced a step died between two renames: that puts the step back.
-            with suppress(LockedError, OSError):
-                self._claim.hold(take_over=False)
-        found = _resume.newest(self.directory)
-        if found.path is None:
-            return found, tuple(found.passed_over)
-        return found, tuple(self._set_aside(entry) for entry in found.passed_over)
-
     def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
         try:
             self._write(content, meter)
@@ -310,15 +294,6 @@ class CheckpointManager:
             raise
         finally:
             self._memory.append(memory)
-
-    def _set_aside(self, entry: PassedOver) -> PassedOver:
-        """Move a damaged checkpoint out of the way, unless somebody else saves here (then it stays as it is)."""
-        try:
-            self._claim.hold(take_over=False)
-        except (LockedError, OSError):
-            return entry
-        moved = _directory.set_aside(self.directory, entry.path)
-        return entry if moved is None else entry._replace(path=moved)
 
     def _forget(self) -> None:
         """What a forked child does with its copy: the lock, the turn and the thread are its parent's."""
@@ -335,25 +310,6 @@ def _finish(background: Background, claim: Claim) -> None:
             background.wait()
         finally:
             claim.release()
-
-
-def _refuse_damaged(passed_over: Sequence[PassedOver], directory: Path) -> None:
-    """Raise FormatError where there are checkpoints, and none of them verifies: that is not a first run."""
-    if passed_over:
-        listed = "; ".join(map(str, passed_over))
-        raise FormatError(f"none of the checkpoints verifies: {listed}", file=str(directory))
-
-
-def _copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
-    """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory."""
-    # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
-    live = {name: state for name, state in content.states.items() if name != _names.RANDOM}
-    copies = {}
-    for name, state in live.items():
-        with _save.named(name, state):
-            copies[name] = _arrays.copied_again(state, memory.get(name, _arrays.Copy(None)))
-    states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), copies
 
 
 def _meter(content: _save.Content) -> Meter:

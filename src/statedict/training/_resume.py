@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from statedict.errors import ChecksumError, FormatError, LimitError, LockedError, TruncatedError
 
-from . import _layout, _manifest
+from . import _directory, _layout, _manifest
+from ._claim import Claim
 from ._manifest import FileFacts, Manifest, NewerVersionError
 from ._patience import patiently
 
@@ -74,6 +76,38 @@ class Found(NamedTuple):
     path: Path | None
     manifest: Manifest | None
     passed_over: list[PassedOver]
+
+    def refuse_damaged(self, directory: Path) -> None:
+        """Raise FormatError where there are checkpoints, and none of them verifies: that is not a first run."""
+        if self.path is None and self.passed_over:
+            listed = "; ".join(map(str, self.passed_over))
+            raise FormatError(f"none of the checkpoints verifies: {listed}", file=str(directory))
+
+
+def find(directory: Path, claim: Claim) -> Found:
+    """The checkpoint to resume from; those that were passed over are set aside.
+
+    Where none verifies all stay where they are: a second attempt must not take the run for a new one.
+    """
+    claim.check_there()
+    if _layout.of_kind(directory, _layout.OLD):
+        # A save that replaced a step died between two renames: that puts the step back.
+        with suppress(LockedError, OSError):
+            claim.hold(take_over=False)
+    found = newest(directory)
+    if found.path is None:
+        return found
+    return found._replace(passed_over=[_set_aside(directory, entry, claim) for entry in found.passed_over])
+
+
+def _set_aside(directory: Path, entry: PassedOver, claim: Claim) -> PassedOver:
+    """Move a damaged checkpoint out of the way, unless somebody else saves here (then it stays as it is)."""
+    try:
+        claim.hold(take_over=False)
+    except (LockedError, OSError):
+        return entry
+    moved = _directory.set_aside(directory, entry.path)
+    return entry if moved is None else entry._replace(path=moved)
 
 
 def newest(directory: Path) -> Found:
