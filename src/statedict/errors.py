@@ -196,8 +196,8 @@ class LockedError(StateDictError, RuntimeError):
         by = f" by {self.holder}" if self.holder else ""
         if self.own:
             return (
-                f"{self.directory}: this run is being written by another manager in this process ({self.holder}): one that "
-                "is in its `with` block, or was made later. Save with that one, or close it first"
+                f"{self.directory}: this run is being written{by}, which is this process: by another manager, which is in "
+                "its `with` block or was made later. Save with that one, or close it first"
             )
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "

@@ -317,7 +317,7 @@ def test_a_newer_manager_of_the_process_takes_over(tmp_path):
     newer = CheckpointManager(tmp_path, random=False)
     newer.save(2, value=Value())
     assert [saved.step for saved in newer.checkpoints] == [1, 2]
-    with pytest.raises(LockedError, match=f"another manager in this process .process {os.getpid()} on .* made later"):
+    with pytest.raises(LockedError, match=rf"process {os.getpid()} on .*, which is this process: .* made later"):
         older.save(3, value=Value())
     newer.close()
     older.save(3, value=Value())
