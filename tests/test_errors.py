@@ -40,8 +40,8 @@ from statedict import errors
         (
             errors.LockedError("runs/a", "process 7 on host", own=True),
             RuntimeError,
-            "runs/a: this run is being written by process 7 on host, which is this process: by another manager, which is in "
-            "its `with` block or was made later. Save with that one, or close it first",
+            "runs/a: this run is being written by process 7 on host, which is this process: by another manager, which is "
+            "in its `with` block or was made later. Save with that one, or close it first",
         ),
         (
             errors.AfterSaveError("runs/a", 7, "deleting older checkpoints", "Permission denied"),
