@@ -52,7 +52,8 @@ from statedict import errors
             errors.RunGoneError("runs/a", saved=7),
             FileNotFoundError,
             "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Step 7 was saved in "
-            "it just before. Put it back, or make an empty one to go on without the old checkpoints; the next save works then",
+            "it just before. Put it back, or make an empty one to go on without the old checkpoints; "
+            "the next save works then",
         ),
         (
             errors.RunGoneError("runs/a"),
