@@ -38,6 +38,24 @@ from statedict import errors
             "other's checkpoints. Give each its own directory, or end the other",
         ),
         (
+            errors.LockedError("runs/a", "process 7 on host", own=True),
+            RuntimeError,
+            "runs/a: this run is being written by process 7 on host, which is this process: by another manager, which is "
+            "in its `with` block or was made later. Save with that one, or close it first",
+        ),
+        (
+            errors.AfterSaveError("runs/a", 7, "deleting older checkpoints", "Permission denied"),
+            OSError,
+            "runs/a: step 7 was saved, but deleting older checkpoints failed: Permission denied; the next save tries again",
+        ),
+        (
+            errors.RunGoneError("runs/a", saved=7),
+            FileNotFoundError,
+            "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Step 7 was saved in "
+            "it just before. Put it back, or make an empty one to go on without the old checkpoints; "
+            "the next save works then",
+        ),
+        (
             errors.RunGoneError("runs/a"),
             FileNotFoundError,
             "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing was saved. "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, library, materialize, without_collector
 
 from . import _arrays, _loading, _sources
@@ -301,9 +302,13 @@ def audit(model: Any, optimizer: Any = None) -> list[Finding]:
     >>> model.scale = torch.ones(2)
     >>> [(finding.path, finding.kind) for finding in statedict.audit(model)]
     [('scale', 'plain tensor')]
-    """
-    from statedict.torch import audit as find
 
+    Raises NotAStateError (a TypeError) where `model` is not a module of PyTorch, MissingDependencyError without PyTorch.
+    """
+    try:
+        from statedict.torch import audit as find
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("torch", needed_for="audit", extra="torch") from error
     return find(model, optimizer)
 
 

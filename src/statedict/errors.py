@@ -11,6 +11,7 @@
     ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
     ├── FileChangedError (OSError)           a file changed while it was being read
     ├── RemoteError (OSError)                a server did not give a file, or the part of it that was asked for
+    ├── AfterSaveError (OSError)             a checkpoint was saved, but what had to follow failed
     ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
     ├── RunGoneError (FileNotFoundError)     a run's directory is not there any more; its checkpoints went where it went
     ├── RunDeniedError (PermissionError)     a run's directory may not be written to; what is in it is as it was
@@ -187,16 +188,43 @@ class RemoteError(StateDictError, OSError):
         return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
 
 
-class LockedError(StateDictError, RuntimeError):
-    """A run's directory is being written by somebody else; `holder` is what they left there of themselves."""
+class AfterSaveError(StateDictError, OSError):
+    """A checkpoint was saved, but what had to follow failed: flushing its name, or deleting older checkpoints.
 
-    def __init__(self, directory: str, holder: str) -> None:
+    `directory` is the run's, `step` the checkpoint's; `what` says what failed, and `reason` why.
+    """
+
+    def __init__(self, directory: str, step: int, what: str, reason: str) -> None:
+        super().__init__(directory, step, what, reason)
+        self.directory = directory
+        self.step = step
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        done = f"{self.directory}: step {self.step} was saved"
+        return f"{done}, but {self.what} failed: {self.reason}; the next save tries again"
+
+
+class LockedError(StateDictError, RuntimeError):
+    """A run's directory is being written by somebody else; `holder` is what they left there of themselves.
+
+    `own`: it is another manager of this very process.
+    """
+
+    def __init__(self, directory: str, holder: str, *, own: bool = False) -> None:
         super().__init__(directory, holder)
         self.directory = directory
         self.holder = holder
+        self.own = own
 
     def _text(self) -> str:
         by = f" by {self.holder}" if self.holder else ""
+        if self.own:
+            return (
+                f"{self.directory}: this run is being written{by}, which is this process: by another manager, which is in "
+                "its `with` block or was made later. Save with that one, or close it first"
+            )
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
             "checkpoints. Give each its own directory, or end the other"
@@ -204,16 +232,21 @@ class LockedError(StateDictError, RuntimeError):
 
 
 class RunGoneError(StateDictError, FileNotFoundError):
-    """A run's directory is not there any more; its checkpoints went where it went."""
+    """A run's directory is not there any more; its checkpoints went where it went.
 
-    def __init__(self, directory: str) -> None:
+    `saved` is the step that was saved in it just before, if one was.
+    """
+
+    def __init__(self, directory: str, *, saved: int | None = None) -> None:
         super().__init__(errno.ENOENT, "the run's directory is gone", directory)
         self.directory = directory
+        self.saved = saved
 
     def _text(self) -> str:
+        done = "Nothing was saved" if self.saved is None else f"Step {self.saved} was saved in it just before"
         return (
-            f"{self.directory}: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing "
-            "was saved. Put it back, or make an empty one to go on without the old checkpoints; the next save works then"
+            f"{self.directory}: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. {done}. "
+            "Put it back, or make an empty one to go on without the old checkpoints; the next save works then"
         )
 
 

@@ -103,7 +103,25 @@ def resume(kind, size, directory):
         found = numbers(model, optimizer)
         step(model, optimizer, 77)
         told = {"step": resumed.step, "metrics": dict(resumed.metrics), "values": dict(resumed.values)}
+        told["reports"] = {name: [report.ok, report.loaded] for name, report in resumed.reports.items()}
         return told | {"saved": found, "drawn": drawn, "count": counter.count, "next": numbers(model, optimizer)}
+
+
+def structure(kind, size, directory):
+    """Models in a dict and optimizers in a list, saved by all ranks and resumed by them."""
+    pairs = [training(kind, size) for _ in range(2)]
+    for number, pair in enumerate(pairs):
+        step(*pair, number)
+    given = {"models": {"a": pairs[0][0], "b": pairs[1][0]}, "optimizers": [pair[1] for pair in pairs]}
+    before = [numbers(*pair) for pair in pairs]
+    with CheckpointManager(directory) as manager:
+        manager.save(20, counts=(Counter(7), "x"), **given)
+        for pair in pairs:
+            step(*pair, 5)
+        counter = Counter()
+        resumed = manager.resume(counts=(counter, ""), **given)
+        same = before == [numbers(*pair) for pair in pairs]
+        return {"same": same, "count": counter.count, "values": resumed.values, "reports": list(resumed.reports)}
 
 
 def fail(kind, size, directory):
@@ -150,7 +168,9 @@ def locked(kind, size, directory):
     """Another run holds the directory: every rank is told."""
     other = CheckpointManager(directory)
     if dist.get_rank() == 0:
-        other._hold()
+        # In its `with` block, so that no newer manager of the process takes over.
+        other.__enter__()
+        other._claim.hold()
     dist.barrier()
     try:
         CheckpointManager(directory).save(9, model=training(kind, size)[0])
@@ -160,7 +180,7 @@ def locked(kind, size, directory):
     return {"told": told}
 
 
-PHASES = {each.__name__: each for each in (save, resume, fail, misfit, part, locked)}
+PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, part, locked)}
 
 
 def rank_of(number, size, phase, kind, directory, folder):

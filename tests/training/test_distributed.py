@@ -43,6 +43,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(sharded, phase):
         assert (resumed["step"], resumed["metrics"], resumed["count"]) == (2, {"n": 2}, 2)
         assert resumed["values"] == {"epoch": 2, "pair": [1, 2]}
         assert saved["saved"] == resumed["saved"]
+        assert resumed["reports"] == {"model": [True, NAMES], "optimizer": [True, NAMES], "counter": [True, ["count"]]}
         assert flat(resumed["next"]) == pytest.approx(flat(saved["next"]), abs=1e-6)
         if rank < 2:
             assert told["save:fsdp:2"][rank]["drawn"] == resumed["drawn"], "each rank has its own random state"
@@ -104,4 +105,14 @@ def test_four_ranks_save_and_two_resume(tmp_path):
         assert "no state here" in answer["told"]
         assert answer["left"] == [".lock", "step-0000000001", "step-0000000002"]
     assert (directory / "step-0000000011").is_dir()
-    assert all("is being written by process" in answer["told"] for answer in locked)
+    assert all("which is this process: by another manager" in answer["told"] for answer in locked)
+
+
+@pytest.mark.slow
+def test_objects_in_lists_and_dicts_of_several_ranks(tmp_path):
+    """Each is saved by all ranks under its path, and resumed into the same structure, with a report of its own."""
+    (answers,) = ranks(tmp_path / "run", "structure:fsdp:2")
+    for answer in answers:
+        assert answer["same"]
+        assert (answer["count"], answer["values"]) == (7, {"counts": [None, "x"]})
+        assert answer["reports"] == ["counts/0", "models/a", "models/b", "optimizers/0", "optimizers/1"]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.errors import FormatError, TruncatedError, UnknownFormatError
-from statedict.training._manifest import FileFacts, Manifest, dump, parse, read, survives
+from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
+from statedict.training import _manifest
+from statedict.training._manifest import SEAL, FileFacts, Manifest, NewerVersionError, dump, parse, read, seal
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -43,6 +44,11 @@ def test_nan_survives():
     assert parse(raw, "m").metrics["loss"] != parse(raw, "m").metrics["loss"]
 
 
+def resealed(raw):
+    """A manifest that was changed on purpose: with the checksum of what it says now."""
+    return seal(raw[: SEAL.search(raw).start()])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
@@ -50,12 +56,8 @@ def test_nan_survives():
         (lambda raw: raw[:-20], FormatError, "no valid JSON"),
         (lambda raw: b"[]", UnknownFormatError, "not the manifest of a checkpoint"),
         (lambda raw: b"[" * 100_000, FormatError, "no valid JSON"),
-        (lambda raw: raw.replace(b'"version": 1', b'"version": 2'), UnknownFormatError, "version 2 is not known"),
-        (lambda raw: raw.replace(b'"step": 7', b'"step": "7"'), FormatError, "lacks a field, or one has another type"),
-        (lambda raw: raw.replace(b'"step": 7', b'"step": -7'), FormatError, "lacks a field"),
-        (lambda raw: raw.replace(b'"files"', b'"fils"'), FormatError, "KeyError\\('files'\\)"),
-        (lambda raw: raw.replace(b'"model.pt"', b'"../model.pt"'), FormatError, "leaves the checkpoint"),
-        (lambda raw: raw.replace(b'"model.pt"', b'"/model.pt"'), FormatError, "leaves the checkpoint"),
+        (lambda raw: raw.replace(b'"step": 7', b'"step": 6'), ChecksumError, "manifest's CRC-32 is .* was written"),
+        (lambda raw: raw.rstrip(), ChecksumError, "does not end with its checksum"),
     ],
 )
 def test_a_damaged_manifest_says_what_is_wrong(change, error, text):
@@ -64,19 +66,47 @@ def test_a_damaged_manifest_says_what_is_wrong(change, error, text):
         parse(change(dump(manifest())), "m")
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda raw: raw.replace(b'"version": 1', b'"version": 2'), NewerVersionError, "version 2 is not known"),
+        (lambda raw: raw.replace(b'"step": 7', b'"step": "7"'), FormatError, "lacks a field, or one has another type"),
+        (lambda raw: raw.replace(b'"step": 7', b'"step": -7'), FormatError, "lacks a field"),
+        (lambda raw: raw.replace(b'"files"', b'"fils"'), FormatError, "KeyError\\('files'\\)"),
+        (lambda raw: raw.replace(b'"model.pt"', b'"../model.pt"'), FormatError, "leaves the checkpoint"),
+        (lambda raw: raw.replace(b'"model.pt"', b'"/model.pt"'), FormatError, "leaves the checkpoint"),
+        (lambda raw: raw.replace(b'"model": "m', b'"model": "n'), FormatError, "objects without their files: 'model'"),
+        (
+            lambda raw: raw.replace(b'"epoch": 3', b'"epoch": ' + b"[" * 600 + b"]" * 600),
+            FormatError,
+            "nested more than 50",
+        ),
+    ],
+)
+def test_a_manifest_that_is_wrong_says_so(change, error, text):
+    """What a manifest with the right checksum cannot mean is an error that names the file and the reason."""
+    with pytest.raises(error, match=f"^m: .*{text}"):
+        parse(resealed(change(dump(manifest()))), "m")
+
+
+def test_every_bit_is_vouched_for():
+    """A manifest with any one bit changed is refused: its checksum covers all the rest, and has one form only."""
+    raw = dump(manifest())
+    for bit in range(8 * len(raw)):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            parse(bytes(changed), "m")
+
+
+def test_a_manifest_that_would_be_too_large_to_be_read_is_refused(monkeypatch):
+    """The writer knows the reader's limit."""
+    monkeypatch.setattr(_manifest, "LARGEST", 300)
+    with pytest.raises(SaveError, match=r"the manifest would have .* bytes, and at most 300 are read again"):
+        dump(manifest())
+
+
 def test_a_directory_without_one_is_no_checkpoint(tmp_path):
     """A missing manifest is not a missing file but an incomplete checkpoint."""
     with pytest.raises(UnknownFormatError, match=r"manifest\.json: there is no manifest: this is no checkpoint"):
         read(tmp_path)
-
-
-@pytest.mark.parametrize("value", [1, 0.1, float("nan"), "x", None, [1, [2]], {"a": {"b": [True]}}, float("inf")])
-def test_what_json_gives_back_survives(value):
-    """Plain values lie in the manifest as they are."""
-    assert survives(value)
-
-
-@pytest.mark.parametrize("value", [(1,), {1: 2}, {"a": (1,)}, {1, 2}, b"x", object(), {"float": "nan"}])
-def test_what_json_would_change_does_not(value):
-    """Tuples, other keys and other objects would come back as something else."""
-    assert not survives(value)

@@ -43,10 +43,15 @@ def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THRE
             except BaseException as error:  # noqa: BLE001  # raised again by the calling thread
                 errors.append(error)
 
-    others = [threading.Thread(target=toil, name="statedict-io", daemon=True) for _ in range(threads - 1)]
-    for other in others:
-        other.start()
+    others: list[threading.Thread] = []
     try:
+        for _ in range(threads - 1):
+            other = threading.Thread(target=toil, name="statedict-io", daemon=True)
+            try:
+                other.start()
+            except RuntimeError:
+                break  # the system gives no more threads: those that there are do all of it
+            others.append(other)
         toil()
     except BaseException as error:
         errors.append(error)

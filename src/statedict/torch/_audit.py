@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.nn.parameter import is_lazy
 
+from statedict.errors import NotAStateError
 from statedict.tree import read
 
 from ._audit_attributes import hidden
@@ -36,6 +37,8 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
     >>> found.path, found.fix
     ('mean', 'self.register_buffer("mean", mean)')
     """
+    if not isinstance(model, torch.nn.Module):
+        raise NotAStateError(f"audit looks at modules of PyTorch, and a {type(model).__name__} is not one")
     tree = survey(model)
     return [
         *hidden(tree),

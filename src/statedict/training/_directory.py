@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from statedict.errors import DiskFullError, RunDeniedError, RunGoneError, StateDictError
+from statedict.errors import AfterSaveError, DiskFullError, RunDeniedError, RunGoneError, StateDictError
 
 from ._layout import DAMAGED, OLD, SAVING, TRASH, name_of, of_kind, step_of
 
@@ -44,6 +44,24 @@ def explained(directory: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def following(directory: Path, step: int, what: str) -> Iterator[None]:
+    """The border for what follows a save that succeeded: a failure must not be taken for that of the save.
+
+    Raises AfterSaveError, or RunGoneError where the directory is gone with the checkpoint.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not os.path.isdir(directory):
+            raise RunGoneError(str(directory), saved=step) from error
+        raise AfterSaveError(str(directory), step, what, str(error)) from error
+    except Exception as error:
+        # A rule of retention that is the caller's own function may raise anything.
+        error.add_note(f"{directory}: step {step} was saved, but {what} failed")
+        raise
+
+
 def make(directory: Path) -> None:
     """The run's directory, durably there, with those above it."""
     made = [path for path in (directory, *directory.parents) if not path.exists()]
@@ -61,28 +79,30 @@ def begin(directory: Path, step: int) -> Path:
     return path
 
 
-def finish(directory: Path, written: Path, step: int, *, durable: bool) -> Path:
-    """Give a written checkpoint its name; one of the same step that is there already goes as it comes.
+def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
+    """Give a written checkpoint its name; one of the same step that is there already is deleted when that is durable.
 
     `durable`: all of it is on the disk before, and its name after.
+
+    Raises AfterSaveError where it has its name, but that could not be flushed.
     """
     final = directory / name_of(step)
     if durable:
         _sync_all(written)
+    replaced: Path | None = None
     if not final.exists():
         written.rename(final)
     elif _exchange(written, final):
-        _delete(written)
+        replaced = written
     else:
-        old = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
-        final.rename(old)
+        replaced = directory / f"{OLD}{name_of(step)}-{token_hex(4)}"
+        final.rename(replaced)
         written.rename(final)
-        if durable:
-            sync(directory)
-        _delete(old)
     if durable:
-        sync(directory)
-    return final
+        with following(directory, step, "flushing its name to the disk"):
+            sync(directory)
+    if replaced is not None:
+        _delete(replaced)
 
 
 def abandon(path: Path) -> None:
@@ -116,7 +136,7 @@ def tidy(directory: Path) -> None:
             path.rename(directory / name_of(step))
         else:
             _delete(path)
-    for path in (*of_kind(directory, SAVING), *of_kind(directory, TRASH)):
+    for path in of_kind(directory, SAVING, TRASH):
         _delete(path)
 
 
@@ -131,7 +151,7 @@ def sync(directory: Path) -> None:
 
 def _sync_all(written: Path) -> None:
     """Make everything in a directory durable: every file first, then the names of them."""
-    for folder, _, names in os.walk(written, topdown=False):
+    for folder, _, names in os.walk(written, topdown=False, onerror=fail):
         for name in names:
             fd = os.open(Path(folder, name), os.O_RDONLY)
             try:
@@ -139,6 +159,11 @@ def _sync_all(written: Path) -> None:
             finally:
                 os.close(fd)
         sync(Path(folder))
+
+
+def fail(error: OSError) -> None:
+    """Raise the error that a walk through a directory met, and would pass over."""
+    raise error
 
 
 def _delete(path: Path) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from statedict import _api
-from statedict.errors import StateDictError
+from statedict.errors import AfterSaveError, StateDictError
 
-from . import _directory, _objects, _random, _save
+from . import _directory, _names, _objects, _random, _save
 from ._objects import Sorted
 from ._progress import Meter
 from ._world import world as world
+
+if TYPE_CHECKING:
+    from statedict.plan import LoadReport
 
 T = TypeVar("T")
 
@@ -47,10 +50,12 @@ def save(directory: Path, content: _save.Content, given: Sorted, *, random: bool
     # Who has no state must say so before the others wait for its part.
     states = on_all(lambda: {name: _state(value, sharded) for name, value in sharded.items()})
     path = on_first(lambda: _directory.begin(directory, content.step))
+    others = _names.stems(sharded)
     try:
-        on_all(lambda: _write_part(path, states, random=random))
-        others = {name: name for name in sharded}
+        on_all(lambda: _write_part(path, {others[name]: state for name, state in states.items()}, random=random))
         on_first(lambda: _save.complete(directory, path, content, others, Meter(""), durable=durable))
+    except AfterSaveError:
+        raise
     except BaseException:
         if world()[0] == 0:
             with suppress(OSError):
@@ -63,30 +68,44 @@ def is_sharded(value: Any) -> bool:
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
-def restore(
-    path: Path,
-    held: Mapping[str, str],
-    objects: Mapping[str, Any],
-    together: Mapping[str, Mapping[str, Any]],
-    check: Callable[[], None],
-) -> None:
-    """Load what several ranks wrote (`together`: object name → options) when it and all else (`check`) is known to fit.
+def check(
+    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], together: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The states of objects that several ranks wrote (`together`: object name → options), which are known to fit.
 
-    Raises TypeError for an option other than `strict`.
+    Raises TypeError for an option other than `strict`, LoadError where one does not fit.
     """
-    from statedict.torch import check_sharded, read_sharded
+    if not together:
+        return {}
+    from statedict.torch import check_sharded
 
-    def check_all() -> dict[str, dict[str, Any]]:
-        check()
-        states = {}
-        for name, options in together.items():
-            states[name] = _state(objects[name], objects)
-            module = not _objects.is_optimizer(objects[name])
-            check_sharded(states[name], path / held[name], strict=module and _strict(name, options))
-        return states
+    states = {}
+    for name, options in together.items():
+        states[name] = _state(objects[name], objects)
+        module = not _objects.is_optimizer(objects[name])
+        check_sharded(states[name], path / held[name], strict=module and _strict(name, options))
+    return states
 
-    for name, state in on_all(check_all).items():
+
+def read(
+    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], states: Mapping[str, dict[str, Any]]
+) -> dict[str, LoadReport]:
+    """Load what `check` found to fit; the reports, by object name."""
+    if not states:
+        return {}
+    from statedict.plan import LoadReport
+    from statedict.torch import read_sharded
+
+    # Before they are read: PyTorch renames in these states what it puts into a wrapped module.
+    reports = {name: LoadReport(loaded=_loaded(objects[name], state)) for name, state in states.items()}
+    for name, state in states.items():
         read_sharded(objects[name], state, path / held[name], _objects.owner_of(objects[name], objects))
+    return reports
+
+
+def _loaded(value: Any, state: Mapping[str, Any]) -> list[str]:
+    """The names that were loaded: a module's, or those of the parameters whose state an optimizer has."""
+    return list(state["state"] if _objects.is_optimizer(value) else state)
 
 
 def _strict(name: str, options: Mapping[str, Any]) -> bool:

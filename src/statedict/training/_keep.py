@@ -172,8 +172,13 @@ def _parts(keep: Keep) -> Iterator[Keep]:
 
 
 def ranked(saved: Sequence[Saved], metric: str) -> list[Saved]:
-    """Those that have a number for `metric`."""
-    return [s for s in saved if isinstance(s.metrics.get(metric), (int, float)) and not isnan(s.metrics[metric])]
+    """The checkpoints that have a number for `metric`."""
+    return [s for s in saved if _is_number(s.metrics.get(metric))]
+
+
+def _is_number(value: Any) -> bool:
+    # An integer may be too large to be asked whether it is NaN.
+    return isinstance(value, int) or (isinstance(value, float) and not isnan(value))
 
 
 def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:

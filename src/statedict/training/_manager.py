@@ -2,59 +2,32 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import weakref
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from statedict import _arrays, files
-from statedict.errors import FormatError, LockedError, RunGoneError, SaveError
+from statedict import files
+from statedict.errors import AfterSaveError, SaveError
 
-from . import _directory, _distributed, _keep, _layout, _manifest, _objects, _random, _resume, _save
+from . import _directory, _distributed, _keep, _manifest, _objects, _resume, _save
 from ._background import Background, Busy
+from ._catalogue import Catalogue
+from ._claim import Claim
+from ._copied import Memory, copied
 from ._keep import Keep, Saved, expired, last, ranked
-from ._lock import Lock
+from ._patience import patiently
 from ._progress import Meter, watched
-from ._restore import restore, stored_values
-from ._resume import PassedOver
+from ._restore import Reading
+from ._resume import Resumed
 from ._shared import frozen_names
 from ._sigterm import OnSigterm
 
-# What the objects of a save were copied to, by name.
-Memory = dict[str, _arrays.Copy]
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """What `resume` gives: where the run stands.
-
-    Attributes:
-        step, metrics: as they were given to `save`.
-        values: the plain values given to `save`, by name.
-        path: the checkpoint's directory.
-        reports: object name → the report of its load.
-        passed_over: newer checkpoints that did not verify, and why.
-
-    >>> import tempfile
-    >>> with CheckpointManager(tempfile.mkdtemp(), random=False) as manager:
-    ...     _ = manager.save(3, {"loss": 0.5}, epoch=1)
-    ...     resumed = manager.resume()
-    >>> resumed.step, resumed.values["epoch"]
-    (3, 1)
-    """
-
-    step: int
-    metrics: Mapping[str, Any]
-    values: Mapping[str, Any]
-    path: Path
-    reports: Mapping[str, Any] = field(default_factory=dict)
-    passed_over: tuple[PassedOver, ...] = ()
+if TYPE_CHECKING:
+    from statedict.formats import Limits
 
 
 class CheckpointManager:
@@ -70,11 +43,15 @@ class CheckpointManager:
         durable: flush to the disk before a checkpoint gets its name; without it a power cut may damage the newest.
         random: save and restore the state of Python's, NumPy's and torch's generators.
         on_sigterm: finish the write in hand when SIGTERM comes, and then end as the signal would have.
+        limits: what reading a checkpoint may cost, where the usual limits are too narrow.
 
-    Where standard error is a terminal, long saves and resumes show a bar there; an asynchronous save while it is waited for.
+    A manager may be used from several threads: one after the other saves, prunes and resumes. In one process a manager takes
+    the directory over from an older one that is not in its `with` block. Where standard error is a terminal, long saves and
+    resumes show a bar there; an asynchronous save while it is waited for.
 
     Raises LockedError at the first save where somebody else saves in the directory; RunGoneError, RunDeniedError and
-    DiskFullError say what to do, lose nothing, and the next save works once it is done.
+    DiskFullError say what to do, lose nothing, and the next save works once it is done. AfterSaveError: the checkpoint was
+    saved, but flushing its name or deleting older ones failed.
 
     >>> import tempfile, statedict
     >>> with CheckpointManager(tempfile.mkdtemp(), keep=last(2)) as manager:
@@ -94,6 +71,7 @@ class CheckpointManager:
         durable: bool = True,
         random: bool = True,
         on_sigterm: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         if files.is_url(directory):
             raise SaveError(
@@ -103,21 +81,23 @@ class CheckpointManager:
         self.directory = Path(os.path.abspath(directory))
         self._keep = keep or last(3)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
-        self._lock: Lock | None = None
-        self._held = False
+        self._limits = limits
         self._background = Background()
+        self._claim = Claim(self.directory, self._background)
+        self._catalogue = Catalogue(self.directory)
         self._memory: list[Memory] = []
         self._meter = Meter("")
         self._on_sigterm = OnSigterm(self.close) if on_sigterm else None
-        atexit.register(self.close)
+        # When nobody has the manager any more, or the interpreter ends. It must not be kept alive by that.
+        weakref.finalize(self, _finish, self._background, self._claim)
         MANAGERS.add(self)
 
     # what is there
 
     @property
     def checkpoints(self) -> list[Saved]:
-        """The run's checkpoints, oldest first."""
-        return _layout.saved(self.directory)
+        """The run's checkpoints, oldest first. Raises OSError where one cannot be read now."""
+        return patiently(self._catalogue.saved)
 
     @property
     def latest(self) -> Saved | None:
@@ -136,35 +116,20 @@ class CheckpointManager:
     def save(self, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
         """Save a checkpoint of everything given: objects with a state by their state, anything else by value.
 
+        Objects may lie in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
+        `optimizers/1`, and resumed into such a list; what else lies there comes back in `values`, with None in their places.
         `metrics` are numbers (an array or tensor of one element is taken as its own) or what else JSON gives back as it is;
         anything else raises TypeError.
 
         Raises what a save that was in flight ran into, too. Nothing older is deleted before this one is durable.
         """
-        if type(step) is not int or step < 0:
-            raise ValueError(f"step is a whole number from 0 on, not {step!r}")
-        given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
-        if _distributed.world()[1] > 1:
-            self._save_together(step, metrics, given)
-            return
-        if self._busy == "wait":
-            self._background.wait()
-        self._hold()
-        if not self._asynchronous:
-            with self._on_sigterm.held_off() if self._on_sigterm else nullcontext():
-                content = self._content(step, metrics, given)
-                meter = _meter(content)
-                with meter.shown():
-                    self._write(content, meter)
-            return
-        self._background.raise_error()
-        memory = self._memory.pop() if self._memory else {}
-        content, kept = _copied(self._content(step, metrics, given, copied=True), memory)
-        # Its bar is for who waits for it.
-        meter = self._meter = _meter(content)
-        self._background.submit(
-            lambda: self._write_and_return(content, meter, kept), dropped=lambda: self._memory.append(kept)
-        )
+        step = _objects.whole(step)
+        with self._on_sigterm.held_off() if self._on_sigterm else nullcontext(), self._claim.turn:
+            given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
+            if self._is_one_of_many:
+                self._save_together(step, metrics, given)
+            else:
+                self._save_alone(step, metrics, given)
 
     @property
     def rules(self) -> Keep | None:
@@ -186,66 +151,102 @@ class CheckpointManager:
 
         With `dry_run` nothing is deleted. The newest checkpoint stays, whatever the policy says.
         """
-        self.wait()
-        if dry_run:
-            return expired(self.checkpoints, keep or self._keep)
-        self._hold()
-        return self._remove_expired(keep)
+        with self._claim.turn:
+            self.wait()
+            if dry_run:
+                return expired(self.checkpoints, keep or self._keep)
+            self._claim.hold()
+            return self._remove_expired(keep)
 
     def wait(self) -> None:
         """Return when every save is durable; raises what one ran into."""
-        if self._background.running:
-            with self._meter.shown():
-                self._background.wait()
-        self._background.raise_error()
+        with self._claim.turn:
+            if self._background.running:
+                with self._meter.shown():
+                    self._background.settle()
+            self._background.raise_error()
 
     def close(self) -> None:
         """Wait for the save in flight, and let go of the directory."""
-        atexit.unregister(self.close)
-        try:
-            self.wait()
-        finally:
-            self._release()
-            if self._on_sigterm:
-                self._on_sigterm.forget()
+        with self._claim.turn:
+            try:
+                self.wait()
+            finally:
+                self._claim.release()
+                if self._on_sigterm:
+                    self._on_sigterm.forget()
 
     # resuming
 
-    def resume(self, *, options: Mapping[str, Mapping[str, Any]] | None = None, **objects: Any) -> Resumed | None:
+    def resume(
+        self,
+        *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        limits: Limits | None = None,
+        **objects: Any,
+    ) -> Resumed | None:
         """Load the newest checkpoint that verifies into the objects given, or return None on a first run.
 
         All or nothing: every object is tried before the first is changed. `options` are `load_state_dict`'s, by object name
-        (`options={"model": {"exclude": "head"}}`). Random state is restored unless the manager says otherwise.
+        (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`); `limits`, where given, those of this
+        call. Random state is restored unless the manager says otherwise.
 
-        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit.
+        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit, OSError where
+        the newest checkpoint cannot be read now: only one that was read and is damaged is passed over.
         """
-        self.wait()
-        found, passed_over = self._found() if _distributed.world()[1] == 1 else _distributed.on_first(self._found)
-        if found.path is None or found.manifest is None:
-            if passed_over:
-                listed = "; ".join(map(str, passed_over))
-                raise FormatError(f"none of the checkpoints verifies: {listed}", file=str(self.directory))
-            return None
-        manifest, path = found.manifest, found.path
-        meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
-        with meter.shown():
-            reports = restore(
-                path, manifest.objects, objects, options or {}, lambda file: meter(manifest.nbytes_of(file))
-            )
-            values = dict(manifest.values) | stored_values(path, manifest.objects)
-            if self._random:
-                _random.restore(path, manifest)
-        return Resumed(manifest.step, manifest.metrics, values, path, reports, passed_over)
+        wanted = _objects.flat(objects)
+        with self._claim.turn:
+            self.wait()
+            while True:
+                found = _distributed.on_first(self._find) if self._is_one_of_many else self._find()
+                if found.path is None or found.manifest is None:
+                    found.refuse_damaged(self.directory)
+                    return None
+                try:
+                    read = Reading(found.path, found.manifest, limits or self._limits)
+                    return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
+                except FileNotFoundError:
+                    # The process that trains has deleted it meanwhile: there is a newer one.
+                    if found.path.is_dir() or self._is_one_of_many:
+                        raise
 
     def __enter__(self) -> Self:
+        self._claim.kept = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._claim.kept = False
         self.close()
 
     # inside
+
+    @property
+    def _is_one_of_many(self) -> bool:
+        return _distributed.world()[1] > 1
+
+    def _find(self) -> _resume.Found:
+        return _resume.find(self.directory, self._claim)
+
+    def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
+        if self._busy == "wait":
+            self._background.wait()
+        self._claim.hold()
+        if not self._asynchronous:
+            content = self._content(step, metrics, given)
+            meter = _meter(content)
+            with meter.shown():
+                self._write(content, meter)
+            return
+        self._background.raise_error()
+        memory = self._memory.pop() if self._memory else {}
+        content, kept = copied(self._content(step, metrics, given, copied=True), memory)
+        # Its bar is for who waits for it.
+        meter = self._meter = _meter(content)
+        self._background.submit(
+            lambda: self._write_and_return(content, meter, kept), dropped=lambda: self._memory.append(kept)
+        )
 
     def _content(
         self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted, *, copied: bool = False
@@ -260,16 +261,21 @@ class CheckpointManager:
             # What an earlier save could not delete, because the disk or the directory was not there, goes now.
             _directory.tidy(self.directory)
             _save.write(self.directory, content, meter, durable=self._durable)
-            self._remove_expired(saved=content.step)
+        self._prune_after(content.step)
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
         """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
-        _distributed.on_first(self._hold)
+        _distributed.on_first(self._claim.hold)
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
         states = _objects.states(alone, random=False)
         content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
         _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
-        _distributed.on_first(lambda: self._remove_expired(saved=step))
+        _distributed.on_first(lambda: self._prune_after(step))
+
+    def _prune_after(self, step: int) -> None:
+        """Delete what the policy lets go after a save."""
+        with _directory.following(self.directory, step, "deleting older checkpoints"):
+            self._remove_expired(saved=step)
 
     def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
         """Delete what a policy lets go, but not the step that was `saved` just now: a rerun may be behind the newest."""
@@ -278,68 +284,32 @@ class CheckpointManager:
             _directory.remove(self.directory, each.path)
         return gone
 
-    def _found(self) -> tuple[_resume.Found, tuple[PassedOver, ...]]:
-        """The checkpoint to resume from, and those that were passed over, which are set aside.
-
-        Where none verifies all stay where they are: a second attempt must not take the run for a new one.
-        """
-        if self._held and not self.directory.is_dir():
-            raise RunGoneError(str(self.directory))
-        if _layout.of_kind(self.directory, _layout.OLD):
-            # A save that replaced a step died between two renames: that puts the step back.
-            with suppress(LockedError, OSError):
-                self._hold()
-        found = _resume.newest(self.directory)
-        if found.path is None:
-            return found, tuple(found.passed_over)
-        return found, tuple(self._set_aside(entry) for entry in found.passed_over)
-
     def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
         try:
             self._write(content, meter)
+        except AfterSaveError:
+            raise
+        except BaseException as error:
+            error.add_note(f"{self.directory}: step {content.step} was not saved")
+            raise
         finally:
             self._memory.append(memory)
 
-    def _hold(self) -> None:
-        """Hold the lock of what lies at the directory now; where there was one and is none, RunGoneError is raised."""
-        if self._lock is not None and not self._lock.holds(self.directory):
-            self._release()
-        if self._lock is None:
-            with _directory.explained(self.directory):
-                if self._held and not self.directory.is_dir():
-                    raise RunGoneError(str(self.directory))
-                _directory.make(self.directory)
-                self._lock = Lock(self.directory)
-                self._held = True
-                _directory.tidy(self.directory)
-
-    def _release(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
-
-    def _set_aside(self, entry: PassedOver) -> PassedOver:
-        """Move a damaged checkpoint out of the way, unless somebody else saves here (then it stays as it is)."""
-        try:
-            self._hold()
-        except (LockedError, OSError):
-            return entry
-        moved = _directory.set_aside(self.directory, entry.path)
-        return entry if moved is None else entry._replace(path=moved)
-
     def _forget(self) -> None:
-        """What a forked child does with its copy: the lock and the thread are its parent's."""
-        self._release()
-        self._background, self._memory = Background(), []
+        """What a forked child does with its copy: the lock, the turn and the thread are its parent's."""
+        self._claim.forget()
+        self._background.forget()
+        self._memory = []
+        if self._on_sigterm:
+            self._on_sigterm.begin_anew()
 
 
-def _copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
-    """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory."""
-    # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
-    live = {name: state for name, state in content.states.items() if name != _objects.RANDOM}
-    copies = {name: _arrays.copied_again(state, memory.get(name, _arrays.Copy(None))) for name, state in live.items()}
-    states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), copies
+def _finish(background: Background, claim: Claim) -> None:
+    with claim.turn:
+        try:
+            background.wait()
+        finally:
+            claim.release()
 
 
 def _meter(content: _save.Content) -> Meter:

@@ -7,31 +7,39 @@
      "objects": {"model": "model.pt", "optimizer": "optimizer.pt"},
      "files": {"model.pt": {"bytes": 1048576, "crc32": "9ae0daaf"}, ...},
      "keep": ["last", 3],
-     "versions": {"statedict": "0.1", "python": "3.11.7", "torch": "2.13.0"}}
+     "versions": {"statedict": "0.1", "python": "3.11.7", "torch": "2.13.0"},
+     "crc32": "5c0e0a3f"}
 
-JSON has no NaN and no infinity: those are written as the strings "nan", "inf", "-inf" under {"float": …}.
+Its last line is the CRC-32 of all the bytes before that line, so that damage to the manifest itself is found, too.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from statedict import files
-from statedict.errors import FormatError, TruncatedError, UnknownFormatError
+from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
 
 from . import _keep
+from ._plain import from_json, to_json
 
 NAME = "manifest.json"
 FORMAT = "statedict checkpoint"
 VERSION = 1
 # A manifest lists a checkpoint's files, some hundred at most; more than this is not one.
 LARGEST = 64 << 20
+# The end of a manifest: its own checksum. Exactly these bytes, so that a change to any of them is found.
+SEAL = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n}\n\Z')
+
+
+class NewerVersionError(UnknownFormatError):
+    """A newer version of this library wrote the manifest: that is not damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,33 +92,43 @@ class Manifest:
         inside = (facts.nbytes for name, facts in self.files.items() if name == file or name.startswith(f"{file}/"))
         return sum(inside)
 
+    def without_files(self) -> list[str]:
+        """The objects whose file (or directory) is not among the files: a checkpoint that has any is not complete."""
+        there = {*self.files, *(name.partition("/")[0] for name in self.files if "/" in name)}
+        return [name for name, file in self.objects.items() if file not in there]
+
 
 def dump(manifest: Manifest) -> bytes:
-    """The manifest as JSON; the partner of `parse`. Raises TypeError for a value that JSON cannot hold."""
+    """The manifest as JSON that ends in its own checksum; the partner of `parse`.
+
+    Raises TypeError for a value that JSON cannot hold, SaveError for a manifest that would be too large to be read.
+    """
     listed = {name: {"bytes": f.nbytes, "crc32": f"{f.crc32:08x}"} for name, f in manifest.files.items()}
     content = {
         "format": FORMAT,
         "version": VERSION,
         "step": manifest.step,
         "time": manifest.time.isoformat(),
-        "metrics": _finite(manifest.metrics),
-        "values": _finite(manifest.values),
+        "metrics": {name: to_json(value) for name, value in manifest.metrics.items()},
+        "values": {name: to_json(value) for name, value in manifest.values.items()},
         "objects": dict(manifest.objects),
         "files": listed,
         "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
         "keep": manifest.keep,
         "versions": dict(manifest.versions),
     }
-    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+    sealed = seal(json.dumps(content, indent=1, allow_nan=False).encode().removesuffix(b"\n}"))
+    if len(sealed) > LARGEST:
+        raise SaveError(
+            f"the manifest would have {len(sealed):,} bytes, and at most {LARGEST:,} are read again; "
+            "give fewer names and plain values, or put them into one object"
+        )
+    return sealed
 
 
-def survives(value: Any) -> bool:
-    """Whether a manifest gives the value back as it is (a tuple would become a list, a key 1 would become "1")."""
-    try:
-        text = json.dumps(_finite(value), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return _same(_floats(json.loads(text)), value)
+def seal(content: bytes) -> bytes:
+    """The JSON of a manifest, without its last brace, ended by its checksum."""
+    return content + f',\n "crc32": "{files.crc32(content):08x}"\n}}\n'.encode()
 
 
 def read(directory: Path) -> Manifest:
@@ -136,16 +154,30 @@ def parse(raw: bytes, file: str) -> Manifest:
         raise FormatError(f"the manifest is no valid JSON: {error}", file=file) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UnknownFormatError("this is not the manifest of a checkpoint", file=file)
+    _check_seal(raw, file)
     if content.get("version") != VERSION:
-        raise UnknownFormatError(
+        raise NewerVersionError(
             f"manifest version {content.get('version')!r} is not known here, only {VERSION}",
             file=file,
             hint="a newer version of this library wrote it",
         )
     try:
-        return _manifest(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest = _manifest(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FormatError(f"the manifest lacks a field, or one has another type: {error!r}", file=file) from error
+    if manifest.without_files():
+        listed = ", ".join(map(repr, manifest.without_files()))
+        raise FormatError(f"the manifest lists objects without their files: {listed}", file=file)
+    return manifest
+
+
+def _check_seal(raw: bytes, file: str) -> None:
+    found = SEAL.search(raw)
+    if found is None:
+        raise ChecksumError("the manifest does not end with its checksum", file=file)
+    actual = files.crc32(raw[: found.start()])
+    if actual != int(found[1], 16):
+        raise ChecksumError(f"the manifest's CRC-32 is {actual:08x}, and {found[1].decode()} was written", file=file)
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
@@ -156,8 +188,8 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     return Manifest(
         step=step,
         time=datetime.fromisoformat(content["time"]),
-        metrics=dict(_floats(content["metrics"])),
-        values=dict(_floats(content["values"])),
+        metrics={name: from_json(value) for name, value in content["metrics"].items()},
+        values={name: from_json(value) for name, value in content["values"].items()},
         objects={str(name): _inside(file) for name, file in content["objects"].items()},
         files=listed,
         versions=dict(content["versions"]),
@@ -178,29 +210,3 @@ def _inside(name: str) -> str:
     if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
         raise ValueError(f"the path {name!r} leaves the checkpoint")
     return name
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not isfinite(value):
-        return {"float": str(value)}
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _floats(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {"float"} and isinstance(value["float"], str):
-            return float(value["float"])
-        return {key: _floats(v) for key, v in value.items()}
-    return [_floats(v) for v in value] if isinstance(value, list) else value
-
-
-def _same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b) or (a != a and b != b)

@@ -1,45 +1,173 @@
-"""What is given to `save` and `resume` by name: objects with a state, and values.
+"""What is given to `save` and `resume` by name: objects with a state, alone or in lists and mappings, and values.
 
-An object that can say its state (`state_dict`) and take it back (`load_state_dict`) has a file of its own. A value that JSON
+An object that gives its state (`state_dict`) and takes it back (`load_state_dict`) has a file of its own. A value that JSON
 gives back exactly lies in the manifest; any other in `values.pt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
+from statedict.state import StateDict, library_of
 
-from . import _manifest, _random
+from . import _layout, _names, _plain, _random
 
-VALUES, RANDOM = "values", "random"
-RESERVED = {VALUES, RANDOM, "manifest"}
+# Objects are not looked for deeper than this.
+DEEPEST = 20
+_SIMPLE = {int, float, str, bool, bytes, complex, type(None)}
 
 
 class Sorted(NamedTuple):
-    """The keyword arguments of a save, by where they go."""
+    """The keyword arguments of a save, by where they go.
+
+    Attributes:
+        stateful: the objects with a state, by name: `model`, `optimizers/0`.
+        plain: values for the manifest.
+        other: values for a file of their own.
+    """
 
     stateful: dict[str, Any]
     plain: dict[str, Any]
     other: dict[str, Any]
 
 
-def sort(objects: Mapping[str, Any]) -> Sorted:
-    """Tell objects from values; raises ValueError for a name that the layout needs itself."""
-    for name in objects:
-        if name in RESERVED:
-            raise ValueError(f"{name!r} names a file of the checkpoint itself; give the object another name")
+def whole(step: Any) -> int:
+    """The step as an int; raises ValueError where it is not one, or more than a directory's name can hold."""
+    try:
+        number = None if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = None
+    if number is None or not 0 <= number <= _layout.LARGEST_STEP:
+        raise ValueError(f"step is a whole number from 0 to {_layout.LARGEST_STEP:,}, not {step!r}")
+    return number
+
+
+def sort(arguments: Mapping[str, Any]) -> Sorted:
+    """Tell objects from values; raises ValueError for a name that an object cannot have."""
     result = Sorted({}, {}, {})
-    for name, value in objects.items():
+    for name, value in arguments.items():
+        if name in _names.OWN:
+            _names.check(name)
+        inside = within(name, value)
+        result.stateful.update(inside)
         if is_stateful(value):
-            result.stateful[name] = value
-        elif _manifest.survives(value):
-            result.plain[name] = value
-        else:
-            result.other[name] = value
+            continue
+        rest = _without_objects(value) if _holds_state(value) else value
+        if inside and not _says_anything(rest):
+            continue
+        (result.plain if _plain.survives(rest) else result.other)[name] = rest
     return result
+
+
+def within(name: str, value: Any) -> dict[str, Any]:
+    """The objects with a state in an argument, by name: the argument itself, or those in its lists and mappings.
+
+    Raises ValueError for one that has no name: it lies in a set, below a key that is neither text nor a number, or too deep.
+    """
+    found: dict[str, Any] = {}
+    if _holds_state(value):
+        for path, each in _walk(_part("the arguments", name), value, 0):
+            _names.check(path)
+            if path in found:
+                raise ValueError(f"two objects would be called {path!r}; give their mapping other keys")
+            found[path] = each
+    return found
+
+
+def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects to resume into, by name; raises TypeError for an argument without any."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        inside = within(name, value)
+        if not inside and not (_is_container(value) and not value):
+            raise TypeError(
+                f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
+            )
+        found.update(inside)
+    return found
+
+
+def _walk(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if is_stateful(value):
+        yield path, value
+    elif _is_container(value):
+        if depth == DEEPEST:
+            raise ValueError(
+                f"{path!r} is nested {DEEPEST} deep, and objects with a state lie deeper still, or it holds itself"
+            )
+        for key, part in _children(value):
+            if _holds_state(part):
+                yield from _walk(f"{path}/{_part(path, key)}", part, depth + 1)
+
+
+def _part(path: str, key: Any) -> str:
+    if isinstance(key, str):
+        if "/" in key:
+            raise ValueError(f"an object in {path} cannot be called {key!r}: '/' separates the parts of a name")
+        return key
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(key)
+    where = "lies in a set" if key is None else f"lies below the key {key!r}"
+    raise ValueError(f"an object in {path} {where}, and has no name: use a list, or a mapping with text for keys")
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple, deque, set, frozenset)) and not isinstance(value, StateDict)
+
+
+def _children(value: Any) -> Iterable[tuple[Any, Any]]:
+    """The parts of a container, each with its key; None for the parts of a set."""
+    if isinstance(value, Mapping):
+        return value.items()
+    return ((None, part) for part in value) if isinstance(value, (set, frozenset)) else enumerate(value)
+
+
+def _holds_state(value: Any) -> bool:
+    """Whether a value or any part of it has a state."""
+    stack, seen = [value], set[int]()
+    while stack:
+        part = stack.pop()
+        if type(part) in _SIMPLE or id(part) in seen or library_of(part) is not None:
+            continue
+        if _has_state(part):
+            return True
+        if _is_container(part):
+            seen.add(id(part))
+            stack.extend(each for _, each in _children(part))
+    return False
+
+
+def _without_objects(value: Any) -> Any:
+    """The value with None in the places of objects; one that can only give its state is replaced by that."""
+    if is_stateful(value):
+        return None
+    if _has_state(value):
+        return value.state_dict()
+    if not _is_container(value) or not _holds_state(value):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _without_objects(part) for key, part in value.items()}
+    made = [_without_objects(part) for part in value]
+    return tuple(made) if isinstance(value, tuple) else made
+
+
+def _says_anything(rest: Any) -> bool:
+    """Whether anything but containers and the places of objects is left."""
+    stack, seen = [rest], set[int]()
+    while stack:
+        part = stack.pop()
+        if not _is_container(part):
+            if part is not None:
+                return True
+        elif id(part) not in seen:
+            seen.add(id(part))
+            stack.extend(each for _, each in _children(part))
+    return False
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +175,7 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in metrics.items():
         number = value.item() if callable(getattr(value, "item", None)) else value
-        if not isinstance(name, str) or not _manifest.survives(number):
+        if not isinstance(name, str) or not _plain.survives(number):
             raise TypeError(
                 f"the metric {name!r} is {type(value).__name__}: a metric is a number, with text for its name"
             )
@@ -57,7 +185,11 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_stateful(value: Any) -> bool:
     """Whether the value has a state to save and to load: a module, an optimizer, a scheduler, a scaler, a loader …"""
-    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+    return _has_state(value) and callable(getattr(value, "load_state_dict", None))
+
+
+def _has_state(value: Any) -> bool:
+    return callable(getattr(value, "state_dict", None)) and not isinstance(value, type)
 
 
 def states(given: Sorted, *, random: bool, copied: bool = False) -> dict[str, Any]:
@@ -68,9 +200,9 @@ def states(given: Sorted, *, random: bool, copied: bool = False) -> dict[str, An
     read = _sources.to_copy if copied else _api.state_dict
     found = {name: read(value, model=owner_of(value, given.stateful)) for name, value in given.stateful.items()}
     if given.other:
-        found[VALUES] = given.other
+        found[_names.VALUES] = given.other
     if random:
-        found[RANDOM] = _random.read()
+        found[_names.RANDOM] = _random.read()
     return found
 
 

@@ -21,7 +21,7 @@ def read() -> dict[str, Any]:
     state: dict[str, Any] = {"python": random.getstate()}
     if "numpy" in sys.modules:
         state["numpy"] = sys.modules["numpy"].random.get_state(legacy=False)
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         from statedict.torch import read_random
 
         state["torch"] = read_random()
@@ -47,10 +47,10 @@ def file_of(rank: int) -> str:
     return f"random-{rank:05d}.pt"
 
 
-def restore(path: Path, manifest: Manifest) -> None:
-    """Put the generators back as a checkpoint has them: this rank's own, where every rank saved its own."""
-    name = file_of(_world.world()[0])
-    if "random" in manifest.objects:
-        name = manifest.objects["random"]
-    if name in manifest.files:
-        write(_api.load(path / name))
+def stored(path: Path, manifest: Manifest) -> dict[str, Any] | None:
+    """What a checkpoint has for `write`: this rank's own state, where every rank saved its own; None where it has none."""
+    name = manifest.objects.get("random", file_of(_world.world()[0]))
+    if name not in manifest.files:
+        return None
+    found: dict[str, Any] = _api.load(path / name)
+    return found

@@ -2,66 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, _loading
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
-from . import _distributed, _objects, _world
+from . import _distributed, _names, _objects, _random, _world
+from ._manifest import Manifest
+from ._patience import patiently
+from ._progress import Meter
+from ._resume import PassedOver, Resumed
+
+if TYPE_CHECKING:
+    from statedict.formats import Limits
+
+Options = Mapping[str, Mapping[str, Any]]
 
 
-def restore(
-    path: Path,
-    held: Mapping[str, str],
-    objects: Mapping[str, Any],
-    options: Mapping[str, Mapping[str, Any]],
-    loaded: Callable[[str], None],
-) -> dict[str, Any]:
-    """Load each object's state (`held`: object name → file) into it; the reports, by name.
+class _Ready(NamedTuple):
+    """What is known when every load was tried.
 
-    Every load is tried before the first is done. `loaded` is called with the file of each object that is.
-
-    Raises UnknownNameError for an object that the checkpoint does not hold, TypeError for one that cannot take a state.
+    Attributes:
+        options: object name → options of its load.
+        together: object name → this rank's part of the state of an object that several ranks wrote.
+        values: the plain values.
+        drawn: the random state, or None.
     """
-    for name in (*objects, *options):
-        if name not in held or name not in objects:
-            among = "the checkpoint" if name in objects else "the objects given"
-            raise UnknownNameError(name, among=among, near=nearest(name, list(held), 3) or sorted(held))
-    for name, value in objects.items():
-        if not _objects.is_stateful(value):
-            raise TypeError(
-                f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
-            )
-    chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
-    together = {name: chosen[name] for name, value in objects.items() if _is_together(value, path / held[name])}
-    alone = {name: value for name, value in objects.items() if name not in together}
 
-    def check() -> None:
-        for name, value in alone.items():
-            report = _api.load_state_dict(value, path / held[name], **{**chosen[name], "dry_run": True})
-            _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+    options: Mapping[str, Mapping[str, Any]]
+    together: Mapping[str, dict[str, Any]]
+    values: Mapping[str, Any]
+    drawn: dict[str, Any] | None
 
-    _distributed.restore(path, held, objects, together, check)
-    for name in together:
-        loaded(held[name])
-    reports = {}
-    for name, value in alone.items():
-        reports[name] = _api.load_state_dict(value, path / held[name], **chosen[name])
-        loaded(held[name])
-    return reports
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A checkpoint that was verified, and what reading it may cost."""
+
+    path: Path
+    manifest: Manifest
+    limits: Limits | None = None
+
+    def into(
+        self, objects: Mapping[str, Any], options: Options, passed_over: tuple[PassedOver, ...], *, random: bool
+    ) -> Resumed:
+        """Load the state of each object, by name; put the random state back if `random`.
+
+        Everything else is read, and every load is tried, before the first object changes.
+
+        Raises UnknownNameError for an object that the checkpoint does not hold, LoadError for one that does not fit.
+        """
+        self._check_names(objects, options)
+        manifest = self.manifest
+        meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
+        with meter.shown():
+            ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
+            reports = self._load(objects, ready, meter)
+        if ready.drawn is not None:
+            _random.write(ready.drawn)
+        return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
+
+    def _check_names(self, objects: Mapping[str, Any], options: Options) -> None:
+        held = [name for name in self.manifest.objects if name not in _names.OWN]
+        for name in (*objects, *options):
+            if name not in held or name not in objects:
+                among = "the checkpoint" if name in objects else "the objects given"
+                raise UnknownNameError(name, among=among, near=nearest(name, held, 3) or sorted(held))
+
+    def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
+        """Read what is not loaded into objects, and try every load; no object has changed when this is done."""
+        held = self.manifest.objects
+        chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
+        together = {
+            name: chosen[name] for name, value in objects.items() if _is_together(value, self.path / held[name])
+        }
+        values = dict(self.manifest.values) | patiently(self._values)
+        drawn = patiently(partial(_random.stored, self.path, self.manifest)) if random else None
+        for name, value in objects.items():
+            if name not in together:
+                report = patiently(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
+                _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+        return _Ready(chosen, _distributed.check(self.path, held, objects, together), values, drawn)
+
+    def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
+        held = self.manifest.objects
+        reports: dict[str, Any] = dict(_distributed.read(self.path, held, objects, ready.together))
+        for name, value in objects.items():
+            if name not in reports:
+                reports[name] = patiently(partial(self._load_one, name, value, ready.options[name]))
+            meter(self.manifest.nbytes_of(held[name]))
+        return {name: reports[name] for name in objects}
+
+    def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
+        file = self.path / self.manifest.objects[name]
+        return _api.load_state_dict(value, file, **{"limits": self.limits, **options})
+
+    def _values(self) -> dict[str, Any]:
+        """The values that did not fit into the manifest."""
+        file = self.manifest.objects.get(_names.VALUES)
+        return {} if file is None else dict(_api.load(self.path / file, limits=self.limits))
 
 
 def _is_together(value: Any, saved: Path) -> bool:
     """Whether ranks load it together. One process reads a module that several wrote as it reads any other file."""
     return saved.is_dir() and (_world.world()[1] > 1 or _objects.is_optimizer(value))
-
-
-def stored_values(path: Path, held: Mapping[str, str]) -> dict[str, Any]:
-    """The values that did not fit into the manifest."""
-    return dict(_api.load(path / held[_objects.VALUES])) if _objects.VALUES in held else {}
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -15,10 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from statedict import _api, files
+from statedict import _sources, files, formats
+from statedict.errors import AfterSaveError, SaveError
 from statedict.state import Leaf, tensors_of
 
-from . import _directory, _layout, _manifest, _shared
+from . import _directory, _layout, _manifest, _names, _shared
 from ._manifest import FileFacts, Manifest
 from ._progress import Meter
 from ._shared import Donor
@@ -32,7 +34,7 @@ class Content:
 
     Attributes:
         step, metrics, values: as in the Manifest.
-        states: file name without its suffix → the state (a StateDict or any tree) to write there.
+        states: object name → the state (a StateDict or any tree).
         keep: the run's rules of retention, or None: as in the Manifest.
         frozen: of a module's state, the names that training does not change.
     """
@@ -46,10 +48,15 @@ class Content:
 
 
 def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> None:
-    """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes."""
+    """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes.
+
+    Raises AfterSaveError where it has its name, but that could not be flushed.
+    """
     path = _directory.begin(directory, content.step)
     try:
         complete(directory, path, content, {}, meter, durable=durable)
+    except AfterSaveError:
+        raise
     except BaseException:
         _directory.abandon(path)
         raise
@@ -68,13 +75,13 @@ def complete(
 
 def _donor(directory: Path) -> Donor:
     """The newest checkpoint there is, for its shards."""
-    saved = _layout.saved(directory)
-    if not saved:
+    newest = _layout.newest(directory)
+    if newest is None:
         return Donor()
-    manifest = _manifest.read(saved[-1].path)
+    manifest = _manifest.read(newest.path)
     digests = {digest: file for of_one in manifest.shards.values() for file, digest in of_one.items()}
     facts = manifest.files
-    return Donor(saved[-1].path, {d: (file, facts[file]) for d, file in digests.items() if file in facts})
+    return Donor(newest.path, {d: (file, facts[file]) for d, file in digests.items() if file in facts})
 
 
 def nbytes(content: Content) -> int:
@@ -91,15 +98,16 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     # No file is flushed here: `finish` flushes them all at once, which is half as many flushes.
     objects = dict(others)
     shards = {}
+    stems = _names.stems([*others, *content.states])
     for name, state in content.states.items():
         parts = _shared.split(state, content.frozen.get(name, ()))
-        if parts is None:
-            objects[name] = f"{name}.pt"
-            _api.save(state, path / objects[name], durable=False)
-            meter((path / objects[name]).stat().st_size)
-        else:
-            objects[name] = f"{name}{_shared.INDEX}"
-            shards[name] = _shared.write(path, name, parts, donor, meter)
+        objects[name] = f"{stems[name]}{'.pt' if parts is None else _shared.INDEX}"
+        with named(name, state):
+            if parts is None:
+                write_state(state, path / objects[name])
+                meter((path / objects[name]).stat().st_size)
+            else:
+                shards[name] = _shared.write(path, stems[name], parts, donor, meter)
     manifest = Manifest(
         step=content.step,
         time=datetime.now(UTC),
@@ -111,14 +119,36 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
         shards=shards,
         keep=content.keep,
     )
+    if manifest.without_files():
+        lost = ", ".join(map(repr, manifest.without_files()))
+        raise SaveError(f"{path}: the files of {lost} are not there any more: something deletes what is being saved")
     block = memoryview(_manifest.dump(manifest))
     files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
+
+
+def write_state(state: Any, path: Path) -> None:
+    """Write a state or a tree to a file, where NumPy arrays stay NumPy arrays and tensors tensors."""
+    substitute = _sources.States().of
+    formats.write(state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute)
+
+
+@contextmanager
+def named(name: str, state: Any) -> Iterator[None]:
+    """The border where an error about a state gets the name of its object, and a place in it."""
+    what = "the values" if name == _names.VALUES else repr(name)
+    try:
+        yield
+    except SaveError as error:
+        raise SaveError(f"{what}: {error}") from error
+    except TypeError as error:
+        # Of copying a value that cannot be copied: it cannot be saved either, and that is told with its path.
+        raise SaveError(f"{what}: {_sources.unloadable(state) or error}") from error
 
 
 def relative(path: Path) -> list[str]:
     """Every file below a directory, by its path from there, with `/`; links are not followed."""
     found = []
-    for folder, _, names in os.walk(path):
+    for folder, _, names in os.walk(path, onerror=_directory.fail):
         found += [Path(folder, name).relative_to(path).as_posix() for name in names]
     return [name for name in found if name != _manifest.NAME]
 

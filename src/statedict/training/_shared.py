@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from statedict import _api, files
-from statedict.state import StateDict, raw_values
+from statedict.state import Leaf, StateDict, raw_values
 
 from ._manifest import FileFacts
 from ._progress import Meter
@@ -56,19 +56,22 @@ def _all_train(state: Any) -> bool:
 
 
 def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict] | None:
-    """A state's frozen tensors, in shards, and the rest; None where there is too little of them to share."""
+    """A state's frozen tensors, in shards, and the rest; None where there is too little of them to share.
+
+    Sparse, quantised and nested tensors are of the rest, and so are those that are tied to a tensor of the rest.
+    """
     if not isinstance(state, StateDict):
         return None
-    apart = set(frozen) & set(state)
-    if not apart:
+    among = set(frozen)
+    sizes = {name: leaf.spec.nbytes for name, leaf in state.leaves() if name in among and isinstance(leaf, Leaf)}
+    tied = state.tied if sizes else []
+    for group in tied:
+        if not sizes.keys() >= set(group):
+            for name in group:
+                sizes.pop(name, None)
+    if sum(sizes.values()) < WORTH_SHARING:
         return None
-    for tied in state.tied:
-        if not apart.issuperset(tied):
-            apart.difference_update(tied)
-    names = [name for name in state if name in apart]
-    if sum(state.spec(name).nbytes for name in names) < WORTH_SHARING:
-        return None
-    return [state.select(*shard) for shard in _shards(state, names)], state.drop(*names)
+    return [state.only(shard) for shard in _shards(sizes, tied)], state.only(state.keys() - sizes.keys())
 
 
 def write(
@@ -115,21 +118,21 @@ def _linked(donor: Donor, digest: str, target: Path) -> bool:
     return False
 
 
-def _shards(state: StateDict, names: list[str]) -> list[list[str]]:
-    """The names in runs of at most LARGEST bytes, tied ones together."""
-    together = {name: tied for tied in state.tied for name in tied}
-    shards: list[list[str]] = [[]]
+def _shards(sizes: Mapping[str, int], tied: Iterable[tuple[str, ...]]) -> list[set[str]]:
+    """The names of `sizes` (in bytes) in runs of at most LARGEST bytes, tied ones together."""
+    together = {name: group for group in tied for name in group}
+    shards: list[set[str]] = [set()]
     filled = 0
     seen: set[str] = set()
-    for name in names:
+    for name in sizes:
         if name in seen:
             continue
         group = together.get(name, (name,))
         seen.update(group)
-        nbytes = max(state.spec(one).nbytes for one in group)
+        nbytes = max(sizes[one] for one in group)
         if shards[-1] and filled + nbytes > LARGEST:
-            shards.append([])
+            shards.append(set())
             filled = 0
-        shards[-1].extend(group)
+        shards[-1].update(group)
         filled += nbytes
     return shards

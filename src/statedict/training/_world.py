@@ -7,7 +7,7 @@ import sys
 
 def world() -> tuple[int, int]:
     """Rank and number of processes; (0, 1) where torch.distributed is not in use."""
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return 0, 1
     from statedict.torch import ranks
 

@@ -1,0 +1,207 @@
+"""What a save accepts a resume gives back; the rest is refused at once, by name, and nothing older goes."""
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import pathlib
+import tempfile
+import threading
+import types
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statedict import CheckpointManager, best, last
+from statedict.errors import SaveError
+
+
+class Mode(enum.Enum):
+    ONE = 1
+
+
+@dataclasses.dataclass
+class Config:
+    lr: float = 0.1
+
+
+class Holder:
+    """An object whose state is given to it."""
+
+    def __init__(self, state=None):
+        self.state = state
+
+    def state_dict(self):
+        return {"held": self.state}
+
+    def load_state_dict(self, state):
+        self.state = state["held"]
+
+
+def meta():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[1].to("meta")
+    return model
+
+
+REFUSED = {
+    "enum": (Mode.ONE, "Mode would come back as inert data: save what it holds as plain values"),
+    "dataclass": (Config(), "Config would come back as inert data"),
+    "function": (len, r"builtins.len.* would come back as inert data: save its name"),
+    "lock": (threading.Lock(), "cannot pickle"),
+    "long text": ("x" * (70 << 20), "beyond the limit"),
+    "inside": ({"deeper": [1, Mode.ONE]}, r"deeper/1: .*Mode would come back as inert"),
+    "meta": (meta(), r"1\.weight: this tensor is on the meta device"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kind", ["value", "state"])
+def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind):
+    """With the argument's name, the path in it and what to do; the older checkpoint stays, though only one is kept."""
+    value, reason = REFUSED[what]
+    with CheckpointManager(tmp_path, keep=last(1), asynchronous=asynchronous, random=False) as manager:
+        manager.save(1, epoch=1)
+        manager.wait()
+        with pytest.raises(
+            SaveError, match=f"(?s)argument.*{reason}" if kind == "value" else f"(?s)'argument'.*{reason}"
+        ):
+            manager.save(2, argument=Holder(value) if kind == "state" else value), manager.wait()
+        assert [saved.step for saved in manager.checkpoints] == [1]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "step-0000000001"}
+
+
+def drawn(value):
+    """What an object shows of itself: generators by what they draw."""
+    if isinstance(value, torch.Generator):
+        return torch.rand(3, generator=value).tolist()
+    return value.random(3).tolist() if isinstance(value, np.random.Generator) else repr(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: argparse.Namespace(lr=0.1, path=pathlib.Path("a")),
+        lambda: types.SimpleNamespace(a=1),
+        lambda: np.random.default_rng(3),
+        lambda: torch.Generator().manual_seed(3),
+        lambda: collections.defaultdict(list, a=[1]),
+        lambda: datetime.date(2026, 1, 31),
+        lambda: (decimal.Decimal("1.50"), fractions.Fraction(1, 3), 1j, b"x", frozenset({1}), range(3)),
+        lambda: {"float": "hello"},
+        lambda: {"float": "nan"},
+        lambda: {"a": {"float": float("-inf")}},
+        lambda: {1: "a", None: "b", (1, 2): "c"},
+        lambda: 10**4000,
+        lambda: "x" * 100_000,
+        lambda: [float("nan"), "\udc80", -0.0],
+        lambda: torch.float16,
+    ],
+)
+def test_harmless_values_come_back(tmp_path, make):
+    """As values and inside the state of an object, with their types."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1, value=make(), holder=Holder(make()))
+        holder = Holder()
+        values = manager.resume(holder=holder).values
+    assert drawn(values["value"]) == drawn(holder.state) == drawn(make())
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.binary(max_size=4)
+    | st.sampled_from([10**400, -(2**63), "nan", "inf", "float", Mode.ONE, Config(), len, "\ud800", 1j])
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3) | st.integers() | st.just("float"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees, trees)
+def test_a_save_is_refused_or_gives_back_what_it_was_given(value, state):
+    """For any tree of values: resume gives the same, or the save raised and left nothing."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        CheckpointManager(directory, random=False, durable=False) as manager,
+    ):
+        try:
+            manager.save(1, {"metric": 1}, value=value, holder=Holder(state))
+        except SaveError:
+            assert manager.resume() is None
+            return
+        holder = Holder()
+        resumed = manager.resume(holder=holder)
+        assert repr(resumed.values["value"]) == repr(value)
+        assert repr(holder.state) == repr(state)
+
+
+@pytest.mark.parametrize("name", ["float", "values", "", "a/b", "nan", "\ud800", "train/loss", "x" * 300])
+def test_a_values_name_may_be_any_text(tmp_path, name):
+    """It lies in the manifest; only the names of the checkpoint's own files are refused."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        if name == "values":
+            with pytest.raises(ValueError, match="names a file of the checkpoint itself"):
+                manager.save(1, **{name: 1})
+            return
+        manager.save(1, **{name: "nan"})
+        manager.save(2, {name: 2})
+        assert manager.resume().metrics == {name: 2}
+        assert manager.latest.metrics == {name: 2}
+
+
+@pytest.mark.parametrize("step", [0, np.int64(3), np.uint8(7), torch.tensor(5), 10**12, 10**19 - 1], ids=str)
+def test_a_step_is_any_whole_number_that_can_be_found_again(tmp_path, step):
+    """NumPy's and torch's integers too."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(step, epoch=1)
+        assert manager.latest.step == manager.resume().step == int(step)
+        assert type(manager.latest.step) is int
+
+
+@pytest.mark.parametrize("step", [10**19, -1, np.float64(1), np.bool_(True), None, "1", 1.0], ids=str)
+def test_any_other_step_is_refused(tmp_path, step):
+    """Before anything is written: also one that is too large for a name that `latest` finds."""
+    with (
+        CheckpointManager(tmp_path / "run", random=False) as manager,
+        pytest.raises(ValueError, match="step is a whole number from 0 to 9,999,999,999,999,999,999, not"),
+    ):
+        manager.save(step, epoch=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_may_be_very_large_integers(tmp_path):
+    """Integers of 400 digits are ranked with other numbers, and NaN is not ranked."""
+    with CheckpointManager(tmp_path, keep=best("loss"), random=False) as manager:
+        for step, loss in enumerate([10**400, 3.5, float("inf"), float("nan"), -(10**400), 0, True]):
+            manager.save(step, {"loss": loss})
+        assert [saved.step for saved in manager.checkpoints] == [4, 6]
+        assert manager.best("loss").metrics == {"loss": -(10**400)}
+
+
+@pytest.mark.parametrize(
+    "metric", [10**5000, "x" * 100_000, {"float": "inf"}, np.arange(2)], ids=["digits", "text", "", ""]
+)
+def test_a_metric_that_a_manifest_would_not_give_back_is_refused(tmp_path, metric):
+    """Before anything is written."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        with pytest.raises((TypeError, ValueError, RuntimeError), match=r"metric|one element|size 1"):
+            manager.save(1, {"loss": metric})
+        assert manager.checkpoints == []

@@ -1,0 +1,96 @@
+"""The checkpoints of a run are listed at every save, and each manifest is read once."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+
+from statedict import CheckpointManager
+from statedict.training import _catalogue, _manifest, all_steps
+from statedict.training._catalogue import Catalogue
+from statedict.training._manifest import dump, read
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The directories whose manifests are read, as they are; files are settled at once."""
+    found, genuine = [], _manifest.read
+    monkeypatch.setattr(_catalogue, "SETTLED", -1)
+    monkeypatch.setattr(_manifest, "read", lambda path: (found.append(path.name), genuine(path))[1])
+    return found
+
+
+def test_a_save_reads_no_old_manifest_again(tmp_path, reads):
+    """The newest is read for what can be shared with it, and the one just written to be listed: however many there are."""
+    with CheckpointManager(tmp_path, keep=all_steps(), random=False, durable=False) as manager:
+        for step in range(30):
+            reads.clear()
+            manager.save(step, epoch=step)
+            assert len(reads) <= 3
+        reads.clear()
+        assert [saved.step for saved in manager.checkpoints] == list(range(30))
+        assert reads == []
+
+
+def test_a_manifest_that_changes_is_read_again(tmp_path, reads):
+    """Also in place, without a change of its size; what is gone is not listed any more."""
+    with CheckpointManager(tmp_path, random=False) as manager:
+        for step in (1, 2):
+            manager.save(step, {"loss": 5})
+    catalogue = Catalogue(tmp_path)
+    assert [saved.metrics["loss"] for saved in catalogue.saved()] == [5, 5]
+    path = tmp_path / "step-0000000002"
+    changed = dump(replace(read(path), metrics={"loss": 7}))
+    with (path / "manifest.json").open("r+b") as file:
+        file.write(changed)
+    os.utime(path / "manifest.json", ns=(1, 1))
+    assert [saved.metrics["loss"] for saved in catalogue.saved()] == [5, 7]
+    path.rename(tmp_path / "elsewhere")
+    assert [saved.step for saved in catalogue.saved()] == [1]
+
+
+def test_a_manifest_that_has_just_changed_is_not_trusted_to_stay(tmp_path, reads, monkeypatch):
+    """The clock of a file system is coarse: another change may leave no other time."""
+    monkeypatch.setattr(_catalogue, "SETTLED", 1 << 62)
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1)
+    catalogue = Catalogue(tmp_path)
+    for _ in range(2):
+        reads.clear()
+        catalogue.saved()
+        assert reads == ["step-0000000001"]
+
+
+def test_a_directory_without_a_manifest_is_not_listed(tmp_path):
+    """Nor is a file that is called as a checkpoint, or a run that is not there."""
+    (tmp_path / "step-0000000001").mkdir()
+    (tmp_path / "step-0000000002").write_bytes(b"")
+    assert Catalogue(tmp_path).saved() == []
+    assert Catalogue(tmp_path / "none").saved() == Catalogue(tmp_path / "step-0000000002").saved() == []
+
+
+def calls_of(act):
+    """How many Python functions are called."""
+    count = [0]
+
+    def watch(frame, event, argument):
+        count[0] += event in ("call", "c_call")
+
+    sys.setprofile(watch)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count[0]
+
+
+def test_a_save_of_thousands_of_checkpoints_costs_what_listing_them_does(tmp_path, reads):
+    """Twice as many old checkpoints cost at most some thirty calls for each."""
+    with CheckpointManager(tmp_path, keep=all_steps(), random=False, durable=False) as manager:
+        costs = []
+        for first in (0, 60):
+            for step in range(first, first + 60):
+                manager.save(step)
+            costs.append(calls_of(lambda: manager.save(999)))
+    assert costs[1] - costs[0] < 60 * 30
