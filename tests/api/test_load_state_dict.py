@@ -470,7 +470,7 @@ def test_lazy_modules_that_were_saved_uninitialised(tmp_path, make):
     statedict.load_state_dict(made, statedict.snapshot(make()))
     assert made.has_uninitialized_params()
     # Some of PyTorch's own loaders say so first, in its words.
-    with pytest.raises(RuntimeError, match="is not initialized in the state|an uninitialized parameter"):
+    with pytest.raises(RuntimeError, match=r"is not initialized in the state|an uninitialized parameter"):
         statedict.load_state_dict(lazily_normed(), tmp_path / "a.pt", strict=False)
 
 
