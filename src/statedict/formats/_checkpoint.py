@@ -96,11 +96,13 @@ class Checkpoint:
     def state_dict(self, root: str = "auto") -> StateDict:
         """The state dict at `root`; `"auto"`: the one that the file is about.
 
+        A root under which there are only nested dicts of tensors is given with dotted names.
+
         Raises RootError, which lists the choices, where there is none or `"auto"` is ambiguous.
         """
-        from ._roots import choose_root
+        from ._choose_root import choose_root
 
-        return choose_root(self.roots, root, self.path)
+        return choose_root(self.roots, root, self.path, tree=self.object)
 
     @property
     def dangerous(self) -> list[str]:

@@ -17,9 +17,11 @@ from ._report import Adapted, Cast, LoadReport
 from ._statistics import Change
 from ._step import Mismatch, Step
 from ._suggest import Suggestion
+from ._wrappers import pair
 
 __all__ = [
     "match",
+    "pair",
     "Plan",
     "Problem",
     "Step",

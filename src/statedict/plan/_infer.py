@@ -93,6 +93,12 @@ class _Search:
         del self.sources[step.source], self.slots[step.target]
         self.steps.append(step)
 
+    def leave(self, names: Iterable[str]) -> None:
+        """Names that are not to be placed."""
+        for name in names:
+            self.sources.pop(name, None)
+            self.slots.pop(name, None)
+
     def fit(self, source: str, slot: str) -> bool:
         return fits(self.source_shapes[source], self.slot_shapes[slot])
 
@@ -100,9 +106,10 @@ class _Search:
 def _wrapped(search: _Search) -> list[Inferred]:
     """The same name, with or without wrappers."""
     try:
-        pairs = pair(search.sources, search.slots).pairs
+        pairs, _, own = pair(search.sources, search.slots)
     except CollisionError:  # a proposal need not settle it: whoever loads is told
-        pairs = pair(search.sources, search.slots, wrappers=False).pairs
+        pairs, _, own = pair(search.sources, search.slots, wrappers=False)
+    search.leave(own)
     reasons = ("the same name but for wrappers", "the same name")
     return [Inferred(old, new, reasons[old == new]) for old, new in pairs.items()]
 

@@ -54,14 +54,10 @@ class StateDict(MutableMapping[str, Any]):
             values = values._values
         elif metadata is None:
             metadata = getattr(values, "_metadata", None)
-        self._values: dict[str, Any] = dict(values)
+        self._values: dict[str, Any] = dict(values) if isinstance(values, Mapping) else _pairs(values)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
-        for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
-            if not isinstance(name, str):
-                raise NotAStateError(
-                    f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"
-                )
+        _check_names(self._values)
 
     @classmethod
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
@@ -75,7 +71,7 @@ class StateDict(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         try:
             value = self._values[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
         if isinstance(value, (Leaf, Compound)):
             self._read(name, value)
@@ -85,11 +81,11 @@ class StateDict(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
-            raise NotAStateError(f"a state dict's names are strings, not {name!r} ({type(name).__name__})")
+            _check_names([name])
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
-        if name not in self._values:
+        if name not in self:
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
         del self._values[name]
 
@@ -103,22 +99,41 @@ class StateDict(MutableMapping[str, Any]):
         return len(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return isinstance(name, str) and name in self._values
 
     def get(self, name: str, default: Any = None) -> Any:
         # Not Mapping's, which would look for near names at every miss.
-        return self[name] if name in self._values else default
+        return self[name] if name in self else default
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        """Remove and return the last entry, or the first; KeyError where there is none."""
+        if not self._values:
+            raise KeyError("popitem(): the state dict is empty")
+        name = next(reversed(self._values) if last else iter(self._values))
+        return name, self.pop(name)
+
+    def move_to_end(self, name: str, last: bool = True) -> None:
+        """Move an entry to the end, or to the beginning."""
+        if name not in self:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+        self._values[name] = self._values.pop(name)
+        if not last:
+            self._values = {name: self._values.pop(name), **self._values}
 
     def __or__(self, other: Mapping[str, Any]) -> StateDict:
+        if not isinstance(other, Mapping):
+            return NotImplemented
         new = self.copy()
         new |= other
         return new
 
     def __ror__(self, other: Mapping[str, Any]) -> StateDict:
+        if not isinstance(other, Mapping):
+            return NotImplemented
         return StateDict(other, backend=self._backend) | self
 
     def __ior__(self, other: Mapping[str, Any]) -> Self:
-        self._values.update(raw_values(other))
+        self.update(other)
         extra = getattr(other, "_metadata", None)
         if extra is not None:
             self._metadata = OrderedDict(self._metadata or ()) | OrderedDict(extra)
@@ -126,8 +141,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         for other in (*args, kwargs):
-            for name, value in (raw_values(other) if isinstance(other, Mapping) else dict(other)).items():
-                self[name] = value
+            values = raw_values(other) if isinstance(other, Mapping) else _pairs(other)
+            _check_names(values)
+            self._values.update(values)
 
     def copy(self) -> StateDict:
         """A shallow copy: the same values under the same names."""
@@ -144,10 +160,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def leaf(self, name: str) -> Leaf | Compound | None:
         """The leaf under `name`, or None where the value is no tensor; reads nothing."""
-        try:
-            return leaf_of(self._values[name])
-        except KeyError:
-            raise UnknownNameError(name, near=nearest(name, self._values, 3)) from None
+        if name not in self:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+        return leaf_of(self._values[name])
 
     def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
         """Every name whose value is a tensor, with its leaf; reads nothing."""
@@ -198,7 +213,7 @@ class StateDict(MutableMapping[str, Any]):
 
         Raises UnknownNameError where nothing lies below `path`.
         """
-        path = path.removesuffix(".")
+        path = _text(path, "a module's path").removesuffix(".")
         if not path:
             return self.copy()
         inside = f"{path}."
@@ -210,7 +225,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def with_prefix(self, prefix: str) -> StateDict:
         """The same state below the module path `prefix` (with or without its last dot); partner of `sub`."""
-        path = prefix.removesuffix(".")
+        path = _text(prefix, "a prefix").removesuffix(".")
         if not path:
             return self.copy()
         metadata = None if self._metadata is None else _metadata.under(self._metadata, path)
@@ -325,3 +340,28 @@ def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
 def _prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _pairs(values: Any) -> dict[str, Any]:
+    """The dict of an iterable of pairs; NotAStateError where it is something else."""
+    try:
+        return dict(values)
+    except (TypeError, ValueError):
+        raise NotAStateError(
+            f"a state dict is made of a mapping, or of pairs of a name and a value, not of a {type(values).__name__}"
+        ) from None
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    """Raise NotAStateError where one of the names is not a string."""
+    if {str}.issuperset(map(type, names)):
+        return
+    for name in names:
+        if not isinstance(name, str):
+            raise NotAStateError(f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})")
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is text such as 'encoder.0', not {value!r} ({type(value).__name__})")
+    return value
