@@ -247,8 +247,10 @@ def load_state_dict(
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
     manner = _loading.manner(assign, allow_casts, verify)
-    with _sources.opened(source, root) as state:
-        return _loading.load_module(module, state, demands, options, manner)
+    fixed = {"into": into} if into else {}
+    fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
+    with _sources.taken(source, root) as taken:
+        return _loading.load_module(module, taken, demands, options, manner, fixed)
 
 
 @without_collector

@@ -6,15 +6,16 @@ refused is refused while it can still be put back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from statedict.errors import LoadError
-from statedict.state import Patterns, StateDict
+from statedict.errors import LoadError, StateDictError
+from statedict.state import Patterns, raw_values
 
 from . import _arrays, _sources
+from ._sources import Taken
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan
@@ -80,27 +81,50 @@ def refuse_options(obj: Any, **options: Any) -> None:
 
 
 def load_module(
-    module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+    module: Any,
+    taken: Taken,
+    demands: Demands,
+    options: Mapping[str, Any],
+    manner: Manner,
+    fixed: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """Load a state into a module of any host; `options` are those of `plan.match`."""
+    """Load a state into a module of any host; `options` are those of `plan.match`.
+
+    `fixed`: the caller's other arguments, which a call that is suggested must have. None: suggest nothing.
+    """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
     slots, _ = tree.peek(host, module)
-    planned = plan.match(state, slots, **options)
-    values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
+    planned = plan.match(taken.state, slots, **options)
+    values = _arrays.arrays_within(planned.execute(taken.state), host.library, verify=manner.verify)
     devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
     if devices and not demands.dry_run:
         values = _arrays.placed(values, devices, verify=manner.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:
-        reports.append(_report(planned, outcome, demands))
-        _decide(reports[0], type(module).__name__, demands)
+        reports.append(_report(planned, outcome, demands, taken))
+        if demands.dry_run:
+            raise _Tried
+        if _is_refused(reports[0], demands.strict):
+            raise LoadError("", report=reports[0])
+
+    def advised() -> LoadReport:
+        # When all is put back, so that what is suggested can be tried.
+        if fixed is not None and reports[0].attempt is not None:
+            _advise(reports[0], module, fixed, taken, lambda *others: load_module(*others, manner))
+        return reports[0]
 
     rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
-    with suppress(_Tried):
+    try:
         tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
+    except _Tried:
+        return advised()
+    except LoadError as error:
+        if reports and error.report is reports[0]:
+            error.args = (plan.error_text(type(module).__name__, advised()),)
+        raise
     return reports[0]
 
 
@@ -115,14 +139,16 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
             outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
         )
         reports.append(report.allowing(missing=demands.missing, unexpected=demands.unexpected))
-        _decide(reports[0], type(obj).__name__, demands)
+        if demands.dry_run:
+            raise _Tried
+        refuse(reports[0], type(obj).__name__, demands.strict)
 
     with suppress(_Tried):
         _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, verify=verify, judge=judge)
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: Taken) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -131,19 +157,37 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands) -> LoadReport:
         errors=outcome.errors,
         tied=outcome.tied,
     )
+    report.root, report.other_roots = taken.root, list(taken.others)
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 
-def _decide(report: LoadReport, kind: str, demands: Demands) -> None:
-    """Return if the load is to stand."""
-    if demands.dry_run:
-        raise _Tried
-    refuse(report, kind, demands.strict)
+def _advise(
+    report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: Taken, load: Callable[..., LoadReport]
+) -> None:
+    """Put into the report what would help; each suggestion was loaded, and undone."""
+    from statedict.plan import facts
+
+    def works(arguments: Mapping[str, Any]) -> bool:
+        options = {name: value for name, value in arguments.items() if name not in fixed}
+        root, into = options.pop("root", None), options.pop("into", None)
+        demands = Demands(True, options.pop("allow_missing", ()), options.pop("allow_unexpected", ()), dry_run=True)
+        source = taken.others.get(root, taken.state)
+        try:
+            with _sources.taken(source, "auto" if root is None or root in taken.others else root) as other:
+                return load(_sources.submodule(module, into), other, demands, options).ok
+        except (StateDictError, ValueError):
+            return False
+
+    report.advise(works, fixed, {path: facts(raw_values(state)) for path, state in taken.others.items()})
 
 
 def refuse(report: LoadReport, kind: str, strict: bool) -> None:
     """Raise LoadError where a load with this report into an object of class `kind` cannot stand."""
-    if report.errors or report.mismatched or (strict and not report.ok):
+    if _is_refused(report, strict):
         from statedict.plan import error_text
 
         raise LoadError(error_text(kind, report), report=report)
+
+
+def _is_refused(report: LoadReport, strict: bool) -> bool:
+    return bool(report.errors or report.mismatched or (strict and not report.ok))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict.errors import NotAStateError, UnknownNameError
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class Taken(NamedTuple):
-    """The state of a source, the root that it was taken from, and the other roots that could have been meant."""
+    """The state of a source; where `"auto"` chose it among several, its root, and the others that could have been meant."""
 
     state: StateDict
     root: str = ""
-    others: tuple[str, ...] = ()
+    others: Mapping[str, StateDict] = MappingProxyType({})
 
 
 @contextmanager
@@ -56,10 +57,10 @@ def taken(source: Any, root: str = "auto") -> Iterator[Taken]:
     if is_file(source):
         with formats.open(source) as checkpoint:
             checkpoint.require_safe()
-            yield _taken(checkpoint.roots, checkpoint.state_dict(root))
+            yield _taken(checkpoint.roots, checkpoint.state_dict(root), root)
     elif isinstance(source, formats.Checkpoint):
         source.require_safe()
-        yield _taken(source.roots, source.state_dict(root))
+        yield _taken(source.roots, source.state_dict(root), root)
     elif isinstance(source, StateDict) and root in ("auto", ""):
         yield Taken(source)
     elif root in ("auto", "") and _is_flat(source):
@@ -70,7 +71,7 @@ def taken(source: Any, root: str = "auto") -> Iterator[Taken]:
         roots = formats.find_roots(source)
         if not (roots or root != "auto" or isinstance(source, Mapping)):
             raise _no_source(source)
-        yield _taken(roots, formats.choose_root(roots, root, "the mapping given", tree=source))
+        yield _taken(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
     elif host_of(source) is not None:
         yield Taken(formats.choose_root({"": given(source)}, root, "the module given"))
     else:
@@ -91,10 +92,11 @@ def is_file(source: Any) -> bool:
     return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
 
 
-def _taken(roots: Mapping[str, StateDict], state: StateDict) -> Taken:
-    path = next((path for path, known in roots.items() if known is state), "")
-    others = [other for other, known in roots.items() if other != path and "param_groups" not in known]
-    return Taken(state, path, tuple(others))
+def _taken(roots: Mapping[str, StateDict], state: StateDict, root: str) -> Taken:
+    if root != "auto":
+        return Taken(state)
+    path = next(path for path, known in roots.items() if known is state)
+    return Taken(state, path, {p: known for p, known in roots.items() if p != path and "param_groups" not in known})
 
 
 def _has_tensors(source: Any) -> bool:

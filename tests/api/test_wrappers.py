@@ -237,7 +237,7 @@ def test_an_optimizers_names_that_collide_are_refused():
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([("weight", weight)], lr=0.1)
     group = optimizer.state_dict()["param_groups"][0]
-    both = group | {"params": [0, 1], "param_names": ["module.weight", "_orig_mod.weight"], "lr": 3}
+    both = group | {"params": [0, 1], "param_names": ["_forward_module.weight", "_orig_mod.weight"], "lr": 3}
     with pytest.raises(CollisionError, match=r"'module\.weight' and '_orig_mod\.weight' would both become 'weight'"):
         statedict.load_state_dict(optimizer, {"state": {}, "param_groups": [both]})
     assert optimizer.param_groups[0]["lr"] == 0.1

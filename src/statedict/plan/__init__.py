@@ -5,6 +5,7 @@ grammar is in `_rule`); a `LoadReport` tells what came of it.
 """
 
 from ._adaptation import Adaptation, Policy
+from ._attempt import facts
 from ._diff import Diff, diff
 from ._error_text import error_text
 from ._infer import Inference, Inferred, infer
@@ -38,6 +39,7 @@ __all__ = [
     "Mismatch",
     "Suggestion",
     "error_text",
+    "facts",
     "diff",
     "Diff",
     "Change",

@@ -18,10 +18,10 @@ from ._leaf import (
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
-from ._names import Patterns, matcher, nearest, parents
+from ._names import Patterns, matcher, nearest, parents, patterns_of
 from ._pieces import pieces
 from ._rows import Many, RowKind, Rows, leaves_of, many
-from ._sections import Section, as_html, as_text, folded, listed
+from ._sections import LINE, Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
@@ -32,6 +32,7 @@ from ._wholes import Wholes, copy_rows, memory_at
 __all__ = [
     "PLAIN",
     "DTYPES",
+    "LINE",
     "DType",
     "dtype",
     "Leaf",
@@ -70,6 +71,7 @@ __all__ = [
     "Patterns",
     "matcher",
     "nearest",
+    "patterns_of",
     "parents",
     "Spec",
     "contiguous",

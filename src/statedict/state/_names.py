@@ -21,14 +21,14 @@ def matcher(patterns: Patterns) -> Callable[[str], bool]:
     >>> fits("head.weight"), fits("encoder.0.bias"), fits("heads.weight")
     (True, True, False)
     """
-    chosen = listed(patterns)
+    chosen = patterns_of(patterns)
     if not chosen:
         return lambda name: False
     compiled = re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in chosen), re.DOTALL)
     return lambda name: compiled.fullmatch(name) is not None
 
 
-def listed(patterns: Patterns) -> tuple[str, ...]:
+def patterns_of(patterns: Patterns) -> tuple[str, ...]:
     """The patterns as a tuple; TypeError where one is not text."""
     if isinstance(patterns, str):
         return (patterns,)

@@ -11,17 +11,19 @@ from typing import NamedTuple
 
 from ._fold import Group, fold
 
-_WIDTH = 120
+# Columns of a line that a person reads at once.
+LINE = 120
 # A suggestion has two lines; a name from a file may have a million.
 _LINES = 4
 
 
 class Section(NamedTuple):
-    """`lines` are (what, about it); `more` says what is left out."""
+    """`lines` are (what, about it), cut at `width`; `more` says what is left out."""
 
     title: str
     lines: list[tuple[str, str]]
     more: str = ""
+    width: int = LINE
 
 
 def folded(
@@ -38,11 +40,11 @@ def folded(
     return Section(f"{title} {len(names):,}:", lines, f"… and {left_out:,} more" if left_out else "")
 
 
-def listed(title: str, texts: Iterable[str], limit: int) -> Section:
+def listed(title: str, texts: Iterable[str], limit: int, width: int = LINE) -> Section:
     """Texts, the first of them shown."""
     texts = list(texts)
     more = f"… and {len(texts) - limit:,} more" if len(texts) > limit else ""
-    return Section(f"{title}:", [(text, "") for text in texts[:limit]], more)
+    return Section(f"{title}:", [(text, "") for text in texts[:limit]], more, width)
 
 
 def as_text(first: str, sections: Iterable[Section]) -> str:
@@ -51,7 +53,7 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
     for section in sections:
         if section.lines:
             lines.append(section.title)
-            lines += [_cut(f"  {what}  {about}".rstrip()) for what, about in section.lines]
+            lines += [_cut(f"  {what}  {about}".rstrip(), section.width) for what, about in section.lines]
             lines += [f"  {section.more}"] if section.more else []
     return "\n".join(lines)
 
@@ -63,7 +65,7 @@ def as_html(first: str, sections: Iterable[Section]) -> str:
     parts = [f"<p><b>{escape(_cut(first))}</b></p>"]
     for section in sections:
         if section.lines:
-            lines = [(escape(_cut(what)), escape(_cut(about))) for what, about in section.lines]
+            lines = [(escape(_cut(what, section.width)), escape(_cut(about))) for what, about in section.lines]
             rows = "".join(f"<tr><td><code>{what}</code></td><td>{about}</td></tr>" for what, about in lines)
             more = f"<p>{escape(section.more)}</p>" if section.more else ""
             parts.append(
@@ -77,8 +79,8 @@ def _times(group: Group) -> str:
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, width: int = LINE) -> str:
     """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
-    parts = [part[: _WIDTH + 1] for part in line.split("\n", _LINES)[:_LINES]]
+    parts = [part[: width + 1] for part in line.split("\n", _LINES)[:_LINES]]
     shown = ("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in part) for part in parts)
-    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in shown)
+    return "\n".join(part if len(part) <= width else f"{part[: width - 1]}…" for part in shown)
