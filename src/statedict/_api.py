@@ -6,10 +6,21 @@ Nothing heavy is imported with this file: numpy, torch and the rooms that need t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from statedict.state import Compound, Leaf, Patterns, library, map_tree, materialize, tensors_of, without_collector
+from statedict.errors import NotAStateError
+from statedict.state import (
+    Compound,
+    Leaf,
+    Patterns,
+    arguments,
+    library,
+    map_tree,
+    materialize,
+    tensors_of,
+    without_collector,
+)
 
 from . import _arrays, _loading, _sources
 
@@ -43,6 +54,8 @@ def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
     """
     from statedict import formats
 
+    if limits is not None and not isinstance(limits, formats.Limits):
+        raise TypeError(f"limits= is a statedict.Limits(…), not {arguments.described(limits)}")
     return formats.open(path, limits=limits or formats.LIMITS)
 
 
@@ -79,6 +92,8 @@ def load(
     >>> statedict.load(file, backend="numpy")
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
+    arguments.flags(mmap=mmap, verify=verify)
+    arguments.texts(backend=backend)
     chosen = library(backend)
     with open(path) as checkpoint:
         checkpoint.require_safe()
@@ -130,6 +145,10 @@ def save(
     """
     from statedict import formats
 
+    arguments.maybe(arguments.texts, format=format)
+    arguments.maybe(arguments.mappings, metadata=metadata)
+    if not isinstance(durable, str):
+        arguments.flags(durable=durable)
     formats.write(
         _sources.saved(obj), path, format=format, metadata=metadata, max_shard_size=max_shard_size, durable=durable
     )
@@ -151,11 +170,14 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     >>> {name: tuple(value.shape) for name, value in state.items()}
     {'weight': (2, 3), 'bias': (2,)}
     """
+    arguments.texts(prefix=prefix)
+    arguments.flags(keep_vars=keep_vars)
     if _sources.host_of(obj) is not None:
         if model is not None:
             _loading.refuse_options(obj, model=True)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
     _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
+    _sources.require_named(model)
     return _sources.nested(obj, model)
 
 
@@ -226,7 +248,14 @@ def load_state_dict(
     <All keys matched successfully>
     """
     _sources.require_target(obj, source)
-    demands = _loading.Demands(strict, allow_missing, allow_unexpected, dry_run)
+    arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
+    arguments.texts(root=root)
+    include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)
+    allowed = (
+        arguments.patterns("allow_missing", allow_missing),
+        arguments.patterns("allow_unexpected", allow_unexpected),
+    )
+    demands = _loading.Demands(strict, *allowed, dry_run)
     if _sources.host_of(obj) is None:
         fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
         _loading.refuse_options(
@@ -237,15 +266,17 @@ def load_state_dict(
             exclude=exclude,
             rename=rename,
             allow_casts=allow_casts,
-            mismatched=mismatched != "error",
+            mismatched=not (isinstance(mismatched, str) and mismatched == "error"),
             device=device,
         )
+        _sources.require_named(model)
         with _sources.opened_tree(source, root, fits) as nested:
             return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
     _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
+    _loading.check_devices(device)
     manner = _loading.manner(assign, allow_casts, verify)
     fixed = {"into": into} if into else {}
     fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
@@ -280,6 +311,8 @@ def audit(model: Any, optimizer: Any = None) -> list[Finding]:
     >>> [(finding.path, finding.kind) for finding in statedict.audit(model)]
     [('scale', 'plain tensor')]
     """
+    if _sources.host_of(model) is None:
+        raise NotAStateError(f"what is looked at is a module, not {arguments.described(model)}")
     from statedict.torch import audit as find
 
     return find(model, optimizer)
@@ -340,5 +373,10 @@ def merge(
     """
     from statedict.plan import merge as merged
 
+    if isinstance(sources, (str, bytes, Mapping)) or not isinstance(sources, Iterable):
+        raise TypeError(f"merge takes a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
+    arguments.texts(method=method)
+    if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
+        raise TypeError(f"weights= is a number for each source, not {arguments.described(weights)}")
     states = [_sources.kept(source, root) for source in sources]
     return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))

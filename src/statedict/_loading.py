@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError, StateDictError
-from statedict.state import Patterns, raw_values
+from statedict.state import Patterns, arguments, raw_values
 
 from . import _arrays, _sources
 from ._sources import Taken
@@ -59,11 +59,12 @@ class Manner:
 
 def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Manner:
     """A Manner of the caller's options; raises ValueError for a kind of cast that there is not."""
-    if not allow_casts:
+    given = arguments.patterns("allow_casts", allow_casts)
+    if not given:
         return Manner(assign, (), verify)
     from statedict.tree import SOUND
 
-    kinds = (allow_casts,) if isinstance(allow_casts, str) else tuple(allow_casts)
+    kinds = (given,) if isinstance(given, str) else given
     known: dict[str, CastKind] = {kind: kind for kind in SOUND.refused}
     for kind in kinds:
         if kind not in known:
@@ -71,6 +72,13 @@ def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Mann
                 f"allow_casts: {kind!r} is no kind of lossy cast; they are {', '.join(map(repr, sorted(known)))}"
             )
     return Manner(assign, tuple(known[kind] for kind in kinds), verify)
+
+
+def check_devices(given: Any) -> None:
+    """Raise TypeError for what is not a device, nor a mapping of patterns to devices."""
+    for device in given.values() if isinstance(given, Mapping) else (given,):
+        if device is not None and not isinstance(device, str) and type(device).__name__ != "device":
+            raise TypeError(f"device= is a device such as 'cuda:0', not {arguments.described(device)}")
 
 
 def refuse_options(obj: Any, **options: Any) -> None:

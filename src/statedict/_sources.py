@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from statedict.errors import NotAStateError, UnknownNameError
 from statedict.state import (
     StateDict,
+    arguments,
     independent,
     library_of,
     map_tree,
@@ -52,8 +53,7 @@ def taken(source: Any, root: str = "auto") -> Iterator[Taken]:
     """As `opened`, with the root that was taken."""
     from statedict import formats
 
-    if not isinstance(root, str):
-        raise TypeError(f"root= is the path of a state dict in the source, as text such as 'model', not {root!r}")
+    arguments.texts(root=root)
     if is_file(source):
         with formats.open(source) as checkpoint:
             checkpoint.require_safe()
@@ -89,6 +89,8 @@ def is_file(source: Any) -> bool:
     """Whether a source is a file: a path, or an object with `read` that is not a module and has no state of its own."""
     if isinstance(source, (str, os.PathLike)):
         return True
+    if isinstance(source, type):
+        return False
     return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
 
 
@@ -130,8 +132,7 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool]) -> Iterator
     """
     from statedict import formats
 
-    if not isinstance(root, str):
-        raise TypeError(f"root= is the path of a part of the source, as text such as 'optimizer', not {root!r}")
+    arguments.texts(root=root)
     if is_file(source):
         with formats.open(source) as checkpoint:
             checkpoint.require_safe()
@@ -245,6 +246,8 @@ def to_copy(value: Any, model: Any = None) -> Any:
 def nested(value: Any, model: Any = None) -> Any:
     """The state that an optimizer, a scheduler or any other object gives of itself; `model` names an optimizer's
     parameters."""
+    if isinstance(value, type):
+        raise NotAStateError(f"{value.__name__} is a class: give an instance of it, {value.__name__}(…)")
     if not is_stateful(value):
         raise NotAStateError(f"a {type(value).__name__} has no state: it is no module, and has no state_dict method")
     if is_torch_optimizer(value):
@@ -291,7 +294,16 @@ def write_nested(
 
 def is_stateful(value: Any) -> bool:
     """Whether a value can say its state and take it back."""
-    return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+    both = callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
+    return both and not isinstance(value, type)
+
+
+def require_named(model: Any) -> None:
+    """Raise NotAStateError where `model` cannot name the parameters of an optimizer."""
+    if model is not None and (isinstance(model, type) or not callable(getattr(model, "named_parameters", None))):
+        raise NotAStateError(
+            f"model= is the module whose parameters the optimizer trains, not {arguments.described(model)}"
+        )
 
 
 def is_mapping(tree: Any) -> bool:
@@ -305,6 +317,7 @@ def is_optimizer_state(tree: Any) -> bool:
 
 def submodule(module: Any, path: str | None) -> Any:
     """The module at a dotted path below; raises UnknownNameError where there is none."""
+    arguments.maybe(arguments.texts, into=path)
     if not path:
         return module
     try:

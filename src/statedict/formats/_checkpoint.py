@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Leaf, Spec, StateDict, contiguous
+from statedict.state import Leaf, Spec, StateDict, arguments, contiguous
 
 from ..errors import UnsafeFileError
 from ._pickle import Import
@@ -125,6 +125,7 @@ class Checkpoint:
         Structure was checked when it was opened; this checks every byte that has a checksum, lists imports that would run
         code and, with `values`, tensors that hold NaN or Inf.
         """
+        arguments.flags(values=values)
         found = [Finding("error", "imports", f"{path} would run code under pickle") for path in self.dangerous]
         found += self._checks()
         found += [Finding("note", "", note) for note in self.notes]

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import StateDict, nearest, raw_values
+from statedict.state import StateDict, arguments, nearest, raw_values
 
 from ..errors import RootError
 from ._roots import DEEPEST, holds_state, is_optimizer, is_state, is_tensor, parts, search
@@ -62,6 +62,7 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
     >>> list(choose_root(find_roots(tree), "model", tree=tree))
     ['encoder.weight', 'head.bias']
     """
+    arguments.texts(root=root)
     if root != "auto":
         state = roots[root] if root in roots else _dotted(part_at(tree, root))
         if state is not None:
@@ -88,6 +89,7 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
         value = _nested(value)
         return value if fits(value) else None
 
+    arguments.texts(root=root)
     if root != "auto":
         part = part_at(tree, root)
         if part is None:

@@ -13,6 +13,7 @@ from ._interpolate import interpolate
 from ._keymap import KeyMap
 from ._match import match
 from ._merge import merge
+from ._near import near_pattern
 from ._plan import Plan, Problem
 from ._report import Adapted, Cast, LoadReport
 from ._statistics import Change
@@ -44,4 +45,5 @@ __all__ = [
     "Diff",
     "Change",
     "merge",
+    "near_pattern",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import Compound, Leaf, patterns_of
+from statedict.state import Compound, Leaf
 
 from ._facts import Shape, shape_of
 
@@ -66,10 +66,10 @@ class Attempt:
         for name, value in more.items():
             old = merged.get(name)
             if old and name in _PATTERNS:
-                value = [*patterns_of(old), *patterns_of(value)]
+                value = [*_listed(old), *_listed(value)]
             elif old and name == "rename":
                 # The first rule that fits counts, and those that are added are about names that none has fitted yet.
-                value = [*_rules(value), *_rules(old)]
+                value = [*_listed(value), *_listed(old)]
             elif old and isinstance(old, Mapping) and isinstance(value, Mapping):
                 value = {**old, **value}
             merged[name] = value
@@ -159,6 +159,6 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def _rules(given: Any) -> list[Any]:
-    """Rules as a list, in which they can be joined with others."""
+def _listed(given: Any) -> list[Any]:
+    """Rules or patterns as a list, which can be joined with others."""
     return list(given) if isinstance(given, (list, tuple)) else [given]

@@ -33,14 +33,14 @@ def fitted(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> C
         texts.append(f"{len(rest):,} of {len(now.mismatched):,} mismatched tensors can be left out or made to fit")
     if reshaped:
         sources = {slot: source for source, slot in now.renamed.items()}
-        rules = [
-            f"{numbered(bare(sources.get(slot, slot)), bare(slot))} | {how}" for slot, how in reshaped.items()
-        ]
+        rules = [f"{numbered(bare(sources.get(slot, slot)), bare(slot))} | {how}" for slot, how in reshaped.items()]
         rules = list(dict.fromkeys(rules))
         if len(rules) > _MOST_PATTERNS:
             return None
         said["rename"] = rules[0] if len(rules) == 1 else rules
-        texts.append(f"{len(reshaped):,} of {len(now.mismatched):,} mismatched tensors have the same elements in another shape")
+        texts.append(
+            f"{len(reshaped):,} of {len(now.mismatched):,} mismatched tensors have the same elements in another shape"
+        )
     return Change("; ".join(texts), said)
 
 

@@ -81,9 +81,7 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     steps = tuple(search.steps)
     pairs = {step.source: step.target for step in steps}
     notes = told(search.slots, search.sources, search.source_parts, search.slot_parts)
-    return Inference(
-        generalise(pairs, search.sources), steps, tuple(search.sources), tuple(search.slots), tuple(notes)
-    )
+    return Inference(generalise(pairs, search.sources), steps, tuple(search.sources), tuple(search.slots), tuple(notes))
 
 
 class _Search:
@@ -165,8 +163,12 @@ def _by_order(search: _Search) -> Iterator[Inferred]:
     for old, new in _modules(search.steps, sources, slots):
         reason = f"the same order and shape inside {' and '.join(_inside(old, new))}"
         for in_parts in (False, True):  # what is a part is no partner of what is whole
-            left = Node(old, tuple(n for n in sources[old] if n in search.sources and (n in search.source_parts) is in_parts))
-            right = Node(new, tuple(n for n in slots[new] if n in search.slots and (n in search.slot_parts) is in_parts))
+            left = Node(
+                old, tuple(n for n in sources[old] if n in search.sources and (n in search.source_parts) is in_parts)
+            )
+            right = Node(
+                new, tuple(n for n in slots[new] if n in search.slots and (n in search.slot_parts) is in_parts)
+            )
             for source, slot in pair_in_order(left, right, search.source_shapes, search.slot_shapes):
                 yield Inferred(source, slot, reason)
 

@@ -59,7 +59,7 @@ def match(
     given, slots = raw_values(source), raw_values(target)
     asked = {"include": include, "exclude": exclude, "rename": rename, "dtype": dtype, "device": device}
     asked = {name: value for name, value in asked.items() if value is not None}
-    asked |= {} if mismatched == "error" else {"mismatched": mismatched}
+    asked |= {} if isinstance(mismatched, str) and mismatched == "error" else {"mismatched": mismatched}
     # In one order, mostly: then lists are compared in a quarter of the time.
     same = list(given) == list(slots) or given.keys() == slots.keys()
     if same and not asked:

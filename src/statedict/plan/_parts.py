@@ -52,14 +52,18 @@ def mates(source: str, slot: str, parts: Mapping[str, Part], slot_parts: Mapping
     return (source in parts) == (slot in slot_parts)
 
 
-def told(missing: Iterable[str], unexpected: Iterable[str], parts: Mapping[str, Part], slots: Mapping[str, Part]) -> list[str]:
+def told(
+    missing: Iterable[str], unexpected: Iterable[str], parts: Mapping[str, Part], slots: Mapping[str, Part]
+) -> list[str]:
     """What to say of weights that one side has whole and the other in parts; `parts` and `slots` are `parts_of` both."""
     theirs, ours = _by_whole(parts, unexpected, missing), _by_whole(slots, missing, unexpected)
     notes = []
     if theirs:
         notes.append(f"{_named(theirs)} in parts in the source, none of which is the weight: merge them before saving")
     if ours:
-        notes.append(f"{_named(ours)} in parts in the model and whole in the source: load it before the model is changed")
+        notes.append(
+            f"{_named(ours)} in parts in the model and whole in the source: load it before the model is changed"
+        )
     return notes
 
 

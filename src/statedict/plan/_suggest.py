@@ -153,7 +153,11 @@ def _included(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -
     rule = arguments.get("rename")
     head = rule.partition(".{*p} -> ")[0] if isinstance(rule, str) else ""
     alone = now.unexpected_keys and not (now.missing_keys or now.mismatched or now.errors)
-    return Change("", {"include": head}) if alone and head and "{" not in head and not attempt.options.get("include") else None
+    return (
+        Change("", {"include": head})
+        if alone and head and "{" not in head and not attempt.options.get("include")
+        else None
+    )
 
 
 def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Change | None:
@@ -168,7 +172,9 @@ def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) ->
             return None
         if patterns:
             said[argument] = patterns[0] if len(patterns) == 1 else patterns
-    return Change("if what is left is as it should be, say so" if arguments else "if it is as it should be, say so", said)
+    return Change(
+        "if what is left is as it should be, say so" if arguments else "if it is as it should be, say so", said
+    )
 
 
 def _apart(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:

@@ -73,9 +73,13 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
     counts = _counts(sources), _counts(slots)
     if not any(counts):
         return _pair(sources, slots)
-    pairs, notes, _ = _pair(*([name for name in side if name not in own] for side, own in zip((sources, slots), counts)))
+    pairs, notes, _ = _pair(
+        *([name for name in side if name not in own] for side, own in zip((sources, slots), counts))
+    )
     filled = set(pairs.values())
-    left = ([n for n in side if n.endswith(_COUNT) and n not in done] for side, done in ((sources, pairs), (slots, filled)))
+    left = (
+        [n for n in side if n.endswith(_COUNT) and n not in done] for side, done in ((sources, pairs), (slots, filled))
+    )
     pairs |= _pair(*left).pairs
     filled = set(pairs.values())
     own = {name for name in counts[0] if name not in pairs} | {name for name in counts[1] if name not in filled}

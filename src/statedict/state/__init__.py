@@ -1,5 +1,6 @@
 """The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
 
+from . import _arguments as arguments
 from ._cast import cast_leaf
 from ._collector import collector_paused, without_collector
 from ._computed import computed
@@ -18,7 +19,7 @@ from ._leaf import (
 from ._library import ArrayLibrary, leaf_of, library, library_of
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
-from ._names import Patterns, matcher, nearest, parents, patterns_of
+from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
@@ -30,6 +31,7 @@ from ._values import Compound, Opaque
 from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
+    "arguments",
     "PLAIN",
     "DTYPES",
     "LINE",
@@ -71,7 +73,6 @@ __all__ = [
     "Patterns",
     "matcher",
     "nearest",
-    "patterns_of",
     "parents",
     "Spec",
     "contiguous",

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
+from ._arguments import patterns as checked
+
 Patterns = str | Iterable[str] | None
 
 
@@ -21,25 +23,12 @@ def matcher(patterns: Patterns) -> Callable[[str], bool]:
     >>> fits("head.weight"), fits("encoder.0.bias"), fits("heads.weight")
     (True, True, False)
     """
-    chosen = patterns_of(patterns)
+    given = checked("patterns", patterns)
+    chosen = (given,) if isinstance(given, str) else given or ()
     if not chosen:
         return lambda name: False
     compiled = re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in chosen), re.DOTALL)
     return lambda name: compiled.fullmatch(name) is not None
-
-
-def patterns_of(patterns: Patterns) -> tuple[str, ...]:
-    """The patterns as a tuple; TypeError where one is not text."""
-    if isinstance(patterns, str):
-        return (patterns,)
-    chosen = tuple(patterns) if isinstance(patterns, Iterable) else () if patterns is None else (patterns,)
-    for pattern in chosen:
-        if not isinstance(pattern, str):
-            raise TypeError(
-                f"patterns of names are text such as 'encoder.*', or a list of such text, not {pattern!r} "
-                f"({type(pattern).__name__})"
-            )
-    return chosen
 
 
 @lru_cache(maxsize=256)

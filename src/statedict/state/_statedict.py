@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError
 from . import _metadata
+from ._arguments import flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
@@ -55,6 +56,7 @@ class StateDict(MutableMapping[str, Any]):
         elif metadata is None:
             metadata = getattr(values, "_metadata", None)
         self._values: dict[str, Any] = dict(values) if isinstance(values, Mapping) else _pairs(values)
+        maybe(mappings, metadata=metadata)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
         _check_names(self._values)
@@ -107,6 +109,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def popitem(self, last: bool = True) -> tuple[str, Any]:
         """Remove and return the last entry, or the first; KeyError where there is none."""
+        flags(last=last)
         if not self._values:
             raise KeyError("popitem(): the state dict is empty")
         name = next(reversed(self._values) if last else iter(self._values))
@@ -213,7 +216,8 @@ class StateDict(MutableMapping[str, Any]):
 
         Raises UnknownNameError where nothing lies below `path`.
         """
-        path = _text(path, "a module's path").removesuffix(".")
+        texts(path=path)
+        path = path.removesuffix(".")
         if not path:
             return self.copy()
         inside = f"{path}."
@@ -225,7 +229,8 @@ class StateDict(MutableMapping[str, Any]):
 
     def with_prefix(self, prefix: str) -> StateDict:
         """The same state below the module path `prefix` (with or without its last dot); partner of `sub`."""
-        path = _text(prefix, "a prefix").removesuffix(".")
+        texts(prefix=prefix)
+        path = prefix.removesuffix(".")
         if not path:
             return self.copy()
         metadata = None if self._metadata is None else _metadata.under(self._metadata, path)
@@ -359,9 +364,3 @@ def _check_names(names: Iterable[Any]) -> None:
     for name in names:
         if not isinstance(name, str):
             raise NotAStateError(f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})")
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{what} is text such as 'encoder.0', not {value!r} ({type(value).__name__})")
-    return value

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.nn.parameter import is_lazy
 
+from statedict.state import arguments
+
 from ._audit_attributes import hidden
 from ._audit_tree import Tree, code, survey
 from ._blocks import extent
@@ -47,7 +49,10 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
 def _together(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizer is None:
         return []
-    return [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    if not isinstance(several, (list, tuple)) or not all(isinstance(one, torch.optim.Optimizer) for one in several):
+        raise TypeError(f"optimizer= is an optimizer of torch, or a list of them, not {arguments.described(optimizer)}")
+    return list(several)
 
 
 def _names(tree: Tree) -> Iterator[Finding]:

@@ -93,15 +93,22 @@ def _all_of(storage: Storage) -> Leaf:
     return Leaf(contiguous(DTYPES["uint8"], (storage.nbytes,)), storage)
 
 
+def _device(where: Any) -> torch.device:
+    try:
+        return torch.device(where)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{where!r} is not a device: {str(error).splitlines()[0]}") from None
+
+
 def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
     if where is None:
         return lambda location: torch.device(location if available(location) else "cpu")
     if isinstance(where, (str, torch.device)):
-        device = torch.device(where)
+        device = _device(where)
         return lambda location: device
     if isinstance(where, Mapping):
         back = _chooser(None)
-        return lambda location: torch.device(where[location]) if location in where else back(location)
+        return lambda location: _device(where[location]) if location in where else back(location)
     raise TypeError(f"map_location is a device, a mapping of locations to devices, or None, not {type(where).__name__}")
 
 
