@@ -278,7 +278,7 @@ def load_state_dict(
     options |= {"dtype": dtype, "device": device}
     _loading.check_devices(device)
     manner = _loading.manner(assign, allow_casts, verify)
-    fixed = {"into": into} if into else {}
+    fixed: dict[str, Any] = {"into": into} if into else {}
     fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
     with _sources.taken(source, root) as taken:
         return _loading.load_module(module, taken, demands, options, manner, fixed)

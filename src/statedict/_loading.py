@@ -6,7 +6,7 @@ refused is refused while it can still be put back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def load_module(
     def advised() -> LoadReport:
         # When all is put back, so that what is suggested can be tried.
         if fixed is not None and reports[0].attempt is not None:
-            _advise(reports[0], module, fixed, taken, lambda *others: load_module(*others, manner))
+            _advise(reports[0], module, fixed, taken, manner)
         return reports[0]
 
     rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
@@ -169,9 +169,7 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: Taken) -> 
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 
-def _advise(
-    report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: Taken, load: Callable[..., LoadReport]
-) -> None:
+def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: Taken, manner: Manner) -> None:
     """Put into the report what would help; each suggestion was loaded, and undone."""
     from statedict.plan import facts
 
@@ -182,7 +180,7 @@ def _advise(
         source = taken.others.get(root, taken.state)
         try:
             with _sources.taken(source, "auto" if root is None or root in taken.others else root) as other:
-                return load(_sources.submodule(module, into), other, demands, options).ok
+                return load_module(_sources.submodule(module, into), other, demands, options, manner).ok
         except (StateDictError, ValueError):
             return False
 

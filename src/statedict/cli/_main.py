@@ -65,8 +65,8 @@ def _told() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments (`sys.argv[1:]` where None) name, and exit with its code.
 
-    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted; 141 when the reader
-    of its output has closed the pipe.
+    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted; 141 when the
+    reader of its output has closed the pipe.
 
     >>> main(["inspect", "no-such-file.pt"])
     Traceback (most recent call last):

@@ -150,13 +150,14 @@ def _flat(optimizer: Mapping[str, Any]) -> StateDict:
 
 def parts(value: Any) -> list[tuple[str, Any]]:
     """What lies directly in a value, each by its step of a path; what has no plain key cannot be named, and is left out."""
+    pairs: list[tuple[Any, Any]]
     if isinstance(value, Mapping):
         pairs = list(raw_values(value).items())
     elif isinstance(value, (list, tuple)):
         pairs = list(enumerate(value))
     elif isinstance(value, Opaque):
         items = [item if type(item) is Pair else Pair(index, item) for index, item in enumerate(value.items)]
-        pairs = [*value.attributes().items(), *enumerate(value.args or ()), *value.kwargs.items(), *items]
+        pairs = [*value.attributes().items(), *list(enumerate(value.args or ())), *value.kwargs.items(), *items]
     else:
         return []
     return [(str(key), part) for key, part in pairs if _is_plain(key)]

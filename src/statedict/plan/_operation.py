@@ -8,8 +8,8 @@
     stack D              several of one shape into one, along a new D                     unstack D
     reshape [D E …]      the same elements in row-major order as another shape            (nothing)
 
-The last column undoes the first, exactly; `reshape` does not say which shape there was. Each operation answers on specs first (`specs`), and its leaves are made with
-those very specs: the two cannot disagree.
+The last column undoes the first, exactly; `reshape` does not say which shape there was. Each operation answers on
+specs first (`specs`), and its leaves are made with those very specs: the two cannot disagree.
 """
 
 from __future__ import annotations

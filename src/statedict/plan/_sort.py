@@ -33,10 +33,10 @@ def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers
         unexpected = [name for name in offered if name not in pairs]
         if not own:
             return Sorted(pairs, missing, unexpected, [], notes)
-        kept = [[name for name in names if name not in own] for names in (missing, unexpected)]
-        return Sorted(
-            pairs, *kept, [n for n in (*missing, *unexpected) if n in own], notes + _kept_counts(missing, own)
-        )
+        excluded = [name for name in (*missing, *unexpected) if name in own]
+        notes = notes + _kept_counts(missing, own)
+        missing, unexpected = ([name for name in names if name not in own] for names in (missing, unexpected))
+        return Sorted(pairs, missing, unexpected, excluded, notes)
     names = {name: (name, *sources_of(offer)) for name, offer in offered.items()}
     chosen = {name: None for name in offered if not selection.refuses(*names[name])}
     pairs, notes, own = pair(chosen, slots, wrappers=wrappers)

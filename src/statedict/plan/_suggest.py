@@ -1,7 +1,7 @@
 """What would help: calls that were tried, after each of which nothing is wrong.
 
-A suggestion begins with one change (another root, a rule, a sub-module, or none), which must load more and lose nothing. What
-is left is dealt with in turn: more rules, tensors that can be made to fit, and names that are left out or allowed.
+A suggestion begins with one change (another root, a rule, a sub-module, or none), which must load more and lose nothing.
+What is left is dealt with in turn: more rules, tensors that can be made to fit, and names that are left out or allowed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ class Suggestion(NamedTuple):
 
 
 def suggest(report: LoadReport, attempt: Attempt, works: Works = lambda arguments: True) -> list[Suggestion]:
-    """The calls that would load everything, the best first; each was tried, with `works` too, which is told the arguments."""
+    """The calls that would load everything, the best first. Each was tried, with `works` too, which gets the arguments."""
     openings = list(_openings(report, attempt))
     foreseen = attempt()
-    nothing = [_WRAPPED] if foreseen is not None and foreseen.ok else [_NOTHING] if report.mismatched else []
-    found = list(_working([*nothing, *openings], report, attempt, works))
+    if foreseen is not None and foreseen.ok:
+        openings = [_WRAPPED]
+    elif report.mismatched:
+        openings.append(_NOTHING)
+    found = list(_working(openings, report, attempt, works))
     found.sort(key=lambda one: ("allow_" in one.call, -one.solves))
     return found or _look(report, attempt) or list(_working([_NOTHING], report, attempt, works))
 
@@ -90,7 +93,7 @@ def _is_better(now: LoadReport, before: LoadReport, change: Change) -> bool:
 
 
 def _problems(report: LoadReport) -> int:
-    return sum(map(len, (report.missing_keys, report.unexpected_keys, report.mismatched, report.errors)))
+    return len(report.missing_keys) + len(report.unexpected_keys) + len(report.mismatched) + len(report.errors)
 
 
 # how a suggestion begins

@@ -105,7 +105,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         # Not Mapping's, which would look for near names at every miss.
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401
 
     def popitem(self, last: bool = True) -> tuple[str, Any]:
         """Remove and return the last entry, or the first; KeyError where there is none."""

@@ -87,9 +87,9 @@ def slots(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> li
             own.setdefault(id(parameter), []).append(name)
 
     def slot(parameter: torch.Tensor, group: int, position: int) -> Slot:
-        names, given = known.get(id(parameter), ()), own.get(id(parameter), ())
+        names, given = known.get(id(parameter), []), own.get(id(parameter), [])
         if (known or own) and not (names or given):
-            names = (f"param_groups.{group}.params.{position}",)
+            names = [f"param_groups.{group}.params.{position}"]
         return Slot(parameter, tuple(names), tuple(given), group, position)
 
     return [
