@@ -15,7 +15,7 @@ import statedict
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._inputs import INDEX, chosen, is_among, keep_inputs, tell_idle
+from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_idle
 from ._mistake import told_as
 from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
 from ._progress import nbytes_of, showing
@@ -72,7 +72,7 @@ def convert(
     """
     asked = include or [], exclude or [], rename or [], map_file, dtype or []
     keep_inputs(destination, map_file, option="DESTINATION")
-    in_place = is_among(destination, [source])
+    in_place = is_in_place(destination, source)
     with opened(source) as checkpoint:
         if root == WHOLE:
             made = _whole(checkpoint, any(asked))

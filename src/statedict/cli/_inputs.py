@@ -11,7 +11,6 @@ from pathlib import Path
 import typer
 
 from statedict.files import is_url
-from statedict.plan import near_pattern
 from statedict.state import StateDict, matcher
 
 from ._streams import STREAM
@@ -22,18 +21,21 @@ INDEX = ".index.json"
 def keep_inputs(destination: str | os.PathLike[str], *sources: str | os.PathLike[str] | None, option: str) -> None:
     """Refuse a file to write that is one of those to read, by whatever name: links are followed."""
     for source in sources:
-        if source is not None and is_among(destination, [str(source)]):
+        if source is not None and any(_is_same(destination, part) for part in _files_of(str(source))):
             raise typer.BadParameter(
                 f"{destination} is read by this command, and would be lost; name another file", param_hint=option
             )
 
 
-def is_among(destination: str | os.PathLike[str], sources: Iterable[str]) -> bool:
-    """Whether a file to write is one of the files that the sources consist of."""
-    return any(_is_same(destination, part) for source in sources for part in files_of(source))
+def is_in_place(destination: str, source: str) -> bool:
+    """Whether a file to write is the one to read; refuses one that is only a part of what is read."""
+    if _is_same(destination, source):
+        return True
+    keep_inputs(destination, source, option="DESTINATION")
+    return False
 
 
-def files_of(source: str) -> Iterator[str | int]:
+def _files_of(source: str) -> Iterator[str | int]:
     """The files that a source consists of: itself, what is in it, or what it is the index of; none for a URL."""
     if source == STREAM:
         yield from _standard_input()
@@ -82,6 +84,8 @@ def tell_idle(patterns: Iterable[str], states: Sequence[StateDict]) -> None:
     for pattern in dict.fromkeys(patterns):
         fits = matcher(pattern)
         if not any(fits(name) for state in states for name in state):
+            from statedict.plan import near_pattern
+
             near = near_pattern(pattern, [name for state in states for name in state])
             hint = f"; the nearest is {near[0]!r}" if near else ""
             typer.echo(f"statedict: the pattern {pattern!r} matches no name{hint}", err=True)

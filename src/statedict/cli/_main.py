@@ -52,12 +52,16 @@ def _told() -> Iterator[None]:
     """Turn the errors of the `with` block into a line on standard error, and an exit code."""
     try:
         yield
+    except SystemExit as ended:  # how rich ends where it meets a closed pipe
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise typer.Exit(CLOSED_PIPE) from ended
+        raise
     except (StateDictError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # The reader of our output (`| head`) has had enough. What is left to write goes nowhere, so that the
-            # interpreter does not complain of it either; the code is that of a program that SIGPIPE ends.
+            # interpreter does not complain of it either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(128 + signal.SIGPIPE) from error
+            raise typer.Exit(CLOSED_PIPE) from error
         typer.echo(f"statedict: {_line(error)}", err=True)
         raise typer.Exit(2) from error
 
@@ -107,6 +111,8 @@ def _built(name: str) -> Any:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "runs", "tour")
+# As a shell has it for a program that the signal ended.
+CLOSED_PIPE = 128 + signal.SIGPIPE
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,
