@@ -74,6 +74,11 @@ def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Mann
     return Manner(assign, tuple(known[kind] for kind in kinds), verify)
 
 
+def _says_something(value: Any) -> bool:
+    """Whether an option was given: not every value has a truth."""
+    return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
+
+
 def check_devices(given: Any) -> None:
     """Raise TypeError for what is not a device, nor a mapping of patterns to devices."""
     for device in given.values() if isinstance(given, Mapping) else (given,):
@@ -83,7 +88,7 @@ def check_devices(given: Any) -> None:
 
 def refuse_options(obj: Any, **options: Any) -> None:
     """Raise TypeError for an option that means nothing for `obj`: left alone, it would be silently ignored."""
-    said = [f"{name}=" for name, value in options.items() if value]
+    said = [f"{name}=" for name, value in options.items() if _says_something(value)]
     if said:
         raise TypeError(f"{', '.join(said)} cannot be given for a {type(obj).__name__}")
 

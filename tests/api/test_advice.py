@@ -13,6 +13,11 @@ from statedict.errors import LoadError
 CALL = re.compile(r"^    (.*load_state_dict\(model, source.*\)|print\(.*\))$", re.MULTILINE)
 
 
+def followed(call, names):
+    """What comes of a call that was printed."""
+    return eval(call, names)  # noqa: S307
+
+
 def state(module, prefix=""):
     return {prefix + name: value.clone() for name, value in module.state_dict().items()}
 
@@ -176,9 +181,9 @@ def test_what_is_suggested_works(situation):
     names = {"statedict": statedict, "load_state_dict": statedict.load_state_dict, "model": model, "source": source}
     for call in calls:
         if call.startswith("print"):
-            assert eval(call, names | {"print": lambda found: found}).steps
+            assert followed(call, names | {"print": lambda found: found}).steps
         else:
-            report = eval(call, names)
+            report = followed(call, names)
             assert report.ok
             assert report.loaded
 
@@ -191,7 +196,7 @@ def test_a_sub_module_into_a_bare_one(tmp_path):
     (call,) = CALL.findall(str(caught.value))
     assert call == "load_state_dict(model, source, include='head', rename=\"head.{*p} -> {*p}\")"
     names = {"load_state_dict": statedict.load_state_dict, "model": nn.Linear(8, 4), "source": tmp_path / "net.pt"}
-    assert eval(call, names).ok
+    assert followed(call, names).ok
 
 
 def test_what_is_fixed_stays(tmp_path):
@@ -202,7 +207,7 @@ def test_what_is_fixed_stays(tmp_path):
         statedict.load_state_dict(model, source, into="part", root="one")
     (call,) = CALL.findall(str(caught.value))
     assert call == "load_state_dict(model, source, into='part', root='one', rename=\"x.{*p} -> {*p}\")"
-    assert eval(call, {"load_state_dict": statedict.load_state_dict, "model": model, "source": source}).ok
+    assert followed(call, {"load_state_dict": statedict.load_state_dict, "model": model, "source": source}).ok
 
 
 def test_what_the_loader_refuses_is_not_suggested():
@@ -228,7 +233,7 @@ def test_a_dry_run_is_advised_too():
 def test_parts_of_a_weight_are_not_meant_for_it():
     """A near miss that would load and be wrong is not offered; what the parts are is said instead."""
     with pytest.raises(
-        LoadError, match="'0.weight' .* is in parts in the source, none of which is the weight"
+        LoadError, match=r"'0\.weight' .* is in parts in the source, none of which is the weight"
     ) as caught:
         statedict.load_state_dict(*SITUATIONS["weight norm in the source"][:2])
     assert "did you mean" not in str(caught.value)
