@@ -215,7 +215,8 @@ def load_state_dict(
         strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
         assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
         into: load into the sub-module at this path.
-        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`.
+        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`, `"optimizers/0"`. One
+            that holds only nested dicts of tensors is read with dotted names.
         include, exclude: glob patterns on dotted names; `"head"` is all below `head`. What is left out is in the report.
         rename: a KeyMap, rules as text (`"transformer.h.{i}.{*p} -> layers.{i}.{*p}"`), a mapping, or a function.
         allow_missing, allow_unexpected: patterns of names that may be missing, or unexpected.
@@ -231,7 +232,7 @@ def load_state_dict(
         dry_run: report, and change nothing.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
-    sides; exact names come first.
+    sides, for a module and for an optimizer; exact names come first. `AveragedModel` is such a wrapper too.
 
     Returns a LoadReport, which is also PyTorch's result (`missing, unexpected = …`).
 

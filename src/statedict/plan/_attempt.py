@@ -5,7 +5,7 @@ It keeps facts (shapes and dtypes), not tensors: a report that somebody keeps mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,9 @@ class Known(NamedTuple):
     shape: Shape
     dtype: Any
     layout: Any = "torch.strided"
+
+
+_FITTING = Known((), "float32")
 
 
 class Change(NamedTuple):
@@ -101,8 +104,17 @@ class Attempt:
 _PLANNED = ("include", "exclude", "rename", "mismatched", "dtype")
 
 
-def attempt(given: Mapping[str, Any], slots: Mapping[str, Any], options: Mapping[str, Any]) -> Attempt:
-    """The Attempt that stands for a load of `given` into `slots`; nested mappings in `given` are roots."""
+def attempt(
+    given: Mapping[str, Any], slots: Mapping[str, Any], options: Mapping[str, Any], loaded: Collection[str]
+) -> Attempt:
+    """The Attempt that stands for a load of `given` into `slots`; nested mappings in `given` are roots.
+
+    What was loaded under its own name is known to fit: its shape is not looked at, for most of a model is such.
+    """
+    fitting = dict.fromkeys(loaded, _FITTING)
+    same = {name: _FITTING for name in given if name in fitting}
+    given = {**given, **same} if same else given
+    slots = {**slots, **same} if same else slots
     inside = {str(name): value for name, value in given.items() if isinstance(value, Mapping)}
     inside |= {f"{a}/{b}": v for a, value in list(inside.items()) for b, v in value.items() if isinstance(v, Mapping)}
     roots = {path: facts(value) for path, value in inside.items()}
@@ -121,6 +133,8 @@ def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
+    if value is _FITTING:
+        return value
     if isinstance(value, Leaf):
         return value.spec
     shape = shape_of(value)

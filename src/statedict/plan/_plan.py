@@ -147,7 +147,7 @@ class Plan:
         if advised and not report.ok:
             if missing and unexpected:
                 report.notes += told(missing, unexpected, parts_of(self.given), parts_of(self.slots))
-            report.attempt = attempt(self.given, self.slots, self.options)
+            report.attempt = attempt(self.given, self.slots, self.options, report.loaded)
         return report
 
     def _refused(self, errors: Sequence[str]) -> list[Mismatch]:
