@@ -15,7 +15,6 @@ from statedict.errors import LoadError, StateDictError
 from statedict.state import Patterns, arguments, raw_values
 
 from . import _arrays, _sources
-from ._sources import Taken
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan
@@ -95,7 +94,7 @@ def refuse_options(obj: Any, **options: Any) -> None:
 
 def load_module(
     module: Any,
-    taken: Taken,
+    taken: _sources.Taken,
     demands: Demands,
     options: Mapping[str, Any],
     manner: Manner,
@@ -161,7 +160,7 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: Taken) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: _sources.Taken) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -174,7 +173,7 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: Taken) -> 
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 
-def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: Taken, manner: Manner) -> None:
+def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: _sources.Taken, manner: Manner) -> None:
     """Put into the report what would help; each suggestion was loaded, and undone."""
     from statedict.plan import facts
 

@@ -41,7 +41,8 @@ class _Computed:
         from ._numpy import bytes_of, read_array
 
         function, inputs, spec = storage.where
-        result = np.ascontiguousarray(function(*(read_array(leaf) for leaf in inputs)), dtype=spec.dtype.numpy)
+        # Not `ascontiguousarray`, which makes a vector of a number.
+        result = np.asarray(function(*(read_array(leaf) for leaf in inputs)), dtype=spec.dtype.numpy, order="C")
         if result.shape != spec.shape:
             raise ValueError(f"a computed tensor has shape {result.shape}, not {spec.shape} as was said")
         return bytes_of(result)
