@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from statedict.errors import LoadError, StateDictError
+from statedict.errors import LoadError
 from statedict.state import Patterns, arguments, raw_values
 
 from . import _arrays, _sources
@@ -185,7 +185,7 @@ def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: _s
         try:
             with _sources.taken(source, "auto" if root is None or root in taken.others else root) as other:
                 return load_module(_sources.submodule(module, into), other, demands, options, manner).ok
-        except (StateDictError, ValueError):
+        except Exception:  # noqa: BLE001  # foreign hooks raise anything, which must not hide why the load was refused
             return False
 
     report.advise(works, fixed, {path: facts(raw_values(state)) for path, state in taken.others.items()})

@@ -266,3 +266,25 @@ def test_the_root_that_was_taken_is_told(tmp_path):
             nn.ModuleDict({"a": nn.Linear(3, 3)}), {"model": state(tower()), "ema": state(nn.Linear(3, 3), "a.")}
         )
     assert CALL.findall(str(caught.value)) == ["load_state_dict(model, source, root='ema')"]
+
+
+def test_a_refused_load_says_that_nothing_was_changed():
+    """What would have been loaded is counted, and was not."""
+    with pytest.raises(LoadError, match=r"\n\n11 loaded; 2 missing \(nothing was changed\)\n"):
+        statedict.load_state_dict(Net(), state(Net().backbone, "backbone."))
+
+
+def test_advice_never_hides_the_error():
+    """A hook that raises when a suggestion is tried leaves the error that the load was refused with."""
+    model, calls = tower(), []
+
+    def hook(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyError("a hook")
+
+    model.register_load_state_dict_pre_hook(hook)
+    with pytest.raises(LoadError, match="Missing key") as caught:
+        statedict.load_state_dict(model, state(tower(), "backbone."))
+    assert len(calls) > 1
+    assert not any("rename" in call for call in CALL.findall(str(caught.value)))

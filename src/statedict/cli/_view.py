@@ -110,7 +110,7 @@ def _chosen(checkpoint: Any, root: str | None, one: bool) -> dict[str, StateDict
     if root is None and not one:
         return dict(checkpoint.roots)
     state = checkpoint.state_dict("auto" if root is None else root)
-    return {next(path for path, known in checkpoint.roots.items() if known is state): state}
+    return {next((path for path, known in checkpoint.roots.items() if known is state), root or ""): state}
 
 
 def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.File:

@@ -13,7 +13,12 @@ from typing import Any
 def flags(**values: Any) -> None:
     """Raise TypeError for a value that is neither True nor False."""
     for name, value in values.items():
-        if value is not True and value is not False and not isinstance(value, int) and type(value).__name__ not in ("bool", "bool_"):
+        if (
+            value is not True
+            and value is not False
+            and not isinstance(value, int)
+            and type(value).__name__ not in ("bool", "bool_")
+        ):
             raise TypeError(f"{name}= is True or False, not {described(value)}")
 
 
