@@ -6,12 +6,12 @@ Nothing heavy is imported with this file: numpy, torch and the rooms that need t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statedict.errors import MissingDependencyError
-from statedict.state import Patterns, library, materialize, without_collector
+from statedict.state import Patterns, arguments, library, materialize, without_collector
 
 from . import _arrays, _loading, _sources
 from .errors import FormatError
@@ -45,6 +45,8 @@ def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
     """
     from statedict import formats
 
+    if limits is not None and not isinstance(limits, formats.Limits):
+        raise TypeError(f"limits= is a statedict.Limits(…), not {arguments.described(limits)}")
     return formats.open(path, limits=limits or formats.LIMITS)
 
 
@@ -86,6 +88,8 @@ def load(
     >>> statedict.load(file, backend="numpy")
     {'weight': array([0., 1., 2.]), 'epoch': 3}
     """
+    arguments.flags(mmap=mmap, verify=verify)
+    arguments.texts(backend=backend)
     chosen = library(backend)
     if chosen.name != "torch" and map_location not in (None, "cpu"):
         raise TypeError(f"map_location= is for torch tensors: NumPy arrays cannot be put on {map_location!r}")
@@ -146,6 +150,10 @@ def save(
     """
     from statedict import formats
 
+    arguments.maybe(arguments.texts, format=format)
+    arguments.maybe(arguments.mappings, metadata=metadata)
+    if not isinstance(durable, str):
+        arguments.flags(durable=durable)
     formats.write(
         _sources.saved(obj),
         path,
@@ -173,11 +181,14 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     >>> {name: tuple(value.shape) for name, value in state.items()}
     {'weight': (2, 3), 'bias': (2,)}
     """
+    arguments.texts(prefix=prefix)
+    arguments.flags(keep_vars=keep_vars)
     if _sources.host_of(obj) is not None:
         if model is not None:
             _loading.refuse_options(obj, model=True)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
     _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
+    _sources.require_named(model)
     return _sources.nested(obj, model)
 
 
@@ -217,7 +228,8 @@ def load_state_dict(
         strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
         assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
         into: load into the sub-module at this path.
-        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`.
+        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`, `"optimizers/0"`. One
+            that holds only nested dicts of tensors is read with dotted names.
         include, exclude: glob patterns on dotted names; `"head"` is all below `head`. What is left out is in the report.
         rename: a KeyMap, rules as text (`"transformer.h.{i}.{*p} -> layers.{i}.{*p}"`), a mapping, or a function.
         allow_missing, allow_unexpected: patterns of names that may be missing, or unexpected.
@@ -234,7 +246,7 @@ def load_state_dict(
         limits: what reading a file may cost, as for `open`.
 
     Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
-    sides; exact names come first.
+    sides, for a module and for an optimizer; exact names come first. `AveragedModel` is such a wrapper too.
 
     Returns a LoadReport, which is also PyTorch's result (`missing, unexpected = …`).
 
@@ -251,7 +263,14 @@ def load_state_dict(
     <All keys matched successfully>
     """
     _sources.require_target(obj, source)
-    demands = _loading.Demands(strict, allow_missing, allow_unexpected, dry_run)
+    arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
+    arguments.texts(root=root)
+    include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)
+    allowed = (
+        arguments.patterns("allow_missing", allow_missing),
+        arguments.patterns("allow_unexpected", allow_unexpected),
+    )
+    demands = _loading.Demands(strict, *allowed, dry_run)
     if _sources.host_of(obj) is None:
         fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
         _loading.refuse_options(
@@ -262,18 +281,22 @@ def load_state_dict(
             exclude=exclude,
             rename=rename,
             allow_casts=allow_casts,
-            mismatched=mismatched != "error",
+            mismatched=not (isinstance(mismatched, str) and mismatched == "error"),
             device=device,
         )
+        _sources.require_named(model)
         with _sources.opened_tree(source, root, fits, limits) as nested:
             return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
     _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
+    _loading.check_devices(device)
     manner = _loading.manner(assign, allow_casts, verify)
-    with _sources.opened(source, root, limits) as state:
-        return _loading.load_module(module, state, demands, options, manner)
+    fixed: dict[str, Any] = {"into": into} if into else {}
+    fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
+    with _sources.taken(source, root, limits) as taken:
+        return _loading.load_module(module, taken, demands, options, manner, fixed)
 
 
 @without_collector
@@ -367,5 +390,10 @@ def merge(
     """
     from statedict.plan import merge as merged
 
+    if isinstance(sources, (str, bytes, Mapping)) or not isinstance(sources, Iterable):
+        raise TypeError(f"merge takes a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
+    arguments.texts(method=method)
+    if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
+        raise TypeError(f"weights= is a number for each source, not {arguments.described(weights)}")
     states = [_sources.kept(source, root) for source in sources]
     return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))

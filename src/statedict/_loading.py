@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import Patterns, StateDict, matcher, raw_values
+from statedict.state import Patterns, StateDict, arguments, matcher, raw_values
 
 from . import _arrays, _sources
 
@@ -60,11 +60,12 @@ class Manner:
 
 def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Manner:
     """A Manner of the caller's options; raises ValueError for a kind of cast that there is not."""
-    if not allow_casts:
+    given = arguments.patterns("allow_casts", allow_casts)
+    if not given:
         return Manner(assign, (), verify)
     from statedict.tree import SOUND
 
-    kinds = (allow_casts,) if isinstance(allow_casts, str) else tuple(allow_casts)
+    kinds = (given,) if isinstance(given, str) else given
     known: dict[str, CastKind] = {kind: kind for kind in SOUND.refused}
     for kind in kinds:
         if kind not in known:
@@ -74,28 +75,46 @@ def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Mann
     return Manner(assign, tuple(known[kind] for kind in kinds), verify)
 
 
+def _says_something(value: Any) -> bool:
+    """Whether an option was given: not every value has a truth."""
+    return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
+
+
+def check_devices(given: Any) -> None:
+    """Raise TypeError for what is not a device, nor a mapping of patterns to devices."""
+    for device in given.values() if isinstance(given, Mapping) else (given,):
+        if device is not None and not isinstance(device, str) and type(device).__name__ != "device":
+            raise TypeError(f"device= is a device such as 'cuda:0', not {arguments.described(device)}")
+
+
 def refuse_options(obj: Any, **options: Any) -> None:
     """Raise TypeError for an option that means nothing for `obj`: left alone, it would be silently ignored."""
-    said = [f"{name}=" for name, value in options.items() if value]
+    said = [f"{name}=" for name, value in options.items() if _says_something(value)]
     if said:
         raise TypeError(f"{', '.join(said)} cannot be given for a {type(obj).__name__}")
 
 
 def load_module(
-    module: Any, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+    module: Any,
+    taken: _sources.Taken,
+    demands: Demands,
+    options: Mapping[str, Any],
+    manner: Manner,
+    fixed: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """Load a state into a module of any host; `options` are those of `plan.match`.
 
     A module whose class has a `state_dict` and a `load_state_dict` of its own is loaded by the latter.
+    `fixed`: the caller's other arguments, which a call that is suggested must have. None: suggest nothing.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
     if _sources.has_own_pair(module, host):
-        return _load_pair(module, host, state, demands, options, manner)
+        return _load_pair(module, host, taken, demands, options, manner)
     slots, _ = tree.peek(host, module)
-    planned = plan.match(state, slots, **options)
-    values = _arrays.arrays_within(planned.execute(state), host.library, verify=manner.verify)
+    planned = plan.match(taken.state, slots, **options)
+    values = _arrays.arrays_within(planned.execute(taken.state), host.library, verify=manner.verify)
     values, unknown = _without_inert(values, slots, demands)
     devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
     if devices and not demands.dry_run:
@@ -104,26 +123,45 @@ def load_module(
 
     def judge(outcome: Outcome) -> None:
         unknown.told(outcome)
-        reports.append(_report(planned, outcome, demands, _empty(slots, values, outcome)))
-        _decide(reports[0], type(module).__name__, demands)
+        reports.append(_report(planned, outcome, demands, taken))
+        if demands.dry_run:
+            raise _Tried
+        if _is_refused(reports[0], demands.strict):
+            raise LoadError("", report=reports[0])
+
+    def advised() -> LoadReport:
+        # When all is put back, so that what is suggested can be tried.
+        if fixed is not None and reports[0].attempt is not None:
+            _advise(reports[0], module, fixed, taken, manner)
+            empty = _empty(reports[0].missing_keys, slots, values, fixed)
+            trial = replace(demands, dry_run=True), options, replace(manner, assign=True)
+            if empty and load_module(module, taken, *trial).ok:
+                reports[0].suggestions[:0] = empty
+        return reports[0]
 
     rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
-    with suppress(_Tried):
+    try:
         tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
+    except _Tried:
+        return advised()
+    except LoadError as error:
+        if reports and error.report is reports[0]:
+            error.args = (plan.error_text(type(module).__name__, advised()),)
+        raise
     if manner.assign:
         reports[0].notes += _left_on_meta(module, slots)
     return reports[0]
 
 
 def _load_pair(
-    module: Any, host: Host, state: StateDict, demands: Demands, options: Mapping[str, Any], manner: Manner
+    module: Any, host: Host, taken: _sources.Taken, demands: Demands, options: Mapping[str, Any], manner: Manner
 ) -> LoadReport:
     """Load by the module's own method, which gets a dict of tensors; whatever raises, the module is put back."""
     from statedict import plan, tree
 
     slots = _sources.given(module)
-    planned = plan.match(state, slots, **options)
-    values, unknown = _without_inert(planned.execute(state), slots, demands)
+    planned = plan.match(taken.state, slots, **options)
+    values, unknown = _without_inert(planned.execute(taken.state), slots, demands)
     read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=manner.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
@@ -136,9 +174,11 @@ def _load_pair(
         found = _told_by(module, read, asked)
         outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
         unknown.told(outcome)
-        report = _report(planned, outcome, demands, [])
+        report = _report(planned, outcome, demands, taken)
         with suppress(_Tried):
-            _decide(report, type(module).__name__, demands)
+            if demands.dry_run:
+                raise _Tried
+            refuse(report, type(module).__name__, demands.strict)
             return report
         undo.put_back()
     except BaseException:
@@ -158,18 +198,20 @@ def _told_by(module: Any, state: Mapping[str, Any], options: Mapping[str, Any]) 
     return list(getattr(told, "missing_keys", ())), list(getattr(told, "unexpected_keys", ()))
 
 
-def _empty(slots: Mapping[str, Any], values: StateDict, outcome: Outcome) -> list[Suggestion]:
+def _empty(
+    missing: Sequence[str], slots: Mapping[str, Any], values: StateDict, fixed: Mapping[str, Any]
+) -> list[Suggestion]:
     """What would help where slots have no memory, so that nothing can be loaded into them."""
-    empty = [name for name in outcome.missing if name in values and getattr(slots.get(name), "is_meta", False)]
+    empty = [name for name in missing if name in values and getattr(slots.get(name), "is_meta", False)]
     if not empty:
         return []
-    from statedict.plan import Suggestion
+    from statedict.plan import Suggestion, written
 
     text = (
-        f"{len(empty):,} of {len(outcome.missing):,} missing names are there, but in the model they are on the meta device, "
+        f"{len(empty):,} of {len(missing):,} missing names are there, but in the model they are on the meta device, "
         "without memory (or model.to_empty(device=…) first)"
     )
-    return [Suggestion(text, "load_state_dict(model, source, assign=True)", len(empty))]
+    return [Suggestion(text, written({**fixed, "assign": True}), len(empty))]
 
 
 def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
@@ -234,14 +276,16 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
             outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
         )
         reports.append(report.allowing(missing=demands.missing, unexpected=demands.unexpected))
-        _decide(reports[0], type(obj).__name__, demands)
+        if demands.dry_run:
+            raise _Tried
+        refuse(reports[0], type(obj).__name__, demands.strict)
 
     with suppress(_Tried):
         _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, verify=verify, judge=judge)
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands, helpful: list[Suggestion]) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: _sources.Taken) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -250,20 +294,35 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands, helpful: list[Sug
         errors=outcome.errors,
         tied=outcome.tied,
     )
-    report.roots += helpful
+    report.root, report.other_roots = taken.root, list(taken.others)
     return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
 
 
-def _decide(report: LoadReport, kind: str, demands: Demands) -> None:
-    """Return if the load is to stand."""
-    if demands.dry_run:
-        raise _Tried
-    refuse(report, kind, demands.strict)
+def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: _sources.Taken, manner: Manner) -> None:
+    """Put into the report what would help; each suggestion was loaded, and undone."""
+    from statedict.plan import facts
+
+    def works(arguments: Mapping[str, Any]) -> bool:
+        options = {name: value for name, value in arguments.items() if name not in fixed}
+        root, into = options.pop("root", None), options.pop("into", None)
+        demands = Demands(True, options.pop("allow_missing", ()), options.pop("allow_unexpected", ()), dry_run=True)
+        source = taken.others.get(root, taken.state)
+        try:
+            with _sources.taken(source, "auto" if root is None or root in taken.others else root) as other:
+                return load_module(_sources.submodule(module, into), other, demands, options, manner).ok
+        except Exception:  # noqa: BLE001  # foreign hooks raise anything, which must not hide why the load was refused
+            return False
+
+    report.advise(works, fixed, {path: facts(raw_values(state)) for path, state in taken.others.items()})
 
 
 def refuse(report: LoadReport, kind: str, strict: bool) -> None:
     """Raise LoadError where a load with this report into an object of class `kind` cannot stand."""
-    if report.errors or report.mismatched or (strict and not report.ok):
+    if _is_refused(report, strict):
         from statedict.plan import error_text
 
         raise LoadError(error_text(kind, report), report=report)
+
+
+def _is_refused(report: LoadReport, strict: bool) -> bool:
+    return bool(report.errors or report.mismatched or (strict and not report.ok))

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from statedict.errors import NotAStateError, RootError, UnknownNameError
+from statedict.errors import NotAStateError, UnknownNameError
 from statedict.state import (
     Opaque,
     StateDict,
+    arguments,
     every,
     independent,
     library_of,
@@ -29,37 +31,80 @@ if TYPE_CHECKING:
     from statedict.tree import Host, Outcome
 
 
+class Taken(NamedTuple):
+    """The state of a source; where `"auto"` chose it among several, its root, and the others that could have been meant."""
+
+    state: StateDict
+    root: str = ""
+    others: Mapping[str, StateDict] = MappingProxyType({})
+
+
 @contextmanager
 def opened(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[StateDict]:
-    """The state of a source, as long as the context lasts; a file is read only where somebody asks.
+    """The state of a source while the context lasts; a file is read only where a value is asked for.
 
     Raises RootError where a file or a nested mapping holds no state dict at `root`, UnsafeFileError where a file names
     imports that would run code, NotAStateError (a TypeError) where `source` is none of the above.
     """
+    with taken(source, root, limits) as found:
+        yield found.state
+
+
+@contextmanager
+def taken(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[Taken]:
+    """As `opened`, with the root that was taken."""
     from statedict import formats
 
-    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+    arguments.texts(root=root)
+    if is_file(source):
         with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
-            yield checkpoint.state_dict(root)
+            yield _taken(checkpoint.roots, checkpoint.state_dict(root), root)
     elif isinstance(source, formats.Checkpoint):
         source.require_safe()
-        yield source.state_dict(root)
+        yield _taken(source.roots, source.state_dict(root), root)
     elif isinstance(source, StateDict) and root in ("auto", ""):
-        yield source
+        yield Taken(source)
     elif root in ("auto", "") and _is_flat(source):
-        yield StateDict(source)
-    elif isinstance(source, Mapping):
-        if not all(isinstance(name, str) for name in source) and any(map(library_of, source.values())):
-            StateDict(source)  # raises: it says which name is no string
-        yield formats.choose_root(formats.find_roots(source), root, "the mapping given")
+        yield Taken(StateDict(source))
+    elif isinstance(source, (Mapping, list, tuple)):
+        if not all(isinstance(name, str) for name in source) and _has_tensors(source):
+            StateDict(source)  # raises: it says which name is not a string
+        roots = formats.find_roots(source)
+        if not (roots or root != "auto" or isinstance(source, Mapping)):
+            raise _no_source(source)
+        yield _taken(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
     elif host_of(source) is not None:
-        yield formats.choose_root({"": given(source)}, root, "the module given")
+        yield Taken(formats.choose_root({"": given(source)}, root, "the module given"))
     else:
-        raise NotAStateError(
-            f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
-            "a StateDict or other mapping, or a module"
-        )
+        raise _no_source(source)
+
+
+def _no_source(source: Any) -> NotAStateError:
+    return NotAStateError(
+        f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
+        "a StateDict or other mapping, or a module"
+    )
+
+
+def is_file(source: Any) -> bool:
+    """Whether a source is a file: a path, or an object with `read` that is not a module and has no state of its own."""
+    if isinstance(source, (str, os.PathLike)):
+        return True
+    if isinstance(source, type):
+        return False
+    return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
+
+
+def _taken(roots: Mapping[str, StateDict], state: StateDict, root: str) -> Taken:
+    if root != "auto":
+        return Taken(state)
+    path = next(path for path, known in roots.items() if known is state)
+    return Taken(state, path, {p: known for p, known in roots.items() if p != path and "param_groups" not in known})
+
+
+def _has_tensors(source: Any) -> bool:
+    return isinstance(source, Mapping) and any(map(library_of, source.values()))
 
 
 def _is_flat(source: Any) -> bool:
@@ -76,8 +121,7 @@ def kept(source: Any, root: str = "auto") -> StateDict:
     """The state of a source for as long as anybody holds it: a file stays open until its last leaf is gone."""
     from statedict import formats
 
-    is_file = isinstance(source, (str, os.PathLike)) or hasattr(source, "read")
-    with opened(formats.open(source) if is_file else source, root) as state:
+    with opened(formats.open(source) if is_file(source) else source, root) as state:
         return state
 
 
@@ -85,41 +129,27 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
     """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
 
-    `root="auto"` is the source itself if it `fits`, else the one part of it that does. Raises RootError where there is no
-    part at `root`, or several that fit.
+    `root="auto"` is the source itself if it `fits`, else the part of it that does. Raises RootError where there is no part
+    at `root`, or several that fit.
     """
     from statedict import formats
 
-    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+    arguments.texts(root=root)
+    if is_file(source):
         with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
-            yield _revived(_part(checkpoint.object, root, fits, checkpoint.path))
+            yield _revived(formats.choose_part(checkpoint.object, root, fits, checkpoint.path))
     elif isinstance(source, formats.Checkpoint):
         source.require_safe()
-        yield _revived(_part(source.object, root, fits, source.path))
-    elif isinstance(source, Mapping):
-        yield _part(source, root, fits, None)
+        yield _revived(formats.choose_part(source.object, root, fits, source.path))
+    elif isinstance(source, (Mapping, list, tuple)):
+        part = formats.choose_part(source, root, fits)
+        # A StateDict that was taken from a Checkpoint has its inert values.
+        yield _revived(part) if isinstance(source, StateDict) else part
     elif is_stateful(source):
         yield nested(source)
     else:
-        raise NotAStateError(f"Expected state_dict to be dict-like, got {type(source)}.")
-
-
-def _part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None) -> Any:
-    if root != "auto":
-        for step in filter(None, root.split("/")):
-            if not isinstance(tree, Mapping) or step not in tree:
-                known = [str(key) for key in tree] if isinstance(tree, Mapping) else []
-                raise RootError(f"there is nothing at {root!r}", file=file, choices=known)
-            tree = tree[step]
-        return tree
-    if fits(tree):
-        return tree
-    parts = [key for key, value in tree.items() if fits(value)] if isinstance(tree, Mapping) else []
-    if len(parts) != 1:
-        reason = "several parts could be meant" if parts else "no part of it has the state of such an object"
-        raise RootError(reason, file=file, choices=[str(part) for part in parts])
-    return tree[parts[0]]
+        raise _no_source(source)
 
 
 def _revived(tree: Any) -> Any:
@@ -258,6 +288,8 @@ def to_copy(value: Any, model: Any = None) -> Any:
 def nested(value: Any, model: Any = None) -> Any:
     """The state that an optimizer, a scheduler or any other object gives of itself; `model` names an optimizer's
     parameters."""
+    if isinstance(value, type):
+        raise NotAStateError(f"{value.__name__} is a class: give an instance of it, {value.__name__}(…)")
     if not is_stateful(value):
         raise NotAStateError(f"a {type(value).__name__} has no state: it is no module, and has no state_dict method")
     if is_torch_optimizer(value):
@@ -312,6 +344,14 @@ def is_stateful(value: Any) -> bool:
     return not isinstance(value, type) and all(map(callable, methods))
 
 
+def require_named(model: Any) -> None:
+    """Raise NotAStateError where `model` cannot name the parameters of an optimizer."""
+    if model is not None and (isinstance(model, type) or not callable(getattr(model, "named_parameters", None))):
+        raise NotAStateError(
+            f"model= is the module whose parameters the optimizer trains, not {arguments.described(model)}"
+        )
+
+
 def is_mapping(tree: Any) -> bool:
     return isinstance(tree, Mapping)
 
@@ -323,6 +363,7 @@ def is_optimizer_state(tree: Any) -> bool:
 
 def submodule(module: Any, path: str | None) -> Any:
     """The module at a dotted path below; raises UnknownNameError where there is none."""
+    arguments.maybe(arguments.texts, into=path)
     if not path:
         return module
     try:

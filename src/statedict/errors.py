@@ -201,7 +201,7 @@ class AfterSaveError(StateDictError, OSError):
         self.what = what
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         done = f"{self.directory}: step {self.step} was saved"
         return f"{done}, but {self.what} failed: {self.reason}; the next save tries again"
 

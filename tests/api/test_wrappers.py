@@ -1,10 +1,14 @@
 """The ten wrapper cases: names that differ by wrappers only load strictly, with no argument."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import statedict
+from statedict.errors import CollisionError, LoadError
 
 
 class Wrapper(nn.Module):
@@ -152,3 +156,141 @@ def test_a_uniform_prefix_is_only_suggested(api):
     assert not report.loaded
     assert 'rename="backbone.{*p} -> {*p}"' in str(report)
     assert statedict.load_state_dict(Inner(), state, rename="backbone.{*p} -> {*p}").ok
+
+
+WRAPS = {
+    "plain": bare,
+    "parallel": parallel,
+    "compiled": compiled,
+    "both": lambda model: compiled(parallel(model)),
+    "the other way": lambda model: parallel(compiled(model)),
+    "FSDP inside DeepSpeed": lambda model: deepspeed(fsdp(model)),
+}
+PAIRS = [(one, other) for one, other in product(WRAPS, WRAPS) if one != other]
+
+
+def trained(model, *, named):
+    """An optimizer that has stepped, with parameters of other numbers in each state."""
+    optimizer = torch.optim.AdamW(model.named_parameters() if named else model.parameters(), lr=0.5)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, float(number + 1))
+    optimizer.step()
+    return optimizer
+
+
+def averages(model, optimizer):
+    return [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(("saved", "here"), PAIRS)
+def test_a_run_resumes_under_another_wrapper(tmp_path, saved, here, named):
+    """Model and optimizer resume whatever wrapped the model, by `parameters()` and by `named_parameters()`."""
+    model = WRAPS[saved](Inner())
+    optimizer = trained(model, named=named)
+    with statedict.CheckpointManager(tmp_path) as manager:
+        manager.save(1, model=model, optimizer=optimizer)
+        other = WRAPS[here](Inner())
+        fresh = torch.optim.AdamW(other.named_parameters() if named else other.parameters(), lr=0.1)
+        resumed = manager.resume(model=other, optimizer=fresh)
+    assert all(report.ok for report in resumed.reports.values())
+    assert fresh.param_groups[0]["lr"] == 0.5
+    for ours, theirs in zip(averages(other, fresh), averages(model, optimizer), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("saved", "here"), PAIRS)
+def test_an_optimizers_names_are_compared_as_a_models(saved, here, strict):
+    """By the model's names or the optimizer's own, each state reaches its parameter, in whatever order they are given."""
+    model, other = WRAPS[saved](Inner()), WRAPS[here](Inner())
+    optimizer = trained(model, named=True)
+    state = statedict.state_dict(optimizer, model=model)
+    for parameters in (list(other.named_parameters())[::-1], list(other.parameters())[::-1]):
+        fresh = torch.optim.AdamW(parameters)
+        report = statedict.load_state_dict(fresh, state, strict, model=other)
+        assert report.ok
+        assert len(report.loaded) == len(list(other.parameters()))
+        for ours, theirs in zip(averages(other, fresh), averages(model, optimizer), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_a_real_child_of_an_optimizers_model_stays_a_child():
+    """A wrapped model with a child `module` is unwrapped once, for its optimizer too."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.ParameterDict({"w": nn.Parameter(torch.ones(2))})
+            self.w = nn.Parameter(torch.ones(2))
+
+    model, other = Twice(), parallel(Twice())
+    optimizer = trained(model, named=False)
+    fresh = torch.optim.AdamW(list(other.parameters())[::-1])
+    assert statedict.load_state_dict(fresh, statedict.state_dict(optimizer, model=model), model=other).ok
+    for ours, theirs in zip(averages(other, fresh), averages(model, optimizer), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_an_optimizers_names_that_collide_are_refused():
+    """Two saved states that only their wrappers tell apart are not one parameter's; nothing is changed."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([("weight", weight)], lr=0.1)
+    group = optimizer.state_dict()["param_groups"][0]
+    both = group | {"params": [0, 1], "param_names": ["_forward_module.weight", "_orig_mod.weight"], "lr": 3}
+    with pytest.raises(
+        CollisionError, match=r"'_forward_module\.weight' and '_orig_mod\.weight' would both become 'weight'"
+    ):
+        statedict.load_state_dict(optimizer, {"state": {}, "param_groups": [both]})
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_no_advice_for_modules_is_given_for_an_optimizer():
+    """What an optimizer's error suggests can be given for an optimizer."""
+    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    state = statedict.state_dict(trained(nn.Sequential(model), named=False), model=nn.Sequential(model))
+    with pytest.raises(LoadError) as caught:
+        statedict.load_state_dict(torch.optim.AdamW(other.parameters()), state, model=other)
+    assert "rename=" not in str(caught.value)
+    assert "load_state_dict(model" not in str(caught.value)
+
+
+AVERAGES = {
+    "plain": bare,
+    "parallel": parallel,
+    "averaged": AveragedModel,
+    "averaged inside": lambda model: parallel(AveragedModel(model)),
+    "averaged outside": lambda model: AveragedModel(compiled(model)),
+}
+
+
+@pytest.mark.parametrize("make", [Inner, HasModule, OnlyModule])
+@pytest.mark.parametrize(("saved", "here"), list(product(AVERAGES, AVERAGES)))
+def test_an_average_is_a_wrapper(api, make, saved, here):
+    """AveragedModel is seen through both ways: its count of updates is loaded where both have it, and is no part of the
+    model for `match` and `diff` either."""
+    source, model = AVERAGES[saved](api.fill(make(), 1)), AVERAGES[here](api.fill(make(), 2))
+    report = statedict.load_state_dict(model, source.state_dict())
+    assert report == ([], [])
+    for ours, theirs in zip(model.parameters(), source.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    averaged = [name.startswith("averaged") for name in (saved, here)]
+    assert len(report.excluded) == (averaged[0] != averaged[1])
+    assert ("AveragedModel" in str(report)) is (averaged == [False, True])
+    inference = statedict.match(model, source)
+    assert not inference.unfilled
+    assert not inference.unmatched
+    difference = statedict.diff(source, model)
+    assert [difference.added, difference.removed, difference.changed] == [{}, {}, {}]
+    # with a selection
+    assert statedict.load_state_dict(model, source.state_dict(), exclude="*.nothing").ok
+
+
+def test_a_count_of_ones_own_is_no_wrappers(api):
+    """`n_averaged` beside other modules than `module` is a buffer as any other."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("n_averaged", torch.tensor(3))
+    with pytest.raises(LoadError, match=r'Unexpected key.*"n_averaged"'):
+        statedict.load_state_dict(nn.Linear(2, 2), model)
+    with pytest.raises(LoadError, match=r'Missing key.*"n_averaged"'):
+        statedict.load_state_dict(model, nn.Linear(2, 2))

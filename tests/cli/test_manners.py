@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_is_no_error(place, name):
     )
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(60) == 1
+    assert process.wait(60) == 141
     process.stderr.close()
 
 

@@ -248,3 +248,12 @@ def test_strays_are_exactly_the_names_that_do_not_come_back(names):
     key_map = KeyMap(["a.{i} -> b.{i}", "z.{*p} -> {*p}"])
     back = [key_map.inverse(key_map(name)) for name in names]
     assert key_map.strays(names) == [name for name, there in zip(names, back) if name != there]
+
+
+def test_a_reshape_cannot_be_inverted():
+    """It does not say which shape there was; the rule works all the same."""
+    rule = KeyMap("w -> w | reshape 6")
+    assert rule.rename({"w": np.arange(6.0).reshape(2, 3)}).numpy()["w"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert not rule.invertible
+    with pytest.raises(ValueError, match="cannot be inverted: 'reshape' does not say which shape there was"):
+        _ = rule.inverse

@@ -109,3 +109,30 @@ def test_undoing_a_chain(shape, data):
     operations = [parse_operation(text) for text in chain]
     made = on_leaves(operations, [leaf_of(array)], 1)
     assert read_array(on_leaves(undone(operations), made, 1)[0]).tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(("text", "shape"), [("reshape 4 6", (4, 6)), ("reshape 2 -1", (2, 12)), ("reshape -1", (24,))])
+def test_reshape_is_numpys(text, shape):
+    """The same elements in row-major order, also of a transposed tensor; it has no inverse, and says so."""
+    operation = parse_operation(text)
+    assert str(operation) == text
+    for array in (X, X.swapaxes(0, 2)):
+        (leaf,) = on_leaves([operation], [leaf_of(array)], 1)
+        assert on_specs([operation], [leaf_of(array).spec], 1) == [leaf.spec]
+        assert leaf.spec.shape == shape
+        assert np.array_equal(read_array(leaf), array.reshape(shape))
+
+
+def test_reshape_of_one_element():
+    """A number becomes a vector of one, and back."""
+    (leaf,) = on_leaves([parse_operation("reshape 1")], [leaf_of(np.array(3.0))], 1)
+    assert read_array(leaf).tolist() == [3.0]
+    (leaf,) = on_leaves([parse_operation("reshape")], [leaf], 1)
+    assert read_array(leaf).shape == ()
+
+
+@pytest.mark.parametrize("text", ["reshape 5", "reshape -1 -1", "reshape -2 12", "reshape 0 -1", "reshape"])
+def test_a_reshape_that_does_not_fit(text):
+    """Other numbers of elements, and sizes that cannot be told, are refused."""
+    with pytest.raises(ValueError, match=r"does not fit shape \[2, 3, 4\], which has 24 elements"):
+        on_specs([parse_operation(text)], [leaf_of(X).spec], 1)

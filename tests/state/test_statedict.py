@@ -240,3 +240,63 @@ def test_to_casts_only():
     """A device is no dtype; the error says where devices are chosen."""
     with pytest.raises(ValueError, match=r"'cpu' is not a dtype.*map_location"):
         StateDict({"w": np.ones(1)}).to("cpu")
+
+
+def test_the_ends_are_those_of_a_dict():
+    """`popitem` takes the last entry, as a dict does, or the first; `move_to_end` moves as an OrderedDict does."""
+    sd = StateDict({"a": 1, "b": 2, "c": 3})
+    assert sd.popitem() == ("c", 3)
+    assert sd.popitem(last=False) == ("a", 1)
+    sd.popitem()
+    with pytest.raises(KeyError, match="the state dict is empty"):
+        sd.popitem()
+    sd, od = StateDict({"a": 1, "b": 2, "c": 3}), OrderedDict(a=1, b=2, c=3)
+    for name, last in [("a", True), ("c", False), ("b", True), ("b", True), ("c", False)]:
+        sd.move_to_end(name, last)
+        od.move_to_end(name, last)
+        assert list(sd.items()) == list(od.items())
+    with pytest.raises(UnknownNameError, match="'x' is not in the state dict"):
+        sd.move_to_end("x")
+
+
+@pytest.mark.parametrize("other", [{3: 4}, {None: 1}, {"a": 1, b"b": 2}])
+def test_names_are_strings_however_they_come(other):
+    """No way of adding entries takes a name that is not a string, and none adds some of them before it refuses."""
+    for act in (
+        lambda sd: sd | other,
+        lambda sd: other | sd,
+        lambda sd: sd.__ior__(other),
+        lambda sd: sd.update(other),
+        lambda sd: sd.update(list(other.items())),
+        lambda sd: sd.update([*other.items()]),
+        lambda sd: StateDict(other),
+        lambda sd: sd.setdefault(next(name for name in other if name != "a"), 1),
+    ):
+        sd = StateDict({"x": 1})
+        with pytest.raises(NotAStateError, match="a state dict's names are strings"):
+            act(sd)
+        assert dict(sd) == {"x": 1}
+
+
+def test_what_is_no_mapping_is_not_joined():
+    """`|` with anything else is Python's own TypeError; `update` and the constructor say what they take."""
+    with pytest.raises(TypeError, match="unsupported operand"):
+        StateDict({"a": 1}) | 3
+    with pytest.raises(TypeError, match="unsupported operand"):
+        3 | StateDict({"a": 1})
+    for act in (StateDict, StateDict({"a": 1}).update):
+        with pytest.raises(
+            NotAStateError, match="is made of a mapping, or of pairs of a name and a value, not of a int"
+        ):
+            act(3)
+
+
+def test_names_of_another_type_are_not_there():
+    """Looking for what is not text finds nothing, hashable or not."""
+    sd = StateDict({"a": 1})
+    for name in (3, None, [1], {"a": 1}):
+        assert name not in sd
+        assert sd.get(name) is None
+        for act in (sd.__getitem__, sd.__delitem__, sd.pop, sd.leaf, sd.spec):
+            with pytest.raises(UnknownNameError, match="is not in the state dict"):
+                act(name)

@@ -115,9 +115,9 @@ def test_names_without_any_in_common_are_an_error():
     """Where no name is known, nothing is loaded even when not strict; the text shows both sides' names."""
     model = model_of(2, 2)
     wrapped = nn.Sequential()
-    wrapped.add_module("module", model)
+    wrapped.add_module("backbone", model)
     saved = read_optimizer(trained(model), wrapped)
-    with pytest.raises(LoadError, match=r"'module\.0\.weight' there, '0\.weight' here; pass the model"):
+    with pytest.raises(LoadError, match=r"'backbone\.0\.weight' there, '0\.weight' here; pass the model"):
         write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model, strict=False)
 
 

@@ -16,6 +16,7 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
+from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_idle
 from ._mistake import told_as
 from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
 from ._progress import nbytes_of, showing
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from statedict.plan import KeyMap
 
 WHOLE = "*"
-INDEX = ".index.json"
 
 
 def convert(
@@ -74,15 +74,20 @@ def convert(
     if max_shard_size is not None:
         with told_as({"--max-shard-size": max_shard_size}):
             byte_count(max_shard_size)
-    chosen = include or [], exclude or [], rename or [], map_file, dtype or []
+    asked = include or [], exclude or [], rename or [], map_file, dtype or []
+    keep_inputs(destination, map_file, option="DESTINATION")
+    in_place = is_in_place(destination, source)
     with opened(source) as checkpoint:
         if root == WHOLE:
-            made = _whole(checkpoint, any(chosen))
+            made = _whole(checkpoint, any(asked))
         else:
             state = checkpoint.state_dict(root)
-            if root == "auto":
-                _tell_left(checkpoint, state)
-            made = _made(state, *chosen)
+            left = _left(checkpoint, state)
+            made = _made(state, *asked)
+            if in_place:
+                _refuse_loss(destination, [*left, *_dropped(state, *asked[:2])])
+            elif left and root == "auto":
+                _tell_left(left)
         with showing(made, f"writing {destination}") as shown:
             metadata = checkpoint.texts if root == WHOLE else None
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
@@ -106,15 +111,34 @@ def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
     return checkpoint.object
 
 
-def _tell_left(checkpoint: Checkpoint, taken: StateDict) -> None:
-    """Say, on standard error, what else the file holds: only one state dict is written."""
+def _left(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
+    """What else the file holds: only one state dict is written."""
     roots = [path for path, state in checkpoint.roots.items() if state is not taken]
     held = checkpoint.object if taken is not checkpoint.roots.get("") else {}
     first = {path.partition("/")[0] for path in checkpoint.roots}
-    others = [str(key) for key in held if str(key) not in first] if isinstance(held, dict) else []
-    if roots or others:
-        left = ", ".join(repr(name) for name in [*roots, *others][:FEW]) + (", …" if len(roots + others) > FEW else "")
-        tell(f"statedict: left behind: {left} (--root PATH takes another state dict, --root '*' everything)", err=True)
+    return [*roots, *(str(key) for key in held if str(key) not in first)] if isinstance(held, dict) else roots
+
+
+def _tell_left(left: Sequence[str]) -> None:
+    """Say on standard error what is not written."""
+    tell(
+        f"statedict: left behind: {_few(left)} (--root PATH takes another state dict, --root '*' everything)", err=True
+    )
+
+
+def _dropped(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """The names that the options leave out."""
+    fits, drops = matcher(include) if include else lambda name: True, matcher(exclude)
+    return [name for name in state if drops(name) or not fits(name)]
+
+
+def _refuse_loss(destination: str, left: Sequence[str]) -> None:
+    """Refuse to replace a file by a part of it."""
+    if left:
+        raise typer.BadParameter(
+            f"{destination} is the file that is read, and {_few(left)} in it would be lost; name another file",
+            param_hint="DESTINATION",
+        )
 
 
 def _tell_lost(checkpoint: Checkpoint, destination: str) -> None:
@@ -125,8 +149,11 @@ def _tell_lost(checkpoint: Checkpoint, destination: str) -> None:
     with statedict.open(index if os.path.exists(index) else destination) as new:
         lost = [name for name in checkpoint.texts if name not in new.texts]
     if lost:
-        left = ", ".join(map(repr, lost[:FEW])) + (", …" if len(lost) > FEW else "")
-        typer.echo(f"statedict: left behind: the file's metadata {left}, which this format has no room for", err=True)
+        tell(f"statedict: left behind: the file's metadata {_few(lost)}, which this format has no room for", err=True)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:FEW])) + (", …" if len(names) > FEW else "")
 
 
 def _written(destination: str, sharded: bool) -> tuple[str, int]:
@@ -150,11 +177,10 @@ def _made(
 
 
 def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> StateDict:
-    chosen = state.select(*include) if include else state
-    chosen = chosen.drop(*exclude)
-    if state and not chosen:
+    (part,) = chosen([state], include, exclude)
+    if state and not part:
         raise typer.BadParameter(f"none of the {count(len(state), 'name')} is left", param_hint="--include, --exclude")
-    return chosen
+    return part
 
 
 def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
@@ -179,6 +205,7 @@ def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> State
 def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:
     """The state with the dtypes asked for: of several that fit a name, the last."""
     left = list(state)
+    tell_idle([text.rpartition("=")[0] for text in wanted if "=" in text], [state])
     for text in reversed(wanted):
         pattern, _, name = text.rpartition("=")
         if name.removeprefix("torch.") not in DTYPES or not DTYPES[name.removeprefix("torch.")].is_floating:
@@ -186,8 +213,8 @@ def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:
             raise typer.BadParameter(f"{name!r} is no floating-point dtype; there are {known}", param_hint="--dtype")
         fits = matcher(pattern) if pattern else lambda _: True
         cast = state.to(name)
-        chosen = [n for n in left if fits(n)]
-        state = state | {n: cast.leaf(n) for n in chosen if cast.leaf(n) is not None}
+        fitting = [n for n in left if fits(n)]
+        state = state | {n: cast.leaf(n) for n in fitting if cast.leaf(n) is not None}
         left = [n for n in left if not fits(n)]
     return state
 

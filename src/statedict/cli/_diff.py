@@ -9,6 +9,7 @@ import typer
 
 import statedict
 
+from ._inputs import chosen
 from ._options import AsJson, Exclude, File, Include
 from ._streams import opened, tell
 
@@ -38,8 +39,7 @@ def diff(
     """
     with opened(first) as one, opened(second) as other:
         states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
-        chosen = [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
-        found = statedict.diff(*chosen)
+        found = statedict.diff(*chosen(states, include, exclude))
     told = json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found)
     tell(told)
     raise typer.Exit(1 if found else 0)

@@ -27,6 +27,7 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
+from ._inputs import tell_idle
 from ._options import AsJson, File
 from ._streams import opened, tell
 
@@ -70,6 +71,7 @@ def inspect(
         if values is not None:
             _print_values(_holding(checkpoint, chosen, values), values, checkpoint.path, as_json)
             return
+        tell_idle(match or [], list(chosen.values()))
         facts = _facts(checkpoint, chosen, match, stats)
     if as_json:
         typer.echo(json.dumps(facts))

@@ -6,7 +6,11 @@ A user's mistake is one clear line on standard error and exit code 2, never a tr
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -35,20 +39,39 @@ class Program(TyperGroup):
                 self.add_command(_built(name), name)
         return super().get_command(ctx, cmd_name)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _told():  # --help prints while the arguments are read
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _told():
             return super().invoke(ctx)
-        except (StateDictError, OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read our output (`| head`) has had enough, which Typer ends quietly
-            tell(f"statedict: {one_line(error)}", err=True)
-            raise typer.Exit(2) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the errors of the `with` block into a line on standard error, and an exit code."""
+    try:
+        yield
+    except SystemExit as ended:  # how rich ends where it meets a closed pipe
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise typer.Exit(CLOSED_PIPE) from ended
+        raise
+    except (StateDictError, OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            # The reader of our output (`| head`) has had enough. What is left to write goes nowhere, so that the
+            # interpreter does not complain of it either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from error
+        tell(f"statedict: {one_line(error)}", err=True)
+        raise typer.Exit(2) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments (`sys.argv[1:]` where None) name, and exit with its code.
 
-    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted.
+    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted; 141 when the
+    reader of its output has closed the pipe.
 
     >>> main(["inspect", "no-such-file.pt"])
     Traceback (most recent call last):
@@ -82,6 +105,8 @@ def _built(name: str) -> Any:
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "runs", "tour")
+# As a shell has it for a program that the signal ended.
+CLOSED_PIPE = 128 + signal.SIGPIPE
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,

@@ -15,6 +15,7 @@ import statedict
 from statedict.report import Fact
 
 from ._convert import key_map
+from ._inputs import keep_inputs
 from ._mistake import told_as
 from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
 from ._streams import opened, tell
@@ -61,6 +62,8 @@ def match(
     """
     if (model is None) == (keys is None):
         raise typer.BadParameter("give one of them", param_hint="--model, --keys")
+    if save_map is not None:
+        keep_inputs(save_map, file, keys, map_file, option="--save-map")
     from statedict import plan
 
     options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": mismatched}

@@ -11,6 +11,7 @@ import typer
 import statedict
 from statedict.report import count, size
 
+from ._inputs import keep_inputs
 from ._mistake import told_as
 from ._options import Format, Told
 from ._progress import showing
@@ -50,6 +51,7 @@ def merge(
 
         statedict merge math.pt code.pt --method task_arithmetic --base base.pt --weight 0.5 --weight 0.5 -o both.pt
     """
+    keep_inputs(output, *files, base, option="--output")
     with ExitStack() as stack:
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None

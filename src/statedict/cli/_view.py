@@ -14,6 +14,7 @@ import statedict
 from statedict import report
 from statedict.files import Frame, redacted, write
 
+from ._inputs import chosen, keep_inputs
 from ._options import Exclude, File, Include, Told
 from ._progress import showing
 from ._streams import STREAM, opened, target, tell
@@ -69,14 +70,16 @@ def view(
     destination = _destination(output, names)
     if show and destination == STREAM:
         raise typer.BadParameter("what goes to standard output cannot be opened", param_hint="--open")
+    keep_inputs(destination, *names, option="--output")
     report.charting()  # before anything is read
     asked = [root, root if second_root is None else second_root]
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(opened(name)) for name in names]
-        chosen = [_chosen(c, at, other is not None) for c, at in zip(checkpoints, asked)]
-        chosen = [{path: _part(s, include, exclude) for path, s in states.items()} for states in chosen]
-        files = [_file(c, states, not headers) for c, states in zip(checkpoints, chosen)]
-        page = report.page(files, None if other is None else _diff(chosen))
+        roots = [_chosen(c, at, other is not None) for c, at in zip(checkpoints, asked)]
+        parts = iter(chosen([state for states in roots for state in states.values()], include, exclude))
+        shown = [{path: next(parts) for path in states} for states in roots]
+        files = [_file(c, states, not headers) for c, states in zip(checkpoints, shown)]
+        page = report.page(files, None if other is None else _diff(shown))
     write(target(destination), [Frame(len(page), lambda: page)], durable=False)
     _tell(destination, files, len(page), as_json)
     if show:
@@ -107,11 +110,7 @@ def _chosen(checkpoint: Any, root: str | None, one: bool) -> dict[str, StateDict
     if root is None and not one:
         return dict(checkpoint.roots)
     state = checkpoint.state_dict("auto" if root is None else root)
-    return {next(path for path, known in checkpoint.roots.items() if known is state): state}
-
-
-def _part(state: StateDict, include: list[str] | None, exclude: list[str] | None) -> StateDict:
-    return (state.select(*include) if include else state).drop(*(exclude or []))
+    return {next((path for path, known in checkpoint.roots.items() if known is state), root or ""): state}
 
 
 def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.File:

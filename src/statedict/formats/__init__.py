@@ -6,6 +6,8 @@ from typing import Any
 from ._byte_count import byte_count as byte_count
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import Finding as Finding
+from ._choose_root import choose_part as choose_part
+from ._choose_root import choose_root as choose_root
 from ._limits import LIMITS as LIMITS
 from ._limits import Limits as Limits
 from ._pickle import Import as Import
@@ -13,7 +15,6 @@ from ._pickle import Pair as Pair
 from ._pickle import Size as Size
 from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
-from ._roots import choose_root as choose_root
 from ._roots import find_roots as find_roots
 from ._table import open as open
 from ._table import write as write
@@ -31,6 +32,7 @@ __all__ = [
     "TorchConstant",
     "TypedStorage",
     "byte_count",
+    "choose_part",
     "choose_root",
     "find_roots",
     "leaves",

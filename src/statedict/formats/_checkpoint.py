@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Absent, Bulk, Leaf, Spec, StateDict, contiguous
+from statedict.state import Absent, Bulk, Leaf, Spec, StateDict, arguments, contiguous
 
 from ..errors import UnsafeFileError, printable
 from ._allowed import is_allowed
@@ -110,11 +110,13 @@ class Checkpoint:
     def state_dict(self, root: str = "auto") -> StateDict:
         """The state dict at `root`; `"auto"`: the one that the file is about.
 
+        A root under which there are only nested dicts of tensors is given with dotted names.
+
         Raises RootError, which lists the choices, where there is none or `"auto"` is ambiguous.
         """
-        from ._roots import choose_root
+        from ._choose_root import choose_root
 
-        return choose_root(self.roots, root, self.path)
+        return choose_root(self.roots, root, self.path, tree=self.object)
 
     @property
     def globals(self) -> list[Import]:
@@ -150,6 +152,7 @@ class Checkpoint:
         Structure was checked when it was opened; this checks every byte that has a checksum, lists imports that would run
         code and, with `values`, tensors that hold NaN or Inf.
         """
+        arguments.flags(values=values)
         found = [Finding("error", "imports", f"{path} would run code under pickle") for path in self.dangerous]
         found += self._checks()
         found += [Finding("note", "", note) for note in self.notes]

@@ -5,6 +5,7 @@ grammar is in `_rule`); a `LoadReport` tells what came of it.
 """
 
 from ._adaptation import Adaptation, Policy
+from ._attempt import facts, written
 from ._diff import Diff, diff
 from ._error_text import error_text
 from ._infer import Inference, Inferred, infer
@@ -12,14 +13,18 @@ from ._interpolate import interpolate
 from ._keymap import KeyMap
 from ._match import match
 from ._merge import merge
+from ._near import near_pattern
 from ._plan import Plan, Problem
 from ._report import Adapted, Cast, LoadReport
 from ._statistics import Change
 from ._step import Mismatch, Step
 from ._suggest import Suggestion
+from ._wrappers import pair
 
 __all__ = [
     "match",
+    "pair",
+    "written",
     "Plan",
     "Problem",
     "Step",
@@ -36,8 +41,10 @@ __all__ = [
     "Mismatch",
     "Suggestion",
     "error_text",
+    "facts",
     "diff",
     "Diff",
     "Change",
     "merge",
+    "near_pattern",
 ]

@@ -83,7 +83,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
     """
     first, second = raw_values(a), raw_values(b)
     require_in_proportion(value for value in (*first.values(), *second.values()) if isinstance(value, (Leaf, Compound)))
-    pairs = pair(first, second).pairs
+    pairs, _, own = pair(first, second)
     filled = set(pairs.values())
     both = {name: (first[old], second[name]) for old, name in pairs.items()}
     shape = {name: shapes for name, values in both.items() if (shapes := _shapes(*values))}
@@ -92,8 +92,8 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
     tied = [_ties(StateDict(first), pairs), _ties(StateDict(second), {})]
     different = {*shape, *dtype, *changed, *values}
     return Diff(
-        added={name: shape_of(second[name]) for name in second if name not in filled},
-        removed={name: shape_of(first[name]) for name in first if name not in pairs},
+        added={name: shape_of(second[name]) for name in second if not (name in filled or name in own)},
+        removed={name: shape_of(first[name]) for name in first if not (name in pairs or name in own)},
         renamed={old: name for old, name in pairs.items() if old != name},
         shape=shape,
         dtype=dtype,

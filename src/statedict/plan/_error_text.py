@@ -25,7 +25,9 @@ def error_text(class_name: str, report: LoadReport) -> str:
     told = [printable(problem) for problem in problems if problem]
     if len(told) > _MOST:
         told[_MOST:] = [f"… and {len(told) - _MOST:,} more"]
-    return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(told) + f"\n\n{report}"
+    counts, _, rest = str(report).partition("\n")
+    refused = f"{counts} (nothing was changed)\n{rest}".rstrip()
+    return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(told) + f"\n\n{refused}"
 
 
 def _keys(word: str, names: Sequence[str]) -> str:

@@ -15,12 +15,13 @@ from statedict.errors import CollisionError
 from statedict.state import parents, raw_values
 
 from ..errors import printable
+from ._best_rule import best_rule
 from ._facts import shape_of
 from ._fit import fits
 from ._generalise import folded_pairs, generalise, numbered
 from ._keymap import KeyMap
 from ._order import Node, Shapes, pair_in_order
-from ._suggest import best_rule
+from ._parts import mates, parts_of, told
 from ._wrappers import pair
 
 _LINES = 20
@@ -35,7 +36,8 @@ class Inferred(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """What was inferred: `key_map` does what `steps` say; `unmatched` and `unfilled` are what no stage could place.
+    """What was inferred: `key_map` does what `steps` say; `unmatched` and `unfilled` are what no stage could place,
+    and `notes` say why where that is known.
 
     It has changed nothing. Look at it, then load with `rename=inference.key_map`.
     """
@@ -44,6 +46,7 @@ class Inference(NamedTuple):
     steps: tuple[Inferred, ...]
     unmatched: tuple[str, ...]
     unfilled: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         total = len(self.steps) + len(self.unfilled)
@@ -58,8 +61,8 @@ class Inference(NamedTuple):
                 f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in list(folded.items())[:_LINES]
             ]
             lines += [f"  … and {len(folded) - _LINES:,} more"] if len(folded) > _LINES else []
-        lines += ["as a key map:", *(f"  {rule}" for rule in self.key_map.rules)]
-        return "\n".join(map(printable, lines))
+        lines += list(self.notes[:_LINES])
+        return "\n".join(map(printable, [*lines, "as a key map:", *(f"  {rule}" for rule in self.key_map.rules)]))
 
 
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
@@ -78,7 +81,8 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
             search.take(step)
     steps = tuple(search.steps)
     pairs = {step.source: step.target for step in steps}
-    return Inference(generalise(pairs, search.sources), steps, tuple(search.sources), tuple(search.slots))
+    notes = told(search.slots, search.sources, search.source_parts, search.slot_parts)
+    return Inference(generalise(pairs, search.sources), steps, tuple(search.sources), tuple(search.slots), tuple(notes))
 
 
 class _Search:
@@ -89,22 +93,34 @@ class _Search:
         self.slots: dict[str, None] = dict.fromkeys(target)
         self.source_shapes: Shapes = {name: shape_of(value) for name, value in raw_values(source).items()}
         self.slot_shapes: Shapes = {name: shape_of(value) for name, value in raw_values(target).items()}
+        self.source_parts, self.slot_parts = parts_of(self.sources), parts_of(self.slots)
         self.steps: list[Inferred] = []
 
     def take(self, step: Inferred) -> None:
         del self.sources[step.source], self.slots[step.target]
         self.steps.append(step)
 
+    def leave(self, names: Iterable[str]) -> None:
+        """Names that are not to be placed."""
+        for name in names:
+            self.sources.pop(name, None)
+            self.slots.pop(name, None)
+
     def fit(self, source: str, slot: str) -> bool:
-        return fits(self.source_shapes[source], self.slot_shapes[slot])
+        return fits(self.source_shapes[source], self.slot_shapes[slot]) and self.may_be(source, slot)
+
+    def may_be(self, source: str, slot: str) -> bool:
+        """Whether neither is a part of a weight that the other is."""
+        return mates(source, slot, self.source_parts, self.slot_parts)
 
 
 def _wrapped(search: _Search) -> list[Inferred]:
     """The same name, with or without wrappers."""
     try:
-        pairs = pair(search.sources, search.slots).pairs
+        pairs, _, own = pair(search.sources, search.slots)
     except CollisionError:  # a proposal need not settle it: whoever loads is told
-        pairs = pair(search.sources, search.slots, wrappers=False).pairs
+        pairs, _, own = pair(search.sources, search.slots, wrappers=False)
+    search.leave(own)
     reasons = ("the same name but for wrappers", "the same name")
     return [Inferred(old, new, reasons[old == new]) for old, new in pairs.items()]
 
@@ -128,7 +144,7 @@ def _by_ending(search: _Search) -> Iterator[Inferred]:
         theirs = _endings(search.sources, search.source_shapes, length)
         for ending, names in theirs.items():
             slots = ours.get(ending, ())
-            if len(names) == 1 == len(slots) and ending[1] is not None:
+            if len(names) == 1 == len(slots) and ending[1] is not None and search.may_be(names[0], slots[0]):
                 yield Inferred(names[0], slots[0], f"the same ending of {length} and shape, found once")
 
 
@@ -146,11 +162,16 @@ def _by_order(search: _Search) -> Iterator[Inferred]:
     """Order and shape inside modules that already belong together, the deepest first, and at last in the whole."""
     sources, slots = _below(search.sources), _below(search.slots)
     for old, new in _modules(search.steps, sources, slots):
-        left = Node(old, tuple(name for name in sources[old] if name in search.sources))
-        right = Node(new, tuple(name for name in slots[new] if name in search.slots))
         reason = f"the same order and shape inside {' and '.join(_inside(old, new))}"
-        for source, slot in pair_in_order(left, right, search.source_shapes, search.slot_shapes):
-            yield Inferred(source, slot, reason)
+        for in_parts in (False, True):  # what is a part is no partner of what is whole
+            left = Node(
+                old, tuple(n for n in sources[old] if n in search.sources and (n in search.source_parts) is in_parts)
+            )
+            right = Node(
+                new, tuple(n for n in slots[new] if n in search.slots and (n in search.slot_parts) is in_parts)
+            )
+            for source, slot in pair_in_order(left, right, search.source_shapes, search.slot_shapes):
+                yield Inferred(source, slot, reason)
 
 
 def _inside(old: str, new: str) -> tuple[str, str]:

@@ -7,11 +7,12 @@ that fits a name is the one that counts; names that none fits stay as they are. 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from statedict.state import StateDict, raw_values
+from statedict.errors import NotAStateError
+from statedict.state import StateDict, arguments, raw_values
 
 from ..errors import printable
 from ._cook import Cook
@@ -43,7 +44,11 @@ class KeyMap:
         """The KeyMap that `to_toml` wrote; ValueError where the text is none."""
         import tomllib
 
-        rules = tomllib.loads(text).get("rules")
+        arguments.texts(text=text)
+        try:
+            rules = tomllib.loads(text).get("rules")
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"a key map is TOML, and this is not: {error}") from None
         if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
             raise ValueError('a key map in TOML is rules = ["OLD -> NEW", …], but there is no such list')
         return cls(rules)
@@ -83,6 +88,7 @@ class KeyMap:
 
     def __call__(self, name: str) -> str:
         """The new name; ValueError for a name whose tensor is converted too, which `rename` does to a whole state."""
+        arguments.texts(name=name)
         hit = self.index.find(name)
         if hit is None:
             return name
@@ -121,7 +127,11 @@ class KeyMap:
         >>> fused.spec("0.qkv.weight").shape, fused.numpy()["0.qkv.weight"][:, 0].tolist()
         ((6, 3), [0, 0, 1, 1, 2, 2])
         """
+        arguments.mappings(state=state)
         given = raw_values(state)
+        for name in given:
+            if not isinstance(name, str):
+                raise NotAStateError(f"a state dict's names are strings, but this one has {arguments.described(name)}")
         offers, notes = self.resolve({name: name for name in given}, lambda name: spec_of(given[name]))
         for note in notes:
             warnings.warn(printable(note), UserWarning, stacklevel=2)
@@ -144,7 +154,7 @@ class KeyMap:
         ['c.1']
         """
         strays = []
-        for name in names:
+        for name in arguments.patterns("names", names) or ():
             hit = self.index.find(name)
             if hit is None or not isinstance(rule := self.rules[hit.rule], Rule) or rule.renames_only:
                 back = self.inverse.index.find(self(name))
@@ -165,9 +175,17 @@ def _rules(given: Any) -> list[AnyRule]:
         lines = (line.strip() for line in given.splitlines())
         return [rule for line in lines if line and not line.startswith("#") for rule in parse(line)]
     if isinstance(given, Mapping):
+        for name in (*given, *given.values()):
+            if not isinstance(name, str):
+                raise TypeError(f"names that are renamed are text, not {arguments.described(name)}")
         return [rule for old, new in given.items() for rule in pairs(old, new)]
-    if callable(given):
+    if callable(given) and not isinstance(given, type):
         return [Escape(given)]
+    if not isinstance(given, (list, tuple, Iterator)):
+        raise TypeError(
+            "rules are text such as 'old -> new', a mapping of old names to new ones, a function of a name, or a list of "
+            f"these, not {arguments.described(given)}"
+        )
     return [rule for part in given for rule in _rules(part)]
 
 

@@ -57,10 +57,12 @@ def match(
     ([(('module.a',), 'a')], ('c',), ('b',))
     """
     given, slots = raw_values(source), raw_values(target)
-    options = (include, exclude, rename, dtype, device)
+    asked = {"include": include, "exclude": exclude, "rename": rename, "dtype": dtype, "device": device}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    asked |= {} if isinstance(mismatched, str) and mismatched == "error" else {"mismatched": mismatched}
     # In one order, mostly: then lists are compared in a quarter of the time.
     same = list(given) == list(slots) or given.keys() == slots.keys()
-    if same and mismatched == "error" and all(option is None for option in options):
+    if same and not asked:
         # The everyday load. Shapes are compared only if somebody asks: whoever loads compares them too.
         return Plan(Unchanged(given), slots, given, find_mismatched=lambda: misfits(given, slots))
     offered, notes = _offers(given, KeyMap(rename), wrappers)
@@ -84,6 +86,7 @@ def match(
         excluded=tuple(found.excluded),
         skipped=tuple(fitting.skipped),
         notes=(*notes, *found.notes, *idle(patterns, [*given, *offered, *slots])),
+        options=asked,
         find_mismatched=lambda: tuple(fitting.misfits),
     )
 

@@ -6,9 +6,10 @@
     unstack D            one tensor into as many as D is long, without D                  stack D
     cat D [sizes]        several into one along D: of these sizes, or of one size         split D [sizes]
     stack D              several of one shape into one, along a new D                     unstack D
+    reshape [D E …]      the same elements in row-major order as another shape            (nothing)
 
-The last column undoes the first, exactly. Each operation answers on specs first (`specs`), and its leaves are made with
-those very specs: the two cannot disagree.
+The last column undoes the first, exactly; `reshape` does not say which shape there was. Each operation answers on
+specs first (`specs`), and its leaves are made with those very specs: the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 from statedict.state import Leaf, Spec, computed
 
 from ._joins import Cat, Join, Stack, plain
+from ._reshape import Reshape
 from ._views import Permute, Split, Transpose, Unstack
 
 
@@ -39,7 +41,7 @@ def parse_operation(text: str) -> Operation:
         dims = [int(number) for number in numbers]
         return OPERATIONS[word](*dims)
     except (KeyError, ValueError, TypeError):
-        usage = "transpose [D E], permute D E …, split D [sizes], unstack D, cat D [sizes], stack D"
+        usage = "transpose [D E], permute D E …, split D [sizes], unstack D, cat D [sizes], stack D, reshape [sizes]"
         raise ValueError(f"{text!r} is no operation on a tensor; they are: {usage}") from None
 
 
@@ -92,6 +94,7 @@ OPERATIONS: dict[str, Callable[..., Operation]] = {
     "unstack": lambda dim: Unstack(dim),
     "cat": lambda dim, *sizes: Cat(dim, sizes),
     "stack": lambda dim: Stack(dim),
+    "reshape": lambda *sizes: Reshape(sizes),
 }
 
 INVERSES: dict[type, Callable[[Any], Operation]] = {

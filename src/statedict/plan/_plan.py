@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, overload
 
 from statedict.state import Absent, DType, StateDict, cast_kind, raw_values
 
+from ._attempt import attempt
 from ._cook import Cook
 from ._facts import Shape, dtype_of, shape_of
+from ._parts import parts_of, told
 from ._recipe import moved_metadata
 from ._report import Adapted, Cast, LoadReport
 from ._step import Mismatch, Step
-from ._suggest import nested_roots
 
 # What PyTorch and the tree engine begin with when a tensor does not fit.
 _REFUSAL = re.compile(r'size mismatch for (.+?): |While copying the parameter named "(.+?)", ')
@@ -45,6 +46,7 @@ class Plan:
         skipped: slots that keep their values because their tensor does not fit and a policy says "skip".
         notes: warnings, as text: patterns that match nothing, names that are ambiguous.
         slots: the target's values by name.
+        options: the arguments that it was made with, which say what was asked for.
         given: the source's values by name, as they were when the plan was made.
     """
 
@@ -56,6 +58,7 @@ class Plan:
     excluded: tuple[str, ...] = ()
     skipped: tuple[Mismatch, ...] = ()
     notes: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     find_mismatched: Callable[[], tuple[Mismatch, ...]] = tuple
 
     @property
@@ -114,8 +117,9 @@ class Plan:
         cast: Iterable[Any] | None = None,
         errors: Iterable[str] = (),
         tied: Mapping[str, str] | None = None,
+        advised: bool = True,
     ) -> LoadReport:
-        """What comes of a load by this plan.
+        """What comes of a load by this plan; `advised`: with what would help where something is wrong.
 
         The arguments are what the loader found; without them it is what the plan foresees, the slots' dtypes winning.
         Missing names that the plan withheld on purpose are left out.
@@ -124,7 +128,7 @@ class Plan:
         missing = self.missing if missing is None else [name for name in missing if name not in self.withheld]
         unexpected = self.unexpected if unexpected is None else list(unexpected)
         steps = [] if self.identical else self.steps
-        return LoadReport(
+        report = LoadReport(
             missing,
             unexpected,
             loaded=self._fitting() if loaded is None else loaded,
@@ -138,8 +142,12 @@ class Plan:
             skipped=self.skipped,
             notes=self.notes,
             shapes=self._shapes(missing, unexpected),
-            roots=nested_roots(self.given, missing),
         )
+        if advised and not report.ok:
+            if missing and unexpected:
+                report.notes += told(missing, unexpected, parts_of(self.given), parts_of(self.slots))
+            report.attempt = attempt(self.given, self.slots, self.options, report.loaded)
+        return report
 
     def _refused(self, errors: Sequence[str]) -> list[Mismatch]:
         """The mismatched tensors that the loader refused: a module may know how to take another shape.

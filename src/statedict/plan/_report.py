@@ -7,15 +7,17 @@ It *is* PyTorch's result: a pair of lists that unpacks, compares, counts and pri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from statedict.state import Patterns, matcher
 
+from ._attempt import Attempt
 from ._facts import Shape
 from ._plain import plain
 from ._step import Mismatch
-from ._suggest import Suggestion, suggest
+from ._suggest import Suggestion, Works, suggest
 
 
 class Adapted(NamedTuple):
@@ -52,7 +54,8 @@ class LoadReport(tuple[list[str], list[str]]):
         skipped: tensors that do not fit, whose slots keep their values because a policy said so.
         allowed: missing and unexpected names that were said to be all right.
         notes: warnings, as text.
-        suggestions: changes that would help, the best first.
+        root: the path of the state dict that was taken from the source; other_roots: of those that were not.
+        suggestions: calls that would load everything, the best first; each was tried.
 
     >>> report = LoadReport([], ["head.weight"], loaded=["encoder.weight"])
     >>> missing, unexpected = report
@@ -85,7 +88,9 @@ class LoadReport(tuple[list[str], list[str]]):
         allowed: Iterable[str] = (),
         notes: Iterable[str] = (),
         shapes: Mapping[str, Shape] | None = None,
-        roots: Iterable[Suggestion] = (),
+        root: str = "",
+        other_roots: Iterable[str] = (),
+        attempt: Attempt | None = None,
     ) -> None:
         self.missing_keys, self.unexpected_keys = self[0], self[1]
         self.loaded = list(loaded)
@@ -100,7 +105,9 @@ class LoadReport(tuple[list[str], list[str]]):
         self.allowed = list(allowed)
         self.notes = list(notes)
         self.shapes = dict(shapes or {})
-        self.roots = list(roots)
+        self.root = root
+        self.other_roots = list(other_roots)
+        self.attempt = attempt
 
     @property
     def missing(self) -> list[str]:
@@ -119,8 +126,16 @@ class LoadReport(tuple[list[str], list[str]]):
 
     @cached_property
     def suggestions(self) -> list[Suggestion]:
-        """Changes that would help, the best first."""
-        return suggest(self)
+        """Calls that would load everything, the best first; each was tried."""
+        attempt, self.attempt = self.attempt, None
+        return [] if attempt is None or self.ok else suggest(self, attempt)
+
+    def advise(self, works: Works, fixed: Mapping[str, Any], roots: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find the suggestions now, each tried with `works`; `fixed` and `roots` are those of an Attempt."""
+        if self.attempt is not None and not self.ok:
+            attempt, self.attempt = self.attempt, None
+            attempt = replace(attempt, fixed=fixed, roots={**attempt.roots, **roots})
+            self.__dict__["suggestions"] = suggest(self, attempt, works)
 
     def allowing(self, *, missing: Patterns = (), unexpected: Patterns = ()) -> LoadReport:
         """The same report with the missing and unexpected names that match these patterns moved to `allowed`.
@@ -134,12 +149,14 @@ class LoadReport(tuple[list[str], list[str]]):
         allowed = [name for names, fit in zip(self, fits) for name in names if fit(name)]
         kept = ([name for name in names if not fit(name)] for names, fit in zip(self, fits))
         facts = {key: value for key, value in vars(self).items() if key not in ("suggestions", *_PAIR)}
-        return LoadReport(*kept, **{**facts, "allowed": [*self.allowed, *allowed]})
+        given = {"allow_missing": missing, "allow_unexpected": unexpected}
+        attempt = self.attempt and self.attempt.with_options({name: some for name, some in given.items() if some})
+        return LoadReport(*kept, **{**facts, "allowed": [*self.allowed, *allowed], "attempt": attempt})
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
         facts = {
-            key: value for key, value in vars(self).items() if key not in ("suggestions", "shapes", "roots", *_PAIR)
+            key: value for key, value in vars(self).items() if key not in ("suggestions", "shapes", "attempt", *_PAIR)
         }
         return {
             "ok": self.ok,
@@ -150,10 +167,12 @@ class LoadReport(tuple[list[str], list[str]]):
         }
 
     def __repr__(self) -> str:
-        if self.ok:
+        kept_out = [name for name in ("skipped", "allowed", "excluded") if getattr(self, name)]
+        if self.ok and (kept_out in ([], ["excluded"]) and (self.loaded or not kept_out)):
             return "<All keys matched successfully>"
-        others = {name: len(getattr(self, name)) for name in ("mismatched", "errors") if getattr(self, name)}
-        shown = "".join(f", {count} {name}" for name, count in others.items())
+        others = {name: len(getattr(self, name)) for name in ("mismatched", "errors", *kept_out) if getattr(self, name)}
+        shown = f", {len(self.loaded)} loaded" if kept_out else ""
+        shown += "".join(f", {count} {name}" for name, count in others.items())
         return f"LoadReport(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys}{shown})"
 
     def __str__(self) -> str:
@@ -167,7 +186,8 @@ class LoadReport(tuple[list[str], list[str]]):
         return report_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self[0], self[1], vars(self))
+        _ = self.suggestions  # which need what is not copied
+        return _restored, (self[0], self[1], {**vars(self), "attempt": None})
 
 
 _PAIR = ("missing_keys", "unexpected_keys")

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from statedict.state import Section, as_html, as_text, fold, folded, listed
+from statedict.state import LINE, Section, as_html, as_text, fold, folded, listed
 
 from ..errors import printable
+from ._fitting_calls import alike
 from ._near import Near
+from ._parts import mates, parts_of
 from ._step import Mismatch
+from ._suggest import LONGEST
 
 if TYPE_CHECKING:
     from ._report import LoadReport
@@ -24,7 +27,7 @@ _OTHERS = 2
 
 def report_text(report: LoadReport) -> str:
     """The report as text."""
-    if report.ok and not _said(report) and not report.notes:
+    if report.ok and not (_said(report) or report.notes or report.other_roots):
         return "<All keys matched successfully>"
     return as_text(_counts(report), _sections(report))
 
@@ -44,7 +47,9 @@ def _counts(report: LoadReport) -> str:
     }
     wrong = [f"{count:,} {word}" for word, count in problems.items() if count]
     rest = [f"{count:,} {word}" for word, count in _said(report).items()]
-    return "; ".join([f"{len(report.loaded):,} loaded", ", ".join(wrong) or "nothing wrong", *rest])
+    others = ", ".join(map(repr, report.other_roots))
+    root = [f"root {report.root!r} was taken, and there is also {others}"] if others else []
+    return "; ".join([f"{len(report.loaded):,} loaded", ", ".join(wrong) or "nothing wrong", *rest, *root])
 
 
 def _said(report: LoadReport) -> dict[str, int]:
@@ -69,11 +74,12 @@ def _sections(report: LoadReport) -> list[Section]:
         _telling("adapted", [(one.name, one.how) for one in report.adapted]),
         _telling("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
         _telling("tied", [(name, f"= {other}") for name, other in report.tied.items()]),
-        listed("warnings", report.notes, 3),
+        listed("warnings", report.notes, 3, 2 * LINE),
         listed(
             "what would help",
             [f"{printable(one.text)}:\n    {printable(one.call)}" for one in report.suggestions],
             2,
+            LONGEST + 4,
             keep="\n",
         ),
     ]
@@ -81,11 +87,14 @@ def _sections(report: LoadReport) -> list[Section]:
 
 def _missing(report: LoadReport) -> Section:
     """The missing names, with the unexpected ones that may have been meant."""
-    shapes, near = report.shapes, Near(report.unexpected_keys)
+    shapes = report.shapes
+    parts, slot_parts = parts_of(report.unexpected_keys), parts_of(report.missing_keys)
+    near = Near(name for name in report.unexpected_keys if name not in parts)
     texts = {group.names[0]: group.text for group in fold(report.unexpected_keys, shapes.get)}
 
     def about(names: tuple[str, ...]) -> str:
-        meant = [other for other in near.to(names[0], 3) if shapes.get(other) == shapes.get(names[0])]
+        close = near.to(names[0], 3) if mates("", names[0], {}, slot_parts) else []
+        meant = [other for other in close if shapes.get(other) == shapes.get(names[0])]
         hint = f"  did you mean {texts.get(meant[0], meant[0])!r}?" if meant else ""
         return f"{_shape(report, names[0])}{hint}"
 
@@ -98,7 +107,8 @@ def _misfits(title: str, some: Sequence[Mismatch], limit: int) -> Section:
     def about(names: tuple[str, ...]) -> str:
         one = known[names[0]]
         found = one.found if isinstance(one.found, str) else list(one.found)
-        return f"{found} in the source, {list(one.expected)} in the model" + (f": {one.note}" if one.note else "")
+        note = one.note or alike(one.found, one.expected)
+        return f"{found} in the source, {list(one.expected)} in the model" + (f": {note}" if note else "")
 
     return folded(title, known, about, lambda name: known[name][1:], limit)
 

@@ -9,6 +9,7 @@ Grammar of a line (`_template` says what a template is, `_operation` what an ope
     model.{*p} -> {*p}                                           a prefix dropped
     h.{i}.{ln_1,ln_2}.{*p} -> layers.{i}.{norm1,norm2}.{*p}      two rules in one line
     h.{i}.fc.weight -> layers.{i}.fc.weight | transpose          the tensor is changed too
+    head.weight -> head.weight | reshape 10 512                  the same elements as another shape
     attn.{q,k,v}.weight -> attn.qkv.weight | cat 0               three tensors become one
     attn.qkv.weight -> attn.{q,k,v}.weight | split 0 64 16 16    one becomes three
     experts.{e}.w -> experts.w | stack 0                         as many as there are become one
@@ -28,6 +29,7 @@ from functools import cached_property
 from ..errors import printable
 from ._joins import Cat
 from ._operation import Operation, joins, parse_operation, parts, undone
+from ._reshape import Reshape
 from ._template import Template, expand
 from ._views import Split
 
@@ -75,6 +77,8 @@ class Rule:
                 return f"{str(template)!r} can be read in two ways: put a dot between its holes, and only one {{*hole}}"
         if self.gathered and any(isinstance(op, Cat) for op in self.operations):
             return f"'cat' over {{{self.gathered}}} forgets how many there were: use 'stack', or name each"
+        if any(isinstance(op, Reshape) for op in self.operations):
+            return "'reshape' does not say which shape there was"
         lost = {hole for t in self.sources for hole in t.holes} - {hole for t in self.targets for hole in t.holes}
         if lost - {self.gathered}:
             return f"its right side does not have {{{min(lost)}}}"

@@ -27,13 +27,19 @@ def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers
     What is excluded by its own name is set aside before anything is paired, so that `exclude` can settle a collision.
     """
     if selection.everything:
-        pairs, notes = pair(offered, slots, wrappers=wrappers)
+        pairs, notes, own = pair(offered, slots, wrappers=wrappers)
         filled = set(pairs.values())
         missing = [slot for slot in slots if slot not in filled]
-        return Sorted(pairs, missing, [name for name in offered if name not in pairs], [], notes)
+        unexpected = [name for name in offered if name not in pairs]
+        if not own:
+            return Sorted(pairs, missing, unexpected, [], notes)
+        excluded = [name for name in (*missing, *unexpected) if name in own]
+        notes = notes + _kept_counts(missing, own)
+        missing, unexpected = ([name for name in names if name not in own] for names in (missing, unexpected))
+        return Sorted(pairs, missing, unexpected, excluded, notes)
     names = {name: (name, *sources_of(offer)) for name, offer in offered.items()}
     chosen = {name: None for name in offered if not selection.refuses(*names[name])}
-    pairs, notes = pair(chosen, slots, wrappers=wrappers)
+    pairs, notes, own = pair(chosen, slots, wrappers=wrappers)
     filled = set(pairs.values())
     # A slot whose only tensor is excluded by its own name is not missing.
     refused = pair(
@@ -41,9 +47,18 @@ def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers
     ).pairs
     kept = {name: slot for name, slot in pairs.items() if selection.takes(slot, *names[name])}
     wanted = filled.union(refused.values())
-    missing = [slot for slot in slots if slot not in wanted and selection.takes(slot)]
-    unexpected = [name for name in chosen if name not in pairs and selection.takes(*names[name])]
+    missing = [slot for slot in slots if slot not in wanted and slot not in own and selection.takes(slot)]
+    unexpected = [name for name in chosen if not (name in pairs or name in own) and selection.takes(*names[name])]
     settled, placed = {*kept.values(), *missing}, {*pairs, *refused, *unexpected}
     excluded = [slot for slot in slots if slot not in settled]
     excluded += [name for name in offered if name not in placed and name not in slots]
     return Sorted(kept, missing, unexpected, excluded, notes)
+
+
+def _kept_counts(missing: Collection[str], own: Collection[str]) -> list[str]:
+    """A note for each count of an AveragedModel that nothing fills."""
+    return [
+        f"{slot!r}, AveragedModel's count, is not in the source and stays; at 0 the next update replaces the average"
+        for slot in missing
+        if slot in own
+    ]

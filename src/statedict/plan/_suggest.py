@@ -1,32 +1,32 @@
-"""What one change would solve most problems: told from the names alone, in time that grows with their number.
+"""What would help: calls that were tried, after each of which nothing is wrong.
 
-Two names that end alike and begin differently vote for a rule that exchanges the one beginning for the other. The votes of
-some dozens of missing names are counted, and the rules with the most are checked against all names.
+A suggestion begins with one change (another root, a rule, a sub-module, or none), which must load more and lose nothing.
+What is left is dealt with in turn: more rules, tensors that can be made to fit, and names that are left out or allowed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._generalise import heads
-from ._keymap import KeyMap
-from ._rule import Rule
-from ._step import Mismatch
+from ._attempt import Attempt, Change, written
+from ._best_rule import best_rules, cuts
+from ._fitting_calls import fitted
+from ._parts import parts_of, told
 from ._wrappers import bare
 
 if TYPE_CHECKING:
     from ._report import LoadReport
 
-# So many missing names vote, spread evenly; so many rules, and those with as many votes, are compared on so many names.
-_VOTERS = 64
-_COUNTED = 10
-_SAMPLE = 2000
-# All tails of a name together are as long as the square of its length: a hostile one must not cost that.
-_MOST_CUTS = 30
-# Patterns that a person would still read in one call.
+# Patterns that a person would still read in one call, and rules.
 _MOST_PATTERNS = 4
+_MOST_RULES = 3
+# A longer call would be cut where it is printed.
+LONGEST = 400
+# So many names are compared by shape and order in well under a second.
+_MOST_INFERRED = 5_000
+
+Works = Callable[[Mapping[str, Any]], bool]
 
 
 class Suggestion(NamedTuple):
@@ -37,174 +37,167 @@ class Suggestion(NamedTuple):
     solves: int
 
 
-class Best(NamedTuple):
-    """A rule that makes missing names of `solves` unexpected ones."""
-
-    rule: Rule
-    solves: int
-
-
-def suggest(report: LoadReport) -> list[Suggestion]:
-    """The changes that would help, the one that solves most first."""
-    missing, unexpected = report.missing_keys, report.unexpected_keys
-    found = [
-        *report.roots,
-        *_wrapper(missing, unexpected),
-        *_renamed(missing, unexpected),
-        *_policies(report.mismatched),
-    ]
-    found.sort(key=lambda one: -one.solves)
-    if missing and unexpected and not any(one.solves == len(missing) for one in found):
-        found.append(
-            Suggestion("names, shapes and order may tell which is which", "print(statedict.match(model, source))", 0)
-        )
-    return found or _allowing(report)
+def suggest(report: LoadReport, attempt: Attempt, works: Works = lambda arguments: True) -> list[Suggestion]:
+    """The calls that would load everything, the best first. Each was tried, with `works` too, which gets the arguments."""
+    openings = list(_openings(report, attempt))
+    foreseen = attempt()
+    if foreseen is not None and foreseen.ok:
+        openings = [_WRAPPED]
+    elif report.mismatched:
+        openings.append(_NOTHING)
+    found = list(_working(openings, report, attempt, works))
+    found.sort(key=lambda one: ("allow_" in one.call, -one.solves))
+    return found or _look(report, attempt) or list(_working([_NOTHING], report, attempt, works))
 
 
-def nested_roots(given: Mapping[str, Any], missing: Collection[str]) -> list[Suggestion]:
-    """Where the source is a checkpoint with the state dict inside: the root under which the missing names are."""
-    if not missing:
-        return []
-    wanted = set(map(bare, missing))
-    inside = {name: value for name, value in given.items() if isinstance(value, Mapping)}
-    inside |= {f"{a}/{b}": v for a, value in list(inside.items()) for b, v in value.items() if isinstance(v, Mapping)}
-    found = []
-    for root, value in inside.items():
-        solves = sum(bare(str(name)) in wanted for name in value)
-        text = f"{root!r} in the source holds {solves:,} of {len(missing):,} missing names"
-        found += [Suggestion(text, _call(f"root={root!r}"), solves)] if solves else []
-    return found
+def _working(changes: Iterable[Change], report: LoadReport, attempt: Attempt, works: Works) -> Iterator[Suggestion]:
+    """The changes that can be completed and work, each call once."""
+    seen: set[str] = set()
+    for change in changes:
+        whole = _completed(change, report, attempt)
+        if whole is None:
+            continue
+        arguments = attempt.needed(whole.arguments)
+        call = written(arguments)
+        if call not in seen and len(call) <= LONGEST and works(arguments):
+            seen.add(call)
+            yield Suggestion(whole.text, call, _problems(report))
 
 
-def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | None:
-    """The one rule that would rename most unexpected names to missing ones; None where there is none, or no clear one.
-
-    >>> best = best_rule(["layers.0.w", "layers.1.w"], ["model.layers.0.w", "model.layers.1.w", "step"])
-    >>> str(best.rule), best.solves
-    ('model.{*p} -> {*p}', 2)
-    """
-    wanted, some = set(missing), list(unexpected)[:: max(len(unexpected) // _SAMPLE, 1)]
-    counted = [Best(rule, _count(rule, wanted, some)) for rule in _votes(list(missing), unexpected)]
-    clear = [one for one in counted if not any(_rivals(one, other) for other in counted)]
-    best = max(clear, key=lambda best: best.solves, default=None)
-    return best and best._replace(solves=_count(best.rule, wanted, unexpected))
-
-
-def _rivals(one: Best, other: Best) -> bool:
-    """Whether the other explains the same names at least as well: then `query -> q` may as well be `key -> q`."""
-    shared = one.rule.sources == other.rule.sources or one.rule.targets == other.rule.targets
-    return one.rule != other.rule and shared and other.solves >= one.solves
-
-
-def _votes(missing: list[str], unexpected: Collection[str]) -> list[Rule]:
-    """The rules for which most of some missing names vote."""
-    voters = missing[:: max(len(missing) // _VOTERS, 1)]
-    tails: dict[str, list[str]] = {tail: [] for name in voters for _, tail in _cuts(name)}
-    for name in unexpected:
-        for _, tail in _cuts(name):
-            if tail in tails and len(tails[tail]) < 8:  # more would only say the same
-                tails[tail].append(name)
-    votes: Counter[Rule] = Counter()
-    for name in voters:
-        alike = next((tails[tail] for _, tail in _cuts(name) if tails[tail]), [])
-        votes.update(heads(other, name) for other in alike)
-    least = min([count for _, count in votes.most_common(_COUNTED)], default=0)
-    return [rule for rule, count in votes.most_common(4 * _COUNTED) if count >= least]
-
-
-def _count(rule: Rule, wanted: Collection[str], unexpected: Iterable[str]) -> int:
-    """How many unexpected names would be wanted ones."""
-    key_map = KeyMap(rule)
-    return sum(key_map(name) in wanted for name in unexpected)
-
-
-def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """A name cut in two at each of its first dots, the longest tail first."""
-    yield "", name
-    place = name.find(".")
-    for _ in range(_MOST_CUTS):
-        if place < 0:
+def _completed(change: Change, before: LoadReport, attempt: Attempt) -> Change | None:
+    """The change with all else that is needed for a load after which nothing is wrong; None where that is not known."""
+    if "into" in change.arguments and "into" in attempt.fixed:
+        return None
+    now = attempt(**change.arguments)
+    if now is None or (change.arguments and not _is_better(now, before, change)):
+        return None
+    texts, arguments = [change.text], change.arguments
+    for step in (*[_another_rule] * _MOST_RULES, fitted, _included, _allowed):
+        if now.ok:
             break
-        yield name[:place], name[place + 1 :]
-        place = name.find(".", place + 1)
+        more = step(now, attempt, arguments)
+        merged = None if more is None else Attempt({}, {}, arguments).arguments(more.arguments)
+        then = None if merged is None else attempt(**merged)
+        if more is None or merged is None or then is None or _problems(then) >= _problems(now):
+            continue
+        if step is not _another_rule or len(then.loaded) > len(now.loaded):
+            texts, arguments, now = [*texts, more.text], merged, then
+    gained = len(now.loaded) > (len(before.loaded) if change.arguments else 0)
+    return Change("; ".join(filter(None, texts)), arguments) if now.ok and gained else None
 
 
-def _wrapper(missing: Collection[str], unexpected: Collection[str]) -> list[Suggestion]:
-    without = {bare(name) for name in unexpected}
-    solves = sum(bare(name) in without for name in missing)
-    if not solves or not any(bare(name) != name for name in (*missing, *unexpected)):
-        return []
-    text = f"{solves:,} of {len(missing):,} missing names are there, wrapped (module., _orig_mod. …) or unwrapped"
-    return [Suggestion(text, "statedict.load_state_dict(model, source)", solves)]
+def _is_better(now: LoadReport, before: LoadReport, change: Change) -> bool:
+    """Whether more is loaded, and nothing is lost."""
+    kept = not before.loaded if "into" in change.arguments else set(before.loaded) <= set(now.loaded)
+    return kept and len(now.loaded) + len(now.mismatched) > len(before.loaded) + len(before.mismatched)
 
 
-def _renamed(missing: Collection[str], unexpected: Collection[str]) -> list[Suggestion]:
-    best = best_rule(missing, unexpected) if missing and unexpected else None
-    if best is None or not best.solves:
-        return []
-    old, new = str(best.rule.sources[0]), str(best.rule.targets[0])
-    into = new.removesuffix(".{*p}")
-    call = _call(f"into={into!r}" if old == "{*p}" and "{" not in into else f'rename="{best.rule}"')
-    return [Suggestion(f"{best.solves:,} of {len(missing):,} missing names are there as {old}", call, best.solves)]
+def _problems(report: LoadReport) -> int:
+    return len(report.missing_keys) + len(report.unexpected_keys) + len(report.mismatched) + len(report.errors)
 
 
-def _policies(mismatched: Collection[Mismatch]) -> list[Suggestion]:
-    """A policy for each mismatch whose shapes tell what it is."""
-    known = {one.name for one in mismatched}
-    chosen = {one.name: policy for one in mismatched if not one.note and (policy := _policy(one, known))}
-    if not chosen:
-        return []
-    patterns: dict[str, str] = {}
-    for name, policy in chosen.items():
-        patterns.setdefault(name.rpartition(".")[0] or name if policy == "skip" else name, policy)
-    shown = ", ".join(f"{name!r}: {policy!r}" for name, policy in list(patterns.items())[:_MOST_PATTERNS])
-    more = ", …" if len(patterns) > _MOST_PATTERNS else ""
-    text = f"{len(chosen):,} of {len(mismatched):,} mismatched tensors can be left out or made to fit"
-    return [Suggestion(text, _call(f"mismatched={{{shown}{more}}}"), len(chosen))]
+# how a suggestion begins
 
 
-def _policy(one: Mismatch, mismatched: Collection[str]) -> str | None:
-    """What people mostly do with a tensor of these shapes."""
-    found, expected = one.found, one.expected
-    if isinstance(found, str) or len(found) != len(expected):
-        return None
-    differ = [n for n, (a, b) in enumerate(zip(found, expected)) if a != b]
-    if "pos" in one.name and len(differ) <= 2:
-        return "interpolate"
-    if differ == [1] and len(found) > 2:
-        return "channels"
-    if differ != [0]:
-        return None
-    # A table of embeddings has no bias; a classifier has one, of the same length.
-    module = one.name.rpartition(".")[0]
-    alone = len(found) == 2 and f"{module}.bias" not in mismatched
-    return "slice" if alone else "skip"
+_NOTHING = Change("", {})
+_WRAPPED = Change("the names are the same but for wrappers (module., _orig_mod. …)", {})
 
 
-def _allowing(report: LoadReport) -> list[Suggestion]:
-    """The patterns that say that it is all right as it is."""
-    if report.errors or report.mismatched or not report.loaded:
-        return []
-    said = []
-    for names, argument in ((report.missing_keys, "allow_missing"), (report.unexpected_keys, "allow_unexpected")):
-        patterns = list(dict.fromkeys(_apart(names, report.loaded)))
-        if len(patterns) > _MOST_PATTERNS:
-            return []
-        said += [f"{argument}={patterns[0] if len(patterns) == 1 else patterns!r}"] if patterns else []
-    text = "if it is as it should be, say so"
+def _openings(report: LoadReport, attempt: Attempt) -> Iterator[Change]:
+    missing = [*report.missing_keys, *(name for name in report.excluded if name in attempt.slots)]
+    yield from _roots(missing, attempt)
+    yield from _renamed(missing, _left(report, attempt))
+
+
+def _left(report: LoadReport, attempt: Attempt) -> list[str]:
+    """The source's names that took part and were not loaded, as the source has them."""
+    used = {*report.renamed, *report.excluded, *(name for one in report.adapted for name in one.sources)}
+    used |= set(report.loaded) - set(report.renamed.values())
+    return [name for name in attempt.given if name not in used]
+
+
+def _roots(missing: Collection[str], attempt: Attempt) -> Iterator[Change]:
+    """Other state dicts of the source in which the missing names are."""
+    wanted = set(map(bare, missing))
+    for root, values in attempt.roots.items() if "root" not in attempt.fixed else ():
+        solves = sum(bare(name) in wanted for name in values)
+        if solves:
+            text = f"{root!r} in the source holds {solves:,} of {len(missing):,} missing names"
+            yield Change(text, {"root": root})
+
+
+def _renamed(missing: Collection[str], unexpected: Collection[str], *, more: bool = False) -> list[Change]:
+    """The rule that brings most names to where they are missing; several, where each would bring all."""
+    skip = parts_of(unexpected)
+    best = best_rules(missing, [name for name in unexpected if name not in skip]) if missing and unexpected else []
+    others = f", one of {len(best)} prefixes that fit equally" if len(best) > 1 else ""
+    changes = []
+    for rule, solves in best:
+        old, new = str(rule.sources[0]), str(rule.targets[0])
+        some = f"{solves:,} more" if more else f"{solves:,} of {len(missing):,} missing names"
+        text = f"{some} are there as {old}{others}"
+        into = new.removesuffix(".{*p}")
+        if old == "{*p}" and "{" not in into:
+            changes.append(Change(text, {"into": into}))
+        changes.append(Change(text, {"rename": str(rule)}))
+    return changes[:1] if changes and "into" in changes[0].arguments else changes
+
+
+# how it goes on
+
+
+def _another_rule(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Change | None:
+    changes = _renamed(now.missing_keys, _left(now, attempt), more=True)
+    return changes[0] if len(changes) == 1 and "rename" in changes[0].arguments else None
+
+
+def _included(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Change | None:
+    """Only what is below the prefix that a rule takes away, where all that is wrong are other names."""
+    rule = arguments.get("rename")
+    head = rule.partition(".{*p} -> ")[0] if isinstance(rule, str) else ""
+    alone = now.unexpected_keys and not (now.missing_keys or now.mismatched or now.errors)
     return (
-        [Suggestion(text, _call(", ".join(said)), len(report.missing_keys) + len(report.unexpected_keys))]
-        if said
-        else []
+        Change("", {"include": head})
+        if alone and head and "{" not in head and not attempt.options.get("include")
+        else None
+    )
+
+
+def _allowed(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Change | None:
+    """The patterns that say that it is all right as it is."""
+    wholes = parts_of(now.unexpected_keys), parts_of(now.missing_keys)
+    if now.errors or now.mismatched or told(now.missing_keys, now.unexpected_keys, *wholes):
+        return None
+    said: dict[str, Any] = {}
+    for names, argument in ((now.missing_keys, "allow_missing"), (now.unexpected_keys, "allow_unexpected")):
+        patterns = list(dict.fromkeys(_apart(names, now.loaded)))
+        if len(patterns) > _MOST_PATTERNS:
+            return None
+        if patterns:
+            said[argument] = patterns[0] if len(patterns) == 1 else patterns
+    return Change(
+        "if what is left is as it should be, say so" if arguments else "if it is as it should be, say so", said
     )
 
 
 def _apart(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:
     """For each name the highest module above it that nothing was loaded into, or the name itself."""
-    shared = {head for name in loaded for head, _ in _cuts(name)} if names else set()
+    shared = {head for name in loaded for head, _ in cuts(name)} if names else set()
     for name in names:
-        yield next((head for head, _ in _cuts(name) if head and head not in shared), name)
+        yield next((head for head, _ in cuts(name) if head and head not in shared), name)
 
 
-def _call(arguments: str) -> str:
-    return f"load_state_dict(model, source, {arguments})"
+def _look(report: LoadReport, attempt: Attempt) -> list[Suggestion]:
+    """`match`, where it finds a place for names that have none."""
+    from ._infer import infer
+
+    few = len(attempt.given) + len(attempt.slots) <= _MOST_INFERRED
+    if not (report.missing_keys and report.unexpected_keys and few) or "into" in attempt.fixed:
+        return []
+    inference = infer(attempt.slots, attempt.given)
+    now = Attempt(attempt.given, attempt.slots)(rename=inference.key_map)
+    if now is None or not _is_better(now, report, _NOTHING):
+        return []
+    root = attempt.fixed.get("root")
+    call = f"print(statedict.match(model, source{f', root={root!r}' if root else ''}))"
+    return [Suggestion("names, shapes and order may tell which is which", call, len(now.loaded) - len(report.loaded))]

@@ -14,6 +14,9 @@ this order, each step taking only what is left:
 
 What is ambiguous is left alone and noted; two sources that nothing tells apart raise CollisionError where they have one
 slot. Linear in the names.
+
+A wrapper may have a tensor of its own beside its child: the count of updates of `torch.optim.swa_utils.AveragedModel`. It
+is not part of the model, so a side that lacks it misses nothing.
 """
 
 from __future__ import annotations
@@ -26,16 +29,24 @@ from statedict.errors import CollisionError
 # As PyTorch, DeepSpeed and their torch.compile, FSDP and checkpoint_wrapper modules name their one child.
 CERTAIN = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 WRAPPERS = CERTAIN | {"module"}
+# AveragedModel's count of updates, beside its one child `module`.
+_COUNT = "n_averaged"
+# Each is compared with all names, and a hostile file must not make that quadratic; real models have one or two.
+_MOST_COUNTS = 64
 
 
 _Seen = tuple[str, str]  # a name, and its view
 
 
 class Pairing(NamedTuple):
-    """`pairs` are source name → slot; `notes` say what was left alone because it is ambiguous."""
+    """`pairs` are source name → slot; `notes` say what was left alone because it is ambiguous.
+
+    `own` are names on either side that belong to a wrapper which the other side does not have.
+    """
 
     pairs: dict[str, str]
     notes: list[str]
+    own: frozenset[str] = frozenset()
 
 
 def bare(name: str, wrappers: Collection[str] = WRAPPERS) -> str:
@@ -59,6 +70,35 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
     if not wrappers:
         known = set(slots)
         return Pairing({name: name for name in sources if name in known}, [])
+    counts = _counts(sources), _counts(slots)
+    if not any(counts):
+        return _pair(sources, slots)
+    pairs, notes, _ = _pair(
+        *([name for name in side if name not in own] for side, own in zip((sources, slots), counts))
+    )
+    filled = set(pairs.values())
+    left = (
+        [n for n in side if n.endswith(_COUNT) and n not in done] for side, done in ((sources, pairs), (slots, filled))
+    )
+    pairs |= _pair(*left).pairs
+    filled = set(pairs.values())
+    own = {name for name in counts[0] if name not in pairs} | {name for name in counts[1] if name not in filled}
+    return Pairing(pairs, notes, frozenset(own))
+
+
+def _counts(names: Collection[str]) -> frozenset[str]:
+    """The names of the counts that AveragedModel keeps: everything beside them is in its child `module`."""
+    found = [name for name in names if name.endswith(_COUNT) and name.rpartition(".")[2] == _COUNT][:_MOST_COUNTS]
+    return frozenset(name for name in found if _is_count(name, names))
+
+
+def _is_count(name: str, names: Collection[str]) -> bool:
+    above = name.removesuffix(_COUNT)
+    beside = [other for other in names if other != name and other.startswith(above)]
+    return bool(beside) and all(other.startswith(f"{above}module.") for other in beside)
+
+
+def _pair(sources: Collection[str], slots: Collection[str]) -> Pairing:
     source_head, slot_head = _alignment(sources, slots)
     views = {name[len(slot_head) :]: name for name in slots}
     seen = [(name, name[len(source_head) :]) for name in sources]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from . import _arguments as arguments
 from ._absent import Absent
 from ._cast import Casts, cast_array, cast_leaf
 from ._cast_kind import CastKind, Extent, cast_kind, joined
@@ -31,7 +32,7 @@ from ._pieces import pieces
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._room import have_room, not_put_back
 from ._rows import Many, RowKind, Rows, leaves_of, many
-from ._sections import Section, as_html, as_text, folded, listed
+from ._sections import LINE, Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
@@ -41,9 +42,11 @@ from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
     "COMPUTED",
+    "arguments",
     "PLAIN",
     "Absent",
     "DTYPES",
+    "LINE",
     "DType",
     "dtype",
     "Bulk",

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 
+from ._arguments import patterns as checked
+
 Patterns = str | Iterable[str] | None
 
 
@@ -21,7 +23,8 @@ def matcher(patterns: Patterns) -> Callable[[str], bool]:
     >>> fits("head.weight"), fits("encoder.0.bias"), fits("heads.weight")
     (True, True, False)
     """
-    chosen = (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
+    given = checked("patterns", patterns)
+    chosen = (given,) if isinstance(given, str) else given or ()
     if not chosen:
         return lambda name: False
     compiled = re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in chosen), re.DOTALL)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ..errors import printable
 from ._fold import Group, fold
 
-_WIDTH = 120
+# Columns of a line that a person reads at once.
+LINE = 120
 # What is left of a name at least, whatever is said about it.
 _NAME = 80
 # A suggestion has two lines; a name from a file may have a million.
@@ -20,11 +21,12 @@ _LINES = 4
 
 
 class Section(NamedTuple):
-    """`lines` are (what, about it); `more` says what is left out."""
+    """`lines` are (what, about it), cut at `width`; `more` says what is left out."""
 
     title: str
     lines: list[tuple[str, str]]
     more: str = ""
+    width: int = LINE
 
 
 def folded(
@@ -41,11 +43,11 @@ def folded(
     return Section(f"{title} {len(names):,}:", lines, f"… and {left_out:,} more" if left_out else "")
 
 
-def listed(title: str, texts: Iterable[str], limit: int, *, keep: str = "") -> Section:
+def listed(title: str, texts: Iterable[str], limit: int, width: int = LINE, *, keep: str = "") -> Section:
     """Texts, the first of them shown; `keep="\\n"` where they have lines of their own."""
     texts = [printable(text, keep) for text in texts]
     more = f"… and {len(texts) - limit:,} more" if len(texts) > limit else ""
-    return Section(f"{title}:", [(text, "") for text in texts[:limit]], more)
+    return Section(f"{title}:", [(text, "") for text in texts[:limit]], more, width)
 
 
 def as_text(first: str, sections: Iterable[Section]) -> str:
@@ -54,7 +56,10 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
     for section in sections:
         if section.lines:
             lines.append(section.title)
-            lines += [f"  {_within(what, about)}  {_cut(about)}".rstrip() for what, about in section.lines]
+            lines += [
+                f"  {_within(what, about, section.width)}  {_cut(about, section.width)}".rstrip()
+                for what, about in section.lines
+            ]
             lines += [f"  {section.more}"] if section.more else []
     return "\n".join(lines)
 
@@ -66,7 +71,7 @@ def as_html(first: str, sections: Iterable[Section]) -> str:
     parts = [f"<p><b>{escape(_cut(first))}</b></p>"]
     for section in sections:
         if section.lines:
-            lines = [(escape(_cut(what)), escape(_cut(about))) for what, about in section.lines]
+            lines = [(escape(_cut(what, section.width)), escape(_cut(about))) for what, about in section.lines]
             rows = "".join(f"<tr><td><code>{what}</code></td><td>{about}</td></tr>" for what, about in lines)
             more = f"<p>{escape(section.more)}</p>" if section.more else ""
             parts.append(
@@ -80,16 +85,16 @@ def _times(group: Group) -> str:
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
 
 
-def _within(what: str, about: str) -> str:
+def _within(what: str, about: str, width: int) -> str:
     """What a line is about, cut to leave room for what is said about it; of a long name the middle is cut, not the end."""
-    room = max(_WIDTH - len(about) - 4, _NAME)
+    room = max(width - len(about) - 4, _NAME)
     if about and len(what) > room:
         what = f"{what[: room // 2]}…{what[len(what) - room // 2 + 1 :]}"
-    return _cut(what)
+    return _cut(what, width)
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, width: int = LINE) -> str:
     """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
-    parts = [part[: _WIDTH + 1] for part in line.split("\n", _LINES)[:_LINES]]
+    parts = [part[: width + 1] for part in line.split("\n", _LINES)[:_LINES]]
     shown = map(printable, parts)
-    return "\n".join(part if len(part) <= _WIDTH else f"{part[: _WIDTH - 1]}…" for part in shown)
+    return "\n".join(part if len(part) <= width else f"{part[: width - 1]}…" for part in shown)

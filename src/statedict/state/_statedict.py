@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError, printable
 from . import _metadata
+from ._arguments import flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
@@ -74,16 +75,13 @@ class StateDict(MutableMapping[str, Any]):
             texts, values = values.texts, values._values
         elif metadata is None:
             metadata = getattr(values, "_metadata", None)
-        self._values: dict[str, Any] = dict(values)
+        self._values: dict[str, Any] = dict(values) if isinstance(values, Mapping) else _pairs(values)
+        maybe(mappings, metadata=metadata)
         self._metadata = None if metadata is None else OrderedDict(metadata)
         self._backend = backend
         self._by_storage = None
         self.texts = texts
-        for name in self._values if not {str}.issuperset(map(type, self._values)) else ():
-            if not isinstance(name, str):
-                raise NotAStateError(
-                    f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"
-                )
+        _check_names(self._values)
 
     @classmethod
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
@@ -98,7 +96,7 @@ class StateDict(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         try:
             value = self._values[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3)) from None
         if isinstance(value, (Leaf, Compound)):
             self._read([name])
@@ -108,12 +106,12 @@ class StateDict(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
-            raise NotAStateError(f"a state dict's names are strings, not {name!r} ({type(name).__name__})")
+            _check_names([name])
         self._values[name] = value
         self._note(name, value)
 
     def __delitem__(self, name: str) -> None:
-        if name not in self._values:
+        if name not in self:
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
         del self._values[name]
 
@@ -127,7 +125,7 @@ class StateDict(MutableMapping[str, Any]):
         return len(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return isinstance(name, str) and name in self._values
 
     def items(self) -> ItemsView[str, Any]:
         return _Items(self)
@@ -137,18 +135,38 @@ class StateDict(MutableMapping[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         # Not Mapping's, which would look for near names at every miss.
-        return self[name] if name in self._values else default
+        return self[name] if name in self else default  # noqa: SIM401
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        """Remove and return the last entry, or the first; KeyError where there is none."""
+        flags(last=last)
+        if not self._values:
+            raise KeyError("popitem(): the state dict is empty")
+        name = next(reversed(self._values) if last else iter(self._values))
+        return name, self.pop(name)
+
+    def move_to_end(self, name: str, last: bool = True) -> None:
+        """Move an entry to the end, or to the beginning."""
+        if name not in self:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+        self._values[name] = self._values.pop(name)
+        if not last:
+            self._values = {name: self._values.pop(name), **self._values}
 
     def __or__(self, other: Mapping[str, Any]) -> StateDict:
+        if not isinstance(other, Mapping):
+            return NotImplemented
         new = self.copy()
         new |= other
         return new
 
     def __ror__(self, other: Mapping[str, Any]) -> StateDict:
+        if not isinstance(other, Mapping):
+            return NotImplemented
         return StateDict(other, backend=self._backend) | self
 
     def __ior__(self, other: Mapping[str, Any]) -> Self:
-        self._values.update(raw_values(other))
+        self.update(other)
         self._by_storage = None
         extra = getattr(other, "_metadata", None)
         if extra is not None:
@@ -157,8 +175,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         for other in (*args, kwargs):
-            for name, value in (raw_values(other) if isinstance(other, Mapping) else dict(other)).items():
-                self[name] = value
+            values = raw_values(other) if isinstance(other, Mapping) else _pairs(other)
+            _check_names(values)
+            self._values.update(values)
 
     def copy(self) -> StateDict:
         """A shallow copy: the same values under the same names."""
@@ -179,10 +198,9 @@ class StateDict(MutableMapping[str, Any]):
 
     def leaf(self, name: str) -> Leaf | Compound | None:
         """The leaf under `name`, or None where the value is no tensor; reads nothing."""
-        try:
-            return leaf_of(self._values[name])
-        except KeyError:
-            raise UnknownNameError(name, near=nearest(name, self._values, 3)) from None
+        if name not in self:
+            raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
+        return leaf_of(self._values[name])
 
     def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
         """Every name whose value is a tensor, with its leaf; reads nothing."""
@@ -242,6 +260,7 @@ class StateDict(MutableMapping[str, Any]):
 
         Raises UnknownNameError where nothing lies below `path`.
         """
+        texts(path=path)
         path = path.removesuffix(".")
         if not path:
             return self.copy()
@@ -254,6 +273,7 @@ class StateDict(MutableMapping[str, Any]):
 
     def with_prefix(self, prefix: str) -> StateDict:
         """The same state below the module path `prefix` (with or without its last dot); partner of `sub`."""
+        texts(prefix=prefix)
         path = prefix.removesuffix(".")
         if not path:
             return self.copy()
@@ -441,3 +461,22 @@ def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
 def _prefixes(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _pairs(values: Any) -> dict[str, Any]:
+    """The dict of an iterable of pairs; NotAStateError where it is something else."""
+    try:
+        return dict(values)
+    except (TypeError, ValueError):
+        raise NotAStateError(
+            f"a state dict is made of a mapping, or of pairs of a name and a value, not of a {type(values).__name__}"
+        ) from None
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    """Raise NotAStateError where one of the names is not a string."""
+    if {str}.issuperset(map(type, names)):
+        return
+    for name in names:
+        if not isinstance(name, str):
+            raise NotAStateError(f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})")

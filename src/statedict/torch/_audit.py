@@ -12,6 +12,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from statedict.errors import NotAStateError
+from statedict.state import arguments
 from statedict.tree import read
 
 from ._audit_attributes import hidden
@@ -54,7 +55,10 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
 def _together(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
     if optimizer is None:
         return []
-    return [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    if not isinstance(several, (list, tuple)) or not all(isinstance(one, torch.optim.Optimizer) for one in several):
+        raise TypeError(f"optimizer= is an optimizer of torch, or a list of them, not {arguments.described(optimizer)}")
+    return list(several)
 
 
 def _own_states(tree: Tree) -> Iterator[Finding]:

@@ -6,13 +6,15 @@ positions otherwise. The rule guarded: no state reaches a parameter that it was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
 
+from statedict.plan import pair
 from statedict.state import Compound, Leaf
 from statedict.tree import Outcome
 
@@ -41,7 +43,7 @@ class Match:
 
 def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], saved: Saved, *, strict: bool) -> Match:
     """What loading `saved` into the optimizer means, whose parameters are `groups`; changes nothing."""
-    by_name = saved.named and all(slot.names for group in groups for slot in group)
+    by_name = saved.named and all(slot.name is not None for group in groups for slot in group)
     found = (_by_name if by_name else _by_position)(groups, saved, strict)
     errors = found.outcome.errors
     for number, options in enumerate(found.options):
@@ -68,35 +70,47 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
 
 def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
     found = Match(Outcome(strict))
-    entries = {entry.name: (entry, number) for number, group in enumerate(saved.groups) for entry in group.entries}
-    taken: dict[str | None, Slot] = {}
+    entries = {str(entry.name): (entry, n) for n, group in enumerate(saved.groups) for entry in group.entries}
+    taken = _named(list(chain.from_iterable(groups)), entries)
+    named: dict[int, list[str]] = {}
+    for name, slot in taken.items():
+        named.setdefault(id(slot.parameter), []).append(name)
     for group in groups:
         sources: dict[int, SavedGroup] = {}
         for slot in group:
-            named = [name for name in dict.fromkeys(slot.names) if name in entries]
-            if not named:
+            names = named.get(id(slot.parameter), [])
+            if not names:
                 found.outcome.missing.append(slot.label)
                 continue
-            if len({entries[name][0].id for name in named}) > 1:
+            if len({entries[name][0].id for name in names}) > 1:
                 found.outcome.errors.append(
-                    f"{' and '.join(map(repr, named))} are one parameter here, but each has a state of its own in the saved"
+                    f"{' and '.join(map(repr, names))} are one parameter here, but each has a state of its own in the saved"
                     " one: delete all but one of them there"
                 )
-            taken.update(dict.fromkeys(named, slot))
-            entry, number = entries[named[0]]
+            number = entries[names[0]][1]
             sources[number] = saved.groups[number]
         found.options.append(_agreed(sources, len(found.options), found.outcome.errors))
-    for name, (entry, _) in entries.items():
-        if name in taken:
-            found.pairs.append((taken[name], entry))
-        else:
-            found.outcome.unexpected.append(str(name))
+    found.pairs = [(taken[name], entry) for name, (entry, _) in entries.items() if name in taken]
+    found.outcome.unexpected += [name for name in entries if name not in taken]
     if not taken and found.outcome.missing:
         found.outcome.errors.append(
             f"no parameter of the saved state has a name that is known here: {found.outcome.unexpected[0]!r} there, "
-            f"{found.outcome.missing[0]!r} here; pass the model whose names the saved ones are"
+            f"{found.outcome.missing[0]!r} here; pass the model whose parameters have the saved names as model="
         )
     return found
+
+
+def _named(slots: Sequence[Slot], saved: Collection[str]) -> dict[str, Slot]:
+    """The slot of each saved name that is known: by the model's names, then by those the optimizer was built with.
+
+    Names are compared as those of modules are: equal names first, then those that differ in wrappers only.
+    """
+    taken: dict[str, Slot] = {}
+    for family in (attrgetter("names"), attrgetter("own")):
+        filled = {id(slot.parameter) for slot in taken.values()}
+        known = {name: slot for slot in slots if id(slot.parameter) not in filled for name in family(slot)}
+        taken |= {old: known[new] for old, new in pair([n for n in saved if n not in taken], known).pairs.items()}
+    return taken
 
 
 def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:

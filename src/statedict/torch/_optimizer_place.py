@@ -38,8 +38,10 @@ class Place(NamedTuple):
 
 def floating(wanted: Wanted) -> torch.dtype | str | None:
     """The caller's `dtype=` as a Place has it; raises ValueError for what is no floating-point dtype."""
-    if wanted is None or wanted == "parameter":
-        return "parameter" if wanted else None
+    if wanted is None:
+        return None
+    if isinstance(wanted, str) and wanted == "parameter":
+        return "parameter"
     if not isinstance(wanted, torch.dtype):
         known = DTYPES.get(str(wanted).removeprefix("torch."))
         found = TORCH_DTYPES.get(known) if known else None

@@ -19,17 +19,27 @@ from ._optimizers import packed, parameter_numbers
 
 
 class Slot(NamedTuple):
-    """One parameter of an optimizer: the names it is known by, the one to save first; none where none is known."""
+    """One parameter of an optimizer.
+
+    `names` are those that the model has for it, `own` those that the optimizer was built with; both are empty where no
+    name is known.
+    """
 
     parameter: torch.Tensor
     names: tuple[str, ...]
+    own: tuple[str, ...]
     group: int
     position: int
 
     @property
+    def name(self) -> str | None:
+        """The name to save it under; None where none is known."""
+        return next(iter((*self.names, *self.own)), None)
+
+    @property
     def label(self) -> str:
         """What to call it in a message."""
-        return self.names[0] if self.names else f"parameter {self.position} of group {self.group}"
+        return self.name or f"parameter {self.position} of group {self.group}"
 
 
 def read_optimizer(
@@ -47,7 +57,7 @@ def read_optimizer(
     >>> read_optimizer(torch.optim.SGD(model.parameters(), lr=0.5), model)["param_groups"][0]["param_names"]
     ['weight', 'bias']
     """
-    names = [tuple(slot.names[0] for slot in group if slot.names) for group in slots(optimizer, model)]
+    names = [tuple(slot.name for slot in group if slot.name is not None) for group in slots(optimizer, model)]
     if overridden(optimizer, "state_dict"):
         return _named(_with_own_containers(optimizer.state_dict()), names)
     for before in optimizer._optimizer_state_dict_pre_hooks.values():
@@ -69,18 +79,22 @@ def read_optimizer(
 def slots(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> list[list[Slot]]:
     """The optimizer's parameters by group, with every name they are known by."""
     known: dict[int, list[str]] = {}
-    if model is not None:
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            known.setdefault(id(parameter), []).append(name)
+    for name, parameter in model.named_parameters(remove_duplicate=False) if model is not None else ():
+        known.setdefault(id(parameter), []).append(name)
+    own: dict[int, list[str]] = {}
     for group in optimizer.param_groups:
         for parameter, name in zip(group["params"], group.get("param_names", ())):
-            known.setdefault(id(parameter), []).append(name)
+            own.setdefault(id(parameter), []).append(name)
+
+    def slot(parameter: torch.Tensor, group: int, position: int) -> Slot:
+        names, given = known.get(id(parameter), []), own.get(id(parameter), [])
+        if (known or own) and not (names or given):
+            names = [f"param_groups.{group}.params.{position}"]
+        return Slot(parameter, tuple(names), tuple(given), group, position)
+
     return [
-        [
-            Slot(parameter, _names(known, parameter, g, position), g, position)
-            for position, parameter in enumerate(group["params"])
-        ]
-        for g, group in enumerate(optimizer.param_groups)
+        [slot(parameter, number, position) for position, parameter in enumerate(group["params"])]
+        for number, group in enumerate(optimizer.param_groups)
     ]
 
 
@@ -89,12 +103,6 @@ def overridden(optimizer: torch.optim.Optimizer, method: str) -> bool:
     kinds = type(optimizer).__mro__
     own = kinds[: kinds.index(torch.optim.Optimizer)]
     return method in optimizer.__dict__ or any(method in kind.__dict__ for kind in own)
-
-
-def _names(known: Mapping[int, Sequence[str]], parameter: torch.Tensor, group: int, position: int) -> tuple[str, ...]:
-    if not known:
-        return ()
-    return tuple(known.get(id(parameter)) or [f"param_groups.{group}.params.{position}"])
 
 
 def _number(optimizer: torch.optim.Optimizer, key: Any, numbers: Mapping[int, int]) -> Any:

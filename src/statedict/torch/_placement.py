@@ -119,8 +119,11 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
 
 
 def _required(where: str | torch.device) -> torch.device:
-    """The device; raises what `torch.load` does where this machine does not have it."""
-    device = torch.device(where)
+    """The device; raises what `torch.load` does where this machine does not have it, ValueError for what is not a device."""
+    try:
+        device = torch.device(where)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{where!r} is not a device: {str(error).splitlines()[0]}") from None
     if device.type not in ("cpu", "meta"):
         restore: Any = torch.serialization.default_restore_location
         restore(_empty(), str(device))

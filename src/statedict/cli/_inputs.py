@@ -1,0 +1,91 @@
+"""What is asked of input files: that the output is not one of them, and which of their names take part."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+from statedict.files import is_url
+from statedict.state import StateDict, matcher
+
+from ._streams import STREAM
+
+INDEX = ".index.json"
+
+
+def keep_inputs(destination: str | os.PathLike[str], *sources: str | os.PathLike[str] | None, option: str) -> None:
+    """Refuse a file to write that is one of those to read, by whatever name: links are followed."""
+    for source in sources:
+        if source is not None and any(_is_same(destination, part) for part in _files_of(str(source))):
+            raise typer.BadParameter(
+                f"{destination} is read by this command, and would be lost; name another file", param_hint=option
+            )
+
+
+def is_in_place(destination: str, source: str) -> bool:
+    """Whether a file to write is the one to read; refuses one that is only a part of what is read."""
+    if _is_same(destination, source):
+        return True
+    keep_inputs(destination, source, option="DESTINATION")
+    return False
+
+
+def _files_of(source: str) -> Iterator[str | int]:
+    """The files that a source consists of: itself, what is in it, or what it is the index of; none for a URL."""
+    if source == STREAM:
+        yield from _standard_input()
+    elif not is_url(source):
+        yield source
+        if os.path.isdir(source):
+            yield from (os.path.join(source, name) for name in os.listdir(source))
+        elif source.endswith(INDEX) and os.path.isfile(source):
+            yield from (str(Path(source).parent / name) for name in _shards(Path(source)))
+
+
+def _standard_input() -> list[int]:
+    try:
+        return [sys.stdin.fileno()]
+    except (AttributeError, OSError, ValueError):
+        return []
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        names = json.loads(index.read_text())["weight_map"].values()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return set()  # whoever opens it says what is wrong
+    return {name for name in names if isinstance(name, str)}
+
+
+def _is_same(destination: str | os.PathLike[str], source: str | int) -> bool:
+    if destination == STREAM or is_url(destination):
+        return False
+    try:
+        return os.path.samestat(os.stat(destination), os.stat(source))
+    except (OSError, ValueError):
+        return False
+
+
+def chosen(
+    states: Sequence[StateDict], include: Sequence[str] | None, exclude: Sequence[str] | None
+) -> list[StateDict]:
+    """The parts of the states that the options choose; patterns that match nothing are told on standard error."""
+    tell_idle([*(include or []), *(exclude or [])], states)
+    return [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
+
+
+def tell_idle(patterns: Iterable[str], states: Sequence[StateDict]) -> None:
+    """Tell on standard error which patterns match no name, with the nearest."""
+    for pattern in dict.fromkeys(patterns):
+        fits = matcher(pattern)
+        if not any(fits(name) for state in states for name in state):
+            from statedict.plan import near_pattern
+
+            near = near_pattern(pattern, [name for state in states for name in state])
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            typer.echo(f"statedict: the pattern {pattern!r} matches no name{hint}", err=True)

@@ -1,0 +1,41 @@
+"""The operation that gives a tensor another shape, its elements in the same (row-major) order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from statedict.state import Leaf, Spec, computed, contiguous
+
+from ._joins import plain
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same elements as another shape; one size may be -1, which is then what is left."""
+
+    sizes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, ("reshape", *self.sizes)))
+
+    def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
+        return [contiguous(spec.dtype, self._shape(spec)) for spec in specs]
+
+    def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
+        made = zip(leaves, self.specs([leaf.spec for leaf in leaves], count))
+        return [computed(spec, [leaf], self._reshaped(spec), plain(leaf)) for leaf, spec in made]
+
+    def _shape(self, spec: Spec) -> tuple[int, ...]:
+        known = prod(size for size in self.sizes if size != -1)
+        rest, over = divmod(spec.numel, known) if known else (0, spec.numel)
+        shape = tuple(rest if size == -1 else size for size in self.sizes)
+        if self.sizes.count(-1) > 1 or min(self.sizes, default=0) < -1 or over or prod(shape) != spec.numel:
+            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}, which has {spec.numel:,} elements")
+        return shape
+
+    @staticmethod
+    def _reshaped(spec: Spec) -> Any:
+        return lambda array: array.reshape(spec.shape)
