@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Elements of one piece: 8 MB in float64, some cache sizes, and enough to read a disk at its speed.
 PIECE = 1 << 20
+# Squares of all other numbers are in the range of float64.
+_EXTREME = frozenset({"float64", "complex128"})
 
 
 class Change(NamedTuple):
@@ -51,7 +53,7 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
     """
     import numpy as np
 
-    sums = _Sums()
+    sums = _Sums(extreme=not _EXTREME.isdisjoint({a.spec.dtype.name, b.spec.dtype.name}))
     changed, odd, largest = 0, 0, 0.0
     for left, right in zip(pieces(a, piece), pieces(b, piece)):
         left, right = _numbers(left, a.spec.dtype), _numbers(right, b.spec.dtype)
@@ -59,8 +61,8 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
             differs, finite = _differs(left, right), np.isfinite(left) & np.isfinite(right)
             changed += int(differs.sum())
             odd += int((differs & ~finite).sum())
-            largest = max(largest, _furthest(left, right, finite))
-            sums.add(_wide(left, finite), _wide(right, finite))
+            wide = _wide(left, finite), _wide(right, finite)
+            largest = max(largest, sums.add(*wide), _furthest(left, right))
     return Change(a.spec.numel, changed, largest, sums.relative, sums.cosine, odd)
 
 
@@ -112,41 +114,47 @@ def _wide(array: Array, finite: Array) -> Array:
     return wide
 
 
-def _furthest(left: Array, right: Array, finite: Array) -> float:
-    """The largest absolute difference; exact for integers, of which float64 holds only the smaller ones."""
+def _furthest(left: Array, right: Array) -> float:
+    """The largest difference of integers, exactly: float64 holds only the smaller ones. 0 for other numbers."""
     import numpy as np
 
-    if left.dtype == right.dtype and left.dtype.kind in "iu":
-        unsigned = np.dtype(f"u{left.dtype.itemsize}")
-        apart = np.maximum(left, right).view(unsigned) - np.minimum(left, right).view(unsigned)
-    else:
-        apart = np.abs(_wide(right, finite) - _wide(left, finite))
+    if left.dtype != right.dtype or left.dtype.kind not in "iu":
+        return 0.0
+    unsigned = np.dtype(f"u{left.dtype.itemsize}")
+    apart = np.maximum(left, right).view(unsigned) - np.minimum(left, right).view(unsigned)
     return float(apart.max(initial=0))
 
 
 class _Sums:
-    """Norms and products of two tensors that come in pieces, each over the square of a scale that keeps them in range."""
+    """Norms and products of two tensors that come in pieces.
 
-    def __init__(self) -> None:
+    `extreme`: squares of the elements may be out of range; they are taken over the square of a scale.
+    """
+
+    def __init__(self, *, extreme: bool) -> None:
+        self._extreme = extreme
         self._scale = 0.0
         self._sums: tuple[float, ...] = (0.0,) * 4  # of a·a, b·b, a·b and d·d
 
-    def add(self, left: Array, right: Array) -> None:
-        """Take in one piece of both, in float64 or complex128."""
+    def add(self, left: Array, right: Array) -> float:
+        """Take in one piece of both, in float64 or complex128; gives the largest absolute difference."""
         import numpy as np
 
-        top = max(float(np.abs(one).max(initial=0.0)) for one in (left, right))
-        if not top:
-            return
-        scale = 1.0 if 1e-100 < top < 1e100 else 2.0 ** (frexp(top)[1] - 1)
-        if scale != 1.0:
-            left, right = left / scale, right / scale
+        scale = 1.0
+        if self._extreme:
+            top = max(float(np.abs(one).max(initial=0.0)) for one in (left, right))
+            if not top:
+                return 0.0
+            if not 1e-100 < top < 1e100:
+                scale = 2.0 ** (frexp(top)[1] - 1)
+                left, right = left / scale, right / scale
         apart = right - left
         found = _dot(left, left), _dot(right, right), _dot(left, right), _dot(apart, apart)
         common = max(self._scale, scale)
         before, now = (self._scale / common) ** 2, (scale / common) ** 2
         self._sums = tuple(old * before + new * now for old, new in zip(self._sums, found))
         self._scale = common
+        return float(np.abs(apart).max(initial=0.0)) * scale
 
     @property
     def relative(self) -> float:
