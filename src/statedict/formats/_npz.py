@@ -186,10 +186,11 @@ class _Reader:
             self._look_into(raw, member)
         # An array without elements can be a list of any number of empty ones.
         count = prod(size or 1 for size in header.shape)
+        data = b"" if raw is None else raw()
         if raw is None or dtype is None or dtype.kind not in "USMm" or not dtype.itemsize or count > self._texts:
             return opaque
         self._texts -= count
-        return self._listed(header, dtype, raw(), member)
+        return self._listed(header, dtype, data, member)
 
     def _listed(self, header: NpyHeader, dtype: np.dtype[Any], data: bytes, member: str) -> Any:
         import numpy as np
