@@ -7,6 +7,7 @@ archive's directory (`_npz_write`).
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -186,10 +187,11 @@ class _Reader:
             self._look_into(raw, member)
         # An array without elements can be a list of any number of empty ones.
         count = prod(size or 1 for size in header.shape)
+        data = b"" if raw is None else raw()
         if raw is None or dtype is None or dtype.kind not in "USMm" or not dtype.itemsize or count > self._texts:
             return opaque
         self._texts -= count
-        return self._listed(header, dtype, raw(), member)
+        return self._listed(header, dtype, data, member)
 
     def _listed(self, header: NpyHeader, dtype: np.dtype[Any], data: bytes, member: str) -> Any:
         import numpy as np
@@ -229,10 +231,19 @@ def _numpy_type(descr: Any) -> np.dtype[Any] | None:
     """NumPy's dtype that a header names, as NumPy reads it; None where it names none."""
     import numpy as np
 
+    if not _is_plain(descr):
+        return None
     try:
         return np.lib.format.descr_to_dtype(descr)
     except (TypeError, ValueError, LookupError, RecursionError, DeprecationWarning):
         return None
+
+
+def _is_plain(descr: Any) -> bool:
+    """Whether it is one type, or fields of such: NumPy compiles parts of a list of types with commas."""
+    if type(descr) is list:
+        return all(type(field) is tuple and len(field) in (2, 3) and _is_plain(field[1]) for field in descr)
+    return type(descr) is str and TYPE.fullmatch(descr) is not None
 
 
 def _said(archive: Archive, name: str, limits: Limits) -> Said:
@@ -273,6 +284,7 @@ def _tie(state: dict[str, Any], ties: Mapping[str, str], crcs: Mapping[str, int]
         one.storage.where = extent._replace(twins=(*extent.twins, other.storage.where))
 
 
+TYPE = re.compile(r"[<>|=]?[A-Za-z?]\d{0,9}(\[\w{1,10}\])?", re.ASCII)
 # A text of one letter, 4 bytes in the file, becomes an object of 60 bytes, and larger files pay for more of them.
 MOST_TEXTS = 100_000
 LETTER = 32
