@@ -144,7 +144,8 @@ VERBS = {
 def test_a_wrong_argument_is_refused_here(file, verb, monkeypatch, tmp_path):
     """Whatever is given, what is raised is raised by this library, and not by PyTorch, NumPy or Python below it."""
     monkeypatch.chdir(tmp_path)
-    raised = {kind: raised_elsewhere(VERBS[verb], file, value) for kind, value in BAD.items()}
+    allowed = {"a function"} if verb == "load map_location" else set()
+    raised = {kind: raised_elsewhere(VERBS[verb], file, BAD[kind]) for kind in BAD if kind not in allowed}
     assert {kind: what for kind, what in raised.items() if what is not None} == {}
     assert torch.equal(MODEL.weight, STATE["weight"])
 
@@ -177,7 +178,7 @@ TEXTS = [
         "model= is the module whose parameters",
     ),
     (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: give an instance of it, Linear\(…\)"),
-    (lambda: statedict.audit(3), r"what is looked at is a module, not 3 \(int\)"),
+    (lambda: statedict.audit(3), r"audit looks at PyTorch modules, not at 3 \(int\)"),
     (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
     (lambda: statedict.merge("a.pt"), r"merge takes a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
     (lambda: statedict.merge([STATE], weights=object()), "weights= is a number for each source, not <object"),

@@ -125,7 +125,7 @@ def test_a_file_that_changes_between_two_ranges_is_noticed(site, file):
     site.versions["content.bin"] = 2
     with pytest.raises(FileChangedError, match="its ETag is another now"):
         read(file)
-    assert site.sent == 100_000
+    assert site.sent < 2 * 100_000  # what the server had under way when the connection was closed
 
 
 @pytest.fixture

@@ -344,7 +344,7 @@ def test_lines_of_scattered_layers_keep_their_ends():
     old = {f"model.layers.{i}.self_attn.q_proj.weight": np.zeros(2) for i in range(400)}
     new = {name: value + (n % 3 > 0) for n, (name, value) in enumerate(old.items())}
     line = str(diff(old, new)).splitlines()[-1]
-    assert ",…+252}.self_attn.q_proj.weight  ×266  532 of 532 elements" in line
+    assert ",…+262}.self_attn.q_proj.weight  ×266  532 of 532 elements" in line
     assert line.endswith("cosine 0")
 
 

@@ -49,8 +49,11 @@ print("torch" in sys.modules and sys.modules["torch"] is not None)
 @pytest.mark.parametrize(
     ("torch", "expected"),
     [
-        ("blocked", "MissingDependencyError audit needs the package 'torch': pip install 'statedict[torch]'\nFalse\n"),
-        ("there", "NotAStateError audit looks at modules of PyTorch, and a Sequential is not one\nTrue\n"),
+        (
+            "blocked",
+            ("MissingDependencyError audit needs the package 'torch': pip install 'statedict[torch]'\n", "False\n"),
+        ),
+        ("there", ("NotAStateError audit looks at PyTorch modules, not at ", "True\n")),
     ],
 )
 def test_a_module_without_torch_is_saved_and_resumed(tmp_path, torch, expected):
@@ -58,12 +61,12 @@ def test_a_module_without_torch_is_saved_and_resumed(tmp_path, torch, expected):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, tmp_path, torch], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(expected[0])
+    assert done.stdout.endswith(expected[1])
 
 
 def test_audit_is_for_modules_of_pytorch():
     """Anything else is refused in words."""
-    with pytest.raises(
-        statedict.errors.NotAStateError, match="audit looks at modules of PyTorch, and a int is not one"
-    ):
+    with pytest.raises(statedict.errors.NotAStateError, match=r"audit looks at PyTorch modules, not at 5 \(int\)"):
         statedict.audit(5)

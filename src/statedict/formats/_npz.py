@@ -24,11 +24,9 @@ from ._extent import FALSE_TIE, Extent, FileSource
 from ._json import read_json
 from ._limits import LIMITS, Limits
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
-from ._pickle import Import, Parsed, parse
+from ._pickle import Import, Parsed
 from ._shape import check_addressable
-from ._stacked import no_storage
 from ._text import check_text
-from ._torch_legacy import nested_reader
 from ._zip import Archive, first_bytes, is_affordable, located, member_bytes, open_zip, read_member, verify_members
 from ._zip_entries import DEFLATED, extra_fields
 from ._zip_headers import Member
@@ -216,6 +214,10 @@ class _Reader:
         self.imports += (named for named in found if named not in self.imports)
 
     def _parsed(self, data: bytes, member: str) -> Parsed:
+        from ._pickle import parse
+        from ._stacked import no_storage
+        from ._torch_legacy import nested_reader
+
         return parse(
             data,
             storage=no_storage,

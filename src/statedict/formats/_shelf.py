@@ -35,9 +35,15 @@ class Place(NamedTuple):
     nbytes: int
 
 
+# Bytes; what file systems allow.
+LONGEST_NAME = 255
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a name from a file is that of a file in the same folder, whatever the system."""
-    return bool(name) and name not in (".", "..") and name.isprintable() and not any(mark in name for mark in "/\\:")
+    if not name.isprintable() or any(mark in name for mark in "/\\:"):
+        return False
+    return name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
 
 
 class Shelf:

@@ -25,9 +25,8 @@ def shown(value: object) -> str:
 
 
 def step_of(key: object) -> str:
-    """A key as a step of a path: text as it is, cut to a length."""
-    if type(key) is str:
-        return key[:LONGEST]
-    if isinstance(key, tuple):
-        return f"({', '.join(map(step_of, key))})"[:LONGEST]
-    return shown(key)
+    """A key as a step of a path: text as it is, a tuple as Python writes it, cut to a length."""
+    if type(key) is tuple:
+        inside = ", ".join(map(shown, key[:LONGEST]))
+        return f"({inside}{',' * (len(key) == 1)})"[:LONGEST]
+    return key[:LONGEST] if type(key) is str else shown(key)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import Compound, Leaf
+from statedict.state import Absent, Compound, Leaf
 
 from ._facts import Shape, shape_of
 
@@ -133,7 +133,7 @@ def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
-    if value is _FITTING:
+    if value is _FITTING or isinstance(value, Absent):
         return value
     if isinstance(value, Leaf):
         return value.spec

@@ -18,7 +18,7 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,16})(?![^.])")
 _MOST_INDICES = 16
 _HOLE = "\0"
 # What a set of numbers takes on a line, so that there is room for what is said about the names.
-_LONGEST_SPANS = 40
+_LONGEST_SPANS = 10
 
 
 class Group(NamedTuple):
@@ -47,7 +47,7 @@ def spans(values: Iterable[int]) -> str:
     """Sorted numbers as text: `0…3,5`. Of many that are scattered, the first, and how many more there are.
 
     >>> spans([0, 1, 2, 3, 5]), spans(range(0, 100, 2))
-    ('0…3,5', '0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,…+35')
+    ('0…3,5', '0,2,4,6,8,…+45')
     """
     runs: list[tuple[int, int]] = []
     for value in values:

@@ -14,8 +14,8 @@ from ._fold import Group, fold
 
 # Columns of a line that a person reads at once.
 LINE = 120
-# What is left of a name at least, whatever is said about it.
-_NAME = 80
+# What is left of a name at least, whatever is said about it, and of what is said.
+_NAME = 40
 # A suggestion has two lines; a name from a file may have a million.
 _LINES = 4
 
@@ -56,10 +56,7 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
     for section in sections:
         if section.lines:
             lines.append(section.title)
-            lines += [
-                f"  {_within(what, about, section.width)}  {_cut(about, section.width)}".rstrip()
-                for what, about in section.lines
-            ]
+            lines += [_line(what, about, section.width) for what, about in section.lines]
             lines += [f"  {section.more}"] if section.more else []
     return "\n".join(lines)
 
@@ -85,12 +82,13 @@ def _times(group: Group) -> str:
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
 
 
-def _within(what: str, about: str, width: int) -> str:
-    """What a line is about, cut to leave room for what is said about it; of a long name the middle is cut, not the end."""
+def _line(what: str, about: str, width: int) -> str:
+    """An indented line. Of a name that is too long the middle is cut, so that its end and what is said about it are seen."""
     room = max(width - len(about) - 4, _NAME)
     if about and len(what) > room:
         what = f"{what[: room // 2]}…{what[len(what) - room // 2 + 1 :]}"
-    return _cut(what, width)
+    what = _cut(what, width - 2)
+    return f"  {what}  {_cut(about, max(width - len(what) - 4, _NAME))}".rstrip()
 
 
 def _cut(line: str, width: int = LINE) -> str:

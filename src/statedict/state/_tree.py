@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import FormatError
+from ._absent import Absent
 from ._leaf import Leaf
 from ._library import library_of
 from ._revive import Maker, fill, remade
@@ -62,7 +63,7 @@ def tensors_of(tree: Any, *others: type) -> list[Any]:
             if kind in _OPEN or kind in _FIXED:
                 stack.append(iter(_OPEN[kind].children(value) if kind in _OPEN else value))
                 break
-            if kind is Leaf or kind is Compound or kind in others or library_of(value) is not None:
+            if kind in _TENSORS or kind in others or library_of(value) is not None:
                 found.append(value)
         else:
             stack.pop()
@@ -242,6 +243,7 @@ _COUNTER = _Open(
 )
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
+_TENSORS = {Leaf, Absent, Compound}
 _OPEN: dict[type, _Open] = {
     dict: _DICT,
     OrderedDict: _MAPPING,

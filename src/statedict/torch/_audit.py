@@ -39,7 +39,7 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
     ('mean', 'self.register_buffer("mean", mean)')
     """
     if not isinstance(model, torch.nn.Module):
-        raise NotAStateError(f"audit looks at modules of PyTorch, and a {type(model).__name__} is not one")
+        raise NotAStateError(f"audit looks at PyTorch modules, not at {arguments.described(model)}")
     tree = survey(model)
     return [
         *hidden(tree),

@@ -104,7 +104,7 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
     back = _chooser(None)
     if isinstance(where, Mapping):
         return lambda location: _required(where[location]) if location in where else back(location)
-    if not callable(where):
+    if not callable(where) or isinstance(where, type):
         raise TypeError(
             "map_location is a device, a mapping of locations to devices, a function, or None, "
             f"not {type(where).__name__}"
