@@ -14,6 +14,13 @@ import statedict
 
 SOURCE = Path(statedict.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
+# Rooms inside a room, which its other files enter file by file.
+INNER = {
+    f"statedict.{place.parent.relative_to(SOURCE).as_posix().replace('/', '.')}"
+    for room in ("formats", "plan", "torch")
+    for place in (SOURCE / room).rglob("__init__.py")
+    if not any(isinstance(node, (ast.ImportFrom, ast.Import)) for node in ast.parse(place.read_text()).body)
+}
 
 
 def run(code, *options, **environment):
@@ -30,7 +37,10 @@ def run(code, *options, **environment):
 
 def packages():
     below = pkgutil.walk_packages(statedict.__path__, "statedict.")
-    return ["statedict", *(m.name for m in below if m.ispkg and not m.name.startswith("statedict._"))]
+    return [
+        "statedict",
+        *(m.name for m in below if m.ispkg and not m.name.startswith("statedict._") and m.name not in INNER),
+    ]
 
 
 def offered(module):

@@ -491,7 +491,9 @@ def test_writers_know_the_limits(kind, tmp_path):
 @pytest.mark.parametrize("name", ["zip_members", "json_bytes"])
 def test_counts(name, monkeypatch, tmp_path):
     """Archives of too many members and headers that are too long are refused; a smaller limit stands for the large one."""
-    from statedict.formats import _limits, _safetensors_write, _zip_write
+    from statedict.formats import _limits
+    from statedict.formats.safetensors import _write as _safetensors_write
+    from statedict.formats.zip import _write as _zip_write
 
     small = _limits.Limits(**{name: 40})
     monkeypatch.setattr(_zip_write, "LIMITS", small)

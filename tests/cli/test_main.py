@@ -95,7 +95,7 @@ def test_a_command_is_imported_when_it_is_asked_for(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "statedict.cli._inspect" in loaded
-    assert not {"statedict.cli._convert", "statedict.formats._zip_write", "statedict.plan", "numpy"} & loaded
+    assert not {"statedict.cli._convert", "statedict.formats.zip._write", "statedict.plan", "numpy"} & loaded
 
 
 def test_the_program_starts_without_heavy_packages():

@@ -8,8 +8,8 @@ import pytest
 import statedict
 from statedict import formats
 from statedict.errors import ChecksumError, FileChangedError, FormatError, RemoteError
-from statedict.formats._safetensors_write import safetensors_parts
-from statedict.formats._torch_write import torch_parts
+from statedict.formats.safetensors._write import safetensors_parts
+from statedict.formats.torch_files._write import torch_parts
 from statedict.state import DTYPES, Leaf, Read, StateDict, Storage, contiguous
 
 np = pytest.importorskip("numpy")
@@ -302,7 +302,7 @@ def test_a_model_is_whole_when_the_server_goes_away(site, monkeypatch):
             halves.append(span)
 
     first.file.read_into = read_half
-    monkeypatch.setattr("statedict.torch._staging.SMALL", 0)
+    monkeypatch.setattr("statedict.torch.modules._staging.SMALL", 0)
     with pytest.raises(RemoteError, match="HTTP 503"):
         statedict.load_state_dict(given, source)
     assert halves

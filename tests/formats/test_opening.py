@@ -17,10 +17,10 @@ FORMATS = ["torch", "safetensors", "npz"]
 
 # What reading a format needs; of the files that read or write the others nothing is imported.
 NEEDED = {
-    "torch": {"_pickle._parse", "_zip"},
-    "legacy": {"_pickle._parse"},
-    "safetensors": {"_safetensors"},
-    "npz": {"_zip"},
+    "torch": {"_pickle.reading._parse", "zip._archive"},
+    "legacy": {"_pickle.reading._parse"},
+    "safetensors": {"safetensors._read"},
+    "npz": {"zip._archive"},
 }
 
 
@@ -36,9 +36,17 @@ def test_a_format_brings_in_its_own_reader(tmp_path, format):
     code = "import sys; from statedict import formats; formats.open(sys.argv[1]); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
     loaded = {name.removeprefix("statedict.formats.") for name in done.stdout.split()}
-    readers = {"_pickle._parse", "_zip", "_safetensors", "_torch_tar", "_shards", "_distributed"}
+    readers = {
+        "_pickle.reading._parse",
+        "zip._archive",
+        "safetensors._read",
+        "torch_files._tar",
+        "many_files._shards",
+        "many_files._distributed",
+    }
     assert readers & loaded == NEEDED[format]
-    assert not {"_pickle._emit", "_zip_write", "_torch_write", "_mistaken", "_cut_short", "secrets"} & loaded
+    writers = {"_pickle.writing._write", "zip._write", "torch_files._write"}
+    assert not (writers | {"_mistaken", "torch_files._cut_short", "secrets"}) & loaded
 
 
 @pytest.mark.parametrize("format", FORMATS)

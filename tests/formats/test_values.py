@@ -50,7 +50,7 @@ def test_an_empty_view_beyond_the_start_is_nothing():
 
 def test_more_views_than_the_file_pays_for_are_skipped_and_said(monkeypatch):
     """Beyond a multiple of the file's size, further views are not read."""
-    monkeypatch.setattr("statedict.formats._checkpoint.FLOOR", 0)
+    monkeypatch.setattr("statedict.formats.checkpoint._checkpoint.FLOOR", 0)
     views = {f"v{n}": view((n + 1, 2), (0, n % 2), n % 3) for n in range(12)}
     raw = torch_zip(p.state(**views), {"0": NAN})
     assert not any(level == "note" for level, *_ in found(raw))

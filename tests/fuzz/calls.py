@@ -9,7 +9,7 @@ from random import Random
 
 from tests.hostile.build import pickles as p
 
-from statedict.formats._pickle._calls import CONSTRUCTORS, HARMLESS
+from statedict.formats._pickle.reading._calls import CONSTRUCTORS, HARMLESS
 
 NAMES = sorted({*CONSTRUCTORS, *HARMLESS, ("torch", "FloatTensor"), ("numpy", "ndarray"), ("unknown", "Thing")})
 TEXTS = (

@@ -10,7 +10,7 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from random import Random
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from statedict.errors import FormatError
 from .targets import Target
 
 # All that reading can need is imported now, so that no import of ours is taken for one of the file's.
-for module in iter_modules(formats.__path__, "statedict.formats."):
+for module in walk_packages(formats.__path__, "statedict.formats."):
     import_module(module.name)
 for name in ("datetime", "decimal", "fractions", "pathlib", "uuid", "ml_dtypes"):  # whose values files can hold
     import_module(name)

@@ -13,10 +13,11 @@ from tests.hostile.reading import check_reach
 
 from statedict import files
 from statedict.errors import FormatError
-from statedict.formats import _zip
-from statedict.formats._archive_storages import ArchiveStorages
-from statedict.formats._pickle import Parsed, _opcodes, _stretch, parse
-from statedict.formats._zip import Archive, open_zip
+from statedict.formats._pickle import Parsed, parse
+from statedict.formats._pickle.reading import _opcodes, _stretch
+from statedict.formats.torch_files._storages import ArchiveStorages
+from statedict.formats.zip import _archive as _zip
+from statedict.formats.zip._archive import Archive, open_zip
 from statedict.state import Compound, Leaf, Opaque
 
 from .records import SIZES, STORAGES

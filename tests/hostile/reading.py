@@ -8,8 +8,8 @@ from typing import Any
 
 from statedict import formats
 from statedict.errors import FormatError, RootError
-from statedict.formats._extent import Extent
-from statedict.formats._walk import leaves as all_leaves
+from statedict.formats.checkpoint._walk import leaves as all_leaves
+from statedict.formats.storages._extent import Extent
 from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize
 
 Found = dict[str, Any]

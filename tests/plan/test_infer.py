@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from statedict.plan import infer, match
-from statedict.plan._generalise import generalise
+from statedict.plan.names._generalise import generalise
 
 
 def gpt2(n=3, d=4):

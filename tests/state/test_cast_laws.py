@@ -11,8 +11,8 @@ from statedict.state import DTYPES, cast_array, cast_kind, extent
 pytest.importorskip("torch")
 import torch
 
-from statedict.torch._dtypes import TORCH_DTYPES
-from statedict.torch._extent import extent as torch_extent
+from statedict.torch.tensors._dtypes import TORCH_DTYPES
+from statedict.torch.tensors._extent import extent as torch_extent
 
 NUMBERS = [d for d in DTYPES.values() if d.kind in ("float", "complex", "int", "uint", "bool")]
 pytestmark = [

@@ -3,11 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._byte_count import byte_count as byte_count
-from ._checkpoint import Checkpoint as Checkpoint
-from ._checkpoint import Finding as Finding
-from ._choose_root import choose_part as choose_part
-from ._choose_root import choose_root as choose_root
 from ._limits import LIMITS as LIMITS
 from ._limits import Limits as Limits
 from ._pickle import Import as Import
@@ -15,11 +10,16 @@ from ._pickle import Pair as Pair
 from ._pickle import Size as Size
 from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
-from ._roots import find_roots as find_roots
 from ._table import open as open
 from ._table import write as write
-from ._walk import leaves as leaves
-from ._walk import tensors as tensors
+from .checkpoint._checkpoint import Checkpoint as Checkpoint
+from .checkpoint._checkpoint import Finding as Finding
+from .checkpoint._choose_root import choose_part as choose_part
+from .checkpoint._choose_root import choose_root as choose_root
+from .checkpoint._roots import find_roots as find_roots
+from .checkpoint._walk import leaves as leaves
+from .checkpoint._walk import tensors as tensors
+from .many_files._byte_count import byte_count as byte_count
 
 __all__ = [
     "LIMITS",
@@ -48,6 +48,6 @@ def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value)
 
     `substitute`: see `write`.
     """
-    from ._closed import unloadable as reason
+    from .torch_files._closed import unloadable as reason
 
     return reason(obj, substitute)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from statedict.files import File
 
 from ..errors import FormatError, TruncatedError, UnknownFormatError
-from ._table import head_of
 
 
 class Mistaken(NamedTuple):
@@ -19,9 +18,8 @@ class Mistaken(NamedTuple):
     hint: str
 
 
-def unknown(file: File) -> FormatError:
+def unknown(file: File, head: bytes) -> FormatError:
     """The error for a file that is no format that is read here, by its first bytes."""
-    head = head_of(file)
     if not file.size:
         return TruncatedError("the file is empty (0 bytes)", file=file.name, hint="its save or download did not finish")
     for mistaken in MISTAKEN:

@@ -18,8 +18,8 @@ from statedict.files import Durable, File, Part
 from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError
-from ._checkpoint import Checkpoint
 from ._limits import LIMITS, Limits
+from .checkpoint._checkpoint import Checkpoint
 
 # Bytes of a file's beginning: enough for every signature (tar's is at byte 257) and to tell text from bytes.
 HEAD = 512
@@ -82,7 +82,7 @@ def read(file: File, limits: Limits) -> Checkpoint:
             return cast(Checkpoint, function(row.read)(file, limits))
     from ._mistaken import unknown
 
-    raise unknown(file)
+    raise unknown(file, head)
 
 
 def head_of(file: File) -> bytes:
@@ -200,19 +200,19 @@ def _may_be_pickle(head: bytes, file: File) -> bool:
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
     Format("zip", _is_zip, "._zip_formats:read_zip"),
-    Format("safetensors", _is_safetensors, "._safetensors:read_safetensors"),
-    Format("npy", _is_array, "._npz:read_npy"),
-    Format("torch-tar", _is_tar, "._torch_tar:read_torch_tar"),
-    Format("pickle", _may_be_pickle, "._bare_pickle:read_pickles"),
-    Format("index", is_index, "._shards:read_index"),
+    Format("safetensors", _is_safetensors, ".safetensors._read:read_safetensors"),
+    Format("npy", _is_array, ".numpy_files._read:read_npy"),
+    Format("torch-tar", _is_tar, ".torch_files._tar:read_torch_tar"),
+    Format("pickle", _may_be_pickle, ".torch_files._bare_pickle:read_pickles"),
+    Format("index", is_index, ".many_files._shards:read_index"),
 )
-DIRECTORY = "._directory:open_directory"
-SHARDED = "._shards_write:write_sharded"
+DIRECTORY = ".many_files._directory:open_directory"
+SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
     "torch": Writer(
-        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), "._torch_write:torch_parts"
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
     ),
-    "safetensors": Writer((".safetensors",), "._safetensors_write:safetensors_parts"),
-    "npz": Writer((".npz",), "._npz_write:npz_parts"),
-    "npy": Writer((".npy",), "._npz_write:npy_parts"),
+    "safetensors": Writer((".safetensors",), ".safetensors._write:safetensors_parts"),
+    "npz": Writer((".npz",), ".numpy_files._write:npz_parts"),
+    "npy": Writer((".npy",), ".numpy_files._write:npy_parts"),
 }

@@ -8,11 +8,11 @@ from typing import NamedTuple, cast
 from statedict.files import File
 
 from ..errors import TruncatedError, UnknownFormatError
-from ._checkpoint import Checkpoint
 from ._limits import Limits
 from ._table import function
-from ._zip import Archive, open_zip
-from ._zip_columns import text_of
+from .checkpoint._checkpoint import Checkpoint
+from .zip._archive import Archive, open_zip
+from .zip._members import text_of
 
 
 class ZipFormat(NamedTuple):
@@ -28,7 +28,7 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
     try:
         archive = open_zip(file, limits)
     except TruncatedError as error:
-        from ._cut_short import cut_short
+        from .torch_files._cut_short import cut_short
 
         raise cut_short(file, error, limits) from error
     for row in ZIP_FORMATS:
@@ -61,7 +61,7 @@ def _has(archive: Archive, name: str) -> bool:
 
 
 ZIP_FORMATS = (
-    ZipFormat("torchscript", _has_constants, "._torchscript:read_torchscript"),
-    ZipFormat("torch", _has_pickle, "._torch_zip:read_torch_zip"),
-    ZipFormat("npz", _has_arrays, "._npz:read_npz"),
+    ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
+    ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
+    ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
 )

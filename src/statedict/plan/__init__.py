@@ -4,22 +4,22 @@ A plan is made by `match` from two states, printed, and executed; a `KeyMap` say
 grammar is in `_rule`); a `LoadReport` tells what came of it.
 """
 
-from ._adaptation import Adaptation, Policy
-from ._attempt import facts, written
-from ._diff import Diff, diff
-from ._error_text import error_text
 from ._infer import Inference, Inferred, infer
-from ._interpolate import interpolate
-from ._keymap import KeyMap
 from ._match import match
-from ._merge import merge
-from ._near import near_pattern
 from ._plan import Plan, Problem
-from ._report import Adapted, Cast, LoadReport
-from ._statistics import Change
-from ._step import Mismatch, Step
-from ._suggest import Suggestion
-from ._wrappers import pair
+from .comparing._diff import Diff, diff
+from .comparing._merge import merge
+from .comparing._statistics import Change
+from .names._keymap import KeyMap
+from .names._near import near_pattern
+from .names._wrappers import pair
+from .reports._attempt import facts, written
+from .reports._error_text import error_text
+from .reports._report import Adapted, Cast, LoadReport
+from .reports._suggest import Suggestion
+from .tensors._adaptation import Adaptation, Policy
+from .tensors._interpolate import interpolate
+from .tensors._step import Mismatch, Step
 
 __all__ = [
     "match",

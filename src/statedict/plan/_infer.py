@@ -15,14 +15,14 @@ from statedict.errors import CollisionError
 from statedict.state import parents, raw_values
 
 from ..errors import printable
-from ._best_rule import best_rule
-from ._facts import shape_of
-from ._fit import fits
-from ._generalise import folded_pairs, generalise, numbered
-from ._keymap import KeyMap
 from ._order import Node, Shapes, pair_in_order
-from ._parts import mates, parts_of, told
-from ._wrappers import pair
+from .names._generalise import folded_pairs, generalise, numbered
+from .names._keymap import KeyMap
+from .names._parts import mates, parts_of, told
+from .names._wrappers import pair
+from .operations._facts import shape_of
+from .reports._best_rule import best_rule
+from .tensors._fit import fits
 
 _LINES = 20
 

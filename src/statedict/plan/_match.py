@@ -13,16 +13,16 @@ from statedict.errors import CollisionError
 from statedict.state import DType, Patterns, raw_values
 from statedict.state import dtype as find_dtype
 
-from ._facts import spec_of
-from ._fit import Fitting, misfits
-from ._keymap import KeyMap
 from ._plan import Plan, Unchanged
-from ._policy import Mismatched, chooser
-from ._resolve import Resolved
-from ._select import Selection, by_pattern, idle
-from ._sort import sort
-from ._step import Step
-from ._wrappers import bare, follow
+from .names._keymap import KeyMap
+from .names._resolve import Resolved
+from .names._select import Selection, by_pattern, idle
+from .names._sort import sort
+from .names._wrappers import bare, follow
+from .operations._facts import spec_of
+from .tensors._fit import Fitting, misfits
+from .tensors._policy import Mismatched, chooser
+from .tensors._step import Step
 
 
 def match(

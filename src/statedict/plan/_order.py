@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-from ._facts import Shape
+from .operations._facts import Shape
 
 Shapes = Mapping[str, Shape | None]
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, overload
 
 from statedict.state import Absent, DType, StateDict, cast_kind, raw_values
 
-from ._attempt import attempt
-from ._cook import Cook
-from ._facts import Shape, dtype_of, shape_of
-from ._parts import parts_of, told
-from ._recipe import moved_metadata
-from ._report import Adapted, Cast, LoadReport
-from ._step import Mismatch, Step
+from .names._compute import Cook
+from .names._parts import parts_of, told
+from .names._recipe import moved_metadata
+from .operations._facts import Shape, dtype_of, shape_of
+from .reports._attempt import attempt
+from .reports._report import Adapted, Cast, LoadReport
+from .tensors._step import Mismatch, Step
 
 # What PyTorch and the tree engine begin with when a tensor does not fit.
 _REFUSAL = re.compile(r'size mismatch for (.+?): |While copying the parameter named "(.+?)", ')

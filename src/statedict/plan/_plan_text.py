@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from statedict.state import fold
 
 from ..errors import printable
-from ._generalise import folded_pairs
+from .names._generalise import folded_pairs
 
 if TYPE_CHECKING:
     from ._plan import Plan
-    from ._step import Step
+    from .tensors._step import Step
 
 _LINES = 10
 

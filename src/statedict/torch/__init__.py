@@ -1,25 +1,9 @@
 """The torch host: modules, optimizers and tensors over this library's engine, under PyTorch's public signatures."""
 
-from ._audit import audit as audit
-from ._findings import Finding as Finding
-from ._host import HOST as HOST
-from ._independent import take as take
 from ._install import install as install
 from ._install import uninstall as uninstall
-from ._library import TORCH as TORCH
-from ._load import load as load
-from ._modules import module_load_state_dict as module_load_state_dict
-from ._modules import module_state_dict as module_state_dict
-from ._optimizer_read import read_optimizer as read_optimizer
-from ._optimizer_write import write_optimizer as write_optimizer
-from ._optimizers import optimizer_load_state_dict as optimizer_load_state_dict
-from ._optimizers import optimizer_state_dict as optimizer_state_dict
-from ._placement import materialize_on as materialize_on
 from ._random import read_random as read_random
 from ._random import write_random as write_random
-from ._save import save as save
-from ._schedulers import read_stateful as read_stateful
-from ._schedulers import write_stateful as write_stateful
 from ._sharded import check_sharded as check_sharded
 from ._sharded import from_all as from_all
 from ._sharded import from_first as from_first
@@ -28,10 +12,26 @@ from ._sharded import read_sharded as read_sharded
 from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
-from ._values import maker as maker
-from ._values import revived as revived
-from ._values import set_attributes as set_attributes
-from ._values import storage_shown as storage_shown
+from .audit._find import audit as audit
+from .audit._findings import Finding as Finding
+from .modules._host import HOST as HOST
+from .modules._modules import module_load_state_dict as module_load_state_dict
+from .modules._modules import module_state_dict as module_state_dict
+from .optimizers._exact import optimizer_load_state_dict as optimizer_load_state_dict
+from .optimizers._exact import optimizer_state_dict as optimizer_state_dict
+from .optimizers._read import read_optimizer as read_optimizer
+from .optimizers._schedulers import read_stateful as read_stateful
+from .optimizers._schedulers import write_stateful as write_stateful
+from .optimizers._write import write_optimizer as write_optimizer
+from .save_and_load._load import load as load
+from .save_and_load._save import save as save
+from .snapshots._copy_tree import take as take
+from .tensors._library import TORCH as TORCH
+from .tensors._placement import materialize_on as materialize_on
+from .tensors._values import maker as maker
+from .tensors._values import revived as revived
+from .tensors._values import set_attributes as set_attributes
+from .tensors._values import storage_shown as storage_shown
 
 __all__ = [
     "audit",

@@ -16,9 +16,9 @@ from statedict import tree
 from statedict.errors import NotAStateError
 from statedict.state import StateDict
 
-from ._host import HOST
-from ._independent import independent
-from ._optimizer_read import read_optimizer
+from .modules._host import HOST
+from .optimizers._read import read_optimizer
+from .snapshots._copy_tree import independent
 
 
 @overload

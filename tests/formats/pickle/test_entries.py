@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statedict import formats
-from statedict.formats._torch_write import _pickled
+from statedict.formats.torch_files._write import _pickled
 from statedict.state import StateDict, Wholes
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,8 @@ import pytest
 from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
-from statedict.formats._pickle import _fast, _opcodes, _record
+from statedict.formats._pickle.reading import _opcodes, _record
+from statedict.formats._pickle.reading import _records as _fast
 from statedict.state import Compound, Leaf, Opaque, leaf_of
 
 SHAPES = [(), (3,), (0,), (2, 3), (4, 4), (2, 1, 3), (1, 2, 3, 4), (300,), (70000,), (2,) * 6, (1,) * 7]

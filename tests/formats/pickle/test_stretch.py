@@ -9,7 +9,9 @@ import pytest
 from tests.formats.pickle.test_fast import outcome, slots, state
 
 from statedict.errors import FormatError
-from statedict.formats._pickle import StorageId, _fast, _opcodes, _stretch
+from statedict.formats._pickle import StorageId
+from statedict.formats._pickle.reading import _opcodes, _stretch
+from statedict.formats._pickle.reading import _records as _fast
 from statedict.state import Leaf, RowKind, leaf_of, leaves_of, many
 
 SHAPES = [(4, 4), (4,), (2, 3, 3), (300,), (2,) * 5, ()]

@@ -46,10 +46,10 @@ from ._values import TorchConstant as TorchConstant
 from ._values import TypedStorage as TypedStorage
 
 if TYPE_CHECKING:
-    from ._emit import emit as emit
     from ._names import storage_dtype as storage_dtype
-    from ._parse import parse as parse
-    from ._views import spec_in as spec_in
+    from .reading._parse import parse as parse
+    from .reading._views import spec_in as spec_in
+    from .writing._write import emit as emit
 
 __all__ = [
     "Import",
@@ -69,7 +69,12 @@ __all__ = [
 ]
 
 # What is imported when it is first named: reading needs no writer, and a safetensors file neither of them.
-_LATER = {"emit": "._emit", "parse": "._parse", "spec_in": "._views", "storage_dtype": "._names"}
+_LATER = {
+    "emit": ".writing._write",
+    "parse": ".reading._parse",
+    "spec_in": ".reading._views",
+    "storage_dtype": "._names",
+}
 
 if not TYPE_CHECKING:  # to which any name would be one that is there
 

@@ -1,0 +1,164 @@
+"""Constructors of tensors that are made of several: sparse, nested and quantised ones, as compounds.
+
+What can be known without their elements is checked here. Indices are elements: who makes an array of a compound checks
+them (PyTorch does, when asked to).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from statedict.state import Compound, DType, Leaf, contiguous_strides, leaf_of
+
+from ..._limits import Limits
+from .._names import PACKED
+from .._values import TorchConstant, TypedStorage
+from ._machine import Machine, Unfit
+from ._views import Args, counts, fixed, refuse, spec_in, traits_of, typed
+
+# sparse and nested
+
+
+def _rebuild_sparse(m: Machine, args: Args) -> Compound:
+    layout, data = fixed(args, 2)
+    if type(layout) is not TorchConstant or layout.kind != "layout" or type(data) is not tuple:
+        refuse("its layout or its data is none")
+    if layout.name == "sparse_coo":
+        return _sparse_coo(m, data)
+    if layout.name in _COMPRESSED:
+        return _sparse_compressed(m, layout.name, data)
+    raise Unfit
+
+
+_COMPRESSED = ("sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
+
+
+def _sparse_coo(m: Machine, data: Args) -> Compound:
+    indices, values, size, coalesced = fixed(data, 3, 4)
+    indices, values, shape = _part(indices, "indices"), _part(values, "values"), counts(size, "size", m.limits)
+    if coalesced is not None and type(coalesced) is not bool:
+        refuse("its coalesced flag is none")
+    if indices.spec.dtype.name != "int64" or len(indices.spec.shape) != 2 or not values.spec.shape:
+        refuse("its indices are no matrix of int64")
+    sparse, count = indices.spec.shape
+    if count != values.spec.shape[0] or shape[sparse:] != values.spec.shape[1:] or sparse > len(shape):
+        refuse(f"indices {list(indices.spec.shape)} and values {list(values.spec.shape)} make no {list(shape)}")
+    parts = {"indices": indices, "values": values}
+    return Compound("sparse_coo", values.spec.dtype, shape, parts, {"coalesced": coalesced}, values.traits)
+
+
+def _sparse_compressed(m: Machine, layout: str, data: Args) -> Compound:
+    compressed, plain, values, size = fixed(data, 4)
+    parts = {
+        "compressed_indices": _part(compressed, "compressed indices"),
+        "plain_indices": _part(plain, "plain indices"),
+        "values": _part(values, "values"),
+    }
+    shape = counts(size, "size", m.limits)
+    for role in ("compressed_indices", "plain_indices"):
+        if parts[role].spec.dtype.name not in ("int32", "int64") or not parts[role].spec.shape:
+            refuse(f"its {role.replace('_', ' ')} are no vector of integers")
+    if len(shape) < 2 or parts["plain_indices"].spec.shape[-1] not in parts["values"].spec.shape:
+        refuse("its indices and values do not fit each other")
+    return Compound(layout, parts["values"].spec.dtype, shape, parts, {}, parts["values"].traits)
+
+
+def _rebuild_nested(m: Machine, args: Args) -> Compound:
+    values, sizes, strides, offsets = (_part(part, "part") for part in fixed(args, 4))
+    parts = {"values": values, "sizes": sizes, "strides": strides, "offsets": offsets}
+    if any(part.spec.dtype.name != "int64" for part in (sizes, strides, offsets)) or len(sizes.spec.shape) > 2:
+        refuse("its sizes, strides or offsets are no int64")
+    if sizes.spec.shape != strides.spec.shape or sizes.spec.shape[:1] != offsets.spec.shape:
+        refuse("its sizes, strides and offsets do not fit each other")
+    # How long each tensor inside is, is only known from the elements of `sizes`.
+    shape = (*offsets.spec.shape, *(-1 for _ in range(sizes.spec.shape[1] if len(sizes.spec.shape) == 2 else 0)))
+    return Compound("nested", values.spec.dtype, shape, parts, {}, values.traits)
+
+
+def _part(value: Any, what: str) -> Leaf:
+    if type(value) is not Leaf:
+        refuse(f"its {what} are a {type(value).__name__}")
+    return value
+
+
+# quantised
+
+
+def _rebuild_quantized(m: Machine, args: Args) -> Compound:
+    storage, offset, size, stride, parameters, requires_grad, _ = fixed(args, 7)
+    storage = typed(storage)
+    if storage.dtype is None or storage.dtype.kind != "quantized":
+        refuse(f"it is quantised, but its storage has elements of {storage.dtype}")
+    if type(parameters) is not tuple or not parameters or type(parameters[0]) is not TorchConstant:
+        refuse("its quantisation parameters are none")
+    shape, values = _quantized_values(storage, storage.dtype, offset, size, stride, m.limits)
+    quantizer = _QUANTIZERS.get(parameters[0].name)
+    if quantizer is None:
+        raise Unfit
+    parts, facts = quantizer(m, shape, parameters)
+    traits = traits_of(requires_grad)
+    return Compound("quantized", storage.dtype, shape, {"values": values, **parts}, facts, traits)
+
+
+def _quantized_values(
+    storage: TypedStorage, of: DType, offset: Any, size: Any, stride: Any, limits: Limits
+) -> tuple[tuple[int, ...], Leaf]:
+    """The shape of a quantised tensor and its values; packed ones are all the bytes of their storage."""
+    if of.name not in PACKED:
+        spec = spec_in(storage, of, offset, size, stride, limits)
+        return spec.shape, Leaf(spec, storage.storage)
+    shape, strides = counts(size, "size", limits), counts(stride, "stride", limits)
+    if offset != 0 or strides != contiguous_strides(shape):
+        refuse("its packed elements are not in order")
+    row = -(-shape[-1] // PACKED[of.name]) if shape else 1
+    if prod(shape[:-1]) * row > storage.nbytes:
+        refuse(f"its packed elements do not fit into {storage.nbytes:,} bytes")
+    return shape, storage.leaf()
+
+
+def _per_tensor(m: Machine, shape: tuple[int, ...], parameters: Args) -> tuple[dict[str, Leaf], dict[str, object]]:
+    _, scale, zero_point = fixed(parameters, 3)
+    if type(scale) not in (float, int) or type(zero_point) is not int:
+        refuse("its scale or zero point is no number")
+    return {}, {"scheme": "per_tensor_affine", "scale": float(scale), "zero_point": zero_point}
+
+
+def _per_channel(m: Machine, shape: tuple[int, ...], parameters: Args) -> tuple[dict[str, Leaf], dict[str, object]]:
+    _, scales, zero_points, axis = fixed(parameters, 4)
+    if type(axis) is not int or not 0 <= axis < len(shape):
+        refuse("its quantisation axis is no dimension of it")
+    parts = {"scales": _channel(m, scales), "zero_points": _channel(m, zero_points)}
+    for role, part in parts.items():
+        if part.spec.shape != (shape[axis],):
+            refuse(f"it has {list(part.spec.shape)} {role.replace('_', ' ')} for {shape[axis]} channels")
+    # PyTorch writes one name for two schemes; real zero points tell the other.
+    real = parts["zero_points"].spec.dtype.is_floating
+    return parts, {"scheme": f"per_channel_affine{'_float_qparams' if real else ''}", "axis": axis}
+
+
+def _channel(m: Machine, value: Any) -> Leaf:
+    """Scales or zero points: a tensor, or (before torch 1.6) a list of numbers."""
+    if type(value) is list and all(type(number) in (int, float) for number in value):
+        import numpy as np
+
+        m.charge(8 * len(value))
+        try:
+            array = np.array(value, "<f8" if any(type(number) is float for number in value) else "<i8")
+        except OverflowError:
+            refuse("a zero point of it is no 64-bit integer")
+        value = leaf_of(array)
+    return _part(value, "scales or zero points")
+
+
+_QUANTIZERS = {
+    "per_tensor_affine": _per_tensor,
+    "per_channel_affine": _per_channel,
+    "per_channel_affine_float_qparams": _per_channel,
+}
+REBUILDERS: dict[tuple[str, str], Callable[[Machine, Args], Compound]] = {
+    ("torch._utils", "_rebuild_sparse_tensor"): _rebuild_sparse,
+    ("torch._utils", "_rebuild_nested_tensor"): _rebuild_nested,
+    ("torch._utils", "_rebuild_qtensor"): _rebuild_quantized,
+}

@@ -1,0 +1,282 @@
+"""The pickle machine: a stack, a memo, and a table of handlers, one for each opcode.
+
+*Theory of operation.* A pickle is a program for a stack machine whose only dangerous instructions are those that import
+and call. Here a global is a (module, name) pair: pushing one makes an inert reference (or a constant of ours), and
+"calling" it looks for a constructor of ours in a closed table, or makes an `Opaque`. So there is nothing that a pickle can
+reach. What is left is cost: every length is compared with the bytes left before it is used, nothing here recurses, and
+constructors that copy are charged for what they copy, because a memoised value can be used again and again for three
+bytes each. What all values take is estimated from the number of operations, containers and memo slots, and must be in
+proportion to the file.
+
+Freeing a deep value recurses in C, and ends a thread with a small stack (CPython 3.13.0 does not prevent it). So every
+container that is made is kept in `made` while the pickle is read: a child older than a tuple around it. At the end
+nothing is deeper than the limit, or all containers are emptied, and released the newest first (`_take_apart`).
+
+A handler takes the machine and the offset after its opcode, and returns the offset of the next one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from mmap import mmap
+from typing import Any, NoReturn
+
+from statedict.errors import FormatError, LimitError, TruncatedError
+from statedict.state import PLAIN, Compound, Leaf, Opaque
+
+from ..._limits import Limits
+from .._values import Import, Parsed, Records, StorageId, TypedStorage
+from .._walk import check_depth
+from ._seen import Seen
+
+Data = bytes | mmap
+Handler = Callable[["Machine", int], int]
+OFF = object()
+_CHECKED_AFTER = 100_000
+WAITING = 4
+# What a value, a container besides, and a memo slot take (CPython 3.11, 64 bits), rounded up.
+_VALUE, _CONTAINER, _SLOT = 32, 64, 100
+# What one operation takes at most: an Opaque has three containers.
+_MOST = _VALUE + 3 * _CONTAINER
+# What the constructors of values, their hashes, comparisons and NumPy raise for arguments that no pickler writes.
+UNMAKEABLE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, SystemError)
+
+
+class Unfit(Exception):
+    """Raised by a constructor for arguments that it does not know: the call becomes an Opaque."""
+
+
+class Machine:
+    """The state of one parse."""
+
+    __slots__ = (
+        "asked",
+        "attributed",
+        "attributes",
+        "budget",
+        "built",
+        "data",
+        "depths",
+        "empty",
+        "end",
+        "hashes",
+        "imports",
+        "limits",
+        "made",
+        "marks",
+        "memo",
+        "nested",
+        "paid",
+        "persistent",
+        "rebuild",
+        "references",
+        "rows",
+        "seen",
+        "size",
+        "stack",
+        "start",
+        "storage",
+        "top",
+    )
+
+    def __init__(
+        self,
+        data: Data,
+        start: int,
+        limits: Limits,
+        paid: int,
+        storage: Callable[[StorageId], TypedStorage],
+        rows: Callable[[Records], list[Leaf] | None] | None,
+        persistent: Callable[[object], object] | None,
+        nested: Callable[[bytes], Parsed] | None,
+    ) -> None:
+        self.data = data
+        self.start = start
+        self.size = min(len(data), start + limits.pickle_bytes)
+        self.limits = limits
+        self.paid = paid
+        self.storage = storage
+        self.rows = rows
+        self.persistent = persistent
+        self.nested = nested
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.made: list[Any] = []
+        self.references: dict[tuple[str, str], Any] = {}
+        self.imports: list[Import] = []
+        # The quick path's: which reference begins a record (none: it is off), the next slot (-1: they are
+        # not in order), what it has seen.
+        self.rebuild: object = OFF
+        self.top = 0
+        self.seen = Seen()
+        self.end = -1
+        self.budget = limits.copied_bytes + 4 * paid
+        # How often `nested` was asked.
+        self.asked = 0
+        self.attributes: list[bool] = []
+        self.attributed = False
+        self.empty: dict[int, tuple[object, int, Any]] = {}
+        # NumPy's dtypes that have their state, how deep they are, and how many fields they have.
+        self.built: dict[int, tuple[Any, int, int]] = {}
+        self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
+        self.depths: dict[int, tuple[Any, int, bool]] = {}
+
+    def run(self, handlers: Sequence[Handler]) -> Any:
+        """Run to STOP; the value it leaves. Failures carry the offset of the opcode that failed."""
+        try:
+            self.made.append(self._run(handlers))
+            self._check_depth()
+        except BaseException as error:
+            # The frames that it passed through hold values too.
+            _forget_frames(error)
+            self._take_apart()
+            raise
+        return self.made.pop()
+
+    def _run(self, handlers: Sequence[Handler]) -> Any:
+        data, size, at = self.data, self.size, self.start
+        opcode = at
+        operations, looked_at, turns = 0, 0, _CHECKED_AFTER
+        try:
+            while at < size:
+                turns = min(turns, self.limits.operations - operations)
+                for _ in repeat(None, turns):
+                    opcode = at
+                    at = handlers[data[at]](self, at + 1)
+                    if at >= size:
+                        break
+                else:
+                    operations += turns
+                    left = self._check_cost(operations)
+                    if operations >= looked_at:
+                        self._check_depth()
+                        looked_at = 2 * operations
+                    turns = max(_CHECKED_AFTER, min(operations, left // _MOST))
+            opcode = at
+            if self.end < 0:
+                self.ended(at)
+            if len(self.stack) != 1 or self.marks:
+                raise FormatError("its STOP leaves more than one value")
+        except FormatError as error:
+            raise self._placed(error, opcode) from None
+        except IndexError:
+            what = "an operation needs more values than there are" if at < size - 1 else "it ends before its STOP"
+            kind = FormatError if at < size - 1 else TruncatedError
+            raise self._placed(kind(what), opcode) from None
+        except UNMAKEABLE as error:
+            raise self._placed(
+                FormatError(f"a value cannot be made: {type(error).__name__}: {error}"), opcode
+            ) from None
+        return self.stack.pop()
+
+    def _check_cost(self, operations: int) -> int:
+        """Refuse what costs more than the file pays for; the bytes that its values may still take."""
+        if operations >= self.limits.operations:
+            raise self.limits.exceeded("operations", "the number of its operations")
+        # What a pickler leaves outside of marks waits for the value inside: a callable, three arguments, at each depth.
+        if not self.marks and len(self.stack) > WAITING * self.limits.depth:
+            raise self.limits.exceeded("depth", f"{len(self.stack):,} values that wait for each other")
+        cost = _VALUE * operations + _CONTAINER * len(self.made) + _SLOT * len(self.memo)
+        allowed = self.limits.value_bytes + self.limits.value_ratio * self.paid
+        if cost > allowed:
+            raise LimitError(
+                f"its values take {cost:,} bytes or more, beyond the {allowed:,} that a file of {self.paid:,} may ask for",
+                hint="if you trust the file, statedict.open(path, limits=statedict.Limits(value_bytes=…))",
+            )
+        return allowed - cost
+
+    def _check_depth(self) -> None:
+        """Refuse values that lie too deep in each other. It takes as long as reading them: it is done ever more rarely."""
+        # Each lies one deeper in the list.
+        if len(self.made) > self.limits.depth:
+            check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)
+
+    def _take_apart(self) -> None:
+        """Release all values without recursion, however deep they are."""
+        made = self.made
+        for held in (
+            self.stack,
+            self.marks,
+            self.memo,
+            self.references,
+            self.hashes,
+            self.depths,
+            self.empty,
+            self.built,
+        ):
+            held.clear()
+        # No variable may hold one of them, and with it all that are inside.
+        for number in range(len(made)):
+            _EMPTIED.get(type(made[number]), id)(made[number])
+        while made:
+            made.pop()
+
+    def take(self, at: int, count: int) -> bytes:
+        """The `count` bytes at `at`, which must exist."""
+        if count > self.size - at:
+            self.ended(at, count)
+        return self.data[at : at + count]
+
+    def line(self, at: int, limit: int) -> tuple[bytes, int]:
+        """The text up to the newline, and the offset after it."""
+        stop = self.data.find(b"\n", at, min(self.size, at + limit + 1))
+        if stop < 0:
+            if self.size - at <= limit:
+                self.ended(at)
+            raise FormatError(f"a line of text is longer than the {limit:,} bytes that it may have")
+        return self.data[at:stop], stop + 1
+
+    def ended(self, at: int, count: int = 1) -> NoReturn:
+        if at + count > len(self.data):
+            left = max(len(self.data) - at, 0)
+            raise TruncatedError(f"the pickle ends where {count:,} more bytes should be; {left:,} are left")
+        raise self.limits.exceeded("pickle_bytes", f"a pickle of more than {self.size - self.start:,} bytes")
+
+    def charge(self, nbytes: int) -> None:
+        """Account for `nbytes` copied out of values that may be used again."""
+        self.budget -= nbytes
+        if self.budget < 0:
+            raise self.limits.exceeded("copied_bytes", "what its calls make")
+
+    def _placed(self, error: FormatError, opcode: int) -> FormatError:
+        if error.offset is None:
+            error.offset = opcode
+        named = [each.path for each in self.imports if each.risk == "dangerous"]
+        if named and error.hint is None:
+            error.hint = f"before that it names imports that would run code under pickle: {', '.join(named[:5])}"
+        return error
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
+def _empty_mapping(value: Any) -> None:
+    value.clear()
+    vars(value).clear()
+
+
+def _empty_opaque(value: Opaque) -> None:
+    value.args, value.kwargs, value.state, value.items = None, {}, None, []
+
+
+def _empty_tensor(value: Leaf | Compound) -> None:
+    value.traits = PLAIN
+
+
+_EMPTIED: dict[type, Callable[[Any], object]] = {
+    list: list.clear,
+    dict: dict.clear,
+    deque: deque.clear,
+    defaultdict: defaultdict.clear,
+    OrderedDict: _empty_mapping,
+    Counter: _empty_mapping,
+    Opaque: _empty_opaque,
+    Leaf: _empty_tensor,
+    Compound: _empty_tensor,
+}

@@ -1,0 +1,48 @@
+"""Reading one pickle into an inert tree: the partner of `_emit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from statedict.errors import FormatError
+from statedict.state import Leaf, collector_paused
+
+from ..._limits import LIMITS, Limits
+from .._values import Parsed, Records, StorageId, TypedStorage
+from ._calls import judged
+from ._machine import Data, Machine
+from ._opcodes import HANDLERS
+
+
+def parse(
+    data: Data,
+    *,
+    storage: Callable[[StorageId], TypedStorage],
+    rows: Callable[[Records], list[Leaf] | None] | None = None,
+    persistent: Callable[[object], object] | None = None,
+    nested: Callable[[bytes], Parsed] | None = None,
+    file: str | None = None,
+    member: str | None = None,
+    limits: Limits = LIMITS,
+    start: int = 0,
+    whole: bool = True,
+    paid: int | None = None,
+) -> Parsed:
+    """The value of the pickle that begins at `start`, as inert data; see the room's docstring for the arguments.
+
+    Raises FormatError (TruncatedError, LimitError) with `file`, `member` and the byte offset.
+
+    >>> import pickle
+    >>> parse(pickle.dumps({"steps": [1, 2]}), storage=lambda identity: None).value
+    {'steps': [1, 2]}
+    """
+    paid = len(data) - start if paid is None else paid
+    machine = Machine(data, start, limits, paid, storage, rows, persistent, nested)
+    try:
+        with collector_paused():
+            value = machine.run(HANDLERS)
+        if whole and machine.end != len(data):
+            raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
+    except FormatError as error:
+        raise error.located(file=file, member=member) from None
+    return Parsed(value, judged(machine), machine.end)

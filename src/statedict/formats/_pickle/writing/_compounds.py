@@ -1,0 +1,143 @@
+"""Tensors that are made of several, and PyTorch's constants, as torch's pickles have them: partner of `_compounds`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import pack
+from typing import Any
+
+from statedict.state import Compound, contiguous_strides
+
+from .._names import PACKED
+from .._values import TorchConstant
+from ._memo import Writer, get, integer
+from ._tensors import hooks, reduce, storage, strided, tuple_end
+
+
+def compound_function(value: Compound) -> str:
+    """The function of `torch._utils` that rebuilds it."""
+    return _KINDS[value.layout][0]
+
+
+def compound_arguments(w: Writer, value: Compound, requires_grad: bool) -> None:
+    """Its arguments, as one tuple."""
+    _KINDS[value.layout][1](w, value, requires_grad)
+
+
+def compound(w: Writer, value: Compound, requires_grad: bool) -> int:
+    """The tensor without what it was beyond its elements; its slot."""
+    w.reference("torch._utils", compound_function(value))
+    compound_arguments(w, value, requires_grad)
+    return reduce(w)
+
+
+def _layout(w: Writer, name: str) -> None:
+    slot = w.named.get(("layout", name))
+    if slot is not None:
+        w.out.extend(get(slot))
+        return
+    w.reference("torch.serialization", "_get_layout")
+    w.fresh_text(f"torch.{name}")
+    tuple_end(w, b"\x85")
+    w.named["layout", name] = reduce(w)
+
+
+def size(w: Writer, shape: tuple[int, ...]) -> None:
+    """A torch.Size, without a slot of its own."""
+    w.reference("torch", "Size")
+    w.integers(shape)
+    tuple_end(w, b"\x85")
+    w.out.extend(b"R")
+
+
+def _sparse(w: Writer, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
+    _layout(w, value.layout)
+    w.out.extend(b"(")
+    for role in roles:
+        strided(w, value.parts[role], False)
+    size(w, value.shape)
+    w.put()
+    if coalesced is not None:  # Files before torch 2.0 do not say.
+        w.flag(bool(coalesced))
+    tuple_end(w, b"t")
+    tuple_end(w, b"\x86")
+
+
+def _sparse_coo(w: Writer, value: Compound, requires_grad: bool) -> None:
+    _sparse(w, value, ("indices", "values"), value.facts.get("coalesced"))
+
+
+def _sparse_compressed(w: Writer, value: Compound, requires_grad: bool) -> None:
+    _sparse(w, value, ("compressed_indices", "plain_indices", "values"))
+
+
+def _nested(w: Writer, value: Compound, requires_grad: bool) -> None:
+    w.out.extend(b"(")
+    for role in ("values", "sizes", "strides", "offsets"):
+        strided(w, value.parts[role], False)
+    tuple_end(w, b"t")
+
+
+def _meta(w: Writer, value: Compound, requires_grad: bool) -> None:
+    w.out.extend(b"(")
+    w.reference("torch", value.dtype.name)
+    w.integers(value.shape)
+    strides: Any = value.facts["strides"]
+    w.integers(strides)
+    w.flag(requires_grad)
+    tuple_end(w, b"t")
+
+
+def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
+    facts: Mapping[str, Any] = value.facts
+    place = w.store(value.parts["values"])
+    w.out.extend(b"(")
+    storage(w, value.dtype, place)
+    w.out.extend(integer(place.spec.offset))
+    w.integers(value.shape)
+    w.integers(contiguous_strides(value.shape) if value.dtype.name in PACKED else place.spec.strides)
+    if facts["scheme"] == "per_tensor_affine":
+        w.reference("torch", "per_tensor_affine")
+        w.out.extend(b"G" + pack(">d", facts["scale"]) + integer(facts["zero_point"]))
+        tuple_end(w, b"\x87")
+    else:
+        # PyTorch writes this name for both schemes by channel; the dtype of the zero points tells them apart.
+        w.out.extend(b"(")
+        w.reference("torch", "per_channel_affine")
+        strided(w, value.parts["scales"], False)
+        strided(w, value.parts["zero_points"], False)
+        w.out.extend(integer(facts["axis"]))
+        tuple_end(w, b"t")
+    w.flag(requires_grad)
+    hooks(w)
+    tuple_end(w, b"t")
+
+
+def constant(w: Writer, value: TorchConstant) -> None:
+    """A device, layout, qscheme or memory format."""
+    if value.kind == "layout":
+        _layout(w, value.name)
+    elif value.kind == "device":
+        if w.again(value):
+            return
+        kind, _, index = value.name.partition(":")
+        w.reference("torch", "device")
+        w.fresh_text(kind)
+        w.out.extend(integer(int(index)) if index else b"")
+        tuple_end(w, b"\x86" if index else b"\x85")
+        w.out.extend(b"R")
+        w.memoize(value)
+    else:
+        w.reference("torch", value.name)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Writer, Compound, bool], None]]] = {
+    "sparse_coo": ("_rebuild_sparse_tensor", _sparse_coo),
+    "sparse_csr": ("_rebuild_sparse_tensor", _sparse_compressed),
+    "sparse_csc": ("_rebuild_sparse_tensor", _sparse_compressed),
+    "sparse_bsr": ("_rebuild_sparse_tensor", _sparse_compressed),
+    "sparse_bsc": ("_rebuild_sparse_tensor", _sparse_compressed),
+    "nested": ("_rebuild_nested_tensor", _nested),
+    "meta": ("_rebuild_meta_tensor_no_storage", _meta),
+    "quantized": ("_rebuild_qtensor", _quantized),
+}

@@ -1,0 +1,177 @@
+"""Storages that are put together of pieces, each a tensor in a torch zip of its own somewhere in a directory's files.
+
+A piece is opened when its bytes are first asked for, not before: what it should be is known from the directory's
+metadata. Pieces that are runs of the whole (PyTorch's FSDP shards by rows) are read straight into place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from statedict.state import DType, Leaf, Read, Storage, Streaming, check_bounds, contiguous, read_array
+
+from ...errors import FormatError
+from .._limits import Limits
+from .._pickle import Import
+from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._walk import leaves
+from ..torch_files._read import read_torch_zip
+from ._open_files import Place, Shelf
+from ._tiles import run_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Piece(NamedTuple):
+    """A box of a tensor, and where the torch zip lies that holds it."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    place: Place
+
+
+class Sharded(NamedTuple):
+    """What `Storage.where` is here: the tensor that the storage is, and the pieces that tile it."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+class ChunkSource:
+    """The Source of sharded storages."""
+
+    def __init__(self, shelf: Shelf, limits: Limits) -> None:
+        self.name = shelf.folder
+        self._shelf = shelf
+        self._limits = limits
+        self._pieces: dict[Place, Leaf] = {}
+        self._imports: dict[Place, list[Import]] = {}
+        self._token = next(_TOKENS)
+
+    def leaf(self, sharded: Sharded) -> Leaf:
+        """The tensor that the pieces make up; nothing is opened for it."""
+        spec = contiguous(sharded.dtype, sharded.shape)
+        return Leaf(spec, Storage(self, ("chunks", self._token, sharded.name), spec.nbytes, sharded))
+
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
+        for storage, start, into in reads:
+            lone = self._lone(storage)
+            if lone is not None:
+                place = lone.spec.offset * lone.spec.dtype.itemsize + start
+                lone.storage.source.read_into([Read(lone.storage, place, into)], verify=verify)
+            elif len(into) == storage.nbytes:
+                self._assemble(storage.where, into, verify)
+            else:
+                into[:] = self._whole(storage, verify)[start : start + len(into)]
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        lone = self._lone(storage)
+        if lone is not None and isinstance(lone.storage.source, Streaming):
+            place = lone.spec.offset * lone.spec.dtype.itemsize
+            yield from lone.storage.source.stream(lone.storage, place + start, place + stop)
+        else:
+            yield self._whole(storage)[start:stop]
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        for storage in storages:
+            sharded: Sharded = storage.where
+            for piece in sharded.pieces:
+                stored = self._leaf(sharded, piece).storage
+                try:
+                    stored.source.verify([stored])
+                except FormatError as error:
+                    raise error.located(member=sharded.name) from None
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        lone = self._lone(storage)
+        if lone is None:
+            return None if writable else self._whole(storage)
+        view = lone.storage.source.view(lone.storage, writable=writable)
+        return None if view is None else view[lone.spec.offset * lone.spec.dtype.itemsize :][: storage.nbytes]
+
+    def _lone(self, storage: Storage) -> Leaf | None:
+        """The one piece that the storage is, if it is one and its elements lie in order."""
+        sharded: Sharded = storage.where
+        leaf = self._leaf(sharded, sharded.pieces[0]) if len(sharded.pieces) == 1 else None
+        return leaf if leaf is not None and _is_plain(leaf) else None
+
+    def _whole(self, storage: Storage, verify: bool = True) -> memoryview:
+        whole = memoryview(bytearray(storage.nbytes))
+        self._assemble(storage.where, whole, verify)
+        return whole
+
+    def _assemble(self, sharded: Sharded, into: memoryview, verify: bool) -> None:
+        size = sharded.dtype.itemsize
+        for piece in sharded.pieces:
+            if not prod(piece.sizes):
+                continue
+            leaf = self._leaf(sharded, piece)
+            run = run_of(sharded.shape, piece.offsets, piece.sizes)
+            if run is not None and _is_plain(leaf):
+                part = into[run[0] * size : (run[0] + run[1]) * size]
+                leaf.storage.source.read_into([Read(leaf.storage, leaf.spec.offset * size, part)], verify=verify)
+            else:
+                _scatter(sharded, piece, read_array(leaf, verify=verify), into)
+
+    def _leaf(self, sharded: Sharded, piece: Piece) -> Leaf:
+        """The tensor that a piece is, which must be what the metadata says."""
+        leaf = self._pieces.get(piece.place)
+        if leaf is None:
+            opened = self.open(piece.place, self._limits)
+            self._imports[piece.place] = opened.globals
+            found = opened.object
+            if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, piece.sizes):
+                raise FormatError(
+                    f"a piece should be a tensor of {sharded.dtype} {list(piece.sizes)}, but is {_shown(found)}",
+                    file=os.path.join(self._shelf.folder, piece.place.file),
+                    member=sharded.name,
+                    offset=piece.place.start,
+                )
+            leaf = self._pieces[piece.place] = found
+        return leaf
+
+    def open(self, place: Place, limits: Limits) -> Checkpoint:
+        """What the torch zip at a place holds."""
+        return read_torch_zip(self._shelf.window(place), limits)
+
+    def imports(self, tree: object) -> Iterator[Import]:
+        """What the pickles of all pieces of the tensors in a tree import. Pieces that cannot be read name nothing: whoever
+        reads or verifies them is told why."""
+        for _, leaf in leaves(tree):
+            if leaf.storage.source is self:
+                sharded: Sharded = leaf.storage.where
+                for piece in sharded.pieces:
+                    with suppress(FormatError):
+                        self._leaf(sharded, piece)
+                    yield from self._imports.get(piece.place, ())
+
+
+def _is_plain(leaf: Leaf) -> bool:
+    """Whether the elements are the storage's bytes from the offset on."""
+    return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
+
+
+def _scatter(sharded: Sharded, piece: Piece, elements: np.ndarray[Any, Any], into: memoryview) -> None:
+    """Put a piece that is no run into its box of the whole, byte for byte whatever its dtype."""
+    import numpy as np
+
+    size = sharded.dtype.itemsize
+    whole: np.ndarray[Any, Any] = np.frombuffer(into, np.uint8).reshape(*sharded.shape, size)
+    box = tuple(slice(at, at + length) for at, length in zip(piece.offsets, piece.sizes))
+    whole[box] = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).reshape(*piece.sizes, size)
+
+
+def _shown(value: object) -> str:
+    return f"{value.spec.dtype} {list(value.spec.shape)}" if isinstance(value, Leaf) else f"a {type(value).__name__}"
+
+
+_TOKENS = count()

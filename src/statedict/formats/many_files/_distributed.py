@@ -1,0 +1,251 @@
+"""Directories that torch.distributed.checkpoint wrote: `.metadata`, and `*.distcp` files of pieces.
+
+Theory of operation. `.metadata` is a pickle of a `Metadata` object, read here as inert data. It says of each flat name
+what it is (`state_dict_metadata`: a tensor's dtype, size and chunks, or just bytes), where each chunk lies (`storage_data`:
+file, offset, length), and how flat names nest (`planner_data`: `"opt.state.0.step"` is `("opt", "state", "0", "step")`).
+Each chunk, and each object that is no tensor, is a torch zip of its own inside a `.distcp` file. So a tensor is known from
+the metadata alone, and its chunks are opened when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+from statedict.files import open as open_file
+from statedict.state import DType, Leaf, Opaque
+
+from ...errors import FormatError, TruncatedError
+from .._limits import LIMITS, Limits
+from .._pickle import Import, Parsed, StorageId, TypedStorage, parse
+from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..checkpoint._walk import leaves
+from ..storages._shape import check_addressable
+from ..storages._shown import shown
+from ._assemble import ChunkSource, Piece, Sharded
+from ._nest import Entry, Steps, nested
+from ._open_files import Place, Shelf, is_plain_name
+from ._ranks import joined
+from ._tiles import tiling_problem
+
+MOST_STEPS = 10_000
+
+
+def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
+    """The Checkpoint that a directory with these metadata files is; its tensors are read when they are asked for.
+
+    Several are of ranks that saved without talking to each other (`use_collectives=False`): their chunks are put together,
+    and of what every rank has, the first one's is taken.
+    """
+    paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
+    every = [_metadata(path, limits) for path in paths]
+    path, shelf = paths[0], Shelf(folder)
+    fields = joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
+    described = sum(map(os.path.getsize, paths))
+    source = ChunkSource(shelf, limits)
+    reader = _Reader(path, described, source, fields, limits)
+    try:
+        size = _check_places(folder, (place for places in reader.places.values() for place in places.values()))
+        tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
+    except BaseException:
+        shelf.close()
+        raise
+    return Checkpoint(
+        folder,
+        "distributed",
+        tree,
+        size=size + described,
+        producer="torch.distributed.checkpoint",
+        globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
+        more_globals=partial(source.imports, tree),
+        notes=[f"{len(paths)} ranks saved each for itself: values that are no tensors are the first one's"][
+            : len(paths) - 1
+        ],
+        checks=lambda: _check(tree),
+        close=shelf.close,
+    )
+
+
+def _metadata(path: str, limits: Limits) -> Parsed:
+    file = open_file(path)
+    try:
+        if file.size > limits.pickle_bytes:
+            raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=path)
+        return parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
+    finally:
+        file.close()
+
+
+class _Reader:
+    """The metadata of one directory, of which every claim is checked when it is used."""
+
+    def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
+        self.path = path
+        self.globals: list[Import] = []
+        self._source = source
+        self._limits = limits
+        self._nesting = metadata.get("planner_data")
+        # Each becomes a dict; honest names have a handful.
+        self._steps_left = MOST_STEPS + size // 8
+        self.records = self._mapping(metadata, "state_dict_metadata")
+        self.places = self._index(self._mapping(metadata, "storage_data"))
+        # Those of plain values are read together.
+        count = max(len(self.records), 1)
+        self._inside = replace(
+            limits, value_bytes=limits.value_bytes // count, copied_bytes=limits.copied_bytes // count
+        )
+
+    def entry(self, name: object, record: object) -> Entry:
+        if not isinstance(name, str):
+            raise self._wrong(f"a name is {shown(name)}, not text")
+        kind = record.name if isinstance(record, Opaque) else type(record).__name__
+        if kind not in VALUES:
+            raise self._wrong(f"it is described by a {kind}, which is not known", name)
+        return Entry(name, self._steps(name), VALUES[kind](self, name, _fields(record, kind, self.path)))
+
+    def tensor(self, name: str, record: Mapping[str, Any]) -> Leaf:
+        """A tensor, of which nothing is opened but what is known from the metadata."""
+        properties = record.get("properties")
+        state = properties.state if isinstance(properties, Opaque) else None
+        found = state[0] if isinstance(state, tuple) and state else None
+        shape = self._numbers(record.get("size"), name)
+        if not isinstance(found, DType):
+            raise self._wrong("its dtype is missing", name)
+        check_addressable(shape, found.itemsize, file=self.path, member=name)
+        chunks = record.get("chunks")
+        if not isinstance(chunks, list):
+            raise self._wrong("its chunks are missing", name)
+        pieces = tuple(self._piece(name, chunk, found) for chunk in chunks)
+        problem = tiling_problem(shape, [(piece.offsets, piece.sizes) for piece in pieces])
+        if problem is not None:
+            raise self._wrong(f"its {len(pieces)} chunks do not make up the tensor: {problem}", name)
+        return self._source.leaf(Sharded(name, found, shape, pieces))
+
+    def plain(self, name: str, record: Mapping[str, Any]) -> object:
+        """A value that is no tensor: read at once, for a tree has to know it."""
+        place = self.places.get(name, {}).get(None)
+        if place is None:
+            raise self._wrong("the metadata does not say where it lies", name)
+        opened = self._source.open(place, self._inside)
+        self.globals += opened.globals
+        return opened.object
+
+    def _piece(self, name: str, chunk: object, dtype: DType) -> Piece:
+        fields = _fields(chunk, "ChunkStorageMetadata", self.path)
+        offsets, sizes = (self._numbers(fields.get(key), name) for key in ("offsets", "sizes"))
+        place = self.places.get(name, {}).get(offsets)
+        if place is None:
+            raise self._wrong(f"the metadata does not say where its chunk at {list(offsets)} lies", name)
+        nbytes = prod(sizes) * dtype.itemsize
+        if nbytes > self._limits.expansion * place.nbytes:
+            raise self._wrong(f"a chunk of {nbytes:,} bytes is said to lie in {place.nbytes:,}", name)
+        return Piece(offsets, sizes, place)
+
+    def _index(self, storage_data: Mapping[Any, Any]) -> dict[str, dict[tuple[int, ...] | None, Place]]:
+        """The places of each name, by the chunk's offsets (None for what has no chunks)."""
+        places: dict[str, dict[tuple[int, ...] | None, Place]] = {}
+        for key, info in storage_data.items():
+            index = _fields(key, "MetadataIndex", self.path)
+            name, offset = index.get("fqn"), index.get("offset")
+            if not isinstance(name, str):
+                raise self._wrong(f"the name of a stored item is {shown(name)}, not text")
+            at = None if offset is None else self._numbers(offset, name)
+            places.setdefault(name, {}).setdefault(at, self._place(name, _fields(info, "_StorageInfo", self.path)))
+        return places
+
+    def _place(self, name: str, info: Mapping[str, Any]) -> Place:
+        file, start, nbytes = info.get("relative_path"), info.get("offset"), info.get("length")
+        if info.get("transform_descriptors"):
+            raise self._wrong(
+                f"it is stored through {shown(info['transform_descriptors'])}, which cannot be undone here", name
+            )
+        if not isinstance(file, str) or not is_plain_name(file):
+            raise self._wrong(f"it is said to lie in {shown(file)}, which is no file of this directory", name)
+        if type(start) is not int or type(nbytes) is not int or not 0 <= start <= start + nbytes < 1 << 63:
+            raise self._wrong(f"its place, {shown(nbytes)} bytes at {shown(start)}, is not valid", name)
+        return Place(file, start, nbytes)
+
+    def _steps(self, name: str) -> Steps:
+        if self._nesting is None:
+            return (name,)
+        steps = self._nesting.get(name) if isinstance(self._nesting, dict) else None
+        if not isinstance(steps, tuple) or not steps or not all(type(step) in (str, int) for step in steps):
+            raise self._wrong("the metadata does not say where in the tree it belongs", name)
+        if len(steps) > self._limits.depth:
+            raise self._limits.exceeded("depth", f"a value {len(steps):,} levels deep").located(file=self.path)
+        self._steps_left -= len(steps)
+        if self._steps_left < 0:
+            raise self._wrong("the places of its values in the tree are longer than the file pays for")
+        return steps
+
+    def _numbers(self, value: object, name: str) -> tuple[int, ...]:
+        if not isinstance(value, tuple) or any(type(n) is not int or not 0 <= n < 1 << 63 for n in value):
+            raise self._wrong(f"{shown(value)} is not a shape", name)
+        if len(value) > self._limits.dimensions:
+            raise self._limits.exceeded("dimensions", f"a tensor of {len(value)} dimensions").located(file=self.path)
+        return tuple(value)
+
+    def _mapping(self, metadata: Mapping[str, Any], field: str) -> dict[Any, Any]:
+        value = metadata.get(field)
+        if not isinstance(value, dict):
+            raise self._wrong(f"its {field} is missing")
+        return value
+
+    def _wrong(self, reason: str, member: str | None = None) -> FormatError:
+        return FormatError(reason, file=self.path, member=member)
+
+
+def _check_places(folder: str, places: Iterable[Place]) -> int:
+    """The size of all files together; raises FormatError where one is missing or too short, or two places overlap."""
+    total = 0
+    by_file: dict[str, list[Place]] = {}
+    for place in places:
+        by_file.setdefault(place.file, []).append(place)
+    for file, inside in by_file.items():
+        path = os.path.join(folder, file)
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise FormatError(f"the metadata names this file, but: {error.strerror}", file=path) from error
+        end = 0
+        for place in sorted(inside):
+            if place.start < end:
+                raise FormatError("the metadata puts two items in one place", file=path, offset=place.start)
+            end = place.start + place.nbytes
+        if end > size:
+            raise TruncatedError(f"it should have {end:,} bytes or more, and has {size:,}", file=path)
+        total += size
+    return total
+
+
+def _check(tree: object) -> Iterator[Finding]:
+    for path, leaf in leaves(tree):
+        try:
+            leaf.storage.source.verify([leaf.storage])
+        except FormatError as error:
+            yield Finding("error", path, str(error))
+
+
+def _fields(value: object, kind: str, file: str) -> dict[str, Any]:
+    """The attributes of an object of the class named `kind`."""
+    if not isinstance(value, Opaque) or value.name != kind:
+        raise FormatError(f"a {kind} should be here, not {shown(value)}", file=file)
+    return value.attributes()
+
+
+def _no_storage(wanted: StorageId) -> TypedStorage:
+    raise FormatError(f"it names a storage {wanted.key!r}, which metadata does not have")
+
+
+def _once(imports: Iterable[Import]) -> list[Import]:
+    return list(dict.fromkeys(imports))
+
+
+VALUES: dict[str, Callable[[_Reader, str, Mapping[str, Any]], object]] = {
+    "TensorStorageMetadata": _Reader.tensor,
+    "BytesStorageMetadata": _Reader.plain,
+}

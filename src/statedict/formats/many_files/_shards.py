@@ -1,0 +1,222 @@
+"""Checkpoints in several files: an index (`*.index.json`, Hugging Face's form) says in which shard each tensor lies.
+
+Only files in the index's own folder can be named. Each shard is opened as the checkpoint that it is, whatever its format,
+so its tensors are known at once and read when they are asked for; of the files only those last used stay open. A shard that
+is missing is an error where one of its tensors is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from statedict import files
+from statedict.files import File
+from statedict.state import Absent
+
+from ...errors import FormatError
+from .._json import read_json
+from .._limits import LIMITS, Limits
+from .._mistaken import unknown
+from .._table import head_of
+from ..checkpoint._checkpoint import Checkpoint, Finding
+from ._open_files import Shelf, is_plain_name
+
+INDEX = ".index.json"
+NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
+
+
+def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
+    """The Checkpoint that an index and its shards are."""
+    if file.size > limits.json_bytes:
+        raise limits.exceeded("json_bytes", f"an index of {file.size:,} bytes")
+    index = read_json(file.read(0, file.size), file.name, limits)
+    if "weight_map" not in index:
+        raise unknown(file, head_of(file))
+    places = weight_map(index, file.name)
+    metadata = index.get("metadata")
+    facts = {key: str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+    names = list(dict.fromkeys(places.values()))
+    close: Callable[[], None]
+    if file.far:
+        # Each costs a few round trips, and holds no descriptor.
+        shards = _opened(partial(_beside, file), names, file.name, limits, files.WAITING)
+        close = partial(_close, shards)
+    else:
+        shelf = Shelf(os.path.dirname(file.name), partial(_beside, file))
+        shards, close = _opened(shelf.whole, names, file.name, limits), shelf.close
+    try:
+        values, notes = _indexed(places, shards, os.path.dirname(file.name))
+    except BaseException:
+        close()
+        raise
+    file.close()
+    return _joined(file.name, values, shards, file.size, facts, notes, close)
+
+
+def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
+    """The Checkpoint that numbered shards without an index are: all of them, each tensor in one."""
+    shelf = Shelf(folder)
+    values: dict[str, Any] = {}
+    try:
+        shards = _opened(shelf.whole, complete(names, folder), folder, limits)
+        for shard in shards.values():
+            for name, value in _state(shard).items():
+                if name in values:
+                    raise FormatError("another shard has a tensor of this name too", file=shard.path, member=name)
+                values[name] = value
+    except BaseException:
+        shelf.close()
+        raise
+    return _joined(folder, values, shards, 0, {}, ["the shards have no index"], shelf.close)
+
+
+def complete(names: Iterable[str], folder: str) -> list[str]:
+    """The names of numbered shards in order; raises FormatError where one is missing, or they are of several sets.
+
+    >>> complete(["m-00002-of-00002.bin", "m-00001-of-00002.bin"], "folder")
+    ['m-00001-of-00002.bin', 'm-00002-of-00002.bin']
+    """
+    found = [match for name in sorted(names) if (match := NUMBERED.fullmatch(name))]
+    if len({(match["stem"], match["count"], match["suffix"]) for match in found}) != 1:
+        raise FormatError("it holds shards of several checkpoints, and no index", file=folder, hint="open one shard")
+    numbers, count = [int(match["number"]) for match in found], int(found[0]["count"])
+    # Most writers count from 1, some from 0.
+    if len(found) != count or numbers[0] > 1:
+        raise FormatError(
+            f"{len(found):,} of its {count:,} shards are there", file=folder, hint="fetch or save it again"
+        )
+    return [match[0] for match in found]
+
+
+def weight_map(index: Any, file: str) -> dict[str, str]:
+    """The shard of each tensor that an index names; raises FormatError where one is no plain name."""
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict):
+        raise FormatError("it has no weight_map of tensors to files", file=file)
+    for name, shard in places.items():
+        if not isinstance(shard, str) or not is_plain_name(shard):
+            raise FormatError(f"the index puts it in {shard!r}, no file beside it"[:400], file=file, member=name)
+    return places
+
+
+def _indexed(
+    places: Mapping[str, str], shards: Mapping[str, Checkpoint], folder: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of an index's names, in its order, and what is odd about them."""
+    states = {name: _state(shard) for name, shard in shards.items()}
+    values: dict[str, Any] = {}
+    for name, shard in places.items():
+        if shard not in states:
+            values[name] = Absent(name, os.path.join(folder, shard))
+        elif name in states[shard]:
+            values[name] = states[shard][name]
+        else:
+            raise FormatError(
+                "the index puts it in this shard, which does not have it", file=shards[shard].path, member=name
+            )
+    missing = Counter(shard for shard in places.values() if shard not in states)
+    extra = sum(map(len, states.values())) - (len(places) - missing.total())
+    return values, [
+        *(
+            f"{shard} is missing, which holds {count:,} of the {len(places):,} tensors"
+            for shard, count in missing.items()
+        ),
+        *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
+    ]
+
+
+def _joined(
+    path: str,
+    values: dict[str, Any],
+    opened: Mapping[str, Checkpoint],
+    size: int,
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+    close: Callable[[], None],
+) -> Checkpoint:
+    state: dict[str, Any] = OrderedDict(values)
+    shards = list(opened.values())
+    kept = [shard.object._metadata for shard in shards if getattr(shard.object, "_metadata", None) is not None]
+    if kept:
+        state._metadata = kept[0]  # type: ignore[attr-defined]
+    common = dict(set.intersection(*(set(shard.metadata.items()) for shard in shards))) if shards else {}
+    absent = {value.file for value in values.values() if isinstance(value, Absent)}
+    return Checkpoint(
+        path,
+        "sharded",
+        state,
+        size=size + sum(shard.size for shard in shards),
+        producer=", ".join(dict.fromkeys(shard.producer for shard in shards)) or "unknown",
+        globals=list(dict.fromkeys(named for shard in shards for named in shard.globals)),
+        notes=list(dict.fromkeys([*notes, *(note for shard in shards for note in shard.notes)])),
+        metadata={**common, **facts, "shards": str(len(shards) + len(absent))},
+        checks=partial(_check, shards, sorted(absent)),
+        close=close,
+    )
+
+
+def _beside(index: File, name: str) -> File:
+    file = index.beside(name)
+    if file is None:
+        raise FormatError("its shards lie beside it", file=index.name, hint="open an index by its path")
+    return file
+
+
+def _opened(
+    place: Callable[[str], File], names: Sequence[str], index: str, limits: Limits, threads: int = 1
+) -> dict[str, Checkpoint]:
+    """The shards of those names, where `place` has them, without those that are missing.
+
+    Raises FormatError where one is damaged, or all are missing, OSError where one cannot be opened.
+    """
+    found: dict[str, Checkpoint] = {}
+
+    def take(name: str) -> None:
+        with suppress(FileNotFoundError):
+            found[name] = _open(place(name), limits)
+
+    try:
+        files.spread(take, names, threads)
+        if names and not found:
+            raise FormatError(f"none of its {len(names):,} shards is there", file=index, hint="fetch them too")
+    except BaseException:
+        _close(found)
+        raise
+    return {name: found[name] for name in names if name in found}
+
+
+def _open(file: File, limits: Limits) -> Checkpoint:
+    from .._table import is_index, read
+
+    try:
+        # An index among the shards could name itself, and so on for ever.
+        if is_index(head_of(file), file):
+            raise FormatError("a shard cannot be JSON", file=file.name)
+        return read(file, limits)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _state(shard: Checkpoint) -> Mapping[str, Any]:
+    if not isinstance(shard.object, Mapping) or not all(isinstance(name, str) for name in shard.object):
+        raise FormatError("a shard should be a mapping of names to tensors", file=shard.path)
+    return shard.object
+
+
+def _check(shards: Iterable[Checkpoint], missing: Iterable[str]) -> Iterator[Finding]:
+    for path in missing:
+        yield Finding("error", os.path.basename(path), "this shard is missing")
+    for shard in shards:
+        yield from shard._checks()
+
+
+def _close(shards: Mapping[str, Checkpoint]) -> None:
+    for shard in shards.values():
+        shard.close()

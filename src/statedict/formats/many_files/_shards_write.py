@@ -1,0 +1,165 @@
+"""A state in several files: which tensors go into which shard, what the shards are called, and their index.
+
+Names are Hugging Face's: `model.safetensors` becomes `model-00001-of-00003.safetensors` and so on, and
+`model.safetensors.index.json`. Where a file has such a name already, a save makes new ones with a mark of its own,
+`model-1f0c22ab-00001-of-00003.safetensors`: shards are never replaced, only the index is. Readers follow the index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from statedict import files
+from statedict.files import Durable, FileSet, Frame, Part
+from statedict.state import Leaf, StateDict, leaf_of, raw_values, tensors_of
+
+from ...errors import FormatError, SaveError
+from .._json import read_json
+from .._limits import LIMITS
+from ._byte_count import byte_count
+from ._shards import INDEX, weight_map
+
+Parts = Callable[[Any, Mapping[str, str] | None], list[Part]]
+
+
+def write_sharded(
+    obj: Any,
+    path: str,
+    parts: Parts,
+    largest: int | str,
+    metadata: Mapping[str, str] | None = None,
+    durable: Durable = True,
+) -> None:
+    """Write a mapping of names to tensors as shards of at most `largest` bytes of tensors (or a text: `byte_count`), and
+    an index; as the one file `path` where they fit in it. A tensor, or tied ones, larger than that get a shard of their own.
+
+    Readers find the earlier save to this path, or the new one, whole; then files of the earlier one that the new one leaves
+    over are deleted. Raises SaveError where `obj` is no such mapping, and what `files.write_set` raises.
+    """
+    state = _named(obj)
+    shards = split(state, byte_count(largest))
+    made = [parts(_shard(obj, state, names), metadata) for names in shards]
+    earlier = partial(_earlier, path)
+    if len(shards) > 1:
+        index = partial(_index_parts, state, shards, metadata)
+        wanted = FileSet(
+            path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path)
+        )
+    elif os.path.lexists(path + INDEX):
+        wanted = FileSet(path, path, lambda _: made[0], [], lambda _: [], earlier, numbered(path))
+    else:
+        return files.write(path, made[0], durable=durable)
+    files.write_set(wanted, durable=durable)
+
+
+def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
+    """The names of each shard, in order; tied ones together, in the shard of the first."""
+    groups: dict[Hashable, list[str]] = {}
+    for name, value in state.items():
+        groups.setdefault(_tie(name, value), []).append(name)
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for names in groups.values():
+        # Some formats write a tied tensor under each of its names.
+        nbytes = sum(_nbytes(state[name]) for name in names)
+        if shards[-1] and filled + nbytes > largest:
+            shards.append([])
+            filled = 0
+        shards[-1] += names
+        filled += nbytes
+    order = {name: place for place, name in enumerate(state)}
+    return [sorted(names, key=order.__getitem__) for names in shards]
+
+
+def shard_names(path: str, count: int, mark: str = "") -> list[str]:
+    """The names of so many shards of `path`, with the mark of a save if it has one.
+
+    >>> shard_names("run/m.bin", 2), shard_names("run/m.bin", 1, "1f0c22ab")
+    (['m-00001-of-00002.bin', 'm-00002-of-00002.bin'], ['m-1f0c22ab-00001-of-00001.bin'])
+    """
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    start = f"{stem}-{mark}" if mark else stem
+    return [f"{start}-{n:05d}-of-{count:05d}{suffix}" for n in range(1, count + 1)]
+
+
+def numbered(path: str) -> Callable[[str], bool]:
+    """Whether a name is that of a shard of `path`."""
+    stem, suffix = map(re.escape, os.path.splitext(os.path.basename(path)))
+    shape = re.compile(rf"{stem}(?:-[0-9a-f]{{8}})?-\d{{5,9}}-of-\d{{5,9}}{suffix}")
+    return lambda name: shape.fullmatch(name) is not None
+
+
+def _index_parts(
+    state: Mapping[str, Any],
+    shards: Sequence[Sequence[str]],
+    metadata: Mapping[str, str] | None,
+    targets: Sequence[str],
+) -> list[Part]:
+    if "total_size" in (metadata or {}):
+        raise SaveError("the index says the total_size itself: no key of the metadata may be that")
+    places = {name: target for target, names in zip(targets, shards) for name in names}
+    sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
+    index = {
+        "metadata": {**(metadata or {}), "total_size": sum(sizes.values())},
+        "weight_map": {name: places[name] for name in state},
+    }
+    text = json.dumps(index, indent=2).encode() + b"\n"
+    if len(text) > LIMITS.json_bytes:
+        raise SaveError(
+            f"an index of {len(text):,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names"
+        )
+    return [Frame(len(text), lambda: text)]
+
+
+def _named(obj: Any) -> Mapping[str, Any]:
+    """The values of a state dict; raises SaveError where `obj` is none."""
+    if not isinstance(obj, Mapping) or not all(isinstance(name, str) for name in obj):
+        raise SaveError("only a mapping of names to tensors can be saved in shards; choose one state dict of it")
+    state = raw_values(obj)
+    for name, value in state.items():
+        if leaf_of(value) is None and any(True for _ in tensors_of(value)):
+            raise SaveError(
+                f"{name!r} holds further tensors: only a mapping of names to tensors can be saved in shards"
+            )
+    return state
+
+
+def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDict:
+    """The entries of those names; the state's `_metadata` goes into the shard that has its first entry."""
+    metadata = getattr(obj, "_metadata", None)
+    first = not state or next(iter(state)) in names
+    kept = OrderedDict(metadata) if metadata is not None and first else None
+    shard = StateDict.adopt({name: state[name] for name in names}, kept)
+    shard.texts = getattr(obj, "texts", None)
+    return shard
+
+
+def _tie(name: str, value: Any) -> Hashable:
+    """What tied values have in common."""
+    leaf = leaf_of(value)
+    return ("storage", leaf.storage.key) if isinstance(leaf, Leaf) and leaf.storage.nbytes else ("name", name)
+
+
+def _nbytes(value: Any) -> int:
+    leaf = leaf_of(value)
+    return 0 if leaf is None else leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes
+
+
+def _earlier(path: str) -> list[str]:
+    """The names of the files of an earlier save to `path`: its index, itself, the shards that the index names."""
+    index = path + INDEX
+    names = [os.path.basename(index)] if os.path.lexists(index) else []
+    if os.path.isfile(path):
+        names.append(os.path.basename(path))
+    with suppress(OSError, FormatError):
+        with open(index, "rb") as file:
+            known = read_json(file.read(LIMITS.json_bytes), index, LIMITS)
+        names += filter(numbered(path), set(weight_map(known, index).values()))
+    return names

@@ -1,0 +1,60 @@
+"""Part of a file as a file of its own: how the pieces of a checkpoint directory are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from statedict.files import File, Span
+
+from ...errors import TruncatedError
+
+
+class Window:
+    """The File that bytes `start … start + size` of another one are.
+
+    `whole` gives the file at each use, so that a directory of thousands of files needs few open at a time. It is the
+    owner's to close.
+    """
+
+    def __init__(self, name: str, whole: Callable[[], File], start: int, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._whole = whole
+        self._start = start
+
+    @property
+    def far(self) -> bool:
+        return self._whole().far
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        self._check(offset, nbytes)
+        return self._whole().read(self._start + offset, nbytes)
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        whole = self._whole()
+        if self.size == whole.size:
+            return whole.read_into(spans)
+        for offset, into in spans:
+            self._check(offset, len(into))
+        whole.read_into([Span(self._start + offset, into) for offset, into in spans])
+
+    def mapped(self) -> memoryview | None:
+        whole = self._whole().mapped()
+        return None if whole is None else whole[self._start : self._start + self.size]
+
+    def beside(self, name: str) -> None:
+        return None
+
+    def check_unchanged(self) -> None:
+        self._whole().check_unchanged()
+
+    def close(self, at: int = 0) -> None:
+        """Nothing: it is its owner's file."""
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise TruncatedError(
+                f"{nbytes:,} bytes are needed here, but this part of the file ends after {self.size:,}",
+                file=self.name,
+                offset=offset,
+            )

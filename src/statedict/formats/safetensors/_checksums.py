@@ -1,0 +1,90 @@
+"""What our safetensors files say besides: a checksum for each tensor, which names are tied, and the modules' versions.
+
+It is in `__metadata__`, which other readers leave alone. Other tools also copy metadata into files that they have changed,
+so what is said there is believed only if the header as a whole is as we wrote it: it begins in a way in which no other
+writer's does, and its own checksum fits. A header that begins so, and whose checksum does not fit, is damaged.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from statedict.files import crc32
+
+from ...errors import FormatError
+from .._json import read_json
+from .._limits import Limits
+from ._header import Header
+
+PREFIX = "statedict."
+# JSON allows a space before a colon; nobody writes one.
+BEGINNING = b'{"__metadata__" :{"statedict.header":"'
+DIGITS = 8
+
+
+class Seal(NamedTuple):
+    """What is said: `crcs` in the order in which the header names the tensors; groups of tied names; `_metadata`."""
+
+    crcs: list[int]
+    ties: list[list[str]]
+    modules: OrderedDict[str, Any] | None
+
+
+def read_seal(header: Header, file: str, limits: Limits) -> Seal | None:
+    """What a file of ours says, or None where another tool wrote it; raises FormatError where its header is damaged."""
+    text, place = header.text, len(BEGINNING)
+    ours = text.startswith(BEGINNING[:15]) and text[15:16] != b":"
+    if not ours or not any(key.startswith(PREFIX) for key in header.metadata):
+        return None
+    blank = text[:place] + b"0" * DIGITS + text[place + DIGITS :]
+    if not text.startswith(BEGINNING) or text[place : place + DIGITS] != b"%08x" % crc32(blank):
+        raise FormatError("its header has changed since it was written", file=file, hint="fetch or save it again")
+    try:
+        return _said(header, file, limits)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError("what its metadata says of its tensors is not understood", file=file) from error
+
+
+def _said(header: Header, file: str, limits: Limits) -> Seal:
+    said = header.metadata
+    digits = said[f"{PREFIX}crc32"]
+    crcs = [int(digits[at : at + DIGITS], 16) for at in range(0, len(digits), DIGITS)]
+    if len(crcs) != len(header.entries):
+        raise ValueError("a checksum is missing")
+    ties = read_json(said.get(f"{PREFIX}ties", "[]").encode(), file, limits)
+    by_name = dict(zip(header.entries, crcs))
+    for group in ties:
+        if len({(*header.entries[name][:2], by_name[name]) for name in group}) != 1:
+            raise ValueError("tied tensors differ in type, shape or checksum")
+    if len({name for group in ties for name in group}) != sum(map(len, ties)):
+        raise ValueError("a tensor is tied twice")
+    modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
+    if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
+        raise TypeError("a module's facts are no mapping")
+    return Seal(crcs, ties, None if modules is None else OrderedDict(modules))
+
+
+def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that is not ours."""
+    return {key: text for key, text in metadata.items() if not key.startswith(PREFIX)}
+
+
+def begin_header(seal: Seal, metadata: Mapping[str, str]) -> str:
+    """The header up to its first tensor, its own checksum still zeros."""
+    said = {f"{PREFIX}crc32": struct.pack(f">{len(seal.crcs)}I", *seal.crcs).hex()}
+    if seal.ties:
+        said[f"{PREFIX}ties"] = json.dumps(seal.ties, ensure_ascii=False)
+    if seal.modules is not None:
+        said[f"{PREFIX}modules"] = json.dumps(seal.modules, ensure_ascii=False)
+    rest = json.dumps({**said, **metadata}, ensure_ascii=False, separators=(",", ":"))
+    return f'{BEGINNING.decode()}{"0" * DIGITS}",{rest[1:]}'
+
+
+def close_header(text: bytes) -> bytes:
+    """The whole header with its checksum in its place."""
+    place = len(BEGINNING)
+    return b"%b%08x%b" % (text[:place], crc32(text), text[place + DIGITS :])

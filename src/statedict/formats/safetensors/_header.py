@@ -1,0 +1,146 @@
+"""The header of a safetensors file, strictly: one JSON object, whose tensors tile the rest of the file exactly.
+
+Theory of operation. Eight bytes give the header's length. It maps names to dtype, shape and the range of bytes after the
+header; `__metadata__` maps text to text. Every byte after the header belongs to exactly one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+from statedict.files import File
+from statedict.state import DTYPES, DType
+
+from ...errors import FormatError, TruncatedError
+from .._json import read_json
+from .._limits import Limits
+from ..storages._shape import check_addressable
+
+LENGTH = 8
+# What the format's reference implementation reads; of the sub-byte types it has, F6 has no element type here.
+DTYPE_OF = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F4": "float4_e2m1fn_x2",
+    "C64": "complex64",
+    "BOOL": "bool",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+}
+PAIRED = "F4"
+# Sizes are 64-bit numbers for every other reader.
+LARGEST = 2**63 - 1
+
+
+class Entry(NamedTuple):
+    """One tensor of the header; `start` and `stop` count bytes from the end of the header."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class Header(NamedTuple):
+    """A header: its text, its tensors in the order in which it names them, its metadata, and where their bytes begin."""
+
+    text: bytes
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    end: int
+
+
+def read_header(file: File, limits: Limits) -> Header:
+    """The header of a safetensors file; raises TruncatedError where the file ends too early, FormatError where anything in
+    it is not exactly as the format has it."""
+    length = int.from_bytes(file.read(0, LENGTH), "little")
+    if length > limits.json_bytes:
+        raise limits.exceeded("json_bytes", f"a header of {length:,} bytes").located(file=file.name)
+    if LENGTH + length > file.size:
+        raise TruncatedError(
+            f"its header is {length:,} bytes long, but the file has {file.size:,}", file=file.name, offset=0
+        )
+    text = file.read(LENGTH, length)
+    fields = _object(text, file.name, limits)
+    metadata = _metadata(fields.pop("__metadata__", {}), file.name)
+    entries = {name: _entry(name, value, file.name, limits) for name, value in fields.items()}
+    _check_tiling(file, entries, LENGTH + length)
+    return Header(text, entries, metadata, LENGTH + length)
+
+
+def _object(text: bytes, file: str, limits: Limits) -> dict[str, Any]:
+    if text[:1] != b"{":
+        raise FormatError("its header does not begin with '{'", file=file, offset=LENGTH)
+    fields: dict[str, Any] = read_json(text, file, limits, "the header")
+    return fields
+
+
+def _metadata(found: Any, file: str) -> dict[str, str]:
+    if not isinstance(found, Mapping) or not all(isinstance(text, str) for text in found.values()):
+        raise FormatError("its __metadata__ does not map text to text", file=file, offset=LENGTH)
+    return dict(found)
+
+
+def _entry(name: str, value: Any, file: str, limits: Limits) -> Entry:
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise FormatError("it should have dtype, shape and data_offsets, and nothing else", file=file, member=name)
+    code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPE_OF:
+        raise FormatError(f"its dtype {code!r} is not known", file=file, member=name)
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise FormatError("its shape or data_offsets are no lists of sizes", file=file, member=name)
+    if len(shape) > limits.dimensions:
+        raise limits.exceeded("dimensions", f"a tensor of {len(shape)} dimensions").located(file=file, member=name)
+    dtype = DTYPES[DTYPE_OF[code]]
+    if code == PAIRED:
+        # Two elements a byte: PyTorch's type is the pair.
+        if not shape or shape[-1] % 2:
+            raise FormatError("its 4-bit elements do not fill whole bytes", file=file, member=name)
+        shape[-1] //= 2
+    check_addressable(shape, dtype.itemsize, file=file, member=name)
+    start, stop = offsets
+    if stop - start != prod(shape) * dtype.itemsize:
+        raise FormatError(
+            f"a {dtype} tensor of shape {shape} has {prod(shape) * dtype.itemsize:,} bytes, "
+            f"but its data_offsets span {stop - start:,}",
+            file=file,
+            member=name,
+        )
+    return Entry(dtype, tuple(shape), start, stop)
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= LARGEST for value in values)
+
+
+def _check_tiling(file: File, entries: Mapping[str, Entry], end: int) -> None:
+    """Every byte after the header belongs to exactly one tensor."""
+    at = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if entry.start != at:
+            what = "overlap with" if entry.start < at else "leave a hole before"
+            raise FormatError(
+                f"its bytes {what} what lies there", file=file.name, member=name, offset=end + entry.start
+            )
+        at = entry.stop
+    if end + at > file.size:
+        raise TruncatedError(
+            f"the file has {file.size:,} of {end + at:,} bytes", file=file.name, hint="fetch or save it again"
+        )
+    if end + at < file.size:
+        raise FormatError(f"{file.size - end - at:,} bytes follow the last tensor", file=file.name, offset=end + at)

@@ -1,0 +1,63 @@
+"""safetensors files, read: a flat mapping of names to tensors, and in ours their checksums and ties."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+from statedict.files import File
+from statedict.state import Leaf, Spec, Storage, contiguous_strides
+
+from .._limits import LIMITS, Limits
+from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._verify import check_storages
+from ..storages._extent import Extent, FileSource
+from ._checksums import Seal, read_seal, unsealed
+from ._header import Header, read_header
+
+
+def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
+    """The Checkpoint in a safetensors file; its object is a mapping of names to leaves, in the header's order."""
+    header = read_header(file, limits)
+    seal = read_seal(header, file.name, limits)
+    # Members are called as their tensors are, so a message names the tensor anyway.
+    source = FileSource(file)
+    stored = _storages(source, header, seal)
+    storages = dict(stored)
+    for first, *others in seal.ties if seal else []:
+        storages.update(dict.fromkeys(others, stored[first]))
+        stored[first].where = stored[first].where._replace(twins=tuple(stored[name].where for name in others))
+    state: dict[str, Any] = OrderedDict()
+    for name, entry in header.entries.items():
+        spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))
+        state[name] = Leaf(spec, storages[name])
+    if seal is not None and seal.modules is not None:
+        state._metadata = seal.modules  # type: ignore[attr-defined]
+    kept = unsealed(header.metadata)
+    notes = []
+    if seal is None:
+        stale = " (those in its metadata are of another file)" if len(kept) < len(header.metadata) else ""
+        notes.append(f"it has no checksums: damage to its tensors cannot be detected{stale}")
+    return Checkpoint(
+        file.name,
+        "safetensors",
+        state,
+        size=file.size,
+        producer="safetensors" if seal is None else "statedict",
+        notes=notes,
+        metadata=kept,
+        checks=partial(check_storages, source, stored),
+        close=file.close,
+    )
+
+
+def _storages(source: FileSource, header: Header, seal: Seal | None) -> dict[str, Storage]:
+    """The storage of each name, as the file has them."""
+    storages = {}
+    for (name, entry), crc in zip(header.entries.items(), seal.crcs if seal else repeat(None)):
+        nbytes = entry.stop - entry.start
+        extent = Extent(header.end + entry.start, nbytes, name, crc, entry.dtype.itemsize)
+        storages[name] = source.storage(name, nbytes, extent)
+    return storages

@@ -1,0 +1,312 @@
+"""Storages that lie in a file: the Source of every format.
+
+A storage is an extent of the file, checked by the format's reader. Its bytes are read in batches through the file, or
+mapped; those of the other byte order are turned round after reading, and deflated ones are inflated.
+
+Every way to read a storage verifies it, unless the caller says otherwise: from the bytes that arrive if they are all that
+the checksum is of, and by one pass over the whole storage before the first of its parts is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import compress, count
+from operator import attrgetter, itemgetter, ne
+from typing import NamedTuple
+
+from statedict.files import (
+    PORTION,
+    WAITING,
+    File,
+    Span,
+    check_inside,
+    checksums,
+    checksums_of,
+    combine,
+    crc32,
+    fetch,
+    read_checked,
+)
+from statedict.state import Read, Storage, arena, check_bounds
+
+from ...errors import ChecksumError
+from .._limits import LIMITS
+
+
+class Extent(NamedTuple):
+    """Where a storage lies: what `Storage.where` is for the storages of a file.
+
+    Attributes:
+        offset: its first byte in the file.
+        nbytes: its length there: at least the storage's, since the checksum is of the whole.
+        member: what the file calls it, for messages.
+        crc: the CRC-32 that its bytes (those that are inflated, where `inflate` is given) should have; None if unknown.
+        itemsize: bytes of an element: memory that is mapped must be aligned to it.
+        swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
+        inflate: gives all its bytes, where they are compressed in the file.
+        skip: how many of its bytes come before the storage's first.
+        twins: where the same bytes should lie again, for names that are tied to this one.
+    """
+
+    offset: int
+    nbytes: int
+    member: str
+    crc: int | None = None
+    itemsize: int = 1
+    swap: int = 1
+    inflate: Callable[[], bytes] | None = None
+    skip: int = 0
+    twins: tuple[Extent, ...] = ()
+
+
+# Storages up to this size are read with those that follow, so many bytes at a time.
+SMALL, AHEAD = 64 << 10, 256 << 10
+PIECE = 4 << 20
+FALSE_TIE = (
+    "it is said to be tied to another tensor, whose bytes are different: readers that do not know of ties see others"
+)
+_EXTENT, _CRC = itemgetter(0, 1), attrgetter("crc")
+
+
+class FileSource:
+    """The Source of the storages of one file.
+
+    `expansion` is that of Limits. `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only
+    when something is wrong.
+    `settle`, where it is given, finds out where storages lie, and is called with those whose bytes are wanted.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        name_of: Callable[[Storage], str | None] | None = None,
+        settle: Callable[[Sequence[Storage]], None] | None = None,
+    ) -> None:
+        self.file = file
+        self.name = file.name
+        self.expansion = LIMITS.expansion
+        self.name_of = name_of
+        self._settle = settle
+        self._token = next(_TOKENS)
+        # Keys of storages that were verified as a whole.
+        self._sound: set[Hashable] = set()
+        # A place in the file, and the bytes that were read there last.
+        self._near = 0, b""
+
+    def storage(self, key: Hashable, nbytes: int, extent: Extent, location: str = "cpu") -> Storage:
+        """A storage of this file; `key` is which one."""
+        return Storage(self, (self._token, key), nbytes, extent, location)
+
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
+        if self._settle is not None:
+            self._settle([read.storage for read in reads])
+        plain: list[Read] = []
+        for read in reads:
+            storage, start, into = read
+            extent: Extent = storage.where
+            lone = len(reads) == 1 and len(into) == storage.nbytes <= SMALL
+            odd = extent.swap > 1 and (start % extent.swap or len(into) % extent.swap)
+            if lone or odd or extent.inflate is not None:
+                into[:] = self._whole(storage, verify=verify)[start : start + len(into)]
+            else:
+                plain.append(read)
+        storages, starts, views = zip(*plain) if plain else ((), (), ())
+        spans = [Span(_place(*each), into) for *each, into in zip(storages, starts, views)]
+        checked = self._checked_on_arrival(storages, starts, list(map(len, views)), verify)
+        self.file.read_into([span for span, checks in zip(spans, checked) if not checks])
+        if any(checked):
+            self._compare(list(compress(storages, checked)), read_checked(self.file, list(compress(spans, checked))))
+        for storage, _, into in plain:
+            if storage.where.swap > 1:
+                into[:] = _turned(into, storage.where.swap)
+
+    def fresh(
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], *, verify: bool = True
+    ) -> tuple[memoryview, list[int]] | None:
+        check_bounds(zip(storages, starts, sizes))
+        if self._settle is not None:
+            self._settle(storages)
+        if any(map(_is_made, storages)):
+            return None
+        from ._neighbours import lay_out
+
+        checked = self._checked_on_arrival(storages, starts, sizes, verify)
+        places, runs, total = lay_out(list(map(_place, storages, starts)), sizes)
+        block = arena(total)
+        self.file.read_into([Span(start, block[place : place + nbytes]) for start, nbytes, place in runs if nbytes])
+        found = places.tolist()
+        if any(checked):
+            views = [block[place : place + nbytes] for place, nbytes in compress(zip(found, sizes), checked)]
+            self._compare(list(compress(storages, checked)), checksums_of(views))
+        return block, found
+
+    def in_pieces(self, storage: Storage) -> bool:
+        return not _is_made(storage)
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        if self._settle is not None:
+            self._settle([storage])
+        if stop - start == storage.nbytes <= SMALL or _is_made(storage):
+            yield memoryview(self._whole(storage))[start:stop]
+            return
+        (checks,) = self._checked_on_arrival([storage], [start], [stop - start], True)
+        crc, first = 0, _place(storage, 0)
+        step = PORTION * WAITING if self.file.far else PORTION
+        for at in range(start, stop, step):
+            piece = self.file.read(first + at, min(step, stop - at))
+            crc = crc32(piece, crc) if checks else 0
+            yield memoryview(piece)
+        self.file.check_unchanged()
+        if checks:
+            self._compare([storage], [crc])
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        storages = list(storages)
+        wrong = next(iter(self.wrong(storages)), None)
+        if wrong is not None:
+            raise self.damaged(*wrong)
+        self._check_twins(storages)
+        self._sound.update(storage.key for storage in storages)
+
+    def _checked_on_arrival(
+        self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], verify: bool
+    ) -> list[bool]:
+        """Of which storages the bytes that are about to be read are all that their checksum is of.
+
+        The others are verified here, unless they have been before.
+        """
+        if verify:
+            self._check_twins(storages)
+        known = [verify and storage.where.crc is not None for storage in storages]
+        checked = [
+            checks and not start and nbytes == storage.nbytes == storage.where.nbytes - storage.where.skip
+            for checks, storage, start, nbytes in zip(known, storages, starts, sizes)
+        ]
+        if checked != known:
+            parts = [storage for storage, checks, whole in zip(storages, known, checked) if checks and not whole]
+            unproven = {storage.key: storage for storage in parts if storage.key not in self._sound}
+            if unproven:
+                self.verify(unproven.values())
+        return checked
+
+    def _compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
+        """Raise ChecksumError if a storage, whose bytes have been read and have the CRC-32 `found`, should have another."""
+        extents: list[Extent] = [storage.where for storage in storages]
+        heads = fetch(self.file, [(extent.offset, extent.skip) for extent in extents if extent.skip])
+        before = iter(map(crc32, heads))
+        for storage, extent, crc in zip(storages, extents, found):
+            if extent.skip:
+                crc = combine(next(before), crc, storage.nbytes)
+            if crc != extent.crc:
+                raise self.damaged(storage, crc)
+
+    def wrong(self, storages: Iterable[Storage]) -> list[tuple[Storage, int]]:
+        """The storages whose bytes have another CRC than they should, with the one that they have."""
+        known = [storage for storage in storages if storage.where.crc is not None]
+        if self._settle is not None:
+            self._settle(known)
+        plain = [storage for storage in known if storage.where.inflate is None]
+        extents: list[Extent] = [storage.where for storage in plain]
+        found = checksums(self.file, list(map(_EXTENT, extents)))
+        differ = map(ne, found, map(_CRC, extents))
+        wrong = list(compress(zip(plain, found), differ))
+        for storage in known if len(plain) < len(known) else ():
+            if storage.where.inflate is not None:
+                crc = crc32(storage.where.inflate())
+                if crc != storage.where.crc:
+                    wrong.append((storage, crc))
+        return wrong
+
+    def _check_twins(self, storages: Iterable[Storage]) -> None:
+        """Raise ChecksumError if a storage that has not been verified is said to be tied to one with other bytes."""
+        for twin in self.false_twins(s for s in storages if s.where.twins and s.key not in self._sound):
+            raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
+
+    def false_twins(self, storages: Iterable[Storage]) -> Iterator[Extent]:
+        """The twins whose bytes are others."""
+        for storage in storages:
+            first: Extent = storage.where
+            for twin in first.twins:
+                if any(map(ne, self._pieces(first), self._pieces(twin))):
+                    yield twin
+
+    def _pieces(self, extent: Extent) -> Iterator[bytes]:
+        """The bytes of a storage in pieces, as they are in the file."""
+        if extent.inflate is not None:
+            yield extent.inflate()[extent.skip :]
+            return
+        for start in range(extent.skip, extent.nbytes, PIECE):
+            yield self.file.read(extent.offset + start, min(PIECE, extent.nbytes - start))
+
+    def damaged(self, storage: Storage, crc: int) -> ChecksumError:
+        """The error of a storage whose bytes are not those that were written."""
+        name = self.name_of(storage) if self.name_of else None
+        extent: Extent = storage.where
+        whose = f"the bytes of {name!r}" if name else f"its {extent.nbytes:,} bytes"
+        return ChecksumError(
+            f"{whose} have changed since they were written: their CRC-32 is {crc:08x} and should be {extent.crc:08x}",
+            file=self.file.name,
+            member=extent.member,
+            hint="fetch or save the file again",
+        )
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        if _is_made(storage):
+            return None if writable else memoryview(self._whole(storage))
+        mapped = self.file.mapped() if writable else None
+        start = _place(storage, 0)
+        if mapped is None or start % storage.where.itemsize:
+            return None
+        check_inside(self.file, start, storage.nbytes)
+        return mapped[start : start + storage.nbytes]
+
+    def _whole(self, storage: Storage, *, verify: bool = True) -> bytes:
+        """The storage's bytes, as this machine has them."""
+        extent: Extent = storage.where
+        raw = extent.inflate() if extent.inflate else self._read(extent)
+        self.file.check_unchanged()
+        if verify and extent.crc is not None and crc32(raw) != extent.crc:
+            raise self.damaged(storage, crc32(raw))
+        if verify:
+            self._check_twins([storage])
+        return _turned(raw[extent.skip : extent.skip + storage.nbytes], extent.swap)
+
+    def _read(self, extent: Extent) -> bytes:
+        """The bytes in the file. A small read brings what follows with it, since storages are often read in order."""
+        start, near = self._near
+        at = extent.offset - start
+        if extent.nbytes > SMALL:
+            near, at = self.file.read(extent.offset, extent.nbytes), 0
+        elif at < 0 or at + extent.nbytes > len(near):
+            # A file that is far away keeps what it has read by itself.
+            ahead = extent.nbytes if self.file.far else min(AHEAD, self.file.size - extent.offset)
+            near, at = self.file.read(extent.offset, ahead), 0
+            self._near = extent.offset, near
+        return near[at : at + extent.nbytes]
+
+
+def _place(storage: Storage, start: int) -> int:
+    """Where in the file byte `start` of the storage lies."""
+    extent: Extent = storage.where
+    return extent.offset + extent.skip + start
+
+
+def _is_made(storage: Storage) -> bool:
+    """Whether the storage's bytes are made of all those that the file has for it: inflated, or turned round."""
+    extent: Extent = storage.where
+    return extent.inflate is not None or extent.swap > 1
+
+
+def _turned(data: bytes | memoryview, unit: int) -> bytes:
+    """The bytes with each run of `unit` bytes reversed."""
+    if unit == 1:
+        return bytes(data)
+    turned = bytearray(data)
+    for place in range(unit):
+        turned[place::unit] = data[unit - 1 - place :: unit]
+    return bytes(turned)
+
+
+_TOKENS = count()

@@ -1,0 +1,193 @@
+"""Whether what is about to be saved could be loaded again: judged by the reader itself.
+
+A pickle that holds more than names and tensors is read once more before anything is written. So the writer cannot accept
+what the reader's limits refuse, or what would come back as inert data; and no inert value that names code gets out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values
+
+from ...errors import FormatError, SaveError
+from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, parse
+from .._pickle.reading._imports import canonical
+from .._pickle.reading._strided import NOWHERE
+from ..checkpoint._allowed import is_made
+
+# How many steps of a path are told.
+STEPS = 12
+
+
+def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:
+    """Why `obj`, once it is saved in a torch file, could not be loaded again; None where it could.
+
+    The text says where in the tree (steps joined by `/`), and what to do. `substitute`: see `write`.
+
+    >>> unloadable({"step": 3}) is None
+    True
+    >>> print(unloadable({"loss": {"function": len}}))
+    loss/function: a class or function (builtins.len) would come back as inert data: save its name
+    """
+    try:
+        _try(obj, partial(check_loadable, obj), substitute)
+    except SaveError as error:
+        return str(error)
+    return None
+
+
+def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], Any] = lambda value: value) -> None:
+    """Make the pickle that would be written, and throw it away; raises what `check` raises."""
+    numbers: dict[Hashable, int] = {}
+
+    def store(leaf: Leaf) -> Placement:
+        number = numbers.setdefault((leaf.storage.key, leaf.spec.dtype), len(numbers))
+        return Placement(str(number), leaf.storage.location, leaf.storage.nbytes, leaf.spec)
+
+    emit(obj, store, substitute=substitute, check=check)
+
+
+def check_loadable(obj: Any, pickled: bytes) -> None:
+    """Raise SaveError where the pickle of `obj` cannot be read again within the usual limits, or holds inert values."""
+    try:
+        parsed = _parsed(pickled)
+    except FormatError as error:
+        where = _where(_refused(obj))
+        raise SaveError(f"{where}this could not be loaded again: {error.reason}; save it in smaller parts") from error
+    refused = [named.path for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
+    for path, value in _inert(parsed.value):
+        raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
+    if refused:
+        # Its result is thrown away where it is called.
+        raise SaveError(f"it is rebuilt by {refused[0]}, which is not called when a file is loaded")
+
+
+def _where(path: str) -> str:
+    return f"{path}: " if path else ""
+
+
+def _named(named: Import) -> Opaque:
+    return Opaque(named.module, named.name)
+
+
+def _dangerous(globals: Iterable[Import]) -> list[str]:
+    return [named.path for named in globals if named.risk == "dangerous" and not is_made(_named(named))]
+
+
+def _advice(value: Any, dangerous: Sequence[str]) -> str:
+    if isinstance(value, Compound) and value.layout == "meta":
+        return (
+            "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state "
+            "that the library which offloads it gives"
+        )
+    if not isinstance(value, Opaque):
+        path = value.traits.subclass
+        said = f"a tensor of the class {path} would come back as a plain tensor"
+        return f"{said}: save it as one (as_subclass), {_allow(path)}"
+    path = ".".join(canonical(value.module, value.name))
+    if value.path in dangerous:
+        return f"{path} would run code where the file is loaded: it is not saved"
+    of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
+    if path.endswith("._rebuild_from_type_v2") and of is not None:
+        if of.name == "DTensor":
+            return "a DTensor is a part of a tensor: save value.full_tensor(), or use torch.distributed.checkpoint"
+        return (
+            f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
+        )
+    if value.args is None:
+        return f"a class or function ({path}) would come back as inert data: save its name"
+    if path.endswith(".multiarray._reconstruct"):
+        return "an array of Python objects would come back as inert data: save its elements as a list"
+    return f"a value made by {path} would come back as inert data: save what it holds as plain values, {_allow(path)}"
+
+
+def _allow(path: str) -> str:
+    name = path.rpartition(".")[2]
+    return f"or allow the class, here and where it is loaded: torch.serialization.add_safe_globals([{name}])"
+
+
+def _refused(obj: Any) -> str:
+    """The path to the innermost part of a live tree that the reader refuses by itself."""
+    steps: list[str] = []
+    while len(steps) < STEPS:
+        for step, part in _inside(obj):
+            if _is_unreadable(part):
+                steps.append(str(step)[:100])
+                obj = part
+                break
+        else:
+            break
+    return "/".join(steps)
+
+
+def _is_unreadable(obj: Any) -> bool:
+    try:
+        _try(obj, lambda pickled: cast(None, _parsed(pickled)))
+    except FormatError:
+        return True
+    except SaveError:
+        return False
+    return False
+
+
+def _inside(obj: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(obj, Mapping):
+        return list(raw_values(obj).items())
+    return enumerate(obj) if isinstance(obj, (list, tuple)) else []
+
+
+def _parsed(pickled: bytes) -> Parsed:
+    return parse(pickled, storage=_claimed)
+
+
+def _claimed(wanted: StorageId) -> TypedStorage:
+    """A storage that is as long as the pickle says."""
+    nbytes = wanted.numel * (wanted.dtype.itemsize if wanted.dtype else 1)
+    return TypedStorage(Storage(NOWHERE.source, wanted.key, nbytes), wanted.dtype, wanted.numel)
+
+
+def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
+    """The inert values of a tree that was read, with their paths; and tensors of other classes, or without elements."""
+    waiting: deque[tuple[str, Any]] = deque([("", tree)])
+    seen: set[int] = set()
+    while waiting:
+        path, value = waiting.popleft()
+        if type(value) is Leaf and value.traits is PLAIN:
+            continue
+        if id(value) in seen or isinstance(value, (str, bytes, int, float)):
+            continue
+        seen.add(id(value))
+        if not _comes_back(value):
+            yield path, value
+        waiting.extend((f"{path}/{step}" if path else str(step), part) for step, part in _parts(value))
+
+
+def _comes_back(value: Any) -> bool:
+    if isinstance(value, Opaque):
+        return is_made(value)
+    if isinstance(value, (Leaf, Compound)):
+        path = value.traits.subclass
+        module, _, name = (path or "").rpartition(".")
+        return (path is None or is_made(Opaque(module, name))) and getattr(value, "layout", "") != "meta"
+    return True
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a value holds, keys and attributes too."""
+    if isinstance(value, Mapping):
+        for key, part in raw_values(value).items():
+            if not isinstance(key, (str, int)):
+                yield f"the key {str(key)[:100]}", key
+            yield key, part
+        yield from getattr(value, "__dict__", {}).items()
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        yield from enumerate(value)
+    elif isinstance(value, Opaque):
+        inside = value.attributes() or {"its state": value.state}
+        yield from (*inside.items(), *enumerate(value.args or ()), *value.kwargs.items(), *enumerate(value.items))
+    elif isinstance(value, (Leaf, Compound)):
+        yield from (value.traits.attributes or {}).items()

@@ -1,0 +1,151 @@
+"""torch.save's files since 1.6, read: a zip of one pickle and one member for each storage.
+
+Theory of operation. Below one folder, whose name says nothing, lie `data.pkl` (the object; its tensors name storages by
+key), `data/KEY` (the bytes of each), and small facts: `version`, `byteorder`, `.format_version`, `.storage_alignment`,
+`.data/serialization_id`. PyTorch checks no CRC and, mapped, no length either; here both are, before a tensor is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from statedict.files import File
+
+from ...errors import FormatError
+from .._limits import LIMITS, Limits
+from .._pickle import parse
+from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..zip._archive import Archive, located, open_zip, read_member, read_parsed, verify_members
+from ..zip._directory import check_case
+from ..zip._members import text_of
+from ._serialization_id import is_ours
+from ._storages import ArchiveStorages
+
+PICKLE = "data.pkl"
+EXTRA = "extra/"
+LONGEST_EXTRA = 1 << 20
+# torch 2.13 reads up to 10 and writes 3.
+NEWEST = 10
+FACTS = ("version", "byteorder", ".format_version", ".storage_alignment")
+LONGEST_FACT = 100
+# Members, and folders of members, that PyTorch looks for, whatever their case.
+MEANINGS = (
+    *(f"{name}\n" for name in (PICKLE, "constants.pkl", ".data/version", ".data/serialization_id", *FACTS)),
+    *("data/", "constants/", "code/", EXTRA),
+)
+
+
+def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
+    """The Checkpoint in a file that torch.save wrote; `archive` is it as a zip, if that is known already."""
+    archive = archive or open_zip(file, limits)
+    folder = top_folder(archive)
+    facts = read_facts(archive, folder)
+    storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
+    storages.source.expansion = limits.expansion
+    member = folder + PICKLE
+    data = read_parsed(archive, member, limits)
+    rows = storages.rows if storages.have_rows else None
+    parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits, paid=file.size)
+    storages.settle(parsed.value)
+    return Checkpoint(
+        file.name,
+        "torch",
+        parsed.value,
+        size=file.size,
+        producer="statedict" if is_ours(archive, folder) else "PyTorch",
+        globals=parsed.globals,
+        notes=archive.notes,
+        metadata=facts | read_extras(archive, folder, limits),
+        checks=partial(check_members, archive, storages),
+        close=file.close,
+    )
+
+
+def top_folder(archive: Archive) -> str:
+    """The one folder in which all members lie, with its slash."""
+    names = text_of(archive.members)
+    check_case(names, archive.file.name)
+    folder = names.partition("\n")[0].partition("/")[0] + "/"
+    if folder == "/" or f"\n{names}".count(f"\n{folder}") != len(archive.members):
+        raise FormatError("its members do not lie in one folder", file=archive.file.name)
+    _check_meanings(names, folder, archive.file.name)
+    return folder
+
+
+def _check_meanings(names: str, folder: str, file: str) -> None:
+    """Refuse names (one a line) that are one of those with a meaning but for their case, to which PyTorch is blind."""
+    folded, names = f"\n{names.lower()}\n", f"\n{names}\n"
+    if folded == names:
+        return
+    for name in MEANINGS:
+        if folded.count(f"\n{folder.lower()}{name}") != names.count(f"\n{folder}{name}"):
+            raise FormatError(
+                f"a member is called {name.strip()!r} but for its case, and PyTorch takes it for that", file=file
+            )
+
+
+def read_facts(archive: Archive, folder: str) -> dict[str, str]:
+    """The small members that say how the file was written, checked as far as reading it depends on them."""
+    facts = {}
+    located(archive, [archive.members[folder + name] for name in FACTS if folder + name in archive.members])
+    for name in FACTS:
+        if folder + name in archive.members:
+            if archive.members[folder + name].nbytes > LONGEST_FACT:
+                raise FormatError(
+                    f"it should be a word or a number, and has {archive.members[folder + name].nbytes:,} bytes",
+                    file=archive.file.name,
+                    member=folder + name,
+                )
+            text = read_member(archive, folder + name).decode("latin-1")
+            facts[name] = text if name == "byteorder" else text.strip()
+    if f"{folder}.data/version" in archive.members:
+        raise FormatError(
+            "PyTorch reads its version there, other readers in `version`",
+            file=archive.file.name,
+            member=f"{folder}.data/version",
+        )
+    version = facts.get("version", "0")
+    if not (version.isdecimal() and version.isascii() and len(version) < 10 and int(version) <= NEWEST):
+        raise FormatError(
+            f"it says that its version is {version!r}; versions up to {NEWEST} are known",
+            file=archive.file.name,
+            member=f"{folder}version",
+        )
+    order = facts.get("byteorder", "little")
+    if order not in ("little", "big"):
+        raise FormatError(
+            f"the byte order should be 'little' or 'big', not {order!r}",
+            file=archive.file.name,
+            member=f"{folder}byteorder",
+        )
+    return facts
+
+
+def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]:
+    """The members below `extra/`, which are whatever text a program keeps with the file; long ones are left out."""
+    inside = folder + EXTRA
+    if inside not in text_of(archive.members):
+        return {}
+    return {
+        name.removeprefix(inside): read_member(archive, name).decode("utf-8", "replace")
+        for name, member in archive.members.items()
+        if name.startswith(inside)
+        and member.nbytes <= min(LONGEST_EXTRA, max(limits.inflated_ratio * member.packed, 1000))
+    }
+
+
+def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Finding]:
+    """What is wrong with the bytes of the archive: every member against its CRC."""
+    wrong = verify_members(archive)
+    names = storages.names_of_members() if wrong else {}
+    for member, crc in wrong:
+        yield Finding(
+            "error",
+            names.get(member.name, member.name),
+            f"the bytes of {member.name} have changed since they were written: "
+            f"their CRC-32 is {crc:08x} and should be {member.crc:08x}",
+        )
+    unused = storages.unused()
+    if unused:
+        yield Finding("note", "", f"{len(unused)} storages belong to no tensor: {', '.join(unused[:5])}")

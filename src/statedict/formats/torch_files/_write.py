@@ -1,0 +1,133 @@
+"""torch.save's files, written: the same members in the same order as torch 2.13, readable since torch 1.6.
+
+Equal content gives equal bytes, whatever the file is called: the folder inside is always `archive` (PyTorch calls it after
+the file), and the serialization id is a digest of the members' checksums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from statedict.files import Part
+from statedict.state import COMPUTED, Leaf, Wholes, require_in_proportion
+
+from ...errors import FormatError, SaveError
+from .._pickle import Placement, emit
+from ..storages._named import check_metadata
+from ..storages._pack import Packed, Packing
+from ..zip._directory import check_case
+from ..zip._layout import ALIGNMENT
+from ..zip._write import Record, Run, Seal, check_members, zip_parts
+from ._read import EXTRA, LONGEST_EXTRA
+from ._serialization_id import DIGITS, NAME, serialization_id
+
+FOLDER = "archive/"
+
+
+def torch_parts(
+    obj: Any, metadata: Mapping[str, str] | None = None, substitute: Callable[[Any], Any] = lambda value: value
+) -> list[Part]:
+    """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone.
+    `substitute`: see `formats.write`. Raises SaveError for what could not be loaded again."""
+    check_metadata(metadata or {})
+    extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
+    _check_case([record.name for record in extras])
+    for record in extras:
+        if record.nbytes > LONGEST_EXTRA:
+            raise SaveError(
+                f"metadata of {record.nbytes:,} bytes is beyond the {LONGEST_EXTRA:,} that are read: {record.name!r}"
+            )
+    pickled, packed = _pickled(obj, substitute)
+    members = [*_members(packed), *extras]
+    check_members(members)
+    return archive_parts(pickled, members)
+
+
+def archive_parts(
+    pickled: bytes,
+    records: Sequence[Record | Run],
+    *,
+    folder: str = FOLDER,
+    late_byteorder: bool = False,
+    alignment: int = ALIGNMENT,
+    checked: bool = True,
+) -> list[Part]:
+    """The file of a pickle and the records beside it, whose names begin with `folder`; with PyTorch's own facts.
+
+    `late_byteorder`: the byte order comes last, as PyTorch's writer has it where torch.save did not write it.
+    """
+    byteorder = [_small(f"{folder}byteorder", b"little")]
+    members = [
+        _small(f"{folder}data.pkl", pickled),
+        _small(f"{folder}.format_version", b"1"),
+        _small(f"{folder}.storage_alignment", str(alignment).encode()),
+        *([] if late_byteorder else byteorder),
+        *records,
+        _small(f"{folder}version", b"3\n"),
+        *(byteorder if late_byteorder else []),
+    ]
+    seal = Seal(folder + NAME, DIGITS, serialization_id)
+    return zip_parts(members, seal, alignment=alignment, checked=checked)
+
+
+def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Wholes]]:
+    packing = Packing()
+    pickled = _emitted(obj, packing, substitute)
+    if not packing.settled:
+        packing = packing.again()
+        pickled = _emitted(obj, packing, substitute)
+    return pickled, packing.packed
+
+
+def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> bytes:
+    # A view is written as one; what is computed from it is as large as what it shows.
+    computed: list[Leaf] = []
+
+    def store(leaf: Leaf) -> Placement:
+        if leaf.storage.source is COMPUTED:
+            computed.append(leaf)
+        packed, spec = packing.place(leaf)
+        return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
+
+    def check(pickled: bytes) -> None:
+        from ._closed import check_loadable
+
+        if packing.settled:
+            check_loadable(obj, pickled)
+
+    pickled = emit(obj, store, packing.place_all, substitute=substitute, check=check)
+    require_in_proportion(computed)
+    return pickled
+
+
+def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:
+    number = 0
+    for storage in storages:
+        if isinstance(storage, Wholes):
+            rows = range(number, number + len(storage.sizes))
+            yield Run([f"{FOLDER}data/{row}" for row in rows], storage)
+            number = rows.stop
+        else:
+            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)
+            number += 1
+
+
+def _small(name: str, content: bytes) -> Record:
+    def views() -> Iterator[memoryview]:
+        yield memoryview(content)
+
+    return Record(name, len(content), views)
+
+
+def _check_case(names: Sequence[str]) -> None:
+    try:
+        check_case("\n".join(names), "")
+    except FormatError as error:
+        raise SaveError(f"metadata in a torch file is named like a file: {error.reason}") from error
+
+
+def _extra(name: str) -> str:
+    if not name or name != name.strip("/") or any(step in ("", ".", "..") for step in name.split("/")):
+        raise SaveError(f"metadata in a torch file is named like a file, not {name!r}")
+    return EXTRA + name

@@ -1,0 +1,223 @@
+"""A zip archive, opened only if there is one way to read it: members by name, checked in every claim but their CRC.
+
+What no two readers may disagree about: exactly one end record at the very end, a directory that is exactly what it says,
+local headers equal to it, no duplicate names (also when case is folded), no overlaps, stored or deflated members only. A
+deflated member is inflated up to its declared size, and never taken for raw bytes. Where the file is far away, a member's
+local header is looked at when the member is read, and not when the archive is opened.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, cast
+
+from statedict.files import File, checksums, crc32, fetch
+
+from ...errors import ChecksumError, FormatError, UnknownNameError
+from .._limits import LIMITS, Limits
+from ._directory import DEFLATED, STORED, check_names, read_entries
+from ._end import Directory, find_directory
+from ._headers import UNKNOWN, Bound, Member, bounds, locate
+from ._members import ManyMembers
+
+# From here on arrays are worth it even if numpy has to be imported first (0.1 s).
+MANY = 8192
+# With NumPy there already, arrays pay from here on.
+FEW = 256
+
+
+class Archive(NamedTuple):
+    """An opened zip.
+
+    Attributes:
+        file: the bytes that it lies in.
+        members: by name, in the directory's order; entries of folders left out.
+        notes: what is odd but harmless, in words.
+        checked: whether it has CRCs. PyTorch can be told not to compute them; then all are 0.
+        comment: the archive's comment.
+        extras: the directory's extra fields, of those members that have one.
+        waiting: the bounds of members by name, where not all of them have been located yet.
+    """
+
+    file: File
+    members: Mapping[str, Member]
+    notes: list[str]
+    checked: bool
+    comment: bytes = b""
+    extras: Mapping[str, bytes] = MappingProxyType({})
+    waiting: Mapping[str, Bound] = MappingProxyType({})
+
+
+def open_zip(file: File, limits: Limits = LIMITS, *, trailing: bool = False) -> Archive:
+    """The archive that `file` is; raises FormatError where any of its claims is wrong or ambiguous.
+
+    `trailing`: other bytes may follow its end, as PyTorch allows.
+    """
+    directory = find_directory(file, trailing=trailing)
+    if directory.entries > limits.zip_members:
+        raise limits.exceeded("zip_members", f"an archive of {directory.entries:,} members").located(file=file.name)
+    members, hidden, extras, waiting = _members(file, directory)
+    kept: Mapping[str, Member]
+    if isinstance(members, ManyMembers):
+        check_names(members.names, limits, file.name)
+        kept, checked = members, bool(members.crcs.any()) or not members.sizes.any()
+    else:
+        check_names([member.name for member in members], limits, file.name)
+        _check_inflation(file, members, limits)
+        kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}
+        checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
+    notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
+    if not checked:
+        notes.append("it was saved without checksums: damage to its content cannot be detected")
+    return Archive(file, kept, notes, checked, directory.comment, extras, waiting)
+
+
+def located(archive: Archive, members: Iterable[Member]) -> list[Member]:
+    """The members with their offsets: those headers that have not been looked at are, all at once.
+
+    Raises FormatError where one of them contradicts the directory.
+    """
+    members = list(members)
+    names = [member.name for member in members if member.offset == UNKNOWN]
+    waiting = [archive.waiting[name] for name in names if archive.members[name].offset == UNKNOWN]
+    if waiting:
+        cast("dict[str, Member]", archive.members).update(locate(archive.file, waiting)[0])
+    return [archive.members[member.name] for member in members] if names else members
+
+
+def read_member(archive: Archive, name: str) -> bytes:
+    """All bytes of a member, its CRC checked; raises UnknownNameError where there is none of that name."""
+    member = archive.members.get(name)
+    if member is None:
+        raise UnknownNameError(name, among=f"the archive {archive.file.name}")
+    data = member_bytes(archive, member)
+    if archive.checked and crc32(data) != member.crc:
+        raise damaged(archive, member, crc32(data))
+    return data
+
+
+def read_parsed(archive: Archive, name: str, limits: Limits) -> bytes:
+    """The same of a member that is parsed, which costs many times its bytes: LimitError where it inflates too much."""
+    member = archive.members.get(name)
+    if member is not None and not is_affordable(archive, member, limits):
+        raise limits.exceeded(
+            "parsed_bytes", f"inflating {member.packed:,} bytes that are to be parsed to {member.nbytes:,}"
+        ).located(file=archive.file.name, member=name)
+    return read_member(archive, name)
+
+
+def is_affordable(archive: Archive, member: Member, limits: Limits) -> bool:
+    """Whether a member is not larger than a file of this size pays for, when it is parsed."""
+    most = max(limits.parsed_bytes, limits.inflated_ratio * archive.file.size)
+    return member.method == STORED or member.nbytes <= most
+
+
+def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
+    """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
+    (member,) = located(archive, [member])
+    if member.method == STORED:
+        return archive.file.read(member.offset, member.nbytes if stop is None else min(stop, member.nbytes))
+    if stop is not None and stop < member.nbytes:
+        start = _beginning(archive, member, stop)
+        if len(start) == stop:
+            return start
+    return _inflate(archive, member, archive.file.read(member.offset, member.packed))[:stop]
+
+
+def first_bytes(archive: Archive, members: Iterable[Member], nbytes: int) -> list[bytes]:
+    """The first bytes of each member (all, where it has fewer), those of all stored members at once."""
+    members = located(archive, members)
+    stored = [member for member in members if member.method == STORED]
+    fetched = fetch(archive.file, [(member.offset, min(nbytes, member.nbytes)) for member in stored])
+    found = {member.name: bytes(start) for member, start in zip(stored, fetched)}
+    return [found[member.name] if member.name in found else member_bytes(archive, member, nbytes) for member in members]
+
+
+def verify_members(archive: Archive) -> list[tuple[Member, int]]:
+    """The members whose bytes have another CRC than they should, with the CRC that they have."""
+    if not archive.checked:
+        return []
+    if isinstance(archive.members, ManyMembers):
+        many = archive.members
+        crcs = checksums(archive.file, list(zip(many.offsets.tolist(), many.sizes.tolist())))
+        return [(many[name], crc) for name, crc, wanted in zip(many.names, crcs, many.crcs.tolist()) if crc != wanted]
+    members = located(archive, archive.members.values())
+    stored = [member for member in members if member.method == STORED]
+    found = checksums(archive.file, [(member.offset, member.nbytes) for member in stored])
+    wrong = [(member, crc) for member, crc in zip(stored, found) if crc != member.crc]
+    for member in members:
+        if member.method == DEFLATED:
+            crc = crc32(member_bytes(archive, member))
+            if crc != member.crc:
+                wrong.append((member, crc))
+    return wrong
+
+
+def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
+    """The error of a member whose bytes are not those that were written."""
+    return ChecksumError(
+        f"its CRC-32 should be {member.crc:08x} and is {crc:08x}: its {member.nbytes:,} bytes have changed since they "
+        "were written",
+        file=archive.file.name,
+        member=member.name,
+        hint="fetch or save the file again",
+    )
+
+
+def _members(
+    file: File, directory: Directory
+) -> tuple[Sequence[Member] | ManyMembers, int, dict[str, bytes], dict[str, Bound]]:
+    """The members, how many bytes lie hidden between them, their extra fields, and the bounds of those not yet located."""
+    raw = file.read(directory.offset, directory.nbytes)
+    if directory.entries >= (FEW if "numpy" in sys.modules else MANY) and not file.far:
+        from ._directory_columns import locate_many
+
+        found = locate_many(file, raw, directory.entries, directory.offset)
+        if found is not None:
+            return *found, {}, {}
+    entries = read_entries(raw, directory.entries, file.name)
+    extras = {entry.name: entry.extra for entry in entries if entry.extra}
+    bounded = bounds(file, entries, directory.offset)
+    if file.far:
+        waiting = {bound.entry.name: bound for bound in bounded}
+        return [waiting[entry.name].unlocated for entry in entries], 0, extras, waiting
+    members, hidden = locate(file, bounded)
+    return [members[entry.name] for entry in entries], hidden, extras, {}
+
+
+def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> None:
+    total = 0
+    for member in members:
+        if member.method == DEFLATED:
+            total += member.nbytes
+            if member.nbytes > limits.member_ratio * max(member.packed, 1):
+                raise limits.exceeded(
+                    "member_ratio", f"inflating {member.packed:,} bytes to {member.nbytes:,}"
+                ).located(file=file.name, member=member.name)
+    if total > max(limits.inflated_bytes, limits.inflated_ratio * file.size):
+        raise limits.exceeded("inflated_bytes", f"inflating the file to {total:,} bytes").located(file=file.name)
+
+
+def _beginning(archive: Archive, member: Member, stop: int) -> bytes:
+    """The first `stop` bytes of a deflated member, or fewer where that takes more of the file than is usual."""
+    # A byte takes 15 bits at most, and the table of codes before them some hundred bytes.
+    start = archive.file.read(member.offset, min(member.packed, 2 * stop + 1024))
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, stop)
+    except zlib.error:
+        return b""
+
+
+def _inflate(archive: Archive, member: Member, stored: bytes) -> bytes:
+    problem = f"it does not inflate to its {member.nbytes:,} bytes"
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(stored, member.nbytes + 1)
+    except zlib.error as error:
+        raise FormatError(f"{problem}: {error}", file=archive.file.name, member=member.name) from error
+    if len(data) != member.nbytes or not inflater.eof or inflater.unused_data:
+        raise FormatError(problem, file=archive.file.name, member=member.name)
+    return data

@@ -1,0 +1,167 @@
+"""The local headers and data descriptors of a zip: where each member's bytes lie, proved against the directory.
+
+A reader that trusts the local header and one that trusts the directory must see the same archive, so both must say the
+same. Members lie one after the other from byte 0 to the directory, and none overlaps another. Of a file that is far away
+only the headers of those members are looked at that are read: so they are found for some members as well as for all.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from statedict.files import File, fetch
+
+from ...errors import FormatError
+from ._directory import DESCRIPTOR, ONES, Entry, wide_fields
+
+LOCAL = struct.Struct("<4s2xHHxxxxIIIHH")
+SIGNATURE = b"PK\7\x08"
+# A descriptor is a CRC and two sizes of 4 or 8 bytes, after a signature that some writers leave out.
+LONGEST_DESCRIPTOR = 24
+# PyTorch pads the extra field so that data begins at a multiple of 64.
+USUAL_EXTRA = 128
+# The offset of a member whose header has not been looked at.
+UNKNOWN = -1
+
+
+class Member(NamedTuple):
+    """A member whose every claim has been checked: `packed` bytes at `offset` in the file are, or inflate to, its
+    `nbytes` bytes, whose CRC-32 should be `crc`. While `offset` is UNKNOWN, only the directory's claims have been."""
+
+    name: str
+    offset: int
+    packed: int
+    nbytes: int
+    method: int
+    crc: int
+
+
+class _Local(NamedTuple):
+    """The numbers of a local header. `names` and `extras` are the lengths of what follows it."""
+
+    signature: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    nbytes: int
+    names: int
+    extras: int
+
+
+class Bound(NamedTuple):
+    """An entry, and where the next member, or the directory, begins."""
+
+    entry: Entry
+    limit: int
+
+    @property
+    def unlocated(self) -> Member:
+        """The member as the directory has it."""
+        entry = self.entry
+        return Member(entry.name, UNKNOWN, entry.packed, entry.nbytes, entry.method, entry.crc)
+
+
+def bounds(file: File, entries: Sequence[Entry], end: int) -> list[Bound]:
+    """The entries with their bounds, in the order in which they lie; `end`: where members end.
+
+    Raises FormatError where members overlap by what the directory says.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header)
+    limits = [entry.header for entry in ordered[1:]] + [end]
+    check_start(file.name, ordered[0].header if ordered else end)
+    check_extents(file.name, ((e.name, e.header, LOCAL.size + len(e.name) + e.packed) for e in ordered), limits)
+    return list(map(Bound, ordered, limits))
+
+
+def locate(file: File, bounded: Sequence[Bound]) -> tuple[dict[str, Member], int]:
+    """The members by name, and how many bytes lie hidden behind them.
+
+    Raises FormatError where a header or descriptor contradicts its entry, or members overlap.
+    """
+    entries, limits = [bound.entry for bound in bounded], [bound.limit for bound in bounded]
+    starts = [entry.header + LOCAL.size for entry in entries]
+    # Not beyond the next header: what overlaps cannot be read in one go.
+    heads = fetch(file, [(e.header, min(LOCAL.size + len(e.name) + USUAL_EXTRA, end - e.header)) for e, end in bounded])
+    locals_ = [_Local(*LOCAL.unpack_from(head)) for head in heads]
+    tails = _tails(file, starts, locals_, heads)
+    for entry, header, tail in zip(entries, locals_, tails):
+        check_local(file.name, entry, header, bytes(tail))
+    payloads = [start + h.names + h.extras for start, h in zip(starts, locals_)]
+    ends = [payload + entry.packed for payload, entry in zip(payloads, entries)]
+    check_extents(file.name, ((e.name, start, stop - start) for e, start, stop in zip(entries, payloads, ends)), limits)
+    after = fetch(file, [(at, min(limit - at, LONGEST_DESCRIPTOR)) for at, limit in zip(ends, limits)])
+    hidden = 0
+    for entry, at, limit, descriptor in zip(entries, ends, limits, after):
+        hidden += limit - at - descriptor_length(file.name, entry, bytes(descriptor))
+    return {b.entry.name: b.unlocated._replace(offset=payload) for b, payload in zip(bounded, payloads)}, hidden
+
+
+def _tails(
+    file: File, starts: Sequence[int], headers: Sequence[_Local], heads: Sequence[memoryview]
+) -> Sequence[memoryview]:
+    """Name and extra field of each header; `heads` are their first bytes, mostly all."""
+    lengths = [min(h.names + h.extras, file.size - start) for start, h in zip(starts, headers)]
+    long = [i for i, length in enumerate(lengths) if LOCAL.size + length > len(heads[i])]
+    fetched = dict(zip(long, fetch(file, [(starts[i], lengths[i]) for i in long])))
+    return [fetched.get(i, heads[i][LOCAL.size : LOCAL.size + length]) for i, length in enumerate(lengths)]
+
+
+def check_start(file: str, first: int) -> None:
+    """Refuse bytes before the archive's first member: another reader may take them for another file."""
+    if first:
+        raise FormatError(f"{first:,} bytes stand before the archive's first member", file=file, offset=0)
+
+
+def check_extents(file: str, extents: Iterable[tuple[str, int, int]], limits: Sequence[int]) -> None:
+    """Refuse members (name, first byte, length) that reach beyond their limit, where the next one begins."""
+    for (name, start, nbytes), limit in zip(extents, limits):
+        if start + nbytes > limit:
+            raise FormatError(
+                f"bytes {start:,} to {start + nbytes:,} of the file are said to be its own, "
+                f"but something else begins at byte {limit:,}",
+                file=file,
+                member=name,
+            )
+
+
+def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
+    """Refuse a local header (and `tail`: its name and extra field) that contradicts the directory's entry."""
+    if header.signature != b"PK\3\4":
+        raise FormatError(f"no member begins at byte {entry.header:,}", file=file, member=entry.name)
+    if tail[: header.names] != entry.name.encode() or len(tail) != header.names + header.extras:
+        found = tail[: header.names]
+        raise FormatError(f"its local header calls it {found[:100]!r}", file=file, member=entry.name)
+    if (header.flags, header.method) != (entry.flags, entry.method):
+        raise FormatError("its local header and the directory disagree", file=file, member=entry.name)
+    wide = wide_fields(tail[header.names :], entry.name, file) or ()
+    crc, nbytes, packed = header.crc, header.nbytes, header.packed
+    if ONES in (nbytes, packed):
+        if len(wide) < 2:
+            raise FormatError("the zip64 sizes of its local header are missing", file=file, member=entry.name)
+        nbytes, packed = wide[:2]
+    later = (0,) if entry.flags & DESCRIPTOR else ()
+    # A header written before its data may say zero: the descriptor after the data then tells.
+    if crc not in (entry.crc, *later) or packed not in (entry.packed, *later) or nbytes not in (entry.nbytes, *later):
+        raise FormatError(
+            "its local header and the directory disagree on its size or CRC", file=file, member=entry.name
+        )
+    # PyTorch repeats sizes and its offset there, although its header's own fields are zero.
+    if not set(wide) <= {0, entry.packed, entry.nbytes, entry.header}:
+        raise FormatError("the zip64 record of its local header is wrong", file=file, member=entry.name)
+
+
+def descriptor_length(file: str, entry: Entry, found: bytes) -> int:
+    """How many of the bytes `found` after a member are its data descriptor, which must repeat the directory's entry."""
+    if not entry.flags & DESCRIPTOR:
+        return 0
+    for sizes in ("QQ", "II") if entry.wide else ("II", "QQ"):
+        if sizes == "II" and max(entry.packed, entry.nbytes) > ONES:
+            continue
+        expected = struct.pack("<I" + sizes, entry.crc, entry.packed, entry.nbytes)
+        for descriptor in (SIGNATURE + expected, expected):
+            if found.startswith(descriptor):
+                return len(descriptor)
+    raise FormatError("the descriptor after its data disagrees with the directory", file=file, member=entry.name)

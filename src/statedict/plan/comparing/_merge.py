@@ -1,0 +1,233 @@
+"""merge: one state of several. Every tensor is computed when it is read, alone, so that files larger than memory merge.
+
+Names are brought together as a load would bring them: equal ones, then those that are equal but for wrappers. Sums are
+taken in float64 for float32 and float64, in float32 for halves and smaller, and given in the dtype of the first state (of
+the base, where there is one). Only floating-point and complex tensors are merged: integers, booleans and other values
+(position ids, step counts) are the first state's. Tied tensors stay tied where they are in every state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from statedict.errors import CollisionError, MergeError
+from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
+from statedict.state import dtype as find_dtype
+
+from ..names._wrappers import pair
+from ..operations._facts import dtype_of, shape_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Weights = float | Sequence[float] | None
+Combine = Callable[[Sequence[Leaf]], Leaf]
+
+
+def merge(
+    sources: Sequence[Mapping[str, Any]],
+    method: str = "average",
+    *,
+    weights: Weights = None,
+    base: Mapping[str, Any] | None = None,
+) -> StateDict:
+    """One state of several, its tensors computed when they are read.
+
+    Args:
+        sources: the states.
+        method: `"average"`: the mean, weighted by `weights` (which need not add up to one).
+            `"task_arithmetic"`: `base` plus each source's difference from it, times its weight (1 unless given).
+            `"slerp"`: between two states along the arc, each tensor as one vector; `weights` is how far from the first to
+            the second (a half unless given).
+            `"union"`: all names of all states, each in one of them.
+        weights: one for each source, or a number for `"slerp"`.
+        base: for `"task_arithmetic"`.
+
+    Raises MergeError (a ValueError) where names or shapes differ, listing them; CollisionError where two states of a union
+    have one name; ValueError for arguments that do not go together.
+
+    >>> import numpy as np
+    >>> merge([{"w": np.zeros(2)}, {"w": np.ones(2)}, {"w": np.full(2, 5.0)}]).numpy()["w"]
+    array([2., 2.])
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, not {method!r}")
+    if not sources:
+        raise ValueError("there is nothing to merge: sources is empty")
+    if (base is not None) != (method == "task_arithmetic"):
+        raise ValueError("base= goes with method='task_arithmetic', and it needs one")
+    return METHODS[method](list(sources), weights, base)
+
+
+def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
+    given = _given(weights, len(sources), 1.0)
+    total = sum(given)
+    if not total:
+        raise ValueError(f"weights={weights!r} add up to zero, so there is no average")
+    return _merged(sources, lambda leaves: _sum(leaves, [weight / total for weight in given]))
+
+
+def _task_arithmetic(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
+    given = _given(weights, len(sources), 1.0)
+    return _merged([base or {}, *sources], lambda leaves: _sum(leaves, [1.0 - sum(given), *given]))
+
+
+def _slerp(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
+    if len(sources) != 2:
+        raise ValueError(f"'slerp' is between two states, not {len(sources)}")
+    along = 0.5 if weights is None else weights
+    if not isinstance(along, (int, float)):
+        raise ValueError(f"weights={weights!r}: 'slerp' wants one number, how far from the first state to the second")
+
+    def combine(leaves: Sequence[Leaf]) -> Leaf:
+        wide, (first, second) = _wide(leaves[0].spec.dtype), leaves
+        arc = computed(first.spec.dense()._replace(dtype=wide), [first, second], lambda a, b: _arc(a, b, along, wide))
+        return _as(arc, first)
+
+    return _merged(sources, combine)
+
+
+def _union(sources: Sequence[Mapping[str, Any]]) -> StateDict:
+    values: dict[str, Any] = {}
+    whence: dict[str, int] = {}
+    metadata: dict[str, Any] = {}
+    for number, source in enumerate(sources):
+        for name, value in raw_values(source).items():
+            if name in values and not _is_same(values[name], value):
+                raise CollisionError(name, [f"sources[{n}][{name!r}]" for n in (whence[name], number)])
+            values[name], whence[name] = value, number
+        for path, entry in (getattr(source, "_metadata", None) or {}).items():
+            metadata.setdefault(path, entry)
+    return _with_texts(StateDict(values, metadata or None), sources)
+
+
+def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict:
+    """The first source with each floating-point tensor combined with those of the others."""
+    first = raw_values(sources[0])
+    states = [first, *(_aligned(first, raw_values(other), n) for n, other in enumerate(sources[1:], 1))]
+    made: dict[Hashable, Leaf] = {}
+    values: dict[str, Any] = {}
+    for name, value in first.items():
+        dtype = dtype_of(value)
+        if dtype is None or not (dtype.is_floating or dtype.is_complex):
+            values[name] = value
+            continue
+        leaves = [_leaf(state[name], name) for state in states]
+        key = tuple(leaf.shown for leaf in leaves)
+        if key not in made:
+            made[key] = combine(leaves)
+        values[name] = made[key]
+    metadata = getattr(sources[0], "_metadata", None)
+    return _with_texts(StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto")), sources)
+
+
+def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> StateDict:
+    """The state with the text kept with the sources' files, as far as they do not contradict each other."""
+    found: dict[str, set[str]] = {}
+    for source in sources:
+        for name, text in (getattr(source, "texts", None) or {}).items():
+            found.setdefault(name, set()).add(text)
+    state.texts = {name: text for name, (text, *others) in found.items() if not others}
+    return state
+
+
+def _aligned(first: Mapping[str, Any], other: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The values of another source by the first one's names; MergeError where names or shapes differ."""
+    pairs = pair(other, first).pairs
+    values = {slot: other[name] for name, slot in pairs.items()}
+    lacking = [name for name in first if name not in values]
+    if lacking or len(values) != len(other):
+        extra = [name for name in other if name not in pairs]
+        said = [f"{word} {_listed(names)}" for word, names in (("lacks", lacking), ("alone has", extra)) if names]
+        raise MergeError(f"source {number} {' and '.join(said)}", names=[*lacking, *extra])
+    misfits = [name for name, value in first.items() if shape_of(value) != shape_of(values[name])]
+    if misfits:
+        raise MergeError(f"source {number} has other shapes for {_listed(misfits)}", names=misfits)
+    return values
+
+
+def _sum(leaves: Sequence[Leaf], weights: Sequence[float]) -> Leaf:
+    """Weighted leaves added up in pairs, and pairs of pairs: few of them are in memory at a time, however many there are."""
+    wide = _wide(leaves[0].spec.dtype)
+    spec = leaves[0].spec.dense()._replace(dtype=wide)
+    row = [computed(spec, [leaf], _times(weight, wide)) for leaf, weight in zip(leaves, weights)]
+    while len(row) > 1:
+        row = [computed(spec, row[n : n + 2], _add) if n + 1 < len(row) else row[n] for n in range(0, len(row), 2)]
+    return _as(row[0], leaves[0])
+
+
+def _times(weight: float, wide: DType) -> Callable[[Array], Array]:
+    return lambda array: cast_array(array, wide) * weight
+
+
+def _add(a: Array, b: Array) -> Array:
+    total: Array = a + b
+    return total
+
+
+def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
+    """The point on the arc from `a` to `b`; on the line where they point the same or opposite ways, or are zero."""
+    import numpy as np
+
+    a, b = cast_array(a, wide), cast_array(b, wide)
+    norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    cosine = float(np.vdot(a, b).real) / norms if norms else 1.0
+    if abs(cosine) > 0.9995:  # the sine of the angle would be all rounding error
+        between: Array = a * (1 - along) + b * along
+        return between
+    angle = np.arccos(cosine)
+    arc: Array = (np.sin((1 - along) * angle) * a + np.sin(along * angle) * b) / np.sin(angle)
+    return arc
+
+
+def _as(leaf: Leaf, first: Leaf) -> Leaf:
+    """The computed leaf in the dtype of the first source's, and what that was."""
+    dtype = first.spec.dtype
+    traits = Traits(parameter=first.traits.parameter, requires_grad=first.traits.requires_grad)
+    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), traits)
+
+
+def _wide(dtype: DType) -> DType:
+    """The dtype to add up in."""
+    if dtype.is_complex:
+        return find_dtype("complex128")
+    return find_dtype("float32" if dtype.itemsize < 4 else "float64")
+
+
+def _given(weights: Weights, count: int, usual: float) -> list[float]:
+    if weights is None:
+        return [usual] * count
+    if isinstance(weights, (int, float)) or len(weights) != count:
+        raise ValueError(f"weights={weights!r}: one is needed for each of {count} sources")
+    return [float(weight) for weight in weights]
+
+
+def _leaf(value: Any, name: str) -> Leaf:
+    leaf = leaf_of(value)
+    if not isinstance(leaf, Leaf):
+        raise MergeError(f"{name!r} is no strided tensor in every source, and cannot be merged", names=[name])
+    return leaf
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are one tensor, known without reading it."""
+    a, b = leaf_of(one), leaf_of(other)
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        return a.shown == b.shown
+    return one is other
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [group.text for group in fold(names)]
+    return ", ".join(shown[:10]) + (f", … ({len(names):,} names)" if len(shown) > 10 else "")
+
+
+METHODS: dict[str, Callable[[list[Mapping[str, Any]], Weights, Mapping[str, Any] | None], StateDict]] = {
+    "average": _average,
+    "task_arithmetic": _task_arithmetic,
+    "slerp": _slerp,
+    "union": lambda sources, weights, base: _union(sources),
+}

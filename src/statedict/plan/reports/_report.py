@@ -1,0 +1,200 @@
+"""LoadReport: what came of a load, for people, for programs, and for code that was written for PyTorch's result.
+
+It *is* PyTorch's result: a pair of lists that unpacks, compares, counts and prints as the one that
+`Module.load_state_dict` returns. All else is beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from statedict.state import Patterns, matcher
+
+from ..operations._facts import Shape
+from ..tensors._step import Mismatch
+from ._attempt import Attempt
+from ._json import plain
+from ._suggest import Suggestion, Works, suggest
+
+
+class Adapted(NamedTuple):
+    """A tensor that was converted by a rule or made to fit by a policy: of what, and how, in words."""
+
+    name: str
+    sources: tuple[str, ...]
+    how: str
+
+
+class Cast(NamedTuple):
+    """A tensor that was loaded into another dtype. `kind` is what that does to its elements: `"widening"` keeps them."""
+
+    name: str
+    found: str
+    wanted: str
+    kind: str
+
+
+class LoadReport(tuple[list[str], list[str]]):
+    """What came of a load; `ok` where nothing is wrong.
+
+    Attributes:
+        loaded: slots that were filled.
+        missing_keys, missing: slots that nothing filled.
+        unexpected_keys, unexpected: names that belong to no slot.
+        mismatched: tensors that do not fit their slots.
+        errors: what else is wrong, in the words of whoever said so.
+        adapted: tensors that were converted or made to fit.
+        cast: tensors that changed their dtype.
+        renamed: source name → slot, where they differ.
+        tied: slots that got their value from the tensor that they are tied to, name → name.
+        excluded: names that were not selected.
+        skipped: tensors that do not fit, whose slots keep their values because a policy said so.
+        allowed: missing and unexpected names that were said to be all right.
+        notes: warnings, as text.
+        root: the path of the state dict that was taken from the source; other_roots: of those that were not.
+        suggestions: calls that would load everything, the best first; each was tried.
+
+    >>> report = LoadReport([], ["head.weight"], loaded=["encoder.weight"])
+    >>> missing, unexpected = report
+    >>> report.ok, unexpected
+    (False, ['head.weight'])
+    >>> LoadReport([], [])
+    <All keys matched successfully>
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __new__(cls, missing: Iterable[str] = (), unexpected: Iterable[str] = (), **facts: Any) -> LoadReport:
+        return super().__new__(cls, (list(missing), list(unexpected)))
+
+    def __init__(
+        self,
+        missing: Iterable[str] = (),
+        unexpected: Iterable[str] = (),
+        *,
+        loaded: Iterable[str] = (),
+        mismatched: Iterable[Mismatch] = (),
+        errors: Iterable[str] = (),
+        adapted: Iterable[Adapted] = (),
+        cast: Iterable[Any] = (),
+        renamed: Mapping[str, str] | None = None,
+        tied: Mapping[str, str] | None = None,
+        excluded: Iterable[str] = (),
+        skipped: Iterable[Mismatch] = (),
+        allowed: Iterable[str] = (),
+        notes: Iterable[str] = (),
+        shapes: Mapping[str, Shape] | None = None,
+        root: str = "",
+        other_roots: Iterable[str] = (),
+        attempt: Attempt | None = None,
+    ) -> None:
+        self.missing_keys, self.unexpected_keys = self[0], self[1]
+        self.loaded = list(loaded)
+        self.mismatched = list(mismatched)
+        self.errors = list(errors)
+        self.adapted = list(adapted)
+        self.cast = [Cast(*one) for one in cast]
+        self.renamed = dict(renamed or {})
+        self.tied = dict(tied or {})
+        self.excluded = list(excluded)
+        self.skipped = list(skipped)
+        self.allowed = list(allowed)
+        self.notes = list(notes)
+        self.shapes = dict(shapes or {})
+        self.root = root
+        self.other_roots = list(other_roots)
+        self.attempt = attempt
+
+    @property
+    def missing(self) -> list[str]:
+        """Slots that nothing filled: PyTorch's `missing_keys`."""
+        return self.missing_keys
+
+    @property
+    def unexpected(self) -> list[str]:
+        """Names that belong to no slot: PyTorch's `unexpected_keys`."""
+        return self.unexpected_keys
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing, unexpected or mismatched, and nothing else went wrong."""
+        return not (self.missing_keys or self.unexpected_keys or self.mismatched or self.errors)
+
+    @cached_property
+    def suggestions(self) -> list[Suggestion]:
+        """Calls that would load everything, the best first; each was tried."""
+        attempt, self.attempt = self.attempt, None
+        return [] if attempt is None or self.ok else suggest(self, attempt)
+
+    def advise(self, works: Works, fixed: Mapping[str, Any], roots: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find the suggestions now, each tried with `works`; `fixed` and `roots` are those of an Attempt."""
+        if self.attempt is not None and not self.ok:
+            attempt, self.attempt = self.attempt, None
+            attempt = replace(attempt, fixed=fixed, roots={**attempt.roots, **roots})
+            self.__dict__["suggestions"] = suggest(self, attempt, works)
+
+    def allowing(self, *, missing: Patterns = (), unexpected: Patterns = ()) -> LoadReport:
+        """The same report with the missing and unexpected names that match these patterns moved to `allowed`.
+
+        >>> LoadReport(["head.weight"], []).allowing(missing="head").ok
+        True
+        """
+        if not (any(self) and (missing or unexpected)):
+            return self
+        fits = matcher(missing), matcher(unexpected)
+        allowed = [name for names, fit in zip(self, fits) for name in names if fit(name)]
+        kept = ([name for name in names if not fit(name)] for names, fit in zip(self, fits))
+        facts = {key: value for key, value in vars(self).items() if key not in ("suggestions", *_PAIR)}
+        given = {"allow_missing": missing, "allow_unexpected": unexpected}
+        attempt = self.attempt and self.attempt.with_options({name: some for name, some in given.items() if some})
+        return LoadReport(*kept, **{**facts, "allowed": [*self.allowed, *allowed], "attempt": attempt})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        facts = {
+            key: value for key, value in vars(self).items() if key not in ("suggestions", "shapes", "attempt", *_PAIR)
+        }
+        return {
+            "ok": self.ok,
+            "missing": self.missing_keys,
+            "unexpected": self.unexpected_keys,
+            **{key: plain(value) for key, value in facts.items()},
+            "suggestions": plain(self.suggestions),
+        }
+
+    def __repr__(self) -> str:
+        kept_out = [name for name in ("skipped", "allowed", "excluded") if getattr(self, name)]
+        if self.ok and (kept_out in ([], ["excluded"]) and (self.loaded or not kept_out)):
+            return "<All keys matched successfully>"
+        others = {name: len(getattr(self, name)) for name in ("mismatched", "errors", *kept_out) if getattr(self, name)}
+        shown = f", {len(self.loaded)} loaded" if kept_out else ""
+        shown += "".join(f", {count} {name}" for name, count in others.items())
+        return f"LoadReport(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys}{shown})"
+
+    def __str__(self) -> str:
+        from ._report_text import report_text
+
+        return report_text(self)
+
+    def _repr_html_(self) -> str:
+        from ._report_text import report_html
+
+        return report_html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _ = self.suggestions  # which need what is not copied
+        return _restored, (self[0], self[1], {**vars(self), "attempt": None})
+
+
+_PAIR = ("missing_keys", "unexpected_keys")
+
+
+def _restored(missing: list[str], unexpected: list[str], facts: dict[str, Any]) -> LoadReport:
+    """A report from its pickle."""
+    report = LoadReport(missing, unexpected)
+    vars(report).update({key: value for key, value in facts.items() if key not in _PAIR})
+    return report

@@ -1,0 +1,129 @@
+"""The policies for tensors whose shape is not the slot's, by name.
+
+    "error"        it does not fit (the default)
+    "skip"         the slot keeps the model's values
+    "slice"        the part that both have is loaded, the rest keeps the model's values: grown or shrunk vocabularies
+    "interpolate"  position embeddings of another grid or length (`_interpolate`); or "bicubic", "bilinear", "linear"
+    "channels"     first convolutions with other input channels: "sum" to one channel, "repeat" (rescaled) to several
+    a function     `function(source, target) -> array`, on NumPy arrays, giving the target's shape
+
+One policy stands for all names, or a mapping gives one for each pattern, and the first pattern that fits counts. Nothing is
+adapted that was not asked for. `"interpolate"` for all names is meant for position embeddings only, told by their name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from statedict.state import DType, Spec
+
+from ..names._select import by_pattern
+from ._adaptation import Adaptation, Policy, working
+from ._interpolate import interpolate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Function = Callable[..., Any]
+Mismatched = str | Policy | Function | Mapping[str, str | Policy | Function]
+
+
+def chooser(mismatched: Mismatched) -> Callable[..., Policy]:
+    """A function from a tensor's names to its policy; raises ValueError for one that does not exist."""
+    if isinstance(mismatched, Mapping):
+        choose: Callable[..., Policy | None] = by_pattern({pat: _policy(policy) for pat, policy in mismatched.items()})
+        return lambda *names: choose(*names) or ERROR
+    for_all = _policy(mismatched)
+    meant = re.compile(for_all.blanket)
+    return lambda *names: for_all if any(map(meant.search, names)) else ERROR
+
+
+def _policy(given: str | Policy | Function) -> Policy:
+    if isinstance(given, Policy):
+        return given
+    if isinstance(given, str) and given in POLICIES:
+        return POLICIES[given]
+    if not callable(given):
+        known = ", ".join(map(repr, POLICIES))
+        raise ValueError(f"mismatched={given!r} is no policy; they are {known}, or a function(source, target)")
+    name = getattr(given, "__name__", "a function")
+    return Policy(name, lambda source, target: _by_function(given, name, target))
+
+
+def _by_function(function: Function, name: str, target: Spec) -> Adaptation:
+    def called(source: Array, kept: Array) -> Array:
+        import numpy as np
+
+        return np.asarray(function(source, kept)).astype(target.dtype.numpy)
+
+    return Adaptation(f"made by {name}", target.dense(), called, keeps=True)
+
+
+def _slice(source: Spec, target: Spec) -> Adaptation | str:
+    """The corner that both have, over the slot's own values."""
+    if len(source.shape) != len(target.shape):
+        return "'slice' needs as many dimensions"
+    both = tuple(map(min, source.shape, target.shape))
+    corner = tuple(slice(0, size) for size in both)
+    if both == target.shape:
+        text = f"the first {list(both)} of {list(source.shape)}"
+        return Adaptation(text, target.dense()._replace(dtype=source.dtype), lambda array: array[corner])
+
+    def over(array: Array, kept: Array) -> Array:
+        whole = kept.copy()
+        whole[corner] = array[corner]
+        return whole
+
+    return Adaptation(f"{list(both)} of {list(target.shape)} loaded, the rest kept", target.dense(), over, keeps=True)
+
+
+def _channels(kind: str, summed: Callable[[int], bool]) -> Policy:
+    """`summed` tells from the number of channels wanted whether they are summed, or else repeated."""
+
+    def decide(source: Spec, target: Spec) -> Adaptation | str:
+        old, new = source.shape, target.shape
+        if len(old) != len(new) or len(old) < 3 or old[:1] + old[2:] != new[:1] + new[2:] or not old[1] * new[1]:
+            return f"{kind!r} is for convolutions that differ in their input channels (dimension 1) only"
+        spec = target.dense()._replace(dtype=source.dtype)
+        if not summed(new[1]):
+            text = f"{old[1]} input channels repeated to {new[1]} and scaled by {old[1]}/{new[1]}"
+            return Adaptation(text, spec, lambda array: _repeated(array, source.dtype, new[1]))
+        if new[1] != 1:
+            return f"'sum' makes one input channel, not {new[1]}"
+        return Adaptation(f"sum of {old[1]} input channels", spec, lambda array: _summed(array, source.dtype))
+
+    return Policy(kind, decide)
+
+
+def _summed(array: Array, dtype: DType) -> Array:
+    summed: Array = array.astype(working(dtype)).sum(axis=1, keepdims=True)
+    return summed.astype(dtype.numpy)
+
+
+def _repeated(array: Array, dtype: DType, channels: int) -> Array:
+    """The channels in turn, scaled so that one input repeated over all of them gives what it gave before."""
+    import numpy as np
+
+    old = array.shape[1]
+    scaled: Array = np.take(array.astype(working(dtype)), np.arange(channels) % old, axis=1) * (old / channels)
+    return scaled.astype(dtype.numpy)
+
+
+ERROR = Policy("error", lambda source, target: "")
+SKIP = Policy("skip", lambda source, target: "")
+POLICIES: dict[str, Policy] = {
+    "error": ERROR,
+    "skip": SKIP,
+    "slice": Policy("slice", _slice),
+    "interpolate": interpolate(),
+    "bicubic": interpolate("bicubic"),
+    "bilinear": interpolate("bilinear"),
+    "linear": interpolate("linear"),
+    "channels": _channels("channels", lambda wanted: wanted == 1),
+    "sum": _channels("sum", lambda wanted: True),
+    "repeat": _channels("repeat", lambda wanted: False),
+}

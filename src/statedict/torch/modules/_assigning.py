@@ -1,0 +1,97 @@
+"""Assigning all or nothing: the values themselves take the places of a model's tensors. Ties stay ties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.nn.parameter import Parameter
+
+from statedict.state import Compound, Leaf, materialize
+from statedict.tree import Fit, Rules, Slots
+
+from ..tensors._copy_pairs import failed
+from ..tensors._library import TORCH
+from ._fits import MisfitError, checked, is_on_meta, shape_of
+from ._ties import contradictions
+
+
+class Assigning:
+    """The slots whose values take the places. `fit.act` registers them, or raises and every place is as it was."""
+
+    def __init__(self, slots: Slots, rules: Rules) -> None:
+        self.slots = slots
+        self.rules = rules
+        self.fit = Fit(self.act)
+        self.values: list[Any] = list(slots.values)
+        problems: dict[int, str] = {}
+        for index in range(len(slots.keys)):
+            try:
+                self._decide(index)
+            except MisfitError as misfit:
+                problems[index] = str(misfit)
+        # The tensors are exchanged, not written to: only one and the same object is a tie here.
+        objects = list(map(id, slots.current))
+        ties = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify)
+        problems = ties | problems
+        self.fit.errors += [problems[index] for index in sorted(problems)]
+        self.fit.failed |= problems.keys()
+
+    def _decide(self, index: int) -> None:
+        key, current = self.slots.keys[index], self.slots.current[index]
+        value = self.values[index] = checked(key, current, self.values[index])
+        if is_on_meta(value):
+            self.fit.empty.append(key)
+            self.fit.failed.add(index)
+        elif isinstance(value, (Leaf, Compound)):
+            dtype = value.spec.dtype if isinstance(value, Leaf) else value.dtype
+            if isinstance(current, Parameter) and current.requires_grad and dtype.kind not in ("float", "complex"):
+                reason = RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+                raise MisfitError(failed(key, current.shape, shape_of(value), reason))
+        else:
+            try:
+                self.values[index] = _in_place_of(current, value)
+            except RuntimeError as error:
+                raise MisfitError(failed(key, current.size(), value.size(), error)) from error
+
+    def act(self) -> Sequence[str]:
+        going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
+        self._read([index for index in going if isinstance(self.values[index], (Leaf, Compound))])
+        registries = [
+            (registry, dict(registry))
+            for module in {id(module): module for module, _ in self.slots.places}.values()
+            for registry in (module._parameters, module._buffers)
+        ]
+        # What a tensor of the model was replaced by, in this batch and in earlier ones, by id; each is held on to.
+        replaced: dict[int, tuple[Any, Any]] = self.slots.ties.setdefault("replaced", {})
+        try:
+            for index in going:
+                current = self.slots.current[index]
+                _, new = replaced.setdefault(id(current), (current, self.values[index]))
+                module, name = self.slots.places[index]
+                setattr(module, name, new)
+        except BaseException:
+            for registry, before in registries:
+                registry.clear()
+                registry.update(before)
+            raise
+        return ()
+
+    def _read(self, lazy: list[int]) -> None:
+        leaves = [self.values[index] for index in lazy]
+        for index, array in zip(lazy, materialize(leaves, TORCH, verify=self.rules.verify)):
+            self.values[index] = _in_place_of(self.slots.current[index], array)
+
+
+def _in_place_of(current: Any, value: Any) -> Any:
+    """What is registered for `value` where `current` was: a Parameter with the model's `requires_grad`, or a tensor.
+
+    The caller's own tensor is never written to: where its `requires_grad` is another, an alias of it takes the place.
+    """
+    if not isinstance(current, Parameter):
+        return value.detach() if isinstance(value, Parameter) else value
+    if isinstance(value, Parameter):
+        if value.requires_grad is current.requires_grad:
+            return value
+        value = value.detach()
+    return Parameter(value, requires_grad=current.requires_grad)

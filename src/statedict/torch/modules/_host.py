@@ -1,0 +1,75 @@
+"""HOST: PyTorch's module system, as the tree engine knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.modules.module import _IncompatibleKeys, _WrappedHook
+
+from statedict.state import ArrayLibrary
+from statedict.tree import Fit, Rules, Slots
+
+from ..tensors._library import TORCH
+from ._backup import keep
+from ._load_exact import fit_exact
+from ._load_sound import fit_sound
+
+# PyTorch's own loaders and hooks change their module and nothing else.
+_CONFINED = ("torch.nn.", "torch.ao.")
+
+
+class TorchHost:
+    """The Host of `torch.nn`."""
+
+    module: type[Any] = torch.nn.Module
+    library: ArrayLibrary = TORCH
+    incompatible: Callable[[list[str], list[str]], Any] = _IncompatibleKeys
+
+    detach: Callable[[Any], Any] | None = None
+
+    def fit(self, slots: Slots, rules: Rules) -> Fit:
+        return fit_sound(slots, rules) if rules.sound else fit_exact(slots)
+
+    def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:
+        return keep(arrays)
+
+    def confined(self, code: Any) -> bool:
+        while True:
+            if isinstance(code, _WrappedHook):
+                code = code.hook
+            elif isinstance(code, partial):
+                code = code.func
+            else:
+                break
+        owner = code if hasattr(code, "__qualname__") else type(code)
+        return str(owner.__module__).startswith(_CONFINED)
+
+    def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
+        adds_nothing = _KNOWN.get(type(module)._load_from_state_dict)
+        return adds_nothing is not None and adds_nothing(module, state, prefix, metadata)
+
+
+def _batch_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
+    """Version 2 brought `num_batches_tracked`; the loader makes one up for states of earlier versions that lack it."""
+    version = metadata.get("version")
+    recent = isinstance(version, int) and version >= 2
+    return recent or not module.track_running_stats or prefix + "num_batches_tracked" in state
+
+
+def _instance_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
+    """States without a version may hold running statistics that the module does not track; the loader refuses them."""
+    known = metadata.get("version") is not None or module.track_running_stats
+    return known and _batch_norm(module, state, prefix, metadata)
+
+
+_KNOWN: dict[Any, Callable[[Any, Mapping[str, Any], str, Mapping[str, Any]], bool]] = {
+    _NormBase._load_from_state_dict: _batch_norm,
+    _InstanceNorm._load_from_state_dict: _instance_norm,
+}
+
+HOST = TorchHost()

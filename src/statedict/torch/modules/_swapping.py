@@ -1,0 +1,69 @@
+"""Swapping all or nothing (`torch.__future__.set_swap_module_params_on_conversion`): tensors exchange what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.parameter import Parameter
+
+from statedict.errors import LoadError
+from statedict.tree import Fit, Rules, Slots
+
+from ..tensors._copy_pairs import failed
+from ._backup import keep
+from ._fits import MisfitError, checked, read_now
+from ._load_exact import swapped_in
+from ._ties import contradictions
+
+
+class Swapping:
+    """The slots whose tensors exchange their contents with new ones. `fit.act` swaps them, or raises and swaps back."""
+
+    def __init__(self, slots: Slots, rules: Rules) -> None:
+        self.slots = slots
+        self.rules = rules
+        self.fit = Fit(self.act)
+        self.values: list[Any] = list(slots.values)
+        problems: dict[int, str] = {}
+        for index in range(len(slots.keys)):
+            try:
+                self.values[index] = self._decide(index)
+            except MisfitError as misfit:
+                problems[index] = str(misfit)
+        objects = list(map(id, slots.current))
+        problems = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify) | problems
+        self.fit.errors += [problems[index] for index in sorted(problems)]
+        self.fit.failed |= problems.keys()
+
+    def _decide(self, index: int) -> Any:
+        key, param = self.slots.keys[index], self.slots.current[index]
+        value = read_now(checked(key, param, self.slots.values[index]), verify=self.rules.verify)
+        try:
+            with torch.no_grad():
+                # `module_load` writes into the tensor that it is called on.
+                twin = param.detach().clone()
+                twin = Parameter(twin, requires_grad=param.requires_grad) if isinstance(param, Parameter) else twin
+                swapped_in(twin, value, self.slots.assign)
+        except Exception as error:  # whatever it is, it is what PyTorch would have said
+            raise MisfitError(failed(key, param.size(), value.size(), error, "swapping")) from error
+        return value
+
+    def act(self) -> Sequence[str]:
+        going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
+        put_back = keep(self.slots.current[index] for index in going)
+        swapped: list[tuple[Any, Any]] = []
+        for index in going:
+            key, param, value = self.slots.keys[index], self.slots.current[index], self.values[index]
+            try:
+                with torch.no_grad():
+                    new = swapped_in(param, value, self.slots.assign)
+                    torch.utils.swap_tensors(param, new)  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                for pair in reversed(swapped):
+                    torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]
+                put_back()
+                raise LoadError(failed(key, param.size(), value.size(), error, "swapping")) from error
+            swapped.append((param, new))
+        return ()

@@ -1,0 +1,178 @@
+"""Which saved state goes to which parameter of an optimizer, and what does not fit: decided before anything changes.
+
+In go an optimizer's slots and a `Saved`; out comes a `Match` with an `Outcome`. Names decide where both sides have them,
+positions otherwise. The rule guarded: no state reaches a parameter that it was not saved of, or that it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from statedict.plan import pair
+from statedict.state import Compound, Leaf
+from statedict.tree import Outcome
+
+from ._fit import misfits, wrong_options
+from ._read import Slot
+from ._rules import order_matters
+from ._saved import Entry, Saved, SavedGroup
+
+Options = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Match:
+    """What is to be done with an optimizer.
+
+    Attributes:
+        outcome: what is missing, unexpected or wrong.
+        pairs: the parameters that are loaded, each with its entry, in the order saved.
+        options: for each group of the optimizer the saved options, or None where it keeps its own.
+    """
+
+    outcome: Outcome
+    pairs: list[tuple[Slot, Entry]] = field(default_factory=list)
+    options: list[Options | None] = field(default_factory=list)
+
+
+def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], saved: Saved, *, strict: bool) -> Match:
+    """What loading `saved` into the optimizer means, whose parameters are `groups`; changes nothing."""
+    by_name = saved.named and all(slot.name is not None for group in groups for slot in group)
+    found = (_by_name if by_name else _by_position)(groups, saved, strict)
+    errors = found.outcome.errors
+    for number, options in enumerate(found.options):
+        problem = wrong_options(optimizer, number, options) if options is not None else None
+        if problem:
+            errors.append(problem)
+            found.options[number] = None
+    if order_matters(optimizer):
+        errors += _out_of_order(optimizer, groups, found)
+    if not errors:
+        # Another optimizer's options explain everything that follows; it need not be said of every parameter.
+        pairs, found.pairs = found.pairs, []
+        for slot, entry in pairs:
+            problems = misfits(optimizer, slot, entry.state, found.options[slot.group] or {})
+            errors += [f"{slot.label}: {problem}" for problem in problems]
+            if not problems:
+                found.pairs.append((slot, entry))
+    found.outcome.loaded += [slot.label for slot, _ in found.pairs]
+    return found
+
+
+# which is whose
+
+
+def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+    found = Match(Outcome(strict))
+    entries = {str(entry.name): (entry, n) for n, group in enumerate(saved.groups) for entry in group.entries}
+    taken = _named(list(chain.from_iterable(groups)), entries)
+    named: dict[int, list[str]] = {}
+    for name, slot in taken.items():
+        named.setdefault(id(slot.parameter), []).append(name)
+    for group in groups:
+        sources: dict[int, SavedGroup] = {}
+        for slot in group:
+            names = named.get(id(slot.parameter), [])
+            if not names:
+                found.outcome.missing.append(slot.label)
+                continue
+            if len({entries[name][0].id for name in names}) > 1:
+                found.outcome.errors.append(
+                    f"{' and '.join(map(repr, names))} are one parameter here, but each has a state of its own in the saved"
+                    " one: delete all but one of them there"
+                )
+            number = entries[names[0]][1]
+            sources[number] = saved.groups[number]
+        found.options.append(_agreed(sources, len(found.options), found.outcome.errors))
+    found.pairs = [(taken[name], entry) for name, (entry, _) in entries.items() if name in taken]
+    found.outcome.unexpected += [name for name in entries if name not in taken]
+    if not taken and found.outcome.missing:
+        found.outcome.errors.append(
+            f"no parameter of the saved state has a name that is known here: {found.outcome.unexpected[0]!r} there, "
+            f"{found.outcome.missing[0]!r} here; pass the model whose parameters have the saved names as model="
+        )
+    return found
+
+
+def _named(slots: Sequence[Slot], saved: Collection[str]) -> dict[str, Slot]:
+    """The slot of each saved name that is known: by the model's names, then by those the optimizer was built with.
+
+    Names are compared as those of modules are: equal names first, then those that differ in wrappers only.
+    """
+    taken: dict[str, Slot] = {}
+    for family in (attrgetter("names"), attrgetter("own")):
+        filled = {id(slot.parameter) for slot in taken.values()}
+        known = {name: slot for slot in slots if id(slot.parameter) not in filled for name in family(slot)}
+        taken |= {old: known[new] for old, new in pair([n for n in saved if n not in taken], known).pairs.items()}
+    return taken
+
+
+def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+    found = Match(Outcome(strict))
+    sizes, saved_sizes = [len(group) for group in groups], [len(group.entries) for group in saved.groups]
+    if len(sizes) != len(saved_sizes):
+        found.outcome.errors.append(
+            f"loaded state dict has a different number of parameter groups: {len(saved_sizes)}, but the optimizer has"
+            f" {len(sizes)}"
+        )
+    elif sizes != saved_sizes:
+        found.outcome.errors.append(
+            "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
+            + "; ".join(
+                f"group {n} has {there} parameters there and {here} here"
+                for n, (here, there) in enumerate(zip(sizes, saved_sizes))
+                if here != there
+            )
+        )
+    if found.outcome.errors:
+        found.options = [None] * len(groups)
+        return found
+    entries = chain.from_iterable(group.entries for group in saved.groups)
+    found.pairs = list(zip(chain.from_iterable(groups), entries))
+    found.options = [group.options for group in saved.groups]
+    return found
+
+
+def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -> Options | None:
+    """The options of the saved groups that a group's parameters come from; None, and an error, where they differ."""
+    if not sources:
+        return None
+    (_, first), *others = sources.items()
+    for other, group in others:
+        differing = [
+            key
+            for key in {**first.options, **group.options}
+            if not _same(first.options.get(key), group.options.get(key))
+        ]
+        if differing:
+            errors.append(
+                f"the parameters of group {number} were saved in groups {next(iter(sources))} and {other}, whose "
+                f"{', '.join(differing)} differ: group them as they were, or make the saved options equal"
+            )
+            return None
+    return first.options
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two options are equal; tensors by their elements, unread ones by being the same."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):
+        return one is other
+    return bool(one == other)
+
+
+def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], found: Match) -> list[str]:
+    order = [id(slot.parameter) for group in groups for slot in group]
+    if found.outcome.errors or [id(slot.parameter) for slot, _ in found.pairs] == order:
+        return []
+    kind = type(optimizer).__name__
+    return [
+        f"{kind} keeps one state for all parameters together: they must be the same ones, in the order they were saved"
+    ]

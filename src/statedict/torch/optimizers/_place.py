@@ -1,0 +1,120 @@
+"""Where the tensors of an optimizer's state belong: their parameters' devices, and which dtype.
+
+In go an entry's value and its parameter; out come the casts that a load will make, and the value in its place. The rule
+guarded: the state has the dtypes with which `step()` works, those of the optimizer's own fresh state. A dtype changes
+beyond that only where the caller asked for it, and never a step count's: in bfloat16 it would stop at 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from statedict.state import DTYPES, DType, Leaf, cast_kind
+from statedict.tree import Cast
+
+from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
+from ._read import Slot
+from ._rules import NUMBERS, known
+
+Wanted = torch.dtype | DType | str | None
+
+
+class Place(NamedTuple):
+    """Where an entry goes: its slot; whether its step count belongs on the device; the dtype that it gets.
+
+    `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None for those of `present`: the dtypes of
+    the state that the optimizer has now, by key. What is not there keeps the dtype it was saved in.
+    """
+
+    slot: Slot
+    on_device: bool
+    dtype: torch.dtype | str | None
+    present: Mapping[Any, torch.dtype] = MappingProxyType({})
+
+
+def floating(wanted: Wanted) -> torch.dtype | str | None:
+    """The caller's `dtype=` as a Place has it; raises ValueError for what is no floating-point dtype."""
+    if wanted is None:
+        return None
+    if isinstance(wanted, str) and wanted == "parameter":
+        return "parameter"
+    if not isinstance(wanted, torch.dtype):
+        known = DTYPES.get(str(wanted).removeprefix("torch."))
+        found = TORCH_DTYPES.get(known) if known else None
+        if found is None:
+            raise ValueError(f'dtype must be a floating-point dtype, its name, or "parameter", not {wanted!r}')
+        wanted = found
+    if not wanted.is_floating_point:
+        raise ValueError(f"an optimizer's state cannot be cast to {wanted}: give a floating-point dtype")
+    return wanted
+
+
+def place(
+    optimizer: torch.optim.Optimizer, slot: Slot, group: Mapping[str, Any], dtype: torch.dtype | str | None
+) -> Place:
+    """Where state of the slot's parameter goes, whose group will have these options; `dtype` is what was asked for.
+
+    The fresh state of PyTorch's own optimizers has the parameter's dtype. Others may keep theirs in 8 bits or in float32:
+    nothing is known of them but the state that they have.
+    """
+    on_device = bool(group.get("capturable") or group.get("fused"))
+    if dtype is not None or known(optimizer):
+        return Place(slot, on_device, dtype or "parameter")
+    state = optimizer.state.get(slot.parameter)
+    present = state.items() if isinstance(state, Mapping) else ()
+    return Place(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
+
+
+def casts(value: Any, place: Place) -> list[Cast]:
+    """The casts that `placed` will make; reads nothing."""
+    found = []
+    for key, tensor in _tensors(value, None):
+        dtype = TORCH_DTYPES.get(tensor.spec.dtype) if isinstance(tensor, Leaf) else tensor.dtype
+        target = _target(dtype, key, place) if dtype else None
+        if dtype and target and target is not dtype:
+            ours, wanted = DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[target]
+            found.append(
+                Cast(f"{place.slot.label}.{key}", ours.name, wanted.name, cast_kind(ours, wanted) or "rounding")
+            )
+    return found
+
+
+def placed(value: Any, place: Place, key: Any = None) -> Any:
+    """The value with its tensors in place; dicts and lists in it are the caller's no more: they are changed."""
+    if isinstance(value, torch.Tensor):
+        device = place.slot.parameter.device if key != "step" or place.on_device else value.device
+        return value.to(device=device, dtype=_target(value.dtype, key, place))
+    if isinstance(value, dict):
+        for inner, entry in value.items():
+            value[inner] = placed(entry, place, inner)
+    elif isinstance(value, list):
+        value[:] = [placed(entry, place) for entry in value]
+    elif isinstance(value, tuple):
+        entries = [placed(entry, place) for entry in value]
+        return type(value)._make(entries) if hasattr(value, "_make") else tuple(entries)
+    return value
+
+
+def _target(dtype: torch.dtype, key: Any, place: Place) -> torch.dtype:
+    if key == "step" and place.on_device:
+        return torch.float32
+    wanted = place.present.get(key, dtype) if place.dtype is None else place.dtype
+    if not isinstance(wanted, torch.dtype):
+        wanted = place.slot.parameter.dtype
+    fits = wanted.is_floating_point if dtype.is_floating_point else dtype.is_complex and wanted.is_complex
+    return wanted if fits and key not in NUMBERS else dtype
+
+
+def _tensors(value: Any, key: Any) -> Iterator[tuple[Any, torch.Tensor | Leaf]]:
+    if isinstance(value, (torch.Tensor, Leaf)):
+        yield key, value
+    elif isinstance(value, dict):
+        for inner, entry in value.items():
+            yield from _tensors(entry, inner)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _tensors(entry, None)

@@ -1,0 +1,247 @@
+"""Independent copies of many tensors at once, with their ties.
+
+In go tensors; out come copies of the same values, strides kept as `clone` keeps them. The rule guarded: what shared memory
+before shares memory after, and with nothing else. Tensors of one storage are copied as one run of bytes and viewed again;
+small ones lie in one arena, each with a storage of its own, so that saving one does not save them all.
+
+One `torch._foreach_copy_` over everything runs at the machine's memory bandwidth (17 GB/s on one core where this was
+measured); what costs beside it is the first touch of fresh memory, up to ten times as much, which is why memory can be
+reused (`onto`) and large blocks ask for huge pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+
+from statedict.state import arena, copy_rows
+
+from ..tensors._copy_pairs import is_watched
+from ..tensors._kinds import examples_of
+from ..tensors._memory import addresses
+from ._shared_memory import ALIGNMENT, Block, Layout, address_of, alike, layout, overlap, place, strides
+
+# Below this, allocating and faulting costs more than keeping neighbours alive: they share an arena.
+SMALL = 1 << 20
+# Up to so many bytes, and from so many tensors on, it pays to copy them as rows of bytes.
+ROW, FEW = 4096, 16
+# The types whose instances are no more than strided memory; everything else has a `clone` of its own.
+PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
+# By way of NumPy a tensor over memory takes 1.0 µs, by `frombuffer` and `view` 1.6 µs.
+NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float64: np.dtype(np.float64),
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.float16),
+    torch.int64: np.dtype(np.int64),
+    torch.int32: np.dtype(np.int32),
+    torch.uint8: np.dtype(np.uint8),
+    torch.bool: np.dtype(np.bool_),
+}
+Onto = Sequence[torch.Tensor | None]
+
+
+def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = False) -> list[torch.Tensor]:
+    """A detached copy of each tensor, in order.
+
+    `onto[i]`, where it is memory laid out as the copy of `tensors[i]` would be, is overwritten and returned in its place.
+    `host` brings every copy to the CPU, into pinned memory where that makes the transfer quick; otherwise each stays on
+    its device.
+
+    >>> whole = torch.arange(6.0)
+    >>> one, two = copies([whole, whole[2:4]])
+    >>> one[3] = 9.0
+    >>> two, whole[3]
+    (tensor([2., 9.]), tensor(3.))
+    """
+    # Copies that were made in inference mode could never be written again outside it.
+    with torch.inference_mode(False), torch.no_grad():
+        examples, which = examples_of(tensors)
+        plain = [_is_plain(tensors[n]) for n in examples]
+        found = layout(tensors, [n for n, kind in enumerate(which) if plain[kind]])
+        made = _reused(found, tensors, which, onto, host) if onto else {}
+        pinned = host and any(tensor.is_cuda for tensor in tensors)
+        made.update(_lone([n for n in found.lone if n not in made], tensors, host, pinned))
+        for block in found.blocks:
+            if block.members[0] not in made:
+                made.update(zip(block.members, _views(block, tensors, host, pinned)))
+        sizes = [_row_size(tensors[n]) for n in examples]
+        alone = _copied_in_rows(found.lone, tensors, made, list(map(sizes.__getitem__, which)))
+        _copy(
+            [made[n] for n in alone] + [_shown(block, tensors, made) for block in found.blocks],
+            [tensors[n] for n in alone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
+        )
+        return [made[n] if n in made else _alone(tensor, host) for n, tensor in enumerate(tensors)]
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return (
+        type(tensor) in PLAIN_TYPES
+        and tensor.layout is torch.strided
+        and not (tensor.is_quantized or tensor.is_meta or tensor.is_neg() or tensor.is_conj() or tensor.is_nested)
+        and tensor.numel() > 0
+    )
+
+
+def _alone(tensor: torch.Tensor, host: bool) -> torch.Tensor:
+    """The copy of a tensor that has its own idea of one: sparse, quantised, nested, meta, a subclass, an empty one."""
+    if torch.nn.parameter.is_lazy(tensor):
+        return lazy_copy(tensor)
+    if host and tensor.device.type not in ("cpu", "meta"):
+        return tensor.detach().to("cpu", copy=True)
+    return tensor.detach().clone()
+
+
+def lazy_copy(tensor: Any) -> torch.Tensor:
+    """Another parameter or buffer without elements. (PyTorch copies only the parameters.)"""
+    with torch._C.DisableTorchFunctionSubclass():
+        made: torch.Tensor = type(tensor)(tensor.requires_grad, tensor.data.device, tensor.data.dtype)
+    made.__dict__.update(deepcopy(tensor.__dict__))
+    return made
+
+
+# where they go
+
+
+def _reused(
+    found: Layout, tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
+) -> dict[int, torch.Tensor]:
+    """The tensors of `onto` that become copies; none at all where they share memory among themselves or with the source."""
+    kept = _fitting(found.lone, tensors, which, onto, host)
+    starts = [*found.live, *addresses(list(kept.values()))]
+    sizes = [*found.live.values(), *(k.nbytes for k in kept.values())]
+    for block in found.blocks:
+        address = address_of(block, tensors, onto, _device(tensors[block.members[0]], host))
+        if address is not None:
+            starts.append(address)
+            sizes.append(block.nbytes)
+            kept.update((n, k) for n in block.members if (k := onto[n]) is not None)
+    return {} if overlap(starts, sizes) else kept
+
+
+def _fitting(
+    lone: Sequence[int], tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
+) -> dict[int, torch.Tensor]:
+    """What is offered for tensors that share with no other, where it fits: asked once for each pair of kinds."""
+    offered = {n: k for n in lone if (k := onto[n]) is not None}
+    pairs = list(zip(map(which.__getitem__, offered), examples_of(list(offered.values()))[1]))
+    fits = {
+        pair: alike(tensors[n], onto[n], _device(tensors[n], host), strides(tensors[n]))
+        for pair, n in dict(zip(pairs, offered)).items()
+    }
+    return {n: k for (n, k), pair in zip(offered.items(), pairs) if fits[pair]}
+
+
+def _device(tensor: torch.Tensor, host: bool) -> torch.device:
+    return torch.device("cpu") if host else tensor.device
+
+
+def _lone(chosen: Sequence[int], tensors: Sequence[torch.Tensor], host: bool, pinned: bool) -> dict[int, torch.Tensor]:
+    """Fresh memory for tensors that share with no other."""
+    here = [n for n in chosen if host or tensors[n].is_cpu]
+    small = sum(_rounded(tensors[n].nbytes) for n in here if tensors[n].nbytes < SMALL)
+    shared, at = _memory(small, pinned), 0
+    made = {}
+    for n in here:
+        nbytes = tensors[n].nbytes
+        if nbytes < SMALL:
+            made[n] = _over(shared, at, tensors[n])
+            at += _rounded(nbytes)
+        else:
+            made[n] = _over(_memory(nbytes, pinned), 0, tensors[n])
+    return made | {n: torch.empty_like(tensors[n]) for n in chosen if n not in made}
+
+
+def _over(memory: memoryview, at: int, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor like `tensor`, over the memory from byte `at`."""
+    dtype = NUMPY_DTYPES.get(tensor.dtype)
+    if dtype is not None and tensor.is_contiguous():
+        return torch.from_numpy(np.ndarray(tensor.shape, dtype, memory, at))
+    flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=at)
+    return flat.as_strided(tensor.shape, strides(tensor))
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _memory(nbytes: int, pinned: bool) -> memoryview:
+    if not pinned:
+        return arena(nbytes)
+    # PyTorch's pinned allocator rounds up to a power of two, and keeps what is freed for the next snapshot.
+    view: memoryview = torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True).numpy().data
+    return view
+
+
+def _views(block: Block, tensors: Sequence[torch.Tensor], host: bool, pinned: bool) -> list[torch.Tensor]:
+    """The block's tensors over fresh memory."""
+    size = _rounded(block.nbytes)
+    device = _device(tensors[block.members[0]], host)
+    if device.type == "cpu":
+        raw = torch.frombuffer(_memory(size, pinned), dtype=torch.uint8, count=size)
+    else:
+        raw = torch.empty(size, dtype=torch.uint8, device=device)
+    members = [tensors[n] for n in block.members]
+    return [raw.view(t.dtype).as_strided(t.shape, t.stride(), place(block, t) // t.itemsize) for t in members]
+
+
+# the copying itself
+
+
+def _shown(block: Block, tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor]) -> torch.Tensor:
+    """The bytes of the block's copy, as one tensor."""
+    first = block.members[0]
+    at = made[first].data_ptr() - made[first].untyped_storage().data_ptr()
+    return _bytes(made[first], at - place(block, tensors[first]), block.nbytes)
+
+
+def _bytes(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
+    empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
+
+
+def _row_size(tensor: torch.Tensor) -> int:
+    """The bytes of a tensor that can be copied together with others, as a row of bytes; 0 for others."""
+    return tensor.nbytes if tensor.is_cpu and _is_plain(tensor) and tensor.is_contiguous() else 0
+
+
+def _copied_in_rows(
+    lone: Sequence[int], tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor], sizes: Sequence[int]
+) -> list[int]:
+    """Copy small tensors of `sizes` bytes, 0.05 µs each, where `_foreach_copy_` takes 0.5; which are left to that."""
+    rows = [n for n in lone if 0 < sizes[n] <= ROW]
+    if is_watched() or len(rows) < FEW:
+        return list(lone)
+    targets = [made[n] for n in rows]
+    torch.autograd.graph.increment_version(targets)
+    copy_rows(addresses([tensors[n] for n in rows]), addresses(targets), [sizes[n] for n in rows])
+    return [n for n in lone if not 0 < sizes[n] <= ROW] if len(rows) < len(lone) else []
+
+
+def _copy(destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """One batched copy per device; a CUDA device's runs on a stream of its own, and all are waited for once."""
+    by_device: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    for destination, source in zip(destinations, sources):
+        to, from_ = by_device.setdefault(source.device, ([], []))
+        to.append(destination)
+        from_.append(source)
+    streams = [_copy_cuda(d, *pair) for d, pair in by_device.items() if d.type == "cuda"]
+    for device, pair in by_device.items():
+        if device.type != "cuda":
+            torch._foreach_copy_(*pair)
+    for stream in streams:
+        stream.synchronize()
+
+
+def _copy_cuda(
+    device: torch.device, destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
+) -> torch.cuda.Stream:
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # What the model's own stream has queued is part of the state.
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        torch._foreach_copy_(list(destinations), list(sources), non_blocking=True)
+    return stream

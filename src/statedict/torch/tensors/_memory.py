@@ -1,0 +1,103 @@
+"""The Source of live tensors: their storages' bytes, wherever they lie.
+
+`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; other devices' is copied when it is read, piece
+by piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from statedict.errors import SaveError
+from statedict.state import Read, Storage, check_bounds
+from statedict.state import memory_at as memory_at
+
+from ._copy_pairs import ORDINARY
+from ._ring import SLOT, fetch
+
+_POINTER = torch._C.TensorBase.data_ptr
+
+
+class Memory:
+    """The Source of storages in torch's memory."""
+
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
+        for storage, start, into in reads:
+            if len(into):
+                torch.frombuffer(into, dtype=torch.uint8).copy_(_bytes(storage)[start : start + len(into)])
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        found = _bytes(storage)[start:stop]
+        if found.is_cuda and len(found) > SLOT:
+            yield from fetch(found)
+        else:
+            for piece in torch.split(found, SLOT) if len(found) else ():
+                yield piece.to("cpu", copy=True).numpy().data
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        """Memory has no checksum to compare with."""
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        if storage.location != "cpu":
+            return None
+        if not storage.nbytes:
+            return memoryview(bytearray())
+        _require_memory(storage)
+        return memory_at(storage.where.data_ptr(), storage.nbytes, storage.where)
+
+
+def addresses(tensors: Sequence[Any]) -> list[int]:
+    """Where each tensor's elements begin; 0 where that cannot be said, or there are none."""
+    if ORDINARY.issuperset(map(type, tensors)):
+        try:
+            return list(map(_POINTER, tensors))
+        except RuntimeError:
+            pass
+    return [_address(tensor) for tensor in tensors]
+
+
+def _address(tensor: Any) -> int:
+    try:
+        return int(tensor.data_ptr())
+    except (RuntimeError, ValueError, AttributeError):
+        return 0
+
+
+def storage_of(tensor: torch.Tensor) -> Storage:
+    """The Storage that a tensor lies in; keys are those of NumPy arrays over the same memory."""
+    untyped = tensor.untyped_storage()
+    nbytes, pointer = untyped.nbytes(), untyped.data_ptr()
+    location = "cpu" if tensor.is_cpu else _location(untyped.device)
+    # No two storages of a device begin and end alike, except those that have no memory.
+    key = ("memory" if tensor.is_cpu else location, pointer, nbytes if pointer and nbytes else untyped._cdata)
+    return Storage(MEMORY, key, nbytes, untyped, location)
+
+
+def _location(device: torch.device) -> str:
+    return device.type if device.index is None or device.type in ("meta", "mps") else f"{device.type}:{device.index}"
+
+
+def _bytes(storage: Storage) -> torch.Tensor:
+    if storage.location == "meta":
+        raise SaveError("a tensor on the meta device has a shape and no elements: give it a device first (to_empty)")
+    _require_memory(storage)
+    untyped: torch.UntypedStorage = storage.where
+    return torch.empty(0, dtype=torch.uint8, device=untyped.device).set_(untyped)
+
+
+def _require_memory(storage: Storage) -> None:
+    """Raise SaveError where the memory was freed since, or has shrunk."""
+    nbytes = storage.where.nbytes()
+    if nbytes < storage.nbytes:
+        raise SaveError(
+            f"a storage of {storage.nbytes:,} bytes has {nbytes:,} now: it was freed or resized after its tensor was looked "
+            "at; allocate it again first"
+        )
+
+
+MEMORY = Memory()

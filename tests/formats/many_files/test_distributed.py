@@ -1,0 +1,318 @@
+"""Directories of torch.distributed.checkpoint; torch is the oracle."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.hostile.build import pickles as p
+from tests.hostile.build import shards
+from tests.hostile.build.torch_zips import as_torch_writes
+
+import statedict
+from statedict import formats
+from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsafeFileError
+from statedict.formats.many_files import _distributed
+from statedict.state import Leaf, Read, library, materialize
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A training state that one process saved, and the directory."""
+    import torch.distributed.checkpoint as dcp
+
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "config": {"rates": [1, 2.5, {"table": torch.arange(3)}], "name": "x", "none": None},
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(7.0),
+        "half": torch.randn(4, 4).to(torch.float8_e4m3fn),
+        "turned": torch.randn(3, 5).T,
+        "expanded": torch.ones(1).expand(4, 4),
+        "spectrum": torch.randn(3, dtype=torch.complex64),
+    }
+    folder = tmp_path_factory.mktemp("distributed") / "step-1"
+    with warnings.catch_warnings(action="ignore"):  # of a process group that is not there
+        dcp.save(state, checkpoint_id=str(folder))
+    return state, folder
+
+
+def as_torch(tree):
+    """The tree of a checkpoint with torch tensors in place of its leaves."""
+    if isinstance(tree, Leaf):
+        return torch_array(tree)
+    if isinstance(tree, dict):
+        return {key: as_torch(value) for key, value in tree.items()}
+    return [as_torch(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def torch_array(leaf):
+    [array] = materialize([leaf], library("numpy"))
+    dtype = getattr(torch, leaf.spec.dtype.name)
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).view(dtype).reshape(leaf.spec.shape)
+
+
+def assert_same(a, b):
+    """Trees are equal: torch tensors bit for bit, containers by their items, keys by what they print as."""
+    if isinstance(a, torch.Tensor):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
+    elif isinstance(a, dict):
+        assert [str(key) for key in a] == list(b)
+        for key, other in zip(a, b):
+            assert_same(a[key], b[other])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for one, other in zip(a, b):
+            assert_same(one, other)
+    else:
+        assert a == b
+
+
+def test_a_saved_state_is_read_as_the_tree_that_it_was(saved):
+    """Names, order, nesting, lists, values and tensors of every kind come back (dict keys as text, as PyTorch's do)."""
+    state, folder = saved
+    with formats.open(folder) as checkpoint:
+        found = as_torch(checkpoint.object)
+        order = sorted(found, key=list(state).index)
+        assert_same(state, {key: found[key] for key in order})
+        assert checkpoint.format == "distributed"
+        assert checkpoint.size == sum(file.stat().st_size for file in folder.iterdir())
+        assert checkpoint.dangerous == []
+        assert checkpoint.verify() == []
+
+
+def test_the_metadata_file_opens_its_directory(saved):
+    """Giving `.metadata` itself is the same as giving the directory."""
+    with formats.open(saved[1] / ".metadata") as checkpoint:
+        assert checkpoint.format == "distributed"
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A directory that two ranks wrote, and what the state was."""
+    folder = tmp_path_factory.mktemp("ranks")
+    job = [sys.executable, str(Path(__file__).with_name("distributed_job.py"))]
+    ranks = [
+        subprocess.Popen([*job, str(rank), "2", str(folder / "store"), str(folder / "saved")]) for rank in range(2)
+    ]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    torch.manual_seed(0)
+    rows, columns, odd, whole = torch.randn(6, 4), torch.randn(3, 5, 4), torch.arange(7), torch.randn(3)
+    model = {"rows": rows, "columns": columns.to(torch.bfloat16), "odd": odd, "whole": whole}
+    return {"model": model, "step": 12, "note": ("a", 1.5)}, folder / "saved"
+
+
+def test_chunks_of_several_ranks_are_put_together(sharded):
+    """Tensors that ranks saved in parts, by rows or across them, come back whole."""
+    state, folder = sharded
+    assert len(list(folder.glob("*.distcp"))) == 2
+    with formats.open(folder) as checkpoint:
+        found = as_torch(checkpoint.object)
+        for key in state:
+            assert_same(state[key], {k: found[key][k] for k in state[key]} if key == "model" else found[key])
+        assert checkpoint.verify() == []
+
+
+def test_ranks_that_saved_each_for_itself_are_read_as_one(sharded, tmp_path):
+    """Each has metadata of its own, of its own chunks; what is no tensor is the first one's, and a note says so."""
+    state, folder = sharded
+    alone = folder.with_name("saved-alone")
+    assert sorted(path.name for path in alone.glob("*.metadata")) == ["__0.metadata", "__1.metadata"]
+    for given in (alone, alone / "__1.metadata"):
+        with formats.open(given) as checkpoint:
+            found = as_torch(checkpoint.object)
+            assert list(found) == [*state, "rank"]
+            assert_same(state["model"], {key: found["model"][key] for key in state["model"]})
+            assert (found["step"], found["rank"]) == (12, 0)
+            assert [finding.level for finding in checkpoint.verify()] == ["note"]
+            assert "the first one's" in checkpoint.notes[0]
+    shutil.copytree(alone, tmp_path / "one")
+    (tmp_path / "one" / "__1.metadata").unlink()
+    with pytest.raises(FormatError, match="do not make up the tensor"):
+        formats.open(tmp_path / "one")
+
+
+def test_any_part_of_a_sharded_tensor_can_be_read(sharded):
+    """Bytes from the middle of a tensor are those of the whole."""
+    state, folder = sharded
+    with formats.open(folder) as checkpoint:
+        leaf = checkpoint.object["model"]["columns"]
+        into = bytearray(40)
+        leaf.storage.source.read_into([Read(leaf.storage, 22, memoryview(into))])
+    assert bytes(into) == bytes(state["model"]["columns"].view(torch.uint8).reshape(-1).tolist())[22:62]
+
+
+def test_a_directory_moves_with_its_files(saved, tmp_path):
+    """Nothing in it depends on where it was saved."""
+    shutil.copytree(saved[1], tmp_path / "moved")
+    with formats.open(tmp_path / "moved") as checkpoint:
+        assert checkpoint.verify() == []
+
+
+def test_what_was_not_read_before_closing_cannot_be_read(saved):
+    """A closed directory says so."""
+    checkpoint = formats.open(saved[1])
+    leaf = checkpoint.object["scalar"]
+    checkpoint.close()
+    with pytest.raises(ValueError, match="has been closed"):
+        materialize([leaf], library("numpy"))
+
+
+# directories made by hand, each with one thing wrong
+
+
+def opened(folder, **changed):
+    """The checkpoint of the hand-made directory, some of its files replaced (None: left out)."""
+    files = {name: raw for name, raw in {**shards.distributed(), **changed}.items() if raw is not None}
+    return formats.open(shards.write_all(folder / "d", files))
+
+
+def metadata(old, new):
+    """The hand-made metadata with one run of bytes replaced by another."""
+    raw = shards.distributed()[".metadata"]
+    assert raw.count(old)
+    return {".metadata": raw.replace(old, new)}
+
+
+def test_the_hand_made_directory_loads(tmp_path):
+    """It is what torch reads: a tensor in two chunks, and a step."""
+    checkpoint = opened(tmp_path)
+    assert list(checkpoint.roots) == ["model"]
+    assert list(checkpoint.state_dict()) == ["w"]
+    assert checkpoint.object["step"] == 7
+    [array] = materialize([checkpoint.object["model"]["w"]], library("numpy"))
+    assert array.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """A rank's file that is not there is an error at once."""
+    with pytest.raises(FormatError, match=r"__1_0.distcp: the metadata names this file"):
+        opened(tmp_path, **{"__1_0.distcp": None})
+
+
+def test_a_short_file_is_named(tmp_path):
+    """So is one that is cut."""
+    with pytest.raises(TruncatedError, match=r"__1_0.distcp: it should have"):
+        opened(tmp_path, **{"__1_0.distcp": shards.distributed()["__1_0.distcp"][:-1]})
+
+
+def test_a_damaged_chunk_names_its_tensor(tmp_path):
+    """A changed byte in a chunk is found before anything is read, and the tensor is named."""
+    raw = shards.distributed()["__1_0.distcp"]
+    checkpoint = opened(tmp_path, **{"__1_0.distcp": raw.replace(shards.ROW, shards.ROW[::-1])})
+    with pytest.raises(ChecksumError, match=r"__1_0.distcp"):
+        materialize([checkpoint.object["model"]["w"]], library("numpy"))
+    [finding] = checkpoint.verify()
+    assert (finding.level, finding.where) == ("error", "model/w")
+
+
+def test_a_file_elsewhere_is_never_opened(tmp_path):
+    """A name with a path in it is refused."""
+    longer = p.text("../x_0.distcp")
+    with pytest.raises(FormatError, match="no file of this directory"):
+        opened(tmp_path, **metadata(p.text("__1_0.distcp"), longer))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (shards.size(1, 0) + p.text("sizes"), shards.size(1, 1) + p.text("sizes"), "where its chunk at"),
+        (shards.size(2, 4), shards.size(3, 4), "do not make up the tensor"),
+        (p.name("torch", "float32"), p.integer(5), "its dtype is missing"),
+        (p.name("torch", "float32"), p.name("torch", "float64"), "a piece should be a tensor of float64"),
+        (p.text("relative_path"), p.text("nowhere"), "no file of this directory"),
+        (b"TensorStorageMetadata", b"TensorStorageMetadat0", "described by a TensorStorageMetadat0"),
+        (p.tuple_(p.text("step")), p.tuple_(p.text("model")), "is another value's too|lies inside another"),
+        (p.tuple_(p.text("step")), p.tuple_(p.text("model"), p.text("w"), p.text("x")), "lies inside another value"),
+        (p.tuple_(p.text("step")), p.integer(1), "where in the tree it belongs"),
+        (p.text("storage_data"), p.text("storage_dat0"), "its storage_data is missing"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path, old, new, problem):
+    """Metadata whose parts do not fit each other, or the files, raises."""
+    with pytest.raises(FormatError, match=problem):
+        materialize([opened(tmp_path, **metadata(old, new)).object["model"]["w"]], library("numpy"))
+
+
+def test_two_items_in_one_place_are_refused(tmp_path):
+    """One place for many names would cost more to read than the file has bytes."""
+    files = shards.distributed()
+    length = len(files["__1_0.distcp"])
+    start = len(files["__0_0.distcp"]) - length
+    old, new = shards.place("__1_0.distcp", 0, length), shards.place("__0_0.distcp", start, length)
+    with pytest.raises(FormatError, match="two items in one place"):
+        opened(tmp_path, **metadata(old, new))
+
+
+def test_a_claim_beyond_the_file_is_refused(tmp_path):
+    """A tensor of terabytes in a file of kilobytes raises before any memory is asked for."""
+    big = (p.integers((1, 4)), p.integers((1, 2**40)))
+    raw = shards.distributed()[".metadata"]
+    raw = raw.replace(*big).replace(p.integers((2, 4)), p.integers((2, 2**40)))
+    with pytest.raises(FormatError, match="is said to lie in"):
+        opened(tmp_path, **{".metadata": raw})
+
+
+def test_huge_metadata_is_refused_unread(tmp_path):
+    """Beyond the limit on pickles nothing is read."""
+    checkpoint = opened(tmp_path)
+    checkpoint.close()
+    with open(tmp_path / "d" / ".metadata", "r+b") as file:
+        file.truncate(1 << 29)
+    with pytest.raises(LimitError, match=r"metadata of 536,870,912 bytes .*pickle_bytes"):
+        formats.open(tmp_path / "d")
+
+
+def test_compressed_chunks_are_named(tmp_path):
+    """Chunks that went through an extension of PyTorch's (compression) are refused as what they are."""
+    raw = shards.distributed()[".metadata"]
+    old = shards.place("__1_0.distcp", 0, len(shards.distributed()["__1_0.distcp"]))
+    new = old[:-2] + p.text("transform_descriptors") + p.list_(p.text("stream.zstd")) + b"ub"
+    with pytest.raises(FormatError, match="stored through"):
+        opened(tmp_path, **{".metadata": raw.replace(old, new)})
+
+
+def test_the_pickles_of_pieces_are_looked_into(tmp_path):
+    """A piece is opened when it is read; what it imports is known before anything is loaded."""
+    files = shards.distributed()
+    piece = files["__1_0.distcp"]
+    evil = as_torch_writes(p.pickled(p.shell() + p.POP + p.tensor(size=(1, 4), stride=(4, 1))), {"0": shards.ROW})
+    old = shards.place("__1_0.distcp", 0, len(piece))
+    metadata = files[".metadata"].replace(old, shards.place("__1_0.distcp", 0, len(evil)))
+    checkpoint = opened(tmp_path, **{".metadata": metadata, "__1_0.distcp": evil})
+    assert checkpoint.dangerous == ["posix.system"]
+    assert "posix.system" in str(checkpoint.verify()[0])
+    with pytest.raises(UnsafeFileError, match=r"posix\.system"):
+        statedict.load(tmp_path / "d", backend="numpy")
+
+
+def test_a_piece_that_cannot_be_read_is_a_finding(tmp_path):
+    """What a damaged piece imports is not known; that it is damaged is said."""
+    files = shards.distributed()
+    damaged = files["__1_0.distcp"].replace(b"PK\3\4", b"PK\3\5", 1)
+    checkpoint = opened(tmp_path, **{"__1_0.distcp": damaged})
+    assert checkpoint.dangerous == []
+    assert [finding.where for finding in checkpoint.verify() if finding.level == "error"] == ["model/w"]
+
+
+def test_places_in_the_tree_are_paid_for(tmp_path, monkeypatch):
+    """Each step of a name becomes a dict."""
+    monkeypatch.setattr(_distributed, "MOST_STEPS", -10_000)
+    steps = p.tuple_(*(p.text(str(n)) for n in range(900)), p.text("w"))
+    old = p.tuple_(p.text("model"), p.text("w"))
+    with pytest.raises(FormatError, match="longer than the file pays for"):
+        opened(tmp_path, **{".metadata": shards.distributed()[".metadata"].replace(old, steps)})

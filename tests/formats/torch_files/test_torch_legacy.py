@@ -1,0 +1,246 @@
+"""torch.save's files before 1.6, the tars before that, and plain pickles."""
+
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from tests.hostile.build import pickles, streams
+
+from statedict import formats
+from statedict.errors import FormatError, TruncatedError
+from statedict.formats import Limits
+from statedict.formats.torch_files import _stacked_pickles as _stacked
+from statedict.state import Leaf, library, materialize, read_array
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+
+UNCHECKED = "it has no checksums: damage to its tensors cannot be detected"
+
+
+def saved(obj, **options):
+    out = io.BytesIO()
+    torch.save(obj, out, _use_new_zipfile_serialization=False, **options)
+    return out.getvalue()
+
+
+def opened(raw, **options):
+    return formats.open(io.BytesIO(raw), **options)
+
+
+def loaded(state):
+    return dict(zip(state, materialize(list(state.values()), library("torch"))))
+
+
+def state():
+    base = torch.randn(100)
+    return {
+        "head": base[:10],
+        "inner": base[5:20],
+        "turned": torch.randn(3, 4).t(),
+        "half": torch.randn(3).half(),
+        "bfloat": torch.ones(3, dtype=torch.bfloat16),
+        "complex": torch.randn(2, dtype=torch.complex64),
+        "flag": torch.tensor([True, False]),
+        "long": torch.arange(3),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 2),
+        "large": torch.randn(300_000),
+    }
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+def test_what_torch_writes_is_read(protocol):
+    """Every tensor comes out as torch.load gives it, strides and shared storages included, whatever the protocol."""
+    raw = saved(state(), pickle_protocol=protocol)
+    checkpoint = opened(raw)
+    assert (checkpoint.format, checkpoint.notes) == ("torch-legacy", [UNCHECKED])
+    found, expected = loaded(checkpoint.object), torch.load(io.BytesIO(raw), weights_only=False)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name].dtype, found[name].stride()) == (tensor.dtype, tensor.stride())
+        assert found[name].equal(tensor)
+    assert checkpoint.object["head"].storage is checkpoint.object["inner"].storage
+
+
+def viewing(offset, numel):
+    """A legacy file whose two tensors are the elements of a storage of four, and a part of it."""
+    view = pickles.tuple_(pickles.text("part"), pickles.integer(offset), pickles.integer(numel))
+    part = pickles.storage("0", 4, "FloatStorage", "cpu", view)
+    return streams.legacy(
+        pickles.state(
+            w=pickles.tensor(streams.PLACE),
+            part=pickles.tensor(part, 0, (numel - 1,)),
+            again=pickles.tensor(part, 1, (1,)),
+        )
+    )
+
+
+def test_views_of_a_storage_share_it():
+    """Storages that are parts of another one, as the oldest files have them, are that one's leaves."""
+    raw = viewing(1, 3)
+    state = opened(raw).object
+    assert {leaf.storage.key for leaf in state.values()} == {state["w"].storage.key}
+    assert [leaf.spec.offset for leaf in state.values()] == [0, 1, 2]
+    expected = torch.load(io.BytesIO(raw), weights_only=False)
+    assert [read_array(leaf).tolist() for leaf in state.values()] == [tensor.tolist() for tensor in expected.values()]
+    with pytest.raises(FormatError, match="a view of storage '0' reaches beyond it"):
+        opened(viewing(2, 3))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_from_a_file(tmp_path, mapped):
+    """A legacy file's tensors are read, or mapped where they are aligned."""
+    path = tmp_path / "old.pt"
+    path.write_bytes(saved(state()))
+    expected = torch.load(path, weights_only=False)
+    with formats.open(path) as checkpoint:
+        arrays = materialize(list(checkpoint.object.values()), library("torch"), mapped=mapped)
+        assert all(found.equal(tensor) for found, tensor in zip(arrays, expected.values()))
+
+
+def test_long_pickles_are_read_on(monkeypatch):
+    """A pickle longer than what is tried first is read as far as it goes, with the same result."""
+    monkeypatch.setattr(_stacked, "FIRST", 16)
+    raw = saved({f"t{n}": torch.full((2,), n) for n in range(200)})
+    found = loaded(opened(raw).object)
+    assert [tensor.tolist() for tensor in found.values()] == [[n, n] for n in range(200)]
+
+
+def test_every_truncation_is_noticed():
+    """A legacy file that ends early, at whatever byte, is an error that names the file."""
+    raw = saved({"a": torch.arange(5.0), "b": [torch.ones(2)]})
+    for length in range(len(raw)):
+        with pytest.raises(FormatError, match="<BytesIO>"):
+            opened(raw[:length])
+
+
+def test_a_cut_file_says_how_much_is_missing():
+    """A file that was cut in its tensors says how many of how many bytes it has."""
+    raw = saved({"a": torch.randn(1000)})
+    with pytest.raises(TruncatedError, match=rf"the file has {len(raw) - 100:,} of {len(raw):,} bytes"):
+        opened(raw[:-100])
+
+
+def test_bytes_after_the_last_storage_are_noted():
+    """torch.load leaves what follows alone (another save, often); it is told."""
+    checkpoint = opened(saved({"a": torch.ones(2)}) + b"more")
+    assert checkpoint.notes == [UNCHECKED, "4 bytes follow its last storage"]
+
+
+def test_saves_that_follow_each_other_are_read_in_turn():
+    """Closing leaves a file object behind what was read, as torch.load does: the next save can be opened from there."""
+    stream = io.BytesIO(saved({"a": torch.ones(2)}) + saved({"b": torch.zeros(3)}))
+    with formats.open(stream) as first:
+        assert list(first.object) == ["a"]
+    with formats.open(stream) as second:
+        assert read_array(second.object["b"]).tolist() == [0, 0, 0]
+
+
+def test_plain_pickles_are_read():
+    """A state that was pickled without torch.save opens, its tensors and arrays included."""
+    tree = {"w": torch.arange(3.0), "n": np.ones(2), "step": 3}
+    checkpoint = opened(pickle.dumps(tree))
+    assert (checkpoint.format, checkpoint.producer) == ("pickle", "Python's pickle")
+    assert isinstance(checkpoint.object["w"], Leaf)
+    assert read_array(checkpoint.object["w"]).tolist() == [0, 1, 2]
+    assert checkpoint.object["n"].tolist() == [1, 1]
+    assert checkpoint.object["step"] == 3
+    with pytest.raises(FormatError, match="2 bytes follow its first pickle, which is not torch"):
+        opened(pickle.dumps(tree) + b"xx")
+
+
+def test_pickles_in_pickles_have_a_limit():
+    """A pickled tensor holds a file; that one may hold none, unless it is allowed."""
+    inner = torch.arange(3.0)
+    raw = saved({"outer": [pickle.loads(pickle.dumps(inner))]})
+    assert read_array(opened(raw, limits=Limits(nested=0)).object["outer"][0]).tolist() == [0, 1, 2]
+    plain = opened(pickle.dumps(inner), limits=Limits(nested=0))
+    assert not isinstance(plain.object, Leaf)
+
+
+# tar
+
+
+def test_a_tar_is_read():
+    """The oldest files: a tar of storages, tensors and the object."""
+    checkpoint = opened(streams.tar())
+    assert (checkpoint.format, checkpoint.notes) == ("torch-tar", [UNCHECKED])
+    assert read_array(checkpoint.object["w"]).shape == (4,)
+
+
+def test_other_tars_are_no_checkpoints(tmp_path):
+    """Another tar is named as one; so is a member that is a link."""
+    path = tmp_path / "other.tar"
+    (tmp_path / "x").write_bytes(b"x")
+    with tarfile.open(path, "w") as archive:
+        archive.add(tmp_path / "x", "x")
+    with pytest.raises(
+        FormatError, match=r"this is a tar archive, but not a checkpoint; its members: .*unpack the archive first"
+    ):
+        formats.open(path)
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("storages")
+        link.type, link.linkname = tarfile.SYMTYPE, "x"
+        archive.addfile(link)
+    with pytest.raises(FormatError, match="storages: it is no plain file"):
+        formats.open(path)
+
+
+def test_facts_that_make_another_archive_are_refused(tmp_path):
+    """A member whose name is told elsewhere than in its header is one that readers disagree on."""
+    path = tmp_path / "other.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("größe"))
+    with pytest.raises(FormatError, match="it changes what another member is"):
+        formats.open(path)
+
+
+def test_a_damaged_header_of_a_tar_is_noticed():
+    """A tar's headers have checksums of their own, and sizes that are numbers."""
+    raw = bytearray(streams.tar())
+    raw[3] ^= 1
+    with pytest.raises(FormatError, match="a header of the tar archive is damaged"):
+        opened(bytes(raw))
+
+
+# what is no checkpoint
+
+
+MISTAKEN = {
+    "empty": (b"", TruncatedError, r"the file is empty \(0 bytes\)"),
+    "html": (b"\n<!DOCTYPE html><html>", FormatError, "this is an HTML page, not a checkpoint .*error page"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        FormatError,
+        r"a git-lfs pointer.*git lfs pull",
+    ),
+    "xml": (b'<?xml version="1.0"?><Error/>', FormatError, "an XML document"),
+    "json": (b'{"error": "not found"}', FormatError, "an error message in JSON"),
+    "gzip": (b"\x1f\x8b\x08rest", FormatError, r"a gzip-compressed file.*gunzip it first"),
+    "zstd": (b"\x28\xb5\x2f\xfdrest", FormatError, "a zstd-compressed file"),
+    "hdf5": (b"\x89HDF\r\n\x1a\nrest", FormatError, "an HDF5 file"),
+    "gguf": (b"GGUF\3\0\0\0", FormatError, "a GGUF model"),
+    "onnx": (b"\x08\x08\x12\x07pytorch", FormatError, "an ONNX model, not a checkpoint .onnx.load reads it"),
+    "onnx without a producer": (b"\x08\x04B\x02\x10\x0d", FormatError, "an ONNX model"),
+    "msgpack": (b"\x82\xa6params\x81\xa1w\xc0", FormatError, "a msgpack file .Flax., not a checkpoint .flax"),
+    "large msgpack": (b"\xde\0\x20\xa1w\xc0", FormatError, "a msgpack file"),
+    "zeros": (bytes(4096), FormatError, "its first 512 bytes are zero .*never written"),
+    "noise": (b"\xf1\xf2\xf3\xf4", FormatError, "its first bytes, f1 f2 f3 f4, begin no format that is read here"),
+    "text": (b"Internal Server Error", FormatError, "begin no format that is read here"),
+    "half a zip": (
+        b"PK\3\4" + bytes(60),
+        TruncatedError,
+        "the archive's end is missing: the file is cut off after 64 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_files_that_are_no_checkpoint_are_named_as_what_they_are(name):
+    """What often lies where a checkpoint should is named, with what to do."""
+    raw, error, text = MISTAKEN[name]
+    with pytest.raises(error, match=text):
+        opened(raw)

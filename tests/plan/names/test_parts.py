@@ -1,0 +1,106 @@
+"""Weights that are kept in parts: the parts are known, and none is offered as the weight."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statedict.plan import infer, match
+from statedict.plan.names._parts import mates, parts_of
+
+WHOLE = {"0.weight": (2, 3), "0.bias": (2,)}
+KINDS = {
+    "weight norm": {"0.weight_g": (2, 1), "0.weight_v": (2, 3)},
+    "weight norm, parametrized": {
+        "0.parametrizations.weight.original0": (2, 1),
+        "0.parametrizations.weight.original1": (2, 3),
+    },
+    "spectral norm": {"0.weight_orig": (2, 3), "0.weight_u": (2,), "0.weight_v": (3,)},
+    "spectral norm, parametrized": {
+        "0.parametrizations.weight.original": (2, 3),
+        "0.parametrizations.weight.0._u": (2,),
+        "0.parametrizations.weight.0._v": (3,),
+    },
+    "pruning": {"0.weight_orig": (2, 3), "0.weight_mask": (2, 3)},
+    "LoRA of PEFT": {
+        "0.base_layer.weight": (2, 3),
+        "0.lora_A.default.weight": (4, 3),
+        "0.lora_B.default.weight": (2, 4),
+    },
+    "LoRA of another name": {"0.linear.weight": (2, 3), "0.lora_A": (4, 3), "0.lora_B": (2, 4)},
+}
+
+
+def arrays(shapes):
+    return {name: np.zeros(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_of_each_kind_are_known(kind):
+    """All of a weight's parts are parts of it, and its bias is not."""
+    parts = parts_of([*KINDS[kind], "0.bias", "1.weight"])
+    assert sorted(parts) == sorted(KINDS[kind])
+    assert {part.whole for part in parts.values()} == {"0.weight"}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_part_is_offered_as_the_weight(kind, prefix):
+    """`match` leaves the weight unfilled and says why, and nothing in the text of a load points at a part."""
+    source = arrays({f"{prefix}{name}": shape for name, shape in KINDS[kind].items()} | {f"{prefix}0.bias": (2,)})
+    inference = infer(arrays(WHOLE), source)
+    assert inference.unfilled == ("0.weight",)
+    report = match(source, arrays(WHOLE)).report()
+    assert "weight_v'" not in str(report).partition("warnings")[0]
+    assert not any("0.weight" in one.call.partition("rename")[2] for one in report.suggestions)
+    if not prefix:
+        assert "'0.weight'" in inference.notes[0]
+        assert "none of which is the weight" in str(inference)
+        assert report.notes == list(inference.notes)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("LoRA")])
+def test_a_weight_is_not_offered_as_a_part(kind):
+    """A whole weight is not what a reparametrized one is computed of."""
+    inference = infer(arrays(KINDS[kind] | {"0.bias": (2,)}), arrays(WHOLE))
+    assert set(inference.unfilled) == set(KINDS[kind])
+    assert "whole in the source" in inference.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["LoRA of PEFT", "LoRA of another name"])
+def test_a_weight_may_be_what_lora_is_added_to(kind):
+    """A plain weight goes to the layer that LoRA is beside of."""
+    inference = infer(arrays(KINDS[kind] | {"0.bias": (2,)}), arrays(WHOLE))
+    ((step),) = [step for step in inference.steps if step.source == "0.weight"]
+    assert step.target in ("0.base_layer.weight", "0.linear.weight")
+
+
+def test_parts_go_to_parts():
+    """The two ways in which PyTorch keeps weight norm are brought together."""
+    inference = infer(arrays(KINDS["weight norm, parametrized"]), arrays(KINDS["weight norm"]))
+    assert {step.source: step.target for step in inference.steps} == {
+        "0.weight_g": "0.parametrizations.weight.original0",
+        "0.weight_v": "0.parametrizations.weight.original1",
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["attn.weight_q", "attn.weight_k", "attn.weight_v"],
+        ["weight_orig"],
+        ["x.base_layer.weight"],
+        ["block.lora_A", "block.first.weight", "block.second.weight"],
+    ],
+)
+def test_names_alone_do_not_make_a_part(names):
+    """A suffix without its counterpart, and children of a module with two of them, are names as any other."""
+    assert set(parts_of(names)) <= {"block.lora_A"}
+
+
+@given(st.lists(st.text("abwe_v.glora", min_size=1, max_size=12), max_size=8))
+def test_any_names_are_taken(names):
+    """Whatever the names, parts are among them, and a name may always be its own slot."""
+    parts = parts_of(names)
+    assert set(parts) <= set(names)
+    assert all(mates(name, name, parts, parts) for name in names)

@@ -1,0 +1,84 @@
+"""Rules: what a line of a key map may say, and what it says back."""
+
+import pytest
+
+from statedict.plan import KeyMap
+from statedict.plan.names._rule import parse
+
+LINES = [
+    "encoder -> backbone",
+    "model.{*p} -> {*p}",
+    "h.{i}.fc.weight -> layers.{i}.fc.weight | transpose",
+    "{l}.attn.{q,k,v}.weight -> {l}.attn.qkv.weight | cat 0",
+    "{l}.attn.qkv.weight -> {l}.attn.{q,k,v}.weight | split 0 64 16 16",
+    "a, b.c -> d | cat 1",
+    "experts.{e}.w -> experts.w | stack 0",
+    "experts.w -> experts.{e}.w | unstack 0",
+    "conv.weight -> conv.weight | permute 3 2 0 1",
+    "qkv.weight -> {q,k,v}.weight | transpose | split 0",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_rule_prints_as_it_was_written(line):
+    """The text of a rule is the line that it came from, and its inverse's inverse is itself."""
+    (rule,) = parse(line)
+    assert str(rule) == line
+    assert rule.inverse().inverse() == rule
+
+
+def test_choices_on_both_sides_are_several_rules():
+    """Where nothing is joined, a choice on both sides is one rule each."""
+    assert list(map(str, parse("{a,b}.{*p} -> {x,y}.{*p}"))) == ["a.{*p} -> x.{*p}", "b.{*p} -> y.{*p}"]
+
+
+def test_inverse_of_a_converting_rule():
+    """Operations are undone in reverse order."""
+    (rule,) = parse("c_attn.weight -> {q,k,v}.weight | transpose | split 0")
+    assert str(rule.inverse()) == "{q,k,v}.weight -> c_attn.weight | cat 0 | transpose"
+
+
+WRONG = [
+    ("a b", "is no rule: a rule is 'OLD -> NEW'"),
+    ("a -> b -> c", "is no rule"),
+    ("a -> ", "a template is empty"),
+    ("a.{i} -> b.{j}", "{j} is on the right only"),
+    ("a, b -> c", "several become one with"),
+    ("a.{q,k} -> b", "several become one with"),
+    ("a -> b | cat 0", "only one tensor to join"),
+    ("a -> b | split 0", "a tensor is split into one"),
+    ("a, b -> c, d | cat 0", "more names than tensors"),
+    ("a.w -> a.{e}.w | split 0", "'split' cannot tell how many"),
+    ("a.{i}, b.{j} -> c | cat 0", "must have the same holes"),
+    ("a -> b | turn", "is no operation"),
+    ("a.{i -> b", "is no part of a hole"),
+    ("/(/ -> b", "missing \\)"),
+    (r"/a/ -> \1", "invalid group reference"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG)
+def test_what_is_no_rule(line, message):
+    """A line that cannot be understood is quoted, with what is wrong in it."""
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(line)
+    assert repr(line.strip()) in str(caught.value)
+
+
+NO_INVERSE = [
+    ("{a}_{b} -> {b}_{a}", "can be read in two ways"),
+    ("{*p}.{*q} -> x.{*p}.{*q}", "can be read in two ways"),
+    ("a.{i}.w -> b.w", "does not have {i}"),
+    ("shards.{r}.w -> w | cat 0", "forgets how many"),
+    (r"/(.+)\.gamma/ -> \1.weight", "no exact inverse"),
+]
+
+
+@pytest.mark.parametrize(("line", "why"), NO_INVERSE)
+def test_what_has_no_inverse_says_why(line, why):
+    """A rule that cannot be undone exactly is marked, and refuses with the reason."""
+    key_map = KeyMap(line)
+    assert not key_map.invertible
+    with pytest.raises(ValueError, match="cannot be inverted") as caught:
+        key_map.inverse
+    assert why in str(caught.value)

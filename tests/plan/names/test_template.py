@@ -1,0 +1,90 @@
+"""Templates: names with holes, taken apart and put together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statedict.plan.names._template import escaped, expand
+
+MATCHES = [
+    ("a.{i}.b", "a.3.b", {"i": "3"}),
+    ("a.{i}.b", "a.3.x.b", None),
+    ("a.{i}.{*p}", "a.3.x.b", {"i": "3", "p": "x.b"}),
+    ("h{i}.w", "h12.w", {"i": "12"}),
+    ("{*p}.w", "w", None),
+    ("{*p}", "a.b", {"p": "a.b"}),
+    ("{a}.{a}", "x.x", {"a": "x"}),
+    ("{a}.{a}", "x.y", None),
+    ("a{{0}}.{i}", "a{0}.7", {"i": "7"}),
+    ("a+b.{i}", "a+b.7", {"i": "7"}),
+    ("a+b.{i}", "aab.7", None),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "holes"), MATCHES)
+def test_match_and_fill(text, name, holes):
+    """A name is taken apart by its template, and what comes out puts it together again."""
+    (template,) = expand(text)
+    assert template.match(name) == holes
+    if holes is not None:
+        assert template.fill(holes) == name
+    assert str(template) == text
+
+
+def test_choices():
+    """A choice stands for one template each, the last one varying first."""
+    assert [str(t) for t in expand("{a,b}.{i}.{x,y}")] == ["a.{i}.x", "a.{i}.y", "b.{i}.x", "b.{i}.y"]
+    assert [str(t) for t in expand("w{,_scale}")] == ["w", "w_scale"]
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("a.b", True),
+        ("a.{i}.{j}", True),
+        ("{*p}.{i}.w", True),
+        ("a{i}.b{j}.{*p}", True),
+        ("{i}_{j}", False),
+        ("{i}{j}", False),
+        ("{*p}.{*q}", False),
+    ],
+)
+def test_exact(text, exact):
+    """A template that could be read in two ways is not exact."""
+    assert expand(text)[0].exact is exact
+
+
+@pytest.mark.parametrize("text", ["a.{i", "a.i}", "{}", "{*}", "{3}", "{a b}", "{a.b}"])
+def test_a_stray_brace_is_an_error(text):
+    """A brace that is no hole is refused, and the text says where it is."""
+    with pytest.raises(ValueError, match="is no part of a hole"):
+        expand(text)
+
+
+def test_an_empty_template_is_an_error():
+    """An empty side of a rule says nothing."""
+    with pytest.raises(ValueError, match="empty"):
+        expand("")
+
+
+components = st.lists(st.text("ab0{}_,", min_size=1, max_size=3), min_size=1, max_size=4).map(".".join)
+
+
+@given(components)
+def test_an_escaped_name_is_its_own_template(name):
+    """Whatever is in a name, its escaped text is the template for it alone."""
+    (template,) = expand(escaped(name))
+    assert template.literal == name
+    assert template.match(name) == {}
+
+
+@given(st.lists(st.sampled_from(["a", "{i}", "b{j}", "{*p}", "c"]), min_size=1, max_size=5), st.data())
+def test_an_exact_template_reads_back_what_it_was_filled_with(parts, data):
+    """What fills the holes of an exact template is what is read from the name."""
+    (template,) = expand(".".join(parts))
+    if not template.exact:
+        return
+    word = st.text("xy0", min_size=1, max_size=3)
+    deep = st.lists(word, min_size=1, max_size=3).map(".".join)
+    values = {hole: data.draw(deep if hole == "p" else word) for hole in template.holes}
+    assert template.match(template.fill(values)) == values

@@ -1,0 +1,167 @@
+"""A model that a file is read into: whole as it was, or whole as the file has it, however large it is."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+import statedict
+from statedict.errors import ChecksumError, FileChangedError
+from statedict.files import _local
+from statedict.torch.modules import _backup as _keeping
+from statedict.torch.modules import _read_into as _arrivals
+
+# Tensors, and elements of each: staged ones in several stages, large ones of 12 MB, a few of both.
+SIZES = {"large": (3, 3_000_000), "staged": (900, 4_000), "both": (40, 70_000)}
+
+
+class Model(torch.nn.Module):
+    def __init__(self, count, elements, value, dtype=torch.float32):
+        super().__init__()
+        for number in range(count):
+            size = elements if number % 2 else max(elements // 30, 1)
+            self.register_parameter(
+                f"p{number}", torch.nn.Parameter(torch.full((size if count == 40 else elements,), value, dtype=dtype))
+            )
+
+
+@pytest.fixture(params=list(SIZES))
+def size(request):
+    return SIZES[request.param]
+
+
+@pytest.fixture(params=["torch", "safetensors"])
+def path(request, tmp_path, size):
+    statedict.save(Model(*size, 1.0), tmp_path / "m", format=request.param)
+    return tmp_path / "m"
+
+
+def elements(model):
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def unchanged(model, before):
+    return all(torch.equal(before[name], value) for name, value in model.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_any_read_may_fail(path, size, dtype, code, monkeypatch):
+    """Whichever read after opening fails, the first or the last, into the same dtype or another: nothing has changed."""
+    model = Model(*size, 0.5, dtype)
+    before, real = elements(model), os.preadv
+    calls = []
+
+    def counted(descriptor, buffers, offset):
+        calls.append(offset)
+        return real(descriptor, buffers, offset)
+
+    with statedict.open(path) as checkpoint:
+        monkeypatch.setattr(_local.os, "preadv", counted)
+        statedict.load_state_dict(Model(*size, 0.0, dtype), checkpoint)
+    for failing in sorted({0, 1, len(calls) // 2, len(calls) - 1}):
+        left = [failing]
+
+        def fails(descriptor, buffers, offset, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(code, os.strerror(code))
+            return real(descriptor, buffers, offset)
+
+        monkeypatch.setattr(_local.os, "preadv", real)
+        with statedict.open(path) as checkpoint:
+            monkeypatch.setattr(_local.os, "preadv", fails)
+            with pytest.raises(OSError, match=os.strerror(code)) as caught:
+                statedict.load_state_dict(model, checkpoint)
+        assert unchanged(model, before)
+        assert not getattr(caught.value, "__notes__", ())
+
+
+@pytest.mark.parametrize("how", ["rewritten", "cut"])
+def test_the_file_may_change_while_it_is_read(path, size, how, monkeypatch):
+    """Another process rewrites or truncates the file when some of it has been read: nothing has changed."""
+    model = Model(*size, 0.5)
+    before, real = elements(model), os.preadv
+    left = [1]
+
+    def changes(descriptor, buffers, offset):
+        left[0] -= 1
+        if not left[0]:
+            with open(path, "r+b") as file:
+                file.truncate(path.stat().st_size // 2) if how == "cut" else file.write(bytes(path.stat().st_size))
+            os.utime(path, ns=(1, 1))
+        return real(descriptor, buffers, offset)
+
+    with statedict.open(path) as checkpoint:
+        monkeypatch.setattr(_local.os, "preadv", changes)
+        with pytest.raises((FileChangedError, ChecksumError)):
+            statedict.load_state_dict(model, checkpoint)
+    assert left[0] <= 0
+    assert unchanged(model, before)
+
+
+def test_damage_is_found_as_the_bytes_arrive(path, size):
+    """One bit of the last tensor: nothing has changed, and no byte was read twice."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.rfind(b"\x00\x00\x80\x3f" * 8) + 2] ^= 64
+    path.write_bytes(raw)
+    model = Model(*size, 0.5)
+    before = elements(model)
+    with pytest.raises(ChecksumError):
+        statedict.load_state_dict(model, path)
+    assert unchanged(model, before)
+
+
+@pytest.mark.parametrize("size", [SIZES["large"]])
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
+def test_a_file_is_read_once(path, size, monkeypatch):
+    """A verified load reads each byte once: checksums are of the bytes that arrive."""
+    nbytes, real = [], os.preadv
+
+    def counted(descriptor, buffers, offset):
+        nbytes.append(sum(map(len, buffers)))
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(_local.os, "preadv", counted)
+    statedict.load_state_dict(Model(*size, 0.0), path)
+    assert sum(nbytes) < 1.01 * path.stat().st_size
+
+
+@pytest.mark.parametrize("size", [SIZES["large"]])
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
+def test_without_room_tensors_are_whole_and_named(path, size, monkeypatch):
+    """Where a backup of the model does not fit, each tensor is as it was or as in the file, and the error says which."""
+    monkeypatch.setattr(_arrivals, "have_room", lambda nbytes: nbytes <= 12_000_000)
+    monkeypatch.setattr(_arrivals, "GROUP", 1)
+    model = Model(*size, 0.5)
+    with statedict.open(path) as checkpoint:
+        source = checkpoint.state_dict().leaf("p0").storage.source
+        read, calls = source.read_into, []
+
+        def fails_at_the_second(reads, *, verify):
+            calls.append(verify)
+            read(reads, verify=verify)
+            if len(calls) == 2:
+                raise OSError(errno.EIO, "the disk is gone")
+
+        source.read_into = fails_at_the_second
+        with pytest.raises(OSError, match="the disk is gone") as caught:
+            statedict.load_state_dict(model, checkpoint)
+    assert calls == [False, False]
+    assert [set(value.tolist()) for value in model.parameters()] == [{1.0}, {0.5}, {0.5}]
+    assert "1 of its tensors have other elements now (p0)" in caught.value.__notes__[0]
+
+
+def test_what_is_kept_is_put_back_bit_for_bit():
+    """Tensors of any size and dtype, views of one storage, empty ones, and one whose storage was resized meanwhile."""
+    whole = torch.randn(3_000_000)
+    tensors = [whole[5:10], whole[::2], torch.zeros(0), torch.tensor(float("nan")), torch.arange(7)]
+    before = [tensor.clone() for tensor in tensors]
+    put_back = _keeping.keep(tensors)
+    for tensor in tensors:
+        tensor.zero_()
+    tensors[4].untyped_storage().resize_(0)
+    put_back()
+    for tensor, old in zip(tensors, before):
+        assert torch.equal(tensor.nan_to_num(3), old.nan_to_num(3))
