@@ -156,7 +156,7 @@ REFUSED = {
     "an enum as a key": (lambda: {Mode.A: 1}, "the key .*Mode.* would come back as inert data"),
     "an enum in a set": (lambda: {Mode.A}, "would come back as inert data"),
     "objects in an array": (lambda: np.array([1, "a"], dtype=object), "an array of Python objects"),
-    "another tensor class": (labelled, "a tensor of the class .*Labelled would come back as a plain tensor"),
+    "another tensor class": (labelled, "a tensor of the class .*Labelled would be loaded as a plain tensor"),
     "a meta tensor": (lambda: torch.ones(2, device="meta"), "on the meta device, so its values are not here"),
     "deep": (lambda: nested(1200), "could not be loaded again: a nesting of values"),
     "a large integer": (lambda: 1 << 40000, "could not be loaded again: an integer of 5,001 bytes"),
@@ -499,7 +499,7 @@ def test_counts(name, monkeypatch, tmp_path):
     monkeypatch.setattr(_zip_write, "LIMITS", small)
     monkeypatch.setattr(_safetensors_write, "LIMITS", small)
     format, reason = ("npz", "an archive of 50 members") if name == "zip_members" else ("safetensors", "a header of")
-    with pytest.raises(SaveError, match=f"{reason}.* is beyond the limit of 40"):
+    with pytest.raises(SaveError, match=f"{reason}.* exceeds the limit of 40"):
         statedict.save({f"w{i}": np.ones(1) for i in range(50)}, tmp_path / "a", format=format)
 
 

@@ -110,7 +110,7 @@ def test_a_sub_module_that_is_not_there(model, file):
 
 def test_an_optimizer_from_a_models_file(model, file):
     """A file without such a state says so, and nothing changes."""
-    with pytest.raises(RootError, match="no part of it has the state of such an object"):
+    with pytest.raises(RootError, match="the file contains no state of this kind of object"):
         statedict.load_state_dict(torch.optim.SGD(model.parameters(), 0.1), file)
 
 

@@ -27,7 +27,7 @@ DTYPES = [
 def test_a_directory_s_name_is_no_file_s(tmp_path, monkeypatch, options):
     """A path that ends in a slash names a directory, in which nothing is made."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(statedict.errors.SaveError, match="'new/' names a directory: give the name of a file in it"):
+    with pytest.raises(statedict.errors.SaveError, match="'new/' is a directory: pass the path of a file in it"):
         statedict.save({"a": np.ones(2)}, "new/", **options)
     assert list(tmp_path.iterdir()) == []
 

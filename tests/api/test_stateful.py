@@ -245,7 +245,7 @@ def test_roots_of_nested_states(run):
     with pytest.raises(RootError, match=r"nothing at 'x'; .*'model', 'optimizer', 'scheduler'$"):
         statedict.load_state_dict(schedule, path, root="x")
     both = {"one": optimizer.state_dict(), "two": optimizer.state_dict()}
-    with pytest.raises(RootError, match=r"several parts could be meant.*'one', 'two'"):
+    with pytest.raises(RootError, match=r"several parts of the file fit.*'one', 'two'"):
         statedict.load_state_dict(optimizer, both)
     with pytest.raises(NotAStateError, match="a int has no state"):
         statedict.state_dict(3)

@@ -54,7 +54,7 @@ OTHERS = {
     "model.gguf": (b"GGUF" + bytes(60), "this is a GGUF model"),
     "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\xff\x01" + bytes(60), "this is an ONNX model"),
     "other.zip": (None, "cannot be read"),
-    "folder": ("", "this directory holds several checkpoints: a.pt, b.pt"),
+    "folder": ("", "this directory contains several checkpoints: a.pt, b.pt"),
 }
 
 

@@ -75,7 +75,7 @@ def test_a_change_of_size_is_noticed(kind):
     file.check_unchanged()
     stream.seek(0)
     stream.truncate(5)
-    with pytest.raises(FileChangedError, match="its size is another now"):
+    with pytest.raises(FileChangedError, match="its size has changed"):
         file.check_unchanged()
 
 

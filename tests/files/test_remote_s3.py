@@ -97,7 +97,7 @@ def test_what_is_not_there_is_said(bucket):
     """A missing object, and a missing bucket, are missing files."""
     url, _ = bucket
     for missing in (f"{url}/none.pt", "s3://nobodys-bucket/m.pt"):
-        with pytest.raises(FileNotFoundError, match=f"there is no such file: '{missing}'"):
+        with pytest.raises(FileNotFoundError, match=f"no such file: '{missing}'"):
             statedict.open(missing)
 
 

@@ -56,4 +56,4 @@ def test_more_views_than_the_file_pays_for_are_skipped_and_said(monkeypatch):
     assert not any(level == "note" for level, *_ in found(raw))
     many = {f"v{n}": p.tensor(p.storage(numel=40_000), n, (20_000,), (1,)) for n in range(20)}
     *_, (level, _, text) = found(torch_zip(p.state(**many), {"0": NAN * 10_000}))
-    assert (level, text) == ("note", "12 further views of the same bytes were not searched for NaN")
+    assert (level, text) == ("note", "12 further views of the same bytes were not checked for NaN")

@@ -1,4 +1,4 @@
-"""Where bytes lie: files read in batches and replaced atomically, and checksums. Knows no tensors."""
+"""Files: batched reads, atomic replacement, checksums. This package knows nothing about tensors."""
 
 from ._atomic import Durable as Durable
 from ._checksum import checksums as checksums

@@ -1,13 +1,14 @@
-"""A file is replaced as a whole or not at all, and outlives kills, full disks and power cuts.
+"""Replace a file atomically, safely against kills, full disks and power failures.
 
-Theory of operation. The new file is written beside the old one under a name of its own, `.NAME.statedict-PID-RAND.tmp`,
-its space reserved first, and takes the old one's place by a rename, which is atomic. It is on the disk before (fsync of
-the file), and so is the rename after (fsync of the directory). It is locked meanwhile: when the process dies the lock
-goes, and the next save of the same name knows the stray for one, and deletes it. An error of fsync is final: the kernel
-may have dropped the pages, so that a second try would succeed and lie.
+Theory of operation. The new file is written next to the old one under a temporary name, `.NAME.statedict-PID-RAND.tmp`,
+with its space reserved first, and then renamed over the old one, which is atomic. The file is flushed to the disk
+before the rename (fsync of the file) and the rename after it (fsync of the directory). The temporary file is locked:
+when the process dies, the lock is released, and the next save of the same name recognises the file as abandoned and
+deletes it. An error of fsync is final: the kernel may have dropped the pages, so a second fsync could succeed although
+the data is lost.
 
-Freeing a large file takes as long as writing it (its pages are given back one by one, and those on their way to the disk
-waited for), so the old one is held open over the rename and let go by a thread: a save over 525 MB takes 150 ms, not 300.
+Freeing a large file takes about as long as writing it, so the old file is kept open across the rename and closed by a
+thread.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ Durable = Literal["full", "rename", "none"] | bool
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
-# A name has at most 255 bytes; the temporary one is the file's own, cut to this, and 40 more.
+# A file name has at most 255 bytes. The temporary name is the file's own name, cut to this length, plus up to 40 bytes.
 STEM = 200
 # Old files of at least this many bytes are freed by a thread.
 LARGE = 16 << 20
-# As soon as this much has been written, the disk begins with it: with fsync at the end 525 MB take 210–270 ms, not 320–380.
+# Start writeback as soon as this many bytes were written, so that the final fsync has less to wait for.
 EARLY = 16 << 20
 
 
 class Replacement:
-    """A new file beside `path`: a context in which it is written, and then committed or left behind without a trace.
+    """A new file next to `path`: a context manager in which it is written and then committed; otherwise it is removed.
 
-    With `like` it is one of several files that belong together, and gets its name from `place`; `path` is what they are
-    called after, and `like` the file whose mode and owner they take.
+    With `like` it is one of several files that belong together and gets its name from `place`; `path` is what they are
+    named after, and `like` is the file whose mode and owner they take.
 
-    Raises SaveError where `path` (or `like`) is something else than a regular file, PermissionError where replacing it
-    would take away others' access, DiskFullError where `nbytes` do not fit, OSError, which names the file, for whatever
-    else the system refuses.
+    Raises SaveError if `path` (or `like`) is not a regular file, PermissionError if replacing it would take away
+    others' access, DiskFullError if `nbytes` do not fit, and an OSError that names the file for other errors of the
+    system.
     """
 
     def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None) -> None:
         if is_url(path):
             raise SaveError(
-                f"{redacted(os.fspath(path))}: a URL cannot be replaced as a whole or not at all; save to a local file and "
+                f"{redacted(os.fspath(path))}: a URL cannot be replaced atomically; save to a local file and "
                 "copy that, or write to a file object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
             )
         directory, name = os.path.split(os.fspath(path))
@@ -100,7 +101,7 @@ class Replacement:
             raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self.directory)) from error
 
     def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
-        """Write all of the buffers (none is empty), one after the other, at `offset`."""
+        """Write all buffers (none of them empty), one after the other, at `offset`."""
         left = sum(map(len, buffers))
         while left:
             try:
@@ -109,7 +110,7 @@ class Replacement:
                 self._name(error)
                 raise
             if not done:
-                raise OSError(errno.EIO, "the system wrote nothing", self.path)
+                raise OSError(errno.EIO, "write() wrote 0 bytes", self.path)
             offset += done
             left -= done
             if left:
@@ -119,11 +120,11 @@ class Replacement:
             self._begun = offset
 
     def commit(self, durable: Durable) -> None:
-        """Put the new file in the old one's place."""
+        """Replace the old file with the new one."""
         self._take_name(durable, self._replace)
 
     def place(self, name: str, durable: Durable) -> None:
-        """Give the new file that name in its directory; raises FileExistsError where there is a file of that name."""
+        """Give the new file that name in its directory; raise FileExistsError if the name is taken."""
         self._take_name(durable, lambda: self._claim(os.path.join(self.directory, name)))
 
     def _take_name(self, durable: Durable, take: Callable[[], None]) -> None:
@@ -131,7 +132,7 @@ class Replacement:
         with self._naming(), ExitStack() as held:
             if first:
                 self._system.sync(self._fd)
-            # A directory that cannot be opened is found out before anything is replaced.
+            # A directory that cannot be opened must be noticed before anything is replaced.
             flusher = self._flusher(held) if then else -1
             take()
             self._temporary = ""
@@ -153,7 +154,7 @@ class Replacement:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            # There are no hard links here.
+            # This file system does not have hard links.
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
             self._system.replace(self._temporary, path)
@@ -161,11 +162,11 @@ class Replacement:
             self._system.unlink(self._temporary)
 
     def leave(self) -> None:
-        """Leave the new file under its temporary name, for the next save to find."""
+        """Keep the new file under its temporary name, where the next save finds it."""
         self._temporary = ""
 
     def is_at(self, path: str) -> bool:
-        """Whether the file of that path is the new one."""
+        """Return whether the new file is at that path."""
         try:
             status = self._system.stat(path)
         except FileNotFoundError:
@@ -184,33 +185,35 @@ class Replacement:
     def _create(self, mode: int) -> None:
         while True:
             name = f"{self._stem}{os.getpid()}-{os.urandom(4).hex()}.tmp"
-            # Known before it is made: an interrupt may come between the two.
+            # Set before the file is created: an interrupt may come between the two.
             self._temporary = os.path.join(self.directory, name)
             try:
                 self._fd = self._system.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
             except FileExistsError:
                 continue
             except (FileNotFoundError, PermissionError) as error:
-                # About the directory, not about a name that nobody asked for.
+                # Report the directory, not a temporary name that the caller has never seen.
                 raise type(error)(error.errno, f"{error.strerror} to save in", self.directory) from None
             self._lock()
             status = self._system.fstat(self._fd)
             self._identity = status.st_dev, status.st_ino
             if status.st_nlink:
                 return
-            # Another save took it for a stray, between its creation and its lock.
+            # Between creation and lock, another save took this file for an abandoned one and deleted it.
             self._close()
 
     def _lock(self) -> None:
         try:
             self._system.lock(self._fd, wait=True)
         except OSError as error:
-            # Some network file systems have no locks: there, strays are never deleted, which is safe.
+            # Some network file systems do not support locks. Abandoned files are never deleted there, which is safe.
             if error.errno not in UNSUPPORTED:
                 raise
 
     def delete_strays(self, met: Callable[[bytes], None] | None = None) -> None:
-        """Delete what earlier saves of this name left when they were killed; `met` is given the content of each before."""
+        """Delete temporary files left by killed saves of this name; call `met` with the content of each before deleting
+        it.
+        """
         stray = re.compile(re.escape(self._stem) + r"\d+-[0-9a-f]{8}\.tmp")
         with suppress(OSError):
             for name in self._system.list(self.directory):
@@ -229,9 +232,9 @@ class Replacement:
                 self._system.close(fd)
 
     def _inherit(self, old: os.stat_result) -> None:
-        """Take the old file's mode, and its owner and group as far as this user may give them.
+        """Copy the old file's mode, and its owner and group as far as this user is allowed to.
 
-        Raises PermissionError where those who may read the old file could not read the new one.
+        Raises PermissionError if users who can read the old file could not read the new one.
         """
         new = self._system.fstat(self._fd)
         kept = new.st_uid == old.st_uid, new.st_gid == old.st_gid
@@ -246,7 +249,7 @@ class Replacement:
         self._system.mode(self._fd, mode)
 
     def _give(self, old: os.stat_result, kept: tuple[bool, bool]) -> tuple[bool, bool]:
-        """Give the new file the old one's owner and group, or the group alone; return which of them it has then."""
+        """Give the new file the old one's owner and group, or only the group; return which of them it then has."""
         for user in (old.st_uid, -1):
             try:
                 self._system.own(self._fd, user, old.st_gid)
@@ -268,15 +271,16 @@ class Replacement:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
 
     def _held(self) -> int:
-        """A descriptor that keeps a large old file from being freed by the rename; -1 where there is none."""
+        """Return a descriptor that keeps a large old file from being freed by the rename; -1 if not needed."""
         if self._old_nbytes >= LARGE:
             with suppress(OSError):
                 return self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         return -1
 
     def _flusher(self, held: ExitStack) -> int:
-        """A descriptor whose fsync forces the file's name to the disk: the directory's. Where that may be written to but
-        not read it is the file's own, whose fsync takes the name along on the usual file systems."""
+        """Return the descriptor to fsync so that the new name reaches the disk: that of the directory. If the directory
+        is writable but not readable, the file's own, whose fsync includes the name on the usual file systems.
+        """
         try:
             fd = self._system.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         except PermissionError:
@@ -293,7 +297,7 @@ class Replacement:
             raise
 
     def _name(self, error: OSError) -> None:
-        """Let the error name the file that the caller asked for: the system names none for a descriptor."""
+        """Let the error name the requested file: errors of a descriptor have no file name."""
         if error.filename in (None, self._temporary):
             error.filename = self.path
             if error.filename2 is not None:
@@ -306,8 +310,8 @@ class Replacement:
 
 
 def kept_mode(mode: int, owner: bool, group: bool) -> int | None:
-    """The mode of a file that replaces one of this mode and has kept its owner and group, or not; None where somebody who
-    may read the old file could not read the new one. Another group may do no more with it than everybody may.
+    """Return the mode for a file that replaces one with `mode`; `owner` and `group` tell whether it kept these. None if
+    a user who can read the old file could not read the new one. A different group gets only the permissions of others.
 
     >>> oct(kept_mode(0o664, owner=False, group=True)), oct(kept_mode(0o664, owner=True, group=False))
     ('0o664', '0o644')
@@ -331,13 +335,13 @@ def _let_go(system: System, fd: int) -> None:
 
     try:
         threading.Thread(target=close, name="statedict-free", daemon=True).start()
-    except RuntimeError:  # The interpreter is being shut down, or there are too many threads.
+    except RuntimeError:  # The interpreter is shutting down, or there are too many threads.
         close()
 
 
-# What holds a file without reading it, where the system has that.
+# Keeps a file open without read access, where the system supports it.
 HOLD = getattr(os, "O_PATH", os.O_RDONLY)
-# What is forced to the disk: (the file before it gets its name, the name after it).
+# What to fsync: (the file before the rename, the directory after it).
 DURABILITY: dict[Durable, tuple[bool, bool]] = {
     "full": (True, True),
     True: (True, True),
@@ -348,6 +352,6 @@ DURABILITY: dict[Durable, tuple[bool, bool]] = {
 
 
 def check_durability(durable: Durable) -> None:
-    """Raise ValueError unless it is one of them."""
+    """Raise ValueError if `durable` is not a key of DURABILITY."""
     if durable not in DURABILITY:
         raise ValueError(f"durable must be one of {', '.join(map(repr, DURABILITY))}, not {durable!r}")

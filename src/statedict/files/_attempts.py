@@ -1,7 +1,7 @@
-"""Calls over a network: tried again where that may help, and what they raise at last said in words of ours.
+"""Retry calls to remote file systems, and translate their errors.
 
-File systems raise whatever their libraries do, and often with the whole URL, its password and signature included. So none
-of their errors goes on, not even as a cause: a traceback prints causes.
+File systems raise the errors of their libraries, often with the whole URL including password and signature. So none of
+these errors is passed on, not even as a cause, because tracebacks print causes.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from ._url import HIDDEN, redacted
 
 Result = TypeVar("Result")
 
-# Seconds before each further try, less up to half of it, so that many clients do not come back at once.
+# Seconds before each retry, minus up to half of it, so that many clients do not retry at the same time.
 DELAYS = (0.2, 0.4, 0.8, 1.6)
 REFUSED = (401, 403, 407)
 MISSING = (404, 410)
-# Too slow, too early, too many; everything from 500 on is trouble of the server's own.
+# Request timeout, too early, too many requests; statuses from 500 on are errors of the server and also transient.
 LATER = (408, 425, 429)
-# No further try begins after so many seconds, but for the second: a server that is dead, or silent, is given up soon.
+# After this many seconds only the first retry may start, so that a dead or silent server is given up soon.
 PATIENCE = 5
-# Errors by name, since their packages may not be installed, that are the same the next time.
+# Permanent errors, by class name because their packages may not be installed.
 FINAL = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TooManyRedirects", "InvalidURL", "NoCredentialsError"}
-# Mistakes that are the same the next time.
+# Python errors that a retry cannot fix.
 MISTAKES = (ValueError, TypeError, LookupError, ImportError, NotImplementedError, IsADirectoryError)
 
 
 class Judgement(NamedTuple):
-    """What an error of a file system means: the error to raise for it, and whether the call is worth another try."""
+    """The meaning of a file system's error: the error to raise, and whether a retry may help."""
 
     error: OSError
     transient: bool = False
 
 
 class FinalError(Exception):
-    """A RemoteError, its only argument, that another try would not spare."""
+    """Wraps a RemoteError (its only argument) that must not be retried."""
 
 
 def attempt(work: Callable[[], Result], url: str) -> Result:
-    """What `work` returns, called up to five times, within 3 seconds of waiting between them.
+    """Call `work` up to five times, waiting at most 3 seconds in total, and return its result.
 
-    Raises FileNotFoundError, PermissionError, or RemoteError for everything else that goes wrong.
+    Raises FileNotFoundError, PermissionError, or RemoteError for all other errors.
     """
     tries = 0
     last_start = time.monotonic() + PATIENCE
@@ -61,31 +61,31 @@ def attempt(work: Callable[[], Result], url: str) -> Result:
         time.sleep(delay * random.uniform(0.5, 1))
     if isinstance(judged.error, RemoteError):
         judged.error.tries = tries
-    # Outside of the handler: the lower error is not even this one's context.
+    # Raised outside of the handler, so that the original error is not even its context.
     raise judged.error
 
 
 def judge(error: Exception, url: str) -> Judgement:
-    """What an error of a file system means."""
+    """Translate an error of a file system."""
     if isinstance(error, FinalError):
         return Judgement(error.args[0])
     if isinstance(error, RemoteError):
         return Judgement(error, transient=True)
-    # The `code` of a cause may be a lower layer's, about an answer that it could not make out.
+    # The `code` of a cause may be that of a lower layer, for a response that it could not parse.
     status = _status(error, "status", "status_code", "code") or _status(error.__cause__, "status", "status_code")
     if status in REFUSED or isinstance(error, PermissionError):
-        told = f"the server refuses access{f' (HTTP {status})' if status else ''}: look at the credentials"
+        told = f"the server refuses access{f' (HTTP {status})' if status else ''}: check your credentials"
         return Judgement(PermissionError(errno.EACCES, told, redacted(url)))
-    # fsspec's HTTP says that there is no such file for whatever went wrong; the cause then tells.
+    # fsspec's HTTP file system raises FileNotFoundError for any failure; the cause has the real one.
     lost = isinstance(error, FileNotFoundError) and error.__cause__ is not None and status is None
     if status in MISSING or (isinstance(error, FileNotFoundError) and not lost and status is None):
-        return Judgement(FileNotFoundError(errno.ENOENT, "there is no such file", redacted(url)))
+        return Judgement(FileNotFoundError(errno.ENOENT, "no such file", redacted(url)))
     if status is not None:
-        answer = RemoteError(redacted(url), f"the server answers HTTP {status}")
+        answer = RemoteError(redacted(url), f"the server answered HTTP {status}")
         return Judgement(answer, transient=status in LATER or status >= 500)
     cause: BaseException | None = error.__cause__ if lost else error
     if isinstance(cause, TimeoutError) and not getattr(cause, "errno", None):
-        return Judgement(RemoteError(redacted(url), "the server does not answer in time"), transient=True)
+        return Judgement(RemoteError(redacted(url), "the server did not answer in time"), transient=True)
     told = scrubbed(" ".join(str(cause).split()), url)
     what = f"{type(cause).__name__}: {told}" if told else type(cause).__name__
     final = isinstance(cause, MISTAKES) or not FINAL.isdisjoint(kind.__name__ for kind in type(cause).__mro__)
@@ -93,9 +93,9 @@ def judge(error: Exception, url: str) -> Judgement:
 
 
 def _status(error: Any, *attributes: str) -> int | None:
-    """The HTTP status that an error of whichever library carries, there or in the answer that it carries."""
+    """Return the HTTP status of an error of any library: its own, or that of the response it carries."""
     response = getattr(error, "response", None)
-    if isinstance(response, Mapping):  # botocore's
+    if isinstance(response, Mapping):  # botocore
         found: Any = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return found if isinstance(found, int) else None
     for holder, attribute in ((response, "status_code"), *((error, attribute) for attribute in attributes)):
@@ -106,7 +106,7 @@ def _status(error: Any, *attributes: str) -> int | None:
 
 
 def scrubbed(text: str, url: str) -> str:
-    """What a lower library says of a URL, without its secrets, however that library may have quoted them.
+    """Return a library's message about a URL without the secrets of the URL, however they are quoted.
 
     >>> scrubbed("503 from http://h/a?token=a%20b (token a b)", "http://h/a?token=a%20b")
     '503 from http://h/a?*** (token ***)'
@@ -124,5 +124,5 @@ def _secrets(url: str) -> set[str]:
         name, _, password = parts.netloc.rpartition("@")[0].partition(":")
         secrets |= {name, password, unquote(name), unquote(password), parts.query}
         secrets |= {value for _, value in parse_qsl(parts.query)}
-    # What is shorter is part of ordinary words.
+    # Shorter ones would match parts of ordinary words.
     return {secret for secret in secrets if len(secret) >= 3}

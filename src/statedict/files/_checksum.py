@@ -1,7 +1,6 @@
-"""CRC-32, as zip has it: of one piece, of pieces put together, of many extents of a file at once.
+"""CRC-32 as in zip: of one buffer, of concatenated buffers, of many extents of a file at once.
 
-isal's is 5 times as fast as zlib's (28 against 5.8 GB/s a thread, and the GIL is released for both); where it is not
-installed zlib's does.
+Uses isal, which is several times as fast as zlib; falls back to zlib if isal is not installed. Both release the GIL.
 """
 
 from __future__ import annotations
@@ -26,33 +25,35 @@ try:
 except ImportError:
     _crc32 = zlib.crc32
 
-# Pieces that one thread takes at a time.
+# Bytes that one thread processes at a time.
 PIECE = 4 << 20
-# Smaller extents are taken many at a time, by one thread: others would only fight with it for the GIL.
+# Smaller extents are read in batches by one thread; more threads would compete for the GIL.
 SMALL = 16 << 10
 BATCH = 4096
-# So many of one length are gathered by an array: 0.12 µs each with their checksum, where a view of each takes 0.3.
+# From this many extents of equal length on, gathering them with NumPy is quicker than a view of each.
 ALIKE = 16
 POLYNOMIAL = 0xEDB88320
 
 
 def crc32(data: Any, start: int = 0) -> int:
-    """The CRC-32 of bytes, going on from `start`, the CRC-32 of what came before them."""
+    """Return the CRC-32 of `data`, continuing from `start`, the CRC-32 of the bytes before it."""
     return _crc32(data, start)
 
 
 def combine(first: int, second: int, nbytes: int) -> int:
-    """The CRC-32 of two runs of bytes from theirs; `nbytes` is the length of the second.
+    """Return the CRC-32 of two concatenated runs of bytes from theirs; `nbytes` is the length of the second.
 
     >>> combine(crc32(b"abc"), crc32(b"defg"), 4) == crc32(b"abcdefg")
     True
     """
-    # The CRC-32 of nothing is 0, and what it comes before stays as it is: so it is for the first piece of every tensor.
+    # The CRC-32 of no bytes is 0 and leaves what follows unchanged: the case of the first piece of every tensor.
     return _multiply(_power(nbytes), first) ^ second if first else second
 
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
-    """The CRC-32 of each extent (offset, bytes) of a file; large ones in pieces, all spread over threads."""
+    """Return the CRC-32 of each extent (offset, bytes) of a file; large ones are split, and all are spread over
+    threads.
+    """
     piece, threads = (PORTION, WAITING) if file.far else (PIECE, THREADS)
     small = [extent for extent in extents if extent[1] <= SMALL]
     pieces = [
@@ -84,9 +85,9 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
 def checksums_of(
     views: Sequence[memoryview], arrive: Callable[[int, int, memoryview], None] | None = None
 ) -> list[int]:
-    """The CRC-32 of each view of memory; large ones in pieces, spread over threads.
+    """Return the CRC-32 of each view of memory; large ones are split and spread over threads.
 
-    `arrive(number, start, piece)`, if given, is called first for each piece of a large view, and fills it.
+    `arrive(number, start, piece)`, if given, is called before each piece of a large view is read, and fills it.
     """
     pieces = [(n, at) for n, view in enumerate(views) if len(view) > SMALL for at in range(0, len(view), PIECE)]
     found = [0] * len(pieces)
@@ -110,7 +111,7 @@ def checksums_of(
 
 
 def read_checked(file: File, spans: Sequence[Span]) -> list[int]:
-    """Fill the spans and return the CRC-32 of each, computed while its bytes are in the processor's cache."""
+    """Fill the spans and return the CRC-32 of each, computed while the bytes are in the processor's cache."""
     views = [span.into for span in spans]
     if file.far:
         file.read_into(spans)
@@ -120,7 +121,7 @@ def read_checked(file: File, spans: Sequence[Span]) -> list[int]:
 
 
 def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Numbers:
-    """The CRC-32 of many runs of bytes within memory, which begin at `places`."""
+    """Return the CRC-32 of many runs of bytes in memory, which begin at `places`."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 
@@ -142,8 +143,7 @@ def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Num
 
 
 def _of_piece(file: File, offset: int, nbytes: int) -> int:
-    """Read a portion at a time, which stays in the processor's cache: 23 to 28 ms for 525 MB on two threads, whatever pages
-    the file is cached in."""
+    """Return the CRC-32 of a piece of a file, read in portions that stay in the processor's cache."""
     crc = 0
     for at in range(offset, offset + nbytes, PORTION):
         crc = _crc32(file.read(at, min(PORTION, offset + nbytes - at)), crc)
@@ -151,7 +151,7 @@ def _of_piece(file: File, offset: int, nbytes: int) -> int:
 
 
 def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: int) -> int:
-    """The CRC-32 of an extent from those of its pieces."""
+    """Return the CRC-32 of an extent from those of its pieces."""
     crc = 0
     for at in range(offset, offset + nbytes, piece):
         length = min(piece, offset + nbytes - at)
@@ -161,8 +161,9 @@ def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: 
 
 @lru_cache(maxsize=1024)
 def _power(nbytes: int) -> int:
-    """x^(8·nbytes) modulo the polynomial, as zlib's crc32_combine has it: 2 steps for each bit of nbytes, 80 µs for a
-    piece of 4 MiB; most pieces are of one length."""
+    """Return x^(8·nbytes) modulo the polynomial, as in zlib's crc32_combine. Cached, because most pieces have the same
+    length.
+    """
     power = 1 << 31
     square = 1 << 23
     while nbytes:
@@ -179,7 +180,7 @@ def _square(value: int) -> int:
 
 
 def _multiply(a: int, b: int) -> int:
-    """The product of two polynomials over GF(2), bit-reflected, modulo CRC-32's."""
+    """Return the product of two polynomials over GF(2), bit-reflected, modulo that of CRC-32."""
     product = 0
     for bit in range(31, -1, -1):
         if a >> bit & 1:

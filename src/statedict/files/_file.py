@@ -1,6 +1,6 @@
-"""A file as its readers see it: a name, a size, bytes at offsets. Knows nothing of what the bytes mean.
+"""The File protocol: a name, a size, and bytes at offsets. Independent of what the bytes mean.
 
-Readers ask for many spans at once (`read_into`), so that a file can sort, merge and spread its reads.
+Readers request many spans at once (`read_into`), so that a file can sort, merge and parallelise its reads.
 """
 
 from __future__ import annotations
@@ -14,60 +14,62 @@ from ..errors import TruncatedError
 
 
 class Span(NamedTuple):
-    """Bytes `offset … offset + len(into)` of a file, wanted in `into` (writable, contiguous, format `B`)."""
+    """Bytes `offset … offset + len(into)` of a file, to be read into `into` (writable, contiguous, format `B`)."""
 
     offset: int
     into: memoryview
 
 
 class File(Protocol):
-    """Where bytes lie. `name` is for messages, `size` in bytes; the rest is its whole surface."""
+    """A source of bytes. `name` is for messages, `size` is in bytes; this is its whole surface."""
 
     name: str
     size: int
 
     @property
     def far(self) -> bool:
-        """Each read takes a round trip over a network: who reads asks for no more than is needed, and for much at once."""
+        """Whether each read takes a network round trip: readers then request only what they need, in large batches."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Exactly `nbytes` bytes from `offset`; raises TruncatedError where the file does not have them."""
+        """Return exactly `nbytes` bytes from `offset`; raise TruncatedError if the file does not have them."""
 
     def read_into(self, spans: Sequence[Span]) -> None:
-        """Fill every destination, in whatever order is quickest."""
+        """Fill every destination, in any order."""
 
     def mapped(self) -> memoryview | None:
-        """The whole file as memory, or None if it cannot be mapped. Changes to the memory stay in this process.
+        """Return the whole file as memory, or None if it cannot be mapped. Changes to the memory stay in this process.
 
-        Only for callers who asked for a mapping: reading one of a file that was truncated meanwhile kills the process
-        (SIGBUS), and a file that is rewritten in place changes the memory.
+        Only for callers who asked for a mapping: reading a mapping of a file that was truncated meanwhile kills the
+        process (SIGBUS), and rewriting the file in place changes the memory.
         """
 
     def beside(self, name: str) -> File | None:
-        """The file of that plain name in the same folder; None where this one lies in none.
+        """Return the file with that plain name in the same folder; None if this file is not in a folder.
 
-        Raises OSError where it cannot be opened.
+        Raises OSError if it cannot be opened.
         """
 
     def check_unchanged(self) -> None:
-        """Raise FileChangedError where the file is no longer the one that was opened."""
+        """Raise FileChangedError if the file is not the one that was opened."""
 
     def close(self, at: int = 0) -> None:
-        """Give the file back, a file object of the caller's standing at byte `at`; views that were handed out stay valid."""
+        """Close the file; leave a caller's file object open, positioned at byte `at`. Views already returned stay
+        valid.
+        """
 
 
 def check_inside(file: File, offset: int, nbytes: int) -> None:
     """Raise TruncatedError unless the file has `nbytes` bytes at `offset`."""
     if offset < 0 or nbytes < 0 or offset + nbytes > file.size:
         raise TruncatedError(
-            f"{nbytes:,} bytes are needed here, but the file ends after {file.size:,}", file=file.name, offset=offset
+            f"{nbytes:,} bytes are needed here, but the file has only {file.size:,}", file=file.name, offset=offset
         )
 
 
 def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
-    """The bytes of many small extents (offset, bytes), read in one batch.
+    """Read many small extents (offset, bytes) in one batch.
 
-    Raises TruncatedError if one lies outside the file.
+    Raises TruncatedError if an extent is outside the file.
     """
     if not extents:
         return []

@@ -1,4 +1,4 @@
-"""The file system that a URL names, by fsspec; and the URLs of what lies beside a file."""
+"""fsspec file systems for URLs, and the URLs of neighbouring files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..errors import MissingDependencyError
 from ._attempts import attempt
 from ._url import BEGINS, redacted
 
-# What the extra installs; everything else that fsspec may need is the user's choice.
+# The packages of the extra; anything else that fsspec may need is the user's choice.
 EXTRA = ("aiohttp", "fsspec", "requests")
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path on it.
+    """Return fsspec's file system for a URL, and the path in it.
 
-    Raises MissingDependencyError, which names the package, where what it needs is not installed; RemoteError where fsspec
-    does not know the protocol, or its file system cannot be set up.
+    Raises MissingDependencyError, which names the package, if a required package is not installed; RemoteError if
+    fsspec does not support the protocol, or its file system cannot be set up.
     """
     try:
         from fsspec.core import url_to_fs
@@ -32,20 +32,20 @@ def file_system(url: str) -> tuple[Any, str]:
 
     found = attempt(connect, url)
     if isinstance(found, ImportError):
-        # fsspec says in words what to install, and keeps as the cause which module was not found.
+        # fsspec's message says what to install; the cause has the name of the missing module.
         raise _missing(getattr(found.__cause__, "name", None) or str(found), url)
     system: tuple[Any, str] = found
     return system
 
 
 def sibling(url: str, name: str) -> str:
-    """The URL of the file of that name in the same folder; a query stays, as it may be what gives access.
+    """Return the URL of the file `name` in the same folder. A query is kept, because it may carry the credentials.
 
     >>> sibling("https://host/model/index.json?token=1", "part 1.bin")
     'https://host/model/part%201.bin?token=1'
     """
     match = BEGINS.match(url)
-    # In a chain of paths (`zip://member::s3://archive`) the first is the file's own.
+    # In a chain of paths (`zip://member::s3://archive`) the first one is the file's own.
     start = match.end() if match else 0
     path, joint, rest = url[start:].partition("::")
     query = ""

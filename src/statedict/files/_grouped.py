@@ -1,4 +1,4 @@
-"""Rows of a column by their value: what is done to many things of one size is done to all of them at once."""
+"""Group the rows of a column by value, so that equal ones can be processed together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def grouped(values: Numbers) -> Iterator[tuple[int, Numbers]]:
-    """Each distinct value, and where it is, in order.
+    """Yield each distinct value with its positions, in order of value.
 
     >>> import numpy as np
     >>> [(value, where.tolist()) for value, where in grouped(np.array([4, 1, 4]))]

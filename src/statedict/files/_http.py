@@ -1,7 +1,7 @@
-"""Parts of a file over HTTP, asked for through the session of fsspec's file system.
+"""Read ranges of a file over HTTP, through the session of fsspec's file system.
 
-fsspec takes whatever a server sends: another range, an answer without end, one that inflates to any size. Here the answer
-must be the bytes that were asked for, of the file that was opened; not one more is read, and a silent server is given up.
+fsspec accepts any response: another range, an endless one, one that decompresses to any size. Here the response must be
+exactly the requested bytes of the file that was opened; no further byte is read, and a silent server times out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RemoteError
 from ._attempts import FinalError
 
-# Seconds until a connection stands, and without a byte of an answer; and bytes a second, over the whole of one.
+# Timeouts in seconds for connecting and for silence within a response; and the lowest average rate in bytes per second.
 CONNECT = 3
 SILENT = 10
 SLOWEST = 16 << 10
@@ -21,7 +21,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 def facts_of(fs: Any, path: str) -> dict[str, Any]:
-    """What fsspec's `info` says of a file: its size, ETag and date."""
+    """Return fsspec's `info` of a file: size, ETag and date."""
     from fsspec.asyn import sync
 
     found: dict[str, Any] = sync(fs.loop, partial(fs._info, path, **_timeout(fs, 0)), timeout=2 * SILENT)
@@ -29,10 +29,10 @@ def facts_of(fs: Any, path: str) -> dict[str, Any]:
 
 
 def fetch_range(fs: Any, path: str, name: str, span: range, size: int, etag: str | None) -> bytes:
-    """Bytes of a file of `size` bytes, which is called `name` in messages; fewer where the answer ends early.
+    """Return bytes of a file of `size` bytes, called `name` in messages; fewer if the response ends early.
 
-    Raises FinalError where the server gives something else, and whatever the session raises. A file with another ETag is
-    not given (HTTP 412).
+    Raises FinalError if the server sends anything else, and the errors of the session. A file with another ETag is
+    not returned (HTTP 412).
     """
     from fsspec.asyn import sync
 
@@ -41,14 +41,14 @@ def fetch_range(fs: Any, path: str, name: str, span: range, size: int, etag: str
 
 
 def no_ranges(name: str) -> RemoteError:
-    """The error for a server that gives a whole file only."""
-    return RemoteError(name, "the server gives no parts of the file: download it, and open the copy")
+    """Return the error for a server that does not support range requests."""
+    return RemoteError(name, "the server does not support range requests: download the file and open the local copy")
 
 
 async def _fetch(fs: Any, path: str, name: str, span: range, size: int, etag: str | None) -> bytes:
     session = await fs.set_session()
     asked = {"Range": f"bytes={span.start}-{span.stop - 1}", "Accept-Encoding": "identity"}
-    # A weak ETag matches nothing.
+    # A weak ETag never matches.
     asked |= {"If-Match": etag} if etag and not etag.startswith("W/") else {}
     options = {**fs.kwargs, "headers": {**fs.kwargs.get("headers", {}), **asked}, **_timeout(fs, len(span))}
     async with session.get(fs.encode_url(path), **options) as answer:
@@ -66,11 +66,13 @@ async def _fetch(fs: Any, path: str, name: str, span: range, size: int, etag: st
 
 
 def _check(answer: Any, name: str, span: range, size: int) -> None:
-    """Raise FinalError unless the answer is of these bytes, as they are in the file."""
+    """Raise FinalError unless the response has exactly these bytes, not encoded."""
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding not in ("identity", ""):
         raise FinalError(
-            RemoteError(name, f"the server sends {encoding[:20]!r} data where it was asked for the file's own")
+            RemoteError(
+                name, f"the server sent data with Content-Encoding {encoding[:20]!r}, but identity was requested"
+            )
         )
     if answer.status != 206:
         if len(span) < size:
@@ -80,11 +82,11 @@ def _check(answer: Any, name: str, span: range, size: int) -> None:
     found = CONTENT_RANGE.fullmatch(said.strip())
     if found is None or int(found[1]) != span.start or int(found[2]) >= span.stop or found[3] not in (str(size), "*"):
         wanted = f"bytes {span.start}-{span.stop - 1}/{size}"
-        raise FinalError(RemoteError(name, f"the server sends {said[:80]!r} where {wanted!r} was asked for"))
+        raise FinalError(RemoteError(name, f"the server sent Content-Range {said[:80]!r} instead of {wanted!r}"))
 
 
 def _timeout(fs: Any, nbytes: int) -> dict[str, Any]:
-    """The option for a request whose answer has so many bytes; what the user has configured counts."""
+    """Return the timeout option for a response of `nbytes` bytes; the user's own setting takes precedence."""
     if "timeout" in fs.kwargs:
         return {}
     from aiohttp import ClientTimeout

@@ -1,10 +1,9 @@
-"""A local file, read through one descriptor.
+"""A local file, read through one file descriptor.
 
-Only regular files are opened (a FIFO would block for ever, /dev/zero never ends), and nothing but this descriptor is used
-afterwards, so the file that was checked is the file that is read. Size and modification time are looked at again after
-every batch of reads, and before the file is mapped: reading a mapping of a file that was truncated meanwhile kills the
-process (SIGBUS), so a file is mapped only where the caller asked for that. Replacing a file, as the writer here does, is
-always safe.
+Only regular files are opened (a FIFO would block for ever, /dev/zero never ends), and only this descriptor is used
+afterwards, so the file that was checked is the file that is read. Size and modification time are compared again after
+every batch of reads, and before the file is mapped. Reading a mapping of a file that was truncated meanwhile kills the
+process (SIGBUS), so a file is mapped only on request. Replacing a file, as the writer here does, is always safe.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ._file import Span, check_inside
 from ._parallel import spread
 from ._plan import VectoredRead, plan_reads
 
-# Below this many bytes a second thread costs more than it brings.
+# For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20
 KINDS = {
     stat.S_IFDIR: "a directory",
@@ -31,12 +30,12 @@ KINDS = {
 
 
 def kind_of(mode: int) -> str:
-    """What a file that is not regular is, in words."""
-    return KINDS.get(stat.S_IFMT(mode), "no regular file")
+    """Describe a file that is not regular."""
+    return KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 class LocalFile:
-    """The File at a path; raises OSError where it cannot be opened, UnknownFormatError where it is no regular file."""
+    """The File at a path; raises OSError if it cannot be opened, UnknownFormatError if it is not a regular file."""
 
     far = False
 
@@ -46,7 +45,11 @@ class LocalFile:
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            hint = "give the file inside it" if stat.S_ISDIR(status.st_mode) else "copy its content into a file first"
+            hint = (
+                "pass the path of a file in it"
+                if stat.S_ISDIR(status.st_mode)
+                else "copy its content to a regular file first"
+            )
             raise UnknownFormatError(
                 f"this is {kind_of(status.st_mode)}, not a regular file", file=self.name, hint=hint
             )
@@ -59,7 +62,7 @@ class LocalFile:
         found = os.pread(self._descriptor(), nbytes, offset)
         if len(found) == nbytes:
             return found
-        # The system gives 2 GB at a time.
+        # One system call returns at most 2 GB.
         into = memoryview(bytearray(nbytes))
         self._fill(VectoredRead(offset, nbytes, [into]))
         return bytes(into)
@@ -92,7 +95,7 @@ class LocalFile:
         now = _stamp(os.fstat(self._descriptor()))
         if now != self._opened:
             what = "its size" if now[0] != self._opened[0] else "its modification time"
-            raise FileChangedError(self.name, f"{what} is another now")
+            raise FileChangedError(self.name, f"{what} has changed")
 
     def close(self, at: int = 0) -> None:
         fd, self._fd = self._fd, -1
@@ -121,11 +124,11 @@ class LocalFile:
                 buffers = after(buffers, got)
 
     def _shrunk(self, offset: int) -> FileChangedError:
-        return FileChangedError(self.name, f"it ends at byte {offset:,} now")
+        return FileChangedError(self.name, f"it now ends at byte {offset:,}")
 
 
 def after(buffers: Sequence[memoryview], done: int) -> list[memoryview]:
-    """The buffers less their first `done` bytes."""
+    """Return the buffers without their first `done` bytes."""
     left = list(buffers)
     while left and done >= len(left[0]):
         done -= len(left.pop(0))

@@ -1,4 +1,4 @@
-"""A binary file object of the caller's, read by seeking from where it stands; never closed here."""
+"""A caller's binary file object, read by seeking from its current position; it is never closed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._local import LocalFile
 
 
 class ObjectFile:
-    """The File that a seekable binary file object is, from its position to its end."""
+    """The File of a seekable binary file object, from its current position to its end."""
 
     far = False
 
@@ -26,7 +26,7 @@ class ObjectFile:
         stream.seek(self._start)
         if not self.size and self._start:
             raise UnknownFormatError(
-                "the file object stands at its end", file=self.name, hint="seek(0) before it is read"
+                "the file object is positioned at its end", file=self.name, hint="call seek(0) before reading it"
             )
 
     def read(self, offset: int, nbytes: int) -> bytes:
@@ -47,16 +47,16 @@ class ObjectFile:
         return None
 
     def beside(self, name: str) -> LocalFile | None:
-        """That of the file that the object says it is, if it is one."""
+        """Return a file next to the one the object is named after, if that exists."""
         return LocalFile(os.path.join(os.path.dirname(self.name), name)) if os.path.isfile(self.name) else None
 
     def check_unchanged(self) -> None:
         with self._turn:
             if _end(self._stream) != self._start + self.size:
-                raise FileChangedError(self.name, "its size is another now")
+                raise FileChangedError(self.name, "its size has changed")
 
     def close(self, at: int = 0) -> None:
-        """The caller's file object stays open, and stands at byte `at` of what was read."""
+        """Leave the caller's file object open, positioned at byte `at` of what was read."""
         if not getattr(self._stream, "closed", False):
             self._stream.seek(self._start + at)
 
@@ -69,13 +69,14 @@ class ObjectFile:
                 got = len(part)
                 into[:got] = part
             if not got:
-                raise FileChangedError(self.name, "it ends earlier now")
+                raise FileChangedError(self.name, "it is shorter now")
             into = into[got:]
 
 
 def _end(stream: Any) -> int:
-    """The position of the end. From `tell`, as PyTorch has it: what `seek` returns is missing or wrong in some classes
-    (`mmap.mmap` before Python 3.13, torch.distributed.checkpoint's views of a part of a file)."""
+    """Return the position of the end, using `tell` as PyTorch does: the result of `seek` is missing or wrong in some
+    classes (`mmap.mmap` before Python 3.13, torch.distributed.checkpoint's views of part of a file).
+    """
     stream.seek(0, 2)
     end: int = stream.tell()
     return end

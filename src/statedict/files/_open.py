@@ -1,4 +1,4 @@
-"""Paths, URLs, file objects and Files alike become a File."""
+"""Open paths, URLs and file objects as a File."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ._local import LocalFile
 from ._object import ObjectFile
 from ._url import is_url
 
-# What the Hugging Face Hub calls a model, `owner/name`: no path of a file, which has a suffix of letters.
+# The form of a model name on the Hugging Face Hub, `owner/name`, as opposed to a path with a suffix of letters.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
 
 
 def open(source: Any) -> File:
-    """The File that a path, a URL, a seekable binary file object or a File is.
+    """Return the File for a path, a URL, a seekable binary file object or a File.
 
-    Raises OSError where the path or URL cannot be opened, UnknownFormatError where it is no regular file,
-    MissingDependencyError where fsspec, which opens URLs, is not installed, TypeError where `source` is none of these.
+    Raises OSError if the path or URL cannot be opened, UnknownFormatError if it is not a regular file,
+    MissingDependencyError if fsspec, which opens URLs, is not installed, TypeError if `source` has another type.
 
     >>> import io
     >>> open(io.BytesIO(b"abc")).read(1, 2)
@@ -40,9 +40,9 @@ def open(source: Any) -> File:
         file: File = source
         return file
     if not hasattr(source, "read") or not hasattr(source, "seek") or not _seekable(source):
-        raise TypeError(f"a path or a seekable binary file object is needed, not {type(source).__name__}")
+        raise TypeError(f"a path or a seekable binary file object is expected, not {type(source).__name__}")
     if isinstance(source.read(0), str):
-        raise TypeError('the file object gives text; open it in binary mode ("rb")')
+        raise TypeError('the file object returns text; open it in binary mode ("rb")')
     return ObjectFile(source)
 
 

@@ -1,6 +1,6 @@
-"""A few threads for calls that release the GIL: reads, checksums.
+"""Run calls that release the GIL (reads, checksums) on a few threads.
 
-The calling thread works too, so that one job costs no thread, and Ctrl-C stops all of them.
+The calling thread takes part, so that a single job needs no thread, and Ctrl-C stops all of them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TypeVar
 
 Job = TypeVar("Job")
 
-# One disk or one memory bus is busy with four streams; more threads only fight for the GIL.
+# Four streams saturate one disk or memory bus; more threads only compete for the GIL.
 THREADS = min(4, os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
 
-# Threads that wait for a network, whatever the processors, and what each asks for at a time: 6 MiB are under way, which at
-# 50 ms a round trip is 125 MB/s.
+# Threads waiting for a network, independent of the number of processors, and the bytes that each requests at a time.
+# Together 6 MiB are in flight: 125 MB/s at 50 ms per round trip.
 WAITING = 12
 PORTION = 512 << 10
 
 
 def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THREADS) -> None:
-    """`work(job)` for every job, on at most `threads` threads; returns when all are done, raises the first error."""
+    """Call `work(job)` for every job on at most `threads` threads; return when all are done, raise the first error."""
     threads = min(threads, len(jobs))
     if threads <= 1:
         for job in jobs:
@@ -50,7 +50,7 @@ def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THRE
             try:
                 other.start()
             except RuntimeError:
-                break  # the system gives no more threads: those that there are do all of it
+                break  # the system refuses more threads: the existing ones do all the work
             others.append(other)
         toil()
     except BaseException as error:

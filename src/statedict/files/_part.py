@@ -1,4 +1,4 @@
-"""What a file that is to be written is made of: parts in order, whose sizes are known before any byte is made."""
+"""The content of a file to be written: parts in order, with sizes known before any byte is produced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ._checksum import crc32
 
-# Pieces that are checksummed, and then written while they are in the cache.
+# Bytes that are checksummed and then written while they are in the cache.
 PIECE = 1 << 18
 
 
@@ -15,8 +15,8 @@ class Part(Protocol):
     """A run of the file's bytes. This is its whole surface.
 
     Attributes:
-        nbytes: how many.
-        last: it is made of what the others were (their checksums), and asked for after all of them.
+        nbytes: its length.
+        last: it depends on the other parts (their checksums), and is requested after all of them.
     """
 
     @property
@@ -26,11 +26,13 @@ class Part(Protocol):
     def last(self) -> bool: ...
 
     def chunks(self) -> Iterable[memoryview]:
-        """Its bytes in order. A chunk stays as it is until the part is at its end: its writing may wait for what follows."""
+        """Yield its bytes in order. A chunk must stay unchanged until the part is complete, because writes may be
+        delayed.
+        """
 
 
 class Frame(NamedTuple):
-    """A Part that is made in one go, when all parts before it are at their end (all others, if `last`)."""
+    """A Part made by one call, after all parts before it are complete (all others, if `last`)."""
 
     nbytes: int
     make: Callable[[], Any]
@@ -39,12 +41,12 @@ class Frame(NamedTuple):
     def chunks(self) -> Iterator[memoryview]:
         made = memoryview(self.make()).cast("B")
         if len(made) != self.nbytes:
-            raise ValueError(f"a part of {len(made)} bytes was planned as {self.nbytes}")
+            raise ValueError(f"a part has {len(made)} bytes, but {self.nbytes} were announced")
         yield made
 
 
 class Payload:
-    """A Part that comes in views of somebody's memory; `crc` is its CRC-32 once it is at its end."""
+    """A Part given as views of existing memory; `crc` is its CRC-32 once it is complete."""
 
     last = False
 
@@ -62,5 +64,5 @@ class Payload:
                 done += len(chunk)
                 yield chunk
         if done != self.nbytes:
-            raise ValueError(f"a payload of {done} bytes was planned as {self.nbytes}")
+            raise ValueError(f"a payload has {done} bytes, but {self.nbytes} were announced")
         self.crc = crc

@@ -1,8 +1,7 @@
-"""Which system calls a batch of reads becomes: decided here, done by the file.
+"""Plan which system calls a batch of reads becomes; the file executes them.
 
-Spans are sorted; large ones are cut so that threads can share them; small neighbours become one vectored read, the gap
-between them sunk into scratch memory. The measured best pieces are 1–8 MiB (5.6 GB/s a thread from the page cache), and a
-system call costs as much as copying a few KiB.
+Spans are sorted; large ones are split so that threads can share them; small neighbours become one vectored read, with
+the gaps read into scratch memory. Pieces of 1–8 MiB were fastest, and a system call costs as much as copying a few KiB.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from ._file import Span
 
 PIECE = 4 << 20
 GAP = 16 << 10
-# The system's limit on buffers of one vectored call (1024 on Linux).
+# The system's limit on the buffers of one vectored call (1024 on Linux).
 BUFFERS = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
 class VectoredRead(NamedTuple):
-    """One call: consecutive bytes from `offset`, poured into the buffers in turn."""
+    """One call: consecutive bytes from `offset`, read into the buffers in turn."""
 
     offset: int
     nbytes: int
@@ -28,8 +27,8 @@ class VectoredRead(NamedTuple):
 
 
 def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> list[VectoredRead]:
-    """The calls that fill the spans, sorted by offset: none of more than `piece` bytes, none that sinks a gap of more than
-    `gap` bytes.
+    """Return the calls that fill the spans, sorted by offset: none of more than `piece` bytes, none that reads a gap of
+    more than `gap` bytes.
 
     >>> into = memoryview(bytearray(8))
     >>> [(call.offset, call.nbytes) for call in plan_reads([Span(100, into[:4]), Span(90, into[4:])])]

@@ -1,10 +1,10 @@
-"""A file behind a URL, read by ranges through fsspec: HTTP, S3, Google Cloud Storage, whatever else fsspec knows.
+"""A file behind a URL, read by ranges through fsspec: HTTP, S3, Google Cloud Storage, and others.
 
-Theory of operation. Each request costs a round trip, so few are made, and many at once. The end of a file is read when it
-is opened, since that is where a zip keeps its directory; a small file is read whole. Small reads bring what follows with
-them, and are kept. Batches are planned as those of a local file are, with larger gaps sunk, and spread over more threads
-than there are processors, since these only wait. What the server says of the file (its size, ETag, date) is asked for when
-it is opened and after every batch and every large read: another answer means that another file lies there now.
+Theory of operation. Each request costs a round trip, so requests are few and concurrent. The end of a file is read when
+it is opened, because a zip has its directory there; a small file is read whole. Small reads fetch some bytes beyond
+what is needed, which are cached. Batches are planned like those of a local file, with larger gaps, and run on more
+threads than there are processors, since these only wait. The server's facts about the file (size, ETag, date) are
+requested when it is opened, after every batch and after every large read; if they differ, the file was replaced.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ._parallel import PORTION, WAITING, spread
 from ._plan import VectoredRead, plan_reads
 from ._url import redacted
 
-# Bytes between two reads that are cheaper to read than to ask for apart.
+# Gaps of up to this many bytes are cheaper to read than a second request.
 GAP = 64 << 10
-# What a small read brings, how many of them are kept, and files that are read whole when they are opened.
+# Bytes fetched by a small read, number of cached blocks, and size up to which a file is read whole when it is opened.
 BLOCK = 64 << 10
 KEPT = 8
 WHOLE = 1 << 20
-# Seconds of a call to a store that is not reached by HTTP alone; its package tries again by itself.
+# Timeout in seconds for calls to stores not reached by plain HTTP; their packages retry by themselves.
 LONGEST = 60
-# What file systems call the facts by which one version of a file is told from the next.
+# Keys under which file systems report facts that identify a version of a file.
 STAMPS = (
     *("size", "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated"),
     *("created", "generation", "VersionId", "version_id", "md5Hash", "content_md5", "Content-MD5", "Digest"),
@@ -39,8 +39,8 @@ STAMPS = (
 class RemoteFile:
     """The File behind a URL; `name` is the URL without its secrets.
 
-    Raises FileNotFoundError, PermissionError, UnknownFormatError where it is a directory, MissingDependencyError where
-    fsspec, or what it needs for the protocol, is not installed, and RemoteError for everything else that goes wrong.
+    Raises FileNotFoundError, PermissionError, UnknownFormatError for a directory, MissingDependencyError if fsspec, or
+    a package it needs for the protocol, is not installed, and RemoteError for all other errors.
     """
 
     far = True
@@ -50,18 +50,20 @@ class RemoteFile:
         self._url = url
         self._fs, self._path = file_system(url)
         self._is_http = "http" in self._fs.protocol
-        # fsspec's own limit on a call, which only those file systems have that wait for a network.
+        # fsspec's own timeout, which only asynchronous file systems accept.
         self._limit = {"timeout": LONGEST} if getattr(self._fs, "async_impl", False) else {}
         facts = self._facts()
         if facts.get("type") == "directory":
             raise UnknownFormatError(
                 "this is a directory, not a file",
                 file=self.name,
-                hint="give the file inside it, or the index of shards",
+                hint="pass the URL of a file in it, or of the index of the shards",
             )
         size = facts.get("size")
         if size is None:
-            raise RemoteError(self.name, "the server does not say how large it is: download it, and open the copy")
+            raise RemoteError(
+                self.name, "the server does not report the size of the file: download it and open the local copy"
+            )
         self.size = int(size)
         self._opened: dict[str, str] | None = _stamp(facts)
         self._kept: list[tuple[int, bytes]] = []
@@ -87,7 +89,7 @@ class RemoteFile:
             check_inside(self, offset, len(into))
         calls = plan_reads([span for span in spans if not self._has(span)], piece=PORTION, gap=GAP)
         if len(calls) == 1 and calls[0].nbytes < BLOCK:
-            # As good as a small read, and kept like one.
+            # Same as a small read, so cache it like one.
             _pour(self.read(calls[0].offset, calls[0].nbytes), calls[0])
         else:
             spread(self._fill, calls, WAITING)
@@ -95,14 +97,14 @@ class RemoteFile:
             self.check_unchanged()
 
     def _has(self, span: Span) -> bool:
-        """Fill the span, if its bytes are kept."""
+        """Fill the span if its bytes are cached, and return whether they were."""
         kept = self._find(span.offset, len(span.into))
         if kept is not None:
             span.into[:] = kept
         return kept is not None
 
     def mapped(self) -> None:
-        raise RemoteError(self.name, "only local files can be mapped: load it without mmap, or map a local copy of it")
+        raise RemoteError(self.name, "only local files can be memory-mapped: load it without mmap, or map a local copy")
 
     def beside(self, name: str) -> RemoteFile:
         return RemoteFile(sibling(self._url, name))
@@ -112,7 +114,7 @@ class RemoteFile:
         now = _stamp(self._facts())
         changed = [key for key in STAMPS if now.get(key) != opened.get(key)]
         if changed:
-            raise FileChangedError(self.name, f"its {changed[0]} is another now")
+            raise FileChangedError(self.name, f"its {changed[0]} has changed")
 
     def close(self, at: int = 0) -> None:
         self._opened = None
@@ -137,14 +139,14 @@ class RemoteFile:
         _pour(self._range(call.offset, call.nbytes), call)
 
     def _range(self, offset: int, nbytes: int) -> bytes:
-        """Exactly these bytes."""
+        """Return exactly these bytes."""
         etag = self._stamp_when_opened().get("ETag")
         if not nbytes:
             return b""
         try:
             return attempt(lambda: self._answer(range(offset, offset + nbytes), etag), self._url)
         except RemoteError:
-            # If there is another file now, that is the reason.
+            # If the file was replaced, that is the reason.
             self.check_unchanged()
             raise
 
@@ -155,27 +157,27 @@ class RemoteFile:
             data = self._fs.cat_file(self._path, start=span.start, end=span.stop, **self._limit)
         if len(data) < len(span):
             raise RemoteError(
-                self.name, f"{len(data):,} of {len(span):,} bytes came, of those from byte {span.start:,} on"
+                self.name, f"received only {len(data):,} of the {len(span):,} bytes requested from byte {span.start:,}"
             )
         if len(data) > len(span):
             raise FinalError(no_ranges(self.name))
         return data
 
     def _keep_end(self) -> None:
-        """Read the end of the file, or all of a small one; raise RemoteError where the server cannot give a part."""
+        """Read the end of the file, or all of a small one; raise RemoteError if the server does not support ranges."""
         nbytes = self.size if self.size <= WHOLE else BLOCK
         if nbytes:
             self._keep(self.size - nbytes, self._range(self.size - nbytes, nbytes))
 
     def _find(self, offset: int, nbytes: int) -> bytes | None:
-        """The bytes, if they are kept."""
+        """Return the bytes if they are cached."""
         for start, data in tuple(self._kept):
             if start <= offset and offset + nbytes <= start + len(data):
                 return data[offset - start : offset - start + nbytes]
         return None
 
     def _keep(self, offset: int, data: bytes) -> None:
-        # The file's end, which is the first, stays.
+        # The first block, the end of the file, is never dropped.
         self._kept = [*self._kept[:1], *self._kept[1:][-(KEPT - 2) :], (offset, data)]
 
 
@@ -188,5 +190,5 @@ def _pour(data: bytes, call: VectoredRead) -> None:
 
 
 def _stamp(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The facts that tell this version of the file from the next."""
+    """Return the facts that identify this version of the file."""
     return {key: str(facts[key]) for key in STAMPS if facts.get(key)}

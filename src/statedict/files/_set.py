@@ -1,10 +1,10 @@
-"""Several files that belong together: a reader finds the old ones or the new ones, and never some of each.
+"""Write several files that belong together, so that a reader finds all of the old ones or all of the new ones.
 
-Theory of operation. The new files get names that no file has, so that no old one is touched; then the head, the file that
-names the others, takes the old head's place by one rename. Until then it leads to the old files, from then on to the new
-ones, and only then are the old ones deleted. A save that is killed may leave files that no head names. Their names are
-written down before they are made, in a temporary file that is locked meanwhile (see `_atomic`); the next save to the same
-path finds that list, and deletes what is on it.
+Theory of operation. The new files get unused names, so no old file is touched; then the head, the file that names the
+others, replaces the old head by one rename. Before that it refers to the old files, afterwards to the new ones, and
+only then are the old ones deleted. A killed save may leave files that no head names. Their names are recorded before
+they are created, in a temporary file that stays locked (see `_atomic`); the next save to the same path finds that list
+and deletes the files on it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ._write import fill, total_of
 
 
 class FileSet(NamedTuple):
-    """What is to be written.
+    """The files to write.
 
     Attributes:
-        path: what all the files are called after; they lie in its directory.
+        path: the path after which all files are named; they are in its directory.
         head: the path of the file that names the others.
-        head_parts: its content, where the others have these names.
+        head_parts: returns the content of the head for these names of the others.
         others: the content of each of the others.
-        names: names for the others, made with a mark that tells them from earlier ones; `""` asks for those without one.
-        earlier: the names of the files that are there now from an earlier save, the head that names the others first.
-        ours: whether a file of that name can be one that an earlier save to `path` made.
+        names: returns names for the others, with a mark that distinguishes them from earlier ones; `""`: without a mark.
+        earlier: returns the names of the existing files of an earlier save, the head that names the others first.
+        ours: returns whether a file of that name may come from an earlier save to `path`.
     """
 
     path: str
@@ -44,11 +44,11 @@ class FileSet(NamedTuple):
 
 
 class _TakenError(Exception):
-    """Another save has made a file of a name that this one had chosen."""
+    """Another save has created a file with a name that this one had chosen."""
 
 
 class _Journal:
-    """The names of files that the head may come not to name, written down before they are made or left over."""
+    """The names of files that may be left over, recorded before they are created or become unused."""
 
     def __init__(self, file: Replacement) -> None:
         self._file = file
@@ -71,10 +71,10 @@ class _Journal:
 def write_set(wanted: FileSet, *, durable: Durable = True, system: System = SYSTEM) -> None:
     """Write files that belong together, so that a reader finds all of the old ones or all of the new ones.
 
-    Files of the earlier save that the new ones leave over are deleted. With `durable="rename"` the names are forced to the
-    disk as with `"full"`: which of them get there would be left to chance otherwise.
+    Files of the earlier save that became unused are deleted. `durable="rename"` also flushes the names to the
+    disk, as `"full"` does: otherwise it would be left to chance which of them survive a power failure.
 
-    Raises what `write` raises; all old files are then as they were.
+    Raises what `write` raises; all old files are then unchanged.
     """
     check_durability(durable)
     durable = "full" if durable == "rename" else durable
@@ -121,20 +121,20 @@ def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: Syst
 
 
 def _delete(names: Iterable[str], journal: Replacement, system: System) -> None:
-    """Delete files that no head names any more. The list of those that cannot be deleted stays, for the next save."""
+    """Delete files that no head names any more. Files that cannot be deleted stay on the list, for the next save."""
     try:
         for name in names:
             with suppress(FileNotFoundError):
                 system.unlink(os.path.join(journal.directory, name))
     except BaseException as error:
         journal.leave()
-        # The new files are there, whole: that an old one cannot be deleted is no reason to say that they were not saved.
+        # The new files are complete: a failure to delete an old one must not make the save fail.
         if not isinstance(error, OSError):
             raise
 
 
 def _require_room(wanted: FileSet, nbytes: int, directory: str, system: System) -> None:
-    """Raise DiskFullError where there is no room for all of the files: before the first is written."""
+    """Raise DiskFullError before the first file is written if there is not enough space for all."""
     free = system.free(directory)
     if free < nbytes:
         raise DiskFullError(wanted.path, needed=nbytes, free=free)
@@ -150,7 +150,7 @@ def _place(new: Replacement, name: str, parts: Sequence[Part], durable: Durable)
 
 
 def _is_live(head: Replacement) -> bool:
-    """Whether readers find the new files. Where that cannot be found out, yes: none of them is deleted then."""
+    """Return whether readers find the new files. True if that is unknown, so that none of them is deleted."""
     try:
         return head.is_at(head.path)
     except OSError:

@@ -1,7 +1,7 @@
-"""Every system call of a save, one method each.
+"""All system calls of a save, one method each.
 
-Nothing else in the writer touches the system, so that a test can put a System in its place that fails, is cut short or
-dies at the n-th call, for each n.
+The writer uses the system only through this class, so that a test can substitute a System that fails, writes partially
+or dies at the n-th call, for each n.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 
 class System:
-    """The operating system, as a save sees it."""
+    """The system calls that a save uses."""
 
     def open(self, path: str, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -31,11 +31,11 @@ class System:
         return os.listdir(directory)
 
     def lock(self, fd: int, *, wait: bool) -> None:
-        """Lock for this process; raises BlockingIOError where another one holds it and we are not to wait."""
+        """Lock for this process; raise BlockingIOError if another process holds the lock and `wait` is false."""
         fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def free(self, directory: str) -> int:
-        """Bytes that this user may still write there."""
+        """Return how many bytes this user can still write there."""
         space = os.statvfs(directory)
         return space.f_bavail * space.f_frsize
 
@@ -46,7 +46,7 @@ class System:
         return os.pwritev(fd, buffers, offset)
 
     def read(self, fd: int) -> bytes:
-        """All of a small file."""
+        """Return all of a small file."""
         return os.pread(fd, os.fstat(fd).st_size, 0)
 
     def own(self, fd: int, user: int, group: int) -> None:
@@ -56,7 +56,7 @@ class System:
         os.fchmod(fd, mode)
 
     def begin_sync(self, fd: int, offset: int, nbytes: int) -> None:
-        """Let the disk begin to write these bytes; what goes wrong is told by `sync`."""
+        """Start writing these bytes to the disk; errors are reported by `sync`."""
         begin = _sync_file_range()
         if begin is not None:
             begin(fd, offset, nbytes, SYNC_FILE_RANGE_WRITE)
@@ -68,7 +68,7 @@ class System:
         os.replace(source, target)
 
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name; raises FileExistsError where there is a file of that name."""
+        """Give a file a second name; raise FileExistsError if the name is taken."""
         os.link(source, target)
 
     def unlink(self, path: str) -> None:
@@ -77,7 +77,7 @@ class System:
 
 @lru_cache(maxsize=1)
 def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Linux's sync_file_range(2), which Python's `os` lacks; None elsewhere."""
+    """Return Linux's sync_file_range(2), which `os` does not have; None on other systems."""
     import ctypes
 
     found = getattr(ctypes.CDLL(None), "sync_file_range", None)

@@ -1,6 +1,6 @@
-"""Paths that are URLs: how they are told, and how they are shown: without what is secret in them.
+"""URLs: recognise them, and hide their secrets.
 
-A user's name and password stand before the host, signatures and tokens in the query; a path is shown as it is.
+User name and password precede the host, signatures and tokens are in the query; the path is shown unchanged.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# `https://host/file`; several may be chained, as fsspec has it: `simplecache::s3://bucket/file`.
+# `https://host/file`; fsspec allows chains: `simplecache::s3://bucket/file`.
 BEGINS = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://")
 LINK = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^/?#\s'\"]*@)?(?P<path>[^?\s'\"]*)(?P<query>\?[^\s'\"]*)?")
 HIDDEN = "***"
 
 
 def is_url(path: Any) -> bool:
-    """Whether a path is a URL, or a chain of them, and no name on this machine's disks."""
+    """Return whether a path is a URL or a chain of URLs, as opposed to a local path."""
     return isinstance(path, str) and BEGINS.match(path) is not None
 
 
 def redacted(text: str) -> str:
-    """The URL, or the text with URLs in it, as it may be shown.
+    """Return the URL, or a text with URLs in it, without secrets.
 
     >>> redacted("https://me:secret@host/model.pt?X-Amz-Signature=0123abcd")
     'https://***@host/model.pt?***'

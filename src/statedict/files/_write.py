@@ -1,4 +1,4 @@
-"""Parts become a file: at a path, atomically, or on a file object, in order."""
+"""Write parts to a path, atomically, or to a file object, in order."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ._atomic import Durable, Replacement, check_durability
 from ._part import Part
 from ._system import SYSTEM, System
 
-# IOV_MAX: what the system takes in one call.
+# IOV_MAX: the limit on the buffers of one system call.
 MOST_BUFFERS = 1024
-# What the system caches together, if it is written together.
+# Size and alignment of writes that the kernel caches as one large folio.
 FOLIO = 128 << 10
 
 
 def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM) -> None:
     """Write the parts, one after the other, to a path or to a binary file object.
 
-    A path gets them all or keeps what it has. `durable` says what is forced to the disk before the call returns:
+    A path is replaced atomically. `durable` says what is flushed to the disk before the call returns:
 
-    - `"full"` (or True): the file, then its name. After a power cut the new file is there.
-    - `"rename"`: the file only. After a power cut the old or the new file is there, whole.
-    - `"none"` (or False): nothing. A killed process leaves the old or the new file, whole; a power cut may lose both.
+    - `"full"` (or True): the file, then its name. After a power failure the new file is there.
+    - `"rename"`: the file only. After a power failure either the old or the new file is there, complete.
+    - `"none"` (or False): nothing. A killed process leaves the old or the new file, complete; a power failure may lose both.
 
-    Raises DiskFullError where there is no room, SaveError where the path is something else than a regular file, OSError
-    for whatever else the system refuses; the old file is then as it was.
+    Raises DiskFullError if there is not enough space, SaveError if the path is not a regular file, OSError for other
+    errors of the system; the old file is then unchanged.
     """
     check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
@@ -35,7 +35,7 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:
-        raise TypeError(f"a path or a binary file object is needed, not {type(target).__name__}")
+        raise TypeError(f"a path or a binary file object is expected, not {type(target).__name__}")
 
 
 def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
@@ -45,12 +45,12 @@ def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durab
 
 
 def total_of(parts: Sequence[Part]) -> int:
-    """The bytes of the file that the parts make."""
+    """Return the size of the file that the parts form."""
     return sum(part.nbytes for part in parts)
 
 
 def fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
-    """Write the parts, those that are made of the others last."""
+    """Write the parts; those made from the others come last."""
     offset = 0
     late: list[tuple[int, Part]] = []
     for is_last, together in groupby(parts, lambda part: part.last):
@@ -70,11 +70,10 @@ def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: D
 
 
 def aligned(offset: int, chunks: Iterable[memoryview]) -> Iterator[tuple[int, list[memoryview]]]:
-    """The chunks, which follow each other from `offset`, as writes that end at multiples of FOLIO in the file.
+    """Group the chunks, which are consecutive from `offset`, into writes that end at multiples of FOLIO in the file.
 
-    The system caches such a write in one folio, and so does not look for 32 pages: 110 ms for 525 MB, not 260. Larger ones
-    are no quicker, and those of 2 MiB much slower where a virtual machine gives such blocks back to its host as soon as they
-    are free, and has to ask for each again: 2 s for 1 GiB, not 0.2.
+    The kernel caches such a write as one large folio instead of 32 pages, which is more than twice as fast. Larger
+    writes are not faster, and those of 2 MiB are much slower on virtual machines that return free blocks to the host.
 
     >>> [(at, len(buffers)) for at, buffers in aligned(FOLIO - 1, [memoryview(b"ab"), memoryview(b"c")])]
     [(131071, 1), (131072, 2)]
@@ -96,7 +95,8 @@ def aligned(offset: int, chunks: Iterable[memoryview]) -> Iterator[tuple[int, li
 
 def _stream(stream: Any, parts: Sequence[Part]) -> None:
     if any(part.last for part in parts[:-1]):
-        # What is made last stands first, and a stream has no way back: the others are gone through once beforehand.
+        # A part made last may come first in the file, and a stream cannot seek back: produce the others once
+        # beforehand.
         for part in parts:
             if not part.last:
                 for _ in part.chunks():
@@ -111,5 +111,5 @@ def _stream(stream: Any, parts: Sequence[Part]) -> None:
 def _write_all(stream: Any, chunk: memoryview) -> None:
     while chunk:
         done = stream.write(chunk)
-        # Raw streams may write less; most others give the whole length, and some nothing at all.
+        # Raw streams may write less; most others return the whole length, and some None.
         chunk = chunk[done:] if isinstance(done, int) else chunk[len(chunk) :]

@@ -1,6 +1,6 @@
-"""JSON as headers and indexes are allowed to be: UTF-8, no key twice, no NaN, no numbers or nesting without end.
+"""Read JSON strictly: UTF-8, no duplicate keys, no NaN, and limits on nesting and on the length of numbers.
 
-Readers of JSON differ in what they make of all these, and a file must mean one thing.
+JSON readers interpret such input differently, and a file must have one meaning.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 from ..errors import FormatError
 from ._limits import Limits
 
-# Longer than any size or offset (20 digits); converting longer ones is quadratic.
+# Longer than any size or offset (20 digits). Converting long integers takes quadratic time.
 DIGITS = 40
-# Possessive: remembering where it could go back to would cost a hundred bytes for each of the string's.
+# Possessive quantifiers: backtracking state would take about a hundred bytes per byte of the string.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 OTHERS = bytes(set(range(256)) - set(STEPS))
@@ -24,7 +24,7 @@ SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(data: bytes, file: str, limits: Limits, member: str | None = None) -> Any:
-    """The value that `data` is the JSON of; raises FormatError where it is none, or one that readers disagree on."""
+    """Parse `data` as JSON; raise FormatError if it is not valid, or if readers would interpret it differently."""
     if len(data) > limits.json_bytes:
         raise limits.exceeded("json_bytes", f"JSON of {len(data):,} bytes").located(file=file, member=member)
     depth = max(accumulate(map(STEPS.__getitem__, STRING.sub(b"", data).translate(None, OTHERS))), default=0)
@@ -34,16 +34,16 @@ def read_json(data: bytes, file: str, limits: Limits, member: str | None = None)
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
         )
-        # Half a character can only be an escape, and there are hardly any.
+        # An unpaired surrogate can only come from an escape, which is rare.
         if SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except UnicodeEncodeError:
-        problem = FormatError("a text in it holds half a character")
+        problem = FormatError("invalid JSON: a string contains an unpaired surrogate")
     except UnicodeDecodeError as error:
-        problem = FormatError(f"it is not UTF-8: {error.reason}", offset=error.start)
+        problem = FormatError(f"the JSON is not valid UTF-8: {error.reason}", offset=error.start)
     except json.JSONDecodeError as error:
-        problem = FormatError(f"it is no JSON: {error.msg}", offset=error.pos)
+        problem = FormatError(f"invalid JSON: {error.msg}", offset=error.pos)
     except FormatError as error:
         problem = error
     raise problem.located(file=file, member=member) from None
@@ -54,15 +54,15 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise FormatError(f"the key {twice[:100]!r} is there twice")
+        raise FormatError(f"the key {twice[:100]!r} appears twice in a JSON object")
     return found
 
 
 def _constant(name: str) -> NoReturn:
-    raise FormatError(f"{name} is no JSON")
+    raise FormatError(f"{name} is not valid JSON")
 
 
 def _integer(digits: str) -> int:
     if len(digits) > DIGITS:
-        raise FormatError(f"a number has {len(digits):,} digits")
+        raise FormatError(f"a JSON number has {len(digits):,} digits; at most {DIGITS} are accepted")
     return int(digits)

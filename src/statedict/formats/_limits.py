@@ -1,7 +1,8 @@
-"""What reading a file may cost: every budget in one frozen value.
+"""Resource limits for reading a file, as one frozen value.
 
-A claim in a file (a length, a count, a depth) is compared with these and with the bytes that exist before anything is
-allocated for it. The defaults are far beyond any honest checkpoint; a LimitError names the budget and how to raise it.
+Each number that a file claims (a length, a count, a depth) is compared with these limits and with the bytes that exist
+before anything is allocated for it. The defaults are far above what real checkpoints need. A LimitError names the limit
+and says how to raise it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..errors import LimitError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Budgets of one reading.
+    """Resource limits for reading one file.
 
     >>> Limits(pickle_bytes=1 << 30).depth
     1000
@@ -21,27 +22,29 @@ class Limits:
     Attributes:
         pickle_bytes: bytes of one pickle.
         operations: opcodes of one pickle.
-        depth: how deep values may lie in each other, and open marks in a pickle.
-        key_depth: the same inside a dict key: Python hashes keys by recursion in C.
-        key_items: values inside one dict key, since it is hashed as a whole wherever it is used.
-        equal_hashes: keys of one dict that share a hash value: Python's dict is quadratic in them.
+        depth: nesting depth of values, and number of nested marks in a pickle.
+        key_depth: nesting depth inside a dict key: Python hashes keys by recursion in C.
+        key_items: values inside one dict key, which is hashed as a whole at each use.
+        equal_hashes: keys of one dict with the same hash: Python's dict is quadratic in them.
         string_bytes: bytes of one string.
-        digits: decimal digits of one integer (its conversion is quadratic); long_bytes: bytes of a binary one.
-        name_bytes: bytes of a module's or class's name.
-        value_bytes: memory that the values of a pickle may take, beyond `value_ratio` times the size of its file: a list or
-            a tuple in a list takes 64 bytes for one or two of pickle, and a pickle can be compressed a thousandfold.
-        value_ratio: see `value_bytes`. Python's own pickles of many small values take 10 to 50 times their size.
-        copied_bytes: memory that calls in a pickle may use, beyond four times the size of its file: a call of a few bytes
-            can copy a long string that was named before, or make a container that takes far more than its opcodes.
-        dtype_depth, dtype_fields: NumPy's structured dtypes inside each other, and fields of one, those inside included.
-        dimensions: of one tensor; PyTorch and NumPy know no more than 64.
-        nested: pickles inside pickles (a tensor that was pickled without torch.save holds one).
-        zip_members, zip_name_bytes: members of an archive and bytes of one's name.
-        inflated_bytes, inflated_ratio: an archive may inflate to the larger of the first and the second times its size.
-        parsed_bytes: the same for one compressed member that is parsed (a pickle), in place of `inflated_bytes`.
-        member_ratio: one member may inflate to this many times its compressed size (deflate itself gives 1,032 at most).
-        json_bytes, json_depth: of a JSON header or index.
-        expansion: elements shown by a view, as a multiple of its storage, that are written out without being asked for.
+        digits: decimal digits of one integer (the conversion is quadratic); long_bytes: bytes of a binary integer.
+        name_bytes: bytes of the name of a module or class.
+        value_bytes: memory for the values of a pickle, in addition to `value_ratio` times the size of its file: an empty
+            list or tuple takes 64 bytes of memory for one or two bytes of pickle, and a pickle can be compressed by a
+            factor of a thousand.
+        value_ratio: see `value_bytes`. Ordinary pickles of many small values need 10 to 50 times their size.
+        copied_bytes: memory for calls in a pickle, in addition to four times the size of its file: a call of a few bytes
+            can copy a long string from the memo, or create a container much larger than its opcodes.
+        dtype_depth, dtype_fields: nesting depth of NumPy's structured dtypes, and fields of one, including nested ones.
+        dimensions: dimensions of one tensor; PyTorch and NumPy support at most 64.
+        nested: pickles inside pickles (a tensor pickled without torch.save contains one).
+        zip_members, zip_name_bytes: members of an archive, and bytes of the name of one.
+        inflated_bytes, inflated_ratio: decompressed size of an archive: at most the larger of `inflated_bytes` and
+            `inflated_ratio` times its size.
+        parsed_bytes: replaces `inflated_bytes` for one compressed member that is parsed (a pickle).
+        member_ratio: decompressed size of one member, as a multiple of its compressed size (deflate reaches 1,032).
+        json_bytes, json_depth: size and nesting depth of a JSON header or index.
+        expansion: elements of a view, as a multiple of its storage, that are written out without an explicit request.
     """
 
     pickle_bytes: int = 256 << 20
@@ -72,11 +75,11 @@ class Limits:
     expansion: int = 16
 
     def exceeded(self, budget: str, what: str) -> LimitError:
-        """The error to raise where `what` ("a string of 5,000,000,000 bytes") is beyond the budget of that name."""
+        """Return the LimitError for `what` (such as "a string of 5,000,000,000 bytes") that exceeds the limit `budget`."""
         allowed: int = getattr(self, budget)
         return LimitError(
-            f"{what} is beyond the limit of {allowed:,}",
-            hint=f"if you trust the file, statedict.open(path, limits=statedict.Limits({budget}=…))",
+            f"{what} exceeds the limit of {allowed:,}",
+            hint=f"if you trust the file, raise the limit: statedict.open(path, limits=statedict.Limits({budget}=…))",
         )
 
 

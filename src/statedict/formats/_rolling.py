@@ -1,4 +1,4 @@
-"""Bytes looked at from each of their places: NumPy's `sliding_window_view`, for 1 µs instead of 8."""
+"""Sliding windows over bytes: a cheaper `numpy.lib.stride_tricks.sliding_window_view` for many small calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def rolling(raw: Bytes, width: int) -> Bytes:
-    """A row of `width` bytes from each place on: a view, of which rows are chosen by an index.
+    """Return a view whose row `i` is the `width` bytes that begin at `i`. Index it to select rows.
 
     >>> rolling(np.arange(5, dtype=np.uint8), 3)[[0, 2]].tolist()
     [[0, 1, 2], [2, 3, 4]]
@@ -20,7 +20,7 @@ def rolling(raw: Bytes, width: int) -> Bytes:
 
 
 def uint32(raw: Bytes, places: Numbers) -> Numbers:
-    """The little-endian numbers of 4 bytes at the places.
+    """Return the little-endian 32-bit numbers that begin at `places`.
 
     >>> uint32(np.array([0, 1, 0, 0, 0], np.uint8), np.array([0, 1])).tolist()
     [256, 1]

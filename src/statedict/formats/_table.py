@@ -1,6 +1,6 @@
-"""The table of formats: told by their bytes, never by their suffix alone; each with its reader and its writer.
+"""The table of formats, recognised by their content and not by their suffix; each has a reader and a writer.
 
-A new format is a row here, and a file beside this one. Readers are imported when a file of theirs turns up.
+To add a format, add a row here and a module for it. Readers are imported when they are first needed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from ..errors import FormatError, SaveError
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
 
-# Bytes of a file's beginning: enough for every signature (tar's is at byte 257) and to tell text from bytes.
+# Number of leading bytes to look at: enough for every signature (that of tar is at byte 257) and to tell text from
+# binary.
 HEAD = 512
-# What a directory of torch.distributed.checkpoint has: one file of metadata, or one of each rank.
+# A directory of torch.distributed.checkpoint has one metadata file, or one per rank.
 METADATA_OF_ALL = ".metadata"
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
 
 class Format(NamedTuple):
-    """A format that is told by how its files begin. `read` is `module:function`, taking a File and Limits."""
+    """A format recognised by how its files begin. `read` is `module:function`, which takes a File and Limits."""
 
     name: str
     begins: Callable[[bytes, File], bool]
@@ -37,20 +38,21 @@ class Format(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """How a format is written. `parts` is `module:function`, taking the object and its metadata, giving Parts."""
+    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts."""
 
     suffixes: tuple[str, ...]
     parts: str
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
-    """The checkpoint in a file: a path, or a seekable binary file object, which is read from where it stands. A directory's
-    path is the checkpoint that its files are: shards, with their index or numbered, or torch.distributed.checkpoint's.
+    """Open the checkpoint in `source`: a path, or a seekable binary file object, which is read from its current
+    position. The path of a directory opens the checkpoint that its files form: shards with an index, numbered shards,
+    or torch.distributed.checkpoint.
 
-    Nothing of the file is run, and no tensor is read; what can be checked without that has been checked.
+    No code from the file is run and no tensor data is read; everything that can be checked without it is checked.
 
-    Raises UnknownFormatError where its bytes are no format that is read here, another FormatError (TruncatedError,
-    LimitError …) where it is damaged, OSError where it cannot be opened.
+    Raises UnknownFormatError if the format is not recognised, another FormatError (TruncatedError, LimitError …) if the
+    file is damaged, and OSError if it cannot be opened.
 
     >>> import io, numpy as np
     >>> from statedict import formats
@@ -75,7 +77,7 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def read(file: File, limits: Limits) -> Checkpoint:
-    """The checkpoint in an open File, by the first row of the table that knows how it begins."""
+    """Read the checkpoint in an open File with the first format of the table that matches."""
     head = head_of(file)
     for row in FORMATS:
         if row.begins(head, file):
@@ -86,12 +88,12 @@ def read(file: File, limits: Limits) -> Checkpoint:
 
 
 def head_of(file: File) -> bytes:
-    """The first bytes of a file, by which it is told what it is."""
+    """Return the first bytes of a file, which identify its format."""
     return file.read(0, min(file.size, HEAD))
 
 
 def function(place: str) -> Callable[..., Any]:
-    """The function that a row names as `module:function`; its module is imported here."""
+    """Import and return the function that a row of the table names as `module:function`."""
     module, _, name = place.partition(":")
     return cast("Callable[..., Any]", getattr(import_module(module, __package__), name))
 
@@ -106,22 +108,21 @@ def write(
     durable: Durable = True,
     substitute: Callable[[Any], Any] = lambda value: value,
 ) -> None:
-    """Write a tree with arrays, of any library or read from another file, to a path or a binary file object.
+    """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
-    A path gets all of it or keeps what it has. Tensors are written as the elements that they show; tied ones stay tied.
-    `format` is a name of the table (`"torch"`, `"safetensors"`, `"npz"`); None goes by the path's suffix, and is `"torch"`
-    for a path without one. `metadata` is kept with the file, name to text.
-    `max_shard_size`: bytes, or text as `"5GB"`: a state dict
-    larger than this becomes several files, and `path` with `.index.json` their index. `durable`: see
-    `statedict.files.write`.
+    A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
+    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`); None chooses by the suffix of the
+    path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
+    `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
+    index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
-    `substitute` gives what is written in the place of an object that is not plain data (or the object itself).
+    `substitute` returns what to write instead of an object that is not plain data (or the object itself).
 
-    Raises SaveError where a value cannot be written in that format, or not be loaded again (nothing was touched then),
+    Raises SaveError if a value cannot be written in that format or could not be loaded again (nothing is changed then),
     DiskFullError, OSError.
     """
     if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
-        raise SaveError(f"{os.fspath(target)!r} names a directory: give the name of a file in it")
+        raise SaveError(f"{os.fspath(target)!r} is a directory: pass the path of a file in it")
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
@@ -132,7 +133,7 @@ def write(
         with collector_paused():
             files.write(target, parts(obj, metadata), durable=durable)
     elif not isinstance(target, (str, os.PathLike)):
-        raise SaveError("shards are several files: they need a path, not a file object")
+        raise SaveError("shards are several files: pass a path, not a file object")
     else:
         function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
 
@@ -140,7 +141,7 @@ def write(
 def _with_texts(
     parts: Callable[..., list[Part]], obj: Any, metadata: Mapping[str, str] | None, **options: Any
 ) -> list[Part]:
-    """The parts of a file, with the text that was kept with the file that `obj` is from, if the format can hold that."""
+    """Return the parts of a file; keep the metadata of the file that `obj` was read from, if the format can store it."""
     texts = getattr(obj, "texts", None) if isinstance(obj, StateDict) else None
     if texts:
         with suppress(SaveError):
@@ -154,14 +155,14 @@ def _by_suffix(target: Any) -> str:
     if found is None and re.fullmatch(r"\.[a-z]\w*", suffix):
         known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
         raise SaveError(
-            f"{os.fspath(target)}: no format that is written here has the suffix {suffix!r}; known are {known}. "
-            f"Or say which is meant: format={', '.join(map(repr, WRITERS))}"
+            f"{os.fspath(target)}: no output format has the suffix {suffix!r}; the known suffixes are {known}. "
+            f"Use one of them, or pass format= explicitly: {', '.join(map(repr, WRITERS))}"
         )
     return found or "torch"
 
 
 def _directory_of(source: Any) -> str | None:
-    """The directory that a path is, or whose metadata file it is; None for anything else."""
+    """Return the directory that `source` names, directly or by its metadata file; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
         return None
     path = os.fspath(source)
@@ -175,12 +176,14 @@ def _is_zip(head: bytes, file: File) -> bool:
 
 
 def _is_safetensors(head: bytes, file: File) -> bool:
-    # Nothing else begins with a length and a brace; a length that no file has is left to be unknown.
+    # No other format begins with a length followed by a brace. An impossible length is left for the fallback.
     return head[8:9] == b"{" and head[6:8] == b"\0\0"
 
 
 def is_index(head: bytes, file: File) -> bool:
-    """Whether a file is a JSON object. (A safetensors file may begin with the same byte, but not with the next.)"""
+    """Return whether a file is a JSON object. (A safetensors file may begin with the same byte, but not with the same
+    two.)
+    """
     return re.match(rb'\s*\{\s*["}]', head) is not None
 
 
@@ -193,7 +196,7 @@ def _is_tar(head: bytes, file: File) -> bool:
 
 
 def _may_be_pickle(head: bytes, file: File) -> bool:
-    # Protocols from 2 on say so; before that any of these opcodes can be the first.
+    # Protocols 2 and later begin with a header; a pickle of an earlier protocol can begin with any of these opcodes.
     return head[:1] in PICKLE_BEGINS
 
 

@@ -1,4 +1,4 @@
-"""The formats that are zips, told by their members; each with its reader. A new one is a row here."""
+"""The formats that are zip archives, recognised by their members; each has a reader. To add one, add a row here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .zip._members import text_of
 
 
 class ZipFormat(NamedTuple):
-    """A format that is a zip, told by its members. `read` is `module:function`, taking a File, Limits and an Archive."""
+    """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
 
     name: str
     has: Callable[[Archive], bool]
@@ -24,7 +24,7 @@ class ZipFormat(NamedTuple):
 
 
 def read_zip(file: File, limits: Limits) -> Checkpoint:
-    """The checkpoint in a zip, by the first row that knows its members."""
+    """Read the checkpoint in a zip archive with the first format of the table that recognises its members."""
     try:
         archive = open_zip(file, limits)
     except TruncatedError as error:
@@ -38,7 +38,7 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
     raise UnknownFormatError(
         f"this is a zip archive, but not a checkpoint; its members: {named}",
         file=file.name,
-        hint="if one of them is a checkpoint, unpack the archive first",
+        hint="if one of them is a checkpoint, unpack the archive and open that file",
     )
 
 
@@ -55,7 +55,7 @@ def _has_pickle(archive: Archive) -> bool:
 
 
 def _has(archive: Archive, name: str) -> bool:
-    """Whether a member has that name, in whatever folder. One text of all names is searched ten times as fast as each."""
+    """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
     joined = text_of(archive.members)
     return f"/{name}\n" in f"{joined}\n" or f"\n{name}\n" in f"\n{joined}\n"
 

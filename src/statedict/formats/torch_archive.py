@@ -1,7 +1,7 @@
-"""The second door of this room, for who keeps torch.save's own contract: its archive, its pickles, its tars, as parts.
+"""The parts of torch.save's formats (archive, pickles, tar) for code that implements torch.save's own interface.
 
-`formats.open` and `formats.write` are for everybody else. This door is apart from the room's first because what is behind
-it imports NumPy, which `import statedict` must not.
+Other code uses `formats.open` and `formats.write`. This module is separate from the package's `__init__` because it
+imports NumPy, which `import statedict` must not do.
 """
 
 from ._limits import LIMITS as LIMITS

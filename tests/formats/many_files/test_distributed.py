@@ -233,7 +233,7 @@ def test_a_file_elsewhere_is_never_opened(tmp_path):
         (shards.size(1, 0) + p.text("sizes"), shards.size(1, 1) + p.text("sizes"), "where its chunk at"),
         (shards.size(2, 4), shards.size(3, 4), "do not make up the tensor"),
         (p.name("torch", "float32"), p.integer(5), "its dtype is missing"),
-        (p.name("torch", "float32"), p.name("torch", "float64"), "a piece should be a tensor of float64"),
+        (p.name("torch", "float32"), p.name("torch", "float64"), "this chunk should be a tensor of float64"),
         (p.text("relative_path"), p.text("nowhere"), "no file of this directory"),
         (b"TensorStorageMetadata", b"TensorStorageMetadat0", "described by a TensorStorageMetadat0"),
         (p.tuple_(p.text("step")), p.tuple_(p.text("model")), "is another value's too|lies inside another"),

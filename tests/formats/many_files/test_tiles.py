@@ -56,11 +56,11 @@ def test_the_answer_is_that_of_counting(data):
 @pytest.mark.parametrize(
     ("boxes", "problem"),
     [
-        ([], "they leave elements out, or overlap"),
+        ([], "they leave gaps or overlap"),
         ([((0,), (2,))], "one has 1 dimensions, not 2"),
         ([((0, 1), (2, 3))], r"\[2, 3\] at \[0, 1\] reaches outside \[2, 3\]"),
         ([((0, -1), (2, 3))], r"reaches outside"),
-        ([((0, 0), (2, 3)), ((0, 0), (2, 3))], "they leave elements out, or overlap"),
+        ([((0, 0), (2, 3)), ((0, 0), (2, 3))], "they leave gaps or overlap"),
     ],
 )
 def test_what_is_wrong_is_said(boxes, problem):

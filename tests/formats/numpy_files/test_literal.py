@@ -51,7 +51,7 @@ def test_numbers_may_be_those_of_python_2():
         ("[1,,2]", "',' is no value"),
         ("[1", "ends before"),
         ("(1]", "a comma is missing"),
-        ("{1: 2}", "a key is no string"),
+        ("{1: 2}", "a key is not a string"),
         ("{'a'}", "a key has no value"),
         ("{'a' 1}", "a key has no value"),
         ("{'a': 1, 'a': 2}", "twice"),

@@ -123,7 +123,7 @@ def test_we_read_what_stock_writes():
     assert [name for name in state if not same(found[name], state[name])] == []
     checkpoint = opened(raw)
     assert checkpoint.metadata == {"format": "pt"}
-    assert checkpoint.notes == ["it has no checksums: damage to its tensors cannot be detected"]
+    assert checkpoint.notes == ["the file has no checksums: damage to its tensors cannot be detected"]
     assert [finding.level for finding in checkpoint.verify()] == ["note"]
 
 
@@ -224,7 +224,7 @@ def test_equal_content_gives_equal_bytes():
         ({"model": {"w": np.ones(1)}, "n": 3}, "'model' is a dict; 'n' is a int. The torch format holds anything"),
         ({f"n{i}": i for i in range(8)}, "and 3 more"),
         ({1: np.ones(1)}, "1 is no name"),
-        ({"__metadata__": np.ones(1)}, "'__metadata__' is no name for a tensor"),
+        ({"__metadata__": np.ones(1)}, "'__metadata__' is not allowed as the name of a tensor"),
         ({"\ud800": np.ones(1)}, "cannot be written as UTF-8"),
         ({"c": np.ones(1, "c16")}, "'c' is of dtype complex128"),
         ({"s": Compound("sparse_coo", DTYPES["float32"], (2,), {})}, "'s' is a sparse_coo tensor"),
@@ -355,7 +355,7 @@ def test_ties_that_cannot_be_are_refused(lie):
     said = f'"statedict.crc32":"{"0" * 16}","statedict.ties":{json.dumps(lie)}}},{entry}}}'
     blank = BEGINNING + b'00000000",' + said.encode()
     text = BEGINNING + b"%08x" % crc32(blank) + b'",' + said.encode()
-    with pytest.raises(FormatError, match="what its metadata says of its tensors is not understood"):
+    with pytest.raises(FormatError, match="the checksums and ties in the metadata are malformed"):
         opened(raw_file(text, bytes(12)))
 
 

@@ -191,7 +191,7 @@ def test_checksums_that_were_not_computed():
         raw = saved({"a": torch.randn(3)})
     finally:
         torch.serialization.set_crc32_options(before)
-    assert opened(raw).notes == ["it was saved without checksums: damage to its content cannot be detected"]
+    assert opened(raw).notes == ["the file was saved without checksums: damage to its content cannot be detected"]
     assert our_load(raw)["a"].shape == (3,)
 
 
@@ -228,7 +228,7 @@ FACTS = {
     "a newer version": ({"version": b"11\n"}, "it says that its version is '11'; versions up to 10 are known"),
     "no version": ({"version": b"three"}, "its version is 'three'"),
     "a huge version": ({"version": b"9" * 21}, "its version is '9{21}'"),
-    "byte order": ({"byteorder": b"middle"}, "the byte order should be 'little' or 'big', not 'middle'"),
+    "byte order": ({"byteorder": b"middle"}, "the byte order must be 'little' or 'big', not 'middle'"),
     "a short storage": (
         {"data/0": bytes(8)},
         "a storage of 3 elements of 4 bytes is named here, but archive/data/0 has 8 bytes",
@@ -294,7 +294,7 @@ def test_dangerous_imports_are_shown_and_refused():
     checkpoint = opened(saved({"w": torch.ones(1), "e": Evil()}))
     assert len(checkpoint.dangerous) == 1
     assert checkpoint.verify()[0].level == "error"
-    with pytest.raises(UnsafeFileError, match=r"unpickling it would run code: it imports \w+\.system") as caught:
+    with pytest.raises(UnsafeFileError, match=r"unpickling this file would run code: it imports \w+\.system") as caught:
         checkpoint.require_safe()
     assert caught.value.imports == tuple(checkpoint.dangerous)
     assert read_array(checkpoint.object["w"]).tolist() == [1]
@@ -458,7 +458,7 @@ def test_every_change_is_noticed_or_makes_no_difference(raw):
 def test_a_cut_file_says_how_much_is_missing():
     """A file that was cut in its tensors says how many bytes it has, and should have at least."""
     raw = saved({"a": torch.randn(1000), "b": torch.randn(500)})
-    with pytest.raises(TruncatedError, match=r"the file is cut off: it has 3,000 of at least 6,\d\d\d bytes"):
+    with pytest.raises(TruncatedError, match=r"the file is truncated: it has 3,000 of at least 6,\d\d\d bytes"):
         opened(raw[:3000])
     for length in (0, 100, len(raw) - 10):
         with pytest.raises(TruncatedError, match=r"the file is empty|the archive's end is missing"):

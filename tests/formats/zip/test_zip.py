@@ -265,20 +265,29 @@ DAMAGED = {
     "wide end elsewhere": (change(OURS, OURS_END + 56 + 8, b"\0"), "the zip64 locator points elsewhere"),
     "wide end damaged": (change(OURS, OURS_END + 4, b"\x2d"), "the zip64 end record is damaged"),
     "ends disagree": (change(OURS, OURS_END + 56 + 20 + 12, b"\1"), "the end record and the zip64 end record disagree"),
-    "entry damaged": (change(GOOD, CENTRAL, b"X"), "the directory is damaged at its byte 0"),
+    "entry damaged": (change(GOOD, CENTRAL, b"X"), "the directory is damaged at its offset 0"),
     "not UTF-8": (change(GOOD, CENTRAL + 46, b"\xff"), "is not UTF-8"),
     "encrypted": (change(GOOD, CENTRAL + 8, b"\1"), "it is encrypted"),
     "unknown flags": (change(GOOD, CENTRAL + 8, b"\x20"), "its flags 0x20 are not known"),
     "other compression": (change(GOOD, CENTRAL + 10, b"\x0e"), "it is compressed by method 14"),
     "sizes differ": (change(GOOD, CENTRAL + 20, b"\1"), "it is stored, but its sizes differ: 1 and 120 bytes"),
-    "on another disk": (change(GOOD, CENTRAL + 34, b"\1"), "it is said to be on disk 1"),
+    "on another disk": (change(GOOD, CENTRAL + 34, b"\1"), "it is on another disk: number 1"),
     "sizes missing": (change(GOOD, CENTRAL + 20, b"\xff" * 8), "its zip64 sizes are missing"),
-    "bytes before": (b"x" * 8 + change(GOOD, END + 16, struct.pack("<I", CENTRAL + 8)), "no member begins at byte 0"),
+    "bytes before": (
+        b"x" * 8 + change(GOOD, END + 16, struct.pack("<I", CENTRAL + 8)),
+        "there is no local header at byte 0",
+    ),
     "overlap": (change(GOOD, CENTRAL + 42, struct.pack("<I", 1)), "bytes stand before the archive's first member"),
-    "no header": (change(GOOD, 0, b"X"), "no member begins at byte 0"),
+    "no header": (change(GOOD, 0, b"X"), "there is no local header at byte 0"),
     "another name": (change(GOOD, 30, b"b"), "its local header calls it b'b/data.pkl'"),
-    "other flags": (change(GOOD, 6, b"\2"), "its local header and the directory disagree"),
-    "other method": (change(GOOD, 8, b"\x08"), "its local header and the directory disagree"),
+    "other flags": (
+        change(GOOD, 6, b"\2"),
+        "its local header and the directory disagree on flags or compression method",
+    ),
+    "other method": (
+        change(GOOD, 8, b"\x08"),
+        "its local header and the directory disagree on flags or compression method",
+    ),
     "other CRC": (change(GOOD, 14, b"\0\0\0\0"), "disagree on its size or CRC"),
     "header without wide sizes": (change(GOOD, 18, b"\xff" * 8), "the zip64 sizes of its local header are missing"),
     "shifted payload": (change(GOOD, 28, b"\4"), "its extra field is damaged|something else begins at byte"),
@@ -381,7 +390,7 @@ def test_an_archive_without_checksums_is_not_damaged():
         raw = change(raw, at + 16, bytes(4))
         at += 46 + int.from_bytes(raw[at + 28 : at + 30], "little") + int.from_bytes(raw[at + 30 : at + 32], "little")
     archive = opened(raw)
-    assert archive.notes == ["it was saved without checksums: damage to its content cannot be detected"]
+    assert archive.notes == ["the file was saved without checksums: damage to its content cannot be detected"]
     assert {name: read_member(archive, name) for name in archive.members} == SOME
     assert verify_members(archive) == []
 

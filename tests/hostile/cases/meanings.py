@@ -122,5 +122,8 @@ TOLD = {
     "two_ties_npz": "tied to 'w', which is another array",
     **dict.fromkeys(("two_ties_forged", "two_ties_npz_forged"), "tied to another tensor, whose bytes are different"),
     "two_surrogate": "half a character",
-    **dict.fromkeys(("two_tar_prefix", "two_tar_zero", "two_tar_folder"), "other readers take its header for another"),
+    **dict.fromkeys(
+        ("two_tar_prefix", "two_tar_zero", "two_tar_folder"),
+        "its header is ambiguous: other readers interpret it differently",
+    ),
 }

@@ -1,34 +1,35 @@
-"""Pickles as inert data, both ways.
+"""Read and write pickles as inert data.
 
     parse(data, *, storage, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
           whole=True, paid=None)
     emit(obj, store, store_all=None, *, arrays="values")
 
-**parse** reads one pickle (protocols 0 to 5) out of `data` (bytes or a mmap), beginning at `start`, into a Parsed. Nothing
-that it names is imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute `_metadata` where
-torch saved one), list, tuple, set, numbers, str, bytes, datetimes …, NumPy arrays and scalars. Tensors are Leaf or Compound;
-`torch.Size`, dtypes, devices … are Size, DType, TorchConstant; bare storages are TypedStorage; all else is Opaque.
-`Parsed.globals` is every import with its risk: `parse` never raises for a dangerous one, its caller does (UnsafeFileError,
-from `load`). `Parsed.end` is the offset after STOP; `whole=True` refuses bytes after it, `whole=False` lets stacked pickles
-be read one after the other. Any failure is a FormatError with file, member and the byte offset in `data`.
+**parse** reads one pickle (protocols 0 to 5) from `data` (bytes or a mmap), beginning at `start`, into a Parsed.
+Nothing that it names is imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute
+`_metadata` if torch saved one), list, tuple, set, numbers, str, bytes, datetimes …, NumPy arrays and scalars. Tensors
+are Leaf or Compound; `torch.Size`, dtypes, devices … are Size, DType, TorchConstant; bare storages are TypedStorage;
+everything else is Opaque. `Parsed.globals` is every import with its risk: `parse` never raises for a dangerous one, its
+caller does (UnsafeFileError, from `load`). `Parsed.end` is the offset after STOP; `whole=True` refuses bytes after it,
+`whole=False` allows pickles that follow each other. Any failure is a FormatError with file, member and the byte offset
+in `data`.
 
-* `paid`: bytes of the file that the pickle lies in, by which its cost is measured (a pickle can be inflated, and is then
-  larger than what it lies in); None: `data` is the file.
-* `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
-  itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
-  storage. Every view into what it returns is bounds-checked here.
-* `rows(records: Records) -> list[Leaf] | None` gives leaves for thousands at once, or None where it is to be asked for
-  their storages; it is asked only where NumPy is there, or worth importing.
-* `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
-  refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
-* `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
-  writes a tensor's storage; its value is a TypedStorage, usually, and its globals become this pickle's too. None: such
-  values become Opaque, and count as dangerous.
+* `paid`: the size of the file in bytes, by which the cost of the pickle is judged (a decompressed pickle can be larger
+  than its file); None: `data` is the file.
+* `storage(id: StorageId) -> TypedStorage` is called for every storage that the pickle names. It compares `id.numel` (times
+  the itemsize) and `id.view` with the bytes that exist, and raises a FormatError if they do not fit or the storage does not
+  exist. Views into the result are bounds-checked here.
+* `rows(records: Records) -> list[Leaf] | None` returns the leaves of thousands of tensors at once, or None to request
+  `storage` calls instead; it is called only if NumPy is imported, or worth importing.
+* `persistent(id) -> object` receives persistent ids of any other form (the integers in the oldest files, tar); None: they
+  are refused. Legacy `("module", class, file, source)` ids are handled here: their value is the class.
+* `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, the form in which plain
+  `pickle.dump` writes the storage of a tensor; its value is usually a TypedStorage, and its globals are added to those of
+  this pickle. None: such values become Opaque, and count as dangerous.
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
-`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it gives keys
-("0", "1" … in first-seen order, one for each storage). `store_all(wholes: Wholes) -> int | None` gives the first of
-their keys for many tensors at once, where each has a storage that is new and all its own.
+`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it returns
+keys ("0", "1" … in order of first use, one for each storage). `store_all(wholes: Wholes) -> int | None` returns the first
+of the keys for many tensors at once, if each has a new storage that it covers completely.
 """
 
 from importlib import import_module
@@ -68,7 +69,7 @@ __all__ = [
     "storage_dtype",
 ]
 
-# What is imported when it is first named: reading needs no writer, and a safetensors file neither of them.
+# Imported on first use: reading does not need the writer, and safetensors files need neither.
 _LATER = {
     "emit": ".writing._write",
     "parse": ".reading._parse",
@@ -76,7 +77,7 @@ _LATER = {
     "storage_dtype": "._names",
 }
 
-if not TYPE_CHECKING:  # to which any name would be one that is there
+if not TYPE_CHECKING:  # hidden from type checkers, for which any name would exist
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

@@ -1,8 +1,8 @@
-"""The names by which torch's pickles call dtypes, storage types and tensor types: one table for both directions.
+"""The names of dtypes, storage types and tensor types in torch's pickles: one table for both directions.
 
-PyTorch froze the list of `<type>Storage` classes: a dtype in it is saved as `torch.FloatStorage` and rebuilt by
-`_rebuild_tensor_v2`; a newer one is saved as bytes (`torch.storage.UntypedStorage`) and rebuilt by `_rebuild_tensor_v3`,
-which is given the dtype.
+PyTorch froze the list of `<type>Storage` classes. A dtype in it is saved as `torch.FloatStorage` and rebuilt by
+`_rebuild_tensor_v2`; a newer one is saved as bytes (`torch.storage.UntypedStorage`) and rebuilt by
+`_rebuild_tensor_v3`, which takes the dtype.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ TENSOR_NAMES = {f"{prefix}Tensor" for prefix in _STORAGES.values()} | {"Tensor"}
 
 
 def storage_dtype(module: str, name: str) -> DType | None:
-    """The element type of a storage class, None for the untyped one; raises KeyError for anything else."""
+    """Return the element type of a storage class, None for the untyped one; raise KeyError for anything else."""
     if module.partition(".")[0] != "torch":
         raise KeyError(name)
     return STORAGE_DTYPE[name]
 
 
 def is_tensor_type(module: str, name: str) -> bool:
-    """Whether the global is a class of plain tensors: `torch.Tensor`, `torch.cuda.FloatTensor` …"""
+    """Return whether the global is a class of plain tensors: `torch.Tensor`, `torch.cuda.FloatTensor` …"""
     return name in TENSOR_NAMES and module in ("torch", "torch.cuda", "torch.tensor", "torch._tensor", "torch.sparse")
 
 

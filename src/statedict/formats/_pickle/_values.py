@@ -1,7 +1,7 @@
-"""The values that cross the pickle's border: what a reader is asked for and gives, and what a writer is told.
+"""The values that `parse` and `emit` exchange with their callers.
 
-None of them is a tensor library's: `torch.Size([2])` in a file is `Size((2,))` here, `torch.float32` is the DType of the
-state room, `torch.device("cuda:0")` is `TorchConstant("device", "cuda:0")`.
+None of them belongs to a tensor library: `torch.Size([2])` in a file is `Size((2,))` here, `torch.float32` is a DType
+of `statedict.state`, `torch.device("cuda:0")` is `TorchConstant("device", "cuda:0")`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ Kind = Literal["device", "layout", "memory_format", "qscheme"]
 
 
 class StorageId(NamedTuple):
-    """A storage as the pickle names it. All fields have their type; `numel` and view numbers are ≥ 0.
+    """A storage as identified in the pickle. The types of all fields are checked; `numel` and the view's numbers are ≥
+    0.
 
     Attributes:
-        dtype: of its elements; None for an untyped storage, whose elements are bytes.
-        key: which storage of the file.
+        dtype: the type of its elements; None for an untyped storage, whose elements are bytes.
+        key: identifies the storage in the file.
         location: the device it was saved from.
-        numel: how many elements it claims: to be checked against the file's bytes.
-        view: legacy files only: (key, offset, numel), the part of the storage that is meant, in elements.
+        numel: the number of elements that it claims, to be checked against the bytes in the file.
+        view: legacy files only: (key, offset, numel), the part of the storage that is used, in elements.
     """
 
     dtype: DType | None
@@ -57,9 +58,9 @@ class Records(NamedTuple):
 
 
 class TypedStorage:
-    """A storage with the type of its elements: what a StorageId stands for, and a value that a file can hold itself.
+    """A storage with an element type: the value for a StorageId, and a value that a file can contain itself.
 
-    `numel` elements of `dtype` (bytes where it is None) must lie within `storage`: who makes one has checked that.
+    `numel` elements of `dtype` (bytes if None) must fit in `storage`; the code that creates it has checked that.
     """
 
     __slots__ = ("dtype", "nbytes", "numel", "storage")
@@ -71,7 +72,7 @@ class TypedStorage:
         self.nbytes = numel if dtype is None else numel * dtype.itemsize
 
     def leaf(self) -> Leaf:
-        """All of it as a one-dimensional tensor."""
+        """Return all of it as a one-dimensional tensor."""
         return Leaf(contiguous(self.dtype or find_dtype("uint8"), (self.numel,)), self.storage)
 
     def __repr__(self) -> str:
@@ -103,17 +104,17 @@ class TorchConstant:
 
 
 class Pair(NamedTuple):
-    """A key and value set on an Opaque (among its `items`), as opposed to a list item appended to it."""
+    """A key and value set on an Opaque (among its `items`), as opposed to an appended list item."""
 
     key: Any
     value: Any
 
 
 class Import(NamedTuple):
-    """A global that a pickle names.
+    """A global named in a pickle.
 
     `risk`: "safe": built by our own code; "unknown": becomes an Opaque value; "dangerous": under pickle, importing or
-    calling it runs code of the file's choice.
+    calling it runs code chosen by the file.
     """
 
     module: str
@@ -127,12 +128,12 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes:
         value: the inert tree.
-        globals: every import that it names, in order of first mention, also those whose result it throws away.
-        end: the offset after its STOP.
+        globals: every import that it names, in order of first use, including those whose result it discards.
+        end: the offset after STOP.
     """
 
     value: Any
@@ -146,13 +147,13 @@ class Parsed:
 
 
 class Placement(NamedTuple):
-    """Where a container puts a leaf that is being written.
+    """The storage that a container assigns to a leaf being written.
 
     Attributes:
-        key: of its storage in the file.
+        key: the key of its storage in the file.
         location: the device tag to write.
-        nbytes: of its storage in the file.
-        spec: the leaf within that storage (a view may be written as the elements it shows, then it is not the leaf's own).
+        nbytes: the size of its storage in the file.
+        spec: the leaf within that storage (differs from the leaf's own spec if a view is written dense).
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Walking inert trees without recursion: they may be deep, shared and cyclic."""
+"""Walk inert trees, which may be deep, shared and cyclic, without recursion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ATOMS: frozenset[type] = frozenset({str, int, float, bool, bytes, type(None), D
 
 
 def children(value: Any) -> Sequence[Any]:
-    """The values directly inside a value; nothing for one that holds none."""
+    """Return the values directly inside a value; an empty sequence if it does not contain any."""
     kind = type(value)
     if kind is list or kind is tuple:
         return value  # type: ignore[no-any-return]
@@ -32,7 +32,9 @@ def children(value: Any) -> Sequence[Any]:
 
 
 def path_to(tree: Any, wanted: object) -> str | None:
-    """The keys that lead to an object in a live tree, through attributes too, joined by `/`; None where it is not found."""
+    """Return the keys that lead to an object in a live tree, through attributes too, joined by `/`; None if it is not
+    found.
+    """
     waiting: deque[tuple[str, Any]] = deque([("", tree)])
     seen: set[int] = set()
     while waiting:
@@ -54,14 +56,14 @@ def path_to(tree: Any, wanted: object) -> str | None:
 
 def _containers(value: Any, plain: frozenset[type]) -> list[Any]:
     inside = children(value)
-    # One pass in C tells that there are none: a state dict of 32,000 tensors is done in 1 ms.
+    # One pass in C shows that nothing is nested here: the usual case for a large state dict.
     return [] if plain.issuperset(map(type, inside)) else [each for each in inside if type(each) not in plain]
 
 
 def check_depth(value: Any, limit: int, *, attributes: bool = True) -> None:
-    """Raise LimitError where more than `limit` values lie in each other; a cycle counts once.
+    """Raise LimitError if more than `limit` values are nested in each other; a cycle counts once.
 
-    `attributes` says whether any tensor has some.
+    `attributes` says whether any tensor has attributes.
     """
     plain: frozenset[type] = _ATOMS if attributes else _ATOMS | {Leaf, Compound}
     depths: dict[int, int] = {id(value): 0}
@@ -75,7 +77,8 @@ def check_depth(value: Any, limit: int, *, attributes: bool = True) -> None:
                 depths[above] = max(depths[above], depths[id(parent)] + 1)
             continue
         child = waiting.pop()
-        # Of empty ones nothing is remembered: it would triple what two million of them, in two megabytes of `]`, cost.
+        # Empty containers are not remembered: that would triple the memory used for two million of them, which take two
+        # megabytes of pickle.
         below = 0 if type(child) in _PLAIN and not child else depths.get(id(child))
         if len(path) + (below or 0) >= limit:
             raise Limits(depth=limit).exceeded("depth", "a nesting of values")

@@ -1,4 +1,4 @@
-"""Which classes a reader makes instances of: those of our own table, and those that the program has allowed to PyTorch."""
+"""Decide which classes a reader instantiates: those of our own table, and those the program has allowed in PyTorch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .._pickle import Import
 
 
 def is_made(value: Opaque) -> bool:
-    """Whether a reader makes a value out of this description, where torch is there."""
+    """Return whether loading turns this description into a real object, if torch is installed."""
     return maker(value) is not None or ("torch" not in sys.modules and (value.module, value.name) in OF_TORCH)
 
 
 def is_allowed(named: Import) -> bool:
-    """Whether the program has allowed what a pickle imports."""
+    """Return whether the program has allowed this import (`torch.serialization.add_safe_globals`)."""
     return "torch" in sys.modules and maker(Opaque(named.module, named.name)) is not None

@@ -1,4 +1,4 @@
-"""A Checkpoint: what a file (or a directory) holds, seen without running anything of it and before its tensors are read."""
+"""A Checkpoint: the content of a file or directory, available before tensor data is read and without running any code."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .._pickle import Import
 from ._allowed import is_allowed
 from ._walk import leaves
 
-# Bytes of elements that `verify(values=True)` looks at in any file, and four times its size beyond them.
+# `verify(values=True)` reads at least this many bytes of elements, and up to four times the file size beyond that.
 FLOOR = 64 << 20
 
-# Names in a file's metadata that are about the format: torch's facts, safetensors' word for PyTorch, an index's totals.
+# Metadata keys that describe the format itself: torch's version facts, safetensors' framework name, an index's totals.
 OF_FORMATS = frozenset(
     {"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"}
 )
 
 
 class Finding(NamedTuple):
-    """One thing that `Checkpoint.verify` found.
+    """One problem found by `Checkpoint.verify`.
 
     Attributes:
-        level: `"error"`: the content is not what was written, or would run code under pickle; `"warning"`: it is whole,
-            and may surprise; `"note"`: worth knowing.
+        level: `"error"`: the content is damaged, or would run code if unpickled; `"warning"`: it is intact, but may be
+            unexpected; `"note"`: for information.
         where: the tensor, or the part of the file.
-        text: what is the matter.
+        text: a description of the problem.
     """
 
     level: Literal["error", "warning", "note"]
@@ -42,17 +42,17 @@ class Finding(NamedTuple):
 
 
 class Checkpoint:
-    """An open file of saved state. Use it as a context, or `close` it; what was read from it stays.
+    """An open file of saved state. Use it as a context manager, or `close` it; what was read from it stays valid.
 
     Attributes:
-        path: where it lies, as it was given.
-        format: `"torch"`, `"safetensors"` …: a name of the table of formats.
-        producer: what wrote it, as far as the bytes tell.
+        path: the path that was opened.
+        format: `"torch"`, `"safetensors"` …: a name from the table of formats.
+        producer: the program that wrote it, if the content shows it.
         size: bytes of the file, or files.
-        object: what was saved, as an inert tree: dicts, lists and plain values; tensors are Leafs and Compounds, values of
-            unknown classes Opaque.
-        notes: what is odd but harmless, in words.
-        metadata: what the format says beside the tensors (versions, byte order, a safetensors header's metadata).
+        object: the saved object, as an inert tree: dicts, lists and plain values; tensors are Leafs and Compounds, values
+            of unknown classes Opaque.
+        notes: unusual but harmless findings.
+        metadata: the format's facts beside the tensors (versions, byte order, the metadata of a safetensors header).
 
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
@@ -93,7 +93,7 @@ class Checkpoint:
 
     @property
     def roots(self) -> dict[str, StateDict]:
-        """Every state dict in the file, by its path (`"model"`, `"ema/state_dict"`; `""` is the file itself)."""
+        """Every state dict in the file by its path (`"model"`, `"ema/state_dict"`; `""` is the file itself)."""
         from ._roots import find_roots
 
         if self._roots is None:
@@ -104,15 +104,15 @@ class Checkpoint:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The text that was kept with the file, by name: its metadata without what the format says of itself."""
+        """The user's metadata: that of the file without the keys that describe the format."""
         return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS}
 
     def state_dict(self, root: str = "auto") -> StateDict:
-        """The state dict at `root`; `"auto"`: the one that the file is about.
+        """Return the state dict at `root`; `"auto"` selects the main one.
 
-        A root under which there are only nested dicts of tensors is given with dotted names.
+        If `root` contains only nested dicts of tensors, they are flattened to dotted names.
 
-        Raises RootError, which lists the choices, where there is none or `"auto"` is ambiguous.
+        Raises RootError, which lists the choices, if it is missing or `"auto"` is ambiguous.
         """
         from ._choose_root import choose_root
 
@@ -122,7 +122,7 @@ class Checkpoint:
     def globals(self) -> list[Import]:
         """Every import that a pickle in the file names, with its risk.
 
-        Pickles that had not to be read so far (those of the pieces of a distributed checkpoint) are.
+        This reads pickles that were not needed so far (those in the chunks of a distributed checkpoint).
         """
         if self._more_globals is not None:
             self._globals = list(dict.fromkeys([*self._globals, *self._more_globals()]))
@@ -135,25 +135,27 @@ class Checkpoint:
         return [named.path for named in self.globals if named.risk == "dangerous"]
 
     def require_safe(self) -> None:
-        """Raise UnsafeFileError where the file names imports that would run code under pickle, but for those that the
-        program has allowed (`torch.serialization.add_safe_globals`)."""
+        """Raise UnsafeFileError if the file names imports that would run code when unpickled, except those that the
+        program has allowed (`torch.serialization.add_safe_globals`).
+        """
         refused = [named.path for named in self.globals if named.risk == "dangerous" and not is_allowed(named)]
         if refused:
             raise UnsafeFileError(
-                f"unpickling it would run code: it imports {', '.join(refused)}",
+                f"unpickling this file would run code: it imports {', '.join(refused)}",
                 imports=refused,
                 file=self.path,
-                hint="nothing of it was run; statedict.open shows what it holds",
+                hint="nothing was run; inspect the file with statedict.open",
             )
 
     def verify(self, values: bool = False) -> list[Finding]:
-        """What is wrong with the file, the worst first; an empty list where it is sound and has checksums that prove it.
+        """Return the problems of the file, the worst first; an empty list if it is intact and has checksums to prove
+        it.
 
-        Structure was checked when it was opened; this checks every byte that has a checksum, lists imports that would run
-        code and, with `values`, tensors that hold NaN or Inf.
+        The structure was checked when the file was opened. This checks every byte that has a checksum, lists imports
+        that would run code and, with `values`, reports tensors that contain NaN or infinity.
         """
         arguments.flags(values=values)
-        found = [Finding("error", "imports", f"{path} would run code under pickle") for path in self.dangerous]
+        found = [Finding("error", "imports", f"{path} would run code if unpickled") for path in self.dangerous]
         found += self._checks()
         found += [Finding("note", "", note) for note in self.notes]
         if values:
@@ -161,7 +163,7 @@ class Checkpoint:
         return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
 
     def close(self) -> None:
-        """Give the file back. Tensors that were not read cannot be read afterwards."""
+        """Close the file. Tensors that were not read yet cannot be read afterwards."""
         self._more_globals = None
         self._close()
 
@@ -183,8 +185,9 @@ class Checkpoint:
 
 
 def _not_finite(tree: object, budget: int) -> list[Finding]:
-    """A warning for each tensor that holds NaN or Inf; reads them one at a time, and `budget` bytes of elements at most:
-    a small file can show its bytes in any number of views."""
+    """Return a warning for each tensor that contains NaN or infinity. Tensors are read one at a time, at most `budget`
+    bytes in total: a small file can have any number of views of the same bytes.
+    """
     found: list[Finding] = []
     counts: dict[tuple[Hashable, Spec], int] = {}
     skipped = 0
@@ -194,7 +197,7 @@ def _not_finite(tree: object, budget: int) -> list[Finding]:
         spec = _once(leaf.spec)
         key = leaf.storage.key, spec
         if key not in counts:
-            # A storage that has to be inflated, or put together, is made as a whole for each view.
+            # A compressed storage, or one assembled from chunks, is produced as a whole for each view.
             source = leaf.storage.source
             parts = isinstance(source, Bulk) and source.in_pieces(leaf.storage)
             budget -= spec.nbytes if parts else leaf.storage.nbytes
@@ -206,12 +209,12 @@ def _not_finite(tree: object, budget: int) -> list[Finding]:
             text = f"{counts[key]:,} of its {spec.numel:,} elements are NaN or infinite"
             found.append(Finding("warning", path, text))
     if skipped:
-        found.append(Finding("note", "", f"{skipped:,} further views of the same bytes were not searched for NaN"))
+        found.append(Finding("note", "", f"{skipped:,} further views of the same bytes were not checked for NaN"))
     return found
 
 
 def _once(spec: Spec) -> Spec:
-    """The elements that a tensor shows, none of them more than once: expanded ones are the range that they lie in."""
+    """Return a spec with each element of the tensor at most once: expanded dimensions become the range that they cover."""
     span = spec.reach - spec.offset
     return spec if spec.numel <= span else contiguous(spec.dtype, (span,), spec.offset)
 

@@ -1,4 +1,4 @@
-"""A Checkpoint as a notebook shows it: what the file is, its state dicts folded, what one should know; from headers."""
+"""The notebook view of a Checkpoint: format, folded state dicts and notes, from headers only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from statedict.state import Section, as_html, listed, state_shown
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint
 
-# The first state dicts are shown with so many lines each, of the others only how large they are.
+# The first ROOTS state dicts are shown with this many lines each; the others with their size only.
 ROOTS = 3
 LINES = 25
 FEW = 8
 
 
 def checkpoint_html(checkpoint: Checkpoint) -> str:
-    """The checkpoint as an HTML fragment."""
+    """Return the checkpoint as an HTML fragment."""
     first = f"{os.path.basename(checkpoint.path)}: {checkpoint.format}, {checkpoint.size:,} bytes"
     first += "" if checkpoint.producer == "unknown" else f", written by {checkpoint.producer}"
-    sections = [listed("would run code under pickle (nothing of it was run)", checkpoint.dangerous, FEW)]
+    sections = [listed("would run code if unpickled (nothing was run)", checkpoint.dangerous, FEW)]
     roots = list(checkpoint.roots.items())
     for path, state in roots[:ROOTS]:
         counts, shown = state_shown(state, f"root {path!r}: tensors" if path else "tensors", LINES)
@@ -32,14 +32,14 @@ def checkpoint_html(checkpoint: Checkpoint) -> str:
 
 
 def _rest(checkpoint: Checkpoint) -> list[Section]:
-    """What lies beside the state dicts, shortened; classes that are not known here; notes."""
+    """Return the sections after the state dicts: other content, shortened; unknown classes; notes."""
     held = checkpoint.object if isinstance(checkpoint.object, Mapping) and "" not in checkpoint.roots else {}
     roots = {path.partition("/")[0] for path in checkpoint.roots}
     others = (f"{key}: {SHORT.repr(value)}" for key, value in held.items() if str(key) not in roots)
     unknown = (named.path for named in checkpoint.globals if named.risk == "unknown")
     return [
         listed("other content", others, LINES),
-        listed("classes and functions not known here (none was imported)", unknown, FEW),
+        listed("unknown classes and functions (not imported)", unknown, FEW),
         listed("notes", checkpoint.notes, FEW),
     ]
 

@@ -1,19 +1,19 @@
-"""Which root a caller means: of a module's state dicts (`choose_root`), or of the nested states of optimizers and others
-(`choose_part`).
+"""Choose the root that a caller means: a state dict for a module (`choose_root`), or a nested state for optimizers and
+other objects (`choose_part`).
 
-A path leads through mappings, lists, tuples and values of unknown classes, whatever it is that is looked for.
+A path leads through mappings, lists, tuples and values of unknown classes in either case.
 
-`root="auto"` of a module is, in this order:
+`root="auto"` for a module selects, in this order:
 
 1. the file itself, if it is a root;
-2. the only root that is not an optimizer's; in a file of nothing else, the only optimizer's;
-3. of several, the one whose last key is in `PREFERRED`, nearest to the top and then in the order of that list. Averages (a
-   step of the path that says `ema`, `swa` or `average`) are no model's default where there is another.
+2. the only root that is not an optimizer state; if there are only optimizer states, the only one;
+3. of several, the one whose last key is in `PREFERRED`, nearest to the top and then in the order of that list. Averages
+   (a step of the path contains `ema`, `swa` or `average`) are chosen only if nothing else is there.
 
-Anything else is ambiguous, and the choices are listed: a generator beside a discriminator is nobody's default.
+Anything else is ambiguous, and the error lists the choices: of a generator and a discriminator neither is the default.
 
-`root="auto"` of any other object is the file itself if it fits, else the only part that does, or the only one nearest to the
-top.
+`root="auto"` for any other object selects the file itself if it fits, else the only part that does, or the only such
+part at the highest level.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from statedict.state import StateDict, arguments, nearest, raw_values
 from ...errors import RootError
 from ._roots import DEEPEST, holds_state, is_optimizer, is_state, is_tensor, parts, search
 
-# What the model is called in a training checkpoint: Lightning, timm, mmengine; accelerate and most scripts; fairseq,
+# Names of the model in a training checkpoint: Lightning, timm, mmengine; accelerate and most scripts; fairseq,
 # detectron2, YOLO; DeepSpeed; nnU-Net; BasicSR …
 PREFERRED = (
     "state_dict",
@@ -52,9 +52,9 @@ _AVERAGE = re.compile(r"(?:\A|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|\Z)", re.IGN
 
 
 def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = None, *, tree: Any = None) -> StateDict:
-    """The root at a path, or the one that `"auto"` means; raises RootError, with the choices, where there is none.
+    """Return the root at a path, or the one that `"auto"` selects; raise RootError, with the choices, if it is missing.
 
-    A path in `tree` under which there are only nested dicts of tensors is a state dict with dotted names.
+    A path in `tree` that contains only nested dicts of tensors is a state dict with dotted names.
 
     >>> import numpy as np
     >>> from statedict.formats import find_roots
@@ -67,22 +67,25 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
         state = roots[root] if root in roots else _dotted(part_at(tree, root))
         if state is not None:
             return state
-        raise RootError(f"it holds no state dict at {root!r}{_meant(roots, root)}", file=file, choices=list(roots))
+        raise RootError(f"no state dict at {root!r}{_meant(roots, root)}", file=file, choices=list(roots))
     if not roots:
-        raise RootError("it holds no state dict", file=file)
+        raise RootError("the file contains no state dict", file=file)
     models = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
     chosen = "" if "" in models else next(iter(models)) if len(models) == 1 else _preferred(models)
     if chosen is None:
         kind = "optimizers' states" if models is roots and is_optimizer(next(iter(roots.values()))) else "state dicts"
-        raise RootError(f"it holds several {kind}, and none is called the model's", file=file, choices=list(roots))
+        raise RootError(
+            f"the file contains several {kind}, and no name marks one as the model's", file=file, choices=list(roots)
+        )
     return models[chosen]
 
 
 def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None = None) -> Any:
-    """The part of a tree at a path, or the one that `"auto"` means, where `fits` tells a state of the kind looked for.
+    """Return the part of a tree at a path, or the one that `"auto"` selects; `fits` recognises the kind of state
+    wanted.
 
-    An optimizer's state with dotted names, as a Checkpoint gives it, is taken too. Raises RootError, with the choices,
-    where there is no such part, or several.
+    An optimizer state with dotted names, as a Checkpoint returns it, is accepted too. Raises RootError, with the
+    choices, if none or several fit.
     """
 
     def found(value: Any) -> Any:
@@ -94,19 +97,19 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
         part = part_at(tree, root)
         if part is None:
             known = [key for key, part in parts(tree) if found(part) is not None] or list(dict(search(tree, found)))
-            raise RootError(f"there is nothing at {root!r}{_near(root, known)}", file=file, choices=known)
+            raise RootError(f"the file contains nothing at {root!r}{_near(root, known)}", file=file, choices=known)
         return _nested(part)
     states = dict(search(tree, found))
     top = min((path.count("/") for path in states), default=0)
     chosen = [path for path in states if path.count("/") == top]
     if "" in states or len(chosen) == 1:
         return states[chosen[0]]
-    reason = "several parts could be meant" if chosen else "no part of it has the state of such an object"
+    reason = "several parts of the file fit" if chosen else "the file contains no state of this kind of object"
     raise RootError(reason, file=file, choices=list(states))
 
 
 def part_at(tree: Any, path: str) -> Any:
-    """What lies at a path in a tree; None where there is nothing. A key may have a `/` in it."""
+    """Return the part at a path in a tree; None if it does not exist. A key may contain `/`."""
     waiting = [(path, tree)] if path else []
     while waiting:
         rest, value = waiting.pop()
@@ -119,7 +122,7 @@ def part_at(tree: Any, path: str) -> Any:
 
 
 def _dotted(tree: Any) -> StateDict | None:
-    """Nested containers of nothing but tensors as one state, its names joined by dots; None where there is anything else."""
+    """Flatten nested containers of tensors to one state with dotted names; None if they contain anything else."""
     values: dict[str, Any] = {}
     waiting: list[tuple[tuple[str, ...], Any, bool]] = [((), tree, False)]
     while waiting:
@@ -131,8 +134,8 @@ def _dotted(tree: Any) -> StateDict | None:
             return None
         inside = dict(parts(value))
         if len(inside) != len(value):
-            return None  # something has no name, or two things have one
-        # Beside its tensors a state may have other values, such as the extra state of a module.
+            return None  # a key cannot be named, or a name occurs twice
+        # A state may contain other values beside tensors, such as the extra state of a module.
         state = is_state(value)
         leaves = [is_tensor(part) or (state and not holds_state(part)) for part in inside.values()]
         waiting.extend(reversed([((*path, key), part, leaf) for (key, part), leaf in zip(inside.items(), leaves)]))
@@ -140,7 +143,9 @@ def _dotted(tree: Any) -> StateDict | None:
 
 
 def _nested(value: Any) -> Any:
-    """An optimizer's state with dotted names (`state.0.exp_avg`) as the optimizer gave it; anything else as it is."""
+    """Return an optimizer state with dotted names (`state.0.exp_avg`) in the optimizer's own nested form; others
+    unchanged.
+    """
     if not isinstance(value, Mapping) or "param_groups" not in value or "state" in value:
         return value
     values = dict(raw_values(value))
@@ -157,13 +162,13 @@ def _nested(value: Any) -> Any:
 
 
 def _heads(name: str) -> list[str]:
-    """What a name may begin with, cut at its dots, the shortest first."""
+    """Return the dotted prefixes of a name, the shortest first."""
     places = [place for place, character in enumerate(name) if character == "."]
     return [name[:place] for place in places]
 
 
 def _meant(roots: Mapping[str, StateDict], root: str) -> str:
-    """A hint at what else `root` may mean: a root of nearly that path, or a module inside one."""
+    """Return a hint about what `root` may mean: a root with a similar path, or a module inside one."""
     holding = [path for path, state in roots.items() if any(name.startswith(f"{root}.") for name in state)]
     if root and holding:
         inside = f" of {holding[0]!r}" if holding[0] else ""
@@ -177,7 +182,7 @@ def _near(root: str, known: list[str]) -> str:
 
 
 def _preferred(models: Mapping[str, StateDict]) -> str | None:
-    """The path that the rule of preference names, or None where two are as good."""
+    """Return the path selected by the rule of preference, or None if it selects no single one."""
     plain = [path for path in models if not _AVERAGE.search(path)]
     if len(plain) == 1:
         return plain[0]
@@ -189,6 +194,6 @@ def _preferred(models: Mapping[str, StateDict]) -> str | None:
 
 
 def _rank(path: str) -> tuple[int, int] | None:
-    """Depth, then place in PREFERRED, of the last key; None where the path is not called a model's."""
+    """Return (depth, index of the last key in PREFERRED), or None if the last key is not a known model name."""
     steps = path.split("/")
     return (len(steps), PREFERRED.index(steps[-1])) if steps[-1] in PREFERRED else None

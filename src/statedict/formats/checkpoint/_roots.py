@@ -1,16 +1,16 @@
-"""Roots: the state dicts in what a file holds, each by the path that leads to it.
+"""Find roots: the state dicts in the content of a file, each with its path.
 
-A *root* is
+A *root* is one of:
 
-- a mapping from text to values of which at least half are tensors and none is a state itself, or which has the `_metadata`
-  that PyTorch's `state_dict` leaves; also one of an unknown class, as far as the file tells its items;
+- a mapping with string keys in which at least half of the values are tensors and no value is a state itself, or which
+  has the `_metadata` of PyTorch's `state_dict`; it may be of an unknown class, as far as the file lists its items;
 - a module that was saved whole;
-- an optimizer's state: a mapping with `state` and `param_groups`;
+- an optimizer state: a mapping with `state` and `param_groups`;
 - an empty mapping that is the file itself.
 
-Paths join the keys with `/`; `""` is the file itself. What lies below a root is not looked into.
+Paths join the keys with `/`; `""` is the file itself. The search does not descend into a root.
 
-What a caller's `root=` means is decided in `_choose_root`.
+`_choose_root` decides which root a caller's `root=` selects.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ._whole_module import is_module, state_of_module
 
 T = TypeVar("T")
 
-# A checkpoint's parts lie within a few steps; a deeper tree is somebody's data.
+# The parts of a checkpoint are within a few levels; deeper trees are user data.
 DEEPEST = 6
 
 
 def find_roots(tree: Any) -> dict[str, StateDict]:
-    """Every root of a tree, by its path, in order.
+    """Return every root of a tree by its path, in order.
 
     >>> import numpy as np
     >>> weights = {"0.weight": np.ones(2), "0.bias": np.ones(1)}
@@ -48,17 +48,19 @@ def find_roots(tree: Any) -> dict[str, StateDict]:
 
 
 def is_optimizer(state: Any) -> bool:
-    """Whether a root, or what may become one, is an optimizer's state."""
+    """Return whether a root, or a candidate for one, is an optimizer state."""
     return isinstance(state, Mapping) and "param_groups" in state
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor of any library, read or not."""
+    """Return whether a value is a tensor of any library, loaded or not."""
     return isinstance(value, (Leaf, Compound)) or library_of(value) is not None
 
 
 def search(tree: Any, found: Callable[[Any], T | None]) -> Iterator[tuple[str, T]]:
-    """What `found` makes of each part of a tree that it knows, by path; what lies below such a part is not looked into."""
+    """Yield (path, `found(part)`) for each part of a tree for which `found` returns a value; do not descend into those
+    parts.
+    """
     waiting: list[tuple[tuple[str, ...], Any]] = [((), tree)]
     seen: set[int] = set()
     while waiting:
@@ -87,12 +89,12 @@ def _as_root(value: Any) -> StateDict | None:
     kinds = {type(part) for part in _of_each_type(mapping) if not is_tensor(part)}
     if metadata is None and kinds and any(holds_state(part) for part in mapping.values() if type(part) in kinds):
         return None
-    # Its names are known to be strings.
+    # The keys are known to be strings.
     return StateDict.adopt(dict(mapping), None if metadata is None else OrderedDict(metadata))
 
 
 def is_state(value: Any) -> bool:
-    """Whether a value is a state, by what lies directly in it."""
+    """Return whether a value is a state, judged by its direct items."""
     mapping = _mapping(value)
     if mapping is None:
         return False
@@ -112,27 +114,29 @@ def _is_optimizer(mapping: Mapping[str, Any]) -> bool:
 
 
 def _of_each_type(mapping: Mapping[str, Any]) -> list[Any]:
-    """One value of each type that there is: asking each of 32,000 whether it is a tensor takes 7 ms."""
+    """Return one value of each type: calling `is_tensor` on every value of a large state is slow."""
     if len(set(map(type, mapping.values()))) == 1:
         return [next(iter(mapping.values()))]
     return list({type(part): part for part in mapping.values()}.values())
 
 
 def holds_state(value: Any) -> bool:
-    """Whether a value beside tensors is a root of its own, so that what holds both is none: `{"model": …, "loss": …}`."""
+    """Return whether a value next to tensors is a root itself, so that their container is not: `{"model": …, "loss":
+    …}`.
+    """
     if is_tensor(value):
         return False
     return is_module(value) or is_state(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any] | None:
-    """A mapping from text: a real one, or the items of an unknown class of them."""
+    """Return the mapping with string keys that a value is, or the items of an instance of an unknown class; else None."""
     if isinstance(value, Opaque):
         pairs = [item for item in value.items if type(item) is Pair]
         return {pair.key: pair.value for pair in pairs} if pairs and all(type(p.key) is str for p in pairs) else None
     if not isinstance(value, Mapping):
         return None
-    # Each look through an OrderedDict takes three times as long as through a dict.
+    # Each pass over an OrderedDict takes three times as long as over a dict.
     value = dict(value) if type(value) is OrderedDict else value
     return value if {str}.issuperset(map(type, value)) or all(isinstance(key, str) for key in value) else None
 
@@ -143,7 +147,7 @@ def _metadata(value: Any) -> Mapping[str, Any] | None:
 
 
 def _flat(optimizer: Mapping[str, Any]) -> StateDict:
-    """An optimizer's state with its tensors under dotted names: `state.0.exp_avg`."""
+    """Return an optimizer state with its tensors under dotted names: `state.0.exp_avg`."""
     values: dict[str, Any] = {}
     state = optimizer["state"]
     for number, entry in state.items() if isinstance(state, Mapping) else ():
@@ -154,7 +158,7 @@ def _flat(optimizer: Mapping[str, Any]) -> StateDict:
 
 
 def parts(value: Any) -> list[tuple[str, Any]]:
-    """What lies directly in a value, each by its step of a path; what has no plain key cannot be named, and is left out."""
+    """Return the direct parts of a value, each with its path step; parts without a plain key are left out."""
     pairs: list[tuple[Any, Any]]
     if isinstance(value, Mapping):
         pairs = list(raw_values(value).items())
@@ -169,5 +173,5 @@ def parts(value: Any) -> list[tuple[str, Any]]:
 
 
 def _is_plain(key: Any) -> bool:
-    """Whether a key is told by its text: a parameter that an optimizer keeps its state by is not."""
+    """Return whether a key can be written as text; a parameter used as a key of an optimizer state cannot."""
     return key is None or isinstance(key, (str, int, float, bytes)) or (type(key) is tuple and all(map(_is_plain, key)))

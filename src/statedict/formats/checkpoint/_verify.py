@@ -1,4 +1,4 @@
-"""What `Checkpoint.verify` looks at in a file whose storages are extents of it."""
+"""`Checkpoint.verify` for files whose storages are byte ranges of the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._checkpoint import Finding
 
 
 def check_storages(source: FileSource, storages: Mapping[str, Storage]) -> Iterator[Finding]:
-    """An error for each storage (by the name of a tensor that shows it) whose bytes are not those that were written."""
+    """Yield an error for each storage (by the name of one of its tensors) whose bytes do not match their checksum."""
     names: dict[int, str] = {}
     distinct: dict[int, Storage] = {}
     for name, storage in storages.items():

@@ -1,4 +1,4 @@
-"""Every tensor of a tree, with the path that leads to it. Cycles and shared parts are gone through once."""
+"""List every tensor of a tree with its path. Cycles and shared parts are visited once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tensor = Leaf | Compound
 
 
 def tensors(tree: object) -> Iterator[tuple[str, Tensor]]:
-    """The leaves and compounds of an inert tree, in order, each with its path (steps joined by `/`).
+    """Yield the leaves and compounds of an inert tree in order, each with its path (steps joined by `/`).
 
     >>> list(tensors({"a": [1, 2]}))
     []
@@ -35,7 +35,7 @@ def tensors(tree: object) -> Iterator[tuple[str, Tensor]]:
 
 
 def leaves(tree: object) -> Iterator[tuple[str, Leaf]]:
-    """The same, each compound taken apart into its leaves."""
+    """Yield the same as `tensors`, but each compound as its separate leaves."""
     for path, value in tensors(tree):
         if isinstance(value, Leaf):
             yield path, value

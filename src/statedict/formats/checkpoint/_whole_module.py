@@ -1,8 +1,8 @@
-"""The state of a module that was pickled whole: its classes are not here, its attributes are.
+"""The state of a module that was pickled whole. Its classes are not available, but its attributes are.
 
-`torch.save(model)` writes each module as its class's name and its `__dict__`. What PyTorch's `state_dict` would have said
-is in there: `_parameters`, `_buffers`, `_non_persistent_buffers_set` and `_modules`, name by name. Versions are attributes
-of the classes, which are not; only PyTorch's own are known, by name.
+`torch.save(model)` writes each module as the name of its class and its `__dict__`, which contains what PyTorch's
+`state_dict` needs: `_parameters`, `_buffers`, `_non_persistent_buffers_set` and `_modules`. Versions are attributes of
+the classes, which are not in the file; those of PyTorch's own classes are listed here by name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from statedict.state import Compound, Leaf, Opaque, StateDict, leaf_of
 
 from ...errors import FormatError
 
-# Where a module's class says no version PyTorch writes 1; these say another (torch 2.13). First by class …
+# PyTorch writes version 1 for a class that does not set one; these classes set another (torch 2.13). By class name.
 _NORMS = ("BatchNorm", "InstanceNorm", "LazyBatchNorm", "LazyInstanceNorm")
 VERSIONS = {"SyncBatchNorm": 2, **{f"{norm}{n}d": 2 for norm in _NORMS for n in (1, 2, 3)}}
-# … then for quantisation, where the same names mean several classes, by module below `torch.ao` (once `torch`).
+# Quantised modules, where different classes share a name: by module below `torch.ao` (formerly `torch`).
 QUANTIZED: dict[str, tuple[int, str]] = {
     "nn.quantized.modules.batchnorm": (2, "BatchNorm2d BatchNorm3d"),
     "nn.quantized.modules.normalization": (2, "InstanceNorm1d InstanceNorm2d InstanceNorm3d"),
@@ -39,12 +39,12 @@ QUANTIZED: dict[str, tuple[int, str]] = {
     ),
 }
 
-# Sixty modules, each twice in the next, have 2**60 places. Real models share a module in a few.
+# Sixty modules, each contained twice in the next, have 2**60 paths. Real models share a module a few times.
 PLACES, TIMES = 1_000, 100
 
 
 def is_module(value: object) -> bool:
-    """Whether an inert value is a module: it has the three stores that every module has."""
+    """Return whether an inert value is a module: it has the three dicts that every module has."""
     if not isinstance(value, Opaque) or value.args is None:
         return False
     attributes = value.attributes()
@@ -52,10 +52,10 @@ def is_module(value: object) -> bool:
 
 
 def state_of_module(module: Opaque) -> StateDict:
-    """The StateDict of a whole module: names, order and values as its `state_dict` would have given them.
+    """Return the StateDict of a whole module: names, order and values as its `state_dict` would return them.
 
-    A module that stands in several places is gone through in each, as PyTorch does; one that contains itself, once. Old
-    pickles, in which every buffer is persistent, are read too. Raises FormatError where that would be without end.
+    A module used in several places is visited in each, as in PyTorch; one that contains itself is visited once. Old
+    pickles, in which every buffer is persistent, are supported. Raises FormatError if the number of visits explodes.
     """
     values: dict[str, Any] = {}
     metadata: OrderedDict[str, Any] = OrderedDict()
@@ -67,7 +67,7 @@ def state_of_module(module: Opaque) -> StateDict:
         seen.add(id(current))
         places += 1
         if places > PLACES + TIMES * len(seen):
-            raise FormatError(f"{len(seen):,} modules lie in each other in more than {places - 1:,} places")
+            raise FormatError(f"{len(seen):,} modules are nested in each other in more than {places - 1:,} places")
         attributes = current.attributes()
         metadata[prefix[:-1]] = {"version": version_of(current)}
         for name, value in _own(attributes):
@@ -83,7 +83,7 @@ def state_of_module(module: Opaque) -> StateDict:
 
 
 def version_of(module: Opaque) -> int:
-    """What `_metadata` says of a module: its own `_version`, or that of its class as far as it is known."""
+    """Return the version for `_metadata`: the module's own `_version`, or that of its class if known."""
     own = module.attributes().get("_version")
     if isinstance(own, int):
         return own
@@ -94,7 +94,7 @@ def version_of(module: Opaque) -> int:
 
 
 def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """A module's own parameters and persistent buffers, None left out."""
+    """Return a module's own parameters and persistent buffers, without those that are None."""
     hidden = attributes.get("_non_persistent_buffers_set") or ()
     stores = [(n, held(v)) for n, v in (*attributes["_parameters"].items(), *attributes["_buffers"].items())]
     skip = set(hidden) if isinstance(hidden, (set, frozenset, list, tuple)) else set()
@@ -103,7 +103,9 @@ def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def held(value: object) -> Leaf | Compound | None:
-    """The leaf that a registered value is; in modules of `statedict.nn` it is an array, or a Parameter or Buffer of one."""
+    """Return the leaf of a registered value; in modules of `statedict.nn` it is an array, or a Parameter or Buffer of
+    one.
+    """
     if isinstance(value, Opaque) and value.module == "statedict.nn._parameter" and value.args:
         value = value.args[0]
     return leaf_of(value)

@@ -1,7 +1,7 @@
-"""Storages that are put together of pieces, each a tensor in a torch zip of its own somewhere in a directory's files.
+"""Storages assembled from chunks, each a tensor in its own torch zip inside one of the directory's files.
 
-A piece is opened when its bytes are first asked for, not before: what it should be is known from the directory's
-metadata. Pieces that are runs of the whole (PyTorch's FSDP shards by rows) are read straight into place.
+A chunk is opened when its bytes are first read, not before: its shape and dtype are known from the directory's
+metadata. A chunk that is a contiguous run of the tensor (PyTorch's FSDP shards by rows) is read straight into place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Piece(NamedTuple):
-    """A box of a tensor, and where the torch zip lies that holds it."""
+    """A box of a tensor, and the location of the torch zip that contains it."""
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 
 
 class Sharded(NamedTuple):
-    """What `Storage.where` is here: the tensor that the storage is, and the pieces that tile it."""
+    """The value of `Storage.where` here: the tensor, and the chunks that tile it."""
 
     name: str
     dtype: DType
@@ -46,7 +46,7 @@ class Sharded(NamedTuple):
 
 
 class ChunkSource:
-    """The Source of sharded storages."""
+    """The Source of storages assembled from chunks."""
 
     def __init__(self, shelf: Shelf, limits: Limits) -> None:
         self.name = shelf.folder
@@ -57,7 +57,7 @@ class ChunkSource:
         self._token = next(_TOKENS)
 
     def leaf(self, sharded: Sharded) -> Leaf:
-        """The tensor that the pieces make up; nothing is opened for it."""
+        """Return the tensor that the chunks form; no file is opened."""
         spec = contiguous(sharded.dtype, sharded.shape)
         return Leaf(spec, Storage(self, ("chunks", self._token, sharded.name), spec.nbytes, sharded))
 
@@ -99,7 +99,7 @@ class ChunkSource:
         return None if view is None else view[lone.spec.offset * lone.spec.dtype.itemsize :][: storage.nbytes]
 
     def _lone(self, storage: Storage) -> Leaf | None:
-        """The one piece that the storage is, if it is one and its elements lie in order."""
+        """Return the leaf of the only chunk if it is the whole storage, in row-major order."""
         sharded: Sharded = storage.where
         leaf = self._leaf(sharded, sharded.pieces[0]) if len(sharded.pieces) == 1 else None
         return leaf if leaf is not None and _is_plain(leaf) else None
@@ -123,7 +123,7 @@ class ChunkSource:
                 _scatter(sharded, piece, read_array(leaf, verify=verify), into)
 
     def _leaf(self, sharded: Sharded, piece: Piece) -> Leaf:
-        """The tensor that a piece is, which must be what the metadata says."""
+        """Return the tensor in a chunk's file; raise FormatError if it does not match the metadata."""
         leaf = self._pieces.get(piece.place)
         if leaf is None:
             opened = self.open(piece.place, self._limits)
@@ -131,7 +131,7 @@ class ChunkSource:
             found = opened.object
             if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, piece.sizes):
                 raise FormatError(
-                    f"a piece should be a tensor of {sharded.dtype} {list(piece.sizes)}, but is {_shown(found)}",
+                    f"this chunk should be a tensor of {sharded.dtype} {list(piece.sizes)}, but it is {_shown(found)}",
                     file=os.path.join(self._shelf.folder, piece.place.file),
                     member=sharded.name,
                     offset=piece.place.start,
@@ -140,12 +140,13 @@ class ChunkSource:
         return leaf
 
     def open(self, place: Place, limits: Limits) -> Checkpoint:
-        """What the torch zip at a place holds."""
+        """Open the torch zip at a location."""
         return read_torch_zip(self._shelf.window(place), limits)
 
     def imports(self, tree: object) -> Iterator[Import]:
-        """What the pickles of all pieces of the tensors in a tree import. Pieces that cannot be read name nothing: whoever
-        reads or verifies them is told why."""
+        """Yield the imports of the pickles in all chunks of the tensors in a tree. Chunks that cannot be read are
+        skipped; reading or verifying them raises the error.
+        """
         for _, leaf in leaves(tree):
             if leaf.storage.source is self:
                 sharded: Sharded = leaf.storage.where
@@ -156,12 +157,12 @@ class ChunkSource:
 
 
 def _is_plain(leaf: Leaf) -> bool:
-    """Whether the elements are the storage's bytes from the offset on."""
+    """Return whether the elements are consecutive bytes of the storage, starting at the offset."""
     return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
 
 
 def _scatter(sharded: Sharded, piece: Piece, elements: np.ndarray[Any, Any], into: memoryview) -> None:
-    """Put a piece that is no run into its box of the whole, byte for byte whatever its dtype."""
+    """Copy a chunk that is not a contiguous run into its box of the tensor, as bytes, for any dtype."""
     import numpy as np
 
     size = sharded.dtype.itemsize

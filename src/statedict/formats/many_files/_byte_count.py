@@ -1,4 +1,4 @@
-"""Sizes of files as people write them: `5GB`."""
+"""Parse file sizes as people write them: `5GB`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
 def byte_count(size: int | str) -> int:
-    """Bytes of a size that is a number, or a text with a unit (powers of 1000; of 1024 with an `i`).
+    """Return a size in bytes, given as a number or as text with a unit (powers of 1000; of 1024 with an `i`).
 
     Raises ValueError for anything else.
 
@@ -23,7 +23,7 @@ def byte_count(size: int | str) -> int:
     elif isinstance(size, int) and not isinstance(size, bool):
         count = size
     else:
-        raise ValueError(f'a size is a number of bytes or a text as "5GB", not {size!r}')
+        raise ValueError(f'a size must be a number of bytes or a string such as "5GB", not {size!r}')
     if count <= 0:
-        raise ValueError(f"a shard of {count} bytes can hold nothing")
+        raise ValueError(f"a shard of {count} bytes cannot hold any tensor")
     return count

@@ -1,9 +1,9 @@
-"""A directory as a checkpoint: which of the files in it is meant.
+"""Open a directory as a checkpoint: choose which of its files to read.
 
-A directory of torch.distributed.checkpoint is told by its `.metadata`, or each rank's (`__0.metadata` …). Otherwise, the
-first of these that there is: an index of shards, shards that are numbered, a single file of weights. Of several of a kind
-those with a name that frameworks give to a model's weights come first, then those of safetensors, as transformers has it. A
-file whose name says that it is a variant (`x.fp16.safetensors`) gives way to the plain one. Files that are passed over are
+A directory of torch.distributed.checkpoint is recognised by its `.metadata`, or that of each rank (`__0.metadata` …).
+Otherwise the first of these is used: an index of shards, numbered shards, a single weights file. Among several, files
+with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A file whose
+name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not used are
 noted.
 """
 
@@ -19,9 +19,9 @@ from ..checkpoint._checkpoint import Checkpoint
 from ._distributed import read_distributed
 from ._shards import INDEX, NUMBERED, read_numbered
 
-# By preference. A directory often has the same weights in several formats.
+# In order of preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
-# What transformers, peft and diffusers call a model's weights, with a suffix of the first two.
+# Names that transformers, peft and diffusers give to a model's weights, with one of the first two suffixes.
 KNOWN = {
     name + suffix
     for name in ("model", "pytorch_model", "adapter_model", "diffusion_pytorch_model")
@@ -33,7 +33,7 @@ Pick = Callable[[Sequence[str]], list[str]]
 
 
 def open_directory(folder: str, limits: Limits) -> Checkpoint:
-    """The checkpoint that a directory holds; raises UnknownFormatError where it holds none, or several."""
+    """Open the checkpoint in a directory; raise UnknownFormatError if it contains none or several."""
     names = sorted(os.listdir(folder))
     distributed = [name for name in names if METADATA.fullmatch(name)]
     if distributed:
@@ -50,9 +50,11 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
             return checkpoint
         if found:
             raise UnknownFormatError(
-                f"this directory holds several checkpoints: {_listed(found)}", file=folder, hint="open one of them"
+                f"this directory contains several checkpoints: {_listed(found)}", file=folder, hint="open one of them"
             )
-    raise UnknownFormatError("this directory holds no checkpoint", file=folder, hint="give the file inside it")
+    raise UnknownFormatError(
+        "this directory does not contain a checkpoint", file=folder, hint="pass the path of a file in it"
+    )
 
 
 def _indexes(names: Sequence[str]) -> list[str]:
@@ -60,7 +62,7 @@ def _indexes(names: Sequence[str]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """Shards, but for those that a save of the whole file has left over, or has not finished."""
+    """Return the numbered shards, without those left over by a save of the whole file or by an unfinished save."""
     found = ((name, NUMBERED.fullmatch(name)) for name in names)
     return [name for name, shard in found if shard and shard["stem"] + shard["suffix"] not in names]
 
@@ -74,13 +76,15 @@ def _single(names: Sequence[str]) -> list[str]:
 
 
 def _is_variant(name: str, names: Sequence[str]) -> bool:
-    """Whether a name is another file's with a word before the suffix, as `x.fp16.safetensors` is beside `x.safetensors`."""
+    """Return whether a name is that of another file plus a word before the suffix: `x.fp16.safetensors` next to
+    `x.safetensors`.
+    """
     stem, suffix = os.path.splitext(name)
     return os.path.splitext(stem)[0] + suffix in names and "." in stem.strip(".")
 
 
 def _preferred(names: Sequence[str]) -> list[str]:
-    """Those with a known name, or else all; and of these the first kind of weights that any has."""
+    """Return the files with a known name, or else all; of these, the first suffix in WEIGHTS that occurs."""
     files = {name: name.removesuffix(INDEX) for name in names}
     known = [name for name in names if files[name] in KNOWN] or names
     for suffix in WEIGHTS:
@@ -91,9 +95,9 @@ def _preferred(names: Sequence[str]) -> list[str]:
 
 
 def _passed_over(names: Sequence[str], chosen: str) -> list[str]:
-    """A note of the other files of the directory that may hold state, if there are any."""
+    """Return a note about the other files of the directory that may contain state, if there are any."""
     others = [name for name in (*_indexes(names), *_single(names)) if name != chosen]
-    return [f"of this directory {chosen} is read, and not {_listed(others)}"] if others else []
+    return [f"{chosen} was read; other files of this directory were not: {_listed(others)}"] if others else []
 
 
 def _listed(names: Sequence[str]) -> str:

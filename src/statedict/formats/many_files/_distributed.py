@@ -1,10 +1,10 @@
-"""Directories that torch.distributed.checkpoint wrote: `.metadata`, and `*.distcp` files of pieces.
+"""Read directories of torch.distributed.checkpoint: `.metadata`, and `*.distcp` files of chunks.
 
-Theory of operation. `.metadata` is a pickle of a `Metadata` object, read here as inert data. It says of each flat name
-what it is (`state_dict_metadata`: a tensor's dtype, size and chunks, or just bytes), where each chunk lies (`storage_data`:
-file, offset, length), and how flat names nest (`planner_data`: `"opt.state.0.step"` is `("opt", "state", "0", "step")`).
-Each chunk, and each object that is no tensor, is a torch zip of its own inside a `.distcp` file. So a tensor is known from
-the metadata alone, and its chunks are opened when it is read.
+Theory of operation. `.metadata` is a pickle of a `Metadata` object, read here as inert data. For each flat name it has
+a description (`state_dict_metadata`: dtype, size and chunks of a tensor, or just bytes), the location of each chunk
+(`storage_data`: file, offset, length), and the nesting of flat names (`planner_data`: `"opt.state.0.step"` is `("opt",
+"state", "0", "step")`). Each chunk, and each object other than a tensor, is a separate torch zip inside a `.distcp`
+file. So tensors are known from the metadata alone, and their chunks are opened when they are read.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ MOST_STEPS = 10_000
 
 
 def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint that a directory with these metadata files is; its tensors are read when they are asked for.
+    """Open the Checkpoint of a directory with these metadata files; tensors are read on demand.
 
-    Several are of ranks that saved without talking to each other (`use_collectives=False`): their chunks are put together,
-    and of what every rank has, the first one's is taken.
+    Several files come from ranks that saved without collectives (`use_collectives=False`): their chunks are joined, and
+    of other values that of the first rank is used.
     """
     paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
     every = [_metadata(path, limits) for path in paths]
@@ -62,7 +62,7 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
         producer="torch.distributed.checkpoint",
         globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
         more_globals=partial(source.imports, tree),
-        notes=[f"{len(paths)} ranks saved each for itself: values that are no tensors are the first one's"][
+        notes=[f"{len(paths)} ranks saved without collectives: values other than tensors are those of the first rank"][
             : len(paths) - 1
         ],
         checks=lambda: _check(tree),
@@ -81,7 +81,7 @@ def _metadata(path: str, limits: Limits) -> Parsed:
 
 
 class _Reader:
-    """The metadata of one directory, of which every claim is checked when it is used."""
+    """Reads the metadata of one directory; every value is checked where it is used."""
 
     def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
         self.path = path
@@ -89,11 +89,11 @@ class _Reader:
         self._source = source
         self._limits = limits
         self._nesting = metadata.get("planner_data")
-        # Each becomes a dict; honest names have a handful.
+        # Each step becomes a dict; real names have a handful.
         self._steps_left = MOST_STEPS + size // 8
         self.records = self._mapping(metadata, "state_dict_metadata")
         self.places = self._index(self._mapping(metadata, "storage_data"))
-        # Those of plain values are read together.
+        # The chunks of plain values are read in one batch.
         count = max(len(self.records), 1)
         self._inside = replace(
             limits, value_bytes=limits.value_bytes // count, copied_bytes=limits.copied_bytes // count
@@ -104,11 +104,11 @@ class _Reader:
             raise self._wrong(f"a name is {shown(name)}, not text")
         kind = record.name if isinstance(record, Opaque) else type(record).__name__
         if kind not in VALUES:
-            raise self._wrong(f"it is described by a {kind}, which is not known", name)
+            raise self._wrong(f"its metadata has the unknown type {kind}", name)
         return Entry(name, self._steps(name), VALUES[kind](self, name, _fields(record, kind, self.path)))
 
     def tensor(self, name: str, record: Mapping[str, Any]) -> Leaf:
-        """A tensor, of which nothing is opened but what is known from the metadata."""
+        """Return a tensor from the metadata alone, without opening a file."""
         properties = record.get("properties")
         state = properties.state if isinstance(properties, Opaque) else None
         found = state[0] if isinstance(state, tuple) and state else None
@@ -122,14 +122,14 @@ class _Reader:
         pieces = tuple(self._piece(name, chunk, found) for chunk in chunks)
         problem = tiling_problem(shape, [(piece.offsets, piece.sizes) for piece in pieces])
         if problem is not None:
-            raise self._wrong(f"its {len(pieces)} chunks do not make up the tensor: {problem}", name)
+            raise self._wrong(f"its {len(pieces)} chunks do not cover the tensor exactly: {problem}", name)
         return self._source.leaf(Sharded(name, found, shape, pieces))
 
     def plain(self, name: str, record: Mapping[str, Any]) -> object:
-        """A value that is no tensor: read at once, for a tree has to know it."""
+        """Read a value other than a tensor immediately: the tree is built from these values."""
         place = self.places.get(name, {}).get(None)
         if place is None:
-            raise self._wrong("the metadata does not say where it lies", name)
+            raise self._wrong("the metadata has no storage location for it", name)
         opened = self._source.open(place, self._inside)
         self.globals += opened.globals
         return opened.object
@@ -139,14 +139,14 @@ class _Reader:
         offsets, sizes = (self._numbers(fields.get(key), name) for key in ("offsets", "sizes"))
         place = self.places.get(name, {}).get(offsets)
         if place is None:
-            raise self._wrong(f"the metadata does not say where its chunk at {list(offsets)} lies", name)
+            raise self._wrong(f"the metadata has no storage location for its chunk at {list(offsets)}", name)
         nbytes = prod(sizes) * dtype.itemsize
         if nbytes > self._limits.expansion * place.nbytes:
-            raise self._wrong(f"a chunk of {nbytes:,} bytes is said to lie in {place.nbytes:,}", name)
+            raise self._wrong(f"a chunk of {nbytes:,} bytes is stored in only {place.nbytes:,} bytes of the file", name)
         return Piece(offsets, sizes, place)
 
     def _index(self, storage_data: Mapping[Any, Any]) -> dict[str, dict[tuple[int, ...] | None, Place]]:
-        """The places of each name, by the chunk's offsets (None for what has no chunks)."""
+        """Return the storage locations of each name, by the offsets of the chunk (None for values without chunks)."""
         places: dict[str, dict[tuple[int, ...] | None, Place]] = {}
         for key, info in storage_data.items():
             index = _fields(key, "MetadataIndex", self.path)
@@ -161,12 +161,12 @@ class _Reader:
         file, start, nbytes = info.get("relative_path"), info.get("offset"), info.get("length")
         if info.get("transform_descriptors"):
             raise self._wrong(
-                f"it is stored through {shown(info['transform_descriptors'])}, which cannot be undone here", name
+                f"it is stored through {shown(info['transform_descriptors'])}, which cannot be reversed", name
             )
         if not isinstance(file, str) or not is_plain_name(file):
-            raise self._wrong(f"it is said to lie in {shown(file)}, which is no file of this directory", name)
+            raise self._wrong(f"its storage location is {shown(file)}, which is not a plain file name", name)
         if type(start) is not int or type(nbytes) is not int or not 0 <= start <= start + nbytes < 1 << 63:
-            raise self._wrong(f"its place, {shown(nbytes)} bytes at {shown(start)}, is not valid", name)
+            raise self._wrong(f"its storage location, {shown(nbytes)} bytes at offset {shown(start)}, is invalid", name)
         return Place(file, start, nbytes)
 
     def _steps(self, name: str) -> Steps:
@@ -174,12 +174,12 @@ class _Reader:
             return (name,)
         steps = self._nesting.get(name) if isinstance(self._nesting, dict) else None
         if not isinstance(steps, tuple) or not steps or not all(type(step) in (str, int) for step in steps):
-            raise self._wrong("the metadata does not say where in the tree it belongs", name)
+            raise self._wrong("the metadata has no path in the tree for it", name)
         if len(steps) > self._limits.depth:
             raise self._limits.exceeded("depth", f"a value {len(steps):,} levels deep").located(file=self.path)
         self._steps_left -= len(steps)
         if self._steps_left < 0:
-            raise self._wrong("the places of its values in the tree are longer than the file pays for")
+            raise self._wrong("the paths of its values in the tree have too many steps for the size of the metadata")
         return steps
 
     def _numbers(self, value: object, name: str) -> tuple[int, ...]:
@@ -200,7 +200,9 @@ class _Reader:
 
 
 def _check_places(folder: str, places: Iterable[Place]) -> int:
-    """The size of all files together; raises FormatError where one is missing or too short, or two places overlap."""
+    """Return the total size of the files; raise FormatError if one is missing or too short, or if two locations
+    overlap.
+    """
     total = 0
     by_file: dict[str, list[Place]] = {}
     for place in places:
@@ -210,14 +212,16 @@ def _check_places(folder: str, places: Iterable[Place]) -> int:
         try:
             size = os.stat(path).st_size
         except OSError as error:
-            raise FormatError(f"the metadata names this file, but: {error.strerror}", file=path) from error
+            raise FormatError(
+                f"the metadata refers to this file, which cannot be opened: {error.strerror}", file=path
+            ) from error
         end = 0
         for place in sorted(inside):
             if place.start < end:
-                raise FormatError("the metadata puts two items in one place", file=path, offset=place.start)
+                raise FormatError("the metadata stores two items in overlapping bytes", file=path, offset=place.start)
             end = place.start + place.nbytes
         if end > size:
-            raise TruncatedError(f"it should have {end:,} bytes or more, and has {size:,}", file=path)
+            raise TruncatedError(f"the file should have at least {end:,} bytes, but has {size:,}", file=path)
         total += size
     return total
 
@@ -231,14 +235,14 @@ def _check(tree: object) -> Iterator[Finding]:
 
 
 def _fields(value: object, kind: str, file: str) -> dict[str, Any]:
-    """The attributes of an object of the class named `kind`."""
+    """Return the attributes of an object of the class `kind`."""
     if not isinstance(value, Opaque) or value.name != kind:
-        raise FormatError(f"a {kind} should be here, not {shown(value)}", file=file)
+        raise FormatError(f"expected a {kind}, found {shown(value)}", file=file)
     return value.attributes()
 
 
 def _no_storage(wanted: StorageId) -> TypedStorage:
-    raise FormatError(f"it names a storage {wanted.key!r}, which metadata does not have")
+    raise FormatError(f"it refers to storage {wanted.key!r}, but metadata has no storages")
 
 
 def _once(imports: Iterable[Import]) -> list[Import]:

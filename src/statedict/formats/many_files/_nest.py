@@ -1,4 +1,4 @@
-"""A tree out of flat names: each value put where the steps that belong to its name lead."""
+"""Build a tree from flat names: each value is placed at the path that belongs to its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Steps = tuple[str | int, ...]
 
 
 class Entry(NamedTuple):
-    """One flat name: the value that it stands for (a Leaf, or what a pickle gave), and the steps to its place."""
+    """One flat name: its value (a Leaf, or an object from a pickle) and the steps of its path."""
 
     name: str
     steps: Steps
@@ -20,11 +20,11 @@ class Entry(NamedTuple):
 
 
 class _Branch(dict[Any, Any]):
-    """A dict that is made here, as opposed to a value that happens to be one."""
+    """A dict made here, as opposed to a value that is a dict."""
 
 
 def nested(entries: Iterable[Entry], file: str) -> dict[Any, Any]:
-    """The tree in which each entry lies at the end of its steps; a branch whose steps are 0, 1, 2 … is a list."""
+    """Return the tree with each entry at its path; a branch with the keys 0, 1, 2 … becomes a list."""
     root = _Branch()
     made: list[tuple[_Branch, str | int, _Branch]] = []
     for name, steps, value in entries:
@@ -35,9 +35,9 @@ def nested(entries: Iterable[Entry], file: str) -> dict[Any, Any]:
                 made.append((place, step, place[step]))
             place = place[step]
             if type(place) is not _Branch:
-                raise FormatError(f"its place {step_of(steps)} lies inside another value", file=file, member=name)
+                raise FormatError(f"its path {step_of(steps)} leads into another value", file=file, member=name)
         if steps[-1] in place:
-            raise FormatError(f"its place {step_of(steps)} is another value's too", file=file, member=name)
+            raise FormatError(f"its path {step_of(steps)} is also the path of another value", file=file, member=name)
         place[steps[-1]] = value
     for parent, step, branch in reversed(made):
         parent[step] = _settled(branch)

@@ -1,7 +1,6 @@
-"""The files of a checkpoint directory, by the plain names that its metadata gives them.
+"""The files of a checkpoint directory, by the plain names in its metadata.
 
-Nothing outside the directory can be named. A name may be a symbolic link, though: that is how the Hugging Face cache keeps
-its files.
+Names cannot lead outside the directory. A file may be a symbolic link, though: the Hugging Face cache uses them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from statedict.files import open as open_file
 from ...errors import FileChangedError, FormatError
 from ._window import Window
 
-# Each rank of a job writes a file or several, and a process may have 1,024 open: at most so many of them are ours, and at
-# most this part of what the process may have. (A file that is mapped is open twice.)
+# Each rank of a job writes one or more files, and a process may often open only 1,024. We open at most this many, and
+# at most this fraction of the limit of the process. (A mapped file is open twice.)
 OPEN = 128
 PART = 8
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
@@ -35,21 +34,21 @@ class Place(NamedTuple):
     nbytes: int
 
 
-# Bytes; what file systems allow.
+# In bytes; the limit of common file systems.
 LONGEST_NAME = 255
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name from a file is that of a file in the same folder, whatever the system."""
+    """Return whether a name read from a file is the plain name of a file in the same folder, on any operating system."""
     if not name.isprintable() or any(mark in name for mark in "/\\:"):
         return False
     return name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
 
 
 class Shelf:
-    """The files of a directory, of which the last used are open.
+    """The files of a directory; the most recently used ones are open.
 
-    `place` opens the file of a name. One that is opened again must still be the same: FileChangedError otherwise.
+    `locate` opens the file of a name. Raises FileChangedError if a file was replaced before it is opened again.
     """
 
     def __init__(self, folder: str, place: Callable[[str], File | None] | None = None) -> None:
@@ -60,7 +59,7 @@ class Shelf:
         self._turn = threading.Lock()
 
     def file(self, name: str) -> File:
-        """The open file of that name; raises OSError where it cannot be opened."""
+        """Return the open file with that name; raise OSError if it cannot be opened."""
         with self._turn:
             if self._files is None:
                 raise ValueError(f"{self.folder} has been closed; open it again")
@@ -69,33 +68,33 @@ class Shelf:
             return found
 
     def whole(self, name: str) -> Window:
-        """The File of that name, which is open only while it is among the last used."""
+        """Return a File with that name that keeps it open only while it is among the most recently used."""
         return Window(os.path.join(self.folder, name), partial(self.file, name), 0, self.file(name).size)
 
     def window(self, place: Place) -> Window:
-        """The File of a place; raises FormatError where it does not lie in its file."""
+        """Return a File of the bytes at a location; raise FormatError if the file does not contain them."""
         path = os.path.join(self.folder, place.file)
         try:
             size = self.file(place.file).size
         except FileNotFoundError as error:
-            raise FormatError("the metadata names this file, which is missing", file=path) from error
+            raise FormatError("the metadata refers to this file, which is missing", file=path) from error
         if place.start < 0 or place.nbytes < 0 or place.start + place.nbytes > size:
             raise FormatError(
-                f"the metadata names bytes {place.start:,} to {place.start + place.nbytes:,} of this file, "
+                f"the metadata refers to bytes {place.start:,} to {place.start + place.nbytes:,} of this file, "
                 f"which has {size:,}",
                 file=path,
             )
         return Window(path, partial(self.file, place.file), place.start, place.nbytes)
 
     def close(self) -> None:
-        """Close all; nothing can be read afterwards."""
+        """Close all files; nothing can be read afterwards."""
         with self._turn:
             files, self._files = self._files or {}, None
         for file in files.values():
             file.close()
 
     def _open(self, name: str, others: dict[str, File]) -> File:
-        # Let go, not closed: another thread may be reading it.
+        # Drop the reference but do not close the file: another thread may be reading it.
         while len(others) >= most_open():
             others.pop(next(iter(others)))
         path = os.path.join(self.folder, name)
@@ -108,20 +107,22 @@ class Shelf:
             others.clear()
             found = self._place(name)
         if found is None:
-            raise FormatError("the files lie beside it", file=self.folder, hint="open it by its path")
+            raise FormatError("its other files are in the same directory", file=self.folder, hint="open it by its path")
         if {self._stamps.setdefault(name, before), _stamp(path)} != {before}:
-            raise FileChangedError(path, "another file is there now")
+            raise FileChangedError(path, "the file was replaced")
         return found
 
 
 def most_open() -> int:
-    """How many files a shelf may have open."""
+    """Return how many files may be open at once."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return OPEN if allowed == resource.RLIM_INFINITY else max(1, min(OPEN, allowed // PART))
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """What tells a file from another one of its path; nothing where there is none, as `place` will say."""
+    """Return what distinguishes a file from another one at its path; an empty tuple if it is missing, which `locate`
+    reports.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError:

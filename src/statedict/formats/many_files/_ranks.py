@@ -1,7 +1,7 @@
-"""The metadata of ranks that saved each for itself, as one.
+"""Join the metadata of ranks that saved without collectives.
 
-With `use_collectives=False` every rank of torch.distributed.checkpoint writes metadata of what it has: its own chunks of
-the tensors that are cut up, and all of what every rank has.
+With `use_collectives=False`, every rank of torch.distributed.checkpoint writes its own metadata: its own chunks of
+sharded tensors, and all of the values that every rank has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FIELDS = ("state_dict_metadata", "planner_data", "storage_data")
 
 
 def joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The metadata of all ranks as one: of each tensor the chunks that any of them has, of all else the first."""
+    """Return the joined metadata: for each tensor the chunks of all ranks, for other values that of the first rank."""
     if len(ranks) == 1:
         return ranks[0]
     told: dict[str, dict[Any, Any]] = {
@@ -41,7 +41,7 @@ def _chunks(record: object) -> list[Any]:
 
 
 def _offsets(chunk: object) -> object:
-    """What tells chunks of one tensor apart; one that has no offsets is like no other."""
+    """Return what distinguishes the chunks of one tensor; a chunk without offsets equals no other."""
     offsets = chunk.attributes().get("offsets") if isinstance(chunk, Opaque) else None
     plain = isinstance(offsets, tuple) and all(type(offset) is int for offset in offsets)
     return offsets if plain else id(chunk)

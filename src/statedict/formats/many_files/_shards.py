@@ -1,8 +1,8 @@
-"""Checkpoints in several files: an index (`*.index.json`, Hugging Face's form) says in which shard each tensor lies.
+"""Checkpoints in several files: an index (`*.index.json`, as Hugging Face writes) maps each tensor to a shard.
 
-Only files in the index's own folder can be named. Each shard is opened as the checkpoint that it is, whatever its format,
-so its tensors are known at once and read when they are asked for; of the files only those last used stay open. A shard that
-is missing is an error where one of its tensors is needed.
+An index can only name files in its own folder. Each shard is opened as a checkpoint of whatever format it has, so
+tensors are known at once and read on demand; only the most recently used files stay open. A missing shard is an error
+only if one of its tensors is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?
 
 
 def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint that an index and its shards are."""
+    """Open the Checkpoint of an index and its shards."""
     if file.size > limits.json_bytes:
         raise limits.exceeded("json_bytes", f"an index of {file.size:,} bytes")
     index = read_json(file.read(0, file.size), file.name, limits)
@@ -44,7 +44,7 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     names = list(dict.fromkeys(places.values()))
     close: Callable[[], None]
     if file.far:
-        # Each costs a few round trips, and holds no descriptor.
+        # Each shard costs a few round trips and holds no file descriptor.
         shards = _opened(partial(_beside, file), names, file.name, limits, files.WAITING)
         close = partial(_close, shards)
     else:
@@ -60,7 +60,7 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint that numbered shards without an index are: all of them, each tensor in one."""
+    """Open the Checkpoint of numbered shards without an index: all of them, each tensor in one."""
     shelf = Shelf(folder)
     values: dict[str, Any] = {}
     try:
@@ -68,7 +68,7 @@ def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) ->
         for shard in shards.values():
             for name, value in _state(shard).items():
                 if name in values:
-                    raise FormatError("another shard has a tensor of this name too", file=shard.path, member=name)
+                    raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
                 values[name] = value
     except BaseException:
         shelf.close()
@@ -77,38 +77,45 @@ def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) ->
 
 
 def complete(names: Iterable[str], folder: str) -> list[str]:
-    """The names of numbered shards in order; raises FormatError where one is missing, or they are of several sets.
+    """Return the names of numbered shards in order; raise FormatError if one is missing, or if they belong to several
+    sets.
 
     >>> complete(["m-00002-of-00002.bin", "m-00001-of-00002.bin"], "folder")
     ['m-00001-of-00002.bin', 'm-00002-of-00002.bin']
     """
     found = [match for name in sorted(names) if (match := NUMBERED.fullmatch(name))]
     if len({(match["stem"], match["count"], match["suffix"]) for match in found}) != 1:
-        raise FormatError("it holds shards of several checkpoints, and no index", file=folder, hint="open one shard")
+        raise FormatError(
+            "this directory contains shards of several checkpoints, and no index",
+            file=folder,
+            hint="open one of the shards",
+        )
     numbers, count = [int(match["number"]) for match in found], int(found[0]["count"])
     # Most writers count from 1, some from 0.
     if len(found) != count or numbers[0] > 1:
         raise FormatError(
-            f"{len(found):,} of its {count:,} shards are there", file=folder, hint="fetch or save it again"
+            f"{len(found):,} of its {count:,} shards are there", file=folder, hint="download or save it again"
         )
     return [match[0] for match in found]
 
 
 def weight_map(index: Any, file: str) -> dict[str, str]:
-    """The shard of each tensor that an index names; raises FormatError where one is no plain name."""
+    """Return the shard name of each tensor in an index; raise FormatError if one is not a plain name."""
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict):
-        raise FormatError("it has no weight_map of tensors to files", file=file)
+        raise FormatError("the index has no valid weight_map from tensor names to file names", file=file)
     for name, shard in places.items():
         if not isinstance(shard, str) or not is_plain_name(shard):
-            raise FormatError(f"the index puts it in {shard!r}, no file beside it"[:400], file=file, member=name)
+            raise FormatError(
+                f"the index places it in {shard!r}, which is not a plain file name"[:400], file=file, member=name
+            )
     return places
 
 
 def _indexed(
     places: Mapping[str, str], shards: Mapping[str, Checkpoint], folder: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values of an index's names, in its order, and what is odd about them."""
+    """Return the values of an index's names, in its order, and the problems found."""
     states = {name: _state(shard) for name, shard in shards.items()}
     values: dict[str, Any] = {}
     for name, shard in places.items():
@@ -118,13 +125,13 @@ def _indexed(
             values[name] = states[shard][name]
         else:
             raise FormatError(
-                "the index puts it in this shard, which does not have it", file=shards[shard].path, member=name
+                "the index places it in this shard, which does not contain it", file=shards[shard].path, member=name
             )
     missing = Counter(shard for shard in places.values() if shard not in states)
     extra = sum(map(len, states.values())) - (len(places) - missing.total())
     return values, [
         *(
-            f"{shard} is missing, which holds {count:,} of the {len(places):,} tensors"
+            f"{shard} is missing; it contains {count:,} of the {len(places):,} tensors"
             for shard, count in missing.items()
         ),
         *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
@@ -164,16 +171,16 @@ def _joined(
 def _beside(index: File, name: str) -> File:
     file = index.beside(name)
     if file is None:
-        raise FormatError("its shards lie beside it", file=index.name, hint="open an index by its path")
+        raise FormatError("its shards are in the same directory", file=index.name, hint="open the index by its path")
     return file
 
 
 def _opened(
     place: Callable[[str], File], names: Sequence[str], index: str, limits: Limits, threads: int = 1
 ) -> dict[str, Checkpoint]:
-    """The shards of those names, where `place` has them, without those that are missing.
+    """Open the shards with those names with `place`, leaving out missing ones.
 
-    Raises FormatError where one is damaged, or all are missing, OSError where one cannot be opened.
+    Raises FormatError if one is damaged or all are missing, OSError if one cannot be opened.
     """
     found: dict[str, Checkpoint] = {}
 
@@ -184,7 +191,9 @@ def _opened(
     try:
         files.spread(take, names, threads)
         if names and not found:
-            raise FormatError(f"none of its {len(names):,} shards is there", file=index, hint="fetch them too")
+            raise FormatError(
+                f"all of its {len(names):,} shards are missing", file=index, hint="download the shards too"
+            )
     except BaseException:
         _close(found)
         raise
@@ -195,9 +204,9 @@ def _open(file: File, limits: Limits) -> Checkpoint:
     from .._table import is_index, read
 
     try:
-        # An index among the shards could name itself, and so on for ever.
+        # An index among the shards could name itself and cause infinite recursion.
         if is_index(head_of(file), file):
-            raise FormatError("a shard cannot be JSON", file=file.name)
+            raise FormatError("a shard must not be a JSON file", file=file.name)
         return read(file, limits)
     except BaseException:
         file.close()
@@ -206,7 +215,7 @@ def _open(file: File, limits: Limits) -> Checkpoint:
 
 def _state(shard: Checkpoint) -> Mapping[str, Any]:
     if not isinstance(shard.object, Mapping) or not all(isinstance(name, str) for name in shard.object):
-        raise FormatError("a shard should be a mapping of names to tensors", file=shard.path)
+        raise FormatError("a shard must contain a mapping of names to tensors", file=shard.path)
     return shard.object
 
 

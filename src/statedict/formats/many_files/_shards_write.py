@@ -1,7 +1,7 @@
-"""A state in several files: which tensors go into which shard, what the shards are called, and their index.
+"""Write a state to several files: assign tensors to shards, name the shards, write their index.
 
-Names are Hugging Face's: `model.safetensors` becomes `model-00001-of-00003.safetensors` and so on, and
-`model.safetensors.index.json`. Where a file has such a name already, a save makes new ones with a mark of its own,
+Names follow Hugging Face: `model.safetensors` becomes `model-00001-of-00003.safetensors` and so on, with
+`model.safetensors.index.json`. If such a file exists already, a save adds a random mark to the new names, as in
 `model-1f0c22ab-00001-of-00003.safetensors`: shards are never replaced, only the index is. Readers follow the index.
 """
 
@@ -37,11 +37,12 @@ def write_sharded(
     metadata: Mapping[str, str] | None = None,
     durable: Durable = True,
 ) -> None:
-    """Write a mapping of names to tensors as shards of at most `largest` bytes of tensors (or a text: `byte_count`), and
-    an index; as the one file `path` where they fit in it. A tensor, or tied ones, larger than that get a shard of their own.
+    """Write a mapping of names to tensors as shards with at most `largest` bytes of tensors each (a number, or text:
+    see `byte_count`) and an index; or as the single file `path` if everything fits. A tensor, or a group of tied ones,
+    larger than that gets its own shard.
 
-    Readers find the earlier save to this path, or the new one, whole; then files of the earlier one that the new one leaves
-    over are deleted. Raises SaveError where `obj` is no such mapping, and what `files.write_set` raises.
+    Readers find either the earlier save at this path or the new one, complete; files of the earlier save that are no
+    longer used are then deleted. Raises SaveError if `obj` is not such a mapping, and what `files.write_set` raises.
     """
     state = _named(obj)
     shards = split(state, byte_count(largest))
@@ -60,7 +61,7 @@ def write_sharded(
 
 
 def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
-    """The names of each shard, in order; tied ones together, in the shard of the first."""
+    """Return the names of each shard, in order; tied tensors are together, in the shard of the first."""
     groups: dict[Hashable, list[str]] = {}
     for name, value in state.items():
         groups.setdefault(_tie(name, value), []).append(name)
@@ -79,7 +80,7 @@ def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:
 
 
 def shard_names(path: str, count: int, mark: str = "") -> list[str]:
-    """The names of so many shards of `path`, with the mark of a save if it has one.
+    """Return the names of `count` shards of `path`, with the mark of a save if it has one.
 
     >>> shard_names("run/m.bin", 2), shard_names("run/m.bin", 1, "1f0c22ab")
     (['m-00001-of-00002.bin', 'm-00002-of-00002.bin'], ['m-1f0c22ab-00001-of-00001.bin'])
@@ -90,7 +91,7 @@ def shard_names(path: str, count: int, mark: str = "") -> list[str]:
 
 
 def numbered(path: str) -> Callable[[str], bool]:
-    """Whether a name is that of a shard of `path`."""
+    """Return a function that tells whether a name is that of a shard of `path`."""
     stem, suffix = map(re.escape, os.path.splitext(os.path.basename(path)))
     shape = re.compile(rf"{stem}(?:-[0-9a-f]{{8}})?-\d{{5,9}}-of-\d{{5,9}}{suffix}")
     return lambda name: shape.fullmatch(name) is not None
@@ -103,7 +104,7 @@ def _index_parts(
     targets: Sequence[str],
 ) -> list[Part]:
     if "total_size" in (metadata or {}):
-        raise SaveError("the index says the total_size itself: no key of the metadata may be that")
+        raise SaveError("total_size is a reserved key of the index: use another key in the metadata")
     places = {name: target for target, names in zip(targets, shards) for name in names}
     sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
     index = {
@@ -113,26 +114,26 @@ def _index_parts(
     text = json.dumps(index, indent=2).encode() + b"\n"
     if len(text) > LIMITS.json_bytes:
         raise SaveError(
-            f"an index of {len(text):,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names"
+            f"an index of {len(text):,} bytes exceeds the limit of {LIMITS.json_bytes:,}: shorten the names"
         )
     return [Frame(len(text), lambda: text)]
 
 
 def _named(obj: Any) -> Mapping[str, Any]:
-    """The values of a state dict; raises SaveError where `obj` is none."""
+    """Return the values of a state dict; raise SaveError if `obj` is not one."""
     if not isinstance(obj, Mapping) or not all(isinstance(name, str) for name in obj):
-        raise SaveError("only a mapping of names to tensors can be saved in shards; choose one state dict of it")
+        raise SaveError("only a mapping of names to tensors can be saved in shards; save one state dict of the object")
     state = raw_values(obj)
     for name, value in state.items():
         if leaf_of(value) is None and any(True for _ in tensors_of(value)):
             raise SaveError(
-                f"{name!r} holds further tensors: only a mapping of names to tensors can be saved in shards"
+                f"{name!r} contains nested tensors: only a mapping of names to tensors can be saved in shards"
             )
     return state
 
 
 def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDict:
-    """The entries of those names; the state's `_metadata` goes into the shard that has its first entry."""
+    """Return the entries of those names; the state's `_metadata` goes into the shard that has its first entry."""
     metadata = getattr(obj, "_metadata", None)
     first = not state or next(iter(state)) in names
     kept = OrderedDict(metadata) if metadata is not None and first else None
@@ -142,7 +143,7 @@ def _shard(obj: Any, state: Mapping[str, Any], names: Sequence[str]) -> StateDic
 
 
 def _tie(name: str, value: Any) -> Hashable:
-    """What tied values have in common."""
+    """Return a key that is equal for tied values."""
     leaf = leaf_of(value)
     return ("storage", leaf.storage.key) if isinstance(leaf, Leaf) and leaf.storage.nbytes else ("name", name)
 
@@ -153,7 +154,7 @@ def _nbytes(value: Any) -> int:
 
 
 def _earlier(path: str) -> list[str]:
-    """The names of the files of an earlier save to `path`: its index, itself, the shards that the index names."""
+    """Return the names of the files of an earlier save to `path`: its index, the file itself, the shards in the index."""
     index = path + INDEX
     names = [os.path.basename(index)] if os.path.lexists(index) else []
     if os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""Part of a file as a file of its own: how the pieces of a checkpoint directory are read."""
+"""Part of a file as a File: used to read the chunks of a checkpoint directory."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ...errors import TruncatedError
 
 
 class Window:
-    """The File that bytes `start … start + size` of another one are.
+    """A File of the bytes `start … start + size` of another one.
 
-    `whole` gives the file at each use, so that a directory of thousands of files needs few open at a time. It is the
-    owner's to close.
+    `whole` returns the file on each use, so that a directory of thousands of files needs only a few open at a time. Its
+    owner closes it.
     """
 
     def __init__(self, name: str, whole: Callable[[], File], start: int, size: int) -> None:
@@ -49,12 +49,12 @@ class Window:
         self._whole().check_unchanged()
 
     def close(self, at: int = 0) -> None:
-        """Nothing: it is its owner's file."""
+        """Do nothing: the owner closes the file."""
 
     def _check(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise TruncatedError(
-                f"{nbytes:,} bytes are needed here, but this part of the file ends after {self.size:,}",
+                f"{nbytes:,} bytes are needed here, but this part of the file has only {self.size:,}",
                 file=self.name,
                 offset=offset,
             )

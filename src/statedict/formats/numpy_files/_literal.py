@@ -1,7 +1,7 @@
-"""Literals of Python, as NumPy's headers are: strings, whole numbers, booleans, tuples, lists and dicts of them.
+"""Parse the Python literals of NumPy's headers: strings, integers, booleans, and tuples, lists and dicts of them.
 
-`ast.literal_eval` would do, but parses with the C stack: 9,000 minus signs in a row end a thread that has a small one, and
-the process with it.
+`ast.literal_eval` would work, but its parser uses the C stack: 9,000 minus signs in a row overflow a thread with a
+small stack and crash the process.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 STRING = r"""'[^'"\\\n]*'|"[^'"\\\n]*\""""
-# Python 2 wrote an L after long numbers.
+# Python 2 writes an L after long integers.
 TOKEN = re.compile(rf"\s*({STRING}|[0-9]{{1,20}}L?|True|False|[][(){{}},:])\s*", re.ASCII)
 # A header is a dict of lists of tuples of shapes.
 DEEPEST = 8
 
 
 def read_literal(text: str) -> Any:
-    """The value that `text` is the literal of; raises ValueError where it is anything else, or deeper than any header.
+    """Parse `text` as a literal; raise ValueError if it is anything else, or nested deeper than any header.
 
     >>> read_literal("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }")
     {'descr': '<f4', 'fortran_order': False, 'shape': (4,)}
@@ -26,7 +26,7 @@ def read_literal(text: str) -> Any:
     tokens = _tokens(text)[::-1]
     value = _value(tokens, 0)
     if tokens:
-        raise ValueError(f"{tokens[-1]!r} follows it")
+        raise ValueError(f"{tokens[-1]!r} follows the end of the literal")
     return value
 
 
@@ -36,18 +36,18 @@ def _tokens(text: str) -> list[str]:
     while at < len(text):
         found = TOKEN.match(text, at)
         if found is None:
-            raise ValueError(f"{text[at : at + 10]!r} is no part of one")
+            raise ValueError(f"{text[at : at + 10]!r} is not a valid token")
         tokens.append(found[1])
         at = found.end()
     return tokens
 
 
 def _value(tokens: list[str], depth: int) -> Any:
-    """The value at the end of `tokens` (which are in reverse), taken off."""
+    """Pop the value at the end of `tokens`, which are in reverse order."""
     token = tokens.pop() if tokens else ""
     if token in OPENING:
         if depth == DEEPEST:
-            raise ValueError("it is nested too deeply")
+            raise ValueError("the literal is nested too deeply")
         close, make = OPENING[token]
         return make(*_items(tokens, close, depth + 1))
     if token[:1] in ("'", '"') and token:
@@ -56,11 +56,11 @@ def _value(tokens: list[str], depth: int) -> Any:
         return int(token.removesuffix("L"))
     if token in ("True", "False"):
         return token == "True"
-    raise ValueError(f"{token!r} is no value")
+    raise ValueError(f"{token!r} is not a valid value")
 
 
 def _items(tokens: list[str], close: str, depth: int) -> tuple[list[Any], bool]:
-    """The values up to `close`, the pairs of a dict as tuples, and whether a comma stood after the last."""
+    """Return the values up to `close` (for a dict, pairs as tuples), and whether the last one was followed by a comma."""
     items: list[Any] = []
     comma = True
     while tokens and tokens[-1] != close:
@@ -76,13 +76,13 @@ def _items(tokens: list[str], close: str, depth: int) -> tuple[list[Any], bool]:
         if comma:
             tokens.pop()
     if not tokens:
-        raise ValueError(f"it ends before its {close!r}")
+        raise ValueError(f"the literal ends before its closing {close!r}")
     tokens.pop()
     return items, comma
 
 
 def _tuple(items: list[Any], comma: bool) -> Any:
-    # Brackets around one value without a comma are only brackets.
+    # Parentheses around one value without a comma do not make a tuple.
     return items[0] if len(items) == 1 and not comma else tuple(items)
 
 
@@ -92,10 +92,10 @@ def _list(items: list[Any], comma: bool) -> Any:
 
 def _dict(items: list[Any], comma: bool) -> Any:
     if not all(type(key) is str for key, _ in items):
-        raise ValueError("a key is no string")
+        raise ValueError("a key is not a string")
     found = dict(items)
     if len(found) != len(items):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 

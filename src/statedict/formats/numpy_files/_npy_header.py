@@ -1,4 +1,4 @@
-"""The header of an .npy array: its element type, order and shape, as the text of a Python dict of literals."""
+"""The header of an .npy array: element type, order and shape, as a Python dict literal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._limits import Limits
 from ._literal import read_literal
 
 MAGIC = b"\x93NUMPY"
-# NumPy writes less than this, and reads no more from files that it does not trust.
+# NumPy writes less than this, and reads at most this much from untrusted files.
 LONGEST = 10_000
 FIELDS = {"descr", "fortran_order", "shape"}
 COMPLEX32 = [("real", "<f2"), ("imag", "<f2")]
@@ -20,7 +20,9 @@ ALIGNMENT = 64
 
 
 class NpyHeader(NamedTuple):
-    """What the header says. `descr`: NumPy's text (or list) for the element type; `size`: bytes up to the elements."""
+    """The content of the header. `descr`: NumPy's string (or list) for the element type; `size`: bytes before the
+    elements.
+    """
 
     descr: Any
     fortran: bool
@@ -29,7 +31,7 @@ class NpyHeader(NamedTuple):
 
 
 def read_npy_header(start: bytes, file: str, member: str | None, limits: Limits) -> NpyHeader:
-    """The header that an array's first bytes are; `start` should be `LONGEST` bytes more than 12, or the whole array."""
+    """Parse the header in an array's first bytes; `start` should be `LONGEST` + 12 bytes, or the whole array."""
     try:
         header = _read(start)
     except FormatError as error:
@@ -43,56 +45,58 @@ def read_npy_header(start: bytes, file: str, member: str | None, limits: Limits)
 
 def _read(start: bytes) -> NpyHeader:
     if start[:6] != MAGIC:
-        raise FormatError("it does not begin as an .npy array", offset=0)
+        raise FormatError("the file does not start with the .npy signature", offset=0)
     major, minor = start[6:8].ljust(2, b"\xff")
     if (major, minor) not in ((1, 0), (2, 0), (3, 0)):
-        raise FormatError(f"its version {major}.{minor} is not known", offset=6)
+        raise FormatError(f"unsupported .npy version {major}.{minor}", offset=6)
     width = 2 if major == 1 else 4
     length = int.from_bytes(start[8 : 8 + width], "little")
     size = 8 + width + length
     if length > LONGEST:
-        raise FormatError(f"its header is {length:,} bytes long", offset=8)
+        raise FormatError(f"a header of {length:,} bytes", offset=8)
     if size > len(start):
-        raise TruncatedError(f"it ends within its header of {size:,} bytes", offset=len(start))
+        raise TruncatedError(f"truncated within the header of {size:,} bytes", offset=len(start))
     try:
         fields = read_literal(start[8 + width : size].decode("utf-8" if major == 3 else "latin-1"))
     except ValueError as error:
-        raise FormatError(f"its header is no literal of Python: {error}", offset=8 + width) from error
+        raise FormatError(f"the header is not a valid Python literal: {error}", offset=8 + width) from error
     if type(fields) is not dict or fields.keys() != FIELDS:
-        raise FormatError("its header should say descr, fortran_order and shape, and nothing else", offset=8 + width)
+        raise FormatError("the header must have exactly the keys descr, fortran_order and shape", offset=8 + width)
     shape, fortran = fields["shape"], fields["fortran_order"]
     if (
         type(shape) is not tuple
         or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
         or type(fortran) is not bool
     ):
-        raise FormatError("its shape or order is not valid", offset=8 + width)
+        raise FormatError("the shape or fortran_order in the header is not valid", offset=8 + width)
     return NpyHeader(fields["descr"], fortran, shape, size)
 
 
 def npy_header(dtype: DType, shape: tuple[int, ...]) -> bytes:
-    """The header of a row-major array; its length is a multiple of 64, so that the elements can be aligned."""
+    """Return the header of a row-major array; its length is a multiple of 64, so that the elements can be aligned."""
     text = f"{{'descr': {npy_descr(dtype)!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode()
     text += b" " * (-(10 + len(text) + 1) % ALIGNMENT) + b"\n"
     return MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text
 
 
 def npy_descr(dtype: DType) -> Any:
-    """What a header says of elements of that type."""
+    """Return NumPy's `descr` for an element type."""
     if dtype.carrier == "<f2,<f2":
         return COMPLEX32
-    # NumPy has no text for the types of ml_dtypes, and writes bytes of that size.
+    # NumPy has no descr for the types of ml_dtypes, and writes bytes of that size.
     return f"<V{dtype.itemsize}" if dtype.carrier.startswith("ml_dtypes.") else dtype.carrier
 
 
 def element_type(descr: Any) -> tuple[DType, int] | None:
-    """The element type that a header names, and how many bytes of it stand in reverse order; None if it is no tensor's."""
+    """Return the element type of a header, and how many bytes of it are in reverse order; None if a tensor cannot have
+    it.
+    """
     if descr == COMPLEX32:
         return DTYPES["complex32"], 1
     if type(descr) is not str or len(descr) < 3:
         return None
     dtype = _BY_DESCR.get(descr[1:])
-    # "|" and "=" mean another order on another machine, where there is one.
+    # "|" and "=" depend on the machine if the element has more than one byte.
     if dtype is None or descr[0] not in ("<>" if dtype.itemsize > 1 else "<>|="):
         return None
     turned = descr[0] == ">"

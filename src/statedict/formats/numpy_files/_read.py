@@ -1,8 +1,8 @@
-"""NumPy's .npz and .npy files, read: arrays by name, or one.
+"""Read NumPy's .npz and .npy files: arrays by name, or one.
 
-An array of Python objects is a pickle, of which the imports are looked at; it stays an Opaque value. Arrays of text and
-dates become lists; all others are leaves. A name's element type and ties, where NumPy has no words for them, are in the
-archive's directory (`_npz_write`).
+An array of Python objects is a pickle: its imports are listed, and it stays an Opaque value. Arrays of text and dates
+become lists; all others are leaves. Element types that NumPy does not have, and ties, are recorded in the archive's
+directory (see `_write`).
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ if TYPE_CHECKING:
 
 SUFFIX = ".npy"
 START = LONGEST + 12
-# NumPy's header of an array of numbers has 128 bytes.
+# NumPy's header of a numeric array has 128 bytes.
 USUAL = 512
 EXTRA = 0x4453
 COMMENT = b"statedict "
-UNCHECKED = "it has no checksum: damage to it cannot be detected"
+UNCHECKED = "the file has no checksum: damage cannot be detected"
 
 
 class Said(NamedTuple):
-    """What the directory says of an array besides: its element type, and the name that it is tied to."""
+    """What the directory records about an array: its element type, and the name that it is tied to."""
 
     dtype: DType | None = None
     tied: str | None = None
 
 
 def read_npz(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
-    """The Checkpoint in an .npz file; its object is a mapping of names to leaves, in the archive's order."""
+    """Open the Checkpoint in an .npz file; its object maps names to leaves, in the order of the archive."""
     archive = archive or open_zip(file, limits)
     reader = _Reader(file, limits)
     state: dict[str, Any] = OrderedDict()
     ties: dict[str, str] = {}
     for name in archive.members:
         if not name.endswith(SUFFIX):
-            raise FormatError("it is no .npy array", file=file.name, member=name)
+            raise FormatError("it is not an .npy array", file=file.name, member=name)
     members = located(archive, archive.members.values())
     for member, start in zip(members, first_bytes(archive, members, USUAL)):
         name = member.name.removesuffix(SUFFIX)
@@ -94,7 +94,7 @@ def read_npz(file: File, limits: Limits = LIMITS, archive: Archive | None = None
 
 
 def read_npy(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint in an .npy file; its object is the one array."""
+    """Open the Checkpoint in an .npy file; its object is the array."""
     header = read_npy_header(file.read(0, min(file.size, START)), file.name, None, limits)
     raw = partial(file.read, header.size, file.size - header.size)
     extent = Extent(0, file.size, "the array", skip=header.size)
@@ -113,11 +113,9 @@ def read_npy(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def check_arrays(archive: Archive, source: FileSource, state: Mapping[str, Any]) -> Iterator[Finding]:
-    """An error for each member whose bytes are not those that were written, or of the array that it is tied to."""
+    """Yield an error for each member whose bytes do not match their checksum, or those of the array it is tied to."""
     for member, crc in verify_members(archive):
-        text = (
-            f"its bytes have changed since they were written: their CRC-32 is {crc:08x} and should be {member.crc:08x}"
-        )
+        text = f"its bytes have changed since they were written: CRC-32 is {crc:08x} and should be {member.crc:08x}"
         yield Finding("error", member.name.removesuffix(SUFFIX), text)
     storages = {id(leaf.storage): leaf.storage for leaf in state.values() if isinstance(leaf, Leaf)}
     for twin in source.false_twins(storages.values()):
@@ -144,7 +142,7 @@ def _member_value(archive: Archive, member: Member, start: bytes, reader: _Reade
 
 
 class _Reader:
-    """What the arrays of one file are; `imports` are those of its pickles so far."""
+    """Turns the arrays of one file into values; `imports` collects the imports of its pickles."""
 
     def __init__(self, file: File, limits: Limits) -> None:
         self.limits = limits
@@ -161,9 +159,10 @@ class _Reader:
         raw: Callable[[], bytes] | None,
         known: DType | None = None,
     ) -> Any:
-        """The leaf of an array of `nbytes` bytes with its header; for other arrays what can be had without unpickling.
+        """Return the leaf of an array of `nbytes` bytes including its header; for other arrays, what is available
+        without unpickling.
 
-        `raw` gives the elements' bytes; None where they are too many to be looked at.
+        `raw` returns the bytes of the elements; it is None if they are too large to be read here.
         """
         found = element_type(header.descr)
         if known is not None and header.descr == npy_descr(known):
@@ -186,13 +185,14 @@ class _Reader:
         return Leaf(Spec(dtype, header.shape, strides), storage)
 
     def _other(self, header: NpyHeader, raw: Callable[[], bytes] | None, member: str) -> Any:
-        """An array of text or dates as lists; any other that has no leaf, and a very large one, as an Opaque value. Its
-        checksum is looked at."""
+        """Return an array of text or dates as lists; any other array without a leaf, and a very large one, as an Opaque
+        value. The checksum is checked.
+        """
         dtype = _numpy_type(header.descr)
         opaque = Opaque("numpy", "ndarray", (str(header.descr)[:1000], header.shape))
         if dtype is not None and dtype.hasobject:
             self._look_into(raw, member)
-        # An array without elements can be a list of any number of empty ones.
+        # An array without elements can become a list of any number of empty lists.
         count = prod(size or 1 for size in header.shape)
         data = b"" if raw is None else raw()
         if raw is None or dtype is None or dtype.kind not in "USMm" or not dtype.itemsize or count > self._texts:
@@ -205,18 +205,18 @@ class _Reader:
 
         where: dict[str, Any] = {"file": self._file.name, "member": member}
         if len(data) != prod(header.shape) * dtype.itemsize:
-            raise FormatError(f"its {len(data):,} bytes are not those of shape {header.shape}", **where)
+            raise FormatError(f"its {len(data):,} bytes do not match the shape {header.shape}", **where)
         check_addressable(header.shape, dtype.itemsize, **where)
         array = np.frombuffer(data, dtype).reshape(header.shape, order="F" if header.fortran else "C")
         check_text(array, **where)
         try:
             return array.tolist()
         except ValueError as error:
-            raise FormatError(f"it is no text: {error}", **where) from error
+            raise FormatError(f"it is not valid text: {error}", **where) from error
 
     def _look_into(self, raw: Callable[[], bytes] | None, member: str) -> None:
-        """Note what the pickle imports that an array of objects is. One that cannot be read may import anything."""
-        found = [Import("numpy", f"ndarray ({member}: a pickle that was not looked into)", "dangerous")]
+        """Record the imports of the pickle that an object array is. A pickle that cannot be read may import anything."""
+        found = [Import("numpy", f"ndarray ({member}: a pickle that was not read)", "dangerous")]
         if raw is not None:
             with suppress(FormatError):
                 found = self._parsed(raw(), member).globals
@@ -239,7 +239,7 @@ class _Reader:
 
 
 def _numpy_type(descr: Any) -> np.dtype[Any] | None:
-    """NumPy's dtype that a header names, as NumPy reads it; None where it names none."""
+    """Return NumPy's dtype for a header, as NumPy reads it; None if it is not valid."""
     import numpy as np
 
     if not _is_plain(descr):
@@ -251,7 +251,7 @@ def _numpy_type(descr: Any) -> np.dtype[Any] | None:
 
 
 def _is_plain(descr: Any) -> bool:
-    """Whether it is one type, or fields of such: NumPy compiles parts of a list of types with commas."""
+    """Return whether it is one type, or fields of such: NumPy parses comma-separated types by running compiled code."""
     if type(descr) is list:
         return all(type(field) is tuple and len(field) in (2, 3) and _is_plain(field[1]) for field in descr)
     return type(descr) is str and TYPE.fullmatch(descr) is not None
@@ -263,23 +263,23 @@ def _said(archive: Archive, name: str, limits: Limits) -> Said:
         if kind == EXTRA:
             fields = read_json(content, file, limits, name)
             if not isinstance(fields, dict) or not all(isinstance(text, str) for text in fields.values()):
-                raise FormatError("what the directory says of it is not understood", file=file, member=name)
+                raise FormatError("its extra field in the archive's directory is malformed", file=file, member=name)
             return Said(DTYPES.get(fields.get("dtype", "")), fields.get("tied"))
     return Said()
 
 
 def _comment(archive: Archive, limits: Limits) -> dict[str, dict[str, Any]]:
-    """The archive's comment, where it is ours."""
+    """Return the archive's comment if statedict wrote it, else an empty dict."""
     if not archive.comment.startswith(COMMENT):
         return {}
     found = read_json(archive.comment.removeprefix(COMMENT), archive.file.name, limits, "the comment")
     if not isinstance(found, dict) or not all(isinstance(part, dict) for part in found.values()):
-        raise FormatError("the archive's comment is not understood", file=archive.file.name)
+        raise FormatError("the comment of the archive is malformed", file=archive.file.name)
     return found
 
 
 def _tie(state: dict[str, Any], ties: Mapping[str, str], crcs: Mapping[str, int], file: str) -> None:
-    """Let names that are tied share the storage of the one they are tied to."""
+    """Let tied names share the storage of the name they are tied to."""
     for name, first in ties.items():
         one, other = state.get(first), state[name]
         if (
@@ -289,13 +289,15 @@ def _tie(state: dict[str, Any], ties: Mapping[str, str], crcs: Mapping[str, int]
             or first in ties
             or crcs[name + SUFFIX] != crcs[first + SUFFIX]
         ):
-            raise FormatError(f"it is said to be tied to {first!r}, which is another array", file=file, member=name)
+            raise FormatError(
+                f"it is recorded as tied to {first!r}, which is a different array", file=file, member=name
+            )
         state[name] = one
         extent: Extent = one.storage.where
         one.storage.where = extent._replace(twins=(*extent.twins, other.storage.where))
 
 
 TYPE = re.compile(r"[<>|=]?[A-Za-z?]\d{0,9}(\[\w{1,10}\])?", re.ASCII)
-# A text of one letter, 4 bytes in the file, becomes an object of 60 bytes, and larger files pay for more of them.
+# A one-letter text, 4 bytes in the file, becomes an object of 60 bytes; larger files justify more of them.
 MOST_TEXTS = 100_000
 LETTER = 32

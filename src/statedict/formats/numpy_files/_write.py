@@ -1,8 +1,8 @@
-"""NumPy's .npz and .npy files, written: NumPy reads them, without pickles.
+"""Write NumPy's .npz and .npy files, which NumPy reads without pickles.
 
-Element types that NumPy has no word for (bfloat16, float8 …) are written as NumPy itself does, as bytes of that size
-(`<V2`). What they are, and which names are tied, is said in the archive's directory, in an extra field that other readers
-skip; metadata in the archive's comment.
+Element types that NumPy does not have (bfloat16, float8 …) are written as NumPy itself does, as bytes of that size
+(`<V2`). Their names and ties are recorded in the archive's directory, in an extra field that other readers skip;
+metadata is in the archive's comment.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from ..zip._write import Record, check_members, zip_parts
 from ._npy_header import element_type, npy_descr, npy_header
 from ._read import COMMENT, EXTRA, SUFFIX
 
-# A comment's length is a 16-bit number.
+# The length of a comment is a 16-bit number.
 LONGEST_COMMENT = 0xFFFF
 
 
 def npz_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
-    """The archive that holds a mapping of names to tensors. Raises SaveError where `obj` is anything else, or has names
-    that an archive cannot hold."""
+    """Return the parts of the archive with a mapping of names to tensors. Raises SaveError if `obj` is anything else,
+    or has names that an archive cannot store.
+    """
     leaves = named_leaves(obj, "npz", _unfit)
     if not leaves:
-        raise SaveError("npz holds at least one tensor")
+        raise SaveError("an npz file needs at least one tensor")
     first = {name: group[0] for group in ties(leaves) for name in group[1:]}
     records = [_record(name, leaf, first.get(name)) for name, leaf in leaves.items()]
     check_members(records)
@@ -44,12 +45,14 @@ def npz_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
 
 
 def npy_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
-    """The file that holds one tensor. Raises SaveError where `obj` is none, or NumPy has no word for its elements."""
+    """Return the parts of the file with one tensor. Raises SaveError if `obj` is not one, or has a dtype that NumPy
+    does not have.
+    """
     leaf = leaf_of(obj)
     if not isinstance(leaf, Leaf) or element_type(npy_descr(leaf.spec.dtype)) is None:
-        raise SaveError("npy holds one array of a type that NumPy has; npz and the torch format hold more")
+        raise SaveError("an npy file stores one array of a NumPy dtype; use npz or the torch format")
     if metadata:
-        raise SaveError("npy holds no metadata")
+        raise SaveError("an npy file cannot store metadata")
     require_memory(leaf)
     require_in_proportion([leaf])
     header = npy_header(leaf.spec.dtype, leaf.spec.shape)
@@ -58,7 +61,7 @@ def npy_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
 
 def _unfit(name: str, leaf: Leaf) -> str | None:
     if not name or OUTSIDE.search(name) or any(mark in name for mark in "\0\\\n\r"):
-        return f"{name!r} is no name for a member of an archive"
+        return f"{name!r} is not a valid name for a member of an archive"
     return None
 
 
@@ -79,13 +82,13 @@ def _views(header: bytes, leaf: Leaf) -> Callable[[], Iterator[memoryview]]:
 
 
 def _is_plain(leaf: Leaf) -> bool:
-    """Whether the header alone says what the elements are."""
+    """Return whether the header alone determines the element type."""
     found = element_type(npy_descr(leaf.spec.dtype))
     return found is not None and found[0] is leaf.spec.dtype
 
 
 def _comment(obj: Any, metadata: Mapping[str, str]) -> bytes:
-    """Metadata and the modules' facts; the latter only if there is room."""
+    """Return the comment with the metadata and the modules' `_metadata`; the latter only if there is room."""
     check_metadata(metadata)
     said: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
     modules = modules_of(obj, "npz")
@@ -93,7 +96,7 @@ def _comment(obj: Any, metadata: Mapping[str, str]) -> bytes:
         text = json.dumps(comment).encode() if comment else b""
         if len(COMMENT) + len(text) <= LONGEST_COMMENT and _is_readable(text):
             return COMMENT + text if text else b""
-    raise SaveError(f"the metadata is longer than the {LONGEST_COMMENT:,} bytes that an archive's comment may have")
+    raise SaveError(f"the metadata exceeds the {LONGEST_COMMENT:,} bytes of an archive's comment")
 
 
 def _is_readable(text: bytes) -> bool:

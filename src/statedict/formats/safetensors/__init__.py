@@ -1,3 +1,3 @@
-"""safetensors files: the `_header` is parsed and checked, `_read` and `_write` use it, and `_checksums` are kept in
-its metadata.
+"""safetensors files: `_header` is parsed and checked, `_read` and `_write` use it, and `_signature` keeps checksums and
+ties in the metadata.
 """

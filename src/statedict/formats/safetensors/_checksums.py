@@ -1,8 +1,8 @@
-"""What our safetensors files say besides: a checksum for each tensor, which names are tied, and the modules' versions.
+"""What statedict records in the metadata of its safetensors files: checksums, ties, and the versions of modules.
 
-It is in `__metadata__`, which other readers leave alone. Other tools also copy metadata into files that they have changed,
-so what is said there is believed only if the header as a whole is as we wrote it: it begins in a way in which no other
-writer's does, and its own checksum fits. A header that begins so, and whose checksum does not fit, is damaged.
+It is stored in `__metadata__`, which other readers ignore. Other tools may copy metadata into files that they have
+changed, so it is trusted only if the header as a whole is as we wrote it: it begins in a way that no other writer uses,
+and its own checksum matches. A header that begins like that but does not match its checksum is damaged.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .._limits import Limits
 from ._header import Header
 
 PREFIX = "statedict."
-# JSON allows a space before a colon; nobody writes one.
+# JSON allows a space before a colon, but other writers do not use one.
 BEGINNING = b'{"__metadata__" :{"statedict.header":"'
 DIGITS = 8
 
 
 class Seal(NamedTuple):
-    """What is said: `crcs` in the order in which the header names the tensors; groups of tied names; `_metadata`."""
+    """The recorded facts: `crcs` in the order of the tensors in the header; groups of tied names; `_metadata`."""
 
     crcs: list[int]
     ties: list[list[str]]
@@ -35,18 +35,18 @@ class Seal(NamedTuple):
 
 
 def read_seal(header: Header, file: str, limits: Limits) -> Seal | None:
-    """What a file of ours says, or None where another tool wrote it; raises FormatError where its header is damaged."""
+    """Return the facts in a file of ours, or None if another tool wrote it; raise FormatError if the header is damaged."""
     text, place = header.text, len(BEGINNING)
     ours = text.startswith(BEGINNING[:15]) and text[15:16] != b":"
     if not ours or not any(key.startswith(PREFIX) for key in header.metadata):
         return None
     blank = text[:place] + b"0" * DIGITS + text[place + DIGITS :]
     if not text.startswith(BEGINNING) or text[place : place + DIGITS] != b"%08x" % crc32(blank):
-        raise FormatError("its header has changed since it was written", file=file, hint="fetch or save it again")
+        raise FormatError("the header has changed since it was written", file=file, hint="download or save it again")
     try:
         return _said(header, file, limits)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError("what its metadata says of its tensors is not understood", file=file) from error
+        raise FormatError("the checksums and ties in the metadata are malformed", file=file) from error
 
 
 def _said(header: Header, file: str, limits: Limits) -> Seal:
@@ -64,17 +64,17 @@ def _said(header: Header, file: str, limits: Limits) -> Seal:
         raise ValueError("a tensor is tied twice")
     modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
     if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
-        raise TypeError("a module's facts are no mapping")
+        raise TypeError("the _metadata of a module is not a mapping")
     return Seal(crcs, ties, None if modules is None else OrderedDict(modules))
 
 
 def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata that is not ours."""
+    """Return the user's metadata, without our own keys."""
     return {key: text for key, text in metadata.items() if not key.startswith(PREFIX)}
 
 
 def begin_header(seal: Seal, metadata: Mapping[str, str]) -> str:
-    """The header up to its first tensor, its own checksum still zeros."""
+    """Return the header up to its first tensor, with zeros in place of its own checksum."""
     said = {f"{PREFIX}crc32": struct.pack(f">{len(seal.crcs)}I", *seal.crcs).hex()}
     if seal.ties:
         said[f"{PREFIX}ties"] = json.dumps(seal.ties, ensure_ascii=False)
@@ -85,6 +85,6 @@ def begin_header(seal: Seal, metadata: Mapping[str, str]) -> str:
 
 
 def close_header(text: bytes) -> bytes:
-    """The whole header with its checksum in its place."""
+    """Return the whole header with its checksum filled in."""
     place = len(BEGINNING)
     return b"%b%08x%b" % (text[:place], crc32(text), text[place + DIGITS :])

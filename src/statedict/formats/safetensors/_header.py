@@ -1,7 +1,8 @@
-"""The header of a safetensors file, strictly: one JSON object, whose tensors tile the rest of the file exactly.
+"""Parse the header of a safetensors file strictly: one JSON object, whose tensors tile the rest of the file exactly.
 
-Theory of operation. Eight bytes give the header's length. It maps names to dtype, shape and the range of bytes after the
-header; `__metadata__` maps text to text. Every byte after the header belongs to exactly one tensor.
+Theory of operation. The first eight bytes are the length of the header. It maps names to dtype, shape and a range of
+bytes after the header; `__metadata__` maps strings to strings. Every byte after the header belongs to exactly one
+tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .._limits import Limits
 from ..storages._shape import check_addressable
 
 LENGTH = 8
-# What the format's reference implementation reads; of the sub-byte types it has, F6 has no element type here.
+# The dtypes of the reference implementation; of its sub-byte types, F6 has no counterpart in DTYPES.
 DTYPE_OF = {
     "F64": "float64",
     "F32": "float32",
@@ -57,7 +58,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A header: its text, its tensors in the order in which it names them, its metadata, and where their bytes begin."""
+    """A parsed header: its text, its tensors in order, its metadata, and the offset at which their bytes begin."""
 
     text: bytes
     entries: dict[str, Entry]
@@ -66,14 +67,15 @@ class Header(NamedTuple):
 
 
 def read_header(file: File, limits: Limits) -> Header:
-    """The header of a safetensors file; raises TruncatedError where the file ends too early, FormatError where anything in
-    it is not exactly as the format has it."""
+    """Read the header of a safetensors file; raise TruncatedError if the file ends too early, FormatError if anything
+    in the header deviates from the format.
+    """
     length = int.from_bytes(file.read(0, LENGTH), "little")
     if length > limits.json_bytes:
         raise limits.exceeded("json_bytes", f"a header of {length:,} bytes").located(file=file.name)
     if LENGTH + length > file.size:
         raise TruncatedError(
-            f"its header is {length:,} bytes long, but the file has {file.size:,}", file=file.name, offset=0
+            f"the header is {length:,} bytes long, but the file has only {file.size:,}", file=file.name, offset=0
         )
     text = file.read(LENGTH, length)
     fields = _object(text, file.name, limits)
@@ -85,32 +87,32 @@ def read_header(file: File, limits: Limits) -> Header:
 
 def _object(text: bytes, file: str, limits: Limits) -> dict[str, Any]:
     if text[:1] != b"{":
-        raise FormatError("its header does not begin with '{'", file=file, offset=LENGTH)
+        raise FormatError("the header does not begin with '{'", file=file, offset=LENGTH)
     fields: dict[str, Any] = read_json(text, file, limits, "the header")
     return fields
 
 
 def _metadata(found: Any, file: str) -> dict[str, str]:
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for text in found.values()):
-        raise FormatError("its __metadata__ does not map text to text", file=file, offset=LENGTH)
+        raise FormatError("__metadata__ does not map strings to strings", file=file, offset=LENGTH)
     return dict(found)
 
 
 def _entry(name: str, value: Any, file: str, limits: Limits) -> Entry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise FormatError("it should have dtype, shape and data_offsets, and nothing else", file=file, member=name)
+        raise FormatError("its entry must have exactly the keys dtype, shape and data_offsets", file=file, member=name)
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(code, str) or code not in DTYPE_OF:
-        raise FormatError(f"its dtype {code!r} is not known", file=file, member=name)
+        raise FormatError(f"its dtype {code!r} is not supported", file=file, member=name)
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise FormatError("its shape or data_offsets are no lists of sizes", file=file, member=name)
+        raise FormatError("its shape or data_offsets is not a list of non-negative integers", file=file, member=name)
     if len(shape) > limits.dimensions:
         raise limits.exceeded("dimensions", f"a tensor of {len(shape)} dimensions").located(file=file, member=name)
     dtype = DTYPES[DTYPE_OF[code]]
     if code == PAIRED:
-        # Two elements a byte: PyTorch's type is the pair.
+        # One byte contains two elements: PyTorch's dtype is the pair.
         if not shape or shape[-1] % 2:
-            raise FormatError("its 4-bit elements do not fill whole bytes", file=file, member=name)
+            raise FormatError("its 4-bit elements need an even last dimension", file=file, member=name)
         shape[-1] //= 2
     check_addressable(shape, dtype.itemsize, file=file, member=name)
     start, stop = offsets
@@ -129,18 +131,18 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _check_tiling(file: File, entries: Mapping[str, Entry], end: int) -> None:
-    """Every byte after the header belongs to exactly one tensor."""
+    """Raise FormatError unless every byte after the header belongs to exactly one tensor."""
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != at:
-            what = "overlap with" if entry.start < at else "leave a hole before"
-            raise FormatError(
-                f"its bytes {what} what lies there", file=file.name, member=name, offset=end + entry.start
-            )
+            what = "overlap those of another tensor" if entry.start < at else "leave unused bytes before them"
+            raise FormatError(f"its bytes {what}", file=file.name, member=name, offset=end + entry.start)
         at = entry.stop
     if end + at > file.size:
         raise TruncatedError(
-            f"the file has {file.size:,} of {end + at:,} bytes", file=file.name, hint="fetch or save it again"
+            f"the file is truncated: it has {file.size:,} of {end + at:,} bytes",
+            file=file.name,
+            hint="download or save it again",
         )
     if end + at < file.size:
         raise FormatError(f"{file.size - end - at:,} bytes follow the last tensor", file=file.name, offset=end + at)

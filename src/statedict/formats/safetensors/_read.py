@@ -1,4 +1,4 @@
-"""safetensors files, read: a flat mapping of names to tensors, and in ours their checksums and ties."""
+"""Read safetensors files: a flat mapping of names to tensors, and in files of ours their checksums and ties."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ._header import Header, read_header
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint in a safetensors file; its object is a mapping of names to leaves, in the header's order."""
+    """Open the Checkpoint in a safetensors file; its object maps names to leaves, in the order of the header."""
     header = read_header(file, limits)
     seal = read_seal(header, file.name, limits)
-    # Members are called as their tensors are, so a message names the tensor anyway.
+    # Members have the names of their tensors, so a message names the tensor anyway.
     source = FileSource(file)
     stored = _storages(source, header, seal)
     storages = dict(stored)
@@ -38,8 +38,8 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     kept = unsealed(header.metadata)
     notes = []
     if seal is None:
-        stale = " (those in its metadata are of another file)" if len(kept) < len(header.metadata) else ""
-        notes.append(f"it has no checksums: damage to its tensors cannot be detected{stale}")
+        stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""
+        notes.append(f"the file has no checksums: damage to its tensors cannot be detected{stale}")
     return Checkpoint(
         file.name,
         "safetensors",
@@ -54,7 +54,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def _storages(source: FileSource, header: Header, seal: Seal | None) -> dict[str, Storage]:
-    """The storage of each name, as the file has them."""
+    """Return the storage of each name; tied names share one."""
     storages = {}
     for (name, entry), crc in zip(header.entries.items(), seal.crcs if seal else repeat(None)):
         nbytes = entry.stop - entry.start

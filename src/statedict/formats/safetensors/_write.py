@@ -1,8 +1,8 @@
-"""safetensors files, written: any state of named tensors simply saves, and every reader of the format reads it.
+"""Write safetensors files: any state of named tensors, readable by every reader of the format.
 
-Tensors are written dense, widest elements first, so that each is aligned where it lies. Tied tensors are all there, since
-other readers look for each name; that they are tied is said in the metadata, and restored when we read them. The metadata
-also holds checksums, which the format has none of.
+Tensors are written dense, widest elements first, so that each is aligned. Tied tensors are all written, because other
+readers expect each name; the metadata records the ties, and reading restores them. It also contains checksums, which
+the format itself does not have.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
 
 ALIGNMENT = 64
-# transformers refuses a file that has metadata without this.
+# transformers refuses a file whose metadata lacks this.
 FORMAT = {"format": "pt"}
 CODE_OF = {name: code for code, name in DTYPE_OF.items()}
 
 
 class _Placed(NamedTuple):
-    """A tensor, its place among the header's, and its bytes after the header."""
+    """A tensor, its position in the header, and the offset of its bytes after the header."""
 
     number: int
     leaf: Leaf
@@ -38,8 +38,9 @@ class _Placed(NamedTuple):
 
 
 def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
-    """The file that holds a mapping of names to tensors. Raises SaveError where `obj` is anything else, or has tensors
-    that the format cannot hold."""
+    """Return the parts of the file with a mapping of names to tensors. Raises SaveError if `obj` is anything else, or
+    has tensors that the format cannot store.
+    """
     plain = wholes_of(obj)
     body: _Body | WholesBody
     if plain is None:
@@ -60,16 +61,16 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     length = len(header())
     if length > LIMITS.json_bytes:
         raise SaveError(
-            f"a header of {length:,} bytes is beyond the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
+            f"a header of {length:,} bytes exceeds the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
             "or save in shards (max_shard_size=)"
         )
     return [Frame(length, header, last=True), body]
 
 
 class _Body:
-    """All tensors' bytes.
+    """The bytes of all tensors.
 
-    `entries` is what the header says of each; `crcs` has each one's CRC-32 once they have been written.
+    `entries` are the tensors' texts in the header; `crcs` has the CRC-32 of each after it was written.
     """
 
     last = False
@@ -107,21 +108,21 @@ class _Body:
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
     check_metadata(metadata)
     if any(key.startswith(PREFIX) for key in metadata):
-        raise SaveError(f"no key of the metadata may begin with {PREFIX!r}")
+        raise SaveError(f"keys of the metadata must not begin with {PREFIX!r}")
     return dict(metadata)
 
 
 def _unfit(name: str, leaf: Leaf) -> str | None:
     code = CODE_OF.get(leaf.spec.dtype.name)
     if name == "__metadata__":
-        return "'__metadata__' is no name for a tensor"
+        return "'__metadata__' is not allowed as the name of a tensor"
     if code is None:
-        return f"{name!r} is of dtype {leaf.spec.dtype}"
+        return f"{name!r} has the dtype {leaf.spec.dtype}"
     return f"{name!r} is a single pair of 4-bit elements" if code == PAIRED and not leaf.spec.shape else None
 
 
 def _placed(leaves: Mapping[str, Leaf]) -> list[_Placed]:
-    """Each tensor's place among the bytes: the widest elements first, so that all are aligned."""
+    """Return the offset of each tensor: widest elements first, so that all are aligned."""
     numbered = enumerate(leaves.values())
     placed = []
     start = 0
@@ -132,7 +133,7 @@ def _placed(leaves: Mapping[str, Leaf]) -> list[_Placed]:
 
 
 def _entry_text(name: str, number: int, leaf: Leaf, start: int) -> str:
-    """One tensor's entry in the header."""
+    """Return the text of one tensor in the header."""
     code = CODE_OF[leaf.spec.dtype.name]
     shape = list(leaf.spec.shape)
     if code == PAIRED:

@@ -1,4 +1,4 @@
-"""What formats that hold nothing but named tensors take: a flat mapping of names to tensors."""
+"""Input checks for formats that only store named tensors: a flat mapping of names to tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ._shape import require_memory
 
 
 def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]) -> dict[str, Leaf]:
-    """The leaf of each name. `unfit` says why the format cannot hold a leaf, if so.
+    """Return the leaf of each name. `unfit` returns the reason why the format cannot store a leaf, or None.
 
-    Raises SaveError, which lists the first few, where any value is no strided tensor, or one that is unfit.
+    Raises SaveError, which lists the first few problems, if a value is not a strided tensor, or is unfit.
     """
     if not isinstance(obj, Mapping):
-        raise SaveError(f"{format} holds a mapping of names to tensors, not a {type(obj).__name__}")
+        raise SaveError(f"{format} stores a mapping of names to tensors, not a {type(obj).__name__}")
     problems: list[str] = []
     leaves: dict[str, Leaf] = {}
     for name, value in raw_values(obj).items():
@@ -36,7 +36,7 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise SaveError(
-            f"{format} holds named tensors only: {'; '.join(problems[:5])}{more}. The torch format holds anything"
+            f"{format} stores named tensors only: {'; '.join(problems[:5])}{more}. Use the torch format for other values"
         )
     require_in_proportion(leaves.values())
     return leaves
@@ -44,7 +44,7 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
 
 def _problem(name: object, value: object, leaf: Leaf | Compound | None) -> str | None:
     if not isinstance(name, str):
-        return f"{name!r} is no name"
+        return f"{name!r} is not a valid name"
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -55,7 +55,7 @@ def _problem(name: object, value: object, leaf: Leaf | Compound | None) -> str |
 
 
 def ties(leaves: Mapping[str, Leaf]) -> list[list[str]]:
-    """Groups of names whose tensors are the same elements of one storage."""
+    """Return the groups of names whose tensors are the same elements of one storage."""
     groups: dict[object, list[str]] = {}
     for name, leaf in leaves.items():
         if leaf.spec.numel:
@@ -64,7 +64,7 @@ def ties(leaves: Mapping[str, Leaf]) -> list[list[str]]:
 
 
 def modules_of(obj: Any, format: str) -> OrderedDict[str, Any] | None:
-    """The state's `_metadata`, if it has one; raises SaveError where JSON cannot hold it."""
+    """Return the state's `_metadata`, if it has one; raise SaveError if it cannot be stored as JSON."""
     modules = getattr(obj, "_metadata", None)
     if modules is None:
         return None
@@ -75,15 +75,15 @@ def modules_of(obj: Any, format: str) -> OrderedDict[str, Any] | None:
             return OrderedDict(modules)
     except (TypeError, ValueError, RecursionError):
         pass
-    raise SaveError(f"the state's _metadata holds more than text and numbers; {format} cannot hold it")
+    raise SaveError(f"the state's _metadata contains more than text and numbers; {format} cannot store it")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Refuse metadata that is not text by text."""
+    """Raise SaveError if metadata is not a mapping of strings to strings."""
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise SaveError(f"metadata maps text to text; {key!r}: {text!r} does not fit")
+            raise SaveError(f"metadata must map strings to strings, but it has {key!r}: {text!r}")
         try:
             (key + text).encode()
         except UnicodeEncodeError:
-            raise SaveError(f"the metadata {key[:100]!r} cannot be written as UTF-8") from None
+            raise SaveError(f"the metadata key or value of {key[:100]!r} cannot be written as UTF-8") from None

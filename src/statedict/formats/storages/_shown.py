@@ -1,4 +1,4 @@
-"""Values of a file in a few words, for messages and paths: `repr` may fail, or never end, on what a file can hold."""
+"""Short texts for values from a file, for messages and paths: `repr` can fail or run for very long on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LONGEST = 200
 
 
 def shown(value: object) -> str:
-    """A number or text as it is written in Python, cut to a length; of anything else, its type.
+    """Return a number or text as a Python literal, shortened; for anything else, its type.
 
     >>> shown("w"), shown(1 << 9999), shown([[]])
     ("'w'", 'an int of 10,000 bits', 'a list')
@@ -25,7 +25,7 @@ def shown(value: object) -> str:
 
 
 def step_of(key: object) -> str:
-    """A key as a step of a path: text as it is, a tuple as Python writes it, cut to a length."""
+    """Return a key as a step of a path: text unchanged, a tuple as a Python literal, shortened."""
     if type(key) is tuple:
         inside = ", ".join(map(shown, key[:LONGEST]))
         return f"({inside}{',' * (len(key) == 1)})"[:LONGEST]

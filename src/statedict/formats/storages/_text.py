@@ -1,4 +1,4 @@
-"""Text in NumPy's arrays: four bytes a letter, of which most numbers are not letters."""
+"""Check text in NumPy arrays: four bytes per character, of which most values are not characters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def check_text(array: np.ndarray[Any, Any], *, file: str | None = None, member: str | None = None) -> None:
-    """Raise FormatError where a text array (or a field of a structured one) holds numbers above Unicode's last, U+10FFFF:
-    Python makes damaged strings of them."""
+    """Raise FormatError if a text array (or a field of a structured one) contains code points above U+10FFFF: Python
+    would create damaged strings from them.
+    """
     import numpy as np
 
     kind = array.dtype
@@ -24,7 +25,7 @@ def check_text(array: np.ndarray[Any, Any], *, file: str | None = None, member: 
     letters = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(kind.byteorder))
     if letters.max() > sys.maxunicode:
         raise FormatError(
-            f"its text holds {letters.max():#x}, which is not a character: U+10FFFF is the last",
+            f"its text contains {letters.max():#x}, which is not a Unicode character: the last one is U+10FFFF",
             file=file,
             member=member,
         )

@@ -1,4 +1,4 @@
-"""Plain pickles, read: `pickle.dump` of a state, NumPy arrays or tensors, as older tools save their checkpoints."""
+"""Read plain pickles: states, NumPy arrays or tensors saved with `pickle.dump`, as older tools do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._stacked_pickles import parse_at
 
 
 def read_pickles(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint in a file that begins with a pickle: torch.save's of old, or a plain one."""
+    """Open the Checkpoint in a file that begins with a pickle: an old file of torch.save, or a plain pickle."""
     try:
         first = parse_at(file, 0, "the pickle", limits, nested=nested_reader(limits))
     except FormatError:
@@ -21,13 +21,14 @@ def read_pickles(file: File, limits: Limits = LIMITS) -> Checkpoint:
             raise
         from .._mistaken import unknown
 
-        # Any byte may be an opcode of the oldest pickles: if it is none after all, the file is something else.
+        # The oldest protocols can begin with almost any byte: if the first one is not an opcode, the file is something
+        # else.
         raise unknown(file, head_of(file)) from None
     if first.parsed.value == MAGIC:
         return read_torch_legacy(file, limits)
     if first.end != file.size:
         raise FormatError(
-            f"{file.size - first.end:,} bytes follow its first pickle, which is not torch.save's magic number",
+            f"{file.size - first.end:,} bytes follow the first pickle, which is not the magic number of torch.save",
             file=file.name,
             offset=first.end,
         )

@@ -1,7 +1,8 @@
-"""Whether what is about to be saved could be loaded again: judged by the reader itself.
+"""Check that what is about to be saved can be loaded again, by reading it.
 
-A pickle that holds more than names and tensors is read once more before anything is written. So the writer cannot accept
-what the reader's limits refuse, or what would come back as inert data; and no inert value that names code gets out.
+A pickle that contains more than names and tensors is read once more before anything is written. So the writer cannot
+accept what the reader's limits refuse, or what would be loaded as inert data; and inert values that name code are never
+written.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from .._pickle.reading._imports import canonical
 from .._pickle.reading._strided import NOWHERE
 from ..checkpoint._allowed import is_made
 
-# How many steps of a path are told.
+# The number of path steps shown in a message.
 STEPS = 12
 
 
 def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:
-    """Why `obj`, once it is saved in a torch file, could not be loaded again; None where it could.
+    """Return why `obj`, saved in a torch file, could not be loaded again; None if it could.
 
     The text says where in the tree (steps joined by `/`), and what to do. `substitute`: see `write`.
 
     >>> unloadable({"step": 3}) is None
     True
     >>> print(unloadable({"loss": {"function": len}}))
-    loss/function: a class or function (builtins.len) would come back as inert data: save its name
+    loss/function: a class or function (builtins.len) would be loaded as inert data: save its name as text
     """
     try:
         _try(obj, partial(check_loadable, obj), substitute)
@@ -41,7 +42,7 @@ def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value)
 
 
 def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], Any] = lambda value: value) -> None:
-    """Make the pickle that would be written, and throw it away; raises what `check` raises."""
+    """Create the pickle that would be written and discard it; raise what `check` raises."""
     numbers: dict[Hashable, int] = {}
 
     def store(leaf: Leaf) -> Placement:
@@ -52,18 +53,22 @@ def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], A
 
 
 def check_loadable(obj: Any, pickled: bytes) -> None:
-    """Raise SaveError where the pickle of `obj` cannot be read again within the usual limits, or holds inert values."""
+    """Raise SaveError if the pickle of `obj` exceeds the default limits when it is read, or contains inert values."""
     try:
         parsed = _parsed(pickled)
     except FormatError as error:
         where = _where(_refused(obj))
-        raise SaveError(f"{where}this could not be loaded again: {error.reason}; save it in smaller parts") from error
+        raise SaveError(
+            f"{where}this value could not be loaded again: {error.reason}; save it in smaller parts"
+        ) from error
     refused = [named.path for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
     for path, value in _inert(parsed.value):
         raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
     if refused:
-        # Its result is thrown away where it is called.
-        raise SaveError(f"it is rebuilt by {refused[0]}, which is not called when a file is loaded")
+        # The result of that call is discarded.
+        raise SaveError(
+            f"the value is rebuilt by {refused[0]}, which loading does not call; save what it contains as plain values"
+        )
 
 
 def _where(path: str) -> str:
@@ -81,37 +86,42 @@ def _dangerous(globals: Iterable[Import]) -> list[str]:
 def _advice(value: Any, dangerous: Sequence[str]) -> str:
     if isinstance(value, Compound) and value.layout == "meta":
         return (
-            "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state "
-            "that the library which offloads it gives"
+            "this tensor is on the meta device and has no values: load or materialize it first, or save the state dict "
+            "provided by the library that offloads it"
         )
     if not isinstance(value, Opaque):
         path = value.traits.subclass
-        said = f"a tensor of the class {path} would come back as a plain tensor"
-        return f"{said}: save it as one (as_subclass), {_allow(path)}"
+        said = f"a tensor of the class {path} would be loaded as a plain tensor"
+        return f"{said}: convert it first with as_subclass(torch.Tensor), {_allow(path)}"
     path = ".".join(canonical(value.module, value.name))
     if value.path in dangerous:
-        return f"{path} would run code where the file is loaded: it is not saved"
+        return (
+            f"{path} would run code when the file is loaded, so it is not saved: save what it contains as plain values"
+        )
     of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
     if path.endswith("._rebuild_from_type_v2") and of is not None:
         if of.name == "DTensor":
-            return "a DTensor is a part of a tensor: save value.full_tensor(), or use torch.distributed.checkpoint"
+            return "a DTensor is one shard of a tensor: save value.full_tensor(), or use torch.distributed.checkpoint"
         return (
-            f"a tensor of the class {of.path} would not come back: save its parts as plain tensors, {_allow(of.path)}"
+            f"a tensor of the class {of.path} would not be loaded again: "
+            f"save its parts as plain tensors, {_allow(of.path)}"
         )
     if value.args is None:
-        return f"a class or function ({path}) would come back as inert data: save its name"
+        return f"a class or function ({path}) would be loaded as inert data: save its name as text"
     if path.endswith(".multiarray._reconstruct"):
-        return "an array of Python objects would come back as inert data: save its elements as a list"
-    return f"a value made by {path} would come back as inert data: save what it holds as plain values, {_allow(path)}"
+        return "an array of Python objects would be loaded as inert data: save its elements as a list"
+    return (
+        f"a value made by {path} would be loaded as inert data: save what it contains as plain values, {_allow(path)}"
+    )
 
 
 def _allow(path: str) -> str:
     name = path.rpartition(".")[2]
-    return f"or allow the class, here and where it is loaded: torch.serialization.add_safe_globals([{name}])"
+    return f"or allow the class both here and where the file is loaded: torch.serialization.add_safe_globals([{name}])"
 
 
 def _refused(obj: Any) -> str:
-    """The path to the innermost part of a live tree that the reader refuses by itself."""
+    """Return the path to the innermost part of a live tree that the reader refuses by itself."""
     steps: list[str] = []
     while len(steps) < STEPS:
         for step, part in _inside(obj):
@@ -145,13 +155,15 @@ def _parsed(pickled: bytes) -> Parsed:
 
 
 def _claimed(wanted: StorageId) -> TypedStorage:
-    """A storage that is as long as the pickle says."""
+    """Return a storage of the length that the pickle claims."""
     nbytes = wanted.numel * (wanted.dtype.itemsize if wanted.dtype else 1)
     return TypedStorage(Storage(NOWHERE.source, wanted.key, nbytes), wanted.dtype, wanted.numel)
 
 
 def _inert(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The inert values of a tree that was read, with their paths; and tensors of other classes, or without elements."""
+    """Yield the inert values of a tree that was read, with their paths; also tensors of other classes, or without
+    elements.
+    """
     waiting: deque[tuple[str, Any]] = deque([("", tree)])
     seen: set[int] = set()
     while waiting:
@@ -177,7 +189,7 @@ def _comes_back(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
-    """What a value holds, keys and attributes too."""
+    """Yield the parts of a value, including keys and attributes."""
     if isinstance(value, Mapping):
         for key, part in raw_values(value).items():
             if not isinstance(key, (str, int)):

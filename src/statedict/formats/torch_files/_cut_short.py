@@ -1,4 +1,4 @@
-"""How much of a torch file without an end is missing: its pickle comes first, and names all storages that follow."""
+"""Estimate how much of a truncated torch file is missing: its pickle comes first, and names all storages that follow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._stacked_pickles import parse_at
 
 
 def cut_short(file: File, error: TruncatedError, limits: Limits) -> TruncatedError:
-    """The error for an archive without an end: with how many bytes there should be, where its first member tells."""
+    """Return the error for an archive without an end record, with the expected size if the first member tells it."""
     try:
         least = _least_size(file, limits)
     except FormatError:
@@ -22,12 +22,12 @@ def cut_short(file: File, error: TruncatedError, limits: Limits) -> TruncatedErr
     if least <= file.size:
         return error
     return TruncatedError(
-        f"the file is cut off: it has {file.size:,} of at least {least:,} bytes", file=file.name, hint=error.hint
+        f"the file is truncated: it has {file.size:,} of at least {least:,} bytes", file=file.name, hint=error.hint
     )
 
 
 def _least_size(file: File, limits: Limits) -> int:
-    """Bytes that a torch file has at least, by the storages that its pickle names; 0 where that is not known."""
+    """Return the minimal size of a torch file by the storages that its pickle names; 0 if unknown."""
     signature, _, method, _, _, _, name_length, extra_length = LOCAL.unpack(file.read(0, LOCAL.size))
     name = file.read(LOCAL.size, name_length)
     if signature != b"PK\3\4" or method != STORED or not name.endswith(b"/data.pkl"):

@@ -1,10 +1,10 @@
-"""torch.save's files before 1.6, read: five pickles one after the other, then the storages' bytes.
+"""Read files of torch.save before 1.6: five consecutive pickles, then the bytes of the storages.
 
-Theory of operation. The pickles are a magic number, a version, facts on the machine, the object, and the keys of its
-storages in the order in which they follow: each as its number of elements (8 bytes) and its elements, always little-endian.
-In the object a storage may be a view: a part of another one, which alone is in the file. There is no checksum. The object is
-read before it is known where its storages lie, so they are first claimed, then located: every claim must be met, and every
-key be claimed.
+Theory of operation. The pickles are a magic number, a version, system information, the object, and the keys of its
+storages in the order in which they follow. Each storage is its number of elements (8 bytes) and its elements, always
+little-endian. A storage in the object may be a view: part of another one, which alone is in the file. There are no
+checksums. The object is read before the offsets of its storages are known, so storages are first claimed, then located:
+the claimed keys and the listed keys must be the same.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from ._stacked_pickles import Stacked, parse_at
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 UNKNOWN = Extent(0, 0, "")
-# A storage by itself takes some 50 to write.
+# A storage alone takes some 50 opcodes.
 NESTED_OPERATIONS = 1_000
-UNCHECKED = "it has no checksums: damage to its tensors cannot be detected"
+UNCHECKED = "the file has no checksums: damage to its tensors cannot be detected"
 
 
 def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint in a file that torch.save wrote before 1.6, or with `_use_new_zipfile_serialization=False`."""
+    """Open the Checkpoint in a file that torch.save wrote before 1.6, or with `_use_new_zipfile_serialization=False`."""
     magic = parse_at(file, 0, "the magic number", limits)
     if magic.parsed.value != MAGIC:
-        raise FormatError("it does not begin with torch.save's magic number", file=file.name, offset=0)
+        raise FormatError("the file does not start with the magic number of torch.save", file=file.name, offset=0)
     version = parse_at(file, magic.end, "the version", limits)
     if version.parsed.value != VERSION:
         raise FormatError(
-            f"its version is {shown(version.parsed.value)}, not {VERSION}", file=file.name, offset=magic.end
+            f"unsupported version {shown(version.parsed.value)}; expected {VERSION}", file=file.name, offset=magic.end
         )
-    facts = parse_at(file, version.end, "the facts on its machine", limits)
+    facts = parse_at(file, version.end, "the system information", limits)
     storages = LegacyStorages(file)
     storages.source.expansion = limits.expansion
     content = parse_at(file, facts.end, "the object", limits, storage=storages.claim, nested=nested_reader(limits))
-    keys = parse_at(file, content.end, "the storages' keys", limits)
+    keys = parse_at(file, content.end, "the storage keys", limits)
     end = storages.locate(keys.parsed.value, keys.end)
     storages.join_views(content.parsed.value)
     return Checkpoint(
@@ -59,15 +59,17 @@ def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
         size=file.size,
         producer="PyTorch",
         globals=_imports([magic, version, facts, content, keys]),
-        notes=[UNCHECKED, *([f"{file.size - end:,} bytes follow its last storage"] if end < file.size else [])],
+        notes=[UNCHECKED, *([f"{file.size - end:,} bytes follow the last storage"] if end < file.size else [])],
         metadata={"version": str(VERSION)},
-        # As torch.load leaves it: what was saved after it can be loaded next.
+        # Like torch.load, leave a file object after the end, so that what was saved next can be loaded.
         close=partial(file.close, end),
     )
 
 
 def nested_reader(limits: Limits) -> Callable[[bytes], Parsed] | None:
-    """How a legacy file inside a pickle is read, which is how a plain pickle holds a storage; None if it may not be."""
+    """Return the reader of a legacy file nested in a pickle, the form of a storage in plain pickles; None if nesting is
+    not allowed.
+    """
     if limits.nested < 1:
         return None
     inside = replace(limits, nested=limits.nested - 1, operations=min(limits.operations, NESTED_OPERATIONS))
@@ -84,7 +86,7 @@ def _imports(pickles: list[Stacked]) -> list[Import]:
 
 
 class LegacyStorages:
-    """The storages of a legacy file: claimed by the object's pickle, then located behind it."""
+    """The storages of a legacy file: claimed by the object's pickle, then located after it."""
 
     def __init__(self, file: File) -> None:
         self.source = FileSource(file)
@@ -94,26 +96,27 @@ class LegacyStorages:
         self._parts: dict[int, tuple[Storage, int]] = {}
 
     def claim(self, wanted: StorageId) -> TypedStorage:
-        """The storage, or the view of one, that the pickle names; its bytes are not known yet."""
+        """Return the storage, or the view of one, that the pickle names; its offset is not known yet."""
         root = self._roots.get(wanted.key)
         itemsize = wanted.dtype.itemsize if wanted.dtype else 1
         nbytes = wanted.numel * itemsize
         if root is None:
             if nbytes > self._file.size:
                 raise TruncatedError(
-                    f"storage {shown(wanted.key)} is said to have {nbytes:,} bytes, but the file has {self._file.size:,}"
+                    f"storage {shown(wanted.key)} has {nbytes:,} bytes according to the pickle, "
+                    f"but the file has only {self._file.size:,}"
                 )
             storage = self.source.storage(wanted.key, nbytes, UNKNOWN, wanted.location)
             root = self._roots[wanted.key] = TypedStorage(storage, wanted.dtype, wanted.numel)
         if nbytes > root.nbytes:
             raise FormatError(
-                f"storage {shown(wanted.key)} is said to have {nbytes:,} bytes, and {root.nbytes:,} elsewhere"
+                f"storage {shown(wanted.key)} has {nbytes:,} bytes in one place of the pickle and {root.nbytes:,} in another"
             )
         if wanted.view is None:
             return TypedStorage(root.storage, wanted.dtype, wanted.numel)
         _, offset, numel = wanted.view
         if (offset + numel) * itemsize > root.nbytes:
-            raise FormatError(f"a view of storage {wanted.key!r} reaches beyond it")
+            raise FormatError(f"a view of storage {wanted.key!r} exceeds the storage")
         return self._view(root, wanted, offset * itemsize, numel)
 
     def _view(self, root: TypedStorage, wanted: StorageId, start: int, numel: int) -> TypedStorage:
@@ -126,27 +129,29 @@ class LegacyStorages:
         return self._views[key]
 
     def locate(self, keys: object, start: int) -> int:
-        """Find the claimed storages from byte `start`, in the order of the keys; where they end."""
+        """Locate the claimed storages from byte `start`, in the order of the keys; return where they end."""
         if type(keys) is not list or not all(type(key) in (str, int) for key in keys):
-            raise FormatError("the storages' keys are no list of keys", file=self._file.name)
+            raise FormatError("the list of storages is not a list of keys", file=self._file.name)
         if any(type(key) is int and key.bit_length() > 128 for key in keys):
-            raise FormatError("a storage's key is larger than any address", file=self._file.name)
+            raise FormatError("the key of a storage is larger than any address", file=self._file.name)
         named = [str(key) for key in keys]
         if len(set(named)) != len(named) or set(named) != self._roots.keys():
-            odd = ", ".join(map(shown, sorted(set(named) ^ self._roots.keys())[:3])) or "one twice"
-            raise FormatError(f"the storages that follow are not those of the object: {odd}", file=self._file.name)
+            odd = ", ".join(map(shown, sorted(set(named) ^ self._roots.keys())[:3])) or "a key is listed twice"
+            raise FormatError(f"the list of storages does not match those the object uses: {odd}", file=self._file.name)
         extents = []
         for key in named:
             extents.append((start, 8))
             start += 8 + self._roots[key].nbytes
         if start > self._file.size:
-            raise TruncatedError(f"the file has {self._file.size:,} of {start:,} bytes", file=self._file.name)
+            raise TruncatedError(
+                f"the file is truncated: it has {self._file.size:,} of {start:,} bytes", file=self._file.name
+            )
         for key, (at, _), count in zip(named, extents, fetch(self._file, extents)):
             root = self._roots[key]
             found = int.from_bytes(count, "little", signed=True)
             if found != root.numel:
                 raise FormatError(
-                    f"it should have {root.numel:,} elements, and says {found:,}",
+                    f"it should have {root.numel:,} elements, but its header says {found:,}",
                     file=self._file.name,
                     member=f"storage {key}",
                     offset=at,
@@ -163,7 +168,7 @@ class LegacyStorages:
         view.storage.where = extent._replace(offset=extent.offset + start, nbytes=view.nbytes)
 
     def join_views(self, tree: object) -> None:
-        """Let leaves that show views of one storage share it, as they did when they were saved."""
+        """Let leaves of views of one storage share it, as when they were saved."""
         for _, leaf in leaves(tree):
             root, start = self._parts.get(id(leaf.storage), (None, 0))
             if root is not None and start % leaf.spec.dtype.itemsize == 0:

@@ -1,8 +1,9 @@
-"""torch.save's files since 1.6, read: a zip of one pickle and one member for each storage.
+"""Read files of torch.save since 1.6: a zip with one pickle and one member for each storage.
 
-Theory of operation. Below one folder, whose name says nothing, lie `data.pkl` (the object; its tensors name storages by
-key), `data/KEY` (the bytes of each), and small facts: `version`, `byteorder`, `.format_version`, `.storage_alignment`,
-`.data/serialization_id`. PyTorch checks no CRC and, mapped, no length either; here both are, before a tensor is shown.
+Theory of operation. One folder, whose name does not matter, contains `data.pkl` (the object; its tensors refer to
+storages by key), `data/KEY` (the bytes of each), and small facts: `version`, `byteorder`, `.format_version`,
+`.storage_alignment`, `.data/serialization_id`. PyTorch does not check CRCs, nor the length when it maps the file; here
+both are checked before a tensor is returned.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from ._storages import ArchiveStorages
 PICKLE = "data.pkl"
 EXTRA = "extra/"
 LONGEST_EXTRA = 1 << 20
-# torch 2.13 reads up to 10 and writes 3.
+# torch 2.13 reads up to version 10 and writes 3.
 NEWEST = 10
 FACTS = ("version", "byteorder", ".format_version", ".storage_alignment")
 LONGEST_FACT = 100
-# Members, and folders of members, that PyTorch looks for, whatever their case.
+# Members, and folders of members, that PyTorch looks up without regard to case.
 MEANINGS = (
     *(f"{name}\n" for name in (PICKLE, "constants.pkl", ".data/version", ".data/serialization_id", *FACTS)),
     *("data/", "constants/", "code/", EXTRA),
@@ -37,7 +38,7 @@ MEANINGS = (
 
 
 def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
-    """The Checkpoint in a file that torch.save wrote; `archive` is it as a zip, if that is known already."""
+    """Open the Checkpoint in a file that torch.save wrote; `archive` is the opened zip, if there is one already."""
     archive = archive or open_zip(file, limits)
     folder = top_folder(archive)
     facts = read_facts(archive, folder)
@@ -63,37 +64,37 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
 
 
 def top_folder(archive: Archive) -> str:
-    """The one folder in which all members lie, with its slash."""
+    """Return the one folder that contains all members, with its slash."""
     names = text_of(archive.members)
     check_case(names, archive.file.name)
     folder = names.partition("\n")[0].partition("/")[0] + "/"
     if folder == "/" or f"\n{names}".count(f"\n{folder}") != len(archive.members):
-        raise FormatError("its members do not lie in one folder", file=archive.file.name)
+        raise FormatError("the members of the archive are not all in one folder", file=archive.file.name)
     _check_meanings(names, folder, archive.file.name)
     return folder
 
 
 def _check_meanings(names: str, folder: str, file: str) -> None:
-    """Refuse names (one a line) that are one of those with a meaning but for their case, to which PyTorch is blind."""
+    """Raise FormatError for names (one a line) that differ from a reserved name only in case, which PyTorch ignores."""
     folded, names = f"\n{names.lower()}\n", f"\n{names}\n"
     if folded == names:
         return
     for name in MEANINGS:
         if folded.count(f"\n{folder.lower()}{name}") != names.count(f"\n{folder}{name}"):
             raise FormatError(
-                f"a member is called {name.strip()!r} but for its case, and PyTorch takes it for that", file=file
+                f"the name of a member differs from {name.strip()!r} only in case, and PyTorch ignores case", file=file
             )
 
 
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
-    """The small members that say how the file was written, checked as far as reading it depends on them."""
+    """Read the small members that say how the file was written; check those that affect reading."""
     facts = {}
     located(archive, [archive.members[folder + name] for name in FACTS if folder + name in archive.members])
     for name in FACTS:
         if folder + name in archive.members:
             if archive.members[folder + name].nbytes > LONGEST_FACT:
                 raise FormatError(
-                    f"it should be a word or a number, and has {archive.members[folder + name].nbytes:,} bytes",
+                    f"expected a word or a number, found {archive.members[folder + name].nbytes:,} bytes",
                     file=archive.file.name,
                     member=folder + name,
                 )
@@ -101,21 +102,21 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
             facts[name] = text if name == "byteorder" else text.strip()
     if f"{folder}.data/version" in archive.members:
         raise FormatError(
-            "PyTorch reads its version there, other readers in `version`",
+            "this member is ambiguous: PyTorch reads the version here, other readers from `version`",
             file=archive.file.name,
             member=f"{folder}.data/version",
         )
     version = facts.get("version", "0")
     if not (version.isdecimal() and version.isascii() and len(version) < 10 and int(version) <= NEWEST):
         raise FormatError(
-            f"it says that its version is {version!r}; versions up to {NEWEST} are known",
+            f"unsupported version {version!r}; versions up to {NEWEST} are supported",
             file=archive.file.name,
             member=f"{folder}version",
         )
     order = facts.get("byteorder", "little")
     if order not in ("little", "big"):
         raise FormatError(
-            f"the byte order should be 'little' or 'big', not {order!r}",
+            f"the byte order must be 'little' or 'big', not {order!r}",
             file=archive.file.name,
             member=f"{folder}byteorder",
         )
@@ -123,7 +124,7 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
 
 
 def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]:
-    """The members below `extra/`, which are whatever text a program keeps with the file; long ones are left out."""
+    """Return the members below `extra/`, texts that a program stores with the file; long ones are left out."""
     inside = folder + EXTRA
     if inside not in text_of(archive.members):
         return {}
@@ -136,7 +137,7 @@ def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]
 
 
 def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Finding]:
-    """What is wrong with the bytes of the archive: every member against its CRC."""
+    """Yield an error for every member whose bytes do not match its CRC."""
     wrong = verify_members(archive)
     names = storages.names_of_members() if wrong else {}
     for member, crc in wrong:
@@ -144,8 +145,8 @@ def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Findi
             "error",
             names.get(member.name, member.name),
             f"the bytes of {member.name} have changed since they were written: "
-            f"their CRC-32 is {crc:08x} and should be {member.crc:08x}",
+            f"CRC-32 is {crc:08x} and should be {member.crc:08x}",
         )
     unused = storages.unused()
     if unused:
-        yield Finding("note", "", f"{len(unused)} storages belong to no tensor: {', '.join(unused[:5])}")
+        yield Finding("note", "", f"{len(unused)} storages are not used by any tensor: {', '.join(unused[:5])}")

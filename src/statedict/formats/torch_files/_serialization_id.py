@@ -1,5 +1,7 @@
-"""The last member of a torch zip: forty digits. PyTorch makes them of a hash that differs from machine to machine; ours are
-of the CRC-32s of all members before, so that equal content gives equal bytes, and a file of ours can be told."""
+"""The last member of a torch zip: forty digits. PyTorch computes them from a hash that differs between machines; ours
+come from the CRC-32s of all members before, so that equal content gives equal bytes, and our own files can be
+recognised.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ DIGITS = 40
 
 
 def serialization_id(crcs: Sequence[int]) -> bytes:
-    """The digits for members of these CRC-32s, in order.
+    """Return the digits for members with these CRC-32s, in order.
 
     >>> serialization_id([1, 2])
     b'3604640817359706859843878024071385774900'
@@ -27,7 +29,7 @@ def serialization_id(crcs: Sequence[int]) -> bytes:
 
 
 def is_ours(archive: Archive, folder: str) -> bool:
-    """Whether our writer made the archive: by the CRC-32 of its digits, which is in the directory; reads nothing."""
+    """Return whether our writer made the archive, by the CRC-32 of its digits in the directory; no member is read."""
     last = archive.members.get(folder + NAME)
     if last is None or last.nbytes != DIGITS or not last.crc:
         return False

@@ -1,4 +1,4 @@
-"""Pickles that lie one after the other in a file, and between other bytes: each is read from where it begins."""
+"""Read consecutive pickles in a file, each from its offset."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ...errors import FormatError, TruncatedError
 from .._limits import Limits
 from .._pickle import Parsed, StorageId, TypedStorage, parse
 
-# A pickle does not say how long it is: it is tried with this much, and with 16 times as much while that is too little.
+# The length of a pickle is not known in advance: read this much, then 16 times as much as long as it is too little.
 FIRST = 4 << 10
 GROWTH = 16
 
 
 class Stacked(NamedTuple):
-    """A pickle's content, and where in the file it ends."""
+    """The content of a pickle, and the offset at which it ends."""
 
     parsed: Parsed
     end: int
 
 
 def parse_at(file: File, start: int, member: str, limits: Limits, **callbacks: Any) -> Stacked:
-    """The pickle that begins at byte `start`; `member` is what to call it, `callbacks` are those of `parse`.
+    """Read the pickle that begins at byte `start`; `member` is its name in messages, `callbacks` are those of `parse`.
 
-    The callbacks are called again from the beginning where more of the file has to be read.
+    The callbacks are called again from the beginning if more of the file has to be read.
     """
     callbacks.setdefault("storage", no_storage)
     nbytes = FIRST
@@ -43,5 +43,5 @@ def parse_at(file: File, start: int, member: str, limits: Limits, **callbacks: A
 
 
 def no_storage(wanted: StorageId) -> TypedStorage:
-    """For pickles beside which no storages lie."""
-    raise FormatError(f"it names a storage {wanted.key[:100]!r}, where there can be none")
+    """Raise FormatError: for pickles that cannot have storages."""
+    raise FormatError(f"it refers to storage {wanted.key[:100]!r}, but this pickle cannot have storages")

@@ -1,9 +1,10 @@
-"""PyTorch's oldest files (≤ 0.1), read: a tar of pickles and bytes.
+"""Read PyTorch's oldest files (≤ 0.1): a tar of pickles and bytes.
 
-Theory of operation. `storages` holds their number, then for each a pickle (key, location, type), its number of elements and
-its elements, then a pickle of views (key, key of the whole, offset, elements). `tensors` holds their number, then for each a
-pickle (key, key of its storage, type) and its dimensions, sizes, strides and offset. `pickle` is the object, whose
-persistent ids are keys of tensors. Nothing is unpacked to disk, and members that are no plain files are refused.
+Theory of operation. `storages` contains their number, then for each a pickle (key, location, type), its number of
+elements and its elements, then a pickle of views (key, key of the whole, offset, elements). `tensors` contains their
+number, then for each a pickle (key, key of its storage, type) and its dimensions, sizes, strides and offset. `pickle`
+is the object, whose persistent ids are keys of tensors. Nothing is unpacked to disk, and members other than regular
+files are refused.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from ..storages._shown import shown
 from ._legacy import UNCHECKED, nested_reader
 from ._stacked_pickles import Stacked, parse_at
 
-# An archive is written in records of twenty blocks, the last filled up with zeros.
+# An archive is written in records of twenty blocks, the last padded with zeros.
 BLOCK = 512
 RECORD = 20 * BLOCK
-# Types of members: plain files, folders, and further facts on the next member or all of them.
+# Types of members: regular files, folders, and extended headers for the next member or all of them.
 PLAIN = (b"0", b"\0")
 FOLDER = b"5"
 FACTS = (b"x", b"g")
-# Facts that would make another archive of it; times and the like do not matter.
+# Extended headers that would redefine members; timestamps and the like do not matter.
 DECISIVE = re.compile(rb"\d+ (?:path|linkpath|size|GNU\.[^=]*)=")
 LONGEST_FACTS = 64 << 10
 PARTS = ("storages", "tensors", "pickle")
@@ -45,7 +46,7 @@ class Extract(NamedTuple):
 
 
 def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
-    """The Checkpoint in a tar that torch.save wrote before 0.1.13."""
+    """Open the Checkpoint in a tar that torch.save wrote before 0.1.13."""
     members = _parts(file)
     reader = _Reader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
@@ -68,7 +69,7 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Leaf], bytes]:
-    """The tensors in a tar by the keys that its object names them by, and the object, as a pickle that is not read."""
+    """Return the tensors in a tar by the keys that its object uses, and the object as an unread pickle."""
     members = _parts(file)
     reader = _Reader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
@@ -82,15 +83,15 @@ def _parts(file: File) -> dict[str, Extract]:
         raise UnknownFormatError(
             f"this is a tar archive, but not a checkpoint; its members: {named}",
             file=file.name,
-            hint="if one of them is a checkpoint, unpack the archive first",
+            hint="if one of them is a checkpoint, unpack the archive and open that file",
         )
     return members
 
 
 def read_tar(file: File) -> dict[str, Extract]:
-    """The plain files of a tar, by name.
+    """Return the regular files of a tar, by name.
 
-    Raises FormatError for links, devices, and names that come twice, TruncatedError where the end is missing.
+    Raises FormatError for links, devices and duplicate names, TruncatedError if the end is missing.
     """
     members: dict[str, Extract] = {}
     at = 0
@@ -103,49 +104,54 @@ def read_tar(file: File) -> dict[str, Extract]:
         name = header[:100].rstrip(b"\0").decode("latin-1").removeprefix("./")
         nbytes, kind = _number(file, header[124:136], at), header[156:157]
         if "\0" in name or header[345:500].strip(b"\0") or (kind == FOLDER and nbytes):
-            # tarfile cuts the first off, puts the second before the name, and takes the third for headers.
-            raise FormatError("other readers take its header for another", file=file.name, member=name, offset=at)
-        # The checksum is of the header with spaces in the checksum's place.
+            # tarfile truncates the first, puts the second before the name, and reads the third as headers.
+            raise FormatError(
+                "its header is ambiguous: other readers interpret it differently",
+                file=file.name,
+                member=name,
+                offset=at,
+            )
+        # The checksum is that of the header with spaces in the checksum field.
         if _number(file, header[148:156], at) != sum(header) - sum(header[148:156]) + 8 * 32:
-            raise FormatError("a header of the tar archive is damaged", file=file.name, offset=at)
+            raise FormatError("a header of the tar archive is invalid", file=file.name, offset=at)
         if kind in PLAIN and name not in members:
             members[name] = Extract(at + BLOCK, nbytes)
         elif kind in FACTS:
             _check_facts(file, name, at + BLOCK, nbytes)
         elif kind != FOLDER:
-            what = "is there twice" if name in members else "is no plain file"
+            what = "occurs twice" if name in members else "is not a regular file"
             raise FormatError(f"it {what}", file=file.name, member=name)
         at += BLOCK + -(-nbytes // BLOCK) * BLOCK
     raise TruncatedError(
-        f"the file has {file.size:,} of at least {at + BLOCK:,} bytes: the end of the tar archive is missing",
+        f"the file has {file.size:,} of at least {at + BLOCK:,} bytes; the end of the tar archive is missing",
         file=file.name,
     )
 
 
 def _check_facts(file: File, name: str, offset: int, nbytes: int) -> None:
     if nbytes > LONGEST_FACTS or DECISIVE.search(file.read(offset, nbytes)):
-        raise FormatError("it changes what another member is", file=file.name, member=name)
+        raise FormatError("it redefines another member", file=file.name, member=name)
 
 
 def _number(file: File, field: bytes, at: int) -> int:
     digits = field.strip(b" \0")
     if not digits or digits.strip(b"01234567"):
-        raise FormatError("a header of the tar archive is damaged", file=file.name, offset=at)
+        raise FormatError("a header of the tar archive is invalid", file=file.name, offset=at)
     return int(digits, 8)
 
 
 def _tensor(tensors: dict[str, Leaf], pid: Any) -> object:
-    """What a persistent id of the object stands for: a tensor, or (class, source file, source) the class."""
+    """Return the value for a persistent id of the object: a tensor, or for (class, source file, source) the class."""
     if isinstance(pid, tuple) and pid:
         return pid[0]
     key = _key(pid)
     if key not in tensors:
-        raise FormatError(f"there is no tensor {key[:100]!r}")
+        raise FormatError(f"the object refers to the tensor {key[:100]!r}, which is missing")
     return tensors[key]
 
 
 class _Reader:
-    """Reads the members' pickles and numbers, one after the other; `imports` are those of all pickles so far."""
+    """Reads the members' pickles and numbers, one after the other; `imports` collects those of all pickles."""
 
     def __init__(self, file: File, limits: Limits) -> None:
         self.imports: list[Import] = []
@@ -160,21 +166,21 @@ class _Reader:
         return stacked
 
     def fields(self, at: int, member: str, length: int) -> tuple[tuple[Any, ...], int]:
-        """A pickled tuple of that length, and where it ends."""
+        """Read a pickled tuple of that length; return it and the offset after it."""
         stacked = self.parse(at, member)
         value = stacked.parsed.value
         if type(value) is not tuple or len(value) != length:
             raise FormatError(
-                f"a pickled tuple of {length} should be here", file=self._file.name, member=member, offset=at
+                f"expected a pickled tuple of {length} items", file=self._file.name, member=member, offset=at
             )
         return value, stacked.end
 
     def count(self, at: int, member: str) -> tuple[int, int]:
-        """A pickled count, and where it ends."""
+        """Read a pickled non-negative integer; return it and the offset after it."""
         stacked = self.parse(at, member)
         value = stacked.parsed.value
         if type(value) is not int or not 0 <= value <= self._file.size:
-            raise FormatError("a pickled count should be here", file=self._file.name, member=member, offset=at)
+            raise FormatError("expected a pickled non-negative integer", file=self._file.name, member=member, offset=at)
         return value, stacked.end
 
     def integers(self, at: int, member: str, count: int, width: int = 8) -> list[int]:
@@ -182,7 +188,7 @@ class _Reader:
         return [int.from_bytes(raw[i : i + width], "little", signed=True) for i in range(0, len(raw), width)]
 
     def storages(self, extract: Extract) -> dict[str, TypedStorage]:
-        """The storages by key, views of others included."""
+        """Return the storages by key, including views of others."""
         found: dict[str, TypedStorage] = {}
         count, at = self.count(extract.offset, "storages")
         for _ in range(count):
@@ -194,7 +200,9 @@ class _Reader:
             at += 8
             if numel < 0 or at + numel * itemsize > extract.offset + extract.nbytes:
                 raise FormatError(
-                    f"storage {shown(key)} is said to have {numel:,} elements", file=self._file.name, member="storages"
+                    f"storage {shown(key)} has {numel:,} elements according to its pickle, more than the file",
+                    file=self._file.name,
+                    member="storages",
                 )
             extent = Extent(at, numel * itemsize, f"storage {key}", None, itemsize)
             storage = self._source.storage(key, extent.nbytes, extent, location)
@@ -210,23 +218,23 @@ class _Reader:
         key, root, offset, numel = fields
         whole = found.get(_key(root))
         if whole is None:
-            raise FormatError("a view of a storage is malformed", file=self._file.name, member="storages")
+            raise FormatError("the description of a view is malformed", file=self._file.name, member="storages")
         itemsize = whole.dtype.itemsize if whole.dtype else 1
         counts = type(offset) is int and type(numel) is int and min(offset, numel) >= 0
         if not counts or (offset + numel) * itemsize > whole.nbytes:
-            raise FormatError("a view reaches beyond its storage", file=self._file.name, member="storages")
+            raise FormatError("a view exceeds its storage", file=self._file.name, member="storages")
         extent: Extent = whole.storage.where
         part = extent._replace(offset=extent.offset + offset * itemsize, nbytes=numel * itemsize)
         storage = self._source.storage(_key(key), part.nbytes, part, whole.storage.location)
         found[_key(key)] = TypedStorage(storage, whole.dtype, numel)
 
     def tensors(self, extract: Extract, storages: dict[str, TypedStorage]) -> dict[str, Leaf]:
-        """The tensors by key."""
+        """Return the tensors by key."""
         found: dict[str, Leaf] = {}
         count, at = self.count(extract.offset, "tensors")
         for _ in range(count):
             (key, storage_key, _), at = self.fields(at, "tensors", 3)
-            # Four bytes of the eight are the number of dimensions; the others were once meant for it too.
+            # Four of the eight bytes are the number of dimensions; the others are unused.
             (dimensions,) = self.integers(at, "tensors", 1, width=4)
             key = _key(key)
             storage = storages.get(_key(storage_key))
@@ -246,11 +254,11 @@ class _Reader:
 
 
 def _key(value: object) -> str:
-    """A key or a location, which are numbers and texts, as text."""
+    """Return a key or a location, which are numbers or texts, as text."""
     if type(value) is str:
         return value
     if type(value) is not int or value.bit_length() > 128:
-        raise FormatError(f"a key should be a number, not {shown(value)}")
+        raise FormatError(f"a key must be an integer, not {shown(value)}")
     return str(value)
 
 
@@ -260,4 +268,4 @@ def _dtype(kind: Any) -> Any:
             return storage_dtype(kind.module, kind.name)
         except KeyError:
             pass
-    raise FormatError("a storage's type is none", member="storages")
+    raise FormatError("the type of a storage is not a storage type", member="storages")

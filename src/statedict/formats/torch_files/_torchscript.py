@@ -1,10 +1,10 @@
-"""TorchScript archives, read as data: the tensors of their module, under the names that its state dict has.
+"""Read TorchScript archives as data: the tensors of their module, under the names of its state dict.
 
-Theory of operation. `torch.jit.save` writes a zip like torch.save's. Its `data.pkl` is one object, the module, whose class
-is in the archive too, as source (`code/__torch__/….py`, mostly compressed). A class says which of its attributes are
-parameters and buffers (`__parameters__ = ["weight", "bias", ]`); every other tensor is a plain attribute, and in no state
-dict. That is all that is taken from the source: it is never compiled or run. A frozen module has no attributes left; its
-tensors are the constants of its code (`constants.pkl`).
+Theory of operation. `torch.jit.save` writes a zip like torch.save's. Its `data.pkl` is one object, the module, whose
+class is in the archive too, as source (`code/__torch__/….py`, mostly compressed). A class declares which of its
+attributes are parameters and buffers (`__parameters__ = ["weight", "bias", ]`); every other tensor is a plain
+attribute, outside of the state dict. Only these declarations are taken from the source: it is never compiled or run. A
+frozen module has lost its attributes; its tensors are the constants of its code (`constants.pkl`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CODE = "code/"
 CLASS = re.compile(r"class (\w+)\(Module\):")
 SLOTS = re.compile(r"__(parameters|buffers)__ = \[(.*)\]")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-# torch.jit wraps lists and dicts in calls of these, so that their element types survive.
+# torch.jit wraps lists and dicts in calls of these functions to keep their element types.
 TYPED = "torch.jit._pickle"
 TYPING = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorlist", "restore_type_tag"}
 
@@ -36,9 +36,10 @@ Name = tuple[str, str]  # module, class
 
 
 class Slots(NamedTuple):
-    """Which attributes of a module class are in its state dict.
+    """The attributes of a module class that are in its state dict.
 
-    `buffers` is None where the class does not say: before PyTorch 1.5 every tensor that is no parameter was one.
+    `buffers` is None if the class does not declare them: before PyTorch 1.5, every tensor other than a parameter was
+    one.
     """
 
     parameters: frozenset[str] = frozenset()
@@ -46,9 +47,10 @@ class Slots(NamedTuple):
 
 
 def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
-    """The Checkpoint in a file that torch.jit.save wrote: the module as whole-module pickles have it, classes unknown.
+    """Open the Checkpoint in a file that torch.jit.save wrote: the module in the form of whole-module pickles, of an
+    unknown class.
 
-    Constants of its code, where there are any, are its attribute `constants.pkl`.
+    Constants of its code, if there are any, are its attribute `constants.pkl`.
     """
     archive = archive or open_zip(file, limits)
     folder = top_folder(archive)
@@ -86,7 +88,7 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
 
 
 def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tuple[Name, Slots]]:
-    """What the source of each module class in the archive says of its attributes."""
+    """Yield the declarations in the source of each module class in the archive."""
     files = [name for name in archive.members if name.startswith(prefix) and name.endswith(".py")]
     members = located(archive, [archive.members[name] for name in files])
     total = sum(member.nbytes for member in members)
@@ -99,7 +101,7 @@ def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tu
 
 
 def _classes(source: str) -> Iterator[tuple[str, Slots]]:
-    """The module classes in a source file: statements of the form that PyTorch prints, line by line."""
+    """Yield the module classes in a source file, by matching the lines in the form that PyTorch prints."""
     name, slots = "", Slots()
     for line in source.splitlines():
         begins, listed = CLASS.match(line), SLOTS.match(line.strip())
@@ -115,8 +117,9 @@ def _classes(source: str) -> Iterator[tuple[str, Slots]]:
 
 
 def arrange(module: object, declared: Mapping[Name, Slots]) -> None:
-    """Sort the attributes of a module, and of all below it, as torch.nn's pickles have them: `_parameters`, `_buffers`,
-    `_modules`, and the rest."""
+    """Sort the attributes of a module and its submodules as torch.nn's pickles have them: `_parameters`, `_buffers`,
+    `_modules`, and the rest.
+    """
     seen: set[int] = set()
     waiting = [module]
     while waiting:
@@ -149,20 +152,20 @@ def _arranged(attributes: Mapping[str, Any], slots: Slots, declared: Mapping[Nam
 
 
 def _is_module(value: Opaque, declared: Mapping[Name, Slots]) -> bool:
-    """Whether its class is one of the archive's module classes, or could be, where the archive has no source."""
+    """Return whether its class is one of the archive's module classes, or may be one if the archive has no source."""
     if not declared:
         return value.module.partition(".")[0] == "__torch__" and isinstance(value.state, dict)
     return (value.module, value.name) in declared
 
 
 def _untyped(value: Any) -> Any:
-    """A list or dict out of the call that gives it its type."""
+    """Return the list or dict inside the call that gives it its type."""
     typed = isinstance(value, Opaque) and value.module == TYPED and value.name in TYPING and value.args
     return value.args[0] if typed else value
 
 
 def _judged(named: Import) -> Import:
-    """The import, known to be harmless where it is one of this format's own."""
+    """Return the import, marked safe if it belongs to this format."""
     return named._replace(risk="safe") if named.module == TYPED and named.name in TYPING else named
 
 

@@ -1,7 +1,7 @@
-"""torch.save's files, written: the same members in the same order as torch 2.13, readable since torch 1.6.
+"""Write files of torch.save: the same members in the same order as torch 2.13, readable since torch 1.6.
 
-Equal content gives equal bytes, whatever the file is called: the folder inside is always `archive` (PyTorch calls it after
-the file), and the serialization id is a digest of the members' checksums.
+Equal content gives equal bytes, whatever the name of the file: the folder inside is always `archive` (PyTorch uses the
+file's name), and the serialization id is a digest of the members' checksums.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ FOLDER = "archive/"
 def torch_parts(
     obj: Any, metadata: Mapping[str, str] | None = None, substitute: Callable[[Any], Any] = lambda value: value
 ) -> list[Part]:
-    """The file that torch.load reads `obj` from. `metadata` becomes members below `extra/`, which PyTorch leaves alone.
-    `substitute`: see `formats.write`. Raises SaveError for what could not be loaded again."""
+    """Return the parts of a file that torch.load reads as `obj`. `metadata` becomes members below `extra/`, which
+    PyTorch ignores. `substitute`: see `formats.write`. Raises SaveError for what could not be loaded again.
+    """
     check_metadata(metadata or {})
     extras = [_small(FOLDER + _extra(name), text.encode()) for name, text in (metadata or {}).items()]
     _check_case([record.name for record in extras])
     for record in extras:
         if record.nbytes > LONGEST_EXTRA:
             raise SaveError(
-                f"metadata of {record.nbytes:,} bytes is beyond the {LONGEST_EXTRA:,} that are read: {record.name!r}"
+                f"the metadata {record.name!r} has {record.nbytes:,} bytes; at most {LONGEST_EXTRA:,} are read back"
             )
     pickled, packed = _pickled(obj, substitute)
     members = [*_members(packed), *extras]
@@ -53,9 +54,10 @@ def archive_parts(
     alignment: int = ALIGNMENT,
     checked: bool = True,
 ) -> list[Part]:
-    """The file of a pickle and the records beside it, whose names begin with `folder`; with PyTorch's own facts.
+    """Return the parts of the file with a pickle and its records, whose names begin with `folder`, and PyTorch's own
+    facts.
 
-    `late_byteorder`: the byte order comes last, as PyTorch's writer has it where torch.save did not write it.
+    `late_byteorder`: write the byte order last, as PyTorch's writer does for files not written by torch.save.
     """
     byteorder = [_small(f"{folder}byteorder", b"little")]
     members = [
@@ -81,7 +83,7 @@ def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -
 
 
 def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> bytes:
-    # A view is written as one; what is computed from it is as large as what it shows.
+    # A view is written dense; a leaf computed from others needs as much memory as its elements.
     computed: list[Leaf] = []
 
     def store(leaf: Leaf) -> Placement:
@@ -124,10 +126,10 @@ def _check_case(names: Sequence[str]) -> None:
     try:
         check_case("\n".join(names), "")
     except FormatError as error:
-        raise SaveError(f"metadata in a torch file is named like a file: {error.reason}") from error
+        raise SaveError(f"keys of the metadata of a torch file must be valid file names: {error.reason}") from error
 
 
 def _extra(name: str) -> str:
     if not name or name != name.strip("/") or any(step in ("", ".", "..") for step in name.split("/")):
-        raise SaveError(f"metadata in a torch file is named like a file, not {name!r}")
+        raise SaveError(f"keys of the metadata of a torch file must be valid file names, not {name!r}")
     return EXTRA + name

@@ -1,9 +1,9 @@
-"""A zip archive, opened only if there is one way to read it: members by name, checked in every claim but their CRC.
+"""A zip archive, opened only if it is unambiguous: members by name, with everything checked except their CRC.
 
-What no two readers may disagree about: exactly one end record at the very end, a directory that is exactly what it says,
-local headers equal to it, no duplicate names (also when case is folded), no overlaps, stored or deflated members only. A
-deflated member is inflated up to its declared size, and never taken for raw bytes. Where the file is far away, a member's
-local header is looked at when the member is read, and not when the archive is opened.
+Readers must not be able to disagree: exactly one end record at the very end, a directory of exactly the stated size,
+local headers equal to it, no duplicate names (also ignoring case), no overlaps, only stored or deflated members. A
+deflated member is decompressed up to its declared size, and never used as raw bytes. In a remote file, a member's local
+header is checked when the member is read, not when the archive is opened.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ._end import Directory, find_directory
 from ._headers import UNKNOWN, Bound, Member, bounds, locate
 from ._members import ManyMembers
 
-# From here on arrays are worth it even if numpy has to be imported first (0.1 s).
+# From this many members on, arrays are faster even if NumPy must be imported first.
 MANY = 8192
-# With NumPy there already, arrays pay from here on.
+# From this many members on, arrays are faster if NumPy is imported already.
 FEW = 256
 
 
 class Archive(NamedTuple):
-    """An opened zip.
+    """An open zip archive.
 
     Attributes:
         file: the bytes that it lies in.
@@ -52,9 +52,9 @@ class Archive(NamedTuple):
 
 
 def open_zip(file: File, limits: Limits = LIMITS, *, trailing: bool = False) -> Archive:
-    """The archive that `file` is; raises FormatError where any of its claims is wrong or ambiguous.
+    """Open the archive in `file`; raise FormatError if anything in it is wrong or ambiguous.
 
-    `trailing`: other bytes may follow its end, as PyTorch allows.
+    `trailing`: allow other bytes after its end, as PyTorch does.
     """
     directory = find_directory(file, trailing=trailing)
     if directory.entries > limits.zip_members:
@@ -69,16 +69,16 @@ def open_zip(file: File, limits: Limits = LIMITS, *, trailing: bool = False) -> 
         _check_inflation(file, members, limits)
         kept = {member.name: member for member in members if not (member.name.endswith("/") and not member.nbytes)}
         checked = any(member.crc for member in members) or not any(member.nbytes for member in members)
-    notes = [f"{hidden:,} bytes lie between the members and belong to none"] if hidden else []
+    notes = [f"{hidden:,} bytes between the members do not belong to any of them"] if hidden else []
     if not checked:
-        notes.append("it was saved without checksums: damage to its content cannot be detected")
+        notes.append("the file was saved without checksums: damage to its content cannot be detected")
     return Archive(file, kept, notes, checked, directory.comment, extras, waiting)
 
 
 def located(archive: Archive, members: Iterable[Member]) -> list[Member]:
-    """The members with their offsets: those headers that have not been looked at are, all at once.
+    """Return the members with their offsets; local headers not yet read are read in one batch.
 
-    Raises FormatError where one of them contradicts the directory.
+    Raises FormatError if one of them contradicts the directory.
     """
     members = list(members)
     names = [member.name for member in members if member.offset == UNKNOWN]
@@ -89,7 +89,7 @@ def located(archive: Archive, members: Iterable[Member]) -> list[Member]:
 
 
 def read_member(archive: Archive, name: str) -> bytes:
-    """All bytes of a member, its CRC checked; raises UnknownNameError where there is none of that name."""
+    """Return all bytes of a member, its CRC checked; raise UnknownNameError if it does not exist."""
     member = archive.members.get(name)
     if member is None:
         raise UnknownNameError(name, among=f"the archive {archive.file.name}")
@@ -100,23 +100,25 @@ def read_member(archive: Archive, name: str) -> bytes:
 
 
 def read_parsed(archive: Archive, name: str, limits: Limits) -> bytes:
-    """The same of a member that is parsed, which costs many times its bytes: LimitError where it inflates too much."""
+    """Return a member that will be parsed, which costs many times its bytes; raise LimitError if it is too large for
+    the file.
+    """
     member = archive.members.get(name)
     if member is not None and not is_affordable(archive, member, limits):
         raise limits.exceeded(
-            "parsed_bytes", f"inflating {member.packed:,} bytes that are to be parsed to {member.nbytes:,}"
+            "parsed_bytes", f"decompressing {member.packed:,} bytes of data to be parsed to {member.nbytes:,}"
         ).located(file=archive.file.name, member=name)
     return read_member(archive, name)
 
 
 def is_affordable(archive: Archive, member: Member, limits: Limits) -> bool:
-    """Whether a member is not larger than a file of this size pays for, when it is parsed."""
+    """Return whether a member that will be parsed is within the limits for a file of this size."""
     most = max(limits.parsed_bytes, limits.inflated_ratio * archive.file.size)
     return member.method == STORED or member.nbytes <= most
 
 
 def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> bytes:
-    """The first `stop` bytes of a member (all, if None), inflated where it is deflated; its CRC is not looked at."""
+    """Return the first `stop` bytes of a member (None: all), decompressed if necessary; its CRC is not checked."""
     (member,) = located(archive, [member])
     if member.method == STORED:
         return archive.file.read(member.offset, member.nbytes if stop is None else min(stop, member.nbytes))
@@ -128,7 +130,9 @@ def member_bytes(archive: Archive, member: Member, stop: int | None = None) -> b
 
 
 def first_bytes(archive: Archive, members: Iterable[Member], nbytes: int) -> list[bytes]:
-    """The first bytes of each member (all, where it has fewer), those of all stored members at once."""
+    """Return the first bytes of each member (fewer if it is shorter); those of all stored members are read in one
+    batch.
+    """
     members = located(archive, members)
     stored = [member for member in members if member.method == STORED]
     fetched = fetch(archive.file, [(member.offset, min(nbytes, member.nbytes)) for member in stored])
@@ -137,7 +141,7 @@ def first_bytes(archive: Archive, members: Iterable[Member], nbytes: int) -> lis
 
 
 def verify_members(archive: Archive) -> list[tuple[Member, int]]:
-    """The members whose bytes have another CRC than they should, with the CRC that they have."""
+    """Return the members whose bytes do not match their CRC, each with the actual CRC."""
     if not archive.checked:
         return []
     if isinstance(archive.members, ManyMembers):
@@ -157,20 +161,22 @@ def verify_members(archive: Archive) -> list[tuple[Member, int]]:
 
 
 def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
-    """The error of a member whose bytes are not those that were written."""
+    """Return the error for a member whose bytes do not match its CRC."""
     return ChecksumError(
-        f"its CRC-32 should be {member.crc:08x} and is {crc:08x}: its {member.nbytes:,} bytes have changed since they "
+        f"CRC-32 is {crc:08x} and should be {member.crc:08x}: the {member.nbytes:,} bytes have changed since they "
         "were written",
         file=archive.file.name,
         member=member.name,
-        hint="fetch or save the file again",
+        hint="download or save the file again",
     )
 
 
 def _members(
     file: File, directory: Directory
 ) -> tuple[Sequence[Member] | ManyMembers, int, dict[str, bytes], dict[str, Bound]]:
-    """The members, how many bytes lie hidden between them, their extra fields, and the bounds of those not yet located."""
+    """Return the members, the number of unused bytes between them, their extra fields, and the bounds of those not yet
+    located.
+    """
     raw = file.read(directory.offset, directory.nbytes)
     if directory.entries >= (FEW if "numpy" in sys.modules else MANY) and not file.far:
         from ._directory_columns import locate_many
@@ -195,15 +201,15 @@ def _check_inflation(file: File, members: Sequence[Member], limits: Limits) -> N
             total += member.nbytes
             if member.nbytes > limits.member_ratio * max(member.packed, 1):
                 raise limits.exceeded(
-                    "member_ratio", f"inflating {member.packed:,} bytes to {member.nbytes:,}"
+                    "member_ratio", f"decompressing {member.packed:,} bytes to {member.nbytes:,}"
                 ).located(file=file.name, member=member.name)
     if total > max(limits.inflated_bytes, limits.inflated_ratio * file.size):
-        raise limits.exceeded("inflated_bytes", f"inflating the file to {total:,} bytes").located(file=file.name)
+        raise limits.exceeded("inflated_bytes", f"decompressing the file to {total:,} bytes").located(file=file.name)
 
 
 def _beginning(archive: Archive, member: Member, stop: int) -> bytes:
-    """The first `stop` bytes of a deflated member, or fewer where that takes more of the file than is usual."""
-    # A byte takes 15 bits at most, and the table of codes before them some hundred bytes.
+    """Return the first `stop` bytes of a deflated member, or fewer if these take more of the file than usual."""
+    # A byte takes at most 15 bits, and the code tables before them some hundred bytes.
     start = archive.file.read(member.offset, min(member.packed, 2 * stop + 1024))
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(start, stop)
@@ -212,7 +218,7 @@ def _beginning(archive: Archive, member: Member, stop: int) -> bytes:
 
 
 def _inflate(archive: Archive, member: Member, stored: bytes) -> bytes:
-    problem = f"it does not inflate to its {member.nbytes:,} bytes"
+    problem = f"its compressed data does not decompress to {member.nbytes:,} bytes"
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = inflater.decompress(stored, member.nbytes + 1)

@@ -1,6 +1,6 @@
-"""The central directory of a zip, as entries: what each claims, none of it believed further than the directory itself.
+"""The central directory of a zip, as entries with the values it states; nothing else is assumed about the archive yet.
 
-For archives of many thousands of entries `_zip_many.py` does the same with arrays.
+For archives of many thousands of entries `_directory_columns` does the same with arrays.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from .._limits import Limits
 CENTRAL = struct.Struct("<4s2x2x2HxxxxIIIHHHH2xII")
 STORED, DEFLATED = 0, 8
 DESCRIPTOR, UTF8 = 1 << 3, 1 << 11
-# Compression level hints, and the two above: all that says nothing about how the bytes are to be read, or is understood.
+# Compression level hints, and the two flags above: all flags that do not affect reading, or are supported.
 KNOWN_FLAGS = 1 << 1 | 1 << 2 | DESCRIPTOR | UTF8
 WIDE = 1
 # The extra field with another name for the member, which some readers prefer.
 UNICODE_PATH = 0x7075
-# What the external attributes mark: DOS's bit of a folder; in the upper half Unix's kind of file, 0 where it is not told.
+# External attributes: DOS's bit for a folder; in the upper half Unix's file type, 0 if it is not stated.
 FOLDER = 0x10
 KIND, PLAIN_FILE = 0o170000, 0o100000
 ONES = 0xFFFFFFFF
 
 
 class Entry(NamedTuple):
-    """What the central directory says of a member. `header` is where its local header begins; `wide`: in zip64; `extra`:
-    its extra field."""
+    """A member according to the central directory. `header` is the offset of its local header; `wide`: zip64; `extra`:
+    its extra field.
+    """
 
     name: str
     flags: int
@@ -43,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
-    """The entries of a directory that has `count` of them and nothing else."""
+    """Return the entries of a directory that has exactly `count` of them and nothing else."""
     entries: list[Entry] = []
     at = 0
     for _ in range(count):
@@ -52,9 +53,7 @@ def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
         entry, at = _entry(directory, at, file)
         entries.append(entry)
     if at != len(directory):
-        raise FormatError(
-            f"the directory goes on for {len(directory) - at:,} bytes after its {count} entries", file=file
-        )
+        raise FormatError(f"{len(directory) - at:,} bytes follow the {count} entries of the directory", file=file)
     return entries
 
 
@@ -65,7 +64,7 @@ def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
     start = at + CENTRAL.size
     end = start + name_length + extra_length + comment
     if signature != b"PK\1\2" or end > len(directory):
-        raise FormatError(f"the directory is damaged at its byte {at:,}", file=file)
+        raise FormatError(f"the directory is damaged at its offset {at:,}", file=file)
     name = decode(directory[start : start + name_length], file)
     wide = False
     extra = directory[start + name_length : start + name_length + extra_length]
@@ -82,7 +81,7 @@ def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
 
 
 def is_special(attributes: int) -> bool:
-    """Whether a member's external attributes say that it is something else than a file."""
+    """Return whether a member's external attributes mark it as something other than a regular file."""
     return bool(attributes & FOLDER) or attributes >> 16 & KIND not in (0, PLAIN_FILE)
 
 
@@ -94,26 +93,28 @@ def decode(name: bytes, file: str) -> str:
 
 
 def check_entry(entry: Entry, disk: int, attributes: int, file: str) -> None:
-    """Refuse what no reader should guess about: encryption, other compressions, other disks, sizes that cannot be."""
+    """Raise FormatError for unsupported or ambiguous entries: encryption, other compressions, other disks, impossible
+    sizes.
+    """
     problem = None
     if disk:
-        problem = f"it is said to be on disk {disk}"
+        problem = f"it is on another disk: number {disk}"
     elif entry.flags & ~KNOWN_FLAGS:
-        problem = "it is encrypted" if entry.flags & 1 else f"its flags {entry.flags:#x} are not known"
+        problem = "it is encrypted" if entry.flags & 1 else f"its flags {entry.flags:#x} are not supported"
     elif entry.method not in (STORED, DEFLATED):
-        problem = f"it is compressed by method {entry.method}; only stored (0) and deflated (8) members are read"
+        problem = f"unsupported compression method {entry.method}; expected stored (0) or deflated (8)"
     elif entry.method == STORED and entry.packed != entry.nbytes:
-        problem = f"it is stored, but its sizes differ: {entry.packed:,} and {entry.nbytes:,} bytes"
+        problem = f"it is stored without compression, but its sizes differ: {entry.packed:,} and {entry.nbytes:,} bytes"
     elif entry.nbytes and is_special(attributes):
-        problem = f"it has {entry.nbytes:,} bytes, but is marked as a folder or a link: PyTorch would not read them"
+        problem = f"it has {entry.nbytes:,} bytes, but is marked as a directory or a link, which PyTorch does not read"
     elif not entry.flags & UTF8 and not entry.name.isascii():
-        problem = "its name is not marked as UTF-8: other readers take it for another name"
+        problem = "its name is not marked as UTF-8: other readers decode it differently"
     if problem is not None:
         raise FormatError(problem, file=file, member=entry.name)
 
 
 def extra_fields(extra: bytes, name: str, file: str) -> list[tuple[int, bytes]]:
-    """The (id, content) records that an extra field consists of, exactly."""
+    """Return the (id, content) records of an extra field; raise FormatError if they do not fill it exactly."""
     fields = []
     at = 0
     while at < len(extra):
@@ -128,10 +129,10 @@ def extra_fields(extra: bytes, name: str, file: str) -> list[tuple[int, bytes]]:
 
 
 def wide_fields(extra: bytes, name: str, file: str) -> tuple[int, ...] | None:
-    """The numbers of the one zip64 record, or None where there is none; FormatError where there is a second name."""
+    """Return the numbers of the zip64 record, or None if it is missing; raise FormatError for a second name."""
     fields = extra_fields(extra, name, file)
     if any(kind == UNICODE_PATH for kind, _ in fields):
-        raise FormatError("it has a second name, in an extra field", file=file, member=name)
+        raise FormatError("it has a second name in an extra field", file=file, member=name)
     found = [content for kind, content in fields if kind == WIDE]
     if not found:
         return None
@@ -141,41 +142,42 @@ def wide_fields(extra: bytes, name: str, file: str) -> tuple[int, ...] | None:
 
 
 def widened(narrow: Sequence[int], wide: Sequence[int], name: str, file: str) -> list[int]:
-    """The fields, those that are all ones taken from the zip64 record, which must have exactly these."""
+    """Return the fields with those that are all ones replaced from the zip64 record, which must have exactly these."""
     if len(wide) != sum(value == ONES for value in narrow):
-        raise FormatError("its zip64 record has another number of fields than are missing", file=file, member=name)
+        raise FormatError("its zip64 record does not have exactly the missing fields", file=file, member=name)
     rest = iter(wide)
     return [next(rest) if value == ONES else value for value in narrow]
 
 
 def check_names(names: Sequence[str], limits: Limits, file: str) -> None:
-    """Refuse names that two readers could take for different ones, or for a place outside the archive."""
+    """Raise FormatError for names that readers could interpret differently, or that lead outside of the archive."""
     if not names:
         return
     joined = "\n".join(names)
     if joined.count("\n") != len(names) - 1 or any(mark in joined for mark in "\0\\\r"):
-        raise FormatError("a member's name holds a control character or a backslash", file=file)
+        raise FormatError("the name of a member contains a control character or a backslash", file=file)
     longest = max(map(len, names))
     if longest > limits.zip_name_bytes:
-        raise limits.exceeded("zip_name_bytes", f"a member's name of {longest:,} characters").located(file=file)
+        raise limits.exceeded("zip_name_bytes", f"a member name of {longest:,} characters").located(file=file)
     framed = f"\n{joined}\n"
-    # Eleven looks for a fixed text take 3 ms for 32,000 names, the expression 20; it is asked where one of them is there.
+    # Searching for fixed texts is several times as fast as the expression, which runs only if one of them occurs.
     outside = OUTSIDE.search(joined) if any(mark in framed for mark in SUSPECT) else None
     if outside:
         name = names[joined.count("\n", 0, outside.start())]
-        raise FormatError(f"the member name {name!r} is no relative path", file=file)
+        raise FormatError(f"the member name {name!r} is not a plain relative path", file=file)
     if len(set(names)) != len(names):
-        raise FormatError(f"two members have one name: {_repeated(names, str)!r}", file=file)
+        raise FormatError(f"two members have the same name: {_repeated(names, str)!r}", file=file)
 
 
 def check_case(names: str, file: str) -> None:
-    """Refuse names (one a line) that differ in nothing but case, or in how a letter is composed: PyTorch takes one for the
-    other."""
+    """Raise FormatError for names (one a line) that differ only in case or in Unicode composition: PyTorch confuses
+    them.
+    """
     folded = _folded(names)
-    # Names that fold to themselves are as distinct as they were.
+    # If folding changes no name, they are still distinct.
     if folded != names and len(set(folded.split("\n"))) != names.count("\n") + 1:
         repeated = _repeated(names.split("\n"), _folded)
-        raise FormatError(f"two members have one name, but for its case: {repeated!r}", file=file)
+        raise FormatError(f"two members have names that differ only in case: {repeated!r}", file=file)
 
 
 def _folded(names: str) -> str:

@@ -1,8 +1,8 @@
-"""The local headers and data descriptors of a zip: where each member's bytes lie, proved against the directory.
+"""The local headers and data descriptors of a zip: where each member's bytes are, checked against the directory.
 
-A reader that trusts the local header and one that trusts the directory must see the same archive, so both must say the
-same. Members lie one after the other from byte 0 to the directory, and none overlaps another. Of a file that is far away
-only the headers of those members are looked at that are read: so they are found for some members as well as for all.
+A reader that trusts the local headers and one that trusts the directory must see the same archive, so both must agree.
+Members are consecutive from byte 0 to the directory and do not overlap. In a remote file, only the headers of members
+that are read are checked, so the functions work for some members as well as for all.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from ._directory import DESCRIPTOR, ONES, Entry, wide_fields
 
 LOCAL = struct.Struct("<4s2xHHxxxxIIIHH")
 SIGNATURE = b"PK\7\x08"
-# A descriptor is a CRC and two sizes of 4 or 8 bytes, after a signature that some writers leave out.
+# A descriptor is a CRC and two sizes of 4 or 8 bytes, after a signature that some writers omit.
 LONGEST_DESCRIPTOR = 24
 # PyTorch pads the extra field so that data begins at a multiple of 64.
 USUAL_EXTRA = 128
-# The offset of a member whose header has not been looked at.
+# The offset of a member whose local header has not been read.
 UNKNOWN = -1
 
 
 class Member(NamedTuple):
-    """A member whose every claim has been checked: `packed` bytes at `offset` in the file are, or inflate to, its
-    `nbytes` bytes, whose CRC-32 should be `crc`. While `offset` is UNKNOWN, only the directory's claims have been."""
+    """A checked member: `packed` bytes at `offset` in the file are, or decompress to, its `nbytes` bytes, whose CRC-32
+    should be `crc`. While `offset` is UNKNOWN, only the directory has been checked.
+    """
 
     name: str
     offset: int
@@ -52,22 +53,22 @@ class _Local(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """An entry, and where the next member, or the directory, begins."""
+    """An entry, and the offset of the next member or of the directory."""
 
     entry: Entry
     limit: int
 
     @property
     def unlocated(self) -> Member:
-        """The member as the directory has it."""
+        """Return the member according to the directory, without an offset."""
         entry = self.entry
         return Member(entry.name, UNKNOWN, entry.packed, entry.nbytes, entry.method, entry.crc)
 
 
 def bounds(file: File, entries: Sequence[Entry], end: int) -> list[Bound]:
-    """The entries with their bounds, in the order in which they lie; `end`: where members end.
+    """Return the entries with their bounds, in file order; `end` is where members end.
 
-    Raises FormatError where members overlap by what the directory says.
+    Raises FormatError if members overlap according to the directory.
     """
     ordered = sorted(entries, key=lambda entry: entry.header)
     limits = [entry.header for entry in ordered[1:]] + [end]
@@ -77,13 +78,13 @@ def bounds(file: File, entries: Sequence[Entry], end: int) -> list[Bound]:
 
 
 def locate(file: File, bounded: Sequence[Bound]) -> tuple[dict[str, Member], int]:
-    """The members by name, and how many bytes lie hidden behind them.
+    """Return the members by name, and the number of unused bytes after them.
 
-    Raises FormatError where a header or descriptor contradicts its entry, or members overlap.
+    Raises FormatError if a header or descriptor contradicts its entry, or if members overlap.
     """
     entries, limits = [bound.entry for bound in bounded], [bound.limit for bound in bounded]
     starts = [entry.header + LOCAL.size for entry in entries]
-    # Not beyond the next header: what overlaps cannot be read in one go.
+    # Not beyond the next header: overlapping extents cannot be read in one batch.
     heads = fetch(file, [(e.header, min(LOCAL.size + len(e.name) + USUAL_EXTRA, end - e.header)) for e, end in bounded])
     locals_ = [_Local(*LOCAL.unpack_from(head)) for head in heads]
     tails = _tails(file, starts, locals_, heads)
@@ -102,7 +103,7 @@ def locate(file: File, bounded: Sequence[Bound]) -> tuple[dict[str, Member], int
 def _tails(
     file: File, starts: Sequence[int], headers: Sequence[_Local], heads: Sequence[memoryview]
 ) -> Sequence[memoryview]:
-    """Name and extra field of each header; `heads` are their first bytes, mostly all."""
+    """Return name and extra field of each header; `heads` are their first bytes, usually all."""
     lengths = [min(h.names + h.extras, file.size - start) for start, h in zip(starts, headers)]
     long = [i for i, length in enumerate(lengths) if LOCAL.size + length > len(heads[i])]
     fetched = dict(zip(long, fetch(file, [(starts[i], lengths[i]) for i in long])))
@@ -110,17 +111,17 @@ def _tails(
 
 
 def check_start(file: str, first: int) -> None:
-    """Refuse bytes before the archive's first member: another reader may take them for another file."""
+    """Raise FormatError for bytes before the archive's first member: another reader may use them as another file."""
     if first:
-        raise FormatError(f"{first:,} bytes stand before the archive's first member", file=file, offset=0)
+        raise FormatError(f"{first:,} bytes precede the first member of the archive", file=file, offset=0)
 
 
 def check_extents(file: str, extents: Iterable[tuple[str, int, int]], limits: Sequence[int]) -> None:
-    """Refuse members (name, first byte, length) that reach beyond their limit, where the next one begins."""
+    """Raise FormatError for members (name, offset, length) that extend beyond their limit, where the next one begins."""
     for (name, start, nbytes), limit in zip(extents, limits):
         if start + nbytes > limit:
             raise FormatError(
-                f"bytes {start:,} to {start + nbytes:,} of the file are said to be its own, "
+                f"it should take bytes {start:,} to {start + nbytes:,} of the file, "
                 f"but something else begins at byte {limit:,}",
                 file=file,
                 member=name,
@@ -128,14 +129,16 @@ def check_extents(file: str, extents: Iterable[tuple[str, int, int]], limits: Se
 
 
 def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
-    """Refuse a local header (and `tail`: its name and extra field) that contradicts the directory's entry."""
+    """Raise FormatError if a local header (and `tail`: its name and extra field) contradicts the directory's entry."""
     if header.signature != b"PK\3\4":
-        raise FormatError(f"no member begins at byte {entry.header:,}", file=file, member=entry.name)
+        raise FormatError(f"expected a local header at byte {entry.header:,}", file=file, member=entry.name)
     if tail[: header.names] != entry.name.encode() or len(tail) != header.names + header.extras:
         found = tail[: header.names]
-        raise FormatError(f"its local header calls it {found[:100]!r}", file=file, member=entry.name)
+        raise FormatError(f"its local header has another name: {found[:100]!r}", file=file, member=entry.name)
     if (header.flags, header.method) != (entry.flags, entry.method):
-        raise FormatError("its local header and the directory disagree", file=file, member=entry.name)
+        raise FormatError(
+            "its local header and the directory disagree on flags or compression method", file=file, member=entry.name
+        )
     wide = wide_fields(tail[header.names :], entry.name, file) or ()
     crc, nbytes, packed = header.crc, header.nbytes, header.packed
     if ONES in (nbytes, packed):
@@ -143,18 +146,18 @@ def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
             raise FormatError("the zip64 sizes of its local header are missing", file=file, member=entry.name)
         nbytes, packed = wide[:2]
     later = (0,) if entry.flags & DESCRIPTOR else ()
-    # A header written before its data may say zero: the descriptor after the data then tells.
+    # A header written before its data may contain zeros: the descriptor after the data then has the values.
     if crc not in (entry.crc, *later) or packed not in (entry.packed, *later) or nbytes not in (entry.nbytes, *later):
         raise FormatError(
             "its local header and the directory disagree on its size or CRC", file=file, member=entry.name
         )
-    # PyTorch repeats sizes and its offset there, although its header's own fields are zero.
+    # PyTorch repeats sizes and its offset there, although the header's own fields are zero.
     if not set(wide) <= {0, entry.packed, entry.nbytes, entry.header}:
-        raise FormatError("the zip64 record of its local header is wrong", file=file, member=entry.name)
+        raise FormatError("the zip64 record of its local header is invalid", file=file, member=entry.name)
 
 
 def descriptor_length(file: str, entry: Entry, found: bytes) -> int:
-    """How many of the bytes `found` after a member are its data descriptor, which must repeat the directory's entry."""
+    """Return the length of the data descriptor at the start of `found`; raise FormatError if it contradicts the entry."""
     if not entry.flags & DESCRIPTOR:
         return 0
     for sizes in ("QQ", "II") if entry.wide else ("II", "QQ"):
@@ -164,4 +167,4 @@ def descriptor_length(file: str, entry: Entry, found: bytes) -> int:
         for descriptor in (SIGNATURE + expected, expected):
             if found.startswith(descriptor):
                 return len(descriptor)
-    raise FormatError("the descriptor after its data disagrees with the directory", file=file, member=entry.name)
+    raise FormatError("its data descriptor disagrees with the directory", file=file, member=entry.name)

@@ -1,6 +1,6 @@
-"""Where the members of a zip lie that is to be written, and their headers: as arrays, all members at once.
+"""Compute the positions and headers of the members of a zip to be written: as arrays, all members at once.
 
-Packing one header at a time takes three times as long as everything else that saving 32,000 small tensors needs.
+Packing one header at a time would take most of the time of saving many small tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 ALIGNMENT = 64
 ONES = 0xFFFFFFFF
-# Names are UTF-8 (bit 11); sizes and CRC follow in a descriptor (bit 3), except those of nothing.
+# Names are UTF-8 (bit 11); sizes and CRC follow in a descriptor (bit 3), except for empty members.
 EMPTY, FILLED = 0x0800, 0x0808
 
 
@@ -46,15 +46,15 @@ class Places(NamedTuple):
         return self.wide_size | self.wide_start
 
     def wide_record(self, index: int, *, local: bool) -> bytes:
-        """The zip64 record of a member that needs one, in its header (`local`) or in the directory."""
+        """Return the zip64 record of a member that needs one, for its header (`local`) or for the directory."""
         size = int(self.sizes[index])
-        # As PyTorch's: a header is written before the data, and cannot know the stored size.
+        # As PyTorch does: a header is written before the data, when the stored size is unknown.
         numbers = [size, 0 if local else size] if self.wide_size[index] else []
         numbers += [int(self.starts[index])] if self.wide_start[index] else []
         return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
 
     def headers(self) -> list[bytes]:
-        """The fixed 30 bytes of each local header."""
+        """Return the fixed 30 bytes of each local header."""
         table = np.zeros(len(self.sizes), LOCAL)
         table["signature"] = int.from_bytes(b"PK\3\4", "little")
         table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
@@ -63,7 +63,7 @@ class Places(NamedTuple):
         return _rows(table)
 
     def entries(self, crcs: Sequence[int]) -> list[bytes]:
-        """The fixed 46 bytes of each entry of the directory."""
+        """Return the fixed 46 bytes of each entry of the directory."""
         table = np.zeros(len(self.sizes), CENTRAL)
         table["signature"] = int.from_bytes(b"PK\1\2", "little")
         table["flags"] = np.where(self.sizes == 0, EMPTY, FILLED)
@@ -76,13 +76,13 @@ class Places(NamedTuple):
 
 
 def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], alignment: int = ALIGNMENT) -> Places:
-    """The places of members whose bytes, names and further fields in the directory have these lengths.
+    """Return the positions of members with these lengths of data, names and extra fields in the directory.
 
-    Their bytes begin at multiples of `alignment`.
+    Data begins at multiples of `alignment`.
     """
     wide_start = np.zeros(len(sizes), bool)
     while True:
-        # Whether an offset needs zip64 depends on the offsets before it; they only grow, so this settles in a few rounds.
+        # Whether an offset needs zip64 depends on the offsets before it; they only grow, so a few rounds suffice.
         places = _placed(_numbers(sizes), _numbers(names), _numbers(extras), wide_start, alignment)
         if ((places.starts >= ONES) == wide_start).all():
             return places
@@ -90,7 +90,7 @@ def place(sizes: Sequence[int], names: Sequence[int], extras: Sequence[int], ali
 
 
 def descriptors(crcs: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
-    """What stands after the bytes of each member, where no size needs zip64."""
+    """Return the data descriptor of each member, if no size needs zip64."""
     table = np.zeros(len(sizes), DESCRIPTOR)
     table["signature"] = int.from_bytes(b"PK\7\x08", "little")
     table["crc"] = crcs
@@ -111,7 +111,7 @@ def _placed(sizes: Numbers, names: Numbers, extras: Numbers, wide_start: Flags, 
     wide_size = sizes >= ONES
     heads = 30 + names + wide_lengths(wide_size, wide_start) + 4
     filled = sizes + np.where(sizes == 0, 0, np.where(wide_size | wide_start, 24, 16))
-    # Payloads are aligned, so the distance between two is what lies between them, rounded up.
+    # Payloads are aligned, so the distance between two is the length of what is between them, rounded up.
     before = np.concatenate([np.zeros(1, np.int64), filled[:-1]])
     payloads = np.cumsum(-(-(before + heads) // alignment) * alignment)
     ends = payloads + filled
@@ -120,7 +120,7 @@ def _placed(sizes: Numbers, names: Numbers, extras: Numbers, wide_start: Flags, 
 
 
 def wide_lengths(wide_size: Flags, wide_start: Flags) -> Numbers:
-    """Bytes of each member's zip64 record."""
+    """Return the length of each member's zip64 record."""
     lengths: Numbers = 4 * (wide_size | wide_start) + 16 * wide_size + 8 * wide_start
     return lengths
 

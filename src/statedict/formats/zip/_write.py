@@ -1,12 +1,13 @@
-"""A zip in PyTorch's exact layout, as parts to be written in order.
+"""Write a zip in PyTorch's exact layout, as parts in order.
 
-Theory of operation. Every member is stored. Its local header tells no size and no CRC: a descriptor after the payload
-does, so that nothing needs to be known beforehand but lengths. The extra field of the header is padding, so that payloads
-begin at multiples of 64 bytes, and can be mapped. Past 4 GiB sizes and offsets move into zip64 records, in the header too;
-the zip64 end record is always there. Dates, versions and attributes are zero: equal content gives equal bytes.
+Theory of operation. Every member is stored without compression. Its local header does not contain size and CRC: a
+descriptor after the payload does, so that only lengths must be known beforehand. The extra field of the header is
+padding, so that payloads begin at multiples of 64 bytes and can be mapped. Beyond 4 GiB sizes and offsets move into
+zip64 records, in the header too; the zip64 end record is always written. Dates, versions and attributes are zero: equal
+content gives equal bytes.
 
-Large payloads are parts of their own, written straight from the memory where they lie. Runs of small members are put
-together into blocks, since 32,000 system calls would cost more than the bytes.
+Large payloads are separate parts, written straight from their memory. Runs of small members are joined into blocks,
+because one system call per member would dominate the cost.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from ._directory import check_names
 from ._end import END, END64, LOCATOR
 from ._layout import ALIGNMENT, ONES, descriptors, place
 
-# From here on a payload is a part of its own; smaller ones are copied into blocks of at most this many bytes.
+# From this size on a payload is a separate part; smaller ones are copied into blocks of at most this many bytes.
 LARGE = 256 << 10
 BLOCK = 2 << 20
 
 
 class Record(NamedTuple):
-    """A member to be written. `views` gives its bytes in order; `extra` is what its entry in the directory says besides."""
+    """A member to be written. `views` returns its bytes in order; `extra` is its extra field in the directory."""
 
     name: str
     nbytes: int
@@ -42,26 +43,26 @@ class Record(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Members one after the other, each the memory of one of the tensors in `wholes`."""
+    """Consecutive members, each the memory of one of the tensors in `wholes`."""
 
     names: Sequence[str]
     wholes: Wholes
 
 
 class _Given(NamedTuple):
-    """A Record or Run, and which of the members are its."""
+    """A Record or a run of members, and the range of members that it makes."""
 
     members: range
     by: Record | Run
 
     def views(self, index: int) -> Iterable[memoryview]:
-        """The bytes of one member."""
+        """Return the bytes of one member."""
         if isinstance(self.by, Record):
             return self.by.views()
         return (self.by.wholes.view(index - self.members.start),)
 
     def contents(self, wanted: range) -> Iterator[bytes]:
-        """The bytes of those of the members that are wanted."""
+        """Yield the bytes of the members in `wanted`."""
         start, stop = (min(max(at, self.members.start), self.members.stop) for at in (wanted.start, wanted.stop))
         if isinstance(self.by, Run):
             yield from self.by.wholes.copies(start - self.members.start, stop - self.members.start)
@@ -70,7 +71,7 @@ class _Given(NamedTuple):
 
 
 class _Layout:
-    """Where everything lies, computed once; and the bytes that are not payload, made when the CRCs are known."""
+    """The layout of the whole archive, computed once; and the bytes outside of payloads, made when the CRCs are known."""
 
     def __init__(self, records: Sequence[Record | Run], comment: bytes, alignment: int, checked: bool) -> None:
         self.checked = checked
@@ -98,13 +99,13 @@ class _Layout:
         self.directory_size = 46 * count + varying + END_RECORDS
 
     def heads(self, members: range) -> list[list[bytes]]:
-        """What stands between the member before and the payload, for each member: columns of pieces."""
+        """Return the bytes between the previous member and the payload, for each member: columns of pieces."""
         cut = slice(members.start, members.stop)
         wide = [self._sparse(self._local_wide, members)] if self._local_wide else []
         return [self._headers[cut], self.names[cut], *wide, self._paddings[cut]]
 
     def tails(self, members: range) -> list[bytes]:
-        """The data descriptor of each member, whose CRC is known by now."""
+        """Return the data descriptor of each member, whose CRC is known by now."""
         sizes, crcs = self.sizes[members.start : members.stop], self.crcs[members.start : members.stop]
         found = descriptors(crcs, sizes) if max(sizes, default=0) < ONES else [b""] * len(members)
         for index in self._wide.keys() & set(members) if self._wide else ():
@@ -113,7 +114,7 @@ class _Layout:
         return [tail if size else b"" for tail, size in zip(found, sizes)] if 0 in sizes else found
 
     def contents(self, members: range) -> list[bytes]:
-        """The bytes of small members, a copy of each; their CRCs are known afterwards, to the seal too."""
+        """Return a copy of the bytes of small members; their CRCs are known afterwards."""
         found: list[bytes] = []
         at = bisect_right(self._begins, members.start) - 1
         while len(found) < len(members):
@@ -126,11 +127,11 @@ class _Layout:
         return found
 
     def views(self, index: int) -> Iterable[memoryview]:
-        """The bytes of one member, where they lie."""
+        """Return the bytes of one member, without copying."""
         return self.given[bisect_right(self._begins, index) - 1].views(index)
 
     def directory(self) -> bytes:
-        """The central directory and the end records."""
+        """Return the central directory and the end records."""
         members = range(len(self.names))
         fixed = self._places.entries(self.crcs)
         columns = fixed, self.names, self._sparse(self._wide, members), self._sparse(self.extras, members)
@@ -153,26 +154,28 @@ class _Layout:
         return list(map(len, self._sparse(self.extras, range(len(self.names)))))
 
     def _sparse(self, found: Mapping[int, bytes], members: range) -> list[bytes]:
-        """A column of what is nothing for nearly all members."""
+        """Return a column that is empty for nearly all members."""
         return [found.get(index, b"") for index in members] if found else [b""] * len(members)
 
 
 def check_members(records: Sequence[Record | Run]) -> None:
-    """Raise SaveError for members that the reader would refuse, or that 16-bit lengths cannot tell of."""
+    """Raise SaveError for members that the reader would refuse, or whose lengths exceed 16 bits."""
     count = sum(len(record.names) if isinstance(record, Run) else 1 for record in records)
     if count > LIMITS.zip_members:
         raise SaveError(
-            f"an archive of {count:,} members is beyond the limit of {LIMITS.zip_members:,}: save in shards "
+            f"an archive of {count:,} members exceeds the limit of {LIMITS.zip_members:,}: save in shards "
             "(max_shard_size=), or as safetensors"
         )
     alone = [record for record in records if isinstance(record, Record)]
     try:
         check_names([record.name for record in alone], LIMITS, "")
     except FormatError as error:
-        raise SaveError(f"this cannot be a member of an archive: {error.reason}") from error
+        raise SaveError(f"invalid member name for an archive: {error.reason}") from error
     for record in alone:
         if len(record.extra) > LONGEST_EXTRA:
-            raise SaveError(f"{record.name!r}: what the directory should say of it takes {len(record.extra):,} bytes")
+            raise SaveError(
+                f"{record.name!r}: its extra field of {len(record.extra):,} bytes is too long for the directory"
+            )
 
 
 class Seal(NamedTuple):
@@ -191,9 +194,10 @@ def zip_parts(
     alignment: int = ALIGNMENT,
     checked: bool = True,
 ) -> list[Part]:
-    """The parts of the archive that holds the records (at least one) and the seal, in order.
+    """Return the parts of the archive with the records (at least one) and the last member, in order.
 
-    Payloads begin at multiples of `alignment` bytes (below 64 KiB). Without `checked` no CRC is computed, and all are 0.
+    Payloads begin at multiples of `alignment` bytes (below 64 KiB). Without `checked`, CRCs are not computed and are
+    all 0.
     """
     if seal is not None:
         records = [*records, Record(seal.name, seal.nbytes, lambda: [memoryview(seal.make(layout.crcs[:-1]))])]
@@ -216,7 +220,7 @@ def zip_parts(
 
 
 class _Large(Payload):
-    """A large member's payload, written from where it lies."""
+    """The payload of a large member, written from its memory."""
 
     def __init__(self, layout: _Layout, index: int) -> None:
         super().__init__(layout.sizes[index], partial(layout.views, index))
@@ -232,7 +236,7 @@ class _Large(Payload):
 
 
 class _Block:
-    """A run of small members, whole; the descriptor of the large member before it, the header of the one after."""
+    """A run of small members; with the descriptor of the large member before it, and the header of the one after."""
 
     last = False
 
@@ -265,7 +269,7 @@ def _end_records(count: int, nbytes: int, offset: int, comment: bytes) -> bytes:
     return b"".join((wide, locator, end, comment))
 
 
-# Lengths are 16-bit numbers; a zip64 record of at most 28 bytes may come before.
+# Lengths are 16-bit numbers; a zip64 record of at most 28 bytes may come first.
 LONGEST_EXTRA = 0xFFFF - 28
 WIDE_DESCRIPTOR = struct.Struct("<4sIQQ")
 END_RECORDS = END64.size + LOCATOR.size + END.size

@@ -1,7 +1,7 @@
-"""Constructors of NumPy arrays, scalars and dtypes, out of checked bytes.
+"""Constructors of NumPy arrays, scalars and dtypes from checked bytes.
 
-What NumPy itself is given is never the file's: a dtype is parsed here and made anew, an array gets bytes whose number is
-exactly what its shape says. Arrays of objects become Opaque: their elements are values like any other, and lie in its state.
+NumPy never receives the file's own arguments: a dtype is parsed here and created anew, and an array gets exactly as
+many bytes as its shape requires. Arrays of objects become Opaque; their elements are ordinary values in its state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ML_DTYPES = frozenset(
 
 
 def _dtype(m: Machine, args: Args) -> Any:
-    """`numpy.dtype("f4", False, True)`; its byte order and fields come with the BUILD after it."""
+    """`numpy.dtype("f4", False, True)`; byte order and fields are set by the BUILD that follows."""
     import numpy as np
 
     kind = args[0] if args else None
@@ -50,7 +50,7 @@ def _dtype(m: Machine, args: Args) -> Any:
     if type(kind) is Opaque and kind.module == "ml_dtypes" and kind.name in _ML_DTYPES and kind.args is None:
         import ml_dtypes
 
-        found = getattr(ml_dtypes, kind.name, None)  # An older one lacks some.
+        found = getattr(ml_dtypes, kind.name, None)  # older versions of ml_dtypes lack some
         if found is None:
             raise Unfit
         return np.dtype(found)
@@ -63,19 +63,19 @@ def _dtype(m: Machine, args: Args) -> Any:
 
 
 def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
-    """Make `target` the dtype that `state` describes. NumPy is given its own state of a dtype that was made here."""
+    """Set `target` to the dtype that `state` describes. NumPy receives only the state of a dtype created here."""
     import numpy as np
 
     if type(state) is not tuple or not 8 <= len(state) <= 9 or type(state[0]) is not int:
-        _refuse("a dtype's state is none")
+        _refuse("the state of a dtype is malformed")
     if type(target).__module__ != "numpy.dtypes":
-        return  # One of ml_dtypes: its state says nothing more.
+        return  # a dtype of ml_dtypes: its state adds nothing
     if id(target) in m.built:
-        _refuse("a dtype is changed after it was made")
+        _refuse("the state of a dtype is set twice")
     m.built[id(target)] = target, 1, 1
     _, order, subarray, names, fields, elsize, _, _ = state[:8]
     if type(order) not in (str, bytes) or order not in _ORDERS:
-        _refuse("a dtype's byte order is none")
+        _refuse("the byte order of a dtype is not valid")
     try:
         if subarray is not None:
             made = _subarray(m, target, subarray)
@@ -90,19 +90,18 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
     except FormatError:
         raise
     except (TypeError, ValueError) as error:
-        _refuse(f"a dtype's state is none ({error})")
+        _refuse(f"the state of a dtype is malformed ({error})")
     if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
-        _refuse("a dtype's state does not fit its size")
+        _refuse("the state of a dtype contradicts its item size")
     target.__setstate__(made.__reduce__()[2])  # type: ignore[attr-defined]
 
 
 def _note(m: Machine, target: np.dtype[Any], inside: Iterable[np.dtype[Any]]) -> None:
-    """Note how deep a dtype is and how many fields it has: NumPy's functions for dtypes recurse, without a memory of what
-    they have seen."""
+    """Record how deep a dtype is and how many fields it has: NumPy's dtype functions recurse without memoisation."""
     known = [m.built.get(id(each), (each, 1, 1)) for each in inside]
     depth, fields = 1 + max((each[1] for each in known), default=0), 1 + sum(each[2] for each in known)
     if depth > m.limits.dtype_depth:
-        raise m.limits.exceeded("dtype_depth", f"{depth} dtypes inside each other")
+        raise m.limits.exceeded("dtype_depth", f"dtypes nested {depth} deep")
     if fields > m.limits.dtype_fields:
         raise m.limits.exceeded("dtype_fields", f"a dtype of {fields:,} fields")
     m.built[id(target)] = target, depth, fields
@@ -112,11 +111,11 @@ def _subarray(m: Machine, target: np.dtype[Any], subarray: Any) -> np.dtype[Any]
     import numpy as np
 
     if type(subarray) is not tuple or len(subarray) != 2 or not isinstance(subarray[0], np.dtype):
-        _refuse("a dtype's subarray is none")
+        _refuse("the subarray of a dtype is malformed")
     base, shape = subarray
     shape = (shape,) if type(shape) is int else shape
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
-        _refuse("a dtype's subarray has no shape")
+        _refuse("the shape of a dtype's subarray is malformed")
     _note(m, target, [base])
     return np.dtype((np.dtype(base, copy=True), shape))
 
@@ -125,15 +124,15 @@ def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsi
     import numpy as np
 
     if type(names) is not tuple or type(fields) is not dict or type(elsize) is not int or set(names) != set(fields):
-        _refuse("a dtype's fields are none")
+        _refuse("the fields of a dtype are malformed")
     m.charge(200 * len(names))
     formats, offsets = [], []
     for name in names:
         field = fields[name]
         if type(name) is not str or type(field) is not tuple or len(field) < 2 or not isinstance(field[0], np.dtype):
-            _refuse("a dtype's field is none")
+            _refuse("a field of a dtype is malformed")
         if type(field[1]) is not int or not 0 <= field[1] <= elsize - field[0].itemsize:
-            _refuse("a dtype's field lies outside it")
+            _refuse("a field of a dtype lies outside its item size")
         formats.append(np.dtype(field[0], copy=True))
         offsets.append(field[1])
     _note(m, target, [fields[name][0] for name in names])
@@ -146,12 +145,12 @@ def _unit(metadata: Any) -> str:
         return ""
     unit = found[0].decode("latin1") if type(found[0]) is bytes else found[0]
     if type(unit) is not str or unit not in _UNITS or type(found[1]) is not int or not 0 < found[1] < 1 << 31:
-        _refuse("a dtype's unit of time is none")
+        _refuse("the time unit of a dtype is not valid")
     return "" if unit == "generic" else f"[{found[1]}{unit}]"
 
 
 def _reconstruct(m: Machine, args: Args) -> Any:
-    """The empty array that a BUILD then fills."""
+    """Return the empty array that a BUILD then fills."""
     import numpy as np
 
     if len(args) != 3 or type(args[0]) is not Opaque or args[0].path != "numpy.ndarray" or not _is_nothing(args[1]):
@@ -162,7 +161,7 @@ def _reconstruct(m: Machine, args: Args) -> Any:
 
 
 def _is_nothing(shape: Any) -> bool:
-    """Whether it is the shape that every pickled array has at first."""
+    """Return whether it is the placeholder shape that every pickled array has at first."""
     return type(shape) in (tuple, list) and len(shape) == 1 and type(shape[0]) is int and shape[0] == 0
 
 
@@ -170,20 +169,20 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     import numpy as np
 
     if target.shape != (0,):
-        _refuse("an array that has its elements is given others")
+        _refuse("the state of an array is set twice")
     if type(state) is not tuple or not 4 <= len(state) <= 5:
-        _refuse("an array's state is none")
+        _refuse("the state of an array is malformed")
     shape, dtype, fortran, raw = state[-4:]
     if type(fortran) not in (bool, int):
-        _refuse("an array's order is none")
+        _refuse("the memory order of an array is neither True nor False")
     if type(dtype) is Opaque:
         _give_up(m, target, state)
         return
     if type(raw) is str:
-        raw = raw.encode("utf-8", "surrogatepass")  # Python 2's bytes, read as text.
+        raw = raw.encode("utf-8", "surrogatepass")  # bytes of Python 2, decoded as text
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
-    # A copy of the dtype: the file's own may still be given its state.
+    # A copy, because the file can still set the state of its own dtype.
     dtype = np.dtype(dtype, copy=True)
     check_text(np.frombuffer(raw, dtype) if raw else np.empty(0))
     filled: Any = (1, shape, dtype, bool(fortran), bytes(raw))
@@ -191,7 +190,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
 
 
 def _give_up(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
-    """Make an array of objects Opaque after all: on the stack, and in the slot that it was put into at once."""
+    """Replace an array of objects by an Opaque, on the stack and in the memo slot where it was just stored."""
     _, slot, args = m.empty[id(target)]
     opaque = Opaque("numpy.core.multiarray", "_reconstruct", args)
     opaque.state = state
@@ -201,23 +200,23 @@ def _give_up(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
 
 
 def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:
-    """Refuse an array whose bytes are not exactly what its shape and dtype say."""
+    """Raise FormatError unless the number of bytes is exactly what shape and dtype require."""
     import numpy as np
 
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise FormatError("an array's dtype is none that bytes can fill")
+        raise FormatError("the dtype of an array cannot be filled from bytes")
     if type(shape) is not tuple or not all(type(size) is int and size >= 0 for size in shape):
-        _refuse("an array's shape has an entry that is no count")
+        _refuse("the shape of an array has an entry that is not a non-negative integer")
     if len(shape) > m.limits.dimensions:
         raise m.limits.exceeded("dimensions", f"an array of {len(shape):,} dimensions")
     if type(raw) not in (bytes, bytearray):
-        _refuse(f"an array's bytes are a {type(raw).__name__}")
+        _refuse(f"the data of an array should be bytes, not a {type(raw).__name__}")
     if (
         prod(shape) * dtype.itemsize != len(raw)
         or (not dtype.itemsize and prod(shape))
         or prod(s for s in shape if s) >= 1 << 62
     ):
-        _refuse(f"an array of shape {list(shape)} and dtype {dtype} has {len(raw):,} bytes")
+        _refuse(f"an array of shape {list(shape)} and dtype {dtype} cannot have {len(raw):,} bytes")
 
 
 def _scalar(m: Machine, args: Args) -> Any:
@@ -236,7 +235,7 @@ def _scalar(m: Machine, args: Args) -> Any:
 
 
 def _frombuffer(m: Machine, args: Args) -> Any:
-    """Protocol 5 with its buffer in the stream."""
+    """An array of protocol 5 with its buffer in the pickle."""
     import numpy as np
 
     if not 3 <= len(args) <= 4 or (len(args) == 4 and (type(args[3]) is not str or args[3] not in ("C", "F"))):
@@ -254,7 +253,7 @@ def _frombuffer(m: Machine, args: Args) -> Any:
 
 
 def build(m: Machine, target: Any, state: Any) -> None:
-    """BUILD on an array or dtype."""
+    """BUILD on an array or a dtype."""
     import numpy as np
 
     if isinstance(target, np.dtype):
@@ -262,15 +261,15 @@ def build(m: Machine, target: Any, state: Any) -> None:
     elif type(target) is np.ndarray:
         _build_array(m, target, state)
     else:
-        raise FormatError(f"attributes are set on a {type(target).__name__}")
+        raise FormatError(f"the pickle sets attributes on a {type(target).__name__}")
 
 
 def _refuse(why: str) -> NoReturn:
-    raise FormatError(f"NumPy data cannot be what the file says: {why}")
+    raise FormatError(f"the file describes invalid NumPy data: {why}")
 
 
 def _everywhere(module: str, name: str, construct: Callable[[Machine, Args], Any]) -> dict[tuple[str, str], Any]:
-    """NumPy 2 moved its core from `numpy.core` to `numpy._core`."""
+    """Register a constructor under `numpy.core` and `numpy._core`, where NumPy 2 moved it."""
     return {(f"numpy.{core}.{module}", name): construct for core in ("core", "_core")}
 
 

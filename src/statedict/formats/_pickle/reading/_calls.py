@@ -1,8 +1,8 @@
 """The opcodes that name and call globals, interpreted symbolically.
 
-A global is pushed as an inert reference (an Opaque without arguments) or, where it is a constant that we know, as that. To
-call it is to look in the table of our constructors; whatever is not there, or is called in a way that we do not know,
-becomes an Opaque that keeps its arguments.
+A global is pushed as an inert reference (an Opaque without arguments), or as a constant if it is a known one. A call
+looks up our own constructor in a table; an unknown function, or an unknown form of call, becomes an Opaque that keeps
+its arguments.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Constructor = Callable[[Machine, tuple[Any, ...]], Any]
 
 
 def reference(m: Machine, module: str, name: str) -> Any:
-    """What a global stands for: a constant of ours, or one inert reference for each (module, name)."""
+    """Return the value for a global: a known constant, or one inert reference for each (module, name)."""
     found = m.references.get((module, name))
     if found is None:
         for part in (module, name):
             if not part or len(part) > m.limits.name_bytes or not part.isprintable():
-                raise FormatError("an import's name is empty, longer than any, or has unprintable characters")
+                raise FormatError("the name of an import is empty, too long, or contains unprintable characters")
         known = canonical(module, name)
         constant = _constant(*known)
         safe = constant is not None or known in CONSTRUCTORS or known in HARMLESS or _is_torch_type(*known)
@@ -46,13 +46,13 @@ def reference(m: Machine, module: str, name: str) -> Any:
 
 
 def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
-    """The value of calling `target`, or of making an instance of it without calling it (`new`)."""
+    """Return the value of calling `target`, or of creating an instance without calling it (`new`)."""
     if type(args) is not tuple:
-        raise FormatError(f"the arguments of a call are a {type(args).__name__}, not a tuple")
+        raise FormatError(f"the arguments of a call should be a tuple, not a {type(args).__name__}")
     if type(target) is not Opaque:
-        raise FormatError(f"a {type(target).__name__} is called")
+        raise FormatError(f"the pickle calls a {type(target).__name__}, which is not callable")
     if target.args is not None:
-        # No pickler of data calls what it has made; it is how gadgets are joined.
+        # No pickler of data calls the result of a call; exploits do.
         made = (target.module, f"{target.name}()")
         if m.references.setdefault(made, target) is target:
             m.imports.append(Import(*made, "dangerous"))
@@ -70,7 +70,7 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
             m.made.append(made)
             return made
     elif known[0].partition(".")[0] == "torch" and known[1] in STORAGE_DTYPE:
-        raise FormatError(f"{target.path} is called: a storage must come with its bytes")
+        raise FormatError(f"the pickle calls {target.path}, which would make a storage without bytes")
     return _opaque(m, target.module, target.name, args, kwargs, new=new)
 
 
@@ -83,7 +83,9 @@ def _opaque(
 
 
 def judged(m: Machine) -> list[Import]:
-    """The imports with their final risks: getattr is dangerous unless all it did was to name methods and inner classes."""
+    """Return the imports with their final risks. `getattr` is dangerous unless it was only used for methods and inner
+    classes.
+    """
     honest = bool(m.attributes) and all(m.attributes)
     return [
         each._replace(risk="unknown") if honest and canonical(each.module, each.name) == GETATTR else each
@@ -108,7 +110,7 @@ def _text(raw: bytes) -> str:
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
-        raise FormatError("an import's name is not UTF-8") from None
+        raise FormatError("the name of an import is not valid UTF-8") from None
 
 
 def _named(m: Machine, at: int) -> tuple[Any, int]:
@@ -127,9 +129,9 @@ def _stack_global(m: Machine, at: int) -> int:
     name = m.stack.pop()
     module = m.stack.pop()
     if type(name) is not str or type(module) is not str:
-        raise FormatError("an import whose names are not strings")
+        raise FormatError("the module and name of an import should be strings")
     if len(name) > m.limits.name_bytes or len(module) > m.limits.name_bytes:
-        raise FormatError("an import's name is longer than any")
+        raise FormatError("the name of an import is too long")
     m.stack.append(reference(m, module, name))
     return at
 
@@ -178,13 +180,13 @@ def _build(m: Machine, at: int) -> int:
     target = m.stack[-1]
     kind = type(target)
     if kind is Leaf:
-        # The quick path tells what is in a record's slots from its leaf, as long as no leaf changes.
+        # The fast path derives the memo slots of a record from its leaf, which works as long as leaves do not change.
         unfold_all(m)
     build = BUILDERS.get(kind) or NAMED_BUILDERS.get((kind.__module__, kind.__name__))
     if build is None and kind.__module__.partition(".")[0] == "numpy":
         build = _arrays.build
     if build is None:
-        raise FormatError(f"attributes are set on a {type(target).__name__}")
+        raise FormatError(f"the pickle sets attributes on a {type(target).__name__}")
     build(m, target, state)
     return at
 
@@ -195,7 +197,7 @@ def _binpersid(m: Machine, at: int) -> int:
 
 
 def _persid(m: Machine, at: int) -> int:
-    raise FormatError("a persistent id as text: storages are named by tuples")
+    raise FormatError("a persistent id is text; storages are identified by tuples")
 
 
 # states
@@ -203,40 +205,42 @@ def _persid(m: Machine, at: int) -> int:
 
 def _build_opaque(m: Machine, target: Opaque, state: Any) -> None:
     if target.args is None:
-        raise FormatError(f"attributes are set on the class or function {target.path} itself")
+        raise FormatError(f"the pickle sets attributes on the class or function {target.path} itself")
     if target.state is not None:
-        raise FormatError(f"attributes are set twice on one {target.path}")
+        raise FormatError(f"the pickle sets attributes twice on the same {target.path}")
     target.state = state
 
 
 def _build_mapping(m: Machine, target: Any, state: Any) -> None:
-    """The instance attributes of an OrderedDict (torch keeps `_metadata` there) or Counter."""
+    """Set the instance attributes of an OrderedDict (torch stores `_metadata` there) or Counter."""
     if type(state) is tuple and len(state) == 2 and state[1] is None:
         state = state[0]
     if type(state) is not dict:
-        raise FormatError(f"the attributes of a {type(target).__name__} are a {type(state).__name__}, not a dict")
+        raise FormatError(f"the attributes of a {type(target).__name__} should be a dict, not a {type(state).__name__}")
     m.charge(64 * len(state))
     for name, value in state.items():
         if type(name) is not str or name.startswith("__") or hasattr(type(target), name):
-            raise FormatError(f"an attribute of a {type(target).__name__} would shadow what it is: {str(name)[:100]!r}")
+            raise FormatError(
+                f"an attribute of a {type(target).__name__} would replace one of its methods: {str(name)[:100]!r}"
+            )
         setattr(target, name, value)
 
 
 def _getattr(m: Machine, args: tuple[Any, ...]) -> Any:
-    """How protocol 2 names bound methods, and classes inside classes."""
+    """`getattr`, which protocol 2 uses for bound methods and nested classes."""
     honest = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
     m.attributes.append(honest)
     if not honest or args[0].args is not None or not args[1][:1].isupper():
         raise Unfit
     owner, name = args[0], f"{args[0].name}.{args[1]}"
     if len(name) > m.limits.name_bytes:
-        raise FormatError("an import's name is longer than any")
+        raise FormatError("the name of an import is too long")
     return m.references.setdefault((owner.module, name), Opaque(owner.module, name))
 
 
 _ATTRIBUTE = re.compile(r"_?[A-Za-z][A-Za-z0-9_]{0,200}\Z")
 
-# copyreg, the protocol of which NEWOBJ is the short form
+# copyreg: the protocol abbreviated by NEWOBJ
 
 
 def _copyreg_newobj(m: Machine, args: tuple[Any, ...]) -> Any:
@@ -251,7 +255,7 @@ def _copyreg_newobj_ex(m: Machine, args: tuple[Any, ...]) -> Any:
 
 
 def _reconstructor(m: Machine, args: tuple[Any, ...]) -> Any:
-    """What protocols 0 and 1 write for an instance; one with a builtin base keeps all that was said."""
+    """`copyreg._reconstructor`, which protocols 0 and 1 use for instances; one with a builtin base keeps all arguments."""
     if len(args) != 3 or args[2] is not None or type(args[1]) is not Opaque or args[1].path not in _OBJECT:
         raise Unfit
     return call(m, _class(args), (), new=True)

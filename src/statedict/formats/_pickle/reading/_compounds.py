@@ -1,7 +1,7 @@
-"""Constructors of tensors that are made of several: sparse, nested and quantised ones, as compounds.
+"""Constructors of tensors with several parts (sparse, nested, quantised), as compounds.
 
-What can be known without their elements is checked here. Indices are elements: who makes an array of a compound checks
-them (PyTorch does, when asked to).
+Everything that can be checked without reading elements is checked here. Indices are elements: they are checked by the
+code that builds an array from the compound (PyTorch does so on request).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._views import Args, counts, fixed, refuse, spec_in, traits_of, typed
 def _rebuild_sparse(m: Machine, args: Args) -> Compound:
     layout, data = fixed(args, 2)
     if type(layout) is not TorchConstant or layout.kind != "layout" or type(data) is not tuple:
-        refuse("its layout or its data is none")
+        refuse("its layout or its data is malformed")
     if layout.name == "sparse_coo":
         return _sparse_coo(m, data)
     if layout.name in _COMPRESSED:
@@ -39,12 +39,14 @@ def _sparse_coo(m: Machine, data: Args) -> Compound:
     indices, values, size, coalesced = fixed(data, 3, 4)
     indices, values, shape = _part(indices, "indices"), _part(values, "values"), counts(size, "size", m.limits)
     if coalesced is not None and type(coalesced) is not bool:
-        refuse("its coalesced flag is none")
+        refuse("its coalesced flag is not a bool")
     if indices.spec.dtype.name != "int64" or len(indices.spec.shape) != 2 or not values.spec.shape:
-        refuse("its indices are no matrix of int64")
+        refuse("its indices are not a two-dimensional int64 tensor")
     sparse, count = indices.spec.shape
     if count != values.spec.shape[0] or shape[sparse:] != values.spec.shape[1:] or sparse > len(shape):
-        refuse(f"indices {list(indices.spec.shape)} and values {list(values.spec.shape)} make no {list(shape)}")
+        refuse(
+            f"indices {list(indices.spec.shape)} and values {list(values.spec.shape)} do not match the shape {list(shape)}"
+        )
     parts = {"indices": indices, "values": values}
     return Compound("sparse_coo", values.spec.dtype, shape, parts, {"coalesced": coalesced}, values.traits)
 
@@ -59,9 +61,9 @@ def _sparse_compressed(m: Machine, layout: str, data: Args) -> Compound:
     shape = counts(size, "size", m.limits)
     for role in ("compressed_indices", "plain_indices"):
         if parts[role].spec.dtype.name not in ("int32", "int64") or not parts[role].spec.shape:
-            refuse(f"its {role.replace('_', ' ')} are no vector of integers")
+            refuse(f"its {role.replace('_', ' ')} are not an int32 or int64 tensor of at least one dimension")
     if len(shape) < 2 or parts["plain_indices"].spec.shape[-1] not in parts["values"].spec.shape:
-        refuse("its indices and values do not fit each other")
+        refuse("its indices and values do not match")
     return Compound(layout, parts["values"].spec.dtype, shape, parts, {}, parts["values"].traits)
 
 
@@ -69,17 +71,17 @@ def _rebuild_nested(m: Machine, args: Args) -> Compound:
     values, sizes, strides, offsets = (_part(part, "part") for part in fixed(args, 4))
     parts = {"values": values, "sizes": sizes, "strides": strides, "offsets": offsets}
     if any(part.spec.dtype.name != "int64" for part in (sizes, strides, offsets)) or len(sizes.spec.shape) > 2:
-        refuse("its sizes, strides or offsets are no int64")
+        refuse("its sizes, strides or offsets are not int64")
     if sizes.spec.shape != strides.spec.shape or sizes.spec.shape[:1] != offsets.spec.shape:
-        refuse("its sizes, strides and offsets do not fit each other")
-    # How long each tensor inside is, is only known from the elements of `sizes`.
+        refuse("its sizes, strides and offsets do not match")
+    # The lengths of the nested tensors are only known from the elements of `sizes`.
     shape = (*offsets.spec.shape, *(-1 for _ in range(sizes.spec.shape[1] if len(sizes.spec.shape) == 2 else 0)))
     return Compound("nested", values.spec.dtype, shape, parts, {}, values.traits)
 
 
 def _part(value: Any, what: str) -> Leaf:
     if type(value) is not Leaf:
-        refuse(f"its {what} are a {type(value).__name__}")
+        refuse(f"its {what} should be a tensor, not a {type(value).__name__}")
     return value
 
 
@@ -92,7 +94,7 @@ def _rebuild_quantized(m: Machine, args: Args) -> Compound:
     if storage.dtype is None or storage.dtype.kind != "quantized":
         refuse(f"it is quantised, but its storage has elements of {storage.dtype}")
     if type(parameters) is not tuple or not parameters or type(parameters[0]) is not TorchConstant:
-        refuse("its quantisation parameters are none")
+        refuse("its quantisation parameters are malformed")
     shape, values = _quantized_values(storage, storage.dtype, offset, size, stride, m.limits)
     quantizer = _QUANTIZERS.get(parameters[0].name)
     if quantizer is None:
@@ -105,13 +107,13 @@ def _rebuild_quantized(m: Machine, args: Args) -> Compound:
 def _quantized_values(
     storage: TypedStorage, of: DType, offset: Any, size: Any, stride: Any, limits: Limits
 ) -> tuple[tuple[int, ...], Leaf]:
-    """The shape of a quantised tensor and its values; packed ones are all the bytes of their storage."""
+    """Return the shape of a quantised tensor and its values; packed values are all bytes of their storage."""
     if of.name not in PACKED:
         spec = spec_in(storage, of, offset, size, stride, limits)
         return spec.shape, Leaf(spec, storage.storage)
     shape, strides = counts(size, "size", limits), counts(stride, "stride", limits)
     if offset != 0 or strides != contiguous_strides(shape):
-        refuse("its packed elements are not in order")
+        refuse("its packed elements are not contiguous")
     row = -(-shape[-1] // PACKED[of.name]) if shape else 1
     if prod(shape[:-1]) * row > storage.nbytes:
         refuse(f"its packed elements do not fit into {storage.nbytes:,} bytes")
@@ -121,25 +123,25 @@ def _quantized_values(
 def _per_tensor(m: Machine, shape: tuple[int, ...], parameters: Args) -> tuple[dict[str, Leaf], dict[str, object]]:
     _, scale, zero_point = fixed(parameters, 3)
     if type(scale) not in (float, int) or type(zero_point) is not int:
-        refuse("its scale or zero point is no number")
+        refuse("its scale or zero point is not a number")
     return {}, {"scheme": "per_tensor_affine", "scale": float(scale), "zero_point": zero_point}
 
 
 def _per_channel(m: Machine, shape: tuple[int, ...], parameters: Args) -> tuple[dict[str, Leaf], dict[str, object]]:
     _, scales, zero_points, axis = fixed(parameters, 4)
     if type(axis) is not int or not 0 <= axis < len(shape):
-        refuse("its quantisation axis is no dimension of it")
+        refuse("its quantisation axis is out of range")
     parts = {"scales": _channel(m, scales), "zero_points": _channel(m, zero_points)}
     for role, part in parts.items():
         if part.spec.shape != (shape[axis],):
             refuse(f"it has {list(part.spec.shape)} {role.replace('_', ' ')} for {shape[axis]} channels")
-    # PyTorch writes one name for two schemes; real zero points tell the other.
+    # PyTorch writes the same name for two schemes; floating-point zero points distinguish them.
     real = parts["zero_points"].spec.dtype.is_floating
     return parts, {"scheme": f"per_channel_affine{'_float_qparams' if real else ''}", "axis": axis}
 
 
 def _channel(m: Machine, value: Any) -> Leaf:
-    """Scales or zero points: a tensor, or (before torch 1.6) a list of numbers."""
+    """Return scales or zero points, which are a tensor or (before torch 1.6) a list of numbers."""
     if type(value) is list and all(type(number) in (int, float) for number in value):
         import numpy as np
 
@@ -147,7 +149,7 @@ def _channel(m: Machine, value: Any) -> Leaf:
         try:
             array = np.array(value, "<f8" if any(type(number) is float for number in value) else "<i8")
         except OverflowError:
-            refuse("a zero point of it is no 64-bit integer")
+            refuse("one of its zero points is not a 64-bit integer")
         value = leaf_of(array)
     return _part(value, "scales or zero points")
 

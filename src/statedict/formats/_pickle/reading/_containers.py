@@ -1,8 +1,8 @@
-"""Putting items into containers: which containers take them, and which values may be keys.
+"""Put items into containers: which containers accept them, and which values can be keys.
 
-Keys are hashed and compared by C code that recurses, and Python's dict is quadratic in keys of one hash value. So a key
-must be small and shallow, and few keys of one dict may share a hash; strings and bytes need no such check (their hash is
-keyed with a secret).
+Keys are hashed and compared by C code that recurses, and Python's dict is quadratic in keys with equal hashes. So a key
+must be small and shallow, and few keys of one dict may share a hash. Strings and bytes do not need this check, because
+their hash is salted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TUPLES = (tuple, Size, frozenset)
 _SMALL = frozenset({float, bool, type(None), complex, range, type(...), type(NotImplemented)}) | {
     *(DType, TorchConstant, Leaf, Compound, Opaque, TypedStorage)
 }
-# The same, of modules that are not imported for the purpose.
+# The same, for types of modules that are not imported for this purpose.
 _SMALL_NAMES = frozenset(
     {("datetime", name) for name in ("datetime", "date", "time", "timedelta", "timezone")}
     | {
@@ -38,7 +38,7 @@ _SMALL_NAMES = frozenset(
 
 
 def append(m: Machine, target: Any, value: Any) -> None:
-    """Append one value, as APPEND does."""
+    """Append one value (APPEND)."""
     if type(target) is list:
         target.append(value)
     else:
@@ -46,7 +46,7 @@ def append(m: Machine, target: Any, value: Any) -> None:
 
 
 def extend(m: Machine, target: Any, values: Sequence[Any]) -> None:
-    """Append several values, as APPENDS does."""
+    """Append several values (APPENDS)."""
     kind = type(target)
     if kind is list:
         target.extend(values)
@@ -57,47 +57,47 @@ def extend(m: Machine, target: Any, values: Sequence[Any]) -> None:
     elif kind is Opaque and target.args is not None:
         target.items.extend(values)
     else:
-        raise FormatError(f"list items are appended to a {kind.__name__}")
+        raise FormatError(f"the pickle appends list items to a {kind.__name__}")
 
 
 def set_items(m: Machine, target: Any, items: Sequence[Any]) -> None:
-    """Set alternating keys and values, as SETITEM, SETITEMS and DICT do."""
+    """Set alternating keys and values (SETITEM, SETITEMS and DICT)."""
     if len(items) % 2:
-        raise FormatError("a key without a value")
+        raise FormatError("a dictionary key has no value")
     keys, values = items[::2], items[1::2]
     kind = type(target)
     if kind is Opaque and target.args is not None:
         target.items.extend(map(Pair, keys, values))
         return
     if kind not in DICTS:
-        raise FormatError(f"dictionary items are set on a {kind.__name__}")
+        raise FormatError(f"the pickle sets dictionary items on a {kind.__name__}")
     if kind is defaultdict:
         for value in values:
             _nest(m, target, value)
     expected = len(target) + len(keys)
     if set(map(type, keys)) <= {str}:
-        (dict.update if kind is Counter else kind.update)(target, zip(keys, values))  # Counter's own counts.
+        (dict.update if kind is Counter else kind.update)(target, zip(keys, values))  # Counter.update would add counts.
     else:
         for key, value in zip(keys, values):
             check_key(m, target, key)
             target[key] = value
     if len(target) != expected:
-        raise FormatError(f"a key is set twice in one {kind.__name__}: {_doubled(keys)}")
+        raise FormatError(f"a key is set twice in the same {kind.__name__}: {_doubled(keys)}")
 
 
 def set_of(m: Machine, items: Iterable[Any], into: set[Any] | None = None) -> set[Any]:
-    """Add items to a set; a new one by default."""
+    """Add items to a set, by default a new one."""
     made = set() if into is None else into
     for item in items:
         check_key(m, made, item)
         if item in made:
-            raise FormatError("an item is added twice to one set")
+            raise FormatError("an item is added twice to the same set")
         made.add(item)
     return made
 
 
 def check_key(m: Machine, target: Any, key: Any) -> None:
-    """Refuse a key that cannot be hashed, or not cheaply, or whose hash too many keys of `target` have."""
+    """Raise FormatError for a key that cannot be hashed cheaply, or whose hash too many keys of `target` share."""
     kind = type(key)
     if kind is str or kind is bytes:
         return
@@ -118,7 +118,7 @@ def _check_tuple(m: Machine, key: Any) -> None:
     while level:
         depth += 1
         if depth > m.limits.key_depth:
-            raise m.limits.exceeded("key_depth", f"a key of {depth} tuples inside each other")
+            raise m.limits.exceeded("key_depth", f"a key of tuples nested {depth} deep")
         deeper: list[Any] = []
         for nested in level:
             count += len(nested)
@@ -138,19 +138,20 @@ def _check_small(m: Machine, value: Any) -> None:
         if value.bit_length() > 512:
             raise FormatError("a key is an integer of more than 512 bits")
     elif kind not in _SMALL and (kind.__module__, kind.__name__) not in _SMALL_NAMES and not _is_numpy_scalar(kind):
-        raise FormatError(f"a {kind.__name__} cannot be a key")
+        raise FormatError(f"a {kind.__name__} cannot be a dictionary key")
 
 
 def _is_numpy_scalar(kind: type) -> bool:
-    """Told without importing NumPy; its records and arrays are no keys."""
+    """Return whether a type is a NumPy scalar, without importing NumPy; records and arrays cannot be keys."""
     return kind.__module__ in ("numpy", "ml_dtypes") and kind.__name__ not in ("ndarray", "void", "record")
 
 
 def _nest(m: Machine, outer: Any, inner: Any) -> None:
-    """Keep deques and defaultdicts from lying too deep in each other.
+    """Limit how deep deques and defaultdicts are nested in each other.
 
-    They are the two containers that C frees by plain recursion. Picklers finish a value before they put it into
-    another, so a container that is already inside another takes no further one: the depths stay exact.
+    They are the two containers that C frees by plain recursion. Picklers finish a value before they put it into another
+    one, so a container that is already inside another cannot receive more items here; that keeps the recorded depths
+    exact.
     """
     if type(inner) not in (deque, defaultdict):
         return
@@ -167,4 +168,4 @@ def _doubled(keys: Sequence[Any]) -> str:
     for key, count in Counter(strings).items():
         if count > 1:
             return repr(key[:200])
-    return "one of its keys was there before"
+    return "one of its keys was already present"

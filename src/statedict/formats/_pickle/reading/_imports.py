@@ -1,10 +1,10 @@
-"""Which imports of a pickle are harmless, which are unknown, which would run code.
+"""Classify the imports of a pickle as safe, unknown or dangerous (running code).
 
-Nothing is ever imported here, whatever its risk. The answer is for people: `inspect` shows it, and `load` refuses a file
-that names a dangerous import, because whoever made such a file wanted other readers to run something.
+Nothing is imported here, whatever its risk. The classification is for users: `inspect` shows it, and `load` refuses a
+file with a dangerous import, because its author intended other readers to run something.
 
-The standard library, PyTorch and NumPy are judged by what is ordinary in them, not by lists of what is dangerous, which are
-always too short: a hundred ways from an innocent name to a shell have been found in each.
+For the standard library, PyTorch and NumPy there are lists of what is ordinary, not of what is dangerous: such lists
+are never complete, and each of these packages has many indirect ways to run code.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def _words(text: str) -> frozenset[str]:
 
 
 def canonical(module: str, name: str) -> tuple[str, str]:
-    """The Python 3 name of a global: pickles of protocol 2 and older use Python 2's."""
+    """Return the Python 3 name of a global: pickles of protocol 2 and older use Python 2's names."""
     return NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
 
 
 def risk_of(module: str, name: str) -> Risk:
-    """The risk of a global, by its Python 3 name, that none of our constructors builds.
+    """Return the risk of a global, by its Python 3 name, that none of our constructors handles.
 
     >>> risk_of("os", "system"), risk_of("torch.nn.modules.linear", "Linear"), risk_of("my_project.models", "Net")
     ('dangerous', 'unknown', 'unknown')
     """
     steps = name.split(".")
     if len(steps) > 1 and not all(map(_CLASS.match, steps)):
-        return "dangerous"  # A dotted name walks from attribute to attribute, to whatever a module has imported.
+        return "dangerous"  # a dotted name can reach anything that a module has imported
     top, _, rest = module.partition(".")
     if steps[0] in _NEVER or top in _FOREIGN or _DUNDER.match(steps[0]):
         return "dangerous"
@@ -49,7 +49,7 @@ def risk_of(module: str, name: str) -> Risk:
 
 
 _DUNDER = re.compile(r"__\w+__\Z")
-# A class inside a class: what a dotted name honestly is.
+# A nested class: the legitimate use of a dotted name.
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*\Z")
 # Names that mean the same wherever they are found: a module that was imported there, or a function that runs what it
 # is given.
@@ -58,14 +58,14 @@ _NEVER = _words(
     "setattr delattr globals locals vars input breakpoint system popen spawn run_code import_module read_pickle "
     "unsafe_load sympify parse_expr lambdify"
 )
-# Packages that exist to start programs, to talk to others, or to rebuild code.
+# Packages for starting programs, communicating, or deserialising code.
 _FOREIGN = _words(
     "pip setuptools pkg_resources wheel IPython ipykernel jupyter_client jupyter_core notebook dill cloudpickle jsonpickle "
     "paramiko fabric invoke sh plumbum pexpect psutil requests httpx urllib3 aiohttp twisted zmq cffi numba yaml jinja2 "
     "mako commands popen2 dl posixfile mypy pytest _pytest nose hypothesis"
 )
 _STANDARD = sys.stdlib_module_names | _words(
-    # Gone from newer or older Pythons: a file is judged alike by all.
+    # Not in every version of Python: the result must not depend on the version.
     "asynchat asyncore distutils imp smtpd aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib nis nntplib ossaudiodev "
     "pipes sndhdr spwd sunau telnetlib uu xdrlib lib2to3 tomllib nt posix _winreg winreg winsound msvcrt commands"
 )
@@ -73,7 +73,7 @@ _STANDARD = sys.stdlib_module_names | _words(
 _EXCEPTIONS = {
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
 }
-# Module of the standard library to the names in it that files honestly hold; None: all of them.
+# Modules of the standard library, with the names in them that ordinary files use; None: all of them.
 _ORDINARY: dict[str, str | None] = {
     "builtins": "object type int float str bool bytes bytearray complex dict list tuple set frozenset range slice "
     "property staticmethod classmethod super memoryview Ellipsis NotImplemented abs all any bin callable chr divmod hash "
@@ -142,7 +142,7 @@ _NUMPY_NEVER = _words(
 def _torch(rest: str, name: str) -> bool:
     if name in _TORCH_NEVER or {"instantiator", "rpc", "collect_env", "cpp_extension"} & set(rest.split(".")):
         return False
-    # A jagged tensor holds a _DimRange: a plain record, in a module of which nothing else is harmless.
+    # A jagged tensor contains a _DimRange: a plain record, in a module where nothing else is allowed.
     known = (rest == "_C" and bool(_CLASS.match(name))) or (rest, name) == ("_dynamo.decorators", "_DimRange")
     return not rest or bool(_TORCH.match(rest)) or known
 

@@ -21,13 +21,13 @@ def constant(value: object) -> Handler:
     return push
 
 
-# C's pickle takes a leading zero for an octal number, Python's refuses it.
+# CPython's C unpickler reads a number with a leading zero as octal, the Python one refuses it.
 _DECIMAL = re.compile(rb"[+-]?(?:0|[1-9][0-9]*+)\Z")
 
 
 def decimal(m: Machine, text: bytes) -> int:
     if not _DECIMAL.match(text):
-        raise FormatError("a line that should be a decimal integer is none")
+        raise FormatError("expected a decimal integer")
     if len(text) > m.limits.digits:
         raise m.limits.exceeded("digits", f"an integer of {len(text):,} digits")
     return int(text)
@@ -35,7 +35,7 @@ def decimal(m: Machine, text: bytes) -> int:
 
 def _int(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    # Protocol 0 has no opcode for booleans: it writes them as integers with a leading zero.
+    # Protocol 0 does not have an opcode for booleans: it writes them as integers with a leading zero.
     m.stack.append({b"00": False, b"01": True}[text] if text in (b"00", b"01") else decimal(m, text))
     return at
 
@@ -74,18 +74,18 @@ def _binary_long(width: int) -> Handler:
     return push
 
 
-# Possessive, for else a line of digits would be tried at every split of it.
+# Possessive quantifiers: otherwise a line of digits would be tried at every split.
 _FLOAT = re.compile(rb"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+|inf|nan)\Z")
 
 
 def _float(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
     if not _FLOAT.match(text):
-        raise FormatError("a line that should be a floating-point number is none")
+        raise FormatError("expected a floating-point number")
     number = float(text)
     if number in (inf, -inf) and text.lstrip(b"+-") != b"inf":
-        # C's pickle refuses it.
-        raise FormatError("a floating-point number is larger than any")
+        # CPython's C unpickler refuses it too.
+        raise FormatError("a floating-point number is out of range")
     m.stack.append(number)
     return at
 
@@ -118,11 +118,11 @@ def _utf8(raw: bytes) -> str:
     try:
         return str(raw, "utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not UTF-8 ({error.reason})") from None
+        raise FormatError(f"a string is not valid UTF-8 ({error.reason})") from None
 
 
 def _binunicode(m: Machine, at: int) -> int:
-    # "cpu" becomes the literal, as it was where the file was written: then saving again gives the same bytes.
+    # Use the interned literal for "cpu", as in the process that wrote the file: saving again then gives the same bytes.
     length = int.from_bytes(m.data[at : at + 4], "little")
     stop = at + 4 + length
     if stop >= m.size or length > m.limits.string_bytes:
@@ -131,7 +131,7 @@ def _binunicode(m: Machine, at: int) -> int:
         text = str(m.data[at + 4 : stop], "utf-8", "surrogatepass")
         m.stack.append("cpu" if text == "cpu" else text)
     except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not UTF-8 ({error.reason})") from None
+        raise FormatError(f"a string is not valid UTF-8 ({error.reason})") from None
     return stop
 
 
@@ -139,7 +139,7 @@ _long_unicode = _sized(4, _utf8)
 
 
 def python2_string(raw: bytes) -> str | bytes:
-    """A Python 2 `str`: text where it is UTF-8 (as torch.load reads it), else bytes."""
+    """Return a Python 2 `str`: text if it is valid UTF-8 (as torch.load reads it), else bytes."""
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
@@ -163,7 +163,7 @@ def _string(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.string_bytes)
     text = text.rstrip(b"\r")
     if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-        raise FormatError("a string without its quotes")
+        raise FormatError("a string is not enclosed in quotes")
     m.stack.append(python2_string(_ESCAPE.sub(_unescaped, text[1:-1])))
     return at
 
@@ -173,7 +173,7 @@ def _unicode(m: Machine, at: int) -> int:
     try:
         m.stack.append(raw_unicode_escape_decode(text)[0])
     except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not raw-unicode-escape ({error.reason})") from None
+        raise FormatError(f"a string is not valid raw-unicode-escape ({error.reason})") from None
     return at
 
 

@@ -1,16 +1,16 @@
-"""The pickle machine: a stack, a memo, and a table of handlers, one for each opcode.
+"""The pickle machine: a stack, a memo, and a table with one handler for each opcode.
 
-*Theory of operation.* A pickle is a program for a stack machine whose only dangerous instructions are those that import
-and call. Here a global is a (module, name) pair: pushing one makes an inert reference (or a constant of ours), and
-"calling" it looks for a constructor of ours in a closed table, or makes an `Opaque`. So there is nothing that a pickle can
-reach. What is left is cost: every length is compared with the bytes left before it is used, nothing here recurses, and
-constructors that copy are charged for what they copy, because a memoised value can be used again and again for three
-bytes each. What all values take is estimated from the number of operations, containers and memo slots, and must be in
-proportion to the file.
+*Theory of operation.* A pickle is a program for a stack machine; only the instructions that import and call are
+dangerous. Here a global is a (module, name) pair: pushing it creates an inert reference (or a known constant), and
+calling it looks up our own constructor in a closed table, or creates an `Opaque`. So a pickle cannot reach anything.
+What remains is cost: every length is compared with the bytes left before it is used, nothing here recurses, and
+constructors that copy are charged for what they copy, because a memoised value can be reused any number of times for
+three bytes each. The memory of all values is estimated from the number of opcodes, containers and memo slots, and must
+be in proportion to the file.
 
-Freeing a deep value recurses in C, and ends a thread with a small stack (CPython 3.13.0 does not prevent it). So every
-container that is made is kept in `made` while the pickle is read: a child older than a tuple around it. At the end
-nothing is deeper than the limit, or all containers are emptied, and released the newest first (`_take_apart`).
+Freeing a deeply nested value recurses in C and overflows small thread stacks (CPython 3.13.0 does not prevent it). So
+every container is also kept in `made` while the pickle is read: a child before the tuple around it. At the end either
+nothing is nested deeper than the limit, or all containers are emptied and released in reverse order (`_take_apart`).
 
 A handler takes the machine and the offset after its opcode, and returns the offset of the next one.
 """
@@ -36,16 +36,16 @@ Handler = Callable[["Machine", int], int]
 OFF = object()
 _CHECKED_AFTER = 100_000
 WAITING = 4
-# What a value, a container besides, and a memo slot take (CPython 3.11, 64 bits), rounded up.
+# Bytes of a value, of a container in addition, and of a memo slot (CPython 3.11, 64 bits), rounded up.
 _VALUE, _CONTAINER, _SLOT = 32, 64, 100
-# What one operation takes at most: an Opaque has three containers.
+# The largest cost of one opcode: an Opaque has three containers.
 _MOST = _VALUE + 3 * _CONTAINER
-# What the constructors of values, their hashes, comparisons and NumPy raise for arguments that no pickler writes.
+# Exceptions of value constructors, hashes, comparisons and NumPy for arguments that a pickler does not write.
 UNMAKEABLE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError, SystemError)
 
 
 class Unfit(Exception):
-    """Raised by a constructor for arguments that it does not know: the call becomes an Opaque."""
+    """Raised by a constructor for arguments of an unknown form: the call becomes an Opaque."""
 
 
 class Machine:
@@ -107,30 +107,30 @@ class Machine:
         self.made: list[Any] = []
         self.references: dict[tuple[str, str], Any] = {}
         self.imports: list[Import] = []
-        # The quick path's: which reference begins a record (none: it is off), the next slot (-1: they are
-        # not in order), what it has seen.
+        # For the fast path: which reference begins a record (None: disabled), the next slot (-1: slots are out of
+        # order), and the forms of record already seen.
         self.rebuild: object = OFF
         self.top = 0
         self.seen = Seen()
         self.end = -1
         self.budget = limits.copied_bytes + 4 * paid
-        # How often `nested` was asked.
+        # How often `nested` was called.
         self.asked = 0
         self.attributes: list[bool] = []
         self.attributed = False
         self.empty: dict[int, tuple[object, int, Any]] = {}
-        # NumPy's dtypes that have their state, how deep they are, and how many fields they have.
+        # NumPy dtypes whose state is set, with their depth and number of fields.
         self.built: dict[int, tuple[Any, int, int]] = {}
         self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
         self.depths: dict[int, tuple[Any, int, bool]] = {}
 
     def run(self, handlers: Sequence[Handler]) -> Any:
-        """Run to STOP; the value it leaves. Failures carry the offset of the opcode that failed."""
+        """Run until STOP; return the value it leaves. Errors carry the offset of the opcode that failed."""
         try:
             self.made.append(self._run(handlers))
             self._check_depth()
         except BaseException as error:
-            # The frames that it passed through hold values too.
+            # The frames in the traceback keep values alive too.
             _forget_frames(error)
             self._take_apart()
             raise
@@ -159,38 +159,43 @@ class Machine:
             if self.end < 0:
                 self.ended(at)
             if len(self.stack) != 1 or self.marks:
-                raise FormatError("its STOP leaves more than one value")
+                raise FormatError("the pickle leaves more than one value on the stack at STOP")
         except FormatError as error:
             raise self._placed(error, opcode) from None
         except IndexError:
-            what = "an operation needs more values than there are" if at < size - 1 else "it ends before its STOP"
+            what = (
+                "an opcode needs more values than are on the stack" if at < size - 1 else "the pickle ends before STOP"
+            )
             kind = FormatError if at < size - 1 else TruncatedError
             raise self._placed(kind(what), opcode) from None
         except UNMAKEABLE as error:
             raise self._placed(
-                FormatError(f"a value cannot be made: {type(error).__name__}: {error}"), opcode
+                FormatError(f"a value cannot be constructed: {type(error).__name__}: {error}"), opcode
             ) from None
         return self.stack.pop()
 
     def _check_cost(self, operations: int) -> int:
-        """Refuse what costs more than the file pays for; the bytes that its values may still take."""
+        """Raise LimitError if the values exceed the cost allowed for the file; return the bytes that they may still
+        use.
+        """
         if operations >= self.limits.operations:
-            raise self.limits.exceeded("operations", "the number of its operations")
-        # What a pickler leaves outside of marks waits for the value inside: a callable, three arguments, at each depth.
+            raise self.limits.exceeded("operations", "the number of opcodes")
+        # Values that a pickler leaves outside of marks belong to an unfinished value: a callable and three arguments
+        # per level.
         if not self.marks and len(self.stack) > WAITING * self.limits.depth:
-            raise self.limits.exceeded("depth", f"{len(self.stack):,} values that wait for each other")
+            raise self.limits.exceeded("depth", f"{len(self.stack):,} values nested in unfinished values")
         cost = _VALUE * operations + _CONTAINER * len(self.made) + _SLOT * len(self.memo)
         allowed = self.limits.value_bytes + self.limits.value_ratio * self.paid
         if cost > allowed:
             raise LimitError(
-                f"its values take {cost:,} bytes or more, beyond the {allowed:,} that a file of {self.paid:,} may ask for",
-                hint="if you trust the file, statedict.open(path, limits=statedict.Limits(value_bytes=…))",
+                f"the values take at least {cost:,} bytes; a file of {self.paid:,} bytes may use at most {allowed:,}",
+                hint="if you trust the file, raise the limit: statedict.open(path, limits=statedict.Limits(value_bytes=…))",
             )
         return allowed - cost
 
     def _check_depth(self) -> None:
-        """Refuse values that lie too deep in each other. It takes as long as reading them: it is done ever more rarely."""
-        # Each lies one deeper in the list.
+        """Raise LimitError for values nested too deep. This takes as long as reading them, so it runs ever more rarely."""
+        # Each may be nested in the one before.
         if len(self.made) > self.limits.depth:
             check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)
 
@@ -208,45 +213,47 @@ class Machine:
             self.built,
         ):
             held.clear()
-        # No variable may hold one of them, and with it all that are inside.
+        # A local variable must not keep a container, and so its contents, alive.
         for number in range(len(made)):
             _EMPTIED.get(type(made[number]), id)(made[number])
         while made:
             made.pop()
 
     def take(self, at: int, count: int) -> bytes:
-        """The `count` bytes at `at`, which must exist."""
+        """Return the `count` bytes at `at`; raise TruncatedError if they do not exist."""
         if count > self.size - at:
             self.ended(at, count)
         return self.data[at : at + count]
 
     def line(self, at: int, limit: int) -> tuple[bytes, int]:
-        """The text up to the newline, and the offset after it."""
+        """Return the text up to the newline, and the offset after it."""
         stop = self.data.find(b"\n", at, min(self.size, at + limit + 1))
         if stop < 0:
             if self.size - at <= limit:
                 self.ended(at)
-            raise FormatError(f"a line of text is longer than the {limit:,} bytes that it may have")
+            raise FormatError(f"a line of text is longer than the limit of {limit:,} bytes")
         return self.data[at:stop], stop + 1
 
     def ended(self, at: int, count: int = 1) -> NoReturn:
         if at + count > len(self.data):
             left = max(len(self.data) - at, 0)
-            raise TruncatedError(f"the pickle ends where {count:,} more bytes should be; {left:,} are left")
+            raise TruncatedError(
+                f"the pickle is truncated: {count:,} more bytes are needed, but only {left:,} are left"
+            )
         raise self.limits.exceeded("pickle_bytes", f"a pickle of more than {self.size - self.start:,} bytes")
 
     def charge(self, nbytes: int) -> None:
-        """Account for `nbytes` copied out of values that may be used again."""
+        """Account for `nbytes` copied from values that can be reused."""
         self.budget -= nbytes
         if self.budget < 0:
-            raise self.limits.exceeded("copied_bytes", "what its calls make")
+            raise self.limits.exceeded("copied_bytes", "memory used by the calls in the pickle")
 
     def _placed(self, error: FormatError, opcode: int) -> FormatError:
         if error.offset is None:
             error.offset = opcode
         named = [each.path for each in self.imports if each.risk == "dangerous"]
         if named and error.hint is None:
-            error.hint = f"before that it names imports that would run code under pickle: {', '.join(named[:5])}"
+            error.hint = f"it also names imports that would run code if unpickled: {', '.join(named[:5])}"
         return error
 
 

@@ -1,7 +1,8 @@
-"""What each data opcode does: numbers, strings, containers, the memo. The ones that name and call globals are in `_calls`.
+"""The data opcodes: numbers, strings, containers, the memo. Those that name and call globals are in `_calls`.
 
-Each follows CPython's unpickler, except that every length is checked first, containers accept items only if they are
-exactly ours, and a key that is set twice is refused: no pickler writes that, and two readers of such a file can disagree.
+They follow CPython's unpickler, except that every length is checked first, containers accept items only if their type
+is exactly one of ours, and a key that is set twice is refused: picklers do not write that, and readers of such a file
+could disagree.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def _refused(what: str) -> Handler:
 def _proto(m: Machine, at: int) -> int:
     version = m.take(at, 1)[0]
     if at - 1 != m.start:
-        raise FormatError("a second protocol header in the middle of a pickle")
+        raise FormatError("a protocol header occurs in the middle of the pickle")
     if version > 5:
-        raise FormatError(f"pickle protocol {version} is not known; 0 to 5 are")
+        raise FormatError(f"pickle protocol {version} is not supported; expected 0 to 5")
     return at + 1
 
 
@@ -49,12 +50,12 @@ def _stop(m: Machine, at: int) -> int:
     return m.size
 
 
-# the stack and its marks
+# stack and marks
 
 
 def _mark(m: Machine, at: int) -> int:
     if len(m.marks) >= m.limits.depth:
-        raise m.limits.exceeded("depth", f"a nesting of {len(m.marks) + 1:,} open marks")
+        raise m.limits.exceeded("depth", f"{len(m.marks) + 1:,} nested marks")
     m.marks.append(m.stack)
     m.stack = []
     return at
@@ -79,17 +80,17 @@ def _dup(m: Machine, at: int) -> int:
 
 
 def popped(m: Machine) -> list[Any]:
-    """The values since the last mark, taken off the stack."""
+    """Pop the values since the last mark."""
     items = m.stack
     m.stack = m.marks.pop()
     return items
 
 
-# the memo
+# memo
 
 
 def _got(m: Machine, index: int, at: int) -> int:
-    """Push a memo slot; where that begins the record of a tensor, go on after it."""
+    """Push a memo slot; if that begins the record of a tensor, continue after the record."""
     value = m.memo.get(index, m)
     if value is m:
         if not unfold(m, index):
@@ -102,7 +103,7 @@ def _got(m: Machine, index: int, at: int) -> int:
 
 
 def _keep(m: Machine, index: int) -> None:
-    """Set a memo slot. Picklers use them in order; the quick path, which relies on that, ends where one does not."""
+    """Set a memo slot. Picklers number them consecutively; the fast path relies on that and is disabled otherwise."""
     value = m.stack[-1]
     if index == m.top:
         m.top = index + 1
@@ -245,7 +246,7 @@ def _additems(m: Machine, at: int) -> int:
     elif type(target) is Opaque and target.args is not None:
         target.items.extend(items)
     else:
-        raise FormatError(f"set items are added to a {type(target).__name__}")
+        raise FormatError(f"the pickle adds set items to a {type(target).__name__}")
     return at
 
 
@@ -281,11 +282,17 @@ for _code, _handler in {
     b"s": _setitem,
     b"u": _setitems,
     b"\x90": _additems,
-    b"\x82": _refused("an EXT1 opcode: an entry of Python's extension registry, which only the writing process knew"),
-    b"\x83": _refused("an EXT2 opcode: an entry of Python's extension registry, which only the writing process knew"),
-    b"\x84": _refused("an EXT4 opcode: an entry of Python's extension registry, which only the writing process knew"),
-    b"\x97": _refused("an out-of-band buffer, which is not in the file"),
-    b"\x98": _refused("an out-of-band buffer, which is not in the file"),
+    b"\x82": _refused(
+        "the EXT1 opcode refers to the extension registry of the writing process, which is not in the file"
+    ),
+    b"\x83": _refused(
+        "the EXT2 opcode refers to the extension registry of the writing process, which is not in the file"
+    ),
+    b"\x84": _refused(
+        "the EXT4 opcode refers to the extension registry of the writing process, which is not in the file"
+    ),
+    b"\x97": _refused("the pickle refers to an out-of-band buffer, which is not in the file"),
+    b"\x98": _refused("the pickle refers to an out-of-band buffer, which is not in the file"),
     **_calls.HANDLERS,
     **_literals.HANDLERS,
 }.items():

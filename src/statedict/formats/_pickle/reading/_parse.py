@@ -1,4 +1,4 @@
-"""Reading one pickle into an inert tree: the partner of `_emit`."""
+"""Read one pickle into an inert tree: the counterpart of `emit`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def parse(
     whole: bool = True,
     paid: int | None = None,
 ) -> Parsed:
-    """The value of the pickle that begins at `start`, as inert data; see the room's docstring for the arguments.
+    """Return the value of the pickle that begins at `start`, as inert data; for the arguments see the package's
+    docstring.
 
     Raises FormatError (TruncatedError, LimitError) with `file`, `member` and the byte offset.
 
@@ -42,7 +43,7 @@ def parse(
         with collector_paused():
             value = machine.run(HANDLERS)
         if whole and machine.end != len(data):
-            raise FormatError(f"{len(data) - machine.end:,} bytes follow the pickle's STOP", offset=machine.end)
+            raise FormatError(f"{len(data) - machine.end:,} bytes follow the end of the pickle", offset=machine.end)
     except FormatError as error:
         raise error.located(file=file, member=member) from None
     return Parsed(value, judged(machine), machine.end)

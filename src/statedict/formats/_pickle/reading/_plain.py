@@ -1,7 +1,7 @@
 """Constructors of plain Python values: collections, bytes, numbers.
 
-Each takes the arguments that the class's own pickling gives, checks their types, and makes the value by itself; `Unfit` for
-anything else. Whatever copies is charged first.
+Each takes the arguments of the class's own pickling, checks their types, and creates the value itself; it raises
+`Unfit` for anything else. Copies are charged before they are made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._machine import Machine, Unfit
 Args = tuple[Any, ...]
 
 
-# What the empty ones take (CPython 3.11), for as little as four bytes of pickle.
+# Bytes of an empty dict and deque (CPython 3.11), which need as little as four bytes of pickle.
 _DICT_BYTES, _DEQUE_BYTES = 250, 650
 
 
@@ -29,7 +29,7 @@ def _ordered_dict(m: Machine, args: Args) -> Any:
     m.charge(_DICT_BYTES)
     made: OrderedDict[Any, Any] = OrderedDict()
     if args:
-        # Python 2 gives its items as one list of [key, value] lists.
+        # Python 2 passes the items as one list of [key, value] lists.
         (pairs,) = _fit(args, (list, tuple))
         m.charge(100 * len(pairs))
         for pair in pairs:
@@ -112,7 +112,7 @@ def _dict(m: Machine, args: Args) -> Any:
 
 
 def _encode(m: Machine, args: Args) -> Any:
-    """`_codecs.encode`, which is how protocols 0 to 2 write bytes."""
+    """`_codecs.encode`, which protocols 0 to 2 use to write bytes."""
     text, codec = (args[0], "utf-8") if len(args) == 1 else _fit(args, str, str)
     if type(text) is not str or codec.lower().replace("-", "").replace("_", "") not in ("latin1", "utf8", "ascii"):
         raise Unfit
@@ -120,7 +120,7 @@ def _encode(m: Machine, args: Args) -> Any:
     try:
         return text.encode(codec)
     except UnicodeEncodeError:
-        raise FormatError(f"text that should stand for bytes is not {codec}") from None
+        raise FormatError(f"text that encodes bytes is not valid {codec}") from None
 
 
 def _bytes(kind: type) -> Callable[[Machine, Args], Any]:
@@ -129,7 +129,9 @@ def _bytes(kind: type) -> Callable[[Machine, Args], Any]:
             return kind()
         raw = args[0]
         if type(raw) is int:
-            raise FormatError(f"{kind.__name__}({raw:,}): memory is asked for that the file does not pay for")
+            raise FormatError(
+                f"{kind.__name__}({raw:,}): this needs far more memory than the size of the file justifies"
+            )
         if type(raw) is str and len(args) == 2:
             raw = _encode(m, args)
         elif type(raw) is list and all(type(each) is int and 0 <= each < 256 for each in raw):
@@ -143,7 +145,7 @@ def _bytes(kind: type) -> Callable[[Machine, Args], Any]:
 
 
 def _numbers(kind: Callable[..., Any], *kinds: tuple[type, ...]) -> Callable[[Machine, Args], Any]:
-    """A constructor that takes numbers (or None) of the given types, some of which may be left out at the end."""
+    """Return a constructor that takes numbers (or None) of the given types, of which trailing ones may be omitted."""
 
     def construct(m: Machine, args: Args) -> Any:
         if len(args) > len(kinds) or any(type(arg) not in allowed for arg, allowed in zip(args, kinds)):
@@ -161,12 +163,12 @@ def _size(m: Machine, args: Args) -> Any:
     if len(items) > m.limits.dimensions:
         raise m.limits.exceeded("dimensions", f"a torch.Size of {len(items):,} dimensions")
     if not all(type(size) is int for size in items):
-        raise FormatError("a torch.Size of something else than integers")
+        raise FormatError("the items of a torch.Size should be integers")
     return Size(items)
 
 
 def _fit(args: Args, *kinds: type | tuple[type, ...] | frozenset[type]) -> Args:
-    """The arguments, if they are of these exact types."""
+    """Return the arguments if they are of exactly these types; raise Unfit otherwise."""
     if len(args) != len(kinds):
         raise Unfit
     for arg, kind in zip(args, kinds):
@@ -200,5 +202,6 @@ CONSTANTS: dict[tuple[str, str], Any] = {
     ("builtins", "Ellipsis"): ...,
     ("builtins", "NotImplemented"): NotImplemented,
 }
-# Known classes whose instances become Opaque, because nothing here needs them as anything else; importing one runs nothing.
+# Known classes whose instances become Opaque, because they are not needed here as anything else; importing them is
+# safe.
 HARMLESS = frozenset({("builtins", name) for name in ("object", "int", "float", "str", "bool", "type")})

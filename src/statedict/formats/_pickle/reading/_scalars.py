@@ -1,6 +1,6 @@
-"""Constructors of times, exact numbers, UUIDs and paths, out of checked parts.
+"""Constructors of times, exact numbers, UUIDs and paths, from checked parts.
 
-Their modules are imported (by us, under their own names) when a file holds such a value, and no sooner.
+Their modules are imported (by us, under their own names) only when a file contains such a value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _made(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _packed(args: Args, size: int) -> tuple[bytes, dict[str, Any]]:
-    """The bytes in which a date or time is pickled, and its timezone."""
+    """Return the bytes in which a date or time is pickled, and its timezone."""
     import datetime
 
     raw = args[0].encode("latin1", "replace") if args and type(args[0]) is str else args[0] if args else None
@@ -44,7 +44,7 @@ def _datetime(m: Machine, args: Args) -> Any:
     import datetime
 
     raw, zone = _packed(args, 10)
-    # The fold (which of two equal times at the end of summer) is the month's highest bit.
+    # The fold (which of two equal times when daylight saving ends) is the highest bit of the month.
     fields = (raw[0] << 8 | raw[1], raw[2] & 127, *raw[3:7], int.from_bytes(raw[7:], "big"))
     return _made(datetime.datetime, *fields, fold=raw[2] >> 7, **zone)
 
@@ -95,7 +95,7 @@ def _fraction(m: Machine, args: Args) -> Any:
     if len(args) == 2 and all(type(part) is int for part in args):
         return _made(Fraction, *args)
     text = _digits(m, args)
-    # As Fraction writes itself: "1e10000000" would be another form of it, whose digits take hours.
+    # Only the form that Fraction writes: computing the digits of "1e10000000" would take hours.
     if not _RATIO.fullmatch(text):
         raise Unfit
     return _made(Fraction, text)
@@ -113,7 +113,7 @@ def _digits(m: Machine, args: Args) -> str:
 
 
 def _uuid(m: Machine, args: Args) -> Any:
-    """The UUID whose number a BUILD then sets."""
+    """Return the UUID whose number a BUILD then sets."""
     import uuid
 
     if args:
@@ -124,7 +124,7 @@ def _uuid(m: Machine, args: Args) -> Any:
 def _build_uuid(m: Machine, target: uuid.UUID, state: Any) -> None:
     number = state.get("int") if type(state) is dict else None
     if type(number) is not int or not 0 <= number < 1 << 128 or target.int:
-        raise FormatError("a UUID's state is none, or is set twice")
+        raise FormatError("the state of a UUID is malformed, or is set twice")
     object.__setattr__(target, "int", number)
 
 
@@ -135,7 +135,7 @@ def _path(flavour: str) -> Constructor:
         if not all(type(part) is str for part in args):
             raise Unfit
         m.charge(sum(map(len, args)))
-        # A path of another system cannot be made here but as a pure one.
+        # Paths of another operating system can only be created as pure paths.
         own = flavour.removeprefix("Pure") == ("WindowsPath" if os.name == "nt" else "PosixPath")
         kind = getattr(pathlib, flavour if own or flavour.startswith("Pure") else f"Pure{flavour}")
         return _made(kind, *args)

@@ -1,4 +1,4 @@
-"""Constructors of parameters and of tensor subclasses, of devices and layouts; the table of all that torch rebuilds."""
+"""Constructors of parameters, tensor subclasses, devices and layouts; the table of everything that torch rebuilds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _rebuild_parameter_with_state(m: Machine, args: Args) -> Tensor:
 
 
 def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
-    """A subclass of Tensor is its plain tensor, with the class's name and its attributes as traits."""
+    """A subclass of Tensor becomes its plain tensor, with the name of the class and its attributes as traits."""
     function, kind, inner, state = fixed(args, 4)
     if not all(type(each) is Opaque and each.args is None for each in (function, kind)) or type(inner) is not tuple:
         raise Unfit
@@ -46,7 +46,7 @@ def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
 
 
 def _new_parameter(m: Machine, args: Args) -> Tensor:
-    """`Parameter.__new__(cls, data, requires_grad=True)`, as pickles before torch 0.4 have it."""
+    """`Parameter.__new__(cls, data, requires_grad=True)`, as in pickles before torch 0.4."""
     if not 0 < len(args) <= 2:
         raise Unfit
     return _retraited(args[0], parameter=True, requires_grad=flag(args[1]) if len(args) == 2 else True)
@@ -61,7 +61,7 @@ def _retraited(data: Any, **changes: Any) -> Tensor:
     raise Unfit
 
 
-# What Tensor computes or keeps in C: a file that sets one of these is after something else than an attribute.
+# Names that Tensor computes or keeps in C: setting them is not an ordinary attribute assignment.
 _RESERVED = frozenset(
     name
     for line in (
@@ -74,7 +74,7 @@ _RESERVED = frozenset(
 
 
 def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
-    """The Python attributes saved with a tensor; None where there are none."""
+    """Return the Python attributes saved with a tensor; None if it has none."""
     parts = state if type(state) is tuple and len(state) == 2 else (state,)
     found: dict[str, object] = {}
     for part in parts:
@@ -85,7 +85,7 @@ def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
         m.charge(64 * len(part))
         for name, value in part.items():
             if type(name) is not str or not name.isidentifier() or name.startswith("__") or name in _RESERVED:
-                refuse(f"its attribute {str(name)[:100]!r} would change what a tensor is")
+                refuse(f"its attribute {str(name)[:100]!r} is reserved by torch.Tensor")
             found[name] = value
             m.attributed = True
     return found or None
@@ -111,7 +111,7 @@ _DEVICE = re.compile(r"[a-z][a-z0-9_]{0,31}(:[0-9]{1,5})?\Z")
 def _layout(m: Machine, args: Args) -> Any:
     found = TORCH_CONSTANTS.get(args[0].removeprefix("torch.")) if len(args) == 1 and type(args[0]) is str else None
     if not isinstance(found, TorchConstant) or found.kind != "layout":
-        refuse("its layout is none")
+        refuse("its layout is not a layout")
     return found
 
 

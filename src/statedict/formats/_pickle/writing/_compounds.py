@@ -1,4 +1,6 @@
-"""Tensors that are made of several, and PyTorch's constants, as torch's pickles have them: partner of `_compounds`."""
+"""Write tensors with several parts, and PyTorch's constants, as torch's pickles do: counterpart of
+`reading._compounds`.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ from ._tensors import hooks, reduce, storage, strided, tuple_end
 
 
 def compound_function(value: Compound) -> str:
-    """The function of `torch._utils` that rebuilds it."""
+    """Return the name of the function in `torch._utils` that rebuilds it."""
     return _KINDS[value.layout][0]
 
 
 def compound_arguments(w: Writer, value: Compound, requires_grad: bool) -> None:
-    """Its arguments, as one tuple."""
+    """Write its arguments as one tuple."""
     _KINDS[value.layout][1](w, value, requires_grad)
 
 
 def compound(w: Writer, value: Compound, requires_grad: bool) -> int:
-    """The tensor without what it was beyond its elements; its slot."""
+    """Write the tensor without attributes or subclass; return its slot."""
     w.reference("torch._utils", compound_function(value))
     compound_arguments(w, value, requires_grad)
     return reduce(w)
@@ -43,7 +45,7 @@ def _layout(w: Writer, name: str) -> None:
 
 
 def size(w: Writer, shape: tuple[int, ...]) -> None:
-    """A torch.Size, without a slot of its own."""
+    """Write a torch.Size, without a memo slot."""
     w.reference("torch", "Size")
     w.integers(shape)
     tuple_end(w, b"\x85")
@@ -57,7 +59,7 @@ def _sparse(w: Writer, value: Compound, roles: tuple[str, ...], coalesced: objec
         strided(w, value.parts[role], False)
     size(w, value.shape)
     w.put()
-    if coalesced is not None:  # Files before torch 2.0 do not say.
+    if coalesced is not None:  # files before torch 2.0 do not have it
         w.flag(bool(coalesced))
     tuple_end(w, b"t")
     tuple_end(w, b"\x86")
@@ -101,7 +103,7 @@ def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
         w.out.extend(b"G" + pack(">d", facts["scale"]) + integer(facts["zero_point"]))
         tuple_end(w, b"\x87")
     else:
-        # PyTorch writes this name for both schemes by channel; the dtype of the zero points tells them apart.
+        # PyTorch writes this name for both per-channel schemes; the dtype of the zero points distinguishes them.
         w.out.extend(b"(")
         w.reference("torch", "per_channel_affine")
         strided(w, value.parts["scales"], False)
@@ -114,7 +116,7 @@ def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
 
 
 def constant(w: Writer, value: TorchConstant) -> None:
-    """A device, layout, qscheme or memory format."""
+    """Write a device, layout, qscheme or memory format."""
     if value.kind == "layout":
         _layout(w, value.name)
     elif value.kind == "device":

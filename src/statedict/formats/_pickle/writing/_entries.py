@@ -1,12 +1,13 @@
-"""The entries of mappings: names and what they stand for, written a thousand at a time where all are plain tensors.
+"""Write the entries of mappings: a thousand at a time if all values are plain tensors.
 
-*Theory of operation.* The records of tensors that were not written before differ in nothing but two texts (the name and the
-storage's key), their slots in the memo, and a few constants for each spec. So the records of one form are made as rows of
-one table of bytes: what is constant is laid down once, keys and slots are columns, and slots count up from record to record.
-Names are of all lengths, and put between the rows. A tensor takes 0.7 µs so, and 3 µs where each is written by itself.
+*Theory of operation.* The records of new tensors differ only in two texts (the name and the storage key), their memo
+slots, and a few constants per spec. So the records of one form are rows of one table of bytes: the constant bytes are
+filled in once, keys and slots are columns, and slots increase from record to record. Names vary in length and are
+inserted between the rows. This takes about a quarter of the time of single records (docs/performance.md, row "save to a
+file").
 
-What an optimizer keeps for each parameter is a small dict of tensors, and thousands of these have the same names: what
-stands between two of their tensors is constant but for the parameter's number.
+An optimizer keeps a small dict of tensors for each parameter, and thousands of these dicts have the same keys: the
+bytes between two of their tensors are constant except for the number of the parameter.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from ._memo import SMALL, Together, Writer, get, integer
 
 Steps = Iterator[Any]
 Entries = Sequence[tuple[Any, Any]]
-# So many entries are written one by one, until all that the others refer to is in the memo.
+# This many entries are written one by one, until everything that the others refer to is in the memo.
 FIRST = 64
-# Below this many, columns are no quicker.
+# For fewer entries, columns are not faster.
 FEW = 32
 
 
 def entries(w: Writer, batch: Entries) -> Steps:
-    """The opcodes of keys and values, in turn; yields those that are neither a new name nor a usual tensor."""
+    """Write keys and values in turn; yield the values that are not ordinary tensors under new names."""
     first = 0 if w.prefixes else FIRST
     yield from _one_by_one(w, batch[:first])
     yield from _in_runs(w, batch[first:])
 
 
 def _in_runs(w: Writer, batch: Entries) -> Steps:
-    """As many together as can be: what cannot is looked for by halves, as there will be little of it."""
+    """Write as many entries together as possible; find the exceptions by bisection, because they are rare."""
     if len(batch) < FEW:
         yield from _one_by_one(w, batch)
     elif not _together(w, batch):
@@ -46,7 +47,7 @@ def _in_runs(w: Writer, batch: Entries) -> Steps:
 
 
 def live(w: Writer, value: Any) -> Leaf | Compound | None:
-    """The leaf of a live tensor."""
+    """Return the leaf of a live tensor."""
     library = w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
     if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
@@ -68,14 +69,14 @@ def _one_by_one(w: Writer, batch: Entries) -> Steps:
 
 
 class _Rows(NamedTuple):
-    """Tensors to be written together, and what is written before each.
+    """Tensors to be written together, and the bytes before each.
 
     Attributes:
         values: the tensors.
-        names: what is written first, for each: a name that is new, or the number of a parameter.
-        befores: what follows that: for the first tensor, the second … of each entry. In the first a slot is open.
-        after: what ends an entry.
-        memoized: the names, or the dicts, whose slots these are.
+        names: the opcodes that begin each entry: a new name, or the number of a parameter.
+        befores: the opcodes before the first tensor, the second … of each entry. The first one has an open slot.
+        after: the opcodes that end an entry.
+        memoized: the names, or the dicts, that get these slots.
     """
 
     values: list[Any]
@@ -86,8 +87,9 @@ class _Rows(NamedTuple):
 
 
 def _together(w: Writer, batch: Entries) -> bool:
-    """Write entries that are all new names with new tensors, whole and plain, or numbers with new dicts of these; False, and
-    nothing written, otherwise."""
+    """Write entries if all are new names with new, whole, plain tensors, or numbers with new dicts of these; otherwise
+    write nothing and return False.
+    """
     if w.store_all is None:
         return False
     rows = _rows(w, [key for key, _ in batch], [item for _, item in batch])
@@ -97,7 +99,7 @@ def _together(w: Writer, batch: Entries) -> bool:
     wholes: Wholes | None = library.wholes(rows.values)
     if wholes is None or not all(_is_known(w, *kind) for kind in zip(wholes.kinds, wholes.traits)):
         return False
-    # Where no storage is known, no tensor is.
+    # If no storage is known, no tensor is either.
     first = w.store_all(wholes)
     if first is None:
         return False
@@ -113,7 +115,7 @@ def _rows(w: Writer, keys: list[Any], values: list[Any]) -> _Rows | None:
     if kinds != {int} or set(map(type, values)) != {dict}:
         return None
     w.unusual |= not -SMALL < min(keys) <= max(keys) < SMALL
-    # The names in a dict are told by identity, as pickle does.
+    # The keys of a dict are compared by identity, as pickle does.
     inner = [*values[0]]
     if not inner or any(list(map(id, value)) != list(map(id, inner)) for value in values):
         return None
@@ -135,7 +137,7 @@ def _are_new(w: Writer, values: Sequence[Any]) -> bool:
 
 
 def _is_known(w: Writer, spec: Spec, traits: Traits) -> bool:
-    """Whether all that such a tensor's record refers to is in the memo."""
+    """Return whether everything that the record of such a tensor refers to is in the memo."""
     return spec.dtype in w.prefixes and (not traits.parameter or PARAMETER in w.named)
 
 
@@ -165,7 +167,7 @@ def _write(w: Writer, rows: _Rows, first: int, wholes: Wholes) -> None:
 
 
 def _records(forms: Sequence[_Form], which: Any, keys: Any, firsts: Any) -> list[bytes]:
-    """What follows the name in each record."""
+    """Return the bytes that follow the name in each record."""
     import numpy as np
 
     digits = 1 + np.searchsorted(10 ** np.arange(1, 19), keys, "right")
@@ -181,7 +183,7 @@ def _records(forms: Sequence[_Form], which: Any, keys: Any, firsts: Any) -> list
 
 
 def _table(form: _Form, length: int, keys: Any, firsts: Any) -> list[bytes]:
-    """The records of one form, whose keys have `length` digits."""
+    """Return the records of one form whose keys have `length` digits."""
     import numpy as np
 
     head = form.before + tensors.text_head(length)
@@ -199,7 +201,7 @@ def _table(form: _Form, length: int, keys: Any, firsts: Any) -> list[bytes]:
 
 
 def _text_heads(lengths: Any) -> list[bytes]:
-    """The opcode of a text, and its length."""
+    """Return the opcode of a text with its length."""
     import numpy as np
 
     heads = np.zeros(len(lengths), [("opcode", "u1"), ("length", "<u4")])
@@ -209,13 +211,13 @@ def _text_heads(lengths: Any) -> list[bytes]:
 
 
 class _Form(NamedTuple):
-    """What is the same in all records of one kind. Slots that are open are four bytes of anything.
+    """The constant bytes of all records of one form. Open slots are four placeholder bytes.
 
     Attributes:
-        before: what stands between the name and the text of the key.
-        opens: the first slot in it, of the name or the dict, is open.
-        end: what follows the key.
-        slots: where in `end` slots are open.
+        before: the opcodes between the name and the text of the key.
+        opens: whether its first slot, of the name or the dict, is open.
+        end: the opcodes after the key.
+        slots: the positions of open slots in `end`.
     """
 
     before: bytes
@@ -225,7 +227,7 @@ class _Form(NamedTuple):
 
 
 def _form(w: Writer, kind: tuple[Spec, Traits], before: bytes, after: bytes, *, opens: bool) -> _Form:
-    """The parts of the record that `_emit_tensors` writes from its own parts."""
+    """Return the form of the record that `_tensors` writes from its parts."""
     spec, traits = kind
     parts: list[bytes] = []
     slots: list[int] = []

@@ -1,6 +1,6 @@
-"""What is known while a pickle is written: the bytes so far and the memo.
+"""The state of a pickle being written: the bytes so far and the memo.
 
-As in CPython's pickler a value is memoised by identity, so who makes a temporary value and memoises it keeps it alive here.
+As in CPython's pickler, a value is memoised by identity, so code that memoises a temporary value keeps it alive here.
 Globals are memoised by name: a live class and an opaque reference to it are the same global.
 """
 
@@ -21,15 +21,15 @@ from .._values import Placement
 
 
 def _no_tail(slot: int) -> bytes:
-    raise AssertionError("records have no tail before the first was written")
+    raise AssertionError("the tail of a record is only known after the first one was written")
 
 
 _WORD = Struct("<BI").pack
-# Smaller integers, as keys, have hashes of their own (but for -1 and -2).
+# Smaller integers, as keys, have distinct hashes (except -1 and -2).
 SMALL = 1 << 60
-# A pickle of this many bytes of names and tensors is within every limit.
+# A pickle of names and tensors up to this size is within every limit.
 UNCHECKED = 32 << 20
-# What a record of a strided tensor and a state dict name.
+# The globals in the record of a strided tensor and in a state dict.
 PLAIN_NAMES = frozenset(
     {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")}
     | {("torch", name) for name in (*STORAGE_NAME.values(), *DTYPES)}
@@ -39,17 +39,17 @@ _PUT, _TEXT, _GET = b"rXj"
 
 
 def get(slot: int) -> bytes:
-    """The opcode that reads a memo slot."""
+    """Return the opcode that reads a memo slot."""
     return b"h%c" % slot if slot < 256 else _WORD(_GET, slot)
 
 
 class Together(NamedTuple):
-    """Tensors whose records were written at once: the memo is told of them only where one of them comes again.
+    """Tensors whose records were written together: they enter the memo only if one of them occurs again.
 
     Attributes:
-        first: the key of the first one's storage; those of the others follow it.
+        first: the storage key of the first tensor; the others have consecutive keys.
         values: the tensors.
-        keys, slots: the slots of the keys' texts, and of the tensors.
+        keys, slots: the memo slots of the keys' texts, and of the tensors.
     """
 
     first: int
@@ -95,7 +95,7 @@ class Writer:
         self.store_all = store_all
         self.arrays = arrays
         self.substitute = substitute
-        # Something was written that readers limit: a key that is not text, a large integer, deep nesting.
+        # Whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
         self.unusual = False
         self.ordered = 0
         self.out = bytearray()
@@ -103,7 +103,8 @@ class Writer:
         self.memo: dict[int, int] = {}
         self.named: dict[Hashable, int] = {}
         self.alive: list[Any] = []
-        # By key: the slot of the key's text, and the type of the elements. A key is one text, whatever object says it.
+        # By storage key: the slot of the key's text, and the element type. A key is written as one object, for each
+        # equal text.
         self.storages: dict[str, tuple[int, DType]] = {}
         self.kinds: dict[type, ArrayLibrary | None] = {}
         self.prefixes: dict[Any, bytes] = {}
@@ -113,7 +114,7 @@ class Writer:
         self.together: list[Together] = []
 
     def library(self, value: Any) -> ArrayLibrary | None:
-        """The library of a value that is to be written as a tensor, told by its type."""
+        """Return the array library of a value that is to be written as a tensor, judged by its type."""
         kind = type(value)
         if kind not in self.kinds:
             library = library_of(value)
@@ -122,11 +123,11 @@ class Writer:
         return self.kinds[kind]
 
     def is_plain(self) -> bool:
-        """Whether all that was written is names, tensors and small values: nothing that a reader could refuse."""
+        """Return whether everything written is names, tensors and small values, which a reader cannot refuse."""
         return not self.unusual and len(self.out) <= UNCHECKED and self.named.keys() <= PLAIN_NAMES
 
     def storage(self, key: str) -> tuple[int, DType] | None:
-        """The slot of a storage's key and the type of its elements, where it was written before."""
+        """Return the slot of a storage key and its element type, if it was written before."""
         found = self._row(key) if self.together and key not in self.storages else None
         if found is None:
             return self.storages.get(key)
@@ -134,7 +135,7 @@ class Writer:
         return together.keys[row], together.wholes.kinds[together.wholes.which[row]].dtype
 
     def slot_together(self, key: str, value: Any) -> int | None:
-        """The slot of a tensor whose storage has that key, where this very object was written with others."""
+        """Return the slot of a tensor whose storage has that key, if this very object was written together with others."""
         found = self._row(key)
         return None if found is None or found[0].values[found[1]] is not value else found[0].slots[found[1]]
 
@@ -146,7 +147,7 @@ class Writer:
         return self.together[at], number - self.together[at].first
 
     def put(self) -> int:
-        """Write a PUT into the next memo slot, and give the slot."""
+        """Write a PUT into the next memo slot; return the slot."""
         slot = self.count
         self.count = slot + 1
         self.out += b"q%c" % slot if slot < 256 else _WORD(_PUT, slot)
@@ -158,7 +159,7 @@ class Writer:
         self.alive.append(value)
 
     def again(self, value: Any) -> bool:
-        """Write a GET if the value has been written before."""
+        """Write a GET if the value was written before; return whether it was."""
         slot = self.memo.get(id(value))
         if slot is None:
             return False
@@ -166,13 +167,13 @@ class Writer:
         return True
 
     def text(self, value: str) -> None:
-        """A string: a GET where this very object was written before."""
+        """Write a string: a GET if this very object was written before."""
         if not self.again(value):
             self.memo[id(value)] = self.fresh_text(value)
             self.alive.append(value)
 
     def fresh_text(self, value: str) -> int:
-        """A string that was not written before, whatever it is equal to; its slot."""
+        """Write a string object that was not written before, even if an equal one was; return its slot."""
         raw = value.encode("utf-8", "surrogatepass")
         if len(raw) >> 32:
             raise SaveError("a string of 4 GiB or more cannot be pickled in protocol 2")
@@ -182,7 +183,9 @@ class Writer:
         return self.put()
 
     def reference(self, module: str, name: str) -> int:
-        """A global, by its Python 2 name where it has one, as protocol 2 wants; with dots, by way of getattr. Its slot."""
+        """Write a global, by its Python 2 name if it has one, as protocol 2 requires; use getattr for a dotted name.
+        Return its slot.
+        """
         if "." not in name:
             named = REVERSE_NAME_MAPPING.get((module, name))
             module, name = named or (REVERSE_IMPORT_MAPPING.get(module, module), name)
@@ -191,7 +194,7 @@ class Writer:
             self.out += get(slot)
             return slot
         if "\n" in module + name:
-            raise SaveError(f"{module}.{name} cannot be named in a pickle")
+            raise SaveError(f"{module}.{name} cannot be pickled: the name contains a line break")
         if "." in name:
             self._attribute(module, name)
         else:
@@ -209,7 +212,7 @@ class Writer:
         self.out.extend(b"R")
 
     def integers(self, values: Iterable[int]) -> None:
-        """A tuple of integers that nobody else holds."""
+        """Write a tuple of integers that is not shared."""
         written = tuple_of(values)
         self.out += written
         if written != b")":
@@ -224,7 +227,7 @@ class Writer:
 
 
 def tuple_of(values: Iterable[int]) -> bytes:
-    """The opcodes that make a tuple of integers, without its PUT."""
+    """Return the opcodes that build a tuple of integers, without its PUT."""
     parts = [integer(value) for value in values]
     if not parts:
         return b")"
@@ -234,7 +237,7 @@ def tuple_of(values: Iterable[int]) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    """An integer in the shortest of protocol 2's forms."""
+    """Return an integer in the shortest form of protocol 2."""
     if 0 <= value < 1 << 16:
         return b"K%c" % value if value < 256 else b"M" + value.to_bytes(2, "little")
     if -(1 << 31) <= value < 1 << 31:

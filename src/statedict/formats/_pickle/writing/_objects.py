@@ -1,7 +1,7 @@
-"""Everything else that pickles: objects by their own reduce protocol, classes and functions by name, opaque values.
+"""Write all other picklable values: objects by their own reduce protocol, classes and functions by name, opaque values.
 
-What CPython's pickler does for protocol 2, with the same checks: a global must be found under its name, or nobody could
-read it back.
+This follows CPython's pickler for protocol 2, with the same checks: a global must be importable under its name, or it
+could not be loaded again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH = 1000
 
 
 def object_steps(w: Writer, value: Any) -> Steps:
-    """The opcodes of any object; yields the values inside it."""
+    """Write any object; yield the values inside it."""
     kind = type(value)
     if kind is type or kind is FunctionType:
         return _global_steps(w, value)
@@ -48,7 +48,10 @@ def object_steps(w: Writer, value: Any) -> Steps:
         or not callable(found[0])
         or not isinstance(found[1], tuple)
     ):
-        raise SaveError(f"a {kind.__module__}.{kind.__qualname__} reduces to something that is no call")
+        raise SaveError(
+            f"a {kind.__module__}.{kind.__qualname__} cannot be pickled: "
+            "__reduce_ex__ must return a string or a tuple of 2 to 6 items"
+        )
     return reduce_steps(w, value, *found)
 
 
@@ -62,7 +65,7 @@ def reduce_steps(
     pairs: Iterable[tuple[Any, Any]] | None = None,
     setter: Any = None,
 ) -> Steps:
-    """A call, and what is done to its result."""
+    """Write a call and what is applied to its result."""
     made = getattr(function, "__name__", "")
     if made == "__newobj_ex__":
         kind, inner, kwargs = args
@@ -70,7 +73,7 @@ def reduce_steps(
     if made == "__newobj__":
         kind, *rest = args
         if getattr(value, "__class__", kind) is not kind:
-            raise SaveError(f"{kind.__qualname__}.__reduce_ex__ would make an object of another class")
+            raise SaveError(f"{kind.__qualname__}.__reduce_ex__ would create an object of a different class")
         yield kind
         yield tuple(rest)
         w.out.extend(b"\x81")
@@ -141,13 +144,13 @@ def _named(w: Writer, value: Any, module: str, name: str) -> Steps:
 
 
 def module_of(value: Any, name: str) -> str:
-    """Where the global is found; SaveError where it is not, or is another there."""
+    """Return the module of a global; raise SaveError if its name is missing there or refers to another object."""
     module = getattr(value, "__module__", None)
     if module is None:
         module = next((known for known in list(sys.modules) if _attribute(known, name) is value), "__main__")
     found = _attribute(module, name)
     if found is not value:
-        what = "is not found there" if found is _ABSENT else "is not the same object there"
+        what = "does not exist" if found is _ABSENT else "is a different object"
         raise SaveError(f"{value!r} cannot be pickled: {module}.{name} {what}")
     return str(module)
 
@@ -169,12 +172,12 @@ def _attribute(module: str, name: str) -> Any:
 
 
 def opaque_steps(w: Writer, value: Opaque) -> Steps:
-    """What an Opaque was, again."""
+    """Write an Opaque as the value it was read from."""
     if value.args is None:
         w.reference(value.module, value.name)
         return
     yield from _made(w, value)
-    if id(value) in w.memo:  # Its arguments hold it, and it was written meanwhile.
+    if id(value) in w.memo:  # its arguments contain it, and writing them wrote it
         w.out.extend(b"0")
         w.again(value)
         return
@@ -215,7 +218,7 @@ def _runs(items: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
 
 
 def bytes_steps(w: Writer, value: bytes) -> Steps:
-    """Bytes, which protocol 2 has only as text that is encoded again."""
+    """Write bytes, which protocol 2 can only express as encoded text."""
     args = (value.decode("latin1"), "latin1") if value else ()
     return reduce_steps(w, value, encode if value else bytes, args)
 

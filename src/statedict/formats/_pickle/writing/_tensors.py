@@ -1,7 +1,7 @@
-"""Tensors as torch's pickles have them: a rebuild function, a storage's persistent id, sizes and strides.
+"""Write tensors as in torch's pickles: a rebuild function, the persistent id of a storage, sizes and strides.
 
-The usual record costs thirteen steps with callbacks in CPython's pickler. Here, once its constants are in the memo, it is a
-few constant strings with slots and sizes put between (2 µs a tensor); `_emit_entries` writes many at once."""
+An ordinary record takes thirteen steps with callbacks in CPython's pickler. Here, once its constants are in the memo,
+it is a few constant strings with slots and sizes inserted; `_entries` writes many at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .._names import STORAGE_NAME
 from .._values import Placement, TypedStorage
 from ._memo import Writer, get, integer, tuple_of
 
-# What an untyped storage counts as, in PyTorch's own check too.
+# The type of an untyped storage, in PyTorch's own check too.
 _BYTE = DTYPES["uint8"]
 
 
 def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
-    """`("storage", type, key, location, numel)` as a persistent id. It has no slot in the memo."""
+    """Write `("storage", type, key, location, numel)` as a persistent id, which does not get a memo slot."""
     w.out.extend(b"(")
     w.text("storage")
     if dtype is None:
@@ -35,29 +35,29 @@ def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
     if place.location == "cpu":
         w.text("cpu")
     else:
-        w.fresh_text(place.location)  # PyTorch makes a new string for every device tag but this one.
+        w.fresh_text(place.location)  # PyTorch creates a new string for every device tag but this one
     w.out.extend(integer(place.nbytes // (dtype.itemsize if dtype else 1)) + b"t")
     w.put()
     w.out.extend(b"Q")
 
 
 def one_dtype(known: DType, dtype: DType) -> None:
-    """Refuse elements of another type than their storage is known to have."""
+    """Raise SaveError if a storage would be written with two element types."""
     if known is not dtype:
         raise SaveError(
-            f"two tensors show one memory as {known} and as {dtype}, "
-            "which a PyTorch file cannot hold: clone one of them"
+            f"two tensors share memory with different dtypes, {known} and {dtype}, "
+            "which a PyTorch file cannot store: clone one of them"
         )
 
 
 def bare_storage(w: Writer, value: TypedStorage) -> None:
-    """A storage that is itself a value."""
+    """Write a storage that is itself a value."""
     dtype = value.dtype if value.dtype in STORAGE_NAME else None
     storage(w, dtype, w.store(value.leaf()))
 
 
 def strided(w: Writer, leaf: Leaf, requires_grad: bool) -> int:
-    """A strided tensor without what it was beyond its elements; its slot."""
+    """Write a strided tensor without attributes or subclass; return its slot."""
     place = w.store(leaf)
     dtype = place.spec.dtype
     plain = not (requires_grad or leaf.traits.conj or leaf.traits.neg)
@@ -71,7 +71,7 @@ def strided(w: Writer, leaf: Leaf, requires_grad: bool) -> int:
 
 
 def hooks(w: Writer) -> None:
-    """The empty OrderedDict where backward hooks once were."""
+    """Write the empty OrderedDict that stands for backward hooks."""
     w.reference("collections", "OrderedDict")
     w.out.extend(b")R")
     w.put()
@@ -82,7 +82,7 @@ def strided_function(dtype: DType) -> str:
 
 
 def strided_arguments(w: Writer, leaf: Leaf, place: Placement, requires_grad: bool) -> None:
-    """`(storage, offset, size, stride, requires_grad, OrderedDict())`, for v3 with the dtype."""
+    """Write `(storage, offset, size, stride, requires_grad, OrderedDict())`, for v3 with the dtype."""
     spec, traits = place.spec, leaf.traits
     old = spec.dtype in STORAGE_NAME
     w.out.extend(b"(")
@@ -100,13 +100,13 @@ def strided_arguments(w: Writer, leaf: Leaf, place: Placement, requires_grad: bo
 
 
 def tuple_end(w: Writer, opcode: bytes) -> None:
-    """The opcode that makes a tuple of what was written, which nobody else holds."""
+    """Write the opcode that makes a tuple of what was written, which is not shared."""
     w.out += opcode
     w.put()
 
 
 def reduce(w: Writer) -> int:
-    """The call of what was written; the slot of its result."""
+    """Write the call of what was written; return the slot of its result."""
     w.out += b"R"
     return w.put()
 
@@ -121,11 +121,11 @@ def _metadata(w: Writer, names: list[str]) -> None:
     w.out.extend(b"u" if len(names) > 1 else b"s")
 
 
-# the same record again, from its parts
+# further records, from their constant parts
 
 
 def _prepare(w: Writer, dtype: DType) -> None:
-    """Keep the constant parts of records of this dtype: all that they refer to is in the memo by now."""
+    """Keep the constant parts of records of this dtype: everything that they refer to is in the memo now."""
     function, kind = w.named["torch._utils", "_rebuild_tensor_v2"], w.named["torch", STORAGE_NAME[dtype]]
     if not w.prefixes:
         flag_and_hooks = b"\x89" + get(w.named["collections", "OrderedDict"]) + b")Rr"
@@ -135,7 +135,7 @@ def _prepare(w: Writer, dtype: DType) -> None:
     w.prefixes[dtype] = get(function) + b"((" + get(w.memo[id("storage")]) + get(kind)
 
 
-# How far before the last slot the slots of a record's tail lie, first to last.
+# Distance from the last slot to the slots of a record's tail, first to last.
 TAIL_SLOTS = (12, 6, 0)
 # The literals in PyTorch's code and in ours are the same interned objects.
 _CPU = id("cpu")
@@ -144,9 +144,9 @@ _TEXT, _PUT = b"Xr"
 
 
 def entry(w: Writer, name: str, value: object, leaf: Leaf) -> bool:
-    """A new name and the usual tensor under it; False, and nothing written, where either is not that.
+    """Write a new name and an ordinary tensor; if either is not that, write nothing and return False.
 
-    Written flat: a call costs 0.1 µs, and this is done for each of 32,000 tensors.
+    Written without further calls, because it runs once per tensor.
     """
     memo, (dtype, shape, _, _), traits = w.memo, leaf.spec, leaf.traits
     if dtype not in w.prefixes or not shape or (traits is not PLAIN and traits != PLAIN):
@@ -168,7 +168,7 @@ def entry(w: Writer, name: str, value: object, leaf: Leaf) -> bool:
 
 
 def _usual(w: Writer, place: Placement) -> int:
-    """The record of a strided tensor with nothing unusual, from prepared parts."""
+    """Write the record of an ordinary strided tensor from prepared parts."""
     key, location, nbytes, spec = place
     out, slot, dtype = w.out, w.count, spec.dtype
     out += w.prefixes[dtype]
@@ -201,12 +201,12 @@ def _usual(w: Writer, place: Placement) -> int:
 
 
 def text_head(length: int) -> bytes:
-    """What a text of that many bytes begins with."""
+    """Return the opcode and length that begin a text of that many bytes."""
     return _WORD(_TEXT, length)
 
 
 def sizes_of(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
-    """The offset and the sizes, and the strides, each without its PUT."""
+    """Return the opcodes of offset and sizes, and of the strides, each without its PUT."""
     _, shape, strides, offset = spec
     found = w.shapes[spec] = (b"Q" + integer(offset) + tuple_of(shape), tuple_of(strides))
     return found

@@ -1,12 +1,12 @@
-"""Writing a tree as torch.save's `data.pkl`: the partner of `_parse`.
+"""Write a tree as torch.save's `data.pkl`: the counterpart of `parse`.
 
-Protocol 2, byte for byte what CPython's pickler writes with torch's persistent ids, memo and all. It is our own because a
-tensor costs 2 µs here and 37 there, where each is taken apart by Python callbacks; and because leaves, compounds and
-opaque values must come out as what they stand for.
+The result is protocol 2, byte for byte what CPython's pickler writes with torch's persistent ids, including the memo.
+It is a separate implementation because CPython's calls back into Python for each part of a tensor, which takes many
+times as long, and because leaves, compounds and opaque values must be written as what they stand for.
 
-*Theory of operation.* A value is either written at once (`_written`), or given to a generator that writes its opcodes and
-yields the values inside it; `emit` keeps a stack of generators, so no nesting is too deep. As in CPython, a value is
-memoised by identity at its first use.
+*Theory of operation.* A value is either written at once (`_written`), or given to a generator that writes its opcodes
+and yields the values inside it; `emit` keeps a stack of generators, so nesting is not limited by the Python stack. As
+in CPython, a value is memoised by identity at its first use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ._memo import Writer, get
 Steps = Iterator[Any]
 Write = Callable[[Writer, Any], object]
 BATCH = 1000
-# So many values in each other are no reader's concern.
+# Nesting below this depth is within the limits of every reader.
 DEEP = 100
 # Each takes more memory than its opcodes pay for.
 MANY = 1000
@@ -59,15 +59,15 @@ def emit(
     substitute: Callable[[Any], Any] = lambda value: value,
     check: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """`obj` as a pickle. `store` is called for each tensor's leaf, in order, and says where its storage will lie.
-    `store_all` does so for many tensors at once: it gives the first of their keys, which count up, where the storage of each
-    is new; or None, and each is stored alone then.
+    """Return `obj` as a pickle. `store` is called for each tensor's leaf, in order, and returns the place of its
+    storage. `store_all` does so for many tensors at once: it returns the first of their keys, which are consecutive, if
+    the storage of each is new; or None, and each is passed to `store` then.
 
-    NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are tensors: directly in a
-    StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`: all of them).
-    `substitute` gives what is written in the place of an object that is not plain data (or the object itself). `check` is
-    called with a pickle that holds anything but names, tensors and small values.
-    Raises SaveError for what cannot be pickled.
+    NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are written as tensors:
+    directly in a StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`:
+    all of them). `substitute` returns what to write instead of an object that is not plain data (or the object itself).
+    `check` is called with a pickle that contains anything but names, tensors and small values. Raises SaveError for
+    what cannot be pickled.
 
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
@@ -76,7 +76,7 @@ def emit(
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
-    # The values that the stack is about.
+    # The values whose generators are on the stack.
     owners: list[Any] = [obj]
     try:
         with collector_paused():
@@ -101,7 +101,7 @@ def emit(
 
 
 def _written(w: Writer, value: Any) -> bool:
-    """Write a value that holds no others, or was written before; False for the rest."""
+    """Write a value that does not contain others, or was written before; return False for the rest."""
     if w.again(value):
         return True
     kind = type(value)
@@ -145,7 +145,7 @@ def _begin(w: Writer, value: Any) -> Steps:
 
 
 def _given(w: Writer, value: Any, given: Any) -> Steps:
-    """What is written in the place of a value."""
+    """Write the substitute of a value."""
     w.alive += (value, given)
     yield given
     if id(given) in w.memo:
@@ -153,7 +153,7 @@ def _given(w: Writer, value: Any, given: Any) -> Steps:
 
 
 def _storage(value: Any) -> TypedStorage:
-    """A live storage."""
+    """Return the TypedStorage of a live storage."""
     leaf = library("torch").leaf(value)
     assert isinstance(leaf, Leaf)
     dtype = leaf.spec.dtype if type(value).__name__ == "TypedStorage" else None
@@ -182,7 +182,7 @@ def _tensor(w: Writer, leaf: Leaf | Compound) -> int:
 
 
 def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
-    """A tensor with Python attributes, or of a subclass."""
+    """Write a tensor with Python attributes, or of a subclass."""
     traits = leaf.traits
     if traits.parameter and traits.subclass is None:
         w.reference("torch._utils", "_rebuild_parameter_with_state")
@@ -201,20 +201,20 @@ def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
 
 
 def _class_of(value: Any, leaf: Leaf | Compound) -> tuple[str, str]:
-    """Module and name of the class that a tensor has, if it is live, or had."""
+    """Return module and name of the class of a live tensor, or of the tensor that was read."""
     if leaf.traits.subclass is None:
         return "torch", "Tensor"
     if not isinstance(value, (Leaf, Compound)):
         name = type(value).__qualname__
         return objects.module_of(type(value), name), name
-    # Where the module ends is not said: at the first step that looks like a class.
+    # The text does not say where the module ends: assume the first step that looks like a class.
     steps = leaf.traits.subclass.split(".")
     end = next((n for n, step in enumerate(steps) if n and step[:1].isupper()), len(steps) - 1)
     return ".".join(steps[:end]), ".".join(steps[end:])
 
 
 def _taken_apart(w: Writer, leaf: Leaf | Compound, module: str, name: str) -> None:
-    """The function that rebuilds the plain tensor, the class that it had, and the function's arguments."""
+    """Write the function that rebuilds the plain tensor, the class, and the function's arguments."""
     requires_grad = leaf.traits.requires_grad
     if isinstance(leaf, Leaf):
         place = w.store(leaf)
@@ -250,7 +250,7 @@ def _tuple(w: Writer, value: tuple[Any, ...]) -> Steps:
         return
     w.out.extend(b"(" if count > 3 else b"")
     yield from value
-    if id(value) in w.memo:  # It holds itself, and was written meanwhile.
+    if id(value) in w.memo:  # it contains itself, and writing its items wrote it
         w.out.extend(b"1" if count > 3 else b"0" * count)
         w.again(value)
         return
@@ -267,7 +267,7 @@ def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
     elif value:
         yield from _batches(w, _of_optimizer(value) if value.keys() == OPTIMIZER else value.items())
         if len(value) % BATCH == 0:
-            w.out.extend(b"(u")  # CPython looks for another batch after a full one, and writes it empty.
+            w.out.extend(b"(u")  # CPython looks for another batch after a full one, and writes it even if it is empty
 
 
 def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
@@ -279,13 +279,15 @@ def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
 
 
 def _state_dict(w: Writer, value: StateDict) -> Steps:
-    """An OrderedDict with `_metadata`; the arrays in it are tensors, whatever library they are of."""
+    """Write an OrderedDict with `_metadata`; arrays of any library in it are written as tensors."""
     made, _, state, _, _ = value.__reduce__()
     return objects.reduce_steps(w, value, made, (), state, None, _as_tensors(raw_values(value)))
 
 
 def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
-    """As CPython writes it; where it is a module's state (it has `_metadata`), the NumPy arrays in it are tensors."""
+    """Write it as CPython does; if it is a module's state (it has `_metadata`), NumPy arrays in it are written as
+    tensors.
+    """
     w.ordered += 1
     w.unusual |= w.ordered > MANY
     if hasattr(value, "_metadata") and _kinds_of_arrays(value.values()):
@@ -294,7 +296,7 @@ def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
 
 
 def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """The items of an optimizer's state dict; the NumPy arrays of its parameters' states are tensors."""
+    """Return the items of an optimizer's state dict; NumPy arrays in its per-parameter states become tensors."""
     states = value["state"]
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
         return value.items()
@@ -304,13 +306,15 @@ def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def _as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """The entries, NumPy arrays as leaves."""
+    """Return the entries with NumPy arrays as leaves."""
     arrays = _kinds_of_arrays(value.values())
     return [(name, leaf_of(item) if type(item) in arrays else item) for name, item in value.items()]
 
 
 def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
-    """The types of NumPy arrays among the values. One of each type is asked: there may be 32,000 of one."""
+    """Return the types of NumPy arrays among the values. Only one value of each type is tested: there may be many
+    thousands.
+    """
     return {
         kind
         for kind, value in {type(value): value for value in values}.items()
@@ -318,7 +322,7 @@ def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
     }
 
 
-# values that hold no others
+# values that do not contain others
 
 
 def _size(w: Writer, value: Size) -> None:
@@ -343,7 +347,7 @@ def _torch_constant(kind: Kind) -> Callable[[Any], TorchConstant]:
     return lambda value: TorchConstant(kind, str(value).removeprefix("torch."))
 
 
-# PyTorch's constants, told by their types' names: each is one object, and is written as what stands for it here.
+# PyTorch's constants, by the names of their types: each is one object, and is written as its inert counterpart.
 INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("torch", "dtype"): lambda value: dtype(str(value)),
     ("torch", "layout"): _torch_constant("layout"),
