@@ -46,7 +46,7 @@ def test_a_format_brings_in_its_own_reader(tmp_path, format):
     }
     assert readers & loaded == NEEDED[format]
     writers = {"_pickle.writing._write", "zip._write", "torch_files._write"}
-    assert not (writers | {"_mistaken", "torch_files._cut_short", "secrets"}) & loaded
+    assert not (writers | {"_foreign_formats", "torch_files._truncated", "secrets"}) & loaded
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -1,4 +1,40 @@
-"""The disk edge: one file for each format, a table of them told by their bytes, and pickles as inert data."""
+"""Read and write checkpoint files: recognised by their content, with pickles treated as inert data.
+
+The way of a tensor from the file to the parameter, for a `.pt` file of torch.save:
+
+1. Recognise the format. `open` (`_table.py`) gets a File from `statedict.files` (local, remote, or a file object), looks at
+   its first 512 bytes and calls the reader of the first matching format. A zip may be one of several formats
+   (`_zip_formats.py`); a directory goes to `many_files/_directory.py`.
+2. Check the container. `zip/_archive.py` opens the archive: the end records, the central directory and the local headers
+   must agree. Each member is then a name, an offset, a length and a CRC. (safetensors: `safetensors/_header.py`.)
+3. Parse the description. `_pickle/reading/_parse.py` interprets `data.pkl` without importing anything. Each tensor record
+   becomes a Leaf: a spec (dtype, shape, strides) and a storage. `torch_files/_storages.py` maps each storage key to an
+   Extent, the byte range of a member (`storages/_extent.py`). The result is a Checkpoint (`checkpoint/_checkpoint.py`): an
+   inert tree. No tensor data has been read yet.
+4. Choose the state dict. `checkpoint/_roots.py` finds the candidates in the tree, `checkpoint/_choose_root.py` selects one.
+   Outside of this package, `statedict.plan` matches its names with those of the model.
+5. Read the bytes. `statedict.torch.modules._read_into` passes the memory of the parameters to `FileSource.read_into`
+   (`storages/_extent.py`), in one call for many tensors. `statedict.files` plans the system calls (`_plan.py`), reads
+   straight into that memory (`_local.py`) and computes the checksums (`_checksum.py`), which are compared with the file's.
+   (`load` without a model reads into new arrays: `statedict.state._materialize`.)
+
+The way out, from the parameter to the file:
+
+1. Collect the leaves. `statedict.tree._read` makes a StateDict whose leaves share the memory of the parameters. `write`
+   (`_table.py`) selects the writer by `format`, or by the suffix.
+2. Write the description. `_pickle/writing/_write.py` produces the pickle. For each tensor it asks for the storage to refer
+   to. A pickle with other values than names and tensors is read back at once (`torch_files/_loadable.py`), so that nothing
+   is saved that could not be loaded.
+3. Decide which bytes are written. `storages/_pack.py` reduces each storage to the elements that its tensors use, and keeps
+   tied tensors tied. It returns views of memory, not copies.
+4. Lay out the file. `torch_files/_write.py` lists the members, `zip/_layout.py` computes all offsets, and `zip/_write.py`
+   returns the file as Parts of known length.
+5. Write the bytes. `statedict.files` (`_write.py`, `_atomic.py`) writes the parts to a temporary file, computing each CRC on
+   the way, and renames it over the old file.
+
+Other formats replace steps 2 and 3: `safetensors/`, `numpy_files/`, the older formats in `torch_files/`, and checkpoints of
+several files in `many_files/`. Limits on what reading may cost are in `_limits.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,10 +80,10 @@ __all__ = [
 
 
 def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:
-    """Why `obj`, once it is saved in a torch file, could not be loaded again, with the path in it; None where it could.
+    """Return why `obj`, saved in a torch file, could not be loaded again, with the path in the tree; None if it could.
 
     `substitute`: see `write`.
     """
-    from .torch_files._closed import unloadable as reason
+    from .torch_files._loadable import unloadable as reason
 
     return reason(obj, substitute)

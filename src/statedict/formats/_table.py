@@ -37,7 +37,7 @@ class Format(NamedTuple):
     read: str
 
 
-class Writer(NamedTuple):
+class FormatWriter(NamedTuple):
     """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts."""
 
     suffixes: tuple[str, ...]
@@ -82,7 +82,7 @@ def read(file: File, limits: Limits) -> Checkpoint:
     for row in FORMATS:
         if row.begins(head, file):
             return cast(Checkpoint, function(row.read)(file, limits))
-    from ._mistaken import unknown
+    from ._foreign_formats import unknown
 
     raise unknown(file, head)
 
@@ -212,10 +212,10 @@ FORMATS = (
 DIRECTORY = ".many_files._directory:open_directory"
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
-    "torch": Writer(
+    "torch": FormatWriter(
         (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
     ),
-    "safetensors": Writer((".safetensors",), ".safetensors._write:safetensors_parts"),
-    "npz": Writer((".npz",), ".numpy_files._write:npz_parts"),
-    "npy": Writer((".npy",), ".numpy_files._write:npy_parts"),
+    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts"),
+    "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
+    "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
 }

@@ -28,7 +28,7 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
     try:
         archive = open_zip(file, limits)
     except TruncatedError as error:
-        from .torch_files._cut_short import cut_short
+        from .torch_files._truncated import cut_short
 
         raise cut_short(file, error, limits) from error
     for row in ZIP_FORMATS:

@@ -23,4 +23,4 @@ from .zip._archive import open_zip as open_zip
 from .zip._archive import read_member as read_member
 from .zip._headers import Member as Member
 from .zip._write import Record as Record
-from .zip._write import Run as Run
+from .zip._write import TensorRun as TensorRun

@@ -349,7 +349,7 @@ def test_checksums_of_another_file_are_not_believed():
 def test_ties_that_cannot_be_are_refused(lie):
     """A header that is sealed, and lies about ties, is refused."""
     from statedict.files import crc32
-    from statedict.formats.safetensors._checksums import BEGINNING
+    from statedict.formats.safetensors._annotations import BEGINNING
 
     entry = '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}'
     said = f'"statedict.crc32":"{"0" * 16}","statedict.ties":{json.dumps(lie)}}},{entry}}}'

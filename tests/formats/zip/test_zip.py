@@ -20,7 +20,7 @@ from statedict.formats.zip import _directory_columns as _zip_many
 from statedict.formats.zip._archive import open_zip, read_member, verify_members
 from statedict.formats.zip._directory_columns import locate_many
 from statedict.formats.zip._layout import place
-from statedict.formats.zip._write import Record, Seal, zip_parts
+from statedict.formats.zip._write import LastMember, Record, zip_parts
 
 
 def written(contents, **options):
@@ -86,7 +86,7 @@ def test_folders_are_no_members():
 
 def test_what_we_write_is_read_by_zipfile_and_by_us():
     """Our archives are sound for Python's zipfile, and give the same bytes."""
-    raw = written(SOME, seal=Seal("a/seal", 3, lambda crcs: b"%03d" % len(crcs)), comment=b"a comment")
+    raw = written(SOME, last=LastMember("a/seal", 3, lambda crcs: b"%03d" % len(crcs)), comment=b"a comment")
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         assert archive.testzip() is None
         assert archive.comment == b"a comment"

@@ -44,16 +44,16 @@ _ALIASES = {
 _UNTYPED = ("UntypedStorage", "_UntypedStorage")
 
 STORAGE_NAME: dict[DType, str] = {DTYPES[name]: f"{prefix}Storage" for name, prefix in _STORAGES.items()}
-"""DType to the name of its class in `torch`; dtypes that are not in it are saved untyped."""
+"""The storage class in `torch` of each DType; other dtypes are saved untyped."""
 
 STORAGE_DTYPE: dict[str, DType | None] = {
     **{name: dtype for dtype, name in STORAGE_NAME.items()},
     **dict.fromkeys(_UNTYPED, None),
 }
-"""The other direction; None for untyped storages."""
+"""The inverse; None for untyped storages."""
 
 PACKED = {"quint4x2": 2, "quint2x4": 4}
-"""Elements in one byte, for the quantised dtypes whose rows are packed."""
+"""Elements per byte of the quantised dtypes with packed rows."""
 
 TENSOR_NAMES = {f"{prefix}Tensor" for prefix in _STORAGES.values()} | {"Tensor"}
 
@@ -92,4 +92,4 @@ TORCH_CONSTANTS: dict[str, object] = {
         )
     },
 }
-"""`torch.<name>` to the value that stands for it here."""
+"""The inert value of each constant `torch.<name>`."""

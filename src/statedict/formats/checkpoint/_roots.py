@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from statedict.state import Compound, Leaf, Opaque, StateDict, library_of, raw_values
 
 from .._pickle import Pair
-from ..storages._shown import step_of
+from ..storages._describe import step_of
 from ._whole_module import is_module, state_of_module
 
 T = TypeVar("T")

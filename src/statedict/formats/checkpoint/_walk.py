@@ -9,7 +9,7 @@ from typing import Any
 from statedict.state import Compound, Leaf, Opaque, raw_values
 
 from .._pickle import Pair, TypedStorage
-from ..storages._shown import step_of
+from ..storages._describe import step_of
 
 Tensor = Leaf | Compound
 

@@ -21,19 +21,19 @@ from .._pickle import Import
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
 from ..torch_files._read import read_torch_zip
-from ._open_files import Place, Shelf
-from ._tiles import run_of
+from ._open_files import Location, OpenFiles
+from ._tiling import run_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """A box of a tensor, and the location of the torch zip that contains it."""
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
-    place: Place
+    location: Location
 
 
 class Sharded(NamedTuple):
@@ -42,18 +42,18 @@ class Sharded(NamedTuple):
     name: str
     dtype: DType
     shape: tuple[int, ...]
-    pieces: tuple[Piece, ...]
+    chunks: tuple[Chunk, ...]
 
 
 class ChunkSource:
     """The Source of storages assembled from chunks."""
 
-    def __init__(self, shelf: Shelf, limits: Limits) -> None:
-        self.name = shelf.folder
-        self._shelf = shelf
+    def __init__(self, files: OpenFiles, limits: Limits) -> None:
+        self.name = files.folder
+        self._files = files
         self._limits = limits
-        self._pieces: dict[Place, Leaf] = {}
-        self._imports: dict[Place, list[Import]] = {}
+        self._leaves: dict[Location, Leaf] = {}
+        self._imports: dict[Location, list[Import]] = {}
         self._token = next(_TOKENS)
 
     def leaf(self, sharded: Sharded) -> Leaf:
@@ -66,8 +66,8 @@ class ChunkSource:
         for storage, start, into in reads:
             lone = self._lone(storage)
             if lone is not None:
-                place = lone.spec.offset * lone.spec.dtype.itemsize + start
-                lone.storage.source.read_into([Read(lone.storage, place, into)], verify=verify)
+                begin = lone.spec.offset * lone.spec.dtype.itemsize + start
+                lone.storage.source.read_into([Read(lone.storage, begin, into)], verify=verify)
             elif len(into) == storage.nbytes:
                 self._assemble(storage.where, into, verify)
             else:
@@ -76,16 +76,16 @@ class ChunkSource:
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
         lone = self._lone(storage)
         if lone is not None and isinstance(lone.storage.source, Streaming):
-            place = lone.spec.offset * lone.spec.dtype.itemsize
-            yield from lone.storage.source.stream(lone.storage, place + start, place + stop)
+            begin = lone.spec.offset * lone.spec.dtype.itemsize
+            yield from lone.storage.source.stream(lone.storage, begin + start, begin + stop)
         else:
             yield self._whole(storage)[start:stop]
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
             sharded: Sharded = storage.where
-            for piece in sharded.pieces:
-                stored = self._leaf(sharded, piece).storage
+            for chunk in sharded.chunks:
+                stored = self._leaf(sharded, chunk).storage
                 try:
                     stored.source.verify([stored])
                 except FormatError as error:
@@ -101,7 +101,7 @@ class ChunkSource:
     def _lone(self, storage: Storage) -> Leaf | None:
         """Return the leaf of the only chunk if it is the whole storage, in row-major order."""
         sharded: Sharded = storage.where
-        leaf = self._leaf(sharded, sharded.pieces[0]) if len(sharded.pieces) == 1 else None
+        leaf = self._leaf(sharded, sharded.chunks[0]) if len(sharded.chunks) == 1 else None
         return leaf if leaf is not None and _is_plain(leaf) else None
 
     def _whole(self, storage: Storage, verify: bool = True) -> memoryview:
@@ -111,37 +111,37 @@ class ChunkSource:
 
     def _assemble(self, sharded: Sharded, into: memoryview, verify: bool) -> None:
         size = sharded.dtype.itemsize
-        for piece in sharded.pieces:
-            if not prod(piece.sizes):
+        for chunk in sharded.chunks:
+            if not prod(chunk.sizes):
                 continue
-            leaf = self._leaf(sharded, piece)
-            run = run_of(sharded.shape, piece.offsets, piece.sizes)
+            leaf = self._leaf(sharded, chunk)
+            run = run_of(sharded.shape, chunk.offsets, chunk.sizes)
             if run is not None and _is_plain(leaf):
                 part = into[run[0] * size : (run[0] + run[1]) * size]
                 leaf.storage.source.read_into([Read(leaf.storage, leaf.spec.offset * size, part)], verify=verify)
             else:
-                _scatter(sharded, piece, read_array(leaf, verify=verify), into)
+                _scatter(sharded, chunk, read_array(leaf, verify=verify), into)
 
-    def _leaf(self, sharded: Sharded, piece: Piece) -> Leaf:
+    def _leaf(self, sharded: Sharded, chunk: Chunk) -> Leaf:
         """Return the tensor in a chunk's file; raise FormatError if it does not match the metadata."""
-        leaf = self._pieces.get(piece.place)
+        leaf = self._leaves.get(chunk.location)
         if leaf is None:
-            opened = self.open(piece.place, self._limits)
-            self._imports[piece.place] = opened.globals
+            opened = self.open(chunk.location, self._limits)
+            self._imports[chunk.location] = opened.globals
             found = opened.object
-            if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, piece.sizes):
+            if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, chunk.sizes):
                 raise FormatError(
-                    f"this chunk should be a tensor of {sharded.dtype} {list(piece.sizes)}, but it is {_shown(found)}",
-                    file=os.path.join(self._shelf.folder, piece.place.file),
+                    f"this chunk should be a tensor of {sharded.dtype} {list(chunk.sizes)}, but it is {_shown(found)}",
+                    file=os.path.join(self._files.folder, chunk.location.file),
                     member=sharded.name,
-                    offset=piece.place.start,
+                    offset=chunk.location.start,
                 )
-            leaf = self._pieces[piece.place] = found
+            leaf = self._leaves[chunk.location] = found
         return leaf
 
-    def open(self, place: Place, limits: Limits) -> Checkpoint:
+    def open(self, location: Location, limits: Limits) -> Checkpoint:
         """Open the torch zip at a location."""
-        return read_torch_zip(self._shelf.window(place), limits)
+        return read_torch_zip(self._files.slice(location), limits)
 
     def imports(self, tree: object) -> Iterator[Import]:
         """Yield the imports of the pickles in all chunks of the tensors in a tree. Chunks that cannot be read are
@@ -150,10 +150,10 @@ class ChunkSource:
         for _, leaf in leaves(tree):
             if leaf.storage.source is self:
                 sharded: Sharded = leaf.storage.where
-                for piece in sharded.pieces:
+                for chunk in sharded.chunks:
                     with suppress(FormatError):
-                        self._leaf(sharded, piece)
-                    yield from self._imports.get(piece.place, ())
+                        self._leaf(sharded, chunk)
+                    yield from self._imports.get(chunk.location, ())
 
 
 def _is_plain(leaf: Leaf) -> bool:
@@ -161,14 +161,14 @@ def _is_plain(leaf: Leaf) -> bool:
     return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
 
 
-def _scatter(sharded: Sharded, piece: Piece, elements: np.ndarray[Any, Any], into: memoryview) -> None:
+def _scatter(sharded: Sharded, chunk: Chunk, elements: np.ndarray[Any, Any], into: memoryview) -> None:
     """Copy a chunk that is not a contiguous run into its box of the tensor, as bytes, for any dtype."""
     import numpy as np
 
     size = sharded.dtype.itemsize
     whole: np.ndarray[Any, Any] = np.frombuffer(into, np.uint8).reshape(*sharded.shape, size)
-    box = tuple(slice(at, at + length) for at, length in zip(piece.offsets, piece.sizes))
-    whole[box] = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).reshape(*piece.sizes, size)
+    box = tuple(slice(at, at + length) for at, length in zip(chunk.offsets, chunk.sizes))
+    whole[box] = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).reshape(*chunk.sizes, size)
 
 
 def _shown(value: object) -> str:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -24,13 +25,13 @@ from .._limits import LIMITS, Limits
 from .._pickle import Import, Parsed, StorageId, TypedStorage, parse
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._walk import leaves
+from ..storages._describe import shown
 from ..storages._shape import check_addressable
-from ..storages._shown import shown
-from ._assemble import ChunkSource, Piece, Sharded
-from ._nest import Entry, Steps, nested
-from ._open_files import Place, Shelf, is_plain_name
+from ._assemble import Chunk, ChunkSource, Sharded
+from ._nesting import NamedValue, Steps, nested
+from ._open_files import Location, OpenFiles, is_plain_name
 from ._ranks import joined
-from ._tiles import tiling_problem
+from ._tiling import tiling_problem
 
 MOST_STEPS = 10_000
 
@@ -43,16 +44,18 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
     """
     paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
     every = [_metadata(path, limits) for path in paths]
-    path, shelf = paths[0], Shelf(folder)
+    path, open_files = paths[0], OpenFiles(folder)
     fields = joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
     described = sum(map(os.path.getsize, paths))
-    source = ChunkSource(shelf, limits)
-    reader = _Reader(path, described, source, fields, limits)
+    source = ChunkSource(open_files, limits)
+    reader = _MetadataReader(path, described, source, fields, limits)
     try:
-        size = _check_places(folder, (place for places in reader.places.values() for place in places.values()))
+        size = _check_locations(
+            folder, chain.from_iterable(by_offset.values() for by_offset in reader.locations.values())
+        )
         tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
     except BaseException:
-        shelf.close()
+        open_files.close()
         raise
     return Checkpoint(
         folder,
@@ -66,7 +69,7 @@ def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS)
             : len(paths) - 1
         ],
         checks=lambda: _check(tree),
-        close=shelf.close,
+        close=open_files.close,
     )
 
 
@@ -80,8 +83,8 @@ def _metadata(path: str, limits: Limits) -> Parsed:
         file.close()
 
 
-class _Reader:
-    """Reads the metadata of one directory; every value is checked where it is used."""
+class _MetadataReader:
+    """Reads the metadata of one directory; every value is checked before use."""
 
     def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
         self.path = path
@@ -92,20 +95,20 @@ class _Reader:
         # Each step becomes a dict; real names have a handful.
         self._steps_left = MOST_STEPS + size // 8
         self.records = self._mapping(metadata, "state_dict_metadata")
-        self.places = self._index(self._mapping(metadata, "storage_data"))
+        self.locations = self._index(self._mapping(metadata, "storage_data"))
         # The chunks of plain values are read in one batch.
         count = max(len(self.records), 1)
         self._inside = replace(
             limits, value_bytes=limits.value_bytes // count, copied_bytes=limits.copied_bytes // count
         )
 
-    def entry(self, name: object, record: object) -> Entry:
+    def entry(self, name: object, record: object) -> NamedValue:
         if not isinstance(name, str):
             raise self._wrong(f"a name is {shown(name)}, not text")
         kind = record.name if isinstance(record, Opaque) else type(record).__name__
         if kind not in VALUES:
             raise self._wrong(f"its metadata has the unknown type {kind}", name)
-        return Entry(name, self._steps(name), VALUES[kind](self, name, _fields(record, kind, self.path)))
+        return NamedValue(name, self._steps(name), VALUES[kind](self, name, _fields(record, kind, self.path)))
 
     def tensor(self, name: str, record: Mapping[str, Any]) -> Leaf:
         """Return a tensor from the metadata alone, without opening a file."""
@@ -116,48 +119,52 @@ class _Reader:
         if not isinstance(found, DType):
             raise self._wrong("its dtype is missing", name)
         check_addressable(shape, found.itemsize, file=self.path, member=name)
-        chunks = record.get("chunks")
-        if not isinstance(chunks, list):
+        described = record.get("chunks")
+        if not isinstance(described, list):
             raise self._wrong("its chunks are missing", name)
-        pieces = tuple(self._piece(name, chunk, found) for chunk in chunks)
-        problem = tiling_problem(shape, [(piece.offsets, piece.sizes) for piece in pieces])
+        chunks = tuple(self._chunk(name, chunk, found) for chunk in described)
+        problem = tiling_problem(shape, [(chunk.offsets, chunk.sizes) for chunk in chunks])
         if problem is not None:
-            raise self._wrong(f"its {len(pieces)} chunks do not cover the tensor exactly: {problem}", name)
-        return self._source.leaf(Sharded(name, found, shape, pieces))
+            raise self._wrong(f"its {len(chunks)} chunks do not cover the tensor exactly: {problem}", name)
+        return self._source.leaf(Sharded(name, found, shape, chunks))
 
     def plain(self, name: str, record: Mapping[str, Any]) -> object:
         """Read a value other than a tensor immediately: the tree is built from these values."""
-        place = self.places.get(name, {}).get(None)
-        if place is None:
+        location = self.locations.get(name, {}).get(None)
+        if location is None:
             raise self._wrong("the metadata has no storage location for it", name)
-        opened = self._source.open(place, self._inside)
+        opened = self._source.open(location, self._inside)
         self.globals += opened.globals
         return opened.object
 
-    def _piece(self, name: str, chunk: object, dtype: DType) -> Piece:
-        fields = _fields(chunk, "ChunkStorageMetadata", self.path)
+    def _chunk(self, name: str, described: object, dtype: DType) -> Chunk:
+        fields = _fields(described, "ChunkStorageMetadata", self.path)
         offsets, sizes = (self._numbers(fields.get(key), name) for key in ("offsets", "sizes"))
-        place = self.places.get(name, {}).get(offsets)
-        if place is None:
+        location = self.locations.get(name, {}).get(offsets)
+        if location is None:
             raise self._wrong(f"the metadata has no storage location for its chunk at {list(offsets)}", name)
         nbytes = prod(sizes) * dtype.itemsize
-        if nbytes > self._limits.expansion * place.nbytes:
-            raise self._wrong(f"a chunk of {nbytes:,} bytes is stored in only {place.nbytes:,} bytes of the file", name)
-        return Piece(offsets, sizes, place)
+        if nbytes > self._limits.expansion * location.nbytes:
+            raise self._wrong(
+                f"a chunk of {nbytes:,} bytes is stored in only {location.nbytes:,} bytes of the file", name
+            )
+        return Chunk(offsets, sizes, location)
 
-    def _index(self, storage_data: Mapping[Any, Any]) -> dict[str, dict[tuple[int, ...] | None, Place]]:
+    def _index(self, storage_data: Mapping[Any, Any]) -> dict[str, dict[tuple[int, ...] | None, Location]]:
         """Return the storage locations of each name, by the offsets of the chunk (None for values without chunks)."""
-        places: dict[str, dict[tuple[int, ...] | None, Place]] = {}
+        locations: dict[str, dict[tuple[int, ...] | None, Location]] = {}
         for key, info in storage_data.items():
             index = _fields(key, "MetadataIndex", self.path)
             name, offset = index.get("fqn"), index.get("offset")
             if not isinstance(name, str):
                 raise self._wrong(f"the name of a stored item is {shown(name)}, not text")
             at = None if offset is None else self._numbers(offset, name)
-            places.setdefault(name, {}).setdefault(at, self._place(name, _fields(info, "_StorageInfo", self.path)))
-        return places
+            locations.setdefault(name, {}).setdefault(
+                at, self._location(name, _fields(info, "_StorageInfo", self.path))
+            )
+        return locations
 
-    def _place(self, name: str, info: Mapping[str, Any]) -> Place:
+    def _location(self, name: str, info: Mapping[str, Any]) -> Location:
         file, start, nbytes = info.get("relative_path"), info.get("offset"), info.get("length")
         if info.get("transform_descriptors"):
             raise self._wrong(
@@ -167,7 +174,7 @@ class _Reader:
             raise self._wrong(f"its storage location is {shown(file)}, which is not a plain file name", name)
         if type(start) is not int or type(nbytes) is not int or not 0 <= start <= start + nbytes < 1 << 63:
             raise self._wrong(f"its storage location, {shown(nbytes)} bytes at offset {shown(start)}, is invalid", name)
-        return Place(file, start, nbytes)
+        return Location(file, start, nbytes)
 
     def _steps(self, name: str) -> Steps:
         if self._nesting is None:
@@ -199,14 +206,14 @@ class _Reader:
         return FormatError(reason, file=self.path, member=member)
 
 
-def _check_places(folder: str, places: Iterable[Place]) -> int:
+def _check_locations(folder: str, locations: Iterable[Location]) -> int:
     """Return the total size of the files; raise FormatError if one is missing or too short, or if two locations
     overlap.
     """
     total = 0
-    by_file: dict[str, list[Place]] = {}
-    for place in places:
-        by_file.setdefault(place.file, []).append(place)
+    by_file: dict[str, list[Location]] = {}
+    for location in locations:
+        by_file.setdefault(location.file, []).append(location)
     for file, inside in by_file.items():
         path = os.path.join(folder, file)
         try:
@@ -216,10 +223,12 @@ def _check_places(folder: str, places: Iterable[Place]) -> int:
                 f"the metadata refers to this file, which cannot be opened: {error.strerror}", file=path
             ) from error
         end = 0
-        for place in sorted(inside):
-            if place.start < end:
-                raise FormatError("the metadata stores two items in overlapping bytes", file=path, offset=place.start)
-            end = place.start + place.nbytes
+        for location in sorted(inside):
+            if location.start < end:
+                raise FormatError(
+                    "the metadata stores two items in overlapping bytes", file=path, offset=location.start
+                )
+            end = location.start + location.nbytes
         if end > size:
             raise TruncatedError(f"the file should have at least {end:,} bytes, but has {size:,}", file=path)
         total += size
@@ -249,7 +258,7 @@ def _once(imports: Iterable[Import]) -> list[Import]:
     return list(dict.fromkeys(imports))
 
 
-VALUES: dict[str, Callable[[_Reader, str, Mapping[str, Any]], object]] = {
-    "TensorStorageMetadata": _Reader.tensor,
-    "BytesStorageMetadata": _Reader.plain,
+VALUES: dict[str, Callable[[_MetadataReader, str, Mapping[str, Any]], object]] = {
+    "TensorStorageMetadata": _MetadataReader.tensor,
+    "BytesStorageMetadata": _MetadataReader.plain,
 }

@@ -17,7 +17,7 @@ from statedict.files import File
 from statedict.files import open as open_file
 
 from ...errors import FileChangedError, FormatError
-from ._window import Window
+from ._file_slice import FileSlice
 
 # Each rank of a job writes one or more files, and a process may often open only 1,024. We open at most this many, and
 # at most this fraction of the limit of the process. (A mapped file is open twice.)
@@ -26,7 +26,7 @@ PART = 8
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Bytes `start … start + nbytes` of the directory's file `file`."""
 
     file: str
@@ -45,15 +45,15 @@ def is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and len(name.encode()) <= LONGEST_NAME
 
 
-class Shelf:
+class OpenFiles:
     """The files of a directory; the most recently used ones are open.
 
-    `locate` opens the file of a name. Raises FileChangedError if a file was replaced before it is opened again.
+    `opener` opens the file of a name. Raises FileChangedError if a file was replaced before it is opened again.
     """
 
-    def __init__(self, folder: str, place: Callable[[str], File | None] | None = None) -> None:
+    def __init__(self, folder: str, opener: Callable[[str], File | None] | None = None) -> None:
         self.folder = folder
-        self._place = place or (lambda name: open_file(os.path.join(folder, name)))
+        self._opener = opener or (lambda name: open_file(os.path.join(folder, name)))
         self._files: dict[str, File] | None = {}
         self._stamps: dict[str, tuple[int, ...]] = {}
         self._turn = threading.Lock()
@@ -67,24 +67,24 @@ class Shelf:
             self._files[name] = found
             return found
 
-    def whole(self, name: str) -> Window:
+    def reopening(self, name: str) -> FileSlice:
         """Return a File with that name that keeps it open only while it is among the most recently used."""
-        return Window(os.path.join(self.folder, name), partial(self.file, name), 0, self.file(name).size)
+        return FileSlice(os.path.join(self.folder, name), partial(self.file, name), 0, self.file(name).size)
 
-    def window(self, place: Place) -> Window:
+    def slice(self, location: Location) -> FileSlice:
         """Return a File of the bytes at a location; raise FormatError if the file does not contain them."""
-        path = os.path.join(self.folder, place.file)
+        path = os.path.join(self.folder, location.file)
         try:
-            size = self.file(place.file).size
+            size = self.file(location.file).size
         except FileNotFoundError as error:
             raise FormatError("the metadata refers to this file, which is missing", file=path) from error
-        if place.start < 0 or place.nbytes < 0 or place.start + place.nbytes > size:
+        if location.start < 0 or location.nbytes < 0 or location.start + location.nbytes > size:
             raise FormatError(
-                f"the metadata refers to bytes {place.start:,} to {place.start + place.nbytes:,} of this file, "
+                f"the metadata refers to bytes {location.start:,} to {location.start + location.nbytes:,} of this file, "
                 f"which has {size:,}",
                 file=path,
             )
-        return Window(path, partial(self.file, place.file), place.start, place.nbytes)
+        return FileSlice(path, partial(self.file, location.file), location.start, location.nbytes)
 
     def close(self) -> None:
         """Close all files; nothing can be read afterwards."""
@@ -100,12 +100,12 @@ class Shelf:
         path = os.path.join(self.folder, name)
         before = _stamp(path)
         try:
-            found = self._place(name)
+            found = self._opener(name)
         except OSError as error:
             if error.errno not in TOO_MANY or not others:
                 raise
             others.clear()
-            found = self._place(name)
+            found = self._opener(name)
         if found is None:
             raise FormatError("its other files are in the same directory", file=self.folder, hint="open it by its path")
         if {self._stamps.setdefault(name, before), _stamp(path)} != {before}:

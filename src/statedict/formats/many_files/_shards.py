@@ -20,12 +20,12 @@ from statedict.files import File
 from statedict.state import Absent
 
 from ...errors import FormatError
+from .._foreign_formats import unknown
 from .._json import read_json
 from .._limits import LIMITS, Limits
-from .._mistaken import unknown
 from .._table import head_of
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ._open_files import Shelf, is_plain_name
+from ._open_files import OpenFiles, is_plain_name
 
 INDEX = ".index.json"
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
@@ -48,8 +48,8 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
         shards = _opened(partial(_beside, file), names, file.name, limits, files.WAITING)
         close = partial(_close, shards)
     else:
-        shelf = Shelf(os.path.dirname(file.name), partial(_beside, file))
-        shards, close = _opened(shelf.whole, names, file.name, limits), shelf.close
+        open_files = OpenFiles(os.path.dirname(file.name), partial(_beside, file))
+        shards, close = _opened(open_files.reopening, names, file.name, limits), open_files.close
     try:
         values, notes = _indexed(places, shards, os.path.dirname(file.name))
     except BaseException:
@@ -61,19 +61,19 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint of numbered shards without an index: all of them, each tensor in one."""
-    shelf = Shelf(folder)
+    open_files = OpenFiles(folder)
     values: dict[str, Any] = {}
     try:
-        shards = _opened(shelf.whole, complete(names, folder), folder, limits)
+        shards = _opened(open_files.reopening, complete(names, folder), folder, limits)
         for shard in shards.values():
             for name, value in _state(shard).items():
                 if name in values:
                     raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
                 values[name] = value
     except BaseException:
-        shelf.close()
+        open_files.close()
         raise
-    return _joined(folder, values, shards, 0, {}, ["the shards have no index"], shelf.close)
+    return _joined(folder, values, shards, 0, {}, ["the shards have no index"], open_files.close)
 
 
 def complete(names: Iterable[str], folder: str) -> list[str]:

@@ -52,7 +52,7 @@ COMMENT = b"statedict "
 UNCHECKED = "the file has no checksum: damage cannot be detected"
 
 
-class Said(NamedTuple):
+class Recorded(NamedTuple):
     """What the directory records about an array: its element type, and the name that it is tied to."""
 
     dtype: DType | None = None
@@ -62,7 +62,7 @@ class Said(NamedTuple):
 def read_npz(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
     """Open the Checkpoint in an .npz file; its object maps names to leaves, in the order of the archive."""
     archive = archive or open_zip(file, limits)
-    reader = _Reader(file, limits)
+    reader = _ArrayReader(file, limits)
     state: dict[str, Any] = OrderedDict()
     ties: dict[str, str] = {}
     for name in archive.members:
@@ -71,10 +71,10 @@ def read_npz(file: File, limits: Limits = LIMITS, archive: Archive | None = None
     members = located(archive, archive.members.values())
     for member, start in zip(members, first_bytes(archive, members, USUAL)):
         name = member.name.removesuffix(SUFFIX)
-        said = _said(archive, member.name, limits)
-        state[name] = _member_value(archive, member, start, reader, said)
-        if said.tied is not None:
-            ties[name] = said.tied
+        recorded = _recorded(archive, member.name, limits)
+        state[name] = _member_value(archive, member, start, reader, recorded)
+        if recorded.tied is not None:
+            ties[name] = recorded.tied
     _tie(state, ties, {member.name: member.crc for member in members}, file.name)
     comment = _comment(archive, limits)
     if "modules" in comment:
@@ -98,7 +98,7 @@ def read_npy(file: File, limits: Limits = LIMITS) -> Checkpoint:
     header = read_npy_header(file.read(0, min(file.size, START)), file.name, None, limits)
     raw = partial(file.read, header.size, file.size - header.size)
     extent = Extent(0, file.size, "the array", skip=header.size)
-    reader = _Reader(file, limits)
+    reader = _ArrayReader(file, limits)
     value = reader.value(header, extent, file.size, raw)
     return Checkpoint(
         file.name,
@@ -122,7 +122,7 @@ def check_arrays(archive: Archive, source: FileSource, state: Mapping[str, Any])
         yield Finding("error", twin.member.removesuffix(SUFFIX), FALSE_TIE)
 
 
-def _member_value(archive: Archive, member: Member, start: bytes, reader: _Reader, said: Said) -> Any:
+def _member_value(archive: Archive, member: Member, start: bytes, reader: _ArrayReader, recorded: Recorded) -> Any:
     limits = reader.limits
     try:
         header = read_npy_header(start, archive.file.name, member.name, limits)
@@ -138,10 +138,10 @@ def _member_value(archive: Archive, member: Member, start: bytes, reader: _Reade
     )
     affordable = is_affordable(archive, member, limits)
     raw = (lambda: read_member(archive, member.name)[header.size :]) if affordable else None
-    return reader.value(header, extent, member.nbytes, raw, said.dtype)
+    return reader.value(header, extent, member.nbytes, raw, recorded.dtype)
 
 
-class _Reader:
+class _ArrayReader:
     """Turns the arrays of one file into values; `imports` collects the imports of its pickles."""
 
     def __init__(self, file: File, limits: Limits) -> None:
@@ -257,15 +257,15 @@ def _is_plain(descr: Any) -> bool:
     return type(descr) is str and TYPE.fullmatch(descr) is not None
 
 
-def _said(archive: Archive, name: str, limits: Limits) -> Said:
+def _recorded(archive: Archive, name: str, limits: Limits) -> Recorded:
     file = archive.file.name
     for kind, content in extra_fields(archive.extras.get(name, b""), name, file):
         if kind == EXTRA:
             fields = read_json(content, file, limits, name)
             if not isinstance(fields, dict) or not all(isinstance(text, str) for text in fields.values()):
                 raise FormatError("its extra field in the archive's directory is malformed", file=file, member=name)
-            return Said(DTYPES.get(fields.get("dtype", "")), fields.get("tied"))
-    return Said()
+            return Recorded(DTYPES.get(fields.get("dtype", "")), fields.get("tied"))
+    return Recorded()
 
 
 def _comment(archive: Archive, limits: Limits) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ PAIRED = "F4"
 LARGEST = 2**63 - 1
 
 
-class Entry(NamedTuple):
+class HeaderEntry(NamedTuple):
     """One tensor of the header; `start` and `stop` count bytes from the end of the header."""
 
     dtype: DType
@@ -61,7 +61,7 @@ class Header(NamedTuple):
     """A parsed header: its text, its tensors in order, its metadata, and the offset at which their bytes begin."""
 
     text: bytes
-    entries: dict[str, Entry]
+    entries: dict[str, HeaderEntry]
     metadata: dict[str, str]
     end: int
 
@@ -98,7 +98,7 @@ def _metadata(found: Any, file: str) -> dict[str, str]:
     return dict(found)
 
 
-def _entry(name: str, value: Any, file: str, limits: Limits) -> Entry:
+def _entry(name: str, value: Any, file: str, limits: Limits) -> HeaderEntry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise FormatError("its entry must have exactly the keys dtype, shape and data_offsets", file=file, member=name)
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -123,14 +123,14 @@ def _entry(name: str, value: Any, file: str, limits: Limits) -> Entry:
             file=file,
             member=name,
         )
-    return Entry(dtype, tuple(shape), start, stop)
+    return HeaderEntry(dtype, tuple(shape), start, stop)
 
 
 def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value <= LARGEST for value in values)
 
 
-def _check_tiling(file: File, entries: Mapping[str, Entry], end: int) -> None:
+def _check_tiling(file: File, entries: Mapping[str, HeaderEntry], end: int) -> None:
     """Raise FormatError unless every byte after the header belongs to exactly one tensor."""
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):

@@ -14,30 +14,30 @@ from .._limits import LIMITS, Limits
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
-from ._checksums import Seal, read_seal, unsealed
+from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint in a safetensors file; its object maps names to leaves, in the order of the header."""
     header = read_header(file, limits)
-    seal = read_seal(header, file.name, limits)
+    annotations = read_annotations(header, file.name, limits)
     # Members have the names of their tensors, so a message names the tensor anyway.
     source = FileSource(file)
-    stored = _storages(source, header, seal)
+    stored = _storages(source, header, annotations)
     storages = dict(stored)
-    for first, *others in seal.ties if seal else []:
+    for first, *others in annotations.ties if annotations else []:
         storages.update(dict.fromkeys(others, stored[first]))
         stored[first].where = stored[first].where._replace(twins=tuple(stored[name].where for name in others))
     state: dict[str, Any] = OrderedDict()
     for name, entry in header.entries.items():
         spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))
         state[name] = Leaf(spec, storages[name])
-    if seal is not None and seal.modules is not None:
-        state._metadata = seal.modules  # type: ignore[attr-defined]
-    kept = unsealed(header.metadata)
+    if annotations is not None and annotations.modules is not None:
+        state._metadata = annotations.modules  # type: ignore[attr-defined]
+    kept = user_metadata(header.metadata)
     notes = []
-    if seal is None:
+    if annotations is None:
         stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""
         notes.append(f"the file has no checksums: damage to its tensors cannot be detected{stale}")
     return Checkpoint(
@@ -45,7 +45,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         "safetensors",
         state,
         size=file.size,
-        producer="safetensors" if seal is None else "statedict",
+        producer="safetensors" if annotations is None else "statedict",
         notes=notes,
         metadata=kept,
         checks=partial(check_storages, source, stored),
@@ -53,10 +53,10 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     )
 
 
-def _storages(source: FileSource, header: Header, seal: Seal | None) -> dict[str, Storage]:
+def _storages(source: FileSource, header: Header, annotations: Annotations | None) -> dict[str, Storage]:
     """Return the storage of each name; tied names share one."""
     storages = {}
-    for (name, entry), crc in zip(header.entries.items(), seal.crcs if seal else repeat(None)):
+    for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(None)):
         nbytes = entry.stop - entry.start
         extent = Extent(header.end + entry.start, nbytes, name, crc, entry.dtype.itemsize)
         storages[name] = source.storage(name, nbytes, extent)

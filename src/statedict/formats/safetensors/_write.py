@@ -19,7 +19,7 @@ from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
 from ..storages._pack import elements_of
-from ._checksums import PREFIX, Seal, begin_header, close_header
+from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
 
@@ -49,11 +49,11 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     else:
         body, tied = WholesBody(*plain), []
     extra = _checked({**FORMAT, **(metadata or {})})
-    seal = Seal(body.crcs, tied, modules_of(obj, "safetensors"))
+    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"))
     tensors = ",".join(body.entries)
 
     def header() -> bytes:
-        text = f"{begin_header(seal, extra)}{',' if tensors else ''}{tensors}}}"
+        text = f"{begin_header(annotations, extra)}{',' if tensors else ''}{tensors}}}"
         raw = text.encode()
         raw += b" " * (-(LENGTH + len(raw)) % ALIGNMENT)
         return len(raw).to_bytes(LENGTH, "little") + close_header(raw)

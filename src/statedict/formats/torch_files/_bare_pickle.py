@@ -19,7 +19,7 @@ def read_pickles(file: File, limits: Limits = LIMITS) -> Checkpoint:
     except FormatError:
         if head_of(file)[:1] == b"\x80":
             raise
-        from .._mistaken import unknown
+        from .._foreign_formats import unknown
 
         # The oldest protocols can begin with almost any byte: if the first one is not an opcode, the file is something
         # else.

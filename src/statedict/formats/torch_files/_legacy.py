@@ -23,8 +23,8 @@ from .._limits import LIMITS, Limits
 from .._pickle import Import, Parsed, StorageId, TypedStorage
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
+from ..storages._describe import shown
 from ..storages._extent import Extent, FileSource
-from ..storages._shown import shown
 from ._stacked_pickles import Stacked, parse_at
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -20,8 +20,8 @@ from ...errors import FormatError, TruncatedError, UnknownFormatError
 from .._limits import LIMITS, Limits
 from .._pickle import Import, TypedStorage, spec_in, storage_dtype
 from ..checkpoint._checkpoint import Checkpoint
+from ..storages._describe import shown
 from ..storages._extent import Extent, FileSource
-from ..storages._shown import shown
 from ._legacy import UNCHECKED, nested_reader
 from ._stacked_pickles import Stacked, parse_at
 
@@ -38,7 +38,7 @@ LONGEST_FACTS = 64 << 10
 PARTS = ("storages", "tensors", "pickle")
 
 
-class Extract(NamedTuple):
+class TarMember(NamedTuple):
     """A member of the tar: bytes `offset … offset + nbytes` of the file."""
 
     offset: int
@@ -48,7 +48,7 @@ class Extract(NamedTuple):
 def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint in a tar that torch.save wrote before 0.1.13."""
     members = _parts(file)
-    reader = _Reader(file, limits)
+    reader = _TarReader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     content = reader.parse(
         members["pickle"].offset,
@@ -71,12 +71,12 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
 def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Leaf], bytes]:
     """Return the tensors in a tar by the keys that its object uses, and the object as an unread pickle."""
     members = _parts(file)
-    reader = _Reader(file, limits)
+    reader = _TarReader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     return tensors, file.read(*members["pickle"])
 
 
-def _parts(file: File) -> dict[str, Extract]:
+def _parts(file: File) -> dict[str, TarMember]:
     members = read_tar(file)
     if not members.keys() >= set(PARTS):
         named = ", ".join(list(members)[:5]) or "none"
@@ -88,12 +88,12 @@ def _parts(file: File) -> dict[str, Extract]:
     return members
 
 
-def read_tar(file: File) -> dict[str, Extract]:
+def read_tar(file: File) -> dict[str, TarMember]:
     """Return the regular files of a tar, by name.
 
     Raises FormatError for links, devices and duplicate names, TruncatedError if the end is missing.
     """
-    members: dict[str, Extract] = {}
+    members: dict[str, TarMember] = {}
     at = 0
     while at + BLOCK <= file.size:
         header = file.read(at, BLOCK)
@@ -115,7 +115,7 @@ def read_tar(file: File) -> dict[str, Extract]:
         if _number(file, header[148:156], at) != sum(header) - sum(header[148:156]) + 8 * 32:
             raise FormatError("a header of the tar archive is invalid", file=file.name, offset=at)
         if kind in PLAIN and name not in members:
-            members[name] = Extract(at + BLOCK, nbytes)
+            members[name] = TarMember(at + BLOCK, nbytes)
         elif kind in FACTS:
             _check_facts(file, name, at + BLOCK, nbytes)
         elif kind != FOLDER:
@@ -150,7 +150,7 @@ def _tensor(tensors: dict[str, Leaf], pid: Any) -> object:
     return tensors[key]
 
 
-class _Reader:
+class _TarReader:
     """Reads the members' pickles and numbers, one after the other; `imports` collects those of all pickles."""
 
     def __init__(self, file: File, limits: Limits) -> None:
@@ -187,7 +187,7 @@ class _Reader:
         raw = self._file.read(at, count * width)
         return [int.from_bytes(raw[i : i + width], "little", signed=True) for i in range(0, len(raw), width)]
 
-    def storages(self, extract: Extract) -> dict[str, TypedStorage]:
+    def storages(self, extract: TarMember) -> dict[str, TypedStorage]:
         """Return the storages by key, including views of others."""
         found: dict[str, TypedStorage] = {}
         count, at = self.count(extract.offset, "storages")
@@ -228,7 +228,7 @@ class _Reader:
         storage = self._source.storage(_key(key), part.nbytes, part, whole.storage.location)
         found[_key(key)] = TypedStorage(storage, whole.dtype, numel)
 
-    def tensors(self, extract: Extract, storages: dict[str, TypedStorage]) -> dict[str, Leaf]:
+    def tensors(self, extract: TarMember, storages: dict[str, TypedStorage]) -> dict[str, Leaf]:
         """Return the tensors by key."""
         found: dict[str, Leaf] = {}
         count, at = self.count(extract.offset, "tensors")

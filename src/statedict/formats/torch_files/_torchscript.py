@@ -35,7 +35,7 @@ TYPING = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorli
 Name = tuple[str, str]  # module, class
 
 
-class Slots(NamedTuple):
+class DeclaredAttributes(NamedTuple):
     """The attributes of a module class that are in its state dict.
 
     `buffers` is None if the class does not declare them: before PyTorch 1.5, every tensor other than a parameter was
@@ -87,7 +87,7 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
     )
 
 
-def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tuple[Name, Slots]]:
+def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tuple[Name, DeclaredAttributes]]:
     """Yield the declarations in the source of each module class in the archive."""
     files = [name for name in archive.members if name.startswith(prefix) and name.endswith(".py")]
     members = located(archive, [archive.members[name] for name in files])
@@ -100,23 +100,23 @@ def declared_slots(archive: Archive, prefix: str, limits: Limits) -> Iterator[tu
         yield from (((module, name), slots) for name, slots in _classes(source))
 
 
-def _classes(source: str) -> Iterator[tuple[str, Slots]]:
+def _classes(source: str) -> Iterator[tuple[str, DeclaredAttributes]]:
     """Yield the module classes in a source file, by matching the lines in the form that PyTorch prints."""
-    name, slots = "", Slots()
+    name, slots = "", DeclaredAttributes()
     for line in source.splitlines():
         begins, listed = CLASS.match(line), SLOTS.match(line.strip())
         if line[:1].strip() and name:
             yield name, slots
             name = ""
         if begins:
-            name, slots = begins[1], Slots()
+            name, slots = begins[1], DeclaredAttributes()
         elif listed and name:
             slots = slots._replace(**{listed[1]: frozenset(QUOTED.findall(listed[2]))})
     if name:
         yield name, slots
 
 
-def arrange(module: object, declared: Mapping[Name, Slots]) -> None:
+def arrange(module: object, declared: Mapping[Name, DeclaredAttributes]) -> None:
     """Sort the attributes of a module and its submodules as torch.nn's pickles have them: `_parameters`, `_buffers`,
     `_modules`, and the rest.
     """
@@ -127,11 +127,15 @@ def arrange(module: object, declared: Mapping[Name, Slots]) -> None:
         if not isinstance(value, Opaque) or id(value) in seen or not _is_module(value, declared):
             continue
         seen.add(id(value))
-        value.state = _arranged(value.attributes(), declared.get((value.module, value.name), Slots()), declared)
+        value.state = _arranged(
+            value.attributes(), declared.get((value.module, value.name), DeclaredAttributes()), declared
+        )
         waiting += value.state["_modules"].values()
 
 
-def _arranged(attributes: Mapping[str, Any], slots: Slots, declared: Mapping[Name, Slots]) -> dict[str, Any]:
+def _arranged(
+    attributes: Mapping[str, Any], slots: DeclaredAttributes, declared: Mapping[Name, DeclaredAttributes]
+) -> dict[str, Any]:
     rest: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     buffers: dict[str, Any] = {}
@@ -151,7 +155,7 @@ def _arranged(attributes: Mapping[str, Any], slots: Slots, declared: Mapping[Nam
     return {**rest, "_parameters": parameters, "_buffers": buffers, "_modules": modules}
 
 
-def _is_module(value: Opaque, declared: Mapping[Name, Slots]) -> bool:
+def _is_module(value: Opaque, declared: Mapping[Name, DeclaredAttributes]) -> bool:
     """Return whether its class is one of the archive's module classes, or may be one if the archive has no source."""
     if not declared:
         return value.module.partition(".")[0] == "__torch__" and isinstance(value.state, dict)

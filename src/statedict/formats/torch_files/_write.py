@@ -18,7 +18,7 @@ from ..storages._named import check_metadata
 from ..storages._pack import Packed, Packing
 from ..zip._directory import check_case
 from ..zip._layout import ALIGNMENT
-from ..zip._write import Record, Run, Seal, check_members, zip_parts
+from ..zip._write import LastMember, Record, TensorRun, check_members, zip_parts
 from ._read import EXTRA, LONGEST_EXTRA
 from ._serialization_id import DIGITS, NAME, serialization_id
 
@@ -47,7 +47,7 @@ def torch_parts(
 
 def archive_parts(
     pickled: bytes,
-    records: Sequence[Record | Run],
+    records: Sequence[Record | TensorRun],
     *,
     folder: str = FOLDER,
     late_byteorder: bool = False,
@@ -69,8 +69,8 @@ def archive_parts(
         _small(f"{folder}version", b"3\n"),
         *(byteorder if late_byteorder else []),
     ]
-    seal = Seal(folder + NAME, DIGITS, serialization_id)
-    return zip_parts(members, seal, alignment=alignment, checked=checked)
+    last = LastMember(folder + NAME, DIGITS, serialization_id)
+    return zip_parts(members, last, alignment=alignment, checked=checked)
 
 
 def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Wholes]]:
@@ -93,7 +93,7 @@ def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> by
         return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
 
     def check(pickled: bytes) -> None:
-        from ._closed import check_loadable
+        from ._loadable import check_loadable
 
         if packing.settled:
             check_loadable(obj, pickled)
@@ -103,12 +103,12 @@ def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> by
     return pickled
 
 
-def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | Run]:
+def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | TensorRun]:
     number = 0
     for storage in storages:
         if isinstance(storage, Wholes):
             rows = range(number, number + len(storage.sizes))
-            yield Run([f"{FOLDER}data/{row}" for row in rows], storage)
+            yield TensorRun([f"{FOLDER}data/{row}" for row in rows], storage)
             number = rows.stop
         else:
             yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)

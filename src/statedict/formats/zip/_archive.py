@@ -33,13 +33,13 @@ class Archive(NamedTuple):
     """An open zip archive.
 
     Attributes:
-        file: the bytes that it lies in.
-        members: by name, in the directory's order; entries of folders left out.
-        notes: what is odd but harmless, in words.
-        checked: whether it has CRCs. PyTorch can be told not to compute them; then all are 0.
+        file: the file that contains it.
+        members: the members by name, in the order of the directory, without entries for folders.
+        notes: unusual but harmless findings.
+        checked: whether it has CRCs. PyTorch has an option not to compute them; then all are 0.
         comment: the archive's comment.
-        extras: the directory's extra fields, of those members that have one.
-        waiting: the bounds of members by name, where not all of them have been located yet.
+        extras: the extra fields in the directory, of members that have one.
+        waiting: the bounds of members by name, if not all of them have been located yet.
     """
 
     file: File

@@ -27,7 +27,7 @@ KIND, PLAIN_FILE = 0o170000, 0o100000
 ONES = 0xFFFFFFFF
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """A member according to the central directory. `header` is the offset of its local header; `wide`: zip64; `extra`:
     its extra field.
     """
@@ -43,9 +43,9 @@ class Entry(NamedTuple):
     extra: bytes = b""
 
 
-def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
+def read_entries(directory: bytes, count: int, file: str) -> list[DirectoryEntry]:
     """Return the entries of a directory that has exactly `count` of them and nothing else."""
-    entries: list[Entry] = []
+    entries: list[DirectoryEntry] = []
     at = 0
     for _ in range(count):
         if at + CENTRAL.size > len(directory):
@@ -57,7 +57,7 @@ def read_entries(directory: bytes, count: int, file: str) -> list[Entry]:
     return entries
 
 
-def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
+def _entry(directory: bytes, at: int, file: str) -> tuple[DirectoryEntry, int]:
     signature, flags, method, crc, packed, nbytes, name_length, extra_length, comment, disk, attributes, header = (
         CENTRAL.unpack_from(directory, at)
     )
@@ -75,7 +75,7 @@ def _entry(directory: bytes, at: int, file: str) -> tuple[Entry, int]:
             nbytes, packed, header = widened((nbytes, packed, header), found, name, file)
     if ONES in (packed, nbytes, header) and not wide:
         raise FormatError("its zip64 sizes are missing", file=file, member=name)
-    entry = Entry(name, flags, method, crc, packed, nbytes, header, wide, extra)
+    entry = DirectoryEntry(name, flags, method, crc, packed, nbytes, header, wide, extra)
     check_entry(entry, disk, attributes, file)
     return entry, end
 
@@ -92,7 +92,7 @@ def decode(name: bytes, file: str) -> str:
         raise FormatError(f"the name {name!r} in the directory is not UTF-8", file=file) from None
 
 
-def check_entry(entry: Entry, disk: int, attributes: int, file: str) -> None:
+def check_entry(entry: DirectoryEntry, disk: int, attributes: int, file: str) -> None:
     """Raise FormatError for unsupported or ambiguous entries: encryption, other compressions, other disks, impossible
     sizes.
     """

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from statedict.files import File, fetch
 
 from ...errors import FormatError
-from ._directory import DESCRIPTOR, ONES, Entry, wide_fields
+from ._directory import DESCRIPTOR, ONES, DirectoryEntry, wide_fields
 
 LOCAL = struct.Struct("<4s2xHHxxxxIIIHH")
 SIGNATURE = b"PK\7\x08"
@@ -55,7 +55,7 @@ class _Local(NamedTuple):
 class Bound(NamedTuple):
     """An entry, and the offset of the next member or of the directory."""
 
-    entry: Entry
+    entry: DirectoryEntry
     limit: int
 
     @property
@@ -65,7 +65,7 @@ class Bound(NamedTuple):
         return Member(entry.name, UNKNOWN, entry.packed, entry.nbytes, entry.method, entry.crc)
 
 
-def bounds(file: File, entries: Sequence[Entry], end: int) -> list[Bound]:
+def bounds(file: File, entries: Sequence[DirectoryEntry], end: int) -> list[Bound]:
     """Return the entries with their bounds, in file order; `end` is where members end.
 
     Raises FormatError if members overlap according to the directory.
@@ -128,7 +128,7 @@ def check_extents(file: str, extents: Iterable[tuple[str, int, int]], limits: Se
             )
 
 
-def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
+def check_local(file: str, entry: DirectoryEntry, header: _Local, tail: bytes) -> None:
     """Raise FormatError if a local header (and `tail`: its name and extra field) contradicts the directory's entry."""
     if header.signature != b"PK\3\4":
         raise FormatError(f"expected a local header at byte {entry.header:,}", file=file, member=entry.name)
@@ -156,7 +156,7 @@ def check_local(file: str, entry: Entry, header: _Local, tail: bytes) -> None:
         raise FormatError("the zip64 record of its local header is invalid", file=file, member=entry.name)
 
 
-def descriptor_length(file: str, entry: Entry, found: bytes) -> int:
+def descriptor_length(file: str, entry: DirectoryEntry, found: bytes) -> int:
     """Return the length of the data descriptor at the start of `found`; raise FormatError if it contradicts the entry."""
     if not entry.flags & DESCRIPTOR:
         return 0

@@ -24,11 +24,11 @@ class Places(NamedTuple):
     """One row for each member, in order; all in bytes.
 
     Attributes:
-        starts, payloads, ends: where its header and its bytes begin, and where its descriptor ends.
-        sizes, names: lengths of its bytes and its name.
-        paddings: bytes of padding in its header, so that its bytes begin at a multiple of the alignment.
-        wide_size, wide_start: its size or offset needs a zip64 record.
-        extras: what else is in its entry of the directory.
+        starts, payloads, ends: the offsets of its header, of its data, and of the end of its descriptor.
+        sizes, names: the lengths of its data and of its name.
+        paddings: the length of the padding in its header that aligns its data.
+        wide_size, wide_start: whether its size or offset needs a zip64 record.
+        extras: the length of the extra field of its entry in the directory.
     """
 
     starts: Numbers

@@ -42,18 +42,18 @@ class Record(NamedTuple):
     extra: bytes = b""
 
 
-class Run(NamedTuple):
+class TensorRun(NamedTuple):
     """Consecutive members, each the memory of one of the tensors in `wholes`."""
 
     names: Sequence[str]
     wholes: Wholes
 
 
-class _Given(NamedTuple):
+class _Batch(NamedTuple):
     """A Record or a run of members, and the range of members that it makes."""
 
     members: range
-    by: Record | Run
+    by: Record | TensorRun
 
     def views(self, index: int) -> Iterable[memoryview]:
         """Return the bytes of one member."""
@@ -64,7 +64,7 @@ class _Given(NamedTuple):
     def contents(self, wanted: range) -> Iterator[bytes]:
         """Yield the bytes of the members in `wanted`."""
         start, stop = (min(max(at, self.members.start), self.members.stop) for at in (wanted.start, wanted.stop))
-        if isinstance(self.by, Run):
+        if isinstance(self.by, TensorRun):
             yield from self.by.wholes.copies(start - self.members.start, stop - self.members.start)
         elif start < stop:
             yield b"".join(self.by.views())
@@ -73,9 +73,9 @@ class _Given(NamedTuple):
 class _Layout:
     """The layout of the whole archive, computed once; and the bytes outside of payloads, made when the CRCs are known."""
 
-    def __init__(self, records: Sequence[Record | Run], comment: bytes, alignment: int, checked: bool) -> None:
+    def __init__(self, records: Sequence[Record | TensorRun], comment: bytes, alignment: int, checked: bool) -> None:
         self.checked = checked
-        self.given: list[_Given] = []
+        self.given: list[_Batch] = []
         self.names: list[bytes] = []
         self.sizes: list[int] = []
         self.extras: dict[int, bytes] = {}
@@ -138,9 +138,9 @@ class _Layout:
         directory = b"".join(chain.from_iterable(zip(*columns)))
         return directory + _end_records(len(self.names), len(directory), self.ends[-1], self._comment)
 
-    def _add(self, record: Record | Run) -> None:
+    def _add(self, record: Record | TensorRun) -> None:
         first = len(self.names)
-        if isinstance(record, Run):
+        if isinstance(record, TensorRun):
             self.names += map(str.encode, record.names)
             self.sizes += record.wholes.sizes
         else:
@@ -148,7 +148,7 @@ class _Layout:
             self.sizes.append(record.nbytes)
             if record.extra:
                 self.extras[first] = record.extra
-        self.given.append(_Given(range(first, len(self.names)), record))
+        self.given.append(_Batch(range(first, len(self.names)), record))
 
     def _lengths_of_extras(self) -> list[int]:
         return list(map(len, self._sparse(self.extras, range(len(self.names)))))
@@ -158,9 +158,9 @@ class _Layout:
         return [found.get(index, b"") for index in members] if found else [b""] * len(members)
 
 
-def check_members(records: Sequence[Record | Run]) -> None:
+def check_members(records: Sequence[Record | TensorRun]) -> None:
     """Raise SaveError for members that the reader would refuse, or whose lengths exceed 16 bits."""
-    count = sum(len(record.names) if isinstance(record, Run) else 1 for record in records)
+    count = sum(len(record.names) if isinstance(record, TensorRun) else 1 for record in records)
     if count > LIMITS.zip_members:
         raise SaveError(
             f"an archive of {count:,} members exceeds the limit of {LIMITS.zip_members:,}: save in shards "
@@ -178,7 +178,7 @@ def check_members(records: Sequence[Record | Run]) -> None:
             )
 
 
-class Seal(NamedTuple):
+class LastMember(NamedTuple):
     """A last member of `nbytes` bytes, made from the CRC-32s of all others."""
 
     name: str
@@ -187,8 +187,8 @@ class Seal(NamedTuple):
 
 
 def zip_parts(
-    records: Sequence[Record | Run],
-    seal: Seal | None = None,
+    records: Sequence[Record | TensorRun],
+    last: LastMember | None = None,
     comment: bytes = b"",
     *,
     alignment: int = ALIGNMENT,
@@ -199,8 +199,8 @@ def zip_parts(
     Payloads begin at multiples of `alignment` bytes (below 64 KiB). Without `checked`, CRCs are not computed and are
     all 0.
     """
-    if seal is not None:
-        records = [*records, Record(seal.name, seal.nbytes, lambda: [memoryview(seal.make(layout.crcs[:-1]))])]
+    if last is not None:
+        records = [*records, Record(last.name, last.nbytes, lambda: [memoryview(last.make(layout.crcs[:-1]))])]
     layout = _Layout(records, comment, alignment, checked)
     parts: list[Part] = []
     before: int | None = None

@@ -12,7 +12,7 @@ import torch
 from torch.utils.serialization import config
 
 from statedict import files
-from statedict.formats.torch_archive import Record, Run, archive_parts
+from statedict.formats.torch_archive import Record, TensorRun, archive_parts
 from statedict.state import Wholes, collector_paused
 
 from ..tensors._storages import bytes_of, kept_bytes_of
@@ -47,13 +47,13 @@ def save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *,
         raise RuntimeError(_refusal(target, error)) from error
 
 
-def _records(folder: str, storages: Numbered) -> Iterator[Record | Run]:
+def _records(folder: str, storages: Numbered) -> Iterator[Record | TensorRun]:
     views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
     number = 0
     for storage in storages.found:
         if isinstance(storage, Wholes):
             rows = range(number, number + len(storage.sizes))
-            yield Run([f"{folder}{row}" for row in rows], storage)
+            yield TensorRun([f"{folder}{row}" for row in rows], storage)
             number = rows.stop
         else:
             yield Record(f"{folder}{number}", storage.nbytes(), partial(views, storage))

@@ -51,8 +51,7 @@ def risk_of(module: str, name: str) -> Risk:
 _DUNDER = re.compile(r"__\w+__\Z")
 # A nested class: the legitimate use of a dotted name.
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*\Z")
-# Names that mean the same wherever they are found: a module that was imported there, or a function that runs what it
-# is given.
+# Dangerous in any package: a module imported there, or a function that runs its argument.
 _NEVER = _words(
     "os sys subprocess builtins importlib shutil socket ctypes pickle marshal runpy eval exec execfile open getattr "
     "setattr delattr globals locals vars input breakpoint system popen spawn run_code import_module read_pickle "

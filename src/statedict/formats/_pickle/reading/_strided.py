@@ -106,7 +106,7 @@ def build(m: Machine, target: Leaf, state: Any) -> None:
     target.become(data.spec, data.storage, target.traits._replace(requires_grad=requires_grad))
 
 
-class _Nowhere:
+class _EmptySource:
     """The Source of a tensor created without elements."""
 
     def read_into(self, reads: Any, *, verify: bool = True) -> None:
@@ -119,7 +119,7 @@ class _Nowhere:
         return memoryview(bytearray())
 
 
-NOWHERE = Storage(_Nowhere(), ("nowhere",), 0)
+NOWHERE = Storage(_EmptySource(), ("empty",), 0)
 REBUILDERS: dict[tuple[str, str], Callable[[Machine, Args], Tensor]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,

@@ -12,7 +12,7 @@ from statedict.state import Compound, contiguous_strides
 
 from .._names import PACKED
 from .._values import TorchConstant
-from ._memo import Writer, get, integer
+from ._memo import PickleWriter, get, integer
 from ._tensors import hooks, reduce, storage, strided, tuple_end
 
 
@@ -21,19 +21,19 @@ def compound_function(value: Compound) -> str:
     return _KINDS[value.layout][0]
 
 
-def compound_arguments(w: Writer, value: Compound, requires_grad: bool) -> None:
+def compound_arguments(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     """Write its arguments as one tuple."""
     _KINDS[value.layout][1](w, value, requires_grad)
 
 
-def compound(w: Writer, value: Compound, requires_grad: bool) -> int:
+def compound(w: PickleWriter, value: Compound, requires_grad: bool) -> int:
     """Write the tensor without attributes or subclass; return its slot."""
     w.reference("torch._utils", compound_function(value))
     compound_arguments(w, value, requires_grad)
     return reduce(w)
 
 
-def _layout(w: Writer, name: str) -> None:
+def _layout(w: PickleWriter, name: str) -> None:
     slot = w.named.get(("layout", name))
     if slot is not None:
         w.out.extend(get(slot))
@@ -44,7 +44,7 @@ def _layout(w: Writer, name: str) -> None:
     w.named["layout", name] = reduce(w)
 
 
-def size(w: Writer, shape: tuple[int, ...]) -> None:
+def size(w: PickleWriter, shape: tuple[int, ...]) -> None:
     """Write a torch.Size, without a memo slot."""
     w.reference("torch", "Size")
     w.integers(shape)
@@ -52,7 +52,7 @@ def size(w: Writer, shape: tuple[int, ...]) -> None:
     w.out.extend(b"R")
 
 
-def _sparse(w: Writer, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
+def _sparse(w: PickleWriter, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
     _layout(w, value.layout)
     w.out.extend(b"(")
     for role in roles:
@@ -65,22 +65,22 @@ def _sparse(w: Writer, value: Compound, roles: tuple[str, ...], coalesced: objec
     tuple_end(w, b"\x86")
 
 
-def _sparse_coo(w: Writer, value: Compound, requires_grad: bool) -> None:
+def _sparse_coo(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     _sparse(w, value, ("indices", "values"), value.facts.get("coalesced"))
 
 
-def _sparse_compressed(w: Writer, value: Compound, requires_grad: bool) -> None:
+def _sparse_compressed(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     _sparse(w, value, ("compressed_indices", "plain_indices", "values"))
 
 
-def _nested(w: Writer, value: Compound, requires_grad: bool) -> None:
+def _nested(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     w.out.extend(b"(")
     for role in ("values", "sizes", "strides", "offsets"):
         strided(w, value.parts[role], False)
     tuple_end(w, b"t")
 
 
-def _meta(w: Writer, value: Compound, requires_grad: bool) -> None:
+def _meta(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     w.out.extend(b"(")
     w.reference("torch", value.dtype.name)
     w.integers(value.shape)
@@ -90,7 +90,7 @@ def _meta(w: Writer, value: Compound, requires_grad: bool) -> None:
     tuple_end(w, b"t")
 
 
-def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
+def _quantized(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     facts: Mapping[str, Any] = value.facts
     place = w.store(value.parts["values"])
     w.out.extend(b"(")
@@ -115,7 +115,7 @@ def _quantized(w: Writer, value: Compound, requires_grad: bool) -> None:
     tuple_end(w, b"t")
 
 
-def constant(w: Writer, value: TorchConstant) -> None:
+def constant(w: PickleWriter, value: TorchConstant) -> None:
     """Write a device, layout, qscheme or memory format."""
     if value.kind == "layout":
         _layout(w, value.name)
@@ -133,7 +133,7 @@ def constant(w: Writer, value: TorchConstant) -> None:
         w.reference("torch", value.name)
 
 
-_KINDS: dict[str, tuple[str, Callable[[Writer, Compound, bool], None]]] = {
+_KINDS: dict[str, tuple[str, Callable[[PickleWriter, Compound, bool], None]]] = {
     "sparse_coo": ("_rebuild_sparse_tensor", _sparse_coo),
     "sparse_csr": ("_rebuild_sparse_tensor", _sparse_compressed),
     "sparse_csc": ("_rebuild_sparse_tensor", _sparse_compressed),

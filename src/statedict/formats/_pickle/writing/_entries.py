@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from statedict.state import Compound, Leaf, Spec, Traits, Wholes
 
 from . import _tensors as tensors
-from ._memo import SMALL, Together, Writer, get, integer
+from ._memo import SMALL, PickleWriter, Together, get, integer
 
 Steps = Iterator[Any]
 Entries = Sequence[tuple[Any, Any]]
@@ -29,14 +29,14 @@ FIRST = 64
 FEW = 32
 
 
-def entries(w: Writer, batch: Entries) -> Steps:
+def entries(w: PickleWriter, batch: Entries) -> Steps:
     """Write keys and values in turn; yield the values that are not ordinary tensors under new names."""
     first = 0 if w.prefixes else FIRST
     yield from _one_by_one(w, batch[:first])
     yield from _in_runs(w, batch[first:])
 
 
-def _in_runs(w: Writer, batch: Entries) -> Steps:
+def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
     """Write as many entries together as possible; find the exceptions by bisection, because they are rare."""
     if len(batch) < FEW:
         yield from _one_by_one(w, batch)
@@ -46,7 +46,7 @@ def _in_runs(w: Writer, batch: Entries) -> Steps:
         yield from _in_runs(w, batch[half:])
 
 
-def live(w: Writer, value: Any) -> Leaf | Compound | None:
+def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
     """Return the leaf of a live tensor."""
     library = w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
@@ -56,7 +56,7 @@ def live(w: Writer, value: Any) -> Leaf | Compound | None:
     return leaf
 
 
-def _one_by_one(w: Writer, batch: Entries) -> Steps:
+def _one_by_one(w: PickleWriter, batch: Entries) -> Steps:
     for key, item in batch:
         kind = type(item)
         if type(key) is str and (kind is Leaf or kind in w.kinds):
@@ -86,7 +86,7 @@ class _Rows(NamedTuple):
     memoized: Sequence[Any]
 
 
-def _together(w: Writer, batch: Entries) -> bool:
+def _together(w: PickleWriter, batch: Entries) -> bool:
     """Write entries if all are new names with new, whole, plain tensors, or numbers with new dicts of these; otherwise
     write nothing and return False.
     """
@@ -108,7 +108,7 @@ def _together(w: Writer, batch: Entries) -> bool:
     return True
 
 
-def _rows(w: Writer, keys: list[Any], values: list[Any]) -> _Rows | None:
+def _rows(w: PickleWriter, keys: list[Any], values: list[Any]) -> _Rows | None:
     kinds = set(map(type, keys))
     if kinds == {str} and w.library(values[0]) is not None:
         return _Rows(values, [key.encode("utf-8", "surrogatepass") for key in keys], [OPEN], b"", keys)
@@ -131,17 +131,17 @@ def _rows(w: Writer, keys: list[Any], values: list[Any]) -> _Rows | None:
     return _Rows(found, numbers, befores, b"u" if many else b"s", values)
 
 
-def _are_new(w: Writer, values: Sequence[Any]) -> bool:
+def _are_new(w: PickleWriter, values: Sequence[Any]) -> bool:
     ids = set(map(id, values))
     return len(ids) == len(values) and w.memo.keys().isdisjoint(ids)
 
 
-def _is_known(w: Writer, spec: Spec, traits: Traits) -> bool:
+def _is_known(w: PickleWriter, spec: Spec, traits: Traits) -> bool:
     """Return whether everything that the record of such a tensor refers to is in the memo."""
     return spec.dtype in w.prefixes and (not traits.parameter or PARAMETER in w.named)
 
 
-def _write(w: Writer, rows: _Rows, first: int, wholes: Wholes) -> None:
+def _write(w: PickleWriter, rows: _Rows, first: int, wholes: Wholes) -> None:
     import numpy as np
 
     count, period = len(rows.values), len(rows.befores)
@@ -226,7 +226,7 @@ class _Form(NamedTuple):
     slots: tuple[int, ...]
 
 
-def _form(w: Writer, kind: tuple[Spec, Traits], before: bytes, after: bytes, *, opens: bool) -> _Form:
+def _form(w: PickleWriter, kind: tuple[Spec, Traits], before: bytes, after: bytes, *, opens: bool) -> _Form:
     """Return the form of the record that `_tensors` writes from its parts."""
     spec, traits = kind
     parts: list[bytes] = []

@@ -59,7 +59,7 @@ class Together(NamedTuple):
     slots: Sequence[int]
 
 
-class Writer:
+class PickleWriter:
     """The state of one `emit`."""
 
     __slots__ = (

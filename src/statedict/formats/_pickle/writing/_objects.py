@@ -22,13 +22,13 @@ from statedict.state import Opaque
 
 from .._values import Pair
 from ._entries import entries
-from ._memo import Writer
+from ._memo import PickleWriter
 
 Steps = Iterator[Any]
 BATCH = 1000
 
 
-def object_steps(w: Writer, value: Any) -> Steps:
+def object_steps(w: PickleWriter, value: Any) -> Steps:
     """Write any object; yield the values inside it."""
     kind = type(value)
     if kind is type or kind is FunctionType:
@@ -56,7 +56,7 @@ def object_steps(w: Writer, value: Any) -> Steps:
 
 
 def reduce_steps(
-    w: Writer,
+    w: PickleWriter,
     value: Any,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -94,7 +94,7 @@ def reduce_steps(
         yield from _state(w, value, state, setter)
 
 
-def _state(w: Writer, value: Any, state: Any, setter: Any) -> Steps:
+def _state(w: PickleWriter, value: Any, state: Any, setter: Any) -> Steps:
     if setter is None:
         yield state
         w.out.extend(b"b")
@@ -105,7 +105,7 @@ def _state(w: Writer, value: Any, state: Any, setter: Any) -> Steps:
     w.out.extend(b"\x86R0")
 
 
-def _appends(w: Writer, items: Iterator[Any]) -> Steps:
+def _appends(w: PickleWriter, items: Iterator[Any]) -> Steps:
     for first in items:
         batch = [first, *islice(items, BATCH - 1)]
         w.out.extend(b"(" if len(batch) > 1 else b"")
@@ -114,7 +114,7 @@ def _appends(w: Writer, items: Iterator[Any]) -> Steps:
         w.out.extend(b"e" if len(batch) > 1 else b"a")
 
 
-def _setitems(w: Writer, pairs: Iterator[tuple[Any, Any]]) -> Steps:
+def _setitems(w: PickleWriter, pairs: Iterator[tuple[Any, Any]]) -> Steps:
     for first in pairs:
         batch = [first, *islice(pairs, BATCH - 1)]
         w.out.extend(b"(" if len(batch) > 1 else b"")
@@ -126,7 +126,7 @@ def _setitems(w: Writer, pairs: Iterator[tuple[Any, Any]]) -> Steps:
 # globals
 
 
-def _global_steps(w: Writer, value: Any, name: str | None = None) -> Steps:
+def _global_steps(w: PickleWriter, value: Any, name: str | None = None) -> Steps:
     if isinstance(value, type) and value in _CONSTANT_TYPES:
         return reduce_steps(w, value, type, (_CONSTANT_TYPES[value],))
     name = name or getattr(value, "__qualname__", None) or value.__name__
@@ -137,7 +137,7 @@ def _global_steps(w: Writer, value: Any, name: str | None = None) -> Steps:
 _CONSTANT_TYPES: dict[Any, Any] = {type(each): each for each in (None, ..., NotImplemented)}
 
 
-def _named(w: Writer, value: Any, module: str, name: str) -> Steps:
+def _named(w: PickleWriter, value: Any, module: str, name: str) -> Steps:
     w.memo[id(value)] = w.reference(module, name)
     w.alive.append(value)
     return iter(())
@@ -171,7 +171,7 @@ def _attribute(module: str, name: str) -> Any:
 # opaque values
 
 
-def opaque_steps(w: Writer, value: Opaque) -> Steps:
+def opaque_steps(w: PickleWriter, value: Opaque) -> Steps:
     """Write an Opaque as the value it was read from."""
     if value.args is None:
         w.reference(value.module, value.name)
@@ -189,7 +189,7 @@ def opaque_steps(w: Writer, value: Opaque) -> Steps:
         w.out.extend(b"b")
 
 
-def _made(w: Writer, value: Opaque) -> Steps:
+def _made(w: PickleWriter, value: Opaque) -> Steps:
     assert value.args is not None
     args = value.args
     if not value.module:
@@ -217,15 +217,15 @@ def _runs(items: list[Any]) -> Iterator[tuple[bool, list[Any]]]:
         yield type(run[0]) is Pair, run
 
 
-def bytes_steps(w: Writer, value: bytes) -> Steps:
+def bytes_steps(w: PickleWriter, value: bytes) -> Steps:
     """Write bytes, which protocol 2 can only express as encoded text."""
     args = (value.decode("latin1"), "latin1") if value else ()
     return reduce_steps(w, value, encode if value else bytes, args)
 
 
-def bytearray_steps(w: Writer, value: bytearray) -> Steps:
+def bytearray_steps(w: PickleWriter, value: bytearray) -> Steps:
     return reduce_steps(w, value, bytearray, (bytes(value),) if value else ())
 
 
-def set_steps(w: Writer, value: set[Any] | frozenset[Any]) -> Steps:
+def set_steps(w: PickleWriter, value: set[Any] | frozenset[Any]) -> Steps:
     return reduce_steps(w, value, type(value), (list(value),))

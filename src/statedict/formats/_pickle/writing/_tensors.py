@@ -12,13 +12,13 @@ from statedict.state import DTYPES, PLAIN, DType, Leaf, Spec
 
 from .._names import STORAGE_NAME
 from .._values import Placement, TypedStorage
-from ._memo import Writer, get, integer, tuple_of
+from ._memo import PickleWriter, get, integer, tuple_of
 
 # The type of an untyped storage, in PyTorch's own check too.
 _BYTE = DTYPES["uint8"]
 
 
-def storage(w: Writer, dtype: DType | None, place: Placement) -> None:
+def storage(w: PickleWriter, dtype: DType | None, place: Placement) -> None:
     """Write `("storage", type, key, location, numel)` as a persistent id, which does not get a memo slot."""
     w.out.extend(b"(")
     w.text("storage")
@@ -50,13 +50,13 @@ def one_dtype(known: DType, dtype: DType) -> None:
         )
 
 
-def bare_storage(w: Writer, value: TypedStorage) -> None:
+def bare_storage(w: PickleWriter, value: TypedStorage) -> None:
     """Write a storage that is itself a value."""
     dtype = value.dtype if value.dtype in STORAGE_NAME else None
     storage(w, dtype, w.store(value.leaf()))
 
 
-def strided(w: Writer, leaf: Leaf, requires_grad: bool) -> int:
+def strided(w: PickleWriter, leaf: Leaf, requires_grad: bool) -> int:
     """Write a strided tensor without attributes or subclass; return its slot."""
     place = w.store(leaf)
     dtype = place.spec.dtype
@@ -70,7 +70,7 @@ def strided(w: Writer, leaf: Leaf, requires_grad: bool) -> int:
     return reduce(w)
 
 
-def hooks(w: Writer) -> None:
+def hooks(w: PickleWriter) -> None:
     """Write the empty OrderedDict that stands for backward hooks."""
     w.reference("collections", "OrderedDict")
     w.out.extend(b")R")
@@ -81,7 +81,7 @@ def strided_function(dtype: DType) -> str:
     return "_rebuild_tensor_v2" if dtype in STORAGE_NAME else "_rebuild_tensor_v3"
 
 
-def strided_arguments(w: Writer, leaf: Leaf, place: Placement, requires_grad: bool) -> None:
+def strided_arguments(w: PickleWriter, leaf: Leaf, place: Placement, requires_grad: bool) -> None:
     """Write `(storage, offset, size, stride, requires_grad, OrderedDict())`, for v3 with the dtype."""
     spec, traits = place.spec, leaf.traits
     old = spec.dtype in STORAGE_NAME
@@ -99,19 +99,19 @@ def strided_arguments(w: Writer, leaf: Leaf, place: Placement, requires_grad: bo
     tuple_end(w, b"t")
 
 
-def tuple_end(w: Writer, opcode: bytes) -> None:
+def tuple_end(w: PickleWriter, opcode: bytes) -> None:
     """Write the opcode that makes a tuple of what was written, which is not shared."""
     w.out += opcode
     w.put()
 
 
-def reduce(w: Writer) -> int:
+def reduce(w: PickleWriter) -> int:
     """Write the call of what was written; return the slot of its result."""
     w.out += b"R"
     return w.put()
 
 
-def _metadata(w: Writer, names: list[str]) -> None:
+def _metadata(w: PickleWriter, names: list[str]) -> None:
     w.out.extend(b"}")
     w.put()
     w.out.extend(b"(" if len(names) > 1 else b"")
@@ -124,7 +124,7 @@ def _metadata(w: Writer, names: list[str]) -> None:
 # further records, from their constant parts
 
 
-def _prepare(w: Writer, dtype: DType) -> None:
+def _prepare(w: PickleWriter, dtype: DType) -> None:
     """Keep the constant parts of records of this dtype: everything that they refer to is in the memo now."""
     function, kind = w.named["torch._utils", "_rebuild_tensor_v2"], w.named["torch", STORAGE_NAME[dtype]]
     if not w.prefixes:
@@ -143,7 +143,7 @@ _WORD, _MIDDLE = Struct("<BI").pack, Struct("<2sI").pack
 _TEXT, _PUT = b"Xr"
 
 
-def entry(w: Writer, name: str, value: object, leaf: Leaf) -> bool:
+def entry(w: PickleWriter, name: str, value: object, leaf: Leaf) -> bool:
     """Write a new name and an ordinary tensor; if either is not that, write nothing and return False.
 
     Written without further calls, because it runs once per tensor.
@@ -167,7 +167,7 @@ def entry(w: Writer, name: str, value: object, leaf: Leaf) -> bool:
     return True
 
 
-def _usual(w: Writer, place: Placement) -> int:
+def _usual(w: PickleWriter, place: Placement) -> int:
     """Write the record of an ordinary strided tensor from prepared parts."""
     key, location, nbytes, spec = place
     out, slot, dtype = w.out, w.count, spec.dtype
@@ -205,7 +205,7 @@ def text_head(length: int) -> bytes:
     return _WORD(_TEXT, length)
 
 
-def sizes_of(w: Writer, spec: Spec) -> tuple[bytes, bytes]:
+def sizes_of(w: PickleWriter, spec: Spec) -> tuple[bytes, bytes]:
     """Return the opcodes of offset and sizes, and of the strides, each without its PUT."""
     _, shape, strides, offset = spec
     found = w.shapes[spec] = (b"Q" + integer(offset) + tuple_of(shape), tuple_of(strides))

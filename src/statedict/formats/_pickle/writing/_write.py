@@ -39,10 +39,10 @@ from . import _compounds as compounds
 from . import _objects as objects
 from . import _tensors as tensors
 from ._entries import entries, live
-from ._memo import Writer, get
+from ._memo import PickleWriter, get
 
 Steps = Iterator[Any]
-Write = Callable[[Writer, Any], object]
+Write = Callable[[PickleWriter, Any], object]
 BATCH = 1000
 # Nesting below this depth is within the limits of every reader.
 DEEP = 100
@@ -72,7 +72,7 @@ def emit(
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = Writer(store, store_all, arrays=arrays == "tensors", substitute=substitute)
+    w = PickleWriter(store, store_all, arrays=arrays == "tensors", substitute=substitute)
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
@@ -100,7 +100,7 @@ def emit(
     return pickled
 
 
-def _written(w: Writer, value: Any) -> bool:
+def _written(w: PickleWriter, value: Any) -> bool:
     """Write a value that does not contain others, or was written before; return False for the rest."""
     if w.again(value):
         return True
@@ -133,7 +133,7 @@ def _written(w: Writer, value: Any) -> bool:
     return True
 
 
-def _begin(w: Writer, value: Any) -> Steps:
+def _begin(w: PickleWriter, value: Any) -> Steps:
     steps = STEPS.get(type(value))
     if steps is not None:
         return steps(w, value)
@@ -144,7 +144,7 @@ def _begin(w: Writer, value: Any) -> Steps:
     return objects.object_steps(w, value) if given is value else _given(w, value, given)
 
 
-def _given(w: Writer, value: Any, given: Any) -> Steps:
+def _given(w: PickleWriter, value: Any, given: Any) -> Steps:
     """Write the substitute of a value."""
     w.alive += (value, given)
     yield given
@@ -163,13 +163,13 @@ def _storage(value: Any) -> TypedStorage:
 # tensors
 
 
-def _plain(w: Writer, leaf: Leaf | Compound, requires_grad: bool) -> int:
+def _plain(w: PickleWriter, leaf: Leaf | Compound, requires_grad: bool) -> int:
     if isinstance(leaf, Leaf):
         return tensors.strided(w, leaf, requires_grad)
     return compounds.compound(w, leaf, requires_grad)
 
 
-def _tensor(w: Writer, leaf: Leaf | Compound) -> int:
+def _tensor(w: PickleWriter, leaf: Leaf | Compound) -> int:
     traits = leaf.traits
     if not traits.parameter:
         return _plain(w, leaf, traits.requires_grad)
@@ -181,7 +181,7 @@ def _tensor(w: Writer, leaf: Leaf | Compound) -> int:
     return tensors.reduce(w)
 
 
-def _tensor_steps(w: Writer, value: Any, leaf: Leaf | Compound) -> Steps:
+def _tensor_steps(w: PickleWriter, value: Any, leaf: Leaf | Compound) -> Steps:
     """Write a tensor with Python attributes, or of a subclass."""
     traits = leaf.traits
     if traits.parameter and traits.subclass is None:
@@ -213,7 +213,7 @@ def _class_of(value: Any, leaf: Leaf | Compound) -> tuple[str, str]:
     return ".".join(steps[:end]), ".".join(steps[end:])
 
 
-def _taken_apart(w: Writer, leaf: Leaf | Compound, module: str, name: str) -> None:
+def _taken_apart(w: PickleWriter, leaf: Leaf | Compound, module: str, name: str) -> None:
     """Write the function that rebuilds the plain tensor, the class, and the function's arguments."""
     requires_grad = leaf.traits.requires_grad
     if isinstance(leaf, Leaf):
@@ -230,7 +230,7 @@ def _taken_apart(w: Writer, leaf: Leaf | Compound, module: str, name: str) -> No
 # containers
 
 
-def _list(w: Writer, value: list[Any]) -> Steps:
+def _list(w: PickleWriter, value: list[Any]) -> Steps:
     w.out.extend(b"]")
     w.memoize(value)
     if len(value) == 1:
@@ -243,7 +243,7 @@ def _list(w: Writer, value: list[Any]) -> Steps:
         w.out.extend(b"e")
 
 
-def _tuple(w: Writer, value: tuple[Any, ...]) -> Steps:
+def _tuple(w: PickleWriter, value: tuple[Any, ...]) -> Steps:
     count = len(value)
     if not count:
         w.out.extend(b")")
@@ -258,7 +258,7 @@ def _tuple(w: Writer, value: tuple[Any, ...]) -> Steps:
     w.memoize(value)
 
 
-def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
+def _dict(w: PickleWriter, value: dict[Any, Any]) -> Steps:
     w.out.extend(b"}")
     w.memoize(value)
     if len(value) == 1:
@@ -270,7 +270,7 @@ def _dict(w: Writer, value: dict[Any, Any]) -> Steps:
             w.out.extend(b"(u")  # CPython looks for another batch after a full one, and writes it even if it is empty
 
 
-def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
+def _batches(w: PickleWriter, items: Iterable[tuple[Any, Any]]) -> Steps:
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
         w.out.extend(b"(")
@@ -278,13 +278,13 @@ def _batches(w: Writer, items: Iterable[tuple[Any, Any]]) -> Steps:
         w.out.extend(b"u")
 
 
-def _state_dict(w: Writer, value: StateDict) -> Steps:
+def _state_dict(w: PickleWriter, value: StateDict) -> Steps:
     """Write an OrderedDict with `_metadata`; arrays of any library in it are written as tensors."""
     made, _, state, _, _ = value.__reduce__()
     return objects.reduce_steps(w, value, made, (), state, None, _as_tensors(raw_values(value)))
 
 
-def _ordered_dict(w: Writer, value: OrderedDict[Any, Any]) -> Steps:
+def _ordered_dict(w: PickleWriter, value: OrderedDict[Any, Any]) -> Steps:
     """Write it as CPython does; if it is a module's state (it has `_metadata`), NumPy arrays in it are written as
     tensors.
     """
@@ -325,7 +325,7 @@ def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
 # values that do not contain others
 
 
-def _size(w: Writer, value: Size) -> None:
+def _size(w: PickleWriter, value: Size) -> None:
     compounds.size(w, value)
     w.memoize(value)
 
@@ -333,9 +333,9 @@ def _size(w: Writer, value: Size) -> None:
 ATOMS: dict[type, Write] = {
     type(None): lambda w, value: w.out.extend(b"N"),
     bool: lambda w, value: w.flag(value),
-    int: Writer.number,
+    int: PickleWriter.number,
     float: lambda w, value: w.out.extend(b"G" + pack(">d", value)),
-    str: Writer.text,
+    str: PickleWriter.text,
     Size: _size,
     DType: lambda w, value: w.reference("torch", value.name),
     TorchConstant: compounds.constant,
@@ -355,7 +355,7 @@ INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("torch", "memory_format"): _torch_constant("memory_format"),
 }
 OPTIMIZER = {"state", "param_groups"}
-STEPS: dict[type, Callable[[Writer, Any], Steps]] = {
+STEPS: dict[type, Callable[[PickleWriter, Any], Steps]] = {
     list: _list,
     tuple: _tuple,
     dict: _dict,

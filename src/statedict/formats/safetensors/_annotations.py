@@ -26,7 +26,7 @@ BEGINNING = b'{"__metadata__" :{"statedict.header":"'
 DIGITS = 8
 
 
-class Seal(NamedTuple):
+class Annotations(NamedTuple):
     """The recorded facts: `crcs` in the order of the tensors in the header; groups of tied names; `_metadata`."""
 
     crcs: list[int]
@@ -34,7 +34,7 @@ class Seal(NamedTuple):
     modules: OrderedDict[str, Any] | None
 
 
-def read_seal(header: Header, file: str, limits: Limits) -> Seal | None:
+def read_annotations(header: Header, file: str, limits: Limits) -> Annotations | None:
     """Return the facts in a file of ours, or None if another tool wrote it; raise FormatError if the header is damaged."""
     text, place = header.text, len(BEGINNING)
     ours = text.startswith(BEGINNING[:15]) and text[15:16] != b":"
@@ -44,12 +44,12 @@ def read_seal(header: Header, file: str, limits: Limits) -> Seal | None:
     if not text.startswith(BEGINNING) or text[place : place + DIGITS] != b"%08x" % crc32(blank):
         raise FormatError("the header has changed since it was written", file=file, hint="download or save it again")
     try:
-        return _said(header, file, limits)
+        return _parsed(header, file, limits)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError("the checksums and ties in the metadata are malformed", file=file) from error
 
 
-def _said(header: Header, file: str, limits: Limits) -> Seal:
+def _parsed(header: Header, file: str, limits: Limits) -> Annotations:
     said = header.metadata
     digits = said[f"{PREFIX}crc32"]
     crcs = [int(digits[at : at + DIGITS], 16) for at in range(0, len(digits), DIGITS)]
@@ -65,21 +65,21 @@ def _said(header: Header, file: str, limits: Limits) -> Seal:
     modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
     if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
         raise TypeError("the _metadata of a module is not a mapping")
-    return Seal(crcs, ties, None if modules is None else OrderedDict(modules))
+    return Annotations(crcs, ties, None if modules is None else OrderedDict(modules))
 
 
-def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
+def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the user's metadata, without our own keys."""
     return {key: text for key, text in metadata.items() if not key.startswith(PREFIX)}
 
 
-def begin_header(seal: Seal, metadata: Mapping[str, str]) -> str:
+def begin_header(annotations: Annotations, metadata: Mapping[str, str]) -> str:
     """Return the header up to its first tensor, with zeros in place of its own checksum."""
-    said = {f"{PREFIX}crc32": struct.pack(f">{len(seal.crcs)}I", *seal.crcs).hex()}
-    if seal.ties:
-        said[f"{PREFIX}ties"] = json.dumps(seal.ties, ensure_ascii=False)
-    if seal.modules is not None:
-        said[f"{PREFIX}modules"] = json.dumps(seal.modules, ensure_ascii=False)
+    said = {f"{PREFIX}crc32": struct.pack(f">{len(annotations.crcs)}I", *annotations.crcs).hex()}
+    if annotations.ties:
+        said[f"{PREFIX}ties"] = json.dumps(annotations.ties, ensure_ascii=False)
+    if annotations.modules is not None:
+        said[f"{PREFIX}modules"] = json.dumps(annotations.modules, ensure_ascii=False)
     rest = json.dumps({**said, **metadata}, ensure_ascii=False, separators=(",", ":"))
     return f'{BEGINNING.decode()}{"0" * DIGITS}",{rest[1:]}'
 

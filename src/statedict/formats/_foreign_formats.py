@@ -10,7 +10,7 @@ from statedict.files import File
 from ..errors import FormatError, TruncatedError, UnknownFormatError
 
 
-class Mistaken(NamedTuple):
+class ForeignFormat(NamedTuple):
     """A kind of foreign file: the pattern of its first bytes, its description, and what to do with it."""
 
     begins: re.Pattern[bytes]
@@ -22,9 +22,9 @@ def unknown(file: File, head: bytes) -> FormatError:
     """Return the error for a file of no supported format, judged by its first bytes."""
     if not file.size:
         return TruncatedError("the file is empty (0 bytes)", file=file.name, hint="the save or download did not finish")
-    for mistaken in MISTAKEN:
-        if mistaken.begins.match(head):
-            return UnknownFormatError(f"this is {mistaken.what}, not a checkpoint", file=file.name, hint=mistaken.hint)
+    for foreign in FOREIGN:
+        if foreign.begins.match(head):
+            return UnknownFormatError(f"this is {foreign.what}, not a checkpoint", file=file.name, hint=foreign.hint)
     if not head.strip(b"\0"):
         return UnknownFormatError(
             f"its first {len(head)} bytes are all zero",
@@ -37,17 +37,17 @@ def unknown(file: File, head: bytes) -> FormatError:
     )
 
 
-def _row(pattern: bytes, what: str, hint: str) -> Mistaken:
-    return Mistaken(re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:" + pattern + rb")", re.IGNORECASE), what, hint)
+def _row(pattern: bytes, what: str, hint: str) -> ForeignFormat:
+    return ForeignFormat(re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:" + pattern + rb")", re.IGNORECASE), what, hint)
 
 
-def _magic(pattern: bytes, what: str, hint: str) -> Mistaken:
-    return Mistaken(re.compile(pattern, re.DOTALL), what, hint)
+def _magic(pattern: bytes, what: str, hint: str) -> ForeignFormat:
+    return ForeignFormat(re.compile(pattern, re.DOTALL), what, hint)
 
 
 FETCH = "the download returned an error page: open it as text to read it, then download the file again"
 UNPACK = "unpack it first"
-MISTAKEN = (
+FOREIGN = (
     _row(rb"version https://git-lfs", "a Git LFS pointer to a file that was not downloaded", "run: git lfs pull"),
     _row(rb"<!doctype html|<html|<head|<body", "an HTML page", FETCH),
     _row(rb"<\?xml|<error", "an XML document", FETCH),

@@ -9,7 +9,7 @@ from statedict.files import File, Span
 from ...errors import TruncatedError
 
 
-class Window:
+class FileSlice:
     """A File of the bytes `start … start + size` of another one.
 
     `whole` returns the file on each use, so that a directory of thousands of files needs only a few open at a time. Its
