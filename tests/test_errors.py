@@ -27,9 +27,9 @@ from statedict import errors
             "f.pt: the file changed while it was being read (its size); open it again",
         ),
         (
-            errors.RemoteError("s3://b/f.pt", "the server answers HTTP 503", tries=5),
+            errors.RemoteError("s3://b/f.pt", "the server answered HTTP 503", tries=5),
             OSError,
-            "s3://b/f.pt: the server answers HTTP 503 (tried 5 times)",
+            "s3://b/f.pt: the server answered HTTP 503 (tried 5 times)",
         ),
         (
             errors.LockedError("runs/a", "process 7 on host"),

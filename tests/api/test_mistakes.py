@@ -41,7 +41,7 @@ CONTENTS = {
     "lfs": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n",
         UnknownFormatError,
-        "git-lfs pointer",
+        "Git LFS pointer",
     ),
     "noise": (bytes(range(1, 200)), FormatError, ""),
 }
@@ -60,7 +60,7 @@ def test_a_file_that_is_something_else_is_called_what_it_is(tmp_path, model, kin
 def test_a_file_that_was_cut_says_so(file, model):
     """A download that stopped is an EOFError that names the file."""
     os.truncate(file, 900)
-    with pytest.raises(EOFError, match=r"model\.pt: .*cut off after 900 bytes"):
+    with pytest.raises(EOFError, match=r"model\.pt: .*truncated after 900 bytes"):
         statedict.load_state_dict(model, file)
 
 

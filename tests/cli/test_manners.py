@@ -154,7 +154,7 @@ FILE_COMMANDS = {
 }
 WRONG = {
     "absent.pt": "No such file",
-    "text.pt": "begin no format",
+    "text.pt": "unrecognised file format",
     "empty.pt": "empty",
     "cut.pt": "",
     "dir.pt": "dir.pt",

@@ -69,18 +69,18 @@ def ranged(offset=0, *, total=None, said=True, length=0):
     return trick
 
 
-WHOLE = "gives no parts of the file"
+WHOLE = "does not support range requests"
 TRICKS = {
     "an answer without end": (endless, WHOLE),
-    "a bomb": (inflating, "the server sends 'gzip' data where it was asked for the file's own"),
+    "a bomb": (inflating, "the server sent data with Content-Encoding 'gzip'"),
     "other bytes": (
         ranged(-1000),
-        r"the server sends 'bytes 0-99999/3145728' where 'bytes 1000-100999/3145728' was asked",
+        r"the server sent Content-Range 'bytes 0-99999/3145728' instead of 'bytes 1000-100999/3145728'",
     ),
-    "later bytes": (ranged(7), "the server sends 'bytes 1007-"),
-    "too many": (ranged(length=5), "the server sends 'bytes 1000-101004/"),
-    "of another size": (ranged(total=4 << 20), "the server sends 'bytes 1000-100999/4194304' where"),
-    "without saying which": (ranged(said=False), "the server sends '' where 'bytes 1000-"),
+    "later bytes": (ranged(7), "the server sent Content-Range 'bytes 1007-"),
+    "too many": (ranged(length=5), "the server sent Content-Range 'bytes 1000-101004/"),
+    "of another size": (ranged(total=4 << 20), "the server sent Content-Range 'bytes 1000-100999/4194304' instead"),
+    "without saying which": (ranged(said=False), "the server sent Content-Range '' instead of 'bytes 1000-"),
     "all of it": (lambda handler, *_: answer(handler, 200, CONTENT, Content_Length=str(len(CONTENT))), WHOLE),
 }
 
@@ -107,7 +107,7 @@ def test_other_weights_are_not_loaded(site):
 
     with statedict.open(f"{site.url}m.safetensors") as checkpoint:
         site.trick = proxy
-        with pytest.raises(RemoteError, match="the server sends 'bytes 0-"):
+        with pytest.raises(RemoteError, match="the server sent Content-Range 'bytes 0-"):
             checkpoint.state_dict().numpy()["w7"].sum()
 
 
@@ -149,7 +149,7 @@ def test_a_silent_server_is_given_up(site, file, said):
 
     site.trick = silent
     try:
-        with pytest.raises(RemoteError, match=r"the server does not answer in time \(tried 2 times\)"):
+        with pytest.raises(RemoteError, match=r"the server did not answer in time \(tried 2 times\)"):
             read(file)
     finally:
         over.set()
@@ -168,7 +168,7 @@ def test_a_server_that_trickles_is_given_up(site, file, monkeypatch):
 
     site.trick = trickle
     try:
-        with pytest.raises(RemoteError, match="the server does not answer in time"):
+        with pytest.raises(RemoteError, match="the server did not answer in time"):
             read(file)
     finally:
         over.set()
@@ -179,7 +179,7 @@ def test_a_server_that_never_answers_is_given_up():
     """One that lets connect and says nothing about the file does not hold `open`."""
     import socket
 
-    text = "the server does not answer in time"
+    text = "the server did not answer in time"
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(RemoteError, match=text):
         files.open(f"http://127.0.0.1:{server.getsockname()[1]}/m.pt")
 
@@ -213,4 +213,4 @@ def test_patience_ends(monkeypatch):
 def test_a_timeout_is_said_in_words():
     """Its own text is empty."""
     judged = judge(TimeoutError(), "https://me:pw@h/m")
-    assert (str(judged.error), judged.transient) == ("https://***@h/m: the server does not answer in time", True)
+    assert (str(judged.error), judged.transient) == ("https://***@h/m: the server did not answer in time", True)

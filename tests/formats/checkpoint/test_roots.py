@@ -200,7 +200,7 @@ def test_a_module_without_end_is_refused():
     made = module()
     for _ in range(60):
         made = module(a=made, b=made)
-    with pytest.raises(FormatError, match="lie in each other"):
+    with pytest.raises(FormatError, match="are nested in each other"):
         find_roots(made)
 
 

@@ -58,8 +58,8 @@ def test_the_answer_is_that_of_counting(data):
     [
         ([], "they leave gaps or overlap"),
         ([((0,), (2,))], "one has 1 dimensions, not 2"),
-        ([((0, 1), (2, 3))], r"\[2, 3\] at \[0, 1\] reaches outside \[2, 3\]"),
-        ([((0, -1), (2, 3))], r"reaches outside"),
+        ([((0, 1), (2, 3))], r"the chunk \[2, 3\] at \[0, 1\] exceeds the shape \[2, 3\]"),
+        ([((0, -1), (2, 3))], r"exceeds the shape"),
         ([((0, 0), (2, 3)), ((0, 0), (2, 3))], "they leave gaps or overlap"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_scalar_and_an_empty_tensor_are_tiled():
 def test_many_cut_dimensions_are_refused():
     """A box has two corners for each cut dimension, so their number is limited."""
     shape = (2,) * (MOST_CUT + 1)
-    assert "can be checked" in tiling_problem(shape, [((0,) * len(shape), (1,) * len(shape))])
+    assert "are supported" in tiling_problem(shape, [((0,) * len(shape), (1,) * len(shape))])
 
 
 @given(st.data())

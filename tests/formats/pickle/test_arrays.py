@@ -277,7 +277,7 @@ def structure(inside, size, names="a"):
 def test_dtypes_inside_each_other_are_limited(read):
     """NumPy's functions for dtypes recurse, through each field."""
     head = dtype_of("i4", "<") + p.put(0) + p.POP
-    with pytest.raises(LimitError, match=r"17 dtypes inside each other.*dtype_depth"):
+    with pytest.raises(LimitError, match=r"dtypes nested 17 deep.*dtype_depth"):
         read(head + (structure(p.get(0), 4) + p.put(0) + p.POP) * 20 + p.get(0) + b".")
     head = dtype_of("V0") + p.put(0) + p.POP
     with pytest.raises(LimitError, match=r"a dtype of 16,383 fields.*dtype_fields"):
@@ -308,5 +308,5 @@ def test_text_ends_with_unicode(read, order):
         }
         for make in makers.values():
             assert read(make(raw["last"]) + b".").value is not None
-            with pytest.raises(FormatError, match="0x110000, which is not a character"):
+            with pytest.raises(FormatError, match="0x110000, which is not a Unicode character"):
                 read(make(raw["beyond"]) + b".")

@@ -396,7 +396,7 @@ def test_a_tensor_of_a_class_that_cannot_be_found(write):
     class Local(torch.Tensor):
         pass
 
-    with pytest.raises(SaveError, match=r"Local.*not found there"):
+    with pytest.raises(SaveError, match=r"Local.*does not exist"):
         write(torch.zeros(3).as_subclass(Local))
 
 

@@ -223,7 +223,7 @@ def test_equal_content_gives_equal_bytes():
         ([1], "safetensors holds a mapping of names to tensors, not a list"),
         ({"model": {"w": np.ones(1)}, "n": 3}, "'model' is a dict; 'n' is a int. The torch format holds anything"),
         ({f"n{i}": i for i in range(8)}, "and 3 more"),
-        ({1: np.ones(1)}, "1 is no name"),
+        ({1: np.ones(1)}, "1 is not a valid name"),
         ({"__metadata__": np.ones(1)}, "'__metadata__' is not allowed as the name of a tensor"),
         ({"\ud800": np.ones(1)}, "cannot be written as UTF-8"),
         ({"c": np.ones(1, "c16")}, "'c' is of dtype complex128"),
@@ -241,7 +241,7 @@ def test_what_it_cannot_hold_is_refused(tmp_path, state, text):
 def test_metadata_that_does_not_fit_is_refused(metadata):
     """Metadata is text by text, and not ours."""
     with pytest.raises(
-        SaveError, match=r"metadata maps text to text|no key of the metadata may begin with 'statedict\.'"
+        SaveError, match=r"metadata must map strings to strings|keys of the metadata must not begin with 'statedict\.'"
     ):
         written({"a": np.ones(1)}, metadata=metadata)
 
@@ -265,24 +265,36 @@ BAD = {
     "extra field": (
         raw_file({"x": {**ONE, "y": 1}}, bytes(4)),
         FormatError,
-        "dtype, shape and data_offsets, and nothing else",
+        "exactly the keys dtype, shape and data_offsets",
     ),
     "dtype": (raw_file({"x": {**ONE, "dtype": "F3"}}, bytes(4)), FormatError, "its dtype 'F3' is not known"),
-    "negative": (raw_file({"x": {**ONE, "shape": [-1]}}, bytes(4)), FormatError, "no lists of sizes"),
-    "boolean": (raw_file({"x": {**ONE, "shape": [True]}}, bytes(4)), FormatError, "no lists of sizes"),
-    "float": (raw_file({"x": {**ONE, "shape": [1.0]}}, bytes(4)), FormatError, "no lists of sizes"),
-    "too large": (raw_file({"x": {**ONE, "shape": [2**64]}}, bytes(4)), FormatError, "no lists of sizes"),
+    "negative": (raw_file({"x": {**ONE, "shape": [-1]}}, bytes(4)), FormatError, "not a list of non-negative integers"),
+    "boolean": (
+        raw_file({"x": {**ONE, "shape": [True]}}, bytes(4)),
+        FormatError,
+        "not a list of non-negative integers",
+    ),
+    "float": (raw_file({"x": {**ONE, "shape": [1.0]}}, bytes(4)), FormatError, "not a list of non-negative integers"),
+    "too large": (
+        raw_file({"x": {**ONE, "shape": [2**64]}}, bytes(4)),
+        FormatError,
+        "not a list of non-negative integers",
+    ),
     "span": (raw_file({"x": {**ONE, "shape": [2]}}, bytes(4)), FormatError, r"shape \[2\] has 8 bytes, but .* span 4"),
     "hole": (raw_file({"x": {**ONE, "data_offsets": [4, 8]}}, bytes(8)), FormatError, "its bytes leave a hole before"),
     "overlap": (raw_file({"x": ONE, "y": ONE}, bytes(4)), FormatError, "y at byte [0-9]+: its bytes overlap"),
     "trailing": (raw_file({"x": ONE}, bytes(5)), FormatError, "1 bytes follow the last tensor"),
     "truncated": (raw_file({"x": ONE}, bytes(3)), TruncatedError, r"the file has \d+ of \d+ bytes"),
-    "nibble": (raw_file({"x": {**ONE, "dtype": "F4", "shape": [7]}}, bytes(4)), FormatError, "do not fill whole bytes"),
-    "metadata": (raw_file({"__metadata__": {"a": 1}}), FormatError, "does not map text to text"),
+    "nibble": (
+        raw_file({"x": {**ONE, "dtype": "F4", "shape": [7]}}, bytes(4)),
+        FormatError,
+        "need an even last dimension",
+    ),
+    "metadata": (raw_file({"__metadata__": {"a": 1}}), FormatError, "does not map strings to strings"),
     "surrogate": (
         raw_file(b'{"\\ud800":' + json.dumps(ONE).encode() + b"}", bytes(4)),
         FormatError,
-        "half a character",
+        "an unpaired surrogate",
     ),
     "dimensions": (raw_file({"x": {**ONE, "shape": [1] * 65}}, bytes(4)), LimitError, "65 dimensions"),
 }
@@ -341,7 +353,7 @@ def test_checksums_of_another_file_are_not_believed():
     copied = stock.save({"a": torch.full((3,), 7.0), "b": torch.ones(2)}, metadata)
     checkpoint = opened(copied)
     assert checkpoint.metadata == {"format": "pt"}
-    assert checkpoint.notes[0].endswith("(those in its metadata are of another file)")
+    assert checkpoint.notes[0].endswith("(those in the metadata belong to another file)")
     assert loaded(copied)["a"].tolist() == [7, 7, 7]
 
 

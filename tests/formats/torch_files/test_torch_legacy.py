@@ -86,7 +86,7 @@ def test_views_of_a_storage_share_it():
     assert [leaf.spec.offset for leaf in state.values()] == [0, 1, 2]
     expected = torch.load(io.BytesIO(raw), weights_only=False)
     assert [read_array(leaf).tolist() for leaf in state.values()] == [tensor.tolist() for tensor in expected.values()]
-    with pytest.raises(FormatError, match="a view of storage '0' reaches beyond it"):
+    with pytest.raises(FormatError, match="a view of storage '0' exceeds the storage"):
         opened(viewing(2, 3))
 
 
@@ -127,7 +127,7 @@ def test_a_cut_file_says_how_much_is_missing():
 def test_bytes_after_the_last_storage_are_noted():
     """torch.load leaves what follows alone (another save, often); it is told."""
     checkpoint = opened(saved({"a": torch.ones(2)}) + b"more")
-    assert checkpoint.notes == [UNCHECKED, "4 bytes follow its last storage"]
+    assert checkpoint.notes == [UNCHECKED, "4 bytes follow the last storage"]
 
 
 def test_saves_that_follow_each_other_are_read_in_turn():
@@ -148,7 +148,7 @@ def test_plain_pickles_are_read():
     assert read_array(checkpoint.object["w"]).tolist() == [0, 1, 2]
     assert checkpoint.object["n"].tolist() == [1, 1]
     assert checkpoint.object["step"] == 3
-    with pytest.raises(FormatError, match="2 bytes follow its first pickle, which is not torch"):
+    with pytest.raises(FormatError, match="2 bytes follow the first pickle, which is not the magic number of torch"):
         opened(pickle.dumps(tree) + b"xx")
 
 
@@ -178,7 +178,8 @@ def test_other_tars_are_no_checkpoints(tmp_path):
     with tarfile.open(path, "w") as archive:
         archive.add(tmp_path / "x", "x")
     with pytest.raises(
-        FormatError, match=r"this is a tar archive, but not a checkpoint; its members: .*unpack the archive first"
+        FormatError,
+        match=r"this is a tar archive, but not a checkpoint; its members: .*unpack the archive and open that file",
     ):
         formats.open(path)
     with tarfile.open(path, "a") as archive:
@@ -215,11 +216,11 @@ MISTAKEN = {
     "lfs": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
         FormatError,
-        r"a git-lfs pointer.*git lfs pull",
+        r"a Git LFS pointer.*git lfs pull",
     ),
     "xml": (b'<?xml version="1.0"?><Error/>', FormatError, "an XML document"),
     "json": (b'{"error": "not found"}', FormatError, "an error message in JSON"),
-    "gzip": (b"\x1f\x8b\x08rest", FormatError, r"a gzip-compressed file.*gunzip it first"),
+    "gzip": (b"\x1f\x8b\x08rest", FormatError, r"a gzip-compressed file.*decompress it first with gunzip"),
     "zstd": (b"\x28\xb5\x2f\xfdrest", FormatError, "a zstd-compressed file"),
     "hdf5": (b"\x89HDF\r\n\x1a\nrest", FormatError, "an HDF5 file"),
     "gguf": (b"GGUF\3\0\0\0", FormatError, "a GGUF model"),
@@ -227,13 +228,13 @@ MISTAKEN = {
     "onnx without a producer": (b"\x08\x04B\x02\x10\x0d", FormatError, "an ONNX model"),
     "msgpack": (b"\x82\xa6params\x81\xa1w\xc0", FormatError, "a msgpack file .Flax., not a checkpoint .flax"),
     "large msgpack": (b"\xde\0\x20\xa1w\xc0", FormatError, "a msgpack file"),
-    "zeros": (bytes(4096), FormatError, "its first 512 bytes are zero .*never written"),
-    "noise": (b"\xf1\xf2\xf3\xf4", FormatError, "its first bytes, f1 f2 f3 f4, begin no format that is read here"),
-    "text": (b"Internal Server Error", FormatError, "begin no format that is read here"),
+    "zeros": (bytes(4096), FormatError, "its first 512 bytes are all zero .*never written"),
+    "noise": (b"\xf1\xf2\xf3\xf4", FormatError, r"unrecognised file format \(starts with f1 f2 f3 f4; 4 bytes\)"),
+    "text": (b"Internal Server Error", FormatError, "unrecognised file format"),
     "half a zip": (
         b"PK\3\4" + bytes(60),
         TruncatedError,
-        "the archive's end is missing: the file is cut off after 64 bytes",
+        "the end record of the archive is missing: the file is truncated after 64 bytes",
     ),
 }
 

@@ -225,9 +225,9 @@ def test_location_tags_are_kept():
 
 
 FACTS = {
-    "a newer version": ({"version": b"11\n"}, "it says that its version is '11'; versions up to 10 are known"),
-    "no version": ({"version": b"three"}, "its version is 'three'"),
-    "a huge version": ({"version": b"9" * 21}, "its version is '9{21}'"),
+    "a newer version": ({"version": b"11\n"}, "unsupported version '11'; versions up to 10 are supported"),
+    "no version": ({"version": b"three"}, "unsupported version 'three'"),
+    "a huge version": ({"version": b"9" * 21}, "unsupported version '9{21}'"),
     "byte order": ({"byteorder": b"middle"}, "the byte order must be 'little' or 'big', not 'middle'"),
     "a short storage": (
         {"data/0": bytes(8)},
@@ -252,8 +252,8 @@ def test_structure_that_does_not_fit_is_named():
     ):
         opened(rezipped(raw, drop=("data/0",)))
     for name, text in {
-        "other/data.pkl": "do not lie in one folder",
-        "archive/DATA.PKL": "one name, but for its case",
+        "other/data.pkl": "are not all in one folder",
+        "archive/DATA.PKL": "names that differ only in case",
     }.items():
         out = io.BytesIO(rezipped(raw))
         with zipfile.ZipFile(out, "a") as archive:
@@ -461,7 +461,7 @@ def test_a_cut_file_says_how_much_is_missing():
     with pytest.raises(TruncatedError, match=r"the file is truncated: it has 3,000 of at least 6,\d\d\d bytes"):
         opened(raw[:3000])
     for length in (0, 100, len(raw) - 10):
-        with pytest.raises(TruncatedError, match=r"the file is empty|the archive's end is missing"):
+        with pytest.raises(TruncatedError, match=r"the file is empty|the end record of the archive is missing"):
             opened(raw[:length])
 
 

@@ -198,7 +198,7 @@ def test_modules_shared_again_and_again_cost_no_more_than_the_file():
     for slot in range(60):
         level = level + p.put(slot) + b"0" + scripts.instance("Net", a=p.get(slot), b=p.get(slot))
     checkpoint = formats.open(io.BytesIO(scripts.script(p.pickled(level))))
-    with pytest.raises(FormatError, match="modules lie in each other in more than"):
+    with pytest.raises(FormatError, match="modules are nested in each other in more than"):
         checkpoint.state_dict()
 
 

@@ -251,33 +251,39 @@ OURS_CENTRAL = OURS.index(b"PK\1\2")
 OURS_END = OURS.index(b"PK\6\6")
 
 DAMAGED = {
-    "no end": (GOOD[:END], "the archive's end is missing: the file is cut off after"),
+    "no end": (GOOD[:END], "the end record of the archive is missing: the file is truncated after"),
     "zeros at the end": (GOOD[:END] + bytes(200), r"its last \d+ bytes or more were never written and are zero"),
-    "half an end": (GOOD[:-3], "the archive's end is missing"),
-    "bytes after the end": (GOOD + b"xyz", "3 bytes follow the archive's end"),
+    "half an end": (GOOD[:-3], "the end record of the archive is missing"),
+    "bytes after the end": (GOOD + b"xyz", "3 bytes follow the end of the archive"),
     "a second archive in the comment": (change(GOOD, END + 20, struct.pack("<H", len(GOOD))) + GOOD, "disk|bytes"),
-    "a cut comment": (change(GOOD, END + 20, b"\5\0") + b"abc", "cut off in its last 5 bytes, a comment"),
+    "a cut comment": (change(GOOD, END + 20, b"\5\0") + b"abc", "truncated within the comment, its last 5 bytes"),
     "several disks": (change(GOOD, END + 4, b"\1"), "split over several disks"),
-    "count too low": (change(GOOD, END + 8, b"\3\0\3\0"), "goes on for [0-9]+ bytes after its 3 entries"),
+    "count too low": (change(GOOD, END + 8, b"\3\0\3\0"), "[0-9]+ bytes follow the 3 entries of the directory"),
     "count too high": (change(GOOD, END + 8, b"\5\0\5\0"), "the directory ends after 4 of 5 entries"),
-    "directory elsewhere": (change(GOOD, END + 16, struct.pack("<I", CENTRAL - 1)), "the directory should end where"),
+    "directory elsewhere": (change(GOOD, END + 16, struct.pack("<I", CENTRAL - 1)), "the directory should end at byte"),
     "no wide end": (change(GOOD, END + 16, b"\xff" * 4), "the zip64 end record is missing"),
-    "wide end elsewhere": (change(OURS, OURS_END + 56 + 8, b"\0"), "the zip64 locator points elsewhere"),
+    "wide end elsewhere": (
+        change(OURS, OURS_END + 56 + 8, b"\0"),
+        "the zip64 end record is not directly before its locator",
+    ),
     "wide end damaged": (change(OURS, OURS_END + 4, b"\x2d"), "the zip64 end record is damaged"),
     "ends disagree": (change(OURS, OURS_END + 56 + 20 + 12, b"\1"), "the end record and the zip64 end record disagree"),
     "entry damaged": (change(GOOD, CENTRAL, b"X"), "the directory is damaged at its offset 0"),
     "not UTF-8": (change(GOOD, CENTRAL + 46, b"\xff"), "is not UTF-8"),
     "encrypted": (change(GOOD, CENTRAL + 8, b"\1"), "it is encrypted"),
     "unknown flags": (change(GOOD, CENTRAL + 8, b"\x20"), "its flags 0x20 are not known"),
-    "other compression": (change(GOOD, CENTRAL + 10, b"\x0e"), "it is compressed by method 14"),
-    "sizes differ": (change(GOOD, CENTRAL + 20, b"\1"), "it is stored, but its sizes differ: 1 and 120 bytes"),
+    "other compression": (change(GOOD, CENTRAL + 10, b"\x0e"), "unsupported compression method 14"),
+    "sizes differ": (
+        change(GOOD, CENTRAL + 20, b"\1"),
+        "it is stored without compression, but its sizes differ: 1 and 120 bytes",
+    ),
     "on another disk": (change(GOOD, CENTRAL + 34, b"\1"), "it is on another disk: number 1"),
     "sizes missing": (change(GOOD, CENTRAL + 20, b"\xff" * 8), "its zip64 sizes are missing"),
     "bytes before": (
         b"x" * 8 + change(GOOD, END + 16, struct.pack("<I", CENTRAL + 8)),
         "there is no local header at byte 0",
     ),
-    "overlap": (change(GOOD, CENTRAL + 42, struct.pack("<I", 1)), "bytes stand before the archive's first member"),
+    "overlap": (change(GOOD, CENTRAL + 42, struct.pack("<I", 1)), "bytes precede the first member of the archive"),
     "no header": (change(GOOD, 0, b"X"), "there is no local header at byte 0"),
     "another name": (change(GOOD, 30, b"b"), "its local header calls it b'b/data.pkl'"),
     "other flags": (
@@ -293,7 +299,7 @@ DAMAGED = {
     "shifted payload": (change(GOOD, 28, b"\4"), "its extra field is damaged|something else begins at byte"),
     "another descriptor": (
         change(OURS, OURS.index(b"PK\7\x08") + 4, b"\0\0\0\0"),
-        "the descriptor after its data disagrees",
+        "its data descriptor disagrees",
     ),
 }
 
@@ -342,13 +348,13 @@ def members(*names):
 @pytest.mark.parametrize(
     ("names", "text"),
     [
-        (["a/x", "a/x"], "two members have one name: 'a/x'"),
+        (["a/x", "a/x"], "two members have the same name: 'a/x'"),
         (["a\\x"], "a control character or a backslash"),
         (["a\nx"], "a control character or a backslash"),
-        (["/a"], "the member name '/a' is no relative path"),
-        (["b", "a/../x"], "the member name 'a/../x' is no relative path"),
-        (["C:/x"], "is no relative path"),
-        ([".", "x"], "is no relative path"),
+        (["/a"], "the member name '/a' is not a plain relative path"),
+        (["b", "a/../x"], "the member name 'a/../x' is not a plain relative path"),
+        (["C:/x"], "is not a plain relative path"),
+        ([".", "x"], "is not a plain relative path"),
     ],
 )
 def test_names_that_readers_disagree_on_are_refused(names, text):
@@ -408,7 +414,7 @@ def test_bytes_between_members_are_noted():
         at += 46 + int.from_bytes(raw[at + 28 : at + 30], "little")
     raw = change(raw, at + 16, struct.pack("<I", CENTRAL + 6))
     archive = opened(raw)
-    assert archive.notes == ["6 bytes lie between the members and belong to none"]
+    assert archive.notes == ["6 bytes between the members do not belong to any of them"]
     assert read_member(archive, name.decode()) == SOME["a/data/0"]
 
 
@@ -418,9 +424,9 @@ def test_deflated_members_that_lie_about_their_size():
     central = raw.index(b"PK\1\2")
     for size in (4999, 5001):
         lying = change(change(raw, 22, struct.pack("<I", size)), central + 24, struct.pack("<I", size))
-        with pytest.raises(FormatError, match=f"it does not inflate to its {size:,} bytes"):
+        with pytest.raises(FormatError, match=f"its compressed data does not decompress to {size:,} bytes"):
             read_member(opened(lying), "a/x")
-    with pytest.raises(FormatError, match="it does not inflate to its 5,000 bytes: Error"):
+    with pytest.raises(FormatError, match="its compressed data does not decompress to 5,000 bytes: Error"):
         read_member(opened(change(raw, 33, b"\xff\xff")), "a/x")
 
 

@@ -95,7 +95,7 @@ DAMAGED = [
 
 STRANGE = [
     _case("empty_file_pt", "0 bytes", bytes),
-    _case("lfs_pointer", "a git-lfs pointer", lambda: LFS),
+    _case("lfs_pointer", "a Git LFS pointer", lambda: LFS),
     _case("html_page", "an HTML page", lambda: HTML),
     _case("gzip_wrapped", "gzip of a good file", lambda: gzip.compress(good_zip(), mtime=0)),
     _case("random_bytes", "64 KiB of noise", lambda: random.Random(4).randbytes(65536)),

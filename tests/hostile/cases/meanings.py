@@ -110,18 +110,18 @@ OTHERS = [
 CASES = ZIPS + LITERALS + OTHERS
 TOLD = {
     **dict.fromkeys(
-        ("two_byteorder", "two_version", "two_data", "two_constants"), "but for its case, and PyTorch takes it"
+        ("two_byteorder", "two_version", "two_data", "two_constants"), "only in case, and PyTorch ignores case"
     ),
-    "two_data_version": "PyTorch reads its version there",
-    "two_byteorder_line": "the byte order should be",
-    **dict.fromkeys(("two_marked_folder", "two_marked_all", "two_marked_link"), "is marked as a folder or a link"),
+    "two_data_version": "PyTorch reads the version here",
+    "two_byteorder_line": "the byte order must be",
+    **dict.fromkeys(("two_marked_folder", "two_marked_all", "two_marked_link"), "is marked as a directory or a link"),
     **dict.fromkeys(("two_path_central", "two_path_local"), "it has a second name"),
     "two_encoding": "its name is not marked as UTF-8",
-    "two_long_version": "it should be a word or a number",
-    "two_ties": "is not understood",
-    "two_ties_npz": "tied to 'w', which is another array",
+    "two_long_version": "expected a word or a number",
+    "two_ties": "are malformed",
+    "two_ties_npz": "tied to 'w', which is a different array",
     **dict.fromkeys(("two_ties_forged", "two_ties_npz_forged"), "tied to another tensor, whose bytes are different"),
-    "two_surrogate": "half a character",
+    "two_surrogate": "an unpaired surrogate",
     **dict.fromkeys(
         ("two_tar_prefix", "two_tar_zero", "two_tar_folder"),
         "its header is ambiguous: other readers interpret it differently",

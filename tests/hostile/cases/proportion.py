@@ -258,5 +258,5 @@ TOLD = {
     "show_digits": "an int of 31,993 bits",
     "number_dtype_deep": "dtype_depth",
     "number_dtype_wide": "dtype_fields",
-    "flood_asked_again": "files are read inside of it",
+    "flood_asked_again": "nested files, too many for its size",
 }
