@@ -124,7 +124,7 @@ def _named(obj: Any) -> Mapping[str, Any]:
         raise SaveError("only a mapping of names to tensors can be saved in shards; choose one state dict of it")
     state = raw_values(obj)
     for name, value in state.items():
-        if leaf_of(value) is None and any(True for _ in tensors_of(value)):
+        if leaf_of(value) is None and any(leaf_of(found) is not None for found in tensors_of(value)):
             raise SaveError(
                 f"{name!r} holds further tensors: only a mapping of names to tensors can be saved in shards"
             )
