@@ -255,7 +255,7 @@ def test_arrays_of_no_tensor_stay_what_they_are(state, odd):
 @pytest.mark.parametrize("format", ["torch", "safetensors", "npz"])
 def test_no_mask_is_lost(format):
     """A masked array beside tensors is refused by every format."""
-    with pytest.raises(SaveError, match="MaskedArray|_mareconstruct"):
+    with pytest.raises(SaveError, match=r"MaskedArray|_mareconstruct"):
         statedict.save({"w": np.ones(2), "m": np.ma.array([1.0, 2.0], mask=[0, 1])}, io.BytesIO(), format=format)
 
 
