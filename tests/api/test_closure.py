@@ -159,6 +159,7 @@ REFUSED = {
     "another tensor class": (labelled, "a tensor of the class .*Labelled would be loaded as a plain tensor"),
     "a meta tensor": (lambda: torch.ones(2, device="meta"), "on the meta device and has no values"),
     "deep": (lambda: nested(1200), "could not be loaded again: a nesting of values"),
+    "a masked array": (lambda: np.ma.array([1.0, 2.0], mask=[0, 1]), "made by numpy.ma.core._mareconstruct would come"),
     "a large integer": (lambda: 1 << 40000, "could not be loaded again: an integer of 5,001 bytes"),
     "a large key": (lambda: {tuple(range(200)): 1}, "could not be loaded again: a key of 200 values"),
     "keys of one hash": (lambda: {i * (2**61 - 1): i for i in range(40)}, "17 keys of one dict with the same hash"),
@@ -230,6 +231,32 @@ def test_it_is_refused(kind, place):
     with pytest.raises(SaveError, match=reason):
         statedict.save(tree, file)
     assert file.getvalue() == b""
+
+
+STATES = {
+    "a dict of arrays": dict,
+    "a StateDict": statedict.StateDict,
+    "an optimizer's state": lambda state: {"state": {0: state}, "param_groups": [{"params": [0]}]},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("odd", [["x", "yz"], [b"x"], np.zeros(2, [("a", "f4")]), np.array(["2020-01-02"], "M8[D]")])
+def test_arrays_of_no_tensor_stay_what_they_are(state, odd):
+    """Arrays of text, records or dates among the tensors of a state come back as arrays."""
+    odd, file = np.array(odd), io.BytesIO()
+    statedict.save(STATES[state]({"w": np.ones(2), "odd": odd}), file)
+    file.seek(0)
+    found = statedict.load(file, backend="numpy")
+    found = found["state"][0] if "state" in found else found
+    assert same({**found}, {"w": np.ones(2), "odd": odd})
+
+
+@pytest.mark.parametrize("format", ["torch", "safetensors", "npz"])
+def test_no_mask_is_lost(format):
+    """A masked array beside tensors is refused by every format."""
+    with pytest.raises(SaveError, match=r"MaskedArray|_mareconstruct"):
+        statedict.save({"w": np.ones(2), "m": np.ma.array([1.0, 2.0], mask=[0, 1])}, io.BytesIO(), format=format)
 
 
 leaf = st.sampled_from([*KEPT.values(), *(make for make, _ in REFUSED.values())]).map(lambda make: make())

@@ -168,3 +168,13 @@ def test_verify_false_is_the_only_way_around(files):
     wanted = statedict.load(files[1], backend="numpy")
     differ = [name for name in wanted if not np.array_equal(found[name], wanted[name])]
     assert len(differ) == 1
+
+
+@pytest.mark.parametrize("format", ["torch", "safetensors", "npz"])
+def test_the_shape_of_no_elements_is_verified_too(format):
+    """An empty array has a header, which a save does not copy when it has changed."""
+    file = io.BytesIO()
+    statedict.save({"e": np.zeros((0, 3), "f4"), "w": np.ones(3, "f4")}, file, format="npz")
+    damaged = io.BytesIO(file.getvalue().replace(b"(0, 3)", b"(0, 7)"))
+    with statedict.open(damaged) as checkpoint, pytest.raises(ChecksumError, match=r"e\.npy: its 128 bytes have"):
+        statedict.save(checkpoint.state_dict(), io.BytesIO(), format=format)

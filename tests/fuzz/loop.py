@@ -22,7 +22,15 @@ from .targets import Target
 # All that reading can need is imported now, so that no import of ours is taken for one of the file's.
 for module in walk_packages(formats.__path__, "statedict.formats."):
     import_module(module.name)
-for name in ("datetime", "decimal", "fractions", "pathlib", "uuid", "ml_dtypes"):  # whose values files can hold
+for name in (
+    "datetime",
+    "decimal",
+    "fractions",
+    "pathlib",
+    "uuid",
+    "ml_dtypes",
+    "numpy.random",
+):  # whose values files can hold
     import_module(name)
 
 FOUND = Path(__file__).parent / "found"

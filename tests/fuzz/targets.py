@@ -29,7 +29,7 @@ from tests.hostile.reading import read_all
 from statedict import load
 from statedict.errors import StateDictError
 
-from . import paths, records
+from . import cycle, paths, records
 from .calls import some_call
 from .mutate import WIDE_EDGES, changed, changed_json, changed_pickle, opcodes
 
@@ -292,6 +292,18 @@ def change_npz(raw: bytes, random: Random) -> bytes:
     return _packed(parts, random)
 
 
+# cycle: files of every format that many objects share, read in every way and saved again
+
+
+def change_any(raw: bytes, random: Random) -> bytes:
+    """A change that suits the format, told by the first bytes."""
+    if raw.startswith(b"PK"):
+        return random.choice((change_zip, change_members, change_npz))(raw, random)
+    if raw.startswith(b"\x93NUMPY"):
+        return change_npy(raw, random)
+    return (change_legacy if raw.startswith(b"\x80\2") else change_safetensors)(raw, random)
+
+
 def _built(group: str, starts: bytes = b"") -> list[bytes]:
     built = [case.build() for case in GROUPS[group] if not case.placed]
     return [raw for raw in built if raw.startswith(starts) and len(raw) < 20_000]
@@ -310,6 +322,7 @@ def _targets() -> list[Target]:
         Target("paths", [records.generated(Random(seed)) for seed in (1, 8, 21)], paths.read, change_paths),
         Target("calls", inner, used, change_call),
         Target("torch", zips, from_memory, change_members, grown),
+        Target("cycle", cycle.honest(), cycle.read, change_any, [*zips, *grown]),
         Target("legacy", [streams.legacy()], from_memory, change_legacy, [r for r in loose if r[:2] == b"\x80\2"]),
         Target("tar", [streams.tar()], from_memory, change_tar, [raw for raw in loose if raw[257:262] == b"ustar"]),
         Target("torchscript", [scripts.script()], from_memory, change_members),

@@ -505,3 +505,13 @@ def test_tensors_that_numpy_has_no_array_for():
         RuntimeError, match=r"expected torch\.Tensor or Tensor-like object from checkpoint but received"
     ):
         layer.load_state_dict({"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)})
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_arrays_of_text_are_no_weights(assign):
+    """An array that no tensor can have is refused, and the layer is as it was."""
+    layer = nn.Linear(2, 2)
+    before = layer.weight.data.copy()
+    with pytest.raises(LoadError, match=r"parameter named \"bias\", expected torch\.Tensor .* but received .*ndarray"):
+        statedict.load_state_dict(layer, {"weight": np.ones((2, 2)), "bias": np.array(["a", "b"])}, assign=assign)
+    assert np.array_equal(layer.weight.data, before)

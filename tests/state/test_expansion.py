@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from tests.hostile.build import pickles as p
 from tests.hostile.build.torch_zips import torch_zip
 from tests.hostile.cases.proportion import nested, sparse
@@ -47,6 +48,18 @@ def test_views_out_of_proportion_are_refused(name):
     with pytest.raises(LimitError, match=r"show 40,000,000,000 bytes, but their storages hold 16.*Limits\(expansion="):
         USES[name](opened(LARGE))
     USES[name](opened(SMALL))
+
+
+@pytest.mark.parametrize("bit", ["conj", "neg"])
+def test_lazy_bits_are_not_applied_out_of_proportion(bit):
+    """NumPy has no lazy conjugate or negative, so each element shown would be written out."""
+    view = getattr(torch.ones(1, dtype=torch.complex64).expand(LARGE), bit if bit == "conj" else "_neg_view")()
+    file = io.BytesIO()
+    torch.save({"w": view}, file)
+    for read in (statedict.load, lambda file, backend: statedict.open(file).state_dict().numpy()["w"]):
+        file.seek(0)
+        with pytest.raises(LimitError, match=r"show 80,000,000,000 bytes, but their storages hold 8"):
+            read(file, backend="numpy")
 
 
 def test_views_count_together():

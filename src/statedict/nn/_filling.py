@@ -79,7 +79,7 @@ def _checked(slots: Slots, index: int) -> Any:
         # Of another library: looked into where it lies.
         found_leaf = leaf_of(value)
         value = read_array(found_leaf) if isinstance(found_leaf, Leaf) else found_leaf
-    if not isinstance(value, Leaf) and not is_array(value):
+    if not isinstance(value, Leaf) and (not is_array(value) or leaf_of(value) is None):
         raise _MisfitError(
             f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint '
             f"but received {type(slots.values[index])}"

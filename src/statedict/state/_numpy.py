@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import BoundsError, FormatError
 from ._dtype import DTYPES, DType
+from ._expansion import require_in_proportion
 from ._invariants import check_parts
 from ._leaf import Leaf, Read, Storage, Traits, check_bounds
 from ._spec import Spec
@@ -44,7 +45,8 @@ class NumpyLibrary:
 
     def leaf(self, array: Array) -> Leaf | None:
         dtype = dtype_of(array.dtype)
-        if dtype is None:
+        # A tensor has no mask (`numpy.ma`): such an array is another value, and is refused or kept as one.
+        if dtype is None or (type(array) is not np.ndarray and hasattr(array, "mask")):
             return None
         if array.dtype.byteorder == ">" or any(s < 0 or s % dtype.itemsize for s in array.strides):
             array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
@@ -68,6 +70,7 @@ class NumpyLibrary:
         """Leaves are as quick."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:
+        require_in_proportion(leaf for leaf in leaves if leaf.traits.conj or leaf.traits.neg)
         return [_resolved(as_array(leaf.spec, raw), leaf.traits) for leaf, raw in zip(leaves, memory)]
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Compound:
@@ -110,6 +113,8 @@ def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
     Reads only the bytes that the leaf reaches. Lazy conjugate and negative bits are applied.
     """
     spec, storage = leaf.spec, leaf.storage
+    if leaf.traits.conj or leaf.traits.neg:
+        require_in_proportion([leaf])
     view = storage.source.view(storage) if verify else None
     if view is None:
         size = spec.dtype.itemsize

@@ -130,6 +130,13 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_shards_hold_arrays_of_text(tmp_path):
+    """An array that no tensor can have is not a nested state: shards of torch's format hold it."""
+    formats.write({**STATE, "names": np.array(["a", "b"])}, tmp_path / "a.pt", max_shard_size=1)
+    with formats.open(tmp_path / "a.pt.index.json") as checkpoint:
+        assert checkpoint.state_dict()["names"].tolist() == ["a", "b"]
+
+
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(1, 100))
 def test_no_shard_is_too_large_unless_one_tensor_is(sizes, largest):
     """Shards hold every name once, in order, and at most the bytes allowed unless it is a single tensor."""

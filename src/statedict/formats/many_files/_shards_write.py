@@ -125,7 +125,7 @@ def _named(obj: Any) -> Mapping[str, Any]:
         raise SaveError("only a mapping of names to tensors can be saved in shards; save one state dict of the object")
     state = raw_values(obj)
     for name, value in state.items():
-        if leaf_of(value) is None and any(True for _ in tensors_of(value)):
+        if leaf_of(value) is None and any(leaf_of(found) is not None for found in tensors_of(value)):
             raise SaveError(
                 f"{name!r} contains nested tensors: only a mapping of names to tensors can be saved in shards"
             )

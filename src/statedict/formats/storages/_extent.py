@@ -234,11 +234,10 @@ class FileSource:
 
     def _pieces(self, extent: Extent) -> Iterator[bytes]:
         """The bytes of a storage in pieces, as they are in the file."""
-        if extent.inflate is not None:
-            yield extent.inflate()[extent.skip :]
-            return
+        inflated = extent.inflate() if extent.inflate is not None else None
         for start in range(extent.skip, extent.nbytes, PIECE):
-            yield self.file.read(extent.offset + start, min(PIECE, extent.nbytes - start))
+            stop = min(start + PIECE, extent.nbytes)
+            yield self.file.read(extent.offset + start, stop - start) if inflated is None else inflated[start:stop]
 
     def damaged(self, storage: Storage, crc: int) -> ChecksumError:
         """The error of a storage whose bytes are not those that were written."""

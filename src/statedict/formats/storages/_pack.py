@@ -221,6 +221,8 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
 
     spec = leaf.spec
     if not spec.numel:
+        # A checksum may include the header that gives the shape (npz).
+        leaf.storage.source.verify([leaf.storage])
         return
     if spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg:
         start = spec.offset * spec.dtype.itemsize

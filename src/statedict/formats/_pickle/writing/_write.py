@@ -306,9 +306,9 @@ def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def _as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """Return the entries with NumPy arrays as leaves."""
+    """Return the entries with NumPy arrays as leaves; arrays that no tensor can have (text, records) stay as they are."""
     arrays = _kinds_of_arrays(value.values())
-    return [(name, leaf_of(item) if type(item) in arrays else item) for name, item in value.items()]
+    return [(name, (type(item) in arrays and leaf_of(item)) or item) for name, item in value.items()]
 
 
 def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
