@@ -1,4 +1,4 @@
-# One word per task; what each does is in tools/run.py, which works without make too.
+# Development tasks. They are defined in tools/run.py, which also works without make.
 TASKS = tour test lint types imports docs check format coverage
 
 .PHONY: $(TASKS) clean

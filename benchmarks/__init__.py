@@ -1,1 +1,1 @@
-"""How long saving and loading take, here and in peers, in one run: `python -m benchmarks`."""
+"""Measure how long saving and loading take, with this library and others: `python -m benchmarks`."""

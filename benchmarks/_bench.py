@@ -1,4 +1,4 @@
-"""What one case is measured with: two models of one shape, and the first one's state in every kind of file."""
+"""The data for one case: two models of the same shape, and the first one's state in every file format."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import statedict
 
 
 class Bench:
-    """A case, ready to be measured.
+    """A case with its models and files.
 
     Attributes:
-        model, target: two models alike; what is loaded goes into `target`.
+        model, target: two equal models; states are loaded into `target`.
         state: the model's state dict.
-        torch_file, our_file, safetensors_file, dcp_folder: the same state, saved.
-        scratch: where to save to.
-        device: where else tensors are loaded to and saved from.
+        torch_file, our_file, safetensors_file, dcp_folder: the saved state.
+        scratch: the directory for saves.
+        device: an additional device to load to and save from.
     """
 
     def __init__(self, model: torch.nn.Module, folder: Path, *, slow: bool, device: str) -> None:
@@ -44,7 +44,7 @@ class Bench:
 
 
 def touched(tensors: Iterable[torch.Tensor]) -> None:
-    """Read a byte of every page: a tensor over a mapped file costs nothing before."""
+    """Read one byte of every page: until then, a tensor over a mapped file costs nothing."""
     for tensor in tensors:
         if tensor.nbytes >= 4096:
             tensor.reshape(-1).view(torch.uint8)[::4096].sum()

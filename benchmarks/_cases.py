@@ -1,7 +1,7 @@
-"""The models that are measured, by name: each extreme in another way.
+"""The measured models by name; each is extreme in a different way.
 
 *wide* has many modules, *many* many small tensors, *mid* is an ordinary network in three dtypes, *big* is few large tensors,
-*real* is a file that somebody published.
+*real* is a published file.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 
 
 class Size(NamedTuple):
-    """How large the cases are.
+    """The sizes of the cases.
 
     Attributes:
         linears: modules of *wide*; tensors: tensors of *many*; layers: tensors of *mid*; mid, big: bytes of these cases.
-        rounds: how often everything is measured, after one run to warm up.
-        seconds: after this long, a comparison ends with the round under way.
-        slow: peers that take ten times as long as the others are measured too.
+        rounds: how often everything is measured, after one warm-up run.
+        seconds: after this time, a comparison ends with the current round.
+        slow: also measure libraries that take ten times as long as the others.
     """
 
     linears: int
@@ -40,7 +40,7 @@ SIZES = {
 
 
 class Flat(torch.nn.Module):
-    """Parameters of one module, by name."""
+    """A module with the given parameters, by name."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def big(size: Size) -> torch.nn.Module:
 
 
 def module_of(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A module with the state given: dots in its names are sub-modules."""
+    """Return a module with the given state; dots in names become submodules."""
     root = torch.nn.Module()
     for name, tensor in state.items():
         *path, last = name.split(".")

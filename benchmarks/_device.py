@@ -1,4 +1,4 @@
-"""What is measured where there is another device: files go there and back. Every action ends when the device is done."""
+"""Operations with another device: load files to it and save from it. Every action ends when the device has finished."""
 
 from __future__ import annotations
 

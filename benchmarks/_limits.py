@@ -1,4 +1,4 @@
-"""What the machine itself can do with as many bytes: what no library can beat."""
+"""The speed of the machine itself for the same number of bytes, which no library can exceed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PIECE = 4 << 20
 
 
 def copied(bench: Bench) -> None:
-    """Every tensor copied in memory, in one call."""
+    """Copy every tensor in memory, in one call."""
     with torch.no_grad():
         torch._foreach_copy_(list(bench.target.state_dict().values()), list(bench.state.values()))
 
 
 def read(bench: Bench) -> None:
-    """The file's bytes read into memory that is there, one piece after the other."""
+    """Read the file into allocated memory, piece by piece."""
     into = memoryview(bytearray(PIECE))
     with Path(bench.torch_file).open("rb", buffering=0) as file:
         while file.readinto(into):
@@ -27,7 +27,7 @@ def read(bench: Bench) -> None:
 
 
 def written(bench: Bench, *, durable: bool = False) -> None:
-    """As many bytes as the state has, written to a new file from one piece of memory."""
+    """Write as many bytes as the state has to a new file, from one piece of memory."""
     piece = memoryview(bytes(PIECE))
     fd = os.open(bench.scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:

@@ -1,4 +1,4 @@
-"""Times and memory of several ways to do one thing, interleaved so that a busy machine is busy for all of them."""
+"""Measure time and memory of several ways to do the same thing, interleaved so that other load affects all of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Action = Callable[[], object]
 
 
 class Figure(NamedTuple):
-    """What one way took.
+    """The measurements of one way.
 
     Attributes:
-        seconds: the median of its times.
-        cpu: the median of the processor's time for it, over all threads of this process: what counts on a busy machine.
-        extra: the most memory in bytes beyond what was there.
-        rounds: how many times were taken.
+        seconds: the median elapsed time.
+        cpu: the median processor time of all threads of this process, which matters on a busy machine.
+        extra: the peak of additional memory in bytes.
+        rounds: the number of measurements.
     """
 
     seconds: float
@@ -29,9 +29,9 @@ class Figure(NamedTuple):
 
 
 def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str, Figure]:
-    """Each way's Figure. All are run once to warm up, then in turn, `rounds` times or until `seconds` have passed.
+    """Return each way's Figure. All run once to warm up, then in turn, `rounds` times or until `seconds` have passed.
 
-    Each round begins with another way. A virtual machine gives memory that nobody used for a while back to its host, and
+    Each round begins with a different way. A virtual machine gives memory that nobody used for a while back to its host, and
     whoever asks for it first has to wait for it: ten times as long as for the work itself, where it is a gigabyte.
     """
     gc.collect()
@@ -60,9 +60,9 @@ def _time(act: Action) -> tuple[float, float]:
 
 
 def _extra_memory(act: Action) -> int:
-    """The peak of resident memory while `act` runs, less what was resident before; 0 where the system does not tell."""
+    """Return the additional resident memory at the peak of `act`; 0 if the system does not report it."""
     try:
-        # Linux: 5 sets the peak back to what is resident now.
+        # Linux: 5 resets the peak to what is resident now.
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         act()

@@ -1,7 +1,7 @@
-"""What is measured: for each operation the ways to do it, the first one ours.
+"""The measured operations, each with the ways to do it; the first way is this library's.
 
-An operation is a function of a Bench that gives actions by name; the table is at the end. Peers that need much longer are
-marked `slow`, and left out of a quick run.
+An operation is a function that takes a Bench and returns actions by name; the table is at the end. Libraries that need much
+longer are marked `slow` and skipped in a quick run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was measured, as a table for people and as JSON for programs."""
+"""The results, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._measure import Figure
 class Row(NamedTuple):
     """One way to do one operation in one case.
 
-    `ratio` is its time over that of ours, so more than 1 is slower than ours; `cpu_ratio` the same of the processor's time.
+    `ratio` is its time divided by this library's, so more than 1 is slower; `cpu_ratio` is the same for processor time.
     """
 
     case: str
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def rows(case: str, operation: str, figures: dict[str, Figure]) -> Iterator[Row]:
-    """The rows of one operation; the first figure is ours."""
+    """Return the rows of one operation; the first figure is this library's."""
     ours = next(iter(figures.values()))
     for way, figure in figures.items():
         yield Row(case, operation, way, figure, figure.seconds / ours.seconds, figure.cpu / max(ours.cpu, 1e-9))
@@ -57,13 +57,13 @@ def table(found: Iterable[Row]) -> Table:
 
 
 def as_json(found: Iterable[Row]) -> dict[str, Any]:
-    """Everything that the table shows, and what it was measured on."""
+    """Return everything that the table shows, and the environment."""
     facts = [{**row._asdict(), **row.figure._asdict()} for row in found]
     return {**machine(), "rows": [{key: value for key, value in fact.items() if key != "figure"} for fact in facts]}
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """Return the facts that the figures depend on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {name: version(name) for name in ("statedict", "torch", "safetensors", "numpy")}
     versions["python"] = platform.python_version()

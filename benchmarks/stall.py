@@ -1,8 +1,8 @@
-"""How long an asynchronous save keeps training waiting: `python -m benchmarks.stall`.
+"""Measure how long training waits for an asynchronous save: `python -m benchmarks.stall`.
 
-For each case the state is copied in memory by one call of torch into memory that is there, and then saved by a
-CheckpointManager; both in turn, while nothing is being written. The ratio is what an asynchronous save costs beside the
-copying that it cannot do without. The first save, which has to get its memory from the system, is shown apart.
+For each case, one torch call copies the state into allocated memory, and then a CheckpointManager saves it; both in turn,
+while no other save is running. The ratio compares the asynchronous save with the copy, which it cannot avoid. The first
+save, which allocates its memory, is shown separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._cases import SIZES, many, mid
 
 
 class Stall(NamedTuple):
-    """Seconds of the clock, and of this thread's processor, that something took."""
+    """Elapsed seconds, and processor seconds of this thread."""
 
     wall: float
     cpu: float
@@ -40,7 +40,7 @@ def timed(act: Callable[[], object]) -> Stall:
 def measure(
     objects: dict[str, object], folder: str | None, rounds: int
 ) -> tuple[list[torch.Tensor], list[Stall], list[Stall]]:
-    """The tensors of a state, and what copying and saving them took, round by round."""
+    """The tensors of a state, and the times to copy and to save them, round by round."""
     live = [tensor.detach() for value in objects.values() for tensor in tensors_of(value.state_dict())]  # type: ignore[attr-defined]
     memory = [torch.zeros_like(tensor) for tensor in live]
     copies, saves = [], []
@@ -56,7 +56,7 @@ def measure(
 
 
 def with_optimizer(model: torch.nn.Module) -> dict[str, object]:
-    """A model and an Adam whose state is there."""
+    """Return a model and an Adam optimizer that has state."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.is_floating_point()])
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
@@ -67,9 +67,9 @@ def with_optimizer(model: torch.nn.Module) -> dict[str, object]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the command line asks for, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stall", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8, help="how often; the least of them counts")
-    parser.add_argument("--size", choices=SIZES, default="full", help="as of the other benchmarks")
-    parser.add_argument("--folder", help="where to write; a temporary folder of the system otherwise")
+    parser.add_argument("--rounds", type=int, default=8, help="number of rounds; the smallest time counts")
+    parser.add_argument("--size", choices=SIZES, default="full", help="as in the other benchmarks")
+    parser.add_argument("--folder", help="where to write (default: a temporary directory)")
     asked = parser.parse_args(arguments)
     size = SIZES[asked.size]
     cases: dict[str, Callable[[], dict[str, object]]] = {

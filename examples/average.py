@@ -1,8 +1,8 @@
-"""The average of several checkpoints of one run, which often does better than each of them.
+"""Average several checkpoints of one run; the result is often better than each of them.
 
     python examples/average.py OUTPUT FILE FILE [FILE ...]
 
-One tensor at a time is in memory, whatever the files' size.
+Only one tensor at a time is in memory, whatever the size of the files.
 """
 
 import sys

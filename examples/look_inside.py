@@ -1,4 +1,4 @@
-"""What is in this file? Without PyTorch, and without running anything that the file names.
+"""List the contents of a checkpoint, without PyTorch and without running code from the file.
 
 python examples/look_inside.py FILE
 """
@@ -13,13 +13,13 @@ def main(file: str) -> None:
         print(f"{checkpoint.format}, {checkpoint.size:,} bytes, state dicts at {list(checkpoint.roots)}")
         for path, state in checkpoint.roots.items():
             sizes = {}
-            for name, leaf in state.leaves():  # known from headers; nothing is read yet
+            for name, leaf in state.leaves():  # known from the headers; no tensor is read yet
                 spec = getattr(leaf, "spec", leaf)  # sparse and quantised tensors have several
                 sizes[name] = spec.nbytes
                 print(f"{path or '(file)'}  {name}  {spec.dtype} {list(spec.shape)}, {spec.nbytes:,} bytes")
             if sizes:
                 largest = max(sizes, key=lambda name: sizes[name])
-                array = state.numpy()[largest]  # this one tensor is read now
+                array = state.numpy()[largest]  # reads only this tensor
                 print(f"the largest, {largest}: mean {array.mean():.4g}")
         for finding in checkpoint.verify():
             print(finding)

@@ -1,9 +1,9 @@
-"""Fine-tune: take a pretrained model without its head, give it one for other classes, train only that.
+"""Fine-tune a pretrained model: load everything except the head, and train only a new head for other classes.
 
     python examples/new_head.py
 
-Nothing is dropped silently: what is left out (`exclude`) is written down and in the report; anything else that does not fit
-raises, and nothing has changed then.
+Nothing is dropped silently: excluded names (`exclude`) are listed in the report. Any other difference raises an error,
+and the model is then unchanged.
 """
 
 import torch
@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 def main() -> None:
     torch.manual_seed(0)
-    statedict.save(statedict.state_dict(Net(classes=10)), "pretrained.pt")  # stands for a file that you were given
+    statedict.save(statedict.state_dict(Net(classes=10)), "pretrained.pt")  # stands for a file that you downloaded
 
     model = Net(classes=3)
     report = statedict.load_state_dict(model, "pretrained.pt", exclude="head")

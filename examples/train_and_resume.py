@@ -1,9 +1,9 @@
-"""Train, and be killed at any moment: start it again, and it goes on where it was.
+"""A training that can be killed at any time: start it again, and it resumes from the last save.
 
     python examples/train_and_resume.py RUN_DIRECTORY [STEPS]
 
-The manager is five of these lines. What it saves includes the optimizer, the scheduler and every random generator, so that
-an interrupted run ends with the same weights as one that was not.
+Five lines use the manager. It saves the optimizer, the scheduler and all random generators too, so that an interrupted run
+ends with the same weights as an uninterrupted one.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Train a model with JAX that is written as for PyTorch, and save it as a file that PyTorch loads.
+"""Train a model written as for PyTorch with JAX, and save it to a file that PyTorch can load.
 
     python examples/train_with_jax.py FILE
 
-`functional_call` makes a function of the parameters out of the model; JAX compiles and differentiates it, and the optimizer
-steps on the gradients. Needs the packages jax and array-api-compat, not torch.
+`functional_call` turns the model into a function of its parameters; JAX compiles and differentiates this function, and the
+optimizer applies the gradients. Needs the packages jax and array-api-compat, not torch.
 """
 
 import sys

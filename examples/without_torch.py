@@ -1,8 +1,8 @@
-"""Run a model that was trained in PyTorch where PyTorch is not installed.
+"""Run a model that was trained with PyTorch, without PyTorch.
 
     python examples/without_torch.py FILE
 
-The class is written as it would be for PyTorch; only the import differs. FILE holds the state of the same class in PyTorch.
+The class is written as for PyTorch; only the import differs. FILE holds the state dict of the same class in PyTorch.
 """
 
 import sys

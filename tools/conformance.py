@@ -1,12 +1,12 @@
-"""Run PyTorch's own, unmodified test files over this library's engine.
+"""Run PyTorch's own, unmodified test files with this library's engine.
 
     python tools/conformance.py --plugin FOLDER --tests FOLDER [--baseline FILE.json] [--report FILE.json] [files ...]
 
 `--plugin` is the folder that holds `engine_plugin.py`, the pytest plugin that routes PyTorch's entry points to this
 library and counts how often each test enters it. `--tests` is the `test` folder of a PyTorch 2.6 source tree (for example
-of the public repository deepin-community/pytorch; `git archive HEAD test | tar x -C somewhere` takes it out of a bare
-clone). Neither is part of this repository. `files` are relative to `--tests`; without any, those about modules' states are
-run. `--baseline` holds the outcomes on stock PyTorch: with it only tests that pass there and not here count as failures.
+of the public repository deepin-community/pytorch; `git archive HEAD test | tar x -C somewhere` extracts it from a bare
+clone). Neither is part of this repository. `files` are relative to `--tests`; the default is the files about module states.
+`--baseline` holds the outcomes on stock PyTorch: with it, only tests that pass there and fail here count as failures.
 
 Needs, besides the test dependencies: parameterized, psutil and scipy.
 """

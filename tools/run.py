@@ -1,7 +1,7 @@
-"""One word per task, on a machine with nothing but CPython 3.11 and pip: `python3 tools/run.py TASK [arguments]`.
+"""Run a development task; needs only CPython 3.11 and pip: `python3 tools/run.py TASK [arguments]`.
 
-A task runs in a virtual environment under `.venv/` that this script makes, with the dependency group that the task
-needs, and makes again when `pyproject.toml` changes. It knows nothing else: what a task does is one line of TASKS.
+A task runs in a virtual environment under `.venv/`. This script creates it with the dependency group that the task needs,
+and recreates it when `pyproject.toml` changes. The tasks are in the table TASKS.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ BIN = "Scripts" if os.name == "nt" else "bin"
 
 
 class Task(NamedTuple):
-    """Command lines that run one after the other in the environment of a dependency group; extra arguments go to the
-    last one."""
+    """Command lines that run one after the other in the environment of a dependency group.
+
+    Extra arguments go to the last one.
+    """
 
     group: str
     about: str
@@ -29,11 +31,11 @@ class Task(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the task named first; give its exit code, or 2 where there is no such task."""
+    """Run the task named by the first argument; return its exit code, or 2 if there is no such task."""
     if not arguments or arguments[0] not in TASKS:
         print(__doc__.strip(), *(f"{name:10} {task.about}" for name, task in TASKS.items()), sep="\n")
         return 2
-    if sys.version_info < (3, 11):  # noqa: UP036  (this file runs before anything has checked it)
+    if sys.version_info < (3, 11):  # noqa: UP036  (this file runs before pip checks the version)
         print(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     task = TASKS[arguments[0]]
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def environment(group: str) -> Path:
-    """The Python of the environment for a dependency group, made where it is missing or older than pyproject.toml."""
+    """Return the Python of the group's environment; create it if it is missing or older than pyproject.toml."""
     home = ROOT / ".venv" / group
     python = home / BIN / "python"
     stamp = home / "made-from"
@@ -58,7 +60,7 @@ def environment(group: str) -> Path:
     if not (stamp.exists() and stamp.read_text() == wanted):
         print(f"making .venv/{group} (once; PyTorch's CPU build is about 200 MB)", file=sys.stderr, flush=True)
         create(home)
-        # `--group` came with pip 25.1. The exact torch version is in the group: an unpinned one would bring CUDA's.
+        # `--group` needs pip 25.1. The group pins torch, because an unpinned version may install CUDA libraries.
         install(python, "--upgrade", "pip>=25.1")
         install(python, "--group", group, "--editable", str(ROOT))
         stamp.write_text(wanted)
@@ -66,7 +68,7 @@ def environment(group: str) -> Path:
 
 
 def create(home: Path) -> None:
-    """An empty environment with pip in it, also on a Debian that keeps `ensurepip` in another package."""
+    """Create an empty environment with pip, also on Debian, where `ensurepip` may not be installed."""
     if importlib.util.find_spec("ensurepip"):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         return
@@ -81,7 +83,7 @@ def install(python: Path, *what: str) -> None:
 
 
 SETTINGS = {
-    "pytest": {"OMP_NUM_THREADS": "1"},  # torch's own threads would fight with the other workers for the same cores
+    "pytest": {"OMP_NUM_THREADS": "1"},  # torch's threads would compete with the other workers for cores
     "mkdocs": {"NO_MKDOCS_2_WARNING": "1"},
 }
 LINT = ("ruff check .", "ruff format --check .")
@@ -90,17 +92,17 @@ IMPORTS = ("lint-imports --no-logo",)
 DOCS = ("mkdocs build --quiet --strict",)
 
 TASKS = {
-    "tour": Task("tour", "the main job, on real data: train, die, resume, transfer, inspect", ("statedict tour",)),
-    "test": Task("dev", "every test, the documentation's examples included", ("pytest -n 2",)),
-    "lint": Task("dev", "ruff's rules and format", LINT),
+    "tour": Task("tour", "a demonstration on real data: train, kill, resume, transfer, inspect", ("statedict tour",)),
+    "test": Task("dev", "every test, including the examples in the docs", ("pytest -n 2",)),
+    "lint": Task("dev", "lint and format checks of ruff", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
-    "imports": Task("dev", "imports go down only (docs/architecture.md)", IMPORTS),
-    "docs": Task("dev", "the documentation, strictly, into site/", DOCS),
-    "check": Task("dev", "lint, types, imports and docs: all that is no test", (*LINT, *TYPES, *IMPORTS, *DOCS)),
-    "format": Task("dev", "rewrite the code in its format", ("ruff check --fix .", "ruff format .")),
+    "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),
+    "docs": Task("dev", "build the documentation into site/, warnings are errors", DOCS),
+    "check": Task("dev", "lint, types, imports and docs: everything except tests", (*LINT, *TYPES, *IMPORTS, *DOCS)),
+    "format": Task("dev", "reformat the code", ("ruff check --fix .", "ruff format .")),
     "coverage": Task(
         "dev",
-        "the tests once more, with what they did not run",
+        "run the tests and list the lines that no test runs",
         ("coverage erase", "coverage run -m pytest", "coverage combine --quiet", "coverage report --skip-covered"),
     ),
 }
