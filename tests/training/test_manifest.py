@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
-from statedict.training import _manifest
-from statedict.training._manifest import SEAL, FileFacts, Manifest, NewerVersionError, dump, parse, read, seal
+from statedict.training.run_directory import _manifest
+from statedict.training.run_directory._manifest import (
+    SEAL,
+    FileFacts,
+    Manifest,
+    NewerVersionError,
+    dump,
+    parse,
+    read,
+    seal,
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

@@ -233,7 +233,7 @@ def test_an_assign_flag_left_in_metadata_is_not_obeyed() -> None:
 
 def test_names_must_be_strings() -> None:
     """Another key is named, with its type."""
-    with pytest.raises(NotAStateError, match=r"names are strings, but this one has 3 \(int\)"):
+    with pytest.raises(NotAStateError, match=r"must be strings, not int \(3\)"):
         write(nn.Linear(1, 1), {3: torch.ones(1)})
     with pytest.raises(NotAStateError, match="Expected state_dict to be dict-like, got <class 'list'>"):
         write(nn.Linear(1, 1), [1])

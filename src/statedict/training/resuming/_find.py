@@ -17,25 +17,25 @@ from typing import Any, NamedTuple
 
 from statedict.errors import ChecksumError, FormatError, LimitError, LockedError, TruncatedError, printable
 
-from . import _directory, _layout, _manifest
-from ._claim import Claim
-from ._manifest import FileFacts, Manifest, NewerVersionError
-from ._patience import patiently
+from ..run_directory import _changes, _layout, _manifest
+from ..run_directory._manifest import FileFacts, Manifest, NewerVersionError
+from ..saving._ownership import Ownership
+from ._retry import retried
 
-# How often the search begins again because a checkpoint was deleted under it by the process that trains.
+# Maximum number of searches: a search restarts if the training process deletes the checkpoint that is being read.
 LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What `resume` gives: where the run stands.
+    """The result of `resume`.
 
     Attributes:
-        step, metrics: as they were given to `save`.
-        values: the plain values given to `save`, by name.
+        step, metrics: as passed to `save`.
+        values: the plain values passed to `save`, by name.
         path: the checkpoint's directory.
-        reports: object name (`"model"`, `"optimizers/0"`) → the report of its load.
-        passed_over: newer checkpoints that did not verify, and why.
+        reports: object name (`"model"`, `"optimizers/0"`) → its LoadReport.
+        passed_over: newer checkpoints that are damaged, and why.
 
     >>> import tempfile
     >>> from statedict import CheckpointManager
@@ -55,11 +55,11 @@ class Resumed:
 
 
 class PassedOver(NamedTuple):
-    """A checkpoint that was not resumed from, and why.
+    """A damaged checkpoint that was skipped, and the reason.
 
     >>> from pathlib import Path
-    >>> print(PassedOver(3, Path("run/3"), "it ends early"))
-    step 3 (run/3): it ends early
+    >>> print(PassedOver(3, Path("run/3"), "the file is truncated"))
+    step 3 (run/3): the file is truncated
     """
 
     step: int
@@ -71,64 +71,66 @@ class PassedOver(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The checkpoint to resume from, and the newer ones that were passed over."""
+    """The checkpoint to resume from, and the damaged newer ones."""
 
     path: Path | None
     manifest: Manifest | None
     passed_over: list[PassedOver]
 
     def refuse_damaged(self, directory: Path) -> None:
-        """Raise FormatError where there are checkpoints, and none of them verifies: that is not a first run."""
+        """Raise FormatError if there are checkpoints but all are damaged: that must not be taken for a first run."""
         if self.path is None and self.passed_over:
             listed = "; ".join(map(str, self.passed_over))
-            raise FormatError(f"none of the checkpoints verifies: {listed}", file=str(directory))
+            raise FormatError(f"all checkpoints are damaged: {listed}", file=str(directory))
 
 
-def find(directory: Path, claim: Claim) -> Found:
-    """The checkpoint to resume from; those that were passed over are set aside.
+def find(directory: Path, ownership: Ownership) -> Found:
+    """Find the checkpoint to resume from, and set the damaged newer ones aside.
 
-    Where none verifies all stay where they are: a second attempt must not take the run for a new one.
+    If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
-    claim.check_there()
+    ownership.check_there()
     if _layout.of_kind(directory, _layout.OLD):
-        # A save that replaced a step died between two renames: that puts the step back.
+        # A process died between the two renames that replace a step; locking restores the step.
         with suppress(LockedError, OSError):
-            claim.hold(take_over=False)
+            ownership.hold(take_over=False)
     found = newest(directory)
     if found.path is None:
         return found
-    return found._replace(passed_over=[_set_aside(directory, entry, claim) for entry in found.passed_over])
+    return found._replace(passed_over=[_set_aside(directory, entry, ownership) for entry in found.passed_over])
 
 
-def _set_aside(directory: Path, entry: PassedOver, claim: Claim) -> PassedOver:
-    """Move a damaged checkpoint out of the way, unless somebody else saves here (then it stays as it is)."""
+def _set_aside(directory: Path, entry: PassedOver, ownership: Ownership) -> PassedOver:
+    """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
     try:
-        claim.hold(take_over=False)
+        ownership.hold(take_over=False)
     except (LockedError, OSError):
         return entry
-    moved = _directory.set_aside(directory, entry.path)
+    moved = _changes.set_aside(directory, entry.path)
     return entry if moved is None else entry._replace(path=moved)
 
 
 def newest(directory: Path) -> Found:
-    """The newest checkpoint that verifies, if any. Reads every byte of it once.
+    """Find the newest valid checkpoint. Reads every byte of it once.
 
-    Raises OSError, MemoryError or LimitError for a checkpoint that cannot be read now, and NewerVersionError for one that a
-    newer version of this library wrote: whether those are damaged is not known.
+    Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
+    that a newer version of this library wrote: these may be valid.
     """
     for _ in range(LOOKS):
         found = _search(directory)
         if found is not None:
             return found
-    raise FormatError("its checkpoints are deleted faster than they can be read", file=str(directory))
+    raise FormatError(
+        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=str(directory)
+    )
 
 
 def _search(directory: Path) -> Found | None:
-    """What `newest` returns; None where a checkpoint was deleted while it was read, so that the list is out of date."""
+    """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
     passed_over: list[PassedOver] = []
-    for step, path in reversed(patiently(lambda: _layout.steps(directory)).items()):
+    for step, path in reversed(retried(lambda: _layout.steps(directory)).items()):
         try:
-            return Found(path, patiently(partial(verify, path)), passed_over)
+            return Found(path, retried(partial(verify, path)), passed_over)
         except (LimitError, NewerVersionError):
             raise
         except FormatError as error:
@@ -137,29 +139,30 @@ def _search(directory: Path) -> Found | None:
             passed_over.append(PassedOver(step, path, str(error)))
         except (OSError, MemoryError) as error:
             error.add_note(
-                f"step {step} cannot be read now, which does not mean that it is damaged: nothing was loaded or renamed. "
-                f"Try again; to resume from an older checkpoint instead, move {path} away"
+                f"step {step} cannot be read at the moment, so it may be undamaged: nothing was loaded or renamed. Try "
+                f"again; to resume from an older checkpoint, move {path} to another directory"
             )
             raise
     return Found(None, None, passed_over)
 
 
 def verify(path: Path) -> Manifest:
-    """The manifest of a checkpoint, whose files were all checked against it; raises FormatError or OSError."""
+    """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
     manifest = _manifest.read(path)
     if _layout.name_of(manifest.step) != path.name:
         raise FormatError(
-            f"the manifest is of step {manifest.step}, and the directory is called {path.name}", file=str(path)
+            f"the manifest is for step {manifest.step}, but the directory is named {path.name}", file=str(path)
         )
     for name, expected in manifest.files.items():
         file = path / name
         found = _size(file)
         if found != expected.nbytes:
-            raise TruncatedError(f"{found:,} bytes of {expected.nbytes:,} are there", file=str(file))
+            raise TruncatedError(f"the file has {found:,} bytes, expected {expected.nbytes:,}", file=str(file))
         found_facts = FileFacts.of(file)
         if found_facts != expected:
             raise ChecksumError(
-                f"its CRC-32 is {found_facts.crc32:08x}, and {expected.crc32:08x} was written", file=str(file)
+                f"the file is damaged: its CRC-32 is {found_facts.crc32:08x}, expected {expected.crc32:08x}",
+                file=str(file),
             )
     return manifest
 
@@ -170,5 +173,5 @@ def _size(file: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
-        raise TruncatedError("the manifest lists this file, and it is not there", file=str(file))
+        raise TruncatedError("the file is missing, but the manifest lists it", file=str(file))
     return status.st_size
