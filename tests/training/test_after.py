@@ -39,7 +39,9 @@ def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous
         manager.wait()
         genuine = _changes.sync
         monkeypatch.setattr(_changes, "sync", lambda path: refuse() if path == tmp_path else genuine(path))
-        with pytest.raises(AfterSaveError, match=f"step {step} was saved, but flushing its name to the disk failed"):
+        with pytest.raises(
+            AfterSaveError, match=f"step {step} was saved, but flushing its directory entry to the disk failed"
+        ):
             manager.save(step, value=Value(7)), manager.wait()
         monkeypatch.undo()
         assert [saved.step for saved in manager.checkpoints] == sorted({1, step})

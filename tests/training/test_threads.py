@@ -77,7 +77,7 @@ def test_a_save_whose_files_are_deleted_meanwhile_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(_save, "relative", lambda path: [])
     with (
         CheckpointManager(tmp_path, random=False) as manager,
-        pytest.raises(SaveError, match="the files of 'value' are not there any more"),
+        pytest.raises(SaveError, match="the files of 'value' were deleted by another program"),
     ):
         manager.save(1, value=Value())
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}

@@ -421,7 +421,7 @@ def test_a_class_of_its_own_may_fill_in_options_or_is_refused():
     Lion.filled = False
     with pytest.raises(LoadError, match="has no 'betas', which Lion needs") as caught:
         write_optimizer(optimizer, saved)
-    assert caught.value.__notes__ == ["Nothing was changed: all that the attempt had touched was put back."]
+    assert caught.value.__notes__ == ["Nothing was changed: everything that the attempt had modified was restored."]
     assert before == bits(optimizer.state_dict())
     saved["state"][0]["exp_avg"] = torch.zeros(3)
     with pytest.raises(LoadError, match=r"'exp_avg' should have shape \[2\]"):

@@ -136,7 +136,7 @@ def test_a_failing_loader_is_undone(name, monkeypatch):
     before, attributes = shown(loaded), dict(vars(loaded))
     with pytest.raises(ArithmeticError, match="half-way") as caught:
         write_stateful(loaded, state)
-    assert caught.value.__notes__ == ["Nothing was changed: all that the attempt had touched was put back."]
+    assert caught.value.__notes__ == ["Nothing was changed: everything that the attempt had modified was restored."]
     assert before == shown(loaded)
     assert list(attributes) == list(vars(loaded))
     assert other.param_groups[0]["lr"] != 99

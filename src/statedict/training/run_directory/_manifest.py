@@ -139,7 +139,7 @@ def read(directory: Path) -> Manifest:
             raw = stream.read(LARGEST + 1)
     except FileNotFoundError as error:
         raise UnknownFormatError(
-            f"{NAME} is missing: this directory is not a checkpoint, or it is incomplete", file=str(path)
+            "the manifest is missing: this directory is not a checkpoint, or it is incomplete", file=str(path)
         ) from error
     return parse(raw, str(path))
 
