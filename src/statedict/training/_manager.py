@@ -105,7 +105,7 @@ class CheckpointManager:
 
     @property
     def latest(self) -> Saved | None:
-        """The newest checkpoint; None if there is none."""
+        """The newest checkpoint; None for an empty run."""
         found = self.checkpoints
         return found[-1] if found else None
 

@@ -48,7 +48,7 @@ def file_of(rank: int) -> str:
 
 
 def stored(path: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """The random state in a checkpoint: this rank's own, if every rank saved one; None if there is none."""
+    """The random state in a checkpoint: this rank's own, if every rank saved one; None if it was not saved."""
     name = manifest.objects.get("random", file_of(_ranks.ranks()[0]))
     if name not in manifest.files:
         return None

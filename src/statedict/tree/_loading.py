@@ -126,7 +126,7 @@ class Loading:
         children, head = module._modules, rest[:end]
         return head in children and not (self.rules.sound and children[head] is None)
 
-    # code that is not the engine's
+    # foreign code
 
     def _loads_itself(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> bool:
         if "_load_from_state_dict" in vars(module):
@@ -254,7 +254,7 @@ class Loading:
 
 
 def metadata_at(metadata: Any, prefix: str) -> dict[str, Any]:
-    """The metadata of the module at `prefix`; a new empty dict if there is none."""
+    """The metadata of the module at `prefix`; a new empty dict if it has no entry."""
     return {} if metadata is None else metadata.get(prefix[:-1], {})
 
 

@@ -321,7 +321,7 @@ def test_a_finding_reads_well():
     """A finding says where, why and what to do, and is a frozen value."""
     (only,) = audit(Module(mean=torch.ones(1)))
     assert str(only) == (
-        "mean: a tensor that is no buffer is not in state_dict(), and does not move with the model. "
+        "mean: a plain tensor attribute is not in state_dict(), and does not move with the model. "
         'Fix: self.register_buffer("mean", mean)'
     )
     assert only == AuditFinding(only.kind, only.path, only.why, only.fix)

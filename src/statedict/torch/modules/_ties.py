@@ -55,7 +55,7 @@ def same_elements(a: Any, b: Any, dtype: torch.dtype, *, verify: bool) -> bool:
             one, two = one.to_dense(), two.to_dense()
         return torch.equal(*(t.reshape(-1).resolve_conj().resolve_neg().view(torch.uint8) for t in (one, two)))
     except (RuntimeError, AttributeError, TypeError):
-        # There are no elements to compare (meta, lazy, not a tensor): the slot's own check reports that.
+        # The elements cannot be compared (meta, lazy, not a tensor): the slot's own check reports that.
         return True
 
 

@@ -22,7 +22,7 @@ from ._rollback import unchanged_on_error
 
 
 def read_stateful(obj: Any) -> Any:
-    """Return `obj.state_dict()`; raises NotAStateError (a TypeError) if there is no such method.
+    """Return `obj.state_dict()`; raises NotAStateError (a TypeError) if the object lacks this method.
 
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     >>> read_stateful(torch.optim.lr_scheduler.StepLR(optimizer, step_size=30))["step_size"]

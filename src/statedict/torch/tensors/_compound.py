@@ -134,7 +134,7 @@ def _make_nested(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
         ends = offsets + ((sizes - 1) * strides).sum(dim=1) + 1
         beyond = (ends > parts["values"].numel()) & (sizes > 0).all(dim=1)
         if beyond.any() or min(sizes.min(), strides.min(), offsets.min()) < 0:
-            raise ValueError("the sizes exceed the values")
+            raise ValueError("its sizes reach beyond its values")
     return torch._nested_view_from_buffer(parts["values"], sizes, strides, offsets)
 
 

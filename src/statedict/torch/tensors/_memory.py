@@ -52,7 +52,7 @@ class LiveMemory:
 
 
 def addresses(tensors: Sequence[Any]) -> list[int]:
-    """The address of each tensor's elements; 0 if there is none."""
+    """The address of each tensor's elements; 0 for a tensor without memory."""
     if ORDINARY.issuperset(map(type, tensors)):
         try:
             return list(map(_POINTER, tensors))

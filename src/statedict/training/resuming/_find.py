@@ -1,7 +1,7 @@
-"""The newest checkpoint that verifies: every file its manifest lists is there, with the size and the CRC-32 it says.
+"""Find the newest valid checkpoint: every file in its manifest exists and has the size and CRC-32 listed there.
 
-Those that do not are passed over, newest first, with the reason; they are never deleted. Only what was read and is wrong is
-damage: a file that cannot be read now (no permission, a stale handle, too many open files) ends the search with an error.
+Damaged newer checkpoints are skipped, with the reason, and never deleted. A checkpoint counts as damaged only if it was
+read and is wrong: a file that cannot be read at the moment (permission, stale handle, too many open files) raises an error.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def explained(directory: Path) -> Iterator[None]:
         if not os.path.isdir(directory):
             raise RunGoneError(str(directory)) from error
         if error.errno in FULL:
-            # There was no space for a directory entry. (A full disk while writing a file raises DiskFullError already.)
+            # The disk had no space for a directory entry. (A full disk while writing a file raises DiskFullError already.)
             disk = os.statvfs(directory)
             raise DiskFullError(str(directory), needed=disk.f_frsize, free=disk.f_bavail * disk.f_frsize) from error
         raise

@@ -61,7 +61,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint directory holds.
+    """The contents of a checkpoint directory.
 
     Attributes:
         step, time, metrics: see Saved.
@@ -93,7 +93,7 @@ class Manifest:
         return sum(inside)
 
     def without_files(self) -> list[str]:
-        """The objects whose file (or directory) is not listed in `files`. In a complete checkpoint there are none."""
+        """The objects whose file (or directory) is not listed in `files`; empty for a complete checkpoint."""
         there = {*self.files, *(name.partition("/")[0] for name in self.files if "/" in name)}
         return [name for name, file in self.objects.items() if file not in there]
 

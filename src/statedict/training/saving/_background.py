@@ -15,7 +15,7 @@ Busy = Literal["wait", "replace"]
 
 
 class Background:
-    """Runs jobs one after the other, in a thread that ends when there are no more jobs."""
+    """Runs jobs one after the other, in a thread that ends after the last job."""
 
     def __init__(self) -> None:
         self.forget()

@@ -71,7 +71,7 @@ class OnSigterm:
             finish = self._finish()
             if finish is not None:
                 finish()
-        except Exception:  # noqa: BLE001  # there is no caller that could catch it
+        except Exception:  # noqa: BLE001  # no caller could catch it
             sys.excepthook(*sys.exc_info())
         finally:
             self.forget()
