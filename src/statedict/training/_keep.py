@@ -48,7 +48,7 @@ Keep = Callable[[Sequence[Saved]], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """A built-in policy. Its repr is the call that made it; `dump` and `parse` convert it to and from JSON."""
 
     name: str
@@ -72,7 +72,7 @@ def last(n: int) -> Keep:
     >>> sorted(last(2)(saved))
     [15, 20]
     """
-    return Policy("last", (_at_least_one(n, "last(n)"),))
+    return RetentionPolicy("last", (_at_least_one(n, "last(n)"),))
 
 
 def every(steps: int) -> Keep:
@@ -86,7 +86,7 @@ def every(steps: int) -> Keep:
     >>> sorted(every(10)(saved))
     [10, 20]
     """
-    return Policy("every", (_at_least_one(steps, "every(steps)"),))
+    return RetentionPolicy("every", (_at_least_one(steps, "every(steps)"),))
 
 
 def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
@@ -101,7 +101,7 @@ def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
         raise ValueError(f"best(metric) needs the name of a metric, not {metric!r}")
     if mode not in ("min", "max"):
         raise ValueError(f'mode must be "min" or "max", not {mode!r}')
-    return Policy("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
+    return RetentionPolicy("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
 
 
 def all_steps() -> Keep:
@@ -113,7 +113,7 @@ def all_steps() -> Keep:
     >>> sorted(all_steps()(saved))
     [10, 15, 20]
     """
-    return Policy("all_steps")
+    return RetentionPolicy("all_steps")
 
 
 def any_of(*policies: Keep) -> Keep:
@@ -125,12 +125,12 @@ def any_of(*policies: Keep) -> Keep:
     >>> sorted(any_of(last(1), every(10))(saved))
     [10, 20]
     """
-    return Policy("any_of", policies)
+    return RetentionPolicy("any_of", policies)
 
 
 def dump(keep: Keep) -> list[Any] | None:
     """A policy as JSON values (`["any_of", ["last", 3], …]`); None if it contains a function of the caller's."""
-    if not isinstance(keep, Policy):
+    if not isinstance(keep, RetentionPolicy):
         return None
     arguments = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
     return None if None in arguments else [keep.name, *arguments]
@@ -164,7 +164,7 @@ def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
 
 
 def _parts(keep: Keep) -> Iterator[Keep]:
-    if isinstance(keep, Policy) and keep.name == "any_of":
+    if isinstance(keep, RetentionPolicy) and keep.name == "any_of":
         for part in keep.arguments:
             yield from _parts(part)
     else:

@@ -22,7 +22,7 @@ from ._rules import NUMBERS, known
 Wanted = torch.dtype | DType | str | None
 
 
-class Placement(NamedTuple):
+class StatePlacement(NamedTuple):
     """Where an entry is placed: its slot, whether its step count belongs on the device, and its dtype.
 
     `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None for the dtypes in `present`: those of
@@ -54,7 +54,7 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
 
 def place(
     optimizer: torch.optim.Optimizer, slot: Slot, group: Mapping[str, Any], dtype: torch.dtype | str | None
-) -> Placement:
+) -> StatePlacement:
     """Decide where to place the state of a slot's parameter, whose group will have these options.
 
     `dtype` is the caller's. The fresh state of PyTorch's own optimizers has the parameter's dtype. Other classes may keep
@@ -62,13 +62,13 @@ def place(
     """
     on_device = bool(group.get("capturable") or group.get("fused"))
     if dtype is not None or known(optimizer):
-        return Placement(slot, on_device, dtype or "parameter")
+        return StatePlacement(slot, on_device, dtype or "parameter")
     state = optimizer.state.get(slot.parameter)
     present = state.items() if isinstance(state, Mapping) else ()
-    return Placement(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
+    return StatePlacement(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
 
 
-def casts(value: Any, place: Placement) -> list[Cast]:
+def casts(value: Any, place: StatePlacement) -> list[Cast]:
     """List the casts that `placed` will make; reads nothing."""
     found = []
     for key, tensor in _tensors(value, None):
@@ -82,7 +82,7 @@ def casts(value: Any, place: Placement) -> list[Cast]:
     return found
 
 
-def placed(value: Any, place: Placement, key: Any = None) -> Any:
+def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
     """Return the value with its tensors converted. Dicts and lists in it are modified in place."""
     if isinstance(value, torch.Tensor):
         device = place.slot.parameter.device if key != "step" or place.on_device else value.device
@@ -98,7 +98,7 @@ def placed(value: Any, place: Placement, key: Any = None) -> Any:
     return value
 
 
-def _target(dtype: torch.dtype, key: Any, place: Placement) -> torch.dtype:
+def _target(dtype: torch.dtype, key: Any, place: StatePlacement) -> torch.dtype:
     if key == "step" and place.on_device:
         return torch.float32
     wanted = place.present.get(key, dtype) if place.dtype is None else place.dtype

@@ -21,7 +21,7 @@ from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
 from ._exact import Group, packed, parameter_numbers
 from ._match import Match, match
-from ._place import Placement, Wanted, casts, floating, place, placed
+from ._place import StatePlacement, Wanted, casts, floating, place, placed
 from ._read import overridden, slots
 from ._require import Judge, require_success
 from ._rollback import unchanged_on_error
@@ -140,7 +140,7 @@ def _write(
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
     found: Match,
-    places: Sequence[Placement],
+    places: Sequence[StatePlacement],
     others: Mapping[Any, Any],
     verify: bool,
 ) -> None:

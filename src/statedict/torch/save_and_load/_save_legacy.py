@@ -28,14 +28,14 @@ def save_legacy(obj: object, target: Any, module: ModuleType, protocol: int) -> 
     """Write `obj` to a path or file object."""
     identities = _Identities()
 
-    class Pickler(module.Pickler):  # type: ignore[name-defined, misc]
+    class LegacyPickler(module.Pickler):  # type: ignore[name-defined, misc]
         def persistent_id(self, obj: Any) -> Any:
             return identities.identify(obj)
 
     with written(target) as file:
         for fact in (MAGIC, VERSION, MACHINE):
             module.dump(fact, file, protocol=protocol)
-        pickler = Pickler(file, protocol=protocol)
+        pickler = LegacyPickler(file, protocol=protocol)
         pickler.dump(obj)
         found = sorted(identities.found.items())
         module.dump([key for key, _ in found], file, protocol=protocol)

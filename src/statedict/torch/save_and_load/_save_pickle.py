@@ -40,11 +40,11 @@ def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numb
         return emit(obj, lambda leaf: _place(storages, leaf), lambda wholes: _place_all(storages, wholes)), storages
     out = io.BytesIO()
 
-    class Pickler(module.Pickler):  # type: ignore[name-defined, misc]
+    class ArchivePickler(module.Pickler):  # type: ignore[name-defined, misc]
         def persistent_id(self, obj: Any) -> Any:
             return storages.identify(obj)
 
-    pickler = Pickler(out, protocol=protocol)
+    pickler = ArchivePickler(out, protocol=protocol)
     pickler.dump(obj)
     return out.getvalue(), storages
 
