@@ -96,7 +96,7 @@ class CheckpointManager:
         weakref.finalize(self, _finish, self._background, self._ownership)
         MANAGERS.add(self)
 
-    # what is there
+    # checkpoints
 
     @property
     def checkpoints(self) -> list[Saved]:
@@ -127,8 +127,8 @@ class CheckpointManager:
 
         Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
         """
-        step = _objects.whole(step)
-        with self._on_sigterm.held_off() if self._on_sigterm else nullcontext(), self._ownership.mutex:
+        step = _objects.checked_step(step)
+        with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
             if self._is_one_of_many:
                 self._save_together(step, metrics, given)
@@ -224,7 +224,7 @@ class CheckpointManager:
         self._ownership.in_use = False
         self.close()
 
-    # inside
+    # implementation
 
     @property
     def _is_one_of_many(self) -> bool:
@@ -261,7 +261,7 @@ class CheckpointManager:
         return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
-        with _changes.explained(self.directory):
+        with _changes.translated(self.directory):
             # Retry the deletions that failed in an earlier save.
             _changes.tidy(self.directory)
             _save.write(self.directory, content, meter, durable=self._durable)
@@ -278,7 +278,7 @@ class CheckpointManager:
 
     def _prune_after(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, after a save."""
-        with _changes.following(self.directory, step, "deleting older checkpoints"):
+        with _changes.after_save(self.directory, step, "deleting older checkpoints"):
             self._remove_expired(saved=step)
 
     def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
@@ -305,7 +305,7 @@ class CheckpointManager:
         self._background.forget()
         self._memory = []
         if self._on_sigterm:
-            self._on_sigterm.begin_anew()
+            self._on_sigterm.reset()
 
 
 def _finish(background: Background, ownership: Ownership) -> None:

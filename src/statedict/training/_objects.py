@@ -37,7 +37,7 @@ class SortedArguments(NamedTuple):
     other: dict[str, Any]
 
 
-def whole(step: Any) -> int:
+def checked_step(step: Any) -> int:
     """The step as an int; raises ValueError if it is not an integer or too large for a directory name."""
     try:
         number = None if isinstance(step, bool) else operator.index(step)
@@ -59,7 +59,7 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
         if is_stateful(value):
             continue
         rest = _without_objects(value) if _holds_state(value) else value
-        if inside and not _says_anything(rest):
+        if inside and not _has_content(rest):
             continue
         (result.plain if _json_values.survives(rest) else result.other)[name] = rest
     return result
@@ -159,7 +159,7 @@ def _without_objects(value: Any) -> Any:
     return tuple(made) if isinstance(value, tuple) else made
 
 
-def _says_anything(rest: Any) -> bool:
+def _has_content(rest: Any) -> bool:
     """Whether it contains anything besides containers and None."""
     stack, seen = [rest], set[int]()
     while stack:

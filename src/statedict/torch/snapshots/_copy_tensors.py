@@ -5,7 +5,8 @@ no other tensor. Tensors of one storage are copied as one run of bytes and viewe
 arena, each with its own storage, so that saving one of them does not save them all.
 
 One `torch._foreach_copy_` over all tensors runs at memory bandwidth. The page faults of fresh memory cost up to ten times as
-much, so memory can be reused (`onto`), and large blocks use huge pages (docs/performance.md, "snapshot").
+much, so memory can be reused (`onto`), and large blocks use huge pages (docs/performance.md, row
+"snapshot into reused memory").
 """
 
 from __future__ import annotations

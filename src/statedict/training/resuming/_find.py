@@ -89,7 +89,7 @@ def find(directory: Path, ownership: Ownership) -> Found:
 
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
-    ownership.check_there()
+    ownership.check_exists()
     if _layout.of_kind(directory, _layout.OLD):
         # A process died between the two renames that replace a step; locking restores the step.
         with suppress(LockedError, OSError):

@@ -27,7 +27,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
-def explained(directory: Path) -> Iterator[None]:
+def translated(directory: Path) -> Iterator[None]:
     """Translate an OSError about the run's directory into an error that says what to do."""
     try:
         yield
@@ -46,7 +46,7 @@ def explained(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def following(directory: Path, step: int, what: str) -> Iterator[None]:
+def after_save(directory: Path, step: int, what: str) -> Iterator[None]:
     """Translate the errors of steps that follow a successful save, so that they are not mistaken for a failed save.
 
     Raises AfterSaveError, or RunGoneError if the directory was deleted together with the checkpoint.
@@ -100,7 +100,7 @@ def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
         final.rename(replaced)
         written.rename(final)
     if durable:
-        with following(directory, step, "flushing its directory entry to the disk"):
+        with after_save(directory, step, "flushing its directory entry to the disk"):
             sync(directory)
     if replaced is not None:
         _delete(replaced)

@@ -46,14 +46,14 @@ class Ownership:
         if self._lock is not None and not self._lock.holds(self._directory):
             self.release()
         if self._lock is None:
-            with _changes.explained(self._directory):
-                self.check_there()
+            with _changes.translated(self._directory):
+                self.check_exists()
                 _changes.make(self._directory)
                 self._lock = self._locked(take_over)
                 self.held = True
                 _changes.tidy(self._directory)
 
-    def check_there(self) -> None:
+    def check_exists(self) -> None:
         """Raise RunGoneError if the directory was locked before and has been deleted."""
         if self.held and not self._directory.is_dir():
             raise RunGoneError(str(self._directory))

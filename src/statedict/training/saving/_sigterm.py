@@ -28,17 +28,17 @@ class OnSigterm:
         self._finish = weakref.WeakMethod(finish)
         self._before = signal.getsignal(signal.SIGTERM)
         self._ours = self._handle
-        self.begin_anew()
+        self.reset()
         signal.signal(signal.SIGTERM, self._ours)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Reset: no save is running and no signal has arrived. Also called in a forked child."""
         self._writing = 0
         self._came = False
         self._ended = threading.Event()
 
     @contextmanager
-    def held_off(self) -> Iterator[None]:
+    def delayed(self) -> Iterator[None]:
         """Delay SIGTERM, in the main thread, until the context ends.
 
         Once the signal has arrived, other threads wait at the start of this context: the process is about to end.
