@@ -20,7 +20,7 @@ from statedict.cli import main
 from statedict.errors import StateDictError, printable
 from statedict.formats import Finding, TorchConstant
 from statedict.state import Opaque, StateDict
-from statedict.training._resume import PassedOver
+from statedict.training.resuming._find import PassedOver
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\u202e\x85\r\nstatedict: all is well\u2028\u200b"
 ORDINARY = "é漢字😀ßя"

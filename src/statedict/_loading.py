@@ -168,8 +168,8 @@ def _load_pair(
     is_lenient = not demands.strict or bool(demands.missing or demands.unexpected)
     # Only what was asked for is passed on: such a method may take no options.
     asked = {name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, manner.assign)) if on}
-    undo = tree.Undo(host, module)
-    undo.keep_everything()
+    rollback = tree.Rollback(host, module)
+    rollback.keep_everything()
     try:
         found = _told_by(module, read, asked)
         outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
@@ -180,9 +180,9 @@ def _load_pair(
                 raise _Tried
             refuse(report, type(module).__name__, demands.strict)
             return report
-        undo.put_back()
+        rollback.roll_back()
     except BaseException:
-        undo.put_back()
+        rollback.roll_back()
         raise
     return report
 

@@ -178,7 +178,7 @@ TEXTS = [
         "model= is the module whose parameters",
     ),
     (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: give an instance of it, Linear\(…\)"),
-    (lambda: statedict.audit(3), r"audit looks at PyTorch modules, not at 3 \(int\)"),
+    (lambda: statedict.audit(3), r"audit\(\) expects a torch.nn.Module, not 3 \(int\)"),
     (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
     (lambda: statedict.merge("a.pt"), r"merge takes a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
     (lambda: statedict.merge([STATE], weights=object()), "weights= is a number for each source, not <object"),

@@ -300,10 +300,10 @@ INTEGERS = p.call(
     *(p.storage(kind="IntStorage"), p.integer(0), p.integers((4,)), p.integers((1,)), p.TRUE, p.ordered_dict()),
 )
 UNLIVING = {
-    "a gradient of integers": (INTEGERS, "tensor of the file cannot be what it was: only Tensors of floating"),
+    "a gradient of integers": (INTEGERS, "tensor do not fit it: only Tensors of floating"),
     "a parameter of integers": (
         p.call(p.name("torch._utils", "_rebuild_parameter"), INTEGERS, p.TRUE, p.ordered_dict()),
-        "cannot be what it was: Only Tensors of floating point",
+        "do not fit it: Only Tensors of floating point",
     ),
     "a device": (p.call(p.name("torch", "device"), p.text("m8")), "a device that PyTorch does not know"),
     "a device as a key": (p.dict_((p.call(p.name("torch", "device"), p.text("m8")), p.NONE)), "does not know"),

@@ -321,7 +321,9 @@ def test_saving_to_a_url_is_refused(options, tmp_path, monkeypatch):
 def test_a_run_is_kept_on_a_disk(tmp_path, monkeypatch):
     """A CheckpointManager does not take a URL for a folder either."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SaveError, match=r"s3://\*\*\*@bucket/run: a run is kept in a local directory"):
+    with pytest.raises(
+        SaveError, match=r"s3://\*\*\*@bucket/run: CheckpointManager needs a local directory, not a URL"
+    ):
         statedict.CheckpointManager("s3://me:hunter2@bucket/run")
     assert os.listdir(tmp_path) == []
 

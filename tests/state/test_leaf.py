@@ -93,7 +93,7 @@ def test_memory_that_was_freed_is_not_read():
         lambda: storage.source.read_into([Read(storage, 0, memoryview(bytearray(16)))]),
         lambda: list(storage.source.stream(storage, 0, 16)),
     ):
-        with pytest.raises(SaveError, match="a storage of 16 bytes has 0 now: it was freed or resized"):
+        with pytest.raises(SaveError, match="a storage of 16 bytes now has 0: it was freed or resized"):
             read()
 
 

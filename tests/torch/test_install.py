@@ -109,7 +109,7 @@ def test_what_others_have_replaced_is_told_of(monkeypatch: pytest.MonkeyPatch) -
         """Nothing is saved."""
 
     monkeypatch.setattr(torch, "save", theirs)
-    with pytest.warns(UserWarning, match="torch.save stays what .* has put there"), install():
+    with pytest.warns(UserWarning, match="torch.save was replaced by .* and is left as it is"), install():
         assert torch.save is theirs
 
 

@@ -170,7 +170,7 @@ def locked(kind, size, directory):
     if dist.get_rank() == 0:
         # In its `with` block, so that no newer manager of the process takes over.
         other.__enter__()
-        other._claim.hold()
+        other._ownership.hold()
     dist.barrier()
     try:
         CheckpointManager(directory).save(9, model=training(kind, size)[0])

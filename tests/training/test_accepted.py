@@ -158,7 +158,7 @@ def test_a_values_name_may_be_any_text(tmp_path, name):
     """It lies in the manifest; only the names of the checkpoint's own files are refused."""
     with CheckpointManager(tmp_path, random=False) as manager:
         if name == "values":
-            with pytest.raises(ValueError, match="names a file of the checkpoint itself"):
+            with pytest.raises(ValueError, match="is reserved for a file of the checkpoint"):
                 manager.save(1, **{name: 1})
             return
         manager.save(1, **{name: "nan"})
@@ -181,7 +181,7 @@ def test_any_other_step_is_refused(tmp_path, step):
     """Before anything is written: also one that is too large for a name that `latest` finds."""
     with (
         CheckpointManager(tmp_path / "run", random=False) as manager,
-        pytest.raises(ValueError, match="step is a whole number from 0 to 9,999,999,999,999,999,999, not"),
+        pytest.raises(ValueError, match="step must be an integer from 0 to 9,999,999,999,999,999,999, not"),
     ):
         manager.save(step, epoch=1)
     assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ import pytest
 
 from statedict import CheckpointManager, last
 from statedict.errors import AfterSaveError, RunGoneError
-from statedict.training import _directory
-from statedict.training._resume import verify
+from statedict.training.resuming._find import verify
+from statedict.training.run_directory import _changes
 
 
 class Value:
@@ -37,9 +37,11 @@ def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous
     with CheckpointManager(tmp_path, keep=last(1), random=False, asynchronous=asynchronous) as manager:
         manager.save(1, value=Value(1))
         manager.wait()
-        genuine = _directory.sync
-        monkeypatch.setattr(_directory, "sync", lambda path: refuse() if path == tmp_path else genuine(path))
-        with pytest.raises(AfterSaveError, match=f"step {step} was saved, but flushing its name to the disk failed"):
+        genuine = _changes.sync
+        monkeypatch.setattr(_changes, "sync", lambda path: refuse() if path == tmp_path else genuine(path))
+        with pytest.raises(
+            AfterSaveError, match=f"step {step} was saved, but flushing its directory entry to the disk failed"
+        ):
             manager.save(step, value=Value(7)), manager.wait()
         monkeypatch.undo()
         assert [saved.step for saved in manager.checkpoints] == sorted({1, step})
@@ -55,11 +57,11 @@ def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous
 def test_what_is_replaced_is_deleted_when_the_new_name_is_on_the_disk(tmp_path, monkeypatch, way):
     """In both ways of replacing a step: first the directory is flushed, then the old content goes."""
     order = []
-    sync, delete = _directory.sync, _directory._delete
-    monkeypatch.setattr(_directory, "sync", lambda path: (order.append(("sync", path.name)), sync(path)))
-    monkeypatch.setattr(_directory, "_delete", lambda path: (order.append(("delete", path.name[:5])), delete(path)))
+    sync, delete = _changes.sync, _changes._delete
+    monkeypatch.setattr(_changes, "sync", lambda path: (order.append(("sync", path.name)), sync(path)))
+    monkeypatch.setattr(_changes, "_delete", lambda path: (order.append(("delete", path.name[:5])), delete(path)))
     if way == "renamed":
-        monkeypatch.setattr(_directory, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(_changes, "_exchange", lambda one, other: False)
     with CheckpointManager(tmp_path / "run", random=False) as manager:
         manager.save(1, value=Value(1))
         order.clear()
@@ -74,7 +76,7 @@ def test_pruning_that_fails_is_told_as_that(tmp_path, monkeypatch, asynchronous)
     with CheckpointManager(tmp_path, keep=last(1), random=False, asynchronous=asynchronous) as manager:
         manager.save(1, value=Value(1))
         manager.wait()
-        monkeypatch.setattr(_directory, "remove", refuse)
+        monkeypatch.setattr(_changes, "remove", refuse)
         with pytest.raises(
             AfterSaveError, match=r"step 2 was saved, but deleting older checkpoints failed: .*I/O error"
         ):
@@ -100,14 +102,14 @@ def test_a_rule_of_retention_that_raises_is_told_as_that(tmp_path):
 
 def test_a_directory_that_goes_right_after_the_save(tmp_path, monkeypatch):
     """The error says that the step was saved in it."""
-    genuine = _directory.sync
+    genuine = _changes.sync
 
     def sync(path):
         if path == tmp_path / "run" and (path / "step-0000000001").exists():
             path.rename(tmp_path / "away")
         genuine(path)
 
-    monkeypatch.setattr(_directory, "sync", sync)
+    monkeypatch.setattr(_changes, "sync", sync)
     with (
         CheckpointManager(tmp_path / "run", random=False) as manager,
         pytest.raises(RunGoneError, match="Step 1 was saved in it just before"),

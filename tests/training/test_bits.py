@@ -7,7 +7,7 @@ import pytest
 
 from statedict import CheckpointManager
 from statedict.errors import FormatError
-from statedict.training._resume import verify
+from statedict.training.resuming._find import verify
 
 
 class Value:

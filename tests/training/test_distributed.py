@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused_on_every_rank_before_anything_changes(shar
         assert "weight" in names
         assert "LoadError" in shape
         assert "1.weight" in shape
-        assert "takes no exclude: only strict" in option
+        assert "the only option for loading it is strict, not exclude" in option
         assert answer["same"]
 
 

@@ -70,7 +70,7 @@ def test_reasons_name_the_rules_that_keep():
         30: [],
         40: ["every(20)"],
     }
-    assert reasons(saved, best("loss"))[40] == ["the newest always stays"]
+    assert reasons(saved, best("loss"))[40] == ["the newest is always kept"]
 
 
 def test_a_rule_of_ones_own_has_no_written_form():
@@ -84,7 +84,7 @@ def test_a_rule_of_ones_own_has_no_written_form():
 )
 def test_what_is_no_rule_is_refused(written):
     """A manifest's rules are checked as if they were given."""
-    with pytest.raises(ValueError, match=r"rule of retention|at least 1|name of a metric"):
+    with pytest.raises(ValueError, match=r"retention policy|at least 1|name of a metric"):
         parse(written)
 
 

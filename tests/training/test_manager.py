@@ -150,12 +150,12 @@ def flip(path):
     ("damage", "reason"),
     [
         (lambda path: flip(path / "model.pt"), "CRC-32"),
-        (lambda path: os.truncate(path / "model.pt", 100), "100 bytes of"),
-        (lambda path: (path / "model.pt").unlink(), "not there"),
-        (lambda path: (path / "manifest.json").unlink(), "no manifest"),
+        (lambda path: os.truncate(path / "model.pt", 100), "has 100 bytes, expected"),
+        (lambda path: (path / "model.pt").unlink(), "the file is missing"),
+        (lambda path: (path / "manifest.json").unlink(), "manifest is missing"),
         (lambda path: (path / "manifest.json").write_bytes(b""), "empty"),
         (lambda path: flip(path / "manifest.json"), "manifest|CRC"),
-        (lambda path: [p.unlink() for p in path.iterdir()], "no manifest"),
+        (lambda path: [p.unlink() for p in path.iterdir()], "manifest is missing"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path, damage, reason):
@@ -188,7 +188,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path):
         flip(tmp_path / "step-0000000001" / "model.pt")
         # Told again and again: whoever starts the program anew automatically must not lose the run.
         for _ in range(2):
-            with pytest.raises(FormatError, match="none of the checkpoints verifies: step 1"):
+            with pytest.raises(FormatError, match="all checkpoints are damaged: step 1"):
                 manager.resume()
 
 
@@ -316,7 +316,7 @@ def test_a_metric_may_be_an_array_of_one_element(tmp_path):
     with CheckpointManager(tmp_path) as manager:
         manager.save(1, {"loss": torch.tensor(0.5), "accuracy": np.float32(0.25), "seen": np.int64(3)})
         assert dict(manager.latest.metrics) == {"loss": 0.5, "accuracy": 0.25, "seen": 3}
-        with pytest.raises(TypeError, match="the metric 'loss' is complex: a metric is a number"):
+        with pytest.raises(TypeError, match="the metric 'loss' has the type complex: a metric must be a number"):
             manager.save(2, {"loss": 1j})
         assert [saved.step for saved in manager.checkpoints] == [1]
 
@@ -359,13 +359,13 @@ def test_a_failed_save_leaves_what_was_there(tmp_path):
 @pytest.mark.parametrize("step", [-1, 1.5, "1", True])
 def test_a_step_is_a_whole_number(tmp_path, step):
     """Anything else is refused before anything is written."""
-    with pytest.raises(ValueError, match="step is a whole number"):
+    with pytest.raises(ValueError, match="step must be an integer"):
         CheckpointManager(tmp_path).save(step)
 
 
 def test_names_that_the_layout_needs_are_refused(tmp_path):
     """An object called as one of the checkpoint's own files would overwrite it."""
-    with pytest.raises(ValueError, match="'random' names a file of the checkpoint itself"):
+    with pytest.raises(ValueError, match="'random' is reserved for a file of the checkpoint"):
         CheckpointManager(tmp_path).save(1, random=Counter())
 
 

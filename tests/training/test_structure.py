@@ -121,7 +121,7 @@ def test_a_part_of_a_structure_is_resumed(tmp_path):
         assert torch.equal(before, model.weight)
         with pytest.raises(UnknownNameError, match="'models/dd' is not in the checkpoint; did you mean 'models/d'"):
             manager.resume(models={"dd": model})
-        with pytest.raises(UnknownNameError, match="'models/g' is not in the objects given"):
+        with pytest.raises(UnknownNameError, match="'models/g' is not in the arguments"):
             manager.resume(models={"d": model}, options={"models/g": {}})
 
 
@@ -130,9 +130,7 @@ def test_an_argument_without_a_state_takes_none(tmp_path, value):
     """Plain values are not resumed into, but given back."""
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, value=value)
-        with pytest.raises(
-            TypeError, match=r"'value' is a .*, which takes no state; plain values come back in .values"
-        ):
+        with pytest.raises(TypeError, match=r"'value' is a .*, which has no load_state_dict"):
             manager.resume(value=value)
 
 
@@ -162,14 +160,14 @@ def deep():
 @pytest.mark.parametrize(
     ("things", "error"),
     [
-        ({Counter()}, "lies in a set, and has no name"),
-        ({(1, 2): Counter()}, "lies below the key"),
-        ({True: Counter()}, "lies below the key True"),
+        ({Counter()}, "is in a set, so it has no name"),
+        ({(1, 2): Counter()}, "is under the key"),
+        ({True: Counter()}, "is under the key True"),
         ({"a/b": Counter()}, "'/' separates the parts of a name"),
-        ({"..": Counter()}, "should not begin with a dot"),
-        ({0: Counter(), "0": Counter()}, "two objects would be called 'things/0'"),
-        (deep(), "nested 20 deep"),
-        (endless(), "or it holds itself"),
+        ({"..": Counter()}, "must not begin with a dot"),
+        ({0: Counter(), "0": Counter()}, "two objects have the same name 'things/0'"),
+        (deep(), "nested more than 20 levels deep"),
+        (endless(), "or a container contains itself"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -187,7 +185,7 @@ def test_an_object_that_has_no_name_is_refused(tmp_path, things, error):
 def test_an_objects_name_is_good_for_a_file(tmp_path, name):
     """Whatever cannot be a file's name on every system is refused before anything is written."""
     with CheckpointManager(tmp_path / "run", random=False) as manager:
-        with pytest.raises(ValueError, match=r"name|called"):
+        with pytest.raises(ValueError, match=r"name"):
             manager.save(1, **{name: Counter()})
         assert manager.resume() is None
     assert {path.name for path in tmp_path.rglob("*")} <= {"run", ".lock"}
@@ -206,7 +204,7 @@ def test_objects_whose_names_differ_in_case_have_files_that_do_not(tmp_path):
 
 def test_a_class_is_no_object_with_a_state(tmp_path):
     """It has the methods, and nothing to call them on."""
-    with CheckpointManager(tmp_path, random=False) as manager, pytest.raises(TypeError, match="takes no state"):
+    with CheckpointManager(tmp_path, random=False) as manager, pytest.raises(TypeError, match="has no load_state_dict"):
         manager.resume(model=torch.nn.Linear)
 
 

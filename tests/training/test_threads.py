@@ -13,9 +13,9 @@ import pytest
 from statedict import CheckpointManager
 from statedict.errors import LockedError, SaveError
 from statedict.training import all_steps
-from statedict.training._background import Background
-from statedict.training._claim import CLAIMS
-from statedict.training._resume import verify
+from statedict.training.resuming._find import verify
+from statedict.training.saving._background import Background
+from statedict.training.saving._ownership import OWNERSHIPS
 
 
 class Value:
@@ -72,12 +72,12 @@ def test_saves_of_several_threads_come_one_after_the_other(tmp_path, options):
 
 def test_a_save_whose_files_are_deleted_meanwhile_fails(tmp_path, monkeypatch):
     """A manifest that lists objects without files is not written: the checkpoint does not get its name."""
-    from statedict.training import _save
+    from statedict.training.saving import _save
 
     monkeypatch.setattr(_save, "relative", lambda path: [])
     with (
         CheckpointManager(tmp_path, random=False) as manager,
-        pytest.raises(SaveError, match="the files of 'value' are not there any more"),
+        pytest.raises(SaveError, match="the files of 'value' were deleted by another program"),
     ):
         manager.save(1, value=Value())
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
@@ -346,10 +346,10 @@ def test_a_manager_in_its_with_block_is_not_taken_over(tmp_path):
         other.save(2, value=Value())
 
 
-def test_claims_go_with_their_managers(tmp_path):
+def test_locks_go_with_their_managers(tmp_path):
     """Thousands of managers in one process leave nothing behind."""
     gc.collect()
-    before = len(CLAIMS)
+    before = len(OWNERSHIPS)
     for _ in range(20):
         CheckpointManager(tmp_path, random=False).save(1, value=Value())
-    assert len(CLAIMS) == before
+    assert len(OWNERSHIPS) == before

@@ -11,8 +11,8 @@ import pytest
 from statedict import CheckpointManager
 from statedict.errors import LimitError
 from statedict.formats import Limits
-from statedict.training import _patience, _resume
-from statedict.training._manifest import NewerVersionError, dump, read
+from statedict.training.resuming import _find, _retry
+from statedict.training.run_directory._manifest import NewerVersionError, dump, read
 
 REFUSED = [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.EIO, None]
 MODULES = {"posix", "_io", "io", "mmap", "fcntl"}
@@ -34,7 +34,7 @@ class Value:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A run of two checkpoints; tries follow each other at once."""
-    monkeypatch.setattr(_patience, "PAUSES", (0, 0))
+    monkeypatch.setattr(_retry, "PAUSES", (0, 0))
     with CheckpointManager(tmp_path / "run", random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step), pair=(1, step))
@@ -110,8 +110,8 @@ def test_a_fault_that_passes_is_waited_for(run, monkeypatch):
             raise OSError(errno.ESTALE, "stale")
         return genuine(path)
 
-    genuine = _resume.verify
-    monkeypatch.setattr(_resume, "verify", verify)
+    genuine = _find.verify
+    monkeypatch.setattr(_find, "verify", verify)
     with CheckpointManager(run, random=False) as manager:
         assert manager.resume(value=Value()).step == 2
     assert len(tries) == 3
@@ -123,12 +123,10 @@ def test_an_error_says_that_it_is_not_damage(run, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(_resume, "verify", refuse)
+    monkeypatch.setattr(_find, "verify", refuse)
     with (
         CheckpointManager(run, random=False) as manager,
-        pytest.raises(
-            PermissionError, match="step 2 cannot be read now, which does not mean that it is damaged"
-        ) as caught,
+        pytest.raises(PermissionError, match="step 2 cannot be read at the moment, so it may be undamaged") as caught,
     ):
         manager.resume(value=Value())
     assert "move" in caught.value.__notes__[0]
@@ -136,7 +134,7 @@ def test_an_error_says_that_it_is_not_damage(run, monkeypatch):
 
 def test_a_list_without_a_checkpoint_that_cannot_be_read_would_be_wrong(run, monkeypatch):
     """`checkpoints` raises where a manifest cannot be read now, so that no rule of retention goes by the others."""
-    from statedict.training import _layout
+    from statedict.training.run_directory import _layout
 
     def refuse(path):
         raise OSError(errno.EIO, "I/O error")
@@ -149,7 +147,7 @@ def test_a_list_without_a_checkpoint_that_cannot_be_read_would_be_wrong(run, mon
 
 def test_a_checkpoint_of_a_newer_version_is_not_damaged(run, monkeypatch):
     """Its manifest is whole: resume says that a newer version is needed, and goes back to nothing older."""
-    from statedict.training import _manifest
+    from statedict.training.run_directory import _manifest
 
     path = run / "step-0000000002"
     manifest = read(path)
@@ -159,7 +157,7 @@ def test_a_checkpoint_of_a_newer_version_is_not_damaged(run, monkeypatch):
     before = content(run)
     with (
         CheckpointManager(run, random=False) as manager,
-        pytest.raises(NewerVersionError, match="a newer version of this library wrote it"),
+        pytest.raises(NewerVersionError, match="upgrade statedict: a newer version wrote this checkpoint"),
     ):
         manager.resume(value=Value())
     assert content(run) == before
@@ -190,8 +188,8 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
             shutil.rmtree(path)
         return genuine(path)
 
-    genuine = _resume.verify
-    monkeypatch.setattr(_resume, "verify", verify)
+    genuine = _find.verify
+    monkeypatch.setattr(_find, "verify", verify)
     with CheckpointManager(run, random=False) as manager:
         resumed = manager.resume(value=Value())
     assert (resumed.step, resumed.passed_over) == (1, ())
@@ -199,8 +197,8 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
 
 def test_a_run_that_is_pruned_faster_than_it_is_read_says_so(run, monkeypatch):
     """The search does not go on for ever."""
-    monkeypatch.setattr(_resume, "_search", lambda directory: None)
-    with pytest.raises(ValueError, match="deleted faster than they can be read"):
+    monkeypatch.setattr(_find, "_search", lambda directory: None)
+    with pytest.raises(ValueError, match="deleted while they were read, 10 times in a row"):
         CheckpointManager(run).resume()
 
 

@@ -53,7 +53,7 @@ print("torch" in sys.modules and sys.modules["torch"] is not None)
             "blocked",
             ("MissingDependencyError audit needs the package 'torch': pip install 'statedict[torch]'\n", "False\n"),
         ),
-        ("there", ("NotAStateError audit looks at PyTorch modules, not at ", "True\n")),
+        ("there", ("NotAStateError audit() expects a torch.nn.Module, not ", "True\n")),
     ],
 )
 def test_a_module_without_torch_is_saved_and_resumed(tmp_path, torch, expected):
@@ -68,5 +68,5 @@ def test_a_module_without_torch_is_saved_and_resumed(tmp_path, torch, expected):
 
 def test_audit_is_for_modules_of_pytorch():
     """Anything else is refused in words."""
-    with pytest.raises(statedict.errors.NotAStateError, match=r"audit looks at PyTorch modules, not at 5 \(int\)"):
+    with pytest.raises(statedict.errors.NotAStateError, match=r"audit\(\) expects a torch.nn.Module, not 5 \(int\)"):
         statedict.audit(5)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.tree._local import Below, Watched, deal, raw_items, raw_value
+from statedict.tree._local import Below, Watched, grouped, raw_items, raw_value
 
 names = st.lists(st.sampled_from(["a", "b", "a.b", "", "w", "ab"]), min_size=1, max_size=5).map(".".join)
 states = st.lists(names, max_size=12, unique=True).map(lambda keys: {key: number for number, key in enumerate(keys)})
@@ -22,7 +22,7 @@ def filtered(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 @given(state=states, prefix=st.sampled_from(["", "a.", "b.", "a.b."]))
 def test_dealing_is_filtering_for_every_child_at_once(state: dict[str, Any], prefix: str) -> None:
     """Same names, same order, for whatever component follows the prefix."""
-    dealt = deal(state, prefix)
+    dealt = grouped(state, prefix)
     components = {key[len(prefix) :].partition(".")[0] for key in filtered(state, prefix) if "." in key[len(prefix) :]}
     assert {name: list(group.items()) for name, group in dealt.items()} == {
         name: list(filtered(state, f"{prefix}{name}.").items()) for name in components

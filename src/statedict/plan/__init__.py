@@ -4,6 +4,8 @@ A plan is made by `match` from two states, printed, and executed; a `KeyMap` say
 grammar is in `_rule`); a `LoadReport` tells what came of it.
 """
 
+from statedict.state import Cast
+
 from ._infer import Inference, Inferred, infer
 from ._match import match
 from ._plan import Plan, Problem
@@ -15,7 +17,7 @@ from .names._near import near_pattern
 from .names._wrappers import pair
 from .reports._attempt import facts, written
 from .reports._error_text import error_text
-from .reports._report import Adapted, Cast, LoadReport
+from .reports._report import Adapted, LoadReport
 from .reports._suggest import Suggestion
 from .tensors._adaptation import Adaptation, Policy
 from .tensors._interpolate import interpolate

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
-from statedict.state import Absent, DType, StateDict, cast_kind, raw_values
+from statedict.state import Absent, Cast, DType, StateDict, cast_kind, raw_values
 
 from .names._compute import Cook
 from .names._parts import parts_of, told
 from .names._recipe import moved_metadata
 from .operations._facts import Shape, dtype_of, shape_of
 from .reports._attempt import attempt
-from .reports._report import Adapted, Cast, LoadReport
+from .reports._report import Adapted, LoadReport
 from .tensors._step import Mismatch, Step
 
 # What PyTorch and the tree engine begin with when a tensor does not fit.

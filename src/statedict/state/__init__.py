@@ -5,7 +5,7 @@ from typing import Any
 from . import _arguments as arguments
 from ._absent import Absent
 from ._cast import Casts, cast_array, cast_leaf
-from ._cast_kind import CastKind, Extent, cast_kind, joined
+from ._cast_kind import Cast, CastKind, Extent, cast_kind, joined
 from ._collector import collector_paused, without_collector
 from ._computed import COMPUTED, computed
 from ._copy import independent
@@ -65,6 +65,7 @@ __all__ = [
     "cast_array",
     "cast_kind",
     "cast_leaf",
+    "Cast",
     "CastKind",
     "Casts",
     "Extent",

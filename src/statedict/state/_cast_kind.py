@@ -15,6 +15,15 @@ from ._dtype import DType
 CastKind = Literal["widening", "rounding", "truncation", "imaginary", "overflow"]
 
 
+class Cast(NamedTuple):
+    """A tensor that was loaded into another dtype; `kind` says what that does to its elements (`"widening"` keeps them)."""
+
+    name: str
+    found: str
+    wanted: str
+    kind: CastKind
+
+
 class Extent(NamedTuple):
     """The range of some elements (of complex ones: of their parts).
 

@@ -1,4 +1,4 @@
-"""The torch host: modules, optimizers and tensors over this library's engine, under PyTorch's public signatures."""
+"""PyTorch modules, optimizers and tensors: this library's engine under PyTorch's public signatures."""
 
 from ._install import install as install
 from ._install import uninstall as uninstall
@@ -13,7 +13,7 @@ from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from .audit._find import audit as audit
-from .audit._findings import Finding as Finding
+from .audit._findings import AuditFinding as AuditFinding
 from .modules._host import HOST as HOST
 from .modules._modules import module_load_state_dict as module_load_state_dict
 from .modules._modules import module_state_dict as module_state_dict
@@ -35,7 +35,7 @@ from .tensors._values import storage_shown as storage_shown
 
 __all__ = [
     "audit",
-    "Finding",
+    "AuditFinding",
     "HOST",
     "install",
     "uninstall",

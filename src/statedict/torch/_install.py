@@ -1,7 +1,7 @@
-"""This library's engine under PyTorch's own names.
+"""Install this library's engine under PyTorch's own names.
 
-`install()` puts it there and `uninstall()` takes it away again, everywhere that PyTorch holds the functions: on the
-classes, and in the modules of torch that import `save` and `load` by name. What somebody else has put there since stays.
+`install()` replaces PyTorch's functions wherever PyTorch refers to them: on its classes, and in the modules of torch that
+import `save` and `load` by name. `uninstall()` restores them, except those that other code has replaced in the meantime.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-# What can be replaced: the name here, and where PyTorch has it.
+# The replaceable functions: name here → owner and name in PyTorch.
 _METHODS = {
     "module_state_dict": (torch.nn.Module, "state_dict"),
     "module_load_state_dict": (torch.nn.Module, "load_state_dict"),
@@ -23,12 +23,12 @@ _METHODS = {
 }
 _FUNCTIONS = {"save": torch.serialization.save, "load": torch.serialization.load}
 
-# What is installed: owner, name, what was there, what is there now.
+# The installed replacements: owner, name, original, replacement.
 _installed: list[tuple[Any, str, Any, Any]] = []
 
 
 class Installation:
-    """What `install` gives: in a `with`, the engine is in place until its end."""
+    """The result of `install`. As a context manager it uninstalls at the end."""
 
     def __init__(self, first: bool) -> None:
         self._first = first
@@ -39,16 +39,16 @@ class Installation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An inner `with` leaves the engine to the outer one.
+        # An inner `with` does not uninstall what the outer one installed.
         if self._first:
             uninstall()
 
 
 def install() -> Installation:
-    """Put this engine under `Module.state_dict`, `Module.load_state_dict`, and their like, with PyTorch's exact effects.
+    """Use this engine in `Module.state_dict`, `Module.load_state_dict` and related functions, with PyTorch's exact effects.
 
-    Warns where another library has replaced `torch.save` or `torch.load` before. Installing again changes nothing.
-    As a context manager it is undone at the end of the outermost `with`.
+    Warns if another library has replaced `torch.save` or `torch.load`. Calling it again changes nothing. As a context
+    manager it is undone at the end of the outermost `with`.
 
     >>> import torch
     >>> theirs = torch.nn.Module.state_dict
@@ -66,15 +66,15 @@ def install() -> Installation:
         for name in sorted({"save", "load"} - {name for owner, name, _, _ in _installed if owner is torch}):
             there = vars(torch)[name]
             warnings.warn(
-                f"torch.{name} stays what {getattr(there, '__module__', 'another library')} has put there: install() before "
-                "that is imported",
+                f"torch.{name} was replaced by {getattr(there, '__module__', 'another library')} and is left as it is: call "
+                "install() before importing that module",
                 stacklevel=2,
             )
     return Installation(first)
 
 
 def uninstall() -> None:
-    """Put PyTorch's own functions back; does nothing where they are in place. Partner of `install`.
+    """Restore PyTorch's own functions; does nothing if they are in place. Partner of `install`.
 
     >>> import torch
     >>> theirs = torch.save
@@ -97,7 +97,7 @@ def _replacements() -> Iterator[tuple[Any, str, Any]]:
         if hasattr(room, ours):
             method: Callable[..., Any] = getattr(room, ours)
             if owner is torch.optim.Optimizer:
-                # As PyTorch does: its compiler is kept out of optimizers' methods.
+                # As in PyTorch, whose compiler must not trace the methods of optimizers.
                 method = torch._disable_dynamo(method)  # type: ignore[attr-defined]
             yield owner, name, method
     for ours, theirs in _FUNCTIONS.items():

@@ -1,4 +1,4 @@
-"""The state of torch's global random generators: the CPU's, and every CUDA device's that has been used."""
+"""The state of torch's global random generators: of the CPU, and of every CUDA device if CUDA was used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def read_random() -> dict[str, Any]:
-    """`{"cpu": uint8 tensor, "cuda": [uint8 tensor, …]}`; the partner of `write_random`.
+    """Return `{"cpu": uint8 tensor, "cuda": [uint8 tensor, …]}`. Partner of `write_random`.
 
-    CUDA is asked only if it was used: asking would start it.
+    CUDA is included only if it was used, because reading its state would initialise it.
 
     >>> state = read_random()
     >>> first = torch.rand(2)
@@ -25,9 +25,9 @@ def read_random() -> dict[str, Any]:
 
 
 def write_random(state: dict[str, Any]) -> None:
-    """Put the generators back; the partner of `read_random`.
+    """Restore the generators. Partner of `read_random`.
 
-    A state of CUDA devices that this machine does not have is left out: there is nothing to put back.
+    The states of CUDA devices that this machine does not have are ignored.
     """
     torch.set_rng_state(state["cpu"].cpu())
     if torch.cuda.is_available():

@@ -1,8 +1,7 @@
-"""Snapshots: an independent copy of a state, at memory bandwidth.
+"""Snapshots: independent copies of a state, made at memory bandwidth.
 
-In goes a model, an optimizer, a scheduler, or a tree of dicts and lists with tensors; out comes the same shape of state
-on the CPU, which later training does not change. The rule guarded: nothing in it shares memory with what it was taken of,
-and what was tied stays tied.
+The input is a model, an optimizer, a scheduler, or a tree of dicts and lists with tensors; the result is a state of the same
+structure on the CPU that later training does not change. It shares no memory with its input, and tied tensors stay tied.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ def snapshot(obj: torch.nn.Module | StateDict, out: Any = None) -> StateDict: ..
 @overload
 def snapshot(obj: Any, out: Any = None) -> Any: ...
 def snapshot(obj: Any, out: Any = None) -> Any:
-    """An independent copy of the state of `obj`, in CPU memory, ties kept.
+    """Copy the state of `obj` into CPU memory, with its ties.
 
-    `obj` is a `torch.nn.Module` (out comes a StateDict with its `_metadata`), an optimizer (a dict as
-    `optimizer.state_dict()` gives, with `param_names` where they are known), anything else that has a `state_dict()`,
-    or a tree of dicts, lists and tuples. Values that are no tensors are deep-copied; parameters come as plain tensors. A
-    CUDA model is copied into pinned memory, with one wait.
+    `obj` is a `torch.nn.Module` (the result is a StateDict with its `_metadata`), an optimizer (a dict like
+    `optimizer.state_dict()`, with `param_names` if they are known), any other object with a `state_dict()`, or a tree of
+    dicts, lists and tuples. Values other than tensors are deep-copied; parameters become plain tensors. A CUDA model is
+    copied into pinned memory with one synchronisation.
 
-    `out` is an earlier snapshot that is not needed any more: where a tensor of the same place has the same layout, its
-    memory is overwritten and is the new snapshot's; the rest gets new memory. That saves the first touch of fresh
-    memory, which costs several times the copy. Memory that is live in `obj` is never taken.
+    `out` is an earlier snapshot that is no longer needed. Its tensors are overwritten and reused where their layout is the
+    same; the others get new memory. This avoids the page faults of fresh memory, which cost several times the copy. Memory
+    that `obj` uses is never reused.
 
-    Raises NotAStateError (a TypeError) where `obj` has no state.
+    Raises NotAStateError (a TypeError) if `obj` has no state.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> best = snapshot(model)
@@ -61,4 +60,4 @@ def _state_of(obj: Any) -> Any:
         return obj
     if callable(getattr(obj, "state_dict", None)):
         return obj.state_dict()
-    raise NotAStateError(f"{type(obj).__qualname__} has no state: it is no mapping, and has no state_dict()")
+    raise NotAStateError(f"{type(obj).__qualname__} has no state: it is not a mapping and has no state_dict method")

@@ -1,8 +1,8 @@
-"""A run of checkpoints: saved atomically, kept by policy, resumed from the newest that verifies."""
+"""The checkpoints of a training run: saved atomically, kept by policy, resumed from the newest valid one."""
 
 from ._keep import Keep, Saved, all_steps, any_of, best, every, expired, last, reasons
 from ._manager import CheckpointManager
-from ._resume import PassedOver, Resumed
+from .resuming._find import PassedOver, Resumed
 
 __all__ = [
     "CheckpointManager",

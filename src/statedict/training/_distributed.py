@@ -1,7 +1,7 @@
-"""A checkpoint of several processes: all write their parts, and one rename by rank 0 makes it one.
+"""Checkpoints of several processes (ranks): each writes its part, and rank 0 completes the checkpoint with one rename.
 
-Modules and optimizers are written by torch.distributed.checkpoint; whatever else has a state is rank 0's. Every rank keeps
-its own random state. What fails on one rank fails on all, and leaves nothing behind.
+torch.distributed.checkpoint writes modules and optimizers; rank 0 writes all other objects. Every rank saves its own random
+state. If one rank fails, all ranks raise, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from statedict import _api
 from statedict.errors import AfterSaveError, StateDictError
 
-from . import _directory, _names, _objects, _random, _save
-from ._objects import Sorted
+from . import _objects, _random
+from ._objects import SortedArguments
 from ._progress import Meter
-from ._world import world as world
+from ._ranks import ranks as ranks
+from .run_directory import _changes, _names
+from .saving import _save
 
 if TYPE_CHECKING:
     from statedict.plan import LoadReport
@@ -26,15 +28,15 @@ T = TypeVar("T")
 
 
 def on_first(act: Callable[[], T]) -> T:
-    """What `act` gives on rank 0, on every rank; raises on every rank where it raises there."""
+    """Run `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
     from statedict.torch import from_first
 
     result: Any = None
     error: BaseException | None = None
-    if world()[0] == 0:
+    if ranks()[0] == 0:
         try:
             result = act()
-        except Exception as caught:  # noqa: BLE001  # every rank must hear of it before it is raised
+        except Exception as caught:  # noqa: BLE001  # it is sent to every rank before it is raised
             error = caught
     result, text = from_first((result, None if error is None else str(error)))
     if error is not None:
@@ -44,12 +46,12 @@ def on_first(act: Callable[[], T]) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def save(directory: Path, content: _save.Content, given: Sorted, *, random: bool, durable: bool) -> None:
-    """Write a checkpoint of all ranks; `content` holds what rank 0 writes by itself."""
+def save(directory: Path, content: _save.Content, given: SortedArguments, *, random: bool, durable: bool) -> None:
+    """Write a checkpoint of all ranks; `content` holds the part that only rank 0 writes."""
     sharded = {name: value for name, value in given.stateful.items() if is_sharded(value)}
-    # Who has no state must say so before the others wait for its part.
+    # An error here must reach all ranks before they wait for each other.
     states = on_all(lambda: {name: _state(value, sharded) for name, value in sharded.items()})
-    path = on_first(lambda: _directory.begin(directory, content.step))
+    path = on_first(lambda: _changes.begin(directory, content.step))
     others = _names.stems(sharded)
     try:
         on_all(lambda: _write_part(path, {others[name]: state for name, state in states.items()}, random=random))
@@ -57,23 +59,23 @@ def save(directory: Path, content: _save.Content, given: Sorted, *, random: bool
     except AfterSaveError:
         raise
     except BaseException:
-        if world()[0] == 0:
+        if ranks()[0] == 0:
             with suppress(OSError):
-                _directory.abandon(path)
+                _changes.abandon(path)
         raise
 
 
 def is_sharded(value: Any) -> bool:
-    """Whether the ranks save a value together: a torch module or optimizer."""
+    """Whether the ranks save a value together: it is a PyTorch module or optimizer."""
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
 def check(
     path: Path, held: Mapping[str, str], objects: Mapping[str, Any], together: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The states of objects that several ranks wrote (`together`: object name → options), which are known to fit.
+    """Return the states of the objects in `together` (object name → options), after checking that the checkpoint fits them.
 
-    Raises TypeError for an option other than `strict`, LoadError where one does not fit.
+    Raises TypeError for an option other than `strict`, LoadError for an object that does not fit.
     """
     if not together:
         return {}
@@ -90,13 +92,13 @@ def check(
 def read(
     path: Path, held: Mapping[str, str], objects: Mapping[str, Any], states: Mapping[str, dict[str, Any]]
 ) -> dict[str, LoadReport]:
-    """Load what `check` found to fit; the reports, by object name."""
+    """Load the objects that `check` accepted; return the reports, by object name."""
     if not states:
         return {}
     from statedict.plan import LoadReport
     from statedict.torch import read_sharded
 
-    # Before they are read: PyTorch renames in these states what it puts into a wrapped module.
+    # Built before reading, because PyTorch renames the entries of the state of a wrapped module.
     reports = {name: LoadReport(loaded=_loaded(objects[name], state)) for name, state in states.items()}
     for name, state in states.items():
         read_sharded(objects[name], state, path / held[name], _objects.owner_of(objects[name], objects))
@@ -104,7 +106,7 @@ def read(
 
 
 def _loaded(value: Any, state: Mapping[str, Any]) -> list[str]:
-    """The names that were loaded: a module's, or those of the parameters whose state an optimizer has."""
+    """The names that were loaded: the module's, or those of the parameters whose state an optimizer has."""
     return list(state["state"] if _objects.is_optimizer(value) else state)
 
 
@@ -112,7 +114,7 @@ def _strict(name: str, options: Mapping[str, Any]) -> bool:
     others = sorted(options.keys() - {"strict", "model"})
     if others:
         raise TypeError(
-            f"{name!r} is loaded by several ranks together, which takes no {', '.join(others)}: only strict"
+            f"{name!r} was saved by several ranks; the only option for loading it is strict, not {', '.join(others)}"
         )
     return bool(options.get("strict", True))
 
@@ -129,22 +131,22 @@ def _write_part(path: Path, states: Mapping[str, dict[str, Any]], *, random: boo
     for name, state in states.items():
         write_sharded(state, path / name)
     if random:
-        _api.save(_random.read(), path / _random.file_of(world()[0]), durable=False)
+        _api.save(_random.read(), path / _random.file_of(ranks()[0]), durable=False)
 
 
 def on_all(act: Callable[[], T]) -> T:
-    """What it gives on this rank, when it was done on all; raises on every rank where it raised on any."""
+    """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
     result: Any = None
     error: BaseException | None = None
     try:
         result = act()
     except Exception as caught:  # noqa: BLE001  # as above
         error = caught
-    if world()[1] > 1:
+    if ranks()[1] > 1:
         from statedict.torch import from_all
 
-        told = from_all(None if error is None else str(error))
-        failed = [f"rank {rank}: {text}" for rank, text in enumerate(told) if text is not None]
+        texts = from_all(None if error is None else str(error))
+        failed = [f"rank {rank}: {text}" for rank, text in enumerate(texts) if text is not None]
         if failed and error is None:
             raise StateDictError("; ".join(failed))
     if error is not None:

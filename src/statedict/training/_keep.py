@@ -1,9 +1,9 @@
-"""Which checkpoints of a run to keep: policies are values, pure functions of what is on disk.
+"""Retention policies: which checkpoints of a run to keep. A policy is a value, and a pure function of the checkpoints.
 
     keep = any_of(last(3), every(10_000), best("val_loss", n=2))
 
-A policy takes the checkpoints that exist and gives the steps to keep. Whatever it says, the newest is kept. Any function
-will do; those made here can also be printed, explained and written into a manifest.
+A policy takes the existing checkpoints and returns the steps to keep. The newest checkpoint is always kept. Any function
+can be a policy; those made here can also be printed, explained and stored in a manifest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Saved:
         path: its directory.
         metrics: as given to `save`.
         time: when it was saved (UTC).
-        nbytes: what its files hold, those shared with other checkpoints included.
+        nbytes: total size of its files, including files shared with other checkpoints.
 
     >>> import tempfile
     >>> from statedict import CheckpointManager
@@ -48,14 +48,14 @@ Keep = Callable[[Sequence[Saved]], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A policy of this table: it prints as what made it, and can be written down (`dump`) and read again (`parse`)."""
+class RetentionPolicy:
+    """A built-in policy. Its repr is the call that made it; `dump` and `parse` convert it to and from JSON."""
 
     name: str
     arguments: tuple[Any, ...] = ()
 
     def __call__(self, saved: Sequence[Saved]) -> set[int]:
-        return RULES[self.name][1](saved, *self.arguments)
+        return POLICIES[self.name][1](saved, *self.arguments)
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.arguments))})"
@@ -64,7 +64,7 @@ class Rule:
 def last(n: int) -> Keep:
     """Keep the newest `n`.
 
-    Raises ValueError where `n` is below 1: a run keeps at least its newest checkpoint.
+    Raises ValueError if `n` is below 1: a run keeps at least its newest checkpoint.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -72,13 +72,13 @@ def last(n: int) -> Keep:
     >>> sorted(last(2)(saved))
     [15, 20]
     """
-    return Rule("last", (_at_least_one(n, "last(n)"),))
+    return RetentionPolicy("last", (_at_least_one(n, "last(n)"),))
 
 
 def every(steps: int) -> Keep:
-    """Keep those whose step is a multiple of `steps`.
+    """Keep the checkpoints whose step is a multiple of `steps`.
 
-    Raises ValueError where `steps` is below 1.
+    Raises ValueError if `steps` is below 1.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -86,13 +86,13 @@ def every(steps: int) -> Keep:
     >>> sorted(every(10)(saved))
     [10, 20]
     """
-    return Rule("every", (_at_least_one(steps, "every(steps)"),))
+    return RetentionPolicy("every", (_at_least_one(steps, "every(steps)"),))
 
 
 def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
-    """Keep the `n` with the lowest (`mode="max"`: highest) value of `metric`; of equal ones, the newer.
+    """Keep the `n` checkpoints with the lowest (`mode="max"`: highest) value of `metric`; the newer one of two equal ones.
 
-    Checkpoints without the metric, or where it is NaN, are not among the best.
+    Checkpoints in which the metric is missing or NaN are not kept.
 
     >>> any_of(last(3), best("accuracy", mode="max"))
     any_of(last(3), best('accuracy', 1, 'max'))
@@ -100,8 +100,8 @@ def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
     if not isinstance(metric, str):
         raise ValueError(f"best(metric) needs the name of a metric, not {metric!r}")
     if mode not in ("min", "max"):
-        raise ValueError(f'mode is "min" or "max", not {mode!r}')
-    return Rule("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
+        raise ValueError(f'mode must be "min" or "max", not {mode!r}')
+    return RetentionPolicy("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
 
 
 def all_steps() -> Keep:
@@ -113,11 +113,11 @@ def all_steps() -> Keep:
     >>> sorted(all_steps()(saved))
     [10, 15, 20]
     """
-    return Rule("all_steps")
+    return RetentionPolicy("all_steps")
 
 
 def any_of(*policies: Keep) -> Keep:
-    """Keep what any of the policies keeps.
+    """Keep the checkpoints that any of the policies keeps.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -125,28 +125,28 @@ def any_of(*policies: Keep) -> Keep:
     >>> sorted(any_of(last(1), every(10))(saved))
     [10, 20]
     """
-    return Rule("any_of", policies)
+    return RetentionPolicy("any_of", policies)
 
 
 def dump(keep: Keep) -> list[Any] | None:
-    """A policy as JSON can hold it (`["any_of", ["last", 3], …]`); None for one with somebody's own function in it."""
-    if not isinstance(keep, Rule):
+    """A policy as JSON values (`["any_of", ["last", 3], …]`); None if it contains a function of the caller's."""
+    if not isinstance(keep, RetentionPolicy):
         return None
     arguments = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
     return None if None in arguments else [keep.name, *arguments]
 
 
 def parse(written: Any) -> Keep:
-    """The policy that `dump` wrote; raises ValueError for anything else."""
+    """The policy that `dump` wrote; raises ValueError for any other value."""
     try:
         name, *arguments = written
-        return RULES[name][0](*(map(parse, arguments) if name == "any_of" else arguments))
+        return POLICIES[name][0](*(map(parse, arguments) if name == "any_of" else arguments))
     except (TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{written!r} is no rule of retention") from error
+        raise ValueError(f"{written!r} is not a retention policy (expected a list such as ['last', 3])") from error
 
 
 def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
-    """Why each step is kept: the rules that keep it, as text. A step that has none is what `expired` gives.
+    """For each step, the policies that keep it, as text. The list is empty for the steps that `expired` returns.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -159,12 +159,12 @@ def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
         s.step: [str(rule) for rule in rules if s.step in rule(saved)] for s in sorted(saved, key=lambda s: s.step)
     }
     for step in last(1)(saved):
-        found[step] = found[step] or ["the newest always stays"]
+        found[step] = found[step] or ["the newest is always kept"]
     return found
 
 
 def _parts(keep: Keep) -> Iterator[Keep]:
-    if isinstance(keep, Rule) and keep.name == "any_of":
+    if isinstance(keep, RetentionPolicy) and keep.name == "any_of":
         for part in keep.arguments:
             yield from _parts(part)
     else:
@@ -172,17 +172,17 @@ def _parts(keep: Keep) -> Iterator[Keep]:
 
 
 def ranked(saved: Sequence[Saved], metric: str) -> list[Saved]:
-    """The checkpoints that have a number for `metric`."""
+    """The checkpoints in which `metric` is a number."""
     return [s for s in saved if _is_number(s.metrics.get(metric))]
 
 
 def _is_number(value: Any) -> bool:
-    # An integer may be too large to be asked whether it is NaN.
+    # `isnan` raises OverflowError for a large integer.
     return isinstance(value, int) or (isinstance(value, float) and not isnan(value))
 
 
 def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
-    """What a policy lets go, oldest first. The newest is never among them.
+    """The checkpoints that a policy does not keep, oldest first. The newest is never among them.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -196,7 +196,7 @@ def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
 
 def _at_least_one(n: int, what: str) -> int:
     if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"{what} needs a whole number of at least 1, not {n!r}")
+        raise ValueError(f"{what} needs an integer of at least 1, not {n!r}")
     return int(n)
 
 
@@ -222,8 +222,8 @@ def _any_of(saved: Sequence[Saved], *policies: Keep) -> set[int]:
     return set().union(*(policy(saved) for policy in policies))
 
 
-# name → what makes a rule of its arguments, and what the rule keeps.
-RULES: dict[str, tuple[Callable[..., Keep], Callable[..., set[int]]]] = {
+# name → the function that makes the policy from its arguments, and the one that selects the steps.
+POLICIES: dict[str, tuple[Callable[..., Keep], Callable[..., set[int]]]] = {
     "last": (last, _last),
     "every": (every, _every),
     "best": (best, _best),

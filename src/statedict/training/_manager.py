@@ -1,4 +1,4 @@
-"""CheckpointManager: one object in place of the twenty lines that everyone writes."""
+"""CheckpointManager: save a training run's checkpoints and resume from them."""
 
 from __future__ import annotations
 
@@ -13,45 +13,48 @@ from typing import TYPE_CHECKING, Any, Self
 from statedict import files
 from statedict.errors import AfterSaveError, SaveError
 
-from . import _directory, _distributed, _keep, _manifest, _objects, _resume, _save
-from ._background import Background, Busy
-from ._catalogue import Catalogue
-from ._claim import Claim
-from ._copied import Memory, copied
+from . import _distributed, _keep, _objects
 from ._keep import Keep, Saved, expired, last, ranked
-from ._patience import patiently
 from ._progress import Meter, watched
-from ._restore import Reading
-from ._resume import Resumed
-from ._shared import frozen_names
-from ._sigterm import OnSigterm
+from .resuming import _find
+from .resuming._find import Resumed
+from .resuming._restore import VerifiedCheckpoint
+from .resuming._retry import retried
+from .run_directory import _changes, _manifest
+from .run_directory._catalogue import Catalogue
+from .saving import _save
+from .saving._background import Background, Busy
+from .saving._background_copy import Memory, copied
+from .saving._frozen import frozen_names
+from .saving._ownership import Ownership
+from .saving._sigterm import OnSigterm
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
 
 
 class CheckpointManager:
-    """Saves a run's checkpoints in a directory, and resumes from them.
+    """Save a run's checkpoints in a directory, and resume from them.
 
     Args:
-        directory: where they lie; made by the first save if it is not there. One manager at a time may save in it.
-        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`): the newest is kept whatever it says, and none
-            is deleted before its successor is durable.
-        asynchronous: `save` returns once the state is copied, and a thread writes it. Where several processes train, a save
-            is waited for all the same: they have to agree that it is whole.
-        busy: what an asynchronous save does when one is in flight: `"wait"` for it, or `"replace"` the one that waits.
-        durable: flush to the disk before a checkpoint gets its name; without it a power cut may damage the newest.
-        random: save and restore the state of Python's, NumPy's and torch's generators.
-        on_sigterm: finish the write in hand when SIGTERM comes, and then end as the signal would have.
-        limits: what reading a checkpoint may cost, where the usual limits are too narrow.
+        directory: the run's directory; the first save creates it. Only one manager at a time can save in it.
+        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`). The newest is always kept, and a checkpoint is
+            deleted only after a newer one is durable.
+        asynchronous: `save` returns once the state is copied, and a thread writes it. With several processes `save` still
+            waits for the write, because the ranks must agree that the checkpoint is complete.
+        busy: what an asynchronous save does while another one is running: `"wait"` for it, or `"replace"` the waiting one.
+        durable: flush to the disk before a checkpoint gets its name. Without it, a power failure can damage the newest.
+        random: save and restore the state of the random generators of Python, NumPy and torch.
+        on_sigterm: on SIGTERM, finish the running save before the process ends.
+        limits: resource limits for reading a checkpoint, if the defaults are too low.
 
-    A manager may be used from several threads: one after the other saves, prunes and resumes. In one process a manager takes
-    the directory over from an older one that is not in its `with` block. Where standard error is a terminal, long saves and
-    resumes show a bar there; an asynchronous save while it is waited for.
+    A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes the
+    directory over from an older one, unless that is in its `with` block. If standard error is a terminal, long saves and
+    resumes show a progress bar, as does waiting for an asynchronous save.
 
-    Raises LockedError at the first save where somebody else saves in the directory; RunGoneError, RunDeniedError and
-    DiskFullError say what to do, lose nothing, and the next save works once it is done. AfterSaveError: the checkpoint was
-    saved, but flushing its name or deleting older ones failed.
+    Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
+    DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the
+    checkpoint was saved, but flushing its directory entry or deleting older ones failed.
 
     >>> import tempfile, statedict
     >>> with CheckpointManager(tempfile.mkdtemp(), keep=last(2)) as manager:
@@ -75,38 +78,39 @@ class CheckpointManager:
     ) -> None:
         if files.is_url(directory):
             raise SaveError(
-                f"{files.redacted(str(directory))}: a run is kept in a local directory, and copied from there"
+                f"{files.redacted(str(directory))}: CheckpointManager needs a local directory, not a URL; "
+                "save the run locally and upload it from there"
             )
-        # A training that changes its working directory goes on saving here.
+        # Absolute, so that a later change of the working directory does not matter.
         self.directory = Path(os.path.abspath(directory))
         self._keep = keep or last(3)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
-        self._claim = Claim(self.directory, self._background)
+        self._ownership = Ownership(self.directory, self._background)
         self._catalogue = Catalogue(self.directory)
         self._memory: list[Memory] = []
         self._meter = Meter("")
         self._on_sigterm = OnSigterm(self.close) if on_sigterm else None
-        # When nobody has the manager any more, or the interpreter ends. It must not be kept alive by that.
-        weakref.finalize(self, _finish, self._background, self._claim)
+        # Runs when the manager is garbage-collected or the interpreter exits, so it must not refer to the manager itself.
+        weakref.finalize(self, _finish, self._background, self._ownership)
         MANAGERS.add(self)
 
-    # what is there
+    # checkpoints
 
     @property
     def checkpoints(self) -> list[Saved]:
-        """The run's checkpoints, oldest first. Raises OSError where one cannot be read now."""
-        return patiently(self._catalogue.saved)
+        """The run's checkpoints, oldest first. Raises OSError if one cannot be read at the moment."""
+        return retried(self._catalogue.saved)
 
     @property
     def latest(self) -> Saved | None:
-        """The newest checkpoint, or None on a first run."""
+        """The newest checkpoint; None for an empty run."""
         found = self.checkpoints
         return found[-1] if found else None
 
     def best(self, metric: str, mode: str = "min") -> Saved | None:
-        """The checkpoint with the lowest (`mode="max"`: highest) value of `metric`; None where none has it."""
+        """The checkpoint with the lowest (`mode="max"`: highest) value of `metric`; None if no checkpoint has it."""
         found = ranked(self.checkpoints, metric)
         sign = {"min": 1, "max": -1}[mode]
         return min(found, key=lambda saved: (sign * saved.metrics[metric], -saved.step), default=None)
@@ -114,17 +118,17 @@ class CheckpointManager:
     # saving
 
     def save(self, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
-        """Save a checkpoint of everything given: objects with a state by their state, anything else by value.
+        """Save a checkpoint of all arguments: an object with a state by its state, any other value as it is.
 
-        Objects may lie in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
-        `optimizers/1`, and resumed into such a list; what else lies there comes back in `values`, with None in their places.
-        `metrics` are numbers (an array or tensor of one element is taken as its own) or what else JSON gives back as it is;
+        Objects may be in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
+        `optimizers/1`, and resumed into such a list. Other values in it are returned in `values`, with None in place of the
+        objects. `metrics` are numbers (an array or tensor of one element counts as one) or other values that JSON preserves;
         anything else raises TypeError.
 
-        Raises what a save that was in flight ran into, too. Nothing older is deleted before this one is durable.
+        Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
         """
-        step = _objects.whole(step)
-        with self._on_sigterm.held_off() if self._on_sigterm else nullcontext(), self._claim.turn:
+        step = _objects.checked_step(step)
+        with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
             if self._is_one_of_many:
                 self._save_together(step, metrics, given)
@@ -133,7 +137,7 @@ class CheckpointManager:
 
     @property
     def rules(self) -> Keep | None:
-        """The policy that the newest checkpoint was saved under; None where it was somebody's own function.
+        """The policy that the newest checkpoint was saved with; None if it was a function of the caller's.
 
         >>> import tempfile
         >>> directory = tempfile.mkdtemp()
@@ -147,32 +151,32 @@ class CheckpointManager:
         return None if written is None else _keep.parse(written)
 
     def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> list[Saved]:
-        """Delete what a policy (the manager's own, unless another is given) lets go; what that is, oldest first.
+        """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.
 
-        With `dry_run` nothing is deleted. The newest checkpoint stays, whatever the policy says.
+        With `dry_run` nothing is deleted. The newest checkpoint is always kept.
         """
-        with self._claim.turn:
+        with self._ownership.mutex:
             self.wait()
             if dry_run:
                 return expired(self.checkpoints, keep or self._keep)
-            self._claim.hold()
+            self._ownership.hold()
             return self._remove_expired(keep)
 
     def wait(self) -> None:
-        """Return when every save is durable; raises what one ran into."""
-        with self._claim.turn:
+        """Wait until all saves are durable; raise the error of a failed one."""
+        with self._ownership.mutex:
             if self._background.running:
                 with self._meter.shown():
                     self._background.settle()
             self._background.raise_error()
 
     def close(self) -> None:
-        """Wait for the save in flight, and let go of the directory."""
-        with self._claim.turn:
+        """Wait for the running save, and unlock the directory."""
+        with self._ownership.mutex:
             try:
                 self.wait()
             finally:
-                self._claim.release()
+                self._ownership.release()
                 if self._on_sigterm:
                     self._on_sigterm.forget()
 
@@ -185,17 +189,17 @@ class CheckpointManager:
         limits: Limits | None = None,
         **objects: Any,
     ) -> Resumed | None:
-        """Load the newest checkpoint that verifies into the objects given, or return None on a first run.
+        """Load the newest valid checkpoint into the objects; return None if the run has no checkpoint yet.
 
-        All or nothing: every object is tried before the first is changed. `options` are `load_state_dict`'s, by object name
-        (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`); `limits`, where given, those of this
-        call. Random state is restored unless the manager says otherwise.
+        All or nothing: every load is checked before the first object changes. `options` are arguments of `load_state_dict`
+        by object name (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`). `limits` replaces the
+        manager's for this call. Random state is restored unless the manager was created with `random=False`.
 
-        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit, OSError where
-        the newest checkpoint cannot be read now: only one that was read and is damaged is passed over.
+        Raises UnknownNameError if the checkpoint does not contain an object, LoadError if one does not fit, OSError if the
+        newest checkpoint cannot be read at the moment: only a checkpoint that was read and found damaged is skipped.
         """
         wanted = _objects.flat(objects)
-        with self._claim.turn:
+        with self._ownership.mutex:
             self.wait()
             while True:
                 found = _distributed.on_first(self._find) if self._is_one_of_many else self._find()
@@ -203,36 +207,36 @@ class CheckpointManager:
                     found.refuse_damaged(self.directory)
                     return None
                 try:
-                    read = Reading(found.path, found.manifest, limits or self._limits)
+                    read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
                     return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
                 except FileNotFoundError:
-                    # The process that trains has deleted it meanwhile: there is a newer one.
+                    # The training process has deleted this checkpoint meanwhile, so there is a newer one.
                     if found.path.is_dir() or self._is_one_of_many:
                         raise
 
     def __enter__(self) -> Self:
-        self._claim.kept = True
+        self._ownership.in_use = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._claim.kept = False
+        self._ownership.in_use = False
         self.close()
 
-    # inside
+    # implementation
 
     @property
     def _is_one_of_many(self) -> bool:
-        return _distributed.world()[1] > 1
+        return _distributed.ranks()[1] > 1
 
-    def _find(self) -> _resume.Found:
-        return _resume.find(self.directory, self._claim)
+    def _find(self) -> _find.Found:
+        return _find.find(self.directory, self._ownership)
 
-    def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
+    def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
             self._background.wait()
-        self._claim.hold()
+        self._ownership.hold()
         if not self._asynchronous:
             content = self._content(step, metrics, given)
             meter = _meter(content)
@@ -242,30 +246,30 @@ class CheckpointManager:
         self._background.raise_error()
         memory = self._memory.pop() if self._memory else {}
         content, kept = copied(self._content(step, metrics, given, copied=True), memory)
-        # Its bar is for who waits for it.
+        # The progress bar is shown only by `wait`.
         meter = self._meter = _meter(content)
         self._background.submit(
             lambda: self._write_and_return(content, meter, kept), dropped=lambda: self._memory.append(kept)
         )
 
     def _content(
-        self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted, *, copied: bool = False
+        self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments, *, copied: bool = False
     ) -> _save.Content:
-        """What this save writes: the live state; `copied`: of which nothing is written, but a copy of it."""
+        """What this save writes. `copied`: the caller copies it at once, so it may contain the live parameters."""
         states = _objects.states(given, random=self._random, copied=copied)
         frozen = {name: frozen_names(value, states[name]) for name, value in given.stateful.items()}
         return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
-        with _directory.explained(self.directory):
-            # What an earlier save could not delete, because the disk or the directory was not there, goes now.
-            _directory.tidy(self.directory)
+        with _changes.translated(self.directory):
+            # Retry the deletions that failed in an earlier save.
+            _changes.tidy(self.directory)
             _save.write(self.directory, content, meter, durable=self._durable)
         self._prune_after(content.step)
 
-    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.Sorted) -> None:
-        """A save of all ranks, which is waited for: rank 0 holds the directory, writes what is not sharded, and prunes."""
-        _distributed.on_first(self._claim.hold)
+    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
+        """Save with all ranks, synchronously. Rank 0 locks the directory, writes what is not sharded, and prunes."""
+        _distributed.on_first(self._ownership.hold)
         alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
         states = _objects.states(alone, random=False)
         content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
@@ -273,15 +277,15 @@ class CheckpointManager:
         _distributed.on_first(lambda: self._prune_after(step))
 
     def _prune_after(self, step: int) -> None:
-        """Delete what the policy lets go after a save."""
-        with _directory.following(self.directory, step, "deleting older checkpoints"):
+        """Delete the checkpoints that the policy does not keep, after a save."""
+        with _changes.after_save(self.directory, step, "deleting older checkpoints"):
             self._remove_expired(saved=step)
 
     def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
-        """Delete what a policy lets go, but not the step that was `saved` just now: a rerun may be behind the newest."""
+        """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""
         gone = [each for each in expired(self.checkpoints, keep or self._keep) if each.step != saved]
         for each in gone:
-            _directory.remove(self.directory, each.path)
+            _changes.remove(self.directory, each.path)
         return gone
 
     def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
@@ -296,24 +300,24 @@ class CheckpointManager:
             self._memory.append(memory)
 
     def _forget(self) -> None:
-        """What a forked child does with its copy: the lock, the turn and the thread are its parent's."""
-        self._claim.forget()
+        """Reset the copy in a forked child: the lock, the mutex and the thread belong to the parent."""
+        self._ownership.forget()
         self._background.forget()
         self._memory = []
         if self._on_sigterm:
-            self._on_sigterm.begin_anew()
+            self._on_sigterm.reset()
 
 
-def _finish(background: Background, claim: Claim) -> None:
-    with claim.turn:
+def _finish(background: Background, ownership: Ownership) -> None:
+    with ownership.mutex:
         try:
             background.wait()
         finally:
-            claim.release()
+            ownership.release()
 
 
 def _meter(content: _save.Content) -> Meter:
-    # Only where somebody looks is the size worth asking every tensor for.
+    # Computing the size visits every tensor, so it is done only if a bar can be shown.
     return Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
 
 
@@ -322,6 +326,6 @@ def _after_fork() -> None:
         manager._forget()
 
 
-# A child that outlives its parent (a worker that loads data) would hold the parent's lock with the descriptor it inherited.
+# Otherwise a child that outlives its parent (a data loader worker) would hold the parent's lock by the inherited descriptor.
 MANAGERS: weakref.WeakSet[CheckpointManager] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

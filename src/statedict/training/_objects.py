@@ -1,7 +1,7 @@
-"""What is given to `save` and `resume` by name: objects with a state, alone or in lists and mappings, and values.
+"""The arguments of `save` and `resume`: objects with a state, alone or in lists and mappings, and plain values.
 
-An object that gives its state (`state_dict`) and takes it back (`load_state_dict`) has a file of its own. A value that JSON
-gives back exactly lies in the manifest; any other in `values.pt`.
+An object that has `state_dict` and `load_state_dict` is saved in a file of its own. A value that JSON preserves exactly is
+saved in the manifest; other values are saved in `values.pt`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import Any, NamedTuple
 from statedict import _api, _sources
 from statedict.state import StateDict, library_of
 
-from . import _layout, _names, _plain, _random
+from . import _random
+from .run_directory import _json_values, _layout, _names
 
-# Objects are not looked for deeper than this.
+# The maximum nesting depth at which objects are searched for.
 DEEPEST = 20
 _SIMPLE = {int, float, str, bool, bytes, complex, type(None)}
 
 
-class Sorted(NamedTuple):
-    """The keyword arguments of a save, by where they go.
+class SortedArguments(NamedTuple):
+    """The keyword arguments of a save, by where they are saved.
 
     Attributes:
         stateful: the objects with a state, by name: `model`, `optimizers/0`.
-        plain: values for the manifest.
-        other: values for a file of their own.
+        plain: values saved in the manifest.
+        other: values saved in a file of their own.
     """
 
     stateful: dict[str, Any]
@@ -36,20 +37,20 @@ class Sorted(NamedTuple):
     other: dict[str, Any]
 
 
-def whole(step: Any) -> int:
-    """The step as an int; raises ValueError where it is not one, or more than a directory's name can hold."""
+def checked_step(step: Any) -> int:
+    """The step as an int; raises ValueError if it is not an integer or too large for a directory name."""
     try:
         number = None if isinstance(step, bool) else operator.index(step)
     except TypeError:
         number = None
     if number is None or not 0 <= number <= _layout.LARGEST_STEP:
-        raise ValueError(f"step is a whole number from 0 to {_layout.LARGEST_STEP:,}, not {step!r}")
+        raise ValueError(f"step must be an integer from 0 to {_layout.LARGEST_STEP:,}, not {step!r}")
     return number
 
 
-def sort(arguments: Mapping[str, Any]) -> Sorted:
-    """Tell objects from values; raises ValueError for a name that an object cannot have."""
-    result = Sorted({}, {}, {})
+def sort(arguments: Mapping[str, Any]) -> SortedArguments:
+    """Separate objects from values; raises ValueError for an invalid object name."""
+    result = SortedArguments({}, {}, {})
     for name, value in arguments.items():
         if name in _names.OWN:
             _names.check(name)
@@ -58,35 +59,37 @@ def sort(arguments: Mapping[str, Any]) -> Sorted:
         if is_stateful(value):
             continue
         rest = _without_objects(value) if _holds_state(value) else value
-        if inside and not _says_anything(rest):
+        if inside and not _has_content(rest):
             continue
-        (result.plain if _plain.survives(rest) else result.other)[name] = rest
+        (result.plain if _json_values.survives(rest) else result.other)[name] = rest
     return result
 
 
 def within(name: str, value: Any) -> dict[str, Any]:
     """The objects with a state in an argument, by name: the argument itself, or those in its lists and mappings.
 
-    Raises ValueError for one that has no name: it lies in a set, below a key that is neither text nor a number, or too deep.
+    Raises ValueError for an object without a name (in a set, under a key that is neither a string nor an integer), and for
+    nesting that is too deep.
     """
     found: dict[str, Any] = {}
     if _holds_state(value):
         for path, each in _walk(_part("the arguments", name), value, 0):
             _names.check(path)
             if path in found:
-                raise ValueError(f"two objects would be called {path!r}; give their mapping other keys")
+                raise ValueError(f"two objects have the same name {path!r}; use other keys in their mapping")
             found[path] = each
     return found
 
 
 def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The objects to resume into, by name; raises TypeError for an argument without any."""
+    """The objects to resume into, by name; raises TypeError for an argument that contains none."""
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         inside = within(name, value)
         if not inside and not (_is_container(value) and not value):
             raise TypeError(
-                f"{name!r} is a {type(value).__name__}, which takes no state; plain values come back in .values"
+                f"{name!r} is a {type(value).__name__}, which has no load_state_dict(); "
+                "resume() returns plain values in `.values`"
             )
         found.update(inside)
     return found
@@ -98,7 +101,7 @@ def _walk(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     elif _is_container(value):
         if depth == DEEPEST:
             raise ValueError(
-                f"{path!r} is nested {DEEPEST} deep, and objects with a state lie deeper still, or it holds itself"
+                f"{path!r}: objects with a state are nested more than {DEEPEST} levels deep, or a container contains itself"
             )
         for key, part in _children(value):
             if _holds_state(part):
@@ -108,12 +111,12 @@ def _walk(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
 def _part(path: str, key: Any) -> str:
     if isinstance(key, str):
         if "/" in key:
-            raise ValueError(f"an object in {path} cannot be called {key!r}: '/' separates the parts of a name")
+            raise ValueError(f"{key!r} in {path} is not a valid object name: '/' separates the parts of a name")
         return key
     if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
-    where = "lies in a set" if key is None else f"lies below the key {key!r}"
-    raise ValueError(f"an object in {path} {where}, and has no name: use a list, or a mapping with text for keys")
+    where = "is in a set" if key is None else f"is under the key {key!r}"
+    raise ValueError(f"an object in {path} {where}, so it has no name: use a list, or a mapping with strings as keys")
 
 
 def _is_container(value: Any) -> bool:
@@ -121,14 +124,14 @@ def _is_container(value: Any) -> bool:
 
 
 def _children(value: Any) -> Iterable[tuple[Any, Any]]:
-    """The parts of a container, each with its key; None for the parts of a set."""
+    """The (key, value) pairs of a container. The key is None for the elements of a set."""
     if isinstance(value, Mapping):
         return value.items()
     return ((None, part) for part in value) if isinstance(value, (set, frozenset)) else enumerate(value)
 
 
 def _holds_state(value: Any) -> bool:
-    """Whether a value or any part of it has a state."""
+    """Whether a value or anything in it has a state."""
     stack, seen = [value], set[int]()
     while stack:
         part = stack.pop()
@@ -143,7 +146,7 @@ def _holds_state(value: Any) -> bool:
 
 
 def _without_objects(value: Any) -> Any:
-    """The value with None in the places of objects; one that can only give its state is replaced by that."""
+    """The value with None in place of its objects. An object that has only `state_dict` is replaced by its state."""
     if is_stateful(value):
         return None
     if _has_state(value):
@@ -156,8 +159,8 @@ def _without_objects(value: Any) -> Any:
     return tuple(made) if isinstance(value, tuple) else made
 
 
-def _says_anything(rest: Any) -> bool:
-    """Whether anything but containers and the places of objects is left."""
+def _has_content(rest: Any) -> bool:
+    """Whether it contains anything besides containers and None."""
     stack, seen = [rest], set[int]()
     while stack:
         part = stack.pop()
@@ -171,20 +174,20 @@ def _says_anything(rest: Any) -> bool:
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as a manifest can hold them; raises TypeError for one that it would not give back."""
+    """Metrics as they are saved in the manifest; raises TypeError for one that JSON does not preserve."""
     found = {}
     for name, value in metrics.items():
         number = value.item() if callable(getattr(value, "item", None)) else value
-        if not isinstance(name, str) or not _plain.survives(number):
+        if not isinstance(name, str) or not _json_values.survives(number):
             raise TypeError(
-                f"the metric {name!r} is {type(value).__name__}: a metric is a number, with text for its name"
+                f"the metric {name!r} has the type {type(value).__name__}: a metric must be a number, and its name a string"
             )
         found[name] = deepcopy(number)
     return found
 
 
 def is_stateful(value: Any) -> bool:
-    """Whether the value has a state to save and to load: a module, an optimizer, a scheduler, a scaler, a loader …"""
+    """Whether the value has a state to save and load, as modules, optimizers, schedulers, scalers and data loaders do."""
     return _has_state(value) and callable(getattr(value, "load_state_dict", None))
 
 
@@ -192,10 +195,10 @@ def _has_state(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and not isinstance(value, type)
 
 
-def states(given: Sorted, *, random: bool, copied: bool = False) -> dict[str, Any]:
-    """What goes into each file: the live state of each object, the values that JSON cannot hold, the random state.
+def states(given: SortedArguments, *, random: bool, copied: bool = False) -> dict[str, Any]:
+    """The content of each file: the live state of each object, the values that JSON cannot represent, the random state.
 
-    `copied`: it is copied before anything else happens, so that parameters may come as they are.
+    `copied`: the caller copies the states at once, so they may contain the parameters themselves.
     """
     read = _sources.to_copy if copied else _api.state_dict
     found = {name: read(value, model=owner_of(value, given.stateful)) for name, value in given.stateful.items()}
@@ -207,7 +210,7 @@ def states(given: Sorted, *, random: bool, copied: bool = False) -> dict[str, An
 
 
 def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:
-    """The object among `objects` whose named parameters the optimizer holds: it gives them their names."""
+    """The object that has the optimizer's parameters, and so their names."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for value in objects.values():
         if callable(getattr(value, "named_parameters", None)) and any(id(p) in held for p in value.parameters()):
@@ -216,7 +219,7 @@ def owner(optimizer: Any, objects: Mapping[str, Any]) -> Any | None:
 
 
 def owner_of(value: Any, objects: Mapping[str, Any]) -> Any | None:
-    """The owner of an optimizer's parameters; None for anything else."""
+    """The object that has the parameters, if `value` is an optimizer; else None."""
     return owner(value, objects) if is_optimizer(value) else None
 
 

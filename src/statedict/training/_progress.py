@@ -1,4 +1,4 @@
-"""How far a long save or resume is: a bar on a terminal, nothing anywhere else."""
+"""A progress bar for long saves and resumes, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Below this many bytes there is nothing to wait for.
+# Bytes. Smaller saves finish too quickly for a bar.
 WORTH_SHOWING = 64 << 20
 
 
 class Meter:
-    """Counts the bytes that are done, whether or not somebody looks; who looks may come and go, from another thread too."""
+    """Counts bytes written or read. A progress bar may be attached or detached at any time, from any thread."""
 
     def __init__(self, text: str, total: int = 0) -> None:
         self.text = text
@@ -20,13 +20,13 @@ class Meter:
         self._moved: Callable[[int], object] = int
 
     def __call__(self, nbytes: int) -> None:
-        """So many more bytes are done."""
+        """Add to the count."""
         self.done += nbytes
         self._moved(nbytes)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """A bar on a terminal's standard error as long as the context lasts."""
+        """Show a bar on standard error while the context lasts, if that is a terminal."""
         if self.total < WORTH_SHOWING or not watched():
             yield
             return
@@ -44,5 +44,5 @@ class Meter:
 
 
 def watched() -> bool:
-    """Whether there is a terminal to show anything on."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()

@@ -1,6 +1,6 @@
-"""Random state: Python's, NumPy's and torch's global generators (CUDA's too), so that a resumed run draws the same.
+"""Random state: the global generators of Python, NumPy and torch (with CUDA), so that a resumed run draws the same numbers.
 
-Only generators whose library is loaded count: NumPy or torch that was never imported has drawn nothing.
+Only libraries that are imported count: a generator of NumPy or torch that was never imported has not been used.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from statedict import _api
 
-from . import _world
-from ._manifest import Manifest
+from . import _ranks
+from .run_directory._manifest import Manifest
 
 
 def read() -> dict[str, Any]:
-    """The state of every global generator, as plain values and arrays; the partner of `write`."""
+    """The state of every global generator, as plain values and arrays. Partner of `write`."""
     state: dict[str, Any] = {"python": random.getstate()}
     if "numpy" in sys.modules:
         state["numpy"] = sys.modules["numpy"].random.get_state(legacy=False)
@@ -29,7 +29,7 @@ def read() -> dict[str, Any]:
 
 
 def write(state: dict[str, Any]) -> None:
-    """Put the generators back; the partner of `read`. Raises ValueError where a state is not of its generator."""
+    """Restore the generators. Partner of `read`. Raises ValueError if a state does not fit its generator."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if "numpy" in state:
@@ -43,13 +43,13 @@ def write(state: dict[str, Any]) -> None:
 
 
 def file_of(rank: int) -> str:
-    """Where a rank's state lies where several processes train."""
+    """The file of a rank's random state, if several processes train."""
     return f"random-{rank:05d}.pt"
 
 
 def stored(path: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """What a checkpoint has for `write`: this rank's own state, where every rank saved its own; None where it has none."""
-    name = manifest.objects.get("random", file_of(_world.world()[0]))
+    """The random state in a checkpoint: this rank's own, if every rank saved one; None if it was not saved."""
+    name = manifest.objects.get("random", file_of(_ranks.ranks()[0]))
     if name not in manifest.files:
         return None
     found: dict[str, Any] = _api.load(path / name)

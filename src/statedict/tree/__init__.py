@@ -1,17 +1,18 @@
-"""The memory edge: one engine behind `state_dict` and `load_state_dict`, for every module system."""
+"""Reading and writing the state of a module tree: one engine for every module system with PyTorch's attributes."""
+
+from statedict.state import Cast as Cast
 
 from ._host import Fit as Fit
 from ._host import Host as Host
 from ._host import Slots as Slots
-from ._outcome import Cast as Cast
 from ._outcome import Outcome as Outcome
 from ._read import peek as peek
 from ._read import read as read
 from ._read import read_own as read_own
+from ._rollback import Rollback as Rollback
 from ._rules import EXACT as EXACT
 from ._rules import SOUND as SOUND
 from ._rules import Rules as Rules
-from ._undo import Undo as Undo
 from ._write import Judge as Judge
 from ._write import refuse as refuse
 from ._write import write as write
@@ -28,7 +29,7 @@ __all__ = [
     "read_own",
     "EXACT",
     "SOUND",
-    "Undo",
+    "Rollback",
     "Rules",
     "Judge",
     "refuse",

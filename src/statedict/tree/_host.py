@@ -1,17 +1,17 @@
-"""Host: what the engine does not know of a module system.
+"""Host: the operations that differ between module systems.
 
-All module systems that the engine walks keep PyTorch's private names, so the walk is the same for each. On every module:
+All supported module systems use PyTorch's private attributes, so the engine walks all of them alike. Every module has:
 
     _parameters, _buffers, _modules               name to value (or None), in registration order
     _non_persistent_buffers_set                   names of buffers that are not saved
-    _version                                      what `_metadata` says of the module's class
+    _version                                      the class version that `_metadata` records
     _state_dict_pre_hooks, _state_dict_hooks      id to hook, as are the next two
     _load_state_dict_pre_hooks, _load_state_dict_post_hooks
     state_dict, _save_to_state_dict, _load_from_state_dict, get_extra_state, set_extra_state
                                                   methods that a subclass may override
 
-The engine does the work of those methods itself where they are the host's own, and calls them where they are not. The
-host's `_save_to_state_dict` and `_load_from_state_dict`, which overriding ones call with `super()`, are the engine's
+The engine does the work of these methods itself unless a subclass overrides them; then it calls them. The host implements
+its own `_save_to_state_dict` and `_load_from_state_dict`, which overriding methods call with `super()`, with the engine's
 `read_own` and `write_own`.
 """
 
@@ -21,23 +21,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from statedict.state import ArrayLibrary
+from statedict.state import ArrayLibrary, Cast
 
-from ._outcome import Cast
 from ._rules import Rules
 
 
 @dataclass(slots=True)
 class Slots:
-    """Places of a model and the values that are to go there, in columns: 32,000 objects would cost as much as the walk.
+    """Parameters and buffers to be loaded, stored column-wise: one object for each would cost as much as the walk.
 
     Attributes:
         keys: full names.
-        current: what is registered there now.
-        values: what the state has for each: an array, a Leaf or Compound that has not been read, or anything else.
-        assign: the values themselves are to take the places, rather than their elements.
+        current: the parameter or buffer registered now.
+        values: its value in the state: an array, an unread Leaf or Compound, or any other object.
+        assign: register the values themselves instead of copying their elements.
         places: where each is registered, as (module, name); empty unless `assign`.
-        ties: notes of the host, passed on from batch to batch of one load.
+        ties: data of the host that is passed from batch to batch of one load.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -57,15 +56,15 @@ class Slots:
 
 @dataclass
 class Fit:
-    """What a host decided about some slots.
+    """A host's decision about a batch of Slots.
 
     Attributes:
-        errors: what cannot be done, in words, in the order of the slots.
-        casts: the dtype changes that `act` makes.
-        empty: names that would stay without elements, because the place has no memory (a meta tensor).
-        failed: indices of the slots that `act` leaves alone.
-        act: does the rest. Where the rules are sound it either does all of it or raises and has done nothing; otherwise it
-            returns what went wrong, in words, in the order of the slots.
+        errors: messages about values that cannot be loaded, in the order of the slots.
+        casts: the dtype conversions that `act` makes.
+        empty: names that would stay without elements, because the parameter has no memory (a meta tensor).
+        failed: indices of the slots that `act` skips.
+        act: loads the values. Under sound rules it loads all of them, or raises and has changed nothing. Under exact rules
+            it returns error messages, in the order of the slots.
     """
 
     act: Callable[[], Sequence[str]]
@@ -76,14 +75,14 @@ class Fit:
 
 
 class Host(Protocol):
-    """A module system, as far as the engine must know it. This is its whole surface.
+    """A module system, as the engine uses it. This is the whole interface.
 
     Attributes:
-        module: the class that all modules derive from.
-        library: what makes arrays of leaves, for loaders and hooks that look at values.
-        incompatible: makes what post-hooks are given, of the lists of missing and unexpected names.
-        detach: gives what a state holds for a parameter or buffer: an alias that no gradient flows through. None where each
-            has a method of that name, which is called directly: a fifth of the time of a small module's state.
+        module: the base class of all modules.
+        library: makes arrays from leaves, for loaders and hooks that use the values.
+        incompatible: makes the argument of post-hooks from the lists of missing and unexpected names.
+        detach: returns an alias of a parameter or buffer that no gradient flows through. None if arrays have a method of
+            that name; calling it directly is faster.
     """
 
     module: type[Any]
@@ -92,18 +91,18 @@ class Host(Protocol):
     detach: Callable[[Any], Any] | None
 
     def fit(self, slots: Slots, rules: Rules) -> Fit:
-        """Decide what becomes of each slot; where the rules are sound, change nothing yet."""
+        """Decide what to do with each slot. Under sound rules this changes nothing."""
 
     def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:
-        """Remember the elements and the nature of arrays; calling what is returned puts them back, bit for bit."""
+        """Back up arrays (elements, geometry, class); the returned function restores them bit for bit."""
 
     def confined(self, code: Any) -> bool:
-        """Whether a loader or hook is known to change nothing but the module that it belongs to."""
+        """Whether a loader or hook is known to change only the module that it belongs to."""
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
-        """Whether the module's own `_load_from_state_dict` would do, for this state, just what the inherited one does."""
+        """Whether, for this state, the module's own `_load_from_state_dict` does the same as the inherited one."""
 
 
 def detached(host: Host, value: Any) -> Any:
-    """What a state holds for a parameter or buffer."""
+    """The value that a state contains for a parameter or buffer."""
     return value.detach() if host.detach is None else host.detach(value)

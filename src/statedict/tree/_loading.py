@@ -1,4 +1,4 @@
-"""One load: the walk that can do everything, and how it ends."""
+"""One load: the full walk of the module tree, with hooks and loaders, and its conclusion."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from statedict.state import Compound, Leaf, leaf_of, materialize
 from ._host import Host, Slots, detached
 from ._local import Below, Local, Watched, raw_value
 from ._outcome import Outcome
+from ._rollback import Rollback
 from ._rules import Rules
 from ._survey import EXTRA_STATE, overrides, persistent
-from ._undo import Undo
 
-# PyTorch tells loaders that they are to assign through this entry of the metadata that it gives them.
+# PyTorch passes `assign` to loaders in this entry of their metadata.
 ASSIGN = "assign_to_params_buffers"
 
 
 class Loading:
-    """What is known of a load under way. `outcome`'s lists are those that loaders and hooks are given."""
+    """The state of a load. The lists in `outcome` are the ones passed to loaders and hooks."""
 
     def __init__(self, host: Host, root: Any, metadata: Any, outcome: Outcome, rules: Rules, assign: bool) -> None:
         self.host = host
@@ -32,7 +32,7 @@ class Loading:
         self.slots = Slots(assign=bool(assign))
         self.absent: list[tuple[str, Any, tuple[Any, str]]] = []
         self._written: list[Slots] = []
-        self._undo = Undo(host, root)
+        self._rollback = Rollback(host, root)
         self._overrides: dict[tuple[type[Any], str], bool] = {}
         self._watching = rules.sound
         self._dotted = False
@@ -40,7 +40,7 @@ class Loading:
     # the walk
 
     def load_all(self, values: Mapping[str, Any]) -> None:
-        """Load the tree from a state that may hold anything, into modules that may do anything."""
+        """Load the tree, calling all hooks and loaders."""
         local = OrderedDict(values)
         self._watching = self.rules.sound or any(isinstance(value, (Leaf, Compound)) for value in local.values())
         if self.metadata is not None:
@@ -78,7 +78,7 @@ class Loading:
                 )
 
     def load_own(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> Local:
-        """What the base class's `_load_from_state_dict` does; gives the state as the hooks left it."""
+        """Do what the base class's `_load_from_state_dict` does; return the state as the pre-hooks left it."""
         outcome = self.outcome
         for hook in module._load_state_dict_pre_hooks.values():
             self._before(module, hook)
@@ -91,7 +91,7 @@ class Loading:
         if self._has_its_own(module, "set_extra_state"):
             if extra in local:
                 self._before(module, type(module).set_extra_state)
-                self._undo_extra_state(module)
+                self._keep_extra_state(module)
                 outcome.loaded.append(extra)
                 module.set_extra_state(self._look(raw_value(local, extra)))
             else:
@@ -104,7 +104,7 @@ class Loading:
         return local
 
     def _switch(self, assign: Any) -> None:
-        """Collect slots of this kind from here on. What another load has left in the metadata decides module by module."""
+        """Collect slots with this `assign` from now on. Exact loads take it from the metadata, which loaders can change."""
         if bool(assign) != self.slots.assign:
             self.flush()
             self.slots.assign = bool(assign)
@@ -122,11 +122,11 @@ class Loading:
         end = rest.find(".")
         if end < 0:
             return rest in own
-        # PyTorch takes names below a child that is None for expected.
+        # PyTorch expects names below a child that is None.
         children, head = module._modules, rest[:end]
         return head in children and not (self.rules.sound and children[head] is None)
 
-    # code that is not the engine's
+    # foreign code
 
     def _loads_itself(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> bool:
         if "_load_from_state_dict" in vars(module):
@@ -147,18 +147,18 @@ class Loading:
         return local
 
     def _before(self, module: Any, code: Any) -> None:
-        """See to it that `code`, which belongs to `module`, may run: it sees what came before, and can be undone."""
+        """Prepare to run foreign `code` of `module`: flush pending writes, and record what is needed to undo it."""
         if not self.rules.sound:
             self.flush()
         elif self.host.confined(code):
-            self._undo.keep_module(module)
+            self._rollback.keep_module(module)
         else:
-            self._undo.keep_everything()
+            self._rollback.keep_everything()
             self.flush()
 
-    def _undo_extra_state(self, module: Any) -> None:
+    def _keep_extra_state(self, module: Any) -> None:
         if self.rules.sound:
-            self._undo.keep_extra_state(module)
+            self._rollback.keep_extra_state(module)
 
     def _watched(self, local: Local) -> Local:
         if not self._watching or isinstance(local, Watched):
@@ -169,14 +169,14 @@ class Loading:
         return watched
 
     def _look(self, value: Any) -> Any:
-        """A value as foreign code gets it: read, if it was not yet; and what it may change is remembered."""
+        """A value as foreign code receives it: read if it was not yet, and recorded if it can be changed."""
         if isinstance(value, (Leaf, Compound)):
             return materialize([value], self.host.library, verify=self.rules.verify)[0]
         if not self.rules.sound or leaf_of(value) is None:
             return value
-        if self._undo.everything:
-            self._undo.keep_array(value)
-        # PyTorch's copier sets `requires_grad` on a Parameter that it assigns: on an alias, the caller's is not touched.
+        if self._rollback.everything:
+            self._rollback.keep_array(value)
+        # Code may set `requires_grad` on a Parameter that it assigns; an alias protects the caller's tensor.
         return detached(self.host, value) if self.assign else value
 
     def _has_its_own(self, module: Any, method: str) -> bool:
@@ -197,23 +197,23 @@ class Loading:
             self._fit(slots)()
 
     def finish(self, judge: Callable[[Outcome], object]) -> None:
-        """Decide about the last slots, ask `judge`, and write them."""
+        """Decide about the last slots, call `judge`, and write them."""
         if not self.rules.sound:
             self.flush()
             judge(self.outcome)
             return
         self._resolve_ties()
         if self._dotted:
-            # PyTorch takes names below a child whose own name has dots for unexpected, and loads them all the same.
+            # PyTorch reports names below a child with dots in its own name as unexpected, although it loads them.
             arrived = {key for slots in (*self._written, self.slots) for key in slots.keys}
             self.outcome.unexpected[:] = [key for key in self.outcome.unexpected if key not in arrived]
         act = self._fit(self.slots)
         judge(self.outcome)
         act()
 
-    def put_back(self) -> None:
-        """Undo what foreign code and earlier batches did."""
-        self._undo.put_back()
+    def roll_back(self) -> None:
+        """Undo the changes of foreign code and of earlier batches."""
+        self._rollback.roll_back()
 
     def _fit(self, slots: Slots) -> Callable[[], None]:
         outcome = self.outcome
@@ -236,7 +236,7 @@ class Loading:
         return act
 
     def _resolve_ties(self) -> None:
-        """A name that the state lacks is not missing where its tensor has arrived under another name."""
+        """A name that the state lacks is not missing if its tensor is loaded under another name."""
         if not self.absent:
             return
         arrived = {
@@ -254,12 +254,12 @@ class Loading:
 
 
 def metadata_at(metadata: Any, prefix: str) -> dict[str, Any]:
-    """What the metadata says of the module at `prefix`; an empty dict of its own where it says nothing."""
+    """The metadata of the module at `prefix`; a new empty dict if it has no entry."""
     return {} if metadata is None else metadata.get(prefix[:-1], {})
 
 
 def _without_assign(metadata: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """A copy to be handed out, so that nobody writes into the caller's, and without what another load wrote there."""
+    """A copy of the metadata for foreign code, without the ASSIGN entries that another load may have left."""
     return OrderedDict(
         (path, {key: value for key, value in entry.items() if key != ASSIGN} if isinstance(entry, dict) else entry)
         for path, entry in metadata.items()

@@ -1,7 +1,7 @@
-"""The part of a state that lies below one module: what loaders and hooks are given.
+"""The part of a state that belongs to one module: the argument of loaders and hooks.
 
-PyTorch scans all of a parent's names once for each child, which is quadratic: two minutes for 16,000 children. Here one
-pass deals the names out by their next component.
+PyTorch filters all names of the parent once for each child, which is quadratic.
+Here one pass groups the names by their next component.
 """
 
 from __future__ import annotations
@@ -13,60 +13,60 @@ from typing import Any
 Local = dict[str, Any]
 
 
-def deal(local: Mapping[str, Any], prefix: str) -> dict[str, Local]:
-    """The names below `prefix`, grouped by the component that follows it; names without a further one are left out."""
-    dealt: dict[str, Local] = {}
+def grouped(local: Mapping[str, Any], prefix: str) -> dict[str, Local]:
+    """The names below `prefix`, grouped by their next component; names without a further component are omitted."""
+    groups: dict[str, Local] = {}
     size = len(prefix)
-    group, dealing = None, ""
+    group, current = None, ""
     for key, value in raw_items(local):
         if not key.startswith(prefix):
             continue
         end = key.find(".", size)
         if end < 0:
             continue
-        # Names come in runs, so the group is looked up once a run: 14 ms for 32,000 names instead of 19.
+        # Names of one module are consecutive, so the group is looked up once per run.
         component = key[size:end]
-        if group is None or component != dealing:
-            group = dealt.setdefault(component, {})
-            dealing = component
+        if group is None or component != current:
+            group = groups.setdefault(component, {})
+            current = component
         group[key] = value
-    return dealt
+    return groups
 
 
 class Below:
-    """The states of a module's children.
+    """The local states of a module's children.
 
-    A child's name may hold dots (PyTorch refuses them in `add_module`, but not in `setattr`); its names are then found
-    by dealing again below each component.
+    A child's name may contain dots (PyTorch rejects them in `add_module`, but not in `setattr`); its names are then found by
+    grouping again below each component.
     """
 
     def __init__(self, local: Mapping[str, Any], prefix: str) -> None:
-        self._dealt = {prefix: deal(local, prefix)}
+        self._groups = {prefix: grouped(local, prefix)}
 
     def of(self, prefix: str, name: str) -> Local:
-        """The names that start with `prefix + name + "."`, in order."""
+        """The entries whose names start with `prefix + name + "."`, in order."""
         head, dot, rest = name.partition(".")
-        group = self._dealt[prefix].get(head, {})
+        group = self._groups[prefix].get(head, {})
         if not dot:
             return group
         inner = f"{prefix}{head}."
-        if inner not in self._dealt:
-            self._dealt[inner] = deal(group, inner)
-        # Another child may be given the same names.
+        if inner not in self._groups:
+            self._groups[inner] = grouped(group, inner)
+        # A copy: another child may receive the same entries.
         return dict(self.of(inner, rest))
 
 
 class Watched(OrderedDict[str, Any]):
-    """A local state whose values are seen to as they are looked at: `look(value)` gives what the reader gets.
+    """A local state that calls `look(value)` for each value that is accessed, and returns its result.
 
-    So a loader of a module gets arrays for leaves that were not read yet, and the engine knows what a loader may change.
+    A loader thus receives arrays for unread leaves, and the engine knows what the loader may change.
     """
 
     _look: Callable[[Any], Any]
 
     def __init__(self, values: Mapping[str, Any], look: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
-        # `|` makes a copy of a mapping by calling its class with it.
+        # `|` copies a mapping by calling its class with it.
         if look is None and isinstance(values, Watched):
             look = values._look
         for key, value in raw_items(values):
@@ -111,10 +111,10 @@ class Watched(OrderedDict[str, Any]):
 
 
 def raw_items(local: Mapping[str, Any]) -> Any:
-    """The items as they lie in it, unread."""
+    """The items, without reading unread leaves."""
     return local.raw() if isinstance(local, Watched) else local.items()
 
 
 def raw_value(local: Mapping[str, Any], key: str) -> Any:
-    """One value as it lies in it, unread."""
+    """One value, without reading an unread leaf."""
     return OrderedDict.__getitem__(local, key) if isinstance(local, Watched) else local[key]

@@ -1,34 +1,24 @@
-"""What came of a load, as plain data, and PyTorch's words for what went wrong."""
+"""The result of a load, as plain data, and PyTorch's message for its errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from statedict.state import CastKind
-
-
-class Cast(NamedTuple):
-    """A tensor that was loaded into another dtype; `kind` is what that does to its elements (`cast_kind`)."""
-
-    name: str
-    found: str
-    wanted: str
-    kind: CastKind
+from statedict.state import Cast
 
 
 @dataclass
 class Outcome:
-    """What a load did, or would have done where `judge` refuses it.
+    """What a load did, or would have done if `judge` raised.
 
     Attributes:
-        strict: as the caller said.
+        strict: the caller's argument.
         missing, unexpected: names, in PyTorch's order. Hooks may have edited them.
-        errors: what else is wrong, in PyTorch's words where it has some; these count also when not strict.
-        loaded: names whose values went into the model.
-        casts: the loaded tensors whose dtype changed.
-        tied: names that the state does not have, to the name whose value they share.
+        errors: other errors, with PyTorch's text if it has one; these are errors also if not strict.
+        loaded: names whose values were loaded.
+        casts: loaded tensors whose dtype was converted.
+        tied: names that the state lacks → the name whose value they share.
     """
 
     strict: bool
@@ -40,7 +30,7 @@ class Outcome:
     tied: dict[str, str] = field(default_factory=dict)
 
     def refusal(self, module: str) -> str | None:
-        """PyTorch's text for a load into a module of class `module` that cannot stand; None where it can."""
+        """PyTorch's error text for a failed load into a module of class `module`; None if the load succeeded."""
         problems = list(self.errors)
         if self.strict and self.unexpected:
             problems.insert(0, f"Unexpected key(s) in state_dict: {_quoted(self.unexpected)}. ")

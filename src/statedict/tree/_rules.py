@@ -1,6 +1,6 @@
-"""What a load may do: PyTorch's ways to the letter, or the sound ones.
+"""The rules of a load: exactly as PyTorch, or sound.
 
-Rules are a value. `EXACT` is what stands under PyTorch's own names; `SOUND` is this library's default.
+`EXACT` is used under PyTorch's own names (`install`); `SOUND` is this library's default.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ LOSSY: frozenset[CastKind] = frozenset({"truncation", "imaginary", "overflow"})
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a state is written into a module tree.
+    """The rules for loading a state into a module tree.
 
     Attributes:
-        sound: all or nothing. Everything is decided before anything is written, and what the code of modules and hooks did
-            is put back when the load is refused; the caller's state is never written to; names under a child that is
-            None are unexpected; a tensor left on a device without memory is missing; a name whose tensor arrived under
-            another name (tied) is not; two values for one tensor are an error; ties survive `assign`.
-            Otherwise the effects of PyTorch's `load_state_dict`, in its order.
-        refused: the kinds of cast that are errors (only where `sound`).
-        verify: checksums of values that come from files are settled before the first byte lands (only where `sound`).
+        sound: all or nothing. Everything is decided before anything is written; if the load is refused, changes by modules'
+            own code and hooks are undone; the caller's state is never modified. Names under a child that is None are
+            unexpected; a tensor that stays on the meta device is missing; a name whose tensor is loaded under another name
+            (tied) is not missing; two values for one tensor are an error; ties survive `assign`.
+            False: the effects of PyTorch's `load_state_dict`, in its order.
+        refused: the kinds of cast that are errors (only if `sound`).
+        verify: check the checksums of values from files before writing anything (only if `sound`).
     """
 
     sound: bool
@@ -31,7 +31,7 @@ class Rules:
     verify: bool = True
 
     def allowing(self, *kinds: CastKind) -> Rules:
-        """The same rules with these casts allowed: they are still reported.
+        """The same rules, but allow these kinds of cast; they are still reported.
 
         >>> "overflow" in SOUND.allowing("overflow").refused
         False

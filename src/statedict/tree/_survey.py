@@ -1,8 +1,7 @@
-"""The names and values of a module tree, where nothing stands in the way of simply reading them off.
+"""Collect the names and values of a module tree quickly, if it has neither hooks nor overridden methods.
 
-Most trees have no hooks and no module with a method of its own, and the walk is then most of the cost of capturing or
-loading them: 16,000 modules in 14 ms this way, 24 ms with one call a module, 36 ms with PyTorch's. Where anything is
-special the survey gives up, having changed nothing, and the walk that can do everything starts afresh.
+Most trees are like that, and for them the walk is most of the cost of reading or loading a state. If a module is special,
+the survey returns None without having changed anything, and the full walk (`_read`, `_loading`) is used instead.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ from operator import is_
 from typing import Any, NamedTuple
 
 EXTRA_STATE = "_extra_state"
-# No tree that ends is deeper: a module that contains itself is left to the recursive walk, which raises.
+# A deeper tree probably contains itself; it is left to the recursive walk, which raises RecursionError.
 _DEEPEST = 2000
-# So many parameters of one module are taken together.
+# From this number on, the parameters of one module are added in one operation.
 _LONG = 64
 
 
 class Side(NamedTuple):
-    """What makes a module special for one direction.
+    """What makes a module special when reading, or when loading.
 
     Attributes:
-        overridden: whether a class has methods in another form than the base class.
-        public, private: instance attributes of these names hide such methods.
+        overridden: whether a class overrides a method of the base class.
+        public, private: names of instance attributes that would hide such a method.
         before, after: registries of hooks.
-        names: so do names that PyTorch takes for unexpected: with dots, or that of the extra state.
+        names: names that PyTorch treats as unexpected (with dots, or equal to the extra state's) are special, too.
     """
 
     overridden: Callable[[Any, Any], bool]
@@ -38,13 +37,13 @@ class Side(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """A plain tree, in PyTorch's order.
+    """A tree without special modules, in PyTorch's order.
 
-    Columns instead of objects: hundreds of thousands of these would have the garbage collector look at all the process.
+    Stored column-wise: several hundred thousand objects would slow down the garbage collector.
 
     Attributes:
         keys, values: every parameter and persistent buffer.
-        prefixes, modules: every module, and its path with a dot behind.
+        prefixes, modules: every module, and its path with a trailing dot.
     """
 
     keys: list[str]
@@ -67,22 +66,22 @@ def persistent(module: Any) -> dict[str, Any]:
 
 
 def overrides(kind: type[Any], base: type[Any], method: str) -> bool:
-    """Whether the class has the method in another form than `base`."""
+    """Whether the class overrides a method of `base`."""
     return getattr(kind, method, None) is not getattr(base, method)
 
 
 def survey(
     base: type[Any], root: Any, prefix: str, side: Side, admits: Callable[[Any, str], bool] | None = None
 ) -> Survey | None:
-    """The plain tree below `root`, or None where some module is special.
+    """Survey the tree below `root`; None if a module is special.
 
-    `admits(module, prefix)` is asked about modules whose class overrides a method: true makes them plain.
+    `admits(module, prefix)` is called for modules whose class overrides a method; if it returns true, they are not special.
     """
     overridden, public, private, before, after, names = side
     keys, values, prefixes, modules = found = Survey([], [], [], [])
     special: dict[type[Any], bool] = {}
     seen: set[str] = set()
-    # What is left of each level that is being walked: a module without children costs one turn of the inner loop.
+    # One iterator per level of the walk. Modules without children need only one iteration of the inner loop.
     levels: list[Iterator[tuple[str, Any]]] = [iter([(prefix, root)])]
     try:
         while levels:
@@ -123,8 +122,8 @@ def survey(
             if len(levels) > _DEEPEST:
                 return None
     except (KeyError, TypeError):
-        # A module that was never initialised, or was pickled by an old version: the other walk says what is missing. Or
-        # one whose registries are no dicts (TorchScript).
+        # `Module.__init__` was not called, or the module was pickled by an old version: the full walk raises or copes. Or
+        # its registries are not dicts (TorchScript).
         return None
     return None if "." in "".join(seen) or EXTRA_STATE in seen else found
 

@@ -1,10 +1,10 @@
-"""State to module tree, as PyTorch's `Module.load_state_dict` or by sounder rules. Partner of `_read`.
+"""Load a state into a module tree, as `Module.load_state_dict` does or by sounder rules. Partner of `_read`.
 
-Theory of operation. Parameters and buffers that are simply to be filled are collected (`Slots`) while the tree is
-walked, and handed to the host in one batch: before any code runs that is not the engine's (a hook, a loader of a module's
-own, `set_extra_state`), because it may look at what came before, and at the end. Under EXACT rules that gives PyTorch's
-effects in PyTorch's order. Under SOUND ones the host decides first and the caller's judge is asked before the last batch
-is written; what foreign code may change is remembered beforehand, so that a refused load leaves no trace.
+Theory of operation. Parameters and buffers to be loaded are collected (`Slots`) during the walk of the tree and passed to
+the host in batches: before foreign code runs (a hook, an overridden loader, `set_extra_state`), which may look at what was
+loaded before, and at the end. Under EXACT rules this has PyTorch's effects in PyTorch's order. Under SOUND rules the host
+decides first, and the caller's judge is called before the last batch is written; what foreign code may change is recorded
+beforehand, so a refused load changes nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def write(
     rules: Rules = SOUND,
     judge: Judge | None = None,
 ) -> Outcome:
-    """Put the values of `state` into the tree below `module`, and tell what came of it.
+    """Load the values of `state` into the tree below `module`; return what was done.
 
-    `judge(outcome)` is called when all is known: it raises, or returns and the load stands. Under sound rules nothing is
-    final before it is asked, and everything is put back where it raises; under exact ones all is done by then. Without
-    one, a load that PyTorch would refuse raises LoadError with PyTorch's text.
+    `judge(outcome)` is called when everything is known; it raises to refuse the load. Under sound rules nothing is final
+    before it is called, and everything is rolled back if it raises; under exact rules the load is complete by then. Without
+    a judge, LoadError with PyTorch's text is raised if PyTorch would raise.
     """
     if not isinstance(state, Mapping):
         raise NotAStateError(f"Expected state_dict to be dict-like, got {type(state)}.")
@@ -55,13 +55,13 @@ def write(
             loading.load_all(values)
         loading.finish(ask)
     except BaseException:
-        loading.put_back()
+        loading.roll_back()
         raise
     return loading.outcome
 
 
 def refuse(module: str) -> Judge:
-    """The judge that raises LoadError wherever PyTorch would raise for a module of class `module`."""
+    """A judge that raises LoadError if PyTorch would raise for a module of class `module`."""
 
     def judge(outcome: Outcome) -> None:
         text = outcome.refusal(module)
@@ -75,15 +75,13 @@ def _check_names(values: Mapping[str, Any], rules: Rules) -> None:
     if rules.sound:
         for name in values:
             if not isinstance(name, str):
-                raise NotAStateError(
-                    f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"
-                )
+                raise NotAStateError(f"the names in a state dict must be strings, not {type(name).__name__} ({name!r})")
 
 
 def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:
-    """Collect the slots of a tree without hooks or loaders, for a state without unexpected names; false where it is none.
+    """Collect all slots, if the tree has neither hooks nor loaders and the state has no unexpected names.
 
-    Nothing is changed where it is false.
+    Returns False, without having changed anything, if that is not so.
     """
     host, metadata = loading.host, loading.metadata
     if metadata and not loading.rules.sound and any(ASSIGN in entry for entry in metadata.values()):
@@ -127,9 +125,9 @@ def write_own(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """What a host's own `_load_from_state_dict` does: load one module, not its children, at once and by exact rules.
+    """Implement a host's own `_load_from_state_dict`: load one module without its children, at once and by exact rules.
 
-    Loaders that override it reach it with `super()`. The lists are added to; `strict` says whether the first two are.
+    Loaders that override it call it with `super()`. Appends to the lists; to the first two only if `strict`.
     """
     found = Outcome(True, missing, unexpected, errors) if strict else Outcome(False, errors=errors)
     loading = Loading(host, module, None, found, EXACT, False)

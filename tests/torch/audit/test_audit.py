@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.testing._internal.common_modules import module_db
 
 from statedict.torch.audit._find import audit
-from statedict.torch.audit._findings import _WHY, Finding, Kind
+from statedict.torch.audit._findings import _WHY, AuditFinding, Kind
 
 
 class Module(nn.Module):
@@ -321,10 +321,10 @@ def test_a_finding_reads_well():
     """A finding says where, why and what to do, and is a frozen value."""
     (only,) = audit(Module(mean=torch.ones(1)))
     assert str(only) == (
-        "mean: a tensor that is no buffer is not in state_dict(), and does not move with the model. "
+        "mean: a plain tensor attribute is not in state_dict(), and does not move with the model. "
         'Fix: self.register_buffer("mean", mean)'
     )
-    assert only == Finding(only.kind, only.path, only.why, only.fix)
+    assert only == AuditFinding(only.kind, only.path, only.why, only.fix)
     with pytest.raises(AttributeError):
         only.path = "x"
 

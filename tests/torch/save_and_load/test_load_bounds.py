@@ -179,7 +179,7 @@ def test_memory_that_nothing_fills_is_refused(what):
     raw = torch_zip(p.pickled(MADE[what]), STORED)
     assert not isinstance(tried(torch.load, io.BytesIO(raw)), Exception)
     ours = tried(statedict.torch.load, io.BytesIO(raw))
-    expected = "called, which makes memory|not resizable|size is inconsistent with indices"
+    expected = "called, which would allocate memory|not resizable|size is inconsistent with indices"
     assert isinstance(ours, (RuntimeError, pickle.UnpicklingError)), ours
     with pytest.raises(type(ours), match=expected):
         raise ours
@@ -221,7 +221,7 @@ def test_legacy_files_that_lie_are_refused(lie, where, weights_only):
     """A storage that a legacy file does not fill, or that a tensor would enlarge, is an error."""
     ours = tried(statedict.torch.load, io.BytesIO(LEGACY[lie]), map_location=where, weights_only=weights_only)
     assert isinstance(ours, RuntimeError), ours
-    with pytest.raises(RuntimeError, match=r"not resizable|the file has no bytes for 1 of its storages \('0'\)"):
+    with pytest.raises(RuntimeError, match=r"not resizable|the file has no data for 1 of its storages \('0'\)"):
         raise ours
 
 

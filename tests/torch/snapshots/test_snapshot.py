@@ -160,7 +160,7 @@ def test_unread_leaves_and_nested_states_are_copied():
 
 def test_what_has_no_state_is_refused():
     """An object without state is a TypeError that says so."""
-    with pytest.raises(NotAStateError, match="int has no state: it is no mapping"):
+    with pytest.raises(NotAStateError, match="int has no state: it is not a mapping"):
         snapshot(3)
 
 

@@ -13,7 +13,7 @@ from statedict.state import Leaf, library
 from statedict.torch.modules import _load_sound as _sound
 from statedict.torch.tensors import _placement, _ring
 from statedict.torch.tensors._library import TorchLibrary
-from statedict.torch.tensors._memory import Memory
+from statedict.torch.tensors._memory import LiveMemory
 
 FLOATS = _ring.SLOT // 4
 
@@ -149,7 +149,7 @@ def test_memory_that_cannot_be_seen_is_saved_piece_by_piece(tmp_path, monkeypatc
         "none": torch.zeros(0),
         "few": whole[:3],
     }
-    monkeypatch.setattr(Memory, "view", lambda self, storage, *, writable=False: None)
+    monkeypatch.setattr(LiveMemory, "view", lambda self, storage, *, writable=False: None)
     monkeypatch.setattr(TorchLibrary, "wholes", lambda self, arrays: None)
     statedict.save(state, tmp_path / "model", format=format)
     found = statedict.load(tmp_path / "model")

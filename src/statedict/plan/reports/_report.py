@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from statedict.state import Patterns, matcher
+from statedict.state import Cast, Patterns, matcher
 
 from ..operations._facts import Shape
 from ..tensors._step import Mismatch
@@ -26,15 +26,6 @@ class Adapted(NamedTuple):
     name: str
     sources: tuple[str, ...]
     how: str
-
-
-class Cast(NamedTuple):
-    """A tensor that was loaded into another dtype. `kind` is what that does to its elements: `"widening"` keeps them."""
-
-    name: str
-    found: str
-    wanted: str
-    kind: str
 
 
 class LoadReport(tuple[list[str], list[str]]):

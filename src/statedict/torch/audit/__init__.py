@@ -1,1 +1,1 @@
-"""`audit`: `_walk` goes through a model, `_attributes` looks at what is not registered, `_find` reports `_findings`."""
+"""`audit`: `_walk` surveys a model, `_attributes` finds what is not registered, `_find` reports everything (`_findings`)."""

@@ -1,7 +1,6 @@
-"""The unregistered side of a model: tensors and modules in plain attributes, and in containers there.
+"""Unregistered tensors and modules of a model: in plain attributes, and in containers there.
 
-In goes a surveyed Tree; out come Findings for what is reachable from a module's attributes and not registered. What is
-computed from registered tensors (views of them, results of a graph, the `weight` of weight norm) is no state of its own.
+Tensors that are computed from registered ones (views, results of a graph, the `weight` of weight norm) are not reported.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ import torch
 
 from statedict.state import raw_values
 
-from ._findings import Finding, finding
+from ._findings import AuditFinding, finding
 from ._walk import Tree, join
 
-# What every module keeps: registries, hooks and flags.
+# Attributes that every module has: registries, hooks and flags.
 _OWN = frozenset(vars(torch.nn.Module()))
-# `spectral_norm`, pruning and `weight_norm` keep a recomputed weight beside what they register.
+# `spectral_norm`, pruning and `weight_norm` store a recomputed weight under a name next to these.
 _ORIGINALS = ("_orig", "_g", "_v")
-# A class that overrides one of these says itself what its state is.
+# A class that overrides one of these defines itself what its state is.
 _SAVERS = ("_save_to_state_dict", "get_extra_state")
 Steps = tuple[str, ...]
 
 
-def hidden(tree: Tree) -> Iterator[Finding]:
-    """Findings for every unregistered tensor and module, each object once."""
+def hidden(tree: Tree) -> Iterator[AuditFinding]:
+    """Report every unregistered tensor and module, each object once."""
     known = _Known(tree)
     for path, module in tree.modules:
         saves = any(getattr(type(module), name) is not getattr(torch.nn.Module, name) for name in _SAVERS)
@@ -39,13 +38,13 @@ def hidden(tree: Tree) -> Iterator[Finding]:
 
 
 class _Known:
-    """What is registered, and what has been looked at."""
+    """The registered objects, and those already examined."""
 
     def __init__(self, tree: Tree) -> None:
         self.modules = {id(module) for _, module in tree.modules}
         self.tensors = {id(tensor) for _, tensor in (*tree.parameters, *tree.buffers)}
         self.memory = {_memory(tensor) for _, tensor in (*tree.parameters, *tree.buffers)} - {None}
-        # By id, and holding on to each, so that no id is used again.
+        # By id. The references prevent an id from being reused.
         self.seen: dict[int, Any] = {}
 
     def has(self, tensor: torch.Tensor) -> bool:
@@ -53,7 +52,7 @@ class _Known:
 
 
 def _memory(tensor: torch.Tensor) -> tuple[str, int] | None:
-    """Where the tensor's storage lies, or None where it has no memory to share."""
+    """The tensor's device and storage address; None if it has no memory to share."""
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
     if not plain or tensor.is_meta or tensor.numel() == 0:
         return None
@@ -64,8 +63,8 @@ def _is_recomputed(module: torch.nn.Module, name: str) -> bool:
     return any(f"{name}{ending}" in module._parameters for ending in _ORIGINALS)
 
 
-def _inside(known: _Known, path: str, owner: torch.nn.Module, name: str, value: Any) -> Iterator[Finding]:
-    """Findings in one attribute: itself, or what its containers hold."""
+def _inside(known: _Known, path: str, owner: torch.nn.Module, name: str, value: Any) -> Iterator[AuditFinding]:
+    """Report the attribute itself, or what is in its containers."""
     stack: list[tuple[Steps, Any, Any]] = [((name,), value, None)]
     while stack:
         steps, value, container = stack.pop()
@@ -83,7 +82,7 @@ def _inside(known: _Known, path: str, owner: torch.nn.Module, name: str, value: 
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a container holds, each with the code that leads there from the container."""
+    """The elements of a container, each with the code that leads to it from the container."""
     if isinstance(value, Mapping):
         yield from ((f"[{key!r}]", item) for key, item in raw_values(value).items())
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -95,7 +94,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _leads_back(module: torch.nn.Module, owner: torch.nn.Module) -> bool:
-    """Whether a module that is hidden in `owner` is above it: keeping a parent in a list is the way not to register it."""
+    """Whether an unregistered module contains `owner`: references to a parent are kept in lists so as not to register it."""
     return any(child is owner for child in module.modules())
 
 
@@ -103,7 +102,7 @@ def _where(path: str, steps: Steps) -> str:
     return join(path, "".join(steps))
 
 
-def _tensor(path: str, steps: Steps, tensor: torch.Tensor, container: Any) -> Finding:
+def _tensor(path: str, steps: Steps, tensor: torch.Tensor, container: Any) -> AuditFinding:
     where, name = _where(path, steps), _name(steps)
     if not isinstance(tensor, torch.nn.Parameter):
         return finding("plain tensor", where, f'self.register_buffer("{name}", {"".join(steps)})')
@@ -117,7 +116,7 @@ def _module_fix(steps: Steps, container: Any) -> str:
 
 
 def _registered_whole(steps: Steps, container: Any, for_list: str, for_dict: str) -> str | None:
-    """Code that registers the whole list or dict that an attribute is, where that is what the thing lies in."""
+    """Code that registers the whole list or dict that is the attribute, if the object is directly in it."""
     if len(steps) != 2:
         return None
     kinds: list[tuple[Callable[[], bool], str]] = [
@@ -131,6 +130,6 @@ def _registered_whole(steps: Steps, container: Any, for_list: str, for_dict: str
 
 
 def _name(steps: Steps) -> str:
-    """A name for what lies there: `cache_0_key` for `cache[0]['key']`."""
+    """A name for the object at that place: `cache_0_key` for `cache[0]['key']`."""
     words = "".join(mark if mark.isalnum() else "_" for step in steps for mark in f"_{step}")
     return "_".join(filter(None, words.split("_"))) if len(steps) > 1 else steps[0]

@@ -1,7 +1,7 @@
-"""An audit of a model: what would silently not be saved, moved or trained.
+"""Audit a model: find everything that would silently not be saved, moved or trained.
 
-In goes a model, and the optimizer that trains it; out come Findings, in the order of the tree. The rule guarded: nothing
-is changed, each module, tensor and container is looked at once (cycles end), and PyTorch's own modules give no alarm.
+AuditFindings come in the order of the module tree. Nothing is changed, each module, tensor and container is examined once
+(so cycles end), and PyTorch's own modules cause no findings.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from statedict.tree import read
 from ..modules._host import HOST
 from ..snapshots._shared_memory import extent
 from ._attributes import hidden
-from ._findings import Finding, finding
+from ._findings import AuditFinding, finding
 from ._walk import Tree, code, survey
 
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
 
-def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]:
-    """Everything about `model` that would silently not be saved, moved or trained; nothing where all is well.
+def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[AuditFinding]:
+    """List everything in `model` that would silently not be saved, moved or trained.
 
-    Looked at are attributes (also in lists, dicts, tuples, sets and dataclasses), registered tensors and modules, and,
-    given an optimizer or several, whether they hold what is to be trained.
+    Examines attributes (also in lists, dicts, tuples, sets and dataclasses), registered tensors and modules, and, if one or
+    more optimizers are given, whether they hold the parameters to be trained.
 
     >>> class Mean(torch.nn.Module):
     ...     def __init__(self):
@@ -39,7 +39,7 @@ def audit(model: torch.nn.Module, optimizer: Optimizers = None) -> list[Finding]
     ('mean', 'self.register_buffer("mean", mean)')
     """
     if not isinstance(model, torch.nn.Module):
-        raise NotAStateError(f"audit looks at PyTorch modules, not at {arguments.described(model)}")
+        raise NotAStateError(f"audit() expects a torch.nn.Module, not {arguments.described(model)}")
     tree = survey(model)
     return [
         *hidden(tree),
@@ -57,12 +57,12 @@ def _together(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
         return []
     several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     if not isinstance(several, (list, tuple)) or not all(isinstance(one, torch.optim.Optimizer) for one in several):
-        raise TypeError(f"optimizer= is an optimizer of torch, or a list of them, not {arguments.described(optimizer)}")
+        raise TypeError(f"optimizer= must be a torch optimizer or a list of them, not {arguments.described(optimizer)}")
     return list(several)
 
 
-def _own_states(tree: Tree) -> Iterator[Finding]:
-    """Modules whose own `state_dict` leaves names out that PyTorch's would have."""
+def _own_states(tree: Tree) -> Iterator[AuditFinding]:
+    """Modules that override `state_dict` and omit names that PyTorch's would include."""
     for path, module in () if tree.endless else tree.modules:
         if type(module).state_dict is torch.nn.Module.state_dict or type(module).__module__.startswith("torch."):
             continue
@@ -72,19 +72,19 @@ def _own_states(tree: Tree) -> Iterator[Finding]:
             names = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
             has_pair = type(module).load_state_dict is not torch.nn.Module.load_state_dict
             unless = (
-                "" if path or not has_pair else " (but for its own load_state_dict, which is called for the root only)"
+                "" if path or not has_pair else " (unless its own load_state_dict is called, as for the root module)"
             )
             fix = "override _save_to_state_dict and _load_from_state_dict instead"
             yield finding("own state", path, fix, names=names, unless=unless)
 
 
-def _names(tree: Tree) -> Iterator[Finding]:
+def _names(tree: Tree) -> Iterator[AuditFinding]:
     for path, name in tree.odd_names:
         fitting = name.replace(".", "_") or "child"
         yield finding("name", path, f'self.add_module("{fitting}", ...)')
 
 
-def _buffers(tree: Tree) -> Iterator[Finding]:
+def _buffers(tree: Tree) -> Iterator[AuditFinding]:
     for path, buffer in tree.buffers:
         name = path.rpartition(".")[2]
         if path in tree.passing:
@@ -93,7 +93,7 @@ def _buffers(tree: Tree) -> Iterator[Finding]:
             yield finding("buffer with gradient", path, f"self.{name} = torch.nn.Parameter({name})")
 
 
-def _shared(tree: Tree) -> Iterator[Finding]:
+def _shared(tree: Tree) -> Iterator[AuditFinding]:
     for paths in tree.shared:
         fix = f"{code(paths[-1])} = copy.deepcopy({code(paths[0])})  # unless it is meant"
         yield finding("shared module", paths[0], fix, names=", ".join(paths))
@@ -107,7 +107,7 @@ def _shared(tree: Tree) -> Iterator[Finding]:
 
 
 def _overlapping(tree: Tree) -> Iterator[tuple[str, str]]:
-    """Registered tensors that share elements with another one that begins before them: (path, the other's path)."""
+    """Registered tensors that overlap another one that starts before them: (path, path of the other)."""
     runs: list[tuple[str, int, int, int, str]] = []
     order = 0
     for path, tensor in (*tree.parameters, *tree.buffers):
@@ -131,7 +131,7 @@ def _has_elements(tensor: torch.Tensor) -> bool:
     return plain and not tensor.is_meta and not tensor.is_quantized and tensor.numel() > 0
 
 
-def _without_elements(tree: Tree) -> Iterator[Finding]:
+def _without_elements(tree: Tree) -> Iterator[AuditFinding]:
     for path, tensor in (*tree.parameters, *tree.buffers):
         if is_lazy(tensor):
             yield finding("uninitialized", path, "model(example_inputs)")
@@ -139,7 +139,7 @@ def _without_elements(tree: Tree) -> Iterator[Finding]:
             yield finding("meta", path, 'model.to_empty(device="cpu")  # then load its state')
 
 
-def _untrained(tree: Tree, optimizers: list[torch.optim.Optimizer]) -> Iterator[Finding]:
+def _untrained(tree: Tree, optimizers: list[torch.optim.Optimizer]) -> Iterator[AuditFinding]:
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for path, parameter in tree.parameters if optimizers else []:
         if parameter.requires_grad and id(parameter) not in held:

@@ -1,6 +1,6 @@
-"""What an audit says: one Finding per place, each with why it matters and code that mends it.
+"""The findings of an audit, each with the reason and code that fixes it.
 
-The words of every kind are in one table at the end, so that they can be read together.
+The texts of all kinds are in one table at the end of the file.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that would silently not be saved, moved or trained as it seems.
+class AuditFinding:
+    """A part of a model that would silently not be saved, moved or trained.
 
     Attributes:
         kind: one of `Kind`.
-        path: where: `encoder.cache[0]['key']`.
-        why: what follows from it.
-        fix: code to paste: into the constructor of the module that owns it (`self`), or where `model` and `optimizer` are.
-
+        path: its location, such as `encoder.cache[0]['key']`.
+        why: the consequence.
+        fix: code to paste into the constructor of the module that owns it (`self`), or where `model` and `optimizer` are
+            defined.
     >>> import torch, statedict
     >>> model = torch.nn.Linear(2, 2)
     >>> model.scale = torch.ones(2)
@@ -57,26 +57,26 @@ class Finding:
         return printable(f"{self.path}: {self.why}. Fix: {self.fix}")
 
 
-def finding(kind: Kind, path: str, fix: str, **facts: str) -> Finding:
-    """The Finding of that kind, its words completed with `facts`."""
-    return Finding(kind, path, _WHY[kind].format(**facts), fix)
+def finding(kind: Kind, path: str, fix: str, **facts: str) -> AuditFinding:
+    """Make a finding of a kind, filling `facts` into its text."""
+    return AuditFinding(kind, path, _WHY[kind].format(**facts), fix)
 
 
 _WHY: dict[Kind, str] = {
-    "plain tensor": "a tensor that is no buffer is not in state_dict(), and does not move with the model",
-    "hidden parameter": "a parameter that is not registered is not saved, not moved, and not found to be trained",
-    "hidden module": "a module that is not registered is not saved, not moved, and its parameters are not trained",
-    "passing buffer": "a buffer with persistent=False is not saved: a loaded model has what its constructor puts there",
+    "plain tensor": "a plain tensor attribute is not in state_dict(), and does not move with the model",
+    "hidden parameter": "a parameter that is not registered is not saved, moved or trained",
+    "hidden module": "a module that is not registered is not saved or moved, and its parameters are not trained",
+    "passing buffer": "a buffer with persistent=False is not saved: after loading it has the value from the constructor",
     "buffer with gradient": "a buffer that requires grad is not in parameters(), so no optimizer trains it",
-    "tied": "one parameter under several names ({names}) is saved under each, and contradicting values cannot be loaded",
+    "tied": "one parameter under several names ({names}): it is saved under each, and different values cannot be loaded",
     "overlapping": "shares memory with {other} without being the same parameter: training one changes the other",
-    "shared module": "one module at several places ({names}) is saved once for each",
-    "endless": "the module contains itself: state_dict() does not end",
-    "own state": "its own state_dict() leaves out {names}: they are not saved, and a load finds them missing{unless}",
-    "name": "a name with a dot in it, or none, is taken for two levels when a state is loaded",
-    "meta": "on the meta device there are no elements: it can be neither saved nor trained",
-    "uninitialized": "its shape is not known before the first forward pass, so there is nothing to save",
+    "shared module": "one module under several names ({names}): it is saved under each",
+    "endless": "the module contains itself: state_dict() recurses without end",
+    "own state": "its own state_dict() omits {names}: these are not saved, and are missing when loading{unless}",
+    "name": "a name that is empty or contains a dot is read as two levels when a state is loaded",
+    "meta": "a tensor on the meta device has no elements: it can be neither saved nor trained",
+    "uninitialized": "its shape is unknown before the first forward pass, so it cannot be saved",
     "not trained": "requires grad, but the optimizer does not hold it",
     "frozen": "the optimizer holds it, but it does not require grad, so it is not trained",
-    "not saved": "the optimizer trains it, but the model does not have it: perhaps the model's was replaced since",
+    "not saved": "the optimizer trains it, but it is not in the model: perhaps the parameter was replaced",
 }

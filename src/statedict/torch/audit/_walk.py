@@ -1,4 +1,4 @@
-"""The registered side of a model: every module and tensor once, with the path at which it was first met."""
+"""Registered modules and tensors of a model, each once, with the path under which it was first found."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Tree:
     Attributes:
         modules: (path, module).
         parameters, buffers: (path, tensor).
-        passing: paths of buffers that are not saved.
-        tied: paths of one tensor that is registered several times.
-        shared: paths of one module that is registered several times.
-        endless: paths at which a module contains one that it is in.
-        odd_names: (path, name) of children whose name is empty or has a dot.
+        passing: paths of non-persistent buffers.
+        tied: paths of each tensor that is registered several times.
+        shared: paths of each module that is registered several times.
+        endless: paths at which a module contains itself.
+        odd_names: (path, name) of children whose name is empty or contains a dot.
     """
 
     modules: list[tuple[str, torch.nn.Module]] = field(default_factory=list)
@@ -35,12 +35,12 @@ class Tree:
 
 
 def survey(model: torch.nn.Module) -> Tree:
-    """Walk the tree once, iteratively, into shared modules once, and round no cycle."""
+    """Walk the tree iteratively; enter shared modules once, and stop at cycles."""
     tree = Tree()
     places: dict[int, list[str]] = {}
     tensors: dict[int, list[str]] = {}
     above: set[int] = set()
-    # A module is met twice: to be entered, and to be left when all below it is done.
+    # A module is on the stack twice: to enter it, and to leave it after its children.
     stack: list[tuple[str, torch.nn.Module, bool]] = [("", model, False)]
     while stack:
         path, module, done = stack.pop()
@@ -86,12 +86,12 @@ def _note_tensors(tree: Tree, path: str, module: torch.nn.Module, tensors: dict[
 
 
 def join(path: str, name: str) -> str:
-    """The path of `name` in the module at `path`."""
+    """Return the path of `name` in the module at `path`."""
     return f"{path}.{name}" if path else name
 
 
 def code(path: str) -> str:
-    """Python that leads from `model` to the path.
+    """Return a Python expression for the object at `path` in `model`.
 
     >>> code("layers.0.weight"), code("a-b.weight")
     ('model.layers[0].weight', 'model.get_submodule("a-b").weight')

@@ -1,5 +1,5 @@
-"""PyTorch modules: the `_host` that the tree engine walks, and the two ways to load.
+"""PyTorch modules: `_host` is the Host of the tree engine, with two ways to load.
 
-`_load_exact` is PyTorch's own contract, `_load_sound` is ours: it checks what `_fits`, keeps a `_backup`, reads large
+`_load_exact` follows PyTorch's contract. `_load_sound` follows ours: it checks what `_fits`, makes a `_backup`, reads large
 tensors in place (`_read_into`) and small ones through `_staging`.
 """

@@ -1,4 +1,4 @@
-"""Assigning all or nothing: the values themselves take the places of a model's tensors. Ties stay ties."""
+"""Load with `assign=True`, all or nothing: the values replace the model's tensors. Tied tensors stay tied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._ties import contradictions
 
 
 class Assigning:
-    """The slots whose values take the places. `fit.act` registers them, or raises and every place is as it was."""
+    """Slots whose values replace the registered tensors. `fit.act` registers them, or raises and restores all of them."""
 
     def __init__(self, slots: Slots, rules: Rules) -> None:
         self.slots = slots
@@ -30,7 +30,7 @@ class Assigning:
                 self._decide(index)
             except MisfitError as misfit:
                 problems[index] = str(misfit)
-        # The tensors are exchanged, not written to: only one and the same object is a tie here.
+        # Tensors are replaced, not written to, so only identical objects are tied.
         objects = list(map(id, slots.current))
         ties = contradictions(slots, self.values, objects, len(set(objects)), verify=rules.verify)
         problems = ties | problems
@@ -62,7 +62,7 @@ class Assigning:
             for module in {id(module): module for module, _ in self.slots.places}.values()
             for registry in (module._parameters, module._buffers)
         ]
-        # What a tensor of the model was replaced by, in this batch and in earlier ones, by id; each is held on to.
+        # id of a replaced tensor → (the tensor, its replacement), over all batches. The reference prevents reuse of the id.
         replaced: dict[int, tuple[Any, Any]] = self.slots.ties.setdefault("replaced", {})
         try:
             for index in going:
@@ -84,9 +84,9 @@ class Assigning:
 
 
 def _in_place_of(current: Any, value: Any) -> Any:
-    """What is registered for `value` where `current` was: a Parameter with the model's `requires_grad`, or a tensor.
+    """The object to register in place of `current`: a Parameter with the model's `requires_grad`, or a tensor.
 
-    The caller's own tensor is never written to: where its `requires_grad` is another, an alias of it takes the place.
+    The caller's tensor is never modified: if its `requires_grad` differs, an alias of it is registered.
     """
     if not isinstance(current, Parameter):
         return value.detach() if isinstance(value, Parameter) else value

@@ -1,6 +1,6 @@
-"""Remembering tensors so exactly that they can be put back bit for bit: elements, geometry, class, `requires_grad`.
+"""Back up tensors so that they can be restored bit for bit: elements, geometry, class and `requires_grad`.
 
-Whole storages are remembered, once each: code may write through any view of them. Gradients and version counters are not.
+Whole storages are copied, each once, because code may write through any view. Gradients and version counters are excluded.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from statedict.state import arena
 from ..tensors._library import is_out_of_reach
 
 Restore = Callable[[], None]
-# What one thread copies at a time.
+# Bytes that one thread copies at a time.
 PIECE = 4 << 20
 
 
 def keep(arrays: Iterable[Any]) -> Restore:
-    """Remember tensors (and NumPy arrays); calling the result puts them back."""
+    """Back up tensors (and NumPy arrays); the returned function restores them."""
     storages: dict[int, torch.UntypedStorage] = {}
-    natures: list[Restore] = []
+    properties: list[Restore] = []
     for array in arrays:
         if isinstance(array, np.ndarray):
-            natures.append(_elements_of_array(array))
+            properties.append(_elements_of_array(array))
         elif is_lazy(array):
-            natures.append(_nature_of_lazy(array))
+            properties.append(_properties_of_lazy(array))
         elif _is_plainly_stored(array):
             untyped = array.data.untyped_storage()
             storages[untyped._cdata] = untyped
-            natures.append(_nature_of(array))
+            properties.append(_properties_of(array))
         else:
-            natures.append(_elements_of(array))
+            properties.append(_elements_of(array))
     here = [untyped for untyped in storages.values() if untyped.device.type == "cpu" and untyped.nbytes()]
     there = [untyped for untyped in storages.values() if untyped.device.type != "cpu" or not untyped.nbytes()]
     contents = [_bytes_here(here), *map(_bytes_there, there)]
 
     def restore() -> None:
-        # Geometry first: a tensor whose storage was exchanged gets its own again, which then gets its bytes.
-        for back in (*natures, *contents):
+        # Geometry first: a tensor whose storage was replaced gets its own storage back, and then that gets its bytes.
+        for back in (*properties, *contents):
             back()
 
     return restore
@@ -57,7 +57,7 @@ def _is_plainly_stored(tensor: torch.Tensor) -> bool:
 
 
 def _bytes_here(storages: Sequence[torch.UntypedStorage]) -> Restore:
-    """For storages in the CPU's memory: in one arena of huge pages and by several threads, half the time of clones."""
+    """Back up storages in CPU memory: in one arena of huge pages, with several threads."""
     sizes = [untyped.nbytes() for untyped in storages]
     block = arena(sum(sizes))
     _copy_runs([untyped.data_ptr() for untyped in storages], _places(block, sizes), sizes)
@@ -72,7 +72,7 @@ def _bytes_here(storages: Sequence[torch.UntypedStorage]) -> Restore:
 
 
 def _places(block: memoryview, sizes: Sequence[int]) -> list[int]:
-    """The addresses of runs of bytes that follow one another in a block."""
+    """The addresses of consecutive runs of bytes in a block."""
     start = np.frombuffer(block, np.uint8).ctypes.data if sizes else 0
     return [start + end - nbytes for end, nbytes in zip(accumulate(sizes), sizes)]
 
@@ -106,14 +106,14 @@ def _bytes_there(untyped: torch.UntypedStorage) -> Restore:
     return restore
 
 
-def _nature_of(tensor: torch.Tensor) -> Restore:
+def _properties_of(tensor: torch.Tensor) -> Restore:
     kind, alias, requires_grad = type(tensor), tensor.data, tensor.requires_grad
-    nature = _geometry(alias)
+    properties = _geometry(alias)
 
     def restore() -> None:
         if type(tensor) is not kind:
             tensor.__class__ = kind
-        if _geometry(tensor.data) != nature:
+        if _geometry(tensor.data) != properties:
             tensor.data = alias
         if tensor.requires_grad is not requires_grad and tensor.is_leaf:
             tensor.requires_grad_(requires_grad)
@@ -121,8 +121,8 @@ def _nature_of(tensor: torch.Tensor) -> Restore:
     return restore
 
 
-def _nature_of_lazy(tensor: torch.Tensor) -> Restore:
-    """A parameter or buffer without elements, which gets its class and shape when it is loaded."""
+def _properties_of_lazy(tensor: torch.Tensor) -> Restore:
+    """For a lazy parameter or buffer, which gets its class and shape when it is loaded."""
     kind, requires_grad = type(tensor), tensor.requires_grad
     with torch._C.DisableTorchFunctionSubclass():
         empty = tensor.data
@@ -144,7 +144,7 @@ def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _elements_of(tensor: torch.Tensor) -> Restore:
-    """For tensors that keep their elements in their own way (sparse, quantised, wrappers): their own clone and copy."""
+    """For tensors with their own representation (sparse, quantised, wrappers): use their own clone and copy."""
     saved = tensor.detach().clone()
 
     def restore() -> None:

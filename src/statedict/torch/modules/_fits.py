@@ -1,4 +1,4 @@
-"""Whether a value can go where it is to go, and in what form: said of one pair, in PyTorch's words where it cannot."""
+"""Check whether a value fits its parameter or buffer; the error texts are PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..tensors._library import TORCH
 
 
 class MisfitError(Exception):
-    """This value cannot go there; the text says why. Caught where slots are decided about, one by one."""
+    """A value does not fit; the text says why. Caught where slots are decided one by one."""
 
 
 def checked(key: str, param: Any, value: Any) -> Any:
-    """The value as a tensor, Leaf or Compound of the parameter's shape; raises MisfitError."""
+    """Return the value as a tensor, Leaf or Compound of the parameter's shape; raises MisfitError."""
     value = _as_tensor_or_leaf(key, value)
     if is_lazy(value):
         if is_lazy(param):
@@ -45,14 +45,14 @@ def shape_of(value: Any) -> torch.Size:
 
 
 def is_on_meta(value: Any) -> bool:
-    """Whether a tensor, Leaf or Compound has a shape and no elements."""
+    """Whether a tensor, Leaf or Compound is on the meta device: it has a shape but no elements."""
     if isinstance(value, Compound):
         return value.layout == "meta" or any(part.storage.location == "meta" for part in value.parts.values())
     return value.storage.location == "meta" if isinstance(value, Leaf) else value.is_meta
 
 
 def read_now(value: Any, *, verify: bool) -> Any:
-    """The value as a tensor, read if it was not yet."""
+    """Return the value as a tensor, reading it if necessary."""
     if isinstance(value, (Leaf, Compound)):
         return materialize([value], TORCH, verify=verify)[0]
     return value
@@ -63,7 +63,7 @@ def _as_tensor_or_leaf(key: str, value: Any) -> Any:
         return value
     leaf = leaf_of(value) if isinstance(value, (Leaf, Compound)) or library_of(value) is not None else None
     if isinstance(leaf, Leaf) and isinstance(leaf.storage.key, tuple) and leaf.storage.key[0] == "memory":
-        # Live memory, which may be the model's own: viewed as a tensor, so that the copy can see that.
+        # Live memory, possibly the model's own: viewed as a tensor, so that the copy can detect that.
         return materialize([leaf], TORCH, mapped=True, verify=False)[0]
     if leaf is not None:
         return leaf

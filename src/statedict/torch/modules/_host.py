@@ -1,4 +1,4 @@
-"""HOST: PyTorch's module system, as the tree engine knows it."""
+"""HOST: PyTorch's module system as a Host of the tree engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._backup import keep
 from ._load_exact import fit_exact
 from ._load_sound import fit_sound
 
-# PyTorch's own loaders and hooks change their module and nothing else.
+# PyTorch's own loaders and hooks change only their module.
 _CONFINED = ("torch.nn.", "torch.ao.")
 
 
@@ -55,14 +55,14 @@ class TorchHost:
 
 
 def _batch_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
-    """Version 2 brought `num_batches_tracked`; the loader makes one up for states of earlier versions that lack it."""
+    """Since version 2 there is `num_batches_tracked`; the loader adds it to states of earlier versions that lack it."""
     version = metadata.get("version")
     recent = isinstance(version, int) and version >= 2
     return recent or not module.track_running_stats or prefix + "num_batches_tracked" in state
 
 
 def _instance_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
-    """States without a version may hold running statistics that the module does not track; the loader refuses them."""
+    """A state without a version may contain running statistics that the module does not track; the loader refuses them."""
     known = metadata.get("version") is not None or module.track_running_stats
     return known and _batch_norm(module, state, prefix, metadata)
 

@@ -1,6 +1,6 @@
-"""Filling slots as PyTorch does: one after the other, each failure a line of text, what came before stays done.
+"""Load slots as PyTorch does: one after the other, each failure as a text; earlier slots stay loaded.
 
-Ordinary pairs that follow one another are copied in one call: nothing can look in between.
+Consecutive ordinary pairs are copied in one call, because no foreign code runs between them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..tensors._library import TORCH
 
 
 def fit_exact(slots: Slots) -> Fit:
-    """A Fit whose `act` does everything, in the order of the slots."""
+    """A Fit whose `act` does all the work, in the order of the slots."""
     failures: set[int] = set()
 
     def act() -> list[str]:
@@ -51,7 +51,7 @@ class _Filling:
             return self._fill_run(0, count)
         texts: list[str] = []
         ordinary, start = set(bulk), 0
-        # Runs of ordinary pairs, and the others one by one between them.
+        # Runs of ordinary pairs are copied together, the other pairs one by one.
         while start < count:
             end = start
             while end in ordinary:
@@ -97,7 +97,7 @@ class _Filling:
         return None
 
     def _current(self, index: int) -> Any:
-        """What is registered there now: an earlier slot may have replaced it, where a module has two names."""
+        """The tensor registered now: an earlier slot may have replaced it, if a module has two names."""
         if not self.slots.assign:
             return self.slots.current[index]
         module, name = self.slots.places[index]
@@ -122,7 +122,7 @@ class _Filling:
 
 
 def swapped_in(param: Any, value: Any, assign: bool) -> Any:
-    """The tensor that `swap_tensors` is to exchange `param` with."""
+    """The tensor to be exchanged with `param` by `swap_tensors`."""
     new = param.module_load(value, assign=assign)
     if new is value or new is param:
         raise RuntimeError(

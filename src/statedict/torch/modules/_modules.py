@@ -16,7 +16,7 @@ from ._host import HOST
 def module_state_dict(
     self: torch.nn.Module, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
 ) -> Any:
-    """The state of a module tree: what `self.state_dict(...)` gives. Values are live aliases.
+    """Return the state of a module tree, as `self.state_dict(...)` does. Values are live aliases.
 
     >>> module_state_dict(torch.nn.Linear(2, 1)).keys()
     odict_keys(['weight', 'bias'])
@@ -38,10 +38,10 @@ def module_state_dict(
 def module_load_state_dict(
     self: torch.nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
 ) -> Any:
-    """Load a state into a module tree with the effects of `self.load_state_dict(...)`, its errors and its result.
+    """Load a state into a module tree, with the effects, errors and result of `self.load_state_dict(...)`.
 
-    Raises RuntimeError with PyTorch's text where names are missing or unexpected (`strict`) or tensors do not fit, after
-    all that could be loaded was; `statedict.load_state_dict` is the one that changes nothing then.
+    Raises RuntimeError with PyTorch's text if names are missing or unexpected (`strict`) or tensors do not fit; everything
+    that fits was loaded by then. (`statedict.load_state_dict` changes nothing in that case.)
 
     >>> model = torch.nn.Linear(2, 1)
     >>> module_load_state_dict(model, model.state_dict())

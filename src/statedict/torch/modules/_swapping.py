@@ -1,4 +1,4 @@
-"""Swapping all or nothing (`torch.__future__.set_swap_module_params_on_conversion`): tensors exchange what they hold."""
+"""Load by swapping tensors, all or nothing (`torch.__future__.set_swap_module_params_on_conversion`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._ties import contradictions
 
 
 class Swapping:
-    """The slots whose tensors exchange their contents with new ones. `fit.act` swaps them, or raises and swaps back."""
+    """Slots whose tensors are swapped with new ones. `fit.act` swaps them, or raises and swaps them back."""
 
     def __init__(self, slots: Slots, rules: Rules) -> None:
         self.slots = slots
@@ -42,17 +42,17 @@ class Swapping:
         value = read_now(checked(key, param, self.slots.values[index]), verify=self.rules.verify)
         try:
             with torch.no_grad():
-                # `module_load` writes into the tensor that it is called on.
+                # A copy, because `module_load` may write into the tensor that it is called on.
                 twin = param.detach().clone()
                 twin = Parameter(twin, requires_grad=param.requires_grad) if isinstance(param, Parameter) else twin
                 swapped_in(twin, value, self.slots.assign)
-        except Exception as error:  # whatever it is, it is what PyTorch would have said
+        except Exception as error:  # PyTorch reports any exception in this way
             raise MisfitError(failed(key, param.size(), value.size(), error, "swapping")) from error
         return value
 
     def act(self) -> Sequence[str]:
         going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
-        put_back = keep(self.slots.current[index] for index in going)
+        restore = keep(self.slots.current[index] for index in going)
         swapped: list[tuple[Any, Any]] = []
         for index in going:
             key, param, value = self.slots.keys[index], self.slots.current[index], self.values[index]
@@ -63,7 +63,7 @@ class Swapping:
             except RuntimeError as error:
                 for pair in reversed(swapped):
                     torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]
-                put_back()
+                restore()
                 raise LoadError(failed(key, param.size(), value.size(), error, "swapping")) from error
             swapped.append((param, new))
         return ()

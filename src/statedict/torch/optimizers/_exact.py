@@ -1,9 +1,8 @@
-"""`Optimizer.state_dict` and `load_state_dict` as PyTorch has them, in linear time: what `install()` puts in place.
+"""`Optimizer.state_dict` and `load_state_dict` exactly as in PyTorch, but in linear time; used by `install()`.
 
-In goes an optimizer (and a state); out comes what PyTorch's own methods would give, faults included: live aliases, state
-matched by position, floating-point state cast to its parameter's dtype. The rule guarded: nobody can tell the two apart,
-but by the clock. PyTorch looks for a parameter's group in every group's list, once per state tensor; here the groups
-are walked once. `read_optimizer` and `write_optimizer` are the sound pair.
+They behave as PyTorch's own methods do, faults included: live aliases, state matched by position, floating-point state cast
+to the parameter's dtype. PyTorch searches for a parameter's group once per state tensor; here the groups are walked once.
+`read_optimizer` and `write_optimizer` are the sound alternatives.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ Group = dict[str, Any]
 
 
 def optimizer_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What `optimizer.state_dict()` gives: `{"state": {int: …}, "param_groups": [{…, "params": [int, …]}, …]}`.
+    """Return what `optimizer.state_dict()` returns: `{"state": {int: …}, "param_groups": [{…, "params": [int, …]}, …]}`.
 
-    The ints number the parameters over all groups, in order; a duplicate has one number. The values of `"state"` are
-    the optimizer's own objects, not copies. Hooks run as in PyTorch. Raises KeyError, as PyTorch does, where the
-    optimizer holds state of a tensor that is in no group.
+    The integers number the parameters of all groups, in order; a duplicate parameter has one number. The values of `"state"`
+    are the optimizer's own objects, not copies. Hooks run as in PyTorch. Like PyTorch, raises KeyError if the optimizer has
+    state for a tensor that is in none of its groups.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> optimizer_state_dict(torch.optim.SGD([weight], lr=0.5))["param_groups"][0]["params"]
@@ -45,9 +44,9 @@ def optimizer_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def optimizer_load_state_dict(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """What `optimizer.load_state_dict(state_dict)` does: match by position, cast, `__setstate__`, hooks.
+    """Do what `optimizer.load_state_dict(state_dict)` does: match by position, cast, `__setstate__`, hooks.
 
-    Raises ValueError where the groups are not as many or not as large, with PyTorch's text.
+    Raises ValueError with PyTorch's text if the number or the sizes of the groups differ.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -78,9 +77,9 @@ def optimizer_load_state_dict(optimizer: torch.optim.Optimizer, state_dict: Mapp
 
 
 def parameter_numbers(groups: Sequence[Group]) -> dict[int, int]:
-    """`id` of each parameter to its number: its position over all groups.
+    """Map the `id` of each parameter to its number: its position over all groups.
 
-    Of a duplicate, the last position in the first group that has it, as in PyTorch.
+    The number of a duplicate is its last position in the first group that contains it, as in PyTorch.
     """
     numbers: dict[int, int] = {}
     start = 0
@@ -93,7 +92,7 @@ def parameter_numbers(groups: Sequence[Group]) -> dict[int, int]:
 
 
 def packed(group: Group, numbers: Mapping[int, int]) -> Group:
-    """A group as it is saved: its options, then its parameters' numbers."""
+    """A group as it is saved: its options, then the numbers of its parameters."""
     options = {key: value for key, value in group.items() if key != "params"}
     return {**options, "params": [numbers[id(parameter)] for parameter in group["params"]]}
 
@@ -108,7 +107,7 @@ def _check_sizes(groups: Sequence[Group], saved: Sequence[Group]) -> None:
 
 
 def _hosting(saved: Sequence[Group]) -> dict[Hashable, bool]:
-    """Saved ids whose `step` belongs on the parameter's device: those whose (first) group is capturable or fused."""
+    """Saved ids whose `step` is placed on the parameter's device: those whose (first) group is capturable or fused."""
     on_device: dict[Hashable, bool] = {}
     for group in saved:
         wanted = bool(group.get("capturable", False) or group.get("fused", False))
@@ -131,19 +130,19 @@ def _placed(
 
 
 def _cast(parameter: torch.Tensor, value: Any, on_device: bool, key: Hashable) -> Any:
-    """The value as PyTorch places it: tensors follow the parameter, dicts and iterables are rebuilt."""
+    """Convert a value as PyTorch does: tensors follow the parameter, dicts and iterables are rebuilt."""
     if isinstance(value, torch.Tensor):
         return _cast_tensor(parameter, value, on_device, key)
     if isinstance(value, dict):
         return {inner: _cast(parameter, entry, on_device, inner) for inner, entry in value.items()}
     if isinstance(value, Iterable):
-        # A str or a namedtuple comes out as PyTorch has it: as the text of a generator, or a TypeError.
+        # As in PyTorch, a str becomes the text of a generator, and a namedtuple raises TypeError.
         return type(value)(_cast(parameter, entry, on_device, None) for entry in value)  # type: ignore[call-arg]
     return value
 
 
 def _cast_tensor(parameter: torch.Tensor, value: torch.Tensor, on_device: bool, key: Hashable) -> torch.Tensor:
-    # A step count in bfloat16 stops at 256, so it is not cast to the parameter's dtype (pytorch#74424).
+    # Not cast to the parameter's dtype: a step count in bfloat16 stops at 256 (pytorch#74424).
     if key == "step":
         return value.to(dtype=torch.float32, device=parameter.device) if on_device else value
     if parameter.is_floating_point():

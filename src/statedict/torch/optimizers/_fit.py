@@ -1,7 +1,7 @@
-"""Whether saved options and entries are what an optimizer, and each of its parameters, can go on with.
+"""Check whether saved options and entries fit an optimizer and its parameters; the result is a list of error texts.
 
-In go an optimizer and what was saved, read or not; out comes what is wrong, in words. The rule guarded: another class's
-state, or another model's, is recognised by its options, its entries and their shapes, before it is loaded.
+The state of another optimizer class or another model is detected by its options, its entries and their shapes, before it is
+loaded.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ Options = Mapping[str, Any]
 
 
 def wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
-    """What shows that the options are another class's, or of no known class; None where nothing does."""
+    """The reason why the options belong to another optimizer class or contain an unknown class; None if they fit."""
     for key, value in options.items():
         unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
         if unknown:
-            return f"{key!r} of group {number} of the saved state is of the unknown class {unknown[0]}, which is not loaded"
+            return f"{key!r} in group {number} of the saved state is an object of the unknown class {unknown[0]}"
     kind, candidates = type(optimizer).__name__, makers(options)
-    as_ = f", as {' or '.join(maker.__name__ for maker in candidates)} would" if candidates else ""
+    as_ = f" (options of {' or '.join(maker.__name__ for maker in candidates)})" if candidates else ""
     missing = lacking(optimizer, number, options)
     if missing:
         has = f"it has {_listed(options)}{as_}"
-        return f"group {number} of the saved state has no {_listed(missing)}, which {kind} needs; {has}"
+        return f"group {number} of the saved state lacks {_listed(missing)}, which {kind} needs; {has}"
     if known(optimizer) and candidates and not any(isinstance(optimizer, maker) for maker in candidates):
         strange = [key for key in options if key not in optimizer.param_groups[number]]
-        return f"group {number} of the saved state has {_listed(strange)}{as_}, which {kind} does not have"
+        return f"group {number} of the saved state has {_listed(strange)}{as_}, but {kind} does not have these options"
     return None
 
 
 def misfits(optimizer: torch.optim.Optimizer, slot: Slot, state: Any, options: Options) -> list[str]:
-    """What is wrong with the state for the slot's parameter, whose group will have these options."""
+    """Errors in the state for the slot's parameter, whose group will have these options."""
     if state is None:
         return []
     if is_lazy(slot.parameter):
-        return ["the parameter has no shape yet: run a forward pass before its optimizer's state is loaded"]
+        return ["the parameter is not initialized: run a forward pass before loading the optimizer's state"]
     if slot.parameter.is_meta:
-        return ["the parameter is on the meta device: give it a device before its optimizer's state"]
+        return ["the parameter is on the meta device: move it to a device before loading the optimizer's state"]
     if not isinstance(state, Mapping):
-        return [f"its state should be a dict, but is {type(state).__name__}"]
+        return [f"its state must be a dict, not {type(state).__name__}"]
     if not state:
         return []
     wanted = expected(optimizer, slot.parameter, options) or _present(optimizer, slot.parameter)
@@ -60,17 +60,17 @@ def _problems(kind: str, state: Mapping[Any, Any], wanted: Mapping[Any, Expected
     absent = [key for key, entry in wanted.items() if entry.needed and key not in state]
     problems = []
     if absent:
-        problems.append(f"its saved state has no {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
+        problems.append(f"its saved state lacks {_listed(absent)}, which {kind} needs; it has {_listed(state)}")
     for key, value in state.items():
         unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
         if unknown:
-            problems.append(f"its {key!r} is of the unknown class {unknown[0]}, which is not loaded")
+            problems.append(f"its {key!r} is an object of the unknown class {unknown[0]}")
         elif key in wanted:
             shape = _shape(value)
             if not _fits(wanted[key], shape, value):
                 found = f"shape {list(shape)}" if shape is not None else type(value).__name__
                 problems.append(
-                    f"its {key!r} should have shape {list(wanted[key].shape)}, but the saved one has {found}"
+                    f"its {key!r} must have shape {list(wanted[key].shape)}, but the saved state has {found}"
                 )
     return problems
 
@@ -90,7 +90,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Expected]:
-    """What an optimizer of an unknown class holds of the parameter now, element by element: it will be shaped so again."""
+    """For an optimizer of an unknown class: the entries that currently have the parameter's shape must have it again."""
     state = optimizer.state.get(parameter)
     entries = state.items() if isinstance(state, Mapping) else ()
     shape = tuple(parameter.shape)
@@ -101,7 +101,7 @@ def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[
 def _flat_problems(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -> list[str]:
     total = sum(p.numel() * (2 if p.is_complex() else 1) for group in optimizer.param_groups for p in group["params"])
     return [
-        f"its {key!r} should have {total} elements, as all parameters together, but the saved one has shape {list(shape)}"
+        f"its {key!r} must have {total} elements, as all parameters together, but the saved state has shape {list(shape)}"
         for key in ("d", "prev_flat_grad")
         if (shape := _shape(state.get(key))) and shape != (total,)
     ]

@@ -1,7 +1,7 @@
-"""Which saved state goes to which parameter of an optimizer, and what does not fit: decided before anything changes.
+"""Match saved state to the parameters of an optimizer, and check that it fits, before anything changes.
 
-In go an optimizer's slots and a `Saved`; out comes a `Match` with an `Outcome`. Names decide where both sides have them,
-positions otherwise. The rule guarded: no state reaches a parameter that it was not saved of, or that it does not fit.
+Names decide if both sides have them; otherwise positions do. No state is given to a parameter that it was not saved for or
+that it does not fit.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ from statedict.tree import Outcome
 from ._fit import misfits, wrong_options
 from ._read import Slot
 from ._rules import order_matters
-from ._saved import Entry, Saved, SavedGroup
+from ._saved import SavedEntry, SavedGroup, SavedOptimizer
 
 Options = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Match:
-    """What is to be done with an optimizer.
+    """The plan of loading an optimizer.
 
     Attributes:
         outcome: what is missing, unexpected or wrong.
-        pairs: the parameters that are loaded, each with its entry, in the order saved.
-        options: for each group of the optimizer the saved options, or None where it keeps its own.
+        pairs: the parameters to be loaded, each with its entry, in saved order.
+        options: for each group the saved options to use, or None if the group keeps its own.
     """
 
     outcome: Outcome
-    pairs: list[tuple[Slot, Entry]] = field(default_factory=list)
+    pairs: list[tuple[Slot, SavedEntry]] = field(default_factory=list)
     options: list[Options | None] = field(default_factory=list)
 
 
-def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], saved: Saved, *, strict: bool) -> Match:
-    """What loading `saved` into the optimizer means, whose parameters are `groups`; changes nothing."""
+def match(
+    optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], saved: SavedOptimizer, *, strict: bool
+) -> Match:
+    """Plan how to load `saved` into the optimizer with the parameters `groups`; changes nothing."""
     by_name = saved.named and all(slot.name is not None for group in groups for slot in group)
     found = (_by_name if by_name else _by_position)(groups, saved, strict)
     errors = found.outcome.errors
@@ -54,7 +56,8 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
     if order_matters(optimizer):
         errors += _out_of_order(optimizer, groups, found)
     if not errors:
-        # Another optimizer's options explain everything that follows; it need not be said of every parameter.
+        # If the options belong to another optimizer, the errors of individual parameters are consequences and are not
+        # reported.
         pairs, found.pairs = found.pairs, []
         for slot, entry in pairs:
             problems = misfits(optimizer, slot, entry.state, found.options[slot.group] or {})
@@ -65,10 +68,10 @@ def match(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], sa
     return found
 
 
-# which is whose
+# matching
 
 
-def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+def _by_name(groups: Sequence[Sequence[Slot]], saved: SavedOptimizer, strict: bool) -> Match:
     found = Match(Outcome(strict))
     entries = {str(entry.name): (entry, n) for n, group in enumerate(saved.groups) for entry in group.entries}
     taken = _named(list(chain.from_iterable(groups)), entries)
@@ -84,8 +87,8 @@ def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Ma
                 continue
             if len({entries[name][0].id for name in names}) > 1:
                 found.outcome.errors.append(
-                    f"{' and '.join(map(repr, names))} are one parameter here, but each has a state of its own in the saved"
-                    " one: delete all but one of them there"
+                    f"{' and '.join(map(repr, names))} are one parameter in the model but have separate states in the saved "
+                    "state: delete all but one of them there"
                 )
             number = entries[names[0]][1]
             sources[number] = saved.groups[number]
@@ -94,16 +97,16 @@ def _by_name(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Ma
     found.outcome.unexpected += [name for name in entries if name not in taken]
     if not taken and found.outcome.missing:
         found.outcome.errors.append(
-            f"no parameter of the saved state has a name that is known here: {found.outcome.unexpected[0]!r} there, "
-            f"{found.outcome.missing[0]!r} here; pass the model whose parameters have the saved names as model="
+            f"the parameter names differ: the saved state has {found.outcome.unexpected[0]!r}, the optimizer has "
+            f"{found.outcome.missing[0]!r}; pass the model that has the saved names as model="
         )
     return found
 
 
 def _named(slots: Sequence[Slot], saved: Collection[str]) -> dict[str, Slot]:
-    """The slot of each saved name that is known: by the model's names, then by those the optimizer was built with.
+    """Find the slot of each saved name: by the model's names, then by those that the optimizer was built with.
 
-    Names are compared as those of modules are: equal names first, then those that differ in wrappers only.
+    As for modules, equal names are matched first, then names that differ only in wrapper prefixes.
     """
     taken: dict[str, Slot] = {}
     for family in (attrgetter("names"), attrgetter("own")):
@@ -113,7 +116,7 @@ def _named(slots: Sequence[Slot], saved: Collection[str]) -> dict[str, Slot]:
     return taken
 
 
-def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -> Match:
+def _by_position(groups: Sequence[Sequence[Slot]], saved: SavedOptimizer, strict: bool) -> Match:
     found = Match(Outcome(strict))
     sizes, saved_sizes = [len(group) for group in groups], [len(group.entries) for group in saved.groups]
     if len(sizes) != len(saved_sizes):
@@ -125,7 +128,7 @@ def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -
         found.outcome.errors.append(
             "loaded state dict contains a parameter group that doesn't match the size of optimizer's group: "
             + "; ".join(
-                f"group {n} has {there} parameters there and {here} here"
+                f"group {n} has {there} parameters in the saved state and {here} in the optimizer"
                 for n, (here, there) in enumerate(zip(sizes, saved_sizes))
                 if here != there
             )
@@ -140,7 +143,7 @@ def _by_position(groups: Sequence[Sequence[Slot]], saved: Saved, strict: bool) -
 
 
 def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -> Options | None:
-    """The options of the saved groups that a group's parameters come from; None, and an error, where they differ."""
+    """The options of the saved groups of a group's parameters; None, and an error, if they differ."""
     if not sources:
         return None
     (_, first), *others = sources.items()
@@ -152,15 +155,15 @@ def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -
         ]
         if differing:
             errors.append(
-                f"the parameters of group {number} were saved in groups {next(iter(sources))} and {other}, whose "
-                f"{', '.join(differing)} differ: group them as they were, or make the saved options equal"
+                f"the parameters of group {number} were saved in groups {next(iter(sources))} and {other}, which differ in "
+                f"{', '.join(differing)}: use the same groups, or make the saved options equal"
             )
             return None
     return first.options
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two options are equal; tensors by their elements, unread ones by being the same."""
+    """Whether two options are equal. Tensors are compared by their elements, unread ones by identity."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.shape == other.shape and bool((one == other).all())
     if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):
@@ -173,6 +176,4 @@ def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Sl
     if found.outcome.errors or [id(slot.parameter) for slot, _ in found.pairs] == order:
         return []
     kind = type(optimizer).__name__
-    return [
-        f"{kind} keeps one state for all parameters together: they must be the same ones, in the order they were saved"
-    ]
+    return [f"{kind} has one state for all parameters: they must be the same parameters, in the saved order"]

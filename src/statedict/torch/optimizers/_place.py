@@ -1,8 +1,7 @@
-"""Where the tensors of an optimizer's state belong: their parameters' devices, and which dtype.
+"""Place the tensors of an optimizer's state: on their parameters' devices, in the right dtype.
 
-In go an entry's value and its parameter; out come the casts that a load will make, and the value in its place. The rule
-guarded: the state has the dtypes with which `step()` works, those of the optimizer's own fresh state. A dtype changes
-beyond that only where the caller asked for it, and never a step count's: in bfloat16 it would stop at 256.
+The state gets the dtypes with which `step()` works: those of the optimizer's own fresh state. Other conversions happen only
+if the caller asks for them, and never to a step count, which would stop at 256 in bfloat16.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from ._rules import NUMBERS, known
 Wanted = torch.dtype | DType | str | None
 
 
-class Place(NamedTuple):
-    """Where an entry goes: its slot; whether its step count belongs on the device; the dtype that it gets.
+class StatePlacement(NamedTuple):
+    """Where an entry is placed: its slot, whether its step count belongs on the device, and its dtype.
 
-    `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None for those of `present`: the dtypes of
-    the state that the optimizer has now, by key. What is not there keeps the dtype it was saved in.
+    `dtype` is a floating-point dtype, `"parameter"` for the parameter's own, or None for the dtypes in `present`: those of
+    the optimizer's current state, by key. Other entries keep their saved dtype.
     """
 
     slot: Slot
@@ -37,7 +36,7 @@ class Place(NamedTuple):
 
 
 def floating(wanted: Wanted) -> torch.dtype | str | None:
-    """The caller's `dtype=` as a Place has it; raises ValueError for what is no floating-point dtype."""
+    """Normalise the caller's `dtype=`; raises ValueError if it is not a floating-point dtype."""
     if wanted is None:
         return None
     if isinstance(wanted, str) and wanted == "parameter":
@@ -49,28 +48,28 @@ def floating(wanted: Wanted) -> torch.dtype | str | None:
             raise ValueError(f'dtype must be a floating-point dtype, its name, or "parameter", not {wanted!r}')
         wanted = found
     if not wanted.is_floating_point:
-        raise ValueError(f"an optimizer's state cannot be cast to {wanted}: give a floating-point dtype")
+        raise ValueError(f"dtype must be a floating-point dtype, not {wanted}")
     return wanted
 
 
 def place(
     optimizer: torch.optim.Optimizer, slot: Slot, group: Mapping[str, Any], dtype: torch.dtype | str | None
-) -> Place:
-    """Where state of the slot's parameter goes, whose group will have these options; `dtype` is what was asked for.
+) -> StatePlacement:
+    """Decide where to place the state of a slot's parameter, whose group will have these options.
 
-    The fresh state of PyTorch's own optimizers has the parameter's dtype. Others may keep theirs in 8 bits or in float32:
-    nothing is known of them but the state that they have.
+    `dtype` is the caller's. The fresh state of PyTorch's own optimizers has the parameter's dtype. Other classes may keep
+    state in 8 bits or in float32; only their current state shows it.
     """
     on_device = bool(group.get("capturable") or group.get("fused"))
     if dtype is not None or known(optimizer):
-        return Place(slot, on_device, dtype or "parameter")
+        return StatePlacement(slot, on_device, dtype or "parameter")
     state = optimizer.state.get(slot.parameter)
     present = state.items() if isinstance(state, Mapping) else ()
-    return Place(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
+    return StatePlacement(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
 
 
-def casts(value: Any, place: Place) -> list[Cast]:
-    """The casts that `placed` will make; reads nothing."""
+def casts(value: Any, place: StatePlacement) -> list[Cast]:
+    """List the casts that `placed` will make; reads nothing."""
     found = []
     for key, tensor in _tensors(value, None):
         dtype = TORCH_DTYPES.get(tensor.spec.dtype) if isinstance(tensor, Leaf) else tensor.dtype
@@ -83,8 +82,8 @@ def casts(value: Any, place: Place) -> list[Cast]:
     return found
 
 
-def placed(value: Any, place: Place, key: Any = None) -> Any:
-    """The value with its tensors in place; dicts and lists in it are the caller's no more: they are changed."""
+def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
+    """Return the value with its tensors converted. Dicts and lists in it are modified in place."""
     if isinstance(value, torch.Tensor):
         device = place.slot.parameter.device if key != "step" or place.on_device else value.device
         return value.to(device=device, dtype=_target(value.dtype, key, place))
@@ -99,7 +98,7 @@ def placed(value: Any, place: Place, key: Any = None) -> Any:
     return value
 
 
-def _target(dtype: torch.dtype, key: Any, place: Place) -> torch.dtype:
+def _target(dtype: torch.dtype, key: Any, place: StatePlacement) -> torch.dtype:
     if key == "step" and place.on_device:
         return torch.float32
     wanted = place.present.get(key, dtype) if place.dtype is None else place.dtype

@@ -1,8 +1,8 @@
-"""The state of an optimizer, with the names of its parameters; `write_optimizer` is the partner.
+"""Read the state of an optimizer with the names of its parameters. Partner of `write_optimizer`.
 
-In goes an optimizer (and the model that it trains); out comes what `Optimizer.state_dict()` gives, with `param_names` in
-every group where names can be had, so that stock PyTorch loads it and `write_optimizer` can match by name. The rule
-guarded: the dicts and lists are the caller's own, the tensors are the optimizer's.
+The result is what `Optimizer.state_dict()` returns, with `param_names` in every group if names are known, so that stock
+PyTorch can load it and `write_optimizer` can match by name. The dicts and lists are new; the tensors are the optimizer's
+own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from ._exact import packed, parameter_numbers
 class Slot(NamedTuple):
     """One parameter of an optimizer.
 
-    `names` are those that the model has for it, `own` those that the optimizer was built with; both are empty where no
-    name is known.
+    `names` are its names in the model, `own` those that the optimizer was built with; both are empty if no name is known.
     """
 
     parameter: torch.Tensor
@@ -33,25 +32,25 @@ class Slot(NamedTuple):
 
     @property
     def name(self) -> str | None:
-        """The name to save it under; None where none is known."""
+        """The name under which it is saved; None if no name is known."""
         return next(iter((*self.names, *self.own)), None)
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         return self.name or f"parameter {self.position} of group {self.group}"
 
 
 def read_optimizer(
     optimizer: torch.optim.Optimizer, model: torch.nn.Module | None = None, *, aliased: bool = False
 ) -> dict[str, Any]:
-    """`{"state": {int: …}, "param_groups": [{…, "params": [int, …], "param_names": [str, …]}, …]}`, tensors aliased.
+    """Return `{"state": {int: …}, "param_groups": [{…, "params": [int, …], "param_names": [str, …]}, …]}`, tensors aliased.
 
-    The names are those of `model`'s parameters, else those that the optimizer was built with (`named_parameters()`); a
-    parameter that has none where others do is named by its place, `param_groups.0.params.3`; without any names there
-    are no `param_names`. `aliased`: for somebody who copies all of it at once, the dicts may be the optimizer's, too. Hooks
-    run as in PyTorch, and a class's own `state_dict` is called. Raises SaveError where the
-    optimizer holds state of a tensor that is in none of its groups.
+    The names are those of `model`'s parameters, or those that the optimizer was built with (`named_parameters()`). If only
+    some parameters have a name, the others are named by position: `param_groups.0.params.3`. Without any names there is no
+    `param_names`. `aliased`: the dicts may be the optimizer's own, because the caller copies everything at once. Hooks run
+    as in PyTorch, and an overridden `state_dict` is called. Raises SaveError if the optimizer has state for a tensor that
+    is in none of its groups.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> read_optimizer(torch.optim.SGD(model.parameters(), lr=0.5), model)["param_groups"][0]["param_names"]
@@ -77,7 +76,7 @@ def read_optimizer(
 
 
 def slots(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> list[list[Slot]]:
-    """The optimizer's parameters by group, with every name they are known by."""
+    """The optimizer's parameters by group, with all their names."""
     known: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False) if model is not None else ():
         known.setdefault(id(parameter), []).append(name)
@@ -99,7 +98,7 @@ def slots(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> li
 
 
 def overridden(optimizer: torch.optim.Optimizer, method: str) -> bool:
-    """Whether the optimizer's class, or the optimizer itself, has its own `method` in place of `Optimizer`'s."""
+    """Whether the optimizer, or its class, overrides `method` of `Optimizer`."""
     kinds = type(optimizer).__mro__
     own = kinds[: kinds.index(torch.optim.Optimizer)]
     return method in optimizer.__dict__ or any(method in kind.__dict__ for kind in own)
@@ -110,7 +109,7 @@ def _number(optimizer: torch.optim.Optimizer, key: Any, numbers: Mapping[int, in
         return key
     if id(key) not in numbers:
         raise SaveError(
-            f"{type(optimizer).__name__} holds state of a tensor of shape {list(key.shape)} that is in none of its "
+            f"{type(optimizer).__name__} has state for a tensor of shape {list(key.shape)} that is in none of its "
             "param_groups, so it cannot be saved: delete it from optimizer.state, or add the parameter to a group"
         )
     return numbers[id(key)]

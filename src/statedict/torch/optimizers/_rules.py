@@ -1,8 +1,7 @@
-"""What the optimizers that come with PyTorch keep of each parameter: which entries, of which shape.
+"""The state entries of PyTorch's optimizers, and their shapes, for each parameter.
 
-In go a parameter and its group's options; out come the entries that `step()` will look for. The rule guarded: state that
-would fail in the middle of a later `step()` is recognised before it is loaded. A class that is not in the table, or that
-has a `step` of its own, is not judged.
+This detects, before loading, state that would make a later `step()` fail. An optimizer class that is not in the table, or
+that overrides `step`, is not checked.
 """
 
 from __future__ import annotations
@@ -20,49 +19,49 @@ Options = Mapping[str, Any]
 
 
 class Expected(NamedTuple):
-    """An entry's shape, () for a number or a tensor of one element; and whether it must be there."""
+    """An entry's shape (() for a number or a tensor of one element), and whether the entry is required."""
 
     shape: tuple[int, ...]
     needed: bool = True
 
 
 Expect = Callable[[torch.Tensor, Options], dict[str, Expected]]
-# The numbers among a parameter's state, which are not elements like its own: a dtype asked for is not meant for them.
+# Entries that are numbers, not elements like the parameter's; a requested dtype does not apply to them.
 NUMBERS = frozenset({"step", "mu_product", "eta", "mu"})
-# Options that say how to compute, not what: where a saved group lacks one, the optimizer's own is kept.
-MANNERS = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize"})
+# Options for the implementation, not the algorithm: if a saved group lacks one, the optimizer keeps its own.
+IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize"})
 
 
 def expected(optimizer: Any, parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    """The entries of the parameter's state; empty where nothing is known of the optimizer's class."""
+    """The entries of the parameter's state; empty if the optimizer's class is unknown."""
     rule = _rule(optimizer)
     return rule(parameter, options) if rule else {}
 
 
 def known(optimizer: Any) -> bool:
-    """Whether its class is one of PyTorch's, or steps as one of them does."""
+    """Whether the optimizer's class is one of PyTorch's, or inherits the `step` of one."""
     return _rule(optimizer) is not None
 
 
 def order_matters(optimizer: optim.Optimizer) -> bool:
-    """Whether the optimizer keeps one state for all parameters together, laid out in their order."""
+    """Whether the optimizer has one state for all parameters together, in their order."""
     return isinstance(optimizer, optim.LBFGS)
 
 
 def lacking(optimizer: optim.Optimizer, number: int, options: Options) -> list[str]:
-    """The options that a group has and needs, and neither these nor what its class fills in for older versions have."""
+    """The options that a group needs but `options` lacks, even after its class has filled in options of newer versions."""
     filled = _completed(optimizer, options)
-    return [key for key in needed(optimizer, number) if key not in filled and key not in MANNERS]
+    return [key for key in needed(optimizer, number) if key not in filled and key not in IMPLEMENTATION]
 
 
 def needed(optimizer: optim.Optimizer, number: int) -> list[str]:
-    """The options of a group that its optimizer was built with, not those that a scheduler or a person added."""
-    # `__setstate__` adds "differentiable" to the defaults of every class, also of those that have no such option.
+    """The options of a group that its optimizer was built with, without those that a scheduler or the user added."""
+    # `__setstate__` adds "differentiable" to the defaults of every class, even if the class has no such option.
     return [key for key in optimizer.defaults if key in optimizer.param_groups[number]]
 
 
 def makers(options: Iterable[str]) -> list[type[optim.Optimizer]]:
-    """PyTorch's optimizers whose groups can have these options, all of them."""
+    """All PyTorch optimizers whose groups can have these options."""
     given = set(options) - {"initial_lr"}
     return [kind for kind, own in _signatures().items() if given <= own]
 
@@ -76,7 +75,8 @@ def _signatures() -> dict[type[optim.Optimizer], frozenset[str]]:
 def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
     kind = type(optimizer)
     if not kind.__setstate__.__module__.startswith("torch.optim."):
-        # Somebody else's `__setstate__` may expect parameters, so it is not tried out: what it may add is not missed.
+        # A third-party `__setstate__` may need parameters, so it is not called; options that it may add do not count as
+        # missing.
         return {**optimizer.defaults, **options}
     scratch = kind.__new__(kind)
     scratch.defaults = dict(optimizer.defaults)
@@ -100,7 +100,7 @@ def _rule_of(kind: Any) -> Expect | None:
 
 
 def _like(*names: str) -> Expect:
-    """A step count, and entries shaped like the parameter."""
+    """A step count, and entries with the parameter's shape."""
     return lambda parameter, options: {"step": Expected(()), **dict.fromkeys(names, Expected(tuple(parameter.shape)))}
 
 

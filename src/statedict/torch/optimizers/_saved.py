@@ -1,7 +1,7 @@
-"""The saved state of an optimizer, read as a value: groups of entries, each with its name where there is one.
+"""Parse the saved state of an optimizer: groups of entries, with names if there are any.
 
-In goes what `Optimizer.state_dict()`, `read_optimizer` or torch.distributed (ids that are names) gave, tensors read or not;
-out comes a `Saved`. The rule guarded: what is no optimizer's state is refused here, in words, before anything is done.
+Accepts the result of `Optimizer.state_dict()`, `read_optimizer` or torch.distributed (whose ids are names), with tensors
+read or unread. Anything else is refused here, before anything else happens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from statedict.errors import LoadError
 from statedict.state import raw_values
 
 
-class Entry(NamedTuple):
-    """What was saved of one parameter: the id it was saved under, its name or None, its state or None."""
+class SavedEntry(NamedTuple):
+    """The saved state of one parameter: its saved id, its name or None, its state or None."""
 
     id: Hashable
     name: str | None
@@ -27,17 +27,17 @@ class SavedGroup(NamedTuple):
     """One group: its options (without `params` and `param_names`) and its parameters' entries."""
 
     options: dict[str, Any]
-    entries: tuple[Entry, ...]
+    entries: tuple[SavedEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedOptimizer:
     """An optimizer's saved state.
 
     Attributes:
-        groups: in order.
-        others: state that belongs to no parameter, by its own key.
-        named: every entry has a name, and no two have the same.
+        groups: the groups, in order.
+        others: state that belongs to no parameter, by its key.
+        named: whether every entry has a name and the names are unique.
     """
 
     groups: tuple[SavedGroup, ...]
@@ -45,8 +45,8 @@ class Saved:
     named: bool
 
 
-def parse(source: Any) -> Saved:
-    """The saved state as a value; raises LoadError where `source` is no optimizer's state."""
+def parse(source: Any) -> SavedOptimizer:
+    """Parse a saved state; raises LoadError if `source` is not the state of an optimizer."""
     state, groups = _parts(source)
     saved = tuple(_group(group, n, state) for n, group in enumerate(groups))
     entries = {entry.id: entry for group in saved for entry in group.entries}
@@ -54,14 +54,14 @@ def parse(source: Any) -> Saved:
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise LoadError(
-                f"the saved state has {times} parameters of the name {name!r}: which is meant cannot be told"
+                f"the saved state has {times} parameters with the name {name!r}, so names cannot be matched"
             )
     others = {key: value for key, value in state.items() if key not in entries}
-    return Saved(saved, others, named=bool(entries) and len(names) == len(entries))
+    return SavedOptimizer(saved, others, named=bool(entries) and len(names) == len(entries))
 
 
 def is_state(value: object) -> bool:
-    """Whether the value has the two entries of an optimizer's state."""
+    """Whether the value has the two keys of an optimizer's state."""
     return isinstance(value, Mapping) and "state" in value and "param_groups" in value
 
 
@@ -72,31 +72,33 @@ def _parts(source: Any) -> tuple[Mapping[Any, Any], Sequence[Any]]:
     state, groups = values["state"], values["param_groups"]
     if not isinstance(state, Mapping) or not isinstance(groups, (list, tuple)):
         raise LoadError(
-            "this is not the state of an optimizer: 'state' should be a dict and 'param_groups' a list, "
-            f"but they are {type(state).__name__} and {type(groups).__name__}"
+            "this is not the state of an optimizer: 'state' must be a dict and 'param_groups' a list, "
+            f"not {type(state).__name__} and {type(groups).__name__}"
         )
     return state, groups
 
 
 def _instead(source: Any) -> str:
-    expected = "a dict with 'state' and 'param_groups' was expected"
+    expected = "expected a dict with 'state' and 'param_groups'"
     if not isinstance(source, Mapping):
         return f"{expected}, not {type(source).__name__}"
     inside = [key for key, value in raw_values(source).items() if is_state(value)]
-    hint = f"; one lies under {' and '.join(map(repr, inside))}" if inside else ""
+    hint = f"; there is one under {' and '.join(map(repr, inside))}" if inside else ""
     shown = ", ".join(repr(key) for key in list(source)[:4]) + (", …" if len(source) > 4 else "")
-    return f"{expected}, but this one has {shown or 'nothing'}{hint}"
+    return f"{expected}, found the keys {shown or '(none)'}{hint}"
 
 
 def _group(group: Any, number: int, state: Mapping[Any, Any]) -> SavedGroup:
     ids = group.get("params") if isinstance(group, Mapping) else None
     if not isinstance(ids, (list, tuple)):
-        raise LoadError(f"this is not the state of an optimizer: group {number} of 'param_groups' has no list 'params'")
+        raise LoadError(
+            f"this is not the state of an optimizer: group {number} of 'param_groups' must have a list 'params'"
+        )
     names = group.get("param_names")
     if names is None:
-        # torch.distributed.checkpoint.state_dict saves names in the place of numbers.
+        # torch.distributed.checkpoint.state_dict saves names instead of numbers.
         names = [key if isinstance(key, str) else None for key in ids]
     elif len(names) != len(ids):
         raise LoadError(f"group {number} of the saved state has {len(ids)} parameters and {len(names)} param_names")
     options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-    return SavedGroup(options, tuple(Entry(key, name, state.get(key)) for key, name in zip(ids, names)))
+    return SavedGroup(options, tuple(SavedEntry(key, name, state.get(key)) for key, name in zip(ids, names)))

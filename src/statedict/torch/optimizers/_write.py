@@ -1,9 +1,8 @@
-"""Saved state into an optimizer: matched by name, all or nothing; the partner of `read_optimizer`.
+"""Load saved state into an optimizer, matched by name, all or nothing. Partner of `read_optimizer`.
 
-In goes an optimizer and a saved state, whose tensors may be unread; out comes an Outcome. The rule guarded: when it raises,
-the optimizer is as it was, and can go on; when it returns, the optimizer shares no memory with the source. PyTorch's own
-loader leaves an optimizer without its options when the state was another class's, shares tensors with the source, casts
-what any class keeps to the parameters' dtype, and trusts positions.
+If it raises, the optimizer is unchanged and usable; if it returns, the optimizer shares no memory with the source.
+(PyTorch's own loader leaves an optimizer without its options if the state is of another class, shares tensors with the
+source, casts the state of any class to the parameters' dtype, and matches by position.)
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from statedict.tree import Outcome
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
 from ._exact import Group, packed, parameter_numbers
-from ._judge import Judge, demand
 from ._match import Match, match
-from ._place import Place, Wanted, casts, floating, place, placed
+from ._place import StatePlacement, Wanted, casts, floating, place, placed
 from ._read import overridden, slots
-from ._rules import MANNERS, known, needed
+from ._require import Judge, require_success
+from ._rollback import unchanged_on_error
+from ._rules import IMPLEMENTATION, known, needed
 from ._saved import is_state, parse
-from ._undo import unchanged_on_error
 
 
 def write_optimizer(
@@ -40,23 +39,23 @@ def write_optimizer(
     verify: bool = True,
     judge: Judge | None = None,
 ) -> Outcome:
-    """Load `state` (of `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
+    """Load `state` (from `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
 
-    State goes to the parameter of the same name, where the saved state has `param_names` and names are known here: of
-    `model`, else of the optimizer itself. A parameter's group takes the options that the parameter was saved with.
-    Where names are not known on both sides, positions decide, and groups must be as many and as large. Names that only
-    one side has are errors, unless `strict` is false: then those parameters keep the state that they have.
+    State is loaded into the parameter of the same name if the saved state has `param_names` and names are known here: from
+    `model`, or from the optimizer itself. A parameter's group gets the options that the parameter was saved with. If names
+    are not known on both sides, positions decide, and the groups must have the same number and sizes. Names on one side only
+    are errors, unless `strict` is false: then those parameters keep their current state.
 
-    Tensors are copied to their parameters' devices, in the dtypes that the optimizer's own state would have: for
-    PyTorch's classes that of the parameter, which most need to go on; for other classes those of the state that is there,
-    else those that were saved (a class may keep its state in 8 bits, or in float32). Every cast is in the Outcome.
-    `dtype` (of torch, or its name, or `"parameter"`) casts floating-point tensors of any class. Step counts and other
-    numbers keep their dtype. Tensors that lie in a file are read once everything else is decided; `verify=False` skips
-    their checksums. Arrays of other libraries, as an optimizer of `statedict.nn` has them, become tensors.
+    Tensors are copied to their parameters' devices, in the dtypes of the optimizer's own state: for PyTorch's classes, the
+    parameter's dtype, which most of them need; for other classes, the dtypes of the current state, or else the saved ones (a
+    class may use 8 bits, or float32). Every cast is listed in the Outcome. `dtype` (a torch dtype, its name, or
+    `"parameter"`) casts the floating-point tensors of any class. Step counts and other numbers keep their dtype. Tensors in
+    a file are read after everything else is decided; `verify=False` skips their checksums. Arrays of other libraries, such
+    as those of an optimizer of `statedict.nn`, become tensors.
 
-    `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to let
-    happen what fits. Without one, LoadError (a RuntimeError) is raised for whatever is wrong. Whatever raises, also in
-    hooks (which run as in PyTorch) or in a class's own loader, the optimizer is put back.
+    `judge` is called with the Outcome when everything is known and nothing has changed; it raises, or returns to load what
+    fits. Without a judge, LoadError (a RuntimeError) is raised for any error. If anything raises, including hooks (which
+    run as in PyTorch) and a class's own loader, the optimizer is restored.
 
     >>> one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     >>> write_optimizer(torch.optim.SGD([other], lr=0.1), torch.optim.SGD([one], lr=0.5).state_dict()).errors
@@ -70,18 +69,18 @@ def write_optimizer(
         places = [place(optimizer, slot, groups[slot.group], wanted) for slot, _ in found.pairs]
         for there, (_, entry) in zip(places, found.pairs):
             found.outcome.casts += casts(entry.state, there)
-        (judge or demand(type(optimizer).__name__))(found.outcome)
+        (judge or require_success(type(optimizer).__name__))(found.outcome)
         _write(optimizer, groups, found, places, saved.others, verify)
     return found.outcome
 
 
-# before
+# preparation
 
 
 def _with_leaves(optimizer: torch.optim.Optimizer, state: Any) -> Any:
-    """The state with other libraries' arrays as leaves over their memory, where the optimizer's class has tensors.
+    """Replace arrays of other libraries by leaves over their memory, if the optimizer's class uses tensors.
 
-    What a class that is not PyTorch's keeps in NumPy arrays stays in them.
+    NumPy arrays in the state of a class other than PyTorch's stay as they are.
     """
     if not is_state(state) or not known(optimizer):
         return state
@@ -93,19 +92,19 @@ def _leaf(value: Any) -> Any:
     if library_of(value) in (None, TORCH):
         return value
     leaf = leaf_of(value)
-    # Objects or text will be refused for what they are.
+    # Object and string arrays are refused later.
     return value if leaf is None else leaf
 
 
 def _hooks(optimizer: torch.optim.Optimizer, when: Literal["pre", "post"]) -> list[Callable[..., Any]]:
-    """Hooks that are run here; a class with a loader of its own runs them there."""
+    """The hooks to run here. An overridden `load_state_dict` runs them itself."""
     if overridden(optimizer, "load_state_dict"):
         return []
     return list(getattr(optimizer, f"_optimizer_load_state_dict_{when}_hooks", {}).values())
 
 
 def _writable_by_others(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """The tensors that code which is not ours could write into; nothing where no such code will run."""
+    """The tensors that foreign code could write into; empty if no foreign code runs."""
     if not (_hooks(optimizer, "pre") or _hooks(optimizer, "post") or overridden(optimizer, "load_state_dict")):
         return []
     options = [value for group in optimizer.param_groups for key, value in group.items() if key != "params"]
@@ -113,11 +112,11 @@ def _writable_by_others(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _after_hooks(optimizer: torch.optim.Optimizer, state: Any, verify: bool) -> Any:
-    """The state as the hooks want it loaded."""
+    """The state as the pre-hooks return it."""
     hooks = _hooks(optimizer, "pre")
     if not hooks or not is_state(state):
         return state
-    # A hook may write into what it is given, and expects tensors: it gets a copy that is read.
+    # A hook may modify its argument and expects tensors, so it gets a copy with all tensors read.
     source = independent(dict(state), verify=verify)
     for before in hooks:
         replaced = before(optimizer, source)
@@ -129,9 +128,9 @@ def _group(group: Group, saved: Group | None) -> Group:
     """The optimizer's group with the saved options; its parameters and their names stay."""
     if saved is None:
         return dict(group)
-    manners: Group = {key: group[key] for key in group if key in MANNERS and key not in saved}
+    kept: Group = {key: group[key] for key in group if key in IMPLEMENTATION and key not in saved}
     own: Group = {key: group[key] for key in ("params", "param_names") if key in group}
-    return {**saved, **manners, **own}
+    return {**saved, **kept, **own}
 
 
 # writing
@@ -141,7 +140,7 @@ def _write(
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
     found: Match,
-    places: Sequence[Place],
+    places: Sequence[StatePlacement],
     others: Mapping[Any, Any],
     verify: bool,
 ) -> None:
@@ -172,7 +171,7 @@ def _write(
 
 
 def _with_devices(options: Group, group: Group) -> Group:
-    """Options that are tensors (a learning rate that a graph has captured) on the device of the present ones."""
+    """Move options that are tensors (a learning rate captured by a CUDA graph) to the device of the current ones."""
     for key, value in options.items():
         present = group.get(key)
         if isinstance(value, torch.Tensor) and isinstance(present, torch.Tensor):
@@ -181,11 +180,11 @@ def _with_devices(options: Group, group: Group) -> Group:
 
 
 def _check_options(optimizer: torch.optim.Optimizer, before: Sequence[Sequence[str]]) -> None:
-    """A class whose own `__setstate__` was to fill in options may not have done so."""
+    """Raise LoadError if a class's own `__setstate__` did not fill in an option that the group needs."""
     for number, (group, keys) in enumerate(zip(optimizer.param_groups, before)):
         missing = [key for key in keys if key not in group]
         if missing:
             raise LoadError(
-                f"group {number} of the saved state has no {', '.join(map(repr, missing))}, "
+                f"group {number} of the saved state lacks {', '.join(map(repr, missing))}, "
                 f"which {type(optimizer).__name__} needs"
             )

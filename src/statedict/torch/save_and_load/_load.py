@@ -1,4 +1,4 @@
-"""torch.load, over this library's readers: PyTorch's signature, results, options and errors."""
+"""torch.load, with this library's readers: PyTorch's signature, results, options and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._load_legacy import load_legacy
 from ._load_locations import MapLocation
 from ._load_policy import explained, only_weights
 from ._load_safetensors import load_safetensors
-from ._load_unpicklers import Reading
+from ._load_unpicklers import UnpicklerChoice
 from ._saved_files import check_dill, is_path, opened
 
 ZIP = b"PK\3\4"
@@ -30,18 +30,18 @@ def load(
     mmap: bool | None = None,
     **pickle_load_args: Any,
 ) -> Any:
-    """What `torch.save` wrote to `f`, a path or a seekable binary file object, as `torch.load` gives it. Partner of `save`.
+    """Load what `torch.save` wrote to `f`, a path or a seekable binary file object, as `torch.load` does. Partner of `save`.
 
-    With `weights_only` (the default) nothing of the file is run but what PyTorch allows, and what the caller allowed with
-    `torch.serialization.add_safe_globals`. **`weights_only=False` runs whatever code the file names**: that is what
-    PyTorch's contract asks for, and this function is the only one of this library that does it; `statedict.load` never does.
+    With `weights_only` (the default) a file can call only what PyTorch allows, and what the caller allowed with
+    `torch.serialization.add_safe_globals`. **`weights_only=False` runs any code that the file names**: PyTorch's contract
+    requires that, and only this function of the library does it; `statedict.load` never does.
 
-    `map_location`: None (back where each storage was saved from), a device, a mapping of saved location to device, or a
-    function of (storage, location) that gives the storage to be used, or None. `mmap`: the file is mapped, not read.
-    `pickle_module` has an `Unpickler`, which gets `pickle_load_args`; both need `weights_only=False`.
+    `map_location`: None (each storage returns to its saved location), a device, a mapping of saved location to device, or a
+    function of (storage, location) that returns the storage to use, or None. `mmap`: map the file instead of reading it.
+    `pickle_module` provides an `Unpickler`, which gets `pickle_load_args`; both need `weights_only=False`.
 
-    Raises pickle.UnpicklingError where the file holds what is not allowed, RuntimeError where it is damaged, EOFError where
-    it is empty, and whatever unpickling raises.
+    Raises pickle.UnpicklingError if the file contains what is not allowed, RuntimeError if it is damaged, EOFError if it is
+    empty, and any error of unpickling.
 
     >>> import io, torch
     >>> file = io.BytesIO()
@@ -58,7 +58,9 @@ def load(
         warnings.warn("pickle_load_args only works if `weights_only=False`.", stacklevel=2)
     check_dill(pickle_module)
     mapped = config.load.mmap if mmap is None else mmap
-    reading = Reading(None if restricted else pickle_module or pickle, {"encoding": "utf-8", **pickle_load_args})
+    reading = UnpicklerChoice(
+        None if restricted else pickle_module or pickle, {"encoding": "utf-8", **pickle_load_args}
+    )
     if is_path(f) and os.fspath(f).endswith(".safetensors"):
         return load_safetensors(os.fspath(f), map_location)
     with opened(f) as file, explained():

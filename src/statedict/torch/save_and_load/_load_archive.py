@@ -1,4 +1,4 @@
-"""The zip that torch.save writes since 1.6, for torch.load: its storages as torch's own, read when the pickle names them."""
+"""Load the zip archives that torch.save writes since 1.6: storages are read when the pickle refers to them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..tensors._storages import mapped_storage, sparse_validated
 from ._load_locations import MapLocation, announced
 from ._load_plain import NOT_PLAIN, is_here, load_plain
 from ._load_policy import UNSAFE
-from ._load_storages import ArchiveStorages
-from ._load_unpicklers import Reading
+from ._load_storages import LoadedStorages
+from ._load_unpicklers import UnpicklerChoice
 from ._saved_files import is_path
 
 PICKLE = "data.pkl"
 
 
-def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading, *, mapped: bool) -> Any:
-    """The object in the archive. `source`: its path or file object; `stream`: the same as a file object, at its start."""
+def load_archive(source: Any, stream: Any, where: MapLocation, reading: UnpicklerChoice, *, mapped: bool) -> Any:
+    """Load the object in an archive. `source`: its path or file object; `stream`: the same as an open file, at its start."""
     start = stream.tell()
     with translated():
         file = files.open(source)
@@ -45,7 +45,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
                 plain = load_plain(archive, f"{folder}data/", content)
                 if plain is not NOT_PLAIN:
                     return plain
-            storages = ArchiveStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
+            storages = LoadedStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
             with announced(where), sparse_validated():
                 return reading.read_object(io.BytesIO(content), storages.identify)
         finally:
@@ -54,7 +54,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Reading,
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what our reader says of an archive into the error that PyTorch's reader raises."""
+    """Translate the errors of our reader into those that PyTorch's reader raises."""
     try:
         yield
     except UnknownNameError as error:
@@ -67,7 +67,7 @@ def translated() -> Iterator[None]:
 
 
 def is_swapped(archive: Archive, folder: str) -> bool:
-    """Whether the storages' elements have the other byte order than this machine's, which is little-endian."""
+    """Whether the storages have another byte order than this machine, which is little-endian."""
     if f"{folder}byteorder" in archive.members:
         order = read_member(archive, f"{folder}byteorder")
         if order not in (b"little", b"big"):
@@ -86,7 +86,7 @@ def _mapped(source: Any, nbytes: int) -> torch.UntypedStorage:
     return mapped_storage(os.fspath(source), nbytes, shared=shared)
 
 
-def _load_script(stream: Any, start: int, where: MapLocation, reading: Reading) -> Any:
+def _load_script(stream: Any, start: int, where: MapLocation, reading: UnpicklerChoice) -> Any:
     warnings.warn(
         "'torch.load' received a zip file that looks like a TorchScript archive"
         " dispatching to 'torch.jit.load' (call 'torch.jit.load' directly to"

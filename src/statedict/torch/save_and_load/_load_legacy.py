@@ -1,6 +1,6 @@
-"""What torch.save wrote before 1.6, for torch.load: stacked pickles with the storages' bytes behind them, and tars.
+"""Load the formats that torch.save wrote before 1.6: consecutive pickles followed by the storages' bytes, and tars.
 
-Storages are made when the object's pickle names them, and filled when it has been read, in the order of their keys.
+Storages are created when the object's pickle refers to them, and filled after it, in the order of their keys.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ._load_archive import translated
 from ._load_locations import MapLocation, restorer
 from ._load_policy import UNSAFE
 from ._load_restricted import as_text
-from ._load_unpicklers import Reading
+from ._load_unpicklers import UnpicklerChoice
 from ._save_legacy import MAGIC, VERSION
 
-# A tar says what it is at this place.
+# The offset of the magic bytes of a tar file.
 USTAR = 257
 
 
-def load_legacy(file: Any, where: MapLocation, reading: Reading) -> Any:
-    """The object in a file object, from where it stands."""
+def load_legacy(file: Any, where: MapLocation, reading: UnpicklerChoice) -> Any:
+    """Load the object from a file object, starting at its current position."""
     if _is_tar(file):
         return _load_tar(file, where, reading)
     if reading.read(file) != MAGIC:
@@ -49,16 +49,16 @@ def load_legacy(file: Any, where: MapLocation, reading: Reading) -> Any:
 
 
 class _Storages:
-    """Storages by their keys, those of views too."""
+    """The storages by their keys, including views."""
 
     def __init__(self, where: MapLocation) -> None:
         self._restore = restorer(where)
         self._found: dict[Any, Any] = {}
-        # The keys of views, whose bytes are those of the storage that they view.
+        # The keys of views, whose bytes belong to the viewed storage.
         self._parts: set[Any] = set()
 
     def identify(self, saved: Any) -> Any:
-        """What a persistent id stands for: a storage, or the class of a module, whose source is compared."""
+        """Resolve a persistent id: a storage, or the class of a module, whose source code is compared."""
         if not isinstance(saved, tuple):
             raise AssertionError(f"saved_id must be a tuple, got {type(saved).__name__}")
         word = as_text(saved[0])
@@ -81,7 +81,7 @@ class _Storages:
             return new_storage(nbytes, "meta")
         storage = new_storage(nbytes)
         if not torch.serialization._serialization_tls.skip_data:
-            # Backends that know this mark make room and copy nothing.
+            # Backends that support this flag allocate memory without copying.
             storage._torch_load_uninitialized = True  # type: ignore[attr-defined]
         return self._restore(storage, location)
 
@@ -93,7 +93,7 @@ class _Storages:
         return self._found[key]
 
     def fill_all(self, keys: Any, file: Any) -> None:
-        """Read the storages with these keys, which follow in the file; RuntimeError where others are without their bytes."""
+        """Read the storages with these keys, which follow in the file; raises RuntimeError if any other has no data."""
         missing = {
             key for key, found in self._found.items() if key not in self._parts and found._untyped_storage.nbytes()
         }
@@ -103,11 +103,11 @@ class _Storages:
         if missing:
             some = ", ".join(sorted(map(repr, missing))[:5])
             raise RuntimeError(
-                f"the file has no bytes for {len(missing)} of its storages ({some}). It might be corrupted."
+                f"the file has no data for {len(missing)} of its storages ({some}). It might be corrupted."
             )
 
     def _fill(self, key: Any, file: Any) -> None:
-        """Read the storage's length and its bytes, which are next in the file."""
+        """Read the storage's length and its bytes, which come next in the file."""
         if key not in self._found:
             raise AssertionError(f"storage key {key!r} not found in deserialized_objects")
         found = self._found[key]
@@ -143,7 +143,7 @@ def _read_into(file: Any, into: memoryview) -> None:
 
 
 def checked_class(kind: Any, file: Any = None, source: Any = None) -> Any:
-    """The class of a module that was saved with its source; SourceChangeWarning where that is another now."""
+    """Return the class of a module that was saved with its source; warns (SourceChangeWarning) if the source has changed."""
     if not file or not source:
         return kind
     try:
@@ -176,8 +176,8 @@ def _is_tar(file: Any) -> bool:
     return bool(head[USTAR:] == b"ustar")
 
 
-def _load_tar(file: Any, where: MapLocation, reading: Reading) -> Any:
-    """The object in a tar: its tensors are made first, by the keys that the object's pickle names them by."""
+def _load_tar(file: Any, where: MapLocation, reading: UnpicklerChoice) -> Any:
+    """Load the object in a tar. Its tensors are made first; the object's pickle refers to them by key."""
     if reading.module is None:
         raise RuntimeError(f"Cannot use ``weights_only=True`` with files saved in the legacy .tar format. {UNSAFE}")
     with translated():

@@ -1,4 +1,4 @@
-"""Where loaded storages go: PyTorch's `map_location`, and its registry of locations."""
+"""The location of loaded storages: PyTorch's `map_location`, and its registry of locations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ default_restore_location: Restore = torch.serialization.default_restore_location
 
 
 def restorer(where: MapLocation) -> Restore:
-    """What brings a storage, read to the CPU, from the location it was saved with to where it belongs.
+    """Return a function that moves a storage from the CPU to its device, given its saved location.
 
-    The storages that it gives cannot be resized.
+    The storages that it returns cannot be resized.
     """
     restore = _restorer(where)
     return lambda storage, location: fixed(restore(storage, location))
@@ -42,13 +42,13 @@ def _restorer(where: MapLocation) -> Restore:
 
 
 def is_meta(where: MapLocation) -> bool:
-    """Whether all storages go to the meta device, so that nothing needs to be read."""
+    """Whether all storages are placed on the meta device, so that no data need be read."""
     return where == "meta" if isinstance(where, str) else isinstance(where, torch.device) and where.type == "meta"
 
 
 @contextmanager
 def announced(where: MapLocation) -> Iterator[None]:
-    """Tell PyTorch's functions that rebuild tensors without storages where they go."""
+    """Set the location for PyTorch's functions that rebuild tensors without storages."""
     tls = torch.serialization._serialization_tls
     before = tls.map_location
     tls.map_location = where  # type: ignore[assignment]

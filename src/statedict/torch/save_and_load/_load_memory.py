@@ -1,7 +1,7 @@
-"""What a pickle may not do in a restricted load: get memory that the file does not fill.
+"""Prevent a restricted pickle from allocating memory that the file does not fill.
 
-PyTorch's list of what is allowed has classes that make memory of any size when they are called, and `Tensor.set_`, which
-enlarges a storage that is too small.
+PyTorch's default list allows classes that allocate memory of any size when called, and `Tensor.set_`, which enlarges a
+storage that is too small.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _FROM_TYPE: Any = torch._tensor._rebuild_from_type_v2
 
 
 def check_call(function: Any, args: Any) -> Any:
-    """What is called with the arguments, in the end: one of PyTorch's functions calls another one.
+    """Return the function that is called in the end: one of PyTorch's functions calls its argument.
 
-    Raises Refused where that is a storage class, or a dense tensor class with arguments: no pickle needs them.
+    Raises Refused if it is a storage class, or a dense tensor class with arguments; no pickle needs these.
     """
     while function is _FROM_TYPE and len(args) == 4:
         function, args = args[0], args[2]
     is_storage = function is torch.UntypedStorage or function is torch.storage.TypedStorage
     if is_storage or (args and _is_dense_class(function)):
-        raise Refused(f"{torch.typename(function)} is called, which makes memory that the file does not fill")
+        raise Refused(f"{torch.typename(function)} is called, which would allocate memory that the file does not fill")
     return function
 
 
@@ -33,7 +33,7 @@ def _is_dense_class(function: Any) -> bool:
 
 
 def set_tensor(tensor: torch.Tensor, state: Any) -> None:
-    """Call `Tensor.set_` with the state; raise RuntimeError where that enlarges the storage that it gives."""
+    """Call `Tensor.set_(*state)`; raises RuntimeError if that enlarges the storage in `state`."""
     source = state[0] if len(state) else None
     storage: Any = source.untyped_storage() if isinstance(source, torch.Tensor) else None
     before = None if storage is None else storage.nbytes()

@@ -1,4 +1,4 @@
-"""Whether a file may run code, and what is said where it would have to: PyTorch's rules and words."""
+"""The policy of `weights_only`, and PyTorch's texts for what it refuses."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DOCUMENTATION = (
 
 
 class Refused(pickle.UnpicklingError):
-    """What a restricted load does not do; it is explained before the caller sees it."""
+    """A restricted load refuses something; `explained` adds PyTorch's explanation."""
 
 
 def only_weights(asked: bool | None, pickle_module: Any) -> bool:
-    """Whether only weights are loaded: as asked, as the environment wants it, or (None) unless a pickle module is given."""
+    """Whether to load only weights: the argument, or the environment, or (None) unless a pickle module is given."""
     wanted = asked if asked is not None else pickle_module is None and hasattr(torch.version, "git_version")
     force, force_not = _is_set("TORCH_FORCE_WEIGHTS_ONLY_LOAD"), _is_set("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     if force and force_not:
@@ -55,7 +55,7 @@ def _is_set(variable: str) -> bool:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what a restricted load refuses into the error that PyTorch raises, which says what can be done."""
+    """Translate Refused into the error that PyTorch raises, which says what to do."""
     try:
         yield
     except Refused as refused:
@@ -63,7 +63,7 @@ def explained() -> Iterator[None]:
 
 
 def explanation(problem: str) -> str:
-    """What PyTorch says of a problem: as a rule that the file can be trusted or not, and how its classes are allowed."""
+    """PyTorch's text for a problem: whether the file can be trusted, and how to allow its classes."""
     if re.search(r"(\S+) must be (\S+) to load", problem):
         return f"Weights only load failed. {problem}\n {UNSAFE}\n"
     if re.search(r"GLOBAL (\S+) was not an allowed global by default\.", problem):

@@ -1,10 +1,10 @@
-"""Pickles under PyTorch's rule of `weights_only`: data, and calls of what is on PyTorch's list or the caller's.
+"""Unpickle by PyTorch's rules for `weights_only`: data, and calls of functions that PyTorch or the caller allows.
 
-*Theory of operation.* Python's own unpickler, written in Python, is a table of opcodes. Here the table has only those
-that PyTorch reads (protocol 2's), those that make plain data as they are, and the ten that could do harm replaced: a global
-is looked up in PyTorch's list (`torch.serialization.add_safe_globals` adds to it) and never imported, only what is on it is
-called, instantiated or given a state, and only lists and dicts are filled. The list itself is PyTorch's, so that what one
-part of a program allowed there holds here.
+*Theory of operation.* Python's own unpickler, in its Python version, is a table of opcodes. This table contains only the
+opcodes that PyTorch supports (those of protocol 2): the ones that create plain data, unchanged, and guarded versions of the
+ten that could do harm. A global is looked up in PyTorch's list (`torch.serialization.add_safe_globals` extends it) and never
+imported; only what is on the list is called, instantiated or given a state; only lists and dicts are filled. The list itself
+is PyTorch's, so what another part of the program has allowed is allowed here, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DISTRIBUTED = {
 
 
 class Restricted(pickle._Unpickler):
-    """An unpickler of weights; `identify` gives what persistent ids stand for."""
+    """An unpickler for weights; `identify` resolves persistent ids."""
 
     stack: list[Any]
     encoding: str
@@ -52,13 +52,13 @@ class Restricted(pickle._Unpickler):
 
     @cached_property
     def theirs(self) -> dict[str, Any]:
-        """What PyTorch allows, by its path."""
+        """The globals that PyTorch allows, by path."""
         found: dict[str, Any] = theirs._get_allowed_globals()
         return found
 
     @property
     def callers(self) -> dict[str, Any]:
-        """What the caller allowed, by its path. A file's own classes can add to it while they are loaded."""
+        """The globals that the caller allowed, by path. Classes in a file can add to them during the load."""
         found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
         return found
 
@@ -67,11 +67,11 @@ class Restricted(pickle._Unpickler):
         return {id(value) for value in self.theirs.values()}
 
     def allows(self, value: Any) -> bool:
-        """Whether a class or function is on one of the lists."""
+        """Whether a class or function is on one of the two lists."""
         return id(value) in self._identities or value in self.callers.values()
 
     def persistent_load(self, pid: Any) -> Any:
-        """What a storage's persistent id stands for."""
+        """Resolve the persistent id of a storage."""
         if type(pid) is not tuple and type(pid) is not int:
             raise Refused(f"persistent_load id must be tuple or int, but got {type(pid)}")
         if type(pid) is tuple and pid and as_text(pid[0]) != "storage":
@@ -82,7 +82,7 @@ class Restricted(pickle._Unpickler):
 
 
 def as_text(word: Any) -> Any:
-    """A word of PyTorch's own, which Python 2 may have saved as bytes."""
+    """Decode a keyword of PyTorch's, which Python 2 may have saved as bytes."""
     return word.decode("ascii") if isinstance(word, bytes) else word
 
 
@@ -161,7 +161,7 @@ def _reduce(u: Restricted) -> None:
 
 
 def _watched(made_by: Any, made: Any) -> Any:
-    """What was made; sparse tensors are remembered, to be validated when all is read."""
+    """Return the object; sparse tensors are also registered for validation at the end of the load."""
     if made_by in torch._tensor_classes and "sparse" in made_by.__module__:
         torch._utils._sparse_tensors_to_validate.append(made)
     return made

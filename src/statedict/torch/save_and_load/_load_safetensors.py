@@ -1,4 +1,4 @@
-"""Files that end in `.safetensors`, for torch.load: tensors by name, as safetensors' own reader gives them."""
+"""torch.load of files with the suffix `.safetensors`: tensors by name, as safetensors' own reader returns them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._load_locations import MapLocation
 
 
 def load_safetensors(path: str, where: MapLocation) -> dict[str, Any]:
-    """The tensors of the file, on the device that `where` names; raises RuntimeError where it is a mapping or function."""
+    """Load the tensors of the file onto the device `where`; raises RuntimeError if that is a mapping or function."""
     if isinstance(where, dict) or callable(where):
         kind = "dict" if isinstance(where, dict) else "callable"
         raise RuntimeError(

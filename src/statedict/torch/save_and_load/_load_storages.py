@@ -1,4 +1,4 @@
-"""The storages of an archive as torch's: made when the pickle names them, each once, and taken to where they belong."""
+"""The storages of an archive as torch storages, each created when the pickle first refers to it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ._load_restricted import as_text
 STORED = 0
 
 
-class ArchiveStorages:
-    """Storages by the keys that a pickle gives them; members are `prefix` + key.
+class LoadedStorages:
+    """Storages by their keys in the pickle; the members are named `prefix` + key.
 
-    `swapped`: their elements have the other byte order. `whole`: the mapped file, of which they are to be slices.
+    `swapped`: their elements have the other byte order. `whole`: the mapped file, of which the storages become slices.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ArchiveStorages:
         self._found: dict[Any, Any] = {}
 
     def identify(self, saved: Any) -> Any:
-        """The storage that a persistent id stands for."""
+        """Resolve the persistent id of a storage."""
         if not isinstance(saved, tuple):
             raise AssertionError(f"saved_id must be a tuple, got {type(saved).__name__}")
         word = as_text(saved[0])
@@ -53,7 +53,7 @@ class ArchiveStorages:
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         storage = self._placed(key, numel * dtype.itemsize, dtype, as_text(location))
         made = typed(storage, dtype)
-        # A storage without memory is nobody's: each mention gets its own, as in PyTorch.
+        # As in PyTorch, storages without memory are not shared: each reference gets its own.
         if has_memory(made):
             self._found[key] = made
         return made
@@ -88,7 +88,7 @@ class ArchiveStorages:
         if self._whole is not None:
             if member.method != STORED:
                 raise RuntimeError(
-                    f"{member.name} is compressed in the file, so it cannot be mapped: load it without mmap"
+                    f"{member.name} is compressed in the file, so it cannot be mapped: load the file without mmap"
                 )
             return slice_of(self._whole, member.offset, nbytes)
         storage = new_storage(nbytes)

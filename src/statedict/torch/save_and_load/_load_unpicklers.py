@@ -1,6 +1,6 @@
-"""How an object's pickle is read for torch.load: by the restricted machine, or by a pickle module's Unpickler.
+"""The unpickler for torch.load: the restricted one, or the Unpickler of a pickle module.
 
-The second runs whatever the pickle names: PyTorch's contract for `weights_only=False`.
+The latter runs any code that the pickle names, which is PyTorch's contract for `weights_only=False`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.serialization import StorageType
 from ._load_restricted import Restricted
 
 Identify = Callable[[Any], Any]
-# Where classes have moved to since they were pickled.
+# Modules whose classes have moved since they were pickled: old → new name.
 MOVED = {"torch.tensor": "torch._tensor"}
 
 
-class Reading(NamedTuple):
-    """How pickles are read: with a module's Unpickler and its arguments; without a module, restricted.
+class UnpicklerChoice(NamedTuple):
+    """The unpickler to use: that of a pickle module, with arguments, or (without a module) the restricted one.
 
     Attributes:
         module: the pickle module, or None.
@@ -32,17 +32,17 @@ class Reading(NamedTuple):
 
     @property
     def is_usual(self) -> bool:
-        """Whether a pickle of plain values is read as anybody would read it."""
+        """Whether it reads a pickle of plain values like the default unpickler."""
         return self.module in (None, pickle) and self.arguments == {"encoding": "utf-8"}
 
     def read(self, file: Any) -> Any:
-        """The next pickle of the file, one that names no storages."""
+        """Read the next pickle of the file, which refers to no storages."""
         if self.module is None:
             return Restricted(file, **self.arguments).load()
         return self.module.load(file, **self.arguments)
 
     def read_object(self, file: Any, identify: Identify, moved: Mapping[str, str] = MOVED) -> Any:
-        """The object whose pickle is next; `identify` gives what its persistent ids stand for."""
+        """Read the object's pickle, which comes next; `identify` resolves its persistent ids."""
         if self.module is None:
             return Restricted(file, identify, **self.arguments).load()
 

@@ -1,7 +1,7 @@
-"""torch.save, over this library's writer: PyTorch's signature, files, options and errors.
+"""torch.save, with this library's writer: PyTorch's signature, files, options and errors.
 
-What differs: the object is pickled before the target is opened, so that an object that cannot be saved leaves the file that
-is there as it is. For whole-or-nothing files, and for views that are written as what they show, there is `statedict.save`.
+One difference: the object is pickled before the target is opened, so an object that cannot be saved leaves an existing file
+unchanged. `statedict.save` also replaces files atomically, and saves a view as its own elements.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def save(
 ) -> None:
     """Save `obj` to `f`, a path or an object with `write` and `flush`, as `torch.save` does. Partner of `load`.
 
-    Storages are written whole, each once: tensors that share memory share it when they are loaded, and a slice brings all
-    of the tensor that it is a slice of. `pickle_module` has a `Pickler` with `persistent_id`; `pickle_protocol` is its
-    protocol. `_use_new_zipfile_serialization=False` writes the format before PyTorch 1.6.
+    Storages are written completely, each once: tensors that share memory share it after loading, and a slice brings its
+    whole tensor along. `pickle_module` provides a `Pickler` that supports `persistent_id`; `pickle_protocol` is its
+    protocol. `_use_new_zipfile_serialization=False` writes the format used before PyTorch 1.6.
 
-    Obeys `torch.serialization.skip_data`, `register_package` and `torch.utils.serialization.config.save`. Raises
-    RuntimeError where one memory is saved as two dtypes, or `f` cannot be opened; whatever pickling raises.
+    Follows `torch.serialization.skip_data`, `register_package` and `torch.utils.serialization.config.save`. Raises
+    RuntimeError if one memory would be saved with two dtypes or `f` cannot be opened, and any error of pickling.
 
     >>> import io, torch
     >>> file = io.BytesIO()

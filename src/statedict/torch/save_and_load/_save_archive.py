@@ -1,4 +1,4 @@
-"""Objects as the zip that torch.save writes since 1.6: the archive's members, from the storages where they lie."""
+"""Write objects as the zip archives that torch.save writes since 1.6, directly from the storages' memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._save_pickle import pickled
 from ._saved_files import is_path, written
 from ._saved_storages import Numbered
 
-# What skipped storages are written as, piece by piece.
+# Zeros, written repeatedly for skipped storages.
 NOTHING = memoryview(bytes(1 << 20))
 
 
@@ -41,7 +41,7 @@ def save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *,
         with written(target) as file, collector_paused():
             files.write(file, parts)
     except OSError as error:
-        # PyTorch's writer knows no other error than this one, for paths that it opens itself.
+        # For paths that it opens itself, PyTorch's writer raises only RuntimeError.
         if not is_path(target) or error.filename is None:
             raise
         raise RuntimeError(_refusal(target, error)) from error
@@ -61,7 +61,7 @@ def _records(folder: str, storages: Numbered) -> Iterator[Record | TensorRun]:
 
 
 def _folder(target: Any) -> str:
-    """The folder inside the archive: as the file is called, without its suffix."""
+    """The name of the folder inside the archive: the file's name without its suffix."""
     if not is_path(target) or not os.fsencode(target).isascii():
         return "archive"
     name = os.path.basename(os.fsdecode(target))
@@ -79,10 +79,10 @@ def _refusal(target: Any, error: OSError) -> str:
 
 
 def storage_views(storage: torch.UntypedStorage) -> Iterator[memoryview]:
-    """The bytes of a storage, copied to the CPU for as long as they are written if they lie elsewhere."""
+    """The bytes of a storage; those of other devices are copied to the CPU for as long as they are written."""
     if not storage.nbytes():
         return
-    # Who is saved is kept by its owner; a copy must be kept by the view of it.
+    # The object that is saved keeps its own storages alive; a copy must be kept alive by its view.
     yield bytes_of(storage) if storage.device.type == "cpu" else kept_bytes_of(_fetched(storage))
 
 
@@ -98,7 +98,7 @@ def _fetched(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 
 def _skipped(storage: torch.UntypedStorage) -> Iterator[memoryview]:
-    """As many bytes as the storage has, to be filled in later by others."""
+    """Zeros in the size of the storage, to be filled in later by other code."""
     left = storage.nbytes()
     while left:
         yield NOTHING[:left]

@@ -1,4 +1,4 @@
-"""Objects as torch.save wrote them before 1.6: five pickles one after the other, then the storages' bytes."""
+"""Write objects in the format that torch.save wrote before 1.6: five consecutive pickles, then the storages' bytes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def save_legacy(obj: object, target: Any, module: ModuleType, protocol: int) -> 
     """Write `obj` to a path or file object."""
     identities = _Identities()
 
-    class Pickler(module.Pickler):  # type: ignore[name-defined, misc]
+    class LegacyPickler(module.Pickler):  # type: ignore[name-defined, misc]
         def persistent_id(self, obj: Any) -> Any:
             return identities.identify(obj)
 
     with written(target) as file:
         for fact in (MAGIC, VERSION, MACHINE):
             module.dump(fact, file, protocol=protocol)
-        pickler = Pickler(file, protocol=protocol)
+        pickler = LegacyPickler(file, protocol=protocol)
         pickler.dump(obj)
         found = sorted(identities.found.items())
         module.dump([key for key, _ in found], file, protocol=protocol)
@@ -53,7 +53,7 @@ def _write(file: Any, view: memoryview) -> None:
 
 
 class _Identities:
-    """Persistent ids; `found` has each storage, and the size of its elements, by the key that it got."""
+    """Assigns persistent ids; `found` maps the key of each storage to the storage and its element size."""
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[torch.UntypedStorage, int]] = {}
@@ -61,7 +61,7 @@ class _Identities:
         self._dtypes = OneDtype()
 
     def identify(self, obj: Any) -> tuple[Any, ...] | None:
-        """The persistent id of a storage or, once, of a module's class; None for any other object."""
+        """The persistent id of a storage or (the first time) of a module's class; None for other objects."""
         if isinstance(obj, type) and issubclass(obj, torch.nn.Module):
             return self._class(obj)
         taken = take(obj)
@@ -70,7 +70,7 @@ class _Identities:
         self._dtypes.check(taken.storage, taken.dtype)
         key = str(taken.storage._cdata)
         self.found.setdefault(key, (taken.storage, taken.dtype.itemsize))
-        # The last one would tell what the storage is a view of; storages have not been views for long.
+        # The last field describes views of other storages, which no longer exist.
         return "storage", taken.kind, key, location_tag(taken.storage), taken.numel, None
 
     def _class(self, kind: type) -> tuple[Any, ...] | None:

@@ -1,7 +1,7 @@
-"""An object as a pickle, with its storages beside it under numbers: by the caller's pickle module, or by our emitter.
+"""Pickle an object, with its storages numbered separately, by the caller's pickle module or by our emitter.
 
-Our emitter is given what it writes byte for byte as CPython's pickler does, and 15 times as fast: plain containers of plain
-values and plain tensors. Everything else, and every other protocol or pickle module, goes through the module's own Pickler.
+Our emitter is used if it writes exactly what CPython's pickler would write, only faster: plain containers, plain values and
+plain tensors, in protocol 2. Everything else is pickled by the module's own Pickler.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from ._saved_storages import Numbered
 CONTAINERS = {dict, OrderedDict, list, tuple}
 PLAIN = CONTAINERS | {str, int, float, bool, type(None)}
 TENSORS = {torch.Tensor, Parameter}
-# The dtypes that have no storage class of their own are saved as bytes.
+# Dtypes without a storage class of their own are saved as bytes.
 SAVED_DTYPES = {
     ours: torch.uint8 if theirs in torch.storage._new_dtypes() else theirs for ours, theirs in TORCH_DTYPES.items()
 }
 
 
 def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numbered]:
-    """The pickle, and the storages that it names."""
+    """Return the pickle, and the storages that it refers to."""
     storages = Numbered()
     if module is pickle and protocol == 2 and is_plain(obj):
         return emit(obj, lambda leaf: _place(storages, leaf), lambda wholes: _place_all(storages, wholes)), storages
     out = io.BytesIO()
 
-    class Pickler(module.Pickler):  # type: ignore[name-defined, misc]
+    class ArchivePickler(module.Pickler):  # type: ignore[name-defined, misc]
         def persistent_id(self, obj: Any) -> Any:
             return storages.identify(obj)
 
-    pickler = Pickler(out, protocol=protocol)
+    pickler = ArchivePickler(out, protocol=protocol)
     pickler.dump(obj)
     return out.getvalue(), storages
 
 
 def is_plain(obj: object) -> bool:
-    """Whether our emitter writes the object exactly as a pickler would, without asking it anything."""
+    """Whether our emitter writes the object exactly as a pickler would."""
     if not modes_are_off():
         return False
     root = [obj]
@@ -74,7 +74,7 @@ def is_plain(obj: object) -> bool:
 
 
 def modes_are_off() -> bool:
-    """Nothing of torch's is active that would make tensors, or their pickles, something else."""
+    """Whether no mode of torch is active that changes how tensors are made or pickled."""
     tls = torch.serialization._serialization_tls
     return not (tls.skip_data or tls.materialize_fake_tensors) and not (
         torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
@@ -91,7 +91,7 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _are_plain(tensors: Sequence[Any]) -> bool:
-    """The same of many, in columns: 1 µs a tensor, where one by one they take 2."""
+    """Whether all tensors are plain. Checked column-wise first, which is faster."""
     in_columns = (
         kinds_of(tensors) is not None
         and all(map(torch._C._has_storage, tensors))
@@ -101,7 +101,7 @@ def _are_plain(tensors: Sequence[Any]) -> bool:
 
 
 def _is_plain_tensor(tensor: Any) -> bool:
-    # A Parameter's own slot for hooks is a descriptor of Tensor's; its dict is empty unless somebody put something there.
+    # `_backward_hooks` of a Parameter is a descriptor of Tensor's; its `__dict__` is empty unless attributes were set.
     return (
         tensor.is_cpu
         and tensor.layout is torch.strided

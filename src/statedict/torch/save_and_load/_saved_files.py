@@ -1,4 +1,4 @@
-"""What torch.save and torch.load take for a file, and what they say when it is none."""
+"""The file arguments of torch.save and torch.load, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OLDEST_DILL = (0, 3, 1)
 
 
 def path_of(f: Any) -> Any:
-    """A path as the text that it is; anything else as it is."""
+    """Convert a path to a string; return other objects unchanged."""
     return os.fspath(f) if is_path(f) else f
 
 
@@ -21,7 +21,7 @@ def is_path(f: object) -> bool:
 
 
 def check_dill(pickle_module: Any) -> None:
-    """Raise ValueError for a dill that is too old to know persistent ids."""
+    """Raise ValueError for a version of dill that is too old to support persistent ids."""
     if pickle_module is None or pickle_module.__name__ != "dill":
         return
     wanted = ".".join(map(str, OLDEST_DILL))
@@ -52,7 +52,7 @@ def check_writable(f: Any, *, new: bool) -> None:
 
 
 def check_seekable(f: Any) -> None:
-    """Raise what `f` raises when it is asked for its place and put there, with advice."""
+    """Raise the error of `f.seek` or `f.tell` with advice, if `f` is not seekable."""
     try:
         f.seek(f.tell())
     except (OSError, AttributeError) as error:
@@ -66,7 +66,7 @@ def check_seekable(f: Any) -> None:
 
 @contextmanager
 def written(target: Any) -> Iterator[Any]:
-    """The file that is to be written, opened if it is a path (what it held is gone then); flushed at the end if not."""
+    """The file to write: a path is opened (and truncated), a file object is flushed at the end."""
     if not is_path(target):
         yield target
         target.flush()
@@ -77,7 +77,7 @@ def written(target: Any) -> Iterator[Any]:
 
 @contextmanager
 def opened(f: Any) -> Iterator[Any]:
-    """The file that is to be read, from where it stands: a path is opened, a file object must be seekable."""
+    """The file to read, at its current position: a path is opened, a file object must be seekable."""
     if not is_path(f):
         check_seekable(f)
         yield f

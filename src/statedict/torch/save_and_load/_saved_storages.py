@@ -1,7 +1,7 @@
-"""The storages of an object that is being saved: what a pickle says in their place, and which are to be written.
+"""The storages of an object that is being saved: their persistent ids, and the list of those to write.
 
-One memory has one dtype in a file, and one record, whoever else shows it. Where a storage lay is told by PyTorch's registry
-(`torch.serialization.register_package`).
+One memory is saved with one dtype and in one record, however many tensors share it. PyTorch's registry
+(`torch.serialization.register_package`) determines the saved location of a storage.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from statedict.state import Wholes
 MIXED = "Cannot save multiple tensors or storages that view the same data as different types"
 
 
-class Taken(NamedTuple):
-    """What a storage object is: its bytes, the dtype and class that it is saved as, and how many elements of it."""
+class SavedStorage(NamedTuple):
+    """A storage object's bytes, the dtype and class with which it is saved, and its number of elements."""
 
     storage: torch.UntypedStorage
     dtype: torch.dtype
@@ -28,14 +28,14 @@ class Taken(NamedTuple):
     numel: int
 
 
-def take(obj: Any) -> Taken | None:
-    """What a storage is; None for any other object."""
+def take(obj: Any) -> SavedStorage | None:
+    """Describe a storage; None for other objects."""
     if _is_typed(obj):
         kind = getattr(torch, obj._pickle_storage_type())
-        return Taken(obj._untyped_storage, obj.dtype, kind, obj._size())
+        return SavedStorage(obj._untyped_storage, obj.dtype, kind, obj._size())
     if torch.is_storage(obj):
         storage: Any = obj
-        return Taken(storage, torch.uint8, normalize_storage_type(type(obj)), storage.nbytes())  # type: ignore[no-untyped-call]
+        return SavedStorage(storage, torch.uint8, normalize_storage_type(type(obj)), storage.nbytes())  # type: ignore[no-untyped-call]
     return None
 
 
@@ -44,19 +44,19 @@ def _is_typed(obj: Any) -> bool:
 
 
 class OneDtype:
-    """Which dtype each memory has been saved as."""
+    """The dtype with which each memory is saved."""
 
     def __init__(self) -> None:
         self._dtypes: dict[int, torch.dtype] = {}
 
     def check(self, storage: torch.UntypedStorage, dtype: torch.dtype) -> None:
-        """Raise RuntimeError where the memory has been saved as another dtype. Memory that is not there is anybody's."""
+        """Raise RuntimeError if the memory is saved with another dtype. Storages without memory are not compared."""
         address = storage.data_ptr()
         if address and self._dtypes.setdefault(address, dtype) is not dtype:
             raise RuntimeError(MIXED)
 
     def add_all(self, addresses: Sequence[int], dtypes: Sequence[torch.dtype]) -> bool:
-        """Remember many that are new; False, and none is, where any is not."""
+        """Record many new addresses; if any of them is known, record none and return False."""
         new = dict(zip(addresses, dtypes))
         if len(new) < len(addresses) or not self._dtypes.keys().isdisjoint(new):
             return False
@@ -65,8 +65,10 @@ class OneDtype:
 
 
 class Numbered:
-    """The storages of an archive, numbered in the order in which they are first seen; `found` has them in order, those that
-    came in columns as they came."""
+    """The storages of an archive, numbered in the order of their first reference.
+
+    `found` lists them in that order; storages that were added column-wise are one element.
+    """
 
     def __init__(self) -> None:
         self.found: list[torch.UntypedStorage | Wholes] = []
@@ -74,7 +76,7 @@ class Numbered:
         self._dtypes = OneDtype()
 
     def identify(self, obj: Any) -> tuple[Any, ...] | None:
-        """The persistent id of a storage; None for any other object."""
+        """The persistent id of a storage; None for other objects."""
         taken = take(obj)
         if taken is None:
             return None
@@ -83,7 +85,7 @@ class Numbered:
         return "storage", taken.kind, key, location if fake is None else str(fake), taken.numel
 
     def number(self, storage: torch.UntypedStorage, dtype: torch.dtype) -> tuple[str, str]:
-        """The storage's number, and where it lies."""
+        """The storage's number and its location."""
         if storage.device.type != "meta":
             self._dtypes.check(storage, dtype)
         known = self._keys.get(storage._cdata)
@@ -93,8 +95,11 @@ class Numbered:
         return known
 
     def number_all(self, wholes: Wholes, dtypes: Sequence[torch.dtype]) -> int | None:
-        """The number of the first one's storage, the others' following; None where each has to be asked for alone: it is
-        known, or shared, or somebody else may say where it lies."""
+        """Number many storages consecutively and return the first number.
+
+        Returns None if they must be numbered one by one: a storage is already known or shared, or another package may define
+        its location.
+        """
         first, storages = len(self._keys), list(map(attrgetter("_cdata"), wholes.owners))
         new = dict(zip(storages, zip(map(str, count(first)), repeat("cpu"))))
         if len(new) < len(storages) or not self._keys.keys().isdisjoint(new) or not _tags_are_torchs():
@@ -107,6 +112,6 @@ class Numbered:
 
 
 def _tags_are_torchs() -> bool:
-    """Whether nobody is asked before PyTorch what a storage's place on the CPU is called."""
+    """Whether PyTorch's own function for the location of CPU storages is the first in the registry."""
     serialization: Any = torch.serialization
     return serialization._package_registry[0][1] is serialization._cpu_tag

@@ -1,1 +1,1 @@
-"""Independent copies: `_copy_tree` copies a tree of values, `_copy_tensors` the tensors in it, with ties kept."""
+"""Independent copies: `_copy_tree` copies a tree of values, `_copy_tensors` the tensors in it, with their ties."""

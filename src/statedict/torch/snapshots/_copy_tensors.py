@@ -1,12 +1,12 @@
-"""Independent copies of many tensors at once, with their ties.
+"""Copy many tensors at once, with their ties.
 
-In go tensors; out come copies of the same values, strides kept as `clone` keeps them. The rule guarded: what shared memory
-before shares memory after, and with nothing else. Tensors of one storage are copied as one run of bytes and viewed again;
-small ones lie in one arena, each with a storage of its own, so that saving one does not save them all.
+The copies have the same values, and the strides that `clone` gives. Tensors that share memory share it in the copy, and with
+no other tensor. Tensors of one storage are copied as one run of bytes and viewed again; small tensors are placed in one
+arena, each with its own storage, so that saving one of them does not save them all.
 
-One `torch._foreach_copy_` over everything runs at the machine's memory bandwidth (17 GB/s on one core where this was
-measured); what costs beside it is the first touch of fresh memory, up to ten times as much, which is why memory can be
-reused (`onto`) and large blocks ask for huge pages.
+One `torch._foreach_copy_` over all tensors runs at memory bandwidth. The page faults of fresh memory cost up to ten times as
+much, so memory can be reused (`onto`), and large blocks use huge pages (docs/performance.md, row
+"snapshot into reused memory").
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from statedict.state import arena, copy_rows
 from ..tensors._copy_pairs import is_watched
 from ..tensors._kinds import examples_of
 from ..tensors._memory import addresses
-from ._shared_memory import ALIGNMENT, Block, Layout, address_of, alike, layout, overlap, place, strides
+from ._shared_memory import ALIGNMENT, Block, MemoryLayout, address_of, alike, layout, overlap, place, strides
 
-# Below this, allocating and faulting costs more than keeping neighbours alive: they share an arena.
+# Bytes. Allocating smaller blocks individually costs more than keeping their neighbours alive in an arena.
 SMALL = 1 << 20
-# Up to so many bytes, and from so many tensors on, it pays to copy them as rows of bytes.
+# Tensors of at most ROW bytes are copied as rows of bytes if there are at least FEW of them.
 ROW, FEW = 4096, 16
-# The types whose instances are no more than strided memory; everything else has a `clone` of its own.
+# The types that are just strided memory; all others have their own `clone`.
 PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
-# By way of NumPy a tensor over memory takes 1.0 µs, by `frombuffer` and `view` 1.6 µs.
+# Creating a tensor over memory is faster through NumPy than with `frombuffer` and `view`.
 NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype(np.float64),
     torch.float32: np.dtype(np.float32),
@@ -45,11 +45,12 @@ Onto = Sequence[torch.Tensor | None]
 
 
 def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = False) -> list[torch.Tensor]:
-    """A detached copy of each tensor, in order.
+    """Return a detached copy of each tensor, in order.
 
-    `onto[i]`, where it is memory laid out as the copy of `tensors[i]` would be, is overwritten and returned in its place.
-    `host` brings every copy to the CPU, into pinned memory where that makes the transfer quick; otherwise each stays on
-    its device.
+    `onto[i]`, if it has the layout that the copy of `tensors[i]` would have, is overwritten and returned. `host` brings
+    every copy to the CPU, into pinned memory if that speeds up the transfer; otherwise each copy stays on its tensor's
+    device.
+
 
     >>> whole = torch.arange(6.0)
     >>> one, two = copies([whole, whole[2:4]])
@@ -57,7 +58,7 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
     >>> two, whole[3]
     (tensor([2., 9.]), tensor(3.))
     """
-    # Copies that were made in inference mode could never be written again outside it.
+    # Tensors created in inference mode could not be modified outside of it.
     with torch.inference_mode(False), torch.no_grad():
         examples, which = examples_of(tensors)
         plain = [_is_plain(tensors[n]) for n in examples]
@@ -87,7 +88,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _alone(tensor: torch.Tensor, host: bool) -> torch.Tensor:
-    """The copy of a tensor that has its own idea of one: sparse, quantised, nested, meta, a subclass, an empty one."""
+    """Copy a tensor by its own method: sparse, quantised, nested, meta, subclass, empty."""
     if torch.nn.parameter.is_lazy(tensor):
         return lazy_copy(tensor)
     if host and tensor.device.type not in ("cpu", "meta"):
@@ -96,20 +97,20 @@ def _alone(tensor: torch.Tensor, host: bool) -> torch.Tensor:
 
 
 def lazy_copy(tensor: Any) -> torch.Tensor:
-    """Another parameter or buffer without elements. (PyTorch copies only the parameters.)"""
+    """Copy a lazy parameter or buffer. (PyTorch can copy only lazy parameters.)"""
     with torch._C.DisableTorchFunctionSubclass():
         made: torch.Tensor = type(tensor)(tensor.requires_grad, tensor.data.device, tensor.data.dtype)
     made.__dict__.update(deepcopy(tensor.__dict__))
     return made
 
 
-# where they go
+# memory for the copies
 
 
 def _reused(
-    found: Layout, tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
+    found: MemoryLayout, tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
 ) -> dict[int, torch.Tensor]:
-    """The tensors of `onto` that become copies; none at all where they share memory among themselves or with the source."""
+    """The tensors of `onto` that are reused; none if they overlap each other or the source."""
     kept = _fitting(found.lone, tensors, which, onto, host)
     starts = [*found.live, *addresses(list(kept.values()))]
     sizes = [*found.live.values(), *(k.nbytes for k in kept.values())]
@@ -125,7 +126,7 @@ def _reused(
 def _fitting(
     lone: Sequence[int], tensors: Sequence[torch.Tensor], which: Sequence[int], onto: Onto, host: bool
 ) -> dict[int, torch.Tensor]:
-    """What is offered for tensors that share with no other, where it fits: asked once for each pair of kinds."""
+    """The tensors of `onto` that fit tensors without shared memory; each pair of kinds is compared once."""
     offered = {n: k for n in lone if (k := onto[n]) is not None}
     pairs = list(zip(map(which.__getitem__, offered), examples_of(list(offered.values()))[1]))
     fits = {
@@ -140,7 +141,7 @@ def _device(tensor: torch.Tensor, host: bool) -> torch.device:
 
 
 def _lone(chosen: Sequence[int], tensors: Sequence[torch.Tensor], host: bool, pinned: bool) -> dict[int, torch.Tensor]:
-    """Fresh memory for tensors that share with no other."""
+    """Fresh memory for tensors without shared memory."""
     here = [n for n in chosen if host or tensors[n].is_cpu]
     small = sum(_rounded(tensors[n].nbytes) for n in here if tensors[n].nbytes < SMALL)
     shared, at = _memory(small, pinned), 0
@@ -156,7 +157,7 @@ def _lone(chosen: Sequence[int], tensors: Sequence[torch.Tensor], host: bool, pi
 
 
 def _over(memory: memoryview, at: int, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor like `tensor`, over the memory from byte `at`."""
+    """A tensor like `tensor`, over the memory from byte `at` on."""
     dtype = NUMPY_DTYPES.get(tensor.dtype)
     if dtype is not None and tensor.is_contiguous():
         return torch.from_numpy(np.ndarray(tensor.shape, dtype, memory, at))
@@ -171,7 +172,7 @@ def _rounded(size: int) -> int:
 def _memory(nbytes: int, pinned: bool) -> memoryview:
     if not pinned:
         return arena(nbytes)
-    # PyTorch's pinned allocator rounds up to a power of two, and keeps what is freed for the next snapshot.
+    # PyTorch's pinned allocator rounds up to a power of two and caches freed memory for the next snapshot.
     view: memoryview = torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True).numpy().data
     return view
 
@@ -188,7 +189,7 @@ def _views(block: Block, tensors: Sequence[torch.Tensor], host: bool, pinned: bo
     return [raw.view(t.dtype).as_strided(t.shape, t.stride(), place(block, t) // t.itemsize) for t in members]
 
 
-# the copying itself
+# copying
 
 
 def _shown(block: Block, tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -204,14 +205,14 @@ def _bytes(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
 
 
 def _row_size(tensor: torch.Tensor) -> int:
-    """The bytes of a tensor that can be copied together with others, as a row of bytes; 0 for others."""
+    """The size of a tensor that can be copied with others as a row of bytes; 0 for other tensors."""
     return tensor.nbytes if tensor.is_cpu and _is_plain(tensor) and tensor.is_contiguous() else 0
 
 
 def _copied_in_rows(
     lone: Sequence[int], tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor], sizes: Sequence[int]
 ) -> list[int]:
-    """Copy small tensors of `sizes` bytes, 0.05 µs each, where `_foreach_copy_` takes 0.5; which are left to that."""
+    """Copy small tensors as rows of bytes, which is faster than `_foreach_copy_`; return the indices of the rest."""
     rows = [n for n in lone if 0 < sizes[n] <= ROW]
     if is_watched() or len(rows) < FEW:
         return list(lone)
@@ -222,7 +223,7 @@ def _copied_in_rows(
 
 
 def _copy(destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
-    """One batched copy per device; a CUDA device's runs on a stream of its own, and all are waited for once."""
+    """Make one batched copy per device; those of CUDA devices run on their own streams and are synchronised at the end."""
     by_device: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
     for destination, source in zip(destinations, sources):
         to, from_ = by_device.setdefault(source.device, ([], []))
@@ -240,7 +241,7 @@ def _copy_cuda(
     device: torch.device, destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
 ) -> torch.cuda.Stream:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # What the model's own stream has queued is part of the state.
+    # Wait for the operations that the model's stream has queued: their results belong to the state.
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         torch._foreach_copy_(list(destinations), list(sources), non_blocking=True)

@@ -1,6 +1,6 @@
-"""Which bytes of many tensors are copied together, and whether memory that is offered has the same layout.
+"""How tensors share memory, and whether memory offered for a copy has the same layout.
 
-In go tensors; out come Blocks. The rule guarded: tensors that overlap are in one Block, so that they overlap in the copy.
+Tensors that overlap are put into one Block, so that they overlap in the copy, too.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import torch
 from statedict.errors import SaveError
 
 ALIGNMENT = 64
-# A storage is copied whole where that costs at most twice what its tensors show of it.
+# A storage is copied as a whole if it has at most this many times the bytes that its tensors use.
 WASTE = 2
 
 
 class Block(NamedTuple):
-    """Bytes `start … start + nbytes` of a storage, and the indices of the tensors that show them."""
+    """Bytes `start … start + nbytes` of a storage, and the indices of the tensors in it."""
 
     members: tuple[int, ...]
     start: int
     nbytes: int
 
 
-class Layout(NamedTuple):
+class MemoryLayout(NamedTuple):
     """How tensors share memory.
 
     Attributes:
-        lone: indices of the tensors that share with no other: only the elements that they show are copied.
-        blocks: the others.
-        live: address to size of every storage seen.
+        lone: indices of tensors that share memory with no other; only the elements that they use are copied.
+        blocks: the other tensors.
+        live: address → size of every storage.
     """
 
     lone: list[int]
@@ -41,21 +41,23 @@ class Layout(NamedTuple):
     live: dict[int, int]
 
 
-def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
-    """How the chosen ones among the tensors share memory."""
+def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> MemoryLayout:
+    """Find how the chosen tensors share memory."""
     storages = [tensors[n].untyped_storage() for n in chosen]
     addresses = list(map(torch.UntypedStorage.data_ptr, storages))
     if 0 in addresses:
-        # PyTorch's own copy would read from address 0, and end the process.
+        # Copying from address 0 would crash the process.
         shape = list(tensors[chosen[addresses.index(0)]].shape)
-        raise SaveError(f"a tensor of shape {shape} has no memory: its storage was freed (as FSDP does)")
+        raise SaveError(
+            f"a tensor of shape {shape} has no memory: its storage was freed (FSDP frees storages between steps)"
+        )
     live = dict(zip(addresses, map(torch.UntypedStorage.nbytes, storages)))
     times = Counter(addresses)
     lone, blocks = [n for n, address in zip(chosen, addresses) if times[address] == 1], []
     shared: dict[tuple[bool, int], list[int]] = {}
     for n, address in zip(chosen, addresses) if len(lone) < len(chosen) else ():
         if times[address] > 1:
-            # Addresses of different devices could be equal by chance.
+            # Addresses of different devices can be equal by chance.
             shared.setdefault((tensors[n].is_cpu, address), []).append(n)
     for members in shared.values():
         for run in [members] if len(members) == 1 else _runs(tensors, members):
@@ -63,11 +65,11 @@ def layout(tensors: Sequence[torch.Tensor], chosen: Sequence[int]) -> Layout:
                 lone.append(run[0])
             else:
                 blocks.append(_block(tensors, run))
-    return Layout(lone, blocks, live)
+    return MemoryLayout(lone, blocks, live)
 
 
 def _runs(tensors: Sequence[torch.Tensor], members: Sequence[int]) -> list[list[int]]:
-    """The tensors of one storage, together where they overlap; all together where that wastes little."""
+    """Group the tensors of one storage by overlap; all in one group if that wastes little memory."""
     runs: list[tuple[int, int, list[int]]] = []
     for start, stop, n in sorted((*extent(tensors[n]), n) for n in members):
         if runs and start < runs[-1][1]:
@@ -85,13 +87,13 @@ def _runs(tensors: Sequence[torch.Tensor], members: Sequence[int]) -> list[list[
 def _block(tensors: Sequence[torch.Tensor], members: Sequence[int]) -> Block:
     extents = [extent(tensors[n]) for n in members]
     start = min(start for start, _ in extents)
-    # Views of several dtypes stay aligned when the block begins where any dtype may.
+    # Aligned, so that views of every dtype stay aligned.
     start -= start % ALIGNMENT
     return Block(tuple(members), start, max(stop for _, stop in extents) - start)
 
 
 def extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """First byte, and one past the last, that the tensor shows of its storage."""
+    """The range of bytes of its storage that the tensor uses: (first, one past the last)."""
     size = tensor.itemsize
     start = int(tensor.storage_offset()) * size
     reach = 1 + sum((count - 1) * step for count, step in zip(tensor.shape, tensor.stride()))
@@ -99,12 +101,12 @@ def extent(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def place(block: Block, tensor: torch.Tensor) -> int:
-    """Where the tensor begins in its block, in bytes."""
+    """The offset of the tensor in its block, in bytes."""
     return int(tensor.storage_offset()) * tensor.itemsize - block.start
 
 
 def strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides of a lone tensor's copy: those that `clone` would give it."""
+    """The strides that `clone` would give the copy of a tensor."""
     return tensor.stride() if tensor.is_contiguous() else torch.empty_like(tensor, device="meta").stride()
 
 
@@ -125,7 +127,7 @@ def alike(tensor: torch.Tensor, kept: torch.Tensor | None, device: torch.device,
 def address_of(
     block: Block, tensors: Sequence[torch.Tensor], onto: Sequence[torch.Tensor | None], device: torch.device
 ) -> int | None:
-    """Where the block would begin in the memory that `onto` offers for its tensors; None where it is laid out otherwise."""
+    """The address of the block in the memory that `onto` offers for its tensors; None if the layout differs."""
     kept = onto[block.members[0]]
     if kept is None or not all(alike(tensors[n], onto[n], device, tensors[n].stride()) for n in block.members):
         return None
@@ -141,7 +143,7 @@ def _address(tensor: torch.Tensor | None) -> int:
 
 
 def overlap(starts: Sequence[int], sizes: Sequence[int]) -> bool:
-    """Whether any two runs of bytes that begin at `starts` share one."""
+    """Whether any two of the runs of bytes overlap."""
     begins, lengths = np.array(starts, np.int64), np.array(sizes, np.int64)
     order = np.argsort(begins)
     begins, ends = begins[order], (begins + lengths)[order]

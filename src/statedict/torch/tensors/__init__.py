@@ -1,4 +1,4 @@
-"""PyTorch tensors as leaves: dtypes, storages, memory, devices, and tensors that are made of several parts.
+"""PyTorch tensors as leaves: dtypes, storages, memory, devices, and tensors with several parts (sparse, quantised, nested).
 
 `_library` is the ArrayLibrary that the other rooms use.
 """

@@ -1,7 +1,7 @@
-"""Sparse, quantised and nested tensors as Compounds, and back.
+"""Convert sparse, quantised and nested tensors to Compounds, and back.
 
-What comes from a file is checked as it is made (PyTorch's sparse invariants, sizes of nested tensors): indices beyond a
-shape would be reads beyond its memory.
+Tensors from a file are validated (PyTorch's sparse invariants, sizes of nested tensors): an index outside the shape would
+read outside the tensor's memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COLUMN_MAJOR = ("sparse_csc", "sparse_bsc")
 
 
 def compound_of(tensor: torch.Tensor, traits: Traits, leaf: LeafOf) -> Compound | None:
-    """The Compound of a tensor that is not plainly strided; None where its class keeps it out of reach."""
+    """The Compound of a tensor that is not strided; None if its class gives no access to its elements."""
     plain = tensor.detach()
     if tensor.is_nested:
         layout = "nested"
@@ -40,17 +40,17 @@ def compound_of(tensor: torch.Tensor, traits: Traits, leaf: LeafOf) -> Compound 
 
 
 def make_compound(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
-    """The tensor that a Compound's parts make; raises FormatError where they do not fit together."""
+    """Make a tensor from a Compound's parts; raises FormatError if they do not fit together."""
     try:
         return _MAKE[value.layout](value, parts)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"the parts of a {value.layout} tensor do not fit together: {error}") from error
 
 
-Taken = tuple[dict[str, Any], dict[str, object]]
+Parts = tuple[dict[str, Any], dict[str, object]]
 
 
-def _take_coo(tensor: torch.Tensor) -> Taken:
+def _take_coo(tensor: torch.Tensor) -> Parts:
     return {"indices": tensor._indices(), "values": tensor._values()}, {"coalesced": tensor.is_coalesced()}
 
 
@@ -65,7 +65,7 @@ def _make_coo(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
     )
 
 
-def _take_compressed(tensor: torch.Tensor) -> Taken:
+def _take_compressed(tensor: torch.Tensor) -> Parts:
     by_column = str(tensor.layout).removeprefix("torch.") in _COLUMN_MAJOR
     compressed = tensor.ccol_indices() if by_column else tensor.crow_indices()
     plain = tensor.row_indices() if by_column else tensor.col_indices()
@@ -84,7 +84,7 @@ def _make_compressed(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
     )
 
 
-def _take_quantized(tensor: torch.Tensor) -> Taken:
+def _take_quantized(tensor: torch.Tensor) -> Parts:
     dtype = DTYPES_OF_TORCH[tensor.dtype]
     scheme = str(tensor.qscheme()).removeprefix("torch.")
     values: Any = tensor
@@ -113,7 +113,7 @@ def _make_quantized(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
     return made.set_(values.untyped_storage(), values.storage_offset(), value.shape, strides)
 
 
-def _take_nested(tensor: torch.Tensor) -> Taken:
+def _take_nested(tensor: torch.Tensor) -> Parts:
     parts = {
         "values": tensor.values(),
         "sizes": tensor._nested_tensor_size(),
@@ -124,7 +124,7 @@ def _take_nested(tensor: torch.Tensor) -> Taken:
 
 
 def _nested_shape(sizes: torch.Tensor) -> tuple[int, ...]:
-    """How many tensors there are, and -1 for each of their dimensions, as a file says it."""
+    """The number of tensors, and -1 for each of their dimensions, as in a file."""
     return len(sizes), *(-1 for _ in range(sizes.shape[1] if sizes.dim() > 1 else 0))
 
 
@@ -143,7 +143,7 @@ def _make_meta(value: Compound, parts: dict[str, Any]) -> torch.Tensor:
     return torch.empty_strided(value.shape, facts["strides"], dtype=TORCH_DTYPES[value.dtype], device="meta")
 
 
-_TAKE: dict[str, Callable[[torch.Tensor], Taken]] = {
+_TAKE: dict[str, Callable[[torch.Tensor], Parts]] = {
     "sparse_coo": _take_coo,
     "sparse_csr": _take_compressed,
     "sparse_csc": _take_compressed,

@@ -1,4 +1,4 @@
-"""The range of a tensor's elements, as `cast_kind` asks for it: one pass where all of them are finite."""
+"""The range of a tensor's elements, for `cast_kind`; one pass if all of them are finite."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 from statedict.state import Extent, joined
 
-# Types that have no minimum in PyTorch are widened, so many elements at a time.
+# Dtypes without `aminmax` in PyTorch are widened, this many elements at a time.
 PIECE = 1 << 22
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 _TOP = 1 << 63
 
 
 def extent(tensor: torch.Tensor) -> Extent:
-    """The range of the elements; of a sparse or nested tensor, of those that it holds.
+    """Return the range of the elements (of a sparse or nested tensor: of its stored elements).
 
     >>> extent(torch.tensor([3.0, -torch.inf, 1.5]))
     Extent(low=1.5, high=3.0, nan=False, infinite=True)
@@ -43,7 +43,7 @@ def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _of_piece(piece: torch.Tensor) -> Extent:
     if piece.dtype is torch.uint64:
-        # With the first bit turned over, the order of unsigned integers is that of signed ones.
+        # With the highest bit flipped, unsigned integers have the order of signed ones.
         least, greatest = _bounds(piece.view(torch.int64) ^ -_TOP)
         return Extent(least + _TOP, greatest + _TOP)
     low, high = _bounds(piece)

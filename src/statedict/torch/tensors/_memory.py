@@ -1,7 +1,7 @@
-"""The Source of live tensors: their storages' bytes, wherever they lie.
+"""The Source of live tensors: the bytes of their storages, on any device.
 
-`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; other devices' is copied when it is read, piece
-by piece.
+`storage.where` is the `torch.UntypedStorage`. CPU memory is viewed in place; memory of other devices is copied in pieces
+when it is read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ._ring import SLOT, fetch
 _POINTER = torch._C.TensorBase.data_ptr
 
 
-class Memory:
-    """The Source of storages in torch's memory."""
+class LiveMemory:
+    """The Source of torch's storages in memory."""
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
@@ -40,7 +40,7 @@ class Memory:
                 yield piece.to("cpu", copy=True).numpy().data
 
     def verify(self, storages: Iterable[Storage]) -> None:
-        """Memory has no checksum to compare with."""
+        """Do nothing: memory has no checksums."""
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         if storage.location != "cpu":
@@ -52,7 +52,7 @@ class Memory:
 
 
 def addresses(tensors: Sequence[Any]) -> list[int]:
-    """Where each tensor's elements begin; 0 where that cannot be said, or there are none."""
+    """The address of each tensor's elements; 0 for a tensor without memory."""
     if ORDINARY.issuperset(map(type, tensors)):
         try:
             return list(map(_POINTER, tensors))
@@ -69,11 +69,11 @@ def _address(tensor: Any) -> int:
 
 
 def storage_of(tensor: torch.Tensor) -> Storage:
-    """The Storage that a tensor lies in; keys are those of NumPy arrays over the same memory."""
+    """The Storage of a tensor; its key is the same as for NumPy arrays over the same memory."""
     untyped = tensor.untyped_storage()
     nbytes, pointer = untyped.nbytes(), untyped.data_ptr()
     location = "cpu" if tensor.is_cpu else _location(untyped.device)
-    # No two storages of a device begin and end alike, except those that have no memory.
+    # Two storages of one device never have the same start and end, except those without memory.
     key = ("memory" if tensor.is_cpu else location, pointer, nbytes if pointer and nbytes else untyped._cdata)
     return Storage(MEMORY, key, nbytes, untyped, location)
 
@@ -84,20 +84,20 @@ def _location(device: torch.device) -> str:
 
 def _bytes(storage: Storage) -> torch.Tensor:
     if storage.location == "meta":
-        raise SaveError("a tensor on the meta device has a shape and no elements: give it a device first (to_empty)")
+        raise SaveError("a tensor on the meta device has no elements: allocate it first (to_empty)")
     _require_memory(storage)
     untyped: torch.UntypedStorage = storage.where
     return torch.empty(0, dtype=torch.uint8, device=untyped.device).set_(untyped)
 
 
 def _require_memory(storage: Storage) -> None:
-    """Raise SaveError where the memory was freed since, or has shrunk."""
+    """Raise SaveError if the memory was freed or has shrunk."""
     nbytes = storage.where.nbytes()
     if nbytes < storage.nbytes:
         raise SaveError(
-            f"a storage of {storage.nbytes:,} bytes has {nbytes:,} now: it was freed or resized after its tensor was looked "
-            "at; allocate it again first"
+            f"a storage of {storage.nbytes:,} bytes now has {nbytes:,}: it was freed or resized after its tensor was read; "
+            "allocate it again"
         )
 
 
-MEMORY = Memory()
+MEMORY = LiveMemory()

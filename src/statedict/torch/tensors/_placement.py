@@ -1,8 +1,8 @@
-"""Tensors go to the device they were saved from, or to the one the caller names.
+"""Place tensors on the device they were saved from, or on the one the caller names.
 
-A file says where each storage lay (`"cuda:1"`). By default a tensor goes back there if this machine has that device, and to
-the CPU if not: a checkpoint of a GPU run opens on a laptop. Whole storages move, so ties stay ties. What is read for a CUDA
-device goes there piece by piece, and is nowhere else as a whole.
+A file records the location of each storage (`"cuda:1"`). By default a tensor is placed there if this machine has that
+device, and on the CPU otherwise, so a GPU checkpoint opens on a laptop. Whole storages are moved, so ties are preserved.
+Data for a CUDA device is sent in pieces, without a complete copy in CPU memory.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MapLocation = str | torch.device | Mapping[str, str] | Callable[[Any, str], Any]
 def materialize_on(
     leaves: Sequence[Leaf | Compound], where: MapLocation, *, mapped: bool = False, verify: bool = True
 ) -> list[torch.Tensor]:
-    """Tensors for the leaves, in order, on their devices; `mapped` and `verify` as `materialize` has them.
+    """Return tensors for the leaves, in order, on their devices; `mapped` and `verify` as in `materialize`.
 
-    `where` is a device for all, a mapping of saved location to device, a function as `torch.load` takes it (it is asked once
-    for each location, with an empty storage), or None: back where they were, if that is here.
-    Raises RuntimeError (torch's own) where the caller names a device that this machine does not have.
+    `where` is a device for all tensors, a mapping of saved location to device, a function as `torch.load` accepts it (called
+    once per location, with an empty storage), or None: the saved location, if this machine has it.
+    Raises RuntimeError (from torch) if the caller names a device that this machine does not have.
     """
     choose = _chooser(where)
     rows = many(leaves)
@@ -49,7 +49,7 @@ def materialize_on(
 
 
 def available(location: str) -> bool:
-    """Whether this machine has the device that a location names.
+    """Return whether this machine has the device named by a location.
 
     >>> available("cpu"), available("cuda:4096")
     (True, False)
@@ -65,7 +65,7 @@ def available(location: str) -> bool:
 
 
 def _is_sent(leaf: Leaf | Compound, device: torch.device) -> bool:
-    """Whether the leaf lies in a storage that can be sent to the device as it is."""
+    """Whether the leaf's storage can be sent to the device in pieces."""
     return (
         reaches(device)
         and isinstance(leaf, Leaf)
@@ -75,7 +75,7 @@ def _is_sent(leaf: Leaf | Compound, device: torch.device) -> bool:
 
 
 def _sent(leaves: Sequence[Any], devices: Sequence[torch.device], *, verify: bool) -> list[torch.Tensor]:
-    """Tensors on their devices, for leaves whose storages can be sent."""
+    """Make tensors on their devices from leaves whose storages can be sent."""
     storages = {(leaf.storage.key, device): leaf.storage for leaf, device in zip(leaves, devices)}
     if verify:
         for some in by_source({storage.key: storage for storage in storages.values()}.values()):
@@ -91,7 +91,7 @@ def _sent(leaves: Sequence[Any], devices: Sequence[torch.device], *, verify: boo
 
 
 def _all_of(storage: Storage) -> Leaf:
-    """A storage's bytes as a tensor."""
+    """All bytes of a storage, as a leaf."""
     return Leaf(contiguous(DTYPES["uint8"], (storage.nbytes,)), storage)
 
 
@@ -106,12 +106,12 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
         return lambda location: _required(where[location]) if location in where else back(location)
     if not callable(where) or isinstance(where, type):
         raise TypeError(
-            "map_location is a device, a mapping of locations to devices, a function, or None, "
+            "map_location must be a device, a mapping of locations to devices, a function, or None, "
             f"not {type(where).__name__}"
         )
 
     def chosen(location: str) -> torch.device:
-        # Where the function would put a storage tells where all of that location go.
+        # The function is called once: all storages of one location go to the same device.
         moved = where(_empty(), location)
         return back(location) if moved is None else torch.device(moved.device)
 
@@ -119,7 +119,7 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
 
 
 def _required(where: str | torch.device) -> torch.device:
-    """The device; raises what `torch.load` does where this machine does not have it, ValueError for what is not a device."""
+    """The device; raises like `torch.load` if this machine does not have it, ValueError if it is not a device."""
     try:
         device = torch.device(where)
     except (RuntimeError, TypeError) as error:
@@ -136,7 +136,7 @@ def _empty() -> Any:
 
 
 def _device(location: str) -> torch.device:
-    """The device that a file names, or the CPU where PyTorch knows no such name (`"cpu:first"`)."""
+    """The device that a file names; the CPU if PyTorch does not know the name (`"cpu:first"`)."""
     try:
         return torch.device(location)
     except RuntimeError:
@@ -153,7 +153,7 @@ def _placed(tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, to
         return tensor
     plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_nested
     if plain and device.type == "meta":
-        # `to` would have all elements that an expanded tensor shows.
+        # `to` would allocate all elements of an expanded tensor.
         return _like(tensor, torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device))
     if not plain:
         try:
@@ -161,7 +161,7 @@ def _placed(tensor: torch.Tensor, device: torch.device, moved: dict[Hashable, to
         except NotImplementedError as error:
             kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else str(tensor.layout)
             raise FormatError(
-                f"it holds a {kind} tensor, which PyTorch cannot put on {device}",
+                f"the file contains a {kind} tensor, which PyTorch cannot move to {device}",
                 hint='load it with map_location="cpu"',
             ) from error
     storage = tensor.untyped_storage()

@@ -1,9 +1,8 @@
-"""Between files and a CUDA device: through a few pinned buffers, reading and transferring at the same time.
+"""Transfer between files and a CUDA device through a few pinned buffers, reading and transferring at the same time.
 
-Pinned memory is what the device can fetch by itself, at three to five times the speed of other memory, while the processor
-goes on. So several threads read pieces of the file, each into a buffer that is free, and queue its transfer on a stream of
-the device; a buffer is free again when the device has fetched it. Saving goes the other way: while a piece is written, the
-next one is under way.
+A device reads pinned memory directly, three to five times as fast as other memory, while the CPU continues. Several threads
+therefore read pieces of the file, each into a free buffer, and queue its transfer on a stream of the device; a buffer is
+free again after its transfer. Saving works the other way round: while one piece is written, the next one is transferred.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from statedict.state import Bulk, Leaf, Read, Storage
 
 from ._dtypes import TORCH_DTYPES
 
-# 16 MiB in all: reads are quickest in pieces of 1 to 8 MiB, and each thread can read while another's buffer is fetched.
+# 16 MiB in total: reads are fastest in pieces of 1 to 8 MiB, and with several buffers reading and transfer overlap.
 SLOTS = 8
 SLOT = 2 << 20
-# Tensors of one piece begin at multiples of this: of every element's size.
+# Bytes. Tensors in one buffer start at multiples of this, which is a multiple of every element size.
 ALIGNMENT = 64
 
-# Its stubs have no types for half of it.
+# The type stubs of torch.cuda are incomplete.
 CUDA: Any = torch.cuda
 
 
-class Part(NamedTuple):
-    """A run of a tensor's elements, and where they come from.
+class Chunk(NamedTuple):
+    """A run of a tensor's elements, and its position in the file.
 
     Attributes:
-        target: flat, on the device.
-        storage, start: whose bytes, and from which on.
-        dtype: what they are there; they are cast on the device.
+        target: the flat tensor on the device.
+        storage, start: the storage to read from, and the first byte.
+        dtype: the dtype in the file; elements are cast on the device.
     """
 
     target: torch.Tensor
@@ -53,19 +52,19 @@ class Part(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A pinned buffer, and the event after which the device has fetched it."""
+    """A pinned buffer, and the event that its last transfer is complete."""
 
     memory: torch.Tensor
     fetched: Any
 
 
 def reaches(device: torch.device) -> bool:
-    """Whether tensors of the device go through here."""
+    """Whether transfers to this device use the buffers."""
     return device.type == "cuda"
 
 
 def is_sendable(leaf: Any) -> bool:
-    """Whether the leaf is a run of elements that can be read piece by piece: one that is inflated comes as a whole."""
+    """Whether the leaf can be read in pieces: it is contiguous, and not compressed in the file."""
     return (
         isinstance(leaf, Leaf)
         and leaf.spec.dtype in TORCH_DTYPES
@@ -78,22 +77,22 @@ def is_sendable(leaf: Any) -> bool:
 
 
 def send(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf]) -> None:
-    """Fill contiguous tensors on CUDA devices with the elements of contiguous leaves; all are there when it returns.
+    """Fill contiguous tensors on CUDA devices with the elements of contiguous leaves, and wait for the transfers.
 
-    They are queued behind what the device's current stream has to do. Checksums are the caller's to settle. Raises what
-    reading raises; tensors that have been written by then stay so.
+    The transfers are queued after the current work of the device's stream. Checksums must be verified by the caller. Raises
+    any error of reading; tensors written by then stay so.
     """
-    by_device: dict[torch.device, list[Part]] = {}
+    by_device: dict[torch.device, list[Chunk]] = {}
     for tensor, leaf in zip(tensors, leaves):
-        by_device.setdefault(tensor.device, []).extend(_parts(tensor, leaf))
-    for device, parts in by_device.items():
-        _send(device, list(_pieces(parts)))
+        by_device.setdefault(tensor.device, []).extend(_chunks(tensor, leaf))
+    for device, chunks in by_device.items():
+        _send(device, list(_pieces(chunks)))
 
 
 def fetch(flat: torch.Tensor) -> Iterator[memoryview]:
-    """The bytes of a flat tensor of bytes on a CUDA device, in order, in pieces of pinned memory that is only theirs.
+    """Yield the bytes of a flat uint8 tensor on a CUDA device, in order, each piece in its own pinned memory.
 
-    While a piece is used the next one is under way.
+    While the caller uses a piece, the next one is transferred.
     """
     stream = CUDA.Stream(flat.device)
     stream.wait_stream(CUDA.current_stream(flat.device))
@@ -112,7 +111,7 @@ def fetch(flat: torch.Tensor) -> Iterator[memoryview]:
 
 
 def pinned(nbytes: int) -> torch.Tensor:
-    """Bytes of pinned memory. PyTorch keeps what is freed, once the device is done with it, for the next who asks."""
+    """Allocate pinned memory. PyTorch caches freed pinned memory and reuses it once the device has finished with it."""
     return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
 
 
@@ -122,48 +121,48 @@ def _arrived(here: torch.Tensor, event: Any) -> memoryview:
     return view
 
 
-def _parts(tensor: torch.Tensor, leaf: Leaf) -> Iterator[Part]:
-    """The tensor in runs that fit a buffer."""
+def _chunks(tensor: torch.Tensor, leaf: Leaf) -> Iterator[Chunk]:
+    """Split a tensor into runs that fit into a buffer."""
     dtype = TORCH_DTYPES[leaf.spec.dtype]
     start = leaf.spec.offset * dtype.itemsize
     for run in torch.split(tensor.detach().view(-1), SLOT // dtype.itemsize):
-        yield Part(run, leaf.storage, start, dtype)
+        yield Chunk(run, leaf.storage, start, dtype)
         start += len(run) * dtype.itemsize
 
 
-def _pieces(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """The parts in runs that fit a buffer together, all of one source."""
-    piece: list[Part] = []
+def _pieces(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Group the chunks so that each group fits into a buffer and has one source."""
+    piece: list[Chunk] = []
     room = 0
-    for part in parts:
-        if piece and (part.room > room or part.storage.source is not piece[0].storage.source):
+    for chunk in chunks:
+        if piece and (chunk.room > room or chunk.storage.source is not piece[0].storage.source):
             yield piece
             piece = []
         if not piece:
             room = SLOT
-        piece.append(part)
-        room -= part.room
+        piece.append(chunk)
+        room -= chunk.room
     if piece:
         yield piece
 
 
-def _send(device: torch.device, pieces: Sequence[list[Part]]) -> None:
+def _send(device: torch.device, pieces: Sequence[list[Chunk]]) -> None:
     stream = CUDA.Stream(device)
     stream.wait_stream(CUDA.current_stream(device))
     free: SimpleQueue[_Slot] = SimpleQueue()
     for memory in torch.split(pinned(min(SLOTS, len(pieces)) * SLOT), SLOT):
         free.put(_Slot(memory, CUDA.Event()))
 
-    def send_piece(piece: list[Part]) -> None:
+    def send_piece(piece: list[Chunk]) -> None:
         slot = free.get()
         try:
             slot.fetched.synchronize()
             runs = _read(piece, slot.memory)
             with CUDA.stream(stream), torch.no_grad():
-                for part, run in zip(piece, runs):
-                    # A cast is for the device: half the bytes may travel, and the processor has none to spare.
-                    found = run if part.target.dtype is part.dtype else run.to(device, non_blocking=True)
-                    part.target.copy_(found, non_blocking=True)
+                for chunk, run in zip(piece, runs):
+                    # Cast on the device: fewer bytes may have to be transferred, and the CPU is busy.
+                    found = run if chunk.target.dtype is chunk.dtype else run.to(device, non_blocking=True)
+                    chunk.target.copy_(found, non_blocking=True)
                 slot.fetched.record(stream)
         finally:
             free.put(slot)
@@ -174,14 +173,14 @@ def _send(device: torch.device, pieces: Sequence[list[Part]]) -> None:
         stream.synchronize()
 
 
-def _read(piece: Sequence[Part], memory: torch.Tensor) -> list[torch.Tensor]:
-    """The elements of the parts, read into the buffer."""
+def _read(piece: Sequence[Chunk], memory: torch.Tensor) -> list[torch.Tensor]:
+    """Read the elements of the chunks into the buffer."""
     raw: memoryview = memory.numpy().data
     reads, runs = [], []
     at = 0
-    for part in piece:
-        reads.append(Read(part.storage, part.start, raw[at : at + part.nbytes]))
-        runs.append(memory[at : at + part.nbytes].view(part.dtype))
-        at += part.room
+    for chunk in piece:
+        reads.append(Read(chunk.storage, chunk.start, raw[at : at + chunk.nbytes]))
+        runs.append(memory[at : at + chunk.nbytes].view(chunk.dtype))
+        at += chunk.room
     piece[0].storage.source.read_into(reads, verify=False)
     return runs

@@ -1,4 +1,4 @@
-"""torch's storages: made, wrapped, and their memory on the CPU as bytes of Python's."""
+"""Create and wrap torch storages, and view their CPU memory as bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-# PyTorch's own annotations of these are missing, or say too little.
+# PyTorch's annotations of these are missing or incomplete.
 _UNTYPED: Any = torch.UntypedStorage
 _TYPED: Any = torch.storage.TypedStorage
 _BASE: Any = torch._C.StorageBase
@@ -21,39 +21,39 @@ _VIEW.argtypes, _VIEW.restype = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
 
 def new_storage(nbytes: int, device: str = "cpu") -> torch.UntypedStorage:
-    """A storage of that many bytes, not filled."""
+    """Create an uninitialised storage of `nbytes` bytes."""
     made: torch.UntypedStorage = _UNTYPED(nbytes, device=device)
     return made
 
 
 def mapped_storage(path: str, nbytes: int, *, shared: bool) -> torch.UntypedStorage:
-    """A storage that is a file's bytes; changes stay in this process unless it is shared."""
+    """Map a file as a storage. Unless `shared`, changes are private to this process."""
     made: torch.UntypedStorage = _UNTYPED.from_file(path, shared, nbytes)
     return made
 
 
 def slice_of(storage: torch.UntypedStorage, start: int, nbytes: int) -> torch.UntypedStorage:
-    """A storage over some of the bytes of another."""
+    """Return a storage over a range of bytes of another one."""
     part: Any = storage[start : start + nbytes]
     found: torch.UntypedStorage = part
     return found
 
 
 def typed(storage: Any, dtype: torch.dtype) -> Any:
-    """A storage as elements of a dtype, which is how PyTorch's functions that rebuild tensors take it."""
+    """Wrap a storage with a dtype, as PyTorch's functions that rebuild tensors expect it."""
     return _TYPED(wrap_storage=storage, dtype=dtype, _internal=True)
 
 
 def empty_typed(device: torch.device, dtype: torch.dtype) -> Any:
-    """A storage of no elements."""
+    """Create a typed storage without elements."""
     return typed(fixed(new_storage(0, str(device))), dtype)
 
 
 def fixed(storage: Any) -> Any:
-    """The same memory as a storage that cannot be resized, which is how PyTorch's own reader makes them.
+    """Return the same memory as a storage that cannot be resized, as PyTorch's own reader makes them.
 
-    `Tensor.set_` enlarges a storage that is too small for a tensor with memory that nobody has filled; for a tensor whose
-    sizes are wrong in the file it must fail.
+    `Tensor.set_` would enlarge a storage that is too small for the tensor, with uninitialised memory; if a file contains
+    wrong sizes, it must fail instead.
     """
     if not isinstance(storage, torch.UntypedStorage) or storage.device.type == "meta" or not storage.resizable():
         return storage
@@ -61,15 +61,15 @@ def fixed(storage: Any) -> Any:
 
 
 def has_memory(typed_storage: Any) -> bool:
-    """Whether there is anything that could be shared."""
+    """Whether the storage has memory that could be shared."""
     return bool(typed_storage._data_ptr() != 0)
 
 
 @contextmanager
 def sparse_validated() -> Iterator[None]:
-    """Check the sparse tensors that are loaded inside: indices beyond a shape reach memory that is not the tensor's.
+    """Validate the sparse tensors that are loaded in this context: indices outside the shape reach other memory.
 
-    PyTorch checks them only if it is set to; here that decides only about those that have no elements to be checked.
+    PyTorch validates them only if that is enabled; here that setting matters only for tensors without elements.
     """
     waiting = torch._utils._sparse_tensors_to_validate
     try:
@@ -85,9 +85,9 @@ def sparse_validated() -> Iterator[None]:
 
 
 def bytes_of(storage: torch.UntypedStorage) -> memoryview:
-    """A writable view of a CPU storage's bytes, which does not keep the storage: who uses it must.
+    """A writable view of a CPU storage's bytes. It does not keep the storage alive; the caller must.
 
-    Not by way of a tensor: under FakeTensorMode that would be a fake one, which has no memory.
+    Not made through a tensor: under FakeTensorMode that would be a fake tensor, which has no memory.
     """
     nbytes = storage.nbytes()
     if not nbytes:
@@ -97,7 +97,7 @@ def bytes_of(storage: torch.UntypedStorage) -> memoryview:
 
 
 def kept_bytes_of(storage: torch.UntypedStorage) -> memoryview:
-    """As `bytes_of`, and the view keeps the storage."""
+    """As `bytes_of`, but the view keeps the storage alive."""
     memory: Any = (ctypes.c_ubyte * storage.nbytes()).from_address(storage.data_ptr())
     memory.storage = storage
     return memoryview(memory).cast("B")

@@ -1,8 +1,8 @@
-"""Inert values of a file as PyTorch's: sizes, dtypes, devices, layouts, generators, and instances of allowed classes.
+"""Convert inert values of a file to PyTorch's: sizes, dtypes, devices, layouts, generators, instances of allowed classes.
 
-PyTorch keeps the list of functions and classes that a restricted load may call, and the list of those that the program
-allows besides (`torch.serialization.add_safe_globals`, `safe_globals`). Both hold here, under PyTorch's own rules: nothing
-that is not on them is called, and an object's state is set only where its class is.
+PyTorch has a list of functions and classes that a restricted load may call, and a list of those that the program allows
+(`torch.serialization.add_safe_globals`, `safe_globals`). Both apply here, by PyTorch's own rules: nothing else is called,
+and an object's state is set only if its class is allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._library import callers_globals
 
 
 def revived(value: Any) -> Any:
-    """The PyTorch value that an inert one stands for; any other value as it is.
+    """Return the PyTorch value for an inert one; any other value unchanged.
 
     >>> from statedict.state import dtype
     >>> revived(dtype("float16"))
@@ -35,7 +35,7 @@ def revived(value: Any) -> Any:
 
 
 def maker(value: Opaque) -> Maker | None:
-    """How the value that an Opaque describes is made; None where neither we nor PyTorch's lists know its class.
+    """Return how to make the value of an Opaque; None if its class is neither known nor allowed.
 
     >>> maker(Opaque("os", "system", ("true",))) is None
     True
@@ -45,14 +45,12 @@ def maker(value: Opaque) -> Maker | None:
 
 def _constant(value: TorchConstant) -> Any:
     if value.kind != "device":
-        # `name` is one of a closed list that the reader checked, so this looks up nothing of a file's choice.
+        # The reader has checked `name` against a fixed list, so a file cannot choose the attribute.
         return getattr(torch, value.name)
     try:
         return torch.device(value.name)
     except RuntimeError as error:
-        raise FormatError(
-            f"it holds a device that PyTorch does not know: {str(error).partition(chr(10))[0]}"
-        ) from error
+        raise FormatError(f"the file contains an invalid device: {str(error).partition(chr(10))[0]}") from error
 
 
 def _dtype(value: DType) -> Any:
@@ -60,14 +58,14 @@ def _dtype(value: DType) -> Any:
 
 
 def storage_shown(array: torch.Tensor, storage: TypedStorage) -> Any:
-    """The storage that a bare one in a file stands for; `array` shows all of it."""
+    """Return the storage for a bare storage in a file; `array` covers all of it."""
     untyped = array.untyped_storage()
     typed: Any = torch.TypedStorage
     return untyped if storage.dtype is None else typed(wrap_storage=untyped, dtype=array.dtype, _internal=True)
 
 
 def set_attributes(tensor: torch.Tensor, attributes: Mapping[str, Any]) -> None:
-    """Give a tensor the Python attributes that were saved with it; the reader has refused those that mean something."""
+    """Set the Python attributes that were saved with a tensor; the reader has rejected attributes with a special meaning."""
     tensor.__dict__.update(attributes)
 
 
@@ -85,22 +83,22 @@ def _allowed(value: Opaque) -> Maker | None:
 
 
 def _found(path: str) -> Any:
-    """The function or class of that path, if it is on one of the lists."""
+    """The function or class at `path`, if it is on one of the lists."""
     callers = callers_globals()
     if path in callers:
-        # A DTensor needs the process group that it was made in; importing the class allows it.
+        # Importing the class allows it, but a DTensor needs the process group that it was made in.
         return None if path.startswith("torch.distributed.") else callers[path]
     return attrgetter(_SUBCLASSES[path])(torch) if path in _SUBCLASSES else None
 
 
 def _is_allowed(value: Opaque) -> bool:
-    """Whether a value is made, its parts aside. PyTorch makes nothing with keywords or with items of its own."""
+    """Whether the value itself (not its parts) can be made. PyTorch's lists allow neither keyword arguments nor items."""
     by_us = maker_of(value) is not None or (value.module, value.name, value.args is None) in _OWN
     return by_us or (_found(value.path) is not None and not value.kwargs and not value.items)
 
 
 def _build(made: Any, state: Any, items: list[Any]) -> None:
-    """Give an object its state, as BUILD does."""
+    """Set an object's state, as the pickle opcode BUILD does."""
     kind = type(made)
     if kind not in callers_globals().values():
         raise TypeError(f"{kind.__qualname__} is not an allowed class")
@@ -113,7 +111,7 @@ def _build(made: Any, state: Any, items: list[Any]) -> None:
         setattr(made, name, part)
 
 
-# classes of PyTorch's that are always made
+# PyTorch classes that are always allowed
 
 
 def _generator(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Generator:
@@ -139,7 +137,7 @@ _OWN: dict[tuple[str, str, bool], Maker] = {
     ("torch.nn.parameter", "UninitializedParameter", False): _uninitialized(UninitializedParameter),
     ("torch.nn.parameter", "UninitializedBuffer", False): _uninitialized(UninitializedBuffer),
 }
-# Of the functions that PyTorch allows to everybody, those that rebuild tensors of other classes. What they call is checked.
+# The functions on PyTorch's default list that rebuild tensor subclasses. What they call is checked, too.
 _SUBCLASSES = {
     "torch._tensor._rebuild_from_type_v2": "_tensor._rebuild_from_type_v2",
     "torch._utils._rebuild_wrapper_subclass": "_utils._rebuild_wrapper_subclass",

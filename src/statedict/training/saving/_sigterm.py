@@ -1,7 +1,7 @@
-"""SIGTERM ends a training as it always does, but after the write in hand.
+"""On SIGTERM, finish the running save before the process ends.
 
-A signal's handler runs in the main thread, between two steps of whatever that does. A save that the main thread itself is at
-cannot be waited for there, so the process ends when that save is done; one that another thread is at is waited for.
+A signal handler runs in the main thread, between two instructions of its code. It cannot wait for a save that the main
+thread itself runs, so in that case the process ends after the save; it does wait for a save in another thread.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any
 
 
 class OnSigterm:
-    """Calls `finish` when SIGTERM comes, and then does what would have been done without it; `forget` undoes that.
+    """Calls `finish` on SIGTERM, then does what SIGTERM would have done without it. `forget` removes the handler.
 
-    `finish` is a method, whose object is not kept alive. Raises ValueError outside the main thread.
+    `finish` is a method; its object is not kept alive. Raises ValueError outside the main thread.
     """
 
     def __init__(self, finish: Callable[[], None]) -> None:
         if not _in_main_thread():
-            raise ValueError("on_sigterm needs the main thread: signals are handled there")
+            raise ValueError("on_sigterm=True needs the main thread: Python handles signals only there")
         self._finish = weakref.WeakMethod(finish)
         self._before = signal.getsignal(signal.SIGTERM)
         self._ours = self._handle
-        self.begin_anew()
+        self.reset()
         signal.signal(signal.SIGTERM, self._ours)
 
-    def begin_anew(self) -> None:
-        """No save is under way and no signal has come: also what a forked child does with its copy."""
+    def reset(self) -> None:
+        """Reset: no save is running and no signal has arrived. Also called in a forked child."""
         self._writing = 0
         self._came = False
         self._ended = threading.Event()
 
     @contextmanager
-    def held_off(self) -> Iterator[None]:
-        """SIGTERM waits while this context lasts in the main thread, and comes at its end.
+    def delayed(self) -> Iterator[None]:
+        """Delay SIGTERM, in the main thread, until the context ends.
 
-        Once it has come, no other thread begins what it held off: the process is about to end.
+        Once the signal has arrived, other threads wait at the start of this context: the process is about to end.
         """
         if not _in_main_thread():
             if self._came:
@@ -57,7 +57,7 @@ class OnSigterm:
                 self._end()
 
     def forget(self) -> None:
-        """Leave SIGTERM as it was found, unless somebody else handles it by now, or this is not the main thread."""
+        """Restore the previous handler, unless another one was installed since, or this is not the main thread."""
         if _in_main_thread() and signal.getsignal(signal.SIGTERM) == self._ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
 
@@ -71,19 +71,19 @@ class OnSigterm:
             finish = self._finish()
             if finish is not None:
                 finish()
-        except Exception:  # noqa: BLE001  # nobody is left to catch it
+        except Exception:  # noqa: BLE001  # no caller could catch it
             sys.excepthook(*sys.exc_info())
         finally:
             self.forget()
             try:
                 self._go_on()
             finally:
-                # Still here: somebody else handles the signal, and the process may live on.
+                # The process is still running: another handler may keep it alive.
                 self._came = False
                 self._ended.set()
 
     def _go_on(self) -> None:
-        """Do what the signal did before; a later handler that called ours must not be called again."""
+        """Do what SIGTERM did before. A later handler that called this one must not be called again."""
         if callable(self._before):
             self._before(signal.SIGTERM, None)
         elif self._before != signal.SIG_IGN:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from statedict import CheckpointManager, StateDict
-from statedict.training import _shared
+from statedict.training.saving import _frozen
 
 
 class Odd(torch.nn.Module):
@@ -23,7 +23,7 @@ class Odd(torch.nn.Module):
 @pytest.fixture
 def worth(monkeypatch):
     """A few bytes are worth sharing."""
-    monkeypatch.setattr(_shared, "WORTH_SHARING", 1)
+    monkeypatch.setattr(_frozen, "WORTH_SHARING", 1)
 
 
 def test_names_are_not_patterns(tmp_path, worth):
@@ -85,5 +85,5 @@ def test_many_frozen_parameters_cost_in_proportion(worth):
         model = Odd(count)
         state = dict(model.state_dict())
         names = frozenset(state) - {"w[1]0"}
-        costs.append(calls_of(lambda state=state, names=names: _shared.split(StateDict(state), names)))
+        costs.append(calls_of(lambda state=state, names=names: _frozen.split(StateDict(state), names)))
     assert costs[1] < 6 * costs[0]

@@ -1,12 +1,11 @@
-"""Putting an object back as it was when something fails half-way.
+"""Restore an object if something fails half-way.
 
-In go objects whose attributes are about to change; when an exception leaves the `with` block, every attribute and
-container that could be reached from them has its old contents again, whoever changed it. The rule guarded: all or
-nothing, also through hooks and loaders that are not ours.
+If an exception leaves the `with` block, every attribute and container reachable from the objects has its old contents again,
+whichever code changed it (hooks and foreign loaders included).
 
-Theory of operation: what is reachable is recorded by shallow copies, container by container, before anything runs.
-Tensors are copied only where they are small or named (`tensors`), because a trainer reaches its whole dataset; an
-optimizer's own tensors are never copied by reaching them: its loader replaces them, it does not write into them.
+Theory of operation: before anything runs, each reachable container is recorded by a shallow copy. Tensors are copied only if
+they are small or passed as `tensors`, because a trainer may reach its whole dataset. The tensors of an optimizer are never
+copied for being reachable: its loader replaces them and does not write into them.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ import torch
 from ..modules._backup import keep
 from ..snapshots._copy_tensors import PLAIN_TYPES
 
-# A scale or a counter is below this; weights are above.
+# Bytes. Scales and counters are smaller than this, weights are larger.
 SMALL = 1 << 16
-# A container longer than this holds data, not settings: it is put back, but what is in it is not looked into.
+# A longer container holds data, not settings: it is recorded, but its elements are not visited.
 LONG = 100_000
 _CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
-# Their objects lead to the whole process, and load no state.
-_ELSEWHERE = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "weakref"}
+# Objects of these modules lead to the whole process, and are not loaded.
+_EXCLUDED = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "weakref"}
 Restore = Callable[[], None]
 
 
 @contextmanager
 def unchanged_on_error(*roots: Any, tensors: Iterable[torch.Tensor] = ()) -> Iterator[None]:
-    """Put `roots`, all that they reach, and the elements of `tensors` back if the block raises.
+    """If the block raises, restore `roots`, everything reachable from them, and the elements of `tensors`.
 
     >>> box = {"a": [1]}
     >>> try:
@@ -45,19 +44,19 @@ def unchanged_on_error(*roots: Any, tensors: Iterable[torch.Tensor] = ()) -> Ite
     ...     print(box)
     {'a': [1]}
     """
-    restores, small = _remember(roots)
+    restores, small = _record(roots)
     restores.append(keep([*small, *tensors]))
     try:
         yield
     except BaseException as error:
         for restore in restores:
             restore()
-        error.add_note("Nothing was changed: all that the attempt had touched was put back.")
+        error.add_note("Nothing was changed: everything that the attempt had modified was restored.")
         raise
 
 
-def _remember(roots: Iterable[Any]) -> tuple[list[Restore], list[torch.Tensor]]:
-    """How to restore every container within reach, and the small tensors that were seen."""
+def _record(roots: Iterable[Any]) -> tuple[list[Restore], list[torch.Tensor]]:
+    """Record every reachable container; return functions that restore them, and the small tensors found."""
     stack: list[tuple[Any, bool]] = [(root, True) for root in roots]
     seen: set[int] = set()
     restores: list[Restore] = []
@@ -84,7 +83,7 @@ def _is_small(tensor: torch.Tensor) -> bool:
 
 
 def _children(value: Any, restores: list[Restore]) -> list[Any]:
-    """What lies in a container or an object, whose present contents are noted in `restores`."""
+    """The elements of a container or attributes of an object; records its contents in `restores`."""
     if isinstance(value, dict):
         restores.append(_mapping(value))
         return list(value.values())
@@ -104,7 +103,7 @@ def _children(value: Any, restores: list[Restore]) -> list[Any]:
 
 def _has_settings(value: Any) -> bool:
     home = type(value).__module__.partition(".")[0]
-    return hasattr(value, "__dict__") and not isinstance(value, _CLOSED) and home not in _ELSEWHERE
+    return hasattr(value, "__dict__") and not isinstance(value, _CLOSED) and home not in _EXCLUDED
 
 
 def _mapping(value: dict[Any, Any]) -> Restore:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, each manifest of which is read once."""
+"""The list of a run's checkpoints, with a cache of their manifests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from .._keep import Saved
 from . import _layout, _manifest
-from ._keep import Saved
 
-# A file that changed less than this many nanoseconds ago may change again without another time of change.
+# A manifest is cached only when its file is at least this old (ns): a second change within the timestamp resolution would
+# not be noticed.
 SETTLED = 2_000_000_000
 
 
@@ -22,9 +23,9 @@ class _Stamp(NamedTuple):
 
 
 class Catalogue:
-    """Lists a run's checkpoints; a manifest is read again only where its file has changed since.
+    """Lists a run's checkpoints. A manifest is read again only if its file has changed.
 
-    A run of 10,000 checkpoints is listed at every save: reading all manifests would take seconds.
+    Every save lists the run, and reading 10,000 manifests takes seconds.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -32,9 +33,9 @@ class Catalogue:
         self._known: dict[str, tuple[_Stamp, Saved | None]] = {}
 
     def saved(self) -> list[Saved]:
-        """The run's checkpoints whose manifest can be read, oldest first.
+        """The checkpoints with a valid manifest, oldest first.
 
-        Raises OSError where a manifest cannot be read now: a list without it would be wrong.
+        Raises OSError if a manifest cannot be read at the moment: a list without that checkpoint would be wrong.
         """
         known, found, listed = self._known, {}, []
         now = time.time_ns()
@@ -53,7 +54,7 @@ class Catalogue:
 
 
 def _stamp(file: str) -> _Stamp | None:
-    """What changes with a file's content; None where there is no file."""
+    """Facts that change when the file's content does; None if the file does not exist."""
     try:
         status = os.stat(file)
     except (FileNotFoundError, NotADirectoryError):

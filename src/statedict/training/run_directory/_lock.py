@@ -1,4 +1,4 @@
-"""One manager writes to a directory at a time. The lock is the kernel's (flock), so it dies with its process."""
+"""A lock on a run's directory. It is a `flock`, which the kernel releases when the process ends."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NAME = ".lock"
 
 
 class Lock:
-    """The lock of a run's directory; `release`, the end of this object or of the process gives it back.
+    """The lock of a run's directory. It ends with `release`, with this object, or with the process.
 
-    Raises LockedError where somebody else has it.
+    Raises LockedError if another manager holds it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,7 +29,7 @@ class Lock:
         except BaseException:
             self.release()
             raise
-        # Who holds it is a courtesy, for which a full disk may have no room.
+        # The holder's name only improves the error message, so a full disk must not make locking fail.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{_holder()}\n".encode(), 0)
@@ -38,7 +38,7 @@ class Lock:
         self.release()
 
     def holds(self, directory: Path) -> bool:
-        """Whether this is the lock of what lies at `directory` now: another directory may have taken its place."""
+        """Whether this locks the directory that is at `directory` now, which may have been replaced by another one."""
         try:
             there = (directory / NAME).stat()
         except OSError:

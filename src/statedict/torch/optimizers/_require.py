@@ -1,7 +1,4 @@
-"""Whether an Outcome can stand: what is asked before anything is final.
-
-A judge is called with everything that is known; it raises, or returns to let happen what fits.
-"""
+"""Check the Outcome of a load before it becomes final."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from statedict.tree import Outcome
 Judge = Callable[[Outcome], None]
 
 
-def demand(kind: str) -> Judge:
-    """A judge that raises LoadError, with PyTorch's text for a load into a `kind`, for whatever is wrong."""
+def require_success(kind: str) -> Judge:
+    """Make a judge that raises LoadError for any error, with PyTorch's text for a load into a `kind`."""
 
     def judge(outcome: Outcome) -> None:
         refusal = outcome.refusal(kind)

@@ -1,6 +1,6 @@
-"""One checkpoint is written: every file, then the manifest that vouches for them, then the name.
+"""Write one checkpoint: every file, then the manifest that lists them, then rename the directory.
 
-What goes in is already independent of training (snapshots, or the live state of a save that is waited for).
+The content no longer changes with training: it is a copy, or the live state of a synchronous save.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from statedict import _sources, files, formats
 from statedict.errors import AfterSaveError, SaveError
 from statedict.state import Leaf, tensors_of
 
-from . import _directory, _layout, _manifest, _names, _shared
-from ._manifest import FileFacts, Manifest
-from ._progress import Meter
-from ._shared import Donor
+from .._progress import Meter
+from ..run_directory import _changes, _layout, _manifest, _names
+from ..run_directory._manifest import FileFacts, Manifest
+from . import _frozen
+from ._frozen import Donor
 
 PACKAGES = ("statedict", "torch", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one checkpoint is to hold.
+    """The content of one checkpoint.
 
     Attributes:
         step, metrics, values: as in the Manifest.
-        states: object name → the state (a StateDict or any tree).
-        keep: the run's rules of retention, or None: as in the Manifest.
-        frozen: of a module's state, the names that training does not change.
+        states: object name → its state (a StateDict or any tree).
+        keep: the run's retention policy, or None, as in the Manifest.
+        frozen: object name → the names in its state that training does not change.
     """
 
     step: int
@@ -48,33 +49,33 @@ class Content:
 
 
 def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> None:
-    """Write the checkpoint and give it its name; whatever fails, nothing of it is left and nothing older changes.
+    """Write a checkpoint. If anything fails, it is removed, and older checkpoints do not change.
 
-    Raises AfterSaveError where it has its name, but that could not be flushed.
+    Raises AfterSaveError if the checkpoint is complete but its directory entry could not be flushed.
     """
-    path = _directory.begin(directory, content.step)
+    path = _changes.begin(directory, content.step)
     try:
         complete(directory, path, content, {}, meter, durable=durable)
     except AfterSaveError:
         raise
     except BaseException:
-        _directory.abandon(path)
+        _changes.abandon(path)
         raise
 
 
 def complete(
     directory: Path, path: Path, content: Content, others: Mapping[str, str], meter: Meter, *, durable: bool
 ) -> None:
-    """Write the files and the manifest into a checkpoint that was begun, and give it its name.
+    """Write the files and the manifest into the directory `path`, and rename it.
 
-    `others` are objects that lie in it already: name → file or directory. `meter` counts what is written.
+    `others` are objects that are already in it: name → file or directory. `meter` counts the bytes written.
     """
     _write_files(path, content, others, _donor(directory), meter)
-    _directory.finish(directory, path, content.step, durable=durable)
+    _changes.finish(directory, path, content.step, durable=durable)
 
 
 def _donor(directory: Path) -> Donor:
-    """The newest checkpoint there is, for its shards."""
+    """The newest checkpoint, whose shards can be linked."""
     newest = _layout.newest(directory)
     if newest is None:
         return Donor()
@@ -85,7 +86,7 @@ def _donor(directory: Path) -> Donor:
 
 
 def nbytes(content: Content) -> int:
-    """What the tensors of a content take, about."""
+    """The approximate size of the tensors in a content, in bytes."""
     return sum(nbytes_of(value) for state in content.states.values() for value in tensors_of(state))
 
 
@@ -95,19 +96,19 @@ def nbytes_of(value: Any) -> int:
 
 
 def _write_files(path: Path, content: Content, others: Mapping[str, str], donor: Donor, meter: Meter) -> None:
-    # No file is flushed here: `finish` flushes them all at once, which is half as many flushes.
+    # Files are not flushed here: `finish` flushes each of them once.
     objects = dict(others)
     shards = {}
     stems = _names.stems([*others, *content.states])
     for name, state in content.states.items():
-        parts = _shared.split(state, content.frozen.get(name, ()))
-        objects[name] = f"{stems[name]}{'.pt' if parts is None else _shared.INDEX}"
+        parts = _frozen.split(state, content.frozen.get(name, ()))
+        objects[name] = f"{stems[name]}{'.pt' if parts is None else _frozen.INDEX}"
         with named(name, state):
             if parts is None:
                 write_state(state, path / objects[name])
                 meter((path / objects[name]).stat().st_size)
             else:
-                shards[name] = _shared.write(path, stems[name], parts, donor, meter)
+                shards[name] = _frozen.write(path, stems[name], parts, donor, meter)
     manifest = Manifest(
         step=content.step,
         time=datetime.now(UTC),
@@ -121,34 +122,34 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     )
     if manifest.without_files():
         lost = ", ".join(map(repr, manifest.without_files()))
-        raise SaveError(f"{path}: the files of {lost} are not there any more: something deletes what is being saved")
+        raise SaveError(f"{path}: the files of {lost} were deleted by another program while the checkpoint was written")
     block = memoryview(_manifest.dump(manifest))
     files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
 
 
 def write_state(state: Any, path: Path) -> None:
-    """Write a state or a tree to a file, where NumPy arrays stay NumPy arrays and tensors tensors."""
+    """Write a state or tree to a file; NumPy arrays stay NumPy arrays, and tensors stay tensors."""
     substitute = _sources.States().of
     formats.write(state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute)
 
 
 @contextmanager
 def named(name: str, state: Any) -> Iterator[None]:
-    """The border where an error about a state gets the name of its object, and a place in it."""
+    """Add the object's name, and the position of the value in it, to an error about its state."""
     what = "the values" if name == _names.VALUES else repr(name)
     try:
         yield
     except SaveError as error:
         raise SaveError(f"{what}: {error}") from error
     except TypeError as error:
-        # Of copying a value that cannot be copied: it cannot be saved either, and that is told with its path.
+        # Raised when a value cannot be copied, so it cannot be saved either; the SaveError names its path.
         raise SaveError(f"{what}: {_sources.unloadable(state) or error}") from error
 
 
 def relative(path: Path) -> list[str]:
-    """Every file below a directory, by its path from there, with `/`; links are not followed."""
+    """Every file below a directory except the manifest, as a relative path with `/`; links are not followed."""
     found = []
-    for folder, _, names in os.walk(path, onerror=_directory.fail):
+    for folder, _, names in os.walk(path, onerror=_changes.fail):
         found += [Path(folder, name).relative_to(path).as_posix() for name in names]
     return [name for name in found if name != _manifest.NAME]
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from statedict import CheckpointManager
-from statedict.training import _catalogue, _manifest, all_steps
-from statedict.training._catalogue import Catalogue
-from statedict.training._manifest import dump, read
+from statedict.training import all_steps
+from statedict.training.run_directory import _catalogue, _manifest
+from statedict.training.run_directory._catalogue import Catalogue
+from statedict.training.run_directory._manifest import dump, read
 
 
 @pytest.fixture

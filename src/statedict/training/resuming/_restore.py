@@ -1,4 +1,4 @@
-"""A checkpoint's states go back into the objects: all of them, or none."""
+"""Load a checkpoint's states into objects: all of them, or none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from statedict import _api, _loading
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
-from . import _distributed, _names, _objects, _random, _world
-from ._manifest import Manifest
-from ._patience import patiently
-from ._progress import Meter
-from ._resume import PassedOver, Resumed
+from .. import _distributed, _objects, _random, _ranks
+from .._progress import Meter
+from ..run_directory import _names
+from ..run_directory._manifest import Manifest
+from ._find import PassedOver, Resumed
+from ._retry import retried
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
@@ -25,11 +26,11 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 class _Ready(NamedTuple):
-    """What is known when every load was tried.
+    """The result of checking every load.
 
     Attributes:
         options: object name → options of its load.
-        together: object name → this rank's part of the state of an object that several ranks wrote.
+        together: object name → this rank's part of the state of an object that several ranks saved.
         values: the plain values.
         drawn: the random state, or None.
     """
@@ -41,8 +42,8 @@ class _Ready(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A checkpoint that was verified, and what reading it may cost."""
+class VerifiedCheckpoint:
+    """A checkpoint that was verified, with the resource limits for reading it."""
 
     path: Path
     manifest: Manifest
@@ -51,11 +52,11 @@ class Reading:
     def into(
         self, objects: Mapping[str, Any], options: Options, passed_over: tuple[PassedOver, ...], *, random: bool
     ) -> Resumed:
-        """Load the state of each object, by name; put the random state back if `random`.
+        """Load the state of each object, by name; restore the random state if `random`.
 
-        Everything else is read, and every load is tried, before the first object changes.
+        Everything else is read, and every load is checked, before the first object changes.
 
-        Raises UnknownNameError for an object that the checkpoint does not hold, LoadError for one that does not fit.
+        Raises UnknownNameError for an object that the checkpoint does not contain, LoadError for one that does not fit.
         """
         self._check_names(objects, options)
         manifest = self.manifest
@@ -71,21 +72,21 @@ class Reading:
         held = [name for name in self.manifest.objects if name not in _names.OWN]
         for name in (*objects, *options):
             if name not in held or name not in objects:
-                among = "the checkpoint" if name in objects else "the objects given"
+                among = "the checkpoint" if name in objects else "the arguments"
                 raise UnknownNameError(name, among=among, near=nearest(name, held, 3) or sorted(held))
 
     def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
-        """Read what is not loaded into objects, and try every load; no object has changed when this is done."""
+        """Read what is not loaded into objects, and check every load. Changes no object."""
         held = self.manifest.objects
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         together = {
             name: chosen[name] for name, value in objects.items() if _is_together(value, self.path / held[name])
         }
-        values = dict(self.manifest.values) | patiently(self._values)
-        drawn = patiently(partial(_random.stored, self.path, self.manifest)) if random else None
+        values = dict(self.manifest.values) | retried(self._values)
+        drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
         for name, value in objects.items():
             if name not in together:
-                report = patiently(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
+                report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
                 _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
         return _Ready(chosen, _distributed.check(self.path, held, objects, together), values, drawn)
 
@@ -94,7 +95,7 @@ class Reading:
         reports: dict[str, Any] = dict(_distributed.read(self.path, held, objects, ready.together))
         for name, value in objects.items():
             if name not in reports:
-                reports[name] = patiently(partial(self._load_one, name, value, ready.options[name]))
+                reports[name] = retried(partial(self._load_one, name, value, ready.options[name]))
             meter(self.manifest.nbytes_of(held[name]))
         return {name: reports[name] for name in objects}
 
@@ -103,18 +104,18 @@ class Reading:
         return _api.load_state_dict(value, file, **{"limits": self.limits, **options})
 
     def _values(self) -> dict[str, Any]:
-        """The values that did not fit into the manifest."""
+        """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
         return {} if file is None else dict(_api.load(self.path / file, limits=self.limits))
 
 
 def _is_together(value: Any, saved: Path) -> bool:
-    """Whether ranks load it together. One process reads a module that several wrote as it reads any other file."""
-    return saved.is_dir() and (_world.world()[1] > 1 or _objects.is_optimizer(value))
+    """Whether the ranks load it together. A single process reads a module that several ranks saved like any other file."""
+    return saved.is_dir() and (_ranks.ranks()[1] > 1 or _objects.is_optimizer(value))
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's state is matched by the names that the models give to its parameters."""
+    """Default load options: an optimizer's state is matched by the names that the model gives to its parameters."""
     if not _objects.is_optimizer(value):
         return {}
     model = _objects.owner(value, objects)

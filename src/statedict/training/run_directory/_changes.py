@@ -1,6 +1,7 @@
-"""The changes that a run's directory goes through: a checkpoint appears, replaces another, goes, is set aside.
+"""The changes to a run's directory: a checkpoint is added, replaced, deleted or set aside.
 
-Each is one rename, with everything before it durable. Only these functions write there; the manager's lock is held.
+Each change is a single rename, made after everything before it is durable. Nothing else writes in the directory, and the
+caller holds the manager's lock.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
-def explained(directory: Path) -> Iterator[None]:
-    """The border where what the system says of a run's directory becomes an error that says what to do."""
+def translated(directory: Path) -> Iterator[None]:
+    """Translate an OSError about the run's directory into an error that says what to do."""
     try:
         yield
     except StateDictError:
@@ -38,17 +39,17 @@ def explained(directory: Path) -> Iterator[None]:
         if not os.path.isdir(directory):
             raise RunGoneError(str(directory)) from error
         if error.errno in FULL:
-            # For a name, not for a file's content: those say how much they need.
+            # The disk had no space for a directory entry. (A full disk while writing a file raises DiskFullError already.)
             disk = os.statvfs(directory)
             raise DiskFullError(str(directory), needed=disk.f_frsize, free=disk.f_bavail * disk.f_frsize) from error
         raise
 
 
 @contextmanager
-def following(directory: Path, step: int, what: str) -> Iterator[None]:
-    """The border for what follows a save that succeeded: a failure must not be taken for that of the save.
+def after_save(directory: Path, step: int, what: str) -> Iterator[None]:
+    """Translate the errors of steps that follow a successful save, so that they are not mistaken for a failed save.
 
-    Raises AfterSaveError, or RunGoneError where the directory is gone with the checkpoint.
+    Raises AfterSaveError, or RunGoneError if the directory was deleted together with the checkpoint.
     """
     try:
         yield
@@ -57,34 +58,34 @@ def following(directory: Path, step: int, what: str) -> Iterator[None]:
             raise RunGoneError(str(directory), saved=step) from error
         raise AfterSaveError(str(directory), step, what, str(error)) from error
     except Exception as error:
-        # A rule of retention that is the caller's own function may raise anything.
+        # A retention policy may be the caller's own function, which can raise anything.
         error.add_note(f"{directory}: step {step} was saved, but {what} failed")
         raise
 
 
 def make(directory: Path) -> None:
-    """The run's directory, durably there, with those above it."""
+    """Create the run's directory and its parents, durably."""
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     for path in made:
-        # Whose names may not be listed may not be flushed either.
+        # A directory that may not be listed cannot be flushed either.
         with suppress(PermissionError):
             sync(path.parent)
 
 
 def begin(directory: Path, step: int) -> Path:
-    """A new hidden directory for a checkpoint that is about to be written; the partner of `finish`."""
+    """Create a hidden directory for a checkpoint that is about to be written. Partner of `finish`."""
     path = directory / f"{SAVING}{name_of(step)}-{os.getpid()}-{token_hex(4)}"
     path.mkdir()
     return path
 
 
 def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
-    """Give a written checkpoint its name; one of the same step that is there already is deleted when that is durable.
+    """Rename a complete checkpoint to its final name. An existing checkpoint of the same step is then deleted.
 
-    `durable`: all of it is on the disk before, and its name after.
+    `durable`: flush all files before the rename, and the directory after it.
 
-    Raises AfterSaveError where it has its name, but that could not be flushed.
+    Raises AfterSaveError if the checkpoint was renamed but the directory could not be flushed.
     """
     final = directory / name_of(step)
     if durable:
@@ -99,19 +100,19 @@ def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
         final.rename(replaced)
         written.rename(final)
     if durable:
-        with following(directory, step, "flushing its name to the disk"):
+        with after_save(directory, step, "flushing its directory entry to the disk"):
             sync(directory)
     if replaced is not None:
         _delete(replaced)
 
 
 def abandon(path: Path) -> None:
-    """Delete a checkpoint whose writing failed."""
+    """Delete a checkpoint that could not be completed."""
     _delete(path)
 
 
 def remove(directory: Path, path: Path) -> None:
-    """Delete a checkpoint: it loses its name first, so that nobody sees half of it."""
+    """Delete a checkpoint. It is renamed first, so that a half-deleted one never has a step's name."""
     trash = directory / f"{TRASH}{path.name}-{token_hex(4)}"
     path.rename(trash)
     sync(directory)
@@ -119,7 +120,7 @@ def remove(directory: Path, path: Path) -> None:
 
 
 def set_aside(directory: Path, path: Path) -> Path | None:
-    """Rename a damaged checkpoint so that it is never resumed from and never deleted; None where that is not allowed."""
+    """Rename a damaged checkpoint so that it is never resumed from and never deleted; None if renaming is not permitted."""
     target = directory / f"{DAMAGED}{path.name}-{token_hex(4)}"
     try:
         path.rename(target)
@@ -129,7 +130,7 @@ def set_aside(directory: Path, path: Path) -> Path | None:
 
 
 def tidy(directory: Path) -> None:
-    """Delete what saves and deletions left when their process died, and put back what a replacement had moved away."""
+    """Delete the remains of interrupted saves and deletions, and restore a checkpoint whose replacement was interrupted."""
     for path in of_kind(directory, OLD):
         step = step_of(path.name)
         if step is not None and not (directory / name_of(step)).exists():
@@ -141,7 +142,7 @@ def tidy(directory: Path) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Flush a directory, which makes its entries durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -150,7 +151,7 @@ def sync(directory: Path) -> None:
 
 
 def _sync_all(written: Path) -> None:
-    """Make everything in a directory durable: every file first, then the names of them."""
+    """Flush a directory tree: first the files, then the directories that list them."""
     for folder, _, names in os.walk(written, topdown=False, onerror=fail):
         for name in names:
             fd = os.open(Path(folder, name), os.O_RDONLY)
@@ -162,18 +163,18 @@ def _sync_all(written: Path) -> None:
 
 
 def fail(error: OSError) -> None:
-    """Raise the error that a walk through a directory met, and would pass over."""
+    """Raise an error that `os.walk` would ignore."""
     raise error
 
 
 def _delete(path: Path) -> None:
-    # What cannot be deleted now is tried again by the next manager's `tidy`: a save must not fail because of it.
+    # A failed deletion must not fail the save: the next manager's `tidy` tries again.
     with suppress(OSError):
         shutil.rmtree(path)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two directories in one step; False where the system cannot."""
+    """Swap two directories atomically; False if the system does not support it."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

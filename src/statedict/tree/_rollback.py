@@ -1,8 +1,8 @@
-"""The log by which a refused load is undone where code that is not the engine's has run.
+"""Roll back a refused load after foreign code (hooks, overridden methods) has run.
 
 Loaders and hooks may change anything: elements, registered entries, plain attributes, the contents of lists and dicts.
-Before one runs, what it may change is remembered: its own module where the host knows it to keep to that, otherwise every
-module of the tree, which takes the memory of one more copy of the model while it is loaded.
+Before one runs, everything that it may change is recorded: its own module if the host knows that it changes only that, else
+the whole tree, which needs the memory of another copy of the model during the load.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ from ._survey import overrides
 Restore = Callable[[], object]
 
 
-class Undo:
-    """What was remembered of the tree below `root`, and how to put it back."""
+class Rollback:
+    """A record of the tree below `root`, and how to restore it."""
 
     def __init__(self, host: Host, root: Any) -> None:
         self._host = host
         self._root = root
         self._restores: list[Restore] = []
-        # By id, and holding on to each, so that no id is used again.
+        # By id. The references prevent an id from being reused.
         self._kept: dict[int, Any] = {}
         self.everything = False
 
     def keep_module(self, module: Any) -> None:
-        """Remember one module: its attributes, what they contain, and all arrays among them."""
+        """Record one module: its attributes, their contents, and all arrays among them."""
         self._keep([module])
 
     def keep_everything(self) -> None:
-        """Remember every module of the tree."""
+        """Record every module of the tree."""
         if not self.everything:
             with collector_paused():
                 self._keep(list(_modules(self._root)))
             self.everything = True
 
     def keep_array(self, array: Any) -> None:
-        """Remember an array that is not the tree's."""
+        """Record an array that does not belong to the tree."""
         if id(array) not in self._kept:
             self._kept[id(array)] = array
             self._restores.append(self._host.keep([array]))
 
     def keep_extra_state(self, module: Any) -> None:
-        """Remember what `set_extra_state` is about to replace, where the module can tell."""
+        """Record the extra state that `set_extra_state` is about to replace, if the module can return it."""
         if overrides(type(module), self._host.module, "get_extra_state"):
             try:
                 before = deepcopy(module.get_extra_state())
-            except Exception:  # noqa: BLE001  # the module's own code: what it cannot tell is not remembered
+            except Exception:  # noqa: BLE001  # the module's own code; without a result nothing is recorded
                 return
 
             def restore() -> None:
-                # What it sets as attributes is put back afterwards, whatever becomes of this.
+                # Attributes are restored afterwards, even if this raises.
                 with suppress(Exception):
                     module.set_extra_state(before)
 
             self._restores.append(restore)
 
-    def put_back(self) -> None:
-        """Make everything that was remembered as it was, the latest first."""
+    def roll_back(self) -> None:
+        """Restore everything that was recorded, the latest first."""
         while self._restores:
             self._restores.pop()()
 
@@ -76,19 +76,19 @@ class Undo:
             if id(module) not in self._kept:
                 self._kept[id(module)] = module
                 self._restores.append(_class_of(module))
-                self._remember(vars(module), contents, arrays)
+                self._record(vars(module), contents, arrays)
         self._restores.append(self._host.keep(arrays))
         self._restores.append(lambda: _refill(contents))
 
-    def _remember(self, container: Any, contents: list[tuple[Any, Any]], arrays: list[Any]) -> None:
-        """Note what is in a container, and in those within; collect the arrays."""
+    def _record(self, container: Any, contents: list[tuple[Any, Any]], arrays: list[Any]) -> None:
+        """Record the contents of a container and of containers in it; collect the arrays."""
         self._kept[id(container)] = container
-        # A module has a dozen registries, and most are empty.
+        # A module has a dozen registries, most of them empty.
         contents.append((container, container.copy() if container else None))
         for value in container.values() if isinstance(container, dict) else container:
             if type(value) in _CONTAINERS:
                 if id(value) not in self._kept:
-                    self._remember(value, contents, arrays)
+                    self._record(value, contents, arrays)
             elif library_of(value) is not None and id(value) not in self._kept:
                 self._kept[id(value)] = value
                 arrays.append(value)

@@ -1,7 +1,7 @@
-"""One background writer: at most one save in flight, at most one waiting.
+"""A background thread for saves: at most one save in flight, at most one waiting.
 
-The thread is not a daemon, so that the interpreter waits for the save in hand before it ends. An error is kept, and raised
-by the next call. A job is never lost with its thread: where none could be started, whoever waits does the job.
+The thread is not a daemon, so the interpreter waits for the running save before it exits. An error is stored and raised by
+the next call. If a thread cannot be started, the job runs in the thread that calls `submit` or waits for it.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ Busy = Literal["wait", "replace"]
 
 
 class Background:
-    """Runs jobs one after the other in a thread that lives while there are any."""
+    """Runs jobs one after the other, in a thread that ends after the last job."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew without a thread or a job: a forked child does so with its copy, whose thread is its parent's."""
+        """Reset, without a thread and without jobs. Called in a forked child, where the parent's thread does not exist."""
         self._state = threading.Condition()
         self._waiting: tuple[Job, Job] | None = None
-        # Whether a job is under way, and whether a thread was started that has not yet looked for one.
+        # Whether a job is running, and whether a thread was started that has not yet taken its first job.
         self._active = self._expected = False
         self._error: BaseException | None = None
 
     @property
     def running(self) -> bool:
-        """Whether a job is under way or waiting."""
+        """Whether a job is running or waiting."""
         return self._active or self._waiting is not None
 
     def submit(self, job: Job, dropped: Job) -> None:
-        """Run `job` after the one in flight; one that is waiting already makes place, and its `dropped` is called."""
+        """Run `job` after the running one. A job that is already waiting is replaced, and its `dropped` is called."""
         with self._state:
             replaced, self._waiting = self._waiting, (job, dropped)
             needs_thread = not self._active and not self._expected
@@ -44,33 +44,33 @@ class Background:
             self._start()
 
     def wait(self) -> None:
-        """Return when nothing is in flight or waiting; raise what went wrong since the last call."""
+        """Wait until no job is running or waiting; raise the error that occurred since the last call, if any."""
         self.settle()
         self.raise_error()
 
     def settle(self) -> None:
-        """Return when nothing is in flight or waiting; what went wrong is raised by the next call."""
+        """Wait until no job is running or waiting. An error is stored for the next call."""
         while self.running:
             with self._state:
                 self._state.wait_for(lambda: not self._active and not self._expected)
             self._run()
 
     def raise_error(self) -> None:
-        """Raise what went wrong since the last call, once."""
+        """Raise the stored error, once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def _start(self) -> None:
-        """Start a thread for the job that waits, or do it here and now where none can be started."""
+        """Start a thread for the waiting job. If that is impossible, run the job in this thread."""
         self._expected = started = True
         try:
             threading.Thread(target=self._run, name="statedict-save").start()
         except RuntimeError:
-            # The system gives no more threads, or the interpreter is ending.
+            # The system cannot create more threads, or the interpreter is shutting down.
             started = False
         except BaseException:
-            # Interrupted: the thread may have been started or not. If not, whoever waits does the job.
+            # Interrupted (KeyboardInterrupt): the thread may or may not have started. If not, `settle` runs the job.
             self._expect_none()
             raise
         if not started:
@@ -83,12 +83,12 @@ class Background:
             self._state.notify_all()
 
     def _run(self) -> None:
-        """Do the jobs that wait, one after the other, unless another thread is doing so."""
+        """Run the waiting jobs one after the other, unless another thread is doing so."""
         while self._take():
             pass
 
     def _take(self) -> bool:
-        """Do the job that waits; False where there is none, or another one is under way."""
+        """Run the waiting job. Return False if no job is waiting or another one is running."""
         taken = False
         try:
             with self._state:
@@ -99,7 +99,7 @@ class Background:
                 taken = self._active = True
                 (job, _), self._waiting = self._waiting, None
             job()
-        except BaseException as error:  # noqa: BLE001  # kept for the thread that asked for the save
+        except BaseException as error:  # noqa: BLE001  # stored, and raised in the thread that requested the save
             self._error = error
         finally:
             if taken:

@@ -1,6 +1,6 @@
-"""Plain values: what a manifest, which is JSON, gives back exactly as it was given.
+"""Plain values: those that JSON, and so a manifest, preserves exactly.
 
-JSON has no NaN and no infinity: they are written as {"float": "nan"}, {"float": "inf"} and {"float": "-inf"}.
+JSON has neither NaN nor infinity: they are written as {"float": "nan"}, {"float": "inf"} and {"float": "-inf"}.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-# Values deeper than this are not plain: reading them back must not depend on how deep the caller's stack is.
+# Deeper values are not plain: whether they can be read back must not depend on the depth of the caller's stack.
 DEEPEST = 50
-# Longer values (in characters of JSON) have a file of their own: manifests are read often.
+# Longer values (in characters of JSON) are saved in a file of their own, because manifests are read often.
 LONGEST = 64 << 10
 _NOT_FINITE = {"nan", "inf", "-inf"}
 
 
 def survives(value: Any) -> bool:
-    """Whether JSON gives the value back as it is (a tuple would become a list, a key 1 would become "1")."""
+    """Whether JSON preserves the value exactly (a tuple would become a list, a key 1 would become "1")."""
     try:
         text = json.dumps(to_json(value), allow_nan=False)
         return len(text) <= LONGEST and _same(from_json(json.loads(text)), value)
@@ -27,7 +27,7 @@ def survives(value: Any) -> bool:
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
-    """The value as strict JSON can hold it; the partner of `from_json`. Raises ValueError for one that is too deep."""
+    """Convert a value to strict JSON. Partner of `from_json`. Raises ValueError for one that is nested too deep."""
     _check_depth(depth)
     if isinstance(value, float) and not isfinite(value):
         return {"float": str(value)}
@@ -37,7 +37,7 @@ def to_json(value: Any, depth: int = 0) -> Any:
 
 
 def from_json(value: Any, depth: int = 0) -> Any:
-    """The value that `to_json` was given. Raises ValueError for one that is too deep."""
+    """Convert back what `to_json` returned. Raises ValueError for a value that is nested too deep."""
     _check_depth(depth)
     if isinstance(value, dict):
         if value.keys() == {"float"} and isinstance(value["float"], str) and value["float"] in _NOT_FINITE:
@@ -48,7 +48,7 @@ def from_json(value: Any, depth: int = 0) -> Any:
 
 def _check_depth(depth: int) -> None:
     if depth > DEEPEST:
-        raise ValueError(f"values are nested more than {DEEPEST} deep")
+        raise ValueError(f"values are nested more than {DEEPEST} levels deep")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,16 +1,16 @@
-"""Where a run's checkpoints lie: one directory each, complete or not there.
+"""The layout of a run's directory: one directory per checkpoint, which is complete or does not exist.
 
     runs/a/                      the directory given to the manager
-      .lock                      held while a manager writes here; it dies with its process
+      .lock                      locked while a manager writes here; released when its process ends
       step-0000001200/           a checkpoint: plain files and a manifest
         manifest.json  model.pt  optimizer.pt  random.pt
-      .saving-step-…-PID-RAND/   one that is being written, or was when its process died
-      .trash-step-…-RAND/        one that is being deleted
-      .old-step-…-RAND/          one that is being replaced, where the system cannot swap two names at once
-      damaged-step-…-RAND/       one that did not verify; never resumed from, never deleted
+      .saving-step-…-PID-RAND/   a checkpoint being written, or left by a process that died
+      .trash-step-…-RAND/        a checkpoint being deleted
+      .old-step-…-RAND/          a checkpoint being replaced, on systems that cannot swap two names atomically
+      damaged-step-…-RAND/       a checkpoint that failed verification; never resumed from, never deleted
 
-A checkpoint gets its name by one rename, after everything in it is durable; it loses it by one rename, before anything in
-it is deleted. So whatever has a step's name is complete, unless the disk damaged it.
+A checkpoint gets its name by one rename, after all of its content is durable, and loses it by one rename, before any of its
+content is deleted. So a directory with a step's name is complete, unless the disk damaged it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 
 from statedict.errors import FormatError
 
+from .._keep import Saved
 from . import _manifest
-from ._keep import Saved
 
 STEP = re.compile(r"step-([0-9]{1,19})")
 LARGEST_STEP = 10**19 - 1
@@ -30,17 +30,17 @@ SAVING, TRASH, OLD, DAMAGED = ".saving-", ".trash-", ".old-", "damaged-"
 
 
 def name_of(step: int) -> str:
-    """The directory name of a step; sorts as the steps do."""
+    """The directory name of a step. Names sort in the order of the steps."""
     return f"step-{step:010d}"
 
 
 def steps(directory: Path) -> dict[int, Path]:
-    """Every directory that has a step's name, oldest first, whole or not."""
+    """All directories with a step's name, valid or not, oldest first."""
     return {step: directory / name for step, name in sorted(_steps(directory).items())}
 
 
 def names(directory: Path) -> list[str]:
-    """The names of the directories that `steps` gives: paths of 10,000 would take 50 ms to be made."""
+    """The names of the directories that `steps` returns. (Building 10,000 Path objects would dominate the time.)"""
     return [name for _, name in sorted(_steps(directory).items())]
 
 
@@ -55,14 +55,14 @@ def _steps(directory: Path) -> dict[int, str]:
 
 
 def newest(directory: Path) -> Saved | None:
-    """The newest checkpoint whose manifest can be read."""
+    """The newest checkpoint with a valid manifest."""
     return next(filter(None, (describe(directory / name) for name in reversed(names(directory)))), None)
 
 
 def describe(path: Path) -> Saved | None:
-    """What a checkpoint directory's manifest says; None where it says nothing that can be believed, or is not there.
+    """The facts in a checkpoint's manifest; None if the manifest is missing, invalid, or of another step.
 
-    Raises OSError where the manifest cannot be read now.
+    Raises OSError if the manifest cannot be read at the moment.
     """
     try:
         manifest = _manifest.read(path)
@@ -74,7 +74,7 @@ def describe(path: Path) -> Saved | None:
 
 
 def of_kind(directory: Path, *prefixes: str) -> list[Path]:
-    """The directories whose name begins with SAVING, TRASH, OLD or DAMAGED."""
+    """The directories whose names begin with SAVING, TRASH, OLD or DAMAGED."""
     found = [directory / name for name in sorted(_names(directory)) if name.startswith(prefixes)]
     return [path for path in found if path.is_dir() and not path.is_symlink()]
 
@@ -87,6 +87,6 @@ def _names(directory: Path) -> list[str]:
 
 
 def step_of(name: str) -> int | None:
-    """The step in the name of a checkpoint's directory, whatever it is called just now."""
+    """The step in a checkpoint directory's name, with or without one of the prefixes."""
     match = STEP.search(name)
     return int(match[1]) if match else None

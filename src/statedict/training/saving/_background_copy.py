@@ -1,4 +1,4 @@
-"""The copy of a state that an asynchronous save writes, while training changes the state itself."""
+"""The copy of the state that an asynchronous save writes while training changes the original."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import replace
 
 from statedict import _arrays
 
-from . import _names, _save
+from ..run_directory import _names
+from . import _save
 
-# What the objects of a save were copied to, by name.
+# Object name → its copy, whose memory the next save reuses.
 Memory = dict[str, _arrays.Copy]
 
 
 def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
-    """What a save writes as a copy that training may leave behind, in the memory of an earlier one; and that memory.
+    """Copy what a save writes, into the memory of an earlier copy; return the copy and its memory.
 
-    Raises SaveError, naming the object, for what cannot be copied.
+    Raises SaveError, naming the object, if a value cannot be copied.
     """
-    # The random state was made for this save: nobody else has it, and copying 625 numbers of Python's takes 5 ms.
+    # The random state was created for this save, so it is not shared with training.
     live = {name: state for name, state in content.states.items() if name != _names.RANDOM}
     copies = {}
     for name, state in live.items():

@@ -1,9 +1,9 @@
-"""What training does not change is written once: frozen parameters lie in shards that later checkpoints share.
+"""Write frozen parameters once: they are saved in shards, and later checkpoints link to the same files.
 
-A module whose frozen parameters are worth it is saved as shards with an index (`model.pt.index.json`, as Hugging Face has
-them): frozen tensors apart from the rest. A shard of frozen tensors whose content (a SHA-256 of names, dtypes, shapes and
-elements) is that of a shard of the previous checkpoint becomes a hard link to its file. The disk frees a file with its
-last link, so deleting one checkpoint breaks no other; a copy of a checkpoint is whole.
+A module with enough frozen parameters is saved as shards with an index (`model.pt.index.json`, as Hugging Face does), with
+the frozen tensors apart from the rest. If the content of a frozen shard (a SHA-256 of names, dtypes, shapes and elements)
+equals that of a shard of the previous checkpoint, it becomes a hard link to that file. The file system frees a file with
+its last link, so deleting one checkpoint does not affect another, and a copy of a checkpoint is complete.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from statedict import _api, files
 from statedict.state import Leaf, StateDict, raw_values
 
-from ._manifest import FileFacts
-from ._progress import Meter
+from .._progress import Meter
+from ..run_directory._manifest import FileFacts
 
-# Fewer bytes than this are written again sooner than they are digested and linked.
+# Bytes. Writing less than this again is faster than hashing and linking it.
 WORTH_SHARING = 1 << 20
 LARGEST = 256 << 20
 INDEX = ".pt.index.json"
@@ -30,14 +30,14 @@ INDEX = ".pt.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """The previous checkpoint: its directory, and by the digest of its content the file of each shard, as it was written."""
+    """The previous checkpoint: its directory, and its shards (digest of the content → file and facts)."""
 
     path: Path | None = None
     shards: Mapping[str, tuple[str, FileFacts]] = field(default_factory=dict)
 
 
 def frozen_names(module: Any, state: Any) -> frozenset[str]:
-    """The parameters of a module that need no gradient: training leaves them as they are. `state` is what was read of it."""
+    """The names of a module's parameters that do not require gradients. `state` is the state that was read from it."""
     named = getattr(module, "named_parameters", None)
     if not callable(named):
         return frozenset()
@@ -47,7 +47,7 @@ def frozen_names(module: Any, state: Any) -> frozenset[str]:
 
 
 def _all_train(state: Any) -> bool:
-    """Whether a state has the parameters themselves, and nothing else: 0.1 µs a tensor; asking the module takes 0.5."""
+    """Whether a state consists of parameters that all require gradients; faster than asking the module."""
     values = raw_values(state).values() if isinstance(state, StateDict) else ()
     try:
         return bool(values) and all(map(attrgetter("requires_grad"), values))
@@ -56,9 +56,9 @@ def _all_train(state: Any) -> bool:
 
 
 def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict] | None:
-    """A state's frozen tensors, in shards, and the rest; None where there is too little of them to share.
+    """Split a state into its frozen tensors, as shards, and the rest; None if the frozen part is too small.
 
-    Sparse, quantised and nested tensors are of the rest, and so are those that are tied to a tensor of the rest.
+    Sparse, quantised and nested tensors belong to the rest, and so do tensors that are tied to a tensor of the rest.
     """
     if not isinstance(state, StateDict):
         return None
@@ -77,7 +77,7 @@ def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict
 def write(
     path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor, meter: Meter
 ) -> dict[str, str]:
-    """Write the shards of an object and their index into a checkpoint's directory; the digests of the shared ones."""
+    """Write an object's shards and their index into a checkpoint's directory; return the digests of the frozen shards."""
     shared, rest = parts
     total = len(shared) + 1
     places: dict[str, str] = {}
@@ -103,14 +103,14 @@ def _link_or_save(donor: Donor, digest: str, shard: StateDict, target: Path) -> 
 
 
 def _linked(donor: Donor, digest: str, target: Path) -> bool:
-    """Whether the donor had this shard, and still has what was written: damage is not passed on."""
+    """Link to the donor's shard if it has one with this digest and its file is undamaged; return whether it did."""
     if donor.path is None or digest not in donor.shards:
         return False
     file, facts = donor.shards[digest]
     try:
         os.link(donor.path / file, target)
     except OSError:
-        # Some file systems have no hard links, and the previous checkpoint may be gone: then the shard is written.
+        # The file system does not support hard links, or the previous checkpoint was deleted.
         return False
     if FileFacts.of(target) == facts:
         return True
@@ -119,7 +119,7 @@ def _linked(donor: Donor, digest: str, target: Path) -> bool:
 
 
 def _shards(sizes: Mapping[str, int], tied: Iterable[tuple[str, ...]]) -> list[set[str]]:
-    """The names of `sizes` (in bytes) in runs of at most LARGEST bytes, tied ones together."""
+    """Group the names of `sizes` (in bytes) into shards of at most LARGEST bytes, with tied names in the same shard."""
     together = {name: group for group in tied for name in group}
     shards: list[set[str]] = [set()]
     filled = 0

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from statedict.torch.optimizers._undo import LONG, unchanged_on_error
+from statedict.torch.optimizers._rollback import LONG, unchanged_on_error
 
 
 class Thing:

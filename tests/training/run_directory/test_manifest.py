@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
-from statedict.training import _manifest
-from statedict.training._manifest import SEAL, FileFacts, Manifest, NewerVersionError, dump, parse, read, seal
+from statedict.training.run_directory import _manifest
+from statedict.training.run_directory._manifest import (
+    SEAL,
+    FileFacts,
+    Manifest,
+    NewerVersionError,
+    dump,
+    parse,
+    read,
+    seal,
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -53,10 +62,10 @@ def resealed(raw):
     ("change", "error", "text"),
     [
         (lambda raw: b"", TruncatedError, "m: the manifest is empty"),
-        (lambda raw: raw[:-20], FormatError, "no valid JSON"),
+        (lambda raw: raw[:-20], FormatError, "not valid JSON"),
         (lambda raw: b"[]", UnknownFormatError, "not the manifest of a checkpoint"),
-        (lambda raw: b"[" * 100_000, FormatError, "no valid JSON"),
-        (lambda raw: raw.replace(b'"step": 7', b'"step": 6'), ChecksumError, "manifest's CRC-32 is .* was written"),
+        (lambda raw: b"[" * 100_000, FormatError, "not valid JSON"),
+        (lambda raw: raw.replace(b'"step": 7', b'"step": 6'), ChecksumError, "its CRC-32 is .*, expected"),
         (lambda raw: raw.rstrip(), ChecksumError, "does not end with its checksum"),
     ],
 )
@@ -69,13 +78,21 @@ def test_a_damaged_manifest_says_what_is_wrong(change, error, text):
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        (lambda raw: raw.replace(b'"version": 1', b'"version": 2'), NewerVersionError, "version 2 is not known"),
-        (lambda raw: raw.replace(b'"step": 7', b'"step": "7"'), FormatError, "lacks a field, or one has another type"),
-        (lambda raw: raw.replace(b'"step": 7', b'"step": -7'), FormatError, "lacks a field"),
+        (lambda raw: raw.replace(b'"version": 1', b'"version": 2'), NewerVersionError, "version 2 is not supported"),
+        (
+            lambda raw: raw.replace(b'"step": 7', b'"step": "7"'),
+            FormatError,
+            "a field of the manifest is missing or has the wrong type",
+        ),
+        (lambda raw: raw.replace(b'"step": 7', b'"step": -7'), FormatError, "a field of the manifest"),
         (lambda raw: raw.replace(b'"files"', b'"fils"'), FormatError, "KeyError\\('files'\\)"),
-        (lambda raw: raw.replace(b'"model.pt"', b'"../model.pt"'), FormatError, "leaves the checkpoint"),
-        (lambda raw: raw.replace(b'"model.pt"', b'"/model.pt"'), FormatError, "leaves the checkpoint"),
-        (lambda raw: raw.replace(b'"model": "m', b'"model": "n'), FormatError, "objects without their files: 'model'"),
+        (lambda raw: raw.replace(b'"model.pt"', b'"../model.pt"'), FormatError, "is outside the checkpoint"),
+        (lambda raw: raw.replace(b'"model.pt"', b'"/model.pt"'), FormatError, "is outside the checkpoint"),
+        (
+            lambda raw: raw.replace(b'"model": "m', b'"model": "n'),
+            FormatError,
+            "does not list the files of the objects 'model'",
+        ),
         (
             lambda raw: raw.replace(b'"epoch": 3', b'"epoch": ' + b"[" * 600 + b"]" * 600),
             FormatError,
@@ -102,11 +119,13 @@ def test_every_bit_is_vouched_for():
 def test_a_manifest_that_would_be_too_large_to_be_read_is_refused(monkeypatch):
     """The writer knows the reader's limit."""
     monkeypatch.setattr(_manifest, "LARGEST", 300)
-    with pytest.raises(SaveError, match=r"the manifest would have .* bytes, and at most 300 are read again"):
+    with pytest.raises(SaveError, match=r"the manifest would have .* bytes, more than the limit of 300"):
         dump(manifest())
 
 
 def test_a_directory_without_one_is_no_checkpoint(tmp_path):
     """A missing manifest is not a missing file but an incomplete checkpoint."""
-    with pytest.raises(UnknownFormatError, match=r"manifest\.json: there is no manifest: this is no checkpoint"):
+    with pytest.raises(
+        UnknownFormatError, match=r"manifest\.json: the manifest is missing: this directory is not a checkpoint"
+    ):
         read(tmp_path)

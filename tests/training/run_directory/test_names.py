@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.training._names import LONGEST, LONGEST_PART, check, stems
+from statedict.training.run_directory._names import LONGEST, LONGEST_PART, check, stems
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,17 @@ def test_ordinary_names_are_names(name):
         ("", "a part of the name is empty"),
         ("a//b", "a part of the name is empty"),
         ("a/", "a part of the name is empty"),
-        ("..", "should not begin with a dot"),
-        ("../x", "should not begin with a dot"),
-        (".hidden", "should not begin with a dot"),
+        ("..", "must not begin with a dot"),
+        ("../x", "must not begin with a dot"),
+        (".hidden", "must not begin with a dot"),
         ("x.", "or end with a dot or a space"),
         ("x ", "or end with a dot or a space"),
         *((f"a{odd}b", "file names cannot contain") for odd in '\\:*?"<>|\0\n\x7f\ud800\udfff'),
-        *((device, "name of a device on Windows") for device in ("con", "NUL", "Com1", "lpt9", "aux.x", "a/prn")),
-        ("a" * (LONGEST_PART + 1), "more than 100 bytes"),
-        ("ä" * 51, "more than 100 bytes"),
-        ("/".join(["a" * LONGEST_PART] * 2), f"more than {LONGEST} bytes"),
-        *((own, "names a file of the checkpoint itself") for own in ("values", "random", "manifest", "values/0")),
+        *((device, "reserved device name on Windows") for device in ("con", "NUL", "Com1", "lpt9", "aux.x", "a/prn")),
+        ("a" * (LONGEST_PART + 1), "longer than 100 bytes"),
+        ("ä" * 51, "longer than 100 bytes"),
+        ("/".join(["a" * LONGEST_PART] * 2), f"longer than {LONGEST} bytes"),
+        *((own, "is reserved for a file of the checkpoint") for own in ("values", "random", "manifest", "values/0")),
         *((taken, "is a parameter of resume") for taken in ("options", "limits", "limits/x")),
     ],
     ids=repr,

@@ -1,0 +1,177 @@
+"""Find the newest valid checkpoint: every file in its manifest exists and has the size and CRC-32 listed there.
+
+Damaged newer checkpoints are skipped, with the reason, and never deleted. A checkpoint counts as damaged only if it was
+read and is wrong: a file that cannot be read at the moment (permission, stale handle, too many open files) raises an error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from statedict.errors import ChecksumError, FormatError, LimitError, LockedError, TruncatedError, printable
+
+from ..run_directory import _changes, _layout, _manifest
+from ..run_directory._manifest import FileFacts, Manifest, NewerVersionError
+from ..saving._ownership import Ownership
+from ._retry import retried
+
+# Maximum number of searches: a search restarts if the training process deletes the checkpoint that is being read.
+LOOKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The result of `resume`.
+
+    Attributes:
+        step, metrics: as passed to `save`.
+        values: the plain values passed to `save`, by name.
+        path: the checkpoint's directory.
+        reports: object name (`"model"`, `"optimizers/0"`) → its LoadReport.
+        passed_over: newer checkpoints that are damaged, and why.
+
+    >>> import tempfile
+    >>> from statedict import CheckpointManager
+    >>> with CheckpointManager(tempfile.mkdtemp(), random=False) as manager:
+    ...     _ = manager.save(3, {"loss": 0.5}, epoch=1)
+    ...     resumed = manager.resume()
+    >>> resumed.step, resumed.values["epoch"]
+    (3, 1)
+    """
+
+    step: int
+    metrics: Mapping[str, Any]
+    values: Mapping[str, Any]
+    path: Path
+    reports: Mapping[str, Any] = field(default_factory=dict)
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+class PassedOver(NamedTuple):
+    """A damaged checkpoint that was skipped, and the reason.
+
+    >>> from pathlib import Path
+    >>> print(PassedOver(3, Path("run/3"), "the file is truncated"))
+    step 3 (run/3): the file is truncated
+    """
+
+    step: int
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return printable(f"step {self.step} ({self.path}): {self.reason}")
+
+
+class Found(NamedTuple):
+    """The checkpoint to resume from, and the damaged newer ones."""
+
+    path: Path | None
+    manifest: Manifest | None
+    passed_over: list[PassedOver]
+
+    def refuse_damaged(self, directory: Path) -> None:
+        """Raise FormatError if there are checkpoints but all are damaged: that must not be taken for a first run."""
+        if self.path is None and self.passed_over:
+            listed = "; ".join(map(str, self.passed_over))
+            raise FormatError(f"all checkpoints are damaged: {listed}", file=str(directory))
+
+
+def find(directory: Path, ownership: Ownership) -> Found:
+    """Find the checkpoint to resume from, and set the damaged newer ones aside.
+
+    If all are damaged, none is renamed: a second attempt must not take the run for a new one.
+    """
+    ownership.check_exists()
+    if _layout.of_kind(directory, _layout.OLD):
+        # A process died between the two renames that replace a step; locking restores the step.
+        with suppress(LockedError, OSError):
+            ownership.hold(take_over=False)
+    found = newest(directory)
+    if found.path is None:
+        return found
+    return found._replace(passed_over=[_set_aside(directory, entry, ownership) for entry in found.passed_over])
+
+
+def _set_aside(directory: Path, entry: PassedOver, ownership: Ownership) -> PassedOver:
+    """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
+    try:
+        ownership.hold(take_over=False)
+    except (LockedError, OSError):
+        return entry
+    moved = _changes.set_aside(directory, entry.path)
+    return entry if moved is None else entry._replace(path=moved)
+
+
+def newest(directory: Path) -> Found:
+    """Find the newest valid checkpoint. Reads every byte of it once.
+
+    Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
+    that a newer version of this library wrote: these may be valid.
+    """
+    for _ in range(LOOKS):
+        found = _search(directory)
+        if found is not None:
+            return found
+    raise FormatError(
+        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=str(directory)
+    )
+
+
+def _search(directory: Path) -> Found | None:
+    """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
+    passed_over: list[PassedOver] = []
+    for step, path in reversed(retried(lambda: _layout.steps(directory)).items()):
+        try:
+            return Found(path, retried(partial(verify, path)), passed_over)
+        except (LimitError, NewerVersionError):
+            raise
+        except FormatError as error:
+            if not path.is_dir():
+                return None
+            passed_over.append(PassedOver(step, path, str(error)))
+        except (OSError, MemoryError) as error:
+            error.add_note(
+                f"step {step} cannot be read at the moment, so it may be undamaged: nothing was loaded or renamed. Try "
+                f"again; to resume from an older checkpoint, move {path} to another directory"
+            )
+            raise
+    return Found(None, None, passed_over)
+
+
+def verify(path: Path) -> Manifest:
+    """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
+    manifest = _manifest.read(path)
+    if _layout.name_of(manifest.step) != path.name:
+        raise FormatError(
+            f"the manifest is for step {manifest.step}, but the directory is named {path.name}", file=str(path)
+        )
+    for name, expected in manifest.files.items():
+        file = path / name
+        found = _size(file)
+        if found != expected.nbytes:
+            raise TruncatedError(f"the file has {found:,} bytes, expected {expected.nbytes:,}", file=str(file))
+        found_facts = FileFacts.of(file)
+        if found_facts != expected:
+            raise ChecksumError(
+                f"the file is damaged: its CRC-32 is {found_facts.crc32:08x}, expected {expected.crc32:08x}",
+                file=str(file),
+            )
+    return manifest
+
+
+def _size(file: Path) -> int:
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise TruncatedError("the file is missing, but the manifest lists it", file=str(file))
+    return status.st_size
