@@ -12,7 +12,7 @@ import statedict
 from statedict import files
 from statedict.errors import FileChangedError, RemoteError
 from statedict.files import Span, _attempts, _http
-from statedict.files._attempts import FinalError, attempt, judge
+from statedict.files._attempts import FinalError, attempt, translate
 
 pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp", reason="fsspec's HTTP needs aiohttp: the extra `remote`")
@@ -212,5 +212,5 @@ def test_patience_ends(monkeypatch):
 
 def test_a_timeout_is_said_in_words():
     """Its own text is empty."""
-    judged = judge(TimeoutError(), "https://me:pw@h/m")
-    assert (str(judged.error), judged.transient) == ("https://***@h/m: the server did not answer in time", True)
+    translated = translate(TimeoutError(), "https://me:pw@h/m")
+    assert (str(translated.error), translated.transient) == ("https://***@h/m: the server did not answer in time", True)

@@ -273,11 +273,11 @@ def test_secrets_are_never_shown(site, url):
 
 def test_a_file_system_may_quote_secrets_in_its_own_way():
     """What a lower library says is shown without the secrets, decoded or not."""
-    from statedict.files._attempts import judge
+    from statedict.files._attempts import translate
 
     url = "https://me:pass%20word@host/x.pt?sig=a%2Fb%2Bc"
     text = "no GET 'https://host/x.pt?sig=a/b+c' for me with pass word (sig=a%2Fb%2Bc, a/b+c)"
-    shown = str(judge(OSError(text), url).error)
+    shown = str(translate(OSError(text), url).error)
     assert shown == "https://***@host/x.pt?***: OSError: no GET 'https://host/x.pt?***' for me with *** (***, ***)"
 
 
