@@ -123,7 +123,7 @@ def test_a_file_that_changes_between_two_ranges_is_noticed(site, file):
     """No bytes of the new file are taken for the old one's, even before the file's facts are looked at again."""
     read(file)
     site.versions["content.bin"] = 2
-    with pytest.raises(FileChangedError, match="its ETag is another now"):
+    with pytest.raises(FileChangedError, match="its ETag has changed"):
         read(file)
     assert site.sent < 2 * 100_000  # what the server had under way when the connection was closed
 
