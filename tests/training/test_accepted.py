@@ -55,7 +55,7 @@ REFUSED = {
     "dataclass": (Config(), "Config would be loaded as inert data"),
     "function": (len, r"builtins.len.* would be loaded as inert data: save its name as text"),
     "lock": (threading.Lock(), "cannot pickle"),
-    "long text": ("x" * (70 << 20), "beyond the limit"),
+    "long text": ("x" * (70 << 20), "exceeds the limit"),
     "inside": ({"deeper": [1, Mode.ONE]}, r"deeper/1: .*Mode would be loaded as inert"),
     "meta": (meta(), r"1\.weight: this tensor is on the meta device"),
 }

@@ -468,7 +468,8 @@ def test_the_known_names_of_weights_win(tmp_path, name, suffix):
         assert list(checkpoint.object) == [weights]
         (note,) = [note for note in checkpoint.notes if "this directory" in note]
         assert note == (
-            f"{weights} was read; other files of this directory were not: another.safetensors, optimizer.pt, training_args.bin"
+            f"{weights} was read; other files of this directory were not: "
+            "another.safetensors, optimizer.pt, training_args.bin"
         )
 
 

@@ -287,7 +287,7 @@ BAD = {
     "hole": (
         raw_file({"x": {**ONE, "data_offsets": [4, 8]}}, bytes(8)),
         FormatError,
-        "its bytes leave unused bytes before them",
+        "unused bytes precede its data",
     ),
     "overlap": (raw_file({"x": ONE, "y": ONE}, bytes(4)), FormatError, "y at byte [0-9]+: its bytes overlap"),
     "trailing": (raw_file({"x": ONE}, bytes(5)), FormatError, "1 bytes follow the last tensor"),
