@@ -488,7 +488,7 @@ def test_a_fresh_process(tmp_path):
 
 LIMITED = {
     "npz, a long name": ({"x" * 1100: np.ones(1)}, {"format": "npz"}, "a member name of 1,104 characters exceeds"),
-    "npz, a name of 16 bits": ({"x" * 70_000: np.ones(1)}, {"format": "npz"}, "name of 70,004 characters is beyond"),
+    "npz, a name of 16 bits": ({"x" * 70_000: np.ones(1)}, {"format": "npz"}, "name of 70,004 characters exceeds"),
     "long metadata": ({"w": np.ones(1)}, {"metadata": {"a": "x" * (2 << 20)}}, "has 2,097,152 bytes; at most"),
     "NUL in metadata": ({"w": np.ones(1)}, {"metadata": {"a\0": "x"}}, "invalid member name for an archive"),
     "surrogates": ({"w": np.ones(1)}, {"metadata": {"a": "\ud800"}}, "cannot be written as UTF-8"),

@@ -12,7 +12,7 @@ import statedict
 from statedict import files
 from statedict.errors import FileChangedError, RemoteError
 from statedict.files import Span, _attempts, _http
-from statedict.files._attempts import FinalError, attempt, judge
+from statedict.files._attempts import FinalError, attempt, translate
 
 pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp", reason="fsspec's HTTP needs aiohttp: the extra `remote`")
@@ -123,7 +123,7 @@ def test_a_file_that_changes_between_two_ranges_is_noticed(site, file):
     """No bytes of the new file are taken for the old one's, even before the file's facts are looked at again."""
     read(file)
     site.versions["content.bin"] = 2
-    with pytest.raises(FileChangedError, match="its ETag is another now"):
+    with pytest.raises(FileChangedError, match="its ETag has changed"):
         read(file)
     assert site.sent < 2 * 100_000  # what the server had under way when the connection was closed
 
@@ -212,5 +212,5 @@ def test_patience_ends(monkeypatch):
 
 def test_a_timeout_is_said_in_words():
     """Its own text is empty."""
-    judged = judge(TimeoutError(), "https://me:pw@h/m")
-    assert (str(judged.error), judged.transient) == ("https://***@h/m: the server did not answer in time", True)
+    translated = translate(TimeoutError(), "https://me:pw@h/m")
+    assert (str(translated.error), translated.transient) == ("https://***@h/m: the server did not answer in time", True)

@@ -83,7 +83,7 @@ def test_a_file_object_at_its_end_is_refused():
     """The error says that it has to be wound back first."""
     stream = Silent(b"0123")
     stream.seek(0, 2)
-    with pytest.raises(UnknownFormatError, match=r"stands at its end \(seek\(0\) before"):
+    with pytest.raises(UnknownFormatError, match=r"is positioned at its end \(call seek\(0\) before"):
         files.open(stream)
 
 

@@ -89,7 +89,7 @@ def test_an_object_that_is_replaced_is_found(bucket, tmp_path):
     with statedict.open(f"{url}/m.pt") as checkpoint:
         statedict.save({name: value + 1 for name, value in state().items()}, tmp_path / "m.pt")
         system.put(str(tmp_path / "m.pt"), "weights/m.pt")
-        with pytest.raises(FileChangedError, match=r"s3://weights/m\.pt: the file changed .*its ETag is another now"):
+        with pytest.raises(FileChangedError, match=r"s3://weights/m\.pt: the file changed .*its ETag has changed"):
             checkpoint.state_dict().numpy()["l.0"]
 
 

@@ -51,12 +51,12 @@ def meta():
 
 
 REFUSED = {
-    "enum": (Mode.ONE, "Mode would come back as inert data: save what it holds as plain values"),
-    "dataclass": (Config(), "Config would come back as inert data"),
+    "enum": (Mode.ONE, "Mode would be loaded as inert data: save what it contains as plain values"),
+    "dataclass": (Config(), "Config would be loaded as inert data"),
     "function": (len, r"builtins.len.* would be loaded as inert data: save its name as text"),
     "lock": (threading.Lock(), "cannot pickle"),
-    "long text": ("x" * (70 << 20), "beyond the limit"),
-    "inside": ({"deeper": [1, Mode.ONE]}, r"deeper/1: .*Mode would come back as inert"),
+    "long text": ("x" * (70 << 20), "exceeds the limit"),
+    "inside": ({"deeper": [1, Mode.ONE]}, r"deeper/1: .*Mode would be loaded as inert"),
     "meta": (meta(), r"1\.weight: this tensor is on the meta device"),
 }
 

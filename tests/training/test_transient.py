@@ -168,11 +168,11 @@ def test_limits_are_the_callers_and_exceeding_them_is_not_damage(run):
     before = content(run)
     with CheckpointManager(run, random=False, limits=Limits(pickle_bytes=10)) as manager:
         value = Value()
-        with pytest.raises(LimitError, match="beyond the limit of 10"):
+        with pytest.raises(LimitError, match="exceeds the limit of 10"):
             manager.resume(value=value)
         assert value.array.tolist() == [-1.0] * 3
         assert manager.resume(value=value, limits=Limits()).values == {"pair": (1, 2)}
-    with CheckpointManager(run, random=False) as manager, pytest.raises(LimitError, match="beyond the limit of 10"):
+    with CheckpointManager(run, random=False) as manager, pytest.raises(LimitError, match="exceeds the limit of 10"):
         manager.resume(value=value, limits=Limits(pickle_bytes=10))
     assert content(run) == before
 

@@ -69,7 +69,7 @@ class Replacement:
         self._fd = -1
         self._temporary = ""
         self._old_nbytes = 0
-        self._begun = 0
+        self._flushed = 0
 
     def __enter__(self) -> Self:
         old = self._status()
@@ -115,9 +115,9 @@ class Replacement:
             left -= done
             if left:
                 buffers = after(buffers, done)
-        if DURABILITY[durable][0] and offset >= self._begun + EARLY:
-            self._system.begin_sync(self._fd, self._begun, offset - self._begun)
-            self._begun = offset
+        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
+            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
+            self._flushed = offset
 
     def commit(self, durable: Durable) -> None:
         """Replace the old file with the new one."""
@@ -129,11 +129,11 @@ class Replacement:
 
     def _take_name(self, durable: Durable, take: Callable[[], None]) -> None:
         first, then = DURABILITY[durable]
-        with self._naming(), ExitStack() as held:
+        with self._naming(), ExitStack() as stack:
             if first:
                 self._system.sync(self._fd)
             # A directory that cannot be opened must be noticed before anything is replaced.
-            flusher = self._flusher(held) if then else -1
+            flusher = self._flusher(stack) if then else -1
             take()
             self._temporary = ""
             if then:
@@ -141,12 +141,12 @@ class Replacement:
             self._close()
 
     def _replace(self) -> None:
-        old = self._held()
+        old = self._keep_old_open()
         try:
             self._system.replace(self._temporary, self.path)
         finally:
             if old >= 0:
-                _let_go(self._system, old)
+                _close_in_thread(self._system, old)
 
     def _claim(self, path: str) -> None:
         try:
@@ -210,23 +210,21 @@ class Replacement:
             if error.errno not in UNSUPPORTED:
                 raise
 
-    def delete_strays(self, met: Callable[[bytes], None] | None = None) -> None:
-        """Delete temporary files left by killed saves of this name; call `met` with the content of each before deleting
-        it.
-        """
+    def delete_strays(self, on_content: Callable[[bytes], None] | None = None) -> None:
+        """Delete temporary files left by killed saves of this name, after calling `on_content` with the content of each."""
         stray = re.compile(re.escape(self._stem) + r"\d+-[0-9a-f]{8}\.tmp")
         with suppress(OSError):
             for name in self._system.list(self.directory):
                 if stray.fullmatch(name):
-                    self._delete_if_dead(os.path.join(self.directory, name), met)
+                    self._delete_if_dead(os.path.join(self.directory, name), on_content)
 
-    def _delete_if_dead(self, path: str, met: Callable[[bytes], None] | None) -> None:
+    def _delete_if_dead(self, path: str, on_content: Callable[[bytes], None] | None) -> None:
         with suppress(OSError):
             fd = self._system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 self._system.lock(fd, wait=False)
-                if met is not None:
-                    met(self._system.read(fd))
+                if on_content is not None:
+                    on_content(self._system.read(fd))
                 self._system.unlink(path)
             finally:
                 self._system.close(fd)
@@ -239,16 +237,16 @@ class Replacement:
         new = self._system.fstat(self._fd)
         kept = new.st_uid == old.st_uid, new.st_gid == old.st_gid
         if not all(kept):
-            kept = self._give(old, kept)
+            kept = self._set_owner(old, kept)
         mode = kept_mode(stat.S_IMODE(old.st_mode), *kept)
         if mode is None:
-            told = (
+            reason = (
                 "replacing this file would lock out others who may read it now; delete it first, or save to a new name"
             )
-            raise PermissionError(errno.EACCES, told, self._like)
+            raise PermissionError(errno.EACCES, reason, self._like)
         self._system.mode(self._fd, mode)
 
-    def _give(self, old: os.stat_result, kept: tuple[bool, bool]) -> tuple[bool, bool]:
+    def _set_owner(self, old: os.stat_result, kept: tuple[bool, bool]) -> tuple[bool, bool]:
         """Give the new file the old one's owner and group, or only the group; return which of them it then has."""
         for user in (old.st_uid, -1):
             try:
@@ -270,14 +268,14 @@ class Replacement:
             if self._system.free(self.directory) < self.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
 
-    def _held(self) -> int:
+    def _keep_old_open(self) -> int:
         """Return a descriptor that keeps a large old file from being freed by the rename; -1 if not needed."""
         if self._old_nbytes >= LARGE:
             with suppress(OSError):
                 return self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         return -1
 
-    def _flusher(self, held: ExitStack) -> int:
+    def _flusher(self, stack: ExitStack) -> int:
         """Return the descriptor to fsync so that the new name reaches the disk: that of the directory. If the directory
         is writable but not readable, the file's own, whose fsync includes the name on the usual file systems.
         """
@@ -285,7 +283,7 @@ class Replacement:
             fd = self._system.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         except PermissionError:
             return self._fd
-        held.callback(self._system.close, fd)
+        stack.callback(self._system.close, fd)
         return fd
 
     @contextmanager
@@ -328,7 +326,7 @@ def kept_mode(mode: int, owner: bool, group: bool) -> int | None:
     return mode if owner and group else mode & 0o777
 
 
-def _let_go(system: System, fd: int) -> None:
+def _close_in_thread(system: System, fd: int) -> None:
     def close() -> None:
         with suppress(OSError):
             system.close(fd)

@@ -32,7 +32,7 @@ FINAL = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "TooManyRedirects", 
 MISTAKES = (ValueError, TypeError, LookupError, ImportError, NotImplementedError, IsADirectoryError)
 
 
-class Judgement(NamedTuple):
+class Translation(NamedTuple):
     """The meaning of a file system's error: the error to raise, and whether a retry may help."""
 
     error: OSError
@@ -55,41 +55,41 @@ def attempt(work: Callable[[], Result], url: str) -> Result:
         try:
             return work()
         except Exception as error:  # noqa: BLE001  # whatever the file system's libraries raise
-            judged = judge(error, url)
-        if delay is None or not judged.transient or (tries > 1 and time.monotonic() > last_start):
+            translated = translate(error, url)
+        if delay is None or not translated.transient or (tries > 1 and time.monotonic() > last_start):
             break
         time.sleep(delay * random.uniform(0.5, 1))
-    if isinstance(judged.error, RemoteError):
-        judged.error.tries = tries
+    if isinstance(translated.error, RemoteError):
+        translated.error.tries = tries
     # Raised outside of the handler, so that the original error is not even its context.
-    raise judged.error
+    raise translated.error
 
 
-def judge(error: Exception, url: str) -> Judgement:
+def translate(error: Exception, url: str) -> Translation:
     """Translate an error of a file system."""
     if isinstance(error, FinalError):
-        return Judgement(error.args[0])
+        return Translation(error.args[0])
     if isinstance(error, RemoteError):
-        return Judgement(error, transient=True)
+        return Translation(error, transient=True)
     # The `code` of a cause may be that of a lower layer, for a response that it could not parse.
     status = _status(error, "status", "status_code", "code") or _status(error.__cause__, "status", "status_code")
     if status in REFUSED or isinstance(error, PermissionError):
-        told = f"the server refuses access{f' (HTTP {status})' if status else ''}: check your credentials"
-        return Judgement(PermissionError(errno.EACCES, told, redacted(url)))
+        text = f"the server refuses access{f' (HTTP {status})' if status else ''}: check your credentials"
+        return Translation(PermissionError(errno.EACCES, text, redacted(url)))
     # fsspec's HTTP file system raises FileNotFoundError for any failure; the cause has the real one.
     lost = isinstance(error, FileNotFoundError) and error.__cause__ is not None and status is None
     if status in MISSING or (isinstance(error, FileNotFoundError) and not lost and status is None):
-        return Judgement(FileNotFoundError(errno.ENOENT, "no such file", redacted(url)))
+        return Translation(FileNotFoundError(errno.ENOENT, "no such file", redacted(url)))
     if status is not None:
         answer = RemoteError(redacted(url), f"the server answered HTTP {status}")
-        return Judgement(answer, transient=status in LATER or status >= 500)
+        return Translation(answer, transient=status in LATER or status >= 500)
     cause: BaseException | None = error.__cause__ if lost else error
     if isinstance(cause, TimeoutError) and not getattr(cause, "errno", None):
-        return Judgement(RemoteError(redacted(url), "the server did not answer in time"), transient=True)
-    told = scrubbed(" ".join(str(cause).split()), url)
-    what = f"{type(cause).__name__}: {told}" if told else type(cause).__name__
+        return Translation(RemoteError(redacted(url), "the server did not answer in time"), transient=True)
+    text = scrubbed(" ".join(str(cause).split()), url)
+    what = f"{type(cause).__name__}: {text}" if text else type(cause).__name__
     final = isinstance(cause, MISTAKES) or not FINAL.isdisjoint(kind.__name__ for kind in type(cause).__mro__)
-    return Judgement(RemoteError(redacted(url), what), transient=not final)
+    return Translation(RemoteError(redacted(url), what), transient=not final)
 
 
 def _status(error: Any, *attributes: str) -> int | None:

@@ -126,19 +126,19 @@ def checksums_within(memory: memoryview, places: Numbers, sizes: Numbers) -> Num
     from numpy.lib.stride_tricks import sliding_window_view
 
     found = np.zeros(len(places), np.int64)
-    alone: list[int] = []
+    single: list[int] = []
     raw = np.frombuffer(memory, np.uint8)
     for size, which in grouped(sizes):
         if len(which) < ALIKE or not 0 < size <= SMALL:
-            alone += which.tolist()
+            single += which.tolist()
             continue
         windows = sliding_window_view(raw, size)
         step = max(1, PIECE // size)
         for some in (which[at : at + step] for at in range(0, len(which), step)):
             rows: list[bytes] = windows[places[some]].view(f"V{size}")[:, 0].tolist()
             found[some] = list(map(_crc32, rows))
-    if alone:
-        found[alone] = checksums_of([memory[places[n] : places[n] + sizes[n]] for n in alone])
+    if single:
+        found[single] = checksums_of([memory[places[n] : places[n] + sizes[n]] for n in single])
     return found
 
 

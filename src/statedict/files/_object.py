@@ -20,7 +20,7 @@ class ObjectFile:
     def __init__(self, stream: Any) -> None:
         self.name = _name(stream)
         self._stream = stream
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._start = stream.tell()
         self.size = _end(stream) - self._start
         stream.seek(self._start)
@@ -38,7 +38,7 @@ class ObjectFile:
     def read_into(self, spans: Sequence[Span]) -> None:
         for offset, into in spans:
             check_inside(self, offset, len(into))
-        with self._turn:
+        with self._lock:
             for offset, into in sorted(spans, key=lambda span: span.offset):
                 self._stream.seek(self._start + offset)
                 self._fill(into)
@@ -51,7 +51,7 @@ class ObjectFile:
         return LocalFile(os.path.join(os.path.dirname(self.name), name)) if os.path.isfile(self.name) else None
 
     def check_unchanged(self) -> None:
-        with self._turn:
+        with self._lock:
             if _end(self._stream) != self._start + self.size:
                 raise FileChangedError(self.name, "its size has changed")
 

@@ -30,13 +30,13 @@ def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THRE
         return
     waiting = iter(jobs)
     errors: list[BaseException] = []
-    turn = threading.Lock()
+    lock = threading.Lock()
 
-    def toil() -> None:
+    def run_jobs() -> None:
         while not errors:
-            with turn:
-                job = next(waiting, turn)
-            if job is turn:
+            with lock:
+                job = next(waiting, lock)
+            if job is lock:
                 return
             try:
                 work(job)  # type: ignore[arg-type]
@@ -46,13 +46,13 @@ def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THRE
     others: list[threading.Thread] = []
     try:
         for _ in range(threads - 1):
-            other = threading.Thread(target=toil, name="statedict-io", daemon=True)
+            other = threading.Thread(target=run_jobs, name="statedict-io", daemon=True)
             try:
                 other.start()
             except RuntimeError:
                 break  # the system refuses more threads: the existing ones do all the work
             others.append(other)
-        toil()
+        run_jobs()
     except BaseException as error:
         errors.append(error)
         raise

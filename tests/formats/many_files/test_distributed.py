@@ -200,7 +200,7 @@ def test_the_hand_made_directory_loads(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     """A rank's file that is not there is an error at once."""
-    with pytest.raises(FormatError, match=r"__1_0.distcp: the metadata names this file"):
+    with pytest.raises(FormatError, match=r"__1_0.distcp: the metadata refers to this file"):
         opened(tmp_path, **{"__1_0.distcp": None})
 
 
@@ -239,7 +239,7 @@ def test_a_file_elsewhere_is_never_opened(tmp_path):
         (p.name("torch", "float32"), p.integer(5), "its dtype is missing"),
         (p.name("torch", "float32"), p.name("torch", "float64"), "this chunk should be a tensor of float64"),
         (p.text("relative_path"), p.text("nowhere"), "not a plain file name"),
-        (b"TensorStorageMetadata", b"TensorStorageMetadat0", "described by a TensorStorageMetadat0"),
+        (b"TensorStorageMetadata", b"TensorStorageMetadat0", "unknown type TensorStorageMetadat0"),
         (p.tuple_(p.text("step")), p.tuple_(p.text("model")), "is also the path of another value|leads into another"),
         (p.tuple_(p.text("step")), p.tuple_(p.text("model"), p.text("w"), p.text("x")), "leads into another value"),
         (p.tuple_(p.text("step")), p.integer(1), "no path in the tree for it"),

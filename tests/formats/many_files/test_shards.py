@@ -333,7 +333,7 @@ def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
 
 def test_a_missing_tensor_is_named(folder):
     """So is a tensor that its shard does not have."""
-    with pytest.raises(FormatError, match=f"{build.SECOND}: a: the index puts it in this shard"):
+    with pytest.raises(FormatError, match=f"{build.SECOND}: a: the index places it in this shard"):
         formats.open(reindexed(folder, a=build.SECOND))
 
 
@@ -475,7 +475,8 @@ def test_the_known_names_of_weights_win(tmp_path, name, suffix):
         assert list(checkpoint.object) == [weights]
         (note,) = [note for note in checkpoint.notes if "this directory" in note]
         assert note == (
-            f"of this directory {weights} is read, and not another.safetensors, optimizer.pt, training_args.bin"
+            f"{weights} was read; other files of this directory were not: "
+            "another.safetensors, optimizer.pt, training_args.bin"
         )
 
 

@@ -178,7 +178,7 @@ def test_arrays_are_aligned_and_can_be_mapped(tmp_path):
     ("state", "text"),
     [
         ({}, "an npz file needs at least one tensor"),
-        ([np.ones(1)], "npz holds a mapping of names to tensors, not a list"),
+        ([np.ones(1)], "npz stores a mapping of names to tensors, not a list"),
         ({"n": 3}, "'n' is a int"),
         ({"../x": np.ones(1)}, r"'\.\./x' is not a valid name for a member of an archive"),
         ({"a\\b": np.ones(1)}, "is not a valid name for a member of an archive"),
@@ -221,7 +221,7 @@ GOOD = npy_header(DTYPES["float32"], (3,)) + bytes(12)
 BAD = {
     "magic": (b"NUMPY" + GOOD, FormatError, "the file does not start with the .npy signature"),
     "version": (GOOD[:6] + b"\4\0" + GOOD[8:], FormatError, "unsupported .npy version 4.0"),
-    "long": (GOOD[:8] + b"\xff\xff" + GOOD[10:], FormatError, "its header is 65,535 bytes long"),
+    "long": (GOOD[:8] + b"\xff\xff" + GOOD[10:], FormatError, "a header of 65,535 bytes"),
     "cut": (GOOD[:50], TruncatedError, "truncated within the header"),
     "no literal": (header("{'descr': exit()}"), FormatError, "the header is not a valid Python literal"),
     "nested": (header("(" * 5000), FormatError, "the header is not a valid Python literal"),

@@ -220,8 +220,11 @@ def test_equal_content_gives_equal_bytes():
 @pytest.mark.parametrize(
     ("state", "text"),
     [
-        ([1], "safetensors holds a mapping of names to tensors, not a list"),
-        ({"model": {"w": np.ones(1)}, "n": 3}, "'model' is a dict; 'n' is a int. The torch format holds anything"),
+        ([1], "safetensors stores a mapping of names to tensors, not a list"),
+        (
+            {"model": {"w": np.ones(1)}, "n": 3},
+            "'model' is a dict; 'n' is a int. Use the torch format for other values",
+        ),
         ({f"n{i}": i for i in range(8)}, "and 3 more"),
         ({1: np.ones(1)}, "1 is not a valid name"),
         ({"__metadata__": np.ones(1)}, "'__metadata__' is not allowed as the name of a tensor"),
@@ -281,7 +284,11 @@ BAD = {
         "not a list of non-negative integers",
     ),
     "span": (raw_file({"x": {**ONE, "shape": [2]}}, bytes(4)), FormatError, r"shape \[2\] has 8 bytes, but .* span 4"),
-    "hole": (raw_file({"x": {**ONE, "data_offsets": [4, 8]}}, bytes(8)), FormatError, "its bytes leave a hole before"),
+    "hole": (
+        raw_file({"x": {**ONE, "data_offsets": [4, 8]}}, bytes(8)),
+        FormatError,
+        "unused bytes precede its data",
+    ),
     "overlap": (raw_file({"x": ONE, "y": ONE}, bytes(4)), FormatError, "y at byte [0-9]+: its bytes overlap"),
     "trailing": (raw_file({"x": ONE}, bytes(5)), FormatError, "1 bytes follow the last tensor"),
     "truncated": (raw_file({"x": ONE}, bytes(3)), TruncatedError, r"the file has \d+ of \d+ bytes"),

@@ -120,7 +120,9 @@ def test_every_truncation_is_noticed():
 def test_a_cut_file_says_how_much_is_missing():
     """A file that was cut in its tensors says how many of how many bytes it has."""
     raw = saved({"a": torch.randn(1000)})
-    with pytest.raises(TruncatedError, match=rf"the file has {len(raw) - 100:,} of {len(raw):,} bytes"):
+    with pytest.raises(
+        TruncatedError, match=rf"the file is truncated: it has {len(raw) - 100:,} of {len(raw):,} bytes"
+    ):
         opened(raw[:-100])
 
 
@@ -224,9 +226,13 @@ MISTAKEN = {
     "zstd": (b"\x28\xb5\x2f\xfdrest", FormatError, "a zstd-compressed file"),
     "hdf5": (b"\x89HDF\r\n\x1a\nrest", FormatError, "an HDF5 file"),
     "gguf": (b"GGUF\3\0\0\0", FormatError, "a GGUF model"),
-    "onnx": (b"\x08\x08\x12\x07pytorch", FormatError, "an ONNX model, not a checkpoint .onnx.load reads it"),
+    "onnx": (b"\x08\x08\x12\x07pytorch", FormatError, "an ONNX model, not a checkpoint .read it with onnx.load"),
     "onnx without a producer": (b"\x08\x04B\x02\x10\x0d", FormatError, "an ONNX model"),
-    "msgpack": (b"\x82\xa6params\x81\xa1w\xc0", FormatError, "a msgpack file .Flax., not a checkpoint .flax"),
+    "msgpack": (
+        b"\x82\xa6params\x81\xa1w\xc0",
+        FormatError,
+        "a msgpack file .Flax., not a checkpoint .read it with flax",
+    ),
     "large msgpack": (b"\xde\0\x20\xa1w\xc0", FormatError, "a msgpack file"),
     "zeros": (bytes(4096), FormatError, "its first 512 bytes are all zero .*never written"),
     "noise": (b"\xf1\xf2\xf3\xf4", FormatError, r"unrecognised file format \(starts with f1 f2 f3 f4; 4 bytes\)"),

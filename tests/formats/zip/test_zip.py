@@ -252,7 +252,7 @@ OURS_END = OURS.index(b"PK\6\6")
 
 DAMAGED = {
     "no end": (GOOD[:END], "the end record of the archive is missing: the file is truncated after"),
-    "zeros at the end": (GOOD[:END] + bytes(200), r"its last \d+ bytes or more were never written and are zero"),
+    "zeros at the end": (GOOD[:END] + bytes(200), r"its last \d+ bytes were never written \(they are zero\)"),
     "half an end": (GOOD[:-3], "the end record of the archive is missing"),
     "bytes after the end": (GOOD + b"xyz", "3 bytes follow the end of the archive"),
     "a second archive in the comment": (change(GOOD, END + 20, struct.pack("<H", len(GOOD))) + GOOD, "disk|bytes"),
@@ -285,7 +285,7 @@ DAMAGED = {
     ),
     "overlap": (change(GOOD, CENTRAL + 42, struct.pack("<I", 1)), "bytes precede the first member of the archive"),
     "no header": (change(GOOD, 0, b"X"), "there is no local header at byte 0"),
-    "another name": (change(GOOD, 30, b"b"), "its local header calls it b'b/data.pkl'"),
+    "another name": (change(GOOD, 30, b"b"), "its local header has another name: b'b/data.pkl'"),
     "other flags": (
         change(GOOD, 6, b"\2"),
         "its local header and the directory disagree on flags or compression method",

@@ -254,7 +254,7 @@ TOLD = {
     **dict.fromkeys(("press_tuples", "press_20_mib", "press_string", "press_source"), "parsed_bytes"),
     **dict.fromkeys(("press_tuples_less", "press_lists", "press_dicts", "press_opaques", "press_memo"), "value_bytes"),
     **dict.fromkeys(("show_sparse", "show_nested"), "expansion"),
-    "show_laughs_tar": "a key should be a number, not a tuple",
+    "show_laughs_tar": "a key must be an integer, not a tuple",
     "show_digits": "an int of 31,993 bits",
     "number_dtype_deep": "dtype_depth",
     "number_dtype_wide": "dtype_fields",

@@ -33,9 +33,9 @@ def checkpoint_html(checkpoint: Checkpoint) -> str:
 
 def _rest(checkpoint: Checkpoint) -> list[Section]:
     """Return the sections after the state dicts: other content, shortened; unknown classes; notes."""
-    held = checkpoint.object if isinstance(checkpoint.object, Mapping) and "" not in checkpoint.roots else {}
+    content = checkpoint.object if isinstance(checkpoint.object, Mapping) and "" not in checkpoint.roots else {}
     roots = {path.partition("/")[0] for path in checkpoint.roots}
-    others = (f"{key}: {SHORT.repr(value)}" for key, value in held.items() if str(key) not in roots)
+    others = (f"{key}: {SHORT.repr(value)}" for key, value in content.items() if str(key) not in roots)
     unknown = (named.path for named in checkpoint.globals if named.risk == "unknown")
     return [
         listed("other content", others, LINES),

@@ -67,7 +67,7 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
         state = roots[root] if root in roots else _dotted(part_at(tree, root))
         if state is not None:
             return state
-        raise RootError(f"no state dict at {root!r}{_meant(roots, root)}", file=file, choices=list(roots))
+        raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
         raise RootError("the file contains no state dict", file=file)
     models = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
@@ -156,18 +156,18 @@ def _nested(value: Any) -> Any:
     state: dict[Any, Any] = {}
     for name, entry in values.items():
         rest = name.removeprefix("state.")
-        key = next((head for head in _heads(rest) if head in numbers), rest.partition(".")[0])
+        key = next((head for head in _prefixes(rest) if head in numbers), rest.partition(".")[0])
         state.setdefault(numbers.get(key, key), {})[rest[len(key) + 1 :]] = entry
     return {"state": state, "param_groups": groups}
 
 
-def _heads(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     """Return the dotted prefixes of a name, the shortest first."""
     places = [place for place, character in enumerate(name) if character == "."]
     return [name[:place] for place in places]
 
 
-def _meant(roots: Mapping[str, StateDict], root: str) -> str:
+def _hint(roots: Mapping[str, StateDict], root: str) -> str:
     """Return a hint about what `root` may mean: a root with a similar path, or a module inside one."""
     holding = [path for path, state in roots.items() if any(name.startswith(f"{root}.") for name in state)]
     if root and holding:

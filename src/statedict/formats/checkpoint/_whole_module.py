@@ -96,13 +96,13 @@ def version_of(module: Opaque) -> int:
 def _own(attributes: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return a module's own parameters and persistent buffers, without those that are None."""
     hidden = attributes.get("_non_persistent_buffers_set") or ()
-    stores = [(n, held(v)) for n, v in (*attributes["_parameters"].items(), *attributes["_buffers"].items())]
+    stores = [(n, registered_leaf(v)) for n, v in (*attributes["_parameters"].items(), *attributes["_buffers"].items())]
     skip = set(hidden) if isinstance(hidden, (set, frozenset, list, tuple)) else set()
     shown = skip & attributes["_parameters"].keys()
     return [(name, value) for name, value in stores if value is not None and (name not in skip or name in shown)]
 
 
-def held(value: object) -> Leaf | Compound | None:
+def registered_leaf(value: object) -> Leaf | Compound | None:
     """Return the leaf of a registered value; in modules of `statedict.nn` it is an array, or a Parameter or Buffer of
     one.
     """

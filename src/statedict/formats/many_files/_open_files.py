@@ -56,11 +56,11 @@ class OpenFiles:
         self._opener = opener or (lambda name: open_file(os.path.join(folder, name)))
         self._files: dict[str, File] | None = {}
         self._stamps: dict[str, tuple[int, ...]] = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def file(self, name: str) -> File:
         """Return the open file with that name; raise OSError if it cannot be opened."""
-        with self._turn:
+        with self._lock:
             if self._files is None:
                 raise ValueError(f"{self.folder} has been closed; open it again")
             found = self._files.pop(name, None) or self._open(name, self._files)
@@ -88,7 +88,7 @@ class OpenFiles:
 
     def close(self) -> None:
         """Close all files; nothing can be read afterwards."""
-        with self._turn:
+        with self._lock:
             files, self._files = self._files or {}, None
         for file in files.values():
             file.close()

@@ -18,21 +18,21 @@ def joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the joined metadata: for each tensor the chunks of all ranks, for other values that of the first rank."""
     if len(ranks) == 1:
         return ranks[0]
-    told: dict[str, dict[Any, Any]] = {
+    merged: dict[str, dict[Any, Any]] = {
         name: {} for name in FIELDS if any(type(rank.get(name)) is dict for rank in ranks)
     }
     chunks: dict[Any, dict[Any, Any]] = {}
     for rank in ranks:
-        for field, known in told.items():
+        for field, known in merged.items():
             for key, value in _dict(rank.get(field)).items():
                 known.setdefault(key, value)
         for name, record in _dict(rank.get("state_dict_metadata")).items():
             found = chunks.setdefault(name, {})
             for chunk in _chunks(record):
                 found.setdefault(_offsets(chunk), chunk)
-    for name, record in told.get("state_dict_metadata", {}).items():
+    for name, record in merged.get("state_dict_metadata", {}).items():
         _chunks(record)[:] = chunks[name].values()
-    return told
+    return merged
 
 
 def _chunks(record: object) -> list[Any]:

@@ -99,8 +99,8 @@ def element_type(descr: Any) -> tuple[DType, int] | None:
     # "|" and "=" depend on the machine if the element has more than one byte.
     if dtype is None or descr[0] not in ("<>" if dtype.itemsize > 1 else "<>|="):
         return None
-    turned = descr[0] == ">"
-    return dtype, (dtype.itemsize // (2 if dtype.is_complex else 1)) if turned else 1
+    byte_swapped = descr[0] == ">"
+    return dtype, (dtype.itemsize // (2 if dtype.is_complex else 1)) if byte_swapped else 1
 
 
 _KINDS = {"f": "float", "i": "int", "u": "uint", "b": "bool", "c": "complex"}

@@ -191,7 +191,7 @@ class _ArrayReader:
         dtype = _numpy_type(header.descr)
         opaque = Opaque("numpy", "ndarray", (str(header.descr)[:1000], header.shape))
         if dtype is not None and dtype.hasobject:
-            self._look_into(raw, member)
+            self._note_imports(raw, member)
         # An array without elements can become a list of any number of empty lists.
         count = prod(size or 1 for size in header.shape)
         data = b"" if raw is None else raw()
@@ -214,7 +214,7 @@ class _ArrayReader:
         except ValueError as error:
             raise FormatError(f"it is not valid text: {error}", **where) from error
 
-    def _look_into(self, raw: Callable[[], bytes] | None, member: str) -> None:
+    def _note_imports(self, raw: Callable[[], bytes] | None, member: str) -> None:
         """Record the imports of the pickle that an object array is. A pickle that cannot be read may import anything."""
         found = [Import("numpy", f"ndarray ({member}: a pickle that was not read)", "dangerous")]
         if raw is not None:

@@ -135,8 +135,10 @@ def _check_tiling(file: File, entries: Mapping[str, HeaderEntry], end: int) -> N
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != at:
-            what = "overlap those of another tensor" if entry.start < at else "leave unused bytes before them"
-            raise FormatError(f"its bytes {what}", file=file.name, member=name, offset=end + entry.start)
+            problem = (
+                "its bytes overlap those of another tensor" if entry.start < at else "unused bytes precede its data"
+            )
+            raise FormatError(problem, file=file.name, member=name, offset=end + entry.start)
         at = entry.stop
     if end + at > file.size:
         raise TruncatedError(

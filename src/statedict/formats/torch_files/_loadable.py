@@ -57,7 +57,7 @@ def check_loadable(obj: Any, pickled: bytes) -> None:
     try:
         parsed = _parsed(pickled)
     except FormatError as error:
-        where = _where(_refused(obj))
+        where = _where(_path_to_refused(obj))
         raise SaveError(
             f"{where}this value could not be loaded again: {error.reason}; save it in smaller parts"
         ) from error
@@ -91,8 +91,8 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
         )
     if not isinstance(value, Opaque):
         path = value.traits.subclass
-        said = f"a tensor of the class {path} would be loaded as a plain tensor"
-        return f"{said}: convert it first with as_subclass(torch.Tensor), {_allow(path)}"
+        loss = f"a tensor of the class {path} would be loaded as a plain tensor"
+        return f"{loss}: convert it first with as_subclass(torch.Tensor), {_allow(path)}"
     path = ".".join(canonical(value.module, value.name))
     if value.path in dangerous:
         return (
@@ -120,7 +120,7 @@ def _allow(path: str) -> str:
     return f"or allow the class both here and where the file is loaded: torch.serialization.add_safe_globals([{name}])"
 
 
-def _refused(obj: Any) -> str:
+def _path_to_refused(obj: Any) -> str:
     """Return the path to the innermost part of a live tree that the reader refuses by itself."""
     steps: list[str] = []
     while len(steps) < STEPS:

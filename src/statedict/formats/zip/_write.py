@@ -166,12 +166,12 @@ def check_members(records: Sequence[Record | TensorRun]) -> None:
             f"an archive of {count:,} members exceeds the limit of {LIMITS.zip_members:,}: save in shards "
             "(max_shard_size=), or as safetensors"
         )
-    alone = [record for record in records if isinstance(record, Record)]
+    single = [record for record in records if isinstance(record, Record)]
     try:
-        check_names([record.name for record in alone], LIMITS, "")
+        check_names([record.name for record in single], LIMITS, "")
     except FormatError as error:
         raise SaveError(f"invalid member name for an archive: {error.reason}") from error
-    for record in alone:
+    for record in single:
         if len(record.extra) > LONGEST_EXTRA:
             raise SaveError(
                 f"{record.name!r}: its extra field of {len(record.extra):,} bytes is too long for the directory"

@@ -10,7 +10,7 @@ be in proportion to the file.
 
 Freeing a deeply nested value recurses in C and overflows small thread stacks (CPython 3.13.0 does not prevent it). So
 every container is also kept in `made` while the pickle is read: a child before the tuple around it. At the end either
-nothing is nested deeper than the limit, or all containers are emptied and released in reverse order (`_take_apart`).
+nothing is nested deeper than the limit, or all containers are emptied and released in reverse order (`_release_all`).
 
 A handler takes the machine and the offset after its opcode, and returns the offset of the next one.
 """
@@ -131,8 +131,8 @@ class Machine:
             self._check_depth()
         except BaseException as error:
             # The frames in the traceback keep values alive too.
-            _forget_frames(error)
-            self._take_apart()
+            _clear_frames(error)
+            self._release_all()
             raise
         return self.made.pop()
 
@@ -199,10 +199,10 @@ class Machine:
         if len(self.made) > self.limits.depth:
             check_depth(self.made, self.limits.depth + 1, attributes=self.attributed)
 
-    def _take_apart(self) -> None:
+    def _release_all(self) -> None:
         """Release all values without recursion, however deep they are."""
         made = self.made
-        for held in (
+        for container in (
             self.stack,
             self.marks,
             self.memo,
@@ -212,7 +212,7 @@ class Machine:
             self.empty,
             self.built,
         ):
-            held.clear()
+            container.clear()
         # A local variable must not keep a container, and so its contents, alive.
         for number in range(len(made)):
             _EMPTIED.get(type(made[number]), id)(made[number])
@@ -257,7 +257,7 @@ class Machine:
         return error
 
 
-def _forget_frames(error: BaseException | None) -> None:
+def _clear_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__context__
