@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
     from statedict.plan import Diff, Inference, LoadReport
     from statedict.state import CastKind, StateDict
-    from statedict.torch import Finding
+    from statedict.torch import AuditFinding
 
 Path = str | os.PathLike[str] | BinaryIO
 
@@ -317,7 +317,7 @@ def snapshot(obj: Any, *, out: Any = None) -> Any:
     return _arrays.copied(_sources.to_copy(obj), out)
 
 
-def audit(model: Any, optimizer: Any = None) -> list[Finding]:
+def audit(model: Any, optimizer: Any = None) -> list[AuditFinding]:
     """What would silently not be saved, not be moved, or not be trained: each with its path, why it matters, and the fix.
 
     >>> import torch, statedict

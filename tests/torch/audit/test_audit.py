@@ -373,4 +373,4 @@ def test_names_that_an_own_state_dict_leaves_out() -> None:
     """A `state_dict` of a class's own that drops names is told of, at any depth."""
     model = nn.ModuleDict({"part": HeadOnly(nn.Linear(2, 2), nn.Linear(2, 2))})
     [found] = [finding for finding in audit(model) if finding.kind == "own state"]
-    assert (found.path, "leaves out 0.weight" in found.why) == ("part", True)
+    assert (found.path, "omits 0.weight" in found.why) == ("part", True)

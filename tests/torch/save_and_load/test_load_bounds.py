@@ -120,7 +120,7 @@ def test_a_tensor_beyond_its_storage_is_an_answer(monkeypatch):
     """Our own reader's error of a tensor's bounds is raised as it is: with file, place and numbers, and no other reader."""
     from statedict.torch.save_and_load import _load_archive
 
-    monkeypatch.delattr(_load_archive, "ArchiveStorages")
+    monkeypatch.delattr(_load_archive, "LoadedStorages")
     raw = torch_zip(p.pickled(p.dict_((p.text("w"), LIES["sizes"]))), STORED)
     with pytest.raises(
         RuntimeError,
