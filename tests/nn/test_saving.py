@@ -161,7 +161,7 @@ def test_the_verb_refuses_casts_that_lose_elements():
     layer = nn.Linear(1, 2).half()
     before = elements(layer)
     state = {"weight": np.array([[70000.0], [1.0]]), "bias": np.zeros(2)}
-    with pytest.raises(LoadError, match="its elements would be lost"):
+    with pytest.raises(LoadError, match=r"would lose values \(overflow\)"):
         statedict.load_state_dict(layer, state)
     assert unchanged(layer, before)
     layer.load_state_dict(state)
@@ -201,7 +201,7 @@ def test_ties_and_contradictions():
     model.load_state_dict(state)
     assert (model.c.weight == 5).all()
     before = elements(model)
-    with pytest.raises(RuntimeError, match=r'found to be one tensor with "a.weight" in the model'):
+    with pytest.raises(RuntimeError, match=r'"a.weight" and "c.weight" are tied in the model'):
         model.load_state_dict({**state, "c.weight": state["a.weight"] + 1})
     assert unchanged(model, before)
     model.load_state_dict({**state, "c.weight": state["a.weight"].copy()})
