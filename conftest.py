@@ -1,7 +1,7 @@
 """The examples of the documentation are tests: every code block of README.md and docs/, every doctest of src/.
 
-A Markdown file is one session, block after block, in an empty directory of its own; ```python blocks run, and blocks
-with a prompt (`>>>`) must also print what they show. A page that needs a package which is not there is skipped.
+The blocks of a Markdown file run in order, in one session and an empty directory. ```python blocks run; blocks with a prompt
+(`>>>`) must also print what they show. A page is skipped if a package that it needs is not installed.
 """
 
 import os
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def empty_directory(tmp_path_factory):
-    """The working directory while a document's examples run."""
+    """Set the working directory while a document's examples run."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("document"))
     yield
@@ -27,10 +27,10 @@ def empty_directory(tmp_path_factory):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n`: the examples of one document go to one worker, since each goes on from the one before; tests to any.
+    """With `-n`: run the examples of one document in one worker, because they depend on each other; tests run in any.
 
-    xdist's own `--dist loadgroup` would do, but does not group with pytest 9, and `loadfile` leaves a worker alone with the
-    longest file.
+    xdist's own `--dist loadgroup` does not group with pytest 9, and `loadfile` leaves one worker alone with the longest
+    file.
     """
     from xdist.scheduler import LoadScopeScheduling
 

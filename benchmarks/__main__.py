@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser = _parser()
     asked = parser.parse_args(arguments)
     if not asked.device and not _device.OPERATIONS.keys().isdisjoint(asked.operation or ()):
-        parser.error("there is no CUDA device here: give another one by --device")
+        parser.error("no CUDA device is available; choose another one with --device")
     size = SIZES["tiny" if asked.tiny else "quick" if asked.quick else "full"]
     models = {name: CASES[name] for name in asked.case or CASES}
     if asked.real:

@@ -31,8 +31,8 @@ class Figure(NamedTuple):
 def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str, Figure]:
     """Return each way's Figure. All run once to warm up, then in turn, `rounds` times or until `seconds` have passed.
 
-    Each round begins with a different way. A virtual machine gives memory that nobody used for a while back to its host, and
-    whoever asks for it first has to wait for it: ten times as long as for the work itself, where it is a gigabyte.
+    Each round begins with a different way. A virtual machine returns memory that was unused for a while to its host, and the
+    first to request it again has to wait: for a gigabyte, ten times as long as the work itself takes.
     """
     gc.collect()
     extra = {name: _extra_memory(act) for name, act in ways.items()}

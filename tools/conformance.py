@@ -29,7 +29,7 @@ FILES = [
 
 
 def command(options: argparse.Namespace) -> list[str]:
-    """The pytest call. `--noconftest`: PyTorch's own conftest does not load on pytest 8."""
+    """Return the pytest command. `--noconftest`: PyTorch's own conftest does not load on pytest 8."""
     chosen = [
         flag
         for name, path in (("--sd-report", options.report), ("--sd-baseline", options.baseline))

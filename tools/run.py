@@ -58,7 +58,7 @@ def environment(group: str) -> Path:
     stamp = home / "made-from"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"making .venv/{group} (once; PyTorch's CPU build is about 200 MB)", file=sys.stderr, flush=True)
+        print(f"creating .venv/{group} (once; PyTorch's CPU build is about 200 MB)", file=sys.stderr, flush=True)
         create(home)
         # `--group` needs pip 25.1. The group pins torch, because an unpinned version may install CUDA libraries.
         install(python, "--upgrade", "pip>=25.1")

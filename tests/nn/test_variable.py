@@ -132,7 +132,7 @@ def test_reprs():
 def test_what_is_no_array():
     """Lists and texts are refused; nothing gives an empty float32 array, as PyTorch's Parameter does."""
     for wrong in ([1.0], "text", None.__class__):
-        with pytest.raises(TypeError, match="an array is needed"):
+        with pytest.raises(TypeError, match="expected an array of NumPy"):
             nn.Parameter(wrong)
     assert nn.Parameter().shape == (0,)
     assert nn.Buffer().dtype == np.float32

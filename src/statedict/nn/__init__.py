@@ -1,10 +1,10 @@
-"""PyTorch's `nn` without PyTorch: modules whose state is PyTorch's, run on NumPy or any array API library.
+"""PyTorch's `nn` without PyTorch: modules with PyTorch's state dicts, on NumPy or any array API library.
 
     from statedict import nn                     # instead of: from torch import nn
 
-A class body that is written for `torch.nn` works by changing the import: names, shapes, default settings, ranges of
-initial weights and state dicts are the same. Inference only: there is no autograd, but `functional_call` makes of a module
-a function that `jax.grad` differentiates, and `optim` steps on given gradients.
+A class written for `torch.nn` works after changing the import: names, shapes, default settings, ranges of initial weights
+and state dicts are the same. For inference: there is no autograd. To train, `functional_call` turns a module into a function
+that `jax.grad` can differentiate, and `optim` applies given gradients.
 """
 
 from typing import TYPE_CHECKING
@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from .layers import ZeroPad1d as ZeroPad1d
     from .layers import ZeroPad2d as ZeroPad2d
     from .layers import ZeroPad3d as ZeroPad3d
-else:  # unseen by type checkers, to which any name would be one that is there
+else:  # hidden from type checkers, which would otherwise accept any name
     __all__, __getattr__ = _lazily(
         __name__,
         {

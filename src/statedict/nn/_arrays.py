@@ -1,7 +1,7 @@
-"""Arrays of any library, by the array API standard: which functions an operation uses, dtypes, conversions.
+"""Arrays of any library, through the array API standard: namespaces, dtypes, conversions.
 
-NumPy conforms to the standard since version 2 and is used directly; array-api-compat is imported when the first array of
-another library comes in, so that NumPy users neither need it nor wait for it.
+NumPy conforms to the standard since version 2 and is used directly. array-api-compat is imported only when the first array
+of another library is used, so that NumPy users do not need it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _BUILTINS = {"float": "float64", "int": "int64", "complex": "complex128", "bool_
 
 
 def unwrap(*values: Any) -> tuple[Any, ...]:
-    """The namespace of the arrays among `values`, then the values themselves, Variables as the arrays that they hold."""
+    """Return the namespace of the arrays among `values`, then the values, with Variables replaced by their arrays."""
     arrays = [value.data if isinstance(value, Variable) else value for value in values]
     return namespace(*arrays), *arrays
 
 
 def namespace(*values: Any) -> Namespace:
-    """The array API functions for these arrays; numbers and None do not count.
+    """Return the array API functions for these arrays; numbers and None are ignored.
 
-    Raises TypeError where two libraries meet, MissingDependencyError where array-api-compat is needed and missing.
+    Raises TypeError if they are from two libraries, MissingDependencyError if array-api-compat is needed and missing.
     """
     for value in values:
         if not isinstance(value, _NUMPY):
@@ -45,30 +45,32 @@ def _foreign(*values: Any) -> Namespace:
     try:
         import array_api_compat
     except ImportError as exc:
-        raise MissingDependencyError("array-api-compat", needed_for="arrays other than NumPy's", extra="nn") from exc
+        raise MissingDependencyError(
+            "array-api-compat", needed_for="an array of another library than NumPy", extra="nn"
+        ) from exc
     arrays = [value for value in values if not isinstance(value, _NUMPY) or isinstance(value, np.ndarray)]
     try:
         return array_api_compat.array_namespace(*arrays)
     except TypeError as exc:
         kinds = sorted({f"{type(a).__module__}.{type(a).__qualname__}" for a in arrays})
         raise TypeError(
-            f"one operation needs arrays of one library, and was given {' and '.join(kinds)}; "
-            "a module moves with module.to(namespace), for example module.to(torch) or module.to(numpy)"
+            f"all arrays of an operation must be from one library, but got {' and '.join(kinds)}; "
+            "move a module with module.to(namespace), for example module.to(torch) or module.to(numpy)"
         ) from exc
 
 
 def compatible(library: ModuleType) -> Namespace:
-    """The array API functions of a library given as its module (`numpy`, `torch`, `cupy`, `jax.numpy`, …)."""
+    """Return the array API functions of a library, given as its module (`numpy`, `torch`, `cupy`, `jax.numpy`, …)."""
     return np if library is np else _foreign(library.zeros(()))
 
 
-# dtypes: every library has PyTorch's names for the ones that they share
+# dtypes: all libraries use PyTorch's names for the dtypes that they share
 
 
 def dtype_of(value: Any) -> DType:
-    """The DType that `value` means: a name, a dtype of any library, a NumPy scalar type, or one of Python's types.
+    """Return the DType of `value`: a name, a dtype of any library, a NumPy scalar type, or a Python type.
 
-    Raises TypeError where it is none.
+    Raises TypeError if it is not a dtype.
     """
     if isinstance(value, DType):
         return value
@@ -77,7 +79,7 @@ def dtype_of(value: Any) -> DType:
     try:
         return DTYPES[_BUILTINS.get(name, name)]
     except KeyError:
-        raise TypeError(f"{value!r} is no dtype that a tensor can have") from None
+        raise TypeError(f"{value!r} is not a tensor dtype") from None
 
 
 def is_floating(array: Array) -> bool:
@@ -86,7 +88,7 @@ def is_floating(array: Array) -> bool:
 
 
 def native_dtype(xp: Namespace, dtype: DType) -> Any:
-    """The library's own dtype for a DType; raises TypeError where it has none."""
+    """Return the library's own dtype for a DType; raises TypeError if it does not have one."""
     if xp is np:
         return dtype.numpy
     try:
@@ -96,7 +98,7 @@ def native_dtype(xp: Namespace, dtype: DType) -> Any:
 
 
 def cast(array: Array, dtype: DType) -> Array:
-    """The array with elements of `dtype`: itself where it has them."""
+    """Return the array cast to `dtype`; the same array if it already has this dtype."""
     xp = namespace(array)
     if dtype_of(array.dtype) is dtype:
         return array
@@ -109,11 +111,11 @@ def cast(array: Array, dtype: DType) -> Array:
 
 
 def on_device(array: Array, device: Any) -> Array:
-    """The array on `device` (a name, or the library's own object): itself where it is there."""
+    """Return the array on `device` (a name, or the library's own object); the same array if it is already there."""
     xp = namespace(array)
     if xp is np:
         if str(device) != "cpu":
-            raise ValueError(f"NumPy arrays are on the CPU, not on {device}: move to a library that has it first")
+            raise ValueError(f"NumPy arrays cannot be on {device}: move to another array library first")
         return array
     import array_api_compat
 
@@ -124,60 +126,60 @@ def on_device(array: Array, device: Any) -> Array:
 
 
 def in_library(array: Array, xp: Namespace) -> Array:
-    """The elements as an array of another library, in memory of its own: handed over by DLPack where both speak it.
+    """Return the elements as an array of another library, in new memory; transferred with DLPack if both support it.
 
-    The copy is made first, by the library that owns the memory: what DLPack hands over is the same memory, and an array
-    of JAX must not change under it.
+    The library that owns the memory makes the copy first, because DLPack shares memory, and an array of JAX must never
+    change.
     """
     source = namespace(array)
     if source is xp:
         return array
     if xp is np:
-        # A copy by NumPy: JAX hands its memory over read-only, and a parameter has to be writable.
+        # A copy by NumPy: JAX shares its memory read-only, but a parameter must be writable.
         return as_numpy(array).copy()
     try:
         return xp.from_dlpack(array.copy() if source is np else source.asarray(array, copy=True))
     except (BufferError, RuntimeError, TypeError, ValueError):
-        # No DLPack for these elements (bfloat16 in NumPy), this device or this version: through NumPy's memory then.
+        # DLPack does not support this dtype (bfloat16 in NumPy), device or version: copy through NumPy.
         return xp.asarray(as_numpy(array).copy())
 
 
 def as_numpy(array: Array) -> np.ndarray[Any, Any]:
-    """The elements as NumPy's array: the same memory where they are on the CPU, a copy where they are not."""
+    """Return the elements as a NumPy array: the same memory if they are on the CPU, otherwise a copy."""
     try:
         return np.asarray(array)
     except TypeError:
-        # PyTorch and CuPy refuse what would be a silent copy from another device.
+        # PyTorch and CuPy refuse implicit copies from another device.
         return np.asarray(on_device(array, "cpu"))
 
 
-# arrays like others
+# new arrays like a given one
 
 
 def full(like: Array, shape: tuple[int, ...], value: float) -> Array:
-    """An array of `shape` filled with `value`, of the library, dtype and device of `like`."""
+    """Return an array of `shape` filled with `value`, with the library, dtype and device of `like`."""
     return namespace(like).full(shape, value, dtype=like.dtype, **placed(like))
 
 
 def asarray(like: Array, values: Any) -> Array:
-    """NumPy values (masks, indices) as an array of the library and device of `like`; the dtype is the values'."""
+    """Return NumPy values (masks, indices) as an array of the library and device of `like`, with their own dtype."""
     return namespace(like).asarray(values, **placed(like))
 
 
 def placed(like: Array) -> dict[str, Any]:
-    """`device=` of an array, where its library's functions need it to put a new array beside it."""
+    """Return `device=` of an array, if its library needs it to create an array on the same device."""
     if isinstance(like, (np.ndarray, np.generic)):
         return {}
     import array_api_compat
 
-    # JAX puts arrays where the computation runs; inside jit there is no device to ask for.
+    # JAX puts arrays where the computation runs; inside jit, arrays have no device.
     return {} if array_api_compat.is_jax_array(like) else {"device": array_api_compat.device(like)}
 
 
 def put(place: Any, values: Any) -> None:
-    """Write values into an array (or a Variable's), in place: whoever shares its memory sees them.
+    """Write values into an array (or a Variable's) in place, so that arrays that share its memory change too.
 
-    An array that cannot be written (JAX) is replaced in its Variable; a bare one raises TypeError.
+    An array that is not writable (JAX) is replaced in its Variable; without a Variable this raises TypeError.
     """
     array = raw(place)
     try:
@@ -190,7 +192,7 @@ def put(place: Any, values: Any) -> None:
 
 
 def is_writable(array: Array) -> bool:
-    """Whether the array's elements can be changed in place."""
+    """Return whether the array's elements can be changed in place."""
     if isinstance(array, np.ndarray):
         return bool(array.flags.writeable)
     import array_api_compat

@@ -1,4 +1,4 @@
-"""Leaves of files that go straight into the memory of NumPy parameters: bytes move once, all of a file in one batch."""
+"""Read leaves directly into the memory of NumPy parameters: bytes move once, one batch per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._variable import raw
 
 
 class Arrival(NamedTuple):
-    """A leaf, the array whose memory it fills, and its name."""
+    """A leaf, the array that it is read into, and its name."""
 
     leaf: Leaf
     array: np.ndarray[Any, Any]
@@ -21,14 +21,14 @@ class Arrival(NamedTuple):
 
 
 def arrivals(slots: Iterable[tuple[int, str, Any, Any]]) -> dict[int, Arrival]:
-    """Of (index, name, what is registered, value) those whose bytes can be read as they are, by index."""
+    """Return those of (index, name, registered, value) whose bytes can be read without conversion, by index."""
     return {i: Arrival(value, raw(now), name) for i, name, now, value in slots if _is_plain(raw(now), value)}
 
 
 def arrive(given: Iterable[Arrival], *, verify: bool) -> None:
-    """Fill the arrays. If reading fails, all are put back if there was memory for a backup of all of them.
+    """Fill the arrays. If reading fails, all are restored, if there was enough memory for a backup of all of them.
 
-    Otherwise checksums are settled first, and arrays are remembered and filled one by one; those filled by then stay.
+    Otherwise checksums are verified first, and arrays are backed up and filled one by one; those already filled stay.
     """
     batches = _by_source(given)
     everything = [arrival for batch in batches for arrival in batch]
@@ -55,7 +55,7 @@ def arrive(given: Iterable[Arrival], *, verify: bool) -> None:
 
 
 def _copies(given: Iterable[Arrival]) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Each array with a copy of it."""
+    """Return each array with a copy of it."""
     return [(arrival.array, arrival.array.copy()) for arrival in given]
 
 

@@ -1,4 +1,4 @@
-"""Calling a module: `forward` between the hooks before and after it."""
+"""Calling a module: `forward`, with the hooks before and after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _forward_unimplemented(self: Calling, *args: Any, **kwargs: Any) -> Any:
 
 
 class Calling(Traversal):
-    """`module(...)`, and the hooks around it."""
+    """`module(...)`, and its hooks."""
 
     _forward_hooks: Hooks
     _forward_hooks_with_kwargs: Hooks
@@ -28,10 +28,10 @@ class Calling(Traversal):
     def register_forward_pre_hook(
         self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
-        """Call `hook(module, args)` before `forward`; what it returns, if anything, are the new arguments.
+        """Call `hook(module, args)` before `forward`; if it returns a value, this replaces the arguments.
 
-        With `with_kwargs` it is `hook(module, args, kwargs)`, and returns None or `(args, kwargs)`. With `prepend` it
-        runs before those registered so far.
+        With `with_kwargs` it is called as `hook(module, args, kwargs)` and returns None or `(args, kwargs)`. With
+        `prepend` it runs before the hooks that are registered already.
         """
         marks = [self._forward_pre_hooks_with_kwargs] if with_kwargs else []
         return add_hook(self._forward_pre_hooks, hook, *marks, prepend=prepend)
@@ -39,10 +39,10 @@ class Calling(Traversal):
     def register_forward_hook(
         self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
-        """Call `hook(module, args, output)` after `forward`; what it returns, if anything, is the new output.
+        """Call `hook(module, args, output)` after `forward`; if it returns a value, this replaces the output.
 
-        With `with_kwargs` it is `hook(module, args, kwargs, output)`. With `always_call` it is called (output None, or
-        as far as it came) when `forward` or a hook before it raised.
+        With `with_kwargs` it is called as `hook(module, args, kwargs, output)`. With `always_call` it is also called if
+        `forward` or an earlier hook raised, with the output so far or None.
         """
         marks = [self._forward_hooks_with_kwargs] if with_kwargs else []
         marks += [self._forward_hooks_always_called] if always_call else []

@@ -1,7 +1,7 @@
-"""What changes every array of a module tree: dtype, device, library; and the flags: training, requires_grad.
+"""Methods that change every array of a module tree (dtype, device, library) or its flags (training, requires_grad).
 
-A Parameter keeps its identity: it is given another array. Plain attributes do not move. A shared Parameter is converted
-once for each place it is in, as in PyTorch; the second time it has the dtype already.
+A Parameter keeps its identity and gets a new array. Plain attributes are not moved. A shared Parameter is converted once for
+each place where it is registered, as in PyTorch; the second time it already has the dtype.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Convert = Callable[[Any], Any]
 
 
 class Conversion(Calling):
-    """`to` and its kin, `train`, `eval`, `requires_grad_`, `zero_grad`."""
+    """`to` and similar methods, `train`, `eval`, `requires_grad_`, `zero_grad`."""
 
     def _apply(self, fn: Convert, recurse: bool = True) -> Self:
-        """Give every parameter, gradient and buffer the array that `fn` makes of it, children first."""
+        """Replace the array of every parameter, gradient and buffer by the result of `fn`, children first."""
         if recurse:
             for module in self.children():
                 module._apply(fn)
@@ -42,14 +42,14 @@ class Conversion(Calling):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast every parameter and buffer; returns itself. Plain attributes stay.
+        """Move or cast every parameter and buffer; returns itself. Plain attributes are not changed.
 
         Any of these, in any order or by keyword:
-            dtype: a name, a dtype of any library. Integer parameters and buffers keep theirs. TypeError where it is
-                neither floating point nor complex.
-            device: a name as `"cpu"` or `"cuda:0"`, or the library's own object.
-            xp: the array library as its module: `numpy`, `torch`, `cupy`, `jax.numpy`.
-            tensor: an array whose library, device and dtype are meant.
+            dtype: a name or a dtype of any library, floating point or complex (otherwise TypeError). Integer parameters
+                and buffers keep their dtype.
+            device: a name such as `"cpu"` or `"cuda:0"`, or the library's own object.
+            xp: the array library, given as its module: `numpy`, `torch`, `cupy`, `jax.numpy`.
+            tensor: an array; its library, device and dtype are used.
 
         >>> import numpy as np
         >>> from statedict import nn
@@ -88,12 +88,12 @@ class Conversion(Calling):
         return self._apply(lambda array: _arrays.on_device(array, "cpu"))
 
     def cuda(self, device: Any = None) -> Self:
-        """Move to a CUDA device, where the array library has one; returns itself."""
+        """Move to a CUDA device, if the array library supports it; returns itself."""
         name = "cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device
         return self._apply(lambda array: _arrays.on_device(array, name))
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
-        """New arrays of the same shapes and dtypes on a device, their elements not set (here: zeros); returns itself."""
+        """Replace all arrays by new ones on a device, with undefined elements (here: zeros); returns itself."""
         return self._apply(
             lambda array: _arrays.on_device(_arrays.full(array, tuple(array.shape), 0), device), recurse=recurse
         )
@@ -101,7 +101,7 @@ class Conversion(Calling):
     # flags
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode for every module of the tree; returns itself. ValueError where `mode` is no bool."""
+        """Set training mode for every module of the tree; returns itself. ValueError if `mode` is not a bool."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
         self.training = mode
@@ -114,19 +114,19 @@ class Conversion(Calling):
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set every parameter's flag; returns itself."""
+        """Set `requires_grad` of every parameter; returns itself."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget every parameter's gradient, or fill it with zeros."""
+        """Delete every parameter's gradient, or fill it with zeros."""
         for parameter in self.parameters():
             clear_grad(parameter, set_to_none)
 
 
 def converter(*args: Any, **kwargs: Any) -> Convert:
-    """What `to` does with each array."""
+    """Return the function that `to` applies to each array."""
     wanted = _parse(args, kwargs)
     dtype, device, xp = wanted.get("dtype"), wanted.get("device"), wanted.get("xp")
     if dtype is not None and not (dtype.is_floating or dtype.is_complex):
@@ -145,20 +145,20 @@ def converter(*args: Any, **kwargs: Any) -> Convert:
 
 
 def clear_grad(parameter: Parameter, set_to_none: bool) -> None:
-    """Forget a parameter's gradient, or put zeros in its place."""
+    """Delete a parameter's gradient, or fill it with zeros."""
     if parameter.grad is not None:
         grad = raw(parameter.grad)
         parameter.grad = None if set_to_none else _arrays.full(grad, tuple(grad.shape), 0)
 
 
 def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `to` was asked for: dtype (a DType), device, xp (a namespace)."""
+    """Return the arguments of `to`: dtype (a DType), device, xp (a namespace)."""
     unknown = kwargs.keys() - {"device", "dtype", "xp", "tensor", "other", "non_blocking", "copy", "memory_format"}
     if unknown:
         raise TypeError(f"to() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     wanted: dict[str, Any] = {}
     for value in args:
-        # A bool is `non_blocking`, which says nothing here.
+        # A bool is `non_blocking`, which has no effect here.
         if value is not None and not isinstance(value, bool):
             wanted.update(_meaning(value))
     for key in ("tensor", "other"):
@@ -186,7 +186,7 @@ def _meaning(value: Any) -> dict[str, Any]:
 
 
 def _spelled(args: tuple[Any, ...], kwargs: dict[str, Any], dtype: DType) -> str:
-    """The dtype as the caller wrote it."""
+    """Return the dtype as the caller wrote it."""
     for value in (kwargs.get("dtype"), *args):
         if value is not None and not is_array(raw(value)) and not isinstance(value, ModuleType):
             return str(value)

@@ -1,7 +1,7 @@
-"""Filling parameters and buffers from a state: decide about each, then write. The words are PyTorch's.
+"""Fill parameters and buffers from a state: decide about each, then write. Error texts are PyTorch's.
 
-Values may be arrays of any library, or leaves that have not been read: these are read when everything is decided, and
-before anything is written.
+Values may be arrays of any library, or leaves that have not been read. Leaves are read after all decisions and before
+anything is written.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ._variable import Variable, is_array, raw
 
 
 class _MisfitError(Exception):
-    """This value cannot go there; the text says why. Caught where slots are decided about, one by one."""
+    """A value does not fit; the text says why. Caught for each parameter and buffer in turn."""
 
 
 def fit_exact(slots: Slots) -> Fit:
-    """A Fit whose `act` fills one slot after the other; what cannot be filled becomes a line of text."""
+    """Return a Fit whose `act` fills the slots one by one; each slot that cannot be filled gives a line of text."""
     failed: set[int] = set()
 
     def act() -> list[str]:
@@ -43,7 +43,7 @@ def fit_exact(slots: Slots) -> Fit:
 
 
 def fit_sound(slots: Slots, rules: Rules) -> Fit:
-    """A Fit that has changed nothing yet; its `act` does all that is left, or raises and has done nothing."""
+    """Return a Fit that has changed nothing yet; its `act` fills all remaining slots, or raises and changes nothing."""
     values: dict[int, Any] = {}
 
     def act() -> Sequence[str]:
@@ -73,10 +73,10 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
 
 
 def _checked(slots: Slots, index: int) -> Any:
-    """The value as an array or a Leaf of the right shape; raises _MisfitError."""
+    """Return the value as an array or a Leaf of the right shape; raises _MisfitError."""
     key, current, value = slots.keys[index], slots.current[index], raw(slots.values[index])
     if isinstance(raw(current), np.ndarray) and is_array(value) and not isinstance(value, np.ndarray):
-        # Of another library: looked into where it lies.
+        # An array of another library is read in place.
         found_leaf = leaf_of(value)
         value = read_array(found_leaf) if isinstance(found_leaf, Leaf) else found_leaf
     if not isinstance(value, Leaf) and (not is_array(value) or leaf_of(value) is None):
@@ -86,8 +86,8 @@ def _checked(slots: Slots, index: int) -> Any:
         )
     if not slots.assign and not isinstance(current, Variable) and not _arrays.is_writable(current):
         raise _MisfitError(
-            f'While copying the parameter named "{key}", its array was found to be one that cannot be written '
-            f"({type(current).__name__}). Register it as a Buffer, which can be given another, or load with assign=True."
+            f'While copying the parameter named "{key}", its array is not writable ({type(current).__name__}). '
+            "Register it as a Buffer, whose array can be replaced, or load with assign=True."
         )
     found, wanted = _shape(value), tuple(raw(current).shape)
     if wanted == () and found == (1,):
@@ -110,13 +110,13 @@ def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> N
     fit.casts.append(Cast(key, found.name, wanted.name, kind))
     if kind in rules.refused:
         raise _MisfitError(
-            f'While copying the parameter named "{key}", its elements would be lost: the checkpoint has {found} and '
-            f"the model {wanted} ({kind}). Convert one of them, or allow the cast."
+            f'"{key}": casting {found} from the checkpoint to {wanted} of the model would lose values ({kind}). '
+            f'Convert one of them, or pass allow_casts="{kind}" to accept this.'
         )
 
 
 def _check_tie(slots: Slots, index: int, value: Any) -> None:
-    """Two names of one parameter must not bring it two values. `slots.ties` lasts for the whole load."""
+    """Refuse two different values for one tied parameter. `slots.ties` lasts for the whole load."""
     current = slots.current[index]
     key, theirs = slots.ties.setdefault(("value", id(current)), (slots.keys[index], value))
     if key != slots.keys[index] and not _same(theirs, value):
@@ -130,7 +130,7 @@ def _same(a: Any, b: Any) -> bool:
     if a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and a.shown == b.shown):
         return True
     one, two = _as_numpy(a), _as_numpy(b)
-    # Bit by bit, so that NaN equals itself.
+    # Compare bits, so that NaN equals itself.
     return bool(one.dtype == two.dtype and one.tobytes() == two.tobytes())
 
 
@@ -143,7 +143,7 @@ def _read_all(values: list[Any], *, verify: bool) -> list[Any]:
 
 
 def _apart(arrays: list[Any], places: list[Any]) -> list[Any]:
-    """The arrays, copied where they lie in memory that is about to be written: the model's own, under any names."""
+    """Return the arrays; those that share memory with the model are copied, because that memory is about to be written."""
     targets = {_address(raw(place)) for place in places} - {0}
     return [array.copy() if _address(array) in targets else array for array in arrays]
 
@@ -157,7 +157,7 @@ def _address(array: Any) -> int:
 
 
 def _write(slots: Slots, index: int, value: Any) -> None:
-    """Copy the elements into the array that is there; an array that cannot be written is replaced."""
+    """Copy the elements into the registered array; an array that is not writable is replaced."""
     current = slots.current[index]
     array = raw(current)
     value = _like(array, value)
@@ -172,9 +172,9 @@ def _write(slots: Slots, index: int, value: Any) -> None:
 
 
 def _place(slots: Slots, index: int, value: Any) -> None:
-    """Register the array itself, as what is there: a Parameter with its requires_grad, a Buffer, or bare."""
+    """Register the array itself, as the same kind: a Parameter with its requires_grad, a Buffer, or a plain array."""
     current, (module, name) = slots.current[index], slots.places[index]
-    # What was one object stays one.
+    # One shared object remains one object.
     new = slots.ties.get(("placed", id(current)))
     if new is None:
         new = value
@@ -187,12 +187,12 @@ def _place(slots: Slots, index: int, value: Any) -> None:
 
 
 def as_own(array: Any, value: Any) -> Any:
-    """The value (an array of any library, or a leaf) as a new array of the library and device of `array`."""
+    """Return the value (an array of any library, or a leaf) as a new array of the library and device of `array`."""
     return _arrays.asarray(array, _as_numpy(value).copy())
 
 
 def _like(array: Any, value: Any) -> Any:
-    """The value as an array of the library and device of `array`."""
+    """Return the value as an array of the library and device of `array`."""
     if type(array) is np.ndarray:
         return _as_numpy(value)
     if type(array) is type(value):

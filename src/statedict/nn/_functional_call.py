@@ -1,4 +1,4 @@
-"""Calling a module with other arrays than its own: what makes it a function of its parameters, for `jax.grad`."""
+"""Call a module with other arrays than its own, so that it is a function of its parameters, for `jax.grad`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def functional_call(
     tie_weights: bool = True,
     strict: bool = False,
 ) -> Any:
-    """What `module(*args, **kwargs)` gives with these arrays in place of its parameters and buffers.
+    """Return `module(*args, **kwargs)`, computed with these arrays instead of its parameters and buffers.
 
     Args:
         parameter_and_buffer_dicts: names to arrays, or several such mappings, whose names must differ.
-        args: the arguments: a tuple, or a single one that is no tuple.
-        tie_weights: an array given for one of a tied parameter's names is used under all of them. Two different ones
+        args: a tuple of arguments, or a single argument that is not a tuple.
+        tie_weights: an array given for one name of a tied parameter is used for all its names. Two different arrays
             raise ValueError.
-        strict: every parameter and buffer must be given; RuntimeError otherwise.
+        strict: raise RuntimeError unless every parameter and buffer is given.
 
-    Nothing that was given stays in the module, and no array that the call put into a Buffer (one that was traced must not).
-    Buffers that were not given and that the call writes in place, as BatchNorm's in training, stay written, as in PyTorch.
-    Not for several threads at once on one module.
+    After the call the module has its own arrays again; given arrays, and traced arrays that the call stored in a Buffer, are
+    removed. Buffers that were not given and that the call changes in place, such as BatchNorm's in training, stay changed,
+    as in PyTorch. Do not call it from several threads with the same module.
 
         grads = jax.grad(lambda params: loss(functional_call(model, params, (x,)), y))(params)
 
@@ -77,7 +77,7 @@ def _joined(dicts: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def _places(module: Module) -> dict[str, Place]:
-    """Where each parameter and buffer is registered, under every name that it has."""
+    """Return where each parameter and buffer is registered, under all its names."""
     places: dict[str, Place] = {}
     for path, owner in module.named_modules(remove_duplicate=False):
         for store in (owner._parameters, owner._buffers):

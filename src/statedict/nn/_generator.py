@@ -1,6 +1,7 @@
-"""The one random generator of this room: initial weights and dropout come from it.
+"""The random generator of this package, for initial weights and dropout.
 
-It is NumPy's. The ranges of initial weights are PyTorch's, their numbers are not: the two have different generators.
+It is a NumPy generator. Initial weights have the same ranges as in PyTorch but different values, because the generators
+differ.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ class _State:
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Seed the generator that makes initial weights and dropout masks; returns it.
+    """Seed the generator of initial weights and dropout masks, and return it.
 
     >>> manual_seed(0).random() == manual_seed(0).random()
     True
@@ -23,9 +24,9 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 
 def generator() -> np.random.Generator:
-    """The generator in use; seeded by the operating system until `manual_seed` is called.
+    """Return the current generator; it is seeded by the operating system until `manual_seed` is called.
 
-    It is made at its first use: importing `numpy.random` takes 15 ms.
+    It is created at the first use, because importing `numpy.random` takes 15 ms.
     """
     if _State.generator is None:
         _State.generator = np.random.default_rng()

@@ -1,4 +1,4 @@
-"""Hooks are functions kept in a module's ordered dictionaries by number; a handle takes its own out again."""
+"""Hooks: functions in a module's ordered dictionaries, keyed by number; a handle removes its hook."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _numbers = itertools.count()
 
 
 def add_hook(store: Hooks, hook: Hook, *marks: Hooks, prepend: bool = False) -> RemovableHandle:
-    """Put a hook into a store, and its number into each of `marks`; the handle takes it out of all of them.
+    """Add a hook to a store, and its number to each of `marks`; the handle removes it from all of them.
 
-    Numbers grow through the life of the process, but a store that came out of a pickle may hold any: none is reused.
+    Numbers increase during the life of the process. A store from a pickle may hold any number, and none is reused.
     """
     number = next(n for n in _numbers if n not in store)
     store[number] = hook
@@ -30,7 +30,7 @@ def add_hook(store: Hooks, hook: Hook, *marks: Hooks, prepend: bool = False) -> 
 
 
 class RemovableHandle:
-    """What registering a hook returns: `remove()` takes the hook out; as a context manager, on leaving.
+    """The result of registering a hook. `remove()` removes the hook; so does leaving it as a context manager.
 
     It does not keep the module alive.
     """
@@ -40,7 +40,7 @@ class RemovableHandle:
         self._stores = tuple(weakref.ref(store) for store in stores)
 
     def remove(self) -> None:
-        """Take the hook out; nothing where that was done before, or the module is gone."""
+        """Remove the hook; does nothing if it was removed before, or the module no longer exists."""
         for reference in self._stores:
             store = reference()
             if store is not None:
@@ -54,7 +54,7 @@ class RemovableHandle:
 
 
 class BoundHook:
-    """A hook that is given its module first, without keeping it alive; a copied module's hook is given the copy."""
+    """A hook that gets its module as first argument, without keeping it alive; a copied module's hook gets the copy."""
 
     def __init__(self, hook: Hook, module: Any) -> None:
         functools.update_wrapper(self, hook)

@@ -1,4 +1,4 @@
-"""The Host of this module system: what the engine has to know of its parameters and buffers."""
+"""The Host of this module system: what the engine needs to know about its parameters and buffers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._module import Module
 from ._saving import _IncompatibleKeys
 from ._variable import Variable, raw
 
-# Loaders of our own layers do something only for states of versions older than this.
+# The loaders of our layers change only states of versions older than this.
 _NEWEST = 2
 
 
@@ -71,7 +71,7 @@ def _remember(array: Any) -> Callable[[], None]:
 
 
 def _elements(array: Any) -> Callable[[], None]:
-    """What puts an array's elements back; nothing for one that cannot be written."""
+    """Return a function that restores an array's elements; it does nothing if the array is not writable."""
     if isinstance(array, np.ndarray):
         saved = array.copy(order="K")
         return (lambda: np.copyto(array, saved)) if array.flags.writeable else _nothing
@@ -90,7 +90,7 @@ def _nothing() -> None:
 
 
 class VariableLibrary:
-    """The ArrayLibrary of Parameters and Buffers: they are looked into as the arrays that they hold."""
+    """The ArrayLibrary of Parameters and Buffers: uses the arrays that they hold."""
 
     name = "statedict.nn"
 
@@ -98,7 +98,7 @@ class VariableLibrary:
         return leaf_of(array.data)
 
     def wholes(self, arrays: Sequence[Any]) -> None:
-        """Leaves are as quick."""
+        """Single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
         return library("numpy").arrays(leaves, memory)

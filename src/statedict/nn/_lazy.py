@@ -1,7 +1,7 @@
-"""Names of a package that are imported when they are first used.
+"""Import the names of a package when they are first used.
 
-Importing every layer takes as long as importing half of NumPy, and a small model uses three: what starts in a cloud
-function or a command line pays for those only.
+Importing every layer takes as long as importing half of NumPy, but a small model uses only three. Cloud functions and
+command lines start faster if they import only these.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def lazily(package: str, files: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any]]:
-    """The `__all__` and `__getattr__` of `package`, whose `files` offer names: {"_file": "Name Other"}.
+    """Return `__all__` and `__getattr__` of `package`, whose `files` define names: {"_file": "Name Other"}.
 
-    A file that offers nothing is offered itself, as a module. A name is looked up here once, and is then the package's.
+    A file without names is itself offered as a module. After its first lookup, a name is an attribute of the package.
     """
     places = {name: file for file, names in files.items() for name in (names.split() or [file])}
 

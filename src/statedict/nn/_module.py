@@ -1,8 +1,8 @@
 """Module: PyTorch's `nn.Module` without PyTorch, on arrays of any library.
 
-It is built in layers, each of which knows the ones below: what is registered (`_registration`), how the tree is walked
-(`_traversal`), called (`_calling`), converted (`_conversion`), saved and loaded (`_saving`); here is how it prints.
-Private stores and methods keep PyTorch's names, so that the one engine walks both.
+It is built from base classes: registration (`_registration`), walking the tree (`_traversal`), calling (`_calling`),
+conversion (`_conversion`), saving and loading (`_saving`). This file adds how it prints. Private attributes and methods have
+PyTorch's names, so that the same engine walks both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Module(Saving):
         return type(self).__name__
 
     def extra_repr(self) -> str:
-        """What stands between the brackets of the module's repr: its settings."""
+        """Return the settings to show in the module's repr."""
         return ""
 
     def __repr__(self) -> str:
@@ -44,6 +44,6 @@ class Module(Saving):
 
 
 def indented(text: str, spaces: int) -> str:
-    """The text with all lines but the first moved to the right; blank lines stay empty."""
+    """Indent all lines of the text except the first; blank lines stay empty."""
     first, *rest = text.split("\n")
     return "\n".join([first, *(" " * spaces + line if line.strip() else "" for line in rest)])

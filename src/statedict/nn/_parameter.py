@@ -11,11 +11,11 @@ from ._variable import Variable
 
 
 class Parameter(Variable):
-    """An array to be trained: assigned to a module's attribute, it is one of `module.parameters()`, and saved.
+    """An array to be trained. Assigned to an attribute of a module, it is in `module.parameters()` and is saved.
 
     Args:
-        data: an array of any array API library, kept as it is (not copied); None gives an empty float32 array.
-        requires_grad: PyTorch's flag. RuntimeError where the elements are neither floating point nor complex.
+        data: an array of any array API library, not copied; None gives an empty float32 array.
+        requires_grad: PyTorch's flag. RuntimeError if it is set and the elements are neither floating point nor complex.
 
     >>> import numpy as np
     >>> weight = Parameter(np.ones((2, 3), np.float32))
@@ -29,7 +29,7 @@ class Parameter(Variable):
             self.requires_grad_()
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Set the flag; returns itself. RuntimeError where the elements can have no gradient."""
+        """Set the flag; returns itself. RuntimeError if the dtype cannot have gradients."""
         kind = dtype_of(self.data.dtype).kind
         if requires_grad and kind not in ("float", "complex"):
             raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
@@ -37,11 +37,11 @@ class Parameter(Variable):
 
 
 class Buffer(Variable):
-    """An array that is state but not trained: assigned to a module's attribute, it is one of `module.buffers()`.
+    """An array that is saved but not trained. Assigned to an attribute of a module, it is in `module.buffers()`.
 
     Args:
-        data: an array of any array API library, kept as it is (not copied); None gives an empty float32 array.
-        persistent: whether it is part of the module's `state_dict`.
+        data: an array of any array API library, not copied; None gives an empty float32 array.
+        persistent: whether it is in the module's `state_dict`.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -1,7 +1,7 @@
-"""How a module registers what is assigned to it: parameters, buffers, sub-modules; all else is a plain attribute.
+"""Register parameters, buffers and submodules that are assigned to a module; other values are plain attributes.
 
-The rules, their order and the texts of the errors are PyTorch's (the texts name `torch.nn.Parameter` too: code that
-matches on them works with either import).
+The rules, their order and the error texts are PyTorch's. The texts also say `torch.nn.Parameter`, so that code that matches
+on them works with either import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOOKS = (
 
 
 class Registration:
-    """The stores of a module, under PyTorch's names, and the attribute protocol over them."""
+    """The dictionaries of a module, under PyTorch's names, and attribute access to them."""
 
     training: bool
     call_super_init: bool = False
@@ -55,7 +55,7 @@ class Registration:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under `name`; None reserves the name, and is neither saved nor counted.
 
-        Raises as PyTorch: AttributeError before `__init__`, TypeError for what is no Parameter, KeyError for a bad name.
+        Raises like PyTorch: AttributeError before `__init__`, TypeError for other values, KeyError for an invalid name.
         """
         self._check_name("parameter", "_parameters", name)
         if param is not None and not isinstance(param, Parameter):
@@ -65,9 +65,9 @@ class Registration:
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
-        """Add an array that is state but not trained; with `persistent=False` it is moved and cast, but not saved.
+        """Add an array that is not trained; with `persistent=False` it is moved and cast, but not saved.
 
-        Raises as PyTorch: AttributeError before `__init__`, TypeError for what is no array, KeyError for a bad name.
+        Raises like PyTorch: AttributeError before `__init__`, TypeError for other values, KeyError for an invalid name.
         """
         self._check_name("buffer", "_buffers", name)
         if tensor is not None and not _is_tensor(tensor):
@@ -81,7 +81,7 @@ class Registration:
             self._non_persistent_buffers_set.add(name)
 
     def add_module(self, name: str, module: Member) -> None:
-        """Add a sub-module under `name`; None reserves the name."""
+        """Add a submodule under `name`; None reserves the name."""
         if not isinstance(module, Registration) and module is not None:
             raise TypeError(f"{typename(module)} is not a Module subclass")
         if not isinstance(name, str):
@@ -166,7 +166,7 @@ class Registration:
             )
 
     def _forget(self, name: str, *stores: str) -> None:
-        """Remove a name from the plain attributes, from `stores` and from the non-persistent names."""
+        """Remove a name from the plain attributes, from `stores` and from the set of non-persistent names."""
         self.__dict__.pop(name, None)
         for store in stores:
             self.__dict__[store].pop(name, None)
@@ -188,16 +188,16 @@ class Registration:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # Pickles made before a store existed lack it.
+        # Older pickles lack dictionaries that were added later.
         for hooks in _HOOKS:
             self.__dict__.setdefault(hooks, OrderedDict())
         self.__dict__.setdefault("_non_persistent_buffers_set", set())
 
 
 def held(tensor: Any, persistent: bool = True) -> Any:
-    """An array as a module keeps it as a buffer: itself, or a Buffer of it where it cannot be written (JAX).
+    """Return a buffer for an array: the array itself, or a Buffer if it is not writable (JAX).
 
-    So there is always something that can be filled with other elements.
+    So the elements of a registered buffer can always be replaced.
     """
     if tensor is None or isinstance(tensor, Variable):
         return tensor
@@ -206,7 +206,7 @@ def held(tensor: Any, persistent: bool = True) -> Any:
 
 
 def typename(value: object) -> str:
-    """The name that PyTorch's errors call a value's type by: `module.name`, or `name` alone for builtins."""
+    """Return the name of a value's type as in PyTorch's errors: `module.name`, or only `name` for builtins."""
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or type(value).__name__
     if is_array(value) and not isinstance(value, type):

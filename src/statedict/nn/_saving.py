@@ -1,7 +1,7 @@
-"""`state_dict` and `load_state_dict` as methods, and the hooks around them: all on the one engine (`statedict.tree`).
+"""The methods `state_dict` and `load_state_dict`, and their hooks, built on the engine (`statedict.tree`).
 
-A load gives what PyTorch's gives where that succeeds, and changes nothing where it raises. Casts that lose elements are
-made, as PyTorch makes them; `statedict.load_state_dict(module, …)` refuses them.
+If a load succeeds, its result is PyTorch's; if it raises, nothing has changed. Lossy casts are made silently, as in PyTorch;
+`statedict.load_state_dict(module, …)` refuses them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Names(NamedTuple):
 
 
 class _IncompatibleKeys(_Names):
-    """What `load_state_dict` returns: the names that the module has and the state has not, and the other way round."""
+    """The result of `load_state_dict`: names only in the module, and names only in the state."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ class _IncompatibleKeys(_Names):
 
 
 class Saving(Conversion):
-    """A module's state out and in."""
+    """Saving and loading the state of a module."""
 
     _version: int = 1
     _state_dict_hooks: Hooks
@@ -46,13 +46,12 @@ class Saving(Conversion):
     _load_state_dict_post_hooks: Hooks
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Every parameter and persistent buffer by its dotted name: the arrays themselves, not copies.
+        """Return every parameter and persistent buffer by its dotted name: the arrays themselves, not copies.
 
         Args:
-            destination: a mapping to put them into, which is returned; a new OrderedDict with `_metadata` where it is
-                None.
-            prefix: what comes before each name.
-            keep_vars: give the Parameters instead of the arrays that they hold.
+            destination: a mapping to add them to, which is returned; None: a new OrderedDict with `_metadata`.
+            prefix: text to put before each name.
+            keep_vars: return the Parameters instead of their arrays.
 
         >>> from statedict import nn
         >>> {name: array.shape for name, array in nn.Linear(3, 2).state_dict().items()}
@@ -71,26 +70,26 @@ class Saving(Conversion):
         return tree.read(_host(), self, destination=destination, prefix=prefix, keep_vars=keep_vars)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Put a state's elements into the parameters and buffers of the same names.
+        """Copy the values of a state into the parameters and buffers of the same names.
 
         Args:
             state_dict: names to arrays, of any array library, or to leaves that have not been read yet.
-            strict: the names must be the same ones.
-            assign: take the arrays themselves, with their dtypes, instead of copying their elements.
+            strict: require the same names.
+            assign: use the arrays themselves, with their dtypes, instead of copying their elements.
 
         Returns:
             (missing_keys, unexpected_keys).
 
-        Raises LoadError (a RuntimeError, with PyTorch's text) where names differ and `strict`, or shapes differ; then
-        nothing was changed.
+        Raises LoadError (a RuntimeError, with PyTorch's text) if names differ and `strict`, or if shapes differ; nothing
+        has then changed.
         """
         outcome = tree.write(_host(), self, state_dict, strict=strict, assign=assign, rules=_RULES)
         return _IncompatibleKeys(outcome.missing, outcome.unexpected)
 
-    # what the engine calls, and what overriding methods call with super()
+    # methods that the engine calls, and that overriding methods call with super()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Put this module's own entries into `destination`, not its children's."""
+        """Add the entries of this module, without its children, to `destination`."""
         tree.read_own(_host(), self, destination, prefix, keep_vars)
 
     def _load_from_state_dict(
@@ -103,27 +102,27 @@ class Saving(Conversion):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Fill this module's own entries from `state_dict`, not its children's; what does not fit goes into the lists."""
+        """Load the entries of this module, without its children; append problems to the lists."""
         tree.write_own(
             _host(), self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def get_extra_state(self) -> Any:
-        """Override this and `set_extra_state` for what a state is to hold besides arrays, under `_extra_state`."""
+        """Override this and `set_extra_state` to save other values than arrays, under `_extra_state`."""
         raise RuntimeError("get_extra_state() has to be overridden by the module to be called")
 
     def set_extra_state(self, state: Any) -> None:
-        """Override this and `get_extra_state`."""
+        """Override this and `get_extra_state` to load the extra state."""
         raise RuntimeError("set_extra_state() has to be overridden by the module to be called")
 
     # hooks
 
     def register_state_dict_pre_hook(self, hook: Hook) -> RemovableHandle:
-        """Call `hook(module, prefix, keep_vars)` before this module's state is taken."""
+        """Call `hook(module, prefix, keep_vars)` before this module's state is collected."""
         return add_hook(self._state_dict_pre_hooks, hook)
 
     def register_state_dict_post_hook(self, hook: Hook) -> RemovableHandle:
-        """Call `hook(module, state_dict, prefix, local_metadata)` after this module's state was taken, to change it."""
+        """Call `hook(module, state_dict, prefix, local_metadata)` after this state was collected; it may change it."""
         hook._from_public_api = True  # type: ignore[attr-defined]
         return add_hook(self._state_dict_hooks, hook)
 
@@ -136,9 +135,9 @@ class Saving(Conversion):
         return add_hook(self._state_dict_hooks, hook)
 
     def register_load_state_dict_pre_hook(self, hook: Hook) -> RemovableHandle:
-        """Call a hook before this module is loaded, to change the state that is about to be loaded.
+        """Call a hook before this module is loaded; it may change the state to load.
 
-        It is `hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`.
+        Its call is `hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`.
         """
         return self._register_load_state_dict_pre_hook(hook, with_module=True)
 
@@ -146,12 +145,12 @@ class Saving(Conversion):
         return add_hook(self._load_state_dict_pre_hooks, BoundHook(hook, self) if with_module else hook)
 
     def register_load_state_dict_post_hook(self, hook: Hook) -> RemovableHandle:
-        """Call `hook(module, incompatible_keys)` after this module and those below were loaded; it may edit the lists."""
+        """Call `hook(module, incompatible_keys)` after this module and its children were loaded; it may edit the lists."""
         return add_hook(self._load_state_dict_post_hooks, hook)
 
 
 def _host() -> Any:
-    # The host names Module, which is built on this class.
+    # Imported here because the host uses Module, which derives from this class.
     from ._host import HOST
 
     return HOST

@@ -1,4 +1,4 @@
-"""Walking a module tree: its modules, parameters and buffers by dotted name, each object once unless asked otherwise."""
+"""Walk a module tree: its modules, parameters and buffers by dotted name, each object once by default."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Named = Iterator[tuple[str, Any]]
 
 
 class Traversal(Registration):
-    """The walks over a module's stores."""
+    """Methods that walk a module's dictionaries."""
 
     def named_modules(
         self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
-        """Every module of the tree with its path, parents first; `""` is this one."""
+        """Yield every module of the tree with its path, parents first; this module's path is `""`."""
         seen = set() if memo is None else memo
         if self in seen:
             return
@@ -33,11 +33,11 @@ class Traversal(Registration):
                 yield from module.named_modules(seen, path, remove_duplicate)
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
-        """Every module of the tree, parents first."""
+        """Yield every module of the tree, parents first."""
         return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The direct sub-modules with their names, each once."""
+        """Yield the direct submodules with their names, each once."""
         seen = set()
         for name, module in self._modules.items():
             if module is not None and module not in seen:
@@ -45,25 +45,25 @@ class Traversal(Registration):
                 yield name, module
 
     def children(self) -> Iterator[Module]:
-        """The direct sub-modules, each once."""
+        """Yield the direct submodules, each once."""
         return (module for _, module in self.named_children())
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """The parameters with their names; one that several modules share is given once, under its first name."""
+        """Yield the parameters with their names; a shared one only once, under its first name."""
         return self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """The parameters, each once."""
+        """Yield the parameters, each once."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Named:
-        """The buffers with their names, persistent or not; a shared one is given once, under its first name."""
+        """Yield the buffers with their names, persistent or not; a shared one only once, under its first name."""
         return self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Any]:
-        """The buffers, each once."""
+        """Yield the buffers, each once."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def _named_members(
@@ -73,7 +73,7 @@ class Traversal(Registration):
         recurse: bool = True,
         remove_duplicate: bool = True,
     ) -> Named:
-        # Arrays are not hashable, so a buffer's identity is what is remembered.
+        # Arrays are not hashable, so buffers are recognised by identity.
         seen: set[int] = set()
         modules = (
             self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
@@ -89,7 +89,7 @@ class Traversal(Registration):
                 yield f"{path}.{name}" if path else name, member
 
     def get_submodule(self, target: str) -> Module:
-        """The module at a dotted path (`""` is this one); AttributeError where there is none."""
+        """Return the module at a dotted path (`""` is this one); AttributeError if it does not exist."""
         found: Any = self
         for name in target.split(".") if target else ():
             if not hasattr(found, name):
@@ -100,9 +100,9 @@ class Traversal(Registration):
         return cast("Module", found)
 
     def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
-        """Put a module at a dotted path, in place of what is there; with `strict`, something must be there.
+        """Replace the module at a dotted path; with `strict`, there must be one already.
 
-        Raises ValueError for an empty path, AttributeError where the path has no parent or holds no module.
+        Raises ValueError for an empty path, AttributeError if the path has no parent or holds another value.
         """
         if target == "":
             raise ValueError("Cannot set the submodule without a target name!")
@@ -117,12 +117,12 @@ class Traversal(Registration):
         setattr(parent, name, module)
 
     def get_parameter(self, target: str) -> Parameter:
-        """The parameter at a dotted name; AttributeError where there is none."""
+        """Return the parameter with a dotted name; AttributeError if it does not exist."""
         found: Parameter = self._get_member(target, "_parameters", "an nn.Parameter")
         return found
 
     def get_buffer(self, target: str) -> Any:
-        """The buffer at a dotted name; AttributeError where there is none."""
+        """Return the buffer with a dotted name; AttributeError if it does not exist."""
         return self._get_member(target, "_buffers", "a buffer")
 
     def _get_member(self, target: str, store: str, kind: str) -> Any:

@@ -1,11 +1,11 @@
-"""A Variable holds one array of any library under an identity that outlives the array.
+"""A Variable: an object that holds one array of any library and keeps its identity when the array is replaced.
 
-PyTorch's modules change their tensors in place: `half()`, `load_state_dict` and an optimizer's step all keep the Parameter
-object, so that tied modules and optimizers still see it. NumPy cannot change an array's dtype, and JAX cannot change an
-array at all; so the identity is this object's, and `data` is the array it holds now. An `ndarray` subclass would have
-served NumPy only, and would have spread through the results of every operation.
+PyTorch's modules change their tensors in place: `half()`, `load_state_dict` and an optimizer's step keep the Parameter
+object, so that tied modules and optimizers still refer to it. NumPy cannot change the dtype of an array, and JAX cannot
+change an array at all. So a Variable has the identity, and `data` is its current array. (A subclass of `ndarray` would work
+only for NumPy, and the results of all operations would be instances of it too.)
 
-A Variable acts as its array: operators, indexing, attributes and methods are the array's and give plain arrays.
+A Variable behaves like its array: operators, indexing, attributes and methods are the array's, and return plain arrays.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any, Self
 
 import numpy as np
 
-# What other libraries ask an object for, to take its memory as an array. All other dunder names stay the class's own;
-# `__array_interface__` too, which would be asked before `__array__` and knows no bfloat16.
+# Attributes that other libraries use to access the memory of an array. All other dunder names are not forwarded;
+# `__array_interface__` neither, because it takes precedence over `__array__` and does not support bfloat16.
 _PROTOCOLS = frozenset(("__array_namespace__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__"))
 
 
 def raw(value: Any) -> Any:
-    """The array that a Variable holds; anything else as it is."""
+    """Return the array of a Variable; any other value unchanged."""
     return value.data if isinstance(value, Variable) else value
 
 
 def is_array(value: object) -> bool:
-    """Whether `value` is an array of some library (the array API standard asks each for `__dlpack__`)."""
+    """Return whether `value` is an array of some library (the array API standard requires `__dlpack__`)."""
     return isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__dlpack__")
 
 
 def as_array(value: Any) -> Any:
-    """The array in `value` (an array, a NumPy scalar or a Variable); raises TypeError where it is none."""
+    """Return the array in `value` (an array, a NumPy scalar or a Variable); otherwise raises TypeError."""
     value = raw(value)
     if isinstance(value, np.generic):
         return np.asarray(value)
     if not is_array(value) and not hasattr(value, "__array_namespace__"):
-        raise TypeError(f"an array is needed, of NumPy or any array API library, not {type(value).__name__}")
+        raise TypeError(f"expected an array of NumPy or another array API library, not {type(value).__name__}")
     return value
 
 
@@ -63,12 +63,12 @@ def _unary(act: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class Variable:
-    """An array with an identity: what a Parameter and a Buffer are.
+    """An array with an identity; the base of Parameter and Buffer.
 
     Attributes:
-        data: the array, of any library; assigning another keeps the identity.
-        grad: its gradient (an array, a number of them added by whoever computes it), or None.
-        requires_grad: PyTorch's flag; kept and saved, but there is no autograd here that would heed it.
+        data: the array, of any library. Assigning another array keeps the identity of the Variable.
+        grad: its gradient, or None. The code that computes gradients sets it, or adds to it.
+        requires_grad: PyTorch's flag. It is kept and saved, but has no effect, because there is no autograd.
     """
 
     data: Any
@@ -94,26 +94,26 @@ class Variable:
         return self.data.dtype
 
     def size(self, dim: int | None = None) -> Any:
-        """The shape, or the length of one dimension, as PyTorch's `size`."""
+        """Return the shape, or the length of one dimension, like PyTorch's `size`."""
         return self.shape if dim is None else self.shape[dim]
 
     def dim(self) -> int:
-        """How many dimensions."""
+        """Return the number of dimensions."""
         return len(self.shape)
 
     def numel(self) -> int:
-        """How many elements."""
+        """Return the number of elements."""
         total = 1
         for length in self.shape:
             total *= length
         return total
 
     def detach(self) -> Any:
-        """The array itself: it shares memory with this Variable."""
+        """Return the array itself; it shares memory with this Variable."""
         return self.data
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The array as NumPy's: the same memory where that can be."""
+        """Return a NumPy array, which shares memory if possible."""
         return np.asarray(self.data)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
@@ -134,7 +134,7 @@ class Variable:
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return function(*_unwrapped(args), **_unwrapped(kwargs or {}))
 
-    # an object of its own: compared by identity in sets and dictionaries, elementwise by ==, as a tensor is
+    # like a tensor: compared by identity in sets and dictionaries, elementwise by ==
 
     __hash__ = object.__hash__
 
@@ -148,12 +148,12 @@ class Variable:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As a call with the array, and the attributes beside it: what reads a pickle without this class sees both."""
+        """Pickle as a call with the array, plus the other attributes; a reader without this class finds both."""
         attributes = {name: value for name, value in vars(self).items() if name not in ("data", "grad")}
         return type(self), (self.data, *self._settings().values()), attributes
 
     def _settings(self) -> dict[str, Any]:
-        """What the class is called with beside the array."""
+        """Return the arguments of the class other than the array."""
         return {"requires_grad": self.requires_grad}
 
     def _holding(self, data: Any) -> Self:

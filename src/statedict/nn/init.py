@@ -1,7 +1,7 @@
-"""`torch.nn.init` by the same names: fill a Parameter (or an array) in place with initial values, and return it.
+"""The functions of `torch.nn.init`: fill a Parameter (or an array) in place with initial values, and return it.
 
-The ranges and distributions are PyTorch's, which its layers' defaults are made of too; the numbers come from
-`manual_seed`'s generator, or from a `numpy.random.Generator` given as `generator`.
+Ranges and distributions are the same as in PyTorch; the layers use them for their defaults. Random numbers come from the
+generator of `manual_seed`, or from a `numpy.random.Generator` passed as `generator`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._generator import generator as default_generator
 from ._variable import raw
 
 if TYPE_CHECKING:
-    # Naming it at run time would import numpy.random, which takes 15 ms.
+    # Importing numpy.random at run time would take 15 ms.
     Generator = np.random.Generator | None
 
 _LINEAR = (
@@ -33,7 +33,7 @@ _LINEAR = (
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor by which weights are scaled so that activations keep their variance through a nonlinearity.
+    """Return the factor for weights so that activations keep their variance after a nonlinearity.
 
     >>> calculate_gain("tanh")
     1.6666666666666667
@@ -49,7 +49,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Any:
-    """Numbers spread evenly from a to b.
+    """Fill with numbers from the uniform distribution on [a, b).
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -58,7 +58,7 @@ def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator =
     """
     array, draw = raw(tensor), generator or default_generator()
     if type(array) is np.ndarray and array.dtype in (np.float32, np.float64) and array.flags.c_contiguous:
-        # 22 million weights in place: half the time of drawing doubles into fresh memory and copying them.
+        # In place: for 22 million weights this takes half the time of drawing float64 into new memory and copying.
         draw.random(dtype=array.dtype.type, out=array)
         array *= b - a
         array += a
@@ -68,7 +68,7 @@ def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Generator =
 
 
 def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Any:
-    """Numbers from the normal distribution.
+    """Fill with numbers from the normal distribution.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -83,15 +83,15 @@ def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Generat
 def trunc_normal_(
     tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator = None
 ) -> Any:
-    """Numbers from the normal distribution as far as it lies between a and b.
+    """Fill with numbers from the normal distribution, truncated to [a, b].
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
     >>> trunc_normal_(weight) is weight, bool(weight.any())
     (True, True)
     """
-    # By the inverse of the distribution function, tabled between the bounds: drawing again until a number lies there takes
-    # for ever where few do. 4,097 places leave an error of 1e-7 of the range.
+    # Uses a table of the inverse distribution function between the bounds: redrawing until a number is in range could
+    # take forever. With 4,097 entries the error is 1e-7 of the range.
     places = np.linspace(a, b, 4097)
     heights = np.exp(-0.5 * (((places - mean) ** 2) - np.min((places - mean) ** 2)) / std**2)
     share = np.concatenate([[0.0], np.cumsum(heights[1:] + heights[:-1])])
@@ -101,7 +101,7 @@ def trunc_normal_(
 
 
 def constant_(tensor: Any, val: float) -> Any:
-    """Every element `val`.
+    """Fill with `val`.
 
     >>> import numpy as np
     >>> constant_(np.zeros(2), 0.5).tolist()
@@ -112,7 +112,7 @@ def constant_(tensor: Any, val: float) -> Any:
 
 
 def ones_(tensor: Any) -> Any:
-    """Every element 1.
+    """Fill with 1.
 
     >>> import numpy as np
     >>> ones_(np.zeros(2)).tolist()
@@ -122,7 +122,7 @@ def ones_(tensor: Any) -> Any:
 
 
 def zeros_(tensor: Any) -> Any:
-    """Every element 0.
+    """Fill with 0.
 
     >>> import numpy as np
     >>> zeros_(np.ones(2)).tolist()
@@ -132,7 +132,7 @@ def zeros_(tensor: Any) -> Any:
 
 
 def eye_(tensor: Any) -> Any:
-    """The identity matrix, as far as the shape allows; the tensor has 2 dimensions.
+    """Fill a tensor of 2 dimensions with the identity matrix, as far as its shape allows.
 
     >>> import numpy as np
     >>> eye_(np.zeros((2, 2))).tolist()
@@ -145,7 +145,7 @@ def eye_(tensor: Any) -> Any:
 
 
 def dirac_(tensor: Any, groups: int = 1) -> Any:
-    """A convolution's weight that hands its inputs through; the tensor has 3, 4 or 5 dimensions.
+    """Fill the weight of a convolution (3, 4 or 5 dimensions) so that it preserves its inputs.
 
     >>> import numpy as np
     >>> dirac_(np.zeros((1, 1, 3))).tolist()
@@ -167,7 +167,7 @@ def dirac_(tensor: Any, groups: int = 1) -> Any:
 
 
 def xavier_uniform_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
-    """Even numbers within ±gain · √(6 / (inputs + outputs)): Glorot and Bengio, 2010.
+    """Fill with uniform numbers within ±gain · √(6 / (inputs + outputs)): Glorot and Bengio, 2010.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -179,7 +179,7 @@ def xavier_uniform_(tensor: Any, gain: float = 1.0, generator: Generator = None)
 
 
 def xavier_normal_(tensor: Any, gain: float = 1.0, generator: Generator = None) -> Any:
-    """Normal numbers of deviation gain · √(2 / (inputs + outputs)): Glorot and Bengio, 2010.
+    """Fill with normal numbers of deviation gain · √(2 / (inputs + outputs)): Glorot and Bengio, 2010.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -192,7 +192,7 @@ def xavier_normal_(tensor: Any, gain: float = 1.0, generator: Generator = None) 
 def kaiming_uniform_(
     tensor: Any, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator = None
 ) -> Any:
-    """Even numbers within ±gain · √(3 / fan): He et al., 2015.
+    """Fill with uniform numbers within ±gain · √(3 / fan): He et al., 2015.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -208,7 +208,7 @@ def kaiming_uniform_(
 def kaiming_normal_(
     tensor: Any, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator = None
 ) -> Any:
-    """Normal numbers of deviation gain / √fan: He et al., 2015.
+    """Fill with normal numbers of deviation gain / √fan: He et al., 2015.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -221,7 +221,7 @@ def kaiming_normal_(
 
 
 def orthogonal_(tensor: Any, gain: float = 1, generator: Generator = None) -> Any:
-    """Orthonormal rows or columns (whichever are fewer): Saxe et al., 2013. At least 2 dimensions.
+    """Fill with orthonormal rows or columns (whichever are fewer): Saxe et al., 2013. At least 2 dimensions.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))
@@ -240,7 +240,7 @@ def orthogonal_(tensor: Any, gain: float = 1, generator: Generator = None) -> An
 
 
 def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Generator = None) -> Any:
-    """Normal numbers, with the share `sparsity` of each column zero: Martens, 2010. 2 dimensions.
+    """Fill with normal numbers, a fraction `sparsity` of each column zero: Martens, 2010. 2 dimensions.
 
     >>> import numpy as np
     >>> weight = np.zeros((4, 3))

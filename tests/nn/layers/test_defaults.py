@@ -97,8 +97,8 @@ def test_dtypes(name):
 
 
 def test_other_devices_are_refused():
-    """NumPy arrays are on the CPU; another device is said to be out of reach."""
-    with pytest.raises(ValueError, match="NumPy arrays are on the CPU, not on cuda:1"):
+    """NumPy arrays are on the CPU; another device is refused."""
+    with pytest.raises(ValueError, match="NumPy arrays cannot be on cuda:1"):
         nn.Linear(2, 2, device="cuda:1")
 
 

@@ -1,4 +1,4 @@
-"""`torch.nn.functional` by the same names, for inference, on arrays of any library; Parameters count as their arrays."""
+"""The functions of `torch.nn.functional`, for inference, on arrays of any library and on Parameters."""
 
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from ._softmax import log_softmax as log_softmax
     from ._softmax import softmax as softmax
     from ._softmax import softmin as softmin
-else:  # unseen by type checkers, to which any name would be one that is there
+else:  # hidden from type checkers, which would otherwise accept any name
     __all__, __getattr__ = lazily(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""Adaptive pooling: as many windows as the output is to have elements, of the lengths that this takes."""
+"""Adaptive pooling: the number of windows is the size of the output, and the window lengths follow from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._arrays import Array, asarray, unwrap
 
 
 def adaptive_avg_pool1d(input: Any, output_size: Any) -> Array:
-    """The means of `output_size` windows along the last dimension.
+    """Return the means of `output_size` windows along the last dimension.
 
     Output i is the mean of the elements from ⌊i·length/size⌋ to ⌈(i + 1)·length/size⌉.
 
@@ -24,7 +24,7 @@ def adaptive_avg_pool1d(input: Any, output_size: Any) -> Array:
 
 
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Array:
-    """The means of windows over the last two dimensions; None in `output_size` keeps a dimension.
+    """Return the means of windows over the last two dimensions; None in `output_size` keeps a dimension.
 
     >>> import numpy as np
     >>> adaptive_avg_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
@@ -34,7 +34,7 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Array:
 
 
 def adaptive_avg_pool3d(input: Any, output_size: Any) -> Array:
-    """The means of windows over the last three dimensions; None in `output_size` keeps a dimension.
+    """Return the means of windows over the last three dimensions; None in `output_size` keeps a dimension.
 
     >>> import numpy as np
     >>> adaptive_avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
@@ -44,7 +44,7 @@ def adaptive_avg_pool3d(input: Any, output_size: Any) -> Array:
 
 
 def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of `output_size` windows along the last dimension, with their positions if asked.
+    """Return the maxima of `output_size` windows along the last dimension, and on request their positions.
 
     >>> import numpy as np
     >>> adaptive_max_pool1d(np.zeros((2, 3, 8)), 5).shape
@@ -54,7 +54,7 @@ def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = Fal
 
 
 def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows over the last two dimensions, with their positions if asked.
+    """Return the maxima of windows over the last two dimensions, and on request their positions.
 
     >>> import numpy as np
     >>> adaptive_max_pool2d(np.zeros((2, 3, 8, 8)), 5).shape
@@ -64,7 +64,7 @@ def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = Fal
 
 
 def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of windows over the last three dimensions, with their positions if asked.
+    """Return the maxima of windows over the last three dimensions, and on request their positions.
 
     >>> import numpy as np
     >>> adaptive_max_pool3d(np.zeros((2, 3, 8, 8, 8)), 5).shape
@@ -88,7 +88,7 @@ def _largest(count: int, input: Any, output_size: Any, return_indices: bool) -> 
     for axis, size in _wanted(count, x, output_size):
         intervals = _intervals(axis, x.shape[axis], size)
         if return_indices:
-            # The number of the largest: those of the others are replaced by one that is too large.
+            # The index of the maximum: the indices of other elements are replaced by one that is too large.
             tops = [xp.max(x[i], axis=axis, keepdims=True) for i in intervals]
             beyond = prod(lengths)
             found = [xp.where(x[i] == t, numbers[i], beyond) for i, t in zip(intervals, tops)]
@@ -98,7 +98,7 @@ def _largest(count: int, input: Any, output_size: Any, return_indices: bool) -> 
 
 
 def _wanted(count: int, x: Array, output_size: Any) -> list[tuple[int, int]]:
-    """(axis, size) of the dimensions that change, the last first."""
+    """Return (axis, size) of the dimensions that change, the last first."""
     if x.ndim not in (count + 1, count + 2):
         raise RuntimeError(
             f"pooling over {count} dimensions needs an input of {count + 1} or {count + 2}, not {x.ndim}"

@@ -29,14 +29,14 @@ def scaled_dot_product_attention(
         query: (…, queries, width).
         key: (…, keys, width).
         value: (…, keys, value width).
-        attn_mask: broadcasts to (…, queries, keys); what is added to the scores, or booleans: True takes part.
-        dropout_p: the share of weights that are dropped.
-        is_causal: query i sees the keys up to i.
-        scale: 1 / √width where it is None.
+        attn_mask: broadcasts to (…, queries, keys); numbers to add to the scores, or booleans, True to include.
+        dropout_p: the probability to drop a weight.
+        is_causal: query i attends only to keys up to i.
+        scale: None means 1 / √width.
         enable_gqa: the query's third dimension from the last is a multiple of key's and value's, which are repeated.
 
     Returns:
-        (…, queries, value width). A query that sees no key gives zeros.
+        (…, queries, value width); zeros for a query that may attend to no key.
 
     >>> import numpy as np
     >>> query, key = np.zeros((2, 3, 8)), np.zeros((2, 5, 8))
@@ -86,7 +86,7 @@ def multi_head_attention_forward(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Array, Array | None]:
-    """What `MultiheadAttention` computes; all arrays have the sequence first: (length, samples, width), or no samples.
+    """Compute `MultiheadAttention`; all arrays have the sequence first: (length, samples, width), or no samples.
 
     Returns:
         (output, weights): (queries, samples, width) and, if `need_weights`, (samples, queries, keys), averaged over the
@@ -155,7 +155,9 @@ def _heads(xp: Namespace, x: Array, heads: int) -> Array:
 
 
 def _masks(xp: Namespace, q: Array, keys: int, attn_mask: Any, key_padding_mask: Any) -> Array | None:
-    """What is added to the scores, (samples or 1, heads or 1, queries or 1, keys), or None; added keys are never masked."""
+    """Return the numbers to add to the scores, (samples or 1, heads or 1, queries or 1, keys), or None.
+
+    Added keys are never masked."""
     samples, heads = q.shape[:2]
     added = None
     if attn_mask is not None:
@@ -174,7 +176,7 @@ def _widened(xp: Namespace, mask: Array, keys: int) -> Array:
 
 
 def _added(xp: Namespace, like: Array, mask: Array, keeps: bool) -> Array:
-    """A mask as numbers to be added; of booleans, those equal to `keeps` take part."""
+    """Return a mask as numbers to add; booleans equal to `keeps` are included."""
     if dtype_of(mask.dtype).kind != "bool":
         return mask
     nothing, everything = full(like, (), 0), full(like, (), float("-inf"))
@@ -183,6 +185,6 @@ def _added(xp: Namespace, like: Array, mask: Array, keeps: bool) -> Array:
 
 def _weights(xp: Namespace, query: Array, key: Array, added: Array | None) -> Array:
     scores = query @ xp.matrix_transpose(key)
-    # Where a query sees no key, this is 0/0: NaN, as PyTorch's.
+    # For a query that may attend to no key this is 0/0: NaN, as in PyTorch.
     with np.errstate(invalid="ignore"):
         return softmax(scores if added is None else scores + added, dim=-1)

@@ -1,9 +1,9 @@
-"""Convolutions, as one matrix product of the weight and the columns that its windows see.
+"""Convolutions, as one matrix product of the weight and the columns of window contents.
 
 Theory of operation: the columns are (channels · window, samples · positions), so that copying them runs along a row of
-the image, and the product's rows are the output's channels. On two cores this is level with PyTorch's own convolutions
-where the product is large (kernel 64, 128 to 1024 channels: 0.5 to 1.1 of its time), and half as fast for 3×3 on one
-image. Samples are taken together until the columns fill a cache, and no further.
+the image, and the product's rows are the output's channels. On two cores this is as fast as PyTorch's convolutions
+if the product is large (kernel 64, 128 to 1024 channels: 0.5 to 1.1 of its time), and half as fast for 3×3 on one image.
+Samples are combined only until their columns fill a cache.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .._arrays import Array, Namespace, full, unwrap
 from ._padding import pad
 from ._windows import Sizes, expanded, positions, windows
 
-# Columns of about this many bytes at a time: beyond the last cache, the copy costs more than the larger product gains.
-# But at least this many positions: with fewer, reading the weight again for each part would cost more.
+# About this many bytes of columns at a time: beyond the last cache, the copy costs more than a larger product saves.
+# But at least this many positions: with fewer, reading the weight again for each part costs more.
 _COLUMN_BYTES = 16 << 20
 _POSITIONS = 512
 
@@ -31,8 +31,8 @@ def conv1d(
         input: (samples, channels, length).
         weight: (outputs, channels / groups, kernel).
         bias: (outputs,) or None.
-        stride, padding, dilation: numbers; padding also "valid" or "same".
-        groups: the channels fall into that many groups, each with outputs of its own.
+        stride, padding, dilation: integers; padding can also be "valid" or "same".
+        groups: the number of groups of channels, each with its own outputs.
 
     Returns:
         (samples, outputs, positions).
@@ -126,7 +126,7 @@ def conv_transpose3d(
 
 
 def same_padding(kernel: Sizes, dilation: Sizes) -> list[tuple[int, int]]:
-    """(before, after) of each dimension for a stride of 1 to keep the lengths; where they differ, `after` is larger."""
+    """Return (before, after) for each dimension that keep the lengths at stride 1; if they differ, `after` is larger."""
     totals = [d * (k - 1) for k, d in zip(kernel, dilation)]
     return [(total // 2, total - total // 2) for total in totals]
 
@@ -184,7 +184,7 @@ def _convolve_transposed(
     groups: int,
     dilation: Any,
 ) -> Array:
-    """As a convolution: the input with zeros between its elements, and the kernel turned round."""
+    """Compute it as a convolution: insert zeros between the elements of the input, and flip the kernel."""
     xp, x, weight, bias = unwrap(input, weight, bias)
     stride, padding, dilation = expanded(stride, count), expanded(padding, count), expanded(dilation, count)
     more, kernel = expanded(output_padding, count), tuple(weight.shape[2:])
@@ -205,7 +205,7 @@ def _convolve_transposed(
 
 
 def _apart(xp: Namespace, x: Array, stride: Sizes) -> Array:
-    """Zeros between the elements, so that they lie `stride` apart."""
+    """Insert zeros between the elements, so that their distance is `stride`."""
     for axis, step in enumerate(stride, start=2):
         if step > 1:
             zeros = full(x, (*x.shape[: axis + 1], step - 1, *x.shape[axis + 1 :]), 0)
@@ -229,7 +229,7 @@ def _padding(padding: Any, kernel: Sizes, stride: Sizes, dilation: Sizes) -> lis
 
 
 def _spread(around: Sequence[tuple[int, int]]) -> list[int]:
-    """(before, after) of each dimension in `pad`'s order."""
+    """Return (before, after) of each dimension in the order of `pad`."""
     return [size for pair in reversed(around) for size in pair]
 
 

@@ -1,4 +1,4 @@
-"""Dropout, with masks from `manual_seed`'s generator. The identity where `training` is False."""
+"""Dropout, with masks from the generator of `manual_seed`. With `training=False` they return the input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._generator import generator
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Each element zero with probability p, and the rest divided by 1 - p.
+    """Set each element to zero with probability p, and divide the others by 1 - p.
 
     >>> import numpy as np
     >>> dropout(np.ones(3), training=False).tolist()
@@ -19,7 +19,7 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
 
 
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, length) or (channels, length).
+    """Set whole channels to zero with probability p; (samples, channels, length) or (channels, length).
 
     >>> import numpy as np
     >>> dropout1d(np.zeros((2, 3, 8)), 0.5, training=False).shape
@@ -29,7 +29,7 @@ def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
 
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, height, width).
+    """Set whole channels to zero with probability p; (samples, channels, height, width).
 
     >>> import numpy as np
     >>> dropout2d(np.zeros((2, 3, 8, 8)), 0.5, training=False).shape
@@ -39,7 +39,7 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
 
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Whole channels zero with probability p; (samples, channels, depth, height, width) or without samples.
+    """Set whole channels to zero with probability p; (samples, channels, depth, height, width) or without samples.
 
     >>> import numpy as np
     >>> dropout3d(np.zeros((2, 3, 8, 8, 8)), 0.5, training=False).shape
@@ -49,7 +49,7 @@ def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
 
 
 def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
-    """Dropout that keeps the mean and variance of what `selu` gives: Klambauer et al., 2017.
+    """Dropout that preserves the mean and variance of the outputs of `selu`: Klambauer et al., 2017.
 
     >>> import numpy as np
     >>> alpha_dropout(np.array([[1.0, 2.0]]), 0.5, training=False).tolist()
@@ -83,7 +83,7 @@ def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: i
     _, x = unwrap(input)
     if not training or p == 0:
         return input if inplace else x
-    # What selu gives for minus infinity, -alpha·scale; a and b keep mean 0 and variance 1.
+    # selu(-inf) = -alpha·scale; a and b preserve mean 0 and variance 1.
     low = -1.7580993408473766
     kept = _kept(x, p, whole)
     if p == 1:
@@ -93,7 +93,7 @@ def _alpha_dropped(input: Any, p: float, training: bool, inplace: bool, whole: i
 
 
 def _kept(x: Array, p: float, whole: int) -> Array:
-    """1 where an element stays, of the input's dtype; one number for the last `whole` dimensions together."""
+    """Return a mask in the input's dtype, 1 to keep an element; the last `whole` dimensions share one value."""
     shape = (*x.shape[: x.ndim - whole], *((1,) * whole))
     return cast(asarray(x, generator().random(shape) >= p), dtype_of(x.dtype))
 

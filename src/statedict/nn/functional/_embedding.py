@@ -1,4 +1,4 @@
-"""Rows of a table by number, alone or in bags; and numbers as vectors."""
+"""Embeddings: rows of a table by index, single or in bags; and one-hot vectors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Array:
-    """The rows of `weight` that the numbers in `input` name.
+    """Return the rows of `weight` with the indices in `input`.
 
     Args:
         input: integers of any shape, each from 0 to rows - 1.
-        weight: (rows, width). With `max_norm`, rows that are used and longer than that are shortened in place.
-        padding_idx, scale_grad_by_freq, sparse: concern gradients, of which there are none here.
+        weight: (rows, width). With `max_norm`, used rows with a larger norm are scaled down in place.
+        padding_idx, scale_grad_by_freq, sparse: affect only gradients, so they have no effect here.
 
     Returns:
-        (*input's shape, width). IndexError where there is no such row.
+        (*input's shape, width). Raises IndexError for an index out of range.
 
     >>> import numpy as np
     >>> embedding(np.array([1, 0]), np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
@@ -54,15 +54,15 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Array:
-    """The sum, mean or largest of the rows that each bag of numbers names; zeros for an empty bag.
+    """Return the sum, mean or maximum of the rows in each bag of indices; zeros for an empty bag.
 
     Args:
-        input: (bags, numbers), or one dimension with `offsets`, where each bag begins.
+        input: (bags, indices), or one dimension with `offsets`, the start of each bag.
         weight: (rows, width).
         mode: "sum", "mean" or "max".
-        per_sample_weights: a factor for each number, for the sums of "sum".
+        per_sample_weights: a factor for each index, only for "sum".
         include_last_offset: the last offset is the end of the last bag.
-        padding_idx: a number that does not count.
+        padding_idx: an index that is ignored.
 
     Returns:
         (bags, width).
@@ -99,7 +99,7 @@ def embedding_bag(
 
 
 def one_hot(tensor: Any, num_classes: int = -1) -> Array:
-    """Each number n as a vector of `num_classes` integers that has its 1 at place n; by default, as many as needed.
+    """Return each integer n as a vector of `num_classes` integers with a 1 at position n; by default as many as needed.
 
     >>> import numpy as np
     >>> one_hot(np.array([0, 2])).tolist()
@@ -114,7 +114,7 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Array:
 
 
 def _bags(indices: Array, offsets: Any, include_last_offset: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(bags, longest bag): which place of the input, counted through, fills each; and whether anything does."""
+    """Return (bags, longest bag): the flat position in the input for each entry, and whether there is one."""
     if indices.ndim == 2:
         if offsets is not None:
             raise ValueError("if input is 2D, then offsets has to be None, as input is treated is a mini-batch")
@@ -151,6 +151,6 @@ def _shorten(input: Any, weight: Any, max_norm: float, norm_type: float) -> None
 
 
 def _check(indices: Array, table: Array) -> None:
-    """PyTorch refuses negative numbers, which NumPy would count from the end, and JAX would clip."""
+    """PyTorch refuses negative indices; NumPy would count them from the end, and JAX would clip them."""
     if isinstance(indices, np.ndarray) and indices.size and (indices.min() < 0 or indices.max() >= table.shape[0]):
         raise IndexError("index out of range in self")

@@ -1,4 +1,4 @@
-"""The error function on any array library: neither NumPy nor the array API standard has one.
+"""The error function for any array library; NumPy and the array API standard do not have it.
 
 Theory of operation: for x ≥ 0, erfc(x) = t·exp(-x² + P(2t - 1)) with t = 2 / (2 + x), which maps [0, ∞) to (0, 1] and
 makes P = log(erfc(x)·exp(x²)/t) smooth enough for a polynomial. The coefficients were computed for this file: Chebyshev

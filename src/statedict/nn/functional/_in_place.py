@@ -1,4 +1,4 @@
-"""Results that are written into the input as well, where its library can."""
+"""Write results into the input too, if its library supports this."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._arrays import Array, put
 
 
 def into(place: Any, values: Array, inplace: bool) -> Array:
-    """The values; where they are to go into `place` as well, `place` with them."""
+    """Return the values; if they are also to be written into `place`, write them and return `place`."""
     if not inplace:
         return values
     put(place, values)

@@ -16,7 +16,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
         bias: (outputs,) or ().
 
     Returns:
-        (…, outputs), or (…) for a weight of one dimension. RuntimeError where the sizes do not fit.
+        (…, outputs), or (…) for a weight of one dimension. Raises RuntimeError if the sizes do not match.
 
     >>> import numpy as np
     >>> linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(4)).tolist()
@@ -33,7 +33,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Array:
     if weight.ndim == 1:
         output = input @ weight
     elif input.ndim > 2:
-        # One large matrix product, where a stack of matrices would be a loop of small ones.
+        # One large matrix product; a stack of matrices would be a loop of small products.
         flat = xp.reshape(input, (-1, input.shape[-1]))
         output = xp.reshape(flat @ weight.T, (*input.shape[:-1], weight.shape[0]))
     else:
@@ -47,7 +47,7 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Array:
     """`input1ᵀ · weight[o] · input2 + bias[o]` for each output o.
 
     Args:
-        input1, input2: (…, inputs1) and (…, inputs2), the rest of their shapes the same.
+        input1, input2: (…, inputs1) and (…, inputs2), with equal leading dimensions.
         weight: (outputs, inputs1, inputs2).
         bias: (outputs,).
 

@@ -25,8 +25,8 @@ def batch_norm(
 
     Args:
         input: (samples, channels, …).
-        running_mean, running_var: (channels,). Without `training` they are the mean and variance; with it those of the
-            batch are, and these are moved towards them by `momentum` in place. None with `training`: nothing is kept.
+        running_mean, running_var: (channels,). The mean and variance if `training` is False. Otherwise those of the batch
+            are used, and these are updated in place with `momentum`, unless they are None.
         weight, bias: (channels,) or None.
 
     >>> import numpy as np
@@ -63,7 +63,7 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-05,
 ) -> Array:
-    """As `batch_norm`, but with the mean and variance of each sample's channels; (samples, channels, …).
+    """Like `batch_norm`, but with the mean and variance of each sample's channels; (samples, channels, …).
 
     >>> import numpy as np
     >>> instance_norm(np.array([[[1.0, 3.0]]])).round(3).tolist()
@@ -101,7 +101,7 @@ def layer_norm(
 
 
 def rms_norm(input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Array:
-    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None.
+    """input / √(mean of squares + eps) · weight, over the last dimensions; eps=None uses the dtype's epsilon.
 
     >>> import numpy as np
     >>> rms_norm(np.array([[3.0, 3.0]]), (2,)).round(3).tolist()
@@ -149,7 +149,7 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
 
 
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Array:
-    """input divided by its p-norm along `dim` (or by eps, if that is larger).
+    """Divide the input by its p-norm along `dim` (or by eps, if that is larger).
 
     >>> import numpy as np
     >>> normalize(np.array([[3.0, 4.0]])).tolist()
@@ -164,7 +164,7 @@ def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out:
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Array:
-    """The cosine of the angle between two arrays along `dim`; each norm counts as eps at least.
+    """Return the cosine of the angle between two arrays along `dim`; norms below eps are replaced by eps.
 
     >>> import numpy as np
     >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3).tolist()

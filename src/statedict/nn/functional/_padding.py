@@ -1,4 +1,4 @@
-"""Padding: constant, reflected, repeated or wrapped around, by PyTorch's order (the last dimension first)."""
+"""Padding: constant, reflected, repeated or wrapped around, in PyTorch's order (the last dimension first)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .._arrays import Array, Namespace, asarray, full, unwrap
 
 
 def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Array:
-    """The input with elements added (or, where a number is negative, taken away) at the ends of its last dimensions.
+    """Add elements at the ends of the last dimensions; negative numbers remove elements.
 
     Args:
-        input: any shape; for the modes other than "constant", with one or two dimensions more than are padded.
+        input: any shape; for modes other than "constant", with one or two more dimensions than are padded.
         pad: (before, after) of the last dimension, then of the one before it, and so on.
         mode: "constant", "reflect", "replicate" or "circular".
-        value: what "constant" adds; 0 where it is None.
+        value: the value for "constant"; None means 0.
 
     >>> import numpy as np
     >>> pad(np.array([1, 2, 3]), (1, 2)).tolist()
@@ -45,7 +45,7 @@ def _constant(xp: Namespace, x: Array, pad: Sequence[int], value: float) -> Arra
         low, high = pad[2 * i], pad[2 * i + 1]
         axis = x.ndim - 1 - i
         if x.shape[axis] + low + high < 0:
-            raise RuntimeError(f"a padding of {low} and {high} leaves nothing of a dimension of {x.shape[axis]}")
+            raise RuntimeError(f"padding ({low}, {high}) removes all of a dimension of size {x.shape[axis]}")
         if low < 0 or high < 0:
             kept = slice(max(-low, 0), x.shape[axis] - max(-high, 0))
             x = x[(slice(None),) * axis + (kept, ...)]
@@ -96,5 +96,5 @@ def _wrapped(length: int, low: int, high: int) -> np.ndarray[Any, Any]:
     return np.arange(-low, length + high) % length
 
 
-# For each mode, which elements of the input lie where in the output, negative padding included.
+# For each mode, the indices of the input elements for the output, including negative padding.
 _SOURCES = {"reflect": _reflected, "replicate": _repeated, "circular": _wrapped}

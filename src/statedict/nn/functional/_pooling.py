@@ -1,8 +1,8 @@
-"""Pooling: the largest, the mean or a power mean of what each window sees.
+"""Pooling: the maximum, the mean or a norm of the elements in each window.
 
 Theory of operation: a window is a product of intervals, so its maximum and its sum are taken one dimension after the
-other, and along one dimension as an operation on `kernel` shifted slices of the whole array. That is kernel height plus
-width operations on long rows, where a reduction over each window would be many short ones.
+other, and along one dimension as an operation on `kernel` shifted slices of the whole array. These are kernel height plus
+width operations on long rows; a reduction over each window would be many short ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._windows import expanded, positions
 
 
 class _Axis(NamedTuple):
-    """How windows lie along one dimension."""
+    """The windows along one dimension."""
 
     length: int
     kernel: int
@@ -31,7 +31,7 @@ class _Axis(NamedTuple):
 
     @property
     def missing(self) -> int:
-        """Elements after the end that the last window reaches; negative where it does not reach the end."""
+        """Number of elements that the last window extends beyond the end; negative if it ends before."""
         return (self.places - 1) * self.stride + self.dilation * (self.kernel - 1) + 1 - self.length - self.padding
 
 
@@ -44,13 +44,13 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element in each window along the last dimension.
+    """Return the largest element in each window along the last dimension.
 
     Args:
         input: (samples, channels, length) or (channels, length).
-        kernel_size, stride, padding, dilation: numbers; the stride is the kernel where it is None.
-        ceil_mode: also a last window that reaches beyond the end.
-        return_indices: give (values, positions in the input) instead of the values.
+        kernel_size, stride, padding, dilation: integers; stride=None means kernel_size.
+        ceil_mode: also use a last window that extends beyond the end.
+        return_indices: return (values, positions in the input) instead of the values.
 
     >>> import numpy as np
     >>> max_pool1d(np.array([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
@@ -68,7 +68,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element in each window over the last two dimensions; see `max_pool1d`.
+    """Return the largest element in each window over the last two dimensions; see `max_pool1d`.
 
     >>> import numpy as np
     >>> max_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
@@ -86,7 +86,7 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element in each window over the last three dimensions; see `max_pool1d`.
+    """Return the largest element in each window over the last three dimensions; see `max_pool1d`.
 
     >>> import numpy as np
     >>> max_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
@@ -103,7 +103,7 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Array:
-    """The mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
+    """Return the mean of each window along the last dimension; padding counts as zeros unless `count_include_pad` is False.
 
     >>> import numpy as np
     >>> avg_pool1d(np.zeros((2, 3, 8)), 2).shape
@@ -121,7 +121,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """The mean of each window over the last two dimensions; `divisor_override` divides the sums instead of the counts.
+    """Return the mean of each window over the last two dimensions; `divisor_override` replaces the number of elements.
 
     >>> import numpy as np
     >>> avg_pool2d(np.zeros((2, 3, 8, 8)), 2).shape
@@ -139,7 +139,7 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """The mean of each window over the last three dimensions; see `avg_pool2d`.
+    """Return the mean of each window over the last three dimensions; see `avg_pool2d`.
 
     >>> import numpy as np
     >>> avg_pool3d(np.zeros((2, 3, 8, 8, 8)), 2).shape
@@ -149,7 +149,7 @@ def avg_pool3d(
 
 
 def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window along the last dimension.
+    """Return the norm_type-norm of each window along the last dimension.
 
     >>> import numpy as np
     >>> lp_pool1d(np.zeros((2, 3, 8)), 2.0, 2).shape
@@ -159,7 +159,7 @@ def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
 
 
 def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window over the last two dimensions.
+    """Return the norm_type-norm of each window over the last two dimensions.
 
     >>> import numpy as np
     >>> lp_pool2d(np.zeros((2, 3, 8, 8)), 2.0, 2).shape
@@ -169,7 +169,7 @@ def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None
 
 
 def lp_pool3d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Array:
-    """The norm_type-norm of each window over the last three dimensions.
+    """Return the norm_type-norm of each window over the last three dimensions.
 
     >>> import numpy as np
     >>> lp_pool3d(np.zeros((2, 3, 8, 8, 8)), 2.0, 2).shape
@@ -241,7 +241,7 @@ def _axes(
             f"pooling over {count} dimensions needs an input of {count + 1} or {count + 2}, not {x.ndim}"
         )
     kernel = expanded(kernel_size, count)
-    # A stride of None or of no numbers is the kernel.
+    # A stride of None or () means the kernel size.
     steps = kernel if stride is None or (isinstance(stride, Sequence) and not stride) else expanded(stride, count)
     axes = []
     for length, k, s, p, d in zip(
@@ -251,7 +251,7 @@ def _axes(
             raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k}")
         places = positions(length + 2 * p + (s - 1 if ceil_mode else 0), k, s, d)
         if ceil_mode and (places - 1) * s >= length + p:
-            # The last window must begin within the input or the padding before it.
+            # The last window must start within the input or the padding before it.
             places -= 1
         if places < 1:
             raise RuntimeError(f"a window of {k} does not fit into a dimension of {length}: the output would be empty")
@@ -260,14 +260,14 @@ def _axes(
 
 
 def _slices(x: Array, axis: int, lie: _Axis) -> list[tuple[Any, ...]]:
-    """For each place in a window, the index that gives what all windows see there."""
+    """Yield, for each position in a window, the index of this element in all windows."""
     span = (lie.places - 1) * lie.stride + 1
     starts = range(0, lie.kernel * lie.dilation, lie.dilation)
     return [(*(slice(None),) * axis, slice(start, start + span, lie.stride), ...) for start in starts]
 
 
 def _reduced(x: Array, axes: Sequence[_Axis], act: Callable[[Array, Array], Array]) -> Array:
-    # The last dimension first: what it leaves is shorter, and the slices of the others are whole rows.
+    # The last dimension first: the result is shorter, and slices along the others are whole rows.
     for i in reversed(range(len(axes))):
         axis = x.ndim - len(axes) + i
         first, *rest = _slices(x, axis, axes[i])
@@ -279,7 +279,7 @@ def _reduced(x: Array, axes: Sequence[_Axis], act: Callable[[Array, Array], Arra
 
 
 def _reduced_with(xp: Namespace, x: Array, numbers: Array, axes: Sequence[_Axis]) -> tuple[Array, Array]:
-    """The largest elements and their numbers; the first of equals, as rows are read; NaN counts as largest."""
+    """Return the largest elements and their indices; the first of equal ones in row-major order; NaN counts as largest."""
     for i in reversed(range(len(axes))):
         axis = x.ndim - len(axes) + i
         first, *rest = _slices(x, axis, axes[i])
@@ -292,7 +292,7 @@ def _reduced_with(xp: Namespace, x: Array, numbers: Array, axes: Sequence[_Axis]
 
 
 def _counts(axis: _Axis, count_include_pad: bool) -> np.ndarray[Any, Any]:
-    """How many elements each window along a dimension is the mean of."""
+    """Return the number of elements in each window along a dimension."""
     starts = np.arange(axis.places) * axis.stride - axis.padding
     ends = np.minimum(starts + axis.kernel, axis.length + axis.padding)
     if count_include_pad:

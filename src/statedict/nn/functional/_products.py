@@ -1,9 +1,9 @@
-"""The matrix products of recurrent layers: that of the inputs, for many steps at once, and that of the state, at each step.
+"""The matrix products of recurrent layers: of the inputs, for many steps at once, and of the state, at each step.
 
 Theory of operation: sequences are columns, and the product of (gates · hidden, hidden) weights with (hidden, sequences)
-states is nearly all that a step costs. OpenBLAS packs the weights anew for each product with a matrix, at half its price
-for few columns, but not for one with a vector, nor (where it has AVX-512 kernels) for one of up to 100³ multiplications.
-So it is called in the way that packs least. For weights of 1024×256, in µs:
+states is nearly the whole cost of a step. OpenBLAS packs the weights again for each product with a matrix, which is half of
+the cost for few columns, but not for a product with a vector, nor (with AVX-512 kernels) for one of up to 100³
+multiplications. So the product is split in the way that packs least. For weights of 1024×256, in µs:
 
 | sequences           | 2      | 8, AVX2, 1 and 2 threads | 8, AVX-512, 1 and 2 threads |
 |---------------------|--------|--------------------------|-----------------------------|
@@ -24,13 +24,13 @@ import numpy as np
 
 from .._arrays import Array, Namespace, unwrap
 
-# Up to so many sequences each is a vector by itself, and lies together in memory.
+# Up to this many sequences, each is a separate vector, contiguous in memory.
 FEW = 3
-# From so many on gate by gate is no slower anywhere: fewer would lose the second thread of AVX2 kernels.
+# From this many on, gate by gate is never slower; with fewer, AVX2 kernels would not use a second thread.
 SEVERAL = 8
-# Columns of inputs in one product: 1 MB of gates, 1024 high. 160 steps of 8 sequences at once take 1.07 of the time.
+# Columns of inputs in one product: 1 MB of gates, 1024 rows. 160 steps of 8 sequences at once take 1.07 of the time.
 COLUMNS = 256
-# Multiplications in a product that OpenBLAS does without packing.
+# The largest product, in multiplications, that OpenBLAS computes without packing.
 SMALL = 100**3
 
 
@@ -51,16 +51,16 @@ def arrays(weights: Weights) -> tuple[Array, Array, Array | None, Array | None]:
 
 
 def order(count: int) -> Literal["F", "C"]:
-    """How NumPy lays (width, `count` sequences) out so that products with them are quickest."""
+    """Return the memory layout of (width, `count` sequences) for which products in NumPy are fastest."""
     return "F" if count <= FEW else "C"
 
 
 def of_inputs(
     xp: Namespace, ih: Array, bias: Array | None, data: Array, batch_sizes: Sequence[int], *, reverse: bool
 ) -> Iterator[Array]:
-    """What the inputs of each step give to its gates: ih · data + bias, (gates · hidden, sequences), one after the other.
+    """Yield the inputs' contribution to the gates for each step: ih · data + bias, (gates · hidden, sequences).
 
-    NumPy's have to be used before the next is taken: all lie in the same memory.
+    With NumPy, use each before taking the next one: they share memory.
     """
     if xp is np:
         yield from _in_parts(ih, bias, data, batch_sizes, reverse=reverse)
@@ -74,7 +74,7 @@ def of_inputs(
 def _in_parts(
     ih: Array, bias: Array | None, data: Array, batch_sizes: Sequence[int], *, reverse: bool
 ) -> Iterator[Array]:
-    """`of_inputs` for NumPy, by products that stay in the cache and whose memory serves all of them."""
+    """`of_inputs` for NumPy, with products that fit the cache and share one memory."""
     parts, rows = _parts(batch_sizes), ih.shape[0]
     size = rows * max(count * steps for _, count, steps in parts)
     product, together = (np.empty(size, np.result_type(ih, data)) for _ in range(2))
@@ -90,8 +90,8 @@ def _in_parts(
             gates = np.matmul(ih, columns, out=product[:size].reshape(rows, -1))
             if bias is not None:
                 gates += bias[:, None]
-            # Each step's columns together: to add 1024 runs of 8 numbers takes 5 to 9 µs, then 1. The copy takes 2,
-            # because it takes a run as one element.
+            # Make each step's columns contiguous: adding 1024 runs of 8 numbers then takes 1 µs, not 5 to 9. The copy takes
+            # 2 µs, because it treats a run as one element.
             run = np.dtype((np.void, count * gates.itemsize))
             np.copyto(together[:size].view(run).reshape(steps, rows), gates.view(run).T)
             each = together[:size].reshape(steps, rows, count)
@@ -99,7 +99,7 @@ def _in_parts(
 
 
 def _parts(batch_sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(first column, sequences, steps) of steps with as many sequences each, up to COLUMNS together."""
+    """Yield (first column, sequences, steps) for steps with equal numbers of sequences, up to COLUMNS together."""
     parts, start = [], 0
     for count, equal in groupby(batch_sizes):
         left, most = len(list(equal)), max(1, COLUMNS // max(1, count))
@@ -111,7 +111,7 @@ def _parts(batch_sizes: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def of_state(xp: Namespace, hh: Array, gates: int = 1) -> Callable[[Array], Array]:
-    """h → hh · h, where hh is that of `gates` gates."""
+    """Return the function h → hh · h, for the hh of `gates` gates."""
     if xp is not np:
         return lambda h: hh @ h
 
@@ -126,9 +126,9 @@ def of_state(xp: Namespace, hh: Array, gates: int = 1) -> Callable[[Array], Arra
 
 
 def into(hh: Array, h: Array, out: Array, gates: int) -> Callable[[], Any]:
-    """What writes hh · h into `out`, each time it is called, for NumPy; `out` is laid out as `order` says."""
+    """Return a function that writes hh · h into `out`, for NumPy; `out` has the layout of `order`."""
     if h.shape[1] == 1:
-        # 0.7 µs less than matmul.
+        # 0.7 µs faster than matmul.
         return partial(np.dot, hh, h[:, 0], out[:, 0])
     if h.shape[1] <= FEW:
         return partial(np.matmul, hh, h.T[:, :, None], out.T[:, :, None])

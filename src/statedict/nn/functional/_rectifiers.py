@@ -1,4 +1,4 @@
-"""Piecewise linear nonlinearities, by PyTorch's names. `inplace=True` writes the result into the input as well."""
+"""Piecewise linear activations. `inplace=True` also writes the result into the input."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 
 
 def prelu(input: Any, weight: Any) -> Array:
-    """x, and weight·x where x is negative; weight is (1,) or one a channel (dimension 1).
+    """x, and weight·x where x is negative; weight is (1,), or one value per channel (dimension 1).
 
     >>> import numpy as np
     >>> prelu(np.array([-2.0, 3.0]), np.array([0.25])).tolist()
@@ -59,7 +59,7 @@ def prelu(input: Any, weight: Any) -> Array:
 def rrelu(
     input: Any, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Array:
-    """x, and slope·x where x is negative: drawn evenly for each element in training, the mean of the two otherwise.
+    """x, and slope·x where x is negative. The slope is random for each element in training, else the mean of the bounds.
 
     >>> import numpy as np
     >>> rrelu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()
@@ -74,7 +74,7 @@ def rrelu(
 
 
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Array:
-    """x, kept between min_val and max_val.
+    """x, clipped to min_val and max_val.
 
     >>> import numpy as np
     >>> hardtanh(np.array([-2.0, 0.5, 3.0])).round(3).tolist()

@@ -1,12 +1,12 @@
-"""Recurrent layers over sequences of any lengths: LSTM, GRU and the plain ones.
+"""Recurrent layers over sequences of any lengths: LSTM, GRU and plain RNN.
 
-Theory of operation: steps are columns of one packed array, all sequences' first steps, then all second ones; the sequences
-that are still running are the first columns of each step, because they are sorted by length. So one loop serves padded
-and packed input, and both directions: backwards, sequences join as their last steps are reached.
+Theory of operation: steps are columns of one packed array: the first steps of all sequences, then all second steps, and so
+on. Sequences are sorted by length, so those that are still running are the first columns of each step. The same loop
+handles padded and packed input, and both directions: backwards, sequences join when their last steps are reached.
 
-What does not depend on the step before is a matrix product for many steps. Within a step, the product with the state is
-what costs (`_products.py`), so the rest is kept to few operations: all four gates of an LSTM go through one tanh, by
-sigmoid(x) = tanh(x/2)/2 + 1/2. With NumPy an LSTM's steps run in memory that is kept (`_lstm.py`).
+Everything that does not depend on the previous step is one matrix product for many steps. Within a step, the product with
+the state is the main cost (`_products.py`), so the rest uses few operations: all four gates of an LSTM use one tanh, because
+sigmoid(x) = tanh(x/2)/2 + 1/2. With NumPy the steps of an LSTM reuse memory (`_lstm.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ State = tuple[Array, ...]
 
 
 class Cell(NamedTuple):
-    """What a layer does: `ih` and `bias` to all inputs at once, then at each step `step(gates, state)`.
+    """The computation of a layer: `ih` and `bias` for all inputs at once, then `step(gates, state)` for each step.
 
     Gates are (gates · hidden, sequences), states (hidden, sequences).
     """
@@ -48,13 +48,13 @@ def recurrent(
     Args:
         mode: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
         data: (all steps, input): the rows of step 0, then of step 1, and so on.
-        batch_sizes: how many rows each step has; never growing.
+        batch_sizes: the number of rows of each step, never increasing.
         hidden: the initial states, each (layers · directions, sequences, width): h, and c for an LSTM.
         weights: for each layer, the weights of each direction.
-        dropout_p: the share of what one layer gives to the next that is dropped.
+        dropout_p: the dropout probability between layers.
 
     Returns:
-        (all steps, directions · width) and the last states, shaped as `hidden`.
+        (all steps, directions · width), and the last states, with the shapes of `hidden`.
     """
     xp, data, *hidden = unwrap(data, *hidden)
     columns = data.T
@@ -78,7 +78,7 @@ def recurrent(
 def run(
     cell: Cell, xp: Namespace, data: Array, batch_sizes: Sequence[int], state: State, *, reverse: bool
 ) -> tuple[Array, State]:
-    """One layer in one direction: what it gives at each column of `data`, and its last state."""
+    """Run one layer in one direction; return its output for each column of `data`, and its last state."""
     outputs = []
     for gates in of_inputs(xp, cell.ih, cell.bias, data, batch_sizes, reverse=reverse):
         count = gates.shape[1]
@@ -93,12 +93,12 @@ def run(
 
 
 def lstm_cell(xp: Namespace, weights: Weights) -> Cell:
-    """Gates i, f, g, o; state (h, c): c = f·c + i·g, h = o·tanh(c), projected where there is a projection."""
+    """Gates i, f, g, o; state (h, c): c = f·c + i·g, h = o·tanh(c), projected if there is a projection."""
     ih, hh, bias, hr = arrays(weights)
     width = hh.shape[0] // 4
     i, f, g, o = ((slice(k * width, (k + 1) * width), ...) for k in range(4))
-    # Half of all gates but g, so that one tanh serves both them and g. Halving the weights once instead would copy them,
-    # which costs more than 160 steps of one sequence gain by it.
+    # Halve all gates except g, so that one tanh computes all of them. Halving the weights once instead would copy them,
+    # which costs more than 160 steps of one sequence save.
     halves = xp.concat([full(hh, (2 * width, 1), 0.5), full(hh, (width, 1), 1), full(hh, (width, 1), 0.5)], axis=0)
     recur = of_state(xp, hh, 4)
 

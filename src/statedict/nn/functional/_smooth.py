@@ -1,4 +1,4 @@
-"""Smooth nonlinearities, by PyTorch's names. `inplace=True` writes the result into the input as well."""
+"""Smooth activations. `inplace=True` also writes the result into the input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
     [-0.865, 0.5, 3.0]
     """
     xp, x = unwrap(input)
-    # The exponential of a large number is never computed, though it would not be chosen.
+    # Avoids an overflow warning: the exponential of a large number would not be used anyway.
     return into(input, xp.where(x > 0, x, alpha * xp.expm1(xp.clip(x, None, 0))), inplace)
 
 
@@ -47,7 +47,7 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Array:
 
 
 def gelu(input: Any, approximate: str = "none") -> Array:
-    """x·Φ(x), Φ the normal distribution's function; by tanh with `approximate="tanh"`.
+    """x·Φ(x), with Φ the normal distribution function; `approximate="tanh"` uses tanh.
 
     >>> import numpy as np
     >>> gelu(np.array([-2.0, 0.5, 3.0])).round(3).tolist()

@@ -1,4 +1,4 @@
-"""Softmax and its kin: over one dimension, by PyTorch's names."""
+"""Softmax and similar functions over one dimension."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._arrays import Array, cast, dtype_of, unwrap
 
 
 def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:
-    """exp(x) over its sum along `dim`; computed in `dtype` where that is given.
+    """exp(x) divided by its sum along `dim`; computed in `dtype` if given.
 
     >>> import numpy as np
     >>> softmax(np.zeros(4), dim=0).tolist()
@@ -37,7 +37,7 @@ def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
 
 
 def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Array:
-    """log(softmax(x)), without the loss of small numbers.
+    """log(softmax(x)), computed without underflow.
 
     >>> import numpy as np
     >>> log_softmax(np.array([0.0, 1.0, 2.0]), -1).round(3).tolist()

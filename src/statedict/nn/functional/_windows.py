@@ -1,4 +1,4 @@
-"""Windows that slide over the last dimensions of an array: how many there are, and the array seen through them."""
+"""Sliding windows over the last dimensions of an array: their number, and a view of their elements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sizes = tuple[int, ...]
 
 
 def expanded(value: Any, count: int) -> Sizes:
-    """A number as `count` equal numbers; a sequence of one likewise; a sequence of `count` as a tuple.
+    """Return a number, or a sequence of one, `count` times; a sequence of `count` as a tuple.
 
     >>> expanded(3, 2), expanded((1, 2), 2)
     ((3, 3), (1, 2))
@@ -28,12 +28,12 @@ def expanded(value: Any, count: int) -> Sizes:
 
 
 def positions(length: int, kernel: int, stride: int, dilation: int = 1) -> int:
-    """How many windows fit into a dimension of `length`."""
+    """Return the number of windows that fit into a dimension of `length`."""
     return (length - dilation * (kernel - 1) - 1) // stride + 1
 
 
 def windows(xp: Namespace, x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Array:
-    """(…, *lengths) as (…, *positions, *kernel): what each window sees. For NumPy a view, of no cost."""
+    """Return (…, *lengths) as (…, *positions, *kernel): the elements of each window. In NumPy this is a view."""
     count = len(kernel)
     lead, lengths = tuple(x.shape[: x.ndim - count]), tuple(x.shape[x.ndim - count :])
     places = tuple(map(positions, lengths, kernel, stride, dilation))

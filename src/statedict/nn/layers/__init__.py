@@ -1,4 +1,4 @@
-"""Layers: parameters and buffers by PyTorch's names and shapes around the functions of `functional`."""
+"""Layers: the functions of `functional` with parameters and buffers of PyTorch's names and shapes."""
 
 from typing import TYPE_CHECKING
 
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
     from ._transformer import TransformerDecoderLayer as TransformerDecoderLayer
     from ._transformer import TransformerEncoder as TransformerEncoder
     from ._transformer import TransformerEncoderLayer as TransformerEncoderLayer
-else:  # unseen by type checkers, to which any name would be one that is there
+else:  # hidden from type checkers, which would otherwise accept any name
     __all__, __getattr__ = lazily(
         __name__,
         {

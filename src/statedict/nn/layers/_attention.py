@@ -13,9 +13,9 @@ from ._new import parameter
 
 
 class MultiheadAttention(Module):
-    """Attention in `num_heads` parts of the width, with projections before and after: Vaswani et al., 2017.
+    """Multi-head attention with input and output projections: Vaswani et al., 2017.
 
-    Parameters: in_proj_weight (3 · embed_dim, embed_dim), or where key or value have widths of their own q_proj_weight,
+    Parameters: in_proj_weight (3 · embed_dim, embed_dim), or, if key or value have other widths, q_proj_weight,
     k_proj_weight, v_proj_weight; in_proj_bias (3 · embed_dim,); with `add_bias_kv` bias_k and bias_v (1, 1, embed_dim);
     out_proj, a Linear.
 
@@ -102,20 +102,20 @@ class MultiheadAttention(Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Any, Any]:
-        """Attend.
+        """Compute attention.
 
         Args:
             query: (queries, samples, embed_dim), (queries, embed_dim), or with `batch_first` (samples, queries, …).
             key, value: likewise, with widths kdim and vdim.
-            key_padding_mask: (samples, keys): True, or what is added to the scores, where a key does not count.
-            need_weights: return the weights too.
-            attn_mask: (queries, keys) or (samples · heads, queries, keys): True where a query must not see a key, or
-                what is added to the scores.
-            average_attn_weights: the weights' mean over the heads, rather than each head's.
+            key_padding_mask: (samples, keys): True to ignore a key, or numbers to add to the scores.
+            need_weights: also return the attention weights.
+            attn_mask: (queries, keys) or (samples · heads, queries, keys): True to prevent attention, or numbers to add to
+                the scores.
+            average_attn_weights: return the mean of the weights over the heads, instead of each head's weights.
             is_causal: a hint that `attn_mask` is the causal mask, which must be given.
 
         Returns:
-            (output, weights): shaped as the query, and (samples, queries, keys), (samples, heads, queries, keys) or None.
+            (output, weights): the shape of the query, and (samples, queries, keys), (samples, heads, queries, keys) or None.
         """
         xp, query, key, value = unwrap(query, key, value)
         turned = self.batch_first and query.ndim == 3
@@ -149,5 +149,5 @@ class MultiheadAttention(Module):
         return xp.permute_dims(output, (1, 0, 2)) if turned else output, weights
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Pickles of version 1.1 lack it.
+        # Missing in pickles of PyTorch 1.1.
         super().__setstate__({"_qkv_same_embed_dim": True, **state})

@@ -1,4 +1,4 @@
-"""BatchNorm and InstanceNorm: normalisation by each channel's mean and variance, which may be tracked in buffers."""
+"""BatchNorm and InstanceNorm: normalisation by each channel's mean and variance, optionally tracked in buffers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ._new import buffer, parameter
 
 
 class NormBase(Module):
-    """The weight and bias (1 and 0 at first), and the buffers running_mean, running_var and num_batches_tracked."""
+    """The weight and bias (initially 1 and 0), and the buffers running_mean, running_var and num_batches_tracked."""
 
     _version = 2
-    # Which numbers of dimensions the input may have, in words and as numbers.
+    # Allowed numbers of input dimensions, in words and as numbers.
     shapes: ClassVar[tuple[str, tuple[int, ...]]]
 
     def __init__(
@@ -50,14 +50,14 @@ class NormBase(Module):
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
-        """Forget what was tracked."""
+        """Reset the tracked statistics."""
         if self.track_running_stats:
             put(self.running_mean, 0)
             put(self.running_var, 1)
             put(self.num_batches_tracked, 0)
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         self.reset_running_stats()
         if self.affine:
             init.ones_(self.weight)
@@ -78,7 +78,7 @@ class NormBase(Module):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: Any, *lists: Any
     ) -> None:
-        # Version 2 added num_batches_tracked; states from before are taken to hold the module's own.
+        # Version 2 added num_batches_tracked; for older states the module's own value is used.
         name = f"{prefix}num_batches_tracked"
         if (local_metadata.get("version") or 0) < 2 and self.track_running_stats and name not in state_dict:
             own = self.num_batches_tracked
@@ -112,7 +112,7 @@ class BatchNormBase(NormBase):
 class BatchNorm1d(BatchNormBase):
     """(samples, channels) or (samples, channels, length), normalised by each channel's mean and variance.
 
-    In training they are the batch's, and are tracked in running_mean and running_var, which evaluation uses.
+    Training uses the statistics of the batch, and tracks them in running_mean and running_var, which evaluation uses.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -251,7 +251,7 @@ class InstanceNorm3d(InstanceNormBase):
 
 
 def _too_old(names: list[str], kind: str) -> str:
-    """PyTorch's words."""
+    """Return the text of PyTorch's error."""
     listed = " and ".join(f'"{name}"' for name in names)
     return (
         f"Unexpected running stats buffer(s) {listed} for {kind} with "

@@ -12,7 +12,7 @@ from .._module import Module, indented
 
 
 class _Numbered(Module):
-    """Modules under the names "0", "1", …"""
+    """Modules with the names "0", "1", …"""
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -30,7 +30,7 @@ class _Numbered(Module):
         self._modules = {str(i): module for i, module in enumerate(self._modules.values())}
 
     def pop(self, key: int | slice) -> Any:
-        """Take out a module (or, by a slice, several) and return it."""
+        """Remove a module (or several, with a slice) and return it."""
         found = self[key]  # type: ignore[index]
         del self[key]
         return found
@@ -56,7 +56,7 @@ class _Numbered(Module):
 
 
 class Sequential(_Numbered):
-    """Modules called one after the other, each with what the one before gave.
+    """Modules called one after the other, each with the output of the previous one.
 
     Args:
         args: modules, named "0", "1", …; or one OrderedDict of names to modules.
@@ -84,7 +84,7 @@ class Sequential(_Numbered):
         return input
 
     def insert(self, index: int, module: Module) -> Self:
-        """Put a module before the one at `index`; returns itself."""
+        """Insert a module before `index`; returns itself."""
         if not isinstance(module, Module):
             raise AssertionError(f"module should be of type: {Module}")
         size = len(self)
@@ -134,7 +134,7 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list of modules that are registered.
+    """A list of registered submodules.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -154,7 +154,7 @@ class ModuleList(_Numbered):
         return self._modules[self._name_at(idx)]
 
     def insert(self, index: int, module: Module) -> None:
-        """Put a module before the one at `index`."""
+        """Insert a module before `index`."""
         self._insert(index, module)
 
     def extend(self, modules: Iterable[Module]) -> Self:
@@ -172,7 +172,7 @@ class ModuleList(_Numbered):
         return ModuleList(chain(self, other))
 
     def __repr__(self) -> str:
-        """Equal neighbours are printed once."""
+        """Return the text of the list; equal neighbours are printed once."""
         runs: list[tuple[int, int, str]] = []
         for i, text in enumerate(map(repr, self)):
             if runs and runs[-1][2] == text:
@@ -190,7 +190,7 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dictionary of modules that are registered, in the order in which they came.
+    """A dictionary of registered submodules, in insertion order.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -223,35 +223,35 @@ class ModuleDict(Module):
         return key in self._modules
 
     def clear(self) -> None:
-        """Take out all modules."""
+        """Remove all modules."""
         self._modules.clear()
 
     def pop(self, key: str) -> Any:
-        """Take out a module and return it."""
+        """Remove a module and return it."""
         found = self[key]
         del self[key]
         return found
 
     def keys(self) -> KeysView[str]:
-        """The names."""
+        """Return the names."""
         return self._modules.keys()
 
     def items(self) -> ItemsView[str, Any]:
-        """The names with their modules."""
+        """Return the names with their modules."""
         return self._modules.items()
 
     def values(self) -> ValuesView[Any]:
-        """The modules."""
+        """Return the modules."""
         return self._modules.values()
 
     def update(self, modules: Any) -> None:
-        """Add modules from a mapping, or from pairs of name and module; those of the same name are replaced."""
+        """Add modules from a mapping, or from pairs of name and module; existing names are replaced."""
         for key, module in pairs("ModuleDict", modules):
             self[key] = module
 
 
 def pairs(kind: str, given: Any) -> list[tuple[str, Any]]:
-    """The items of a mapping, or a list of pairs; TypeError or ValueError where it is neither."""
+    """Return the items of a mapping, or a list of pairs; TypeError or ValueError for other values."""
     if not isinstance(given, Iterable):
         raise TypeError(
             f"{kind}.update should be called with an iterable of key/value pairs, but got {type(given).__name__}"

@@ -18,7 +18,7 @@ _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _ConvNd(Module):
-    """What all convolutions share: the weight (outputs, channels / groups, *kernel) and bias, even within ±1/√inputs."""
+    """The base of all convolutions: weight (outputs, channels / groups, *kernel) and bias, uniform within ±1/√inputs."""
 
     dimensions: ClassVar[int] = 0
     convolve: ClassVar[Callable[..., Any]]
@@ -71,7 +71,7 @@ class _ConvNd(Module):
             raise ValueError(f"padding_mode must be one of {_MODES}, but got padding_mode='{self.padding_mode}'")
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         init.kaiming_uniform_(self.weight, a=sqrt(5))
         if self.bias is not None:
             fan_in, _ = init._calculate_fan_in_and_fan_out(self.weight)
@@ -86,7 +86,7 @@ class _ConvNd(Module):
         return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _around(self) -> list[int]:
-        """The padding in `F.pad`'s order."""
+        """Return the padding in the order of `F.pad`."""
         if self.padding == "same":
             pairs = same_padding(self.kernel_size, self.dilation)
         elif isinstance(self.padding, str):
@@ -198,7 +198,7 @@ class _ConvTranspose(_ConvNd):
         return convolve(input, self.weight, self.bias, self.stride, self.padding, more, self.groups, self.dilation)
 
     def _chosen(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
-        """The output padding that gives the lengths wanted; ValueError where none does."""
+        """Return the output padding for the requested lengths; ValueError if it does not exist."""
         lead = len(shape) - self.dimensions
         lengths = wanted[lead:] if len(wanted) == len(shape) else wanted
         if len(lengths) != self.dimensions:
@@ -206,7 +206,7 @@ class _ConvTranspose(_ConvNd):
                 f"ConvTranspose{self.dimensions}D: for {len(shape)}D input, output_size must have {self.dimensions} "
                 f"or {len(shape)} elements (got {len(wanted)})"
             )
-        # Only numbers: PyTorch's transposes know no padding by name either.
+        # Only numbers: PyTorch's transposes do not support "same" and "valid" either.
         padding = expanded(self.padding, self.dimensions)
         least = [
             (length - 1) * s - 2 * p + d * (k - 1) + 1

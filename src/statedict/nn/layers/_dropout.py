@@ -21,7 +21,7 @@ class _DropoutNd(Module):
 
 
 class Dropout(_DropoutNd):
-    """In training, each element zero with probability p, and the rest divided by 1 - p.
+    """In training, set each element to zero with probability p, and divide the others by 1 - p.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -34,7 +34,7 @@ class Dropout(_DropoutNd):
 
 
 class Dropout1d(_DropoutNd):
-    """In training, whole channels of (samples, channels, length) zero with probability p.
+    """In training, set whole channels of (samples, channels, length) to zero with probability p.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -47,7 +47,7 @@ class Dropout1d(_DropoutNd):
 
 
 class Dropout2d(_DropoutNd):
-    """In training, whole channels of (samples, channels, height, width) zero with probability p.
+    """In training, set whole channels of (samples, channels, height, width) to zero with probability p.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -60,7 +60,7 @@ class Dropout2d(_DropoutNd):
 
 
 class Dropout3d(_DropoutNd):
-    """In training, whole channels of (samples, channels, depth, height, width) zero with probability p.
+    """In training, set whole channels of (samples, channels, depth, height, width) to zero with probability p.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -73,7 +73,7 @@ class Dropout3d(_DropoutNd):
 
 
 class AlphaDropout(_DropoutNd):
-    """In training, dropout that keeps the mean and variance of SELU's outputs.
+    """In training, dropout that preserves the mean and variance of SELU's outputs.
 
     >>> import numpy as np
     >>> from statedict import nn

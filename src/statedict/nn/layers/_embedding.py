@@ -1,4 +1,4 @@
-"""Tables of rows: Embedding and EmbeddingBag."""
+"""Lookup tables: Embedding and EmbeddingBag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._new import parameter
 
 
 class _Table(Module):
-    """The weight, (num_embeddings, embedding_dim), normal at first, its row `padding_idx` zero."""
+    """The weight, (num_embeddings, embedding_dim); initially normal, with zeros in the row `padding_idx`."""
 
     num_embeddings: int
     embedding_dim: int
@@ -36,14 +36,14 @@ class _Table(Module):
         self.padding_idx = None if padding_idx is None else padding_idx % self.num_embeddings
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
             put(raw(self.weight)[self.padding_idx], 0)
 
 
 class Embedding(_Table):
-    """Integers of any shape as rows of a table: (*shape, embedding_dim).
+    """Look up a row of a table for each integer: (*shape, embedding_dim).
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -77,7 +77,7 @@ class Embedding(_Table):
 
     @classmethod
     def from_pretrained(cls, embeddings: Any, freeze: bool = True, **settings: Any) -> Self:
-        """An Embedding with the given table, (rows, width); `freeze` clears the parameter's requires_grad."""
+        """Return an Embedding with the given table, (rows, width); `freeze` sets requires_grad=False."""
         rows, width = embeddings.shape
         return cls(rows, width, _weight=embeddings, _freeze=freeze, **settings)
 
@@ -95,7 +95,7 @@ class Embedding(_Table):
 
 
 class EmbeddingBag(_Table):
-    """The sum, mean or largest of a table's rows, for each bag of integers: (bags, embedding_dim).
+    """The sum, mean or maximum of a table's rows, for each bag of integers: (bags, embedding_dim).
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -132,7 +132,7 @@ class EmbeddingBag(_Table):
 
     @classmethod
     def from_pretrained(cls, embeddings: Any, freeze: bool = True, **settings: Any) -> Self:
-        """An EmbeddingBag with the given table, (rows, width); `freeze` clears the parameter's requires_grad."""
+        """Return an EmbeddingBag with the given table, (rows, width); `freeze` sets requires_grad=False."""
         rows, width = embeddings.shape
         bag = cls(rows, width, _weight=embeddings, **settings)
         bag.weight.requires_grad_(not freeze)

@@ -1,4 +1,4 @@
-"""Flatten and Unflatten: several dimensions as one, and one as several."""
+"""Flatten and Unflatten: merge several dimensions, and split one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._module import Module
 
 
 class Flatten(Module):
-    """Dimensions `start_dim` to `end_dim` as one.
+    """Merge dimensions `start_dim` to `end_dim`.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -35,7 +35,7 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Dimension `dim` as several, whose lengths are `unflattened_size`; one of them may be -1.
+    """Split dimension `dim` into dimensions of lengths `unflattened_size`; one of them may be -1.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -46,7 +46,7 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
         if not isinstance(dim, int):
-            raise TypeError(f"dim must be an int, but got {type(dim).__name__}: names of dimensions are not known here")
+            raise TypeError(f"dim must be an int, but got {type(dim).__name__}: named dimensions are not supported")
         if not isinstance(unflattened_size, (tuple, list)) or not all(isinstance(n, int) for n in unflattened_size):
             raise TypeError("unflattened_size must be a tuple of ints")
         self.dim = dim

@@ -6,7 +6,7 @@ from .._module import Module
 
 
 class InPlace(Module):
-    """A nonlinearity whose only setting is whether it writes into its input."""
+    """An activation whose only setting is `inplace`."""
 
     inplace: bool
 
@@ -19,5 +19,5 @@ class InPlace(Module):
 
 
 def also(inplace: bool) -> str:
-    """What the `repr` of a layer says of it behind the other settings."""
+    """Return the text for `repr`, after the other settings."""
     return ", inplace=True" if inplace else ""

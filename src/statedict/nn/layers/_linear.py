@@ -12,7 +12,7 @@ from ._new import parameter
 
 
 class Identity(Module):
-    """Gives what it is given; takes any arguments and ignores them.
+    """Returns its input; accepts any constructor arguments and ignores them.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -30,7 +30,7 @@ class Identity(Module):
 class Linear(Module):
     """input · weightᵀ + bias, over the last dimension.
 
-    weight is (out_features, in_features), bias (out_features,); both start even within ±1/√in_features.
+    weight is (out_features, in_features), bias (out_features,); both are initially uniform within ±1/√in_features.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -49,7 +49,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         init.kaiming_uniform_(self.weight, a=sqrt(5))
         if self.bias is not None:
             bound = 1 / sqrt(self.in_features) if self.in_features > 0 else 0
@@ -63,13 +63,13 @@ class Linear(Module):
 
 
 class NonDynamicallyQuantizableLinear(Linear):
-    """The Linear inside MultiheadAttention; it has a name of its own in PyTorch, and so in reprs."""
+    """The Linear inside MultiheadAttention; PyTorch gives it this name, which reprs show."""
 
 
 class Bilinear(Module):
     """input1ᵀ · weight · input2 + bias, over the last dimensions.
 
-    weight is (out_features, in1_features, in2_features); all start even within ±1/√in1_features.
+    weight is (out_features, in1_features, in2_features); all are initially uniform within ±1/√in1_features.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -97,7 +97,7 @@ class Bilinear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         bound = 1 / sqrt(self.in1_features)
         init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:

@@ -1,4 +1,4 @@
-"""New arrays for a layer's parameters and buffers, from the `device` and `dtype` that PyTorch's constructors take."""
+"""Create arrays for a layer's parameters and buffers from the constructor arguments `device` and `dtype`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .._parameter import Buffer, Parameter
 
 
 def parameter(shape: int | tuple[int, ...], device: Any, dtype: Any) -> Parameter:
-    """A Parameter whose elements are not set yet: the layer's `reset_parameters` does that. float32 unless said."""
+    """Return a Parameter that `reset_parameters` of the layer fills; its dtype is float32 by default."""
     return Parameter(_empty(shape, device, dtype))
 
 
 def buffer(shape: int | tuple[int, ...], value: float, device: Any, dtype: Any) -> Buffer:
-    """A Buffer of equal elements. It keeps its identity when its array cannot be written and is replaced (JAX)."""
+    """Return a Buffer of equal elements. It keeps its identity if its array is not writable and is replaced (JAX)."""
     array = _empty(shape, device, dtype)
     array[...] = value
     return Buffer(array)

@@ -1,4 +1,4 @@
-"""Normalisation of each sample by itself: LayerNorm, RMSNorm, GroupNorm, LocalResponseNorm."""
+"""Normalisation of each sample separately: LayerNorm, RMSNorm, GroupNorm, LocalResponseNorm."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LayerNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
@@ -56,7 +56,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """input / √(mean of squares + eps) · weight, over the last dimensions; eps is the dtype's where it is None.
+    """input / √(mean of squares + eps) · weight, over the last dimensions; eps=None uses the dtype's epsilon.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -81,7 +81,7 @@ class RMSNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         if self.weight is not None:
             init.ones_(self.weight)
 
@@ -124,7 +124,7 @@ class GroupNorm(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:

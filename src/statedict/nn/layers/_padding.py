@@ -1,4 +1,4 @@
-"""Padding layers: a constant, or elements of the input, around the last one, two or three dimensions."""
+"""Padding layers: add a constant, or elements of the input, around the last one, two or three dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that hold parameters, ParameterList and ParameterDict: arrays become Parameters, other values stay."""
+"""ParameterList and ParameterDict, modules that hold parameters. Arrays become Parameters, other values are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._containers import pairs
 
 
 class ParameterList(Module):
-    """A list of parameters that are registered, under the names "0", "1", …
+    """A list of registered parameters, with the names "0", "1", …
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -75,7 +75,7 @@ class ParameterList(Module):
 
 
 class ParameterDict(Module):
-    """A dictionary of parameters that are registered. A plain mapping's names are sorted, an OrderedDict's kept in order.
+    """A dictionary of registered parameters. Names from a mapping are sorted, those of an OrderedDict keep their order.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -114,49 +114,49 @@ class ParameterDict(Module):
         return key in self._keys
 
     def copy(self) -> ParameterDict:
-        """A ParameterDict of the same parameters."""
+        """Return a ParameterDict with the same parameters."""
         return ParameterDict(OrderedDict(self.items()))
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value under `key`, which is `default` where there was none."""
+        """Return the value of `key`; if it does not exist, set it to `default` first."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def clear(self) -> None:
-        """Take out all values."""
+        """Remove all values."""
         for key in list(self._keys):
             del self[key]
 
     def pop(self, key: str) -> Any:
-        """Take out a value and return it."""
+        """Remove a value and return it."""
         found = self[key]
         del self[key]
         return found
 
     def popitem(self) -> tuple[str, Any]:
-        """Take out the last name and its value."""
+        """Remove the last name and its value, and return both."""
         key = next(reversed(self._keys))
         return key, self.pop(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value under `key`, or `default`."""
+        """Return the value of `key`, or `default`."""
         return self[key] if key in self else default  # noqa: SIM401  # this is `get`
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
-        """A new ParameterDict with one value under all names."""
+        """Return a new ParameterDict with the same value for all names."""
         return ParameterDict((key, default) for key in keys)
 
     def keys(self) -> KeysView[str]:
-        """The names."""
+        """Return the names."""
         return self._keys.keys()
 
     def items(self) -> Iterable[tuple[str, Any]]:
-        """The names with their values."""
+        """Return the names with their values."""
         return [(key, self[key]) for key in self._keys]
 
     def values(self) -> Iterable[Any]:
-        """The values."""
+        """Return the values."""
         return [self[key] for key in self._keys]
 
     def update(self, parameters: Any) -> None:
@@ -202,7 +202,7 @@ def _checked(key: Any) -> str:
 
 
 def _described(value: Any, name: Any) -> str:
-    """PyTorch's words for one entry, its names for dtypes included."""
+    """Return PyTorch's text for one entry, with PyTorch's names of dtypes."""
     if not isinstance(value, Variable) and not is_array(value):
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"

@@ -1,4 +1,4 @@
-"""Pooling layers: largest, mean, power mean, and as many windows as are wanted."""
+"""Pooling layers: maximum, mean, norm, and adaptive versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Pool = Callable[..., Any]
 
 
 class _MaxPoolNd(Module):
-    """The largest element in each window; with `return_indices` also where it was."""
+    """The largest element in each window; with `return_indices` also its position."""
 
     pool: ClassVar[Pool]
 
@@ -229,7 +229,7 @@ class LPPool3d(_LPPoolNd):
 
 
 class _AdaptiveAvgPoolNd(Module):
-    """Means of as many windows as `output_size` says; None keeps a dimension."""
+    """Means of `output_size` windows; None keeps a dimension."""
 
     pool: ClassVar[Pool]
 
@@ -282,7 +282,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
 
 
 class _AdaptiveMaxPoolNd(Module):
-    """Largest elements of as many windows as `output_size` says; with `return_indices` also where they were."""
+    """Largest elements of `output_size` windows; with `return_indices` also their positions."""
 
     pool: ClassVar[Pool]
 

@@ -1,4 +1,4 @@
-"""Piecewise linear nonlinearities as layers; each is the function of the same name in `functional`."""
+"""Piecewise linear activations as layers; each calls the function of the same name in `functional`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Hardsigmoid(InPlace):
 
 
 class Hardtanh(Module):
-    """x, kept between min_val and max_val.
+    """x, clipped to min_val and max_val.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -133,7 +133,7 @@ class LeakyReLU(Module):
 
 
 class PReLU(Module):
-    """x, and weight·x where x is negative; one weight, or one a channel, `init` at first.
+    """x, and weight·x where x is negative; one weight, or one per channel, initially `init`.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -149,7 +149,7 @@ class PReLU(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         init.constant_(self.weight, self.init)
 
     def forward(self, input: Any) -> Any:
@@ -160,7 +160,7 @@ class PReLU(Module):
 
 
 class RReLU(Module):
-    """x, and slope·x where x is negative; the slope is drawn in training, and the mean of the bounds in evaluation.
+    """x, and slope·x where x is negative; the slope is random in training, and the mean of the bounds in evaluation.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -20,11 +20,11 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 class RNNBase(Module):
-    """What RNN, LSTM and GRU share.
+    """The base of RNN, LSTM and GRU.
 
     For each layer k and direction (suffix "" or "_reverse"): weight_ih_l{k}, (gates · hidden_size, input),
     weight_hh_l{k}, (gates · hidden_size, hidden_size or proj_size), bias_ih_l{k}, bias_hh_l{k}, and with a projection
-    weight_hr_l{k}, (proj_size, hidden_size); all start even within ±1/√hidden_size.
+    weight_hr_l{k}, (proj_size, hidden_size); all are initially uniform within ±1/√hidden_size.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -89,12 +89,12 @@ class RNNBase(Module):
             raise ValueError(f"Unrecognized RNN mode: {self.mode}")
 
     def _places(self) -> list[tuple[int, str]]:
-        """(layer, suffix) of each set of weights, in order."""
+        """Return (layer, suffix) of each set of weights, in order."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         return [(layer, suffix) for layer in range(self.num_layers) for suffix in suffixes]
 
     def _shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
-        """The names and shapes of one set of weights, in order."""
+        """Return the names and shapes of one set of weights, in order."""
         rows, width = _GATES[self.mode] * self.hidden_size, self.proj_size or self.hidden_size
         inputs = width * (2 if self.bidirectional else 1) if layer else self.input_size
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, width)}
@@ -115,14 +115,14 @@ class RNNBase(Module):
 
     @property
     def all_weights(self) -> list[list[Any]]:
-        """The parameters, one list for each layer and direction."""
+        """Return the parameters, one list for each layer and direction."""
         return [[w for w in weights if w is not None] for layer in self._weights() for weights in layer]
 
     def flatten_parameters(self) -> None:
-        """PyTorch lays the weights out for cuDNN here; there is nothing to do."""
+        """Do nothing; PyTorch's method rearranges the weights for cuDNN."""
 
     def reset_parameters(self) -> None:
-        """Set new initial values."""
+        """Reset the parameters to new initial values."""
         bound = 1.0 / sqrt(self.hidden_size)
         for weight in self.parameters():
             init.uniform_(weight, -bound, bound)
@@ -134,11 +134,11 @@ class RNNBase(Module):
             input: (steps, sequences, input_size), (steps, input_size), with `batch_first` (sequences, steps,
                 input_size), or a PackedSequence.
             hx: the state before the first step: h, for an LSTM (h, c), each (layers · directions, sequences, width), or
-                without sequences; zeros where it is None.
+                without sequences; None means zeros.
 
         Returns:
-            (output, state): what the last layer gave at each step, (steps, sequences, directions · width) or as the
-            input was; and the state after the last step, shaped as `hx`.
+            (output, state): the output of the last layer at each step, (steps, sequences, directions · width) or in the
+            form of the input; and the state after the last step, with the shape of `hx`.
         """
         if isinstance(input, PackedSequence):
             return self._run_packed(input, hx)
@@ -254,7 +254,7 @@ class LSTM(RNNBase):
 
 
 class GRU(RNNBase):
-    """Gated recurrent units; arguments as RNNBase without `mode`.
+    """Gated recurrent unit; arguments as RNNBase without `mode`.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -1,4 +1,4 @@
-"""Smooth nonlinearities as layers; each is the function of the same name in `functional`."""
+"""Smooth activations as layers; each calls the function of the same name in `functional`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class CELU(ELU):
 
 
 class GELU(Module):
-    """x·Φ(x), Φ the normal distribution's function; by tanh with `approximate="tanh"`.
+    """x·Φ(x), with Φ the normal distribution function; `approximate="tanh"` uses tanh.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -1,4 +1,4 @@
-"""Softmax and its kin as layers; each is the function of the same name in `functional`."""
+"""Softmax and similar functions as layers; each calls the function of the same name in `functional`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._variable import raw
 
 
 class _Over(Module):
-    """A nonlinearity over one dimension."""
+    """A function over one dimension."""
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class _Over(Module):
 
 
 class Softmax(_Over):
-    """exp(x) over its sum along `dim`.
+    """exp(x) divided by its sum along `dim`.
 
     >>> import numpy as np
     >>> from statedict import nn

@@ -1,7 +1,7 @@
-"""Transformer layers and stacks: Vaswani et al., 2017; with `norm_first` as Xiong et al., 2020.
+"""Transformer layers and stacks: Vaswani et al., 2017; with `norm_first` as in Xiong et al., 2020.
 
-PyTorch's fast path may give zeros at positions that `src_key_padding_mask` leaves out, where its slow path and this give
-what the layers compute. `enable_nested_tensor` and `mask_check` choose between those paths there, and nothing here.
+At positions that `src_key_padding_mask` excludes, PyTorch's fast path may return zeros; its slow path and this module return
+what the layers compute. `enable_nested_tensor` and `mask_check` select PyTorch's path, and have no effect here.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class TransformerDecoder(Module):
 
 
 class Transformer(Module):
-    """An encoder and a decoder, matrices even by Glorot's rule at first.
+    """An encoder and a decoder; matrices are initialised with `xavier_uniform_`.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -318,7 +318,7 @@ class Transformer(Module):
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Any:
-        """(sz, sz), minus infinity above the diagonal and 0 elsewhere: position i sees those up to i."""
+        """Return (sz, sz), -inf above the diagonal and 0 elsewhere: position i attends to positions up to i."""
         from .._arrays import dtype_of
 
         return np.triu(np.full((sz, sz), -np.inf, dtype_of("float32" if dtype is None else dtype).numpy), k=1)

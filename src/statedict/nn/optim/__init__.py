@@ -1,4 +1,4 @@
-"""Optimizers that step on given gradients, with PyTorch's state dicts: SGD, Adam, AdamW."""
+"""Optimizers for given gradients, with PyTorch's state dicts: SGD, Adam, AdamW."""
 
 from ._adam import Adam as Adam
 from ._adam import AdamW as AdamW

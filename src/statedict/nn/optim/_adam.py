@@ -14,17 +14,17 @@ from ._optimizer import Group, Optimizer, State, zeros_like
 
 
 class Adam(Optimizer):
-    """p ← p - lr·m/(√v + eps): m and v are decaying means of the gradient and its square, corrected for their start.
+    """p ← p - lr·m/(√v + eps): m and v are bias-corrected moving averages of the gradient and its square.
 
     Args:
         params: Parameters, pairs of name and Parameter, or groups: dicts of "params" and settings.
-        lr: the step's length.
-        betas: how much of each mean stays at each step.
-        eps: added to the root.
-        weight_decay: this much of the parameter is added to its gradient; with `decoupled_weight_decay`, lr times it is
-            taken off the parameter.
+        lr: the learning rate.
+        betas: the decay factors of the two averages.
+        eps: added to the square root.
+        weight_decay: this fraction of the parameter is added to its gradient; with `decoupled_weight_decay`, lr times this
+            fraction is subtracted from the parameter instead.
         amsgrad: divide by the largest v so far.
-        maximize: go up instead of down.
+        maximize: maximize the objective instead of minimizing it.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -53,8 +53,8 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        # foreach, capturable, differentiable and fused choose between PyTorch's implementations: they are kept for its
-        # files, and say nothing here.
+        # foreach, capturable, differentiable and fused select PyTorch's implementations. They are kept for PyTorch's files
+        # and have no effect here.
         settings = {
             "lr": lr,
             "betas": betas,
@@ -100,7 +100,7 @@ class Adam(Optimizer):
             square = state["max_exp_avg_sq"]
         steps = float(state["step"])
         root = xp.sqrt(square) / sqrt(1 - beta2**steps) + group["eps"]
-        # In place where the library can: a state dict that was taken before follows.
+        # In place if the library supports it, so that an existing state dict is updated too.
         parameter -= state["exp_avg"] / root * (lr / (1 - beta1**steps))
 
 

@@ -1,4 +1,4 @@
-"""An optimizer's state from a state dict: what goes where is decided, and refused, before anything is changed."""
+"""Load an optimizer's state: everything is decided, or refused, before anything is changed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Group = dict[str, Any]
 def loaded(
     groups: Sequence[Group], state_dict: Mapping[str, Any], needed: Sequence[str]
 ) -> tuple[list[Group], dict[Any, dict[str, Any]]]:
-    """The optimizer's new groups and state: settings from the state dict, parameters from `groups`.
+    """Return the optimizer's new groups and state: settings from the state dict, parameters from `groups`.
 
     `needed` are the names that each parameter's state must have. Raises ValueError or LoadError.
     """
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         found = ", ".join(map(repr, list(state_dict)[:5])) if isinstance(state_dict, Mapping) else type(state_dict)
-        raise LoadError(f"an optimizer's state dict has 'state' and 'param_groups', and this one has {found}")
+        raise LoadError(f"not an optimizer's state dict: expected 'state' and 'param_groups', found {found}")
     saved = state_dict["param_groups"]
     if len(saved) != len(groups):
         raise ValueError("loaded state dict has a different number of parameter groups")
@@ -42,7 +42,7 @@ def loaded(
 
 
 def _matched(theirs: Mapping[str, Any], ours: Group) -> tuple[list[Any], list[Parameter]]:
-    """The numbers in the state dict and the parameters that they are for."""
+    """Return the numbers in the state dict and the parameters that they belong to."""
     names, own = theirs.get("param_names"), ours.get("param_names")
     if not names or not own or sorted(names) != sorted(own):
         return theirs["params"], ours["params"]
@@ -63,7 +63,7 @@ def _own(number: Any, parameter: Parameter, values: Mapping[str, Any], needed: S
     if missing and values:
         raise LoadError(
             f"the state of parameter {number} lacks {', '.join(map(repr, missing))}: it has "
-            f"{', '.join(map(repr, values))}, and is of another kind of optimizer"
+            f"{', '.join(map(repr, values))}; it was saved by another class of optimizer"
         )
     own = {}
     for name, value in values.items():
@@ -74,8 +74,8 @@ def _own(number: Any, parameter: Parameter, values: Mapping[str, Any], needed: S
         array = as_own(parameter.data, value)
         if tuple(array.shape) not in ((), parameter.shape):
             raise LoadError(
-                f"the state {name!r} of parameter {number} has shape {list(array.shape)}, and the parameter "
-                f"{list(parameter.shape)}; the order of the parameters may differ"
+                f"the state {name!r} of parameter {number} has shape {list(array.shape)}, but the parameter has "
+                f"{list(parameter.shape)}; the parameters may be in a different order"
             )
         own[name] = array
     return own

@@ -1,6 +1,6 @@
-"""Optimizer: parameters in groups, what is remembered of each, and both as PyTorch's state dict.
+"""Optimizer: groups of parameters, the state of each parameter, and PyTorch's state dict of both.
 
-There is no autograd here: gradients are given, as `parameter.grad` or to `step`.
+There is no autograd: set gradients as `parameter.grad`, or pass them to `step`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ State = dict[str, Any]
 
 
 class Optimizer:
-    """The base of SGD, Adam and AdamW, which say what one step does with one parameter.
+    """The base class of SGD, Adam and AdamW, which implement one step of one parameter.
 
     Attributes:
-        param_groups: settings and parameters, one dict a group.
-        state: what is remembered of each Parameter, by name.
+        param_groups: settings and parameters, one dict per group.
+        state: the state of each Parameter, by name.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -36,7 +36,7 @@ class Optimizer:
     ([0.1], ['state', 'param_groups'])
     """
 
-    # Names of the state that a step cannot do without once there is any.
+    # Names that the state of a parameter must have, unless it is empty.
     needed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Add parameters (a Parameter, several, or pairs of name and Parameter) with settings of their own."""
+        """Add parameters (a Parameter, several, or pairs of name and Parameter) with their own settings."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         given = param_group["params"]
@@ -107,16 +107,16 @@ class Optimizer:
             raise ValueError(f"Invalid weight_decay value: {settings['weight_decay']}")
 
     def _update(self, group: Group, parameter: Parameter, grad: Any, state: State) -> None:
-        """One step of one parameter."""
+        """Make one step of one parameter."""
         raise NotImplementedError
 
     def step(self, closure: Callable[[], Any] | None = None, *, grads: Any = None) -> Any:
         """Change every parameter that has a gradient.
 
         Args:
-            closure: called first; it sets the gradients and gives the loss, which is returned.
-            grads: the gradients, instead of each `parameter.grad`: a mapping by name (the optimizer was made of named
-                parameters), or a sequence in the order of the parameters; None where there is none.
+            closure: called first; it sets the gradients and returns the loss, which `step` returns.
+            grads: the gradients to use instead of `parameter.grad`: a mapping by name (if the optimizer was created with
+                named parameters), or a sequence in the order of the parameters. None: the parameter has no gradient.
         """
         loss = None if closure is None else closure()
         given = None if grads is None else self._by_parameter(grads)
@@ -135,8 +135,8 @@ class Optimizer:
             unknown = sorted(set(grads) - set(names))
             if unknown:
                 raise ValueError(
-                    f"gradients for {', '.join(map(repr, unknown))}, which the optimizer does not know by name; "
-                    "make it of model.named_parameters()"
+                    f"gradients for unknown parameters: {', '.join(map(repr, unknown))}; "
+                    "to use names, create the optimizer with model.named_parameters()"
                 )
             return {p: grads.get(name) for name, p in zip(names, parameters)}
         listed = list(grads)
@@ -145,7 +145,7 @@ class Optimizer:
         return dict(zip(parameters, listed))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget every parameter's gradient, or fill it with zeros."""
+        """Delete every parameter's gradient, or fill it with zeros."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 clear_grad(parameter, set_to_none)
@@ -153,7 +153,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """`{"state": {number: …}, "param_groups": [{settings, "params": [numbers]}]}`; the arrays are not copied.
 
-        Parameters are numbered over the groups, in order.
+        Parameters are numbered in order, across all groups.
         """
         numbers: dict[Parameter, int] = {}
         for group in self.param_groups:
@@ -167,11 +167,11 @@ class Optimizer:
         return {"state": dict(sorted(state.items())), "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take settings and state from a `state_dict` of this optimizer or of PyTorch's.
+        """Load settings and state from a `state_dict` of this optimizer or of PyTorch's.
 
-        Parameters are matched by name where both have the same names, and by position otherwise. Arrays are copied, and
-        keep their dtype. Raises ValueError where the groups differ, LoadError where a state does not fit its parameter;
-        then nothing was changed.
+        Parameters are matched by name if both sides have the same names, otherwise by position. Arrays are copied, and
+        keep their dtype. Raises ValueError if the groups differ, LoadError if a state does not fit its parameter; then
+        nothing has changed.
         """
         groups, state = loaded(self.param_groups, state_dict, self.needed)
         for group, old in zip(groups, self.param_groups):
@@ -189,5 +189,5 @@ class Optimizer:
 
 
 def zeros_like(parameter: Parameter) -> Any:
-    """A new array of zeros, like the parameter's."""
+    """Return a new array of zeros like the parameter's."""
     return _arrays.full(parameter.data, parameter.shape, 0)

@@ -10,16 +10,16 @@ from ._optimizer import Group, Optimizer, State
 
 
 class SGD(Optimizer):
-    """p ← p - lr·d, where d is the gradient, or with momentum the decaying sum of gradients.
+    """p ← p - lr·d, where d is the gradient, or with momentum a decaying sum of gradients.
 
     Args:
         params: Parameters, pairs of name and Parameter, or groups: dicts of "params" and settings.
-        lr: the step's length.
-        momentum: how much of the sum stays at each step.
-        dampening: how much of a new gradient does not come into the sum.
-        weight_decay: this much of the parameter is added to its gradient.
-        nesterov: step along the gradient plus the sum that the next step would have.
-        maximize: go up instead of down.
+        lr: the learning rate.
+        momentum: the decay factor of the sum.
+        dampening: the fraction of a new gradient that is not added to the sum.
+        weight_decay: this fraction of the parameter is added to its gradient.
+        nesterov: use Nesterov momentum.
+        maximize: maximize the objective instead of minimizing it.
 
     >>> import numpy as np
     >>> from statedict import nn
@@ -45,7 +45,7 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        # The last three choose between PyTorch's implementations: they are kept for its files, and say nothing here.
+        # The last three select PyTorch's implementations. They are kept for its files and have no effect here.
         settings = {
             "lr": lr,
             "momentum": momentum,
@@ -78,5 +78,5 @@ class SGD(Optimizer):
                 total += grad * (1 - group["dampening"])
             state["momentum_buffer"] = total
             grad = grad + total * group["momentum"] if group["nesterov"] else total
-        # In place where the library can: a state dict that was taken before follows.
+        # In place if the library supports it, so that an existing state dict is updated too.
         parameter -= grad * group["lr"]

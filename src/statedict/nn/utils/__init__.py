@@ -1,4 +1,4 @@
-"""`torch.nn.utils` by the same name, as far as models need it to be run: packed sequences, in `rnn`."""
+"""The part of `torch.nn.utils` that models need for inference: packed sequences, in `rnn`."""
 
 from . import rnn as rnn
 

@@ -1,7 +1,7 @@
-"""`torch.nn.utils.rnn` by the same names: sequences of different lengths as one array, packed or padded.
+"""The functions of `torch.nn.utils.rnn`: sequences of different lengths as one array, packed or padded.
 
-Packed means: the rows of all sequences' first steps, then of all second ones, and so on, the longest sequence first, so
-that those which still run are the first rows of each step.
+A packed array holds the first steps of all sequences, then all second steps, and so on. The longest sequence is first, so
+the sequences that are still running are the first rows of each step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .._variable import raw
 
 
 class PackedSequence(NamedTuple):
-    """Packed sequences, as `pack_padded_sequence` makes them.
+    """Packed sequences; created by `pack_padded_sequence`.
 
     Attributes:
         data: (all steps of all sequences, …).
-        batch_sizes: how many sequences each step has; int64 in NumPy.
-        sorted_indices: the places of the sequences before they were sorted, or None where they were.
+        batch_sizes: the number of sequences at each step; int64 in NumPy.
+        sorted_indices: the positions of the sequences before sorting, or None if they were sorted already.
         unsorted_indices: the inverse.
 
     >>> import numpy as np
@@ -36,14 +36,14 @@ class PackedSequence(NamedTuple):
     unsorted_indices: Any = None
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """The same with its data moved or cast, as `Module.to` moves."""
+        """Return the same with its data moved or cast, like `Module.to`."""
         from .._conversion import converter
 
         return self._replace(data=converter(*args, **kwargs)(raw(self.data)))
 
 
 def invert_permutation(permutation: Any) -> Any:
-    """The permutation that undoes this one; None for None.
+    """Return the inverse permutation; None for None.
 
     >>> import numpy as np
     >>> invert_permutation(np.array([2, 0, 1])).tolist()
@@ -55,14 +55,14 @@ def invert_permutation(permutation: Any) -> Any:
 def pack_padded_sequence(
     input: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
 ) -> PackedSequence:
-    """Pack sequences that are padded to one length.
+    """Pack sequences that are padded to the same length.
 
     Args:
         input: (steps, sequences, …), or (sequences, steps, …) with `batch_first`.
-        lengths: how many steps of each sequence count.
-        enforce_sorted: they come sorted, the longest first; otherwise they are sorted here.
+        lengths: the number of valid steps of each sequence.
+        enforce_sorted: require that they are sorted, longest first; otherwise they are sorted here.
 
-    Raises ValueError for a length below 1 or too large, RuntimeError where they are not sorted but should be.
+    Raises RuntimeError for an invalid length, or if they should be sorted but are not.
 
     >>> import numpy as np
     >>> packed = pack_padded_sequence(np.array([[1, 2, 3], [4, 0, 0]]), np.array([3, 1]), batch_first=True)
@@ -103,7 +103,7 @@ def pack_padded_sequence(
 def pad_packed_sequence(
     sequence: PackedSequence, batch_first: bool = False, padding_value: float = 0.0, total_length: int | None = None
 ) -> tuple[Array, Any]:
-    """The partner of `pack_padded_sequence`: (padded array, lengths), in the order from before the packing.
+    """The partner of `pack_padded_sequence`: return (padded array, lengths), in the original order.
 
     >>> import numpy as np
     >>> padded, lengths = pad_packed_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]), batch_first=True)
@@ -135,7 +135,7 @@ def pad_packed_sequence(
 def pad_sequence(
     sequences: Iterable[Any], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
 ) -> Array:
-    """Sequences (steps, …) of different lengths as one array, (steps, sequences, …) or with `batch_first` the other way.
+    """Combine sequences (steps, …) into one array: (steps, sequences, …), or with `batch_first` (sequences, steps, …).
 
     >>> import numpy as np
     >>> pad_sequence([np.array([1, 2, 3]), np.array([4])], batch_first=True).tolist()
@@ -152,7 +152,7 @@ def pad_sequence(
 
 
 def unpad_sequence(padded_sequences: Any, lengths: Any, batch_first: bool = False) -> list[Array]:
-    """The partner of `pad_sequence`: each sequence by itself.
+    """The partner of `pad_sequence`: return a list of sequences.
 
     >>> import numpy as np
     >>> padded = np.array([[1, 2, 3], [4, 0, 0]])
@@ -177,7 +177,7 @@ def pack_sequence(sequences: Sequence[Any], enforce_sorted: bool = True) -> Pack
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
-    """The partner of `pack_sequence`: each sequence by itself.
+    """The partner of `pack_sequence`: return a list of sequences.
 
     >>> import numpy as np
     >>> [row.tolist() for row in unpack_sequence(pack_sequence([np.array([1, 2, 3]), np.array([4])]))]
