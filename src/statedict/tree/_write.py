@@ -76,7 +76,7 @@ def _check_names(values: Mapping[str, Any], rules: Rules) -> None:
         for name in values:
             if not isinstance(name, str):
                 raise NotAStateError(
-                    f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})"
+                    f"the names in a state dict must be strings, but this one has {name!r} ({type(name).__name__})"
                 )
 
 
