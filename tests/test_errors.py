@@ -14,12 +14,13 @@ from statedict import errors
         (
             errors.RootError("several", file="f.pt", choices=["model", "ema"]),
             LookupError,
-            "f.pt: several; choose one with root=: 'model', 'ema'",
+            "f.pt: several. Available: 'model', 'ema'; choose one with root=",
         ),
         (
             errors.DiskFullError("f.pt", needed=2000, free=10),
             OSError,
-            "f.pt: 2,000 bytes are needed and 10 are free; nothing was written. Free some room, or save elsewhere",
+            "f.pt: 2,000 bytes are needed, but only 10 are free; nothing was written. Free some disk space, or save to "
+            "another disk",
         ),
         (
             errors.FileChangedError("f.pt", "its size"),
@@ -35,13 +36,13 @@ from statedict import errors
             errors.LockedError("runs/a", "process 7 on host"),
             RuntimeError,
             "runs/a: this run is being written by process 7 on host; two runs in one directory would delete each "
-            "other's checkpoints. Give each its own directory, or end the other",
+            "other's checkpoints. Use a separate directory for each run, or stop the other one",
         ),
         (
             errors.LockedError("runs/a", "process 7 on host", own=True),
             RuntimeError,
-            "runs/a: this run is being written by process 7 on host, which is this process: by another manager, which is "
-            "in its `with` block or was made later. Save with that one, or close it first",
+            "runs/a: another manager in this process is writing this run: it is in its `with` block or was created later. "
+            "Save with that manager, or close it first",
         ),
         (
             errors.AfterSaveError("runs/a", 7, "deleting older checkpoints", "Permission denied"),
@@ -51,21 +52,20 @@ from statedict import errors
         (
             errors.RunGoneError("runs/a", saved=7),
             FileNotFoundError,
-            "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Step 7 was saved in "
-            "it just before. Put it back, or make an empty one to go on without the old checkpoints; "
-            "the next save works then",
+            "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Step 7 was saved to "
+            "it just before. Restore it, or create an empty one to continue without the old checkpoints; then save again",
         ),
         (
             errors.RunGoneError("runs/a"),
             FileNotFoundError,
             "runs/a: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. Nothing was saved. "
-            "Put it back, or make an empty one to go on without the old checkpoints; the next save works then",
+            "Restore it, or create an empty one to continue without the old checkpoints; then save again",
         ),
         (
             errors.RunDeniedError("runs/a", "Read-only file system"),
             PermissionError,
-            "runs/a: the run's directory may not be written to (Read-only file system). Nothing was saved, and what is "
-            "there is as it was. Give this user the right to write, or make the disk writable; the next save works then",
+            "runs/a: the run's directory is not writable (Read-only file system). Nothing was saved, and its content is "
+            "unchanged. Give this user write permission, or make the disk writable; then save again",
         ),
         (
             errors.MissingDependencyError("torch", needed_for="this", extra="torch"),

@@ -1,7 +1,14 @@
-"""The state of a neural network as a value: capture it, copy it, select, rename, compare, save, load it, put it back.
+"""Save, load, copy, rename, merge and inspect the state of PyTorch models, with or without torch.
 
-Importing this costs a few milliseconds: numpy and torch are imported by the calls that need them. `statedict.nn` (modules
-without torch) and `statedict.torch` (this engine under PyTorch's names) are imported when they are first named.
+    save, load, open                   write a file; read all of it; open it lazily
+    state_dict, load_state_dict        the state of a module or optimizer; load one into it
+    snapshot                           an independent copy of a state
+    match, audit                       infer renaming rules; find what would not be saved, moved or trained
+    diff, merge                        compare two states; merge several
+    CheckpointManager                  the checkpoints of a training run: save, keep, resume
+
+Importing this takes a few milliseconds: numpy and torch are imported by the calls that need them. `statedict.nn` (modules
+without torch) and `statedict.torch` (PyTorch's function names on this engine) are imported at their first use.
 """
 
 from __future__ import annotations
@@ -63,8 +70,8 @@ __all__ = [
     "torch",
 ]
 
-# What is imported when it is first named: name → room.
-_LATER = {
+# Names imported at their first use, and the subpackage of each.
+_LAZY = {
     "nn": "nn",
     "torch": "torch",
     "Checkpoint": "formats",
@@ -75,13 +82,13 @@ _LATER = {
 }
 
 
-if not _typing.TYPE_CHECKING:  # to which any name would be one that is there
+if not _typing.TYPE_CHECKING:  # a type checker would accept any name
 
     def __getattr__(name: str) -> _typing.Any:
-        if name not in _LATER:
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        room = _import_module(f"{__name__}.{_LATER[name]}")
-        return room if name == _LATER[name] else getattr(room, name)
+        package = _import_module(f"{__name__}.{_LAZY[name]}")
+        return package if name == _LAZY[name] else getattr(package, name)
 
 
 def __dir__() -> list[str]:

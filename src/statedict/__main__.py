@@ -1,4 +1,4 @@
-"""`python -m statedict` is the command line."""
+"""Run the command line: `python -m statedict`."""
 
 from statedict.cli import main
 

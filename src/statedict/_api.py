@@ -1,6 +1,6 @@
-"""The public verbs, each a few lines of composition over the rooms.
+"""The public functions, each a few lines that combine the packages below.
 
-Nothing heavy is imported with this file: numpy, torch and the rooms that need them come with the first call that does.
+Importing this file is cheap: numpy, torch and the packages that need them are imported by the first call that uses them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ Path = str | os.PathLike[str] | BinaryIO
 
 
 def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
-    """Open a file (or directory) of saved state, lazily: nothing of it is run, and no tensor is read.
+    """Open a checkpoint file or directory lazily, without running any of its code or reading any tensor.
 
-    Needs no torch. `path` is a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file
-    object. The format is told from the bytes. `limits`: what reading it may cost, where the usual limits, which honest files
-    keep to, are too narrow; the Checkpoint is then a source.
+    Does not need torch. The format is detected from the content, not from the suffix.
 
-    Raises UnknownFormatError where they are no format that is read here, LimitError where reading would cost too much,
-    another FormatError where the file is damaged, OSError where it cannot be opened.
+    Args:
+        path: a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file object.
+        limits: raises the resource limits for unusually large files. Pass the Checkpoint as the source to load such a file.
+
+    Raises UnknownFormatError if the format is not supported, LimitError if reading the file would exceed the limits,
+    another FormatError if the file is damaged, OSError if it cannot be opened.
 
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
@@ -46,7 +48,7 @@ def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
     from statedict import formats
 
     if limits is not None and not isinstance(limits, formats.Limits):
-        raise TypeError(f"limits= is a statedict.Limits(…), not {arguments.described(limits)}")
+        raise TypeError(f"limits= must be a statedict.Limits(…), not {arguments.described(limits)}")
     return formats.open(path, limits=limits or formats.LIMITS)
 
 
@@ -60,26 +62,25 @@ def load(
     verify: bool = True,
     limits: Limits | None = None,
 ) -> Any:
-    """What was saved in a file, as `torch.load` would give it, without running anything of it.
+    """Load the object saved in a file, as `torch.load` does, but without running any code from the file.
 
     Args:
         path: a path, a URL (`s3://…`, `https://…`, see the extra `remote`) or a seekable binary file object.
-        map_location: the device for torch tensors: one for all, a mapping of saved location to device, or a function as
-            `torch.load` takes it (asked once for each location, with an empty storage). None: back to the
-            device that each was saved from where this machine has it, and to the CPU otherwise.
-        mmap: map the file copy-on-write instead of reading it: time and memory do not depend on its size, and checksums
-            are not verified. What cannot be mapped (compressed, or not aligned) is read if it is at most 64 MB; FormatError
-            is raised if it is more. While tensors are mapped, nobody may truncate the file or write into it.
-        backend: `"torch"` or `"numpy"`; `"auto"`: torch tensors where torch is installed, NumPy arrays otherwise.
-        verify: check the checksums that the file has before anything is returned.
-        limits: what reading may cost, as for `open`.
+        map_location: the device for torch tensors: one for all, a mapping from saved location to device, or a function as
+            in `torch.load` (called once for each location, with an empty storage). None: the device that each tensor was
+            saved from if this machine has it, otherwise the CPU.
+        mmap: map the file copy-on-write instead of reading it: time and memory do not depend on the file size, and
+            checksums are not verified. Tensors that cannot be mapped (compressed or not aligned) are read if they are at
+            most 64 MB, otherwise FormatError is raised. The file must not be truncated or modified while it is mapped.
+        backend: `"torch"`, `"numpy"`, or `"auto"`: torch tensors if torch is installed, NumPy arrays otherwise.
+        verify: verify the checksums in the file before returning anything.
+        limits: the resource limits, as for `open`.
 
-    Values of classes that are not known here, and not allowed by `torch.serialization.add_safe_globals`, come as inert
-    `Opaque` values. Tensors share one allocation, which lives as
-    long as any of them does.
+    Objects of unknown classes are returned as inert `Opaque` placeholders, unless the class is allowed by
+    `torch.serialization.add_safe_globals`. The tensors share one allocation, which is freed when the last of them is.
 
-    Raises UnsafeFileError where the file names imports that would run code, ChecksumError where its bytes are not those
-    that were written, another FormatError where it is damaged, OSError where it cannot be opened.
+    Raises UnsafeFileError if the file names imports that would run code, ChecksumError if its content does not match its
+    checksums, another FormatError if it is damaged, OSError if it cannot be opened.
 
     >>> import io, numpy as np, statedict
     >>> file = io.BytesIO()
@@ -92,7 +93,9 @@ def load(
     arguments.texts(backend=backend)
     chosen = library(backend)
     if chosen.name != "torch" and map_location not in (None, "cpu"):
-        raise TypeError(f"map_location= is for torch tensors: NumPy arrays cannot be put on {map_location!r}")
+        raise TypeError(
+            f"map_location= applies to torch tensors only: NumPy arrays cannot be moved to {map_location!r}"
+        )
     with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
         read: Callable[[list[Any]], list[Any]]
@@ -118,29 +121,30 @@ def save(
     max_shard_size: int | str | None = None,
     durable: bool = True,
 ) -> None:
-    """Save a state, or any tree of dicts, lists, values and arrays, so that the file is there as a whole or not at all.
+    """Save a state, or any tree of dicts, lists, values and arrays, atomically.
 
     Args:
-        obj: what to save. Modules, optimizers and anything else with a `state_dict` method are saved as their state, not as
-            code, wherever they stand in the tree.
-        path: a path, or a binary file object to write to. A file that is there is replaced in one step, by the new one,
-            when all of that is on the disk; it keeps its mode and group, and its owner where this user may give it, but not
-            its extended attributes (ACLs among them), and other hard links go on naming the old one.
-        format: `"torch"` (what `torch.load` reads, with `weights_only=True` where it holds tensors, dicts, lists, tuples,
-            sets, numbers and text only), `"safetensors"`, `"npz"`; None: by the
-            suffix of the path, and `"torch"` where it has none. A suffix that is not known is refused.
-        metadata: text by name, kept with the file.
-        max_shard_size: bytes, or text such as `"5GB"`: split into several files of at most this size, and an index.
-            A reader who comes by the index finds the old files or the new ones, never some of each.
-        durable: flush to the disk before the name is given; without it a power cut may lose old and new file.
+        obj: the object to save. Modules, optimizers and other objects with a `state_dict` method are saved as their state,
+            not as code, anywhere in the tree.
+        path: a path, or a binary file object to write to. An existing file is replaced in one step, after the new one is
+            completely written. The new file keeps the mode and group of the old one, and its owner if this user is allowed
+            to set it, but not its extended attributes (ACLs, for example). Other hard links still refer to the old file.
+        format: `"torch"` (readable by `torch.load`, with `weights_only=True` if the tree contains only tensors, dicts,
+            lists, tuples, sets, numbers and text), `"safetensors"` or `"npz"`. None: chosen by the suffix of the path,
+            `"torch"` if it does not have one. An unknown suffix is an error.
+        metadata: text by name, stored in the file.
+        max_shard_size: split into several files of at most this size, and write an index: bytes, or text such as `"5GB"`.
+            A reader that opens the index sees either all old files or all new ones, never a mixture.
+        durable: flush to the disk before the file gets its final name. Without it, a power failure may lose both the old
+            and the new file.
 
-    A view is saved as the elements that it shows; tied tensors stay tied. Equal content gives equal bytes. NumPy arrays are
-    tensors in the file where they are a state (a StateDict, a mapping of names to arrays alone, a module), and stay NumPy
-    arrays elsewhere in a tree, as with `torch.save`.
+    A view is saved as its own elements, not its whole storage; tied tensors stay tied. Equal content gives equal bytes.
+    NumPy arrays are saved as tensors if they belong to a state (a StateDict, a module, or a mapping from names to arrays
+    only); elsewhere in a tree they stay NumPy arrays, as with `torch.save`.
 
-    Raises SaveError where a value cannot be written in the format, or could not be loaded again: of a class that `load` does
-    not make (unless it is allowed by `torch.serialization.add_safe_globals`), without its elements (on the meta device), or
-    beyond the usual Limits. It names the path in the tree, and no file was touched. Raises DiskFullError, OSError.
+    Raises SaveError if a value cannot be written in the format or could not be loaded again: its class cannot be loaded
+    (and is not allowed by `torch.serialization.add_safe_globals`), it has no elements (on the meta device), or it exceeds
+    the default Limits. The error names the path in the tree, and no file was changed. Raises DiskFullError, OSError.
 
     >>> import tempfile, numpy as np, statedict
     >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
@@ -167,14 +171,19 @@ def save(
 
 @without_collector
 def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any:
-    """The state of a module, live: the tensors alias the module's, and change when training goes on (see `snapshot`).
+    """Return the state of a module; its tensors share the module's memory and change with it (see `snapshot` for a copy).
 
-    For a module (PyTorch's or `statedict.nn`'s) a StateDict with the names, order, values and `_metadata` of
-    `Module.state_dict()`; `prefix` is put before each name, `keep_vars` keeps Parameters instead of detached tensors. For
-    an optimizer, a scheduler, or anything else with a `state_dict` method, the nested state that it gives; an optimizer's
-    with its parameters' names where they are known (give the `model` that it trains).
+    For a module (of PyTorch or `statedict.nn`), this is a StateDict with the names, order, values and `_metadata` of
+    `Module.state_dict()`. For an optimizer, a scheduler, or any other object with a `state_dict` method, it is the nested
+    state which that method returns; for an optimizer, with the names of its parameters if they are known.
 
-    Raises NotAStateError (a TypeError) where `obj` has no state.
+    Args:
+        obj: a module, an optimizer, or any object with a `state_dict` method.
+        prefix: text to put before each name (modules only).
+        keep_vars: return Parameters instead of detached tensors (modules only).
+        model: for an optimizer, the model that it trains, which gives the names of its parameters.
+
+    Raises NotAStateError (a TypeError) if `obj` does not have a state.
 
     >>> import torch, statedict
     >>> state = statedict.state_dict(torch.nn.Linear(3, 2))
@@ -215,46 +224,50 @@ def load_state_dict(
     dry_run: bool = False,
     limits: Limits | None = None,
 ) -> LoadReport:
-    """Load a state into a module, an optimizer, or anything else that takes one: all of it, or nothing.
+    """Load a state into a module, an optimizer, or another object: completely, or not at all.
 
-    When this raises, nothing of `obj` has changed, and neither has the source. One exception: a model that takes more than
-    half of the memory available, for which there is no backup, when reading its file fails after the checksums were
-    verified. A note on the error then names the tensors that have other elements than before.
+    If this raises, neither `obj` nor the source has changed. There is one exception: a model that uses more than half of
+    the available memory is loaded without a backup. If reading its file fails after the checksums were verified, a note on
+    the error lists the tensors that have changed.
 
     Args:
-        obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, anything with `load_state_dict`.
-        source: a path, a URL, a binary file, an open Checkpoint, a StateDict, any mapping of name to tensor, another
-            module. From a file, each tensor's bytes go straight into the parameter's memory.
-        strict: refuse missing and unexpected names. Shapes are never waved through, `strict` or not: see `mismatched`.
-        assign: put the tensors themselves in the parameters' places, as a meta model needs; dtype and device are theirs.
-        into: load into the sub-module at this path.
-        root: which state dict of a checkpoint that holds several: `"model"`, `"ema/state_dict"`, `"optimizers/0"`. One
-            that holds only nested dicts of tensors is read with dotted names.
-        include, exclude: glob patterns on dotted names; `"head"` is all below `head`. What is left out is in the report.
+        obj: a module of PyTorch or `statedict.nn`, an optimizer, a scheduler, or any object with `load_state_dict`.
+        source: a path, a URL, a binary file, an open Checkpoint, a StateDict, any mapping from name to tensor, or another
+            module. From a file, tensors are read directly into the memory of the parameters.
+        strict: raise LoadError for missing and unexpected names. Different shapes are always an error: see `mismatched`.
+        assign: replace the parameters by the loaded tensors instead of copying into them, as a model on the meta device
+            needs. The dtype and device are then those of the source.
+        into: load into the submodule at this path.
+        root: which state dict to load if the checkpoint holds several: `"model"`, `"ema/state_dict"`, `"optimizers/0"`. A
+            file of nested dicts of tensors is read with dotted names.
+        include, exclude: glob patterns for dotted names; `"head"` matches everything below `head`. The report lists the
+            names that were excluded.
         rename: a KeyMap, rules as text (`"transformer.h.{i}.{*p} -> layers.{i}.{*p}"`), a mapping, or a function.
-        allow_missing, allow_unexpected: patterns of names that may be missing, or unexpected.
-        allow_casts: kinds of lossy cast to allow: `"truncation"` (floating to integer), `"imaginary"` (complex to real),
-            `"overflow"` (finite to infinite).
-        mismatched: what to do where shapes differ: `"error"`, `"skip"`, `"slice"`, `"interpolate"`, or a mapping of pattern
-            to one of these or to a function.
-        dtype: cast floating-point tensors to this first, or by pattern. The model's own dtype wins unless `assign`.
-        device: where to put the tensors when assigning: one for all, or by pattern. Otherwise the model's own devices win.
-        model: for an optimizer: the model whose parameter names its state is matched by.
-        verify: check the file's checksums. Without it a damaged file, or one that cannot be read to its end, may leave the
-            model partly loaded.
-        dry_run: report, and change nothing.
-        limits: what reading a file may cost, as for `open`.
+        allow_missing, allow_unexpected: patterns for names that may be missing, or unexpected.
+        allow_casts: kinds of lossy cast to allow: `"truncation"` (floating point to integer), `"imaginary"` (complex to
+            real), `"overflow"` (finite to infinite).
+        mismatched: what to do with a tensor of a different shape: `"error"`, `"skip"`, `"slice"`, `"interpolate"`, or a
+            mapping from pattern to one of these or to a function.
+        dtype: first cast floating-point tensors to this dtype (or a mapping from pattern to dtype). Unless `assign` is
+            set, they are then cast to the dtype of the model.
+        device: with `assign`, the device of the tensors: one for all, or a mapping from pattern to device. Otherwise the
+            parameters stay on their devices.
+        model: for an optimizer: the model whose parameter names are used to match its state.
+        verify: verify the checksums of the file. Without it, a file that is damaged or cannot be read to its end may leave
+            the model partly loaded.
+        dry_run: return the report without changing anything.
+        limits: the resource limits for reading a file, as for `open`.
 
-    Wrappers' prefixes (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, FSDP's) are seen through on both
-    sides, for a module and for an optimizer; exact names come first. `AveragedModel` is such a wrapper too.
+    Prefixes of wrappers (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, those of FSDP and
+    `AveragedModel`) are ignored on both sides, for modules and optimizers. Exact names take precedence.
 
-    Returns a LoadReport, which is also PyTorch's result (`missing, unexpected = …`).
+    Options for modules (`into`, `include`, `rename`, `mismatched` …) raise TypeError for any other object.
 
-    What is about modules only (`into`, `include`, `rename`, `mismatched` …) raises TypeError for any other object.
+    Returns a LoadReport, which also behaves as the result of PyTorch's method (`missing, unexpected = …`).
 
-    Raises LoadError (a RuntimeError whose text begins as PyTorch's) where the state does not fit, CollisionError where two
-    sources would fill one slot, RootError where it is not clear which state dict of the file is meant, UnsafeFileError,
-    ChecksumError and other FormatErrors for files that cannot be trusted.
+    Raises LoadError (a RuntimeError whose text begins as PyTorch's) if the state does not fit, CollisionError if two
+    source tensors would be loaded into one parameter, RootError if the file holds several state dicts and it is not clear
+    which one to use, UnsafeFileError, ChecksumError or another FormatError if the file cannot be trusted.
 
     >>> import torch, statedict
     >>> model = torch.nn.Linear(3, 2)
@@ -270,7 +283,7 @@ def load_state_dict(
         arguments.patterns("allow_missing", allow_missing),
         arguments.patterns("allow_unexpected", allow_unexpected),
     )
-    demands = _loading.Demands(strict, *allowed, dry_run)
+    accepted = _loading.Strictness(strict, *allowed, dry_run)
     if _sources.host_of(obj) is None:
         fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
         _loading.refuse_options(
@@ -286,26 +299,26 @@ def load_state_dict(
         )
         _sources.require_named(model)
         with _sources.opened_tree(source, root, fits, limits) as nested:
-            return _loading.load_stateful(obj, nested, demands, model=model, dtype=dtype, verify=verify)
+            return _loading.load_stateful(obj, nested, accepted, model=model, dtype=dtype, verify=verify)
     _loading.refuse_options(obj, model=model is not None)
     module = _sources.submodule(obj, into)
     options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
     options |= {"dtype": dtype, "device": device}
     _loading.check_devices(device)
-    manner = _loading.manner(assign, allow_casts, verify)
+    transfer = _loading.transfer_options(assign, allow_casts, verify)
     fixed: dict[str, Any] = {"into": into} if into else {}
     fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
-    with _sources.taken(source, root, limits) as taken:
-        return _loading.load_module(module, taken, demands, options, manner, fixed)
+    with _sources.resolved(source, root, limits) as resolved:
+        return _loading.load_module(module, resolved, accepted, options, transfer, fixed)
 
 
 @without_collector
 def snapshot(obj: Any, *, out: Any = None) -> Any:
-    """An independent copy of a state, which training does not change; tied tensors stay tied.
+    """Return an independent copy of a state, which further training does not change; tied tensors stay tied.
 
     Args:
-        obj: a module, an optimizer, anything with a `state_dict` method, or a tree of dicts and lists with arrays.
-        out: an earlier snapshot of the same layout that is not needed any more: its memory is reused.
+        obj: a module, an optimizer, an object with a `state_dict` method, or a tree of dicts and lists with arrays.
+        out: an earlier snapshot with the same layout that is no longer needed: its memory is reused.
 
     >>> import torch, statedict
     >>> model = torch.nn.Linear(3, 2)
@@ -318,7 +331,10 @@ def snapshot(obj: Any, *, out: Any = None) -> Any:
 
 
 def audit(model: Any, optimizer: Any = None) -> list[AuditFinding]:
-    """What would silently not be saved, not be moved, or not be trained: each with its path, why it matters, and the fix.
+    """Find parts of a model that would silently not be saved, moved, or trained.
+
+    Each AuditFinding has the path, the reason, and how to fix it. With `optimizer`, parameters that it does not train are
+    reported as well.
 
     >>> import torch, statedict
     >>> model = torch.nn.Linear(2, 2)
@@ -326,7 +342,7 @@ def audit(model: Any, optimizer: Any = None) -> list[AuditFinding]:
     >>> [(finding.path, finding.kind) for finding in statedict.audit(model)]
     [('scale', 'plain tensor')]
 
-    Raises NotAStateError (a TypeError) where `model` is not a module of PyTorch, MissingDependencyError without PyTorch.
+    Raises NotAStateError (a TypeError) if `model` is not a PyTorch module, MissingDependencyError if torch is not installed.
     """
     try:
         from statedict.torch import audit as find
@@ -336,10 +352,14 @@ def audit(model: Any, optimizer: Any = None) -> list[AuditFinding]:
 
 
 def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
-    """The KeyMap that would bring a source's names to a model's, each step with its reason; nothing is loaded or changed.
+    """Infer the KeyMap that renames the tensors of a checkpoint to those of a model, with a reason for each rule.
 
-    `model` and `source` are sources, as everywhere. Print the result and look at it, then give its `key_map` to
-    `load_state_dict` as `rename`.
+    Nothing is loaded or changed. Print the result and check it, then pass its `key_map` to `load_state_dict` as `rename`.
+
+    Args:
+        model: the model (or any other source: a path, a mapping …) whose names to match.
+        source: the checkpoint, as for `load_state_dict`.
+        root: which state dict of `source` to use if it holds several.
 
     >>> import numpy as np, statedict
     >>> model = {"encoder.weight": np.zeros((2, 3)), "encoder.bias": np.zeros(2)}
@@ -354,10 +374,10 @@ def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
 
 
 def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
-    """What changed from one source to another: names, shapes, dtypes, elements (NaN-aware), ties.
+    """Compare two sources: names, shapes, dtypes, elements (NaN equals NaN) and ties.
 
     Tensors are read one at a time and in pieces, so files may be larger than memory. `root` is the state dict to compare
-    where a file holds several.
+    if a file holds several.
 
     >>> import numpy as np, statedict
     >>> found = statedict.diff({"w": np.zeros(4)}, {"w": np.array([0, 0, 0, 0.5])})
@@ -373,16 +393,17 @@ def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
 def merge(
     sources: Sequence[Any], method: str = "average", *, weights: Any = None, base: Any = None, root: str = "auto"
 ) -> StateDict:
-    """One state of several sources, computed one tensor at a time when it is read, saved or loaded.
+    """Merge several states into one, which is computed one tensor at a time when it is read, saved or loaded.
 
     Args:
-        sources: paths, StateDicts, mappings, modules …
-        method: `"average"`, `"task_arithmetic"` (`base` plus the differences from it), `"slerp"` (of two), `"union"`.
-        weights: one for each source; for `"slerp"` how far to go from the first to the second.
+        sources: a list of paths, StateDicts, mappings, modules …
+        method: `"average"`, `"task_arithmetic"` (`base` plus the weighted differences from it), `"slerp"` (of two) or
+            `"union"`.
+        weights: one number for each source; for `"slerp"`, one number: 0 is the first source, 1 the second.
         base: for `"task_arithmetic"`: the source that the others were trained from.
-        root: the state dict to take where a file holds several.
+        root: the state dict to use if a file holds several.
 
-    Raises MergeError (a ValueError) where names or shapes differ, CollisionError where a union has a name twice.
+    Raises MergeError (a ValueError) if names or shapes differ, CollisionError if a union has the same name twice.
 
     >>> import numpy as np, statedict
     >>> statedict.merge([{"w": np.zeros(2)}, {"w": np.ones(2)}]).numpy()["w"]
@@ -391,9 +412,9 @@ def merge(
     from statedict.plan import merge as merged
 
     if isinstance(sources, (str, bytes, Mapping)) or not isinstance(sources, Iterable):
-        raise TypeError(f"merge takes a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
+        raise TypeError(f"merge needs a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
     arguments.texts(method=method)
     if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
-        raise TypeError(f"weights= is a number for each source, not {arguments.described(weights)}")
+        raise TypeError(f"weights= must be a number for each source, not {arguments.described(weights)}")
     states = [_sources.kept(source, root) for source in sources]
     return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))

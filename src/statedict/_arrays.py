@@ -1,4 +1,4 @@
-"""The arrays of a tree: made of its leaves, put on devices, copied."""
+"""The arrays of a tree: create them from its leaves, move them to devices, copy them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from statedict.state import (
 
 
 def materialized(tree: Any, chosen: ArrayLibrary | None = None, *, verify: bool = True) -> Any:
-    """The tree with its leaves read and its inert values revived (see `revived`).
+    """Read the leaves of a tree and rebuild its Opaque values (see `revived`).
 
-    A tree that has neither is given back itself.
+    Returns the tree itself if it has neither.
     """
     chosen = chosen or library()
     return revived(tree, chosen.name, lambda leaves: materialize(leaves, chosen, verify=verify))
 
 
 def revived_within(tree: Any, backend: str) -> Any:
-    """The same, but that leaves stay unread where they are not part of another value."""
+    """Rebuild the Opaque values of a tree; leaves that are not part of one stay unread."""
     from statedict.formats import TypedStorage
 
     others = [value for value in every(tree) if isinstance(value, (Opaque, TypedStorage))]
@@ -45,10 +45,10 @@ def revived_within(tree: Any, backend: str) -> Any:
 
 
 def revived(tree: Any, backend: str, read: Callable[[list[Any]], list[Any]], among: Any = None) -> Any:
-    """The tree with everything that stands for a value as that value: arrays of leaves, which `read` makes, storages,
-    PyTorch's constants, and instances of the classes that may be made. A tree that has none of these is given back itself.
+    """Replace every placeholder in a tree by its value: leaves by the arrays that `read` makes of them, bare storages,
+    PyTorch's constants, and instances of the allowed classes. Returns the tree itself if nothing is replaced.
 
-    Values of any other class stay Opaque. `among`: the values whose leaves are read, if these are not all.
+    Values of any other class stay Opaque. `among`: read only the leaves inside these values.
     """
     from statedict.formats import TypedStorage
 
@@ -78,7 +78,7 @@ def revived(tree: Any, backend: str, read: Callable[[list[Any]], list[Any]], amo
 
 
 def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, Any]]:
-    """The leaves and the bare storages of a tree, and the Python attributes that were saved with tensors, by their ids."""
+    """Return the leaves and bare storages of a tree, and the Python attributes saved with tensors, by the tensors' ids."""
     leaves: list[Any] = []
     storages: list[Any] = []
     attributes: dict[int, Any] = {}
@@ -87,7 +87,7 @@ def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, A
         new = [value for value in found if isinstance(value, (Leaf, Compound))]
         leaves += new
         storages += [value for value in found if isinstance(value, storage)]
-        # Leaves in rows have no attributes.
+        # Leaves that are rows of a table do not have attributes.
         more = {} if many(new) else {id(leaf): dict(leaf.traits.attributes) for leaf in new if leaf.traits.attributes}
         attributes |= more
         known = {*map(id, leaves), *map(id, storages)} if more else set()
@@ -96,7 +96,7 @@ def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, A
 
 
 def inert(state: StateDict) -> dict[str, str]:
-    """The entries of a state that hold values of classes that are not known here: the path of the first, by name."""
+    """Return the entries of a state that hold objects of unknown classes: name → the path of the first such class."""
     found = {}
     for name, value in _others(state).items():
         path = next((each.path for each in every(value) if isinstance(each, Opaque)), None)
@@ -106,18 +106,18 @@ def inert(state: StateDict) -> dict[str, str]:
 
 
 def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> StateDict:
-    """The state with the leaves that lie inside other values read: the extra state of modules, which takes arrays.
+    """Read the leaves inside the entries that are not tensors: the extra state of modules, which expects arrays.
 
-    Leaves that are values themselves stay unread.
+    Entries that are leaves themselves stay unread.
     """
     others = {name: materialized(value, chosen, verify=verify) for name, value in _others(state).items()}
     return state | others if others else state
 
 
 def _others(state: StateDict) -> dict[str, Any]:
-    """The entries of a state that are not tensors."""
+    """Return the entries of a state that are not tensors."""
     values = raw_values(state)
-    # One value of each type decides: asking 32,000 tensors would cost more than planning them.
+    # Checks one value of each type: checking each of many tensors would cost more than planning the load.
     if {Leaf}.issuperset(map(type, values.values())):
         return {}
     others = {
@@ -131,13 +131,13 @@ def _is_tensor(value: Any) -> bool:
 
 
 class _Revival(NamedTuple):
-    """How inert values of a file become a library's.
+    """How the placeholders of a file become values of an array library.
 
     Attributes:
-        replace: is given what is not a container.
-        remake: how the value that an Opaque describes is made.
-        storage: the storage of an array that shows all of it.
-        finish: gives a tensor its Python attributes.
+        replace: replaces a value that is not a container.
+        remake: returns how to build the value that an Opaque describes.
+        storage: returns the storage of an array that covers all of it.
+        finish: sets the Python attributes of a tensor.
     """
 
     replace: Callable[[Any], Any]
@@ -155,9 +155,9 @@ def _revival(backend: str) -> _Revival:
 
 
 def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> StateDict:
-    """The state with the tensors of these names on their devices, as torch's; unread leaves are read.
+    """Move the tensors of these names to their devices, as torch tensors; unread leaves are read.
 
-    What is tied and goes to one device stays tied.
+    Tied tensors that are moved to the same device stay tied.
     """
     from statedict.torch import materialize_on
 
@@ -169,7 +169,7 @@ def placed(state: StateDict, devices: Mapping[str, Any], *, verify: bool) -> Sta
 
 
 def copied(tree: Any, out: Any = None) -> Any:
-    """A copy of a tree that shares no memory with it, in the memory of `out` where that fits."""
+    """Copy a tree so that the copy shares no memory with it; reuses the memory of `out` if the layout is the same."""
     if holds_torch(tree):
         from statedict.torch import snapshot
 
@@ -178,14 +178,14 @@ def copied(tree: Any, out: Any = None) -> Any:
 
 
 class Copy(NamedTuple):
-    """A copy of a tree, and what its library knows of the memory that it is in."""
+    """A copy of a tree, and the library's record of the memory it uses."""
 
     tree: Any
     memory: Any = None
 
 
 def copied_again(tree: Any, before: Copy) -> Copy:
-    """As `copied`, in the memory of a copy taken `before`, which nobody but the caller has."""
+    """Copy a tree as `copied` does, into the memory of the copy `before`, which only the caller may hold."""
     if not holds_torch(tree):
         return Copy(independent(tree, before.tree))
     from statedict.torch import take
@@ -194,7 +194,7 @@ def copied_again(tree: Any, before: Copy) -> Copy:
 
 
 def holds_torch(tree: Any) -> bool:
-    """Whether any tensor of a tree is torch's."""
+    """Whether a tree contains a torch tensor."""
     return bool(sys.modules.get("torch")) and holds(
         tree, lambda value: getattr(library_of(value), "name", None) == "torch"
     )

@@ -1,7 +1,7 @@
-"""A state goes into an object: it is planned, tried, judged, and then it stands or has left no trace.
+"""Load a state into an object: plan, try, then commit or roll back.
 
-In goes an object, a source and the caller's options; out comes a LoadReport. The rule guarded: everything that can be
-refused is refused while it can still be put back.
+Takes an object, a source and the caller's options; returns a LoadReport. Every check that can refuse a load runs while the
+object can still be restored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
-    """What the caller accepts.
+class Strictness:
+    """Which loads the caller accepts.
 
     Attributes:
-        strict: missing and unexpected names are refused, but for the patterns that follow.
-        missing, unexpected: names that may be missing, or unexpected.
-        dry_run: everything is refused, in the end.
+        strict: refuse missing and unexpected names, except those that match the patterns below.
+        missing, unexpected: patterns for names that may be missing, or unexpected.
+        dry_run: report only; the load is always undone.
     """
 
     strict: bool
@@ -39,18 +39,18 @@ class Demands:
     dry_run: bool
 
 
-class _Tried(Exception):  # no error: it makes the engine put everything back after a dry run
-    pass
+class _DryRunDone(Exception):
+    """Not an error: makes the engine restore the object after a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
-    """How tensors go in.
+class TransferOptions:
+    """How tensors are transferred into a module.
 
     Attributes:
-        assign: the tensors themselves take the parameters' places.
-        allow_casts: kinds of lossy cast that are no errors.
-        verify: checksums are settled before the first byte lands.
+        assign: replace the parameters instead of copying into them.
+        allow_casts: kinds of lossy cast that are allowed.
+        verify: verify checksums before the first byte is written.
     """
 
     assign: bool = False
@@ -58,11 +58,11 @@ class Manner:
     verify: bool = True
 
 
-def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Manner:
-    """A Manner of the caller's options; raises ValueError for a kind of cast that there is not."""
+def transfer_options(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> TransferOptions:
+    """Return the caller's TransferOptions; raises ValueError for an unknown kind of cast."""
     given = arguments.patterns("allow_casts", allow_casts)
     if not given:
-        return Manner(assign, (), verify)
+        return TransferOptions(assign, (), verify)
     from statedict.tree import SOUND
 
     kinds = (given,) if isinstance(given, str) else given
@@ -70,115 +70,122 @@ def manner(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> Mann
     for kind in kinds:
         if kind not in known:
             raise ValueError(
-                f"allow_casts: {kind!r} is no kind of lossy cast; they are {', '.join(map(repr, sorted(known)))}"
+                f"allow_casts: {kind!r} is not a kind of lossy cast; use one of {', '.join(map(repr, sorted(known)))}"
             )
-    return Manner(assign, tuple(known[kind] for kind in kinds), verify)
+    return TransferOptions(assign, tuple(known[kind] for kind in kinds), verify)
 
 
-def _says_something(value: Any) -> bool:
-    """Whether an option was given: not every value has a truth."""
+def _is_given(value: Any) -> bool:
+    """Whether an option was given. Values such as arrays have no truth value, so `bool` cannot be used."""
     return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
 
 
 def check_devices(given: Any) -> None:
-    """Raise TypeError for what is not a device, nor a mapping of patterns to devices."""
+    """Raise TypeError unless the value is a device or a mapping from patterns to devices."""
     for device in given.values() if isinstance(given, Mapping) else (given,):
         if device is not None and not isinstance(device, str) and type(device).__name__ != "device":
-            raise TypeError(f"device= is a device such as 'cuda:0', not {arguments.described(device)}")
+            raise TypeError(f"device= must be a device such as 'cuda:0', not {arguments.described(device)}")
 
 
 def refuse_options(obj: Any, **options: Any) -> None:
-    """Raise TypeError for an option that means nothing for `obj`: left alone, it would be silently ignored."""
-    said = [f"{name}=" for name, value in options.items() if _says_something(value)]
-    if said:
-        raise TypeError(f"{', '.join(said)} cannot be given for a {type(obj).__name__}")
+    """Raise TypeError for options that do not apply to `obj` and would otherwise be silently ignored."""
+    given = [f"{name}=" for name, value in options.items() if _is_given(value)]
+    if given:
+        raise TypeError(f"{', '.join(given)} cannot be used with {arguments.a(obj)}")
 
 
 def load_module(
     module: Any,
-    taken: _sources.Taken,
-    demands: Demands,
+    resolved: _sources.ResolvedSource,
+    accepted: Strictness,
     options: Mapping[str, Any],
-    manner: Manner,
+    transfer: TransferOptions,
     fixed: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """Load a state into a module of any host; `options` are those of `plan.match`.
+    """Load a state into a module of any module system; `options` are those of `plan.match`.
 
-    A module whose class has a `state_dict` and a `load_state_dict` of its own is loaded by the latter.
-    `fixed`: the caller's other arguments, which a call that is suggested must have. None: suggest nothing.
+    A module whose class defines both `state_dict` and `load_state_dict` is loaded with its own method.
+    `fixed`: the caller's other arguments, which every suggested call must repeat. None: suggest nothing.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
     if _sources.has_own_pair(module, host):
-        return _load_pair(module, host, taken, demands, options, manner)
+        return _load_pair(module, host, resolved, accepted, options, transfer)
     slots, _ = tree.peek(host, module)
-    planned = plan.match(taken.state, slots, **options)
-    values = _arrays.arrays_within(planned.execute(taken.state), host.library, verify=manner.verify)
-    values, unknown = _without_inert(values, slots, demands)
-    devices = {step.target: step.device for step in planned.steps if step.device is not None} if manner.assign else {}
-    if devices and not demands.dry_run:
-        values = _arrays.placed(values, devices, verify=manner.verify)
+    planned = plan.match(resolved.state, slots, **options)
+    values = _arrays.arrays_within(planned.execute(resolved.state), host.library, verify=transfer.verify)
+    values, unknown = _without_inert(values, slots, accepted)
+    devices = {step.target: step.device for step in planned.steps if step.device is not None} if transfer.assign else {}
+    if devices and not accepted.dry_run:
+        values = _arrays.placed(values, devices, verify=transfer.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:
-        unknown.told(outcome)
-        reports.append(_report(planned, outcome, demands, taken))
-        if demands.dry_run:
-            raise _Tried
-        if _is_refused(reports[0], demands.strict):
+        unknown.add_to(outcome)
+        reports.append(_report(planned, outcome, accepted, resolved))
+        if accepted.dry_run:
+            raise _DryRunDone
+        if _is_refused(reports[0], accepted.strict):
             raise LoadError("", report=reports[0])
 
     def advised() -> LoadReport:
-        # When all is put back, so that what is suggested can be tried.
+        # Called after the module was restored, so that each suggestion can be tried.
         if fixed is not None and reports[0].attempt is not None:
-            _advise(reports[0], module, fixed, taken, manner)
+            _advise(reports[0], module, fixed, resolved, transfer)
             empty = _empty(reports[0].missing_keys, slots, values, fixed)
-            trial = replace(demands, dry_run=True), options, replace(manner, assign=True)
-            if empty and load_module(module, taken, *trial).ok:
+            trial = replace(accepted, dry_run=True), options, replace(transfer, assign=True)
+            if empty and load_module(module, resolved, *trial).ok:
                 reports[0].suggestions[:0] = empty
         return reports[0]
 
-    rules = tree.Rules(sound=True, verify=manner.verify).allowing(*manner.allow_casts)
+    rules = tree.Rules(sound=True, verify=transfer.verify).allowing(*transfer.allow_casts)
     try:
-        tree.write(host, module, values, strict=demands.strict, assign=manner.assign, rules=rules, judge=judge)
-    except _Tried:
+        tree.write(host, module, values, strict=accepted.strict, assign=transfer.assign, rules=rules, judge=judge)
+    except _DryRunDone:
         return advised()
     except LoadError as error:
         if reports and error.report is reports[0]:
             error.args = (plan.error_text(type(module).__name__, advised()),)
         raise
-    if manner.assign:
+    if transfer.assign:
         reports[0].notes += _left_on_meta(module, slots)
     return reports[0]
 
 
 def _load_pair(
-    module: Any, host: Host, taken: _sources.Taken, demands: Demands, options: Mapping[str, Any], manner: Manner
+    module: Any,
+    host: Host,
+    resolved: _sources.ResolvedSource,
+    accepted: Strictness,
+    options: Mapping[str, Any],
+    transfer: TransferOptions,
 ) -> LoadReport:
-    """Load by the module's own method, which gets a dict of tensors; whatever raises, the module is put back."""
+    """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree
 
     slots = _sources.given(module)
-    planned = plan.match(taken.state, slots, **options)
-    values, unknown = _without_inert(planned.execute(taken.state), slots, demands)
-    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=manner.verify))
+    planned = plan.match(resolved.state, slots, **options)
+    values, unknown = _without_inert(planned.execute(resolved.state), slots, accepted)
+    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=transfer.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
-    is_lenient = not demands.strict or bool(demands.missing or demands.unexpected)
-    # Only what was asked for is passed on: such a method may take no options.
-    asked = {name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, manner.assign)) if on}
+    is_lenient = not accepted.strict or bool(accepted.missing or accepted.unexpected)
+    # The module's own method may not accept these options, so only those that were given are passed on.
+    asked = {
+        name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, transfer.assign)) if on
+    }
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     try:
-        found = _told_by(module, read, asked)
-        outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
-        unknown.told(outcome)
-        report = _report(planned, outcome, demands, taken)
-        with suppress(_Tried):
-            if demands.dry_run:
-                raise _Tried
-            refuse(report, type(module).__name__, demands.strict)
+        found = _load_by_own_method(module, read, asked)
+        outcome = tree.Outcome(accepted.strict, *found, loaded=[name for name in read if name not in found[1]])
+        unknown.add_to(outcome)
+        report = _report(planned, outcome, accepted, resolved)
+        with suppress(_DryRunDone):
+            if accepted.dry_run:
+                raise _DryRunDone
+            refuse(report, type(module).__name__, accepted.strict)
             return report
         rollback.roll_back()
     except BaseException:
@@ -187,69 +194,72 @@ def _load_pair(
     return report
 
 
-def _told_by(module: Any, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The missing and unexpected names that a module's own `load_state_dict` tells of."""
+def _load_by_own_method(
+    module: Any, state: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Call a module's own `load_state_dict`; return the missing and unexpected names that it reports."""
     try:
-        told = module.load_state_dict(state, **options)
+        result = module.load_state_dict(state, **options)
     except RuntimeError as error:
         if str(error).startswith("Error(s) in loading"):
             raise LoadError(str(error)) from error
         raise
-    return list(getattr(told, "missing_keys", ())), list(getattr(told, "unexpected_keys", ()))
+    return list(getattr(result, "missing_keys", ())), list(getattr(result, "unexpected_keys", ()))
 
 
 def _empty(
     missing: Sequence[str], slots: Mapping[str, Any], values: StateDict, fixed: Mapping[str, Any]
 ) -> list[Suggestion]:
-    """What would help where slots have no memory, so that nothing can be loaded into them."""
+    """Suggest `assign=True` for parameters on the meta device, which have no memory to load into."""
     empty = [name for name in missing if name in values and getattr(slots.get(name), "is_meta", False)]
     if not empty:
         return []
-    from statedict.plan import Suggestion, written
+    from statedict.plan import Suggestion, call_text
 
     text = (
-        f"{len(empty):,} of {len(missing):,} missing names are there, but in the model they are on the meta device, "
-        "without memory (or model.to_empty(device=…) first)"
+        f"{len(empty):,} of {len(missing):,} missing names are in the source, but the model's tensors are on the meta "
+        "device, without memory (or call model.to_empty(device=…) first)"
     )
-    return [Suggestion(text, written({**fixed, "assign": True}), len(empty))]
+    return [Suggestion(text, call_text({**fixed, "assign": True}), len(empty))]
 
 
 def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
-    """A warning of the non-persistent buffers without memory, which no state dict has."""
+    """Warn about non-persistent buffers that are still on the meta device: a state dict does not contain them."""
     left = [name for name, value in module.named_buffers() if name not in slots and getattr(value, "is_meta", False)]
     if not left:
         return []
     more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
     return [
-        f"not in the state dict, and still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent "
-        "buffers: compute them again)"
+        f"still on the meta device, without values: {', '.join(left[:5])}{more} (non-persistent buffers are not in a state "
+        "dict: compute them again)"
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Inert:
-    """Entries of a state that are data of unknown classes. No object is given them, which would take them for real.
+    """Entries of a state that are data of unknown classes. They are never loaded into an object.
 
     Attributes:
-        wanted: the class, by the names that the module has and the caller does not let go.
+        wanted: the class by name, for the names that the module has and the caller did not allow to be missing.
         others: names that the module does not have.
     """
 
     wanted: dict[str, str]
     others: list[str]
 
-    def told(self, outcome: Outcome) -> None:
+    def add_to(self, outcome: Outcome) -> None:
+        """Report these entries in `outcome`."""
         outcome.missing = [name for name in outcome.missing if name not in self.wanted]
         outcome.errors += [unknown_class(path, name) for name, path in self.wanted.items()]
         outcome.unexpected += self.others
 
 
-def _without_inert(values: StateDict, slots: Mapping[str, Any], demands: Demands) -> tuple[StateDict, _Inert]:
-    """The values without the inert ones, and those."""
+def _without_inert(values: StateDict, slots: Mapping[str, Any], accepted: Strictness) -> tuple[StateDict, _Inert]:
+    """Split off the entries that hold data of unknown classes."""
     inert = _arrays.inert(values)
     if not inert:
         return values, _Inert({}, [])
-    allowed = matcher(demands.missing), matcher(demands.unexpected)
+    allowed = matcher(accepted.missing), matcher(accepted.unexpected)
     wanted = {n: path for n, path in inert.items() if n in slots and not any(fits(n) for fits in allowed)}
     kept = {name: value for name, value in raw_values(values).items() if name not in inert}
     new = StateDict.adopt(kept, values._metadata, values._backend)
@@ -257,16 +267,16 @@ def _without_inert(values: StateDict, slots: Mapping[str, Any], demands: Demands
 
 
 def unknown_class(path: str, name: str = "") -> str:
-    """What is said where a state holds an inert value that an object would be given."""
-    where = f"{name!r} of the source" if name else "it"
+    """Return the error text for an entry of an unknown class."""
+    where = f"{name!r} in the source" if name else "the source"
     return (
-        f"{where} holds data of the unknown class {path}, which is not loaded: leave it out (exclude=, allow_missing=), or "
-        f"allow the class if you trust the file: torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
+        f"{where} holds data of the unknown class {path}, which is not loaded: exclude it (exclude=, allow_missing=), or, "
+        f"if you trust the file, allow the class: torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
     )
 
 
-def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: Any, verify: bool) -> LoadReport:
-    """Load a nested state into an optimizer, a scheduler, or anything else that takes one."""
+def load_stateful(obj: Any, state: Any, accepted: Strictness, *, model: Any, dtype: Any, verify: bool) -> LoadReport:
+    """Load a nested state into an optimizer, a scheduler, or another object with `load_state_dict`."""
     from statedict.plan import LoadReport
 
     reports: list[LoadReport] = []
@@ -275,17 +285,17 @@ def load_stateful(obj: Any, state: Any, demands: Demands, *, model: Any, dtype: 
         report = LoadReport(
             outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
         )
-        reports.append(report.allowing(missing=demands.missing, unexpected=demands.unexpected))
-        if demands.dry_run:
-            raise _Tried
-        refuse(reports[0], type(obj).__name__, demands.strict)
+        reports.append(report.allowing(missing=accepted.missing, unexpected=accepted.unexpected))
+        if accepted.dry_run:
+            raise _DryRunDone
+        refuse(reports[0], type(obj).__name__, accepted.strict)
 
-    with suppress(_Tried):
-        _sources.write_nested(obj, state, model=model, strict=demands.strict, dtype=dtype, verify=verify, judge=judge)
+    with suppress(_DryRunDone):
+        _sources.write_nested(obj, state, model=model, strict=accepted.strict, dtype=dtype, verify=verify, judge=judge)
     return reports[0]
 
 
-def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: _sources.Taken) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, accepted: Strictness, resolved: _sources.ResolvedSource) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -294,30 +304,36 @@ def _report(planned: Plan, outcome: Outcome, demands: Demands, taken: _sources.T
         errors=outcome.errors,
         tied=outcome.tied,
     )
-    report.root, report.other_roots = taken.root, list(taken.others)
-    return report.allowing(missing=demands.missing, unexpected=demands.unexpected)
+    report.root, report.other_roots = resolved.root, list(resolved.others)
+    return report.allowing(missing=accepted.missing, unexpected=accepted.unexpected)
 
 
-def _advise(report: LoadReport, module: Any, fixed: Mapping[str, Any], taken: _sources.Taken, manner: Manner) -> None:
-    """Put into the report what would help; each suggestion was loaded, and undone."""
-    from statedict.plan import facts
+def _advise(
+    report: LoadReport,
+    module: Any,
+    fixed: Mapping[str, Any],
+    resolved: _sources.ResolvedSource,
+    transfer: TransferOptions,
+) -> None:
+    """Add suggestions to the report. Each was tried as a dry run and works."""
+    from statedict.plan import tensor_info
 
     def works(arguments: Mapping[str, Any]) -> bool:
         options = {name: value for name, value in arguments.items() if name not in fixed}
         root, into = options.pop("root", None), options.pop("into", None)
-        demands = Demands(True, options.pop("allow_missing", ()), options.pop("allow_unexpected", ()), dry_run=True)
-        source = taken.others.get(root, taken.state)
+        accepted = Strictness(True, options.pop("allow_missing", ()), options.pop("allow_unexpected", ()), dry_run=True)
+        source = resolved.others.get(root, resolved.state)
         try:
-            with _sources.taken(source, "auto" if root is None or root in taken.others else root) as other:
-                return load_module(_sources.submodule(module, into), other, demands, options, manner).ok
-        except Exception:  # noqa: BLE001  # foreign hooks raise anything, which must not hide why the load was refused
+            with _sources.resolved(source, "auto" if root is None or root in resolved.others else root) as other:
+                return load_module(_sources.submodule(module, into), other, accepted, options, transfer).ok
+        except Exception:  # noqa: BLE001  # hooks may raise anything, which must not hide why the load was refused
             return False
 
-    report.advise(works, fixed, {path: facts(raw_values(state)) for path, state in taken.others.items()})
+    report.advise(works, fixed, {path: tensor_info(raw_values(state)) for path, state in resolved.others.items()})
 
 
 def refuse(report: LoadReport, kind: str, strict: bool) -> None:
-    """Raise LoadError where a load with this report into an object of class `kind` cannot stand."""
+    """Raise LoadError if this report says that a load into an object of class `kind` has failed."""
     if _is_refused(report, strict):
         from statedict.plan import error_text
 

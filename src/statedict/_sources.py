@@ -1,4 +1,4 @@
-"""What a source is: a path, a binary file object, an open Checkpoint, a StateDict, any mapping, a module."""
+"""Read the state of a source: a path, a binary file object, an open Checkpoint, a StateDict, any mapping, a module."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from statedict.tree import Host, Outcome
 
 
-class Taken(NamedTuple):
-    """The state of a source; where `"auto"` chose it among several, its root, and the others that could have been meant."""
+class ResolvedSource(NamedTuple):
+    """The state of a source. If `root="auto"` chose it among several: its root, and the other states by root."""
 
     state: StateDict
     root: str = ""
@@ -41,41 +41,41 @@ class Taken(NamedTuple):
 
 @contextmanager
 def opened(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[StateDict]:
-    """The state of a source while the context lasts; a file is read only where a value is asked for.
+    """Give the state of a source inside a `with` block; values of a file are read when they are used.
 
-    Raises RootError where a file or a nested mapping holds no state dict at `root`, UnsafeFileError where a file names
-    imports that would run code, NotAStateError (a TypeError) where `source` is none of the above.
+    Raises RootError if a file or a nested mapping has no state dict at `root`, UnsafeFileError if a file names imports
+    that would run code, NotAStateError (a TypeError) if `source` is not a source.
     """
-    with taken(source, root, limits) as found:
+    with resolved(source, root, limits) as found:
         yield found.state
 
 
 @contextmanager
-def taken(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[Taken]:
-    """As `opened`, with the root that was taken."""
+def resolved(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[ResolvedSource]:
+    """Give the state as `opened` does, together with its root."""
     from statedict import formats
 
     arguments.texts(root=root)
     if is_file(source):
         with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
             checkpoint.require_safe()
-            yield _taken(checkpoint.roots, checkpoint.state_dict(root), root)
+            yield _resolved(checkpoint.roots, checkpoint.state_dict(root), root)
     elif isinstance(source, formats.Checkpoint):
         source.require_safe()
-        yield _taken(source.roots, source.state_dict(root), root)
+        yield _resolved(source.roots, source.state_dict(root), root)
     elif isinstance(source, StateDict) and root in ("auto", ""):
-        yield Taken(source)
+        yield ResolvedSource(source)
     elif root in ("auto", "") and _is_flat(source):
-        yield Taken(StateDict(source))
+        yield ResolvedSource(StateDict(source))
     elif isinstance(source, (Mapping, list, tuple)):
         if not all(isinstance(name, str) for name in source) and _has_tensors(source):
-            StateDict(source)  # raises: it says which name is not a string
+            StateDict(source)  # raises an error that says which name is not a string
         roots = formats.find_roots(source)
         if not (roots or root != "auto" or isinstance(source, Mapping)):
             raise _no_source(source)
-        yield _taken(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
+        yield _resolved(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
     elif host_of(source) is not None:
-        yield Taken(formats.choose_root({"": given(source)}, root, "the module given"))
+        yield ResolvedSource(formats.choose_root({"": given(source)}, root, "the module given"))
     else:
         raise _no_source(source)
 
@@ -96,11 +96,13 @@ def is_file(source: Any) -> bool:
     return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
 
 
-def _taken(roots: Mapping[str, StateDict], state: StateDict, root: str) -> Taken:
+def _resolved(roots: Mapping[str, StateDict], state: StateDict, root: str) -> ResolvedSource:
     if root != "auto":
-        return Taken(state)
+        return ResolvedSource(state)
     path = next(path for path, known in roots.items() if known is state)
-    return Taken(state, path, {p: known for p, known in roots.items() if p != path and "param_groups" not in known})
+    return ResolvedSource(
+        state, path, {p: known for p, known in roots.items() if p != path and "param_groups" not in known}
+    )
 
 
 def _has_tensors(source: Any) -> bool:
@@ -108,7 +110,7 @@ def _has_tensors(source: Any) -> bool:
 
 
 def _is_flat(source: Any) -> bool:
-    """Whether a source is a dict of nothing but names and tensors: what a `state_dict()` gives, and nothing to search in."""
+    """Whether a source is a dict from names to tensors only, as from `state_dict()`: then it is not searched for roots."""
     return (
         type(source) in (dict, OrderedDict)
         and bool(source)
@@ -118,7 +120,7 @@ def _is_flat(source: Any) -> bool:
 
 
 def kept(source: Any, root: str = "auto") -> StateDict:
-    """The state of a source for as long as anybody holds it: a file stays open until its last leaf is gone."""
+    """Return the state of a source; a file stays open until the last leaf of it is deleted."""
     from statedict import formats
 
     with opened(formats.open(source) if is_file(source) else source, root) as state:
@@ -127,10 +129,10 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 @contextmanager
 def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
-    """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
+    """Give the nested state of a source (of an optimizer or scheduler); tensors of a file stay unread.
 
-    `root="auto"` is the source itself if it `fits`, else the part of it that does. Raises RootError where there is no part
-    at `root`, or several that fit.
+    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts. Raises RootError if there
+    is no part at `root`, or if several fit.
     """
     from statedict import formats
 
@@ -144,7 +146,7 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Lim
         yield _revived(formats.choose_part(source.object, root, fits, source.path))
     elif isinstance(source, (Mapping, list, tuple)):
         part = formats.choose_part(source, root, fits)
-        # A StateDict that was taken from a Checkpoint has its inert values.
+        # A StateDict from a Checkpoint may contain Opaque values.
         yield _revived(part) if isinstance(source, StateDict) else part
     elif is_stateful(source):
         yield nested(source)
@@ -153,29 +155,29 @@ def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Lim
 
 
 def _revived(tree: Any) -> Any:
-    """The tree with its inert values revived, for an object that takes it; leaves stay unread but in those."""
+    """Rebuild the Opaque values of a tree; leaves stay unread, except inside those values."""
     return _arrays.revived_within(tree, "torch" if sys.modules.get("torch") else "numpy")
 
 
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
-    """A module's state, aliasing its memory, as its own `state_dict` gives it where its class has one of its own."""
+    """Return a module's state, sharing its memory; uses the `state_dict` method of the module's class if it has its own."""
     host = required_host(module)
     if _is_read_here(module, host):
         return live(module, prefix=prefix, keep_vars=keep_vars)
-    # Only what was asked for is passed on: such a method may take no arguments.
+    # The module's own method may not accept these arguments, so only those that were given are passed on.
     asked = {name: value for name, value in (("prefix", prefix), ("keep_vars", keep_vars)) if value}
     return StateDict(module.state_dict(**asked), backend=host.library.name)
 
 
 def _is_read_here(module: Any, host: Host) -> bool:
-    """Whether a module's state is what the engine reads of it: its class has no `state_dict` of its own."""
+    """Whether the engine reads a module's state: its class does not override `state_dict`."""
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
 
 
 def has_own_pair(module: Any, host: Host) -> bool:
-    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own.
+    """Whether a module's class overrides both `state_dict` and `load_state_dict`.
 
-    Those of PyTorch's own classes do what the engine does.
+    Overrides in PyTorch's own classes do not count: the engine does the same as they do.
     """
     return all(
         getattr(type(module), method) is not getattr(host.module, method)
@@ -189,7 +191,7 @@ def _owner(kind: type, method: str) -> type:
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
-    """What the engine reads of a module, and what it would write to: aliases of its memory."""
+    """Return a module's state as the engine reads it, sharing its memory."""
     from statedict import tree
 
     host = required_host(module)
@@ -198,27 +200,25 @@ def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict
 
 
 def require_target(obj: Any, source: Any) -> None:
-    """Raise NotAStateError where `obj` cannot take a state, saying what was probably meant."""
+    """Raise NotAStateError if a state cannot be loaded into `obj`, with a hint at the likely mistake."""
     if isinstance(obj, type):
-        raise NotAStateError(f"{obj.__name__} is a class: give an instance of it, {obj.__name__}(…)")
+        raise NotAStateError(f"{obj.__name__} is a class: pass an instance, {obj.__name__}(…)")
     if host_of(obj) is None and not is_stateful(obj):
         swapped = host_of(source) is not None or is_stateful(source)
-        hint = (
-            ": the model comes first, then the source" if swapped else ": it is no module, and has no load_state_dict"
-        )
-        raise NotAStateError(f"a {type(obj).__name__} takes no state{hint}")
+        hint = "pass the model first, then the source" if swapped else NOT_LOADABLE
+        raise NotAStateError(f"cannot load a state into {arguments.a(obj)}: {hint}")
 
 
 def required_host(value: Any) -> Host:
-    """The module system that a module is of; raises NotAStateError where it is none."""
+    """Return the module system of a module; raises NotAStateError if the value is not a module."""
     host = host_of(value)
     if host is None:
-        raise NotAStateError(f"a {type(value).__name__} is no module: it has no parameters and buffers")
+        raise NotAStateError(f"{arguments.a(value)} is not a module: it has no parameters and buffers")
     return host
 
 
 def host_of(value: Any) -> Host | None:
-    """The module system that a value is a module of, or None; imports a host only for its own modules."""
+    """Return the module system of a value, None if it is not a module; imports a module system only for its own modules."""
     for base in type(value).__mro__:
         where = HOSTS.get((base.__module__, base.__qualname__))
         if where is not None:
@@ -228,19 +228,19 @@ def host_of(value: Any) -> Host | None:
 
 @cache
 def _host_at(where: str) -> Host:
-    return cast("Host", getattr(import_module(where), "HOST"))  # noqa: B009  # mypy knows no such attribute
+    return cast("Host", getattr(import_module(where), "HOST"))  # noqa: B009  # mypy does not know this attribute
 
 
 def saved(value: Any) -> Any:
-    """What is saved of a value: a module's or other object's state, anything else as it is.
+    """Return what to save for a value: the state of a module or other object, any other value itself.
 
-    A mapping of names to nothing but NumPy arrays is a state, whose arrays are tensors in every format; in any other tree
-    NumPy arrays stay NumPy arrays, as with `torch.save`.
+    A mapping from names to NumPy arrays only is a state, whose arrays are saved as tensors in every format; in any other
+    tree NumPy arrays stay NumPy arrays, as with `torch.save`.
     """
     if host_of(value) is not None:
         return given(value)
     if isinstance(value, Mapping):
-        # One value of each type tells: there may be 32,000 of one.
+        # Checks one value of each type: there may be tens of thousands of values.
         parts = {type(part): part for part in raw_values(value).values()}
         kinds = {getattr(library_of(part), "name", None) for part in parts.values()}
         return StateDict(value) if kinds == {"numpy"} else value
@@ -248,13 +248,13 @@ def saved(value: Any) -> Any:
 
 
 class States:
-    """The states of the objects inside a tree that is saved: each is asked once, however often it is met."""
+    """The states of the objects inside a tree that is saved; `state_dict` is called once for each object."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, Any]] = {}
 
     def of(self, value: Any) -> Any:
-        """The state of a module, an optimizer, or anything else with a `state_dict` method; any other value itself."""
+        """Return the state of an object with a `state_dict` method, and any other value itself."""
         if isinstance(value, type) or not callable(getattr(value, "state_dict", None)):
             return value
         if id(value) not in self._known:
@@ -264,15 +264,17 @@ class States:
 
 
 def unloadable(tree: Any) -> str | None:
-    """Why a tree could not be loaded again once `save` has written it as a torch file; None where it could."""
+    """Return why a tree could not be loaded again after `save` has written it as a torch file; None if it could."""
     from statedict import formats
 
     return formats.unloadable(saved(tree), States().of)
 
 
 def to_copy(value: Any, model: Any = None) -> Any:
-    """What `saved` gives, for somebody who copies it at once: a module's parameters may come as they are, not detached, and
-    an optimizer's dicts may be its own."""
+    """Return the state as `saved` does, for a caller that copies it at once.
+
+    A module's parameters need not be detached, and an optimizer's dicts may be its own.
+    """
     host = host_of(value)
     if host is not None and _is_read_here(value, host):
         from statedict import tree
@@ -286,12 +288,12 @@ def to_copy(value: Any, model: Any = None) -> Any:
 
 
 def nested(value: Any, model: Any = None) -> Any:
-    """The state that an optimizer, a scheduler or any other object gives of itself; `model` names an optimizer's
+    """Return the state of an optimizer, a scheduler or another object; `model` gives the names of an optimizer's
     parameters."""
     if isinstance(value, type):
-        raise NotAStateError(f"{value.__name__} is a class: give an instance of it, {value.__name__}(…)")
+        raise NotAStateError(f"{value.__name__} is a class: pass an instance, {value.__name__}(…)")
     if not is_stateful(value):
-        raise NotAStateError(f"a {type(value).__name__} has no state: it is no module, and has no state_dict method")
+        raise NotAStateError(f"{arguments.a(value)} has no state: it is not a module and has no state_dict method")
     if is_torch_optimizer(value):
         from statedict.torch import read_optimizer
 
@@ -309,11 +311,9 @@ def write_nested(
     verify: bool,
     judge: Callable[[Outcome], None],
 ) -> None:
-    """Put a nested state into the object that `nested` read it from, or another like it; all or nothing."""
+    """Load a nested state into an object like the one that `nested` read it from, completely or not at all."""
     if not is_stateful(obj):
-        raise NotAStateError(
-            f"a {type(obj).__name__} takes no state: it is no module, and has no load_state_dict method"
-        )
+        raise NotAStateError(f"cannot load a state into {arguments.a(obj)}: {NOT_LOADABLE}")
     if is_torch_optimizer(obj):
         from statedict.torch import write_optimizer
 
@@ -327,7 +327,7 @@ def write_nested(
 
         given = _arrays.materialized(state, verify=verify)
         inert = dict.fromkeys(value.path for value in every(given) if isinstance(value, Opaque))
-        errors = [f"it holds data of the unknown class {path}, which is not loaded" for path in inert]
+        errors = [f"the source holds data of the unknown class {path}, which is not loaded" for path in inert]
         before = independent(obj.state_dict())
         try:
             if not errors:
@@ -339,16 +339,16 @@ def write_nested(
 
 
 def is_stateful(value: Any) -> bool:
-    """Whether a value can say its state and take it back."""
+    """Whether a value has both `state_dict` and `load_state_dict` methods."""
     methods = (getattr(value, name, None) for name in ("state_dict", "load_state_dict"))
     return not isinstance(value, type) and all(map(callable, methods))
 
 
 def require_named(model: Any) -> None:
-    """Raise NotAStateError where `model` cannot name the parameters of an optimizer."""
+    """Raise NotAStateError unless `model` is None or has `named_parameters`."""
     if model is not None and (isinstance(model, type) or not callable(getattr(model, "named_parameters", None))):
         raise NotAStateError(
-            f"model= is the module whose parameters the optimizer trains, not {arguments.described(model)}"
+            f"model= must be the module whose parameters the optimizer trains, not {arguments.described(model)}"
         )
 
 
@@ -357,12 +357,12 @@ def is_mapping(tree: Any) -> bool:
 
 
 def is_optimizer_state(tree: Any) -> bool:
-    """Whether a tree is what an optimizer's `state_dict` gives."""
+    """Whether a tree looks like the result of an optimizer's `state_dict`."""
     return isinstance(tree, Mapping) and "state" in tree and "param_groups" in tree
 
 
 def submodule(module: Any, path: str | None) -> Any:
-    """The module at a dotted path below; raises UnknownNameError where there is none."""
+    """Return the submodule at a dotted path; raises UnknownNameError if it does not exist."""
     arguments.maybe(arguments.texts, into=path)
     if not path:
         return module
@@ -377,6 +377,7 @@ def is_torch_optimizer(value: Any) -> bool:
     return any((base.__module__, base.__qualname__) == OPTIMIZER for base in type(value).__mro__)
 
 
+NOT_LOADABLE = "it is not a module and has no load_state_dict method"
 HOSTS = {
     ("torch.nn.modules.module", "Module"): "statedict.torch",
     ("statedict.nn._module", "Module"): "statedict.nn",

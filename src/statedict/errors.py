@@ -3,30 +3,30 @@
     StateDictError
     ├── LoadError (RuntimeError)             a state does not fit a model or optimizer; nothing was changed
     ├── NotAStateError (TypeError)           the value given is not a state dict, or one of its names is not a string
-    ├── UnknownNameError (KeyError)          a name that is not in the state dict or the module
-    ├── CollisionError (ValueError)          two sources for one name
-    ├── MergeError (ValueError)              states that are to be merged do not have the same names or shapes
-    ├── RootError (LookupError)              the file holds no state dict there, or several and none was chosen
-    ├── SaveError (ValueError)               a value cannot be written in the format asked for; no file was touched
-    ├── DiskFullError (OSError)              there is no room for the file; the old one is as it was
+    ├── UnknownNameError (KeyError)          a name is not in the state dict or the module
+    ├── CollisionError (ValueError)          two source tensors have the same target name
+    ├── MergeError (ValueError)              the states to merge do not have the same names or shapes
+    ├── RootError (LookupError)              the file has no state dict there, or has several and none was chosen
+    ├── SaveError (ValueError)               a value cannot be written in the chosen format; no file was changed
+    ├── DiskFullError (OSError)              there is not enough disk space; the old file is unchanged
     ├── FileChangedError (OSError)           a file changed while it was being read
-    ├── RemoteError (OSError)                a server did not give a file, or the part of it that was asked for
-    ├── AfterSaveError (OSError)             a checkpoint was saved, but what had to follow failed
-    ├── LockedError (RuntimeError)           a run's directory is being written by somebody else
-    ├── RunGoneError (FileNotFoundError)     a run's directory is not there any more; its checkpoints went where it went
-    ├── RunDeniedError (PermissionError)     a run's directory may not be written to; what is in it is as it was
-    ├── MissingDependencyError (ImportError) an optional package is needed for this
-    └── FormatError (ValueError)             a file is not what it should be
-        ├── UnknownFormatError               its bytes are no format that is read here
+    ├── RemoteError (OSError)                a server did not return a file, or the requested part of it
+    ├── AfterSaveError (OSError)             a checkpoint was saved, but a step after it failed
+    ├── LockedError (RuntimeError)           another process or manager is writing to the run's directory
+    ├── RunGoneError (FileNotFoundError)     the run's directory no longer exists
+    ├── RunDeniedError (PermissionError)     the run's directory is not writable; its content is unchanged
+    ├── MissingDependencyError (ImportError) an optional package is needed
+    └── FormatError (ValueError)             a file is damaged or not valid
+        ├── UnknownFormatError               its format is not supported
         ├── TruncatedError (EOFError)        it ends too early
-        ├── ChecksumError                    its bytes are not those that were written
-        ├── BoundsError                      a tensor, or a read, reaches beyond the storage it belongs to
-        ├── LimitError                       reading it would cost more than `Limits` allows
+        ├── ChecksumError                    its content does not match its checksum
+        ├── BoundsError                      a tensor, or a read, extends beyond its storage
+        ├── LimitError                       reading it would exceed `Limits`
         └── UnsafeFileError                  it names imports that would run code under pickle
 
-Each is also the builtin that a caller would expect, carries its facts as fields, and builds its text from them: which
-file, name and byte offset, what was expected and found, what to do. Names come from files: what could command a terminal
-or break a line is escaped where they become text.
+Each class also derives from the builtin exception that a caller would expect, has fields, and builds its text from them:
+which file, name and byte offset, what was expected and found, what to do. Names may come from untrusted files: control
+characters and line breaks in them are escaped in the text.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from collections.abc import Sequence
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with an escape for each character that is not visible, but for those to keep: a name out of a file cannot
-    move the cursor, begin a line of its own, or turn the direction of what follows it.
+    """Escape every character that is not printable, except those in `keep`.
+
+    A name from a file then cannot move the cursor, start a new line, or reverse the direction of the text after it.
 
     >>> printable("a\\x1b[2Jb\\n")
     'a\\\\x1b[2Jb\\\\n'
@@ -48,14 +49,14 @@ def printable(text: str, keep: str = "") -> str:
 
 
 class StateDictError(Exception):
-    """The root of this library's errors.
+    """The base class of this library's errors.
 
     >>> import statedict
     >>> try:
     ...     statedict.state_dict(3)
     ... except statedict.StateDictError as error:
     ...     print(error)
-    a int has no state: it is no module, and has no state_dict method
+    an int has no state: it is not a module and has no state_dict method
     """
 
     def __str__(self) -> str:
@@ -68,7 +69,7 @@ class StateDictError(Exception):
 class LoadError(StateDictError, RuntimeError):
     """A state does not fit a model or optimizer; nothing was changed.
 
-    `report` is the LoadReport of the attempt where there is one. The text begins as PyTorch's.
+    `report` is the LoadReport of the attempt, or None. The text begins as PyTorch's.
 
     >>> import torch, statedict
     >>> try:
@@ -83,7 +84,7 @@ class LoadError(StateDictError, RuntimeError):
         self.report = report
 
     def __str__(self) -> str:
-        # Its lines are its own: whoever writes them escapes the names.
+        # The text has several lines; the code that builds it has already escaped the names.
         return printable(self._text(), keep="\n\t")
 
 
@@ -92,7 +93,7 @@ class NotAStateError(StateDictError, TypeError):
 
 
 class UnknownNameError(StateDictError, KeyError):
-    """A name that is not in the state dict or the module; `near` are the closest ones that are."""
+    """A name is not in the state dict or the module; `near` lists the closest names that are."""
 
     def __init__(self, name: str, *, among: str = "the state dict", near: Sequence[str] = ()) -> None:
         super().__init__(name)
@@ -106,7 +107,7 @@ class UnknownNameError(StateDictError, KeyError):
 
 
 class CollisionError(StateDictError, ValueError):
-    """Two sources for one name."""
+    """Two source tensors have the same target name."""
 
     def __init__(self, name: str, sources: Sequence[str]) -> None:
         super().__init__(name, tuple(sources))
@@ -118,7 +119,7 @@ class CollisionError(StateDictError, ValueError):
 
 
 class MergeError(StateDictError, ValueError):
-    """States that are to be merged do not have the same names or shapes; `names` are those that differ."""
+    """The states to merge do not have the same names or shapes; `names` lists those that differ."""
 
     def __init__(self, reason: str, *, names: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -127,7 +128,7 @@ class MergeError(StateDictError, ValueError):
 
 
 class RootError(StateDictError, LookupError):
-    """The file holds no state dict at that root, or several and none was chosen; `choices` are those it holds."""
+    """The file has no state dict at that root, or has several and none was chosen; `choices` lists the available ones."""
 
     def __init__(self, reason: str, *, file: str | None = None, choices: Sequence[str] = ()) -> None:
         super().__init__(reason)
@@ -137,16 +138,18 @@ class RootError(StateDictError, LookupError):
 
     def _text(self) -> str:
         where = f"{self.file}: " if self.file else ""
-        listed = f"; choose one with root=: {', '.join(map(repr, self.choices))}" if self.choices else ""
+        named = ("'' (the whole file)" if choice == "" else repr(choice) for choice in self.choices)
+        end = "" if self.reason.endswith("?") else "."
+        listed = f"{end} Available: {', '.join(named)}; choose one with root=" if self.choices else ""
         return f"{where}{self.reason}{listed}"
 
 
 class SaveError(StateDictError, ValueError):
-    """A value cannot be written in the format asked for; no file was touched."""
+    """A value cannot be written in the chosen format; no file was changed."""
 
 
 class DiskFullError(StateDictError, OSError):
-    """There is no room for the file; the old one is as it was."""
+    """There is not enough disk space for the file; the old file is unchanged."""
 
     def __init__(self, file: str, *, needed: int, free: int) -> None:
         super().__init__(errno.ENOSPC, "no room", file)
@@ -156,8 +159,8 @@ class DiskFullError(StateDictError, OSError):
 
     def _text(self) -> str:
         return (
-            f"{self.file}: {self.needed:,} bytes are needed and {self.free:,} are free; "
-            "nothing was written. Free some room, or save elsewhere"
+            f"{self.file}: {self.needed:,} bytes are needed, but only {self.free:,} are free; "
+            "nothing was written. Free some disk space, or save to another disk"
         )
 
 
@@ -174,7 +177,7 @@ class FileChangedError(StateDictError, OSError):
 
 
 class RemoteError(StateDictError, OSError):
-    """A server did not give a file, or the part of it that was asked for, in `tries` tries; `file` is its URL."""
+    """A server did not return a file, or the requested part of it, in `tries` attempts; `file` is its URL."""
 
     def __init__(self, file: str, what: str, *, tries: int = 1) -> None:
         super().__init__(file, what)
@@ -187,9 +190,9 @@ class RemoteError(StateDictError, OSError):
 
 
 class AfterSaveError(StateDictError, OSError):
-    """A checkpoint was saved, but what had to follow failed: flushing its name, or deleting older checkpoints.
+    """A checkpoint was saved, but a step after it failed: flushing the directory entry, or deleting older checkpoints.
 
-    `directory` is the run's, `step` the checkpoint's; `what` says what failed, and `reason` why.
+    `directory` is the run's, `step` the checkpoint's; `what` names the step that failed, and `reason` says why.
     """
 
     def __init__(self, directory: str, step: int, what: str, reason: str) -> None:
@@ -205,9 +208,9 @@ class AfterSaveError(StateDictError, OSError):
 
 
 class LockedError(StateDictError, RuntimeError):
-    """A run's directory is being written by somebody else; `holder` is what they left there of themselves.
+    """Another process or manager is writing to the run's directory; `holder` describes it, as far as is known.
 
-    `own`: it is another manager of this very process.
+    `own` is True if it is another manager in this process.
     """
 
     def __init__(self, directory: str, holder: str, *, own: bool = False) -> None:
@@ -220,19 +223,19 @@ class LockedError(StateDictError, RuntimeError):
         by = f" by {self.holder}" if self.holder else ""
         if self.own:
             return (
-                f"{self.directory}: this run is being written{by}, which is this process: by another manager, which is in "
-                "its `with` block or was made later. Save with that one, or close it first"
+                f"{self.directory}: another manager in this process is writing this run: it is in its `with` block or was "
+                "created later. Save with that manager, or close it first"
             )
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
-            "checkpoints. Give each its own directory, or end the other"
+            "checkpoints. Use a separate directory for each run, or stop the other one"
         )
 
 
 class RunGoneError(StateDictError, FileNotFoundError):
-    """A run's directory is not there any more; its checkpoints went where it went.
+    """The run's directory no longer exists, and neither do its checkpoints at that path.
 
-    `saved` is the step that was saved in it just before, if one was.
+    `saved` is the step that was saved to it just before, or None.
     """
 
     def __init__(self, directory: str, *, saved: int | None = None) -> None:
@@ -241,15 +244,15 @@ class RunGoneError(StateDictError, FileNotFoundError):
         self.saved = saved
 
     def _text(self) -> str:
-        done = "Nothing was saved" if self.saved is None else f"Step {self.saved} was saved in it just before"
+        done = "Nothing was saved" if self.saved is None else f"Step {self.saved} was saved to it just before"
         return (
             f"{self.directory}: the run's directory is gone: it was deleted or renamed, or its disk was unmounted. {done}. "
-            "Put it back, or make an empty one to go on without the old checkpoints; the next save works then"
+            "Restore it, or create an empty one to continue without the old checkpoints; then save again"
         )
 
 
 class RunDeniedError(StateDictError, PermissionError):
-    """A run's directory may not be written to; what is in it is as it was."""
+    """The run's directory is not writable; its content is unchanged."""
 
     def __init__(self, directory: str, reason: str) -> None:
         super().__init__(errno.EACCES, reason, directory)
@@ -258,13 +261,13 @@ class RunDeniedError(StateDictError, PermissionError):
 
     def _text(self) -> str:
         return (
-            f"{self.directory}: the run's directory may not be written to ({self.reason}). Nothing was saved, and what is "
-            "there is as it was. Give this user the right to write, or make the disk writable; the next save works then"
+            f"{self.directory}: the run's directory is not writable ({self.reason}). Nothing was saved, and its content is "
+            "unchanged. Give this user write permission, or make the disk writable; then save again"
         )
 
 
 class MissingDependencyError(StateDictError, ImportError):
-    """An optional package is needed for this."""
+    """An optional package is needed."""
 
     def __init__(self, package: str, *, needed_for: str, extra: str | None = None) -> None:
         super().__init__(package)
@@ -278,10 +281,10 @@ class MissingDependencyError(StateDictError, ImportError):
 
 
 class FormatError(StateDictError, ValueError):
-    """A file is not what it should be.
+    """A file is damaged or not valid.
 
-    `reason` says what is wrong in words; `file`, `member` (the record or tensor inside the file) and `offset` (bytes
-    from the start of the member, or of the file where there is no member) say where; `hint` says what to do.
+    `reason` says what is wrong; `file`, `member` (the record or tensor inside the file) and `offset` (bytes from the
+    start of the member, or of the file if there is no member) say where; `hint` says what to do.
     """
 
     def __init__(
@@ -307,14 +310,14 @@ class FormatError(StateDictError, ValueError):
         return f"{place}{self.reason}" + (f" ({self.hint})" if self.hint else "")
 
     def located(self, *, file: str | None = None, member: str | None = None) -> FormatError:
-        """This error with the file and member filled in where they are not known yet; returns itself, to be raised."""
+        """Fill in the file and member if they are not set yet; return this error, to be raised."""
         self.file = self.file or file
         self.member = self.member or member
         return self
 
 
 class UnknownFormatError(FormatError):
-    """The file's bytes are no format that is read here."""
+    """The format of the file is not supported."""
 
 
 class TruncatedError(FormatError, EOFError):
@@ -322,19 +325,19 @@ class TruncatedError(FormatError, EOFError):
 
 
 class ChecksumError(FormatError):
-    """The file's bytes are not those that were written."""
+    """The file's content does not match its checksum."""
 
 
 class BoundsError(FormatError):
-    """A tensor, or a read, reaches beyond the storage it belongs to."""
+    """A tensor, or a read, extends beyond its storage."""
 
 
 class LimitError(FormatError):
-    """Reading the file would cost more than `Limits` allows."""
+    """Reading the file would exceed `Limits`."""
 
 
 class UnsafeFileError(FormatError):
-    """The file names imports that would run code under pickle; `imports` are they, as `module.name`."""
+    """The file names imports that would run code under pickle; `imports` lists them as `module.name`."""
 
     def __init__(
         self,

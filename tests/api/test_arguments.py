@@ -165,29 +165,38 @@ def raised_elsewhere(act, file, value):
 
 
 TEXTS = [
-    (lambda: statedict.load_state_dict(MODEL, STATE, strict="no"), r"strict= is True or False, not 'no' \(str\)"),
-    (lambda: statedict.load_state_dict(MODEL, STATE, root=3), r"root= is text, not 3 \(int\)"),
-    (lambda: statedict.load_state_dict(MODEL, STATE, into=3), r"into= is text, not 3 \(int\)"),
+    (lambda: statedict.load_state_dict(MODEL, STATE, strict="no"), r"strict= must be True or False, not 'no' \(str\)"),
+    (lambda: statedict.load_state_dict(MODEL, STATE, root=3), r"root= must be a string, not 3 \(int\)"),
+    (lambda: statedict.load_state_dict(MODEL, STATE, into=3), r"into= must be a string, not 3 \(int\)"),
     (
         lambda: statedict.load_state_dict(MODEL, STATE, include=[3]),
-        r"include= is a pattern of names such as 'encoder\.\*'",
+        r"include= must be a pattern such as 'encoder\.\*'",
     ),
-    (lambda: statedict.load_state_dict(MODEL, STATE, device=3.5), r"device= is a device such as 'cuda:0', not 3\.5"),
+    (
+        lambda: statedict.load_state_dict(MODEL, STATE, device=3.5),
+        r"device= must be a device such as 'cuda:0', not 3\.5",
+    ),
     (
         lambda: statedict.load_state_dict(OPTIMIZER, OPTIMIZER.state_dict(), model=3),
-        "model= is the module whose parameters",
+        "model= must be the module whose parameters",
     ),
-    (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: give an instance of it, Linear\(…\)"),
+    (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: pass an instance, Linear\(…\)"),
     (lambda: statedict.audit(3), r"audit\(\) expects a torch.nn.Module, not 3 \(int\)"),
     (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
-    (lambda: statedict.merge("a.pt"), r"merge takes a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
-    (lambda: statedict.merge([STATE], weights=object()), "weights= is a number for each source, not <object"),
+    (lambda: statedict.merge("a.pt"), r"merge needs a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
+    (lambda: statedict.merge([STATE], weights=object()), "weights= must be a number for each source, not <object"),
     (lambda: statedict.KeyMap(3), "rules are text such as 'old -> new', a mapping of old names to new ones"),
     (lambda: statedict.KeyMap({1: "a"}), r"names that are renamed are text, not 1 \(int\)"),
-    (lambda: statedict.KeyMap("a -> b").rename({1: 2}), r"names are strings, but this one has 1 \(int\)"),
-    (lambda: statedict.KeyMap("a -> b").rename(3), r"state= is a mapping, such as a dict, not 3 \(int\)"),
+    (
+        lambda: statedict.KeyMap("a -> b").rename({1: 2}),
+        r"the names in a state dict must be strings, but this one has 1 \(int\)",
+    ),
+    (lambda: statedict.KeyMap("a -> b").rename(3), r"state= must be a mapping, such as a dict, not 3 \(int\)"),
     (lambda: statedict.KeyMap.from_toml("nope"), "a key map is TOML, and this is not: Expected '='"),
-    (lambda: statedict.save(MODEL, io.BytesIO(), metadata=3), r"metadata= is a mapping, such as a dict, not 3 \(int\)"),
+    (
+        lambda: statedict.save(MODEL, io.BytesIO(), metadata=3),
+        r"metadata= must be a mapping, such as a dict, not 3 \(int\)",
+    ),
 ]
 
 
@@ -201,7 +210,7 @@ def test_the_error_names_the_argument(number):
 
 def test_limits_and_devices(file):
     """What is no Limits, and what is no device of PyTorch's, is told as that."""
-    with pytest.raises(TypeError, match=r"limits= is a statedict\.Limits\(…\), not 3"):
+    with pytest.raises(TypeError, match=r"limits= must be a statedict\.Limits\(…\), not 3"):
         statedict.open(file, limits=3)
     with pytest.raises(ValueError, match="'nope' is not a device: Expected one of cpu"):
         statedict.load(file, map_location="nope")

@@ -409,7 +409,7 @@ def test_no_inert_value_reaches_a_module(unknown, strict):
     """A load that would give `set_extra_state` inert data is refused, and changes nothing."""
     model = WithState()
     before = model.linear.weight.clone()
-    with pytest.raises(LoadError, match=r"'_extra_state' of the source holds data of the unknown class .*Config"):
+    with pytest.raises(LoadError, match=r"'_extra_state' in the source holds data of the unknown class .*Config"):
         statedict.load_state_dict(model, unknown, strict=strict)
     assert model.config is None
     assert torch.equal(model.linear.weight, before)

@@ -422,7 +422,9 @@ def test_a_file_of_a_gpu_loads_without_one(tmp_path, model, state, api):
 @pytest.mark.parametrize("kinds", ["rounding", ["truncation", "trunc"]])
 def test_a_kind_of_cast_that_there_is_not(model, state, kinds):
     """A misspelt kind would allow nothing: the error lists those that there are; one may come alone."""
-    with pytest.raises(ValueError, match=r"is no kind of lossy cast; they are 'imaginary', 'overflow', 'truncation'"):
+    with pytest.raises(
+        ValueError, match=r"is not a kind of lossy cast; use one of 'imaginary', 'overflow', 'truncation'"
+    ):
         statedict.load_state_dict(model, state, allow_casts=kinds)
     assert statedict.load_state_dict(model, state, allow_casts="truncation").ok
 
@@ -488,7 +490,7 @@ def test_a_model_on_meta_is_told_of():
     with torch.device("meta"):
         empty = nn.Linear(4, 2)
     with pytest.raises(
-        LoadError, match=r"2 missing names are there, but in the model they are on the meta device"
+        LoadError, match=r"2 missing names are in the source, but the model's tensors are on the meta device"
     ) as error:
         statedict.load_state_dict(empty, nn.Linear(4, 2))
     assert error.value.report.suggestions[0].call == "load_state_dict(model, source, assign=True)"

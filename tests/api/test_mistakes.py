@@ -79,9 +79,9 @@ def test_a_file_that_runs_code_is_refused_and_can_be_looked_at(tmp_path, model):
 @pytest.mark.parametrize(
     ("target", "source", "text"),
     [
-        (torch.nn.Linear, {}, r"Linear is a class: give an instance of it, Linear\(…\)"),
-        ("model.pt", torch.nn.Linear(1, 1), "a str takes no state: the model comes first, then the source"),
-        (5, {}, "a int takes no state: it is no module"),
+        (torch.nn.Linear, {}, r"Linear is a class: pass an instance, Linear\(…\)"),
+        ("model.pt", torch.nn.Linear(1, 1), "cannot load a state into a str: pass the model first, then the source"),
+        (5, {}, "cannot load a state into an int: it is not a module"),
         (torch.nn.Linear(1, 1), 5, r"Expected state_dict to be dict-like, got <class 'int'>\. A source is a path"),
         (torch.nn.Linear(1, 1), {"weight": torch.ones(1, 1), 3: torch.ones(1)}, r"names are strings.* 3 \(int\)"),
     ],
@@ -95,7 +95,9 @@ def test_arguments_of_another_kind(target, source, text):
 def test_roots_that_are_not_there_or_not_clear(tmp_path, model):
     """The choices are listed."""
     states = {"generator": model.state_dict(), "discriminator": model.state_dict()}
-    with pytest.raises(RootError, match=r"several state dicts.* choose one with root=: 'generator', 'discriminator'"):
+    with pytest.raises(
+        RootError, match=r"several state dicts.* Available: 'generator', 'discriminator'; choose one with root=$"
+    ):
         statedict.load_state_dict(model, states)
     with pytest.raises(RootError, match="no state dict at 'gen'"):
         statedict.load_state_dict(model, states, root="gen")
@@ -136,7 +138,7 @@ def test_a_misfit_tells_pytorchs_text_first_and_then_what_would_help(model):
 def test_a_pattern_that_matches_nothing_is_a_warning_with_the_nearest_name(model, file):
     """An idle pattern does not pass unnoticed."""
     report = statedict.load_state_dict(model, file, exclude="biass")
-    assert report.notes == ["the pattern 'biass' matches no name; the nearest is 'bias'"]
+    assert report.notes == ["the pattern 'biass' does not match any name; the nearest is 'bias'"]
 
 
 OPTIONS = [
@@ -154,11 +156,11 @@ OPTIONS = [
 def test_options_that_mean_nothing_are_refused(model, options):
     """What is about modules cannot be given for an optimizer, nor the other way: nothing is silently ignored."""
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.raises(TypeError, match=rf"{next(iter(options))}= cannot be given for a SGD"):
+    with pytest.raises(TypeError, match=rf"{next(iter(options))}= cannot be used with an SGD"):
         statedict.load_state_dict(optimizer, optimizer.state_dict(), **options)
-    with pytest.raises(TypeError, match="model= cannot be given for a Linear"):
+    with pytest.raises(TypeError, match="model= cannot be used with a Linear"):
         statedict.load_state_dict(model, model.state_dict(), model=model)
-    with pytest.raises(TypeError, match="prefix= cannot be given for a SGD"):
+    with pytest.raises(TypeError, match="prefix= cannot be used with an SGD"):
         statedict.state_dict(optimizer, prefix="a.")
 
 

@@ -335,7 +335,7 @@ def test_keys_can_be_tensors():
     assert [type(key) for key in found] == [torch.Tensor, str, torch.Size]
     assert next(iter(found)).tolist() == [1, 1]
     file.seek(0)
-    with pytest.raises(statedict.errors.FormatError, match="holds a tensor as a key or an item"):
+    with pytest.raises(statedict.errors.FormatError, match="has an array as a key or an item"):
         statedict.load(file, backend="numpy")
 
 
@@ -409,7 +409,9 @@ def test_a_device_that_is_not_there(tmp_path, where):
 def test_map_location_is_for_torch(tmp_path):
     """NumPy arrays are on no device but the CPU."""
     torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
-    with pytest.raises(TypeError, match="map_location= is for torch tensors: NumPy arrays cannot be put on 'cuda:7'"):
+    with pytest.raises(
+        TypeError, match="map_location= applies to torch tensors only: NumPy arrays cannot be moved to 'cuda:7'"
+    ):
         statedict.load(tmp_path / "a.pt", backend="numpy", map_location="cuda:7")
     statedict.load(tmp_path / "a.pt", backend="numpy", map_location="cpu")
 

@@ -118,7 +118,7 @@ def test_roots_in_match_diff_and_merge(tmp_path):
     for seed, path in enumerate(paths):
         torch.save({"one": net(seed).state_dict(), "two": net(seed + 5).state_dict(), "epoch": 1}, path)
     for act in (lambda **given: statedict.merge(paths, **given), lambda **given: statedict.diff(*paths, **given)):
-        with pytest.raises(RootError, match="choose one with root=: 'one', 'two'"):
+        with pytest.raises(RootError, match=r"Available: 'one', 'two'; choose one with root=$"):
             act()
     assert torch.allclose(statedict.merge(paths, root="two")["0.bias"], mean([net(5), net(6)], "0.bias"))
     assert statedict.diff(*paths, root="two").changed

@@ -240,7 +240,10 @@ def test_a_snapshot_of_each(run):
 def test_roots_of_nested_states(run):
     """A root that is not there names those that can be loaded, and one that cannot be told is asked for."""
     path, _, optimizer, schedule = run
-    with pytest.raises(RootError, match=r"nothing at 'optim'; did you mean 'optimizer'\?; .*root=: 'optimizer'$"):
+    with pytest.raises(
+        RootError,
+        match=r"nothing at 'optim'; did you mean 'optimizer'\? Available: 'optimizer'; choose one with root=$",
+    ):
         statedict.load_state_dict(optimizer, path, root="optim")
     with pytest.raises(RootError, match=r"nothing at 'x'; .*'model', 'optimizer', 'scheduler'$"):
         statedict.load_state_dict(schedule, path, root="x")

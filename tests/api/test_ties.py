@@ -32,7 +32,7 @@ MAKE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*matches no name")
+@pytest.mark.filterwarnings("ignore:.*does not match any name")
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 def test_states_of_states_keep_ties(tied, make):
     """What is one tensor stays one."""

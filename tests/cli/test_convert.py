@@ -90,9 +90,9 @@ def test_json(call, model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--include", "nothing"], "none of the 11 names is left"),
-        (["--dtype", "int8"], "'int8' is no floating-point dtype"),
-        (["--dtype", "head=float31"], "'float31' is no floating-point dtype"),
+        (["--include", "nothing"], "none of the 11 names matches"),
+        (["--dtype", "int8"], "'int8' is not a floating-point dtype"),
+        (["--dtype", "head=float31"], "'float31' is not a floating-point dtype"),
         (["--rename", "no arrow"], "no arrow"),
         (["--rename", "head -> tied"], "would both become 'tied.weight'"),
         (["--root", "ema"], "'model'"),
@@ -125,7 +125,7 @@ def test_the_bar_counts_every_byte_and_keeps_ties():
 
 def test_what_is_left_behind_is_told(call, model, tmp_path):
     """One state dict is written; what else the file holds is named, unless the state dict was chosen by its path."""
-    assert "left behind: 'epoch'" in call("convert", model, tmp_path / "out.pt").err
+    assert "not converted: 'epoch'" in call("convert", model, tmp_path / "out.pt").err
     assert call("convert", model, tmp_path / "out.pt", "--root", "model").err == ""
     assert call("convert", tmp_path / "out.pt", tmp_path / "again.pt").err == ""
 
@@ -205,4 +205,4 @@ def test_metadata_goes_along(call, tmp_path):
     assert "metadata 'rank': '8'" in call("inspect", tmp_path / "b.pt").out
     save_file({"a": torch.ones(2)}, tmp_path / "c.safetensors", {"long": "x" * 70_000})
     ended = call("convert", tmp_path / "c.safetensors", tmp_path / "c.npz")
-    assert (ended.code, "left behind: the file's metadata 'long'" in ended.err) == (0, True)
+    assert (ended.code, "not converted: the file's metadata 'long'" in ended.err) == (0, True)

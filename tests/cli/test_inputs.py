@@ -94,7 +94,7 @@ def test_a_pattern_that_matches_nothing_is_told(call, run, arguments):
     """It is told on standard error, with the nearest name; what was asked for is done all the same."""
     ended = call(*arguments)
     assert ended.code == 0
-    assert ended.err == "statedict: the pattern 'hed' matches no name; the nearest is 'head.bias'\n"
+    assert ended.err == "statedict: the pattern 'hed' does not match any name; the nearest is 'head.bias'\n"
 
 
 @pytest.mark.parametrize("arguments", [["diff", "plain.pt", "plain.pt"], ["verify", "plain.pt"], ["convert", "--help"]])

@@ -63,8 +63,8 @@ def test_rules(call, files):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "give one of them"),
-        (["--keys", "mine.pt", "--model", "a:b"], "give one of them"),
+        ([], "exactly one of them is required"),
+        (["--keys", "mine.pt", "--model", "a:b"], "exactly one of them is required"),
         (["--model", "no_such_module:make"], "no_such_module"),
         (["--model", "zoo_for_match:nothing"], "nothing"),
         (["--model", "zoo_for_match"], "zoo_for_match"),

@@ -90,7 +90,7 @@ def test_prune_needs_rules(call, tmp_path):
         manager.save(2)
     ended = call("runs", tmp_path, "--prune")
     assert (ended.code, ended.out) == (2, "")
-    assert "does not say which rules it is kept by" in " ".join(ended.err.replace("│", "").split())
+    assert "does not have retention rules" in " ".join(ended.err.replace("│", "").split())
     assert call("runs", tmp_path, "--prune", "--keep-last", "1").code == 0
     assert steps(tmp_path) == [2]
 
@@ -100,7 +100,7 @@ def test_a_best_that_is_none(call, run, asked):
     """A rule that names no metric, or would keep nothing, is a mistake: exit code 2."""
     ended = call("runs", run, "--keep-best", asked)
     assert (ended.code, ended.out) == (2, "")
-    assert "--keep-best takes METRIC" in ended.err
+    assert "--keep-best needs METRIC" in ended.err
 
 
 def test_an_empty_directory(call, tmp_path):
@@ -121,7 +121,7 @@ def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
     ended = call("runs", run, "--prune", "--keep-best", "los")
     assert (ended.code, ended.out) == (2, "")
     said = " ".join(ended.err.replace("│", "").split())
-    assert "no checkpoint of this run has a metric 'los'; there is loss" in said
+    assert "no checkpoint of this run has a metric 'los'; available: loss" in said
     assert steps(run) == [10, 20, 30]
     (tmp_path / "none").mkdir()
     assert call("runs", tmp_path / "none", "--keep-best", "los").code == 0

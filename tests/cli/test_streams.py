@@ -53,7 +53,7 @@ def test_a_terminal_is_no_input(call, model, monkeypatch, arguments, stdin):
     monkeypatch.chdir(model.parent)
     ended = call(*arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert "nothing is piped in" in " ".join(ended.err.replace("│", " ").split())
+    assert "nothing is piped into it" in " ".join(ended.err.replace("│", " ").split())
 
 
 def test_a_terminal_is_no_output(call, model, monkeypatch):

@@ -252,7 +252,7 @@ def test_a_missing_shard_is_named(site):
     with statedict.open(f"{site.url}m.safetensors.index.json?token=1") as checkpoint:
         assert checkpoint.notes[0].startswith("m-00002-of-00003.safetensors is missing")
         with pytest.raises(
-            FormatError, match=r"http://.*/m-00002-of-00003\.safetensors: .*: the tensor lies in this file"
+            FormatError, match=r"http://.*/m-00002-of-00003\.safetensors: .*: the tensor is in this file"
         ):
             checkpoint.state_dict().numpy().fingerprint()
 

@@ -66,7 +66,7 @@ def test_shards_are_read_from_s3(bucket, tmp_path):
         assert checkpoint.metadata["shards"] == "4"
         assert checkpoint.state_dict().numpy()["l.3"].tobytes() == state()["l.3"].tobytes()
     system.rm("weights/m-00003-of-00004.safetensors")
-    with pytest.raises(FormatError, match=f"{url}/m-00003-of-00004.safetensors: .*: the tensor lies in this file"):
+    with pytest.raises(FormatError, match=f"{url}/m-00003-of-00004.safetensors: .*: the tensor is in this file"):
         statedict.load(f"{url}/m.safetensors.index.json", backend="numpy")
 
 

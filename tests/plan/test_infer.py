@@ -75,24 +75,24 @@ def test_a_gpt2_into_home_made_names():
 
 
 STAGES = [
-    ({"a.w": (2,)}, {"a.w": (2,)}, "the same name", ""),
-    ({"module.a.w": (2,)}, {"a.w": (2,)}, "the same name but for wrappers", "module.{*p} -> {*p}"),
+    ({"a.w": (2,)}, {"a.w": (2,)}, "same name", ""),
+    ({"module.a.w": (2,)}, {"a.w": (2,)}, "same name without wrapper prefixes", "module.{*p} -> {*p}"),
     (
         {"m.a.w": (2,), "m.b.w": (3,)},
         {"a.w": (2,), "b.w": (3,)},
-        "one prefix for another: m.{*p} -> {*p}",
+        "prefix replaced: m.{*p} -> {*p}",
         "m.{*p} -> {*p}",
     ),
     (
         {"x.fc.w": (2,), "y.head.w": (3,)},
         {"p.fc.w": (2,), "q.r.head.w": (3,)},
-        "the same ending of 2 and shape, found once",
+        "same last 2 name parts and shape (unique)",
         "x.{*p} -> p.{*p}\ny.{*p} -> q.r.{*p}",
     ),
     (
         {"a.x": (2,), "a.y": (2,), "b": (1,)},
         {"a.p": (2,), "a.q": (2,), "b": (1,)},
-        "the same order and shape inside the root and the root",
+        "same order and shape inside the root and the root",
         "a.x -> a.p\na.y -> a.q",
     ),
 ]
@@ -120,7 +120,7 @@ def test_what_cannot_be_told_is_left_over():
     assert inference.steps == ()
     assert inference.unmatched == ("b.p", "b.q", "b.r")
     assert inference.unfilled == ("a.x", "a.y")
-    assert str(inference).startswith("0 of 2 slots have a source; 3 names are left over")
+    assert str(inference).startswith("0 of 2 model tensors matched, 3 checkpoint tensors unused")
 
 
 def test_another_shape_is_another_tensor():

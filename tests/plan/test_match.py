@@ -58,7 +58,7 @@ def test_planning_and_executing_read_nothing(unread):
         "d": (dtype("float32"), (2, 2)),
     }
     assert [step.device for step in plan.steps] == ["cpu"] * 3
-    assert "3 of 3 slots filled, 0 problems" in str(plan)
+    assert "3 of 3 tensors filled, 0 problems" in str(plan)
 
 
 def test_a_state_that_fits_is_given_back_itself():
@@ -96,9 +96,9 @@ def test_missing_unexpected_and_mismatched_are_problems():
     plan = match(zeros(a=(2,), b=(3,), c=(1,)), zeros(a=(2,), b=(4,), d=(1,)))
     assert not plan.ok
     assert [tuple(problem) for problem in plan.problems] == [
-        ("missing", "d", "nothing fills 'd'"),
-        ("unexpected", "c", "'c' belongs to no slot"),
-        ("mismatched", "b", "'b' has shape [3], the slot has [4]"),
+        ("missing", "d", "'d' is not in the source"),
+        ("unexpected", "c", "'c' is not in the model"),
+        ("mismatched", "b", "'b' has shape [3], the model expects [4]"),
     ]
     assert set(plan.execute(plan.given)) == {"a", "b", "c"}
 
@@ -121,7 +121,7 @@ def test_what_fits(found, wanted, fits):
 def test_a_plan_is_for_what_it_was_made_for():
     """Executed on another source whose values are no tensors, a plan that would adapt them says so."""
     plan = match({"a": np.ones(2, "f4")}, {"a": np.ones(2, "f4")}, dtype="float16")
-    with pytest.raises(TypeError, match="'a' is no strided tensor any more, as it was when the plan was made"):
+    with pytest.raises(TypeError, match="'a' is no longer a strided tensor, as it was when the plan was made"):
         plan.execute({"a": "text"})
     with pytest.raises(ValueError, match="converts strided tensors, but 'a' is a str"):
         match({"a": np.ones((2, 2))}, {"b": np.ones((2, 2))}, rename="a -> b | transpose").execute({"a": "text"})
@@ -184,7 +184,7 @@ def test_a_pattern_that_fits_nothing_is_noted(option):
     )
     plan = match(zeros(encoder=(1,), head__w=(1,)), zeros(encoder=(1,), head__w=(1,)), **{option: patterns})
     assert len(plan.notes) == 1
-    assert "matches no name; the nearest is 'head.w'" in plan.notes[0]
+    assert "does not match any name; the nearest is 'head.w'" in plan.notes[0]
 
 
 @given(
@@ -233,7 +233,7 @@ def test_converted_tensors_of_no_slot_are_passed_on():
 
 def test_an_idle_rule_is_noted():
     """A rule that fits no name is a warning in the plan, not an error."""
-    assert match(zeros(a=(1,)), zeros(a=(1,)), rename="b -> c").notes == ("'b -> c' matches no name",)
+    assert match(zeros(a=(1,)), zeros(a=(1,)), rename="b -> c").notes == ("'b -> c' does not match any name",)
 
 
 # dtype and device
@@ -268,7 +268,7 @@ def test_casts_keep_ties():
 
 def test_an_unknown_dtype_is_refused():
     """The dtype's name is in the error."""
-    with pytest.raises(ValueError, match="dtype='float99' is no element type"):
+    with pytest.raises(ValueError, match="dtype='float99' is not a dtype"):
         match({}, {}, dtype="float99")
 
 
@@ -323,5 +323,5 @@ def test_names_that_match_nothing_are_quick_too():
     start = time.process_time()
     text = str(match(source, target).report())
     assert time.process_time() - start < 10
-    assert "0 loaded; 30,000 missing, 30,000 unexpected" in text
+    assert "Loaded 0 tensors; 30,000 missing, 30,000 unexpected" in text
     assert text.count("\n") < 40

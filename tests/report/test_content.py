@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import statedict
-from statedict.report import File, survey
+from statedict.report import FileContent, survey
 from statedict.report._content import MOMENTS, OTHERS, content
 from statedict.report._heat import ODD
 from statedict.state import StateDict
 
 
 def file(name="x.pt", **roots):
-    return File(name, "torch", "unknown", 10, {path: survey(state) for path, state in roots.items()})
+    return FileContent(name, "torch", "unknown", 10, {path: survey(state) for path, state in roots.items()})
 
 
 def compared(before, after):
@@ -108,7 +108,7 @@ def test_layers_that_changed_in_kind_are_not_folded():
 def test_of_very_many_values_the_first_are_told():
     """Values that are no tensors are listed up to a number, and counted."""
     many = [{"path": f"log/{i}", "type": "int", "value": i} for i in range(OTHERS + 5)]
-    values, _ = content([File("x.pt", "torch", "unknown", 1, {}, other=many)])
+    values, _ = content([FileContent("x.pt", "torch", "unknown", 1, {}, other=many)])
     assert (len(values["files"][0]["other"]), values["files"][0]["others"]) == (OTHERS, OTHERS + 5)
 
 
@@ -116,7 +116,11 @@ def test_names_are_printable():
     """What is no ink in a name, a file's name or a note is escaped; numbers that are not finite are null or named."""
     name = "a\x1b\u202e\ud800<b>"
     values, _ = content(
-        [File("x\n.pt", "torch", "p\0", 1, {"\t": survey(StateDict({name: np.array([np.nan, np.inf])}))}, notes=["\r"])]
+        [
+            FileContent(
+                "x\n.pt", "torch", "p\0", 1, {"\t": survey(StateDict({name: np.array([np.nan, np.inf])}))}, notes=["\r"]
+            )
+        ]
     )
     text = json.dumps(values, allow_nan=False, ensure_ascii=False)
     assert text.isprintable()

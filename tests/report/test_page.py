@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from statedict.errors import MissingDependencyError
-from statedict.report import MARK, File, charting, page, survey
+from statedict.report import MARK, FileContent, charting, page, survey
 from statedict.report._page import SCRIPTS
 from statedict.state import StateDict
 
@@ -41,7 +41,7 @@ class Seen(HTMLParser):
 @pytest.fixture(scope="module")
 def hostile():
     state = StateDict({f"{HOSTILE}.weight": np.ones((2, 2)), "$style ${script}": np.ones(1)})
-    made = File(f"{HOSTILE}.pt", "torch", HOSTILE, 1, {HOSTILE: survey(state)}, notes=[HOSTILE])
+    made = FileContent(f"{HOSTILE}.pt", "torch", HOSTILE, 1, {HOSTILE: survey(state)}, notes=[HOSTILE])
     return page([made])
 
 
@@ -52,7 +52,7 @@ def unpacked(seen, name):
 
 def test_nothing_of_a_file_is_markup(hostile):
     """Hostile names add no tag to the page: its tags are those of a page about nothing."""
-    plain = Seen(page([File("x", "torch", "unknown", 0, {})]).decode())
+    plain = Seen(page([FileContent("x", "torch", "unknown", 0, {})]).decode())
     seen = Seen(hostile.decode())
     assert seen.tags == plain.tags
     assert hostile.count(b"onerror") == 1  # in the title, escaped
@@ -85,7 +85,7 @@ def test_nothing_outside_is_named(hostile):
 def test_the_same_content_is_the_same_page(hostile):
     """A page has no time and no random number in it, and begins with its mark."""
     state = StateDict({f"{HOSTILE}.weight": np.ones((2, 2)), "$style ${script}": np.ones(1)})
-    again = page([File(f"{HOSTILE}.pt", "torch", HOSTILE, 1, {HOSTILE: survey(state)}, notes=[HOSTILE])])
+    again = page([FileContent(f"{HOSTILE}.pt", "torch", HOSTILE, 1, {HOSTILE: survey(state)}, notes=[HOSTILE])])
     assert again == hostile
     assert hostile.startswith(MARK)
 
@@ -95,7 +95,7 @@ def test_ten_thousand_tensors_are_some_megabytes():
     rng = np.random.default_rng(0)
     kinds = {"q": (32, 32), "n": (32,)}
     state = {f"layers.{i}.{k}.weight": rng.normal(size=kinds[k]).astype("f4") for i in range(5_000) for k in kinds}
-    made = page([File("x", "torch", "unknown", 0, {"": survey(StateDict(state))})])
+    made = page([FileContent("x", "torch", "unknown", 0, {"": survey(StateDict(state))})])
     assert len(made) < 7_000_000
 
 
@@ -104,7 +104,7 @@ def test_without_the_library(monkeypatch):
     charting.cache_clear()
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'statedict\[view\]'"):
-        page([File("x", "torch", "unknown", 0, {})])
+        page([FileContent("x", "torch", "unknown", 0, {})])
 
 
 def test_every_file_of_the_page_is_used():

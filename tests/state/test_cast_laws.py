@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from statedict.state import DTYPES, cast_array, cast_kind, extent
+from statedict.state import DTYPES, cast_array, cast_kind, value_range
 
 pytest.importorskip("torch")
 import torch
@@ -87,7 +87,7 @@ def test_the_kind_is_that_of_the_exact_range(found):
         tensor = elements(found, seed, 8)
         kinds = {
             cast_kind(found, wanted, lambda t=tensor: torch_extent(t)),
-            cast_kind(found, wanted, lambda t=tensor: extent(numpy_of(t, found), found)),
+            cast_kind(found, wanted, lambda t=tensor: value_range(numpy_of(t, found), found)),
         }
         lost = any(is_lost(value, wanted) for value in exact(tensor))
         if found.is_complex and not wanted.is_complex:
@@ -173,4 +173,4 @@ def test_kinds_at_the_edges(found, values, wanted, kind):
     tensor = torch.from_numpy(np.array(values, usual)).to(TORCH_DTYPES[one])
     array = numpy_of(tensor, one) if tensor.numel() else np.empty(0, one.numpy)
     assert cast_kind(one, other, lambda: torch_extent(tensor)) == kind
-    assert cast_kind(one, other, lambda: extent(array, one)) == kind
+    assert cast_kind(one, other, lambda: value_range(array, one)) == kind

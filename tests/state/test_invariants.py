@@ -141,9 +141,9 @@ def test_a_tensor_that_does_not_fit_is_refused_when_it_is_made():
     good = compound("sparse_coo", (3,), indices=[[0, 2]], values=np.ones(2, np.float32))
     assert ours(good)
     bad = compound("sparse_coo", (3,), indices=[[0, 900]], values=np.ones(2, np.float32))
-    with pytest.raises(FormatError, match="an index of dimension 0 lies outside its size 3"):
+    with pytest.raises(FormatError, match="an index of dimension 0 is out of range for size 3"):
         ours(bad)
-    with pytest.raises(FormatError, match="this layout is not known"):
+    with pytest.raises(FormatError, match="the layout is unknown"):
         ours(compound("sparse_odd", (3,), values=np.ones(2)))
-    with pytest.raises(FormatError, match="do not fit together: 'indices'"):
+    with pytest.raises(FormatError, match="are not consistent: 'indices'"):
         ours(compound("sparse_coo", (3,), values=np.ones(2)))

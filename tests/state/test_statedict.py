@@ -273,7 +273,7 @@ def test_names_are_strings_however_they_come(other):
         lambda sd: sd.setdefault(next(name for name in other if name != "a"), 1),
     ):
         sd = StateDict({"x": 1})
-        with pytest.raises(NotAStateError, match="a state dict's names are strings"):
+        with pytest.raises(NotAStateError, match="the names in a state dict must be strings"):
             act(sd)
         assert dict(sd) == {"x": 1}
 

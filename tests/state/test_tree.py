@@ -122,5 +122,5 @@ def test_keys_are_mapped_where_they_are_tensors():
 @pytest.mark.parametrize("tree", [{("key",): 1}, {"key"}, frozenset({"key"}), [{("key", 1): 2}]])
 def test_what_cannot_be_a_key_is_an_error(tree):
     """NumPy's arrays have no hash, so that a set or a dict that held a tensor cannot hold them."""
-    with pytest.raises(FormatError, match=r"holds a tensor as a key or an item.*backend=.torch."):
+    with pytest.raises(FormatError, match=r"has an array as a key or an item.*backend=.torch."):
         map_tree(tree, lambda value: np.ones(1) if value == "key" else value)

@@ -112,7 +112,7 @@ def test_a_directory_that_goes_right_after_the_save(tmp_path, monkeypatch):
     monkeypatch.setattr(_changes, "sync", sync)
     with (
         CheckpointManager(tmp_path / "run", random=False) as manager,
-        pytest.raises(RunGoneError, match="Step 1 was saved in it just before"),
+        pytest.raises(RunGoneError, match="Step 1 was saved to it just before"),
     ):
         manager.save(1, value=Value(1))
 

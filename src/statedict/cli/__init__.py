@@ -1,4 +1,4 @@
-"""The command line: each command a thin, typed layer over the public API."""
+"""The command line: each command is a thin layer over the public API."""
 
 from ._main import main
 

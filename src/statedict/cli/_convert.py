@@ -1,4 +1,4 @@
-"""`statedict convert`: what a file holds into another file: another format, part of it, other names or dtypes."""
+"""`statedict convert`: write a checkpoint to another file, in another format, in part, or with other names or dtypes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_idle
-from ._mistake import told_as
-from ._options import Exclude, File, Format, Include, MapFile, Rename, Told
+from ._bad_parameter import as_bad_parameter
+from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_unmatched
+from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename
 from ._progress import nbytes_of, showing
 from ._streams import STREAM, opened, target, tell
 
@@ -37,7 +37,7 @@ def convert(
     format: Format = None,
     root: Annotated[
         str,
-        typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is all that the file holds."),
+        typer.Option(metavar="PATH", help="The state dict at this path in the file; `*` is the whole file."),
     ] = "auto",
     include: Include = None,
     exclude: Exclude = None,
@@ -46,18 +46,20 @@ def convert(
     dtype: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[PATTERN=]DTYPE", help="Floating-point tensors (that match) as this; the last one counts."
+            metavar="[PATTERN=]DTYPE",
+            help="Cast floating-point tensors (that match PATTERN) to DTYPE (repeatable; the last match is used).",
         ),
     ] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Several files of at most this size, such as 5GB, and an index.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Split into files of at most this size, such as 5GB, and an index."),
     ] = None,
-    as_json: Told = False,
+    as_json: JsonSummary = False,
 ) -> None:
-    """Write a checkpoint's state dict to another file: another format, part of it, other names, other dtypes.
+    """Convert a checkpoint's state dict to another file: change its format, select a part, rename or cast tensors.
 
-    Reads one tensor at a time, so that files larger than memory are no trouble. The destination is replaced as a whole or
-    not at all; ties stay ties. What is left behind in the source is told.
+    Reads one tensor at a time, so files may be larger than memory. The destination is replaced atomically; tied tensors
+    stay tied. Reports what was not converted.
 
     Examples:
 
@@ -72,7 +74,7 @@ def convert(
         statedict convert old-run.pt run.pt --root '*'
     """
     if max_shard_size is not None:
-        with told_as({"--max-shard-size": max_shard_size}):
+        with as_bad_parameter({"--max-shard-size": max_shard_size}):
             byte_count(max_shard_size)
     asked = include or [], exclude or [], rename or [], map_file, dtype or []
     keep_inputs(destination, map_file, option="DESTINATION")
@@ -87,47 +89,48 @@ def convert(
             if in_place:
                 _refuse_loss(destination, [*left, *_dropped(state, *asked[:2])])
             elif left and root == "auto":
-                _tell_left(left)
+                _report_left(left)
         with showing(made, f"writing {destination}") as shown:
             metadata = checkpoint.texts if root == WHOLE else None
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
-        _tell_lost(checkpoint, destination)
+        _report_lost(checkpoint, destination)
     written, files = _written(destination, max_shard_size is not None)
     tensors, nbytes = sum(isinstance(value, (Leaf, Compound)) for value in tensors_of(made)), nbytes_of(made)
     if as_json:
-        told = json.dumps({"schema": 1, "file": written, "shards": files, "tensors": tensors, "bytes": nbytes})
+        line = json.dumps({"schema": 1, "file": written, "shards": files, "tensors": tensors, "bytes": nbytes})
     else:
-        told = f"{written}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
-    tell(told, err=destination == STREAM)
+        line = f"{written}: {count(tensors, 'tensor')}, {size(nbytes)}" + (f", in {files} files" if files > 1 else "")
+    tell(line, err=destination == STREAM)
 
 
 def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
-    """All that the file holds, as it is."""
+    """Return the whole content of the file."""
     if changed:
         raise typer.BadParameter(
-            "`*` is the file as it is; the other options are about one state dict", param_hint="--root"
+            "`*` copies the whole file and cannot be combined with options for one state dict", param_hint="--root"
         )
     checkpoint.require_safe()
     return checkpoint.object
 
 
 def _left(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
-    """What else the file holds: only one state dict is written."""
+    """Return what else the file contains: only one state dict is written."""
     roots = [path for path, state in checkpoint.roots.items() if state is not taken]
     held = checkpoint.object if taken is not checkpoint.roots.get("") else {}
     first = {path.partition("/")[0] for path in checkpoint.roots}
     return [*roots, *(str(key) for key in held if str(key) not in first)] if isinstance(held, dict) else roots
 
 
-def _tell_left(left: Sequence[str]) -> None:
-    """Say on standard error what is not written."""
+def _report_left(left: Sequence[str]) -> None:
+    """Report on standard error what is not written."""
     tell(
-        f"statedict: left behind: {_few(left)} (--root PATH takes another state dict, --root '*' everything)", err=True
+        f"statedict: not converted: {_few(left)} (use --root PATH for another state dict, --root '*' for everything)",
+        err=True,
     )
 
 
 def _dropped(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """The names that the options leave out."""
+    """Return the names that the options leave out."""
     fits, drops = matcher(include) if include else lambda name: True, matcher(exclude)
     return [name for name in state if drops(name) or not fits(name)]
 
@@ -136,20 +139,20 @@ def _refuse_loss(destination: str, left: Sequence[str]) -> None:
     """Refuse to replace a file by a part of it."""
     if left:
         raise typer.BadParameter(
-            f"{destination} is the file that is read, and {_few(left)} in it would be lost; name another file",
+            f"{destination} is also the input file, and {_few(left)} in it would be lost; choose another file",
             param_hint="DESTINATION",
         )
 
 
-def _tell_lost(checkpoint: Checkpoint, destination: str) -> None:
-    """Say, on standard error, which text kept with the file the new format has no room for."""
+def _report_lost(checkpoint: Checkpoint, destination: str) -> None:
+    """Report on standard error which metadata texts of the file the new format cannot store."""
     if not checkpoint.texts or destination == STREAM:
         return
     index = destination + INDEX
     with statedict.open(index if os.path.exists(index) else destination) as new:
         lost = [name for name in checkpoint.texts if name not in new.texts]
     if lost:
-        tell(f"statedict: left behind: the file's metadata {_few(lost)}, which this format has no room for", err=True)
+        tell(f"statedict: not converted: the file's metadata {_few(lost)}, which this format cannot store", err=True)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -157,7 +160,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _written(destination: str, sharded: bool) -> tuple[str, int]:
-    """The file that opens what was written, and how many files hold its tensors."""
+    """Return the file to open (the index, if there is one), and the number of files with tensors."""
     index = destination + INDEX
     if not sharded or not os.path.exists(index):
         return destination, 1
@@ -172,30 +175,30 @@ def _made(
     map_file: Path | None,
     dtypes: Sequence[str],
 ) -> StateDict:
-    """The state that the options ask for; nothing of it is read yet."""
+    """Return the state with all options applied; reads no tensor."""
     return _cast(_renamed(_chosen(state, include, exclude), rename, map_file), dtypes)
 
 
 def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> StateDict:
     (part,) = chosen([state], include, exclude)
     if state and not part:
-        raise typer.BadParameter(f"none of the {count(len(state), 'name')} is left", param_hint="--include, --exclude")
+        raise typer.BadParameter(f"none of the {count(len(state), 'name')} matches", param_hint="--include, --exclude")
     return part
 
 
 def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
-    """The renaming rules of the options `--map` and `--rename`, in that order."""
-    with told_as({"--rename": rules, "--map": file}):
+    """Return the renaming rules of the options `--map` and `--rename`, in that order."""
+    with as_bad_parameter({"--rename": rules, "--map": file}):
         saved = [statedict.KeyMap.from_toml(file.read_text())] if file else []
         return statedict.KeyMap([*saved, *rules])
 
 
 def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
-    """The state under its new names; rules that fit nothing are told on standard error."""
+    """Return the renamed state; reports on standard error the rules that do not match any name."""
     names = key_map(rules, file)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        with told_as({"--rename": rules, "--map": file}):
+        with as_bad_parameter({"--rename": rules, "--map": file}):
             renamed = names.rename(state)
     for note in notes:
         tell(f"statedict: {note.message}", err=True)
@@ -203,14 +206,16 @@ def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> State
 
 
 def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:
-    """The state with the dtypes asked for: of several that fit a name, the last."""
+    """Return the state with the requested dtypes; if several match a name, the last is used."""
     left = list(state)
-    tell_idle([text.rpartition("=")[0] for text in wanted if "=" in text], [state])
+    tell_unmatched([text.rpartition("=")[0] for text in wanted if "=" in text], [state])
     for text in reversed(wanted):
         pattern, _, name = text.rpartition("=")
         if name.removeprefix("torch.") not in DTYPES or not DTYPES[name.removeprefix("torch.")].is_floating:
             known = ", ".join(key for key, value in DTYPES.items() if value.is_floating)
-            raise typer.BadParameter(f"{name!r} is no floating-point dtype; there are {known}", param_hint="--dtype")
+            raise typer.BadParameter(
+                f"{name!r} is not a floating-point dtype; use one of {known}", param_hint="--dtype"
+            )
         fits = matcher(pattern) if pattern else lambda _: True
         cast = state.to(name)
         fitting = [n for n in left if fits(n)]

@@ -1,4 +1,4 @@
-"""`statedict diff`: what changed from one checkpoint to another."""
+"""`statedict diff`: compare two checkpoints."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ._streams import opened, tell
 
 def diff(
     first: File,
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="The checkpoint to compare with.")],
     root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in both files.")] = "auto",
     second_root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The same, of the second file, where it differs.")
+        str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -27,7 +27,7 @@ def diff(
 ) -> None:
     """Compare two checkpoints: names, shapes, dtypes, elements, ties. Their formats may differ.
 
-    Exit code 0 when they are the same, 1 when they differ, 2 for a mistake in the call or a file.
+    Exit code: 0 if they are the same, 1 if they differ, 2 for an error in the arguments or a file.
 
     Examples:
 
@@ -40,6 +40,5 @@ def diff(
     with opened(first) as one, opened(second) as other:
         states = [one.state_dict(root), other.state_dict(root if second_root is None else second_root)]
         found = statedict.diff(*chosen(states, include, exclude))
-    told = json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found)
-    tell(told)
+    tell(json.dumps({"schema": 1, **found.to_dict()}) if as_json else str(found))
     raise typer.Exit(1 if found else 0)

@@ -1,8 +1,8 @@
-"""The training program of the tour: handwritten digits, a small CNN, its whole state in one file after every epoch.
+"""The training program of the tour: a small CNN on handwritten digits, which saves its whole state after every epoch.
 
-It is what a user of this library would write, and knows its public verbs only; run as a process of its own it can be told
-to die in the middle of a save. Everything random follows from the epoch's number, so that a resumed run can be compared,
-bit by bit, with one that was never interrupted.
+It is written as a user of this library would write it, with the public functions only. As a separate process, it can kill
+itself in the middle of a save. All random numbers depend only on the epoch, so that a resumed run can be compared, bit by
+bit, with one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 import statedict
 
-# One thread: for batches as small as these a second one only waits (0.2 s an epoch become 2 s on a busy machine).
+# For such small batches, a second thread makes it slower, especially on a busy machine.
 torch.set_num_threads(1)
 
 BATCH = 32
@@ -40,7 +40,7 @@ class Images(NamedTuple):
 
 
 class DigitsNet(nn.Module):
-    """A backbone of two convolutions, a head of one linear layer."""
+    """A backbone of two convolutions, and a head of one linear layer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class DigitsNet(nn.Module):
 
 
 def images() -> tuple[Images, Images]:
-    """The 1,797 digits that ship inside scikit-learn: 1,500 to train on, 297 to test with."""
+    """Return the 1,797 digits in scikit-learn: 1,500 for training, 297 for testing."""
     digits = load_digits()
     pixels = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     classes = torch.tensor(digits.target, dtype=torch.int64)
@@ -71,14 +71,14 @@ def images() -> tuple[Images, Images]:
 
 
 def new_run() -> tuple[DigitsNet, torch.optim.Optimizer]:
-    """A freshly initialised model and its optimizer; equal at every call."""
+    """Return a newly initialised model and its optimizer; the same at every call."""
     torch.manual_seed(0)
     model = DigitsNet(classes=10)
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3)
 
 
 def one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Images, epoch: int) -> None:
-    """Train on every image once, in an order that follows from the epoch."""
+    """Train on every image once, in an order that depends on the epoch."""
     model.train()
     order = torch.randperm(len(data.classes), generator=torch.Generator().manual_seed(epoch))
     for chosen in torch.split(order, BATCH):
@@ -89,18 +89,18 @@ def one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: Images, 
 
 
 def parity_model() -> DigitsNet:
-    """A freshly initialised model with a head for two classes, odd and even."""
+    """Return a newly initialised model with a head for two classes, odd and even."""
     torch.manual_seed(1)
     return DigitsNet(classes=2)
 
 
 def parity(data: Images) -> Images:
-    """The same images, classed as even (0) and odd (1)."""
+    """Return the same images with the classes even (0) and odd (1)."""
     return Images(data.pixels, data.classes % 2)
 
 
 def train_head(model: DigitsNet, data: Images, epochs: int, *, done: Callable[[int], None]) -> None:
-    """Train the head alone, on a backbone that stays as it is."""
+    """Train only the head; the backbone is frozen."""
     optimizer = torch.optim.AdamW(model.head.parameters(), lr=2e-3)
     for epoch in range(1, epochs + 1):
         one_epoch(model, optimizer, data, epoch)
@@ -108,21 +108,21 @@ def train_head(model: DigitsNet, data: Images, epochs: int, *, done: Callable[[i
 
 
 def differing(file: Path, state: statedict.StateDict) -> list[str]:
-    """The names whose tensors PyTorch's own reader, in its strictest mode, finds otherwise in the file's model."""
+    """Return the names whose tensors differ from those that `torch.load(weights_only=True)` reads from the file."""
     theirs = torch.load(file, weights_only=True)["model"]
     ours = state.torch()
     return [n for n in {*ours, *theirs} if n not in ours or n not in theirs or not torch.equal(ours[n], theirs[n])]
 
 
 def accuracy(model: nn.Module, data: Images) -> float:
-    """The share of the images whose class the model gets right."""
+    """Return the share of images that the model classifies correctly."""
     model.eval()
     with torch.no_grad():
         return float((model(data.pixels).argmax(1) == data.classes).float().mean())
 
 
 def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put the saved state back, if there is any; gives the number of epochs that it had been trained for."""
+    """Load the saved state, if there is one; return the number of epochs it was trained for."""
     if not file.exists():
         return 0
     with statedict.open(file) as checkpoint:
@@ -132,15 +132,15 @@ def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> in
 
 
 def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    """The whole state of the run in one file, which replaces the one before."""
+    """Save the whole state of the run to one file, which replaces the previous one."""
     state = {"model": statedict.state_dict(model), "optimizer": statedict.state_dict(optimizer), "epoch": epoch}
     statedict.save(state, file)
 
 
 def train(file: Path, epochs: int, *, done: Callable[[int], None], fatal_epoch: int = 0) -> DigitsNet:
-    """Train to `epochs`, from the state in `file` where there is one, saving after every epoch.
+    """Train until `epochs`, starting from the state in `file` if it exists, and save after every epoch.
 
-    `done` is called with the number of epochs that are saved; in the save of `fatal_epoch` the process kills itself.
+    `done` is called with the number of saved epochs; during the save of `fatal_epoch`, the process kills itself.
     """
     model, optimizer = new_run()
     data, _ = images()
@@ -156,9 +156,9 @@ def train(file: Path, epochs: int, *, done: Callable[[int], None], fatal_epoch: 
 
 
 def die_while_writing() -> None:
-    """Have this process killed as soon as its threads have written to a file a few times, or are about to rename one.
+    """Kill this process after its threads have written to a file a few times, or when they are about to rename one.
 
-    SIGKILL cannot be caught: nothing is flushed, closed or tidied up, as when the power or the memory is gone.
+    SIGKILL cannot be caught: nothing is flushed, closed or cleaned up, as in a power failure or an out-of-memory kill.
     """
     writes = count(1)
 
@@ -177,7 +177,7 @@ def die_while_writing() -> None:
 
 
 def tell(epoch: int) -> None:
-    """One line for whoever started this process."""
+    """Print the epoch for the parent process."""
     sys.stdout.write(f"{epoch}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""What is asked of input files: that the output is not one of them, and which of their names take part."""
+"""Check and select inputs: the output must not be one of the input files; `--include` and `--exclude` select names."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ INDEX = ".index.json"
 
 
 def keep_inputs(destination: str | os.PathLike[str], *sources: str | os.PathLike[str] | None, option: str) -> None:
-    """Refuse a file to write that is one of those to read, by whatever name: links are followed."""
+    """Refuse an output that is one of the input files, also under another name: links are followed."""
     for source in sources:
         if source is not None and any(_is_same(destination, part) for part in _files_of(str(source))):
             raise typer.BadParameter(
-                f"{destination} is read by this command, and would be lost; name another file", param_hint=option
+                f"{destination} is an input of this command and would be overwritten; choose another file",
+                param_hint=option,
             )
 
 
 def is_in_place(destination: str, source: str) -> bool:
-    """Whether a file to write is the one to read; refuses one that is only a part of what is read."""
+    """Whether the output is the input file; refuses an output that is only a part of the input."""
     if _is_same(destination, source):
         return True
     keep_inputs(destination, source, option="DESTINATION")
@@ -36,7 +37,7 @@ def is_in_place(destination: str, source: str) -> bool:
 
 
 def _files_of(source: str) -> Iterator[str | int]:
-    """The files that a source consists of: itself, what is in it, or what it is the index of; none for a URL."""
+    """Return the files of a source: itself, the files in a directory, or the shards of an index; none for a URL."""
     if source == STREAM:
         yield from _standard_input()
     elif not is_url(source):
@@ -58,7 +59,7 @@ def _shards(index: Path) -> set[str]:
     try:
         names = json.loads(index.read_text())["weight_map"].values()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return set()  # whoever opens it says what is wrong
+        return set()  # opening it will raise a proper error
     return {name for name in names if isinstance(name, str)}
 
 
@@ -74,13 +75,13 @@ def _is_same(destination: str | os.PathLike[str], source: str | int) -> bool:
 def chosen(
     states: Sequence[StateDict], include: Sequence[str] | None, exclude: Sequence[str] | None
 ) -> list[StateDict]:
-    """The parts of the states that the options choose; patterns that match nothing are told on standard error."""
-    tell_idle([*(include or []), *(exclude or [])], states)
+    """Return the selected parts of the states; reports patterns that do not match any name on standard error."""
+    tell_unmatched([*(include or []), *(exclude or [])], states)
     return [(state.select(*include) if include else state).drop(*(exclude or [])) for state in states]
 
 
-def tell_idle(patterns: Iterable[str], states: Sequence[StateDict]) -> None:
-    """Tell on standard error which patterns match no name, with the nearest."""
+def tell_unmatched(patterns: Iterable[str], states: Sequence[StateDict]) -> None:
+    """Report on standard error which patterns do not match any name, with the nearest name."""
     for pattern in dict.fromkeys(patterns):
         fits = matcher(pattern)
         if not any(fits(name) for state in states for name in state):
@@ -88,4 +89,4 @@ def tell_idle(patterns: Iterable[str], states: Sequence[StateDict]) -> None:
 
             near = near_pattern(pattern, [name for state in states for name in state])
             hint = f"; the nearest is {near[0]!r}" if near else ""
-            typer.echo(f"statedict: the pattern {pattern!r} matches no name{hint}", err=True)
+            typer.echo(f"statedict: the pattern {pattern!r} does not match any name{hint}", err=True)

@@ -1,4 +1,4 @@
-"""`statedict inspect`: what is in a file, from its headers alone unless values are asked for; nothing of it is run."""
+"""`statedict inspect`: show the content of a file. Reads only headers unless values are requested, and runs no code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
-from ._inputs import tell_idle
+from ._inputs import tell_unmatched
 from ._options import AsJson, File
 from ._streams import opened, tell
 
@@ -43,18 +43,19 @@ def inspect(
         str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file.")
     ] = None,
     match: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only names that match; may be repeated.")
+        list[str] | None, typer.Option(metavar="PATTERN", help="Show only names matching PATTERN (repeatable).")
     ] = None,
-    flat: Annotated[bool, typer.Option("--flat", help="A row for each tensor, nothing folded.")] = False,
+    flat: Annotated[bool, typer.Option("--flat", help="Show a row for each tensor, without folding.")] = False,
     stats: Annotated[
-        bool, typer.Option("--stats", help="Also min, max, mean, std, zeros, NaN and Inf; reads every tensor shown.")
+        bool,
+        typer.Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown."),
     ] = False,
     values: Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a checkpoint: its format, its state dicts folded over repeated layers, and its other content.
+    """Show the content of a checkpoint: its format, its state dicts folded over repeated layers, and other values.
 
-    Reads headers only, needs no PyTorch, and runs nothing that the file names.
+    Reads only headers, does not need PyTorch, and runs no code from the file.
 
     Examples:
 
@@ -71,7 +72,7 @@ def inspect(
         if values is not None:
             _print_values(_holding(checkpoint, chosen, values), values, checkpoint.path, as_json)
             return
-        tell_idle(match or [], list(chosen.values()))
+        tell_unmatched(match or [], list(chosen.values()))
         facts = _facts(checkpoint, chosen, match, stats)
     if as_json:
         typer.echo(json.dumps(facts))
@@ -81,14 +82,14 @@ def inspect(
 
 
 def _chosen(checkpoint: Any, root: str | None) -> dict[str, StateDict]:
-    """The roots to be shown: all of them, or the one asked for."""
+    """Return the roots to show: all of them, or the requested one."""
     if root is None:
         return dict(checkpoint.roots)
     return {root: checkpoint.state_dict(root)}
 
 
 def _auto(checkpoint: Any) -> str | None:
-    """The path of the root that is taken where none is chosen; None where that is nobody's default."""
+    """Return the path of the default root; None if there is no clear default."""
     with suppress(RootError):
         taken = checkpoint.state_dict()
         return next((path for path, state in checkpoint.roots.items() if state is taken), None)
@@ -132,8 +133,8 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
 
 
 def _full(facts: Fact, asked: bool) -> set[str]:
-    """The paths of the roots whose tensors are listed: those asked for; else the one that the file is about, if it is
-    clear which that is, and of the others only their totals."""
+    """Return the paths of the roots whose tensors are listed: the requested ones, else the default root. Of the others, only
+    totals are shown."""
     if asked or facts["auto"] is None:
         return {root["path"] for root in facts["roots"]}
     return {facts["auto"]}
@@ -154,7 +155,7 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
         for line in _show.summary(root):
             _show.say(out, line, "dim")
         if root["path"] not in full:
-            _show.say(out, f"(--root {root['path']} shows it)", "dim")
+            _show.say(out, f"(use --root {root['path']} to list its tensors)", "dim")
         _print_content(out, root["values"], flat)
     if facts["other"]:
         out.print()
@@ -178,8 +179,8 @@ def _print_content(out: Any, facts: list[Fact], flat: bool) -> None:
 
 
 def part_of(names: Iterable[str]) -> Callable[[Fact], str]:
-    """A function that gives the part of the model that a tensor belongs to: the first label in which the modules' paths
-    differ, and those before it. Repeated layers are one part, `layers.*`."""
+    """Return a function from a tensor to its part of the model: the path up to the first label in which the modules differ.
+    Repeated layers are one part, `layers.*`."""
     modules = {_module(name) for name in names}
     shared = 0
     for labels in zip(*modules):
@@ -194,7 +195,7 @@ def _module(name: str) -> tuple[str, ...]:
 
 
 def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[str, StateDict]:
-    """The state dict that is meant by a name alone: the only one that has it, or the one that the file is about."""
+    """Return the state dict with a tensor of this name: the only one, or the default root if several have it."""
     holding = {path: state for path, state in chosen.items() if name in state}
     if not holding:
         names = [known for state in chosen.values() for known in state]
@@ -206,7 +207,7 @@ def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[
 
 
 def _print_values(root: tuple[str, StateDict], name: str, file: str, as_json: bool) -> None:
-    """The elements of one tensor, in full where JSON is asked for."""
+    """Print the elements of one tensor; all of them as JSON."""
     path, state = root
     leaf = state.leaf(name)
     require_in_proportion([leaf] if isinstance(leaf, Leaf) else [])

@@ -1,6 +1,6 @@
-"""The program: the table of its commands, and the one place where errors become words.
+"""The program: the table of its commands, and the place where errors become messages.
 
-A user's mistake is one clear line on standard error and exit code 2, never a traceback; a traceback is a fault of ours.
+A user's mistake gives one line on standard error and exit code 2. A traceback is always a bug in this program.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from ._streams import one_line, tell
 
 
 class Program(TyperGroup):
-    """The commands; what one of them raises becomes a line and an exit code.
+    """The commands; an exception in one becomes a message and an exit code.
 
-    Here, and not around the whole program, because Typer has a meaning of its own for some of the builtins that our errors
-    are: an EOFError (a truncated file) is to it the end of the user's input. A command is imported when it is asked for: all
-    of them are as much as the rest of the program.
+    Exceptions are handled here, not around the whole program, because Typer handles some of their builtin base classes
+    itself: for an EOFError (a truncated file), it assumes the end of the user's input. A command is imported on first use,
+    because importing all of them takes as long as the rest of the program.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # For a name that is none, near ones are looked for among all.
+        # For an unknown name, all commands are loaded, so that similar names can be suggested.
         for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
                 self.add_command(_built(name), name)
         return super().get_command(ctx, cmd_name)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _told():  # --help prints while the arguments are read
+        with _errors_reported():  # --help prints while the arguments are parsed
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _told():
+        with _errors_reported():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_reported() -> Iterator[None]:
     """Turn the errors of the `with` block into a line on standard error, and an exit code."""
     try:
         yield
-    except SystemExit as ended:  # how rich ends where it meets a closed pipe
+    except SystemExit as ended:  # rich raises this when the pipe is closed
         if isinstance(ended.__context__, BrokenPipeError):
             raise typer.Exit(CLOSED_PIPE) from ended
         raise
     except (StateDictError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            # The reader of our output (`| head`) has had enough. What is left to write goes nowhere, so that the
-            # interpreter does not complain of it either.
+            # The reader (`| head`) has closed the pipe. The rest of the output is discarded, so that the interpreter does
+            # not report an error when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from error
         tell(f"statedict: {one_line(error)}", err=True)
@@ -68,10 +68,10 @@ def _told() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that the arguments (`sys.argv[1:]` where None) name, and exit with its code.
+    """Run the command given by the arguments (by default `sys.argv[1:]`), and exit with its code.
 
-    Exits with 0; 1 where the answer is no; 2 for a mistake in the call or the file; 130 when interrupted; 141 when the
-    reader of its output has closed the pipe.
+    The exit code is 0; 1 if the answer is no; 2 for an error in the arguments or the file; 130 if interrupted; 141 if the
+    output pipe was closed.
 
     >>> main(["inspect", "no-such-file.pt"])
     Traceback (most recent call last):
@@ -94,18 +94,18 @@ def _program(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Look into, check, convert, compare and combine files that hold the state of neural networks. Needs no PyTorch."""
+    """Inspect, verify, convert, compare and merge checkpoint files of neural networks. Does not need PyTorch."""
 
 
 def _built(name: str) -> Any:
-    """The command of that name: the function of that name in the file of that name."""
+    """Return the command of that name: the function of that name in the file `_NAME.py`."""
     alone = typer.Typer(add_completion=False, **SETTINGS)
     alone.command()(getattr(import_module(f"._{name}", __package__), name))
     return typer.main.get_command(alone)
 
 
 COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "runs", "tour")
-# As a shell has it for a program that the signal ended.
+# The exit code that a shell reports for a program ended by this signal.
 CLOSED_PIPE = 128 + signal.SIGPIPE
 SETTINGS: dict[str, Any] = {
     "rich_markup_mode": "markdown",

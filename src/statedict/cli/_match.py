@@ -1,4 +1,4 @@
-"""`statedict match`: would this checkpoint load into that model, or in place of that file? Changes nothing."""
+"""`statedict match`: check whether a checkpoint would load into a model, or in place of another file. Changes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import typer
 import statedict
 from statedict.report import Fact
 
+from ._bad_parameter import as_bad_parameter
 from ._convert import key_map
 from ._inputs import keep_inputs
-from ._mistake import told_as
 from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
 from ._streams import opened, tell
 
@@ -28,29 +28,29 @@ def match(
     file: File,
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Makes the model to load into. Imports and runs your code."),
+        typer.Option(metavar="MODULE:FUNCTION", help="A function that returns the model. Imports and runs your code."),
     ] = None,
     keys: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Instead of a model: a checkpoint whose slots to fill.")
+        str | None, typer.Option(metavar="FILE", help="Use the tensor names of this checkpoint instead of a model's.")
     ] = None,
     root: Root = "auto",
-    keys_root: Annotated[str, typer.Option(metavar="PATH", help="The same, for --keys.")] = "auto",
+    keys_root: Annotated[str, typer.Option(metavar="PATH", help="The same for --keys.")] = "auto",
     include: Include = None,
     exclude: Exclude = None,
     rename: Rename = None,
     map_file: MapFile = None,
     mismatched: Annotated[
-        str, typer.Option(metavar="HOW", help="Where shapes differ: error, skip, slice or interpolate.")
+        str, typer.Option(metavar="HOW", help="For different shapes: error, skip, slice or interpolate.")
     ] = "error",
-    infer: Annotated[bool, typer.Option("--infer", help="Find renaming rules that would fit, with reasons.")] = False,
+    infer: Annotated[bool, typer.Option("--infer", help="Infer renaming rules, with reasons.")] = False,
     save_map: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file, as TOML.")
+        Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a load would do: what fits, what is missing, unexpected or of another shape, and what would help.
+    """Check whether a checkpoint would load: report missing, unexpected and mismatched tensors, and how to fix it.
 
-    Exit code 0 when it would load, 1 when it would not, 2 for a mistake in the call or a file.
+    Exit code: 0 if it would load, 1 if it would not, 2 for an error in the arguments or a file.
 
     Examples:
 
@@ -61,7 +61,7 @@ def match(
         statedict match theirs.pt --keys mine.pt --infer --save-map names.toml
     """
     if (model is None) == (keys is None):
-        raise typer.BadParameter("give one of them", param_hint="--model, --keys")
+        raise typer.BadParameter("exactly one of them is required", param_hint="--model, --keys")
     if save_map is not None:
         keep_inputs(save_map, file, keys, map_file, option="--save-map")
     from statedict import plan
@@ -80,22 +80,24 @@ def match(
             _tell_inferred(statedict.match(target, given), save_map, as_json)
             return
         asked = {"--mismatched": mismatched != "error"}
-        with told_as({**asked, "--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}):
+        with as_bad_parameter(
+            {**asked, "--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}
+        ):
             report = plan.match(given, target, **options).report()
     tell(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
 def _made(place: str) -> Any:
-    """What the function at `package.module:name` makes; the current directory is importable, as it is for `python -m`."""
+    """Call the function at `package.module:name`; the current directory is importable, as with `python -m`."""
     module, _, name = place.partition(":")
     sys.path.insert(0, "")
     try:
         return getattr(import_module(module), name)()
-    except Exception as error:  # their code may raise anything, and it is not ours to fail with
+    except Exception as error:  # the user's code may raise anything
         where = extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-        raise typer.BadParameter(f"{place!r} made no model: {reason}", param_hint="--model") from error
+        raise typer.BadParameter(f"{place!r} did not return a model: {reason}", param_hint="--model") from error
     finally:
         sys.path.remove("")
 
@@ -104,12 +106,12 @@ def _tell_inferred(found: Inference, save_map: Path | None, as_json: bool) -> No
     if save_map is not None:
         save_map.write_text(found.key_map.to_toml())
     fits = not found.unfilled and not found.unmatched
-    told: Fact = {
+    facts: Fact = {
         "schema": 1,
         "rules": [rule.line for rule in found.key_map.rules],
         "steps": [step._asdict() for step in found.steps],
         "unmatched": list(found.unmatched),
         "unfilled": list(found.unfilled),
     }
-    tell(json.dumps(told) if as_json else str(found))
+    tell(json.dumps(facts) if as_json else str(found))
     raise typer.Exit(0 if fits else 1)

@@ -1,4 +1,4 @@
-"""`statedict merge`: one checkpoint of several."""
+"""`statedict merge`: merge several checkpoints into one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 import statedict
 from statedict.report import count, size
 
+from ._bad_parameter import as_bad_parameter
 from ._inputs import keep_inputs
-from ._mistake import told_as
-from ._options import Format, Told
+from ._options import Format, JsonSummary
 from ._progress import showing
 from ._streams import STREAM, opened, target, tell
 
@@ -27,21 +27,22 @@ def merge(
         str,
         typer.Option(
             metavar="NAME",
-            help="average, task_arithmetic (needs --base), slerp (of two), or union (of different names).",
+            help="average, task_arithmetic (needs --base), slerp (of two files), or union (of different names).",
         ),
     ] = "average",
     weight: Annotated[
         list[float] | None,
-        typer.Option(metavar="NUMBER", help="One for each file, in order; for slerp one: how far to the second."),
+        typer.Option(metavar="NUMBER", help="One for each file, in order; for slerp one number from 0 to 1."),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(metavar="FILE", help="For task_arithmetic: what the others were trained from.")
+        str | None,
+        typer.Option(metavar="FILE", help="For task_arithmetic: the checkpoint that the others were trained from."),
     ] = None,
     root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")] = "auto",
     format: Format = None,
-    as_json: Told = False,
+    as_json: JsonSummary = False,
 ) -> None:
-    """Merge checkpoints of one architecture: their average, or another combination. One tensor at a time is in memory.
+    """Merge checkpoints of the same architecture: average or combine them. Needs memory for only one tensor at a time.
 
     Examples:
 
@@ -56,11 +57,11 @@ def merge(
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
-        with told_as({"--method": method != "average", "--weight": weight, "--base": base}):
+        with as_bad_parameter({"--method": method != "average", "--weight": weight, "--base": base}):
             merged = statedict.merge(states, method=method, weights=weights or None, base=under)
         with showing(merged, f"writing {output}") as shown:
             statedict.save(shown, target(output), format=format)
         tensors = sum(1 for _ in merged.leaves())
     written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
-    told = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
-    tell(json.dumps(written) if as_json else told, err=output == STREAM)
+    line = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"
+    tell(json.dumps(written) if as_json else line, err=output == STREAM)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, each with one name, one meaning and one help text."""
+"""Arguments and options that several commands share, each with one name, one meaning and one help text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-# Text and not a Path, which would take a URL's slashes together.
+# A string, because a Path would merge the double slash of a URL.
 File = Annotated[
     str,
     typer.Argument(
@@ -15,22 +15,21 @@ File = Annotated[
     ),
 ]
 Root = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in the file.")]
-Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names that match; may be repeated.")]
+Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names matching PATTERN (repeatable).")]
 Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Not the names that match; may be repeated.")
+    list[str] | None, typer.Option(metavar="PATTERN", help="Exclude names matching PATTERN (repeatable).")
 ]
 Rename = Annotated[
     list[str] | None,
-    typer.Option(metavar="'OLD -> NEW'", help="A renaming rule; may be repeated, and the first that fits counts."),
+    typer.Option(metavar="'OLD -> NEW'", help="A renaming rule (repeatable; the first that matches a name is used)."),
 ]
 MapFile = Annotated[
-    Path | None, typer.Option("--map", metavar="FILE", help="A file of renaming rules, as `match --save-map` writes.")
+    Path | None,
+    typer.Option("--map", metavar="FILE", help="A file with renaming rules, as written by `match --save-map`."),
 ]
 Format = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="torch, safetensors or npz; what the name of the file written says where left out."
-    ),
+    typer.Option(metavar="NAME", help="Output format: torch, safetensors or npz. Default: from the output suffix."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")]
-Told = Annotated[bool, typer.Option("--json", help="Say what was written as JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+JsonSummary = Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")]

@@ -1,7 +1,7 @@
-"""A bar while tensors are read, on a terminal's standard error; nothing anywhere else.
+"""Show a progress bar while tensors are read, if standard error is a terminal.
 
-The bar is moved by the sources themselves: each storage is given one that counts what is asked of the real one. So there is
-no callback through the library, and nothing is copied for it.
+Each storage gets a Source that forwards to the real one and counts the bytes. So the library does not need callbacks, and
+nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from statedict.state import Compound, Leaf, Read, Source, Storage, Streaming, ma
 
 from ..errors import printable
 
-# Below this many bytes there is nothing to wait for.
+# With fewer bytes, a bar is not useful.
 WORTH_SHOWING = 64 << 20
 
 
 def nbytes_of(tree: Any) -> int:
-    """Bytes of the tensors in a state, or another tree; those of tied ones once for each."""
+    """Return the bytes of all tensors in a tree; tied tensors are counted once each."""
     leaves = (value for value in tensors_of(tree) if isinstance(value, (Leaf, Compound)))
     return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
 
 
 @contextmanager
 def showing(tree: Any, about: str) -> Iterator[Any]:
-    """The same state, or other tree, whose reading moves a bar on the terminal; itself where nobody would see one."""
+    """Give the tree with tensors whose reading advances a progress bar; the tree itself if no bar is shown."""
     nbytes = nbytes_of(tree)
     if nbytes < WORTH_SHOWING or not sys.stderr.isatty():
         yield tree
@@ -43,7 +43,7 @@ def showing(tree: Any, about: str) -> Iterator[Any]:
 
 
 def counted(tree: Any, tick: Callable[[int], None]) -> Any:
-    """The same state, or other tree, lazy and tied as before; `tick` is called with the bytes of each read."""
+    """Return the same tree, still lazy and tied; `tick` is called with the bytes of each read."""
     sources: dict[int, _Counting] = {}
     storages: dict[int, Storage] = {}
 
@@ -60,7 +60,7 @@ def counted(tree: Any, tick: Callable[[int], None]) -> Any:
 
 
 class _Counting:
-    """A Source that does what another does, and counts it."""
+    """A Source that forwards to another and counts the bytes."""
 
     def __init__(self, source: Source, tick: Callable[[int], None]) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""`statedict runs`: the checkpoints of a run, what rules of retention keep of them and why, and pruning by them."""
+"""`statedict runs`: list the checkpoints of a run; preview or apply retention rules."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")
 
 def runs(
     directory: Annotated[
-        Path, typer.Argument(help="Where a CheckpointManager saves.", show_default=False, exists=True, file_okay=False)
+        Path,
+        typer.Argument(help="The directory of a CheckpointManager.", show_default=False, exists=True, file_okay=False),
     ],
-    keep_last: Annotated[int | None, typer.Option(min=1, metavar="N", help="A rule: keep the newest N.")] = None,
+    keep_last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")] = None,
     keep_every: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="A rule: keep every step that is a multiple of N.")
+        int | None, typer.Option(min=1, metavar="N", help="Rule: keep every step that is a multiple of N.")
     ] = None,
     keep_best: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC[:N][:max]",
-            help="A rule: keep the N (1) lowest, or highest, of a metric; may be repeated.",
+            help="Rule: keep the N (default 1) lowest, or with :max highest, values of a metric (repeatable).",
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete what no rule keeps; the run's own rules, unless others are given.")
+        bool, typer.Option("--prune", help="Delete what no rule keeps. Default rules: those of the run.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what --prune would delete, and why.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what --prune would delete, and why, without deleting.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints of a run: step, time, size, metrics; show what rules of retention keep of them, or prune by them.
+    """List the checkpoints of a run (step, time, size, metrics), and preview or apply retention rules.
 
-    What any rule keeps stays, and so does the newest checkpoint. Without `--keep-…`, `--prune` goes by the rules that the
-    run itself was saved under. Nothing is deleted without `--prune`, and nothing while somebody saves in the directory
-    (exit code 2).
+    A checkpoint is kept if any rule keeps it; the newest is always kept. Without --keep-*, --prune uses the run's own
+    retention rules. Nothing is deleted without --prune, or while another process saves in the directory (exit code 2).
 
     Examples:
 
@@ -66,17 +68,17 @@ def runs(
             keep = _own_rules(manager)
         if prune and not dry_run:
             manager.prune(keep)
-    told = _facts(saved, keep)
+    facts = _facts(saved, keep)
     pruned = prune and not dry_run
     if as_json:
         rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
-        typer.echo(json.dumps({"schema": 1, **rules, "checkpoints": told}))
+        typer.echo(json.dumps({"schema": 1, **rules, "checkpoints": facts}))
     else:
-        _print(told, "deleted" if pruned else "would be deleted")
+        _print(facts, "deleted" if pruned else "would be deleted")
 
 
 def _rules(newest: int | None, steps: int | None, metrics: list[str]) -> Keep | None:
-    """The rules asked for as one, or None where none was."""
+    """Return the given rules as one, or None if there are none."""
     rules = [statedict.last(newest)] if newest else []
     rules += [statedict.every(steps)] if steps else []
     rules += [_best(asked) for asked in metrics]
@@ -84,20 +86,20 @@ def _rules(newest: int | None, steps: int | None, metrics: list[str]) -> Keep | 
 
 
 def _check_metrics(saved: Sequence[Saved], asked: list[str]) -> None:
-    """Refuse a metric that no checkpoint has: it is misspelt, and pruning by it would delete the best there is."""
+    """Refuse a metric that no checkpoint has: it is probably misspelt, and pruning by it would delete the best one."""
     known = {metric for each in saved for metric in each.metrics}
     for metric in (_parsed(each)["metric"] for each in asked):
         if saved and metric not in known:
-            there = ", ".join(sorted(known)) or "none at all"
-            raise typer.BadParameter(
-                f"--keep-best: no checkpoint of this run has a metric {metric!r}; there is {there}"
-            )
+            available = f"available: {', '.join(sorted(known))}" if known else "they do not have any metrics"
+            raise typer.BadParameter(f"--keep-best: no checkpoint of this run has a metric {metric!r}; {available}")
 
 
 def _parsed(asked: str) -> re.Match[str]:
     found = BEST.fullmatch(asked)
     if found is None or found["n"] == "0":
-        raise typer.BadParameter(f"--keep-best takes METRIC, METRIC:N or METRIC:N:max, with N from 1 on, not {asked!r}")
+        raise typer.BadParameter(
+            f"--keep-best needs METRIC, METRIC:N or METRIC:N:max, with N at least 1, not {asked!r}"
+        )
     return found
 
 
@@ -107,11 +109,11 @@ def _best(asked: str) -> Keep:
 
 
 def _own_rules(manager: statedict.CheckpointManager) -> Keep:
-    """What the run is kept by; a mistake where that is not known."""
+    """Return the run's own retention rules; raises BadParameter if they are not known."""
     rules = manager.rules
     if rules is None:
         raise typer.BadParameter(
-            "this run does not say which rules it is kept by: give some, as --keep-last 3 or --keep-best val_loss"
+            "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
         )
     return rules
 
@@ -133,22 +135,22 @@ def _facts(saved: Sequence[Saved], keep: Keep | None) -> list[Fact]:
     ]
 
 
-def _print(told: list[Fact], gone: str) -> None:
+def _print(facts: list[Fact], gone: str) -> None:
     from . import _show
 
     out = _show.console()
     made = _show.table("time", "size", "metrics", "", name="step")
-    for fact in told:
+    for fact in facts:
         metrics = ", ".join(f"{name} {_number(value)}" for name, value in fact["metrics"].items())
         kept = fact.get("kept", True)
         mark = f"{'kept' if kept else gone}: {', '.join(fact['why'])}" if "why" in fact else ""
         time = fact["time"][:19].replace("T", " ")
         cells = (fact["step"], time, size(fact["bytes"]), metrics, mark)
         made.add_row(*(_show.text(cell, "" if kept else "dim") for cell in cells))
-    if told:
+    if facts:
         out.print(made)
-    _show.say(out, f"{count(len(told), 'checkpoint')}, {size(sum(fact['bytes'] for fact in told))}", "dim")
-    expired = [fact for fact in told if not fact.get("kept", True)]
+    _show.say(out, f"{count(len(facts), 'checkpoint')}, {size(sum(fact['bytes'] for fact in facts))}", "dim")
+    expired = [fact for fact in facts if not fact.get("kept", True)]
     if expired:
         _show.say(out, f"{count(len(expired), 'checkpoint')} {gone}, {size(sum(fact['bytes'] for fact in expired))}")
 

@@ -1,7 +1,6 @@
-"""Facts as people read them: tables in a terminal, plain lines in a pipe.
+"""Print facts: as tables in a terminal, as plain lines in a pipe.
 
-Names and values come out of files that somebody else made, so they are never taken for markup, and what cannot be printed
-is escaped: a name cannot move the cursor.
+Names and values come from untrusted files, so they are never interpreted as markup, and control characters are escaped.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ from collections.abc import Iterable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from statedict.report import Entry, Fact, count, extent, fold, own_bytes, remark, size
+from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
 from ..errors import printable
-from ._rows import Rows
+from ._table import CellTable
 
-# A pipe has no width; rich would assume 80 columns and break the lines that a script wants to read.
+# A pipe does not have a width; rich would assume 80 columns and break lines, which scripts could not parse.
 PIPE_WIDTH = 400
 PARTS_SHOWN = 8
 LABEL_WIDTH = 60
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal (or `COLUMNS`), in colours where it has some and `NO_COLOR` is not set."""
+    """Return a console on standard output, as wide as the terminal (or `COLUMNS`), with colours if it supports them."""
     found = Console(highlight=False, markup=False)
     if found.is_terminal or "COLUMNS" in os.environ:
         return found
@@ -34,25 +33,25 @@ def console() -> Console:
 
 
 def text(value: object, style: str = "") -> Text:
-    """A value for printing: unprintable characters are escaped."""
+    """Return a value as text, with control characters escaped."""
     return Text(printable(str(value)), style)
 
 
 def say(out: Console, value: object, style: str = "") -> None:
-    """Print one line, which the terminal may wrap: what is copied from it has no line breaks of ours."""
+    """Print one line without inserting line breaks; the terminal may wrap it."""
     out.print(text(value, style), soft_wrap=True)
 
 
-def table(*columns: str, name: str = "name") -> Rows:
-    """An empty table, to which rows are added and which is then printed."""
-    return Rows(name, *columns, whole=WHOLE, right=RIGHT)
+def table(*columns: str, name: str = "name") -> CellTable:
+    """Return an empty table."""
+    return CellTable(name, *columns, whole=WHOLE, right=RIGHT)
 
 
-def tree(facts: Iterable[Fact]) -> Rows:
-    """The tensors folded over repeated layers; sizes are totals of what a row stands for."""
+def tree(facts: Iterable[Fact]) -> CellTable:
+    """Return a table of the tensors, folded over repeated layers; sizes are totals of a row."""
     made = table("shape", "dtype", "size", "")
     by_name = {fact["name"]: fact for fact in facts}
-    entries = (Entry(n, (f["dtype"], *f["shape"]), own_bytes(f), remark(f)) for n, f in by_name.items())
+    entries = (TreeEntry(n, (f["dtype"], *f["shape"]), own_bytes(f), remark(f)) for n, f in by_name.items())
     for row in fold(entries):
         indent = "  " * row.depth
         times = f"{row.times}× " if row.times > 1 else ""
@@ -65,8 +64,8 @@ def tree(facts: Iterable[Fact]) -> Rows:
     return made
 
 
-def flat(facts: Iterable[Fact]) -> Rows:
-    """One row for each tensor, with its statistics where the facts have them."""
+def flat(facts: Iterable[Fact]) -> CellTable:
+    """Return a table with one row for each tensor, with its statistics if the facts have them."""
     facts = list(facts)
     numbers = [key for key in NUMBERS if facts and "stats" in facts[0]]
     made = table("shape", "dtype", "size", *numbers, "")
@@ -77,8 +76,8 @@ def flat(facts: Iterable[Fact]) -> Rows:
     return made
 
 
-def content(facts: Iterable[Fact]) -> Rows:
-    """Values that are no tensors of a state: where, what, and the value."""
+def content(facts: Iterable[Fact]) -> CellTable:
+    """Return a table of values that are not tensors: path, type, and value."""
     made = table("type", "value", name="other content")
     for fact in facts:
         value = "" if fact["value"] is None else fact["value"]
@@ -87,7 +86,7 @@ def content(facts: Iterable[Fact]) -> Rows:
 
 
 def folded(facts: Iterable[Fact]) -> list[Fact]:
-    """The same facts, those that differ in a number of their path only (the steps of an optimizer) as one."""
+    """Return the facts, folded if they differ only in a number of their path (the steps of an optimizer)."""
     by_path = {fact["path"]: fact for fact in facts}
     groups = fold_names(by_path, lambda path: (by_path[path]["type"], str(by_path[path]["value"])))
     return [by_path[group.names[0]] | {"path": _label(group)} for group in groups]
@@ -100,7 +99,7 @@ def _label(group: Group) -> str:
 
 
 def summary(root: Fact) -> Iterator[str]:
-    """The totals of a state dict: of all, by dtype, and by part."""
+    """Return the totals of a state dict: of all tensors, by dtype, and by part."""
     facts = root["tensors"]
     dtypes = f": {_listed(root['dtypes'])}" if facts else ""
     yield f"{count(len(facts), 'tensor')}, {size(sum(own_bytes(fact) for fact in facts))}{dtypes}"

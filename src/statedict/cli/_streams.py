@@ -1,7 +1,7 @@
-"""`-` in the place of a file: what comes in by standard input, what goes out by standard output.
+"""`-` instead of a file name: read from standard input, or write to standard output.
 
-A checkpoint is read from its end first, and a pipe has none; so what comes through one is put into an unnamed temporary
-file, not into memory. A terminal neither holds a checkpoint nor should be shown one.
+Reading a checkpoint needs random access, so a pipe is first copied to an unnamed temporary file (not to memory). A terminal
+is refused as input and output.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ NAME = "<stdin>"
 
 @contextmanager
 def opened(file: str) -> Iterator[Checkpoint]:
-    """The checkpoint in a file, or on standard input where the file is `-`, while the `with` block runs."""
+    """Open the checkpoint in a file, or on standard input if the file is `-`, for a `with` block."""
     if file != STREAM:
         with statedict.open(file) as checkpoint:
             yield checkpoint
         return
     if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter("`-` is standard input, and nothing is piped in; name a file")
+        raise typer.BadParameter("`-` is standard input, but nothing is piped into it; give a file name")
     given = sys.stdin.buffer
     if given.seekable():
         with statedict.open(given) as checkpoint:
@@ -43,32 +43,32 @@ def opened(file: str) -> Iterator[Checkpoint]:
     with tempfile.TemporaryFile(buffering=0) as kept:
         shutil.copyfileobj(given, kept)
         kept.seek(0)
-        kept.name = NAME  # its descriptor's number, which would stand in every message
+        kept.name = NAME  # instead of its descriptor's number, for messages
         with statedict.open(kept) as checkpoint:
             yield checkpoint
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Print lines of our own, on standard output or standard error: names in them cannot command the terminal."""
+    """Print lines on standard output or standard error, with control characters in names escaped."""
     typer.echo(printable(text, keep="\n"), err=err)
 
 
 def one_line(error: Exception) -> str:
-    """The error in one line: the system's own errors begin with the file, as ours do."""
+    """Return the error as one line; a system error begins with the file name, as our errors do."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or "out of memory"
 
 
 def reason(error: Exception, file: str) -> str:
-    """The same without the file where that stands before it anyway."""
+    """Return the error as one line, without the file name at the start."""
     return one_line(error).removeprefix(f"{printable(file)}: ")
 
 
 def target(destination: str) -> str | BinaryIO:
-    """Where to write: the path, or standard output's bytes where it is `-`."""
+    """Return the path to write to, or the binary standard output if it is `-`."""
     if destination != STREAM:
         return destination
     if sys.stdout.isatty():
-        raise typer.BadParameter("`-` is standard output, which is the terminal; name a file, or pipe it somewhere")
+        raise typer.BadParameter("`-` is standard output, which is a terminal; give a file name, or pipe the output")
     return sys.stdout.buffer

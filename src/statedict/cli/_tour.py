@@ -1,7 +1,7 @@
-"""`statedict tour`: the main job on real data, each step done by the public verbs and checked before it is told.
+"""`statedict tour`: demonstrate the main features on real data; each step uses the public functions and checks its result.
 
-A step is a function that does something, checks what it claims, and gives back two sentences: what it did, and what that
-proves. Training runs in processes of its own (`_digits.py`), because one of them is to be killed.
+A step is a function that does something, checks its claims, and returns two sentences: what it did, and what that proves.
+Training runs in separate processes (`_digits.py`), because one of them is killed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ HEAD_EPOCHS = 4
 BLOCKED = "import sys; sys.modules['torch'] = None; from statedict.cli import main; main(sys.argv[1:])"
 
 
-class Told(NamedTuple):
-    """What a step did, and what that proves."""
+class StepResult(NamedTuple):
+    """One sentence on what a step did, and one on what that proves."""
 
     did: str
     proves: str
 
 
-class Place(NamedTuple):
-    """Where the tour's files lie, and where it prints."""
+class Workspace(NamedTuple):
+    """The directory of the tour's files, and the console."""
 
     directory: Path
     console: Console
@@ -52,15 +52,13 @@ class Place(NamedTuple):
 
 def tour(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="Where its files go; they stay there to be looked at.")
+        Path, typer.Argument(metavar="DIRECTORY", help="The directory for its files, which are kept.")
     ] = Path("tour-files"),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Say what was done and proved as JSON, for programs.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")] = False,
 ) -> None:
-    """Train, die in the middle of a save, resume, transfer, and look inside without PyTorch; under a minute.
+    """Train, get killed in the middle of a save, resume, transfer, and inspect without PyTorch; takes under a minute.
 
-    Needs torch and scikit-learn, whose handwritten digits it trains on; downloads nothing.
+    Needs torch and scikit-learn (for its handwritten digits); downloads nothing.
 
     Example: statedict tour
     """
@@ -73,22 +71,22 @@ def tour(
             raise MissingDependencyError(package, needed_for="the tour")
     start = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
-    place = Place(directory, Console(quiet=True) if as_json else console())
+    place = Workspace(directory, Console(quiet=True) if as_json else console())
     for name in ("digits.pt", "uninterrupted.pt", "parity.pt"):
         (directory / name).unlink(missing_ok=True)
     steps = []
     for number, step in enumerate(STEPS, start=1):
-        told = step(place)
-        steps.append(told._asdict())
-        place.console.print(f"[bold cyan]{number}.[/] {told.did} [green]{told.proves}[/]\n", markup=True)
-    place.console.print(f"{time.perf_counter() - start:.0f} s. The files are in {directory}/: look at one with")
+        result = step(place)
+        steps.append(result._asdict())
+        place.console.print(f"[bold cyan]{number}.[/] {result.did} [green]{result.proves}[/]\n", markup=True)
+    place.console.print(f"{time.perf_counter() - start:.0f} s. The files are in {directory}/. Inspect one with")
     place.console.print(f"  statedict inspect {place.digits}", style="bold")
     if as_json:
         typer.echo(json.dumps({"schema": 1, "directory": str(directory), "steps": steps}))
 
 
-def train_until_killed(place: Place) -> Told:
-    """Train in a process that kills itself while it saves; the file must then be the epoch before, whole."""
+def train_until_killed(place: Workspace) -> StepResult:
+    """Train in a process that kills itself during a save; the file must then hold the complete previous epoch."""
     code = _train(place, "training, until killed", FATAL_EPOCH)
     _check(code == -signal.SIGKILL, f"the training process should have been killed, but ended with {code}")
     litter = [p.name for p in place.directory.iterdir() if p.name.startswith(".")]
@@ -98,13 +96,13 @@ def train_until_killed(place: Place) -> Told:
     _check(not findings and saved == FATAL_EPOCH - 1, f"digits.pt is damaged: epoch {saved}, {findings}")
     did = f"Trained a CNN on handwritten digits, and killed it (SIGKILL) in the middle of saving epoch {FATAL_EPOCH}"
     left = f", which left {count(len(litter), 'half-written file')} beside it" if litter else ""
-    return Told(
+    return StepResult(
         f"{did}{left}.", f"{place.digits.name} is epoch {saved}, every checksum right: a save is all or nothing."
     )
 
 
-def resume(place: Place) -> Told:
-    """Go on in a new process; the end must be, bit for bit, that of a run which was never interrupted."""
+def resume(place: Workspace) -> StepResult:
+    """Continue in a new process; the result must equal, bit for bit, that of a run that was never interrupted."""
     from ._digits import accuracy, images, new_run, train
 
     code = _train(place, "resuming", 0)
@@ -122,25 +120,25 @@ def resume(place: Place) -> Told:
         f"Resumed from epoch {FATAL_EPOCH - 1}, trained to epoch {EPOCHS}: {right:.1%} of 297 unseen digits are right."
     )
     same = f"Model and optimizer came back whole: equal, bit for bit, to a run never interrupted ({prints[0][:12]}…)."
-    return Told(did, same)
+    return StepResult(did, same)
 
 
-def read_by_torch(place: Place) -> Told:
-    """PyTorch's own reader, in its strictest mode, must give the same tensors."""
+def read_by_torch(place: Workspace) -> StepResult:
+    """`torch.load(weights_only=True)` must return the same tensors."""
     from ._digits import differing
 
     with statedict.open(place.digits) as checkpoint:
         state = checkpoint.state_dict("model")
         wrong = differing(place.digits, state)
-    _check(not wrong, f"PyTorch reads other values: {wrong}")
-    return Told(
+    _check(not wrong, f"PyTorch reads different values: {wrong}")
+    return StepResult(
         f"Read the file with torch.load(weights_only=True): {count(len(state), 'tensor')}, all equal.",
-        "It is an ordinary .pt file; nobody needs this library to open it.",
+        "It is an ordinary .pt file; opening it does not need this library.",
     )
 
 
-def transfer(place: Place) -> Told:
-    """Load all but the head into a model with other classes, and train only its new head."""
+def transfer(place: Workspace) -> StepResult:
+    """Load everything except the head into a model with other classes, and train only its new head."""
     from ._digits import accuracy, images, parity, parity_model, train_head
 
     model = parity_model()
@@ -158,13 +156,15 @@ def transfer(place: Place) -> Told:
     with _Progress(place, "training the new head", HEAD_EPOCHS) as shown:
         train_head(model, training, HEAD_EPOCHS, done=shown)
     statedict.save(statedict.state_dict(model), place.directory / "parity.pt")
-    did = f"Took {count(len(report.loaded), 'tensor')} of it, all but the head, into a model that tells odd from even: "
-    did += f"{accuracy(model, test):.1%} right after {HEAD_EPOCHS} epochs of the new head."
-    return Told(did, "Loading the head too was refused before anything changed; leaving it out had to be said.")
+    did = f"Loaded {count(len(report.loaded), 'tensor')}, all but the head, into a model that classifies odd and even: "
+    did += f"{accuracy(model, test):.1%} accuracy after training the new head for {HEAD_EPOCHS} epochs."
+    return StepResult(
+        did, "Loading the head as well was refused before anything changed; it had to be excluded explicitly."
+    )
 
 
-def inspect_without_torch(place: Place) -> Told:
-    """Show the file in a process in which importing torch fails."""
+def inspect_without_torch(place: Workspace) -> StepResult:
+    """Inspect the file in a process in which importing torch fails."""
     start = time.perf_counter()
     shown = subprocess.run(
         [sys.executable, "-c", BLOCKED, "inspect", str(place.digits), "--root", "model"], capture_output=True, text=True
@@ -173,12 +173,13 @@ def inspect_without_torch(place: Place) -> Told:
     _check(shown.returncode == 0, f"statedict inspect failed: {shown.stderr}")
     place.console.print(shown.stdout, soft_wrap=True)
     nbytes = size(place.digits.stat().st_size)
-    return Told(
-        f"Opened the {nbytes} with torch blocked, in {seconds:.2f} s.", "Looking needs no PyTorch, and runs no code."
+    return StepResult(
+        f"Inspected the {nbytes} file in {seconds:.2f} s, with torch blocked.",
+        "Inspecting does not need PyTorch, and runs no code from the file.",
     )
 
 
-STEPS: tuple[Callable[[Place], Told], ...] = (
+STEPS: tuple[Callable[[Workspace], StepResult], ...] = (
     train_until_killed,
     resume,
     read_by_torch,
@@ -188,9 +189,9 @@ STEPS: tuple[Callable[[Place], Told], ...] = (
 
 
 class _Progress:
-    """A bar over epochs, there while the `with` block runs; called with the number of epochs that are done."""
+    """A progress bar over epochs, shown inside a `with` block; call it with the number of finished epochs."""
 
-    def __init__(self, place: Place, about: str, total: int = EPOCHS) -> None:
+    def __init__(self, place: Workspace, about: str, total: int = EPOCHS) -> None:
         from rich.progress import Progress
 
         self._bar = Progress(console=place.console, transient=True, disable=not place.console.is_terminal)
@@ -207,8 +208,8 @@ class _Progress:
         self._bar.update(self._task, completed=epochs)
 
 
-def _train(place: Place, about: str, fatal_epoch: int) -> int:
-    """Run the training program to its end, or to its death; gives its exit code (minus the signal that killed it)."""
+def _train(place: Workspace, about: str, fatal_epoch: int) -> int:
+    """Run the training program until it ends or is killed; return its exit code (minus the signal that killed it)."""
     command = [sys.executable, "-m", "statedict.cli._digits", str(place.digits), str(EPOCHS), str(fatal_epoch)]
     with _Progress(place, about) as shown, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -218,6 +219,6 @@ def _train(place: Place, about: str, fatal_epoch: int) -> int:
 
 
 def _check(holds: bool, otherwise: str) -> None:
-    """A claim of the tour; one that does not hold is a fault of this library, and ends it with a traceback."""
+    """Raise RuntimeError if a claim of the tour does not hold, which is a bug in this library."""
     if not holds:
         raise RuntimeError(otherwise)

@@ -1,4 +1,4 @@
-"""`statedict verify`: whether files are what was written, and harmless."""
+"""`statedict verify`: check that files are not damaged and safe to load."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def verify(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="Checkpoints: files, or directories of shards.")
     ],
-    values: Annotated[bool, typer.Option("--values", help="Also look for NaN and Inf in every tensor.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Also search every tensor for NaN and Inf.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check structure, offsets, checksums and imports of checkpoints, and say what is wrong.
+    """Check structure, offsets, checksums and imports of checkpoints, and report all problems.
 
-    Exit code 0 when no file has an error (warnings and notes are printed), 1 when one has, 2 when none has and one cannot be
-    read.
+    Exit code: 0 if no file has an error (warnings and notes are printed), 1 if a file has an error, 2 if a file cannot be
+    read and the others do not have errors.
 
     Examples:
 
@@ -35,18 +35,18 @@ def verify(
 
         statedict verify --values checkpoints/*.safetensors
     """
-    told = [_verify(file, values) for file in files]
+    facts = [_verify(file, values) for file in files]
     if as_json:
-        typer.echo(json.dumps({"schema": 1, "files": told}))
+        typer.echo(json.dumps({"schema": 1, "files": facts}))
     else:
-        _print(told)
-    damaged = any(fact["read"] and not fact["sound"] for fact in told)
-    raise typer.Exit(1 if damaged else 0 if all(fact["read"] for fact in told) else 2)
+        _print(facts)
+    damaged = any(fact["read"] and not fact["sound"] for fact in facts)
+    raise typer.Exit(1 if damaged else 0 if all(fact["read"] for fact in facts) else 2)
 
 
 def _verify(file: str, values: bool) -> Fact:
-    """What was found in one file. One that does not open because it is damaged has that as its error; of one that cannot
-    be read for any other reason nothing is known."""
+    """Return the findings for one file. If it cannot be opened because it is damaged, that is its error; if it cannot be
+    read for another reason, it was not checked."""
     read = True
     try:
         with opened(file) as checkpoint:
@@ -59,11 +59,11 @@ def _verify(file: str, values: bool) -> Fact:
     return {"file": redacted(file), "read": read, "sound": sound, "findings": found}
 
 
-def _print(told: list[Fact]) -> None:
+def _print(facts: list[Fact]) -> None:
     from . import _show
 
     out = _show.console()
-    for fact in told:
+    for fact in facts:
         if not fact["read"]:
             tell(f"statedict: {fact['file']}: {fact['findings'][0]['text']}", err=True)
             continue

@@ -1,4 +1,4 @@
-"""`statedict view`: a checkpoint, or two beside each other, as one HTML page to look at in a browser."""
+"""`statedict view`: show a checkpoint, or compare two, as one HTML page for a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statedict import report
 from statedict.files import Frame, redacted, write
 
 from ._inputs import chosen, keep_inputs
-from ._options import Exclude, File, Include, Told
+from ._options import Exclude, File, Include, JsonSummary
 from ._progress import showing
 from ._streams import STREAM, opened, target, tell
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def view(
     file: File,
     other: Annotated[
-        str | None, typer.Argument(metavar="OTHER", help="A second checkpoint: what changed from the first to it.")
+        str | None, typer.Argument(metavar="OTHER", help="A second checkpoint to compare with the first.")
     ] = None,
     output: Annotated[
         str | None,
@@ -36,23 +36,23 @@ def view(
         ),
     ] = None,
     root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file (in both files).")
+        str | None, typer.Option(metavar="PATH", help="Only the state dict at this path in the file (or both files).")
     ] = None,
     second_root: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The same, of the second file, where it differs.")
+        str | None, typer.Option(metavar="PATH", help="The same for the second file, if it is different.")
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
     headers: Annotated[
-        bool, typer.Option("--headers", help="Read no tensor: no statistics, histograms and heat maps.")
+        bool, typer.Option("--headers", help="Do not read tensors: no statistics, histograms and heat maps.")
     ] = False,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    as_json: Told = False,
+    as_json: JsonSummary = False,
 ) -> None:
-    """Write one HTML page about a checkpoint: tree, search, sizes, histograms, heat maps; of two, what changed.
+    """Write one HTML page about a checkpoint (tree, search, sizes, histograms, heat maps), or about the changes in a second.
 
-    The page has everything in it: it opens from a disk and asks nothing of a network. Reads every tensor once, one piece at
-    a time; needs `pip install 'statedict[view]'`, and no PyTorch.
+    The page is self-contained and works offline. Reads every tensor once, one piece at a time. Needs
+    `pip install 'statedict[view]'`, but not PyTorch.
 
     Examples:
 
@@ -65,11 +65,13 @@ def view(
         statedict view 100-gigabytes.safetensors.index.json --headers
     """
     if headers and other is not None:
-        raise typer.BadParameter("what changed is not in the headers of two files", param_hint="--headers")
+        raise typer.BadParameter(
+            "cannot be used with two files: comparing them needs the tensor data", param_hint="--headers"
+        )
     names = [file] if other is None else [file, other]
     destination = _destination(output, names)
     if show and destination == STREAM:
-        raise typer.BadParameter("what goes to standard output cannot be opened", param_hint="--open")
+        raise typer.BadParameter("cannot open a page that is written to standard output", param_hint="--open")
     keep_inputs(destination, *names, option="--output")
     report.charting()  # before anything is read
     asked = [root, root if second_root is None else second_root]
@@ -87,15 +89,19 @@ def view(
 
 
 def _destination(output: str | None, files: list[str]) -> str:
-    """Where the page goes: next to where one stands, and over a page of ours only, unless a name was given."""
+    """Return the page's path: by default in the current directory, replacing only pages of this command."""
     if output is not None:
         return output
     if STREAM in files:
-        raise typer.BadParameter("the page of what comes by standard input needs a name", param_hint="--output")
-    # A URL's query, which may be a signature, is no part of a name.
+        raise typer.BadParameter(
+            "an output file name is required if the input is standard input", param_hint="--output"
+        )
+    # The query of a URL, which may contain a signature, is not used in the name.
     name = "-".join(Path(redacted(file).removesuffix("?***")).name for file in files) + ".html"
     if Path(name).exists() and not _ours(Path(name)):
-        raise typer.BadParameter(f"{name} is there, and no page of this command; name another", param_hint="--output")
+        raise typer.BadParameter(
+            f"{name} exists and is not a page of this command; choose another name", param_hint="--output"
+        )
     return name
 
 
@@ -106,21 +112,21 @@ def _ours(path: Path) -> bool:
 
 
 def _chosen(checkpoint: Any, root: str | None, one: bool) -> dict[str, StateDict]:
-    """The state dicts to show: the one asked for, or all; where only one is wanted, the one that the file is about."""
+    """Return the state dicts to show: the requested one, or all; with `one`, the default root."""
     if root is None and not one:
         return dict(checkpoint.roots)
     state = checkpoint.state_dict("auto" if root is None else root)
     return {next((path for path, known in checkpoint.roots.items() if known is state), root or ""): state}
 
 
-def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.File:
-    """All that the page tells of one file; its tensors are read here."""
+def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.FileContent:
+    """Return the page's content for one file; reads its tensors."""
     budget = report.BUDGET // max(len(states), 1)
     roots = {}
     for path, state in states.items():
         with showing(state, f"reading {path or checkpoint.path}") as shown:
             roots[path] = report.survey(shown, read=read, budget=budget)
-    return report.File(
+    return report.FileContent(
         name=str(checkpoint.path),
         format=checkpoint.format,
         producer=checkpoint.producer,
@@ -138,11 +144,11 @@ def _diff(chosen: list[dict[str, StateDict]]) -> Diff:
         return statedict.diff(shown, second)
 
 
-def _tell(destination: str, files: list[report.File], nbytes: int, as_json: bool) -> None:
-    """Where the page is, and what it tells of."""
+def _tell(destination: str, files: list[report.FileContent], nbytes: int, as_json: bool) -> None:
+    """Print where the page is, and a summary of it."""
     tensors = sum(len(survey.tensors) for survey in files[-1].roots.values())
     if as_json:
-        told = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": nbytes})
+        line = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": nbytes})
     else:
-        told = f"{destination}: {report.count(tensors, 'tensor')}, a page of {report.size(nbytes)}"
-    tell(told, err=destination == STREAM)
+        line = f"{destination}: {report.count(tensors, 'tensor')}, a page of {report.size(nbytes)}"
+    tell(line, err=destination == STREAM)

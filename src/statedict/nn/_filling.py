@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from statedict.state import Leaf, cast_array, cast_kind, contiguous, extent, leaf_of, library, materialize, read_array
+from statedict.state import (
+    Leaf,
+    cast_array,
+    cast_kind,
+    contiguous,
+    leaf_of,
+    library,
+    materialize,
+    read_array,
+    value_range,
+)
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from . import _arrays
@@ -104,7 +114,7 @@ def _checked(slots: Slots, index: int) -> Any:
 def _judge_cast(key: str, current: Any, value: Any, rules: Rules, fit: Fit) -> None:
     found = value.spec.dtype if isinstance(value, Leaf) else _arrays.dtype_of(value.dtype)
     wanted = _arrays.dtype_of(raw(current).dtype)
-    kind = cast_kind(found, wanted, lambda: extent(_as_numpy(value), found))
+    kind = cast_kind(found, wanted, lambda: value_range(_as_numpy(value), found))
     if kind is None:
         return
     fit.casts.append(Cast(key, found.name, wanted.name, kind))

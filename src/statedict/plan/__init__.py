@@ -1,7 +1,7 @@
-"""Which tensor goes where: select, rename, match, adapt, execute, report; compare and merge. Knows no files and no modules.
+"""Decide which tensor goes where: select, rename, match, adapt, execute, report; compare and merge states.
 
-A plan is made by `match` from two states, printed, and executed; a `KeyMap` says how names become other names (its rules'
-grammar is in `_rule`); a `LoadReport` tells what came of it.
+`match` makes a plan from two states, which can be printed and executed. A `KeyMap` renames (`names/_rule.py` has the grammar
+of its rules). A `LoadReport` is the result of a load. This package does not know files or modules.
 """
 
 from statedict.state import Cast
@@ -13,9 +13,9 @@ from .comparing._diff import Diff, diff
 from .comparing._merge import merge
 from .comparing._statistics import Change
 from .names._keymap import KeyMap
-from .names._near import near_pattern
+from .names._near_misses import near_pattern
 from .names._wrappers import pair
-from .reports._attempt import facts, written
+from .reports._attempt import call_text, tensor_info
 from .reports._error_text import error_text
 from .reports._report import Adapted, LoadReport
 from .reports._suggest import Suggestion
@@ -26,7 +26,7 @@ from .tensors._step import Mismatch, Step
 __all__ = [
     "match",
     "pair",
-    "written",
+    "call_text",
     "Plan",
     "Problem",
     "Step",
@@ -43,7 +43,7 @@ __all__ = [
     "Mismatch",
     "Suggestion",
     "error_text",
-    "facts",
+    "tensor_info",
     "diff",
     "Diff",
     "Change",

@@ -1,8 +1,8 @@
-"""infer: a KeyMap for a model whose names differ from the source's, each step with its reason. It is a proposal.
+"""Propose a KeyMap for a model whose names differ from those of the source, with a reason for each step.
 
-The stages, each taking only what the ones before it left: the same name; the same but for wrappers; one prefix exchanged for
-another; the longest common ending with the same shape that nothing else has; order and shape inside modules that the stages
-before have brought together.
+Each stage handles only the names that the stages before it left: the same name; the same name without wrappers; one prefix
+replaced by another; the longest common ending with the same shape, if it is unique; order and shape inside modules that the
+earlier stages have matched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..errors import printable
 from ._order import Node, Shapes, pair_in_order
 from .names._generalise import folded_pairs, generalise, numbered
 from .names._keymap import KeyMap
-from .names._parts import mates, parts_of, told
+from .names._parts import may_match, notes_on_parts, parts_of
 from .names._wrappers import pair
-from .operations._facts import shape_of
+from .operations._specs import shape_of
 from .reports._best_rule import best_rule
 from .tensors._fit import fits
 
@@ -28,7 +28,7 @@ _LINES = 20
 
 
 class Inferred(NamedTuple):
-    """One name brought together with a slot, and why."""
+    """One source name matched with a model tensor, and the reason."""
 
     source: str
     target: str
@@ -36,10 +36,14 @@ class Inferred(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """What was inferred: `key_map` does what `steps` say; `unmatched` and `unfilled` are what no stage could place,
-    and `notes` say why where that is known.
+    """The result of `match`. Print it and check it, then load with `rename=inference.key_map`.
 
-    It has changed nothing. Look at it, then load with `rename=inference.key_map`.
+    Attributes:
+        key_map: the rules that rename as `steps` say.
+        steps: the matched names, each with its reason.
+        unmatched: source names without a model tensor.
+        unfilled: names of model tensors without a source.
+        notes: known reasons why names could not be matched.
     """
 
     key_map: KeyMap
@@ -50,7 +54,9 @@ class Inference(NamedTuple):
 
     def __str__(self) -> str:
         total = len(self.steps) + len(self.unfilled)
-        lines = [f"{len(self.steps):,} of {total:,} slots have a source; {len(self.unmatched):,} names are left over"]
+        lines = [
+            f"{len(self.steps):,} of {total:,} model tensors matched, {len(self.unmatched):,} checkpoint tensors unused"
+        ]
         reasons: dict[str, list[tuple[str, str]]] = {}
         for step in self.steps:
             reasons.setdefault(step.reason, []).append((step.source, step.target))
@@ -62,11 +68,11 @@ class Inference(NamedTuple):
             ]
             lines += [f"  … and {len(folded) - _LINES:,} more"] if len(folded) > _LINES else []
         lines += list(self.notes[:_LINES])
-        return "\n".join(map(printable, [*lines, "as a key map:", *(f"  {rule}" for rule in self.key_map.rules)]))
+        return "\n".join(map(printable, [*lines, "key map:", *(f"  {rule}" for rule in self.key_map.rules)]))
 
 
 def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
-    """The KeyMap that would bring the names of `source` to those of `target`, with reasons. Nothing is read or changed.
+    """Infer the KeyMap that renames the tensors of `source` to those of `target`. Reads no tensor and changes nothing.
 
     >>> import numpy as np
     >>> old = {f"h.{i}.{n}": np.zeros(s) for i in range(2) for n, s in [("ln.weight", 3), ("fc.weight", (4, 3))]}
@@ -81,12 +87,12 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
             search.take(step)
     steps = tuple(search.steps)
     pairs = {step.source: step.target for step in steps}
-    notes = told(search.slots, search.sources, search.source_parts, search.slot_parts)
+    notes = notes_on_parts(search.slots, search.sources, search.source_parts, search.slot_parts)
     return Inference(generalise(pairs, search.sources), steps, tuple(search.sources), tuple(search.slots), tuple(notes))
 
 
 class _Search:
-    """What is still to be placed on either side, with shapes, and the steps so far."""
+    """The names not yet matched on both sides, their shapes, and the steps so far."""
 
     def __init__(self, source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
         self.sources: dict[str, None] = dict.fromkeys(source)
@@ -101,7 +107,7 @@ class _Search:
         self.steps.append(step)
 
     def leave(self, names: Iterable[str]) -> None:
-        """Names that are not to be placed."""
+        """Drop names that are not to be matched."""
         for name in names:
             self.sources.pop(name, None)
             self.slots.pop(name, None)
@@ -110,34 +116,34 @@ class _Search:
         return fits(self.source_shapes[source], self.slot_shapes[slot]) and self.may_be(source, slot)
 
     def may_be(self, source: str, slot: str) -> bool:
-        """Whether neither is a part of a weight that the other is."""
-        return mates(source, slot, self.source_parts, self.slot_parts)
+        """Whether both are whole weights, or both are parts of one (see `may_match`)."""
+        return may_match(source, slot, self.source_parts, self.slot_parts)
 
 
 def _wrapped(search: _Search) -> list[Inferred]:
-    """The same name, with or without wrappers."""
+    """Match equal names, with or without wrappers."""
     try:
         pairs, _, own = pair(search.sources, search.slots)
-    except CollisionError:  # a proposal need not settle it: whoever loads is told
+    except CollisionError:  # not an error in a proposal: the load itself raises it
         pairs, _, own = pair(search.sources, search.slots, wrappers=False)
     search.leave(own)
-    reasons = ("the same name but for wrappers", "the same name")
+    reasons = ("same name without wrapper prefixes", "same name")
     return [Inferred(old, new, reasons[old == new]) for old, new in pairs.items()]
 
 
 def _prefixed(search: _Search) -> list[Inferred]:
-    """One beginning exchanged for another, where shapes are equal."""
+    """Match names after replacing one prefix by another, if the shapes are equal."""
     best = best_rule(search.slots, search.sources)
     if best is None or best.solves < 2:
         return []
     key_map = KeyMap(best.rule)
     moved = {name: key_map(name) for name in search.sources}
-    reason = f"one prefix for another: {best.rule}"
+    reason = f"prefix replaced: {best.rule}"
     return [Inferred(a, b, reason) for a, b in moved.items() if b in search.slots and search.fit(a, b)]
 
 
 def _by_ending(search: _Search) -> Iterator[Inferred]:
-    """The longest ending that, with its shape, only one name of each side has."""
+    """Match by the longest ending which, together with the shape, occurs once on each side."""
     longest = max((name.count(".") + 1 for name in (*search.sources, *search.slots)), default=0)
     for length in range(longest, 0, -1):
         ours = _endings(search.slots, search.slot_shapes, length)
@@ -145,11 +151,12 @@ def _by_ending(search: _Search) -> Iterator[Inferred]:
         for ending, names in theirs.items():
             slots = ours.get(ending, ())
             if len(names) == 1 == len(slots) and ending[1] is not None and search.may_be(names[0], slots[0]):
-                yield Inferred(names[0], slots[0], f"the same ending of {length} and shape, found once")
+                last = "last name part" if length == 1 else f"last {length} name parts"
+                yield Inferred(names[0], slots[0], f"same {last} and shape (unique)")
 
 
 def _endings(names: Iterable[str], shapes: Shapes, length: int) -> dict[tuple[str, Any], list[str]]:
-    """Names by their last components and their shape; those that have so many."""
+    """Group names by their last `length` components and their shape; shorter names are left out."""
     endings: dict[tuple[str, Any], list[str]] = {}
     for name in names:
         parts = name.rsplit(".", length)
@@ -159,11 +166,11 @@ def _endings(names: Iterable[str], shapes: Shapes, length: int) -> dict[tuple[st
 
 
 def _by_order(search: _Search) -> Iterator[Inferred]:
-    """Order and shape inside modules that already belong together, the deepest first, and at last in the whole."""
+    """Match by order and shape inside modules that already correspond, the deepest first, the root last."""
     sources, slots = _below(search.sources), _below(search.slots)
     for old, new in _modules(search.steps, sources, slots):
-        reason = f"the same order and shape inside {' and '.join(_inside(old, new))}"
-        for in_parts in (False, True):  # what is a part is no partner of what is whole
+        reason = f"same order and shape inside {' and '.join(_inside(old, new))}"
+        for in_parts in (False, True):  # a part of a weight never matches a whole weight
             left = Node(
                 old, tuple(n for n in sources[old] if n in search.sources and (n in search.source_parts) is in_parts)
             )
@@ -175,13 +182,13 @@ def _by_order(search: _Search) -> Iterator[Inferred]:
 
 
 def _inside(old: str, new: str) -> tuple[str, str]:
-    """Two modules in words, their numbers left open where they are the same."""
+    """Return the names of two modules for a message, with placeholders for their common numbers."""
     rule = numbered(old, new)
     return str(rule.sources[0]) or "the root", str(rule.targets[0]) or "the root"
 
 
 def _below(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names below each module path, the root `""` included."""
+    """Return the names below each module path, including the root `""`."""
     below: dict[str, list[str]] = {}
     for name in names:
         for path in parents(name):
@@ -192,7 +199,7 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
 def _modules(
     steps: Iterable[Inferred], sources: Mapping[str, list[str]], slots: Mapping[str, list[str]]
 ) -> list[tuple[str, str]]:
-    """The modules with names left on both sides that most steps bring together, the deepest first, the roots last."""
+    """Pair the modules that most steps match and that still have names on both sides, the deepest first, the roots last."""
     votes: dict[str, Counter[str]] = {}
     for step in steps:
         for old, new in zip(parents(step.source), parents(step.target)):

@@ -1,7 +1,7 @@
-"""match: from the specs of a source and of its slots to a Plan. Decides, and reads nothing.
+"""Make a Plan from the specs of a source and of the slots to fill. Reads no tensor.
 
-In order: renames; names that are equal; names that are equal but for wrappers; what was selected; what fits. Every stage
-looks names up, none compares a name with all others: 100,000 names against 100,000 slots take under a second.
+The stages, in order: rename; pair equal names; pair names that are equal without wrappers; select; check shapes. Every stage
+uses lookup tables and never compares a name with all others, so the time grows linearly with the number of names.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from statedict.state import DType, Patterns, raw_values
 from statedict.state import dtype as find_dtype
 
 from ._plan import Plan, Unchanged
+from .names._assign import assign
 from .names._keymap import KeyMap
 from .names._resolve import Resolved
-from .names._select import Selection, by_pattern, idle
-from .names._sort import sort
+from .names._select import Selection, by_pattern, unmatched_patterns
 from .names._wrappers import bare, follow
-from .operations._facts import spec_of
+from .operations._specs import spec_of
 from .tensors._fit import Fitting, misfits
 from .tensors._policy import Mismatched, chooser
 from .tensors._step import Step
@@ -37,19 +37,19 @@ def match(
     device: Any = None,
     wrappers: bool = True,
 ) -> Plan:
-    """A Plan that fills the slots of `target` from `source`.
+    """Plan how to fill the slots of `target` from `source`.
 
     Args:
-        source, target: states, of which only names, shapes and dtypes are looked at.
-        include, exclude: glob patterns of what takes part, for the names of either side (`_select`).
+        source, target: states; only their names, shapes and dtypes are used.
+        include, exclude: glob patterns for names of either side (see `names/_select.py`).
         rename: a KeyMap or anything that makes one, applied to the source's names first.
-        mismatched: what to do with tensors whose shape is not the slot's (`_policy`).
-        dtype: for floating-point tensors, one for all or one for each pattern; None leaves them as they are.
-        device: carried along in the steps, one for all or one for each pattern.
-        wrappers: whether names that differ in wrappers only (`module.`, `_orig_mod.` …) are the same.
+        mismatched: the policy for tensors of a different shape (see `tensors/_policy.py`).
+        dtype: cast floating-point tensors to this, one for all or one for each pattern; None leaves them unchanged.
+        device: recorded in the steps, one for all or one for each pattern.
+        wrappers: whether names that differ only in wrappers (`module.`, `_orig_mod.` …) are considered equal.
 
-    Raises CollisionError where two sources would fill one slot, UnknownNameError where `include` matches nothing, and
-    ValueError for rules and policies that cannot be understood.
+    Raises CollisionError if two sources would fill one slot, UnknownNameError if `include` matches nothing, and ValueError
+    for an invalid rule or policy.
 
     >>> import numpy as np
     >>> plan = match({"module.a": np.zeros(2), "module.b": np.zeros(3)}, {"a": np.ones(2), "c": np.ones(1)})
@@ -60,15 +60,15 @@ def match(
     asked = {"include": include, "exclude": exclude, "rename": rename, "dtype": dtype, "device": device}
     asked = {name: value for name, value in asked.items() if value is not None}
     asked |= {} if isinstance(mismatched, str) and mismatched == "error" else {"mismatched": mismatched}
-    # In one order, mostly: then lists are compared in a quarter of the time.
+    # The names are usually in the same order, and comparing lists is faster than comparing sets.
     same = list(given) == list(slots) or given.keys() == slots.keys()
     if same and not asked:
-        # The everyday load. Shapes are compared only if somebody asks: whoever loads compares them too.
+        # The usual load. Shapes are compared only if the report needs them: the loader compares them as well.
         return Plan(Unchanged(given), slots, given, find_mismatched=lambda: misfits(given, slots))
     offered, notes = _offers(given, KeyMap(rename), wrappers)
     selection = Selection(include, exclude)
     selection.check([*offered, *given, *slots])
-    found = sort(offered, slots, selection, wrappers)
+    found = assign(offered, slots, selection, wrappers)
     fitting = Fitting(given, slots, chooser(mismatched), _dtypes(dtype), by_pattern(device))
     for name, offer in offered.items():
         if name in found.pairs:
@@ -85,14 +85,14 @@ def match(
         passed=tuple(Step(moved.get(name, name), offered[name]) for name in found.unexpected),
         excluded=tuple(found.excluded),
         skipped=tuple(fitting.skipped),
-        notes=(*notes, *found.notes, *idle(patterns, [*given, *offered, *slots])),
+        notes=(*notes, *found.notes, *unmatched_patterns(patterns, [*given, *offered, *slots])),
         options=asked,
         find_mismatched=lambda: tuple(fitting.misfits),
     )
 
 
 def _offers(given: Mapping[str, Any], rename: KeyMap, wrappers: bool) -> Resolved:
-    """What the source has once it is renamed. A rule written for bare names is applied to wrapped ones too."""
+    """Return the source's tensors under their new names. A rule written for bare names also applies to wrapped ones."""
     if not rename:
         return Resolved({name: name for name in given}, [])
     seen: dict[str, str] = {}
@@ -106,20 +106,20 @@ def _offers(given: Mapping[str, Any], rename: KeyMap, wrappers: bool) -> Resolve
 
 
 def _patterns(given: Any) -> tuple[str, ...]:
-    """The patterns of a list of them, or of a mapping from them to anything."""
+    """Return the patterns in a tuple, or the keys of a mapping."""
     return tuple(given) if isinstance(given, (tuple, Mapping)) else ()
 
 
 def _dtypes(given: Any) -> Callable[..., DType | None]:
-    """A function from names to the DType that was asked for; ValueError for one that does not exist."""
+    """Return a function from names to the requested DType; raises ValueError for an unknown one."""
     if isinstance(given, Mapping):
         return by_pattern({pattern: _dtype(dtype) for pattern, dtype in given.items()})
     return by_pattern(None if given is None else _dtype(given))
 
 
 def _dtype(given: Any) -> DType:
-    """The DType by its name, or that of a torch or NumPy dtype."""
+    """Return the DType for a name, or for a torch or NumPy dtype."""
     try:
         return find_dtype(given.__name__ if isinstance(given, type) else str(given))
     except KeyError:
-        raise ValueError(f"dtype={given!r} is no element type; write it as in 'bfloat16'") from None
+        raise ValueError(f"dtype={given!r} is not a dtype; use a name such as 'bfloat16'") from None

@@ -1,8 +1,8 @@
-"""Names told apart by nothing but their order and shape, inside two modules that belong together.
+"""Pair names inside two corresponding modules by their order and shape only.
 
-The children of both are compared as wholes, by the names and shapes below them, then by the shapes only; those of one kind
-are paired in order where both sides have as many of them. What is left is opened, and its children compared in the same
-way. Nothing is paired where the numbers differ: that would be a guess.
+The children of both modules are compared by the names and shapes below them, then by the shapes only. Children with the same
+shapes are paired in order if both sides have the same number of them. The remaining children are opened and compared in the
+same way. If the numbers differ, nothing is paired: that would be a guess.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-from .operations._facts import Shape
+from .operations._specs import Shape
 
 Shapes = Mapping[str, Shape | None]
 
@@ -22,7 +22,7 @@ class Node(NamedTuple):
     names: tuple[str, ...]
 
     def children(self) -> list[Node]:
-        """One level down; itself where it is a tensor."""
+        """Return the nodes one level down; a tensor returns itself."""
         found: dict[str, list[str]] = {}
         start = len(self.path) + 1 if self.path else 0
         for name in self.names:
@@ -32,7 +32,7 @@ class Node(NamedTuple):
 
 
 def pair_in_order(source: Node, target: Node, source_shapes: Shapes, target_shapes: Shapes) -> list[tuple[str, str]]:
-    """Names of the source paired with names of the target, by order and shape."""
+    """Pair names of the source with names of the target by order and shape."""
     left, right = source.children(), target.children()
     pairs: list[tuple[str, str]] = []
     while left and right:
@@ -50,21 +50,21 @@ def pair_in_order(source: Node, target: Node, source_shapes: Shapes, target_shap
 
 
 def _kind(shapes: Shapes, relative: bool) -> Callable[[Node], Hashable]:
-    """What makes nodes alike: the shapes below them, in order, and the names relative to them too."""
+    """Return the key by which nodes are compared: the shapes below them, in order, and with `relative` the names as well."""
     if relative:
         return lambda node: tuple((_beneath(name, node.path), shapes[name]) for name in node.names)
     return lambda node: tuple(shapes[name] for name in node.names)
 
 
 def _beneath(name: str, path: str) -> str:
-    """The name seen from the node; its own last component where it is the node."""
+    """Return the name relative to the node, or its last component if it is the node itself."""
     return name[len(path) + 1 :] or path.rpartition(".")[2]
 
 
 def _alike(
     left: Sequence[Node], right: Sequence[Node], kind: Callable[[Node], Hashable], other: Callable[[Node], Hashable]
 ) -> list[tuple[Node, Node]]:
-    """Nodes of a kind that both sides have equally often, in order."""
+    """Pair, in order, the nodes of each kind that both sides have equally often."""
     kinds: dict[Hashable, tuple[list[Node], list[Node]]] = {}
     for node in left:
         kinds.setdefault(kind(node), ([], []))[0].append(node)

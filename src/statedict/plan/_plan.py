@@ -1,7 +1,7 @@
-"""A plan: which source tensor fills which slot, how it is adapted, and what does not fit. It has read nothing yet.
+"""A plan: which source tensor fills which slot, how it is adapted, and what does not fit. Making it reads no tensor.
 
-A plan is a value: it can be printed, looked at and executed as often as one likes. Executing gives a StateDict with the
-slots' names whose tensors are the source's own, or leaves that are computed when they are read.
+A plan is a value: it can be printed, inspected and executed several times. `execute` returns a StateDict with the names of
+the slots; its tensors are those of the source, or leaves that are computed when they are read.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, overload
 
 from statedict.state import Absent, Cast, DType, StateDict, cast_kind, raw_values
 
-from .names._compute import Cook
-from .names._parts import parts_of, told
+from .names._evaluator import Evaluator
+from .names._parts import notes_on_parts, parts_of
 from .names._recipe import moved_metadata
-from .operations._facts import Shape, dtype_of, shape_of
+from .operations._specs import Shape, dtype_of, shape_of
 from .reports._attempt import attempt
 from .reports._report import Adapted, LoadReport
 from .tensors._step import Mismatch, Step
 
-# What PyTorch and the tree engine begin with when a tensor does not fit.
+# How the errors of PyTorch and of the tree engine begin when a tensor does not fit.
 _REFUSAL = re.compile(r'size mismatch for (.+?): |While copying the parameter named "(.+?)", ')
 
 
@@ -36,18 +36,19 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """What `match` decided.
+    """The result of `match`.
 
     Attributes:
         steps: one for each slot that is filled, in the order of the source.
-        missing: slots that nothing fills.
-        passed: steps for what has no slot: it is passed on under its own name, or moved as the rest of its module was.
-        excluded: slots that were not selected, and source names that belong to no slot and were not.
-        skipped: slots that keep their values because their tensor does not fit and a policy says "skip".
-        notes: warnings, as text: patterns that match nothing, names that are ambiguous.
+        missing: slots that are not filled.
+        passed: steps for unexpected tensors, which are passed on under their own name, or moved with the rest of their
+            module.
+        excluded: slots that were not selected, and source names without a slot that were not selected.
+        skipped: slots that keep their values because of the policy "skip".
+        notes: warnings, as text: patterns that match nothing, ambiguous names.
         slots: the target's values by name.
-        options: the arguments that it was made with, which say what was asked for.
-        given: the source's values by name, as they were when the plan was made.
+        options: the arguments of `match` that were given.
+        given: the source's values by name, at the time the plan was made.
     """
 
     steps: Sequence[Step]
@@ -63,29 +64,29 @@ class Plan:
 
     @property
     def identical(self) -> bool:
-        """Whether it changes nothing at all: every name has its slot, and passes untouched."""
+        """Whether every tensor fills the slot of its own name, unchanged."""
         return isinstance(self.steps, Unchanged)
 
     @cached_property
     def mismatched(self) -> tuple[Mismatch, ...]:
-        """Tensors that do not fit their slots. They are passed on, so that whoever loads them can say so."""
+        """Tensors that do not fit their slots. They are passed on, so that the loader reports them."""
         return self.find_mismatched()
 
     @property
     def unexpected(self) -> tuple[str, ...]:
-        """Names that belong to no slot, as they are passed on."""
+        """Names without a slot, as they are passed on."""
         return tuple(step.target for step in self.passed)
 
     @cached_property
     def withheld(self) -> frozenset[str]:
-        """Slots that get nothing on purpose (excluded or skipped): a loader calls them missing, and they are not."""
+        """Slots that are deliberately not filled (excluded or skipped): not to be reported as missing."""
         return frozenset(name for name in self.excluded if name in self.slots) | {skip.name for skip in self.skipped}
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
-        """All that does not fit, in words."""
-        found = [Problem("missing", name, f"nothing fills {name!r}") for name in self.missing]
-        found += [Problem("unexpected", name, f"{name!r} belongs to no slot") for name in self.unexpected]
+        """Everything that does not fit, with a text for each."""
+        found = [Problem("missing", name, f"{name!r} is not in the source") for name in self.missing]
+        found += [Problem("unexpected", name, f"{name!r} is not in the model") for name in self.unexpected]
         return (*found, *(Problem("mismatched", one.name, _misfit(one)) for one in self.mismatched))
 
     @property
@@ -94,17 +95,17 @@ class Plan:
         return not (self.missing or self.passed or self.mismatched)
 
     def execute(self, source: Mapping[str, Any]) -> StateDict:
-        """The state that fills the slots, under their names, `_metadata` following; reads nothing.
+        """Return the state that fills the slots, under their names, with `_metadata`; reads no tensor.
 
-        `source` is the one that was matched, or another with the same names and specs. Values pass through untouched, live
-        arrays included, unless they are converted, adapted or cast: those are leaves, computed when they are read.
+        `source` is the one that was matched, or another with the same names and specs. Values are passed on unchanged unless
+        they are converted, adapted or cast: those become leaves that are computed when they are read.
         """
         if self.identical and isinstance(source, StateDict):
             return source
         given = raw_values(source)
-        cook = Cook(given)
+        evaluator = Evaluator(given)
         steps = [*self.steps, *self.passed]
-        values = {step.target: step.value(cook) for step in steps}
+        values = {step.target: step.value(evaluator) for step in steps}
         metadata = moved_metadata(getattr(source, "_metadata", None), ((s.target, s.sources) for s in steps))
         return StateDict.adopt(values, metadata, getattr(source, "_backend", "auto"))
 
@@ -119,10 +120,10 @@ class Plan:
         tied: Mapping[str, str] | None = None,
         advised: bool = True,
     ) -> LoadReport:
-        """What comes of a load by this plan; `advised`: with what would help where something is wrong.
+        """Return the report of a load by this plan; with `advised`, it can suggest calls that would work.
 
-        The arguments are what the loader found; without them it is what the plan foresees, the slots' dtypes winning.
-        Missing names that the plan withheld on purpose are left out.
+        The arguments are the loader's results; without them, the report is a forecast, in which tensors are cast to the
+        dtypes of the slots. Missing names that the plan withheld on purpose are left out.
         """
         errors = list(errors)
         missing = self.missing if missing is None else [name for name in missing if name not in self.withheld]
@@ -145,14 +146,14 @@ class Plan:
         )
         if advised and not report.ok:
             if missing and unexpected:
-                report.notes += told(missing, unexpected, parts_of(self.given), parts_of(self.slots))
+                report.notes += notes_on_parts(missing, unexpected, parts_of(self.given), parts_of(self.slots))
             report.attempt = attempt(self.given, self.slots, self.options, report.loaded)
         return report
 
     def _refused(self, errors: Sequence[str]) -> list[Mismatch]:
-        """The mismatched tensors that the loader refused: a module may know how to take another shape.
+        """Return the mismatched tensors that the loader refused: a module's hooks may accept another shape.
 
-        Shapes are compared only where there are errors: a loader has compared all of them.
+        Shapes are compared only if there are errors, because the loader has already compared all of them.
         """
         said = {found[1] or found[2] for error in errors if (found := _REFUSAL.match(error))}
         return [one for one in self.mismatched if one.name in said] if said else []
@@ -162,26 +163,26 @@ class Plan:
         return [step.target for step in self.steps if step.target not in bad]
 
     def _own_casts(self) -> list[Cast]:
-        """The casts that were asked for."""
+        """Return the requested casts."""
         if self.identical:
             return []
         found = ((step, self._dtype(step._replace(dtype=None))) for step in self.steps if step.dtype)
         return [_cast(step.target, dtype, step.dtype) for step, dtype in found if dtype and step.dtype]
 
     def _loading_casts(self) -> list[Cast]:
-        """The casts that a load into the slots will do."""
+        """Return the casts that a load into the slots will make."""
         filled = set(self._fitting())
         found = ((s.target, self._dtype(s), dtype_of(self.slots[s.target])) for s in self.steps if s.target in filled)
         return [_cast(name, has, wants) for name, has, wants in found if has and wants and cast_kind(has, wants)]
 
     def _dtype(self, step: Step) -> DType | None:
-        """The element type that a step gives."""
+        """Return the dtype that results from a step."""
         if step.dtype or step.adaptation:
             return step.dtype or (step.adaptation.spec.dtype if step.adaptation else None)
         return dtype_of(self.given[step.offer] if isinstance(step.offer, str) else step.offer.spec(self.given))
 
     def _shapes(self, missing: Iterable[str], unexpected: Iterable[str]) -> dict[str, Shape]:
-        """What is known of the names that are problems, to tell near misses by."""
+        """Return the known shapes of missing and unexpected names, used to find near misses."""
         passed = {step.target: step.sources[0] for step in self.passed}
         values = {name: self.given.get(passed.get(name, name)) for name in unexpected}
         values |= {name: self.slots.get(name) for name in missing}
@@ -198,7 +199,7 @@ class Plan:
 
 
 class Unchanged(Sequence[Step]):
-    """The steps of a plan in which every name fills the slot of its name; made only where somebody looks."""
+    """The steps of a plan in which every tensor fills the slot of its own name; created when first used."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = names
@@ -227,4 +228,4 @@ def _cast(name: str, found: DType, wanted: DType) -> Cast:
 
 def _misfit(one: Mismatch) -> str:
     found = f"is {one.found}" if isinstance(one.found, str) else f"has shape {list(one.found)}"
-    return f"{one.name!r} {found}, the slot has {list(one.expected)}" + (f"; {one.note}" if one.note else "")
+    return f"{one.name!r} {found}, the model expects {list(one.expected)}" + (f"; {one.note}" if one.note else "")

@@ -1,6 +1,6 @@
-"""What is told of checkpoints: facts, folded trees and statistics, as plain values; and the HTML page made of them."""
+"""Describe checkpoints: facts, folded trees and statistics as plain values, and the HTML page made from them."""
 
-from ._content import File as File
+from ._content import FileContent as FileContent
 from ._facts import Fact as Fact
 from ._facts import contents as contents
 from ._facts import extent as extent
@@ -13,8 +13,8 @@ from ._facts import tensors as tensors
 from ._facts import totals as totals
 from ._facts import values as values
 from ._facts import warnings as warnings
-from ._fold import Entry as Entry
 from ._fold import Row as Row
+from ._fold import TreeEntry as TreeEntry
 from ._fold import fold as fold
 from ._page import MARK as MARK
 from ._page import charting as charting
@@ -25,18 +25,18 @@ from ._statistics import PIECE as PIECE
 from ._statistics import elements as elements
 from ._statistics import statistics as statistics
 from ._survey import BUDGET as BUDGET
-from ._survey import Survey as Survey
+from ._survey import SurveyResult as SurveyResult
 from ._survey import survey as survey
 
 __all__ = [
     "BUDGET",
     "MARK",
     "PIECE",
-    "Entry",
+    "TreeEntry",
     "Fact",
-    "File",
+    "FileContent",
     "Row",
-    "Survey",
+    "SurveyResult",
     "charting",
     "contents",
     "count",

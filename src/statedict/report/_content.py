@@ -1,7 +1,7 @@
-"""What a page holds, as values that JSON has: columns over all tensors, the folded tree, and for two files what changed.
+"""The content of a page as JSON values: columns over all tensors, the folded tree, and the changes between two files.
 
-Compact, because 10,000 tensors are no rarity: a column is a list, the numbers have six digits, names stand once, and the
-cells of all heat maps are bytes in one blob, of which each map knows its place.
+It is compact, because 10,000 tensors are common: each property is a list, numbers have six digits, each name occurs once,
+and the cells of all heat maps are in one block of bytes, in which each map has an offset.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import printable
 from ._facts import Fact, extent, own_bytes, remark, totals, warnings
-from ._fold import Entry, fold
+from ._fold import TreeEntry, fold
 from ._heat import Heat
 from ._layers import layers
-from ._survey import Measures, Survey
+from ._survey import Measures, SurveyResult
 
 if TYPE_CHECKING:
     from statedict.plan import Diff
 
 MOMENTS = ("min", "max", "mean", "std", "zeros", "nan", "inf")
 DIGITS = 6
-# Values beside the tensors that a page lists: a file may hold millions.
+# The number of other values that a page lists: a file may contain millions.
 OTHERS = 1000
 
 
-class File(NamedTuple):
-    """One file as the page tells of it.
+class FileContent(NamedTuple):
+    """The description of one file for the page.
 
     Attributes:
         name: as the user gave it.
-        format, producer, nbytes: as a Checkpoint has them.
-        roots: the state dicts that are shown, by their paths.
-        other: facts of what lies beside them.
-        imports: facts of what the file names to be imported.
-        notes: what is odd, in words.
+        format, producer, nbytes: those of the Checkpoint.
+        roots: the state dicts that are shown, by path.
+        other: facts about the other values in the file.
+        imports: facts about the imports that the file names.
+        notes: warnings, as text.
     """
 
     name: str
     format: str
     producer: str
     nbytes: int
-    roots: Mapping[str, Survey]
+    roots: Mapping[str, SurveyResult]
     other: Sequence[Fact] = ()
     imports: Sequence[Fact] = ()
     notes: Sequence[str] = ()
 
 
-class Place(NamedTuple):
-    """One line of the page's table: a root and a name, as the newer file calls them, and the tensor of each file (its fact
-    and measures), None where the file has none."""
+class PageRow(NamedTuple):
+    """One row of the page's table: a root and a name, as in the newer file, and the tensor of each file (its fact and
+    measures), or None if the file does not have it."""
 
     root: str
     name: str
@@ -59,59 +59,59 @@ class Place(NamedTuple):
     tensors: tuple[tuple[Fact, Measures | None] | None, ...]
 
 
-def content(files: Sequence[File], diff: Diff | None = None) -> tuple[Fact, bytes]:
-    """The page's values, and the bytes of its heat maps. Of two files each has one root, and `diff` is between those.
+def content(files: Sequence[FileContent], diff: Diff | None = None) -> tuple[Fact, bytes]:
+    """Return the page's values, and the bytes of its heat maps. Two files have one root each, and `diff` compares them.
 
-    >>> values, cells = content([File("model.pt", "torch", "unknown", 0, {})])
+    >>> values, cells = content([FileContent("model.pt", "torch", "unknown", 0, {})])
     >>> values["files"][0]["name"], values["rows"], cells
     ('model.pt', [], b'')
     """
-    places = _alone(files[0]) if diff is None else _paired(files, diff)
+    rows = _alone(files[0]) if diff is None else _paired(files, diff)
     cells = bytearray()
-    columns = [_columns([place.tensors[i] for place in places], cells) for i in range(len(files))]
+    columns = [_columns([row.tensors[i] for row in rows], cells) for i in range(len(files))]
     values: Fact = {
         "files": [_file(file) for file in files],
-        "roots": [printable(root) for root in dict.fromkeys(place.root for place in places)],
-        "root": _indices(place.root for place in places),
-        "names": [printable(place.name) for place in places],
+        "roots": [printable(root) for root in dict.fromkeys(row.root for row in rows)],
+        "root": _indices(row.root for row in rows),
+        "names": [printable(row.name) for row in rows],
         "columns": columns,
-        "rows": _rows(places),
+        "rows": _rows(rows),
     }
     if diff is not None:
-        values["status"] = [place.status for place in places]
-        values |= _changes(places, diff)
+        values["status"] = [row.status for row in rows]
+        values |= _changes(rows, diff)
     return values, bytes(cells)
 
 
-def _alone(file: File) -> list[Place]:
+def _alone(file: FileContent) -> list[PageRow]:
     return [
-        Place(root, fact["name"], "", ((fact, measures),))
+        PageRow(root, fact["name"], "", ((fact, measures),))
         for root, survey in file.roots.items()
         for fact, measures in zip(survey.tensors, survey.measures)
     ]
 
 
-def _paired(files: Sequence[File], diff: Diff) -> list[Place]:
-    """The tensors of two states, each beside what it was; those that were removed last."""
+def _paired(files: Sequence[FileContent], diff: Diff) -> list[PageRow]:
+    """Return the tensors of two states side by side, the removed ones at the end."""
     old, new = ({fact["name"]: (fact, m) for fact, m in _tensors(file)} for file in files)
     before = {diff.renamed.get(name, name): tensor for name, tensor in old.items() if name not in diff.removed}
     (root,) = files[-1].roots
-    both = [Place(root, name, _status(name, diff), (before.get(name), tensor)) for name, tensor in new.items()]
-    gone = [Place(root, name, "removed", (old[name], None)) for name in diff.removed if name in old]
+    both = [PageRow(root, name, _status(name, diff), (before.get(name), tensor)) for name, tensor in new.items()]
+    gone = [PageRow(root, name, "removed", (old[name], None)) for name in diff.removed if name in old]
     return [*both, *gone]
 
 
-def _tensors(file: File) -> Iterable[tuple[Fact, Measures | None]]:
+def _tensors(file: FileContent) -> Iterable[tuple[Fact, Measures | None]]:
     return (pair for survey in file.roots.values() for pair in zip(survey.tensors, survey.measures))
 
 
 def _status(name: str, diff: Diff) -> str:
-    """What became of a tensor of the second state: the first of these that holds."""
+    """Return the status of a tensor of the second state: the first of these that applies."""
     held = (word for word in ("added", "shape", "changed", "dtype") if name in getattr(diff, word))
     return next(held, "changed" if name in diff.values else "equal")
 
 
-def _file(file: File) -> Fact:
+def _file(file: FileContent) -> Fact:
     facts = [fact for fact, _ in _tensors(file)]
     by_dtype = totals(facts, lambda fact: str(fact["dtype"]))
     return {
@@ -129,7 +129,7 @@ def _file(file: File) -> Fact:
     }
 
 
-def _others(file: File) -> Iterable[Fact]:
+def _others(file: FileContent) -> Iterable[Fact]:
     for root, survey in file.roots.items():
         yield from ({**fact, "path": f"{root}/{fact['path']}" if root else fact["path"]} for fact in survey.values)
     yield from file.other
@@ -141,10 +141,10 @@ def _other(fact: Fact) -> list[str]:
 
 
 def _columns(tensors: Sequence[tuple[Fact, Measures | None] | None], cells: bytearray) -> Fact:
-    """Each property of all tensors as a list, with None where there is none."""
+    """Return each property of all tensors as a list, with None for missing values."""
     facts = [tensor[0] if tensor else None for tensor in tensors]
     measured = [tensor[1] if tensor else None for tensor in tensors]
-    drawn: dict[int, list[Any]] = {}  # tied tensors are one picture
+    drawn: dict[int, list[Any]] = {}  # tied tensors share a heat map
     return {
         "dtype": [fact and fact["dtype"] for fact in facts],
         "shape": [fact and extent(fact) for fact in facts],
@@ -157,7 +157,7 @@ def _columns(tensors: Sequence[tuple[Fact, Measures | None] | None], cells: byte
 
 
 def _heat(heat: Heat, drawn: dict[int, list[Any]], cells: bytearray) -> list[Any]:
-    """Where a heat map's cells lie, their grid, the matrix they stand for, and the numbers of the lowest and the highest."""
+    """Return the offset of a heat map's cells, its grid, the size of the matrix, and its lowest and highest value."""
     if id(heat) not in drawn:
         low, high, packed = heat.packed()
         drawn[id(heat)] = [len(cells), heat.down, heat.across, heat.rows, heat.columns, _short(low), _short(high)]
@@ -169,41 +169,41 @@ def _short(value: float | int | None) -> float | int | None:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _rows(places: Sequence[Place]) -> list[list[Any]]:
-    """The folded tree of each root: depth, label, how many things the row stands for, their bytes, and which they are."""
+def _rows(table: Sequence[PageRow]) -> list[list[Any]]:
+    """Return the folded tree of each root: depth, label, number of tensors or modules, their bytes, and their indices."""
     rows: list[list[Any]] = []
     roots: dict[str, list[int]] = {}
-    for i, place in enumerate(places):
-        roots.setdefault(place.root, []).append(i)
+    for i, row in enumerate(table):
+        roots.setdefault(row.root, []).append(i)
     for root, chosen in roots.items():
-        index = {places[i].name: i for i in chosen}
-        below = fold(_entry(places[i]) for i in chosen)
+        index = {table[i].name: i for i in chosen}
+        below = fold(_entry(table[i]) for i in chosen)
         if len(roots) > 1:
-            rows.append([0, printable(root), 1, sum(row.nbytes for row in below if not row.depth), []])
-        for row in below:
-            which = [index[entry.name] for entry in row.entries]
-            rows.append([row.depth + (len(roots) > 1), printable(row.label), row.times, row.nbytes, which])
+            rows.append([0, printable(root), 1, sum(line.nbytes for line in below if not line.depth), []])
+        for line in below:
+            which = [index[entry.name] for entry in line.entries]
+            rows.append([line.depth + (len(roots) > 1), printable(line.label), line.times, line.nbytes, which])
     return rows
 
 
-def _entry(place: Place) -> Entry:
-    """For the tree: what has changed in kind is not folded with what has not."""
-    facts = [tensor[0] if tensor else None for tensor in place.tensors]
+def _entry(row: PageRow) -> TreeEntry:
+    """Return the entry for the tree: tensors whose dtype or shape has changed are not folded with others."""
+    facts = [tensor[0] if tensor else None for tensor in row.tensors]
     kind = tuple(fact and (fact["dtype"], *fact["shape"]) for fact in facts)
     last = next(fact for fact in reversed(facts) if fact)
-    return Entry(place.name, kind, own_bytes(last), remark(last))
+    return TreeEntry(row.name, kind, own_bytes(last), remark(last))
 
 
-def _changes(places: Sequence[Place], diff: Diff) -> Fact:
-    before = {place.name: place.tensors[0] for place in places}
+def _changes(rows: Sequence[PageRow], diff: Diff) -> Fact:
+    before = {row.name: row.tensors[0] for row in rows}
     measured = {name: tensor[1] for name, tensor in before.items() if tensor}
-    tensors = {place.name for place in places}
+    tensors = {row.name for row in rows}
     loose = {word: [n for n in getattr(diff, word) if n not in tensors] for word in ("added", "removed", "values")}
     return {
         "changes": {
-            i: [_bounded(_short(number)) for number in diff.changed[place.name]]
-            for i, place in enumerate(places)
-            if place.name in diff.changed and place.status == "changed"
+            i: [_bounded(_short(number)) for number in diff.changed[row.name]]
+            for i, row in enumerate(rows)
+            if row.name in diff.changed and row.status == "changed"
         },
         "layers": [
             [printable(layer.name), _bounded(_short(layer.relative)), layer.changed, layer.compared]
@@ -216,11 +216,11 @@ def _changes(places: Sequence[Place], diff: Diff) -> Fact:
 
 
 def _bounded(value: float | int | None) -> float | int | str | None:
-    """Infinity by its name, which JSON has no number for."""
+    """Return infinity as text, because JSON cannot represent it."""
     return value if value is None or isfinite(value) else "Infinity"
 
 
 def _indices(items: Iterable[str]) -> list[int]:
-    """For each item the position of the first like it among the different ones."""
+    """Return, for each item, its index among the distinct items."""
     known: dict[str, int] = {}
     return [known.setdefault(item, len(known)) for item in items]

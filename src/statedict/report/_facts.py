@@ -1,7 +1,7 @@
-"""What is known of a file without reading a tensor, as the plain values that `statedict inspect --json` prints.
+"""Facts: what is known about a file without reading a tensor, as the plain values that `statedict inspect --json` prints.
 
-The shape is documented in docs/reference/cli.md and only ever grows; what people see, in a terminal or on a page, is made
-of the same values.
+Their structure is documented in docs/reference/json.md; fields may be added but not removed. The terminal output and the
+page are made from the same values.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from statedict.state import Absent, Compound, Leaf, Opaque, StateDict
 
 Fact = dict[str, Any]
 
-# A path this deep in the other content is summed up: hostile files nest 100,000 lists.
+# Deeper values are shown in one line: hostile files nest 100,000 lists.
 DEEPEST = 8
 LONGEST = 512
 SCALARS = (str, int, float, bool, complex, bytes, type(None))
 
 
 def tensors(state: StateDict) -> list[Fact]:
-    """One fact for each tensor of the state, in order.
+    """Return one fact for each tensor of the state, in order.
 
-    `tied_to` names the first tensor that is the same elements; `shares_with` the first whose storage this one is another
-    view of. The bytes of a tied tensor are counted with the tensor that it is tied to.
+    `tied_to` names the first tensor with the same elements; `shares_with` names the first tensor in the same storage. The
+    bytes of a tied tensor are counted only for the tensor that it is tied to.
     """
     firsts: dict[Any, str] = {}
     facts = []
@@ -54,14 +54,14 @@ def tensors(state: StateDict) -> list[Fact]:
 
 
 def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
-    """One fact for each entry of the state that is no tensor: extra state, a step count."""
-    # By name, not by `items()`, which would read every tensor.
+    """Return one fact for each entry of the state that is not a tensor: extra state, a step count."""
+    # `items()` would read every tensor.
     names = [name for name in state if fits(name) and state.leaf(name) is None]
     return [fact for name in names for fact in contents(state[name], name)]
 
 
 def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fact]:
-    """Tensors and bytes for each value of `key`, the largest first; tied tensors add no bytes."""
+    """Return the number of tensors and bytes for each value of `key`, the largest first; tied tensors count 0 bytes."""
     sums: dict[str, Fact] = {}
     for fact in facts:
         total = sums.setdefault(key(fact), {"tensors": 0, "bytes": 0})
@@ -71,15 +71,15 @@ def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fac
 
 
 def own_bytes(fact: Fact) -> int:
-    """A tensor's bytes, 0 where they are another's."""
+    """Return a tensor's bytes, 0 if it is tied to another."""
     return 0 if "tied_to" in fact else int(fact["bytes"])
 
 
 def contents(value: Any, path: str = "", skip: Collection[str] = ()) -> list[Fact]:
-    """One fact for each plain value, tensor and unknown object below `value`, but for the paths to skip.
+    """Return one fact for each plain value, tensor and unknown object below `value`, except below the paths in `skip`.
 
-    Paths are joined by `/`, as those of roots are. Lists of plain values are one fact. A value that was met before is
-    named by its first path, so that the work is linear in what the file holds, cycles and all.
+    Paths are joined by `/`, as for roots. A list of plain values is one fact. A value that occurs again refers to its first
+    path, so that the time is linear, even for cycles.
     """
     return list(_walk(value, path, frozenset(skip), {}, DEEPEST))
 
@@ -101,7 +101,7 @@ def _walk(value: Any, path: str, skip: frozenset[str], seen: dict[int, str], dee
 
 
 def _below(value: Any) -> Mapping[Any, Any]:
-    """What is shown below a value with paths of its own; empty where the value is one fact."""
+    """Return the children of a value that are shown with their own paths; empty if the value is one fact."""
     if isinstance(value, Mapping) and not isinstance(value, StateDict):
         return value
     if isinstance(value, Opaque):
@@ -112,7 +112,7 @@ def _below(value: Any) -> Mapping[Any, Any]:
 
 
 def type_of(value: Any) -> str:
-    """What a value is, in a word or two."""
+    """Return a short text for the type of a value."""
     if isinstance(value, Leaf):
         return f"tensor {value.spec.dtype} {shape(value.spec.shape)}"
     if isinstance(value, Compound):
@@ -121,7 +121,7 @@ def type_of(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers and short strings as they are, all else as shortened text, tensors as None."""
+    """Return a value for JSON: numbers and short strings unchanged, other values as shortened text, tensors as None."""
     if isinstance(value, (Leaf, Compound)):
         return None
     if value is None or isinstance(value, bool) or (isinstance(value, float) and isfinite(value)):
@@ -129,7 +129,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return json.dumps(value)  # "NaN", "Infinity", "-Infinity"
     if isinstance(value, int):
-        # Python refuses to write out integers of more than 4,300 digits, which a file can hold.
+        # Python does not convert integers of more than 4,300 digits to text, but a file can contain them.
         return value if value.bit_length() <= LONGEST else f"an integer of {value.bit_length():,} bits"
     if isinstance(value, str) and len(value) <= SHORT.maxstring:
         return value
@@ -137,13 +137,13 @@ def plain(value: Any) -> Any:
 
 
 def imports(named: Iterable[Any]) -> list[Fact]:
-    """One fact for each import that a file names: none of them was done."""
+    """Return one fact for each import that a file names; none of them was imported."""
     return [{"name": one.path, "risk": one.risk} for one in named]
 
 
 def warnings(named: Iterable[Fact], notes: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Lines, each after its level (`dangerous`, `unknown`, `note`): what a person should know before using the file:
-    imports that would run code, classes that are not known here, oddities."""
+    """Return pairs of a level (`dangerous`, `unknown`, `note`) and a line: imports that would run code, unknown classes, and
+    other warnings about the file."""
     named = list(named)
     for risk, words in IMPORTS.items():
         names = [fact["name"] for fact in named if fact["risk"] == risk]
@@ -154,21 +154,21 @@ def warnings(named: Iterable[Fact], notes: Iterable[str]) -> Iterator[tuple[str,
 
 
 def remark(fact: Fact) -> str:
-    """What is unusual about a tensor, in words."""
+    """Return a text that says what is unusual about a tensor."""
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
-    told = [*ties, *([fact["layout"]] if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
-    return ", ".join(filter(None, told))
+    parts = [*ties, *([fact["layout"]] if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
+    return ", ".join(filter(None, parts))
 
 
 def extent(fact: Fact) -> str:
-    """A tensor's shape as people write it; nothing where it is not known."""
+    """Return a tensor's shape as text; empty if it is not known."""
     return "" if "missing" in fact else shape(fact["shape"])
 
 
 def shape(sizes: Collection[int]) -> str:
-    """Sizes as people write them.
+    """Return sizes as text.
 
     >>> shape([64, 3, 7, 7]), shape([])
     ('64×3×7×7', 'scalar')
@@ -178,8 +178,8 @@ def shape(sizes: Collection[int]) -> str:
 
 NAMES_SHOWN = 12
 IMPORTS = {
-    "dangerous": "would run code under pickle (nothing of it was run)",
-    "unknown": "classes and functions not known here (none was imported)",
+    "dangerous": "would run code under pickle (it was not run)",
+    "unknown": "unknown classes and functions (not imported)",
 }
 SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 200

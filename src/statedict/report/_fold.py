@@ -1,8 +1,8 @@
-"""Names folded into a tree over repeated layers: a list of entries goes in, the rows to print come out.
+"""Fold names into a tree over repeated layers: from a list of entries to the rows to print.
 
-Siblings whose names differ in their last number only, and below which everything is equal (names, dtypes, shapes), are
-one row: `layers.{0…11}`. So a model of 10,000 tensors reads like its source code. Sizes are totals over what a row stands
-for. The work is linear in the names: a subtree's signature is one interned number.
+Siblings whose names differ only in their last number, and whose contents are equal (names, dtypes, shapes), share a row:
+`layers.{0…11}`. Sizes are totals of a row. The time is linear in the number of names: the signature of a subtree is one
+interned number.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from statedict.state import spans
 
-# Below this many dots a name is one label: a hostile name of 10,000 dots must not become 10,000 nested calls.
+# After this many dots, the rest of a name is one label, so that a hostile name of 10,000 dots cannot cause deep recursion.
 DEEPEST = 50
 NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,17})", re.DOTALL)
 
 
-class Entry(NamedTuple):
-    """One named thing: `kind` and `note` are shown, and must be equal for two things to be folded into one row."""
+class TreeEntry(NamedTuple):
+    """One named tensor: `kind` and `note` are shown, and must be equal for two entries to be folded into one row."""
 
     name: str
     kind: Hashable
@@ -28,13 +28,13 @@ class Entry(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the tree: `entries` are the `times` equal things that it stands for, none for a module."""
+    """One row of the tree, for `times` equal tensors or modules; `entries` are the tensors, empty for modules."""
 
     depth: int
     label: str
     times: int
     nbytes: int
-    entries: tuple[Entry, ...]
+    entries: tuple[TreeEntry, ...]
 
 
 class _Node:
@@ -42,15 +42,15 @@ class _Node:
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
-        self.entry: Entry | None = None
+        self.entry: TreeEntry | None = None
         self.nbytes = 0
         self.signature = -1
 
 
-def fold(entries: Iterable[Entry]) -> list[Row]:
-    """The rows of the folded tree, in the order of the names.
+def fold(entries: Iterable[TreeEntry]) -> list[Row]:
+    """Return the rows of the folded tree, in the order of the names.
 
-    >>> rows = fold(Entry(f"layers.{i}.{leaf}", "float32", 4) for i in range(12) for leaf in ("weight", "bias"))
+    >>> rows = fold(TreeEntry(f"layers.{i}.{leaf}", "float32", 4) for i in range(12) for leaf in ("weight", "bias"))
     >>> [(row.depth, row.label, row.times, row.nbytes) for row in rows]
     [(0, 'layers.{0…11}', 12, 96), (1, 'weight', 12, 48), (1, 'bias', 12, 48)]
     """
@@ -65,7 +65,7 @@ def fold(entries: Iterable[Entry]) -> list[Row]:
 
 
 def _sign(node: _Node, known: dict[Hashable, int]) -> None:
-    """Give the node and all below it a number that is equal where everything below is equal."""
+    """Set the signature of the node and all nodes below it: equal numbers for equal subtrees."""
     for child in node.children.values():
         _sign(child, known)
     own = node.entry
@@ -75,7 +75,7 @@ def _sign(node: _Node, known: dict[Hashable, int]) -> None:
 
 
 def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
-    """The children of equal nodes as they will be shown: a label, and the equal children that it stands for."""
+    """Return the children of equal nodes in groups: a label, and the equal children with this label."""
     found: dict[Hashable, list[str]] = {}
     for label, child in nodes[0].children.items():
         numbered = NUMBERED.fullmatch(label)
@@ -89,7 +89,7 @@ def _groups(nodes: list[_Node]) -> Iterator[tuple[str, list[_Node]]]:
 
 
 def _rows(label: str, nodes: list[_Node], depth: int) -> Iterator[Row]:
-    """The rows of one group of equal nodes; a module with one child only shares its child's row."""
+    """Return the rows of one group of equal nodes; a module with only one child shares its row."""
     below = list(_groups(nodes))
     while nodes[0].entry is None and len(below) == 1:
         inner, nodes = below[0]

@@ -1,7 +1,7 @@
-"""A picture of a matrix of any size: a grid of few cells, filled from pieces of whole rows.
+"""A heat map of a matrix of any size: a grid with few cells, filled from pieces of whole rows.
 
-Up to the size of the grid a cell is one element. Of a larger matrix a cell is the root mean square of a block: what is
-large, what is dead and what was pruned stays visible, where a mean of weights, which are of both signs, would show nothing.
+If the matrix is not larger than the grid, a cell is one element. Otherwise a cell is the root mean square of a block, so
+that large, dead and pruned weights stay visible; in a mean, weights of both signs would cancel.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# A matrix whose rows are longer than this is not drawn: its pieces, whole rows, would be too large.
+# A matrix with longer rows is not drawn: its pieces are whole rows, which would be too large.
 LONGEST = 1 << 22
-# What a cell says that has an element which is not finite.
+# The value of a cell with an element that is not finite.
 ODD = 255
 
 
@@ -44,11 +44,11 @@ class Heat:
 
     @property
     def exact(self) -> bool:
-        """Whether a cell is one element, with its sign."""
+        """Whether each cell is one element, with its sign."""
         return (self.down, self.across) == (self.rows, self.columns)
 
     def add(self, part: Array) -> None:
-        """The next elements, as float64, in row-major order: a number of whole rows."""
+        """Add the next elements, as float64, in row-major order: a number of whole rows."""
         import numpy as np
 
         block = part.reshape(-1, self.columns)
@@ -63,7 +63,7 @@ class Heat:
             self._sums[cells[starts]] += np.add.reduceat(taller, self._starts, axis=1)
 
     def cells(self) -> Array:
-        """The numbers of the grid; not finite where an element is not."""
+        """Return the values of the grid; a cell with an element that is not finite is not finite."""
         import numpy as np
 
         if self.exact:
@@ -74,20 +74,20 @@ class Heat:
         return found
 
     def packed(self) -> tuple[float, float, bytes]:
-        """The grid with a byte a cell: the numbers that 0 and 254 stand for, and the bytes; ODD stands for none."""
+        """Return the grid with one byte per cell: the values of bytes 0 and 254, and the bytes; ODD is not finite."""
         import numpy as np
 
         cells = self.cells()
         fits = np.isfinite(cells)
         low, high = (float(cells[fits].min()), float(cells[fits].max())) if fits.any() else (0.0, 0.0)
-        # Halves, because the difference of two finite numbers need not be finite.
+        # Divided by two first, because the difference of two finite numbers may overflow.
         shares = (np.where(fits, cells, low) / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
         return low, high, np.where(fits, np.rint(shares * (ODD - 1)), ODD).astype(np.uint8).tobytes()
 
 
 def matrix(shape: Sequence[int]) -> tuple[int, int] | None:
-    """The rows and columns that a tensor is drawn with: its first dimension, and all others as one, but for those of
-    size 1; None for what is no matrix then, or too wide.
+    """Return the rows and columns with which a tensor is drawn: its first dimension, and the product of the others, without
+    dimensions of size 1; None if that is not a matrix, or too wide.
 
     >>> matrix((64, 3, 7, 7)), matrix((1, 5, 8)), matrix((5, 1))
     ((64, 147), (5, 8), None)
@@ -99,12 +99,12 @@ def matrix(shape: Sequence[int]) -> tuple[int, int] | None:
 
 
 def step(columns: int) -> int:
-    """Elements of a piece of whole rows."""
+    """Return the number of elements of a piece of whole rows."""
     return columns * max(1, PIECE // columns)
 
 
 def _starts(length: int, cells: int) -> Array:
-    """Where each cell's part of `length` begins: those i with i * cells // length equal to the cell."""
+    """Return where each cell's part of `length` begins: the indices i with i * cells // length equal to the cell."""
     import numpy as np
 
     return -(-np.arange(cells) * length // cells)

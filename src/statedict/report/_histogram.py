@@ -1,7 +1,7 @@
-"""A histogram of numbers whose range is not known before they have all been seen: one pass, any number of pieces.
+"""A histogram of numbers whose range is not known in advance: one pass, any number of pieces.
 
-The width of a bin is a power of two and its edges are multiples of the width. So when a piece reaches further than the bins
-do, the width is doubled and neighbours are joined, which is exact; and the histograms of two tensors have edges in common.
+The width of a bin is a power of two, and its edges are multiples of the width. If a piece extends beyond the bins, the width
+is doubled and neighbours are joined, which is exact. The histograms of two tensors have common edges.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# A doubling of the width leaves at least half of them, and 49 still show a shape.
+# Doubling the width leaves at least half of the bins, which is still enough to show a shape.
 BINS = 96
 FEWEST = 10
-# Widths are normal numbers, and so is one over a width: 2**-1000 and 2**1000 are far from the ends of float64.
+# Exponents of the width: a width and its inverse are normal float64 numbers.
 NARROWEST, WIDEST = -1000, 1000
-# What is larger counts as this: an edge of its bin might be none that float64 has.
+# Larger numbers are counted as this: float64 might not be able to represent the edge of their bin.
 LARGEST = 2.0**1000
 
 
@@ -35,7 +35,7 @@ class Histogram:
     """
 
     def __init__(self, *, whole: bool = False) -> None:
-        """`whole`: the numbers are integers, for which bins narrower than 1 would tell nothing."""
+        """`whole`: the numbers are integers, so bins are not narrower than 1."""
         import numpy as np
 
         self._exponent = 0 if whole else NARROWEST
@@ -45,17 +45,17 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of one bin."""
+        """The width of a bin."""
         return 2.0**self._exponent
 
     @property
     def start(self) -> float:
-        """Where the first bin begins."""
+        """The lower edge of the first bin."""
         return self._first * self.width
 
     @property
     def counts(self) -> list[int]:
-        """How many numbers are in each bin: at least its lower edge, less than its upper one."""
+        """The count of each bin: numbers that are at least its lower edge and less than its upper edge."""
         return [int(count) for count in self._counts]
 
     def add(self, numbers: Array) -> None:
@@ -74,7 +74,7 @@ class Histogram:
         self._counts += np.bincount(places.astype(np.intp), minlength=len(self._counts))
 
     def settle(self) -> None:
-        """Join bins until there are no more than the numbers can fill: of few numbers, many bins show only gaps."""
+        """Join bins if there are too many for the number of values: they would be mostly empty."""
         import numpy as np
 
         counts = self._counts
@@ -86,7 +86,7 @@ class Histogram:
         self._counts = counts
 
     def _reach(self, low: float, high: float) -> None:
-        """Make the bins wide and many enough for numbers from `low` to `high`, and those counted before."""
+        """Extend or widen the bins for numbers from `low` to `high`, keeping the counts."""
         import numpy as np
 
         self._low, self._high = min(low, self._low), max(high, self._high)
@@ -96,12 +96,12 @@ class Histogram:
         first, last = places
         counts = np.zeros(last - first + 1, np.int64)
         for place, count in enumerate(self._counts, self._first):
-            # Python's integers: from the narrowest bins to wide ones is a long way.
+            # Python integers: the shift may be large.
             counts[(place >> exponent - self._exponent) - first] += count
         self._first, self._counts, self._exponent = first, counts, exponent
 
     def _places(self, exponent: int) -> tuple[int, int]:
-        """The first and the last bin of that width that are needed for all numbers and for the bins there are."""
+        """Return the first and the last bin of that width for all numbers, including those already counted."""
         first, last = _place(self._low, exponent), _place(self._high, exponent)
         if not len(self._counts):
             return first, last
@@ -110,14 +110,14 @@ class Histogram:
 
 
 def _exponent(low: float, high: float) -> int:
-    """Of a width so narrow that [low, high] needs more than BINS bins, though not so many more.
+    """Return the exponent of a width for which [low, high] needs slightly more than BINS bins.
 
-    Numbers that are all equal say nothing of the width that the next ones will need: theirs is as narrow as can be.
+    If all numbers are equal, the width is as small as possible, because the next numbers may be close.
     """
-    half = high / 2 - low / 2 if high > low else abs(high) * 2.0**-52  # halves: the difference may overflow
+    half = high / 2 - low / 2 if high > low else abs(high) * 2.0**-52  # divided first: the difference may overflow
     return min(max(math.frexp(half)[1] - BINS.bit_length(), NARROWEST), WIDEST) if half else NARROWEST
 
 
 def _place(number: float, exponent: int) -> int:
-    """The index of the bin that a number is in."""
+    """Return the index of the bin of a number."""
     return math.floor(number * 2.0**-exponent)

@@ -1,7 +1,7 @@
-"""How much each layer of a network changed: the changes of its tensors taken together.
+"""How much each layer of a network changed: the changes of its tensors combined.
 
-A layer is a module: tensors whose names differ only behind the last dot. Its change is that of one long vector made of all
-its elements, so that a bias that doubled does not hide a matrix that stayed.
+A layer is a module: tensors whose names differ only after the last dot. Its change is that of one vector of all its
+elements, so that a bias that has doubled does not hide a matrix that has not changed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Layer(NamedTuple):
     """One layer of two states.
 
     Attributes:
-        name: of the module; empty for tensors that are in none.
-        relative: the norm of the difference over the norm before; infinite where that was zero.
-        changed, compared: tensors that differ, and all that could be compared.
+        name: the name of the module; empty for tensors at the root.
+        relative: the norm of the difference divided by the norm before; infinite if that was zero.
+        changed, compared: the number of tensors that differ, and of all that could be compared.
     """
 
     name: str
@@ -32,8 +32,11 @@ class Layer(NamedTuple):
 
 
 def layers(diff: Diff, before: Mapping[str, Measures | None]) -> list[Layer]:
-    """Each layer's change, in the order of the names. `before`: what the first state's tensors are like, by the second's
-    names; those that the two states have in common and that have equal shapes count."""
+    """Return each layer's change, in the order of the names.
+
+    `before`: measures of the first state's tensors, by the second's names. Only tensors that both states have, with equal
+    shapes, are compared.
+    """
     found: dict[str, list[tuple[float, float, bool]]] = {}
     for name, measures in before.items():
         if measures is not None and name not in diff.shape and name not in diff.removed:
@@ -46,16 +49,16 @@ def layers(diff: Diff, before: Mapping[str, Measures | None]) -> list[Layer]:
 
 
 def _joined(parts: Iterable[tuple[float, float, bool]]) -> float:
-    """The relative change of several vectors as one."""
+    """Return the relative change of several vectors combined."""
     parts = list(parts)
     if any(relative == inf for relative, _, _ in parts):
-        return inf  # from zero: its size was not kept
+        return inf  # the norm before was zero, and that of the difference is not known
     apart = sqrt(sum((relative * norm) ** 2 for relative, norm, _ in parts))
     whole = sqrt(sum(norm**2 for _, norm, _ in parts))
     return apart / whole if whole else 0.0
 
 
 def _norm(measures: Measures) -> float:
-    """The Euclidean norm of the finite elements, from their number, mean and spread."""
+    """Return the Euclidean norm of the finite elements, from their number, mean and standard deviation."""
     mean, std = measures.stats["mean"], measures.stats["std"]
     return 0.0 if mean is None or std is None else sqrt(sum(measures.histogram.counts) * (mean**2 + std**2))

@@ -1,9 +1,9 @@
-"""The page: one HTML file with everything in it, that opens from a disk and asks nothing of a network.
+"""The page: one self-contained HTML file that works offline.
 
-Theory of operation. The page's own style and scripts stand in it as they are in `page/`, one after the other. The charting
-library and the content are gzip in base64, which the browser unpacks: so the page weighs 2 MB instead of 5, and nothing out
-of a file (tensor names are written by whoever made it) is ever part of the markup. The policy in the page's head forbids the
-browser every connection, and every script but those whose hash it names: ours, and the library's.
+Theory of operation. The page's style and scripts are the files in `page/`, concatenated. The charting library and the
+content are compressed with gzip and encoded in base64, and the browser decompresses them. This makes the page smaller, and
+keeps data from the checkpoint (such as tensor names) out of the markup. The Content-Security-Policy of the page forbids all
+connections, and all scripts except those whose hash it lists: our own and the library.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, printable
-from ._content import File, content
+from ._content import FileContent, content
 
 if TYPE_CHECKING:
     from statedict.plan import Diff
 
-# In this order they are one module; each begins with what it is for.
+# Concatenated in this order, they are one module.
 SCRIPTS = (
     "unpack.js",
     "elements.js",
@@ -39,18 +39,18 @@ SCRIPTS = (
     "about.js",
     "main.js",
 )
-# The page begins so: what begins otherwise is not ours to replace.
+# The beginning of every page; a file that begins differently is not replaced by default.
 MARK = b"<!doctype html><!-- statedict view -->"
 
 ALLOWED = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def page(files: Sequence[File], diff: Diff | None = None) -> bytes:
-    """The page for a file, or for two and the `diff` between them, as UTF-8.
+def page(files: Sequence[FileContent], diff: Diff | None = None) -> bytes:
+    """Return the page for a file, or for two files and the `diff` between them, as UTF-8.
 
-    Raises MissingDependencyError where the charting library is not installed.
+    Raises MissingDependencyError if the charting library is not installed.
 
-    >>> b"model.pt" in page([File("model.pt", "torch", "unknown", 0, {})])
+    >>> b"model.pt" in page([FileContent("model.pt", "torch", "unknown", 0, {})])
     True
     """
     values, cells = content(files, diff)
@@ -70,7 +70,7 @@ def page(files: Sequence[File], diff: Diff | None = None) -> bytes:
 
 @cache
 def charting() -> str:
-    """The charting library's source: plotly.js, as the package plotly brings it."""
+    """Return the source of the charting library: plotly.js from the package plotly."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
@@ -84,13 +84,13 @@ def _packed_charting() -> str:
 
 
 def _policy(*scripts: str) -> str:
-    """A Content-Security-Policy: no connection, no other script. Charts set styles of their own, and are drawn as images."""
+    """Return a Content-Security-Policy without connections and other scripts. Charts need inline styles and data images."""
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return f"default-src 'none'; script-src {hashes}; {ALLOWED}"
 
 
 def _packed(data: bytes) -> str:
-    """gzip in base64, the same for the same bytes."""
+    """Return the data as gzip in base64, deterministically."""
     return b64encode(gzip.compress(data, 6, mtime=0)).decode()
 
 

@@ -1,4 +1,4 @@
-"""Counts and byte sizes as people read them."""
+"""Format counts and byte sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def size(nbytes: int) -> str:
-    """Bytes in the decimal units that disks and networks are sold in, three digits.
+    """Return bytes in decimal units with three digits.
 
     >>> size(999), size(44_721_934), size(2 * 10**12)
     ('999 B', '44.7 MB', '2.00 TB')
@@ -18,7 +18,7 @@ def size(nbytes: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun.
+    """Return a number with its noun.
 
     >>> count(1, "tensor"), count(32_000, "tensor")
     ('1 tensor', '32,000 tensors')

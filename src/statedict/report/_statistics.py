@@ -1,4 +1,4 @@
-"""The numbers of one tensor: its statistics, of pieces, since it may be larger than memory; its elements."""
+"""Statistics of one tensor, computed from pieces, since it may be larger than memory; and its elements as lists."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# Elements looked at at once: 2 MB as float64, which stays in a core's own cache on most machines.
+# Elements of a piece: 2 MB as float64, which fits into the cache of one core on most machines.
 PIECE = 1 << 18
 
 
 def statistics(pieces: Iterable[Array]) -> dict[str, float | int | None]:
-    """min, max, mean and (population) std of the finite elements of all pieces, and how many are zero, NaN and
-    infinite.
+    """Return min, max, mean and (population) std of the finite elements, and the number of zeros, NaN and infinite ones.
 
-    A complex element counts by its magnitude. min, max, mean and std are None where no element is finite.
+    Complex elements are replaced by their magnitudes. min, max, mean and std are None if no element is finite.
     """
     found = Moments()
     for piece in pieces:
         found.add(*widened(piece))
-    return found.told()
+    return found.values()
 
 
 class Moments:
-    """What `statistics` tells, gathered piece by piece."""
+    """The values of `statistics`, accumulated piece by piece."""
 
     def __init__(self) -> None:
         self.low, self.high = math.inf, -math.inf
@@ -36,7 +35,7 @@ class Moments:
         self._zeros = self._nans = self._infinities = 0
 
     def add(self, part: Array, finite: Array) -> None:
-        """One more piece, as `widened` gives it."""
+        """Add a piece, as returned by `widened`."""
         import numpy as np
 
         self._zeros += part.size - int(np.count_nonzero(part))
@@ -46,15 +45,15 @@ class Moments:
             self._infinities += part.size - finite.size - nans
         if finite.size:
             self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
-            # Chan's update: joining the moments of pieces loses no digits, as summing squares would.
+            # Chan's update of mean and variance is numerically stable; a sum of squares is not.
             here = float(finite.mean())
             delta, number = here - self._mean, self._number + finite.size
             self._squares += float(((finite - here) ** 2).sum()) + delta**2 * self._number * finite.size / number
             self._mean += delta * finite.size / number
             self._number = number
 
-    def told(self) -> dict[str, float | int | None]:
-        """All of it as plain values."""
+    def values(self) -> dict[str, float | int | None]:
+        """Return the statistics as plain values."""
         moments: dict[str, float | int | None] = dict.fromkeys(("min", "max", "mean", "std"))
         if self._number:
             std = math.sqrt(self._squares / self._number)
@@ -63,7 +62,7 @@ class Moments:
 
 
 def widened(piece: Array) -> tuple[Array, Array]:
-    """The elements as float64, complex ones by their magnitude; and those of them that are finite."""
+    """Return the elements as float64 (the magnitudes of complex ones), and those that are finite."""
     import numpy as np
 
     plain = numbers(piece)
@@ -73,7 +72,7 @@ def widened(piece: Array) -> tuple[Array, Array]:
 
 
 def elements(array: Array) -> Any:
-    """The elements as nested lists that JSON can hold: a complex one is [real, imaginary], one that is not finite its name
+    """Return the elements as nested lists for JSON: a complex element is [real, imaginary], one that is not finite is text
     (`"NaN"`, `"Infinity"`, `"-Infinity"`)."""
     import numpy as np
 
@@ -89,8 +88,7 @@ def elements(array: Array) -> Any:
 
 
 def numbers(array: Array) -> Array:
-    """The same elements in a dtype that NumPy itself computes with: bfloat16 and float8 as float32, complex32 as
-    complex64."""
+    """Return the elements in a native NumPy dtype: bfloat16 and float8 as float32, complex32 as complex64."""
     import numpy as np
 
     if array.dtype.names:

@@ -1,6 +1,7 @@
-"""A state looked at for the page: facts of every tensor, and, where its elements are read, what they are like.
+"""Collect the facts and measures of a state's tensors for the page.
 
-Each tensor is read once, in pieces; tied tensors once together. So this takes the memory of one piece and of what it found.
+Each tensor is read once, in pieces; tied tensors are read once together. So this needs the memory of one piece and of the
+results.
 """
 
 from __future__ import annotations
@@ -16,33 +17,32 @@ from ._heat import Heat, matrix, step
 from ._histogram import Histogram
 from ._statistics import PIECE, Moments, widened
 
-# Bytes of all heat maps of a page. What a page weighs is then mostly the charting library.
+# Bytes of all heat maps of a page, so that the charting library is the largest part of a page.
 BUDGET = 2 << 20
 SMALLEST, LARGEST = 12, 96
 
 
 class Measures(NamedTuple):
-    """What the elements of one tensor are like: statistics as `statistics` gives them, their histogram, and the heat map of
-    a matrix."""
+    """Measures of the elements of one tensor: the values of `statistics`, their histogram, and the heat map of a matrix."""
 
     stats: dict[str, float | int | None]
     histogram: Histogram
     heat: Heat | None
 
 
-class Survey(NamedTuple):
-    """All that a page tells of one state dict: a fact and the measures of each tensor (None where they were not taken, or
-    cannot be), and the entries that are no tensors."""
+class SurveyResult(NamedTuple):
+    """The content of a page for one state dict: a fact and the measures of each tensor (None if it was not read), and the
+    entries that are not tensors."""
 
     tensors: list[Fact]
     measures: list[Measures | None]
     values: list[Fact]
 
 
-def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Survey:
-    """Look at every tensor of a state; `read` their elements too, or know the headers only.
+def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> SurveyResult:
+    """Collect the facts of every tensor of a state, and with `read` the measures of its elements.
 
-    `budget`: bytes that the heat maps of the state may take on the page, as far as they stay recognisable.
+    `budget`: the bytes for all heat maps of the state; a minimum size keeps them recognisable.
 
     >>> import numpy as np
     >>> found = survey(StateDict({"w": np.eye(3), "step": 7}))
@@ -63,11 +63,11 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
             found.append(known[leaf.shown])
         else:
             found.append(None)
-    return Survey(facts, found, values(state, lambda name: True))
+    return SurveyResult(facts, found, values(state, lambda name: True))
 
 
 def resolution(shapes: Sequence[Sequence[int]], budget: int) -> int:
-    """Cells on a side of each heat map, so that all of them together keep to the budget.
+    """Return the number of cells on each side of a heat map, so that all of them fit into the budget.
 
     >>> resolution([(512, 512)] * 400, 2 << 20), resolution([(512, 512)] * 100_000, 2 << 20)
     (72, 12)
@@ -77,7 +77,7 @@ def resolution(shapes: Sequence[Sequence[int]], budget: int) -> int:
 
 
 def measure(leaf: Leaf, side: int) -> Measures:
-    """Read one tensor, once, and tell what its elements are like."""
+    """Read one tensor, once, and measure its elements."""
     kind = leaf.spec.dtype
     moments, histogram = Moments(), Histogram(whole=not (kind.is_floating or kind.is_complex))
     sizes = matrix(leaf.spec.shape)
@@ -89,4 +89,4 @@ def measure(leaf: Leaf, side: int) -> Measures:
         if heat:
             heat.add(part)
     histogram.settle()
-    return Measures(moments.told(), histogram, heat)
+    return Measures(moments.values(), histogram, heat)

@@ -1,17 +1,18 @@
-"""The middle: plain values. StateDict, leaf, spec, the dtype table, names, ties, metadata. No files, no torch."""
+"""The central data types: StateDict, Leaf, Spec, the dtype table, names, ties, metadata. Uses neither files nor torch."""
 
 from typing import Any
 
 from . import _arguments as arguments
 from ._absent import Absent
+from ._available_memory import have_room, not_put_back
 from ._cast import Casts, cast_array, cast_leaf
-from ._cast_kind import Cast, CastKind, Extent, cast_kind, joined
-from ._collector import collector_paused, without_collector
+from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
 from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
 from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
+from ._garbage_collection import collector_paused, without_collector
 from ._leaf import (
     PLAIN,
     Bulk,
@@ -30,7 +31,6 @@ from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
-from ._room import have_room, not_put_back
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
 from ._spec import Spec, contiguous, contiguous_strides
@@ -68,8 +68,8 @@ __all__ = [
     "Cast",
     "CastKind",
     "Casts",
-    "Extent",
-    "extent",
+    "ValueRange",
+    "value_range",
     "joined",
     "collector_paused",
     "blocks",
@@ -127,14 +127,14 @@ __all__ = [
 
 
 def read_array(leaf: Leaf, *, verify: bool = True):  # type: ignore[no-untyped-def]  # numpy is imported by the first call
-    """The elements of a leaf as a NumPy array: a view where that can be had, else read into fresh memory."""
+    """Return the elements of a leaf as a NumPy array: a view if possible, else read into new memory."""
     from ._numpy import read_array as read
 
     return read(leaf, verify=verify)
 
 
-def extent(array: Any, dtype: DType) -> Extent:
-    """The range of the elements of a NumPy array, which are those of `dtype`."""
-    from ._extent import extent as of
+def value_range(array: Any, dtype: DType) -> ValueRange:
+    """Return the range of the elements of a NumPy array that carries elements of `dtype`."""
+    from ._value_range import value_range as of
 
     return of(array, dtype)

@@ -1,4 +1,4 @@
-"""A leaf whose file is not there: a name of a checkpoint of several files, of which nothing else is known."""
+"""A leaf whose file is missing: of a checkpoint with several files, only the tensor's name is known."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._leaf import Leaf, Read, Storage
 
 
 class Absent(Leaf):
-    """The Leaf of a name whose file is missing. It can be selected, dropped and renamed; asking for anything else raises
+    """The Leaf of a tensor whose file is missing. It can be selected, dropped and renamed; any other use raises
     FormatError, which names the file.
 
     Attributes:
-        name: what the checkpoint calls the tensor.
-        file: the path of the file that should hold it.
+        name: the name of the tensor in the checkpoint.
+        file: the path of the missing file.
     """
 
     __slots__ = ("file", "name")
@@ -24,18 +24,18 @@ class Absent(Leaf):
     def __init__(self, name: str, file: str) -> None:
         self.name = name
         self.file = file
-        self.storage = Storage(_Nowhere(self), ("absent", next(_TOKENS)), 0)
+        self.storage = Storage(_AbsentSource(self), ("absent", next(_TOKENS)), 0)
 
     def error(self) -> FormatError:
-        """What is raised where the tensor is needed."""
+        """Return the error to raise when the tensor is needed."""
         return FormatError(
-            "the tensor lies in this file, which is missing",
+            "the tensor is in this file, which is missing",
             file=self.file,
             member=self.name,
-            hint="fetch or save it again; tensors of other files can be loaded without it",
+            hint="download or save it again; tensors in other files can be loaded without it",
         )
 
-    if not TYPE_CHECKING:  # to which any name would be an attribute
+    if not TYPE_CHECKING:  # a type checker would accept any attribute name
 
         def __getattr__(self, name: str) -> Any:
             if name in ("spec", "traits"):
@@ -46,8 +46,8 @@ class Absent(Leaf):
         return f"<absent: {self.name!r}>"
 
 
-class _Nowhere:
-    """The Source of an absent leaf's storage."""
+class _AbsentSource:
+    """The Source of an absent leaf's storage: every method raises its error."""
 
     def __init__(self, leaf: Absent) -> None:
         self._leaf = leaf

@@ -1,6 +1,6 @@
-"""Casting a leaf to another dtype, when it is read: the elements that PyTorch's casts give.
+"""Cast a leaf to another dtype when it is read, with the same results as PyTorch's casts.
 
-Rounding is to the nearest, ties to even, by way of float32 for what is smaller.
+Rounds to nearest, ties to even; dtypes smaller than float32 are cast by way of float32, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Casts:
-    """Casts of leaves, each made once: leaves that show the same elements do so afterwards."""
+    """A cache of casts: leaves with the same elements share one cast, so ties are preserved."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Leaf] = {}
 
     def leaf(self, leaf: Leaf, dtype: DType) -> Leaf:
-        """The leaf with its elements as `dtype`: dense, read and cast when it is read.
+        """Return the leaf cast to `dtype`, dense; it is read and cast on access.
 
-        Raises ValueError if either dtype is not one of numbers (quantised types, bits).
+        Raises ValueError if either dtype is not numeric (quantised types, bits).
         """
         if leaf.spec.dtype is dtype:
             return leaf
@@ -40,7 +40,7 @@ class Casts:
         return Leaf(made.spec, made.storage, leaf.traits._replace(conj=False, neg=False))
 
     def leaves(self, leaves: Sequence[Leaf], dtype: DType) -> list[Leaf]:
-        """All of these leaves. Those that have only some elements in common stay views of one storage, too."""
+        """Cast all of these leaves. Leaves that overlap only partly also stay views of one storage."""
         cast = [self.leaf(leaf, dtype) for leaf in leaves]
         for group in tied(leaves):
             some = [leaves[index] for index in group]
@@ -50,7 +50,7 @@ class Casts:
         return cast
 
     def _views(self, leaves: Sequence[Leaf], dtype: DType) -> list[Leaf]:
-        """The leaves as views of one storage, which holds the range that they reach."""
+        """Return the cast leaves as views of one storage, which covers the range of all of them."""
         start, stop = min(leaf.spec.offset for leaf in leaves), max(leaf.spec.reach for leaf in leaves)
         found = leaves[0].spec.dtype
         whole = self.leaf(Leaf(contiguous(found, (stop - start,), start), leaves[0].storage), dtype)
@@ -61,19 +61,19 @@ class Casts:
 
 
 def cast_leaf(leaf: Leaf, dtype: DType) -> Leaf:
-    """One leaf with its elements as `dtype`; `Casts` keeps ties."""
+    """Return one leaf cast to `dtype`; use `Casts` to preserve ties."""
     return Casts().leaf(leaf, dtype)
 
 
 def _cast(leaf: Leaf, dtype: DType) -> Leaf:
     for one in (leaf.spec.dtype, dtype):
         if one.kind not in NUMBERS:
-            raise ValueError(f"cannot cast {leaf.spec.dtype} to {dtype}: {one} is not a dtype of numbers")
+            raise ValueError(f"cannot cast {leaf.spec.dtype} to {dtype}: {one} is not a numeric dtype")
     return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype))
 
 
 def cast_array(array: Array, dtype: DType) -> Array:
-    """The elements of an array of numbers as `dtype`."""
+    """Return the elements of a numeric array cast to `dtype`."""
     import numpy as np
 
     with np.errstate(all="ignore"):
@@ -82,15 +82,15 @@ def cast_array(array: Array, dtype: DType) -> Array:
         if dtype.name == "complex32":
             return _halves(array)
         if array.dtype.kind == "c" and not dtype.is_complex:
-            # PyTorch takes a complex number for true if either part is.
+            # As in PyTorch, a complex number is true if either part is not zero.
             array = array != 0 if dtype.kind == "bool" else array.real
         if dtype.is_floating and dtype.itemsize < 4:
-            array = _fitted(array.astype(np.float32, copy=False), dtype)
+            array = _clipped(array.astype(np.float32, copy=False), dtype)
         return array.astype(dtype.numpy)
 
 
-def _fitted(array: Array, dtype: DType) -> Array:
-    """What PyTorch makes of elements outside of the range of small floats, where ml_dtypes gives NaN."""
+def _clipped(array: Array, dtype: DType) -> Array:
+    """Clip elements to the range of small floats as PyTorch does; ml_dtypes would give NaN."""
     import numpy as np
 
     if dtype.name == "float8_e4m3fn":
@@ -101,7 +101,7 @@ def _fitted(array: Array, dtype: DType) -> Array:
 
 
 def _joined(array: Array) -> Array:
-    """Pairs of float16 as complex64."""
+    """Convert pairs of float16 to complex64."""
     import numpy as np
 
     whole = np.empty(array.shape, np.complex64)
@@ -110,7 +110,7 @@ def _joined(array: Array) -> Array:
 
 
 def _halves(array: Array) -> Array:
-    """Numbers as pairs of float16."""
+    """Convert numbers to pairs of float16."""
     import numpy as np
 
     halves = np.zeros(array.shape, [("real", "<f2"), ("imag", "<f2")])

@@ -1,7 +1,7 @@
-"""What casting does to elements: told by the two dtypes, and by the range of the values where the dtypes leave it open.
+"""Classify casts: by the two dtypes, and by the range of the values if the dtypes do not decide it.
 
-One table for every array library. Ranges are compared as exact Python numbers; nothing is cast there and back, which a
-wrap of bits would survive.
+All array libraries use this one table. Ranges are compared as exact Python numbers. A cast to the other dtype and back would
+not detect integers that wrap around.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CastKind = Literal["widening", "rounding", "truncation", "imaginary", "overflow"
 
 
 class Cast(NamedTuple):
-    """A tensor that was loaded into another dtype; `kind` says what that does to its elements (`"widening"` keeps them)."""
+    """A tensor that was loaded into another dtype. `kind` is the effect on its elements: `"widening"` keeps all of them."""
 
     name: str
     found: str
@@ -24,11 +24,11 @@ class Cast(NamedTuple):
     kind: CastKind
 
 
-class Extent(NamedTuple):
-    """The range of some elements (of complex ones: of their parts).
+class ValueRange(NamedTuple):
+    """The range of some elements (for complex elements, of their parts).
 
     Attributes:
-        low, high: the least and the greatest finite element; 0 where there is none.
+        low, high: the smallest and the largest finite element; 0 if there is none.
         nan, infinite: whether any element is NaN, or infinite.
     """
 
@@ -45,8 +45,8 @@ class _Float(NamedTuple):
         precision: bits of the significand, the implicit one included.
         least: the exponent of the smallest positive number.
         largest: the largest finite number.
-        infinite: whether there are infinities.
-        signed: whether there are negative numbers, and zero.
+        infinite: whether it has infinities.
+        signed: whether it has negative numbers, and zero.
     """
 
     precision: int
@@ -76,20 +76,20 @@ _FLOATS = {
 NUMBERS = frozenset({"float", "complex", "int", "uint", "bool"})
 
 
-def cast_kind(found: DType, wanted: DType, extent: Callable[[], Extent] | None = None) -> CastKind | None:
-    """What casting from `found` to `wanted` does to the elements; None where nothing is cast, or these are not numbers.
+def cast_kind(found: DType, wanted: DType, extent: Callable[[], ValueRange] | None = None) -> CastKind | None:
+    """Return the effect of a cast from `found` to `wanted`; None if the dtypes are equal or not numeric.
 
-    `"widening"` keeps every element, `"rounding"` keeps them as nearly as the dtype can, `"truncation"` cuts fractions,
-    `"imaginary"` drops imaginary parts, `"overflow"` is an element outside of the wanted dtype's range: it would become
-    infinite, saturate, wrap around, or lose its sign.
+    `"widening"` keeps every element, `"rounding"` rounds to the nearest representable number, `"truncation"` cuts off
+    fractions, `"imaginary"` drops imaginary parts, `"overflow"` means that an element is outside the range of the wanted
+    dtype: it would become infinite, saturate, wrap around, or lose its sign.
 
-    `extent()` gives the range of the elements. It is called only where it makes a difference; without it, integers are
-    taken to overflow, and other numbers not to.
+    `extent()` returns the range of the elements. It is called only if it makes a difference; without it, integers are
+    assumed to overflow, and other numbers are not.
 
     >>> from statedict.state import dtype
     >>> cast_kind(dtype("bfloat16"), dtype("float32")), cast_kind(dtype("bfloat16"), dtype("float16"))
     ('widening', 'rounding')
-    >>> [cast_kind(dtype("uint8"), dtype("int8"), lambda: Extent(0, high)) for high in (127, 128)]
+    >>> [cast_kind(dtype("uint8"), dtype("int8"), lambda: ValueRange(0, high)) for high in (127, 128)]
     ['widening', 'overflow']
     """
     if found is wanted or found.kind not in NUMBERS:
@@ -108,17 +108,17 @@ def cast_kind(found: DType, wanted: DType, extent: Callable[[], Extent] | None =
     return "truncation" if to_integers else "rounding"
 
 
-def joined(extents: Iterable[Extent]) -> Extent:
-    """The range of several together."""
+def joined(extents: Iterable[ValueRange]) -> ValueRange:
+    """Return the range of several ranges together."""
     found = list(extents)
     if not found:
-        return Extent()
+        return ValueRange()
     lows, highs, nans, infinites = zip(*found)
-    return Extent(min(lows), max(highs), any(nans), any(infinites))
+    return ValueRange(min(lows), max(highs), any(nans), any(infinites))
 
 
 def _holds(wanted: DType, found: DType) -> bool:
-    """Whether every element of `found` is one of `wanted`."""
+    """Whether `wanted` can represent every element of `found`."""
     whole, theirs, ours = _whole(found), _FLOATS.get(found.name), _FLOATS.get(wanted.name)
     if not _contains(wanted, whole):
         return False
@@ -129,17 +129,17 @@ def _holds(wanted: DType, found: DType) -> bool:
     return theirs.precision <= ours.precision and theirs.least >= ours.least
 
 
-def _whole(dtype: DType) -> Extent:
-    """The range of all that a dtype can hold."""
+def _whole(dtype: DType) -> ValueRange:
+    """Return the range of a dtype."""
     form = _FLOATS.get(dtype.name)
     if form is not None:
-        return Extent(-form.largest if form.signed else 0, form.largest, nan=True, infinite=form.infinite)
+        return ValueRange(-form.largest if form.signed else 0, form.largest, nan=True, infinite=form.infinite)
     bits = 1 if dtype.kind == "bool" else 8 * dtype.itemsize
-    return Extent(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "int" else Extent(0, 2**bits - 1)
+    return ValueRange(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.kind == "int" else ValueRange(0, 2**bits - 1)
 
 
-def _contains(wanted: DType, extent: Extent) -> bool:
-    """Whether nothing of the range is outside of the dtype's, once fractions are cut or rounded."""
+def _contains(wanted: DType, extent: ValueRange) -> bool:
+    """Whether the range, after rounding or cutting off fractions, is within that of the dtype."""
     form = _FLOATS.get(wanted.name)
     if form is None:
         whole = _whole(wanted)
@@ -150,7 +150,7 @@ def _contains(wanted: DType, extent: Extent) -> bool:
 
 
 def _rounds_beyond(form: _Float, size: float) -> bool:
-    """Whether a positive number is nearer to what would come after the largest one. A tie goes to the even one of them."""
+    """Whether a positive number rounds to more than the largest finite number (to nearest, ties to even)."""
     if form is not _DOUBLE and form is not _SINGLE and isinstance(size, float):
         size = _single(size)  # as PyTorch does it
     step = 1 << (form.largest.bit_length() - form.precision)
@@ -159,7 +159,7 @@ def _rounds_beyond(form: _Float, size: float) -> bool:
 
 
 def _single(size: float) -> float:
-    """The nearest float32."""
+    """Round to the nearest float32."""
     try:
         single: float = struct.unpack("<f", struct.pack("<f", size))[0]
     except OverflowError:

@@ -1,7 +1,7 @@
 """Leaves that are computed from other leaves when they are read: casts, slices, concatenations, averages.
 
-A plan is a StateDict of such leaves; nothing is read until it is saved or loaded, and then one tensor at a time, so a
-conversion of a file larger than memory needs the memory of its largest tensor.
+An executed plan is a StateDict of such leaves. They are read when the state is saved or loaded, one tensor at a time, so the
+conversion of a file needs only the memory of its largest tensor.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class _Computed:
 
         function, inputs, spec = storage.where
         inputs = [read_array(leaf, verify=verify) for leaf in inputs]
-        # Not `ascontiguousarray`, which makes one dimension of none.
+        # Not `ascontiguousarray`, which returns one dimension for a scalar.
         result = np.asarray(function(*inputs), dtype=spec.dtype.numpy, order="C")
         if result.shape != spec.shape:
-            raise ValueError(f"a computed tensor has shape {result.shape}, not {spec.shape} as was said")
+            raise ValueError(f"a computed tensor has shape {result.shape}, but {spec.shape} was expected")
         return bytes_of(result)
 
 
 def computed(spec: Spec, inputs: Sequence[Leaf], function: Function, traits: Traits = PLAIN) -> Leaf:
-    """A leaf with `spec` (dense) whose elements are `function(*arrays of inputs)`, computed at each read.
+    """Return a leaf with `spec` (dense) whose elements are `function(*arrays of inputs)`, computed at each read.
 
     >>> import numpy as np
     >>> from statedict.state import leaf_of, read_array

@@ -1,6 +1,6 @@
-"""A copy of a tree of arrays that shares nothing with it: what training does to the one is not seen in the other.
+"""Copy a tree of arrays so that the copy shares no memory with it.
 
-This is the copy of states without torch; `statedict.torch` has its own, which knows devices and pinned memory.
+This is used for states without torch tensors; `statedict.torch` has its own, which supports devices and pinned memory.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ._values import Compound
 
 
 def independent(tree: Any, out: Any = None) -> Any:
-    """The tree with its arrays and leaves as NumPy arrays of their own, ties kept, and its other values copied deeply.
+    """Return a deep copy of the tree in which arrays and leaves are new NumPy arrays; ties are preserved.
 
-    `out` is an earlier copy that is not needed any more: its memory is reused if its tensors are laid out as these are.
+    `out` is an earlier copy that is no longer needed: its memory is reused if its tensors have the same layout.
 
     >>> import numpy as np
     >>> weight = np.ones(2)
@@ -38,12 +38,12 @@ def independent(tree: Any, out: Any = None) -> Any:
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Leaf | Compound]]:
-    """The tensors of the tree, each with its leaf. Arrays of text or objects have none: they are other values."""
+    """Return the tensors of the tree with their leaves. Arrays of text or objects do not count as tensors."""
     return [(value, leaf) for value in tensors_of(tree) if (leaf := leaf_of(value)) is not None]
 
 
 def _onto(leaves: Sequence[Leaf | Compound], old: Sequence[Any]) -> list[Any] | None:
-    """The elements of the leaves in the memory of `old` arrays, or None where these are laid out differently."""
+    """Copy the elements of the leaves into the `old` arrays; return None if these have a different layout."""
     import numpy as np
 
     from ._numpy import read_array
@@ -59,7 +59,7 @@ def _onto(leaves: Sequence[Leaf | Compound], old: Sequence[Any]) -> list[Any] | 
 
 
 def _layout(leaves: Sequence[Leaf | Compound | None]) -> list[Any] | None:
-    """dtype and shape of each, and which of them are tied and where in their storage; None where one is not strided."""
+    """Return the dtypes, shapes and ties of the leaves; None if one is not strided."""
     first: dict[Any, int] = {}
     layout = []
     for index, leaf in enumerate(leaves):

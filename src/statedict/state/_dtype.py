@@ -1,8 +1,8 @@
-"""The element types that a tensor can have: PyTorch's, by PyTorch's names.
+"""The dtypes that a tensor can have: those of PyTorch, under PyTorch's names.
 
-A DType is a name and a size; the NumPy dtype that carries its elements is looked up when somebody asks, so that listing
-a file imports neither numpy nor ml_dtypes. Where NumPy has no such type (sub-byte integers, quantised types, bits),
-the carrier is the unsigned or signed integer of the same size: the bytes are kept, arithmetic is not meant.
+A DType has a name and a size; the NumPy dtype that carries its elements is looked up on first use, so that listing a file
+imports neither numpy nor ml_dtypes. For dtypes that NumPy does not have (sub-byte integers, quantised types, bits), the
+carrier is an integer of the same size: it preserves the bytes, but is not meant for arithmetic.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Kind = Literal["float", "complex", "int", "uint", "bool", "quantized", "bits"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """One element type. Each exists once: compare with `is` or `==`, find one with `dtype("float32")`.
+    """A dtype. Each exists once: compare with `is` or `==`, and look one up with `dtype("float32")`.
 
     Attributes:
         name: PyTorch's name without the `torch.`, for example `"bfloat16"`.
-        itemsize: bytes of one element.
-        kind: what its elements are.
-        carrier: the NumPy dtype that carries its elements, as `"<f4"` or `"ml_dtypes.bfloat16"`.
+        itemsize: bytes per element.
+        kind: the kind of its elements.
+        carrier: the NumPy dtype that carries its elements, such as `"<f4"` or `"ml_dtypes.bfloat16"`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class DType:
 
 
 def dtype(name: str) -> DType:
-    """The DType of that name, with or without `torch.`; raises KeyError where there is none.
+    """Return the DType of that name, with or without `torch.`; raises KeyError if it does not exist.
 
     >>> dtype("torch.float32").itemsize
     4

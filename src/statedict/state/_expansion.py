@@ -1,7 +1,7 @@
-"""What tensors of files show, in proportion to what their storages hold.
+"""Limit the size of tensors from a file in proportion to their storages.
 
-A view can show one element a trillion times, and a file of a few hundred bytes any number of views of one storage. While
-they are views they cost nothing; so this is asked where their elements are written out or computed with.
+A view can repeat one element a trillion times, and a file of a few hundred bytes can hold many views of one storage. Views
+themselves need no memory, so the limit is checked where their elements are written out or used in computations.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from ._leaf import Leaf
 from ._spec import Spec
 from ._values import Compound
 
-# Bytes that may be shown whatever the storages hold.
+# Bytes that are always allowed.
 FLOOR = 64 << 20
 
 
 class _Shown(NamedTuple):
-    """Of one source: the bytes of each view, and of each storage."""
+    """The bytes of each view and of each storage of one source."""
 
     views: dict[tuple[Hashable, Spec], int]
     storages: dict[Hashable, int]
 
 
 def require_in_proportion(tensors: Iterable[Leaf | Compound]) -> None:
-    """Raise LimitError where tensors of a file together show more than `Limits.expansion` times what their storages hold
-    (and more than 64 MiB). Tensors in memory, whose views somebody made here, are not limited."""
+    """Raise LimitError if the tensors of a file together have more than `Limits.expansion` times the bytes of their storages
+    (and more than 64 MiB). Tensors in memory, whose views this program has made, are not limited."""
     sources: dict[int, tuple[Any, _Shown]] = {}
     for leaf in _read(tensors):
         source = leaf.storage.source
@@ -40,16 +40,16 @@ def require_in_proportion(tensors: Iterable[Leaf | Compound]) -> None:
         nbytes, held = sum(shown.views.values()), sum(shown.storages.values())
         if nbytes > max(FLOOR, source.expansion * held):
             raise LimitError(
-                f"its tensors show {nbytes:,} bytes, but their storages hold {held:,}: writing them out, or computing with "
-                f"them, is beyond the limit of {source.expansion} times",
+                f"its tensors have {nbytes:,} bytes, but their storages only {held:,}: to write them out, or to compute "
+                f"with them, would exceed the limit of {source.expansion} times",
                 file=getattr(source, "name", None),
-                hint="if you trust the file, statedict.open(path, limits=statedict.Limits(expansion=…))",
+                hint="if you trust the file, use statedict.open(path, limits=statedict.Limits(expansion=…))",
             )
 
 
 def _read(tensors: Iterable[Leaf | Compound]) -> Iterable[Leaf]:
-    """The strided tensors that others are made of, or computed from. Those that were read in columns show all of their
-    storages, once, and are left out."""
+    """Return the strided tensors that other tensors consist of, or are computed from. Rows of a table are left out: they
+    cover their storages exactly."""
     waiting = list(tensors)
     while waiting:
         value = waiting.pop()

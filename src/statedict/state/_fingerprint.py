@@ -1,4 +1,4 @@
-"""A digest of what a state says, not of how it is stored: names, dtypes, shapes and elements, in name order."""
+"""A digest of the content of a state: names, dtypes, shapes and elements, in name order, independent of the storage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(state: StateDict) -> str:
-    """SHA-256 over each tensor's name, spec and elements, sorted by name; other values do not count."""
+    """Return the SHA-256 of each tensor's name, spec and elements, sorted by name; other values are ignored."""
     import numpy as np
 
     from ._numpy import bytes_of, read_array
@@ -31,7 +31,7 @@ def fingerprint(state: StateDict) -> str:
 
 
 def _what(value: Leaf | Compound) -> tuple[object, ...]:
-    """What tells tensors apart besides the elements of their parts."""
+    """Return what distinguishes tensors besides the elements of their parts."""
     if isinstance(value, Leaf):
         return ("strided",)
     return value.layout, value.dtype.name, value.shape, sorted(value.facts.items())

@@ -1,8 +1,8 @@
-"""Many names on few lines: runs of layers folded into `layers.{0…11}.attn.q.weight`.
+"""Fold many names into few lines: `layers.{0…11}.attn.q.weight`.
 
-An index is a whole component of digits. Names that differ in nothing but their indices become one group, provided that
-every combination of the indices shown is really there; otherwise they become as few such groups as a split by their first
-index, then the second, gives. Linear in the names, but for sorting.
+An index is a component that consists of digits. Names that differ only in their indices become one group if every
+combination of the indices shown exists; otherwise they are split into such groups by their first index, then the second, and
+so on. The time is linear in the number of names, except for sorting.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import NamedTuple
 
 # Whole components, no leading zero (`007` is a name, not a number); 17 digits are past any layer count.
 _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,16})(?![^.])")
-# A hostile name of a thousand numbers must not recurse a thousand deep; real ones have two or three.
+# Limits the recursion for a hostile name with a thousand numbers; real names have two or three.
 _MOST_INDICES = 16
 _HOLE = "\0"
-# What a set of numbers takes on a line, so that there is room for what is said about the names.
+# The width of a set of numbers, so that there is space for the rest of the line.
 _LONGEST_SPANS = 10
 
 
 class Group(NamedTuple):
-    """Names that are shown as one: `text` is what to print, `names` are they, in natural order."""
+    """Names that are shown as one line `text`; `names` are in natural order."""
 
     text: str
     names: tuple[str, ...]
 
 
 def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> list[Group]:
-    """The names in groups, in the order in which each group's first name came; every name is in exactly one.
+    """Group the names; the groups are in the order of their first names, and each name is in exactly one.
 
-    `key` keeps apart names that differ in something else, for instance their shape.
+    Names with different `key`s, for instance different shapes, are not grouped.
 
     >>> [group.text for group in fold(["layers.0.weight", "layers.2.weight", "layers.1.weight", "head"])]
     ['layers.{0…2}.weight', 'head']
@@ -44,7 +44,7 @@ def fold(names: Iterable[str], key: Callable[[str], Hashable] | None = None) -> 
 
 
 def spans(values: Iterable[int]) -> str:
-    """Sorted numbers as text: `0…3,5`. Of many that are scattered, the first, and how many more there are.
+    """Return sorted numbers as text: `0…3,5`. Of many scattered numbers, only the first, and the number of the others.
 
     >>> spans([0, 1, 2, 3, 5]), spans(range(0, 100, 2))
     ('0…3,5', '0,2,4,6,8,…+45')
@@ -94,7 +94,7 @@ def _text(template: str, box: tuple[tuple[int, ...], ...]) -> str:
 
 
 def _boxes(rows: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], ...]]:
-    """Products of index sets that together are exactly the rows (sorted, of equal length)."""
+    """Split the rows (sorted, of equal length) into products of index sets that together are exactly the rows."""
     if not rows[0]:
         return [()]
     rests: dict[int, list[tuple[int, ...]]] = {}

@@ -1,6 +1,6 @@
-"""Arrays of libraries that are known only by the array API standard, as leaves: JAX's, CuPy's.
+"""Leaves for arrays of other libraries that follow the array API standard: JAX, CuPy.
 
-They can be looked into and saved; what is made of leaves is NumPy's, from which their own functions make theirs.
+Such arrays can be inspected and saved. Loading returns NumPy arrays, which the library's own functions can convert.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ._values import Compound
 
 
 class ForeignLibrary:
-    """The ArrayLibrary of arrays that speak DLPack."""
+    """The ArrayLibrary of arrays that support DLPack."""
 
     name = "numpy"
 
@@ -24,7 +24,7 @@ class ForeignLibrary:
         return NUMPY.leaf(seen(array))
 
     def wholes(self, arrays: Sequence[Any]) -> None:
-        """Leaves are as quick."""
+        """Return None: single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
         return NUMPY.arrays(leaves, memory)
@@ -37,11 +37,11 @@ class ForeignLibrary:
 
 
 def seen(array: Any) -> np.ndarray[Any, Any]:
-    """The elements as a NumPy array: the same memory where they are on the CPU, a copy where they are not."""
+    """Return the array as a NumPy array: a view if it is on the CPU, else a copy."""
     try:
         return np.asarray(array)
     except TypeError:
-        # CuPy refuses what would be a silent copy from the device.
+        # CuPy refuses an implicit copy from the device.
         copied: np.ndarray[Any, Any] = array.get()
         return copied
 

@@ -1,7 +1,7 @@
-"""What must hold between the parts of a sparse, quantised or nested tensor, checked on their NumPy arrays.
+"""Check that the parts of a sparse, quantised or nested tensor are consistent, on their NumPy arrays.
 
-Each part alone was checked against its storage. Indices beyond the shape would have whoever makes the tensor dense write
-beyond its memory, which PyTorch 2.13 does by default.
+Each part was already checked against its storage. Indices beyond the shape would cause an out-of-bounds write when the
+tensor is made dense: PyTorch 2.13 does not check them by default.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ Parts = Mapping[str, Array]
 
 
 def check_parts(value: Compound, parts: Parts) -> None:
-    """Raise FormatError where the parts of `value` do not fit together, or its layout is not known."""
+    """Raise FormatError if the parts of `value` are not consistent, or its layout is unknown."""
     check = CHECKS.get(value.layout)
-    # Each element of the indices is looked at.
+    # The checks below read every element of the indices.
     require_in_proportion(value.parts.values())
     try:
-        problem = "this layout is not known" if check is None else check(value, parts)
+        problem = "the layout is unknown" if check is None else check(value, parts)
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise FormatError(f"the parts of a {value.layout} tensor do not fit together: {error}") from error
+        raise FormatError(f"the parts of a {value.layout} tensor are not consistent: {error}") from error
     if problem is not None:
-        raise FormatError(f"the parts of a {value.layout} tensor do not fit together: {problem}")
+        raise FormatError(f"the parts of a {value.layout} tensor are not consistent: {problem}")
 
 
 def _coo(value: Compound, parts: Parts) -> str | None:
     indices, values, shape = parts["indices"], parts["values"], value.shape
     if indices.ndim != 2 or indices.dtype.kind != "i" or values.ndim < 1:
-        return "its indices are no matrix of integers"
+        return "its indices are not a matrix of integers"
     sparse, count = indices.shape
     if values.shape != (count, *shape[sparse:]) or sparse > len(shape):
         return f"{list(values.shape)} values for {count:,} indices into {list(shape)}"
     for axis, size in enumerate(shape[:sparse]):
         if not _within(indices[axis], size):
-            return f"an index of dimension {axis} lies outside its size {size:,}"
+            return f"an index of dimension {axis} is out of range for size {size:,}"
     if value.facts.get("coalesced") and not _increase(indices):
-        return "its indices should be in order, each once"
+        return "its indices are not sorted and unique"
     return None
 
 
@@ -54,7 +54,7 @@ def _compressed(value: Compound, parts: Parts) -> str | None:
     blocked = value.layout in ("sparse_bsr", "sparse_bsc")
     rows, columns = value.shape[batch : batch + 2]
     if compressed.dtype.kind != "i" or plain.dtype.kind != "i" or plain.ndim != batch + 1:
-        return "its indices are no integers, or have another number of dimensions"
+        return "its indices are not integers, or have the wrong number of dimensions"
     if blocked:
         high, wide = values.shape[batch + 1 : batch + 3]
         if high < 1 or wide < 1 or rows % high or columns % wide:
@@ -71,15 +71,15 @@ def _compressed(value: Compound, parts: Parts) -> str | None:
     steps = np.diff(compressed, axis=-1)
     ends_right = (compressed[..., 0] == 0).all() and (compressed[..., -1] == count).all()
     if not ends_right or not _within(compressed, count + 1) or not _within(steps, columns + 1):
-        return "its compressed indices do not count its values"
+        return "its compressed indices do not match the number of values"
     if not _within(plain, columns):
-        return f"an index lies outside {columns:,}"
+        return f"an index is out of range for size {columns:,}"
     many = prod(value.shape[:batch])
     for ends, row in zip(compressed.reshape(many, rows + 1), plain.reshape(many, count)):
         first = np.zeros(count + 1, bool)
         first[ends] = True
         if (~first[1:count] & (np.diff(row) <= 0)).any():
-            return "the indices of a row should be in order, each once"
+            return "the indices of a row are not sorted and unique"
     return None
 
 
@@ -88,7 +88,7 @@ def _quantized(value: Compound, parts: Parts) -> str | None:
         return None
     axis = value.facts["axis"]
     if type(axis) is not int or not 0 <= axis < len(value.shape):
-        return f"there is no axis {axis!r}"
+        return f"{axis!r} is not a valid axis"
     if parts["scales"].shape != (value.shape[axis],) or parts["zero_points"].shape != (value.shape[axis],):
         return f"{parts['scales'].shape} scales for {value.shape[axis]:,} channels"
     return None
@@ -97,13 +97,13 @@ def _quantized(value: Compound, parts: Parts) -> str | None:
 def _nested(value: Compound, parts: Parts) -> str | None:
     sizes, strides, offsets = (parts[role].astype(object) for role in ("sizes", "strides", "offsets"))
     if sizes.ndim != 2 or sizes.shape != strides.shape or offsets.shape != sizes.shape[:1]:
-        return "its sizes, strides and offsets are of different lengths"
+        return "its sizes, strides and offsets have different lengths"
     for size, stride, offset in zip(sizes, strides, offsets):
-        # Exact ints: sizes from a file may multiply to anything.
+        # Python integers: the product of sizes from a file may overflow.
         if min(*size, *stride, offset, 0) < 0:
             return "a size, stride or offset is negative"
         if all(size) and offset + sum((n - 1) * step for n, step in zip(size, stride)) >= parts["values"].size:
-            return "its sizes reach beyond its values"
+            return "its sizes extend beyond its values"
     return None
 
 
@@ -112,7 +112,7 @@ def _within(values: Array, size: int) -> bool:
 
 
 def _increase(columns: Array) -> bool:
-    """Whether the columns are in lexicographic order, each once."""
+    """Whether the columns are strictly increasing in lexicographic order."""
     before, after = columns[:, :-1], columns[:, 1:]
     less = np.zeros(before.shape[1], bool)
     equal = np.ones(before.shape[1], bool)

@@ -1,8 +1,7 @@
-"""A leaf is one tensor of a state, known now and read later.
+"""A leaf describes one tensor of a state, which is read later.
 
-Leaves that are tied share one Storage. A Storage says where its bytes lie only to its Source (an open file, live memory),
-and only the Source reads them, in batches: that is how the disk edge can sort, merge and spread reads over threads
-without the middle knowing what a file is.
+Tied leaves share one Storage. Only the Source of a Storage (an open file, memory) knows where its bytes are and reads them,
+in batches. This lets file sources sort, merge and parallelise reads, and this package need not know about files.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Read(NamedTuple):
-    """Bytes `start … start + len(into)` of a storage, wanted in `into` (writable, contiguous, format `B`)."""
+    """A request to read bytes `start … start + len(into)` of a storage into `into` (writable, contiguous, format `B`)."""
 
     storage: Storage
     start: int
@@ -26,63 +25,63 @@ class Read(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the bytes of storages lie. This is its whole surface."""
+    """Provides the bytes of storages. This is its whole surface."""
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
-        """Fill every destination, in whatever order is quickest. Bytes arrive in native byte order.
+        """Fill every destination, in any order, with bytes in native byte order.
 
-        Reading is where damage is found: ChecksumError is raised if the bytes of a storage, also of one that is read in
-        part, are not those that were written. The destinations may have been written by then.
+        Raises ChecksumError if a storage, even one that is read only in part, does not match its checksum. The
+        destinations may already have been written by then.
         """
 
     def verify(self, storages: Iterable[Storage]) -> None:
-        """Raise ChecksumError if a storage's bytes are not those that were written; do nothing if that is unknown."""
+        """Raise ChecksumError if a storage does not match its checksum; do nothing for storages without one."""
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
-        """The storage's bytes in this process's memory, or None if they have to be read from a file or a device.
+        """Return the storage's bytes as memory of this process, or None if they have to be read from a file or a device.
 
-        Live memory is viewed; what is computed, inflated or put together is made anew at each call. `writable` asks for
-        memory that may be written to, and for a private mapping of a file.
+        In-memory storages return a view; computed or decompressed storages return new memory at each call. `writable`
+        requests memory that may be written to, or a private mapping of a file.
         """
 
 
 @runtime_checkable
 class Bulk(Protocol):
-    """What a Source may be besides: one that reads more quickly where it chooses where the bytes go."""
+    """An optional interface of a Source that can read faster if it chooses the memory layout itself."""
 
     def fresh(
         self, storages: Sequence[Storage], starts: Sequence[int], sizes: Sequence[int], *, verify: bool = True
     ) -> tuple[memoryview, list[int]] | None:
-        """Bytes `start … start + size` of each storage, in one block of fresh writable memory, and where in it each begins.
+        """Return bytes `start … start + size` of each storage in one block of new writable memory, and their offsets in it.
 
-        Each place is a multiple of 64; there may be gaps as there are in the file. None where `read_into` must be asked.
+        Each offset is a multiple of 64; there may be gaps, as in the file. Returns None if `read_into` must be used.
         `verify` as in `read_into`.
         """
 
     def in_pieces(self, storage: Storage) -> bool:
-        """Whether reading a part of the storage costs no more than that part: it does not have to be inflated first."""
+        """Whether a part of the storage can be read without the rest, because it is not compressed."""
 
 
 @runtime_checkable
 class Streaming(Protocol):
-    """What a Source may be besides: one that gives bytes in pieces, a few of which are in memory at a time."""
+    """An optional interface of a Source that can return bytes in pieces, of which only a few are in memory at a time."""
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
-        """Bytes `start … stop` of a storage, in order, in pieces that stay as they are.
+        """Return bytes `start … stop` of a storage, in order, in pieces that are not modified later.
 
-        Raises ChecksumError as `read_into` does, at the end at the latest.
+        Raises ChecksumError as `read_into` does, at the latest after the last piece.
         """
 
 
 class Storage:
-    """Bytes that one or several leaves show.
+    """The bytes of one or more leaves.
 
     Attributes:
-        source: who can read them.
+        source: reads the bytes.
         key: equal keys mean the same bytes, across all storages of one process.
-        nbytes: how many.
-        where: what `source` needs to find them; nobody else looks at it.
-        location: the device they were saved from, as PyTorch tags it (`"cpu"`, `"cuda:0"`).
+        nbytes: the number of bytes.
+        where: what `source` needs to find the bytes; private to the source.
+        location: the device they were saved from, in PyTorch's form (`"cpu"`, `"cuda:0"`).
     """
 
     __slots__ = ("key", "location", "nbytes", "source", "where")
@@ -101,18 +100,18 @@ class Storage:
 def check_bounds(reads: Iterable[tuple[Storage, int, int]]) -> None:
     """Raise BoundsError unless bytes `start … start + nbytes` lie within the storage, for each (storage, start, nbytes).
 
-    Every Source calls this before it reads, so that a wrong leaf can never show bytes that are not its own.
+    Every Source calls this before it reads, so that an invalid leaf cannot expose other bytes.
     """
     for storage, start, nbytes in reads:
         if nbytes and not 0 <= start <= start + nbytes <= storage.nbytes:
             raise _beyond(
                 storage,
-                f"{nbytes:,} bytes from byte {start:,} on are wanted of a storage of {storage.nbytes:,} bytes",
+                f"cannot read {nbytes:,} bytes at byte {start:,} of a storage of {storage.nbytes:,} bytes",
             )
 
 
 def check_reach(spec: Spec, storage: Storage) -> None:
-    """Raise BoundsError unless all elements that `spec` shows lie within the storage."""
+    """Raise BoundsError unless all elements of `spec` lie within the storage."""
     of, shape, strides, last = spec
     for size, stride in zip(shape, strides):
         if not size:
@@ -121,8 +120,8 @@ def check_reach(spec: Spec, storage: Storage) -> None:
     if (last + 1) * of.itemsize > storage.nbytes or last < spec.offset or spec.offset < 0:
         raise _beyond(
             storage,
-            f"a {of} tensor of shape {list(shape)}, strides {list(strides)} and offset {spec.offset:,} reaches "
-            f"{(last + 1) * of.itemsize:,} bytes into a storage of {storage.nbytes:,}",
+            f"a {of} tensor of shape {list(shape)}, strides {list(strides)} and offset {spec.offset:,} needs "
+            f"{(last + 1) * of.itemsize:,} bytes of a storage of {storage.nbytes:,} bytes",
         )
 
 
@@ -132,14 +131,13 @@ def _beyond(storage: Storage, problem: str) -> BoundsError:
 
 
 class Traits(NamedTuple):
-    """What a saved tensor was beyond its elements. `PLAIN` where nothing is to be said.
+    """Properties of a saved tensor besides its elements; `PLAIN` for an ordinary tensor.
 
     Attributes:
-        parameter: it was a Parameter.
+        parameter: whether it is a Parameter.
         requires_grad: PyTorch's flag.
-        conj, neg: PyTorch's lazy conjugate and negative bits: the elements shown are those of the storage, conjugated or
-            negated.
-        subclass: `module.name` of the tensor subclass that it was, if any.
+        conj, neg: PyTorch's lazy conjugate and negative bits: the elements are those of the storage, conjugated or negated.
+        subclass: `module.name` of the tensor subclass, or None.
         attributes: Python attributes saved with it.
     """
 
@@ -155,12 +153,12 @@ PLAIN = Traits()
 
 
 class Leaf:
-    """One strided tensor: its Spec, the Storage that it lies in, and what it was (Traits).
+    """One strided tensor: its Spec, its Storage, and its other properties (Traits).
 
-    Its elements lie within its storage: what makes or changes a leaf raises BoundsError where they do not.
+    Its elements lie within its storage: creating or changing a leaf raises BoundsError if they do not.
 
-    A leaf of many that were read together is row `row` of `rows`, and learns the rest when somebody asks for it; of any
-    other leaf both are None.
+    A leaf from a table of tensors is row `row` of `rows`, and its other attributes are looked up on first use; for other
+    leaves both are None.
     """
 
     __slots__ = ("row", "rows", "spec", "storage", "traits")
@@ -176,14 +174,15 @@ class Leaf:
 
     @classmethod
     def unchecked(cls, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> Leaf:
-        """A leaf whose reach was checked just now; or of a live tensor, which may have lost its memory since it was made."""
+        """Create a leaf without checking its bounds: they were just checked, or it is an in-memory tensor, whose memory may
+        have been released since it was created."""
         leaf = cls.__new__(cls)
         leaf.spec = spec
         leaf.storage = storage
         leaf.traits = traits
         return leaf
 
-    if not TYPE_CHECKING:  # to which any name would be an attribute
+    if not TYPE_CHECKING:  # a type checker would accept any attribute name
 
         def __getattr__(self, name: str) -> Any:
             if name == "storage":
@@ -198,11 +197,11 @@ class Leaf:
 
     @property
     def shown(self) -> Hashable:
-        """What tells the elements: leaves of which it is equal show the same ones."""
+        """A key for the elements: leaves with equal keys have the same elements."""
         return self.storage.key, self.spec, self.traits.conj, self.traits.neg
 
     def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:
-        """Be another tensor from now on: for readers of files that tell later what a tensor is."""
+        """Change this leaf into another tensor, for readers of formats that describe a tensor only later in the file."""
         check_reach(spec, storage)
         self.row = self.rows = None
         self.spec, self.storage, self.traits = spec, storage, traits

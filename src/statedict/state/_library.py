@@ -1,9 +1,9 @@
-"""Array libraries: what turns leaves into arrays that people use, and back.
+"""Array libraries: they convert leaves to arrays and back.
 
-A value's library is told by its type, so nothing is imported to find out that a value is no tensor. The table at the end
-names the libraries by string: this is the one place where a room names a higher one, because a state may hold torch
-tensors only if torch is there, and must not import it otherwise. Arrays that are in no table (CuPy's, JAX's) are told by
-`__dlpack__`, which the array API standard asks of each.
+The library of a value is found by its type, so nothing is imported to find out that a value is not a tensor. The table at
+the end names the libraries by strings: this is the only place where a package refers to a higher one, because torch must
+not be imported unless the program already uses it. Arrays that are not in the table (CuPy, JAX) are recognised by
+`__dlpack__`, which the array API standard requires.
 """
 
 from __future__ import annotations
@@ -22,39 +22,40 @@ from ._wholes import Wholes
 
 
 class ArrayLibrary(Protocol):
-    """How arrays of one library are made and looked into. This is its whole surface."""
+    """Creates and inspects arrays of one library. This is its whole surface."""
 
     name: str
 
     def leaf(self, array: Any) -> Leaf | Compound | None:
-        """The leaf that a live array is, aliasing its memory and keeping it alive; None where it has no elements to show, or
-        elements that no tensor can have."""
+        """Return a leaf for an in-memory array, sharing its memory and keeping it alive; None if it does not have elements,
+        or elements that a tensor cannot have."""
 
     def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
-        """All of these live arrays in columns; None where any is not all of its own memory, or leaves are as quick."""
+        """Return these in-memory arrays column-wise; None if one does not cover its whole memory, or if single leaves are as
+        fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
-        """Arrays over memory that holds, for each leaf, the bytes of its whole storage."""
+        """Return arrays over `memory`, which holds the bytes of the whole storage of each leaf."""
 
     def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
-        """The sparse, quantised or nested array that `parts` (arrays of this library, by role) make."""
+        """Return the sparse, quantised or nested array made of `parts` (arrays of this library, by role)."""
 
     def parts(self, array: Any) -> Any:
-        """Of an array that has no leaf: values that are equal where arrays of its class are; None where there are none."""
+        """Return, for an array without a leaf, values that are equal if the arrays are equal; None if there are none."""
 
 
 def library_of(value: object) -> ArrayLibrary | None:
-    """The library whose array `value` is, or None where it is no array."""
+    """Return the library of an array; None for other values."""
     kind = type(value)
     try:
         return _KNOWN[kind]
     except KeyError:
-        # Caching by type makes the check of 32,000 tensors one dict lookup each.
+        # Cached by type: one dict lookup for each of many tensors.
         return _KNOWN.setdefault(kind, _find(kind))
 
 
 def leaf_of(value: object) -> Leaf | Compound | None:
-    """The leaf that `value` is (a leaf itself, or an array of any known library), or None."""
+    """Return the leaf of a value: itself, or that of an array of any known library; None for other values."""
     if isinstance(value, (Leaf, Compound)):
         return value
     library = library_of(value)
@@ -62,9 +63,9 @@ def leaf_of(value: object) -> Leaf | Compound | None:
 
 
 def library(name: str = "auto") -> ArrayLibrary:
-    """The library by name: `"numpy"`, `"torch"`, or `"auto"`: torch where it is installed, NumPy otherwise.
+    """Return the library by name: `"numpy"`, `"torch"`, or `"auto"`: torch if it is installed, NumPy otherwise.
 
-    Raises MissingDependencyError where it is not installed, ValueError for another name.
+    Raises MissingDependencyError if it is not installed, ValueError for any other name.
     """
     if name == "auto":
         name = "torch" if _is_installed("torch") else "numpy"
@@ -76,7 +77,7 @@ def library(name: str = "auto") -> ArrayLibrary:
 
 
 def _is_installed(name: str) -> bool:
-    # None in `sys.modules` is how imports are blocked; `find_spec` raises for modules that were made by hand.
+    # A None in `sys.modules` blocks an import; `find_spec` raises for modules without a spec.
     return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
 
 
@@ -94,15 +95,15 @@ def _at(place: str) -> ArrayLibrary:
 
 
 def maker(value: Opaque) -> Maker | None:
-    """How the value that an Opaque describes is made; where torch is imported, also of PyTorch's classes and of those that
-    the program has allowed to it."""
+    """Return how to make the value that an Opaque describes; if torch is imported, also for PyTorch's classes and for those
+    that the program has added to its safe globals."""
     if "torch" in sys.modules:
         return cast("Maker | None", getattr(import_module("statedict.torch"), "maker")(value))  # noqa: B009
     return maker_of(value)
 
 
 def key_map(rules: str) -> Any:
-    """Renaming rules as text, as the room above reads them."""
+    """Return the KeyMap for renaming rules as text."""
     return getattr(import_module("statedict.plan"), "KeyMap")(rules)  # noqa: B009
 
 

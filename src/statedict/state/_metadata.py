@@ -1,7 +1,7 @@
-"""`_metadata`: module path to what PyTorch keeps of that module beside its tensors (its version).
+"""`_metadata`: from module path to PyTorch's metadata of that module (its version).
 
-It follows the names: when a state is filtered or renamed, its metadata is, by the same rule, so that a module's version
-arrives with its tensors.
+When a state is filtered or renamed, its metadata is filtered or renamed in the same way, so that the version of a module
+stays with its tensors.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Metadata = Mapping[str, Any]
 
 
 def kept_with(metadata: Metadata, names: Iterable[str], kept: Iterable[str]) -> OrderedDict[str, Any]:
-    """The entries of modules that still own a name, or that never owned one."""
+    """Return the entries of modules that still have a name, or never had one."""
     owners = {path for name in names for path in parents(name)}
     remaining = {path for name in kept for path in parents(name)}
     return OrderedDict((path, entry) for path, entry in metadata.items() if path in remaining or path not in owners)
 
 
 def below(metadata: Metadata, path: str) -> OrderedDict[str, Any]:
-    """The entries of the module at `path` and below, seen from it."""
+    """Return the entries of the module at `path` and below, relative to it."""
     inside = f"{path}."
     return OrderedDict(
         (key.removeprefix(path).removeprefix("."), entry)
@@ -33,15 +33,15 @@ def below(metadata: Metadata, path: str) -> OrderedDict[str, Any]:
 
 
 def under(metadata: Metadata, path: str) -> OrderedDict[str, Any]:
-    """The entries moved below the module path `path`; the partner of `below`."""
+    """Return the entries moved below the module path `path`; the partner of `below`."""
     return OrderedDict((f"{path}.{key}" if key else path, entry) for key, entry in metadata.items())
 
 
 def renamed(metadata: Metadata, names: Mapping[str, str]) -> OrderedDict[str, Any]:
-    """The entries moved as the names below them were (`names`: old to new).
+    """Return the entries moved in the same way as the names below them (`names`: old to new).
 
-    A module whose names share their last components with their new names has moved with them; one without names moves
-    with its nearest parent that did.
+    A module moves with its names if their last components are unchanged; a module without names moves with its nearest
+    parent that has moved.
     """
     moved: dict[str, str] = {}
     for old, new in names.items():

@@ -1,8 +1,8 @@
-"""Dotted names: prefixes, glob patterns, what is nearest.
+"""Dotted names: prefixes, glob patterns, nearest names.
 
-A glob pattern is matched against the whole name, case-sensitively: `*` any run of characters, dots included; `?` one
-character; `[ab]` one of them. A pattern without wildcards that names a module selects everything below it:
-`"encoder"` is `encoder` and `encoder.*`.
+A glob pattern is matched against the whole name, case-sensitively: `*` matches any characters, including dots; `?` one
+character; `[ab]` one of these. A pattern without wildcards also matches everything below that module: `"encoder"` matches
+`encoder` and `encoder.*`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Patterns = str | Iterable[str] | None
 
 
 def matcher(patterns: Patterns) -> Callable[[str], bool]:
-    """A function that tells whether a name matches any of the patterns.
+    """Return a function that says whether a name matches any of the patterns.
 
     >>> fits = matcher(["head", "*.bias"])
     >>> fits("head.weight"), fits("encoder.0.bias"), fits("heads.weight")
@@ -41,7 +41,7 @@ def _regex(pattern: str) -> str:
 
 
 def parents(name: str) -> list[str]:
-    """The module paths above a name, the nearest first, down to the root `""`.
+    """Return the module paths above a name, the nearest first, down to the root `""`.
 
     >>> parents("encoder.0.weight")
     ['encoder.0', 'encoder', '']
@@ -54,7 +54,7 @@ def parents(name: str) -> list[str]:
 
 
 def nearest(name: str, among: Collection[str], count: int = 1) -> list[str]:
-    """The names that a person may have meant; nothing where none is close."""
+    """Return the names that were probably meant; empty if none is close."""
     from difflib import get_close_matches
 
     return get_close_matches(name, among, n=count, cutoff=0.6) if len(among) <= 2000 else []

@@ -1,7 +1,7 @@
-"""NumPy arrays as leaves, leaves as NumPy arrays.
+"""Convert NumPy arrays to leaves, and leaves to NumPy arrays.
 
-An array that NumPy cannot express as a view (bfloat16 needs ml_dtypes; quantised and sub-byte types have integer
-carriers) comes as its carrier's elements. Sparse and nested tensors stay Compounds of NumPy arrays: NumPy has none.
+Tensors of dtypes that NumPy does not have are returned in their carrier (ml_dtypes for bfloat16; integers for quantised and
+sub-byte types). Sparse and nested tensors stay Compounds of NumPy arrays, because NumPy does not have such arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Live:
             into[:] = storage.where[start : start + len(into)]
 
     def verify(self, storages: Iterable[Storage]) -> None:
-        """Memory has no checksum to compare with."""
+        """Do nothing: memory does not have checksums."""
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         view: memoryview = storage.where
@@ -67,7 +67,7 @@ class NumpyLibrary:
         return Leaf(spec, Storage(LIVE, ("memory", owner.ctypes.data, owner.nbytes or id(owner)), owner.nbytes, raw))
 
     def wholes(self, arrays: Sequence[Any]) -> None:
-        """Leaves are as quick."""
+        """Return None: single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:
         require_in_proportion(leaf for leaf in leaves if leaf.traits.conj or leaf.traits.neg)
@@ -79,7 +79,7 @@ class NumpyLibrary:
         return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
 
     def _carrying(self, array: Array, dtype: DType) -> Leaf:
-        """The leaf of an array of a dtype's carrier."""
+        """Return the leaf of an array that carries elements of `dtype`."""
         leaf = self.leaf(array)
         if leaf is None:
             raise FormatError(f"an array of dtype {array.dtype} cannot be a part of a tensor")
@@ -90,27 +90,27 @@ class NumpyLibrary:
 
 
 def as_array(spec: Spec, raw: memoryview) -> Array:
-    """The array that `spec` shows of the storage bytes `raw`, as a view; raises BoundsError where it reaches beyond them."""
+    """Return the array of `spec` as a view of the storage bytes `raw`; raises BoundsError if it extends beyond them."""
     carrier = spec.dtype.numpy
     if 0 in spec.shape:
         return np.empty(spec.shape, carrier)
     size = spec.dtype.itemsize
     try:
         if not len(raw):
-            raise ValueError("NumPy does not look at the length of an empty buffer")
-        # The stride of a dimension of size 1 says nothing, and may be larger than NumPy's integers.
+            raise ValueError("NumPy does not check the length of an empty buffer")
+        # The stride of a dimension of size 1 is not used, and may be too large for NumPy.
         strides = tuple(stride * size if n > 1 else size for n, stride in zip(spec.shape, spec.strides))
         return np.ndarray(spec.shape, carrier, raw, spec.offset * size, strides)
     except (TypeError, ValueError) as error:
         raise BoundsError(
-            f"a tensor of shape {list(spec.shape)} is not within the {len(raw):,} bytes there are"
+            f"a tensor of shape {list(spec.shape)} extends beyond its storage of {len(raw):,} bytes"
         ) from error
 
 
 def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
-    """The elements of a leaf: a view of its storage if that is in memory, else read into fresh memory.
+    """Return the elements of a leaf: a view of its storage if that is in memory, else read into new memory.
 
-    Reads only the bytes that the leaf reaches. Lazy conjugate and negative bits are applied.
+    Reads only the bytes between the first and the last element. Lazy conjugate and negative bits are applied.
     """
     spec, storage = leaf.spec, leaf.storage
     if leaf.traits.conj or leaf.traits.neg:
@@ -126,7 +126,7 @@ def read_array(leaf: Leaf, *, verify: bool = True) -> Array:
 
 
 def _resolved(array: Array, traits: Traits) -> Array:
-    """The elements with PyTorch's lazy conjugate and negative bits applied: a copy if there are any."""
+    """Apply PyTorch's lazy conjugate and negative bits; makes a copy if one is set."""
     if not (traits.conj or traits.neg) or array.dtype.kind == "b":
         return array
     if array.dtype.names is None:
@@ -141,12 +141,12 @@ def _resolved(array: Array, traits: Traits) -> Array:
 
 
 def bytes_of(array: Array) -> memoryview:
-    """The memory of a contiguous array as bytes; a view."""
+    """Return a view of the memory of a contiguous array as bytes."""
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(bytearray())
 
 
 def dtype_of(dtype: np.dtype[Any]) -> DType | None:
-    """The DType whose elements a NumPy dtype carries; None for one that no tensor can have (text, objects, records)."""
+    """Return the DType of a NumPy dtype; None for one that a tensor cannot have (text, objects, records)."""
     if dtype.names == ("real", "imag") and all(part == np.float16 for part, *_ in (dtype.fields or {}).values()):
         return DTYPES["complex32"]
     return DTYPES.get(dtype.name)

@@ -1,6 +1,6 @@
-"""A tensor in pieces, so that one larger than memory can be looked at.
+"""Read a tensor in pieces, so that it may be larger than memory.
 
-The pieces of two tensors with equal shapes go together, however each of them lies in its storage.
+The pieces of two tensors with equal shapes correspond, independent of their strides.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 def pieces(leaf: Leaf, elements: int) -> Iterator[np.ndarray[Any, Any]]:
-    """The elements in row-major order as flat, contiguous arrays of `elements` each, the last one shorter; nothing
-    for none.
+    """Return the elements in row-major order as flat, contiguous arrays of `elements` each; the last may be shorter.
 
-    A contiguous tensor in a file takes the memory of one piece. One that is strided or computed is read whole, once.
+    A contiguous tensor in a file needs the memory of one piece. A strided or computed tensor is read completely, once.
 
     >>> import numpy as np
     >>> from statedict.state import leaf_of
@@ -32,7 +31,7 @@ def pieces(leaf: Leaf, elements: int) -> Iterator[np.ndarray[Any, Any]]:
 
     spec, storage, traits = leaf.spec, leaf.storage, leaf.traits
     view = storage.source.view(storage) if spec.numel > elements else None
-    if view is not None:  # computed, or in memory: asked for once, not once a piece
+    if view is not None:  # computed, or in memory: view it once, not once for each piece
         storage = Storage(LIVE, storage.key, storage.nbytes, view)
     if spec.is_contiguous:
         for start in range(0, spec.numel, elements):
@@ -40,7 +39,7 @@ def pieces(leaf: Leaf, elements: int) -> Iterator[np.ndarray[Any, Any]]:
             yield read_array(Leaf(part, storage, traits))
         return
     array = read_array(Leaf(spec, storage, traits))
-    # An expanded tensor is not made as large as it looks; copied at once, others take a tenth of the time.
+    # `reshape` copies the whole tensor, which is faster; for an expanded tensor the copy could be too large.
     flat = array.flat if spec.numel > elements and spec.nbytes > storage.nbytes else array.reshape(-1)
     for start in range(0, spec.numel, elements):
         yield np.ascontiguousarray(flat[start : start + elements])

@@ -1,8 +1,8 @@
-"""Values of well-known classes, rebuilt from the inert data that a file holds of them.
+"""Rebuild values of well-known classes from the inert data in a file.
 
-A pickle names the class, and says what it was built from; `Opaque` is that description. Here is the closed table of classes
-of the standard library and NumPy that are data and nothing else. They are made by code of ours out of checked parts: nothing
-that the file names is imported or called.
+A pickle names a class and its arguments; `Opaque` holds this description. This file has a fixed table of classes of the
+standard library and NumPy that contain only data. They are built here from checked parts: nothing that the file names is
+imported or called.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import FormatError
+from . import _arguments as arguments
 from ._values import Opaque
 
 
 class Maker(NamedTuple):
-    """How a value is made of an Opaque's parts, each already rebuilt.
+    """How to make a value from the parts of an Opaque, which are already rebuilt.
 
     Attributes:
-        make: is given the arguments and the keyword arguments. The value may still be incomplete.
-        fill: is given the value, its state, and the items appended to it; None where a value with either is not rebuilt.
+        make: called with the arguments and the keyword arguments; the value may still be incomplete.
+        fill: called with the value, its state, and the items to append; None if a value with either is an error.
     """
 
     make: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
     fill: Callable[[Any, Any, list[Any]], None] | None = None
 
 
-# What makers raise for parts that do not fit.
+# The exceptions that makers raise for invalid parts.
 UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def maker_of(value: Opaque) -> Maker | None:
-    """How the value that an Opaque describes is made; None where its class is not in the table.
+    """Return how to make the value that an Opaque describes; None if its class is not in the table.
 
     >>> maker_of(Opaque("argparse", "Namespace", (), new=True)) is None
     False
@@ -45,29 +46,29 @@ def maker_of(value: Opaque) -> Maker | None:
 
 
 def remade(value: Opaque, maker: Maker, args: Any, kwargs: Any) -> Any:
-    """The value, without its state and items; raises FormatError where its parts do not fit."""
+    """Make the value, without its state and items; raises FormatError if its parts are not valid."""
     try:
         return maker.make(args or (), kwargs or {})
     except UNFIT as error:
-        raise FormatError(f"a {value.path} cannot be rebuilt from what the file says: {error}") from error
+        raise FormatError(f"cannot rebuild a {value.path} from the file: {error}") from error
 
 
 def fill(value: Opaque, maker: Maker, made: Any, state: Any, items: list[Any]) -> None:
-    """Give `made` its state and items; raises FormatError where they do not fit."""
+    """Set the state and items of `made`; raises FormatError if they are not valid."""
     if state is None and not items:
         return
     try:
         if maker.fill is None:
-            raise TypeError("it has a state, and should not")
+            raise TypeError("a state was not expected")
         maker.fill(made, state, items)
     except UNFIT as error:
-        raise FormatError(f"the state of a {value.path} does not fit it: {error}") from error
+        raise FormatError(f"the state of a {value.path} is not valid: {error}") from error
 
 
 def _no_items(set_state: Callable[[Any, Any], None]) -> Callable[[Any, Any, list[Any]], None]:
     def fill(made: Any, state: Any, items: list[Any]) -> None:
         if items:
-            raise TypeError("items are appended to it")
+            raise TypeError("appended items were not expected")
         set_state(made, state)
 
     return fill
@@ -75,7 +76,7 @@ def _no_items(set_state: Callable[[Any, Any], None]) -> Callable[[Any, Any, list
 
 def _attributes(made: Any, state: Any) -> None:
     if type(state) is not dict or not all(type(name) is str for name in state):
-        raise TypeError(f"its attributes are a {type(state).__name__}")
+        raise TypeError(f"expected a dict of attributes, found {arguments.a(state)}")
     vars(made).update(state)
 
 
@@ -100,7 +101,7 @@ def _no_arguments(kind: Callable[[], Any]) -> Callable[[tuple[Any, ...], Mapping
 def _bytes_io(made: io.BytesIO, state: Any) -> None:
     content, position, attributes = state
     if type(content) is not bytes or type(position) is not int or position < 0 or attributes:
-        raise TypeError("its state should be its bytes and a position")
+        raise TypeError("expected its bytes and a position")
     made.write(content)
     made.seek(position)
 
@@ -138,11 +139,11 @@ def _random_state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _owned(args: tuple[Any, ...]) -> Any:
-    """The bit generator that is the first argument; before NumPy 1.24 it was named only."""
+    """Return the bit generator in the first argument; before NumPy 1.24, that was only its name."""
     first = args[0] if args else "MT19937"
     made = _bit_generators()[first]() if isinstance(first, str) else first
     if type(made) not in _bit_generators().values():
-        raise TypeError("it has no bit generator")
+        raise TypeError("expected a bit generator")
     return made
 
 
@@ -151,7 +152,7 @@ def _set_generator(made: Any, state: Any) -> None:
 
 
 def _seed_sequence(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """An empty one, whose parts follow as its state or are the third argument."""
+    """Return an empty SeedSequence; its values are in the third argument, or follow as its state."""
     import numpy.random as random
 
     made = random.SeedSequence(0)
@@ -163,7 +164,7 @@ def _seed_sequence(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 def _set_seed_sequence(made: Any, state: Any) -> None:
     entropy, spawned, pool, pool_size, spawn_key = state
     if len(pool) != pool_size:
-        raise ValueError("its pool has another size")
+        raise ValueError(f"expected a pool of {pool_size} values, found {len(pool)}")
     made.__init__(entropy, spawn_key=spawn_key, pool_size=pool_size, n_children_spawned=spawned)
 
 
@@ -197,7 +198,7 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("numpy.random._pickle", "__randomstate_ctor"): Maker(_random_state, _no_items(_set_generator)),
     ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): Maker(_seed_sequence, _no_items(_set_seed_sequence)),
 }
-# Classes that the torch room rebuilds where torch is there, and that are inert without it.
+# Classes that `statedict.torch` rebuilds if torch is imported; without torch they stay Opaque.
 OF_TORCH = frozenset(
     {
         ("torch._C", "Generator"),

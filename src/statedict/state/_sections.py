@@ -1,7 +1,6 @@
-"""Sections of folded lines, as text and as HTML: what a state, a checkpoint, a report and a diff are printed with.
+"""Sections of folded lines, as text and as HTML, to print a state, a checkpoint, a report or a diff.
 
-Names and values come from files: what would command a terminal, or a browser, is shown and not done, and no line is longer
-than a person reads.
+Names and values come from files: control characters and HTML are escaped, and long lines are cut.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from typing import NamedTuple
 from ..errors import printable
 from ._fold import Group, fold
 
-# Columns of a line that a person reads at once.
+# The default width of a line, in columns.
 LINE = 120
-# What is left of a name at least, whatever is said about it, and of what is said.
+# The minimum width of a name, and of the text about it.
 _NAME = 40
-# A suggestion has two lines; a name from a file may have a million.
+# The maximum number of lines of one text: a suggestion has two; a name from a file may have a million.
 _LINES = 4
 
 
 class Section(NamedTuple):
-    """`lines` are (what, about it), cut at `width`; `more` says what is left out."""
+    """A titled list: `lines` are pairs (name, text about it), cut at `width`; `more` says how many are left out."""
 
     title: str
     lines: list[tuple[str, str]]
@@ -36,7 +35,7 @@ def folded(
     alike: Callable[[str], Hashable],
     limit: int,
 ) -> Section:
-    """Names that are alike, and differ in their layer only, on one line with what is to be said about them."""
+    """Return a section in which names that differ only in their layer, and have equal `alike`, share a line."""
     groups = fold(names, alike)
     lines = [(printable(f"{group.text}{_times(group)}"), printable(about(group.names))) for group in groups[:limit]]
     left_out = sum(len(group.names) for group in groups[limit:])
@@ -44,14 +43,14 @@ def folded(
 
 
 def listed(title: str, texts: Iterable[str], limit: int, width: int = LINE, *, keep: str = "") -> Section:
-    """Texts, the first of them shown; `keep="\\n"` where they have lines of their own."""
+    """Return a section of the first texts; `keep="\\n"` for texts with several lines."""
     texts = [printable(text, keep) for text in texts]
     more = f"… and {len(texts) - limit:,} more" if len(texts) > limit else ""
     return Section(f"{title}:", [(text, "") for text in texts[:limit]], more, width)
 
 
 def as_text(first: str, sections: Iterable[Section]) -> str:
-    """The first line, and every section that has lines, none longer than a person reads."""
+    """Return the first line and all sections that are not empty, as text."""
     lines = [first]
     for section in sections:
         if section.lines:
@@ -62,7 +61,7 @@ def as_text(first: str, sections: Iterable[Section]) -> str:
 
 
 def as_html(first: str, sections: Iterable[Section]) -> str:
-    """The same as an HTML fragment, for notebooks."""
+    """Return the same as an HTML fragment, for notebooks."""
     from html import escape
 
     parts = [f"<p><b>{escape(_cut(first))}</b></p>"]
@@ -78,12 +77,12 @@ def as_html(first: str, sections: Iterable[Section]) -> str:
 
 
 def _times(group: Group) -> str:
-    """For how many names a line stands."""
+    """Return the number of names of a line, as a suffix."""
     return f"  ×{len(group.names):,}" if len(group.names) > 1 else ""
 
 
 def _line(what: str, about: str, width: int) -> str:
-    """An indented line. Of a name that is too long the middle is cut, so that its end and what is said about it are seen."""
+    """Return an indented line. A name that is too long is cut in the middle, so that its end and the text stay visible."""
     room = max(width - len(about) - 4, _NAME)
     if about and len(what) > room:
         what = f"{what[: room // 2]}…{what[len(what) - room // 2 + 1 :]}"
@@ -92,7 +91,7 @@ def _line(what: str, about: str, width: int) -> str:
 
 
 def _cut(line: str, width: int = LINE) -> str:
-    """The line cut to the width. Names come from files: what would command the terminal is shown, not done."""
+    """Cut the line to the width, and escape control characters: names come from files."""
     parts = [part[: width + 1] for part in line.split("\n", _LINES)[:_LINES]]
     shown = map(printable, parts)
     return "\n".join(part if len(part) <= width else f"{part[: width - 1]}…" for part in shown)

@@ -1,7 +1,7 @@
-"""What is known of a tensor before any of its bytes are read: dtype, shape, strides, offset.
+"""Spec: dtype, shape, strides and offset of a tensor, known before its bytes are read.
 
-Strides and offset count elements, as PyTorch's do. All numbers are exact Python ints, so that a product of claimed sizes
-cannot wrap around.
+Strides and offset are in elements, as in PyTorch. All numbers are Python integers, so products of sizes from a file cannot
+overflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._dtype import DType
 
 
 class Spec(NamedTuple):
-    """How a tensor lies in its storage.
+    """The layout of a tensor in its storage.
 
     >>> from statedict.state import contiguous, dtype
     >>> spec = contiguous(dtype("float32"), (2, 3))
@@ -29,18 +29,18 @@ class Spec(NamedTuple):
 
     @property
     def numel(self) -> int:
-        """Elements that the tensor shows."""
+        """The number of elements."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements that the tensor shows."""
+        """The number of bytes of the elements."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the elements lie one after the other in row-major order (as PyTorch: strides of size-1 dimensions
-        do not count)."""
+        """Whether the elements are stored one after the other in row-major order. As in PyTorch, strides of dimensions of
+        size 1 are ignored."""
         expected = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides)):
             if size != 1:
@@ -51,24 +51,24 @@ class Spec(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """Elements of storage that the tensor needs: one more than the last element's position; 0 for an empty one."""
+        """The number of storage elements that the tensor needs: the position of its last element plus one; 0 if empty."""
         if 0 in self.shape:
             return 0
         return self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides)) + 1
 
     def dense(self) -> Spec:
-        """The same tensor laid out contiguously in a storage of its own."""
+        """Return the spec of the same tensor, contiguous in its own storage."""
         return contiguous(self.dtype, self.shape)
 
 
 def contiguous(dtype: DType, shape: Iterable[int], offset: int = 0) -> Spec:
-    """The Spec of a row-major tensor."""
+    """Return the Spec of a row-major tensor."""
     shape = tuple(shape)
     return Spec(dtype, shape, contiguous_strides(shape), offset)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Row-major strides in elements, PyTorch's (a dimension of size 0 counts as 1)."""
+    """Return row-major strides in elements, as PyTorch computes them (a dimension of size 0 counts as 1)."""
     if len(shape) == 1:
         return (1,)
     strides: list[int] = []

@@ -1,8 +1,8 @@
-"""StateDict: the one value that crosses every border.
+"""StateDict: the state that all other packages exchange.
 
-An ordered mapping from dotted name to value. A value is an array of whatever library made it, a Leaf that is read when
-somebody asks for it, or any other object (extra state, a step count). Methods that give a StateDict give a new one and
-read no bytes; `_metadata` follows the names.
+It is an ordered mapping from dotted names to values. A value is an array of any library, a Leaf that is read on first
+access, or any other object (extra state, a step count). Methods that return a StateDict return a new one and read no
+tensors; `_metadata` is changed with the names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from ..errors import CollisionError, NotAStateError, UnknownNameError, printable
 from . import _metadata
-from ._arguments import flags, mappings, maybe, texts
+from ._arguments import a, flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
@@ -36,17 +36,17 @@ from ._ties import tied
 from ._values import Compound
 
 Rename = Callable[[str], str] | Mapping[str, str]
-# Bytes of tensors that are read together by who takes one after the other.
+# Bytes of tensors that are read together when a caller iterates over the values.
 READ_AHEAD = 16 << 20
 
 
 class StateDict(MutableMapping[str, Any]):
-    """The state of a module tree, or of a file's root: names in order, and a value for each.
+    """The state of a module tree, or of a root in a file: an ordered mapping from names to values.
 
-    It behaves as a dict does; `sd[name]` gives the array (read from the file at the first access where it came from one),
-    `sd.spec(name)` what is known without reading it. PyTorch's own `load_state_dict` accepts it, and it pickles as a
-    plain `OrderedDict` with `_metadata`. It is not a `dict`: give `dict(sd)` to code that tests for one (`save_file` of
-    safetensors: "Expected a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`).
+    It behaves like a dict; `sd[name]` returns the array (read from the file at the first access), and `sd.spec(name)` its
+    dtype and shape without reading it. PyTorch's own `load_state_dict` accepts it, and it pickles as a plain `OrderedDict`
+    with `_metadata`. It is not a `dict`: pass `dict(sd)` to code that tests for one (`save_file` of safetensors: "Expected
+    a dict of [str, torch.Tensor]", `torch.func.functional_call`, `torch.utils._pytree`).
 
     >>> import numpy as np
     >>> sd = StateDict({"encoder.weight": np.zeros((2, 3)), "head.weight": np.ones(4)})
@@ -57,9 +57,9 @@ class StateDict(MutableMapping[str, Any]):
     __slots__ = ("_backend", "_by_storage", "_metadata", "_values", "texts")
 
     _metadata: OrderedDict[str, Any] | None
-    # From the key of a storage to names that have, or had, leaves of it; made by the first read.
+    # From the key of a storage to the names that have, or had, leaves in it; created by the first read.
     _by_storage: dict[Hashable, dict[str, None]] | None
-    # The text that was kept with the file that the state is from, by name; None for a state that is not from a file.
+    # The metadata texts of the file that the state is from, by key; None for a state that is not from a file.
     texts: Mapping[str, str] | None
 
     def __init__(
@@ -85,13 +85,13 @@ class StateDict(MutableMapping[str, Any]):
 
     @classmethod
     def adopt(cls, values: dict[str, Any], metadata: OrderedDict[str, Any] | None, backend: str = "auto") -> StateDict:
-        """A StateDict around a dict that nobody else will change, unchecked and uncopied: for the engine's own walks."""
+        """Create a StateDict around a dict without checking or copying it; the caller must not change it any more."""
         new = cls.__new__(cls)
         new._values, new._metadata, new._backend = values, metadata, backend
         new._by_storage = new.texts = None
         return new
 
-    # the habits that people have with a dict
+    # The methods of a dict.
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -134,11 +134,11 @@ class StateDict(MutableMapping[str, Any]):
         return _Values(self)
 
     def get(self, name: str, default: Any = None) -> Any:
-        # Not Mapping's, which would look for near names at every miss.
+        # Mapping's method would search near names at every miss.
         return self[name] if name in self else default  # noqa: SIM401
 
     def popitem(self, last: bool = True) -> tuple[str, Any]:
-        """Remove and return the last entry, or the first; KeyError where there is none."""
+        """Remove and return the last entry, or the first; raises KeyError if the state is empty."""
         flags(last=last)
         if not self._values:
             raise KeyError("popitem(): the state dict is empty")
@@ -190,39 +190,39 @@ class StateDict(MutableMapping[str, Any]):
         return self._new(values, deepcopy(self._metadata, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A plain OrderedDict in every pickle: a file must not need this library to be opened again.
+        # Pickles as a plain OrderedDict, so that the file can be opened without this library.
         state = None if self._metadata is None else {"_metadata": self._metadata}
         return OrderedDict, (), state, None, iter(self.items())
 
-    # what is known without reading
+    # Information that does not need reading.
 
     def leaf(self, name: str) -> Leaf | Compound | None:
-        """The leaf under `name`, or None where the value is no tensor; reads nothing."""
+        """Return the leaf under `name`, or None if the value is not a tensor; reads no tensor."""
         if name not in self:
             raise UnknownNameError(name, near=nearest(str(name), self._values, 3))
         return leaf_of(self._values[name])
 
     def leaves(self) -> Iterator[tuple[str, Leaf | Compound]]:
-        """Every name whose value is a tensor, with its leaf; reads nothing."""
+        """Return every name whose value is a tensor, with its leaf; reads no tensor."""
         for name, value in self._values.items():
             leaf = leaf_of(value)
             if leaf is not None:
                 yield name, leaf
 
     def spec(self, name: str) -> Spec:
-        """dtype, shape, strides and offset (in elements) of the tensor under `name`; reads nothing.
+        """Return dtype, shape, strides and offset (in elements) of the tensor under `name`; reads no tensor.
 
-        Raises UnknownNameError (a KeyError) where there is no such name, TypeError where its value is no strided tensor.
+        Raises UnknownNameError (a KeyError) for an unknown name, TypeError if its value is not a strided tensor.
         """
         leaf = self.leaf(name)
         if not isinstance(leaf, Leaf):
-            found = "a sparse, quantised or nested tensor" if leaf else type(self._values[name]).__name__
-            raise TypeError(f"{name!r} is {found}, and has no strided spec")
+            found = "a sparse, quantised or nested tensor" if leaf else a(self._values[name])
+            raise TypeError(f"{name!r} is {found} and does not have a strided spec")
         return leaf.spec
 
     @property
     def tied(self) -> list[tuple[str, ...]]:
-        """Groups of names whose tensors have elements in common, in order; reads nothing.
+        """Groups of names whose tensors share elements, in order; reads no tensor.
 
         Disjoint views of one storage, as fused RNN weights are, are not tied.
 
@@ -236,29 +236,29 @@ class StateDict(MutableMapping[str, Any]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements shown, each tied storage's tensors counted once per name."""
+        """The number of bytes of all tensors; tied tensors are counted once for each name."""
         return sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for _, leaf in self.leaves())
 
-    # algebra: each gives a new StateDict, and reads nothing
+    # Operations: each returns a new StateDict and reads no tensor.
 
     def select(self, *patterns: str) -> StateDict:
-        """The entries whose name matches any glob pattern (a module's path selects all below it); partner of `drop`."""
+        """Return the entries that match any glob pattern (a module's path matches all below it); partner of `drop`."""
         fits = matcher(patterns)
         return self._filtered(lambda name: fits(name))
 
     def drop(self, *patterns: str) -> StateDict:
-        """The entries whose name matches none of the patterns; partner of `select`."""
+        """Return the entries that do not match any of the patterns; partner of `select`."""
         fits = matcher(patterns)
         return self._filtered(lambda name: not fits(name))
 
     def only(self, names: Container[str]) -> StateDict:
-        """The entries with exactly these names, in this state's order: unlike `select`, names are not patterns here."""
+        """Return the entries with exactly these names, in this state's order; unlike in `select`, they are not patterns."""
         return self._filtered(names.__contains__)
 
     def sub(self, path: str) -> StateDict:
-        """The state of the sub-module at `path`, its names seen from there; partner of `with_prefix`.
+        """Return the state of the submodule at `path`, with names relative to it; partner of `with_prefix`.
 
-        Raises UnknownNameError where nothing lies below `path`.
+        Raises UnknownNameError if there is nothing below `path`.
         """
         texts(path=path)
         path = path.removesuffix(".")
@@ -272,7 +272,7 @@ class StateDict(MutableMapping[str, Any]):
         return self._new(values, metadata)
 
     def with_prefix(self, prefix: str) -> StateDict:
-        """The same state below the module path `prefix` (with or without its last dot); partner of `sub`."""
+        """Return the state moved below the module path `prefix` (with or without a final dot); partner of `sub`."""
         texts(prefix=prefix)
         path = prefix.removesuffix(".")
         if not path:
@@ -281,10 +281,10 @@ class StateDict(MutableMapping[str, Any]):
         return self._new({f"{path}.{name}": value for name, value in self._values.items()}, metadata)
 
     def rename(self, names: Rename) -> StateDict:
-        """The same values under new names: a mapping old → new (others keep theirs), a function of the name, or rules as
-        text (`"a.{*p} -> b.{*p}"`, see KeyMap).
+        """Return the state with new names.
 
-        Raises CollisionError where two entries would get one name.
+        `names` is a mapping old → new (other names are unchanged), a function of the name, or rules as text
+        (`"a.{*p} -> b.{*p}"`, see KeyMap). Raises CollisionError if two entries would get the same name.
         """
         if isinstance(names, str):
             return key_map(names).rename(self)
@@ -299,10 +299,10 @@ class StateDict(MutableMapping[str, Any]):
         return self._new({moved[name]: value for name, value in self._values.items()}, metadata)
 
     def to(self, dtype: DType | str, *, only: Patterns = None) -> StateDict:
-        """The same state with its floating-point tensors as `dtype`, cast when they are read.
+        """Return the state with its floating-point tensors cast to `dtype`; they are cast when they are read.
 
-        `only` limits it to names that match. Tensors of other kinds, and tensors that have the dtype, stay as they are.
-        Tied tensors stay tied. The elements are those that PyTorch's casts give, also where they overflow.
+        `only`: cast only names that match these patterns. Integer, boolean and complex tensors are not changed. Tied
+        tensors stay tied. The results equal those of PyTorch's casts, including overflow.
         """
         from ._cast import Casts
 
@@ -317,16 +317,16 @@ class StateDict(MutableMapping[str, Any]):
         return self._new({**self._values, **dict(zip(chosen, done))}, self._metadata)
 
     def numpy(self) -> StateDict:
-        """The same state, giving NumPy arrays; memory is shared where it can be."""
+        """Return the state with NumPy arrays; memory is shared if possible."""
         return self._in("numpy")
 
     def torch(self) -> StateDict:
-        """The same state, giving torch tensors; memory is shared where it can be. Needs torch."""
+        """Return the state with torch tensors; memory is shared if possible. Needs torch."""
         library("torch")
         return self._in("torch")
 
     def fingerprint(self) -> str:
-        """A digest (SHA-256, hexadecimal) of names, specs and elements: equal for equal states, however stored.
+        """Return a digest (SHA-256, hexadecimal) of names, dtypes, shapes and elements, independent of the storage.
 
         Reads every tensor once, one at a time.
         """
@@ -344,7 +344,7 @@ class StateDict(MutableMapping[str, Any]):
 
         return state_html(self)
 
-    # inside
+    # Private methods.
 
     def _new(self, values: Mapping[str, Any], metadata: Mapping[str, Any] | None) -> StateDict:
         kept = None if metadata is None else OrderedDict(metadata)
@@ -358,7 +358,7 @@ class StateDict(MutableMapping[str, Any]):
         return self._new(values, metadata)
 
     def _in(self, backend: str) -> StateDict:
-        """The tensors as leaves, to be given by `backend`; live memory is viewed, not copied, where it can be."""
+        """Return the state with arrays of `backend`; in-memory arrays are viewed, not copied, if possible."""
         target = library(backend)
         values = dict(self._values)
         live = [(n, leaf) for n, leaf in self.leaves() if not isinstance(self._values[n], (Leaf, Compound))]
@@ -369,7 +369,7 @@ class StateDict(MutableMapping[str, Any]):
         return new
 
     def _entries(self) -> Iterator[tuple[str, Any]]:
-        """Every entry, read. Tensors are read some at a time, so that reading ahead takes bounded memory."""
+        """Iterate over all entries, reading the tensors in batches of bounded size."""
         ahead = iter(list(self._values))
         for name in self._values:
             if isinstance(self._values[name], (Leaf, Compound)):
@@ -377,7 +377,7 @@ class StateDict(MutableMapping[str, Any]):
             yield name, self[name]
 
     def _batch(self, name: str, ahead: Iterator[str]) -> list[str]:
-        """`name` and unread names from `ahead`, as many as are read at once."""
+        """Return `name` and further unread names from `ahead`, up to READ_AHEAD bytes."""
         names, left = [name], READ_AHEAD
         for other in ahead:
             value = self._values.get(other)
@@ -389,7 +389,7 @@ class StateDict(MutableMapping[str, Any]):
         return names
 
     def _read(self, names: Iterable[str]) -> None:
-        """Put arrays in place of the leaves of these names and of every leaf in their storages, so that ties stay ties."""
+        """Replace the leaves of these names, and all leaves in the same storages, by arrays, so that ties are preserved."""
         found: dict[str, Leaf | Compound] = {}
         for name in names:
             value = self._values[name]
@@ -401,7 +401,7 @@ class StateDict(MutableMapping[str, Any]):
         self._values.update(zip(found, arrays))
 
     def _within(self, leaf: Leaf) -> list[str]:
-        """The names whose values are leaves of the storage that `leaf` lies in."""
+        """Return the names whose leaves are in the same storage as `leaf`."""
         if self._by_storage is None:
             self._by_storage = {}
             for name, value in self._values.items():
@@ -411,12 +411,12 @@ class StateDict(MutableMapping[str, Any]):
         return [name for name, value in values if isinstance(value, Leaf) and value.storage.key == key]
 
     def _note(self, name: str, value: Any) -> None:
-        """Keep up the names by storage, once somebody has read."""
+        """Update the names by storage, if they were created."""
         if self._by_storage is not None and isinstance(value, Leaf):
             self._by_storage.setdefault(value.storage.key, {})[name] = None
 
     def _read_within(self, name: str, value: Any) -> None:
-        """Put arrays in place of the leaves inside a value: the extra state of a module, from a file."""
+        """Replace the leaves inside a value by arrays: the extra state of a module from a file."""
         from ._tree import map_tree, tensors_of
 
         leaves = [part for part in tensors_of(value) if isinstance(part, (Leaf, Compound))]
@@ -447,14 +447,14 @@ def _required_dtype(value: Any) -> DType:
         return find_dtype(str(value))
     except KeyError:
         raise ValueError(
-            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, to 'bfloat16' for example; "
-            "to put them on a device: statedict.load(path, map_location=), or "
+            f"{str(value)!r} is not a dtype. `to` casts the floating-point tensors of a state, for example to 'bfloat16'. "
+            "To move them to a device, use statedict.load(path, map_location=), or "
             "{name: value.to(device) for name, value in state.items()}"
         ) from None
 
 
 def raw_values(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values of a mapping as they lie in it: leaves stay unread where it is a StateDict."""
+    """Return the values of a mapping without reading the leaves of a StateDict."""
     return source._values if isinstance(source, StateDict) else source
 
 
@@ -464,19 +464,21 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _pairs(values: Any) -> dict[str, Any]:
-    """The dict of an iterable of pairs; NotAStateError where it is something else."""
+    """Return the dict of an iterable of pairs; raises NotAStateError for anything else."""
     try:
         return dict(values)
     except (TypeError, ValueError):
         raise NotAStateError(
-            f"a state dict is made of a mapping, or of pairs of a name and a value, not of a {type(values).__name__}"
+            f"a state dict is made from a mapping or from pairs (name, value), not from {a(values)}"
         ) from None
 
 
 def _check_names(names: Iterable[Any]) -> None:
-    """Raise NotAStateError where one of the names is not a string."""
+    """Raise NotAStateError if one of the names is not a string."""
     if {str}.issuperset(map(type, names)):
         return
     for name in names:
         if not isinstance(name, str):
-            raise NotAStateError(f"a state dict's names are strings, but this one has {name!r} ({type(name).__name__})")
+            raise NotAStateError(
+                f"the names in a state dict must be strings, but this one has {name!r} ({type(name).__name__})"
+            )

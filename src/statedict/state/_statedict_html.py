@@ -1,6 +1,6 @@
-"""A StateDict as a notebook shows it: how much of what, and the names folded over repeated layers. Reads no tensor.
+"""Show a StateDict in a notebook: totals, and the names folded over repeated layers. Reads no tensor.
 
-However many names there are, and however long they are, it is a screen or two.
+The output is limited to one or two screens for any number and length of names.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ FEW = 8
 
 
 def state_html(state: StateDict) -> str:
-    """The state as an HTML fragment."""
+    """Return the state as an HTML fragment."""
     first, sections = state_shown(state, "tensors", LINES)
     return as_html(f"StateDict: {first}", sections)
 
 
 def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Section]]:
-    """One line (tensors, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
+    """Return one line (tensors, bytes, dtypes), and sections: the tensors, the ties, the names of the other entries."""
     leaves = {name: leaf for name, leaf in state.leaves() if not isinstance(leaf, Absent)}
-    known = {name: _told(leaf) for name, leaf in leaves.items()}
+    known = {name: _described(leaf) for name, leaf in leaves.items()}
     ties = (" = ".join(names[:FEW]) for names in state.tied)
     others = (name for name in state if name not in known)
     sections = [
@@ -45,16 +45,16 @@ def state_shown(state: StateDict, title: str, limit: int) -> tuple[str, list[Sec
 def _counts(leaves: Collection[Leaf | Compound]) -> str:
     dtypes = Counter(_dtype(leaf).name for leaf in leaves)
     nbytes = sum(leaf.spec.nbytes if isinstance(leaf, Leaf) else leaf.nbytes for leaf in leaves)
-    told = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
-    return f"{len(leaves):,} tensors, {nbytes:,} bytes" + (f" ({told})" if told else "")
+    listed = ", ".join(f"{count:,} {name}" for name, count in dtypes.most_common(FEW))
+    return f"{len(leaves):,} tensors, {nbytes:,} bytes" + (f" ({listed})" if listed else "")
 
 
 def _dtype(leaf: Leaf | Compound) -> DType:
     return leaf.spec.dtype if isinstance(leaf, Leaf) else leaf.dtype
 
 
-def _told(leaf: Leaf | Compound) -> str:
-    """A tensor's dtype and shape, and its layout where that is unusual."""
+def _described(leaf: Leaf | Compound) -> str:
+    """Return a tensor's dtype and shape, and its layout if it is not strided."""
     if isinstance(leaf, Leaf):
         return f"{leaf.spec.dtype} {list(leaf.spec.shape)}"
     return f"{leaf.dtype} {list(leaf.shape)} {leaf.layout}"

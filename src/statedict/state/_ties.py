@@ -1,6 +1,6 @@
-"""Which tensors are tied: those that have elements in common, not those that merely lie in one storage.
+"""Find tied tensors: those that share elements, not only a storage.
 
-Fused RNN weights and flattened parameters are disjoint views of one storage, and not tied.
+Fused RNN weights and flattened parameters are disjoint views of one storage, so they are not tied.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from ._leaf import Leaf
 from ._spec import Spec
 
-# Pairs of views of one storage that are compared; beyond that, views whose ranges overlap are taken to be tied.
+# The number of pairs of views of one storage to compare; beyond it, views whose ranges overlap are assumed to be tied.
 _MOST_PAIRS = 20_000
-# What NumPy may try to find out whether two strided views have a byte in common.
+# NumPy's limit (`max_work`) for the exact comparison of two strided views.
 _MOST_WORK = 10_000
 
 
 def tied(leaves: Sequence[Leaf]) -> list[list[int]]:
-    """Groups of two or more leaves that have elements in common, directly or by way of others, as indices, in order.
+    """Return groups of leaves (as indices, in order) that share elements, directly or through other leaves.
 
     >>> import numpy as np
     >>> from statedict.state import leaf_of
@@ -36,7 +36,7 @@ def tied(leaves: Sequence[Leaf]) -> list[list[int]]:
 
 
 def _of_storage(leaves: Sequence[Leaf], indices: Sequence[int]) -> list[list[int]]:
-    """The groups among the leaves of one storage."""
+    """Return the groups among the leaves of one storage."""
     views: dict[Spec, list[int]] = {}
     for index in indices:
         if leaves[index].spec.numel:
@@ -48,7 +48,7 @@ def _of_storage(leaves: Sequence[Leaf], indices: Sequence[int]) -> list[list[int
 
 
 def _overlapping(views: Sequence[Spec]) -> list[int]:
-    """For each view of a storage the number of its group."""
+    """Return the group number of each view of a storage."""
     parent = list(range(len(views)))
 
     def root(view: int) -> int:
@@ -73,7 +73,7 @@ def _overlapping(views: Sequence[Spec]) -> list[int]:
 
 
 def _meet(one: Spec, other: Spec) -> bool:
-    """Whether two views whose ranges of bytes overlap have a byte in common."""
+    """Whether two views whose byte ranges overlap share a byte."""
     if one.is_contiguous and other.is_contiguous:
         return True
     import numpy as np
@@ -86,7 +86,7 @@ def _meet(one: Spec, other: Spec) -> bool:
 
 
 class _Addresses:
-    """Where a view's elements lie, for NumPy, which never looks at what is there."""
+    """The addresses of a view's elements for NumPy, which does not access the memory."""
 
     def __init__(self, spec: Spec) -> None:
         size = spec.dtype.itemsize

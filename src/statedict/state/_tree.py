@@ -1,7 +1,7 @@
-"""Trees of values: the object that a file holds, with its tensors among dicts, lists and tuples.
+"""Trees of values: the object in a file, with tensors inside dicts, lists and tuples.
 
-Walks are iterative and remember what they have seen, so that deep nesting, shared values and cycles cost what they hold and
-no more. A mapped tree shares its parts exactly where the original did.
+Walks are iterative and visit each object once, so deep nesting, shared values and cycles take linear time. A mapped tree
+shares its parts in the same way as the original.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ._statedict import StateDict, raw_values
 from ._values import Compound, Opaque
 
 Replace = Callable[[Any], Any]
-# How the value that an Opaque describes is made, if it is to be made.
+# Returns how to make the value that an Opaque describes, or None to keep the Opaque.
 Remake = Callable[[Opaque], Maker | None]
-# From the id of an object to what it becomes.
+# From the id of an object to its replacement.
 Mapped = Callable[[int], Any]
 
 
@@ -33,13 +33,13 @@ def map_tree(
     known: Mapping[int, Any] = MappingProxyType({}),
     remake: Remake = lambda value: None,
 ) -> Any:
-    """The same tree with every value that is not a container given to `replace`, each object once.
+    """Return a copy of the tree with every value that is not a container replaced by `replace`, called once per object.
 
-    `known`: what objects become whose ids it has; they are not given to `replace`. `remake` says how the value that an
-    Opaque describes is made (see `maker_of`); where it gives None, the Opaque stays one.
+    `known`: replacements by the ids of objects, for which `replace` is not called. `remake` returns how to make the value
+    that an Opaque describes (see `maker_of`); if it returns None, the Opaque is kept.
 
-    Containers are copied: dict and its kinds and StateDicts (with `_metadata`), list, tuple, set, frozenset, deque, and
-    Opaque values. Raises FormatError where a value cannot be made of the parts that its Opaque has.
+    Containers are copied: dict and its subclasses, StateDict (with `_metadata`), list, tuple, set, frozenset, deque, and
+    Opaque. Raises FormatError if a value cannot be made from the parts of its Opaque.
 
     >>> map_tree({"a": [1, (2, 3)]}, lambda value: value * 10)
     {'a': [10, (20, 30)]}
@@ -48,7 +48,7 @@ def map_tree(
 
 
 def tensors_of(tree: Any, *others: type) -> list[Any]:
-    """Every leaf, compound and array in the tree, and every value of the types in `others`; each object once, in order."""
+    """Return all leaves, compounds and arrays in the tree, and values of the types `others`; each object once, in order."""
     if type(tree) is dict and {Leaf}.issuperset(map(type, tree.values())):
         return list(dict.fromkeys(tree.values()))
     found: list[Any] = []
@@ -71,7 +71,7 @@ def tensors_of(tree: Any, *others: type) -> list[Any]:
 
 
 def every(tree: Any) -> Iterator[Any]:
-    """Every value in the tree once, containers included; keys are not looked at."""
+    """Iterate over all values in the tree, including containers, each once; keys are skipped."""
     stack, seen = [tree], set[int]()
     while stack:
         value = stack.pop()
@@ -85,7 +85,7 @@ def every(tree: Any) -> Iterator[Any]:
 
 
 def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
-    """Whether `fits` is true of any value in the tree that is no container; none is looked at after the first that fits."""
+    """Whether `fits` is true for any value in the tree that is not a container; stops at the first."""
     stack, seen = [tree], set[int]()
     while stack:
         value = stack.pop()
@@ -100,18 +100,18 @@ def holds(tree: Any, fits: Callable[[Any], bool]) -> bool:
 
 
 class _Walk:
-    """One walk over a tree, depth first. A container is filled when what it holds is made, so that a value which is made of
-    a container finds it complete (unless it lies in itself)."""
+    """One depth-first walk over a tree. A container is filled after its content was made, so that a value made from a
+    container finds it complete (except in a cycle)."""
 
     def __init__(self, replace: Replace, known: Mapping[int, Any], remake: Remake) -> None:
         self.replace, self.remake = replace, remake
-        # What each object becomes, by id. Ids stay valid because their objects do: in the tree, or in `alive`.
+        # The replacement of each object, by id. The ids stay valid: the tree, or `alive`, keeps the objects alive.
         self.built: dict[int, Any] = {**known}
         self.alive: list[Any] = []
 
     def of(self, tree: Any) -> Any:
         built, replace = self.built, self.replace
-        # What is under way: its children that were not looked at yet, and what is done after them.
+        # For each open container: its remaining children, and what to do after them.
         stack: list[tuple[Iterator[Any], Callable[[], Any]]] = [(iter((tree,)), lambda: None)]
         while stack:
             children, finish = stack[-1]
@@ -121,7 +121,7 @@ class _Walk:
                 kind = type(value)
                 if kind in _OPEN:
                     inside, then = self._opened(value)
-                    # Thousands of small dicts whose values are known: the state of an optimizer.
+                    # A shortcut for thousands of small dicts whose values are known: the state of an optimizer.
                     more = then() if all(map(built.__contains__, map(id, inside))) else (iter(inside), then)
                     if more is None:
                         continue
@@ -149,7 +149,7 @@ class _Walk:
         return inside, partial(kind.fill, new, value, self.built.__getitem__)
 
     def _fix(self, value: Any) -> None:
-        # A tuple that holds itself, by way of a list, has been made further in.
+        # A tuple that contains itself (through a list) was already made.
         if id(value) not in self.built:
             self.built[id(value)] = _remade(value, self.built.__getitem__)
 
@@ -164,7 +164,7 @@ class _Walk:
 
 
 def _remade(old: Any, mapped: Mapped) -> Any:
-    """A copy of a tuple, set or frozenset."""
+    """Copy a tuple, set or frozenset."""
     try:
         return type(old)(map(mapped, map(id, old)))
     except TypeError as error:
@@ -173,13 +173,13 @@ def _remade(old: Any, mapped: Mapped) -> Any:
 
 def _unhashable(where: str, error: TypeError) -> FormatError:
     return FormatError(
-        f"{where} holds a tensor as a key or an item: {error}",
-        hint='PyTorch\'s tensors can be: load it with backend="torch"',
+        f"{where} has an array as a key or an item: {error}",
+        hint='PyTorch\'s tensors are hashable: load the file with backend="torch"',
     )
 
 
 class _Open:
-    """How a kind of container that can hold itself is copied: an empty one first, its children, then the filling."""
+    """How to copy a container that can contain itself: make an empty one, copy its children, then fill it."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Open:
 
 
 def _odd_keys(values: Mapping[Any, Any]) -> Iterable[Any]:
-    """The keys, where any is something else than text or a plain value, so that they are copied too."""
+    """Return the keys if one of them is not a plain value, so that they are copied too."""
     return () if _PLAIN_KEYS.issuperset(map(type, values)) else values
 
 
@@ -208,7 +208,6 @@ def _fill_mapping(new: Any, old: Any, mapped: Mapped) -> None:
     values = raw_values(old)
     keys: Iterable[Any] = values if not _odd_keys(values) else map(mapped, map(id, values))
     try:
-        # 0.1 µs a value; one at a time it takes 0.4.
         new.update(zip(keys, map(mapped, map(id, values.values()))))
     except TypeError as error:
         raise _unhashable(f"a {type(old).__name__}", error) from None

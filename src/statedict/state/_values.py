@@ -1,7 +1,7 @@
-"""What a state can hold besides strided tensors and plain Python values.
+"""Values of a state besides strided tensors and plain Python values.
 
-`Compound` tensors (sparse, quantised, nested) are a recipe over leaves; `Opaque` is what is left of a value whose class
-is not known here: its name and what it was built from, printable, never run.
+A `Compound` is a tensor that consists of several leaves (sparse, quantised, nested). An `Opaque` is a placeholder for an
+object of an unknown class: the name of the class and its arguments, which can be printed, but are never run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ._leaf import PLAIN, Leaf, Traits
 
 
 class Compound:
-    """A tensor made of several leaves.
+    """A tensor that consists of several leaves.
 
     Attributes:
         layout: `"sparse_coo"`, `"sparse_csr"`, `"sparse_csc"`, `"sparse_bsr"`, `"sparse_bsc"`, `"quantized"`,
-            `"nested"` or `"meta"` (a tensor of PyTorch's meta device: it never had elements, and has no parts).
-        dtype: the element type of the whole.
-        shape: the shape of the whole.
+            `"nested"` or `"meta"` (on PyTorch's meta device: it has neither elements nor parts).
+        dtype: the dtype of the tensor.
+        shape: the shape of the tensor.
         parts: its leaves by role: `indices`, `values` (coo); `compressed_indices`, `plain_indices`, `values` (csr, csc,
             bsr, bsc); `values` and, per channel, `scales`, `zero_points` (quantized); `values`, `sizes`, `strides`,
             `offsets` (nested).
@@ -56,14 +56,14 @@ class Compound:
 
 
 class Opaque:
-    """A value whose class is not known here, as inert data: nothing of it was imported or called.
+    """An object of an unknown class, as inert data: nothing was imported or called.
 
     Attributes:
         module, name: the class or function that the file names.
-        args, kwargs: what it would have been called with; None where it is a mere reference to the class or function.
-        new: it would have been made by the class's `__new__` alone (pickle's NEWOBJ), not by a call.
-        state: what its `__setstate__` would have been given, or its `__dict__`; None where there was none.
-        items: list items or key-value pairs appended to it after it was built.
+        args, kwargs: its arguments; None if the file only refers to the class or function.
+        new: whether pickle would create it by `__new__` alone (NEWOBJ), not by a call.
+        state: the argument of its `__setstate__`, or its `__dict__`; None if there is none.
+        items: list items or key-value pairs to append after it was built.
     """
 
     __slots__ = ("args", "items", "kwargs", "module", "name", "new", "state")
@@ -91,7 +91,7 @@ class Opaque:
         return f"{self.module}.{self.name}"
 
     def attributes(self) -> dict[str, Any]:
-        """The instance's `__dict__` as far as the file tells it; empty where the state is something else."""
+        """Return the instance's `__dict__` in the file; empty if the state is something else."""
         state = self.state
         if isinstance(state, tuple) and len(state) == 2 and all(isinstance(s, dict) or s is None for s in state):
             return {**(state[0] or {}), **(state[1] or {})}

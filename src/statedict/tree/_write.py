@@ -75,7 +75,9 @@ def _check_names(values: Mapping[str, Any], rules: Rules) -> None:
     if rules.sound:
         for name in values:
             if not isinstance(name, str):
-                raise NotAStateError(f"the names in a state dict must be strings, not {type(name).__name__} ({name!r})")
+                raise NotAStateError(
+                    f"the names in a state dict must be strings, but this one has {name!r} ({type(name).__name__})"
+                )
 
 
 def _load_plain(loading: Loading, root: Any, values: dict[str, Any]) -> bool:

@@ -152,7 +152,7 @@ def test_a_part_that_is_not_there():
     """What can be chosen is listed."""
     with pytest.raises(RootError, match=r"nothing at 'optimzer'; did you mean 'optimizer'\?"):
         choose_part({"optimizer": {"state": {}, "param_groups": []}}, "optimzer", lambda part: "state" in part)
-    with pytest.raises(TypeError, match="root= is text, not 3"):
+    with pytest.raises(TypeError, match="root= must be a string, not 3"):
         choose_part({}, 3, bool)
 
 

@@ -202,7 +202,7 @@ def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
         assert state.select("a", "b").numpy()["b"].shape == (4,)
         assert f"{build.SECOND} is missing; it contains 1 of the 3 tensors" in checkpoint.notes
         assert (checkpoint.verify(values=True)[0].where, checkpoint.verify()[0].level) == (build.SECOND, "error")
-        wanted = f"{build.SECOND}: c: the tensor lies in this file, which is missing"
+        wanted = f"{build.SECOND}: c: the tensor is in this file, which is missing"
         for needs_it in (lambda: state.numpy()["c"], lambda: state.spec("c"), state.copy().fingerprint):
             with pytest.raises(FormatError, match=wanted):
                 needs_it()
@@ -219,7 +219,7 @@ def test_a_source_for_a_missing_shard_has_no_bytes(folder):
         assert repr(leaf) == "<absent: 'c'>"
         source = leaf.storage.source
         for ask in (lambda: source.read_into([]), lambda: source.verify([]), lambda: source.view(leaf.storage)):
-            with pytest.raises(FormatError, match="c: the tensor lies in this file, which is missing"):
+            with pytest.raises(FormatError, match="c: the tensor is in this file, which is missing"):
                 ask()
 
 
@@ -244,7 +244,7 @@ def test_a_load_needs_only_the_shards_of_its_tensors(tmp_path):
     assert one.a.weight.tolist() == [[1.0, 1.0]]
     before = both.a.weight.tolist()
     for strict in (True, False):
-        with pytest.raises(FormatError, match=r"m-00002-of-00002.safetensors: b.weight: the tensor lies in this file"):
+        with pytest.raises(FormatError, match=r"m-00002-of-00002.safetensors: b.weight: the tensor is in this file"):
             statedict.load_state_dict(both, f"{path}.index.json", strict=strict)
     assert both.a.weight.tolist() == before
 

@@ -101,7 +101,9 @@ def test_names_that_differ_are_listed():
     """Disagreements are refused with the names, layers folded, and which state it is."""
     full = {f"layers.{i}.w": np.ones(2) for i in range(4)}
     less = {name: full[name] for name in list(full)[:1]}
-    with pytest.raises(MergeError, match=re.escape("source 2 lacks layers.{1…3}.w and alone has x")) as caught:
+    with pytest.raises(
+        MergeError, match=re.escape("source 2 does not have layers.{1…3}.w and has the extra x")
+    ) as caught:
         merge([full, full, {**less, "x": np.ones(1)}])
     assert caught.value.names == ("layers.1.w", "layers.2.w", "layers.3.w", "x")
     with pytest.raises(MergeError, match=re.escape("source 1 has other shapes for layers.{2,3}.w")):
@@ -134,7 +136,7 @@ def test_ties_stay():
     [
         (([], "average"), "sources is empty"),
         ((states(2), "mean"), "method must be one of 'average', 'task_arithmetic', 'slerp', 'union', not 'mean'"),
-        ((states(3), "slerp"), "between two states, not 3"),
+        ((states(3), "slerp"), "needs exactly two states, not 3"),
     ],
 )
 def test_arguments_that_do_not_go_together(arguments, message):
@@ -146,12 +148,12 @@ def test_arguments_that_do_not_go_together(arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": [1]}, "one is needed for each of 2 sources"),
-        ({"weights": 0.5}, "one is needed for each of 2 sources"),
+        ({"weights": [1]}, "expected one number for each of the 2 sources"),
+        ({"weights": 0.5}, "expected one number for each of the 2 sources"),
         ({"weights": [1, -1]}, "add up to zero"),
-        ({"method": "slerp", "weights": [0.5, 0.5]}, "'slerp' wants one number"),
-        ({"base": {}}, "base= goes with method='task_arithmetic'"),
-        ({"method": "task_arithmetic"}, "base= goes with method='task_arithmetic'"),
+        ({"method": "slerp", "weights": [0.5, 0.5]}, "'slerp' needs one number"),
+        ({"base": {}}, "base= is required for method='task_arithmetic'"),
+        ({"method": "task_arithmetic"}, "base= is required for method='task_arithmetic'"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

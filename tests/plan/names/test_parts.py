@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.plan import infer, match
-from statedict.plan.names._parts import mates, parts_of
+from statedict.plan.names._parts import may_match, parts_of
 
 WHOLE = {"0.weight": (2, 3), "0.bias": (2,)}
 KINDS = {
@@ -55,7 +55,7 @@ def test_no_part_is_offered_as_the_weight(kind, prefix):
     assert not any("0.weight" in one.call.partition("rename")[2] for one in report.suggestions)
     if not prefix:
         assert "'0.weight'" in inference.notes[0]
-        assert "none of which is the weight" in str(inference)
+        assert "merge the parts into one weight" in str(inference)
         assert report.notes == list(inference.notes)
 
 
@@ -64,7 +64,7 @@ def test_a_weight_is_not_offered_as_a_part(kind):
     """A whole weight is not what a reparametrized one is computed of."""
     inference = infer(arrays(KINDS[kind] | {"0.bias": (2,)}), arrays(WHOLE))
     assert set(inference.unfilled) == set(KINDS[kind])
-    assert "whole in the source" in inference.notes[0]
+    assert "as one weight in the source" in inference.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["LoRA of PEFT", "LoRA of another name"])
@@ -103,4 +103,4 @@ def test_any_names_are_taken(names):
     """Whatever the names, parts are among them, and a name may always be its own slot."""
     parts = parts_of(names)
     assert set(parts) <= set(names)
-    assert all(mates(name, name, parts, parts) for name in names)
+    assert all(may_match(name, name, parts, parts) for name in names)

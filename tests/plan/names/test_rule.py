@@ -39,19 +39,19 @@ def test_inverse_of_a_converting_rule():
 
 
 WRONG = [
-    ("a b", "is no rule: a rule is 'OLD -> NEW'"),
-    ("a -> b -> c", "is no rule"),
+    ("a b", "is not a rule: expected 'OLD -> NEW'"),
+    ("a -> b -> c", "is not a rule"),
     ("a -> ", "a template is empty"),
     ("a.{i} -> b.{j}", "{j} is on the right only"),
-    ("a, b -> c", "several become one with"),
-    ("a.{q,k} -> b", "several become one with"),
+    ("a, b -> c", "join several tensors with"),
+    ("a.{q,k} -> b", "join several tensors with"),
     ("a -> b | cat 0", "only one tensor to join"),
-    ("a -> b | split 0", "a tensor is split into one"),
+    ("a -> b | split 0", "there is only one target"),
     ("a, b -> c, d | cat 0", "more names than tensors"),
-    ("a.w -> a.{e}.w | split 0", "'split' cannot tell how many"),
-    ("a.{i}, b.{j} -> c | cat 0", "must have the same holes"),
-    ("a -> b | turn", "is no operation"),
-    ("a.{i -> b", "is no part of a hole"),
+    ("a.w -> a.{e}.w | split 0", "'split' does not know how many"),
+    ("a.{i}, b.{j} -> c | cat 0", "must have the same placeholders"),
+    ("a -> b | turn", "is not a tensor operation"),
+    ("a.{i -> b", "is not part of a placeholder"),
     ("/(/ -> b", "missing \\)"),
     (r"/a/ -> \1", "invalid group reference"),
 ]
@@ -66,11 +66,11 @@ def test_what_is_no_rule(line, message):
 
 
 NO_INVERSE = [
-    ("{a}_{b} -> {b}_{a}", "can be read in two ways"),
-    ("{*p}.{*q} -> x.{*p}.{*q}", "can be read in two ways"),
-    ("a.{i}.w -> b.w", "does not have {i}"),
-    ("shards.{r}.w -> w | cat 0", "forgets how many"),
-    (r"/(.+)\.gamma/ -> \1.weight", "no exact inverse"),
+    ("{a}_{b} -> {b}_{a}", "is ambiguous"),
+    ("{*p}.{*q} -> x.{*p}.{*q}", "is ambiguous"),
+    ("a.{i}.w -> b.w", "{i} is not on its right side"),
+    ("shards.{r}.w -> w | cat 0", "loses the number of tensors"),
+    (r"/(.+)\.gamma/ -> \1.weight", "not have an exact inverse"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Templates: names with holes, taken apart and put together."""
+"""Templates: names with placeholders, taken apart and put together."""
 
 import pytest
 from hypothesis import given
@@ -21,13 +21,13 @@ MATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "name", "holes"), MATCHES)
-def test_match_and_fill(text, name, holes):
+@pytest.mark.parametrize(("text", "name", "placeholders"), MATCHES)
+def test_match_and_fill(text, name, placeholders):
     """A name is taken apart by its template, and what comes out puts it together again."""
     (template,) = expand(text)
-    assert template.match(name) == holes
-    if holes is not None:
-        assert template.fill(holes) == name
+    assert template.match(name) == placeholders
+    if placeholders is not None:
+        assert template.fill(placeholders) == name
     assert str(template) == text
 
 
@@ -56,8 +56,8 @@ def test_exact(text, exact):
 
 @pytest.mark.parametrize("text", ["a.{i", "a.i}", "{}", "{*}", "{3}", "{a b}", "{a.b}"])
 def test_a_stray_brace_is_an_error(text):
-    """A brace that is no hole is refused, and the text says where it is."""
-    with pytest.raises(ValueError, match="is no part of a hole"):
+    """A brace that is no placeholder is refused, and the text says where it is."""
+    with pytest.raises(ValueError, match="is not part of a placeholder"):
         expand(text)
 
 
@@ -80,11 +80,11 @@ def test_an_escaped_name_is_its_own_template(name):
 
 @given(st.lists(st.sampled_from(["a", "{i}", "b{j}", "{*p}", "c"]), min_size=1, max_size=5), st.data())
 def test_an_exact_template_reads_back_what_it_was_filled_with(parts, data):
-    """What fills the holes of an exact template is what is read from the name."""
+    """What fills the placeholders of an exact template is what is read from the name."""
     (template,) = expand(".".join(parts))
     if not template.exact:
         return
     word = st.text("xy0", min_size=1, max_size=3)
     deep = st.lists(word, min_size=1, max_size=3).map(".".join)
-    values = {hole: data.draw(deep if hole == "p" else word) for hole in template.holes}
+    values = {placeholder: data.draw(deep if placeholder == "p" else word) for placeholder in template.placeholders}
     assert template.match(template.fill(values)) == values

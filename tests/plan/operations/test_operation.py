@@ -46,14 +46,14 @@ def test_as_numpy(text, inputs, count, expected):
 
 
 MISFITS = [
-    ("transpose", [X], "say which two dimensions"),
+    ("transpose", [X], "give the two dimensions"),
     ("transpose 0 3", [X], "no dimension 3"),
-    ("permute 0 1", [X], "name each dimension once"),
-    ("split 0", [M], "does not make 2 tensors"),
-    ("split 1 3 2", [M], "does not make 2 tensors"),
-    ("split 1 -1 5", [M], "does not make 2 tensors"),
+    ("permute 0 1", [X], "list each dimension once"),
+    ("split 0", [M], "into 2 tensors"),
+    ("split 1 3 2", [M], "into 2 tensors"),
+    ("split 1 -1 5", [M], "into 2 tensors"),
     ("split 3", [M], "no dimension 3"),
-    ("unstack 0", [M], "does not make 2 tensors"),
+    ("unstack 0", [M], "into 2 tensors"),
     ("cat 0", [M, X], "does not fit"),
     ("cat 0", [M, M.astype("f4")], "does not fit"),
     ("cat 0", [M, M[:1]], "write 'cat 0 3 1'"),

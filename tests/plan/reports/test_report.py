@@ -148,7 +148,7 @@ def test_counts_then_problems_then_help():
     renamed = {name.replace("attn.q", "attn.query"): value for name, value in network(classes=3).items()}
     assert str(report(renamed)) == "\n".join(
         [
-            "48 loaded; 24 missing, 24 unexpected, 2 mismatched",
+            "Loaded 48 tensors; 24 missing, 24 unexpected, 2 mismatched",
             "missing 24:",
             "  layers.{0…11}.attn.q.weight  ×12  [4, 4]  did you mean 'layers.{0…11}.attn.query.weight'?",
             "  layers.{0…11}.attn.q.bias  ×12  [4]  did you mean 'layers.{0…11}.attn.query.bias'?",
@@ -158,9 +158,9 @@ def test_counts_then_problems_then_help():
             "mismatched 2:",
             "  head.weight  [3, 4] in the source, [10, 4] in the model",
             "  head.bias  [3] in the source, [10] in the model",
-            "what would help:",
-            "  24 of 24 missing names are there as layers.{i}.attn.query.{*p}; 2 of 2 mismatched tensors can be left out or "
-            "made to fit:",
+            "To fix this:",
+            "  24 of 24 missing names are in the source as layers.{i}.attn.query.{*p}; 2 of 2 mismatched tensors can be "
+            "skipped or adapted:",
             '    load_state_dict(model, source, rename="layers.{i}.attn.query.{*p} -> layers.{i}.attn.q.{*p}", '
             "mismatched={'head': 'skip'})",
         ]
@@ -256,8 +256,8 @@ def test_skipped_cast_and_warnings_are_told():
     """What is no problem is told too, when it is worth it."""
     text = str(report(network(classes=3), dtype="float16", mismatched="skip", rename="p -> q"))
     assert "cast with loss" in text
-    assert "skipped, the model's own values stay 2:" in text
-    assert "  'p -> q' matches no name" in text
+    assert "skipped (the model's values are kept) 2:" in text
+    assert "  'p -> q' does not match any name" in text
     assert "float64 → float16 (rounding), float16 → float64 (widening)" in text
 
 

@@ -25,7 +25,7 @@ def test_nothing_is_adapted_unless_asked():
     """The default is an error, and an unknown policy is refused."""
     assert match({"a": np.ones(2)}, {"a": np.ones(3)}).mismatched
     assert match({"a": np.ones(2)}, {"a": np.ones(3)}, mismatched={"b": "slice"}).mismatched
-    with pytest.raises(ValueError, match="mismatched='shrink' is no policy; they are 'error', 'skip', 'slice'"):
+    with pytest.raises(ValueError, match="mismatched='shrink' is not a policy; use one of 'error', 'skip', 'slice'"):
         match({}, {}, mismatched="shrink")
 
 
@@ -61,7 +61,7 @@ def test_slice_needs_the_models_values_only_where_it_keeps_some():
         shape, dtype, is_meta = (4,), "float32", True
 
     assert run("slice", np.arange(6, dtype="f4"), Meta())[0].tolist() == [0, 1, 2, 3]
-    assert "it is on the meta device" in refused("slice", np.arange(2, dtype="f4"), Meta())
+    assert "this tensor is on the meta device" in refused("slice", np.arange(2, dtype="f4"), Meta())
 
 
 def test_a_slot_of_an_unknown_library():
@@ -71,7 +71,7 @@ def test_a_slot_of_an_unknown_library():
         shape, dtype = (4,), "float32"
 
     plan = match({"a": np.ones(2, "f4")}, {"a": Foreign()}, mismatched="slice")
-    with pytest.raises(TypeError, match="the slot's own tensor is not strided"):
+    with pytest.raises(TypeError, match="the model's own tensor is no longer strided"):
         plan.execute(plan.given)
 
 
@@ -114,13 +114,13 @@ def test_channels_answer_as_before():
     [
         ("channels", (6, 3), (6, 1), "input channels"),
         ("channels", (6, 3, 5, 5), (8, 1, 5, 5), "input channels"),
-        ("sum", (6, 3, 5, 5), (6, 2, 5, 5), "'sum' makes one input channel, not 2"),
-        ("slice", (3,), (3, 1), "as many dimensions"),
+        ("sum", (6, 3, 5, 5), (6, 2, 5, 5), "'sum' gives one input channel, but the model has 2"),
+        ("slice", (3,), (3, 1), "the same number of dimensions"),
         ("interpolate", (3,), (3, 1), "differ in one dimension or two"),
         ("interpolate", (1, 2, 3, 4), (1, 3, 4, 5), "differ in one dimension or two"),
-        ("bicubic", (1, 10, 4), (1, 12, 4), "10 → 12 positions are not the grids"),
+        ("bicubic", (1, 10, 4), (1, 12, 4), "10 → 12 positions do not match the requested grids"),
         ("linear", (1, 2, 3, 4), (1, 3, 4, 4), "'linear' needs shapes that differ in one dimension"),
-        (interpolate(prefix=2), (1, 17, 4), (1, 26, 4), "not the grids that were asked for"),
+        (interpolate(prefix=2), (1, 17, 4), (1, 26, 4), "do not match the requested grids"),
     ],
 )
 def test_what_a_policy_cannot_do_stays_a_mismatch(policy, old, new, why):

@@ -114,5 +114,5 @@ def test_quantised_parameters_are_loaded_as_pytorch_does():
 
 def test_a_cast_to_what_holds_no_numbers_is_refused():
     """Quantised dtypes and bits cannot be asked for."""
-    with pytest.raises(ValueError, match="cannot cast float32 to qint8: qint8 is not a dtype of numbers"):
+    with pytest.raises(ValueError, match="cannot cast float32 to qint8: qint8 is not a numeric dtype"):
         statedict.StateDict({"x": torch.ones(2)}).to("qint8")

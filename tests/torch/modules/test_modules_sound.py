@@ -233,7 +233,7 @@ def test_an_assign_flag_left_in_metadata_is_not_obeyed() -> None:
 
 def test_names_must_be_strings() -> None:
     """Another key is named, with its type."""
-    with pytest.raises(NotAStateError, match=r"must be strings, not int \(3\)"):
+    with pytest.raises(NotAStateError, match=r"the names in a state dict must be strings, but this one has 3 \(int\)"):
         write(nn.Linear(1, 1), {3: torch.ones(1)})
     with pytest.raises(NotAStateError, match="Expected state_dict to be dict-like, got <class 'list'>"):
         write(nn.Linear(1, 1), [1])
@@ -464,8 +464,8 @@ def test_a_read_that_fails_without_room_for_a_backup_says_what_changed(
     assert source.verified == 9
     changed = [key for key, value in made.state_dict().items() if value.tolist() != before[key]]
     assert caught.value.__notes__ == [
-        "Not all could be put back, as there was no backup of the whole model: 3 of its tensors have other elements now "
-        f"({', '.join(list(before)[:3])}). All others are as they were."
+        "The model could not be restored completely, because there was not enough memory for a backup: 3 of its tensors "
+        f"have changed ({', '.join(list(before)[:3])}). All others are unchanged."
     ]
     assert set(changed) <= set(list(before)[:3])
     damaged = Blocks(fail_verify=True)
@@ -481,7 +481,7 @@ def test_a_tensor_too_large_for_a_backup_is_named_too(monkeypatch: pytest.Monkey
     made = model()
     with pytest.raises(OSError, match="the disk is gone") as caught:
         write(made, lazily(Blocks(fail_read=3), made))
-    assert "9 of its tensors have other elements now" in caught.value.__notes__[0]
+    assert "9 of its tensors have changed" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("assign", [False, True])

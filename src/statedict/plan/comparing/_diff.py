@@ -1,7 +1,7 @@
-"""diff: what changed from one state to another, one tensor at a time, in bounded memory.
+"""Compare two states, one tensor at a time, in bounded memory.
 
-Names are paired as a load would pair them: equal ones, then those that are equal but for wrappers, which are listed as
-renamed. Tensors whose shapes differ are not compared further; those whose dtypes differ are, as numbers.
+Names are paired as in a load: equal names, then names that are equal without wrappers, which are listed as renamed. Tensors
+of different shapes are not compared further; tensors of different dtypes are compared as numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from statedict.state import Compound, Leaf, StateDict, leaf_of, raw_values, require_in_proportion
 
 from ..names._wrappers import pair
-from ..operations._facts import Shape, dtype_of, shape_of
+from ..operations._specs import Shape, dtype_of, shape_of
 from ..reports._json import plain
 from ._equal import equal
 from ._statistics import Change, compare, is_meta, same
@@ -21,19 +21,18 @@ Ties = tuple[tuple[str, ...], ...]
 
 
 class Diff(NamedTuple):
-    """What changed; true where anything did. Names are the second state's, but for `removed`.
+    """The differences between two states; true if there are any. Names are those of the second state, except in `removed`.
 
     Attributes:
-        added, removed: names that only the second or only the first state has, with their shape (None for no tensor).
-        renamed: first name → second, where they differ in wrappers.
-        shape: name → both shapes, where they differ.
-        dtype: name → both dtypes, where they differ.
-        changed: name → how the elements differ, where they do.
-        values: names whose values are no tensors, or only one is, or of another layout, and differ.
-        untied, tied: groups of names whose tensors have elements in common in the first state only, and in the second
-            only.
-        texts: name of a text that was kept with the files → both texts (None where there is none), where they differ.
-        equal: how many entries are the same.
+        added, removed: names that only the second, or only the first state has, with their shape (None: not a tensor).
+        renamed: first name → second name, for names that differ in wrappers.
+        shape: name → both shapes, if they differ.
+        dtype: name → both dtypes, if they differ.
+        changed: name → how the elements differ.
+        values: names of other values that differ, or of which only one is a tensor, or whose layouts differ.
+        untied, tied: groups of names whose tensors share elements in the first state only, and in the second only.
+        texts: key in the metadata of the files → both texts (None: missing), if they differ.
+        equal: the number of equal entries.
     """
 
     added: dict[str, Shape | None]
@@ -52,7 +51,7 @@ class Diff(NamedTuple):
         return any(self[:-1])
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Return all fields as plain values, for JSON."""
         return {"same": not self, **plain(self)}
 
     def __str__(self) -> str:
@@ -67,9 +66,9 @@ class Diff(NamedTuple):
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
-    """What changed from `a` to `b`. Tensors are read one at a time, in pieces, and only as far as they tell something.
+    """Compare two states. Tensors are read one at a time, in pieces, and only if it is necessary.
 
-    Raises CollisionError where two names of one state are one name of the other without their wrappers.
+    Raises CollisionError if two names of one state correspond to one name of the other.
 
     >>> import numpy as np
     >>> print(diff({"w": np.zeros(4), "x": np.ones(1)}, {"w": np.array([0, 0, 0, 0.5]), "y": np.ones(1)}))
@@ -79,7 +78,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
     removed 1:
       x  [1]
     changed 1:
-      w  1 of 4 elements, by up to 0.5, relative inf, cosine 0
+      w  1 of 4 elements differ by up to 0.5, relative inf, cosine 0
     """
     first, second = raw_values(a), raw_values(b)
     require_in_proportion(value for value in (*first.values(), *second.values()) if isinstance(value, (Leaf, Compound)))
@@ -107,7 +106,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
 
 
 def _texts(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
-    """The texts kept with the files, where they differ; none where a state is not from a file."""
+    """Return the metadata texts of the files that differ; empty if a state is not from a file."""
     old, new = getattr(a, "texts", None), getattr(b, "texts", None)
     if old is None or new is None:
         return {}
@@ -115,7 +114,7 @@ def _texts(a: Any, b: Any) -> dict[str, tuple[str | None, str | None]]:
 
 
 def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], list[str]]:
-    """How the elements of tensors differ, and which other values do; each pair of tied tensors is read once."""
+    """Return how the elements of tensors differ, and which other values differ; reads each pair of tied tensors once."""
     known: dict[Any, Change | None] = {}
     changed: dict[str, Change] = {}
     values: list[str] = []
@@ -134,17 +133,17 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
 
 
 def _shapes(old: Any, new: Any) -> tuple[Shape, Shape] | None:
-    """Both shapes, where they differ."""
+    """Return both shapes if they differ."""
     a, b = shape_of(old), shape_of(new)
     return None if a is None or b is None or a == b else (a, b)
 
 
 def _dtypes(old: Any, new: Any) -> tuple[str, str] | None:
-    """Both element types, where they differ."""
+    """Return both dtypes if they differ."""
     a, b = dtype_of(old), dtype_of(new)
     return None if a is None or b is None or a is b else (a.name, b.name)
 
 
 def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
-    """The groups of names that are tied, each name as `names` calls it."""
+    """Return the groups of tied names, each name translated by `names`."""
     return {tuple(sorted(names.get(name, name) for name in group)) for group in state.tied}

@@ -1,6 +1,6 @@
-"""Whether two values are equal, whatever they are made of: tensors by their elements, containers by what they hold.
+"""Compare two values of any kind: tensors by their elements, containers by their content.
 
-The walk is iterative and looks at each pair of objects once, so that deep, shared and cyclic values cost what they hold.
+The walk is iterative and compares each pair of objects once, so deep, shared and cyclic values take linear time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Pairs = Iterable[tuple[Any, Any]]
 
 
 def equal(old: Any, new: Any) -> bool:
-    """Whether the values are equal. Objects that cannot say are not known to be.
+    """Whether two values are equal. Objects that cannot be compared count as different.
 
     >>> equal({"a": [1.0, float("nan")]}, {"a": [1.0, float("nan")]}), equal([1], (1,))
     (True, False)
     """
     left: list[Iterator[tuple[Any, Any]]] = [iter([(old, new)])]
-    # A pair that is met again is being compared, or was. It is held on to: no id is used twice.
+    # Pairs that were compared, or are being compared. The reference keeps them alive, so that their ids stay valid.
     seen: dict[tuple[int, int], tuple[Any, Any]] = {}
     while left:
         for pair in left[-1]:
@@ -42,7 +42,7 @@ def equal(old: Any, new: Any) -> bool:
 
 
 def _inside(old: Any, new: Any) -> Pairs | None:
-    """The pairs that must be equal for the two to be; None where they are known to differ."""
+    """Return the pairs that must be equal for the two values to be equal; None if they differ."""
     a, b = leaf_of(old), leaf_of(new)
     if a is not None or b is not None:
         return _in_tensors(a, b)

@@ -1,9 +1,9 @@
-"""merge: one state of several. Every tensor is computed when it is read, alone, so that files larger than memory merge.
+"""Merge several states into one. Each tensor is computed separately when it is read, so files may be larger than memory.
 
-Names are brought together as a load would bring them: equal ones, then those that are equal but for wrappers. Sums are
-taken in float64 for float32 and float64, in float32 for halves and smaller, and given in the dtype of the first state (of
-the base, where there is one). Only floating-point and complex tensors are merged: integers, booleans and other values
-(position ids, step counts) are the first state's. Tied tensors stay tied where they are in every state.
+Names are paired as in a load: equal names, then names that are equal without wrappers. Sums are computed in float64 for
+float32 and float64, and in float32 for smaller dtypes; the result has the dtype of the first state (or of the base). Only
+floating-point and complex tensors are merged: integers, booleans and other values (position ids, step counts) are taken from
+the first state. Tensors that are tied in every state stay tied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed
 from statedict.state import dtype as find_dtype
 
 from ..names._wrappers import pair
-from ..operations._facts import dtype_of, shape_of
+from ..operations._specs import dtype_of, shape_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,20 +34,20 @@ def merge(
     weights: Weights = None,
     base: Mapping[str, Any] | None = None,
 ) -> StateDict:
-    """One state of several, its tensors computed when they are read.
+    """Merge several states into one; its tensors are computed when they are read.
 
     Args:
         sources: the states.
         method: `"average"`: the mean, weighted by `weights` (which need not add up to one).
-            `"task_arithmetic"`: `base` plus each source's difference from it, times its weight (1 unless given).
-            `"slerp"`: between two states along the arc, each tensor as one vector; `weights` is how far from the first to
-            the second (a half unless given).
-            `"union"`: all names of all states, each in one of them.
+            `"task_arithmetic"`: `base` plus each source's difference from it, times its weight (default 1).
+            `"slerp"`: spherical interpolation of two states, each tensor as one vector; `weights` is the position from the
+            first (0) to the second (1), by default 0.5.
+            `"union"`: all names of all states; each name in one state only.
         weights: one for each source, or a number for `"slerp"`.
         base: for `"task_arithmetic"`.
 
-    Raises MergeError (a ValueError) where names or shapes differ, listing them; CollisionError where two states of a union
-    have one name; ValueError for arguments that do not go together.
+    Raises MergeError (a ValueError) if names or shapes differ, listing them; CollisionError if two states of a union have
+    the same name; ValueError for arguments that do not fit together.
 
     >>> import numpy as np
     >>> merge([{"w": np.zeros(2)}, {"w": np.ones(2)}, {"w": np.full(2, 5.0)}]).numpy()["w"]
@@ -56,9 +56,9 @@ def merge(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, not {method!r}")
     if not sources:
-        raise ValueError("there is nothing to merge: sources is empty")
+        raise ValueError("sources is empty: give at least one state to merge")
     if (base is not None) != (method == "task_arithmetic"):
-        raise ValueError("base= goes with method='task_arithmetic', and it needs one")
+        raise ValueError("base= is required for method='task_arithmetic', and not allowed for other methods")
     return METHODS[method](list(sources), weights, base)
 
 
@@ -66,7 +66,7 @@ def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[s
     given = _given(weights, len(sources), 1.0)
     total = sum(given)
     if not total:
-        raise ValueError(f"weights={weights!r} add up to zero, so there is no average")
+        raise ValueError(f"weights={weights!r} add up to zero: the average is not defined")
     return _merged(sources, lambda leaves: _sum(leaves, [weight / total for weight in given]))
 
 
@@ -77,10 +77,10 @@ def _task_arithmetic(sources: list[Mapping[str, Any]], weights: Weights, base: M
 
 def _slerp(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
     if len(sources) != 2:
-        raise ValueError(f"'slerp' is between two states, not {len(sources)}")
+        raise ValueError(f"'slerp' needs exactly two states, not {len(sources)}")
     along = 0.5 if weights is None else weights
     if not isinstance(along, (int, float)):
-        raise ValueError(f"weights={weights!r}: 'slerp' wants one number, how far from the first state to the second")
+        raise ValueError(f"weights={weights!r}: 'slerp' needs one number, from 0 (the first state) to 1 (the second)")
 
     def combine(leaves: Sequence[Leaf]) -> Leaf:
         wide, (first, second) = _wide(leaves[0].spec.dtype), leaves
@@ -105,7 +105,7 @@ def _union(sources: Sequence[Mapping[str, Any]]) -> StateDict:
 
 
 def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict:
-    """The first source with each floating-point tensor combined with those of the others."""
+    """Return the first source with each floating-point tensor combined with those of the others."""
     first = raw_values(sources[0])
     states = [first, *(_aligned(first, raw_values(other), n) for n, other in enumerate(sources[1:], 1))]
     made: dict[Hashable, Leaf] = {}
@@ -125,7 +125,7 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
 
 
 def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> StateDict:
-    """The state with the text kept with the sources' files, as far as they do not contradict each other."""
+    """Add the metadata texts of the sources' files, except those that differ between the sources."""
     found: dict[str, set[str]] = {}
     for source in sources:
         for name, text in (getattr(source, "texts", None) or {}).items():
@@ -135,22 +135,26 @@ def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> State
 
 
 def _aligned(first: Mapping[str, Any], other: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The values of another source by the first one's names; MergeError where names or shapes differ."""
+    """Return the values of another source under the first one's names; raises MergeError if names or shapes differ."""
     pairs = pair(other, first).pairs
     values = {slot: other[name] for name, slot in pairs.items()}
     lacking = [name for name in first if name not in values]
     if lacking or len(values) != len(other):
         extra = [name for name in other if name not in pairs]
-        said = [f"{word} {_listed(names)}" for word, names in (("lacks", lacking), ("alone has", extra)) if names]
+        said = [
+            f"{word} {_listed(names)}"
+            for word, names in (("does not have", lacking), ("has the extra", extra))
+            if names
+        ]
         raise MergeError(f"source {number} {' and '.join(said)}", names=[*lacking, *extra])
     misfits = [name for name, value in first.items() if shape_of(value) != shape_of(values[name])]
     if misfits:
-        raise MergeError(f"source {number} has other shapes for {_listed(misfits)}", names=misfits)
+        raise MergeError(f"source {number} has different shapes for {_listed(misfits)}", names=misfits)
     return values
 
 
 def _sum(leaves: Sequence[Leaf], weights: Sequence[float]) -> Leaf:
-    """Weighted leaves added up in pairs, and pairs of pairs: few of them are in memory at a time, however many there are."""
+    """Add weighted leaves in pairs, then pairs of pairs, so that only a few are in memory at a time."""
     wide = _wide(leaves[0].spec.dtype)
     spec = leaves[0].spec.dense()._replace(dtype=wide)
     row = [computed(spec, [leaf], _times(weight, wide)) for leaf, weight in zip(leaves, weights)]
@@ -169,13 +173,13 @@ def _add(a: Array, b: Array) -> Array:
 
 
 def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
-    """The point on the arc from `a` to `b`; on the line where they point the same or opposite ways, or are zero."""
+    """Return the point on the arc from `a` to `b`; on the straight line if they are (anti)parallel or zero."""
     import numpy as np
 
     a, b = cast_array(a, wide), cast_array(b, wide)
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     cosine = float(np.vdot(a, b).real) / norms if norms else 1.0
-    if abs(cosine) > 0.9995:  # the sine of the angle would be all rounding error
+    if abs(cosine) > 0.9995:  # the sine of the angle would consist of rounding errors
         between: Array = a * (1 - along) + b * along
         return between
     angle = np.arccos(cosine)
@@ -184,14 +188,14 @@ def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
 
 
 def _as(leaf: Leaf, first: Leaf) -> Leaf:
-    """The computed leaf in the dtype of the first source's, and what that was."""
+    """Return the computed leaf in the dtype, and with the traits, of the first source's leaf."""
     dtype = first.spec.dtype
     traits = Traits(parameter=first.traits.parameter, requires_grad=first.traits.requires_grad)
     return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), traits)
 
 
 def _wide(dtype: DType) -> DType:
-    """The dtype to add up in."""
+    """Return the dtype for sums."""
     if dtype.is_complex:
         return find_dtype("complex128")
     return find_dtype("float32" if dtype.itemsize < 4 else "float64")
@@ -201,19 +205,19 @@ def _given(weights: Weights, count: int, usual: float) -> list[float]:
     if weights is None:
         return [usual] * count
     if isinstance(weights, (int, float)) or len(weights) != count:
-        raise ValueError(f"weights={weights!r}: one is needed for each of {count} sources")
+        raise ValueError(f"weights={weights!r}: expected one number for each of the {count} sources")
     return [float(weight) for weight in weights]
 
 
 def _leaf(value: Any, name: str) -> Leaf:
     leaf = leaf_of(value)
     if not isinstance(leaf, Leaf):
-        raise MergeError(f"{name!r} is no strided tensor in every source, and cannot be merged", names=[name])
+        raise MergeError(f"{name!r} is not a strided tensor in every source, so it cannot be merged", names=[name])
     return leaf
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are one tensor, known without reading it."""
+    """Whether two values are the same tensor; does not read it."""
     a, b = leaf_of(one), leaf_of(other)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.shown == b.shown

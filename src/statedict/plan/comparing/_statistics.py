@@ -1,7 +1,7 @@
-"""How two tensors of one shape differ: gathered piece by piece, so that it takes the memory of two pieces.
+"""Compare two tensors of the same shape piece by piece, in the memory of two pieces.
 
-Numbers are compared as numbers: NaN equals NaN, 0.0 equals -0.0, and a float16 may equal a float32. Differences, norms and
-cosine are taken in float64, over the elements that are finite on both sides.
+Elements are compared as numbers: NaN equals NaN, 0.0 equals -0.0, and a float16 may equal a float32. Differences, norms and
+cosine are computed in float64, over the elements that are finite on both sides.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# Elements of one piece: 8 MB in float64, some cache sizes, and enough to read a disk at its speed.
+# Elements of one piece (8 MB in float64): small enough for the cache, large enough for fast reads.
 PIECE = 1 << 20
-# Squares of all other numbers are in the range of float64.
+# The squares of these may overflow float64; those of all other dtypes do not.
 _EXTREME = frozenset({"float64", "complex128"})
 
 
@@ -26,12 +26,12 @@ class Change(NamedTuple):
     """How two tensors differ.
 
     Attributes:
-        elements: how many they have.
-        changed: how many of these differ.
+        elements: the number of elements.
+        changed: the number of elements that differ.
         max_abs: the largest absolute difference.
-        relative: the norm of the difference over the norm of the first tensor; infinite where that is zero.
-        cosine: of the angle between the two; 1 where both are zero.
-        nan: elements that are NaN or infinite on one side, or differently so on both.
+        relative: the norm of the difference divided by the norm of the first tensor; infinite if that is zero.
+        cosine: the cosine of the angle between the two; 1 if both are zero.
+        nan: the number of elements that differ and are NaN or infinite on at least one side.
     """
 
     elements: int
@@ -43,7 +43,7 @@ class Change(NamedTuple):
 
 
 def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
-    """How the elements of `b` differ from those of `a`; their shapes must be equal.
+    """Return how the elements of `b` differ from those of `a`; their shapes must be equal.
 
     >>> import numpy as np
     >>> from statedict.state import leaf_of
@@ -67,9 +67,9 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
 
 
 def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
-    """Whether no element differs; reads no further than the first piece in which one does.
+    """Whether all elements are equal; stops at the first piece with a difference.
 
-    Tensors of PyTorch's meta device have no elements that could; nor do they equal any."""
+    Tensors on PyTorch's meta device, which have no elements, are equal to each other and differ from all others."""
     import numpy as np
 
     if a.shown == b.shown:
@@ -85,18 +85,18 @@ def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
 
 
 def is_meta(leaf: Leaf) -> bool:
-    """Whether the tensor has a shape and no elements."""
+    """Whether the tensor is on the meta device: it has a shape but no elements."""
     return leaf.storage.location == "meta"
 
 
 def _differs(left: Array, right: Array) -> Array:
-    """Where two arrays of numbers differ, NaN being equal to NaN."""
+    """Return where two arrays differ; NaN equals NaN."""
     differs: Array = (left != right) & ~((left != left) & (right != right))
     return differs
 
 
 def _numbers(array: Array, dtype: DType) -> Array:
-    """The elements as numbers that NumPy compares: its small floats widened, halves of complex numbers joined."""
+    """Return the elements in a dtype that NumPy can compare: small floats widened, complex32 joined."""
     import numpy as np
 
     if dtype.name == "complex32":
@@ -106,7 +106,7 @@ def _numbers(array: Array, dtype: DType) -> Array:
 
 
 def _wide(array: Array, finite: Array) -> Array:
-    """In float64 or complex128, with zero for what does not count."""
+    """Return the array in float64 or complex128, with zero for elements that are not finite."""
     import numpy as np
 
     wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
@@ -115,7 +115,7 @@ def _wide(array: Array, finite: Array) -> Array:
 
 
 def _furthest(left: Array, right: Array) -> float:
-    """The largest difference of integers, exactly: float64 holds only the smaller ones. 0 for other numbers."""
+    """Return the largest difference of integers exactly, which float64 cannot always represent; 0 for other dtypes."""
     import numpy as np
 
     if left.dtype != right.dtype or left.dtype.kind not in "iu":
@@ -126,9 +126,9 @@ def _furthest(left: Array, right: Array) -> float:
 
 
 class _Sums:
-    """Norms and products of two tensors that come in pieces.
+    """Accumulates norms and products of two tensors piece by piece.
 
-    `extreme`: squares of the elements may be out of range; they are taken over the square of a scale.
+    `extreme`: squares of the elements may overflow, so the elements are divided by a scale.
     """
 
     def __init__(self, *, extreme: bool) -> None:
@@ -137,7 +137,7 @@ class _Sums:
         self._sums: tuple[float, ...] = (0.0,) * 4  # of a·a, b·b, a·b and d·d
 
     def add(self, left: Array, right: Array) -> float:
-        """Take in one piece of both, in float64 or complex128; gives the largest absolute difference."""
+        """Add one piece of both, in float64 or complex128; return the largest absolute difference."""
         import numpy as np
 
         scale = 1.0

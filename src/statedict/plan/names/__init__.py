@@ -1,6 +1,6 @@
-"""Which name becomes which: templates, rules and KeyMaps; wrapper prefixes; selection; near misses.
+"""Rename, pair and select names: templates, rules and KeyMaps; wrapper prefixes; selection; near misses.
 
-A `_template` parses one side of a rule, a `_rule` both, a `_keymap` many, found through an `_index`. `_resolve`
-applies them to the names of a state and gives `_recipe`s, which `_compute` turns into leaves. `_generalise` goes the
-other way, from pairs of names to rules.
+`_template` parses one side of a rule, `_rule` a whole rule, and `_keymap` a list of rules, which `_index` looks up.
+`_resolve` applies the rules to the names of a state and returns recipes (`_recipe`), from which `_evaluator` makes leaves.
+`_generalise` does the inverse: it makes rules from pairs of names. `_assign` pairs the renamed tensors with the slots.
 """

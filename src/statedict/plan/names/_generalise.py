@@ -1,7 +1,7 @@
-"""From pairs of names to rules: what happens in every layer is said once.
+"""Make rules from pairs of names: one rule for what happens in every layer.
 
-Rules are proposed from the pairs, and then every name is checked: where the rules do not say what the pairs do, more
-specific ones come before them. So the KeyMap that comes out does exactly what the pairs say.
+Rules are proposed from the pairs, and then every name is checked: if a rule gives a wrong name, more specific rules are put
+before it. The resulting KeyMap renames exactly as the pairs say.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ._keymap import KeyMap
 from ._rule import Rule
-from ._template import Hole, Template
+from ._template import Placeholder, Template
 
-_HOLES = "ijklmn"
+_LETTERS = "ijklmn"
 
 
 def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
-    """The pairs as lines, layers folded, with how many each stands for, in order.
+    """Return the pairs as lines, folded over layers, with the number of pairs of each line, in order.
 
     >>> folded_pairs([("h.0.w", "layers.0.w"), ("h.1.w", "layers.1.w")])
     Counter({'h.{i}.w -> layers.{i}.w': 2})
@@ -26,24 +26,24 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
 
 
 def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
-    """The KeyMap that takes each name to its partner, in as few rules as can be told from the pairs.
+    """Return a KeyMap with few rules that renames each name to its partner.
 
-    `others` are names without a partner: they may go anywhere but to a partner of somebody else.
+    `others` are names without a partner: they may be renamed, but not to the partner of another name.
 
     >>> print(generalise({"h.0.ln.w": "layers.0.norm.w", "h.1.ln.w": "layers.1.norm.w"}))
     h.{i}.ln.{*p} -> layers.{i}.norm.{*p}
     """
     rules: list[Rule] = []
-    stages: list[Callable[[str, str], Rule]] = [_literal, numbered, heads]
+    stages: list[Callable[[str, str], Rule]] = [_literal, numbered, prefix_rule]
     while wrong := _wrong(KeyMap(rules), pairs, others):
-        # A name alone also stands for what is below it, so the last stage may be needed again, for longer and longer names.
+        # A literal rule also renames the names below it, so the last stage may be needed again, for longer names.
         propose = stages.pop() if len(stages) > 1 else stages[0]
         rules = [*_chosen(propose(old, new) for old, new in wrong.items()), *rules]
     return KeyMap(rules)
 
 
 def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
-    """The names that the rules do not take where they should, and where that is."""
+    """Return the names that the rules rename wrongly, with the correct new names."""
     wrong = {old: new for old, new in pairs.items() if key_map(old) != new}
     taken = set(pairs.values())
     return wrong | {
@@ -52,7 +52,7 @@ def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Iterable[str]) -> 
 
 
 def _chosen(proposed: Iterable[Rule]) -> list[Rule]:
-    """For each left side the right side that was proposed most often; the more specific first."""
+    """Return, for each left side, the right side that was proposed most often; more specific rules first."""
     votes: dict[tuple[Template, ...], Counter[Rule]] = {}
     for rule in proposed:
         votes.setdefault(rule.sources, Counter())[rule] += 1
@@ -60,10 +60,10 @@ def _chosen(proposed: Iterable[Rule]) -> list[Rule]:
     return sorted(best, key=lambda rule: (-len(str(rule.sources[0]).split(".")), "*" in str(rule.sources[0])))
 
 
-def heads(old: str, new: str) -> Rule:
-    """The rule that exchanges what the one name begins with for what the other does, whatever is below it.
+def prefix_rule(old: str, new: str) -> Rule:
+    """Return the rule that replaces the beginning of one name by that of the other, with any common ending.
 
-    >>> print(heads("h.3.ln.weight", "layers.3.norm.weight"))
+    >>> print(prefix_rule("h.3.ln.weight", "layers.3.norm.weight"))
     h.{i}.ln.{*p} -> layers.{i}.norm.{*p}
     """
     olds, news, tail = old.split("."), new.split("."), 0
@@ -71,40 +71,42 @@ def heads(old: str, new: str) -> Rule:
         tail += 1
     if not tail:
         return numbered(old, new)
-    return _rule(olds[: len(olds) - tail], news[: len(news) - tail], [Hole("p", True)])
+    return _rule(olds[: len(olds) - tail], news[: len(news) - tail], [Placeholder("p", True)])
 
 
 def numbered(old: str, new: str) -> Rule:
-    """The names with their numbers left open."""
+    """Return the rule for two names with placeholders for their numbers."""
     return _rule(old.split("."), new.split("."), [])
 
 
 def _literal(old: str, new: str) -> Rule:
-    """The names themselves."""
+    """Return the rule for exactly these two names."""
     return Rule((Template((old,)),), (Template((new,)),))
 
 
-def _rule(olds: list[str], news: list[str], rest: list[Hole]) -> Rule:
-    """A rule from components; the numbers that both have, counted from the end, become holes."""
+def _rule(olds: list[str], news: list[str], rest: list[Placeholder]) -> Rule:
+    """Make a rule from components; the numbers that both names share, counted from the end, become placeholders."""
     places = [[n for n, part in enumerate(parts) if part.isdecimal()] for parts in (olds, news)]
     shared = 0
     while shared < min(map(len, places)) and olds[places[0][-1 - shared]] == news[places[1][-1 - shared]]:
         shared += 1
     sides = []
     for parts, numbers in zip((olds, news), places):
-        holes = {place: Hole(_hole(n), False) for n, place in enumerate(numbers[len(numbers) - shared :])}
-        sides.append(_template([*(holes.get(n, part) for n, part in enumerate(parts)), *rest]))
+        placeholders = {
+            place: Placeholder(_letter(n), False) for n, place in enumerate(numbers[len(numbers) - shared :])
+        }
+        sides.append(_template([*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]))
     return Rule((sides[0],), (sides[1],))
 
 
-def _hole(number: int) -> str:
-    turn, letter = divmod(number, len(_HOLES))
-    return _HOLES[letter] + (str(turn) if turn else "")
+def _letter(number: int) -> str:
+    turn, letter = divmod(number, len(_LETTERS))
+    return _LETTERS[letter] + (str(turn) if turn else "")
 
 
-def _template(parts: list[str | Hole]) -> Template:
-    """Components joined by dots."""
-    merged: list[str | Hole] = []
+def _template(parts: list[str | Placeholder]) -> Template:
+    """Join components with dots."""
+    merged: list[str | Placeholder] = []
     for n, part in enumerate(parts):
         for piece in (["."] if n else []) + [part]:
             if isinstance(piece, str) and merged and isinstance(merged[-1], str):

@@ -1,7 +1,7 @@
-"""Which rule of a KeyMap a name belongs to: the first that fits, found without trying one after the other.
+"""Find the first rule of a KeyMap that matches a name, without trying one rule after the other.
 
-Names without holes are looked up in a dict. Templates are joined to regular expressions, so that the search through them is
-done in C: all of them to one where they are few; else those to one that have a component in common, of which a name has few.
+Templates without placeholders are looked up in a dict. The others are joined into regular expressions, so that they are
+searched in C: a single one if there are few of them, else one for each component (the anchor) that its templates share.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from statedict.errors import NotAStateError
 from statedict.state import parents
 
 from ._rule import AnyRule, Escape, Rule
-from ._template import Hole, Template
+from ._template import Placeholder, Template
 
-# A component of a name, and its place: from 0 on, or before the end from -1 on.
+# A component of a name with its position: 0, 1 … from the start, or -1, -2 … from the end.
 Anchor = tuple[int, str]
-# So many templates are searched in one expression: looking at a name's components would take longer.
+# Up to this number, one expression for all templates is faster than looking up the components of a name.
 _FEW = 32
 
 
 class Hit(NamedTuple):
-    """A name belongs to rule number `rule`, as its source number `position`; `holes` are the values of its holes.
+    """A name matches source number `position` of rule number `rule`; `placeholders` are the values of its placeholders.
 
-    `new` is what it becomes where the rule has no template for that: a module's or an escape hatch's."""
+    `new` is the new name if the rule does not have a template for it: renamed by a module rule, a regular expression or a
+    function."""
 
     rule: int
     position: int
-    holes: Mapping[str, str]
+    placeholders: Mapping[str, str]
     new: str | None = None
 
 
 class Index:
-    """The rules, ready to be asked."""
+    """The rules of a KeyMap, indexed for `find`."""
 
     def __init__(self, rules: Sequence[AnyRule]) -> None:
         self._exact: dict[str, Hit] = {}
@@ -51,7 +52,11 @@ class Index:
             for position, template in enumerate(rule.sources):
                 if template.literal is None:
                     group = f"r{number}_{position}"
-                    self._groups[group] = (number, position, [(hole, f"{group}_{hole}") for hole in template.holes])
+                    self._groups[group] = (
+                        number,
+                        position,
+                        [(placeholder, f"{group}_{placeholder}") for placeholder in template.placeholders],
+                    )
                     templates[group] = template
                 else:
                     self._exact.setdefault(template.literal, Hit(number, position, {}))
@@ -65,7 +70,7 @@ class Index:
             self._heads.add(old.partition(".")[0])
 
     def find(self, name: str) -> Hit | None:
-        """The first rule that the name belongs to."""
+        """Return the first rule that matches the name."""
         best = self._exact.get(name) if self._exact else None
         for hit in (self._in_module(name), self._fitting(name)):
             if hit is not None and (best is None or hit.rule < best.rule):
@@ -75,7 +80,7 @@ class Index:
                 break
             new = escape.function(name)
             if not isinstance(new, str):
-                raise NotAStateError(f"'{escape}' must give a name for {name!r}, not {new!r}")
+                raise NotAStateError(f"'{escape}' must return a string for {name!r}, not {new!r}")
             if new != name:
                 return Hit(number, 0, {}, new)
         return best
@@ -94,7 +99,7 @@ class Index:
         return min(hits, key=lambda hit: (hit.rule, hit.position), default=None)
 
     def _anchors_of(self, name: str) -> list[Anchor | None]:
-        """Where templates that fit the name may be."""
+        """Return the anchors whose templates may match the name."""
         shelves = self._shelves
         anchors: list[Anchor | None] = [None] if None in shelves else []
         if len(shelves) > len(anchors):
@@ -111,13 +116,13 @@ class Index:
         found = pattern.fullmatch(name)
         if found is None:
             return None
-        # The outermost group is the one that closes last, so it is the template that fitted.
-        number, position, holes = self._groups[str(found.lastgroup)]
-        return Hit(number, position, {hole: found[group] for hole, group in holes})
+        # The outermost group closes last, so `lastgroup` names the template that matched.
+        number, position, placeholders = self._groups[str(found.lastgroup)]
+        return Hit(number, position, {placeholder: found[group] for placeholder, group in placeholders})
 
 
 def _shelves(templates: Mapping[str, Template]) -> dict[Anchor | None, dict[str, Template]]:
-    """The templates by a component that they ask for, the rarest of each; under None those that ask for none, or all."""
+    """Group the templates by the rarest component that each requires; None: all if they are few, or those without one."""
     if len(templates) <= _FEW:
         return {None: dict(templates)} if templates else {}
     anchors = {group: _anchors(template) for group, template in templates.items()}
@@ -130,11 +135,11 @@ def _shelves(templates: Mapping[str, Template]) -> dict[Anchor | None, dict[str,
 
 
 def _anchors(template: Template) -> list[Anchor]:
-    """The components that every name has that fits: as place, counted from the end after a deep hole, and text."""
+    """Return the components that every matching name has: position (from the end after a deep placeholder) and text."""
     components: list[str | None] = [""]
     deep: list[int] = []
     for part in template.parts:
-        if isinstance(part, Hole):
+        if isinstance(part, Placeholder):
             components[-1] = None
             deep += [len(components) - 1] * part.deep
         else:

@@ -1,7 +1,7 @@
-"""KeyMap: how the names of one state become those of another, as an ordered list of rules.
+"""KeyMap: an ordered list of rules that rename the tensors of a state.
 
 A KeyMap is a value: it can be printed, saved as text, inverted, and applied to a name or to a whole state. The first rule
-that fits a name is the one that counts; names that none fits stay as they are. `_rule` has the grammar of a rule.
+that matches a name is used; names that do not match any rule are unchanged. `_rule` has the grammar of a rule.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from statedict.errors import NotAStateError
 from statedict.state import StateDict, arguments, raw_values
 
 from ...errors import printable
-from ..operations._facts import spec_of
-from ._compute import Cook
+from ..operations._specs import spec_of
+from ._evaluator import Evaluator
 from ._index import Index
 from ._recipe import moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
@@ -24,10 +24,10 @@ from ._rule import AnyRule, Escape, Rule, pairs, parse
 
 
 class KeyMap:
-    """An ordered list of rules.
+    """An ordered list of renaming rules; the first rule that matches a name is used.
 
-    `rules` is text (one rule a line, `#` begins a comment), a mapping of old to new templates, a function of a name,
-    another KeyMap, or a list of any of these. Raises ValueError, quoting the rule, where one cannot be understood.
+    `rules` is text (one rule per line, `#` starts a comment line), a mapping from old to new templates, a function of a
+    name, another KeyMap, or a list of any of these. Raises ValueError, with the rule, if one is not valid.
 
     >>> names = KeyMap("transformer.h.{i}.ln_1.{*p} -> layers.{i}.norm1.{*p}")
     >>> names("transformer.h.3.ln_1.weight")
@@ -41,20 +41,20 @@ class KeyMap:
 
     @classmethod
     def from_toml(cls, text: str) -> KeyMap:
-        """The KeyMap that `to_toml` wrote; ValueError where the text is none."""
+        """Read the KeyMap that `to_toml` wrote; raises ValueError if the text is not valid."""
         import tomllib
 
         arguments.texts(text=text)
         try:
             rules = tomllib.loads(text).get("rules")
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"a key map is TOML, and this is not: {error}") from None
+            raise ValueError(f"the text of a key map is not valid TOML: {error}") from None
         if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
-            raise ValueError('a key map in TOML is rules = ["OLD -> NEW", …], but there is no such list')
+            raise ValueError('expected a TOML list rules = ["OLD -> NEW", …]')
         return cls(rules)
 
     def to_toml(self) -> str:
-        """The rules as TOML; ValueError where one is a function, or renames a name that the grammar cannot write.
+        """Return the rules as TOML; raises ValueError for a function, or for a name that the grammar cannot express.
 
         >>> print(KeyMap("a.{i} -> b.{i}").to_toml())
         rules = [
@@ -64,7 +64,7 @@ class KeyMap:
         """
         for rule in self.rules:
             if not _writable(rule):
-                raise ValueError(f"'{rule}' cannot be written down; write it with templates")
+                raise ValueError(f"'{rule}' cannot be saved as text: write it as OLD -> NEW with '{{i}}' and '{{*p}}'")
         return "".join(["rules = [\n", *(f"    {_quoted(rule.line)},\n" for rule in self.rules), "]\n"])
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class KeyMap:
         return Index(self.rules)
 
     def __call__(self, name: str) -> str:
-        """The new name; ValueError for a name whose tensor is converted too, which `rename` does to a whole state."""
+        """Return the new name; raises ValueError if the rule also converts the tensor (see `rename`)."""
         arguments.texts(name=name)
         hit = self.index.find(name)
         if hit is None:
@@ -95,7 +95,7 @@ class KeyMap:
         rule = self.rules[hit.rule]
         if isinstance(rule, Rule) and not rule.renames_only:
             raise ValueError(
-                f"'{rule}' does more than rename {name!r}; apply it to the whole state: key_map.rename(state)"
+                f"'{rule}' also converts the tensor {name!r}: apply it to the whole state, key_map.rename(state)"
             )
         return renamed(rule, hit)
 
@@ -106,20 +106,20 @@ class KeyMap:
 
     @cached_property
     def inverse(self) -> KeyMap:
-        """The KeyMap that undoes this one, tensors included; ValueError, saying which rule and why, where there is none.
+        """The KeyMap that undoes this one, including conversions; raises ValueError if a rule does not have an inverse.
 
-        Where two rules could both have made a name, the more specific one is undone. `strays` tells whether that leaves a
-        doubt for the names of some state.
+        If two rules could have produced a name, the more specific one is undone. `strays` lists the names for which this is
+        wrong.
         """
         inverse = KeyMap(sorted((rule.inverse() for rule in self.rules), key=_vagueness))
         inverse.__dict__["inverse"] = self
         return inverse
 
     def rename(self, state: Mapping[str, Any]) -> StateDict:
-        """The state under its new names, its tensors converted when they are read, `_metadata` following.
+        """Return the state under its new names, with `_metadata`; tensors are converted when they are read.
 
-        Raises CollisionError where two sources would get one name, ValueError where a tensor does not fit its rule. A rule
-        that fits no name, or lacks one of its tensors, gives a UserWarning.
+        Raises CollisionError if two tensors would get the same name, ValueError if a tensor does not fit its rule. Issues a
+        UserWarning for a rule that does not match any name, or for which a tensor is missing.
 
         >>> import numpy as np
         >>> fused = KeyMap("{l}.{q,k,v}.weight -> {l}.qkv.weight | cat 0").rename(
@@ -131,12 +131,14 @@ class KeyMap:
         given = raw_values(state)
         for name in given:
             if not isinstance(name, str):
-                raise NotAStateError(f"a state dict's names are strings, but this one has {arguments.described(name)}")
+                raise NotAStateError(
+                    f"the names in a state dict must be strings, but this one has {arguments.described(name)}"
+                )
         offers, notes = self.resolve({name: name for name in given}, lambda name: spec_of(given[name]))
         for note in notes:
             warnings.warn(printable(note), UserWarning, stacklevel=2)
-        cook = Cook(given)
-        values = {name: cook.offered(offer) for name, offer in offers.items()}
+        evaluator = Evaluator(given)
+        values = {name: evaluator.offered(offer) for name, offer in offers.items()}
         moves = ((name, sources_of(offer)) for name, offer in offers.items())
         metadata = moved_metadata(getattr(state, "_metadata", None), moves)
         new = StateDict.adopt(values, metadata, getattr(state, "_backend", "auto"))
@@ -144,13 +146,13 @@ class KeyMap:
         return new
 
     def resolve(self, names: Mapping[str, str], spec: SpecOf) -> Resolved:
-        """What becomes of `names` (as the rules see them, to the source's own); `spec` tells what is known of a source."""
+        """Apply the rules to `names` (from the name that rules see to the source's own); `spec` returns a source's Spec."""
         return resolve(self.rules, self.index, names, spec)
 
     def strays(self, names: Iterable[str]) -> list[str]:
-        """The names that `inverse` would not bring back where they were, tensors left aside; none for most maps.
+        """Return the names that `inverse` would not restore; empty for most maps.
 
-        >>> KeyMap("a.{i} -> c.{i}").strays(["a.0", "c.1"])  # c.1 stays c.1, and would come back as a.1
+        >>> KeyMap("a.{i} -> c.{i}").strays(["a.0", "c.1"])  # c.1 is not renamed, but its inverse would be a.1
         ['c.1']
         """
         strays = []
@@ -164,7 +166,7 @@ class KeyMap:
 
 
 def _rules(given: Any) -> list[AnyRule]:
-    """The rules of everything that people write rules as."""
+    """Return the rules in any of the accepted forms (see KeyMap)."""
     if given is None:
         return []
     if isinstance(given, KeyMap):
@@ -177,27 +179,27 @@ def _rules(given: Any) -> list[AnyRule]:
     if isinstance(given, Mapping):
         for name in (*given, *given.values()):
             if not isinstance(name, str):
-                raise TypeError(f"names that are renamed are text, not {arguments.described(name)}")
+                raise TypeError(f"old and new names must be strings, not {arguments.described(name)}")
         return [rule for old, new in given.items() for rule in pairs(old, new)]
     if callable(given) and not isinstance(given, type):
         return [Escape(given)]
     if not isinstance(given, (list, tuple, Iterator)):
         raise TypeError(
-            "rules are text such as 'old -> new', a mapping of old names to new ones, a function of a name, or a list of "
+            "rules must be text such as 'old -> new', a mapping from old to new names, a function of a name, or a list of "
             f"these, not {arguments.described(given)}"
         )
     return [rule for part in given for rule in _rules(part)]
 
 
 def _vagueness(rule: Rule) -> tuple[bool, int, int]:
-    """Sorts specific rules first: without a deep hole, with few holes, with much literal text."""
-    holes = [part for part in rule.sources[0].parts if not isinstance(part, str)]
+    """Return a sort key that puts specific rules first: no deep placeholder, few placeholders, much literal text."""
+    placeholders = [part for part in rule.sources[0].parts if not isinstance(part, str)]
     literal = sum(len(part) for part in rule.sources[0].parts if isinstance(part, str))
-    return any(hole.deep for hole in holes), len(holes), -literal
+    return any(placeholder.deep for placeholder in placeholders), len(placeholders), -literal
 
 
 def _writable(rule: AnyRule) -> bool:
-    """Whether its text says just this rule."""
+    """Whether the text of a rule parses to the same rule."""
     if isinstance(rule, Escape):
         return rule.text is not None
     try:
@@ -207,6 +209,6 @@ def _writable(rule: AnyRule) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
+    """Return the text as a TOML basic string."""
     escapes = {'"': '\\"', "\\": "\\\\"}
     return '"' + "".join(escapes.get(c, c if c.isprintable() else f"\\U{ord(c):08x}") for c in text) + '"'

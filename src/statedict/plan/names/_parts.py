@@ -1,13 +1,13 @@
-"""Weights that are kept in parts: weight norm, spectral norm, pruning, PyTorch's parametrizations, LoRA.
+"""Weights stored in parts: weight norm, spectral norm, pruning, PyTorch's parametrizations, LoRA.
 
-The weight is computed of its parts, so none of them is the weight, whatever its shape. Parts are told by their names, and by
-those beside them:
+The weight is computed from its parts, so a part must not be loaded as the weight, even if the shapes are equal. Parts are
+recognised by their names and by the names next to them:
 
     weight_g with weight_v                       weight norm
     weight_orig with weight_mask, or weight_u    pruning, spectral norm
     parametrizations.weight.…                    torch.nn.utils.parametrize
-    lora_A…, lora_B… (whatever begins lora_)     LoRA: what is added to the weight
-    base_layer.weight                            what LoRA is added to: the one other child beside `lora_…`
+    lora_A…, lora_B… (any name lora_…)           LoRA: the low-rank matrices added to the weight
+    base_layer.weight                            the weight that LoRA adapts: in the only other child next to `lora_…`
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _PARAMETRIZED = re.compile(r"(|.*\.)parametrizations\.([^.]+)\..+")
 _LORA = re.compile(r"(|.*\.)lora_[^.]*(?:\..*)?\Z")
 
 
-class Part(NamedTuple):
-    """A part of the weight called `whole`; `base` where it would be the weight if there were no other parts."""
+class WeightPart(NamedTuple):
+    """A part of the weight called `whole`; `base` is True if it is the weight itself without the adapters (LoRA)."""
 
     whole: str
     base: bool = False
 
 
-def parts_of(names: Collection[str]) -> dict[str, Part]:
-    """The names that are parts, and of what.
+def parts_of(names: Collection[str]) -> dict[str, WeightPart]:
+    """Return the names that are parts of a weight.
 
     >>> parts_of(["0.weight_g", "0.weight_v", "0.bias", "1.weight_v"])
-    {'0.weight_g': Part(whole='0.weight', base=False), '0.weight_v': Part(whole='0.weight', base=False)}
+    {'0.weight_g': WeightPart(whole='0.weight', base=False), '0.weight_v': WeightPart(whole='0.weight', base=False)}
     """
     suffixes: dict[str, set[str]] = {}
     adapted: dict[str, set[str]] = {}
@@ -41,28 +41,32 @@ def parts_of(names: Collection[str]) -> dict[str, Part]:
             suffixes.setdefault(found[1], set()).add(found[2])
         if "lora_" in name and (found := _LORA.match(name)):
             adapted[found[1]] = set()
-    parts = {name: Part(whole) for name in names if (whole := _whole(name, suffixes))}
+    parts = {name: WeightPart(whole) for name in names if (whole := _whole(name, suffixes))}
     return parts | (_bases(names, adapted, parts) if adapted else {})
 
 
-def mates(source: str, slot: str, parts: Mapping[str, Part], slot_parts: Mapping[str, Part]) -> bool:
-    """Whether a source may be the slot's: both whole or both parts; a whole weight may be what LoRA is added to."""
+def may_match(source: str, slot: str, parts: Mapping[str, WeightPart], slot_parts: Mapping[str, WeightPart]) -> bool:
+    """Whether a source may fill a slot: both are whole or both are parts; a whole weight may fill the base of a LoRA."""
     if source not in parts and slot in slot_parts:
         return slot_parts[slot].base
     return (source in parts) == (slot in slot_parts)
 
 
-def told(
-    missing: Iterable[str], unexpected: Iterable[str], parts: Mapping[str, Part], slots: Mapping[str, Part]
+def notes_on_parts(
+    missing: Iterable[str], unexpected: Iterable[str], parts: Mapping[str, WeightPart], slots: Mapping[str, WeightPart]
 ) -> list[str]:
-    """What to say of weights that one side has whole and the other in parts; `parts` and `slots` are `parts_of` both."""
+    """Return notes on weights that are whole on one side and in parts on the other.
+
+    `parts` and `slots` are the results of `parts_of` for both sides.
+    """
     theirs, ours = _by_whole(parts, unexpected, missing), _by_whole(slots, missing, unexpected)
     notes = []
     if theirs:
-        notes.append(f"{_named(theirs)} in parts in the source, none of which is the weight: merge them before saving")
+        notes.append(f"{_named(theirs)} stored in parts in the source: merge the parts into one weight before saving")
     if ours:
         notes.append(
-            f"{_named(ours)} in parts in the model and whole in the source: load it before the model is changed"
+            f"{_named(ours)} stored in parts in the model, but as one weight in the source: load the state before you "
+            "change the model"
         )
     return notes
 
@@ -77,25 +81,27 @@ def _whole(name: str, suffixes: Mapping[str, set[str]]) -> str | None:
 
 
 def _belongs(suffix: str, present: Collection[str]) -> bool:
-    """Whether a suffix says that it is a part, by the others that the same name has."""
+    """Whether a suffix marks a part, given the other suffixes of the same name."""
     if "orig" in present:
         return suffix != "g" and len(present) > 1
     return suffix in ("g", "v") and {"g", "v"} <= set(present)
 
 
-def _bases(names: Collection[str], adapted: dict[str, set[str]], parts: Mapping[str, Part]) -> dict[str, Part]:
-    """The weights in the one child that a module with LoRA has beside it; `adapted` are such modules' prefixes."""
-    inside: dict[str, Part] = {}
+def _bases(
+    names: Collection[str], adapted: dict[str, set[str]], parts: Mapping[str, WeightPart]
+) -> dict[str, WeightPart]:
+    """Return the base weights of modules with LoRA, which are in their only other child; `adapted` are their prefixes."""
+    inside: dict[str, WeightPart] = {}
     for name in names:
         above, _, last = name.rpartition(".")
         prefix = above[: above.rfind(".") + 1]
         if above and prefix in adapted and name not in parts:
             adapted[prefix].add(above)
-            inside[name] = Part(f"{prefix}{last}", base=True)
+            inside[name] = WeightPart(f"{prefix}{last}", base=True)
     return {n: part for n, part in inside.items() if len(adapted[n[: n.rpartition(".")[0].rfind(".") + 1]]) == 1}
 
 
-def _by_whole(parts: Mapping[str, Part], some: Iterable[str], others: Iterable[str]) -> dict[str, list[str]]:
+def _by_whole(parts: Mapping[str, WeightPart], some: Iterable[str], others: Iterable[str]) -> dict[str, list[str]]:
     wanted, found = set(others), dict[str, list[str]]()
     for name in some:
         if name in parts and parts[name].whole in wanted:

@@ -1,4 +1,4 @@
-"""Recipes: which tensors of a state become which, where a rule converts them. Decided on specs; nothing is read."""
+"""Recipes: how a rule converts tensors of a state into others. Works on specs; reads no tensor."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, Spec, leaf_of, parents, renamed_metadata
+from statedict.state import Leaf, Spec, arguments, leaf_of, parents, renamed_metadata
 
-from ..operations._facts import spec_of
 from ..operations._operation import Operation, on_leaves, on_specs
+from ..operations._specs import spec_of
 from ._rule import Rule
 
 
 class Recipe(NamedTuple):
-    """`targets` are made of `sources` by the operations of a rule, in turn."""
+    """`targets` are made from `sources` by the operations of a rule, in order."""
 
     targets: tuple[str, ...]
     sources: tuple[str, ...]
@@ -22,46 +22,46 @@ class Recipe(NamedTuple):
     rule: Rule
 
     def leaves(self, given: Mapping[str, Any]) -> list[Leaf]:
-        """The targets' leaves, computed when they are read."""
+        """Return the leaves of the targets, which are computed when they are read."""
         return on_leaves(self.operations, [self._leaf(given, name) for name in self.sources], len(self.targets))
 
     def _leaf(self, given: Mapping[str, Any], name: str) -> Leaf:
         leaf = leaf_of(given[name])
         if not isinstance(leaf, Leaf):
-            found = "a sparse, quantised or nested tensor" if leaf else f"a {type(given[name]).__name__}"
+            found = "a sparse, quantised or nested tensor" if leaf else arguments.a(given[name])
             raise ValueError(f"'{self.rule}' converts strided tensors, but {name!r} is {found}")
         return leaf
 
 
-class Part(NamedTuple):
-    """Number `number` of what a recipe makes."""
+class RecipeOutput(NamedTuple):
+    """Output number `number` of a recipe."""
 
     recipe: Recipe
     number: int
 
     def spec(self, given: Mapping[str, Any]) -> Spec:
-        """What is known of it before it is read."""
+        """Return its spec, computed from those of the sources."""
         recipe = self.recipe
         specs = [spec for name in recipe.sources if (spec := spec_of(given[name]))]
         return on_specs(recipe.operations, specs, len(recipe.targets))[self.number]
 
 
-# What a source offers under some name: its own tensor of this name, or a part of what a recipe makes.
-Offer = str | Part
+# What a source offers under a name: its own tensor (by its name), or an output of a recipe.
+Offer = str | RecipeOutput
 Offers = dict[str, Offer]
 
 
 def sources_of(offer: Offer) -> tuple[str, ...]:
-    """The source names that an offer is made of."""
+    """Return the source names that an offer is made from."""
     return (offer,) if isinstance(offer, str) else offer.recipe.sources
 
 
 def moved_metadata(
     metadata: Mapping[str, Any] | None, moves: Iterable[tuple[str, Sequence[str]]]
 ) -> OrderedDict[str, Any] | None:
-    """`_metadata` following the names, `moves` being new name and old ones.
+    """Return `_metadata` moved with the names; `moves` are pairs of the new name and the old ones.
 
-    Where one name became several, each of the new modules has the entry of the old one.
+    If one name became several, each of the new modules gets the entry of the old one.
     """
     if metadata is None:
         return None

@@ -1,7 +1,7 @@
-"""Rules applied to the names of a state: what it offers under its new names comes out, and what is worth a warning.
+"""Apply rules to the names of a state; returns the tensors under their new names, and warnings.
 
-Nothing is read. Names that no rule fits keep their name. A rule that joins tensors waits until it has all of them; where
-some are absent, those that are there keep their names, and a note says which is missing.
+Reads no tensor. Names that do not match any rule are unchanged. A rule that joins tensors needs all of them: if one is
+missing, the others keep their names, and a note says which is missing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from statedict.state import Spec
 from ..operations._operation import on_specs
 from ..operations._views import Unstack, dimension
 from ._index import Hit, Index
-from ._near import near_pattern
-from ._recipe import Offer, Offers, Part, Recipe, sources_of
+from ._near_misses import near_pattern
+from ._recipe import Offer, Offers, Recipe, RecipeOutput, sources_of
 from ._rule import AnyRule, Rule
 
 SpecOf = Callable[[str], Spec | None]
@@ -30,20 +30,20 @@ class Resolved(NamedTuple):
 
 
 class _Group:
-    """What a rule that joins has found of one set of tensors: names by their place among the sources."""
+    """The tensors found so far for one application of a joining rule: names by their position among the sources."""
 
-    __slots__ = ("found", "holes", "rule")
+    __slots__ = ("found", "placeholders", "rule")
 
-    def __init__(self, rule: Rule, holes: dict[str, str]) -> None:
+    def __init__(self, rule: Rule, placeholders: dict[str, str]) -> None:
         self.rule = rule
-        self.holes = holes
+        self.placeholders = placeholders
         self.found: dict[str, str] = {}
 
 
 def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], spec: SpecOf) -> Resolved:
-    """What becomes of `names` (as the rules see them, to the source's own).
+    """Apply the rules to `names` (from the name that rules see to the source's own).
 
-    Raises CollisionError where two sources get one name, ValueError where a tensor does not fit the operations of its rule.
+    Raises CollisionError if two tensors would get the same name, ValueError if a tensor does not fit its rule's operations.
     """
     used: set[int] = set()
     groups: dict[tuple[int, tuple[str, ...]], _Group] = {}
@@ -70,8 +70,8 @@ def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], sp
 
 
 def renamed(rule: AnyRule, hit: Hit) -> str:
-    """The name that a rule that only renames gives."""
-    return rule.targets[0].fill(hit.holes) if hit.new is None and isinstance(rule, Rule) else str(hit.new)
+    """Return the new name that a rule without operations gives."""
+    return rule.targets[0].fill(hit.placeholders) if hit.new is None and isinstance(rule, Rule) else str(hit.new)
 
 
 def _join(
@@ -82,38 +82,38 @@ def _join(
     hit: Hit,
     name: str,
 ) -> None:
-    """Put the name where the other sources of its recipe are."""
-    holes = {hole: text for hole, text in hit.holes.items() if hole != rule.gathered}
-    key = (hit.rule, tuple(text for _, text in sorted(holes.items())))
+    """Add the name to the group of the other sources of its recipe."""
+    placeholders = {placeholder: text for placeholder, text in hit.placeholders.items() if placeholder != rule.gathered}
+    key = (hit.rule, tuple(text for _, text in sorted(placeholders.items())))
     if key not in groups:
-        groups[key] = _Group(rule, holes)
+        groups[key] = _Group(rule, placeholders)
         found.append(groups[key])
         olds.append(name)
-    place = hit.holes[rule.gathered] if rule.gathered else str(hit.position)
+    place = hit.placeholders[rule.gathered] if rule.gathered else str(hit.position)
     groups[key].found[place] = name
 
 
 def _made(group: _Group, names: Mapping[str, str], spec: SpecOf, notes: list[str]) -> list[tuple[str, Offer]]:
-    """What a group gives, or its sources as they were where it is not complete."""
+    """Return the outputs of a group, or its unchanged sources if it is not complete."""
     rule, count = group.rule, len(group.found) if group.rule.gathered else len(group.rule.sources)
     absent = [n for n in range(count) if str(n) not in group.found]
     if absent:
-        hole = {rule.gathered: str(absent[0])} if rule.gathered else {}
-        source = rule.sources[0 if rule.gathered else absent[0]].fill({**group.holes, **hole})
-        notes.append(f"'{rule}' was not applied to {', '.join(group.found.values())}: there is no {source!r}")
+        placeholder = {rule.gathered: str(absent[0])} if rule.gathered else {}
+        source = rule.sources[0 if rule.gathered else absent[0]].fill({**group.placeholders, **placeholder})
+        notes.append(f"'{rule}' was not applied to {', '.join(group.found.values())}: {source!r} is missing")
         return [(name, names[name]) for name in group.found.values()]
     sources = tuple(names[group.found[str(n)]] for n in range(count))
-    recipe = Recipe(_targets(rule, group.holes, sources, spec), sources, rule.operations, rule)
-    return [(name, Part(recipe, number)) for number, name in enumerate(recipe.targets)]
+    recipe = Recipe(_targets(rule, group.placeholders, sources, spec), sources, rule.operations, rule)
+    return [(name, RecipeOutput(recipe, number)) for number, name in enumerate(recipe.targets)]
 
 
-def _targets(rule: Rule, holes: dict[str, str], sources: tuple[str, ...], spec: SpecOf) -> tuple[str, ...]:
-    """The names that come out; ValueError where the operations do not fit the tensors."""
+def _targets(rule: Rule, placeholders: dict[str, str], sources: tuple[str, ...], spec: SpecOf) -> tuple[str, ...]:
+    """Return the names of the outputs; raises ValueError if the operations do not fit the tensors."""
     specs = []
     for name in sources:
         found = spec(name)
         if found is None:
-            raise ValueError(f"'{rule}' converts strided tensors, and {name!r} is none")
+            raise ValueError(f"'{rule}' converts strided tensors, but {name!r} is not one")
         specs.append(found)
     try:
         count = _count(rule, specs)
@@ -121,12 +121,12 @@ def _targets(rule: Rule, holes: dict[str, str], sources: tuple[str, ...], spec: 
     except ValueError as error:
         raise ValueError(f"'{rule}' cannot be applied to {', '.join(map(repr, sources))}: {error}") from None
     if rule.scattered:
-        return tuple(rule.targets[0].fill({**holes, rule.scattered: str(n)}) for n in range(count))
-    return tuple(target.fill(holes) for target in rule.targets)
+        return tuple(rule.targets[0].fill({**placeholders, rule.scattered: str(n)}) for n in range(count))
+    return tuple(target.fill(placeholders) for target in rule.targets)
 
 
 def _count(rule: Rule, specs: list[Spec]) -> int:
-    """How many tensors come out."""
+    """Return the number of outputs."""
     if not rule.scattered:
         return len(rule.targets)
     for operation in rule.operations:
@@ -137,10 +137,12 @@ def _count(rule: Rule, specs: list[Spec]) -> int:
 
 
 def _unused(rules: Sequence[AnyRule], used: set[int], names: Sequence[str]) -> list[str]:
-    """A note for each rule that no name belongs to, with the name that is nearest to it."""
+    """Return a note for each rule that does not match any name, with the nearest name."""
     notes = []
     for number, rule in enumerate(rules):
         if number not in used:
             nearest = near_pattern(str(rule.sources[0]), names) if isinstance(rule, Rule) else []
-            notes.append(f"'{rule}' matches no name" + "".join(f"; the nearest is {name!r}" for name in nearest))
+            notes.append(
+                f"'{rule}' does not match any name" + "".join(f"; the nearest is {name!r}" for name in nearest)
+            )
     return notes

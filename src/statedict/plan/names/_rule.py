@@ -1,22 +1,22 @@
-"""Rules: one line of a KeyMap.
+"""Rules: the lines of a KeyMap.
 
-Grammar of a line (`_template` says what a template is, `_operation` what an operation is):
+The grammar of a line (see `_template` for templates, `_operation` for operations):
 
     rule     =  side "->" side { "|" operation }  |  "/" regular expression "/" "->" replacement
     side     =  template { "," template }
 
-    encoder -> backbone                                          this name, or this module and all below it
-    model.{*p} -> {*p}                                           a prefix dropped
+    encoder -> backbone                                          rename a tensor, or a module with everything below it
+    model.{*p} -> {*p}                                           remove a prefix
     h.{i}.{ln_1,ln_2}.{*p} -> layers.{i}.{norm1,norm2}.{*p}      two rules in one line
-    h.{i}.fc.weight -> layers.{i}.fc.weight | transpose          the tensor is changed too
-    head.weight -> head.weight | reshape 10 512                  the same elements as another shape
-    attn.{q,k,v}.weight -> attn.qkv.weight | cat 0               three tensors become one
-    attn.qkv.weight -> attn.{q,k,v}.weight | split 0 64 16 16    one becomes three
-    experts.{e}.w -> experts.w | stack 0                         as many as there are become one
-    /(.+)\\.gamma/ -> \\1.weight                                   the escape hatch; has no inverse
+    h.{i}.fc.weight -> layers.{i}.fc.weight | transpose          also convert the tensor
+    head.weight -> head.weight | reshape 10 512                  the same elements in another shape
+    attn.{q,k,v}.weight -> attn.qkv.weight | cat 0               join three tensors into one
+    attn.qkv.weight -> attn.{q,k,v}.weight | split 0 64 16 16    split one tensor into three
+    experts.{e}.w -> experts.w | stack 0                         stack all tensors of this form into one
+    /(.+)\\.gamma/ -> \\1.weight                                   a regular expression; cannot be inverted
 
-Each side's holes must be the other's, except that one hole may be open where tensors are stacked, unstacked or
-concatenated: it counts them, from 0. Operations read from left to right.
+Both sides must have the same placeholders. There is one exception: if tensors are stacked, unstacked or concatenated, one
+placeholder may be on one side only; it numbers them, from 0. Operations are applied from left to right.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _REGEX = re.compile(r"/(.*)/\s*->(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Rule:
-    """Names that fit `sources` become those of `targets`; their tensors go through `operations`."""
+    """Renames names that match `sources` to `targets`, and applies `operations` to their tensors."""
 
     sources: tuple[Template, ...]
     targets: tuple[Template, ...]
@@ -56,36 +56,38 @@ class Rule:
 
     @cached_property
     def gathered(self) -> str | None:
-        """The open hole that counts the sources, if there is one."""
+        """The placeholder that numbers the sources, or None."""
         return _open(self.sources, self.targets) if any(map(joins, self.operations)) else None
 
     @cached_property
     def scattered(self) -> str | None:
-        """The open hole that counts the targets, if there is one."""
+        """The placeholder that numbers the targets, or None."""
         return _open(self.targets, self.sources) if any(map(parts, self.operations)) else None
 
     @property
     def renames_only(self) -> bool:
-        """Whether it leaves the tensors alone."""
+        """Whether the rule does not convert tensors."""
         return not self.operations
 
     @cached_property
     def obstacle(self) -> str | None:
-        """Why it has no exact inverse, or None where it has one."""
+        """Why the rule does not have an exact inverse, or None if it has one."""
         for template in (*self.sources, *self.targets):
             if not template.exact:
-                return f"{str(template)!r} can be read in two ways: put a dot between its holes, and only one {{*hole}}"
+                return f"{str(template)!r} is ambiguous: put a dot between its placeholders, and use only one {{*name}}"
         if self.gathered and any(isinstance(op, Cat) for op in self.operations):
-            return f"'cat' over {{{self.gathered}}} forgets how many there were: use 'stack', or name each"
+            return f"'cat' over {{{self.gathered}}} loses the number of tensors: use 'stack', or list each name"
         if any(isinstance(op, Reshape) for op in self.operations):
-            return "'reshape' does not say which shape there was"
-        lost = {hole for t in self.sources for hole in t.holes} - {hole for t in self.targets for hole in t.holes}
+            return "'reshape' loses the original shape"
+        lost = {placeholder for t in self.sources for placeholder in t.placeholders} - {
+            placeholder for t in self.targets for placeholder in t.placeholders
+        }
         if lost - {self.gathered}:
-            return f"its right side does not have {{{min(lost)}}}"
+            return f"{{{min(lost)}}} is not on its right side"
         return None
 
     def inverse(self) -> Rule:
-        """The rule that undoes it; ValueError where there is none."""
+        """Return the rule that undoes this one; raises ValueError if there is none."""
         if self.obstacle:
             raise ValueError(f"'{self}' cannot be inverted: {self.obstacle}")
         return Rule(self.targets, self.sources, undone(self.operations))
@@ -93,11 +95,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Escape:
-    """Names are renamed by a regular expression or a function: not invertible, and a function cannot be written down."""
+    """Renames by a regular expression or a function: not invertible, and a function cannot be saved as text."""
 
     function: Callable[[str], str]
     text: str | None = None
-    obstacle = "a regular expression or a function has no exact inverse; write it with templates"
+    obstacle = "a regular expression or a function does not have an exact inverse; use '{i}' and '{*p}' instead"
 
     @property
     def line(self) -> str:
@@ -108,7 +110,7 @@ class Escape:
         return printable(self.line)
 
     def inverse(self) -> Rule:
-        """There is none: ValueError."""
+        """Raise ValueError: there is no inverse."""
         raise ValueError(f"'{self}' cannot be inverted: {self.obstacle}")
 
 
@@ -116,13 +118,15 @@ AnyRule = Rule | Escape
 
 
 def parse(line: str) -> list[AnyRule]:
-    """The rules of one line; ValueError with the line and what is wrong in it."""
+    """Parse the rules of one line; raises ValueError with the line and what is wrong in it."""
     regex = _REGEX.fullmatch(line.strip())
     if regex:
         return [_escape(regex[1], regex[2].strip(), line.strip())]
     sides = line.split("->")
     if len(sides) != 2:
-        raise ValueError(f"{line!r} is no rule: a rule is 'OLD -> NEW', with '{{i}}' and '{{*p}}' for what varies")
+        raise ValueError(
+            f"{line!r} is not a rule: expected 'OLD -> NEW', with '{{i}}' and '{{*p}}' for the parts that vary"
+        )
     right, *operations = sides[1].split("|")
     try:
         sources, targets = (_templates(side) for side in (sides[0], right))
@@ -135,7 +139,7 @@ def parse(line: str) -> list[AnyRule]:
 
 
 def pairs(old: str, new: str) -> list[AnyRule]:
-    """The rules that rename one template to another; a name may have commas, bars and arrows here."""
+    """Return the rules that rename one template to another; here, names may contain commas, bars and arrows."""
     return list(_paired(expand(old), expand(new), ()))
 
 
@@ -158,48 +162,53 @@ def _templates(side: str) -> tuple[Template, ...]:
 
 
 def _paired(sources: Sequence[Template], targets: Sequence[Template], operations: tuple[Operation, ...]) -> list[Rule]:
-    """One rule where tensors are joined or parted, otherwise one for each pair."""
+    """Return one rule if tensors are joined or split, otherwise one for each pair of templates."""
     if any(joins(op) or parts(op) for op in operations):
         return [Rule(tuple(sources), tuple(targets), operations)]
     if len(sources) != len(targets):
         raise ValueError(
-            f"{len(sources)} names on the left and {len(targets)} on the right; several become one with '| cat 0' or "
-            "'| stack 0', one becomes several with '| split 0' or '| unstack 0'"
+            f"{len(sources)} names on the left and {len(targets)} on the right; join several tensors with '| cat 0' or "
+            "'| stack 0', split one with '| split 0' or '| unstack 0'"
         )
     return [Rule((source,), (target,), operations) for source, target in zip(sources, targets)]
 
 
 def _check(rule: Rule) -> None:
-    """ValueError where the counts or holes of a rule do not fit together."""
+    """Raise ValueError if the counts or placeholders of both sides do not match."""
     gathers, scatters = any(map(joins, rule.operations)), any(map(parts, rule.operations))
     if gathers and len(rule.sources) == 1 and not rule.gathered:
         raise ValueError(
-            "only one tensor to join: name several, or leave a hole open, as in 'experts.{e}.w -> experts.w'"
+            "only one tensor to join: list several names, or use a placeholder on the left only, as in "
+            "'experts.{e}.w -> experts.w'"
         )
     if scatters and len(rule.targets) == 1 and not rule.scattered:
-        raise ValueError("a tensor is split into one: name several targets, as in '{q,k,v}'")
+        raise ValueError("the tensor is split, but there is only one target: list several, as in '{q,k,v}'")
     if (len(rule.sources) > 1 and not gathers) or (len(rule.targets) > 1 and not scatters):
         raise ValueError(
-            "more names than tensors: 'cat' and 'stack' make one of several, 'split' and 'unstack' several of one"
+            "more names than tensors: 'cat' and 'stack' have one target, 'split' and 'unstack' have one source"
         )
     if rule.scattered and any(isinstance(op, Split) for op in rule.operations):
-        raise ValueError(f"'split' cannot tell how many {{{rule.scattered}}} there are: use 'unstack', or name each")
-    known = {hole for template in rule.sources for hole in template.holes}
-    if any(set(template.holes) - {rule.gathered} != known - {rule.gathered} for template in rule.sources):
-        raise ValueError("the names on the left must have the same holes")
-    unknown = {hole for template in rule.targets for hole in template.holes} - known - {rule.scattered}
+        raise ValueError(
+            f"'split' does not know how many {{{rule.scattered}}} there are: use 'unstack', or list each name"
+        )
+    known = {placeholder for template in rule.sources for placeholder in template.placeholders}
+    if any(set(template.placeholders) - {rule.gathered} != known - {rule.gathered} for template in rule.sources):
+        raise ValueError("the names on the left must have the same placeholders")
+    unknown = (
+        {placeholder for template in rule.targets for placeholder in template.placeholders} - known - {rule.scattered}
+    )
     if unknown:
         raise ValueError(f"{{{min(unknown)}}} is on the right only")
 
 
 def _open(many: Sequence[Template], one: Sequence[Template]) -> str | None:
-    """The one hole that a single template has beyond those of the other side."""
-    extra = set(many[0].holes) - {hole for template in one for hole in template.holes}
+    """Return the one placeholder of a single template that is not on the other side, or None."""
+    extra = set(many[0].placeholders) - {placeholder for template in one for placeholder in template.placeholders}
     return extra.pop() if len(many) == 1 == len(extra) else None
 
 
 def _side(templates: Sequence[Template]) -> str:
-    """The text of a side, with a choice where its templates differ in one component."""
+    """Return the text of one side, with a choice `{a,b}` if its templates differ in one component."""
     texts = [str(template) for template in templates]
     if len(texts) == 1:
         return texts[0]
@@ -213,7 +222,7 @@ def _side(templates: Sequence[Template]) -> str:
 
 
 def _shared(rows: Sequence[Sequence[str]]) -> int:
-    """How many components all rows begin with."""
+    """Return the number of components that all rows have in common at the start."""
     alike = 0
     for column in zip(*rows):
         if len(set(column)) > 1:

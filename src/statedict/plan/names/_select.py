@@ -1,8 +1,8 @@
-"""Which names take part: `include` and `exclude`, and values given per pattern.
+"""Select names by `include` and `exclude`, and choose values by pattern.
 
-A tensor has several names on its way: the source's, what a rename makes of it, the slot's, and each of these without
-wrappers. A pattern may be written for any of them: a tensor is included where `include` fits one of its names (or is not
-given), and excluded where `exclude` fits one. What is excluded is neither missing nor unexpected: the report lists it.
+A tensor has several names: that in the source, the renamed one, that of the slot, and each of these without wrappers. A
+pattern may match any of them: a tensor is included if `include` matches one of its names (or is not given), and excluded if
+`exclude` matches one. Excluded names are not missing or unexpected: the report lists them separately.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from statedict.errors import UnknownNameError
 from statedict.state import Patterns, matcher
 
-from ._near import near_pattern
+from ._near_misses import near_pattern
 from ._wrappers import bare
 
 
 class Selection:
-    """`include` and `exclude`, ready to be asked."""
+    """The compiled patterns of `include` and `exclude`."""
 
     def __init__(self, include: Patterns, exclude: Patterns) -> None:
         self.include = _listed(include) or None
@@ -29,19 +29,19 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing was selected, so that all takes part."""
+        """Whether there are no patterns, so that everything is selected."""
         return self.include is None and not self.exclude
 
     def takes(self, *names: str) -> bool:
-        """Whether a tensor of these names takes part."""
+        """Whether a tensor with these names is selected."""
         return any(map(self._included, names)) and not self.refuses(*names)
 
     def refuses(self, *names: str) -> bool:
-        """Whether `exclude` fits one of these names, whatever other names the tensor will have."""
+        """Whether `exclude` matches one of these names."""
         return bool(self.exclude) and any(map(self._excluded, names))
 
     def check(self, names: Iterable[str]) -> None:
-        """UnknownNameError where no name at all is included: that would load nothing, and look like a success."""
+        """Raise UnknownNameError if `include` does not match any name: the load would do nothing and seem successful."""
         every = list(names)
         if self.include and not any(map(self._included, every)):
             near = near_pattern(self.include[0], every, 3)
@@ -49,27 +49,27 @@ class Selection:
 
 
 def _any_form(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a name, or what is left of it without wrappers, fits a pattern."""
+    """Return a function that says whether a name, with or without wrappers, matches a pattern."""
     fits = matcher(patterns)
-    return cache(lambda name: fits(name) or fits(bare(name)))  # every name is asked about several times
+    return cache(lambda name: fits(name) or fits(bare(name)))  # called several times for each name
 
 
-def idle(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """A note for each pattern that fits none of the names, with the nearest one."""
+def unmatched_patterns(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return a note for each pattern that does not match any of the names, with the nearest name."""
     patterns = dict.fromkeys(patterns)
     if not patterns:
         return []
     every = list(names)
     unfit = [pattern for pattern in patterns if not any(map(_any_form((pattern,)), every))]
     return [
-        f"the pattern {pattern!r} matches no name"
+        f"the pattern {pattern!r} does not match any name"
         + "".join(f"; the nearest is {n!r}" for n in near_pattern(pattern, every))
         for pattern in unfit
     ]
 
 
 def by_pattern(given: Any) -> Callable[..., Any]:
-    """A function from a tensor's names to the value given for it: one for all, or that of the first pattern that fits."""
+    """Return a function from a tensor's names to its value: one for all, or that of the first matching pattern."""
     if not isinstance(given, Mapping):
         return lambda *names: given
     fits, values = [_any_form((pattern,)) for pattern in given], list(given.values())

@@ -1,14 +1,14 @@
-"""Templates of names: `"transformer.h.{i}.ln_1.{*p}"`.
+"""Templates for names: `"transformer.h.{i}.ln_1.{*p}"`.
 
-A template goes both ways: `match` takes the holes' values out of a name, `fill` puts them into one.
+`match` reads the values of the placeholders from a name, and `fill` puts them into a template.
 
-    {i}        one or more characters, none of them a dot: a component, or a part of one
-    {*p}       one or more characters, dots included: the rest of a path
-    {q,k,v}    each of these in turn: the template stands for three (`expand`)
+    {i}        one or more characters except dots: a component, or a part of one
+    {*p}       one or more characters, including dots: the rest of a path
+    {q,k,v}    one of these: the template stands for three templates (`expand`)
     {{ and }}  a brace that is part of the name
 
-A template is *exact* when no name can be taken apart in two ways: it has at most one `{*p}`, and there is a dot between
-any two holes. Only exact templates can be filled and matched again without a doubt.
+A template is *exact* if a name can match it in one way only: it has at most one `{*p}`, and there is a dot between any two
+placeholders. For an exact template, `match` is the inverse of `fill`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{(\*?)([A-Za-z_]\w*)\}|\{([^{}]*,[^{}]*)\}|([{}
 
 
 @dataclass(frozen=True)
-class Hole:
-    """What a template leaves open; `deep` where it may hold dots."""
+class Placeholder:
+    """A placeholder `{i}` in a template, or `{*p}`, which is `deep`: its value may contain dots."""
 
     name: str
     deep: bool
@@ -35,37 +35,37 @@ class Hole:
 
 @dataclass(frozen=True)
 class Template:
-    """A name with holes: literal text and `Hole`s in turn."""
+    """A name with placeholders: a sequence of literal text and `Placeholder`s."""
 
-    parts: tuple[str | Hole, ...]
+    parts: tuple[str | Placeholder, ...]
 
     def __str__(self) -> str:
-        return "".join(str(part) if isinstance(part, Hole) else escaped(part) for part in self.parts)
+        return "".join(str(part) if isinstance(part, Placeholder) else escaped(part) for part in self.parts)
 
     @cached_property
-    def holes(self) -> tuple[str, ...]:
-        """The holes' names, each once, in order."""
-        return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Hole)))
+    def placeholders(self) -> tuple[str, ...]:
+        """The names of the placeholders, each once, in order."""
+        return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Placeholder)))
 
     @property
     def literal(self) -> str | None:
-        """The one name that it stands for where it has no holes."""
-        return None if self.holes else "".join(map(str, self.parts))
+        """The name that it stands for, or None if it has placeholders."""
+        return None if self.placeholders else "".join(map(str, self.parts))
 
     @property
     def exact(self) -> bool:
-        """Whether every name that fits can be taken apart in one way only."""
-        holes = [n for n, part in enumerate(self.parts) if isinstance(part, Hole)]
-        between = [self.parts[a + 1 : b] for a, b in pairwise(holes)]
+        """Whether a name can match in one way only."""
+        placeholders = [n for n, part in enumerate(self.parts) if isinstance(part, Placeholder)]
+        between = [self.parts[a + 1 : b] for a, b in pairwise(placeholders)]
         apart = all(any("." in str(part) for part in parts) for parts in between)
-        return apart and sum(part.deep for part in self.parts if isinstance(part, Hole)) <= 1
+        return apart and sum(part.deep for part in self.parts if isinstance(part, Placeholder)) <= 1
 
     def regex(self, prefix: str) -> str:
-        """A regular expression for the names that fit; hole `i` is the group `{prefix}i`."""
+        """Return a regular expression for the matching names; placeholder `i` is the group `{prefix}i`."""
         seen: set[str] = set()
         text = ""
         for part in self.parts:
-            if not isinstance(part, Hole):
+            if not isinstance(part, Placeholder):
                 text += re.escape(part)
             elif part.name in seen:
                 text += f"(?P={prefix}{part.name})"
@@ -80,35 +80,35 @@ class Template:
 
     @cached_property
     def _format(self) -> str:
-        return "".join(f"{{{part.name}}}" if isinstance(part, Hole) else escaped(part) for part in self.parts)
+        return "".join(f"{{{part.name}}}" if isinstance(part, Placeholder) else escaped(part) for part in self.parts)
 
     def match(self, name: str) -> dict[str, str] | None:
-        """The holes' values in `name`, or None where it does not fit; the partner of `fill`."""
+        """Return the values of the placeholders in `name`, or None if it does not match; the partner of `fill`."""
         found = self._compiled.fullmatch(name)
         return None if found is None else found.groupdict()
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The name with these values in the holes; the partner of `match`."""
+        """Return the name with these values for the placeholders; the partner of `match`."""
         return self._format.format_map(values)
 
 
 def expand(text: str) -> list[Template]:
-    """The templates that a text stands for: several where it has choices, the last choice varying first.
+    """Return the templates that a text stands for: several if it has choices, the last choice varying first.
 
-    Raises ValueError where a brace is not part of a hole.
+    Raises ValueError if a brace is not part of a placeholder.
 
     >>> [str(template) for template in expand("layers.{i}.attn.{q,k}.weight")]
     ['layers.{i}.attn.q.weight', 'layers.{i}.attn.k.weight']
     """
     if not text:
-        raise ValueError("a template is empty; '{*p}' stands for a whole name")
-    choices: list[list[str | Hole]] = []
+        raise ValueError("a template is empty; use '{*p}' for a whole name")
+    choices: list[list[str | Placeholder]] = []
     end = 0
     for found in _TOKEN.finditer(text):
         if found[4]:
             raise ValueError(
-                f"{text!r}: the {found[4]!r} at character {found.start()} is no part of a hole such as '{{i}}', '{{*p}}' "
-                f"or '{{q,k,v}}'; a brace in a name is written twice"
+                f"{text!r}: the {found[4]!r} at character {found.start()} is not part of a placeholder such as '{{i}}', "
+                f"'{{*p}}' or '{{q,k,v}}'; write a brace in a name twice"
             )
         choices += [[text[end : found.start()]], _options(found)]
         end = found.end()
@@ -117,21 +117,21 @@ def expand(text: str) -> list[Template]:
 
 
 def escaped(name: str) -> str:
-    """The text of the template that stands for `name` alone."""
+    """Return the text of the template that matches only `name`."""
     return name.replace("{", "{{").replace("}", "}}")
 
 
-def _options(found: re.Match[str]) -> list[str | Hole]:
+def _options(found: re.Match[str]) -> list[str | Placeholder]:
     if found[2]:
-        return [Hole(found[2], bool(found[1]))]
+        return [Placeholder(found[2], bool(found[1]))]
     if found[3]:
         return [option.strip() for option in found[3].split(",")]
     return [found[0][0]]
 
 
-def _merged(parts: tuple[str | Hole, ...]) -> tuple[str | Hole, ...]:
-    """The parts with neighbouring literals made one."""
-    merged: list[str | Hole] = []
+def _merged(parts: tuple[str | Placeholder, ...]) -> tuple[str | Placeholder, ...]:
+    """Join neighbouring literals."""
+    merged: list[str | Placeholder] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part

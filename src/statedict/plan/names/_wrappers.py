@@ -1,22 +1,22 @@
-"""Wrappers: the components that DataParallel, DDP, FSDP, torch.compile, activation checkpointing and DeepSpeed put into
-names, and the pairing of names that differ in nothing else.
+"""Pair names that differ only in wrapper components: those that DataParallel, DDP, FSDP, torch.compile, activation
+checkpointing and DeepSpeed add to names.
 
-*Theory of operation.* Two names mean one tensor when they are equal without their wrapper components (`bare`). But
-`module` is also what people call a child, so dropping it everywhere would confuse `module.weight` with `weight`. Hence, in
-this order, each step taking only what is left:
+*Theory of operation.* Two names mean the same tensor if they are equal without their wrapper components (`bare`). But
+`module` may also be the name of an ordinary child, so removing it everywhere would confuse `module.weight` with `weight`.
+Therefore the names are paired in these steps, each for the names that the steps before it left:
 
-1. *Alignment.* Where every name of a side begins with a wrapper, that side may be looked at without it. Of these views of
-   the two sides the one in which most names are equal is taken, the plain one where that is as good. So a wrapped model
-   with a real child `module` is unwrapped once, and not twice.
-2. Names that are equal in that view.
-3. Names that are equal without wrappers, where no other name of either side is; where there are others, those that are
-   equal without the wrappers that nobody gives to a child (`_orig_mod` …), on the same condition.
+1. *Alignment.* If all names of a side begin with a wrapper, that wrapper may be removed from the side. The combination with
+   the most equal names is used, and the unchanged names if they are as good. So a wrapped model with a real child `module`
+   is unwrapped once, not twice.
+2. Names that are then equal.
+3. Names that are equal without wrappers, if this is unique on both sides. If not, names that are equal without the wrappers
+   that are never names of ordinary children (`_orig_mod` …), under the same condition.
 
-What is ambiguous is left alone and noted; two sources that nothing tells apart raise CollisionError where they have one
-slot. Linear in the names.
+Ambiguous names are not paired and a note is added; two sources for one slot that cannot be distinguished raise
+CollisionError. The time is linear in the number of names.
 
-A wrapper may have a tensor of its own beside its child: the count of updates of `torch.optim.swa_utils.AveragedModel`. It
-is not part of the model, so a side that lacks it misses nothing.
+A wrapper may have a tensor of its own next to its child: the update counter of `torch.optim.swa_utils.AveragedModel`. It is
+not part of the model, so it is not reported as missing or unexpected.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import NamedTuple
 
 from statedict.errors import CollisionError
 
-# As PyTorch, DeepSpeed and their torch.compile, FSDP and checkpoint_wrapper modules name their one child.
+# The names that the wrappers of torch.compile, FSDP, checkpoint_wrapper and DeepSpeed give to their only child.
 CERTAIN = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 WRAPPERS = CERTAIN | {"module"}
-# AveragedModel's count of updates, beside its one child `module`.
+# The update counter of AveragedModel, next to its only child `module`.
 _COUNT = "n_averaged"
-# Each is compared with all names, and a hostile file must not make that quadratic; real models have one or two.
+# Each is compared with all names; the limit keeps this linear for a hostile file. Real models have one or two.
 _MOST_COUNTS = 64
 
 
@@ -39,9 +39,12 @@ _Seen = tuple[str, str]  # a name, and its view
 
 
 class Pairing(NamedTuple):
-    """`pairs` are source name → slot; `notes` say what was left alone because it is ambiguous.
+    """The result of `pair`.
 
-    `own` are names on either side that belong to a wrapper which the other side does not have.
+    Attributes:
+        pairs: source name → slot.
+        notes: warnings about names that were not paired because they are ambiguous.
+        own: names on either side that belong to a wrapper which the other side does not have.
     """
 
     pairs: dict[str, str]
@@ -50,19 +53,19 @@ class Pairing(NamedTuple):
 
 
 def bare(name: str, wrappers: Collection[str] = WRAPPERS) -> str:
-    """The name without its wrapper components; its last component is never one.
+    """Return the name without its wrapper components; the last component is always kept.
 
     >>> bare("module._orig_mod.layers.0._checkpoint_wrapped_module.weight")
     'layers.0.weight'
     """
-    if "mod" not in name:  # every wrapper has these letters, and most names of a bare model do not
+    if "mod" not in name:  # a quick test: every wrapper contains these letters, most names do not
         return name
     *path, last = name.split(".")
     return ".".join([part for part in path if part not in wrappers] + [last])
 
 
 def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = True) -> Pairing:
-    """Which source fills which slot; CollisionError where two sources are one slot's only by their wrappers.
+    """Pair sources with slots; raises CollisionError if two sources for one slot differ only in their wrappers.
 
     >>> pair(["module.weight", "module.steps"], ["weight", "bias"]).pairs
     {'module.weight': 'weight'}
@@ -87,7 +90,7 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
 
 
 def _counts(names: Collection[str]) -> frozenset[str]:
-    """The names of the counts that AveragedModel keeps: everything beside them is in its child `module`."""
+    """Return the names of AveragedModel counters: everything next to them is below the child `module`."""
     found = [name for name in names if name.endswith(_COUNT) and name.rpartition(".")[2] == _COUNT][:_MOST_COUNTS]
     return frozenset(name for name in found if _is_count(name, names))
 
@@ -109,9 +112,9 @@ def _pair(sources: Collection[str], slots: Collection[str]) -> Pairing:
 
 
 def follow(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, str]:
-    """The names of no slot, moved as their modules' other names were moved; names whose modules stayed are left out.
+    """Move names without a slot in the same way as the other names of their modules; return only those that move.
 
-    A hook of the module may know what to do with them, if they come where it looks.
+    A load hook of the module may use them, if they are where it expects them.
     """
     names = list(names)
     if not names or all(source == slot for source, slot in pairs.items()):
@@ -134,7 +137,7 @@ def follow(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _beside(name: str, modules: Mapping[str, str]) -> str:
-    """The name below the new path of its nearest module that has one."""
+    """Return the name below the new path of its nearest renamed module."""
     path, rest = name.rpartition(".")[0], name
     while path and path not in modules:
         path = path.rpartition(".")[0]
@@ -145,7 +148,7 @@ def _beside(name: str, modules: Mapping[str, str]) -> str:
 
 
 def _alignment(sources: Collection[str], slots: Collection[str]) -> tuple[str, str]:
-    """The wrappers at the root to look past, on each side, so that most names are equal."""
+    """Return the wrappers to remove at the root of each side, so that most names are equal."""
     heads = [(a, b) for a in _heads(sources) for b in _heads(slots)]
     if len(heads) == 1:
         return heads[0]
@@ -161,10 +164,10 @@ def _alignment(sources: Collection[str], slots: Collection[str]) -> tuple[str, s
 
 
 def _heads(names: Collection[str]) -> list[str]:
-    """The runs of wrappers with which all names begin: `["", "module.", "module._orig_mod."]`."""
+    """Return the wrapper prefixes that all names have: `["", "module.", "module._orig_mod."]`."""
     if not names:
         return [""]
-    low, high = min(names), max(names)  # what these two share, all share
+    low, high = min(names), max(names)  # a prefix of both is a prefix of all
     heads = [""]
     for part in low.split(".")[:-1]:
         head = f"{heads[-1]}{part}."
@@ -175,7 +178,7 @@ def _heads(names: Collection[str]) -> list[str]:
 
 
 def _pair_bare(pairs: dict[str, str], views: Iterable[_Seen], slots: Iterable[_Seen]) -> list[str]:
-    """Add to `pairs` what is equal without wrappers and cannot be confused; notes on the rest."""
+    """Add to `pairs` the names that are equal without wrappers and unique; return notes on the others."""
     slot_classes = _classes(slots, WRAPPERS)
     filled, notes = set(pairs.values()), []
     for name, members in _classes(views, WRAPPERS).items():
@@ -188,7 +191,7 @@ def _pair_bare(pairs: dict[str, str], views: Iterable[_Seen], slots: Iterable[_S
 
 
 def _settle(pairs: dict[str, str], filled: set[str], members: Sequence[_Seen], wanting: Sequence[_Seen]) -> list[str]:
-    """Pair names that are all equal without wrappers, by the wrappers that nobody calls a child."""
+    """Pair names that are all equal without wrappers, comparing them without the certain wrappers only."""
     slot_classes = _classes(wanting, CERTAIN)
     for name, some in _classes(members, CERTAIN).items():
         if len(some) == 1 == len(slot_classes.get(name, ())):
@@ -202,13 +205,13 @@ def _settle(pairs: dict[str, str], filled: set[str], members: Sequence[_Seen], w
     if len(wanting) == 1:
         raise CollisionError(free[0], left)
     return [
-        f"{', '.join(map(repr, left))} may be {' or '.join(map(repr, free))}: without their wrappers that is ambiguous; "
-        "say which with rename="
+        f"{', '.join(map(repr, left))} may be {' or '.join(map(repr, free))}: the names are ambiguous without their "
+        "wrappers; use rename= to choose"
     ]
 
 
 def _classes(names: Iterable[_Seen], wrappers: Collection[str]) -> dict[str, list[_Seen]]:
-    """Names by what is left of their view without wrappers."""
+    """Group names by their view without wrappers."""
     classes: dict[str, list[_Seen]] = {}
     for seen in names:
         classes.setdefault(bare(seen[1], wrappers), []).append(seen)

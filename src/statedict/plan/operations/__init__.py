@@ -1,4 +1,3 @@
-"""What a rule can do to a tensor: `_views` (transpose, slice, split …), `_joins` (cat, stack), `_reshape`, and
-`_operation`, which applies them to specs and to leaves. `_facts` are the questions that planning asks of any
-value: its shape and dtype.
+"""Tensor operations of rules: `_views` (transpose, permute, split …), `_joins` (cat, stack), `_reshape`, and `_operation`,
+which applies them to specs and to leaves. `_specs` returns the shape, dtype and spec of any value.
 """

@@ -1,4 +1,4 @@
-"""Operations that make one tensor of several, when it is read: cat and stack."""
+"""Operations that join several tensors into one when it is read: cat and stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Join:
-    """Operations that make one tensor of several, when it is read."""
+    """The base class of operations that join several tensors into one when it is read."""
 
     def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
         return [self.joined(specs)]
@@ -32,7 +32,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Cat(Join):
-    """Several tensors into one along a dimension: of these sizes, or of one size."""
+    """Concatenate tensors along a dimension: of these sizes, or all of the same size."""
 
     dim: int
     sizes: tuple[int, ...] = ()
@@ -49,8 +49,8 @@ class Cat(Join):
         if sizes != (self.sizes or sizes[:1] * len(sizes)):
             asked = f"{' '.join(map(str, sizes))}"
             raise ValueError(
-                f"'{self}' joins parts of {'one size' if not self.sizes else 'other sizes'}, not {_listed(specs)}; "
-                f"write 'cat {self.dim} {asked}', so that it can be undone"
+                f"'{self}' joins parts of {'the same size' if not self.sizes else 'other sizes'}, not {_listed(specs)}; "
+                f"write 'cat {self.dim} {asked}', so that the rule can be inverted"
             )
         shape = specs[0].shape
         return contiguous(specs[0].dtype, (*shape[:dim], sum(sizes), *shape[dim + 1 :]))
@@ -63,7 +63,7 @@ class Cat(Join):
 
 @dataclass(frozen=True)
 class Stack(Join):
-    """Several tensors of one shape into one, along a new dimension."""
+    """Stack tensors of the same shape along a new dimension."""
 
     dim: int
 
@@ -83,7 +83,7 @@ class Stack(Join):
 
 
 def plain(leaf: Leaf) -> Traits:
-    """What a tensor made of this one is: its lazy bits are applied, and it is no subclass."""
+    """Return the traits of a tensor computed from this one: its lazy bits are applied, and it is not a subclass."""
     return Traits(parameter=leaf.traits.parameter, requires_grad=leaf.traits.requires_grad)
 
 

@@ -1,15 +1,15 @@
-"""What a converting rule does to tensors, as text and as values.
+"""The operations of converting rules, as text and as values.
 
-    transpose [D E]      swap two dimensions (those of a matrix where none are given)     transpose
-    permute D E F …      dimensions in this order                                         permute
-    split D [sizes]      one tensor into several along D: of these sizes, or equal parts  cat D [sizes]
-    unstack D            one tensor into as many as D is long, without D                  stack D
-    cat D [sizes]        several into one along D: of these sizes, or of one size         split D [sizes]
-    stack D              several of one shape into one, along a new D                     unstack D
-    reshape [D E …]      the same elements in row-major order as another shape            (nothing)
+    transpose [D E]      swap two dimensions (by default those of a matrix)               transpose
+    permute D E F …      put the dimensions in this order                                 permute
+    split D [sizes]      split along D: into parts of these sizes, or equal parts         cat D [sizes]
+    unstack D            split into the slices along D, without D                         stack D
+    cat D [sizes]        concatenate along D: parts of these sizes, or of the same size   split D [sizes]
+    stack D              stack tensors of the same shape along a new dimension D          unstack D
+    reshape [D E …]      the same elements, in row-major order, in another shape          -
 
-The last column undoes the first, exactly; `reshape` does not say which shape there was. Each operation answers on
-specs first (`specs`), and its leaves are made with those very specs: the two cannot disagree.
+The last column is the exact inverse; `reshape` does not have one, because it loses the original shape. Each operation first
+computes specs (`specs`), and its leaves are made with these specs, so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -25,54 +25,54 @@ from ._views import Permute, Split, Transpose, Unstack
 
 
 class Operation(Protocol):
-    """One tensor operation, as a value; its text is its `str`. This is its whole surface."""
+    """One tensor operation, as a value; `str` returns its text. This is its whole surface."""
 
     def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
-        """The specs that come out; `count` is how many a split must make. ValueError where it does not fit."""
+        """Return the specs of the results; a split makes `count` of them. Raises ValueError if it does not fit."""
 
     def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
-        """The leaves that come out, with just those specs; reads nothing."""
+        """Return the leaves of the results, with exactly those specs; reads no tensor."""
 
 
 def parse_operation(text: str) -> Operation:
-    """The operation that a text such as `"split 0 64 64"` says; ValueError where it says none. `str` goes back."""
+    """Parse an operation such as `"split 0 64 64"`; raises ValueError if it is not valid. `str` is the inverse."""
     word, *numbers = text.split() or [""]
     try:
         dims = [int(number) for number in numbers]
         return OPERATIONS[word](*dims)
     except (KeyError, ValueError, TypeError):
         usage = "transpose [D E], permute D E …, split D [sizes], unstack D, cat D [sizes], stack D, reshape [sizes]"
-        raise ValueError(f"{text!r} is no operation on a tensor; they are: {usage}") from None
+        raise ValueError(f"{text!r} is not a tensor operation; use one of: {usage}") from None
 
 
 def undone(operations: Sequence[Operation]) -> tuple[Operation, ...]:
-    """The operations that undo these, in the order in which they must come."""
+    """Return the operations that undo these, in order of application."""
     return tuple(INVERSES[type(operation)](operation) for operation in reversed(operations))
 
 
 def joins(operation: Operation) -> bool:
-    """Whether it makes one tensor of several."""
+    """Whether an operation joins several tensors into one."""
     return isinstance(operation, Join)
 
 
 def parts(operation: Operation) -> bool:
-    """Whether it makes several tensors of one."""
+    """Whether an operation splits one tensor into several."""
     return isinstance(operation, (Split, Unstack))
 
 
 def on_specs(operations: Sequence[Operation], specs: Sequence[Spec], count: int) -> list[Spec]:
-    """The specs after all operations in turn; ValueError where one does not fit."""
+    """Return the specs after all operations; raises ValueError if one does not fit."""
     for operation in operations:
         specs = operation.specs(specs, count)
     return list(specs)
 
 
 def on_leaves(operations: Sequence[Operation], leaves: Sequence[Leaf], count: int) -> list[Leaf]:
-    """The leaves after all operations in turn, each dense in a storage of its own; reads nothing."""
+    """Return the leaves after all operations, each dense in its own storage; reads no tensor."""
     for operation in operations:
         leaves = operation.leaves(leaves, count)
     if operations and not joins(operations[-1]):
-        # Parts of one tensor must not look tied, nor be saved with the whole storage. Each still reads only its own bytes.
+        # As views, the parts would look tied and be saved with the whole storage. Each still reads only its own bytes.
         return [computed(leaf.spec.dense(), [leaf], _same, plain(leaf)) for leaf in leaves]
     return list(leaves)
 
@@ -83,7 +83,7 @@ def _same(array: Any) -> Any:
 
 def _transpose(*dims: int) -> Transpose:
     if len(dims) not in (0, 2):
-        raise TypeError("two dimensions are swapped")
+        raise TypeError("transpose needs two dimensions, or none")
     return Transpose(dims)
 
 

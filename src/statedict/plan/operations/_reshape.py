@@ -1,4 +1,4 @@
-"""The operation that gives a tensor another shape, its elements in the same (row-major) order."""
+"""The operation that reshapes a tensor, with its elements in the same (row-major) order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._joins import plain
 
 @dataclass(frozen=True)
 class Reshape:
-    """The same elements as another shape; one size may be -1, which is then what is left."""
+    """Reshape a tensor; one size may be -1, which is then computed from the others."""
 
     sizes: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""Operations that look at the same storage in another way: permute, transpose, split, unstack. They read nothing."""
+"""Operations whose results are views of the same storage: permute, transpose, split, unstack. They read no tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statedict.state import Leaf, Spec
 
 
 class View:
-    """Operations that only look at the same storage in another way."""
+    """The base class of operations whose results are views of the same storage."""
 
     def specs(self, specs: Sequence[Spec], count: int) -> list[Spec]:
         return [view for spec in specs for view in self.views(spec, count)]
@@ -23,7 +23,7 @@ class View:
 
 @dataclass(frozen=True)
 class Permute(View):
-    """Dimensions in another order."""
+    """Reorder the dimensions."""
 
     dims: tuple[int, ...]
 
@@ -32,14 +32,14 @@ class Permute(View):
 
     def views(self, spec: Spec, count: int) -> list[Spec]:
         if sorted(self.dims) != list(range(len(spec.shape))):
-            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}: it must name each dimension once")
+            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}: it must list each dimension once")
         shape, strides = (tuple(row[dim] for dim in self.dims) for row in (spec.shape, spec.strides))
         return [spec._replace(shape=shape, strides=strides)]
 
 
 @dataclass(frozen=True)
 class Transpose(View):
-    """Two dimensions swapped; of a matrix, where none are given."""
+    """Swap two dimensions, by default those of a matrix."""
 
     dims: tuple[int, ...] = ()
 
@@ -48,7 +48,7 @@ class Transpose(View):
 
     def views(self, spec: Spec, count: int) -> list[Spec]:
         if not self.dims and len(spec.shape) != 2:
-            raise ValueError(f"'transpose' does not fit shape {list(spec.shape)}: say which two dimensions are swapped")
+            raise ValueError(f"'transpose' does not fit shape {list(spec.shape)}: give the two dimensions to swap")
         first, second = (dimension(spec, dim, self) for dim in self.dims or (0, 1))
         order = list(range(len(spec.shape)))
         order[first], order[second] = second, first
@@ -57,7 +57,7 @@ class Transpose(View):
 
 @dataclass(frozen=True)
 class Split(View):
-    """One tensor into several along a dimension: of these sizes, or equal parts."""
+    """Split a tensor along a dimension: into parts of these sizes, or into equal parts."""
 
     dim: int
     sizes: tuple[int, ...] = ()
@@ -70,14 +70,14 @@ class Split(View):
         whole = spec.shape[dim]
         sizes = self.sizes or (whole // count,) * count
         if len(sizes) != count or sum(sizes) != whole or min(sizes) < 0:
-            raise ValueError(f"'{self}' does not make {count} tensors of shape {list(spec.shape)}")
+            raise ValueError(f"'{self}' does not split shape {list(spec.shape)} into {count} tensors")
         starts = [sum(sizes[:n]) for n in range(count)]
         return [_part(spec, dim, start, size) for start, size in zip(starts, sizes)]
 
 
 @dataclass(frozen=True)
 class Unstack(View):
-    """One tensor into as many as a dimension is long."""
+    """Split a tensor into its slices along a dimension."""
 
     dim: int
 
@@ -87,20 +87,20 @@ class Unstack(View):
     def views(self, spec: Spec, count: int) -> list[Spec]:
         dim = dimension(spec, self.dim, self)
         if spec.shape[dim] != count:
-            raise ValueError(f"'{self}' does not make {count} tensors of shape {list(spec.shape)}")
+            raise ValueError(f"'{self}' does not split shape {list(spec.shape)} into {count} tensors")
         parts = [_part(spec, dim, n, 1) for n in range(count)]
         return [p._replace(shape=without(p.shape, dim), strides=without(p.strides, dim)) for p in parts]
 
 
 def dimension(spec: Spec, dim: int, operation: object) -> int:
-    """`dim` counted from the front; ValueError where the tensor has no such dimension."""
+    """Return `dim` as a non-negative index; raises ValueError if the tensor does not have this dimension."""
     if not -len(spec.shape) <= dim < len(spec.shape):
         raise ValueError(f"'{operation}' does not fit shape {list(spec.shape)}: it has no dimension {dim}")
     return dim % len(spec.shape)
 
 
 def without(row: tuple[int, ...], dim: int) -> tuple[int, ...]:
-    """The row without its entry at `dim`."""
+    """Return the tuple without its entry at `dim`."""
     return row[:dim] + row[dim + 1 :]
 
 

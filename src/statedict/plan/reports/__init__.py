@@ -1,3 +1,3 @@
-"""What a load did, or why it was refused: the `_report` and its text; and what would help: calls that are planned
-again (`_attempt`) before one of them is suggested (`_suggest`).
+"""The result of a load: the `_report`, its text, the text of the error, and suggestions: calls that are planned again
+(`_attempt`) before they are suggested (`_suggest`).
 """

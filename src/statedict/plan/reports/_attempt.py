@@ -1,6 +1,6 @@
-"""An attempt at the same load with other arguments: what comes of it is foreseen, and nothing is read or changed.
+"""Plan the same load with other arguments, without reading or changing anything.
 
-It keeps facts (shapes and dtypes), not tensors: a report that somebody keeps must not keep a model's memory.
+An Attempt holds shapes and dtypes, not tensors: a report that is kept must not keep a model in memory.
 """
 
 from __future__ import annotations
@@ -11,46 +11,46 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict.state import Absent, Compound, Leaf
 
-from ..operations._facts import Shape, shape_of
+from ..operations._specs import Shape, shape_of
 
 if TYPE_CHECKING:
     from ._report import LoadReport
 
-# Arguments that are lists of patterns, so that more of them may be given.
+# Arguments that are lists of patterns: new patterns are added to those given.
 _PATTERNS = ("allow_missing", "allow_unexpected")
 
 
-class Known(NamedTuple):
-    """What planning asks of a tensor."""
+class TensorInfo(NamedTuple):
+    """What planning needs to know about a tensor."""
 
     shape: Shape
     dtype: Any
     layout: Any = "torch.strided"
 
 
-_FITTING = Known((), "float32")
+_FITTING = TensorInfo((), "float32")
 
 
-class Change(NamedTuple):
-    """Arguments that may help, and why."""
+class Proposal(NamedTuple):
+    """Arguments that may fix a load, and a text that says why."""
 
     text: str
     arguments: dict[str, Any]
 
 
-class Unknown:
-    """What stands for a value that is not a tensor, or has no shape yet."""
+class NotATensor:
+    """Stands for a value that is not a tensor, or does not have a shape yet."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A load that was planned, and can be planned again.
+    """A load that was planned, and can be planned again with other arguments.
 
     Attributes:
-        given, slots: what is known of the source's values, and of the model's.
-        options: the arguments that were given, without those that say nothing.
-        fixed: those that say what is loaded into what, which every call must have.
-        roots: other state dicts of the source, by path, with what is known of their values.
+        given, slots: a description of the source's values, and of the model's.
+        options: the arguments that were given, without default values.
+        fixed: the arguments that select source and target, which every call must repeat.
+        roots: descriptions of other state dicts of the source, by path.
     """
 
     given: Mapping[str, Any]
@@ -60,18 +60,18 @@ class Attempt:
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def with_options(self, options: Mapping[str, Any]) -> Attempt:
-        """The same with further arguments that were given."""
+        """Return the same attempt with further options."""
         return replace(self, options={**self.options, **options})
 
     def arguments(self, more: Mapping[str, Any]) -> dict[str, Any]:
-        """The options together with `more` of them."""
+        """Return the options merged with `more`."""
         merged = dict(self.options)
         for name, value in more.items():
             old = merged.get(name)
             if old and name in _PATTERNS:
                 value = [*_listed(old), *_listed(value)]
             elif old and name == "rename":
-                # The first rule that fits counts, and those that are added are about names that none has fitted yet.
+                # The first matching rule is used, and the added rules are for names that did not match one so far.
                 value = [*_listed(value), *_listed(old)]
             elif old and isinstance(old, Mapping) and isinstance(value, Mapping):
                 value = {**old, **value}
@@ -79,12 +79,12 @@ class Attempt:
         return merged
 
     def needed(self, more: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a call that does what `more` does: what was given too is left out where it is not needed."""
+        """Return the arguments of a call with `more`; options that were given are left out if they are not needed."""
         alone = replace(self, options={})(**more)
         return {**self.fixed, **(more if alone is not None and alone.ok else self.arguments(more))}
 
     def __call__(self, **more: Any) -> LoadReport | None:
-        """The report of the load with `more` arguments; None where it cannot be planned."""
+        """Return the report of the load with `more` arguments; None if it cannot be planned."""
         from statedict.errors import StateDictError
 
         from .._match import match
@@ -107,9 +107,9 @@ _PLANNED = ("include", "exclude", "rename", "mismatched", "dtype")
 def attempt(
     given: Mapping[str, Any], slots: Mapping[str, Any], options: Mapping[str, Any], loaded: Collection[str]
 ) -> Attempt:
-    """The Attempt that stands for a load of `given` into `slots`; nested mappings in `given` are roots.
+    """Return the Attempt for a load of `given` into `slots`; nested mappings in `given` are roots.
 
-    What was loaded under its own name is known to fit: its shape is not looked at, for most of a model is such.
+    Tensors that were loaded under their own names are known to fit, so their shapes are not looked up.
     """
     fitting = dict.fromkeys(loaded, _FITTING)
     same = {name: _FITTING for name in given if name in fitting}
@@ -117,17 +117,17 @@ def attempt(
     slots = {**slots, **same} if same else slots
     inside = {str(name): value for name, value in given.items() if isinstance(value, Mapping)}
     inside |= {f"{a}/{b}": v for a, value in list(inside.items()) for b, v in value.items() if isinstance(v, Mapping)}
-    roots = {path: facts(value) for path, value in inside.items()}
-    return Attempt(facts(given), facts(slots), options, roots=roots)
+    roots = {path: tensor_info(value) for path, value in inside.items()}
+    return Attempt(tensor_info(given), tensor_info(slots), options, roots=roots)
 
 
-def facts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What planning asks of the values, without the values."""
+def tensor_info(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return descriptions of the values, sufficient for planning, that do not keep the values alive."""
     return {str(name): _known(value) for name, value in values.items()}
 
 
 def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The slots of the module at a path, by their names from there."""
+    """Return the slots of the module at a path, under names relative to it."""
     inside = f"{path}."
     return {name.removeprefix(inside): value for name, value in slots.items() if name.startswith(inside)}
 
@@ -139,13 +139,15 @@ def _known(value: Any) -> Any:
         return value.spec
     shape = shape_of(value)
     if shape is None:
-        return Unknown()
+        return NotATensor()
     strided = not (isinstance(value, Compound) or getattr(value, "is_quantized", False))
-    return Known(shape, getattr(value, "dtype", None), getattr(value, "layout", "torch.strided") if strided else None)
+    return TensorInfo(
+        shape, getattr(value, "dtype", None), getattr(value, "layout", "torch.strided") if strided else None
+    )
 
 
-def written(arguments: Mapping[str, Any]) -> str:
-    """The call of `load_state_dict` with these arguments, as a person would write it."""
+def call_text(arguments: Mapping[str, Any]) -> str:
+    """Return the call of `load_state_dict` with these arguments as Python source."""
     if not arguments:
         return "statedict.load_state_dict(model, source)"
     said = ", ".join(f"{name}={_literal(name, value)}" for name, value in arguments.items())
@@ -153,7 +155,7 @@ def written(arguments: Mapping[str, Any]) -> str:
 
 
 def _literal(name: str, value: Any) -> str:
-    """The value as Python; the argument's own name where the caller alone can write it."""
+    """Return the value as Python source; the argument's name if it cannot be call_text as a literal."""
     from ..names._keymap import KeyMap
 
     if isinstance(value, KeyMap):
@@ -174,5 +176,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _listed(given: Any) -> list[Any]:
-    """Rules or patterns as a list, which can be joined with others."""
+    """Return rules or patterns as a list."""
     return list(given) if isinstance(given, (list, tuple)) else [given]

@@ -1,10 +1,10 @@
-"""The one rule that renames most unexpected names to missing ones, in time that grows with their number.
+"""Find the rule that renames the most unexpected names to missing ones, in linear time.
 
-Two names that end alike and begin differently vote for a rule that exchanges the one beginning for the other. The votes of
-some dozens of missing names are counted, and the rules with the most are checked against all names.
+Two names with the same ending vote for the rule that replaces one beginning by the other. The votes of some dozens of
+missing names are counted, and the rules with the most votes are checked against all names.
 
-That two names end in `weight` or `bias` says little: every layer has those. So a rule that exchanges one module for another
-needs more (`_is_told`): several modules that agree, or modules beside each other whose names are alike.
+A common ending `weight` or `bias` is weak evidence: every layer has one. Therefore a rule that replaces one module by
+another needs more (`_has_evidence`): several modules that agree, or similar names of modules with the same parent.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from collections.abc import Collection, Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from ..names._generalise import heads
+from ..names._generalise import prefix_rule
 from ..names._keymap import KeyMap
 from ..names._rule import Rule
 
-# So many missing names vote, spread evenly; so many rules, and those with as many votes, are compared on so many names.
+# The number of missing names that vote, evenly spaced.
 _VOTERS = 64
+# The number of rules (and those with as many votes) that are checked, and the number of names in the first check.
 _COUNTED = 10
 _SAMPLE = 2000
-# All tails of a name together are as long as the square of its length: a hostile one must not cost that.
+# All endings of a name together are quadratic in its length; this limits them for hostile files.
 _MOST_CUTS = 30
-# More rules that fit equally would not be read.
+# More equally good rules would be too many to show.
 _MOST_RIVALS = 4
 _ALIKE = 0.6
 
 
 class Best(NamedTuple):
-    """A rule that makes missing names of `solves` unexpected ones."""
+    """A rule that renames `solves` unexpected names to missing ones."""
 
     rule: Rule
     solves: int
 
 
 def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | None:
-    """The one rule that would rename most unexpected names to missing ones; None where there is none, or no clear one.
+    """Return the rule that renames the most unexpected names to missing ones; None if there is no clear best rule.
 
     >>> best = best_rule(["layers.0.w", "layers.1.w"], ["model.layers.0.w", "model.layers.1.w", "step"])
     >>> str(best.rule), best.solves
@@ -48,14 +49,14 @@ def best_rule(missing: Collection[str], unexpected: Collection[str]) -> Best | N
 
 
 def best_rules(missing: Collection[str], unexpected: Collection[str]) -> list[Best]:
-    """The rule of `best_rule`, or several where each alone would bring all of the missing names.
+    """Return the rule of `best_rule`, or several rules if each alone would give all missing names.
 
     >>> [str(best.rule) for best in best_rules(["a.w", "b.w"], ["query.a.w", "query.b.w", "key.a.w", "key.b.w"])]
     ['query.{*p} -> {*p}', 'key.{*p} -> {*p}']
     """
     wanted, some = set(missing), list(unexpected)[:: max(len(unexpected) // _SAMPLE, 1)]
     counted = [Best(rule, _count(rule, wanted, some)) for rule in _votes(list(missing), unexpected)]
-    counted = [one for one in counted if one.solves and _is_told(one, wanted, unexpected)]
+    counted = [one for one in counted if one.solves and _has_evidence(one, wanted, unexpected)]
     whole = [one for one in counted if one.solves == len(wanted)]
     if 1 < len(whole) <= _MOST_RIVALS and len({one.rule.targets for one in whole}) == 1:
         return whole
@@ -65,7 +66,7 @@ def best_rules(missing: Collection[str], unexpected: Collection[str]) -> list[Be
 
 
 def cuts(name: str) -> Iterator[tuple[str, str]]:
-    """A name cut in two at each of its first dots, the longest tail first."""
+    """Split a name in two at each of its first dots, the longest ending first."""
     yield "", name
     place = name.find(".")
     for _ in range(_MOST_CUTS):
@@ -76,39 +77,39 @@ def cuts(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _rivals(one: Best, other: Best) -> bool:
-    """Whether the other explains the same names at least as well: then `query -> q` may as well be `key -> q`."""
+    """Whether another rule is at least as good for the same names: `query -> q` could just as well be `key -> q`."""
     shared = one.rule.sources == other.rule.sources or one.rule.targets == other.rule.targets
     return one.rule != other.rule and shared and other.solves >= one.solves
 
 
 def _votes(missing: list[str], unexpected: Collection[str]) -> list[Rule]:
-    """The rules for which most of some missing names vote."""
+    """Return the rules with the most votes of some missing names."""
     voters = missing[:: max(len(missing) // _VOTERS, 1)]
     tails: dict[str, list[str]] = {tail: [] for name in voters for _, tail in cuts(name)}
     for name in unexpected:
         for _, tail in cuts(name):
-            if tail in tails and len(tails[tail]) < 8:  # more would only say the same
+            if tail in tails and len(tails[tail]) < 8:  # more would not change the result
                 tails[tail].append(name)
     votes: Counter[Rule] = Counter()
     for name in voters:
         alike = next((tails[tail] for _, tail in cuts(name) if tails[tail]), [])
-        votes.update(heads(other, name) for other in alike)
+        votes.update(prefix_rule(other, name) for other in alike)
     least = min([count for _, count in votes.most_common(_COUNTED)], default=0)
     return [rule for rule, count in votes.most_common(4 * _COUNTED) if count >= least]
 
 
 def _count(rule: Rule, wanted: Collection[str], unexpected: Iterable[str]) -> int:
-    """How many unexpected names would be wanted ones."""
+    """Count the unexpected names that the rule would rename to wanted ones."""
     key_map = KeyMap(rule)
     return sum(key_map(name) in wanted for name in unexpected)
 
 
-def _is_told(best: Best, wanted: Collection[str], unexpected: Collection[str]) -> bool:
-    """Whether more than an ending that all layers have speaks for a rule."""
+def _has_evidence(best: Best, wanted: Collection[str], unexpected: Collection[str]) -> bool:
+    """Whether there is more evidence for a rule than an ending that all layers have."""
     olds, news = (str(side[0]).split(".")[:-1] for side in (best.rule.sources, best.rule.targets))
     shorter = min(len(olds), len(news))
     if olds[:shorter] == news[:shorter]:
-        return True  # a prefix, or a component, that is added or dropped
+        return True  # adds or removes a prefix or a component
     key_map = KeyMap(best.rule)
     modules = {name.rpartition(".")[0] for name in unexpected if key_map(name) in wanted}
     if len(modules) > 1:

@@ -1,4 +1,4 @@
-"""The text of the error that refuses a load: PyTorch's, so that code which matches on it works, and then a better one."""
+"""The text of LoadError: first as PyTorch's, for code that matches on it, then a more detailed report."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from ...errors import printable
 from ..tensors._step import Mismatch
 from ._report import LoadReport
+from ._report_text import report_text
 
-# PyTorch lists every key on one line. So many are enough for code that looks at them; the report has all.
+# PyTorch lists every key on one line; here the number is limited. The report has all of them.
 _MOST = 50
 
 
 def error_text(class_name: str, report: LoadReport) -> str:
-    """What a load into a module of class `class_name` is refused with. It begins as PyTorch's text does, in its words and
-    its order: missing names, unexpected names, everything else.
+    """Return the error text for a load into a module of class `class_name`.
+
+    It begins with the same words and in the same order as PyTorch's: missing names, unexpected names, everything else.
 
     >>> error_text("Net", LoadReport(["a"], ["b"])).splitlines()[:3]  # doctest: +NORMALIZE_WHITESPACE
     ['Error(s) in loading state_dict for Net:', '\\tMissing key(s) in state_dict: "a". ',
@@ -22,12 +24,11 @@ def error_text(class_name: str, report: LoadReport) -> str:
     """
     problems = [_keys("Missing", report.missing_keys), _keys("Unexpected", report.unexpected_keys)]
     problems += report.errors or [_mismatch(one) for one in report.mismatched]
-    told = [printable(problem) for problem in problems if problem]
-    if len(told) > _MOST:
-        told[_MOST:] = [f"… and {len(told) - _MOST:,} more"]
-    counts, _, rest = str(report).partition("\n")
-    refused = f"{counts} (nothing was changed)\n{rest}".rstrip()
-    return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(told) + f"\n\n{refused}"
+    shown = [printable(problem) for problem in problems if problem]
+    if len(shown) > _MOST:
+        shown[_MOST:] = [f"… and {len(shown) - _MOST:,} more"]
+    refused = report_text(report, refused=True)
+    return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(shown) + f"\n\n{refused}"
 
 
 def _keys(word: str, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Convert values to plain values for JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Named tuples as dicts, tuples as lists, infinite numbers and NaN by name (`"Infinity"`), all the way down."""
+    """Convert named tuples to dicts, tuples to lists, infinite numbers and NaN to text (`"Infinity"`), recursively."""
     if hasattr(value, "_asdict"):
         return {key: plain(item) for key, item in value._asdict().items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""LoadReport: what came of a load, for people, for programs, and for code that was written for PyTorch's result.
+"""LoadReport: the result of a load, for people, for programs, and for code written for PyTorch's result.
 
-It *is* PyTorch's result: a pair of lists that unpacks, compares, counts and prints as the one that
-`Module.load_state_dict` returns. All else is beside it.
+It behaves as the result of PyTorch's `Module.load_state_dict`: a pair of lists that unpacks, compares, counts and prints in
+the same way. The further attributes do not change that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from statedict.state import Cast, Patterns, matcher
 
-from ..operations._facts import Shape
+from ..operations._specs import Shape
 from ..tensors._step import Mismatch
 from ._attempt import Attempt
 from ._json import plain
@@ -21,7 +21,7 @@ from ._suggest import Suggestion, Works, suggest
 
 
 class Adapted(NamedTuple):
-    """A tensor that was converted by a rule or made to fit by a policy: of what, and how, in words."""
+    """A tensor that was converted by a rule or adapted by a policy: its sources, and a text that says how."""
 
     name: str
     sources: tuple[str, ...]
@@ -29,24 +29,24 @@ class Adapted(NamedTuple):
 
 
 class LoadReport(tuple[list[str], list[str]]):
-    """What came of a load; `ok` where nothing is wrong.
+    """The result of a load. `ok` is True if nothing was missing, unexpected or mismatched.
 
     Attributes:
-        loaded: slots that were filled.
-        missing_keys, missing: slots that nothing filled.
-        unexpected_keys, unexpected: names that belong to no slot.
-        mismatched: tensors that do not fit their slots.
-        errors: what else is wrong, in the words of whoever said so.
-        adapted: tensors that were converted or made to fit.
-        cast: tensors that changed their dtype.
-        renamed: source name → slot, where they differ.
-        tied: slots that got their value from the tensor that they are tied to, name → name.
-        excluded: names that were not selected.
-        skipped: tensors that do not fit, whose slots keep their values because a policy said so.
-        allowed: missing and unexpected names that were said to be all right.
+        loaded: names of the parameters and buffers that were loaded.
+        missing_keys, missing: names in the model that are not in the source.
+        unexpected_keys, unexpected: names in the source that are not in the model.
+        mismatched: tensors of a different shape.
+        errors: texts of all errors, as PyTorch words them.
+        adapted: tensors that were converted by a rule or adapted by a policy.
+        cast: tensors whose dtype changed.
+        renamed: source name → name in the model, if they differ.
+        tied: names that got their value from the tensor they are tied to, name → name.
+        excluded: names that were excluded by `include` or `exclude`.
+        skipped: tensors of a different shape that were skipped by a policy; the model keeps its values.
+        allowed: missing and unexpected names that the caller allowed.
         notes: warnings, as text.
-        root: the path of the state dict that was taken from the source; other_roots: of those that were not.
-        suggestions: calls that would load everything, the best first; each was tried.
+        root: the path of the state dict that was used; other_roots: those of the other state dicts in the source.
+        suggestions: calls that would load everything, the best first. Each was tried.
 
     >>> report = LoadReport([], ["head.weight"], loaded=["encoder.weight"])
     >>> missing, unexpected = report
@@ -102,34 +102,34 @@ class LoadReport(tuple[list[str], list[str]]):
 
     @property
     def missing(self) -> list[str]:
-        """Slots that nothing filled: PyTorch's `missing_keys`."""
+        """Names in the model that are not in the source: PyTorch's `missing_keys`."""
         return self.missing_keys
 
     @property
     def unexpected(self) -> list[str]:
-        """Names that belong to no slot: PyTorch's `unexpected_keys`."""
+        """Names in the source that are not in the model: PyTorch's `unexpected_keys`."""
         return self.unexpected_keys
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is missing, unexpected or mismatched, and nothing else went wrong."""
+        """Whether nothing was missing, unexpected or mismatched, and there were no other errors."""
         return not (self.missing_keys or self.unexpected_keys or self.mismatched or self.errors)
 
     @cached_property
     def suggestions(self) -> list[Suggestion]:
-        """Calls that would load everything, the best first; each was tried."""
+        """Calls that would load everything, the best first. Each was tried."""
         attempt, self.attempt = self.attempt, None
         return [] if attempt is None or self.ok else suggest(self, attempt)
 
     def advise(self, works: Works, fixed: Mapping[str, Any], roots: Mapping[str, Mapping[str, Any]]) -> None:
-        """Find the suggestions now, each tried with `works`; `fixed` and `roots` are those of an Attempt."""
+        """Find the suggestions now, and try each with `works`; `fixed` and `roots` are those of an Attempt."""
         if self.attempt is not None and not self.ok:
             attempt, self.attempt = self.attempt, None
             attempt = replace(attempt, fixed=fixed, roots={**attempt.roots, **roots})
             self.__dict__["suggestions"] = suggest(self, attempt, works)
 
     def allowing(self, *, missing: Patterns = (), unexpected: Patterns = ()) -> LoadReport:
-        """The same report with the missing and unexpected names that match these patterns moved to `allowed`.
+        """Return the report with the missing and unexpected names that match these patterns moved to `allowed`.
 
         >>> LoadReport(["head.weight"], []).allowing(missing="head").ok
         True
@@ -145,7 +145,7 @@ class LoadReport(tuple[list[str], list[str]]):
         return LoadReport(*kept, **{**facts, "allowed": [*self.allowed, *allowed], "attempt": attempt})
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Return all attributes as plain values, for JSON."""
         facts = {
             key: value for key, value in vars(self).items() if key not in ("suggestions", "shapes", "attempt", *_PAIR)
         }
@@ -177,7 +177,7 @@ class LoadReport(tuple[list[str], list[str]]):
         return report_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        _ = self.suggestions  # which need what is not copied
+        _ = self.suggestions  # computed now, from the attempt, which is not pickled
         return _restored, (self[0], self[1], {**vars(self), "attempt": None})
 
 
@@ -185,7 +185,7 @@ _PAIR = ("missing_keys", "unexpected_keys")
 
 
 def _restored(missing: list[str], unexpected: list[str], facts: dict[str, Any]) -> LoadReport:
-    """A report from its pickle."""
+    """Restore a report from its pickle."""
     report = LoadReport(missing, unexpected)
     vars(report).update({key: value for key, value in facts.items() if key not in _PAIR})
     return report

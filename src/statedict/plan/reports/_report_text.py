@@ -1,6 +1,6 @@
-"""A LoadReport as a person wants to read it: counts, then what is wrong, folded, then what would help.
+"""Print a LoadReport: counts, then the problems, folded over layers, then suggestions.
 
-However many problems there are, it fits on a screen: names are folded over layers, and each section shows its first lines.
+It fits on a screen for any number of problems: names are folded over layers, and each section shows only its first lines.
 """
 
 from __future__ import annotations
@@ -11,58 +11,62 @@ from typing import TYPE_CHECKING
 from statedict.state import LINE, Section, as_html, as_text, fold, folded, listed
 
 from ...errors import printable
-from ..names._near import Near
-from ..names._parts import mates, parts_of
+from ..names._near_misses import NearMisses
+from ..names._parts import may_match, parts_of
 from ..tensors._step import Mismatch
-from ._fitting_calls import alike
+from ._shape_fixes import in_common
 from ._suggest import LONGEST
 
 if TYPE_CHECKING:
     from ._report import LoadReport
 
-# Problems, and the rest: some 40 lines at most.
+# Lines of each section, for problems and for the others: some 40 lines in total.
 _PROBLEMS = 7
 _OTHERS = 2
 
 
-def report_text(report: LoadReport) -> str:
-    """The report as text."""
-    if report.ok and not (_said(report) or report.notes or report.other_roots):
+def report_text(report: LoadReport, *, refused: bool = False) -> str:
+    """Return the report as text; `refused`: as that of a load that changed nothing."""
+    if report.ok and not (_details(report) or report.notes or report.other_roots):
         return "<All keys matched successfully>"
-    return as_text(_counts(report), _sections(report))
+    return as_text(_counts(report, refused), _sections(report))
 
 
 def report_html(report: LoadReport) -> str:
-    """The report as an HTML fragment, for notebooks."""
-    return as_html(_counts(report), _sections(report))
+    """Return the report as an HTML fragment, for notebooks."""
+    return as_html(_counts(report, refused=False), _sections(report))
 
 
-def _counts(report: LoadReport) -> str:
-    """How many of each, in one line."""
+def _counts(report: LoadReport, refused: bool) -> str:
+    """Return the first line: the number of tensors loaded, the problems, and other details."""
+    others = len(_other_errors(report))
     problems = {
         "missing": len(report.missing_keys),
         "unexpected": len(report.unexpected_keys),
         "mismatched": len(report.mismatched),
-        "other errors": len(_other_errors(report)),
+        "other error" if others == 1 else "other errors": others,
     }
-    wrong = [f"{count:,} {word}" for word, count in problems.items() if count]
-    rest = [f"{count:,} {word}" for word, count in _said(report).items()]
-    others = ", ".join(map(repr, report.other_roots))
-    root = [f"root {report.root!r} was taken, and there is also {others}"] if others else []
-    return "; ".join([f"{len(report.loaded):,} loaded", ", ".join(wrong) or "nothing wrong", *rest, *root])
+    wrong = ", ".join(f"{count:,} {word}" for word, count in problems.items() if count)
+    details = ", ".join(f"{count:,} {word}" for word, count in _details(report).items())
+    tensors = f"{len(report.loaded):,} tensor" + "s" * (len(report.loaded) != 1)
+    first = f"Nothing was changed: {wrong}; {tensors} would fit" if refused else f"Loaded {tensors}"
+    first += f"; {wrong}" if wrong and not refused else ""
+    first += f" ({details})" if details else ""
+    roots = ", ".join(map(repr, report.other_roots))
+    return f"{first}; used root {report.root!r}, the source also has {roots}" if roots else first
 
 
-def _said(report: LoadReport) -> dict[str, int]:
-    """What is no problem, but worth saying, and how many of it there are."""
+def _details(report: LoadReport) -> dict[str, int]:
+    """Return the counts that are not problems."""
     lossy = len({one.name for one in report.cast if one.kind != "widening"})
     words = ("adapted", "renamed", "tied", "skipped", "excluded", "allowed")
-    said = {word: len(getattr(report, word)) for word in words}
-    said |= {"cast": len({one.name for one in report.cast}) - lossy, "cast with loss": lossy}
-    return {word: count for word, count in said.items() if count}
+    counts = {word: len(getattr(report, word)) for word in words}
+    counts |= {"cast": len({one.name for one in report.cast}) - lossy, "cast with loss of precision": lossy}
+    return {word: count for word, count in counts.items() if count}
 
 
 def _sections(report: LoadReport) -> list[Section]:
-    """What is worth showing, the problems first."""
+    """Return the sections, problems first."""
     return [
         _missing(report),
         folded(
@@ -70,13 +74,13 @@ def _sections(report: LoadReport) -> list[Section]:
         ),
         _misfits("mismatched", report.mismatched, _PROBLEMS),
         listed("other errors", _other_errors(report), _PROBLEMS),
-        _misfits("skipped, the model's own values stay", report.skipped, _OTHERS),
-        _telling("adapted", [(one.name, one.how) for one in report.adapted]),
-        _telling("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
-        _telling("tied", [(name, f"= {other}") for name, other in report.tied.items()]),
+        _misfits("skipped (the model's values are kept)", report.skipped, _OTHERS),
+        _with_text("adapted", [(one.name, one.how) for one in report.adapted]),
+        _with_text("cast", [(one.name, f"{one.found} → {one.wanted} ({one.kind})") for one in report.cast]),
+        _with_text("tied", [(name, f"= {other}") for name, other in report.tied.items()]),
         listed("warnings", report.notes, 3, 2 * LINE),
         listed(
-            "what would help",
+            "To fix this",
             [f"{printable(one.text)}:\n    {printable(one.call)}" for one in report.suggestions],
             2,
             LONGEST + 4,
@@ -86,14 +90,14 @@ def _sections(report: LoadReport) -> list[Section]:
 
 
 def _missing(report: LoadReport) -> Section:
-    """The missing names, with the unexpected ones that may have been meant."""
+    """Return the missing names, with similar unexpected names."""
     shapes = report.shapes
     parts, slot_parts = parts_of(report.unexpected_keys), parts_of(report.missing_keys)
-    near = Near(name for name in report.unexpected_keys if name not in parts)
+    near = NearMisses(name for name in report.unexpected_keys if name not in parts)
     texts = {group.names[0]: group.text for group in fold(report.unexpected_keys, shapes.get)}
 
     def about(names: tuple[str, ...]) -> str:
-        close = near.to(names[0], 3) if mates("", names[0], {}, slot_parts) else []
+        close = near.to(names[0], 3) if may_match("", names[0], {}, slot_parts) else []
         meant = [other for other in close if shapes.get(other) == shapes.get(names[0])]
         hint = f"  did you mean {texts.get(meant[0], meant[0])!r}?" if meant else ""
         return f"{_shape(report, names[0])}{hint}"
@@ -107,14 +111,14 @@ def _misfits(title: str, some: Sequence[Mismatch], limit: int) -> Section:
     def about(names: tuple[str, ...]) -> str:
         one = known[names[0]]
         found = one.found if isinstance(one.found, str) else list(one.found)
-        note = one.note or alike(one.found, one.expected)
+        note = one.note or in_common(one.found, one.expected)
         return f"{found} in the source, {list(one.expected)} in the model" + (f": {note}" if note else "")
 
     return folded(title, known, about, lambda name: known[name][1:], limit)
 
 
-def _telling(title: str, some: Sequence[tuple[str, str]]) -> Section:
-    """Names with what is said of them."""
+def _with_text(title: str, some: Sequence[tuple[str, str]]) -> Section:
+    """Return a section of names, each with its texts."""
     known: dict[str, str] = {}
     for name, text in some:
         known[name] = f"{known[name]}, {text}" if name in known else text
@@ -126,6 +130,6 @@ def _shape(report: LoadReport, name: str) -> str:
 
 
 def _other_errors(report: LoadReport) -> list[str]:
-    """The errors that are not told as mismatches."""
-    start, told = "size mismatch for ", {one.name for one in report.mismatched}
-    return [e for e in report.errors if not (e.startswith(start) and e[len(start) :].partition(":")[0] in told)]
+    """Return the errors that are not listed as mismatched."""
+    start, listed = "size mismatch for ", {one.name for one in report.mismatched}
+    return [e for e in report.errors if not (e.startswith(start) and e[len(start) :].partition(":")[0] in listed)]

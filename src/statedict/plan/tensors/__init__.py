@@ -1,3 +1,3 @@
-"""Whether a tensor fits its slot, and how it is adapted: `_fit` decides by the `_policy`, an `_adaptation` changes
-the shape (`_interpolate` is one), and a `_step` is the result.
+"""Check whether a tensor fits its slot, and adapt it: `_fit` decides by the `_policy`, an `_adaptation` changes the shape
+(as in `_interpolate`), and a `_step` is the result.
 """

@@ -1,4 +1,4 @@
-"""What it means to make a tensor fit a slot of another shape: a policy decides, an adaptation is what it decided."""
+"""Adaptations make a tensor fit a slot of another shape; a policy decides which adaptation to use."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 class Adaptation(NamedTuple):
-    """What is done: `text` in words, `spec` what comes out, `function` makes it of the source's array when it is read.
+    """A change of shape that is made when the tensor is read.
 
-    Where it `keeps` something, the function wants the slot's own array as its second argument.
+    Attributes:
+        text: a description for reports.
+        spec: the spec of the result.
+        function: makes the result from the source's array; if `keeps`, the slot's own array is its second argument.
+        keeps: whether some of the slot's own values are kept.
     """
 
     text: str
@@ -28,12 +32,12 @@ class Adaptation(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to make tensors fit.
+    """A way to handle tensors of a different shape.
 
     Attributes:
-        name: what it is called, in arguments and reports.
-        decide: an Adaptation from the specs of source and slot, or the reason why there is none.
-        blanket: where it is given for all names at once, a regular expression for those that it is meant for.
+        name: its name in arguments and reports.
+        decide: returns an Adaptation for the specs of source and slot, or the reason why it is not possible.
+        blanket: a regular expression for the names it applies to if it is given for all names at once.
     """
 
     name: str
@@ -42,7 +46,7 @@ class Policy:
 
 
 def working(dtype: DType) -> np.dtype[Any]:
-    """The NumPy dtype to compute in: complex128 for complex, float64 for float64 and integers, float32 for the rest."""
+    """Return the NumPy dtype to compute in: complex128 for complex, float64 for float64 and integers, else float32."""
     import numpy as np
 
     if dtype.is_complex:

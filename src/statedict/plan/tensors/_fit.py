@@ -1,4 +1,4 @@
-"""Whether a tensor fits its slot, and what is done where it does not: steps come out, or what is skipped or misfits."""
+"""Check whether tensors fit their slots, and apply the policy to those that do not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from statedict.state import DType, Spec
 
 from ..names._recipe import Offer, sources_of
-from ..operations._facts import Shape, dtype_of, shape_of, spec_of
+from ..operations._specs import Shape, dtype_of, shape_of, spec_of
 from ._adaptation import Adaptation, Policy
 from ._policy import SKIP
 from ._step import Mismatch, Step
@@ -17,7 +17,7 @@ from ._step import Mismatch, Step
 class Fitting:
     """Collects `steps`, `skipped` and `misfits`, one tensor after the other.
 
-    `policy`, `dtype` and `device` give what was asked for a tensor of some names.
+    `policy`, `dtype` and `device` return what was requested for a tensor with the given names.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Fitting:
         self._policy, self._dtype, self._device = policy, dtype, device
 
     def add(self, slot: str, name: str, offer: Offer) -> None:
-        """Decide what happens to the offer called `name` that is to fill `slot`."""
+        """Decide how the offer called `name` fills `slot`."""
         value = self._given[offer] if isinstance(offer, str) else offer.spec(self._given)
         names = (slot, name, *sources_of(offer))
         adaptation = None
@@ -52,7 +52,7 @@ class Fitting:
         self.steps.append(Step(slot, offer, adaptation, kept, dtype, self._device(*names)))
 
     def _adapted(self, misfit: Mismatch, spec: Spec | None, names: tuple[str, ...]) -> Adaptation | Mismatch | None:
-        """How a tensor of another shape is made to fit; the misfit where it is not, None where its slot is skipped."""
+        """Return how a tensor of another shape is adapted; the Mismatch if it cannot be, None if its slot is skipped."""
         policy = self._policy(*names)
         if policy is SKIP:
             self.skipped.append(misfit)
@@ -60,7 +60,7 @@ class Fitting:
         slot = spec_of(self._slots[misfit.name])
         made = policy.decide(spec, slot) if spec and slot else "only strided tensors can be adapted"
         if isinstance(made, Adaptation) and made.keeps and getattr(self._slots[misfit.name], "is_meta", False):
-            made = f"{policy.name!r} keeps values of the model, and it has none yet: it is on the meta device"
+            made = f"{policy.name!r} needs values of the model, but this tensor is on the meta device"
         if isinstance(made, Adaptation):
             return made
         misfit = misfit._replace(note=made)
@@ -69,22 +69,22 @@ class Fitting:
 
 
 def misfits(given: Mapping[str, Any], slots: Mapping[str, Any]) -> tuple[Mismatch, ...]:
-    """The tensors whose shape is not that of the slot of their name."""
+    """Return the tensors whose shape differs from that of the slot with the same name."""
     found = ((name, found_in(given[name]), shape_of(slot)) for name, slot in slots.items() if name in given)
     return tuple(_misfit(*one) for one in found if not fits(*one[1:]))
 
 
 def found_in(value: Any) -> Shape | str | None:
-    """A tensor's shape, None for a lazy one, and the type's name of what is no tensor."""
+    """Return a tensor's shape, None for a lazy tensor, and the type's name for other values."""
     shape = shape_of(value)
     return shape if shape is not None or dtype_of(value) else type(value).__name__
 
 
 def fits(found: Shape | str | None, expected: Shape | None) -> bool:
-    """Whether a tensor of the one shape can fill a slot of the other.
+    """Whether a tensor of shape `found` can fill a slot of shape `expected`.
 
-    Where one is not known, as with lazy parameters, or the slot is no tensor, whoever loads it finds out. One element fills
-    a scalar, as PyTorch has it for files of its version 0.3; not the other way round.
+    If one is unknown (lazy parameters, slots that are not tensors), the loader checks it. As in PyTorch, for files of its
+    version 0.3, a tensor of shape [1] fills a scalar, but not the other way round.
     """
     return found == expected or found is None or expected is None or (found == (1,) and expected == ())
 

@@ -1,15 +1,15 @@
-"""Position embeddings of another image size or length, as timm and DeiT resize them.
+"""Resize position embeddings to another image size or length, as timm and DeiT do.
 
-Which dimensions are positions is read off the two shapes:
+The two shapes determine which dimensions are positions:
 
 - Two dimensions differ: they are the grid, `[1, H, W, C]` or `[1, C, H, W]`.
-- One differs, and both lengths are a square after the same few prefix tokens (class token, distillation token): a square
-  grid, its prefix tokens kept as they are. `[1, 197, C] → [1, 577, C]` is 14×14 → 24×24 behind one token.
-- One differs in any other way: a line of positions, interpolated linearly.
+- One differs, and both lengths are a square number after the same few prefix tokens (class token, distillation token): a
+  square grid, whose prefix tokens are kept. `[1, 197, C] → [1, 577, C]` is 14×14 → 24×24 after one prefix token.
+- One differs in any other way: a sequence of positions, interpolated linearly.
 
 Grids are resized bicubically with antialiasing, timm's default (`torch.nn.functional.interpolate(mode="bicubic",
-antialias=True, align_corners=False)`); lines as by that function's `mode="linear"`. Resampling is separable: one small
-matrix of weights for each dimension.
+antialias=True, align_corners=False)`); sequences as with `mode="linear"`. Resampling is separable: one small matrix of
+weights for each dimension.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 
-# A class token, a distillation token, some registers. More would take lengths that are no grids for grids.
+# A class token, a distillation token, some registers. With a larger limit, other lengths would be mistaken for grids.
 _MOST_PREFIX = 8
-# pos_embed, position_embeddings.weight, rel_pos_h, GPT-2's wpe.weight: what "interpolate" for all names is meant for.
+# pos_embed, position_embeddings.weight, rel_pos_h, GPT-2's wpe.weight: the names that "interpolate" for all applies to.
 _POSITIONS = r"pos|wpe"
 
 
 class Grid(NamedTuple):
-    """Tokens along `axis`: `prefix` of them are kept, then come rows and columns, `old` ones that become `new` ones."""
+    """Tokens along `axis`: `prefix` tokens that are kept, then a grid; `old` and `new` are its rows and columns."""
 
     axis: int
     prefix: int
@@ -46,13 +46,13 @@ class Grid(NamedTuple):
 def interpolate(
     mode: str | None = None, *, antialias: bool = True, prefix: int | None = None, grid: tuple[Size, Size] | None = None
 ) -> Policy:
-    """The policy that resizes position embeddings: `mismatched={"pos_embed": interpolate(prefix=1)}`.
+    """Return the policy that resizes position embeddings: `mismatched={"pos_embed": interpolate(prefix=1)}`.
 
     Args:
-        mode: `"bicubic"` or `"bilinear"` for a grid, `"linear"` for a line; None decides by the shapes.
-        antialias: as timm does (True) or as DeiT did (False); for grids only.
-        prefix: how many tokens before the grid are kept; None finds out.
-        grid: rows and columns, old and new, where they are no squares: `((14, 10), (24, 18))`.
+        mode: `"bicubic"` or `"bilinear"` for a grid, `"linear"` for a sequence; None: chosen by the shapes.
+        antialias: as in timm (True) or as in DeiT (False); for grids only.
+        prefix: the number of tokens before the grid, which are kept; None: computed from the shapes.
+        grid: the old and new rows and columns if the grid is not square: `((14, 10), (24, 18))`.
     """
     if mode not in (None, "bicubic", "bilinear", "linear"):
         raise ValueError(f"mode must be 'bicubic', 'bilinear' or 'linear', not {mode!r}")
@@ -68,16 +68,14 @@ def interpolate(
         if found and mode != "linear":
             return _tokens(source, spec, found, mode or "bicubic", antialias)
         if mode in ("bicubic", "bilinear") or grid or prefix is not None:
-            return (
-                f"{source.shape[differ[0]]} → {target.shape[differ[0]]} positions are not the grids that were asked for"
-            )
+            return f"{source.shape[differ[0]]} → {target.shape[differ[0]]} positions do not match the requested grids"
         return _line(source, spec, differ[0])
 
     return Policy(mode or "interpolate", decide, _POSITIONS)
 
 
 def _grid(old: int, new: int, axis: int, prefix: int | None, grid: tuple[Size, Size] | None) -> Grid | None:
-    """The grids in the two lengths; None where there are none."""
+    """Find the grids in the two lengths; None if there are none."""
     if grid is not None:
         before = old - grid[0][0] * grid[0][1]
         fits = before == new - grid[1][0] * grid[1][1] and before in (
@@ -92,7 +90,7 @@ def _grid(old: int, new: int, axis: int, prefix: int | None, grid: tuple[Size, S
 
 
 def _tokens(source: Spec, spec: Spec, grid: Grid, mode: str, antialias: bool) -> Adaptation:
-    """Resize the grid behind its prefix tokens."""
+    """Resize the grid after its prefix tokens."""
 
     def resized(array: Array) -> Array:
         import numpy as np
@@ -124,7 +122,7 @@ def _plane(source: Spec, spec: Spec, axes: Size, mode: str, antialias: bool) -> 
 
 
 def _line(source: Spec, spec: Spec, axis: int) -> Adaptation:
-    """Resize one dimension linearly; by neighbours, because a matrix of weights would be too large for a long line."""
+    """Resize one dimension linearly, from neighbours: a matrix of weights would be too large for a long sequence."""
     old, new = source.shape[axis], spec.shape[axis]
 
     def resized(array: Array) -> Array:
@@ -141,21 +139,21 @@ def _line(source: Spec, spec: Spec, axis: int) -> Adaptation:
 
 
 def resample(array: Array, axis: int, matrix: Array) -> Array:
-    """The array with `axis` (of length `matrix.shape[1]`) replaced by its weighted sums."""
+    """Replace `axis` (of length `matrix.shape[1]`) by its weighted sums."""
     import numpy as np
 
     return np.moveaxis(np.tensordot(matrix, array, (1, axis)), 0, axis)
 
 
 def weights(old: int, new: int, mode: str, antialias: bool) -> Array:
-    """The `[new, old]` matrix that resizes a line, pixels being areas (PyTorch's `align_corners=False`)."""
+    """Return the `[new, old]` matrix that resizes one dimension; pixels are areas (PyTorch's `align_corners=False`)."""
     import numpy as np
 
     matrix = np.zeros((new, old))
     scale = old / new
     reach = 2 if mode == "bicubic" else 1
     if antialias:
-        # The filter is stretched over the pixels that become one, and cut at the border (as Pillow does).
+        # As in Pillow, the filter is stretched over the pixels that are combined, and cut off at the border.
         stretch = max(scale, 1.0)
         for row in range(new):
             centre = scale * (row + 0.5)
@@ -168,13 +166,13 @@ def weights(old: int, new: int, mode: str, antialias: bool) -> Array:
         centre = scale * (row + 0.5) - 0.5
         centre = centre if mode == "bicubic" else max(centre, 0.0)
         for n in range(floor(centre) - reach + 1, floor(centre) + reach + 1):
-            # What lies beyond the border is the border's pixel.
+            # Beyond the border, the pixel at the border is repeated.
             matrix[row, min(max(n, 0), old - 1)] += _filter(n - centre, mode, -0.75)
     return matrix
 
 
 def _filter(x: float, mode: str, a: float) -> float:
-    """Keys' cubic convolution with parameter `a` (PyTorch: -0.75, antialiased -0.5), or a triangle."""
+    """Return Keys' cubic convolution kernel with parameter `a` (PyTorch: -0.75, antialiased -0.5), or a triangle."""
     x = abs(x)
     if mode != "bicubic":
         return max(1.0 - x, 0.0)

@@ -1,14 +1,14 @@
-"""The policies for tensors whose shape is not the slot's, by name.
+"""The policies for tensors of a different shape, by name.
 
-    "error"        it does not fit (the default)
-    "skip"         the slot keeps the model's values
-    "slice"        the part that both have is loaded, the rest keeps the model's values: grown or shrunk vocabularies
-    "interpolate"  position embeddings of another grid or length (`_interpolate`); or "bicubic", "bilinear", "linear"
-    "channels"     first convolutions with other input channels: "sum" to one channel, "repeat" (rescaled) to several
-    a function     `function(source, target) -> array`, on NumPy arrays, giving the target's shape
+    "error"        report a mismatch (the default)
+    "skip"         keep the model's values
+    "slice"        load the common part and keep the model's values for the rest: grown or shrunk vocabularies
+    "interpolate"  resize position embeddings (`_interpolate`); or "bicubic", "bilinear", "linear"
+    "channels"     convert the input channels of a first convolution: "sum" to one, "repeat" (rescaled) to several
+    a function     `function(source, target) -> array`, on NumPy arrays; the result has the shape of `target`
 
-One policy stands for all names, or a mapping gives one for each pattern, and the first pattern that fits counts. Nothing is
-adapted that was not asked for. `"interpolate"` for all names is meant for position embeddings only, told by their name.
+A policy applies to all names, or a mapping gives one for each pattern, of which the first matching pattern is used. Only
+tensors with a policy are adapted. `"interpolate"` for all names applies only to position embeddings, recognised by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Mismatched = str | Policy | Function | Mapping[str, str | Policy | Function]
 
 
 def chooser(mismatched: Mismatched) -> Callable[..., Policy]:
-    """A function from a tensor's names to its policy; raises ValueError for one that does not exist."""
+    """Return a function from a tensor's names to its policy; raises ValueError for an unknown policy."""
     if isinstance(mismatched, Mapping):
         choose: Callable[..., Policy | None] = by_pattern({pat: _policy(policy) for pat, policy in mismatched.items()})
         return lambda *names: choose(*names) or ERROR
@@ -49,7 +49,7 @@ def _policy(given: str | Policy | Function) -> Policy:
         return POLICIES[given]
     if not callable(given):
         known = ", ".join(map(repr, POLICIES))
-        raise ValueError(f"mismatched={given!r} is no policy; they are {known}, or a function(source, target)")
+        raise ValueError(f"mismatched={given!r} is not a policy; use one of {known}, or a function(source, target)")
     name = getattr(given, "__name__", "a function")
     return Policy(name, lambda source, target: _by_function(given, name, target))
 
@@ -64,9 +64,9 @@ def _by_function(function: Function, name: str, target: Spec) -> Adaptation:
 
 
 def _slice(source: Spec, target: Spec) -> Adaptation | str:
-    """The corner that both have, over the slot's own values."""
+    """Load the common part over the slot's own values."""
     if len(source.shape) != len(target.shape):
-        return "'slice' needs as many dimensions"
+        return "'slice' needs the same number of dimensions"
     both = tuple(map(min, source.shape, target.shape))
     corner = tuple(slice(0, size) for size in both)
     if both == target.shape:
@@ -82,18 +82,18 @@ def _slice(source: Spec, target: Spec) -> Adaptation | str:
 
 
 def _channels(kind: str, summed: Callable[[int], bool]) -> Policy:
-    """`summed` tells from the number of channels wanted whether they are summed, or else repeated."""
+    """Return a policy for input channels; `summed` decides by the target's number of channels: sum, or repeat."""
 
     def decide(source: Spec, target: Spec) -> Adaptation | str:
         old, new = source.shape, target.shape
         if len(old) != len(new) or len(old) < 3 or old[:1] + old[2:] != new[:1] + new[2:] or not old[1] * new[1]:
-            return f"{kind!r} is for convolutions that differ in their input channels (dimension 1) only"
+            return f"{kind!r} is only for convolutions that differ in their input channels (dimension 1)"
         spec = target.dense()._replace(dtype=source.dtype)
         if not summed(new[1]):
             text = f"{old[1]} input channels repeated to {new[1]} and scaled by {old[1]}/{new[1]}"
             return Adaptation(text, spec, lambda array: _repeated(array, source.dtype, new[1]))
         if new[1] != 1:
-            return f"'sum' makes one input channel, not {new[1]}"
+            return f"'sum' gives one input channel, but the model has {new[1]}"
         return Adaptation(f"sum of {old[1]} input channels", spec, lambda array: _summed(array, source.dtype))
 
     return Policy(kind, decide)
@@ -105,7 +105,7 @@ def _summed(array: Array, dtype: DType) -> Array:
 
 
 def _repeated(array: Array, dtype: DType, channels: int) -> Array:
-    """The channels in turn, scaled so that one input repeated over all of them gives what it gave before."""
+    """Repeat the channels, rescaled so that an input repeated over all of them gives the same output as before."""
     import numpy as np
 
     old = array.shape[1]

@@ -1,4 +1,4 @@
-"""Steps: one slot filled, and all that happens to its tensor on the way."""
+"""Steps: how one slot is filled, with all changes to its tensor."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from typing import Any, NamedTuple
 
 from statedict.state import DType, Leaf, computed, leaf_of
 
-from ..names._compute import Cook
+from ..names._evaluator import Evaluator
 from ..names._recipe import Offer, sources_of
-from ..operations._facts import Shape
+from ..operations._specs import Shape
 from ._adaptation import Adaptation
 
 
 class Step(NamedTuple):
-    """`target` is filled with what is offered: a source's own tensor, or a part of what a rule makes of several.
+    """How one slot is filled.
 
-    `adaptation` makes it fit, `kept` being the slot's own value where that keeps some of it; `dtype` is what it is cast to;
-    None where that is not done. `device` is carried along for whoever places it.
+    Attributes:
+        target: the slot.
+        offer: the source's own tensor, or an output of a rule's recipe.
+        adaptation: the change of shape, or None.
+        kept: the slot's own value, if the adaptation keeps some of it.
+        dtype: the dtype to cast to, or None.
+        device: the requested device, for the code that places the tensor.
     """
 
     target: str
@@ -28,40 +33,42 @@ class Step(NamedTuple):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The source names that it is made of."""
+        """The source names that it is made from."""
         return sources_of(self.offer)
 
     @property
     def renamed(self) -> bool:
-        """Whether it comes under another name than it had."""
+        """Whether its name changes."""
         return self.offer != self.target
 
     @property
     def how(self) -> str:
-        """How the tensor is converted or made to fit, in words; empty where it is not."""
+        """A text that says how the tensor is converted or adapted; empty if it is not."""
         said = [] if isinstance(self.offer, str) else [str(operation) for operation in self.offer.recipe.operations]
         return ", ".join([*said, *([self.adaptation.text] if self.adaptation else [])])
 
     @property
     def change(self) -> str:
-        """All that is done to the tensor, in words; empty where it passes untouched."""
+        """A text for all changes to the tensor; empty if there are none."""
         return ", ".join(filter(None, [self.how, f"cast to {self.dtype}" if self.dtype else ""]))
 
-    def value(self, cook: Cook) -> Any:
-        """What fills the slot: the source's own value, or a leaf that is computed when it is read."""
-        value = cook.offered(self.offer)
+    def value(self, evaluator: Evaluator) -> Any:
+        """Return the value for the slot: the source's own value, or a leaf that is computed when it is read."""
+        value = evaluator.offered(self.offer)
         if self.adaptation is None and self.dtype is None:
             return value
         leaf = leaf_of(value)
         if not isinstance(leaf, Leaf):
-            raise TypeError(f"{self.sources[0]!r} is no strided tensor any more, as it was when the plan was made")
+            raise TypeError(
+                f"{self.sources[0]!r} is no longer a strided tensor, as it was when the plan was made; make a new plan"
+            )
         if self.adaptation is not None:
             leaf = _adapted(leaf, self.adaptation, self.kept)
-        return leaf if self.dtype is None else cook.cast(leaf, self.dtype)
+        return leaf if self.dtype is None else evaluator.cast(leaf, self.dtype)
 
 
 class Mismatch(NamedTuple):
-    """A tensor that does not fit its slot: shapes (or a type's name, for what is no tensor), and why nothing helped."""
+    """A tensor that does not fit its slot: both shapes (or a type's name for other values), and why it was not adapted."""
 
     name: str
     found: Shape | str
@@ -74,6 +81,8 @@ def _adapted(leaf: Leaf, adaptation: Adaptation, kept: Any) -> Leaf:
     if adaptation.keeps:
         own = leaf_of(kept)
         if not isinstance(own, Leaf):
-            raise TypeError("the slot's own tensor is not strided, as it was when the plan was made")
+            raise TypeError(
+                "the model's own tensor is no longer strided, as it was when the plan was made; make a new plan"
+            )
         inputs.append(own)
     return computed(adaptation.spec, inputs, adaptation.function, leaf.traits._replace(conj=False, neg=False))

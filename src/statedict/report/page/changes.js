@@ -30,7 +30,7 @@ function showChanges(element, page) {
 
 function others({ values, before }, loose) {
   const lines = [];
-  const told = { added: "Only in the second file, and no tensors", removed: "Only in the first file, and no tensors", values: "Other values that differ" };
+  const told = { added: "Only in the second file (not tensors)", removed: "Only in the first file (not tensors)", values: "Other values that differ" };
   for (const [word, names] of Object.entries(loose)) {
     if (names.length) lines.push(`${told[word]}: ${clipped(names.slice(0, 20).join(", "), 600)}`);
   }

@@ -90,7 +90,7 @@ function hover(box, page, total) {
   return lines.join("<br>");
 }
 
-// A colour for each part of the model, paler the deeper. A module that is nearly everything is no part, but its parts are.
+// A colour for each part of the model, paler the deeper. A module with nearly all bytes is not one part: its children are.
 function partTints(root) {
   const parts = new Map();
   const heaviest = (node) => [...node.children].sort((a, b) => b.bytes - a.bytes);

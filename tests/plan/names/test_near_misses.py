@@ -1,13 +1,13 @@
-"""Near misses: what a person may have meant, found without looking at everything."""
+"""NearMisses misses: what a person may have meant, found without looking at everything."""
 
 import time
 
-from statedict.plan.names._near import Near, near_pattern
+from statedict.plan.names._near_misses import NearMisses, near_pattern
 
 
 def test_the_nearest_names():
     """The best comes first, numbers do not count, and nothing is said where nothing is close."""
-    near = Near(["layers.0.attention.query", "layers.1.attention.query", "layers.0.attention.key", "head"])
+    near = NearMisses(["layers.0.attention.query", "layers.1.attention.query", "layers.0.attention.key", "head"])
     assert near.to("layers.7.attn.query") == ["layers.0.attention.query"]
     assert near.to("layers.7.attn.query", 2) == ["layers.0.attention.query", "layers.0.attention.key"]
     assert near.to("zzz") == []
@@ -24,7 +24,7 @@ def test_a_pattern_is_compared_by_its_beginning():
 
 def test_many_names_are_quick():
     """Among 50,000 different names the nearest is found among those that share a part with it."""
-    near = Near(
+    near = NearMisses(
         [f"{chr(97 + i % 26) * (i % 50 + 1)}.{i:x}g.attention_{chr(97 + i // 26 % 26)}.weight" for i in range(50_000)]
     )
     start = time.process_time()

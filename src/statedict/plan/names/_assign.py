@@ -1,4 +1,4 @@
-"""Offers and slots sorted: which go together, which are left over, which were not selected."""
+"""Assign offers to slots: which belong together, which remain, which were not selected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from ._select import Selection
 from ._wrappers import pair
 
 
-class Sorted(NamedTuple):
-    """`pairs` are offer → slot, `missing` slots that nothing fills, `unexpected` offers that have no slot; `excluded` are
-    the slots that were not selected, and the offers without a slot that were not."""
+class Assignment(NamedTuple):
+    """The result of `assign`.
+
+    Attributes:
+        pairs: offer → slot.
+        missing: slots that are not filled.
+        unexpected: offers without a slot.
+        excluded: slots that were not selected, and offers without a slot that were not selected.
+        notes: warnings, as text.
+    """
 
     pairs: dict[str, str]
     missing: list[str]
@@ -21,10 +28,10 @@ class Sorted(NamedTuple):
     notes: list[str]
 
 
-def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers: bool) -> Sorted:
-    """Every slot and every offer in its place; CollisionError where two offers would fill one slot.
+def assign(offered: Offers, slots: Collection[str], selection: Selection, wrappers: bool) -> Assignment:
+    """Assign every offer and every slot; raises CollisionError if two offers would fill one slot.
 
-    What is excluded by its own name is set aside before anything is paired, so that `exclude` can settle a collision.
+    Offers that are excluded by their own name are removed before pairing, so that `exclude` can resolve a collision.
     """
     if selection.everything:
         pairs, notes, own = pair(offered, slots, wrappers=wrappers)
@@ -32,11 +39,11 @@ def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers
         missing = [slot for slot in slots if slot not in filled]
         unexpected = [name for name in offered if name not in pairs]
         if not own:
-            return Sorted(pairs, missing, unexpected, [], notes)
+            return Assignment(pairs, missing, unexpected, [], notes)
         excluded = [name for name in (*missing, *unexpected) if name in own]
         notes = notes + _kept_counts(missing, own)
         missing, unexpected = ([name for name in names if name not in own] for names in (missing, unexpected))
-        return Sorted(pairs, missing, unexpected, excluded, notes)
+        return Assignment(pairs, missing, unexpected, excluded, notes)
     names = {name: (name, *sources_of(offer)) for name, offer in offered.items()}
     chosen = {name: None for name in offered if not selection.refuses(*names[name])}
     pairs, notes, own = pair(chosen, slots, wrappers=wrappers)
@@ -52,13 +59,14 @@ def sort(offered: Offers, slots: Collection[str], selection: Selection, wrappers
     settled, placed = {*kept.values(), *missing}, {*pairs, *refused, *unexpected}
     excluded = [slot for slot in slots if slot not in settled]
     excluded += [name for name in offered if name not in placed and name not in slots]
-    return Sorted(kept, missing, unexpected, excluded, notes)
+    return Assignment(kept, missing, unexpected, excluded, notes)
 
 
 def _kept_counts(missing: Collection[str], own: Collection[str]) -> list[str]:
-    """A note for each count of an AveragedModel that nothing fills."""
+    """Return a note for each counter of an AveragedModel that is not filled."""
     return [
-        f"{slot!r}, AveragedModel's count, is not in the source and stays; at 0 the next update replaces the average"
+        f"{slot!r}, the update counter of AveragedModel, is not in the source and keeps its value; if it is 0, the next "
+        "update replaces the average"
         for slot in missing
         if slot in own
     ]

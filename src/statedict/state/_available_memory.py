@@ -1,18 +1,18 @@
-"""Whether there is memory for a backup of what is about to be overwritten: what the system has, within the limits of this
-process's control groups."""
+"""Check whether there is enough memory for a backup of a model: the available memory of the system, within the limits of
+this process's control groups."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Always taken to be there: less than starting Python takes.
+# Always assumed to be available: less than Python needs to start.
 FLOOR = 8 << 20
 MEMORY, GROUP, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 UNLIMITED = 1 << 60
-# Names of tensors in a message.
+# The number of tensor names in a message.
 SHOWN = 20
-# The files of a control group: its limit, what it uses, and the cached part of that, which is given up when needed.
+# The files of a control group: its limit, its usage, and the cached part of that, which the kernel can reclaim.
 VERSIONS = (
     (GROUPS, "memory.max", "memory.current", "inactive_file"),
     (GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -20,7 +20,7 @@ VERSIONS = (
 
 
 def have_room(nbytes: int) -> bool:
-    """Whether `nbytes` bytes more are at most half of the memory that is available without swapping.
+    """Whether `nbytes` bytes are at most half of the memory that is available without swapping.
 
     >>> have_room(1 << 20), have_room(1 << 60)
     (True, False)
@@ -29,34 +29,35 @@ def have_room(nbytes: int) -> bool:
 
 
 def not_put_back(changed: Sequence[str]) -> str:
-    """The note on an error that says which tensors of a model have other elements than before."""
+    """Return the note on an error that lists the tensors of a model that have changed."""
     shown = ", ".join(changed[:SHOWN])
     more = f" and {len(changed) - SHOWN:,} more" if len(changed) > SHOWN else ""
+    have = "has" if len(changed) == 1 else "have"
     return (
-        "Not all could be put back, as there was no backup of the whole model: "
-        f"{len(changed):,} of its tensors have other elements now ({shown}{more}). All others are as they were."
+        "The model could not be restored completely, because there was not enough memory for a backup: "
+        f"{len(changed):,} of its tensors {have} changed ({shown}{more}). All others are unchanged."
     )
 
 
 def _available() -> Iterator[int]:
-    """What each of the limits leaves; nothing for those that the system does not tell."""
+    """Return the memory that each limit leaves; limits that the system does not report are left out."""
     yield from (1024 * number for number in _numbers(MEMORY, "MemAvailable:"))
     groups = {line.rpartition(":")[2].strip("/") for line in _lines(GROUP)}
     for root, limit, used, cached in VERSIONS:
         for folder in {folder for group in groups for folder in _up(root / group, root)}:
             for most in _numbers(folder / limit):
-                # Without a limit the number is enormous, or a word. The files are slow to read.
+                # Without a limit, the file has a huge number, or a word. The other files are slow to read.
                 if most < UNLIMITED:
                     yield most - sum(_numbers(folder / used)) + sum(_numbers(folder / "memory.stat", cached))
 
 
 def _up(place: Path, root: Path) -> list[Path]:
-    """A folder and those around it, up to the root."""
+    """Return a folder and its parents, up to the root."""
     return [place, *place.parents[: len(place.parts) - len(root.parts)]]
 
 
 def _numbers(file: Path, name: str = "") -> list[int]:
-    """The numbers in a file after a name, one a line; without a name, those that are all of a line."""
+    """Return the number that follows `name` at the start of a line, for each such line of a file."""
     words = [line.removeprefix(name).split()[:1] for line in _lines(file) if line.startswith(name)]
     return [int(word) for found in words for word in found if word.isdecimal()]
 

@@ -1,7 +1,6 @@
-"""Python's garbage collector, paused while many objects are made of which none is garbage.
+"""Pause Python's garbage collector while many objects are created that are not garbage.
 
-It would look through all of them again and again: a third of the time of reading or writing 32,000 tensors, two thirds of
-that of loading them into a model.
+Otherwise it would traverse all of them repeatedly (rows `many` of docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Below this the first collection after the pause is too quick to matter.
+# With fewer new objects, the first collection after the pause is fast enough.
 _MANY = 10_000
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause collection, unless somebody else has already."""
+    """Pause garbage collection, unless it is already disabled."""
     if not gc.isenabled():
         yield
         return
@@ -29,11 +28,11 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        _go_on()
+        _resume()
 
 
 def without_collector(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run with collection paused: 0.3 µs a call, where the context manager as a decorator takes 2."""
+    """Wrap a function so that it runs with garbage collection paused; faster than the context manager as a decorator."""
 
     @wraps(function)
     def paused(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,14 +42,14 @@ def without_collector(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         finally:
-            _go_on()
+            _resume()
 
     return paused
 
 
-def _go_on() -> None:
-    # Freezing and unfreezing makes the new objects old ones without looking at them; the next collection would need
-    # 60 ms for 32,000 tensors. A program that has frozen objects itself keeps them so.
+def _resume() -> None:
+    # Freezing and unfreezing moves the new objects to the oldest generation without traversing them, so that the next
+    # collection is fast. It is not done if the program has frozen objects itself, because it would unfreeze them.
     if gc.get_count()[0] > _MANY and not gc.get_freeze_count():
         gc.freeze()
         gc.unfreeze()

@@ -1,7 +1,6 @@
-"""What planning asks of a value (an array, a Leaf, or its Spec) without reading it: its shape and element type.
+"""The shape, dtype and spec of a value (an array, a Leaf, or its Spec), without reading it.
 
-Live tensors of any library answer by their own `shape` and `dtype`, so that nothing of that library is imported here and
-100,000 of them cost milliseconds.
+For in-memory tensors of any library, their own `shape` and `dtype` are used, so the library is not imported here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 def shape_of(value: Any) -> Shape | None:
-    """The shape of a tensor; None for what is no tensor, or a lazy one that has no shape yet."""
+    """Return the shape of a tensor; None for other values, and for a lazy tensor that does not have a shape yet."""
     if isinstance(value, Leaf):
         return value.spec.shape
     try:
@@ -24,7 +23,7 @@ def shape_of(value: Any) -> Shape | None:
 
 
 def dtype_of(value: Any) -> DType | None:
-    """The element type of a tensor; None for what is no tensor, or has a type that PyTorch does not."""
+    """Return the dtype of a tensor; None for other values, and for a dtype that PyTorch does not have."""
     if isinstance(value, Leaf):
         return value.spec.dtype
     if isinstance(value, Compound):
@@ -33,7 +32,7 @@ def dtype_of(value: Any) -> DType | None:
 
 
 def spec_of(value: Any) -> Spec | None:
-    """The spec of a strided tensor, taken as dense where it is live; None for anything else."""
+    """Return the spec of a strided tensor, that of a dense one if it is in memory; None for other values."""
     if isinstance(value, Spec):
         return value
     if isinstance(value, Leaf):
@@ -45,6 +44,6 @@ def spec_of(value: Any) -> Spec | None:
 
 
 def _is_strided(value: Any) -> bool:
-    """Whether a live tensor is none of PyTorch's sparse, quantised and nested ones."""
+    """Whether an in-memory tensor is not one of PyTorch's sparse, quantised or nested tensors."""
     strided = str(getattr(value, "layout", "torch.strided")) == "torch.strided"
     return strided and not (getattr(value, "is_quantized", False) or getattr(value, "is_nested", False))

@@ -1,4 +1,4 @@
-"""The range of a NumPy array's elements, as `cast_kind` asks for it: one pass, in bounded memory."""
+"""The range of the elements of a NumPy array, for `cast_kind`: one pass, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ._cast_kind import Extent, joined
+from ._cast_kind import ValueRange, joined
 from ._dtype import DType
 
 Array = np.ndarray[Any, Any]
-# Small floats are widened, so many at a time.
+# Small floats are widened this many elements at a time.
 PIECE = 1 << 20
 
 
-def extent(array: Array, dtype: DType) -> Extent:
-    """The range of the elements, which are those of `dtype`.
+def value_range(array: Array, dtype: DType) -> ValueRange:
+    """Return the range of the elements of an array that carries `dtype`.
 
     >>> from statedict.state import dtype
-    >>> extent(np.array([3.0, -np.inf, 1.5]), dtype("float64"))
-    Extent(low=1.5, high=3.0, nan=False, infinite=True)
+    >>> value_range(np.array([3.0, -np.inf, 1.5]), dtype("float64"))
+    ValueRange(low=1.5, high=3.0, nan=False, infinite=True)
     """
     parts = [array]
     if dtype.is_complex:
@@ -38,11 +38,11 @@ def _pieces(part: Array) -> Iterable[Array]:
     return (flat[n : n + PIECE].astype(np.float32) for n in range(0, flat.size, PIECE))
 
 
-def _of_piece(piece: Array) -> Extent:
+def _of_piece(piece: Array) -> ValueRange:
     with np.errstate(invalid="ignore"):
         low, high = piece.min(), piece.max()
     if piece.dtype.kind in "biu" or (np.isfinite(low) and np.isfinite(high)):
-        return Extent(low.item(), high.item())
+        return ValueRange(low.item(), high.item())
     finite = piece[np.isfinite(piece)]
     low, high = (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
-    return Extent(low, high, bool(np.isnan(piece).any()), bool(np.isinf(piece).any()))
+    return ValueRange(low, high, bool(np.isnan(piece).any()), bool(np.isinf(piece).any()))

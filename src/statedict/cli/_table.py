@@ -1,6 +1,6 @@
-"""Rows of cells for a terminal: a table where it fits, else a line for each row, which the terminal may wrap.
+"""A table for a terminal; if it is too narrow, a line for each row, which the terminal may wrap.
 
-rich would squeeze columns to nothing in a narrow terminal, and with them what they say.
+In a narrow terminal, rich would shrink columns until their content is not visible.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from rich.table import Column, Table
 from rich.text import Text
 
 NAME_WIDTH = 12
-# Text of this width may be folded to no less, where its words are longer.
+# The minimum width of a column with longer words.
 WORD_WIDTH = 16
 GAP = 2
 
 
-class Rows(Table):
-    """A table without lines. The first column gives way in a narrow terminal, those named in `whole` never do.
+class CellTable(Table):
+    """A table without lines. The first column shrinks in a narrow terminal; the columns in `whole` never do.
 
-    `right`: columns of numbers, aligned to the right, and told with their name where there is no table.
+    `right`: columns of numbers, which are right-aligned, and shown with their names if the table does not fit.
     """
 
     def __init__(self, *columns: str, whole: Collection[str] = (), right: Collection[str] = ()) -> None:
@@ -38,16 +38,16 @@ class Rows(Table):
             yield from super().__rich_console__(console, options)
             return
         for cells in zip(*(column.cells for column in self.columns)):
-            shown = [self._told(place, cell) for place, cell in enumerate(cells)]
+            shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
             yield Text("  ", overflow="fold").join(cell for cell in shown if cell.plain.strip())
 
-    def _told(self, place: int, cell: object) -> Text:
-        told = cell if isinstance(cell, Text) else Text(str(cell))
-        return Text(f"{self._named[place]} ") + told if place in self._named and told.plain else told
+    def _labelled(self, place: int, cell: object) -> Text:
+        text = cell if isinstance(cell, Text) else Text(str(cell))
+        return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
 
 
 def _narrowest(column: Column) -> int:
-    """The columns of the terminal that this one needs, with the gap behind it."""
+    """Return the minimum width of a column, with the gap after it."""
     texts = [str(column.header), *(str(cell) for cell in column.cells)]
     if column.no_wrap:
         return max(map(cell_len, texts)) + GAP

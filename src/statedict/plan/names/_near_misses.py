@@ -1,7 +1,7 @@
-"""Near misses: the names that a person may have meant.
+"""NearMisses misses: find the names that were probably meant.
 
-No search compares everything with everything: names are first reduced to what is left without their numbers (a model of
-100,000 names has some dozens of those), and where many are left, only those that share a component are looked at.
+The search does not compare all names with all others. Names that differ only in their numbers count once (a model with
+100,000 names has some dozens of such forms), and if many forms are left, only those that share a component are compared.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from difflib import get_close_matches
 
 _WILD = re.compile(r"[{*?\[]")
 _NUMBER = re.compile(r"\d+")
-# get_close_matches takes some 20 µs a candidate; at 300 a report of ten near misses stays under a tenth of a second.
+# Limits the time of get_close_matches, which is linear in the candidates.
 _MOST = 300
 _CLOSE = 0.6
-# Comparing takes the square of the length, and a hostile name may be a megabyte long.
+# Comparing is quadratic in the length, and a name in a hostile file may be a megabyte long.
 _LONGEST = 200
 
 
-class Near:
-    """An index of names, built once and asked often."""
+class NearMisses:
+    """An index of names for repeated searches."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._examples: dict[str, str] = {}
@@ -32,9 +32,9 @@ class Near:
                 self._having.setdefault(part, []).append(shape)
 
     def to(self, name: str, count: int = 1) -> list[str]:
-        """The nearest names, the best first; nothing where none is close.
+        """Return the nearest names, the best first; empty if none is close.
 
-        >>> Near(["encoder.layers.0.weight", "encoder.layers.1.weight", "head.bias"]).to("encoder.layer.weight")
+        >>> NearMisses(["encoder.layers.0.weight", "encoder.layers.1.weight", "head.bias"]).to("encoder.layer.weight")
         ['encoder.layers.0.weight']
         """
         shape = _shape(name)
@@ -58,7 +58,7 @@ def _shape(name: str) -> str:
 
 
 def near_pattern(pattern: str, names: Iterable[str], count: int = 1) -> list[str]:
-    """The names that a pattern or template was probably meant for: those that begin nearly as it does.
+    """Return the names that a pattern or template was probably meant to match: those with a similar beginning.
 
     >>> near_pattern("encodr.{i}.*", ["encoder.0.weight", "head.bias"])
     ['encoder.0.weight']
@@ -66,8 +66,8 @@ def near_pattern(pattern: str, names: Iterable[str], count: int = 1) -> list[str
     literal = _WILD.split(pattern)[0]
     parts = literal.count(".") + (literal == pattern)
     if not parts:
-        return Near(names).to(pattern, count)
+        return NearMisses(names).to(pattern, count)
     heads: dict[str, str] = {}
     for name in names:
         heads.setdefault(".".join(name.split(".", parts)[:parts]), name)
-    return [heads[head] for head in Near(heads).to(".".join(literal.split(".")[:parts]), count)]
+    return [heads[head] for head in NearMisses(heads).to(".".join(literal.split(".")[:parts]), count)]

@@ -1,4 +1,4 @@
-"""What makes mismatched tensors fit, as arguments of a load: a policy for each module, or a rule that changes the shape."""
+"""Propose arguments that make mismatched tensors fit: a policy for each module, or a rule that reshapes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from ..names._generalise import numbered
 from ..names._wrappers import bare
 from ..tensors._step import Mismatch
-from ._attempt import Attempt, Change
+from ._attempt import Attempt, Proposal
 
 if TYPE_CHECKING:
     from ._report import LoadReport
 
 _MOST_PATTERNS = 4
-# Rows of these stand for words, so that the first of them are the same words in a larger vocabulary.
+# The rows of these tensors are tokens, so the common rows are the same tokens in a larger vocabulary.
 _VOCABULARY = re.compile(r"emb|wte|vocab|lm_head|(?:\A|[._])tok(?:ens?)?(?:[._]|\Z)")
 
 
-def fitted(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Change | None:
-    """The arguments that make all mismatched tensors fit; None where that of one is not told by its shapes."""
+def shape_fixes(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> Proposal | None:
+    """Return arguments that make all mismatched tensors fit; None if the shapes of one do not determine how."""
     reshaped = {one.name: how for one in now.mismatched if (how := _reshaped(one))}
     rest = [one for one in now.mismatched if one.name not in reshaped]
     policies = _policies(rest)
@@ -30,7 +30,7 @@ def fitted(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> C
     texts = []
     if policies:
         said["mismatched"] = policies
-        texts.append(f"{len(rest):,} of {len(now.mismatched):,} mismatched tensors can be left out or made to fit")
+        texts.append(f"{len(rest):,} of {len(now.mismatched):,} mismatched tensors can be skipped or adapted")
     if reshaped:
         sources = {slot: source for source, slot in now.renamed.items()}
         rules = [f"{numbered(bare(sources.get(slot, slot)), bare(slot))} | {how}" for slot, how in reshaped.items()]
@@ -41,16 +41,16 @@ def fitted(now: LoadReport, attempt: Attempt, arguments: Mapping[str, Any]) -> C
         texts.append(
             f"{len(reshaped):,} of {len(now.mismatched):,} mismatched tensors have the same elements in another shape"
         )
-    return Change("; ".join(texts), said)
+    return Proposal("; ".join(texts), said)
 
 
-def alike(found: Any, expected: Sequence[int]) -> str:
-    """What two shapes have in common, in words; empty where it is nothing worth saying."""
+def in_common(found: Any, expected: Sequence[int]) -> str:
+    """Return a text that says what two shapes have in common, or an empty one."""
     if isinstance(found, str):
         return ""
     if len(found) == 2 and tuple(found[::-1]) == tuple(expected):
         return "transposed"
-    return "the same number of elements" if _count(found) == _count(expected) else ""
+    return "same number of elements" if _count(found) == _count(expected) else ""
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -61,7 +61,7 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def _reshaped(one: Mismatch) -> str | None:
-    """The operation that gives a tensor the shape wanted, where only dimensions of 1 differ, or two are swapped."""
+    """Return the operation for a tensor whose shape differs only in dimensions of size 1, or is transposed."""
     if isinstance(one.found, str) or one.note:
         return None
     if len(one.found) == 2 and one.found[::-1] == one.expected:
@@ -72,7 +72,7 @@ def _reshaped(one: Mismatch) -> str | None:
 
 
 def _policies(mismatched: Sequence[Mismatch]) -> dict[str, str] | None:
-    """A policy for each module; None where one has none, or where they are too many to write down."""
+    """Return a policy for each module; None if one does not have any, or if there are too many to list."""
     modules: dict[str, list[Mismatch]] = {}
     for one in mismatched:
         modules.setdefault(one.name.rpartition(".")[0], []).append(one)
@@ -95,7 +95,7 @@ def _is_vocabulary(one: Mismatch, beside: Sequence[Mismatch]) -> bool:
 
 
 def _policy(one: Mismatch, words: set[tuple[Any, int]]) -> str | None:
-    """What people mostly do with a tensor of these shapes."""
+    """Return the usual policy for a tensor of these shapes."""
     differ = _differing(one)
     if one.note or not differ:
         return None
@@ -109,7 +109,7 @@ def _policy(one: Mismatch, words: set[tuple[Any, int]]) -> str | None:
 
 
 def _differing(one: Mismatch) -> list[int]:
-    """The dimensions in which the shapes differ; none where they have not as many."""
+    """Return the dimensions in which the shapes differ; empty if the numbers of dimensions differ."""
     if isinstance(one.found, str) or len(one.found) != len(one.expected):
         return []
     return [n for n, (a, b) in enumerate(zip(one.found, one.expected)) if a != b]

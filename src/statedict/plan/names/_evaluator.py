@@ -1,4 +1,4 @@
-"""Makes the values that were decided on. Reads nothing: what is not passed through is a leaf, computed when it is read."""
+"""Make the values of a plan without reading: a value that is not passed on unchanged becomes a computed leaf."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from statedict.state import Casts, DType, Leaf
 from ._recipe import Offer
 
 
-class Cook:
-    """Makes each recipe once, and each cast of a tied tensor once, so that ties stay ties."""
+class Evaluator:
+    """Evaluates each recipe once, and each cast of a tied tensor once, so that ties are preserved."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
@@ -19,7 +19,7 @@ class Cook:
         self._casts = Casts()
 
     def offered(self, offer: Offer) -> Any:
-        """The value of an offer: the source's own, untouched, or a leaf."""
+        """Return the value of an offer: the source's own value, unchanged, or a computed leaf."""
         if isinstance(offer, str):
             return self._given[offer]
         key = id(offer.recipe)
@@ -28,5 +28,5 @@ class Cook:
         return self._made[key][offer.number]
 
     def cast(self, leaf: Leaf, dtype: DType) -> Leaf:
-        """The leaf as another dtype."""
+        """Return the leaf cast to another dtype."""
         return self._casts.leaf(leaf, dtype)

@@ -1,4 +1,4 @@
-"""A ValueError of the library while options are parsed or put to use: told as a mistake in those that were given."""
+"""Report a ValueError of the library as a mistake in the options that caused it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..errors import StateDictError, printable
 
 
 @contextmanager
-def told_as(options: Mapping[str, object]) -> Iterator[None]:
-    """Turn a ValueError of the `with` block into a mistake in the options that were given, by name.
+def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
+    """Turn a ValueError of the `with` block into a typer.BadParameter for the options that were given.
 
-    The block does nothing but parse these options, or apply them to names. Where none was given, it is not the user's
-    mistake; errors of ours keep their own words.
+    The block must only parse these options, or apply them to names. If none was given, the error is not the user's mistake
+    and is raised unchanged. StateDictError is never changed.
     """
     try:
         yield
