@@ -104,14 +104,14 @@ def load_module(
 ) -> LoadReport:
     """Load a state into a module of any host; `options` are those of `plan.match`.
 
-    A module whose class has a `state_dict` and a `load_state_dict` of its own is loaded by the latter.
+    A module whose class overrides `load_state_dict` is loaded by that method.
     `fixed`: the caller's other arguments, which a call that is suggested must have. None: suggest nothing.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
-    if _sources.has_own_pair(module, host):
-        return _load_pair(module, host, taken, demands, options, manner)
+    if _sources.has_own_loader(module, host):
+        return _load_by_own_method(module, host, taken, demands, options, manner)
     slots, _ = tree.peek(host, module)
     planned = plan.match(taken.state, slots, **options)
     values = _arrays.arrays_within(planned.execute(taken.state), host.library, verify=manner.verify)
@@ -153,7 +153,7 @@ def load_module(
     return reports[0]
 
 
-def _load_pair(
+def _load_by_own_method(
     module: Any, host: Host, taken: _sources.Taken, demands: Demands, options: Mapping[str, Any], manner: Manner
 ) -> LoadReport:
     """Load by the module's own method, which gets a dict of tensors; whatever raises, the module is put back."""

@@ -126,11 +126,13 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 
 @contextmanager
-def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
+def opened_tree(
+    source: Any, root: str, fits: Callable[[Any], bool] | None, limits: Limits | None = None
+) -> Iterator[Any]:
     """The nested state of a source (an optimizer's, a scheduler's), its tensors unread where it is a file's.
 
-    `root="auto"` is the source itself if it `fits`, else the part of it that does. Raises RootError where there is no part
-    at `root`, or several that fit.
+    `root="auto"` is the source itself if it `fits`, else the part of it that does (`fits` None: a mapping, or the whole
+    source where it holds no mapping). Raises RootError where there is no part at `root`, or several that fit.
     """
     from statedict import formats
 
@@ -172,20 +174,16 @@ def _is_read_here(module: Any, host: Host) -> bool:
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
 
 
-def has_own_pair(module: Any, host: Host) -> bool:
-    """Whether a module's class has a `state_dict` and a `load_state_dict` of its own.
+def has_own_loader(module: Any, host: Host) -> bool:
+    """Whether a module's class overrides `load_state_dict`.
 
     Those of PyTorch's own classes do what the engine does.
     """
-    return all(
-        getattr(type(module), method) is not getattr(host.module, method)
-        and not _owner(type(module), method).__module__.startswith("torch.")
-        for method in ("state_dict", "load_state_dict")
-    )
-
-
-def _owner(kind: type, method: str) -> type:
-    return next(base for base in kind.__mro__ if method in vars(base))
+    kind = type(module)
+    if kind.load_state_dict is host.module.load_state_dict:
+        return False
+    owner = next(base for base in kind.__mro__ if "load_state_dict" in vars(base))
+    return not owner.__module__.startswith("torch.")
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -350,10 +348,6 @@ def require_named(model: Any) -> None:
         raise NotAStateError(
             f"model= is the module whose parameters the optimizer trains, not {arguments.described(model)}"
         )
-
-
-def is_mapping(tree: Any) -> bool:
-    return isinstance(tree, Mapping)
 
 
 def is_optimizer_state(tree: Any) -> bool:

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -35,8 +36,8 @@ class CheckpointManager:
 
     Args:
         directory: where they lie; made by the first save if it is not there. One manager at a time may save in it.
-        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`): the newest is kept whatever it says, and none
-            is deleted before its successor is durable.
+        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`; 3 is `last(3)`): the newest is kept whatever it
+            says, and none is deleted before its successor is durable.
         asynchronous: `save` returns once the state is copied, and a thread writes it. Where several processes train, a save
             is waited for all the same: they have to agree that it is whole.
         busy: what an asynchronous save does when one is in flight: `"wait"` for it, or `"replace"` the one that waits.
@@ -65,7 +66,7 @@ class CheckpointManager:
         self,
         directory: str | os.PathLike[str],
         *,
-        keep: Keep | None = None,
+        keep: Keep | int | None = None,
         asynchronous: bool = False,
         busy: Busy = "wait",
         durable: bool = True,
@@ -79,7 +80,7 @@ class CheckpointManager:
             )
         # A training that changes its working directory goes on saving here.
         self.directory = Path(os.path.abspath(directory))
-        self._keep = keep or last(3)
+        self._keep = last(3) if keep is None else _keep.policy(keep)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
@@ -146,17 +147,18 @@ class CheckpointManager:
         written = None if latest is None else _manifest.read(latest.path).keep
         return None if written is None else _keep.parse(written)
 
-    def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> list[Saved]:
+    def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete what a policy (the manager's own, unless another is given) lets go; what that is, oldest first.
 
         With `dry_run` nothing is deleted. The newest checkpoint stays, whatever the policy says.
         """
+        chosen = self._keep if keep is None else _keep.policy(keep)
         with self._claim.turn:
             self.wait()
             if dry_run:
-                return expired(self.checkpoints, keep or self._keep)
+                return expired(self.checkpoints, chosen)
             self._claim.hold()
-            return self._remove_expired(keep)
+            return self._remove_expired(chosen)
 
     def wait(self) -> None:
         """Return when every save is durable; raises what one ran into."""
@@ -181,24 +183,29 @@ class CheckpointManager:
     def resume(
         self,
         *,
+        at: int | Saved | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits | None = None,
         **objects: Any,
     ) -> Resumed | None:
         """Load the newest checkpoint that verifies into the objects given, or return None on a first run.
 
+        `at` is another checkpoint to load: its step, or what `best` returned. It has to be there, and to verify.
+
         All or nothing: every object is tried before the first is changed. `options` are `load_state_dict`'s, by object name
         (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`); `limits`, where given, those of this
         call. Random state is restored unless the manager says otherwise.
 
-        Raises UnknownNameError where the checkpoint holds no such object, LoadError where one does not fit, OSError where
-        the newest checkpoint cannot be read now: only one that was read and is damaged is passed over.
+        Raises UnknownNameError where the checkpoint holds no such object or the run no such step, LoadError where an object
+        does not fit, OSError where the newest checkpoint cannot be read now: only one that was read and is damaged is passed
+        over.
         """
         wanted = _objects.flat(objects)
+        find = self._find if at is None else partial(_resume.find_step, self.directory, _step(at))
         with self._claim.turn:
             self.wait()
             while True:
-                found = _distributed.on_first(self._find) if self._is_one_of_many else self._find()
+                found = _distributed.on_first(find) if self._is_one_of_many else find()
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged(self.directory)
                     return None
@@ -275,11 +282,11 @@ class CheckpointManager:
     def _prune_after(self, step: int) -> None:
         """Delete what the policy lets go after a save."""
         with _directory.following(self.directory, step, "deleting older checkpoints"):
-            self._remove_expired(saved=step)
+            self._remove_expired(self._keep, saved=step)
 
-    def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
+    def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete what a policy lets go, but not the step that was `saved` just now: a rerun may be behind the newest."""
-        gone = [each for each in expired(self.checkpoints, keep or self._keep) if each.step != saved]
+        gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
         for each in gone:
             _directory.remove(self.directory, each.path)
         return gone
@@ -310,6 +317,10 @@ def _finish(background: Background, claim: Claim) -> None:
             background.wait()
         finally:
             claim.release()
+
+
+def _step(at: Any) -> int:
+    return at.step if isinstance(at, Saved) else _objects.whole(at)
 
 
 def _meter(content: _save.Content) -> Meter:

@@ -12,7 +12,7 @@ VALUES, RANDOM, MANIFEST = "values", "random", "manifest"
 # Names of the checkpoint's own files.
 OWN = (VALUES, RANDOM, MANIFEST)
 # Parameters of `resume`, which could not be given an object of that name.
-PARAMETERS = ("options", "limits")
+PARAMETERS = ("at", "options", "limits")
 # Bytes of one part of a name, and of all of it: file names end at 255, with a suffix and a number of shards.
 LONGEST_PART, LONGEST = 100, 180
 

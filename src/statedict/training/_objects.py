@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
-from statedict.state import StateDict, library_of
+from statedict.state import StateDict, arguments, library_of
 
 from . import _layout, _names, _plain, _random
 
@@ -172,15 +172,28 @@ def _says_anything(rest: Any) -> bool:
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics as a manifest can hold them; raises TypeError for one that it would not give back."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics is a mapping of names to numbers, not {arguments.described(metrics)}; objects are given by name: "
+            "save(step, model=model)"
+        )
     found = {}
     for name, value in metrics.items():
-        number = value.item() if callable(getattr(value, "item", None)) else value
+        number = _number(value)
         if not isinstance(name, str) or not _plain.survives(number):
             raise TypeError(
                 f"the metric {name!r} is {type(value).__name__}: a metric is a number, with text for its name"
             )
         found[name] = deepcopy(number)
     return found
+
+
+def _number(value: Any) -> Any:
+    """An array or tensor of one element as a number; any other value as it is."""
+    try:
+        return value.item() if callable(getattr(value, "item", None)) else value
+    except (RuntimeError, ValueError):
+        return value
 
 
 def is_stateful(value: Any) -> bool:

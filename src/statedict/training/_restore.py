@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict import _api, _loading
+from statedict import _api, _loading, _sources
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
@@ -114,8 +114,9 @@ def _is_together(value: Any, saved: Path) -> bool:
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's state is matched by the names that the models give to its parameters."""
+    """An optimizer's state is matched by the names that the models give to its parameters; that of an object of any other
+    kind is the whole file, whatever it is."""
     if not _objects.is_optimizer(value):
-        return {}
+        return {} if _sources.host_of(value) is not None else {"root": ""}
     model = _objects.owner(value, objects)
     return {} if model is None else {"model": model}

@@ -15,7 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statedict.errors import ChecksumError, FormatError, LimitError, LockedError, TruncatedError, printable
+from statedict.errors import (
+    ChecksumError,
+    FormatError,
+    LimitError,
+    LockedError,
+    TruncatedError,
+    UnknownNameError,
+    printable,
+)
 
 from . import _directory, _layout, _manifest
 from ._claim import Claim
@@ -98,6 +106,14 @@ def find(directory: Path, claim: Claim) -> Found:
     if found.path is None:
         return found
     return found._replace(passed_over=[_set_aside(directory, entry, claim) for entry in found.passed_over])
+
+
+def find_step(directory: Path, step: int) -> Found:
+    """The checkpoint of a step; raises UnknownNameError where the run has none, FormatError where it does not verify."""
+    steps = patiently(lambda: _layout.steps(directory))
+    if step not in steps:
+        raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
+    return Found(steps[step], patiently(partial(verify, steps[step])), [])
 
 
 def _set_aside(directory: Path, entry: PassedOver, claim: Claim) -> PassedOver:

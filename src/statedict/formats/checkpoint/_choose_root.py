@@ -78,8 +78,10 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
     return models[chosen]
 
 
-def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None = None) -> Any:
+def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: str | None = None) -> Any:
     """The part of a tree at a path, or the one that `"auto"` means, where `fits` tells a state of the kind looked for.
+
+    `fits` None: the state of an object of an unknown kind, which is a mapping, or the whole tree where that holds none.
 
     An optimizer's state with dotted names, as a Checkpoint gives it, is taken too. Raises RootError, with the choices,
     where there is no such part, or several.
@@ -87,12 +89,12 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
 
     def found(value: Any) -> Any:
         value = _nested(value)
-        return value if fits(value) else None
+        return value if (isinstance(value, Mapping) if fits is None else fits(value)) else None
 
     arguments.texts(root=root)
     if root != "auto":
         part = part_at(tree, root)
-        if part is None:
+        if part is None and root:
             known = [key for key, part in parts(tree) if found(part) is not None] or list(dict(search(tree, found)))
             raise RootError(f"there is nothing at {root!r}{_near(root, known)}", file=file, choices=known)
         return _nested(part)
@@ -101,6 +103,8 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
     chosen = [path for path in states if path.count("/") == top]
     if "" in states or len(chosen) == 1:
         return states[chosen[0]]
+    if fits is None and not states:
+        return tree
     reason = "several parts could be meant" if chosen else "no part of it has the state of such an object"
     raise RootError(reason, file=file, choices=list(states))
 

@@ -18,6 +18,7 @@ from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, 
 from .._pickle.reading._imports import canonical
 from .._pickle.reading._strided import NOWHERE
 from ..checkpoint._allowed import is_made
+from ..storages._named import ON_META
 
 # How many steps of a path are told.
 STEPS = 12
@@ -80,10 +81,7 @@ def _dangerous(globals: Iterable[Import]) -> list[str]:
 
 def _advice(value: Any, dangerous: Sequence[str]) -> str:
     if isinstance(value, Compound) and value.layout == "meta":
-        return (
-            "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state "
-            "that the library which offloads it gives"
-        )
+        return ON_META
     if not isinstance(value, Opaque):
         path = value.traits.subclass
         said = f"a tensor of the class {path} would come back as a plain tensor"
