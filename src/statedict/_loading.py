@@ -20,7 +20,7 @@ from . import _arrays, _sources
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan, Suggestion
     from statedict.state import CastKind
-    from statedict.tree import Host, Outcome
+    from statedict.tree import Cast, Host, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,13 @@ def _load_by_own_method(
     is_lenient = not demands.strict or bool(demands.missing or demands.unexpected)
     # Only what was asked for is passed on: such a method may take no options.
     asked = {name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, manner.assign)) if on}
+    casts, lost = _casts(module, host, read, manner)
     undo = tree.Undo(host, module)
     undo.keep_everything()
     try:
         found = _told_by(module, read, asked)
-        outcome = tree.Outcome(demands.strict, *found, loaded=[name for name in read if name not in found[1]])
+        loaded = [name for name in read if name not in found[1]]
+        outcome = tree.Outcome(demands.strict, *found, loaded=loaded, casts=casts, errors=lost)
         unknown.told(outcome)
         report = _report(planned, outcome, demands, taken)
         with suppress(_Tried):
@@ -185,6 +187,29 @@ def _load_by_own_method(
         undo.put_back()
         raise
     return report
+
+
+def _casts(module: Any, host: Host, state: Mapping[str, Any], manner: Manner) -> tuple[list[Cast], list[str]]:
+    """The casts of the names that the module has, and an error for each that would lose elements: its own method says
+    nothing of either."""
+    from statedict import tree
+
+    outcomes: list[Outcome] = []
+
+    def judge(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        raise _Tried
+
+    rules = tree.Rules(sound=True).allowing(*manner.allow_casts)
+    try:
+        tree.write(host, module, state, strict=False, assign=manner.assign, rules=rules, judge=judge)
+    except _Tried:
+        [outcome] = outcomes
+        refused = [f'"{cast.name}", its elements would be lost' for cast in outcome.casts if cast.kind in rules.refused]
+        return outcome.casts, [error for error in outcome.errors if any(text in error for text in refused)]
+    except Exception:  # noqa: BLE001  # foreign code that takes the state only as the own method would give it
+        pass
+    return [], []
 
 
 def _told_by(module: Any, state: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list[str], list[str]]:

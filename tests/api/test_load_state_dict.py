@@ -576,3 +576,16 @@ def test_an_own_load_state_dict_alone_is_honoured(tmp_path, source):
     with pytest.raises(LoadError, match=r'Missing key\(s\) in state_dict: "head\.weight", "head\.bias"'):
         statedict.load_state_dict(made, {"other": torch.ones(1)})
     assert torch.equal(made.head.weight, given["old"].weight)
+
+
+def test_an_own_load_state_dict_does_not_lose_elements():
+    """Lossy casts are refused for a class with a loader of its own, too, and every cast is in the report."""
+    state = {"head.weight": torch.full((2, 4), 1e300, dtype=torch.float64), "head.bias": torch.ones(2).double()}
+    made = Renaming()
+    before = made.head.weight.clone()
+    with pytest.raises(LoadError, match=r'"head\.weight", its elements would be lost.*\(overflow\)'):
+        statedict.load_state_dict(made, state)
+    assert torch.equal(made.head.weight, before)
+    report = statedict.load_state_dict(made, state, allow_casts="overflow")
+    assert [cast.kind for cast in report.cast] == ["overflow", "rounding"]
+    assert made.head.weight.isinf().all()
