@@ -285,7 +285,7 @@ def load_state_dict(
     )
     accepted = _loading.Strictness(strict, *allowed, dry_run)
     if _sources.host_of(obj) is None:
-        fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else _sources.is_mapping
+        fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else None
         _loading.refuse_options(
             obj,
             assign=assign,

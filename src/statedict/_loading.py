@@ -20,7 +20,7 @@ from . import _arrays, _sources
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan, Suggestion
     from statedict.state import CastKind
-    from statedict.tree import Host, Outcome
+    from statedict.tree import Cast, Host, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,14 @@ def load_module(
 ) -> LoadReport:
     """Load a state into a module of any module system; `options` are those of `plan.match`.
 
-    A module whose class defines both `state_dict` and `load_state_dict` is loaded with its own method.
+    A module whose class overrides `load_state_dict` is loaded with its own method.
     `fixed`: the caller's other arguments, which every suggested call must repeat. None: suggest nothing.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
-    if _sources.has_own_pair(module, host):
-        return _load_pair(module, host, resolved, accepted, options, transfer)
+    if _sources.has_own_loader(module, host):
+        return _load_with_own_method(module, host, resolved, accepted, options, transfer)
     slots, _ = tree.peek(host, module)
     planned = plan.match(resolved.state, slots, **options)
     values = _arrays.arrays_within(planned.execute(resolved.state), host.library, verify=transfer.verify)
@@ -153,7 +153,7 @@ def load_module(
     return reports[0]
 
 
-def _load_pair(
+def _load_with_own_method(
     module: Any,
     host: Host,
     resolved: _sources.ResolvedSource,
@@ -175,11 +175,13 @@ def _load_pair(
     asked = {
         name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, transfer.assign)) if on
     }
+    casts, lost = _casts(module, host, read, transfer)
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
     try:
         found = _load_by_own_method(module, read, asked)
-        outcome = tree.Outcome(accepted.strict, *found, loaded=[name for name in read if name not in found[1]])
+        loaded = [name for name in read if name not in found[1]]
+        outcome = tree.Outcome(accepted.strict, *found, loaded=loaded, casts=casts, errors=lost)
         unknown.add_to(outcome)
         report = _report(planned, outcome, accepted, resolved)
         with suppress(_DryRunDone):
@@ -192,6 +194,31 @@ def _load_pair(
         rollback.roll_back()
         raise
     return report
+
+
+def _casts(
+    module: Any, host: Host, state: Mapping[str, Any], transfer: TransferOptions
+) -> tuple[list[Cast], list[str]]:
+    """Return the casts of the names that the module has, and an error for each that would lose elements: the module's
+    own method reports neither."""
+    from statedict import tree
+
+    outcomes: list[Outcome] = []
+
+    def judge(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        raise _DryRunDone
+
+    rules = tree.Rules(sound=True).allowing(*transfer.allow_casts)
+    try:
+        tree.write(host, module, state, strict=False, assign=transfer.assign, rules=rules, judge=judge)
+    except _DryRunDone:
+        [outcome] = outcomes
+        refused = [f'"{cast.name}", its elements would be lost' for cast in outcome.casts if cast.kind in rules.refused]
+        return outcome.casts, [error for error in outcome.errors if any(text in error for text in refused)]
+    except Exception:  # noqa: BLE001  # foreign code may accept the state only in the form that its own method passes on
+        pass
+    return [], []
 
 
 def _load_by_own_method(

@@ -128,11 +128,13 @@ def kept(source: Any, root: str = "auto") -> StateDict:
 
 
 @contextmanager
-def opened_tree(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None = None) -> Iterator[Any]:
+def opened_tree(
+    source: Any, root: str, fits: Callable[[Any], bool] | None, limits: Limits | None = None
+) -> Iterator[Any]:
     """Give the nested state of a source (of an optimizer or scheduler); tensors of a file stay unread.
 
-    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts. Raises RootError if there
-    is no part at `root`, or if several fit.
+    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts (`fits` None: a mapping, or
+    the whole source if it contains none). Raises RootError if there is no part at `root`, or if several fit.
     """
     from statedict import formats
 
@@ -174,20 +176,16 @@ def _is_read_here(module: Any, host: Host) -> bool:
     return type(module).state_dict is host.module.state_dict and "state_dict" not in vars(module)
 
 
-def has_own_pair(module: Any, host: Host) -> bool:
-    """Whether a module's class overrides both `state_dict` and `load_state_dict`.
+def has_own_loader(module: Any, host: Host) -> bool:
+    """Whether a module's class overrides `load_state_dict`.
 
     Overrides in PyTorch's own classes do not count: the engine does the same as they do.
     """
-    return all(
-        getattr(type(module), method) is not getattr(host.module, method)
-        and not _owner(type(module), method).__module__.startswith("torch.")
-        for method in ("state_dict", "load_state_dict")
-    )
-
-
-def _owner(kind: type, method: str) -> type:
-    return next(base for base in kind.__mro__ if method in vars(base))
+    kind = type(module)
+    if kind.load_state_dict is host.module.load_state_dict:
+        return False
+    owner = next(base for base in kind.__mro__ if "load_state_dict" in vars(base))
+    return not owner.__module__.startswith("torch.")
 
 
 def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
@@ -350,10 +348,6 @@ def require_named(model: Any) -> None:
         raise NotAStateError(
             f"model= must be the module whose parameters the optimizer trains, not {arguments.described(model)}"
         )
-
-
-def is_mapping(tree: Any) -> bool:
-    return isinstance(tree, Mapping)
 
 
 def is_optimizer_state(tree: Any) -> bool:

@@ -554,3 +554,40 @@ def test_own_methods_may_be_allowed_names():
     assert statedict.load_state_dict(Part(), state, allow_missing="head.bias").allowed == ["head.bias"]
     with pytest.raises(LoadError, match=r'Missing key\(s\) in state_dict: "head\.bias"'):
         statedict.load_state_dict(Part(), state, allow_missing="head.weight")
+
+
+class Renaming(nn.Module):
+    """Knows its older names when it loads."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def load_state_dict(self, state, strict=True, assign=False):
+        return super().load_state_dict({name.replace("old.", "head."): state[name] for name in state}, strict, assign)
+
+
+@pytest.mark.parametrize("source", ["mapping", "file", "module"])
+def test_an_own_load_state_dict_alone_is_honoured(tmp_path, source):
+    """A class that overrides `load_state_dict` only is loaded by it, whatever the source."""
+    given = nn.ModuleDict({"old": nn.Linear(4, 2)})
+    statedict.save(given, tmp_path / "a.pt")
+    made = Renaming()
+    statedict.load_state_dict(made, {"mapping": given.state_dict(), "file": tmp_path / "a.pt", "module": given}[source])
+    assert torch.equal(made.head.weight, given["old"].weight)
+    with pytest.raises(LoadError, match=r'Missing key\(s\) in state_dict: "head\.weight", "head\.bias"'):
+        statedict.load_state_dict(made, {"other": torch.ones(1)})
+    assert torch.equal(made.head.weight, given["old"].weight)
+
+
+def test_an_own_load_state_dict_does_not_lose_elements():
+    """Lossy casts are refused for a class with a loader of its own, too, and every cast is in the report."""
+    state = {"head.weight": torch.full((2, 4), 1e300, dtype=torch.float64), "head.bias": torch.ones(2).double()}
+    made = Renaming()
+    before = made.head.weight.clone()
+    with pytest.raises(LoadError, match=r'"head\.weight", its elements would be lost.*\(overflow\)'):
+        statedict.load_state_dict(made, state)
+    assert torch.equal(made.head.weight, before)
+    report = statedict.load_state_dict(made, state, allow_casts="overflow")
+    assert [cast.kind for cast in report.cast] == ["overflow", "rounding"]
+    assert made.head.weight.isinf().all()

@@ -15,7 +15,7 @@ from tests.hostile.build.torch_zips import torch_zip
 from torch import nn
 
 import statedict
-from statedict.errors import FormatError
+from statedict.errors import FormatError, SaveError
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -231,6 +231,24 @@ def test_map_location(tmp_path):
     assert statedict.load(path, map_location="meta")["w"].device.type == "meta"
     assert statedict.load(path, map_location={"cpu": "meta"})["w"].device.type == "meta"
     assert statedict.load(path, map_location={"cuda:0": "meta"})["w"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("made", [5, "cpu", ()])
+def test_a_function_as_map_location_returns_storages(tmp_path, made):
+    """Anything else is a mistake in the function, and is said to be."""
+    torch.save({"w": torch.ones(3)}, tmp_path / "model.pt")
+    with pytest.raises(TypeError, match=r"map_location= returned .* for 'cpu': it returns a storage, or None"):
+        statedict.load(tmp_path / "model.pt", map_location=lambda storage, location: made)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz", ".npy"])
+def test_tensors_without_values_are_named(tmp_path, suffix):
+    """A tensor on the meta device has no values to save, in any format; no file is left behind."""
+    gone = torch.ones(2, device="meta")
+    state, name = (gone, "") if suffix == ".npy" else ({"there": torch.ones(2), "gone": gone}, "gone: ")
+    with pytest.raises(SaveError, match=f"^{name}this tensor is on the meta device"):
+        statedict.save(state, tmp_path / f"model{suffix}")
+    assert list(tmp_path.iterdir()) == []
 
 
 WITHOUT_TORCH = """

@@ -141,3 +141,12 @@ def test_tensors_of_a_tree_have_paths():
     tree["self"] = tree
     assert [(path, found is leaf) for path, found in formats.tensors(tree)] == [("model/w", True), ("list/1/0", True)]
     assert [path for path, _ in formats.leaves(tree)] == ["model/w", "list/1/0"]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "npz"])
+def test_what_was_saved_in_shards_is_opened_by_its_index(tmp_path, suffix):
+    """There is no file of the name that was given to `save`: the error names the one that there is."""
+    path = tmp_path / f"model.{suffix}"
+    formats.write({"a": np.ones(2), "b": np.ones(2)}, path, max_shard_size=1)
+    with pytest.raises(FileNotFoundError, match=r"it was saved in shards: open .*model\.\w+\.index\.json"):
+        formats.open(path)

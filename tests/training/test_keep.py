@@ -4,12 +4,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.training import Saved, all_steps, any_of, best, every, expired, last, reasons
-from statedict.training._keep import dump, parse
+from statedict.training._keep import dump, parse, policy
 
 
 def run(*steps, **metrics):
@@ -110,3 +111,19 @@ def test_a_rule_is_written_and_read(keep):
     """parse(dump(keep)) is the same rule, through JSON too, and its text is the call that makes it."""
     assert parse(json.loads(json.dumps(dump(keep)))) == keep
     assert eval(str(keep)) == keep  # noqa: S307
+
+
+@pytest.mark.parametrize("keep", [3, np.int64(3)])
+def test_a_number_is_last_of_it(keep):
+    """`keep=3` is `last(3)`, also among others."""
+    assert policy(keep) == last(3)
+    assert any_of(keep, every(2)) == any_of(last(3), every(2))
+
+
+@pytest.mark.parametrize("keep", ["3", True, 1.5, [last(1)], Saved])
+def test_what_is_no_policy_is_refused(keep):
+    """At once, and not at the first save that deletes something."""
+    with pytest.raises(TypeError, match=r"keep= is a policy such as last\(3\), or a number of checkpoints, not"):
+        policy(keep)
+    with pytest.raises(TypeError, match="keep= is a policy"):
+        any_of(last(1), keep)

@@ -479,3 +479,41 @@ def test_pruning_can_be_previewed(tmp_path):
         assert len(manager.checkpoints) == 4
         assert [saved.step for saved in manager.prune(last(2))] == [0, 1]
         assert [saved.step for saved in manager.checkpoints] == [2, 3]
+
+
+def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
+    """`at` names a step, or is what `best` gives; a step that is not there is an error, and nothing changes."""
+    counter = Counter()
+    with CheckpointManager(tmp_path / "run", keep=3) as manager:
+        for counter.count, loss in ((1, 0.5), (2, 0.1), (3, 0.9)):
+            manager.save(counter.count, {"loss": loss}, counter=counter)
+        assert manager.resume(at=manager.best("loss"), counter=counter).step == counter.count == 2
+        assert manager.resume(at=np.int64(1), counter=counter).metrics == {"loss": 0.5}
+        with pytest.raises(
+            UnknownNameError, match=r"'7' is not in the steps of the run; did you mean '1' or '2' or '3'"
+        ):
+            manager.resume(at=7, counter=counter)
+        with pytest.raises(ValueError, match="step is a whole number"):
+            manager.resume(at="best", counter=counter)
+        assert counter.count == 1
+
+
+def test_a_damaged_checkpoint_is_not_passed_over_when_it_is_named(tmp_path):
+    """Another one was not asked for."""
+    with CheckpointManager(tmp_path / "run") as manager:
+        manager.save(1, counter=Counter())
+        manager.save(2, counter=Counter())
+        (manager.latest.path / "counter.pt").write_bytes(b"")
+        with pytest.raises(FormatError, match="0 bytes of"):
+            manager.resume(at=2, counter=Counter())
+        assert manager.resume(at=1, counter=Counter()).step == 1
+
+
+@pytest.mark.parametrize("metrics", [torch.nn.Linear(1, 1), 3, [("loss", 1)]])
+def test_metrics_that_are_no_mapping_are_refused(tmp_path, metrics):
+    """The mistake is `save(step, model)`: the message says how objects are given."""
+    with (
+        CheckpointManager(tmp_path / "run") as manager,
+        pytest.raises(TypeError, match=r"metrics is a mapping of names to numbers, not .*save\(step, model=model\)"),
+    ):
+        manager.save(1, metrics)

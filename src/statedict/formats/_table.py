@@ -65,7 +65,12 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     folder = _directory_of(source)
     if folder is not None:
         return cast(Checkpoint, function(DIRECTORY)(folder, limits))
-    file = files.open(source)
+    try:
+        file = files.open(source)
+    except FileNotFoundError as error:
+        if isinstance(source, (str, os.PathLike)) and os.path.isfile(index := f"{os.fspath(source)}.index.json"):
+            error.strerror = f"{error.strerror}; it was saved in shards: open {index}"
+        raise
     try:
         with collector_paused():
             return read(file, limits)

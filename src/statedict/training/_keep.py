@@ -17,6 +17,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
+from statedict.state import arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
@@ -116,8 +118,8 @@ def all_steps() -> Keep:
     return RetentionPolicy("all_steps")
 
 
-def any_of(*policies: Keep) -> Keep:
-    """Keep the checkpoints that any of the policies keeps.
+def any_of(*policies: Keep | int) -> Keep:
+    """Keep the checkpoints that any of the policies keeps. A number n means `last(n)`.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -125,22 +127,39 @@ def any_of(*policies: Keep) -> Keep:
     >>> sorted(any_of(last(1), every(10))(saved))
     [10, 20]
     """
-    return RetentionPolicy("any_of", policies)
+    return RetentionPolicy("any_of", tuple(map(policy, policies)))
+
+
+def policy(keep: Keep | int) -> Keep:
+    """Return the policy that a caller passed: a function of the checkpoints, or a number n for `last(n)`.
+
+    Raises TypeError for any other value, ValueError for a number below 1.
+
+    >>> policy(3)
+    last(3)
+    """
+    if isinstance(keep, Integral) and not isinstance(keep, bool):
+        return last(int(keep))
+    if not callable(keep) or isinstance(keep, type):
+        raise TypeError(
+            f"keep= must be a policy such as last(3), or a number of checkpoints, not {arguments.described(keep)}"
+        )
+    return keep
 
 
 def dump(keep: Keep) -> list[Any] | None:
     """A policy as JSON values (`["any_of", ["last", 3], …]`); None if it contains a function of the caller's."""
     if not isinstance(keep, RetentionPolicy):
         return None
-    arguments = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
-    return None if None in arguments else [keep.name, *arguments]
+    given = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
+    return None if None in given else [keep.name, *given]
 
 
 def parse(written: Any) -> Keep:
     """The policy that `dump` wrote; raises ValueError for any other value."""
     try:
-        name, *arguments = written
-        return POLICIES[name][0](*(map(parse, arguments) if name == "any_of" else arguments))
+        name, *given = written
+        return POLICIES[name][0](*(map(parse, given) if name == "any_of" else given))
     except (TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{written!r} is not a retention policy (expected a list such as ['last', 3])") from error
 
@@ -219,7 +238,7 @@ def _all_steps(saved: Sequence[Saved]) -> set[int]:
 
 
 def _any_of(saved: Sequence[Saved], *policies: Keep) -> set[int]:
-    return set().union(*(policy(saved) for policy in policies))
+    return set().union(*(keep(saved) for keep in policies))
 
 
 # name → the function that makes the policy from its arguments, and the one that selects the steps.

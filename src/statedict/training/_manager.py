@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -38,8 +39,8 @@ class CheckpointManager:
 
     Args:
         directory: the run's directory; the first save creates it. Only one manager at a time can save in it.
-        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`). The newest is always kept, and a checkpoint is
-            deleted only after a newer one is durable.
+        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`; 3 means `last(3)`). The newest is always kept,
+            and a checkpoint is deleted only after a newer one is durable.
         asynchronous: `save` returns once the state is copied, and a thread writes it. With several processes `save` still
             waits for the write, because the ranks must agree that the checkpoint is complete.
         busy: what an asynchronous save does while another one is running: `"wait"` for it, or `"replace"` the waiting one.
@@ -68,7 +69,7 @@ class CheckpointManager:
         self,
         directory: str | os.PathLike[str],
         *,
-        keep: Keep | None = None,
+        keep: Keep | int | None = None,
         asynchronous: bool = False,
         busy: Busy = "wait",
         durable: bool = True,
@@ -83,7 +84,7 @@ class CheckpointManager:
             )
         # Absolute, so that a later change of the working directory does not matter.
         self.directory = Path(os.path.abspath(directory))
-        self._keep = keep or last(3)
+        self._keep = last(3) if keep is None else _keep.policy(keep)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
@@ -150,17 +151,18 @@ class CheckpointManager:
         written = None if latest is None else _manifest.read(latest.path).keep
         return None if written is None else _keep.parse(written)
 
-    def prune(self, keep: Keep | None = None, *, dry_run: bool = False) -> list[Saved]:
+    def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.
 
         With `dry_run` nothing is deleted. The newest checkpoint is always kept.
         """
+        chosen = self._keep if keep is None else _keep.policy(keep)
         with self._ownership.mutex:
             self.wait()
             if dry_run:
-                return expired(self.checkpoints, keep or self._keep)
+                return expired(self.checkpoints, chosen)
             self._ownership.hold()
-            return self._remove_expired(keep)
+            return self._remove_expired(chosen)
 
     def wait(self) -> None:
         """Wait until all saves are durable; raise the error of a failed one."""
@@ -185,24 +187,29 @@ class CheckpointManager:
     def resume(
         self,
         *,
+        at: int | Saved | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits | None = None,
         **objects: Any,
     ) -> Resumed | None:
         """Load the newest valid checkpoint into the objects; return None if the run has no checkpoint yet.
 
+        `at` selects another checkpoint: its step, or what `best` returned. It must exist and be valid.
+
         All or nothing: every load is checked before the first object changes. `options` are arguments of `load_state_dict`
         by object name (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`). `limits` replaces the
         manager's for this call. Random state is restored unless the manager was created with `random=False`.
 
-        Raises UnknownNameError if the checkpoint does not contain an object, LoadError if one does not fit, OSError if the
-        newest checkpoint cannot be read at the moment: only a checkpoint that was read and found damaged is skipped.
+        Raises UnknownNameError if the checkpoint does not contain an object or the run has no such step, LoadError if an
+        object does not fit, OSError if the newest checkpoint cannot be read at the moment: only a checkpoint that was read
+        and found damaged is skipped.
         """
         wanted = _objects.flat(objects)
+        find = self._find if at is None else partial(_find.find_step, self.directory, _step(at))
         with self._ownership.mutex:
             self.wait()
             while True:
-                found = _distributed.on_first(self._find) if self._is_one_of_many else self._find()
+                found = _distributed.on_first(find) if self._is_one_of_many else find()
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged(self.directory)
                     return None
@@ -279,11 +286,11 @@ class CheckpointManager:
     def _prune_after(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, after a save."""
         with _changes.after_save(self.directory, step, "deleting older checkpoints"):
-            self._remove_expired(saved=step)
+            self._remove_expired(self._keep, saved=step)
 
-    def _remove_expired(self, keep: Keep | None = None, *, saved: int | None = None) -> list[Saved]:
+    def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""
-        gone = [each for each in expired(self.checkpoints, keep or self._keep) if each.step != saved]
+        gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
         for each in gone:
             _changes.remove(self.directory, each.path)
         return gone
@@ -314,6 +321,10 @@ def _finish(background: Background, ownership: Ownership) -> None:
             background.wait()
         finally:
             ownership.release()
+
+
+def _step(at: Any) -> int:
+    return at.step if isinstance(at, Saved) else _objects.checked_step(at)
 
 
 def _meter(content: _save.Content) -> Meter:

@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
-from statedict.state import StateDict, library_of
+from statedict.state import StateDict, arguments, library_of
 
 from . import _random
 from .run_directory import _json_values, _layout, _names
@@ -175,15 +175,28 @@ def _has_content(rest: Any) -> bool:
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics as they are saved in the manifest; raises TypeError for one that JSON does not preserve."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics must be a mapping of names to numbers, not {arguments.described(metrics)}; pass objects by name: "
+            "save(step, model=model)"
+        )
     found = {}
     for name, value in metrics.items():
-        number = value.item() if callable(getattr(value, "item", None)) else value
+        number = _number(value)
         if not isinstance(name, str) or not _json_values.survives(number):
             raise TypeError(
                 f"the metric {name!r} has the type {type(value).__name__}: a metric must be a number, and its name a string"
             )
         found[name] = deepcopy(number)
     return found
+
+
+def _number(value: Any) -> Any:
+    """An array or tensor of one element as a number; any other value as it is."""
+    try:
+        return value.item() if callable(getattr(value, "item", None)) else value
+    except (RuntimeError, ValueError):
+        return value
 
 
 def is_stateful(value: Any) -> bool:

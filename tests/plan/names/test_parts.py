@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.plan import infer, match
-from statedict.plan.names._parts import may_match, parts_of
+from statedict.plan.names._parts import may_match, notes_on_parts, parts_of
 
 WHOLE = {"0.weight": (2, 3), "0.bias": (2,)}
 KINDS = {
@@ -104,3 +104,10 @@ def test_any_names_are_taken(names):
     parts = parts_of(names)
     assert set(parts) <= set(names)
     assert all(may_match(name, name, parts, parts) for name in names)
+
+
+def test_a_part_is_told_once():
+    """Whatever asks for it twice, as PyTorch's spectral norm does."""
+    parts = parts_of(["0.weight_orig", "0.weight_u"])
+    notes = notes_on_parts(["0.weight_orig", "0.weight_u", "0.weight_orig"], ["0.weight"], {}, parts)
+    assert notes[0].startswith("'0.weight' (weight_orig, weight_u) is stored in parts in the model")

@@ -116,3 +116,16 @@ def test_a_cast_to_what_holds_no_numbers_is_refused():
     """Quantised dtypes and bits cannot be asked for."""
     with pytest.raises(ValueError, match="cannot cast float32 to qint8: qint8 is not a numeric dtype"):
         statedict.StateDict({"x": torch.ones(2)}).to("qint8")
+
+
+@pytest.mark.parametrize("source", ["memory", "file"])
+@pytest.mark.parametrize("wanted", NUMBERS, ids=str)
+def test_what_pytorch_cannot_cast_is_refused(tmp_path, wanted, source):
+    """Pairs of 4-bit elements are no numbers to copy: an error that names the tensor, and nothing is written."""
+    state = {"x": torch.zeros(1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}
+    statedict.save(state, tmp_path / "a.pt")
+    made = model({"x": torch.ones(1).to(TORCH_DTYPES[wanted])})
+    before = bits(made.x)
+    with pytest.raises(statedict.LoadError, match=r'parameter named "x".* not implemented for .*Float4_e2m1fn_x2'):
+        statedict.load_state_dict(made, state if source == "memory" else tmp_path / "a.pt")
+    assert bits(made.x) == before

@@ -32,7 +32,7 @@ def test_ordinary_names_are_names(name):
         ("ä" * 51, "longer than 100 bytes"),
         ("/".join(["a" * LONGEST_PART] * 2), f"longer than {LONGEST} bytes"),
         *((own, "is reserved for a file of the checkpoint") for own in ("values", "random", "manifest", "values/0")),
-        *((taken, "is a parameter of resume") for taken in ("options", "limits", "limits/x")),
+        *((taken, "is a parameter of resume") for taken in ("at", "options", "limits", "limits/x")),
     ],
     ids=repr,
 )

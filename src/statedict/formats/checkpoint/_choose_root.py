@@ -80,9 +80,11 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
     return models[chosen]
 
 
-def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | None = None) -> Any:
+def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: str | None = None) -> Any:
     """Return the part of a tree at a path, or the one that `"auto"` selects; `fits` recognises the kind of state
     wanted.
+
+    `fits` None: the state of an object of unknown kind, which is a mapping, or the whole tree if it contains none.
 
     An optimizer state with dotted names, as a Checkpoint returns it, is accepted too. Raises RootError, with the
     choices, if none or several fit.
@@ -90,12 +92,12 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
 
     def found(value: Any) -> Any:
         value = _nested(value)
-        return value if fits(value) else None
+        return value if (isinstance(value, Mapping) if fits is None else fits(value)) else None
 
     arguments.texts(root=root)
     if root != "auto":
         part = part_at(tree, root)
-        if part is None:
+        if part is None and root:
             known = [key for key, part in parts(tree) if found(part) is not None] or list(dict(search(tree, found)))
             raise RootError(f"the file contains nothing at {root!r}{_near(root, known)}", file=file, choices=known)
         return _nested(part)
@@ -104,6 +106,8 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool], file: str | N
     chosen = [path for path in states if path.count("/") == top]
     if "" in states or len(chosen) == 1:
         return states[chosen[0]]
+    if fits is None and not states:
+        return tree
     reason = "several parts of the file fit" if chosen else "the file contains no state of this kind of object"
     raise RootError(reason, file=file, choices=list(states))
 

@@ -19,7 +19,7 @@ from statedict.state import Leaf, leaf_of, require_in_proportion
 from ...errors import FormatError, SaveError
 from .._json import read_json
 from .._limits import LIMITS
-from ..storages._named import check_metadata, modules_of, named_leaves, ties
+from ..storages._named import ON_META, check_metadata, modules_of, named_leaves, ties
 from ..storages._pack import elements_of
 from ..storages._shape import require_memory
 from ..zip._directory import OUTSIDE
@@ -51,6 +51,8 @@ def npy_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]
     leaf = leaf_of(obj)
     if not isinstance(leaf, Leaf) or element_type(npy_descr(leaf.spec.dtype)) is None:
         raise SaveError("an npy file stores one array of a NumPy dtype; use npz or the torch format")
+    if leaf.storage.location == "meta":
+        raise SaveError(ON_META)
     if metadata:
         raise SaveError("an npy file cannot store metadata")
     require_memory(leaf)

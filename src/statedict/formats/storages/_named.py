@@ -14,6 +14,11 @@ from .._json import read_json
 from .._limits import LIMITS
 from ._shape import require_memory
 
+ON_META = (
+    "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state that "
+    "the library which offloads it gives"
+)
+
 
 def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]) -> dict[str, Leaf]:
     """Return the leaf of each name. `unfit` returns the reason why the format cannot store a leaf, or None.
@@ -28,6 +33,8 @@ def named_leaves(obj: Any, format: str, unfit: Callable[[str, Leaf], str | None]
         leaf = leaf_of(value)
         problem = _problem(name, value, leaf)
         if isinstance(leaf, Leaf) and problem is None:
+            if leaf.storage.location == "meta":
+                raise SaveError(f"{name}: {ON_META}")
             require_memory(leaf)
             leaves[name] = leaf
             problem = unfit(name, leaf)

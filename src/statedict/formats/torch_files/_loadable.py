@@ -19,6 +19,7 @@ from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, 
 from .._pickle.reading._imports import canonical
 from .._pickle.reading._strided import NOWHERE
 from ..checkpoint._allowed import is_made
+from ..storages._named import ON_META
 
 # The number of path steps shown in a message.
 STEPS = 12
@@ -85,10 +86,7 @@ def _dangerous(globals: Iterable[Import]) -> list[str]:
 
 def _advice(value: Any, dangerous: Sequence[str]) -> str:
     if isinstance(value, Compound) and value.layout == "meta":
-        return (
-            "this tensor is on the meta device and has no values: load or materialize it first, or save the state dict "
-            "provided by the library that offloads it"
-        )
+        return ON_META
     if not isinstance(value, Opaque):
         path = value.traits.subclass
         loss = f"a tensor of the class {path} would be loaded as a plain tensor"

@@ -103,7 +103,7 @@ def _bases(
 
 def _by_whole(parts: Mapping[str, WeightPart], some: Iterable[str], others: Iterable[str]) -> dict[str, list[str]]:
     wanted, found = set(others), dict[str, list[str]]()
-    for name in some:
+    for name in dict.fromkeys(some):
         if name in parts and parts[name].whole in wanted:
             above = parts[name].whole.rpartition(".")[0]
             found.setdefault(parts[name].whole, []).append(name[len(above) + 1 if above else 0 :])

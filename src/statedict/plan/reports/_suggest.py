@@ -130,7 +130,7 @@ def _renamed(missing: Collection[str], unexpected: Collection[str], *, more: boo
     """Propose the rule that gives the most missing names; several rules if each would give all."""
     skip = parts_of(unexpected)
     best = best_rules(missing, [name for name in unexpected if name not in skip]) if missing and unexpected else []
-    others = f", one of {len(best)} prefixes that fit equally" if len(best) > 1 else ""
+    others = f", one of {len(best)} prefixes with these names" if len(best) > 1 else ""
     changes = []
     for rule, solves in best:
         old, new = str(rule.sources[0]), str(rule.targets[0])

@@ -116,7 +116,7 @@ class _Copying:
             raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(reason)))
         value = self.values[index] = self._cast(key, param, value)
         if _is_ordinary(param):
-            if isinstance(value, Leaf):
+            if isinstance(value, Leaf) and value.spec.dtype.kind in PLAIN_KINDS:
                 self.arriving.append(index)
                 return False
             if _is_ordinary(value):

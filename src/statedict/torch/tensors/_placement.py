@@ -113,7 +113,11 @@ def _chooser(where: MapLocation) -> Callable[[str], torch.device]:
     def chosen(location: str) -> torch.device:
         # The function is called once: all storages of one location go to the same device.
         moved = where(_empty(), location)
-        return back(location) if moved is None else torch.device(moved.device)
+        if moved is None:
+            return back(location)
+        if not isinstance(getattr(moved, "device", None), torch.device):
+            raise TypeError(f"map_location= returned {moved!r} for {location!r}: it returns a storage, or None")
+        return torch.device(moved.device)
 
     return chosen
 

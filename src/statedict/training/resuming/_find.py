@@ -15,7 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statedict.errors import ChecksumError, FormatError, LimitError, LockedError, TruncatedError, printable
+from statedict.errors import (
+    ChecksumError,
+    FormatError,
+    LimitError,
+    LockedError,
+    TruncatedError,
+    UnknownNameError,
+    printable,
+)
 
 from ..run_directory import _changes, _layout, _manifest
 from ..run_directory._manifest import FileFacts, Manifest, NewerVersionError
@@ -98,6 +106,14 @@ def find(directory: Path, ownership: Ownership) -> Found:
     if found.path is None:
         return found
     return found._replace(passed_over=[_set_aside(directory, entry, ownership) for entry in found.passed_over])
+
+
+def find_step(directory: Path, step: int) -> Found:
+    """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
+    steps = retried(lambda: _layout.steps(directory))
+    if step not in steps:
+        raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
+    return Found(steps[step], retried(partial(verify, steps[step])), [])
 
 
 def _set_aside(directory: Path, entry: PassedOver, ownership: Ownership) -> PassedOver:

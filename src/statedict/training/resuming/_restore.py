@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict import _api, _loading
+from statedict import _api, _loading, _sources
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
@@ -115,8 +115,9 @@ def _is_together(value: Any, saved: Path) -> bool:
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
-    """Default load options: an optimizer's state is matched by the names that the model gives to its parameters."""
+    """Default load options: an optimizer's state is matched by the names that the model gives to its parameters; the state
+    of an object of any other kind is the whole file."""
     if not _objects.is_optimizer(value):
-        return {}
+        return {} if _sources.host_of(value) is not None else {"root": ""}
     model = _objects.owner(value, objects)
     return {} if model is None else {"model": model}

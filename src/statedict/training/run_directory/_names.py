@@ -12,7 +12,7 @@ VALUES, RANDOM, MANIFEST = "values", "random", "manifest"
 # Reserved for the checkpoint's own files.
 OWN = (VALUES, RANDOM, MANIFEST)
 # Parameters of `resume`: an object with such a name could not be passed to it.
-PARAMETERS = ("options", "limits")
+PARAMETERS = ("at", "options", "limits")
 # Maximum bytes of one part of a name, and of the whole: file names are limited to 255 with suffix and shard number.
 LONGEST_PART, LONGEST = 100, 180
 
