@@ -18,17 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from statedict.state import arena, copy_rows
+from statedict.state import arena
 
-from ..tensors._copy_pairs import is_watched
 from ..tensors._kinds import examples_of
 from ..tensors._memory import addresses
 from ._shared_memory import ALIGNMENT, Block, Layout, address_of, alike, layout, overlap, place, strides
 
 # Below this, allocating and faulting costs more than keeping neighbours alive: they share an arena.
 SMALL = 1 << 20
-# Up to so many bytes, and from so many tensors on, it pays to copy them as rows of bytes.
-ROW, FEW = 4096, 16
 # The types whose instances are no more than strided memory; everything else has a `clone` of its own.
 PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
 # By way of NumPy a tensor over memory takes 1.0 µs, by `frombuffer` and `view` 1.6 µs.
@@ -68,11 +65,9 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
         for block in found.blocks:
             if block.members[0] not in made:
                 made.update(zip(block.members, _views(block, tensors, host, pinned)))
-        sizes = [_row_size(tensors[n]) for n in examples]
-        alone = _copied_in_rows(found.lone, tensors, made, list(map(sizes.__getitem__, which)))
         _copy(
-            [made[n] for n in alone] + [_shown(block, tensors, made) for block in found.blocks],
-            [tensors[n] for n in alone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
+            [made[n] for n in found.lone] + [_shown(block, tensors, made) for block in found.blocks],
+            [tensors[n] for n in found.lone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
         )
         return [made[n] if n in made else _alone(tensor, host) for n, tensor in enumerate(tensors)]
 
@@ -201,24 +196,6 @@ def _shown(block: Block, tensors: Sequence[torch.Tensor], made: dict[int, torch.
 def _bytes(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
     empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
     return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
-
-
-def _row_size(tensor: torch.Tensor) -> int:
-    """The bytes of a tensor that can be copied together with others, as a row of bytes; 0 for others."""
-    return tensor.nbytes if tensor.is_cpu and _is_plain(tensor) and tensor.is_contiguous() else 0
-
-
-def _copied_in_rows(
-    lone: Sequence[int], tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor], sizes: Sequence[int]
-) -> list[int]:
-    """Copy small tensors of `sizes` bytes, 0.05 µs each, where `_foreach_copy_` takes 0.5; which are left to that."""
-    rows = [n for n in lone if 0 < sizes[n] <= ROW]
-    if is_watched() or len(rows) < FEW:
-        return list(lone)
-    targets = [made[n] for n in rows]
-    torch.autograd.graph.increment_version(targets)
-    copy_rows(addresses([tensors[n] for n in rows]), addresses(targets), [sizes[n] for n in rows])
-    return [n for n in lone if not 0 < sizes[n] <= ROW] if len(rows) < len(lone) else []
 
 
 def _copy(destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
