@@ -11,10 +11,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("statedict", deadline=None)
+settings.load_profile("statedict")
 
 PACKAGES = ROOT / ".cache" / "packages"
 

@@ -13,6 +13,7 @@ import json
 import os
 import pkgutil
 import resource
+import signal
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from .reading import is_clean_error, read_all
 
 STACK = 512 << 10
 ADDRESSES = 4 << 30
-HANGS = 20  # seconds
+HANGS = 20  # seconds of processor time: the machine may be busy
 # What a reader does beside opening its file. Everything else that Python can tell of is reported.
 HARMLESS = {"mmap.__new__", "os.scandir", "os.listdir", "sys._getframe", "_thread.start_new_thread", "builtins.id"}
 
@@ -131,13 +132,15 @@ def main(group: str, folder: str, first: str = "") -> None:
         place = Path(folder, f"warm-{case.name}-{first}")
         observed(case, place, watch)
         load(case.make(place), backend="numpy")
+    # What the signal does after the traceback is written is to end the process.
+    faulthandler.register(signal.SIGPROF, chain=True)
     sys.addaudithook(watch)
     names = [case.name for case in GROUPS[group]]
     for case in GROUPS[group][names.index(first) if first else 0 :]:
         print(json.dumps({"begins": case.name}), flush=True)
-        faulthandler.dump_traceback_later(HANGS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, HANGS)
         print(json.dumps(observed(case, Path(folder, case.name), watch)), flush=True)
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ this process's control groups."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 # Always assumed to be available: less than Python needs to start.
 FLOOR = 8 << 20
-MEMORY, GROUP, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+MEMORY, GROUP, GROUPS = "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup"
 UNLIMITED = 1 << 60
 # The number of tensor names in a message.
 SHOWN = 20
 # The files of a control group: its limit, its usage, and the cached part of that, which the kernel can reclaim.
 VERSIONS = (
     (GROUPS, "memory.max", "memory.current", "inactive_file"),
-    (GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    (f"{GROUPS}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -44,26 +43,28 @@ def _available() -> Iterator[int]:
     yield from (1024 * number for number in _numbers(MEMORY, "MemAvailable:"))
     groups = {line.rpartition(":")[2].strip("/") for line in _lines(GROUP)}
     for root, limit, used, cached in VERSIONS:
-        for folder in {folder for group in groups for folder in _up(root / group, root)}:
-            for most in _numbers(folder / limit):
+        for folder in {folder for group in groups for folder in _up(root, group)}:
+            for most in _numbers(f"{folder}/{limit}"):
                 # Without a limit, the file has a huge number, or a word. The other files are slow to read.
                 if most < UNLIMITED:
-                    yield most - sum(_numbers(folder / used)) + sum(_numbers(folder / "memory.stat", cached))
+                    yield most - sum(_numbers(f"{folder}/{used}")) + sum(_numbers(f"{folder}/memory.stat", cached))
 
 
-def _up(place: Path, root: Path) -> list[Path]:
-    """Return a folder and its parents, up to the root."""
-    return [place, *place.parents[: len(place.parts) - len(root.parts)]]
+def _up(root: str, group: str) -> list[str]:
+    """Return the folder of a control group and its parents, up to the root."""
+    steps = group.split("/") if group else []
+    return ["/".join([str(root), *steps[:count]]) for count in range(len(steps), -1, -1)]
 
 
-def _numbers(file: Path, name: str = "") -> list[int]:
+def _numbers(file: str, name: str = "") -> list[int]:
     """Return the number that follows `name` at the start of a line, for each such line of a file."""
     words = [line.removeprefix(name).split()[:1] for line in _lines(file) if line.startswith(name)]
     return [int(word) for found in words for word in found if word.isdecimal()]
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: str) -> list[str]:
     try:
-        return file.read_text().splitlines()
+        with open(file) as opened:
+            return opened.read().splitlines()
     except OSError:
         return []

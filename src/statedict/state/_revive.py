@@ -8,7 +8,6 @@ imported or called.
 from __future__ import annotations
 
 import io
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -80,13 +79,11 @@ def _attributes(made: Any, state: Any) -> None:
     vars(made).update(state)
 
 
-def _namespace(kind: type) -> Maker:
-    def make(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if args or kwargs:
-            raise TypeError("it takes no arguments")
-        return kind()
+def _namespace() -> Any:
+    # Importing it takes 3 ms, which `import statedict` need not wait for.
+    from argparse import Namespace
 
-    return Maker(make, _no_items(_attributes))
+    return Namespace()
 
 
 def _no_arguments(kind: Callable[[], Any]) -> Callable[[tuple[Any, ...], Mapping[str, Any]], Any]:
@@ -190,8 +187,8 @@ CLASSES: dict[tuple[str, str], Maker] = {
     ("numpy.random.bit_generator", "SeedSequence"): _class("SeedSequence"),
 }
 MAKERS: dict[tuple[str, str], Maker] = {
-    ("argparse", "Namespace"): _namespace(Namespace),
-    ("types", "SimpleNamespace"): _namespace(SimpleNamespace),
+    ("argparse", "Namespace"): Maker(_no_arguments(_namespace), _no_items(_attributes)),
+    ("types", "SimpleNamespace"): Maker(_no_arguments(SimpleNamespace), _no_items(_attributes)),
     ("_io", "BytesIO"): Maker(_no_arguments(io.BytesIO), _no_items(_bytes_io)),
     ("numpy.random._pickle", "__bit_generator_ctor"): Maker(_bit_generator, _no_items(_set_bit_generator)),
     ("numpy.random._pickle", "__generator_ctor"): Maker(_generator, _no_items(_set_generator)),

@@ -14,7 +14,7 @@ import statedict
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
 from statedict.state import Leaf, many
-from statedict.torch.modules._scatter import scatter
+from statedict.torch.modules._staging import scatter
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]

@@ -7,17 +7,19 @@ begins, and that copy cannot fail.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from ctypes import memmove
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from statedict.state import Leaf, Many, Read, arena, blocks
 
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._memory import addresses
-from ._scatter import scatter
 
 # Tensors below this are staged: a copy of 64 KiB takes as long as the system call that it saves.
 SMALL = 64 << 10
@@ -83,6 +85,12 @@ def write(stage: Stage, found: Blocks) -> None:
     for some, block, places in found:
         to, counts = (targets, sizes) if len(some) == len(sizes) else ([c[n] for n in some] for c in (targets, sizes))
         scatter(block, places, to, counts)
+
+
+def scatter(block: memoryview, places: Sequence[int], targets: Sequence[int], sizes: Sequence[int]) -> None:
+    """Copy to each address in `targets` as many bytes as `sizes` says, in order, from where in the block `places` says."""
+    start = np.frombuffer(block, np.uint8).ctypes.data
+    deque(map(memmove, targets, [start + place for place in places], sizes), maxlen=0)
 
 
 def pour(tensor: Any, leaf: Leaf, verify: bool) -> None:

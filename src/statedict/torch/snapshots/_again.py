@@ -1,7 +1,8 @@
 """The same tensors copied again and again, into memory that nobody else writes to.
 
-What the copies are was looked at when they were made, so that only the tensors are looked at now, and compared with that.
-For 32,000 small ones this takes half the time of finding out whether any memory fits (`copies`).
+The copies were examined when they were made, so that only the tensors are examined now and compared with that. An
+asynchronous save keeps training waiting for this copy: 2.4 ms for 1,000 small tensors, where `copies` into the same memory
+takes 5 (row "many" of `benchmarks.stall`). Copying the small ones as rows of bytes is 0.4 to 1 ms of the difference.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from statedict.state import copy_rows
 from ..tensors._copy_pairs import is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
 from ..tensors._memory import addresses
-from ._copy_tensors import ROW
 from ._shared_memory import overlap
 
+# Up to so many bytes tensors are copied as rows of bytes.
+ROW = 4096
 _OFFSET = torch.Tensor.storage_offset
 
 

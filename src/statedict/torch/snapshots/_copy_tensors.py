@@ -18,17 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from statedict.state import arena, copy_rows
+from statedict.state import arena
 
-from ..tensors._copy_pairs import is_watched
 from ..tensors._kinds import examples_of
 from ..tensors._memory import addresses
 from ._shared_memory import ALIGNMENT, Block, MemoryLayout, address_of, alike, layout, overlap, place, strides
 
 # Bytes. Allocating smaller blocks individually costs more than keeping their neighbours alive in an arena.
 SMALL = 1 << 20
-# Tensors of at most ROW bytes are copied as rows of bytes if there are at least FEW of them.
-ROW, FEW = 4096, 16
 # The types that are just strided memory; all others have their own `clone`.
 PLAIN_TYPES = {torch.Tensor, torch.nn.Parameter}
 # Creating a tensor over memory is faster through NumPy than with `frombuffer` and `view`.
@@ -69,11 +66,9 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
         for block in found.blocks:
             if block.members[0] not in made:
                 made.update(zip(block.members, _views(block, tensors, host, pinned)))
-        sizes = [_row_size(tensors[n]) for n in examples]
-        alone = _copied_in_rows(found.lone, tensors, made, list(map(sizes.__getitem__, which)))
         _copy(
-            [made[n] for n in alone] + [_shown(block, tensors, made) for block in found.blocks],
-            [tensors[n] for n in alone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
+            [made[n] for n in found.lone] + [_shown(block, tensors, made) for block in found.blocks],
+            [tensors[n] for n in found.lone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
         )
         return [made[n] if n in made else _alone(tensor, host) for n, tensor in enumerate(tensors)]
 
@@ -202,24 +197,6 @@ def _shown(block: Block, tensors: Sequence[torch.Tensor], made: dict[int, torch.
 def _bytes(tensor: torch.Tensor, start: int, nbytes: int) -> torch.Tensor:
     empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
     return empty.set_(tensor.untyped_storage(), start, (nbytes,), (1,))
-
-
-def _row_size(tensor: torch.Tensor) -> int:
-    """The size of a tensor that can be copied with others as a row of bytes; 0 for other tensors."""
-    return tensor.nbytes if tensor.is_cpu and _is_plain(tensor) and tensor.is_contiguous() else 0
-
-
-def _copied_in_rows(
-    lone: Sequence[int], tensors: Sequence[torch.Tensor], made: dict[int, torch.Tensor], sizes: Sequence[int]
-) -> list[int]:
-    """Copy small tensors as rows of bytes, which is faster than `_foreach_copy_`; return the indices of the rest."""
-    rows = [n for n in lone if 0 < sizes[n] <= ROW]
-    if is_watched() or len(rows) < FEW:
-        return list(lone)
-    targets = [made[n] for n in rows]
-    torch.autograd.graph.increment_version(targets)
-    copy_rows(addresses([tensors[n] for n in rows]), addresses(targets), [sizes[n] for n in rows])
-    return [n for n in lone if not 0 < sizes[n] <= ROW] if len(rows) < len(lone) else []
 
 
 def _copy(destinations: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
