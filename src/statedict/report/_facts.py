@@ -10,10 +10,9 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isfinite
-from reprlib import Repr
 from typing import Any
 
-from statedict.state import Absent, Compound, Leaf, Opaque, StateDict
+from statedict.state import Absent, Compound, Leaf, Opaque, Short, StateDict
 
 Fact = dict[str, Any]
 
@@ -181,6 +180,6 @@ IMPORTS = {
     "dangerous": "would run code under pickle (it was not run)",
     "unknown": "unknown classes and functions (not imported)",
 }
-SHORT = Repr()
+SHORT = Short()
 SHORT.maxstring = SHORT.maxother = 200
 SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8

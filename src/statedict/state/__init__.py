@@ -33,6 +33,7 @@ from ._pieces import pieces
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._rows import Many, RowKind, Rows, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
+from ._short import Short
 from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
@@ -91,6 +92,7 @@ __all__ = [
     "fold",
     "spans",
     "Section",
+    "Short",
     "as_html",
     "as_text",
     "folded",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from reprlib import Repr
 from typing import TYPE_CHECKING
 
-from statedict.state import Section, as_html, listed, state_shown
+from statedict.state import Section, Short, as_html, listed, state_shown
 
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint
@@ -44,5 +43,5 @@ def _rest(checkpoint: Checkpoint) -> list[Section]:
     ]
 
 
-SHORT = Repr()
+SHORT = Short()
 SHORT.maxlevel = 2
