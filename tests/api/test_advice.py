@@ -233,11 +233,11 @@ def test_a_dry_run_is_advised_too():
 def test_parts_of_a_weight_are_not_meant_for_it():
     """A near miss that would load and be wrong is not offered; what the parts are is said instead."""
     with pytest.raises(
-        LoadError, match=r"'0\.weight' .* is in parts in the source, none of which is the weight"
+        LoadError, match=r"'0\.weight' .* is stored in parts in the source: merge the parts into one weight"
     ) as caught:
         statedict.load_state_dict(*SITUATIONS["weight norm in the source"][:2])
     assert "did you mean" not in str(caught.value)
-    with pytest.raises(LoadError, match="is in parts in the model and whole in the source") as caught:
+    with pytest.raises(LoadError, match="is stored in parts in the model, but as one weight in the source") as caught:
         statedict.load_state_dict(*SITUATIONS["spectral norm in the model"][:2])
     assert "did you mean" not in str(caught.value)
 

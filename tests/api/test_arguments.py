@@ -185,14 +185,14 @@ TEXTS = [
     (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
     (lambda: statedict.merge("a.pt"), r"merge needs a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
     (lambda: statedict.merge([STATE], weights=object()), "weights= must be a number for each source, not <object"),
-    (lambda: statedict.KeyMap(3), "rules are text such as 'old -> new', a mapping of old names to new ones"),
-    (lambda: statedict.KeyMap({1: "a"}), r"names that are renamed are text, not 1 \(int\)"),
+    (lambda: statedict.KeyMap(3), "rules must be text such as 'old -> new', a mapping from old to new names"),
+    (lambda: statedict.KeyMap({1: "a"}), r"old and new names must be strings, not 1 \(int\)"),
     (
         lambda: statedict.KeyMap("a -> b").rename({1: 2}),
         r"the names in a state dict must be strings, but this one has 1 \(int\)",
     ),
     (lambda: statedict.KeyMap("a -> b").rename(3), r"state= must be a mapping, such as a dict, not 3 \(int\)"),
-    (lambda: statedict.KeyMap.from_toml("nope"), "a key map is TOML, and this is not: Expected '='"),
+    (lambda: statedict.KeyMap.from_toml("nope"), "the text of a key map is not valid TOML: Expected '='"),
     (
         lambda: statedict.save(MODEL, io.BytesIO(), metadata=3),
         r"metadata= must be a mapping, such as a dict, not 3 \(int\)",

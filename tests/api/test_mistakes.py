@@ -83,7 +83,7 @@ def test_a_file_that_runs_code_is_refused_and_can_be_looked_at(tmp_path, model):
         ("model.pt", torch.nn.Linear(1, 1), "cannot load a state into a str: pass the model first, then the source"),
         (5, {}, "cannot load a state into an int: it is not a module"),
         (torch.nn.Linear(1, 1), 5, r"Expected state_dict to be dict-like, got <class 'int'>\. A source is a path"),
-        (torch.nn.Linear(1, 1), {"weight": torch.ones(1, 1), 3: torch.ones(1)}, r"names are strings.* 3 \(int\)"),
+        (torch.nn.Linear(1, 1), {"weight": torch.ones(1, 1), 3: torch.ones(1)}, r"must be strings.* 3 \(int\)"),
     ],
 )
 def test_arguments_of_another_kind(target, source, text):

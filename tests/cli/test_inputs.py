@@ -54,7 +54,7 @@ def test_an_input_is_not_written_over(call, run, arguments):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     ended = call(*arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert "lost; name another file" in " ".join(ended.err.replace("│", " ").split())
+    assert "lost; choose another file" in " ".join(ended.err.replace("│", " ").split())
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 

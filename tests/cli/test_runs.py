@@ -78,7 +78,7 @@ def test_prune_while_the_run_is_written(call, run):
         manager.save(40, {"loss": 9.0})
         ended = call("runs", run, "--prune", "--keep-last", "1")
         assert (ended.code, ended.out) == (2, "")
-        assert "this run is being written by process" in ended.err
+        assert "another manager in this process is writing this run" in ended.err
         assert call("runs", run, "--prune", "--dry-run", "--keep-last", "1").out.count("would be deleted: ") == 3
     assert steps(run) == [10, 20, 30, 40]
 

@@ -88,7 +88,7 @@ def test_another_file_is_not_replaced(call, files):
     (files / "run.pt.html").write_text("my notes")
     ended = call("view", "run.pt")
     assert (ended.code, (files / "run.pt.html").read_text()) == (2, "my notes")
-    assert "no page of this command" in " ".join(ended.err.replace("│", " ").split())
+    assert "not a page of this command" in " ".join(ended.err.replace("│", " ").split())
     assert call("view", "run.pt", "-o", "run.pt.html").code == 0
 
 
@@ -122,9 +122,9 @@ def test_without_the_library(call, files, monkeypatch):
     [
         (["none.pt"], "none.pt: No such file or directory"),
         (["run.pt", "--root", "optimizer"], "'model'"),
-        (["run.pt", "other.safetensors", "--headers"], "not in the headers of two files"),
-        (["run.pt", "--open", "-o", "-"], "cannot be opened"),
-        (["-"], "needs a name"),
+        (["run.pt", "other.safetensors", "--headers"], "cannot be used with two files"),
+        (["run.pt", "--open", "-o", "-"], "cannot open a page"),
+        (["-"], "an output file name is required"),
         (["run.pt", "--output", "no/such/place.html"], "No such file or directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -23,7 +23,7 @@ def keep_inputs(destination: str | os.PathLike[str], *sources: str | os.PathLike
     for source in sources:
         if source is not None and any(_is_same(destination, part) for part in _files_of(str(source))):
             raise typer.BadParameter(
-                f"{destination} is an input of this command and would be overwritten; choose another file",
+                f"{destination} is an input of this command and would be lost; choose another file",
                 param_hint=option,
             )
 

@@ -222,7 +222,7 @@ def test_layers_are_folded_and_the_worst_is_told():
     assert text.splitlines() == [
         "11 changed; 1 equal",
         "changed 11:",
-        "  layers.{1…11}.w  ×11  44 of 44 elements differ by up to 0.11, relative 0.11, cosine 1",
+        "  layers.{1…11}.w  ×11  44 of 44 elements, by up to 0.11, relative 0.11, cosine 1",
     ]
     assert "layers.{1…11}.w" in diff(a, b)._repr_html_()
     assert (

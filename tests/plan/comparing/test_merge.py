@@ -106,9 +106,9 @@ def test_names_that_differ_are_listed():
     ) as caught:
         merge([full, full, {**less, "x": np.ones(1)}])
     assert caught.value.names == ("layers.1.w", "layers.2.w", "layers.3.w", "x")
-    with pytest.raises(MergeError, match=re.escape("source 1 has other shapes for layers.{2,3}.w")):
+    with pytest.raises(MergeError, match=re.escape("source 1 has different shapes for layers.{2,3}.w")):
         merge([full, {**full, "layers.2.w": np.ones(3), "layers.3.w": 5}])
-    with pytest.raises(MergeError, match=r"source 1 lacks .*, … \(30 names\)$"):
+    with pytest.raises(MergeError, match=r"source 1 does not have .*, … \(30 names\)$"):
         merge([{chr(97 + n % 26) * (n + 1): 1 for n in range(30)}, {}])
     with pytest.raises(MergeError, match="'a' is no strided tensor in every source"):
         merge([{"a": np.ones(2)}, {"a": type("Odd", (), {"shape": (2,), "dtype": "float32"})()}])

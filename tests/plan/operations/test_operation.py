@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused_on_specs(text, inputs, message):
 )
 def test_what_is_no_operation(text):
     """A text that says no operation is refused with a list of those there are."""
-    with pytest.raises(ValueError, match="is no operation on a tensor; they are: transpose"):
+    with pytest.raises(ValueError, match="is not a tensor operation; use one of: transpose"):
         parse_operation(text)
 
 

@@ -78,7 +78,7 @@ def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
     removed 1:
       x  [1]
     changed 1:
-      w  1 of 4 elements differ by up to 0.5, relative inf, cosine 0
+      w  1 of 4 elements, by up to 0.5, relative inf, cosine 0
     """
     first, second = raw_values(a), raw_values(b)
     require_in_proportion(value for value in (*first.values(), *second.values()) if isinstance(value, (Leaf, Compound)))

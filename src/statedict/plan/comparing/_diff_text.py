@@ -76,8 +76,7 @@ def _change(diff: Diff, names: tuple[str, ...]) -> str:
     changed, elements = sum(one.changed for one in some), sum(one.elements for one in some)
     worst = max(one.max_abs for one in some), max(one.relative for one in some), min(one.cosine for one in some)
     text = (
-        f"{changed:,} of {elements:,} elements differ by up to {worst[0]:.3g}, relative {worst[1]:.3g}, "
-        f"cosine {worst[2]:.6g}"
+        f"{changed:,} of {elements:,} elements, by up to {worst[0]:.3g}, relative {worst[1]:.3g}, cosine {worst[2]:.6g}"
     )
     nan = sum(one.nan for one in some)
     return text + (f", {nan:,} NaN or infinite on one side" if nan else "")
