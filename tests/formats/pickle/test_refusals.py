@@ -131,8 +131,16 @@ BROKEN = {
         "than the size of the file justifies",
         None,
     ),
-    "ordered dict shadowed": (p.build(p.ordered_dict(), p.dict_((p.text("items"), p.NONE))) + b".", "replace one of its methods", None),
-    "ordered dict's class": (p.build(p.ordered_dict(), p.dict_((p.text("__class__"), p.NONE))) + b".", "replace one of its methods", None),
+    "ordered dict shadowed": (
+        p.build(p.ordered_dict(), p.dict_((p.text("items"), p.NONE))) + b".",
+        "replace one of its methods",
+        None,
+    ),
+    "ordered dict's class": (
+        p.build(p.ordered_dict(), p.dict_((p.text("__class__"), p.NONE))) + b".",
+        "replace one of its methods",
+        None,
+    ),
 }
 
 LIMITED = {
