@@ -267,7 +267,7 @@ def test_a_claim_beyond_the_file_is_refused(tmp_path):
     big = (p.integers((1, 4)), p.integers((1, 2**40)))
     raw = shards.distributed()[".metadata"]
     raw = raw.replace(*big).replace(p.integers((2, 4)), p.integers((2, 2**40)))
-    with pytest.raises(FormatError, match="its storage location"):
+    with pytest.raises(FormatError, match="is stored in only"):
         opened(tmp_path, **{".metadata": raw})
 
 

@@ -262,7 +262,7 @@ BAD = {
     "header too long": (
         raw_file(b"{}", length=100),
         TruncatedError,
-        r"the header is 100 bytes long, but the file has 10",
+        r"the header is 100 bytes long, but the file has only 10",
     ),
     "no object": (raw_file(b"{1:2}"), FormatError, "the header"),
     "extra field": (
