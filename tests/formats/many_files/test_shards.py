@@ -388,8 +388,8 @@ def test_an_index_needs_its_folder(folder):
     ("text", "problem"),
     [
         ('{"weight_map": []}', "no valid weight_map"),
-        ('{"weight_map": {"a": "x", "a": "y"}}', "the key 'a' occurs twice"),
-        ('{"weight_map": {"a": NaN}}', "NaN is no JSON"),
+        ('{"weight_map": {"a": "x", "a": "y"}}', "the key 'a' appears twice in a JSON object"),
+        ('{"weight_map": {"a": NaN}}', "NaN is not valid JSON"),
         ('{"weight_map": {"a": ' + "9" * 60 + "}}", "60 digits"),
         ('{"weight_map": ' + "[" * 90 + "]" * 90 + "}", "nested 91 deep"),
         ('{"weight_map": {"a": "x"}', "invalid JSON"),

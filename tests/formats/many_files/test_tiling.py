@@ -57,7 +57,7 @@ def test_the_answer_is_that_of_counting(data):
     ("boxes", "problem"),
     [
         ([], "they leave gaps or overlap"),
-        ([((0,), (2,))], "one has 1 dimensions, not 2"),
+        ([((0,), (2,))], "a chunk has 1 dimensions, not 2"),
         ([((0, 1), (2, 3))], r"the chunk \[2, 3\] at \[0, 1\] exceeds the shape \[2, 3\]"),
         ([((0, -1), (2, 3))], r"exceeds the shape"),
         ([((0, 0), (2, 3)), ((0, 0), (2, 3))], "they leave gaps or overlap"),

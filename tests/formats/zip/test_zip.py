@@ -271,7 +271,7 @@ DAMAGED = {
     "entry damaged": (change(GOOD, CENTRAL, b"X"), "the directory is damaged at its offset 0"),
     "not UTF-8": (change(GOOD, CENTRAL + 46, b"\xff"), "is not UTF-8"),
     "encrypted": (change(GOOD, CENTRAL + 8, b"\1"), "it is encrypted"),
-    "unknown flags": (change(GOOD, CENTRAL + 8, b"\x20"), "its flags 0x20 are not known"),
+    "unknown flags": (change(GOOD, CENTRAL + 8, b"\x20"), "its flags 0x20 are not supported"),
     "other compression": (change(GOOD, CENTRAL + 10, b"\x0e"), "unsupported compression method 14"),
     "sizes differ": (
         change(GOOD, CENTRAL + 20, b"\1"),
@@ -281,10 +281,10 @@ DAMAGED = {
     "sizes missing": (change(GOOD, CENTRAL + 20, b"\xff" * 8), "its zip64 sizes are missing"),
     "bytes before": (
         b"x" * 8 + change(GOOD, END + 16, struct.pack("<I", CENTRAL + 8)),
-        "there is no local header at byte 0",
+        "expected a local header at byte 0",
     ),
     "overlap": (change(GOOD, CENTRAL + 42, struct.pack("<I", 1)), "bytes precede the first member of the archive"),
-    "no header": (change(GOOD, 0, b"X"), "there is no local header at byte 0"),
+    "no header": (change(GOOD, 0, b"X"), "expected a local header at byte 0"),
     "another name": (change(GOOD, 30, b"b"), "its local header has another name: b'b/data.pkl'"),
     "other flags": (
         change(GOOD, 6, b"\2"),
@@ -380,7 +380,7 @@ def test_a_wrong_checksum_names_the_member():
     """Bytes that are not those that were written are never given, and verify finds all of them."""
     at = OURS.index(SOME["a/data/0"])
     archive = opened(change(OURS, at, bytes([OURS[at] ^ 1])))
-    with pytest.raises(ChecksumError, match=r"a/data/0: its CRC-32 should be [0-9a-f]{8} and is [0-9a-f]{8}"):
+    with pytest.raises(ChecksumError, match=r"a/data/0: CRC-32 is [0-9a-f]{8} and should be [0-9a-f]{8}"):
         read_member(archive, "a/data/0")
     assert [member.name for member, _ in verify_members(archive)] == ["a/data/0"]
 
