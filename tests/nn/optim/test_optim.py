@@ -250,17 +250,17 @@ def test_states_that_do_not_fit(both, raised):
 
 
 def test_states_that_pytorch_would_fail_on_later():
-    """Another optimizer's state, a state of other shapes and what is no state are refused, and nothing is changed."""
+    """State of another optimizer, of other shapes, or values that are not a state are refused; nothing is changed."""
     theirs, ours = pair("SGD", {"lr": 0.1, "momentum": 0.9})
     step(theirs, ours)
     adam = pair("Adam", {"lr": 0.25})[1]
     with pytest.raises(LoadError, match=r"lacks 'step', 'exp_avg', 'exp_avg_sq'.*saved by another class of optimizer"):
         adam.load_state_dict(ours.state_dict())
     turned = pair("SGD", {"lr": 0.1}, shapes=((3,), (3, 2)))[1]
-    with pytest.raises(LoadError, match=r"has shape \[3, 2\], and the parameter \[3\]"):
+    with pytest.raises(LoadError, match=r"has shape \[3, 2\], but the parameter has \[3\]"):
         turned.load_state_dict(ours.state_dict())
     for wrong in ([1], {"state": {}}, {"model": 1}):
-        with pytest.raises(LoadError, match="an optimizer's state dict has 'state' and 'param_groups'"):
+        with pytest.raises(LoadError, match="not an optimizer's state dict: expected 'state' and 'param_groups'"):
             adam.load_state_dict(wrong)
     assert adam.param_groups[0]["lr"] == 0.25
     assert not adam.state
