@@ -179,7 +179,7 @@ TEXTS = [
     ),
     (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: give an instance of it, Linear\(…\)"),
     (lambda: statedict.audit(3), r"audit\(\) expects a torch.nn.Module, not 3 \(int\)"),
-    (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
+    (lambda: statedict.audit(MODEL, 3), "optimizer= must be a torch optimizer or a list of them, not 3"),
     (lambda: statedict.merge("a.pt"), r"merge takes a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
     (lambda: statedict.merge([STATE], weights=object()), "weights= is a number for each source, not <object"),
     (lambda: statedict.KeyMap(3), "rules are text such as 'old -> new', a mapping of old names to new ones"),
