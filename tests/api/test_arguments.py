@@ -182,7 +182,7 @@ TEXTS = [
     ),
     (lambda: statedict.state_dict(nn.Linear), r"Linear is a class: pass an instance, Linear\(…\)"),
     (lambda: statedict.audit(3), r"audit\(\) expects a torch.nn.Module, not 3 \(int\)"),
-    (lambda: statedict.audit(MODEL, 3), "optimizer= is an optimizer of torch, or a list of them, not 3"),
+    (lambda: statedict.audit(MODEL, 3), "optimizer= must be a torch optimizer or a list of them, not 3"),
     (lambda: statedict.merge("a.pt"), r"merge needs a list of sources, such as \['a\.pt', 'b\.pt'\], not 'a\.pt'"),
     (lambda: statedict.merge([STATE], weights=object()), "weights= must be a number for each source, not <object"),
     (lambda: statedict.KeyMap(3), "rules must be text such as 'old -> new', a mapping from old to new names"),

@@ -323,8 +323,8 @@ UNLIVING = {
         p.call(p.name("torch._utils", "_rebuild_parameter"), INTEGERS, p.TRUE, p.ordered_dict()),
         "do not fit it: Only Tensors of floating point",
     ),
-    "a device": (p.call(p.name("torch", "device"), p.text("m8")), "a device that PyTorch does not know"),
-    "a device as a key": (p.dict_((p.call(p.name("torch", "device"), p.text("m8")), p.NONE)), "does not know"),
+    "a device": (p.call(p.name("torch", "device"), p.text("m8")), "the file contains an invalid device"),
+    "a device as a key": (p.dict_((p.call(p.name("torch", "device"), p.text("m8")), p.NONE)), "invalid device"),
 }
 
 
@@ -366,7 +366,7 @@ def test_a_device_that_a_tensor_cannot_be_on_is_named(kind):
     file = io.BytesIO()
     torch.save({"t": tensor}, file)
     file.seek(0)
-    with pytest.raises(statedict.errors.FormatError, match=f"a {kind} tensor, which PyTorch cannot put on meta"):
+    with pytest.raises(statedict.errors.FormatError, match=f"a {kind} tensor, which PyTorch cannot move to meta"):
         statedict.load(file, map_location="meta")
 
 
