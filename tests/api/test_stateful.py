@@ -252,5 +252,5 @@ def test_roots_of_nested_states(run):
     both = {"one": optimizer.state_dict(), "two": optimizer.state_dict()}
     with pytest.raises(RootError, match=r"several parts of the file fit.*'one', 'two'"):
         statedict.load_state_dict(optimizer, both)
-    with pytest.raises(NotAStateError, match="a int has no state"):
+    with pytest.raises(NotAStateError, match="an int has no state"):
         statedict.state_dict(3)
