@@ -17,8 +17,8 @@ be read one after the other. Any failure is a FormatError with file, member and 
 * `storage(id: StorageId) -> TypedStorage` is asked for every storage that the pickle names. It checks `id.numel` (times the
   itemsize) and `id.view` against the bytes that exist, and raises a FormatError where they do not fit or there is no such
   storage. Every view into what it returns is bounds-checked here.
-* `rows(records: Records) -> list[Leaf] | None` gives leaves for thousands at once, or None where it is to be asked for
-  their storages; it is asked only where NumPy is there, or worth importing.
+* `rows: RowMaker` makes leaves of many tensors at once, as rows of a table. It is used only where NumPy is imported
+  already, or worth importing.
 * `persistent(id) -> object` gets persistent ids of any other form (the integers of the oldest, tar, files); None: they are
   refused. Legacy `("module", class, file, source)` ids are understood here: they are the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, which is how plain `pickle.dump`
@@ -40,6 +40,7 @@ from ._values import Parsed as Parsed
 from ._values import Placement as Placement
 from ._values import Records as Records
 from ._values import Risk as Risk
+from ._values import RowMaker as RowMaker
 from ._values import Size as Size
 from ._values import StorageId as StorageId
 from ._values import TorchConstant as TorchConstant
@@ -58,6 +59,7 @@ __all__ = [
     "Placement",
     "Records",
     "Risk",
+    "RowMaker",
     "Size",
     "StorageId",
     "TorchConstant",

@@ -2,5 +2,5 @@
 
 `_parse` runs the `_machine`, whose opcodes are in `_opcodes`, `_literals` and `_containers`. `_calls` decides what a
 call of a named function makes: `_plain`, `_scalars`, `_arrays`, `_tensors` and `_compounds` are those it knows.
-`_fast` and `_stretch` read the usual tensor, one or thousands at a time.
+`_records` reads the usual tensor in one step, and `_record_columns` finds thousands of them ahead.
 """
