@@ -14,7 +14,7 @@ from tests.hostile.reading import check_reach
 from statedict import files
 from statedict.errors import FormatError
 from statedict.formats._pickle import Parsed, parse
-from statedict.formats._pickle.reading import _opcodes, _stretch
+from statedict.formats._pickle.reading import _opcodes, _record_columns
 from statedict.formats.torch_files._storages import ArchiveStorages
 from statedict.formats.zip import _archive as _zip
 from statedict.formats.zip._archive import Archive, open_zip
@@ -45,7 +45,7 @@ def read(raw: bytes) -> object:
         expected = _outcome(raw, rows=False)
     one_by_one = _outcome(raw, rows=False)
     few = 1 + len(raw) % 12
-    with _set(_stretch, "FEW", few), _set(_stretch, "LEAST", 256 << len(raw) % 8):
+    with _set(_record_columns, "FEW", few), _set(_record_columns, "LEAST", 256 << len(raw) % 8):
         in_columns = _outcome(raw, rows=True)
     for way, found in (("one by one", one_by_one), (f"stretches of {few}", in_columns)):
         if found != expected:
@@ -59,7 +59,7 @@ def _outcome(raw: bytes, *, rows: bool) -> object:
     """What a pickle holds, as something to compare; or how it is refused, and where."""
     storages = ArchiveStorages(archive(), "a/data/", False)
     try:
-        parsed: Parsed = parse(raw, storage=storages.find, rows=storages.rows if rows else None)
+        parsed: Parsed = parse(raw, storage=storages.find, rows=storages if rows else None)
         storages.settle(parsed.value)
     except FormatError as error:
         return "refused", type(error), str(error), error.offset

@@ -31,7 +31,7 @@ from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._pieces import pieces
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
-from ._rows import Many, RowKind, Rows, leaves_of, many
+from ._rows import Many, RowKind, Rows, leaf_at, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
 from ._short import Short
 from ._spec import Spec, contiguous, contiguous_strides
@@ -60,6 +60,7 @@ __all__ = [
     "check_bounds",
     "check_reach",
     "ArrayLibrary",
+    "leaf_at",
     "leaf_of",
     "library",
     "library_of",

@@ -80,6 +80,13 @@ def leaves_of(rows: Rows, numbers: range) -> list[Leaf]:
     return made
 
 
+def leaf_at(rows: Rows, row: int) -> Leaf:
+    """A leaf for one row."""
+    leaf = Leaf.__new__(Leaf)
+    leaf.rows, leaf.row = rows, row
+    return leaf
+
+
 def many(values: Sequence[Any]) -> Many | None:
     """The values as rows of one table, each row once; None where they are anything else."""
     if not values or set(map(type, values)) != {Leaf}:

@@ -9,7 +9,7 @@ import pytest
 from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
-from statedict.formats._pickle.reading import _opcodes, _record
+from statedict.formats._pickle.reading import _opcodes, _record_syntax
 from statedict.formats._pickle.reading import _records as _fast
 from statedict.state import Compound, Leaf, Opaque, leaf_of
 
@@ -206,7 +206,7 @@ def test_memoize_after_records(read, write, slow):
 def test_tokens_mean_what_the_memo_holds(read, write, slow):
     """A record whose device tag is a class, or whose hooks are made of a string, is wrong on both paths."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _record.record(False).search(data, len(data) // 2)
+    found = _record_syntax.record(False).search(data, len(data) // 2)
     place, hooks = found.span(5), found.span(14)
     assert (place[1] - place[0], hooks[1] - hooks[0]) == (2, 2)
     swapped = [bytearray(data), bytearray(data)]
@@ -221,7 +221,7 @@ def test_tokens_mean_what_the_memo_holds(read, write, slow):
 def test_the_text_form_of_get(read, write, slow):
     """Protocol 0's GET begins a record too."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
-    found = _record.record(False).search(data, len(data) // 2)
+    found = _record_syntax.record(False).search(data, len(data) // 2)
     token = data[found.start() - 2 : found.start()]
     assert token[:1] == b"h"
     text = data[: found.start() - 2] + b"g%d\n" % token[1] + data[found.start() :]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -246,3 +248,37 @@ def test_scatter_copies_in_order(seed):
         expected[start : start + size] = np.frombuffer(block[place : place + size], np.uint8)
     scatter(block, places.tolist(), (memory.data_ptr() + starts).tolist(), sizes.tolist())
     assert np.array_equal(memory.numpy(), expected)
+
+
+def test_the_tensors_of_an_optimizer_are_rows(tmp_path):
+    """All tensors of a state that has them in small dictionaries are rows of one table, and load alike."""
+    parameters = [torch.nn.Parameter(tensor) for tensor in tensors(dtypes=[torch.float32]).values()]
+    optimizer = torch.optim.AdamW(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    path = str(tmp_path / "optimizer.pt")
+    torch.save(optimizer.state_dict(), path)
+    with statedict.open(path) as opened:
+        leaves = [leaf for each in opened.object["state"].values() for leaf in each.values()]
+        assert many(leaves) is not None
+    found, expected = statedict.load(path)["state"], torch.load(path, weights_only=True)["state"]
+    assert found.keys() == expected.keys()
+    for number, facts in expected.items():
+        assert all(equal(found[number][name], tensor) for name, tensor in facts.items())
+
+
+@pytest.mark.parametrize("key", ["x", "\u00b2", "+0"])
+def test_a_key_that_is_not_a_number(tmp_path, key):
+    """A storage whose key is not a number is read by itself, among thousands that are."""
+    state, first, path = tensors(), io.BytesIO(), tmp_path / "odd.pt"
+    torch.save(state, first)
+    with zipfile.ZipFile(first) as archive, zipfile.ZipFile(path, "w") as odd:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("data.pkl"):
+                text = key.encode()
+                content = content.replace(b"X\1\0\0\0" + b"0q", b"X" + bytes([len(text), 0, 0, 0]) + text + b"q", 1)
+            odd.writestr(f"{name[:-1]}{key}" if name.endswith("data/0") else name, content)
+    found = statedict.load(path)
+    assert all(equal(found[name], tensor) for name, tensor in state.items())

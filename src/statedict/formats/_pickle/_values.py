@@ -7,7 +7,7 @@ of `statedict.state`, `torch.device("cuda:0")` is `TorchConstant("device", "cuda
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from statedict.state import DType, Leaf, RowKind, Spec, Storage, contiguous
 from statedict.state import dtype as find_dtype
@@ -55,6 +55,25 @@ class Records(NamedTuple):
     claims: list[int]
     of: Numbers
     keys: Numbers
+
+
+class RowMaker(Protocol):
+    """A container whose table has rows for tensors. This is its whole surface.
+
+    Attributes:
+        alone: leaves that were read one by one, which it may make rows of later.
+    """
+
+    alone: list[Leaf]
+
+    def offer(self, records: Records) -> Numbers:
+        """The row of each record, consecutive numbers; -1 where the record is not all of a storage of its own."""
+
+    def claim(self, row: int, count: int) -> list[Leaf] | None:
+        """Leaves of rows that were offered; None where another tensor has one of the storages already."""
+
+    def claim_one(self, row: int) -> Leaf | None:
+        """The same for one."""
 
 
 class TypedStorage:

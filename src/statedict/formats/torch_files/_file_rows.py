@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from statedict.files import Span, checksums_within
-from statedict.state import Leaf, RowKind, Storage, arena, leaves_of
+from statedict.state import Leaf, RowKind, Storage, arena
 
 from ...errors import BoundsError
 from ..storages._extent import Extent, FileSource
@@ -25,6 +25,7 @@ class FileRows:
 
     def __init__(self, source: FileSource, prefix: str) -> None:
         self.kinds: list[RowKind] = []
+        self._numbers: dict[RowKind, int] = {}
         self.of: list[int] = []
         self._source = source
         self._prefix = prefix
@@ -32,43 +33,37 @@ class FileRows:
         self._whole: Numbers | None = None
         self._made: dict[int, Storage] = {}
 
-    def add(self, kinds: Sequence[RowKind], of: Numbers, extents: Numbers) -> list[Leaf]:
-        """Leaves of new rows; `of` says which of the kinds each has, `extents` where it lies: columns of offsets, lengths,
-        CRC-32s (-1: unknown) and keys.
+    def add(self, kinds: Sequence[RowKind], of: Numbers, extents: Numbers) -> None:
+        """Add rows; `of` says which of the kinds each has, `extents` where it lies: columns of offsets, lengths, CRC-32s
+        (-1: unknown) and keys.
 
-        Raises BoundsError where one of them reaches beyond what it is given."""
+        Raises BoundsError where one of them reaches beyond its extent."""
         reaches = np.array([kind.spec.reach * kind.spec.dtype.itemsize for kind in kinds])[of]
         if (reaches > extents[1]).any():
             raise BoundsError(
                 f"a tensor reaches {int(reaches[reaches > extents[1]][0]):,} bytes into a shorter storage",
                 file=self._source.name,
             )
-        first = len(self.of)
-        for kind in kinds:
-            if kind not in self.kinds:
-                self.kinds.append(kind)
-        self.of += np.array([self.kinds.index(kind) for kind in kinds])[of].tolist()
+        numbers = [self._numbers.setdefault(kind, len(self._numbers)) for kind in kinds]
+        self.kinds = list(self._numbers)
+        self.of += np.array(numbers)[of].tolist()
         self._extents.append(extents)
         self._whole = None
-        return leaves_of(self, range(first, len(self.of)))
 
-    def adopt(self, leaf: Leaf, key: int) -> bool:
-        """Make a leaf that was read by itself a row too, if it is plain and all of its storage; returns whether it is."""
-        spec, storage, extent = leaf.spec, leaf.storage, leaf.storage.where
-        if (
-            spec.offset
-            or leaf.traits.attributes is not None
-            or not spec.is_contiguous
-            or not spec.nbytes == storage.nbytes == extent.nbytes
-            or not spec.nbytes
-        ):
-            return False
-        kind = RowKind(spec, leaf.traits, storage.location)
-        crc = -1 if extent.crc is None else extent.crc
-        self.add([kind], np.zeros(1, np.int64), np.array([[extent.offset], [extent.nbytes], [crc], [key]]))
-        leaf.rows, leaf.row = self, len(self.of) - 1
-        self._made[leaf.row] = storage
-        return True
+    def adopt(self, leaves: Sequence[Leaf], keys: Sequence[str]) -> None:
+        """Make rows of leaves that were read one by one, each all of an extent of its own that no row has;
+        `keys`: what the file calls their storages."""
+        kinds = [RowKind(leaf.spec, leaf.traits, leaf.storage.location) for leaf in leaves]
+        extents: list[Extent] = [leaf.storage.where for leaf in leaves]
+        facts = [
+            (extent.offset, extent.nbytes, -1 if extent.crc is None else extent.crc, int(key))
+            for extent, key in zip(extents, keys)
+        ]
+        first = len(self.of)
+        self.add(kinds, np.arange(len(leaves)), np.array(facts).T)
+        for row, leaf in enumerate(leaves, first):
+            leaf.rows, leaf.row = self, row
+            self._made[row] = leaf.storage
 
     def storage(self, row: int) -> Storage:
         found = self._made.get(row)

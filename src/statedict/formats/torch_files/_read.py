@@ -46,7 +46,7 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     storages.source.expansion = limits.expansion
     member = folder + PICKLE
     data = read_parsed(archive, member, limits)
-    rows = storages.rows if storages.have_rows else None
+    rows = storages if storages.have_rows else None
     parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits, paid=file.size)
     storages.settle(parsed.value)
     return Checkpoint(

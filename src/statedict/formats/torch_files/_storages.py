@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import compress, islice, repeat
-from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, cast
 
-from statedict.state import Leaf, Storage
+from statedict.state import Leaf, Storage, leaf_at, leaves_of
 
 from ...errors import FormatError
 from .._pickle import Records, StorageId, TypedStorage
@@ -21,15 +19,11 @@ from ..zip._headers import UNKNOWN
 from ..zip._members import ManyMembers
 
 if TYPE_CHECKING:
-    from ._file_rows import FileRows
+    from ._file_rows import FileRows, Numbers
 
-# States of fewer tensors are as quick with leaves of both kinds.
-FEW = 256
-# A state with more leaves that were read one by one is not a plain one.
-ADOPTED = 64
 FREE, TAKEN = -1, -2
-DICTS = frozenset({dict, OrderedDict})
-_ROW = attrgetter("row")
+# The keys that fit into a column.
+DECIMAL = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class ArchiveStorages:
@@ -41,9 +35,11 @@ class ArchiveStorages:
         self._prefix = prefix
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
+        self.alone: list[Leaf] = []
         self.table: FileRows | None = None
-        # Which row each member is; FREE or TAKEN where it is none.
+        # Which row each member is; FREE or TAKEN where it is not a row. Which member each row is.
         self._row_of: Any = None
+        self._member_of: Any = None
         self.tree: object = None
 
     def find(self, wanted: StorageId) -> TypedStorage:
@@ -77,36 +73,56 @@ class ArchiveStorages:
     def _members(self) -> ManyMembers:
         return cast(ManyMembers, self._archive.members)
 
-    def rows(self, wanted: Records) -> list[Leaf] | None:
-        """Leaves of many tensors at once; None where any is not all of a storage that is its own."""
+    def offer(self, records: Records) -> Numbers:
+        """Rows for those records that are all of a member each."""
         import numpy as np
 
         from ._file_rows import FileRows
 
         members = self._members
-        found = members.rows_of(self._prefix, wanted.keys)
-        if found is None:
-            return None
-        specs = [kind.spec for kind in wanted.kinds]
-        if any(spec.offset or not spec.is_contiguous for spec in specs):
-            return None
-        nbytes = [spec.nbytes for spec in specs]
-        sizes = members.sizes[found]
-        if nbytes != wanted.claims or not all(nbytes) or (np.array(nbytes)[wanted.of] != sizes).any():
-            return None
         if self.table is None:
             self.table = FileRows(self.source, self._prefix)
             self._row_of = np.full(len(members), FREE)
+            self._member_of = np.zeros(0, np.int64)
             self._take(self._found)
-        numbers = np.arange(len(self.table.of), len(self.table.of) + len(found))
-        if (self._row_of[found] != FREE).any():
+        found = members.rows_of(self._prefix, records.keys)
+        # What a tensor of each kind must have, and what its storage is said to have; -2 where it is not all of it.
+        lengths = np.array(
+            [
+                spec.nbytes if spec.nbytes == claim and not spec.offset and spec.is_contiguous else -2
+                for (spec, *_), claim in zip(records.kinds, records.claims)
+            ]
+        )[records.of]
+        whole = np.flatnonzero((found >= 0) & (lengths > 0) & (lengths == members.sizes[found]))
+        rows = np.full(len(found), -1)
+        rows[whole] = len(self.table.of) + np.arange(len(whole))
+        some = found[whole]
+        crcs = members.crcs[some] if self._archive.checked else np.full(len(some), -1)
+        extents = np.array([members.offsets[some], members.sizes[some], crcs, records.keys[whole]])
+        self.table.add(records.kinds, records.of[whole], extents)
+        self._member_of = np.concatenate([self._member_of, some])
+        return rows
+
+    def claim(self, row: int, count: int) -> list[Leaf] | None:
+        """Leaves of offered rows; None where another tensor has one of the storages already."""
+        assert self.table is not None
+        members = self._member_of[row : row + count]
+        rows = range(row, row + count)
+        if not (self._row_of[members] == FREE).all():
             return None
-        self._row_of[found] = numbers
-        if (self._row_of[found] != numbers).any():  # two for one
-            self._row_of[found] = FREE
+        self._row_of[members] = rows
+        if (self._row_of[members] != rows).any():  # two for one
+            self._row_of[members] = FREE
             return None
-        crcs = members.crcs[found] if self._archive.checked else np.full(len(found), -1)
-        return self.table.add(wanted.kinds, wanted.of, np.array([members.offsets[found], sizes, crcs, wanted.keys]))
+        return leaves_of(self.table, rows)
+
+    def claim_one(self, row: int) -> Leaf | None:
+        assert self.table is not None
+        member = self._member_of.item(row)
+        if self._row_of.item(member) != FREE:
+            return None
+        self._row_of[member] = row
+        return leaf_at(self.table, row)
 
     def _row(self, key: str) -> int:
         """Which row a key's storage is, or a negative number."""
@@ -123,26 +139,23 @@ class ArchiveStorages:
         """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
         self.tree = tree
         if self.table is not None:
-            for state in _flat_states(tree):
-                # Two passes in C: 2 ms for 32,000, where asking each takes 7.
-                alone = map(is_, map(_ROW, state), repeat(None))
-                self._adopt(list(islice(compress(state, alone), ADOPTED + 1)))
+            self._adopt(self.table)
         if self._big_endian:
             for _, leaf in leaves(tree):
                 # Arrays that were pickled as bytes are in memory, the right way round.
                 if leaf.storage.source is self.source:
                     self._turn(leaf)
 
-    def _adopt(self, leaves: Sequence[Leaf]) -> None:
-        """Make rows of the few leaves that were not read with the others, so that they can be looked at together."""
-        assert self.table is not None
-        for leaf in leaves if len(leaves) <= ADOPTED else ():
-            if leaf.storage.source is not self.source:
-                continue
-            _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
-            number = self._members.numbers[self._prefix + key]
-            if key == str(int(key)) and self._row_of[number] < 0 and self.table.adopt(leaf, int(key)):
-                self._row_of[number] = leaf.row
+    def _adopt(self, table: FileRows) -> None:
+        """Make rows of the leaves that were read one by one too, so that all can be looked at together."""
+        adopted: dict[str, Leaf] = {}
+        for leaf in self.alone:
+            if leaf.storage.source is self.source:
+                _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
+                if self._row(key) < 0 and DECIMAL.fullmatch(key) and is_whole(leaf):
+                    adopted.setdefault(key, leaf)
+        if adopted:
+            table.adopt(list(adopted.values()), list(adopted))
 
     def _turn(self, leaf: Leaf) -> None:
         """Have the storage of a big-endian tensor turned round, element by element, when it is read."""
@@ -195,8 +208,8 @@ class ArchiveStorages:
         return next((path for path, leaf in leaves(self.tree) if leaf.storage is storage), None)
 
 
-def _flat_states(tree: Any) -> list[list[Leaf]]:
-    """The leaves of each large mapping that holds nothing else and is the tree itself, or lies directly in it."""
-    candidates = [tree, *tree.values()] if type(tree) in DICTS else []
-    values = [list(part.values()) for part in candidates if type(part) in DICTS and len(part) >= FEW]
-    return [leaves for leaves in values if set(map(type, leaves)) == {Leaf}]
+def is_whole(leaf: Leaf) -> bool:
+    """Whether the leaf is all of its storage, as it lies in the file."""
+    spec, nbytes = leaf.spec, leaf.storage.nbytes
+    contiguous = not spec.offset and spec.is_contiguous
+    return contiguous and leaf.traits.attributes is None and 0 < spec.nbytes == nbytes == leaf.storage.where.nbytes

@@ -46,17 +46,14 @@ class ManyMembers(Mapping[str, Member]):
     def __contains__(self, name: object) -> bool:
         return name in self.numbers
 
-    def rows_of(self, prefix: str, numbers: Numbers) -> Numbers | None:
-        """The rows of the members whose names are the prefix and these numbers; None where any is missing."""
+    def rows_of(self, prefix: str, numbers: Numbers) -> Numbers:
+        """The rows of the members whose names are the prefix and these numbers; -1 where one is missing."""
         import numpy as np
 
         first, count = self._run(prefix)
-        if numbers.max() < count:
+        if count and numbers.max() < count:
             return first + numbers
-        try:
-            return np.array([self.numbers[f"{prefix}{number}"] for number in numbers.tolist()])
-        except KeyError:
-            return None
+        return np.array([self.numbers.get(f"{prefix}{number}", -1) for number in numbers.tolist()])
 
     def _run(self, prefix: str) -> tuple[int, int]:
         """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after

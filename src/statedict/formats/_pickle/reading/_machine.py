@@ -27,9 +27,9 @@ from statedict.errors import FormatError, LimitError, TruncatedError
 from statedict.state import PLAIN, Compound, Leaf, Opaque
 
 from ..._limits import Limits
-from .._values import Import, Parsed, Records, StorageId, TypedStorage
+from .._values import Import, Parsed, RowMaker, StorageId, TypedStorage
 from .._walk import check_depth
-from ._seen import Seen
+from ._record_syntax import Seen
 
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
@@ -88,7 +88,7 @@ class Machine:
         limits: Limits,
         paid: int,
         storage: Callable[[StorageId], TypedStorage],
-        rows: Callable[[Records], list[Leaf] | None] | None,
+        rows: RowMaker | None,
         persistent: Callable[[object], object] | None,
         nested: Callable[[bytes], Parsed] | None,
     ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from statedict.errors import FormatError
-from statedict.state import Leaf, collector_paused
+from statedict.state import collector_paused
 
 from ..._limits import LIMITS, Limits
-from .._values import Parsed, Records, StorageId, TypedStorage
+from .._values import Parsed, RowMaker, StorageId, TypedStorage
 from ._calls import judged
 from ._machine import Data, Machine
 from ._opcodes import HANDLERS
@@ -18,7 +18,7 @@ def parse(
     data: Data,
     *,
     storage: Callable[[StorageId], TypedStorage],
-    rows: Callable[[Records], list[Leaf] | None] | None = None,
+    rows: RowMaker | None = None,
     persistent: Callable[[object], object] | None = None,
     nested: Callable[[bytes], Parsed] | None = None,
     file: str | None = None,

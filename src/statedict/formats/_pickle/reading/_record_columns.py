@@ -1,0 +1,332 @@
+"""Records found ahead of the machine, with arrays: 1 µs a tensor (see `_records` for the whole).
+
+A record begins with two MARKs, two GETs and the text of its key. What follows the key, its *tail*, is the same for all
+tensors of one dtype and shape, except the numbers of the memo slots, which count up. So the places where records may begin
+are found by their first bytes; the tail of the first is decoded, and all that have the same bytes have the same meaning;
+then the next one that differs is decoded, until all are known.
+
+A scan only describes bytes: what it finds at a place is used when the machine arrives there.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from statedict.errors import FormatError
+from statedict.files import grouped
+from statedict.state import Leaf, RowKind
+
+from ..._rolling import Bytes, Numbers, rolling, uint32
+from .._values import Records
+from ._containers import set_items
+from ._machine import Machine
+from ._record_syntax import EARLY, TRAITS, record
+from ._records import are_hooks, location_of, number_of, shape_of, slot, storage_kind
+
+# Bytes of a scan: more each time, so that scanning in vain costs little.
+LEAST, MOST = 64 << 10, 1 << 20
+# Fewer records are quicker one by one; so are those of more kinds, each of which takes some 50 µs.
+FEW, KINDS = 32, 128
+# Two MARKs, two GETs and `X`; then the length of the key in four bytes, and 19 digits at most.
+HEAD = 2 + 5 + 5 + 1
+LONGEST = HEAD + 4 + 19
+# The PUT of a name.
+PUT = 5
+# Numbers of more digits are not keys of storages; so many fit into 64 bits.
+DIGITS = 18
+# The most that a scan leaves to the next.
+CUT = 1 << 10
+# A scan is done again after it has missed so many records, as the memo had not the types of all of them yet.
+MISSES = 32
+_CONTROL = re.compile(rb"[\0-\x1f]")
+# The groups of a record that are the numbers of slots, after that of the key.
+PUTS = (4, 7, 10, 12, 15, 16, 17)
+
+
+class Scan:
+    """The records between two offsets of a pickle, in columns.
+
+    Attributes:
+        stop: the end of the window.
+        starts: the offset of each record's MARKs.
+    """
+
+    def __init__(self, stop: int, patience: int) -> None:
+        self.stop = stop
+        self.starts: list[int] = []
+        # Rows: the record's row in the table (-1: none), its first slot, its end, the slot after it; the number after the
+        # last of its run; the offset of the name that joins it to the one before, whether that comes after `u(`.
+        self.columns: Numbers = np.zeros((7, 0), np.int64)
+        # The first four of each record that is not in a run, by its offset.
+        self.singles: dict[int, tuple[int, ...]] = {}
+        # The opcode that pushes the function.
+        self.function = b""
+        self.patience = patience
+
+    def missed(self) -> bool:
+        """Count a record that the scan should have found; returns whether it is worth another scan."""
+        self.patience -= 1
+        return self.patience == 0
+
+    def use(self, m: Machine, at: int) -> int:
+        """Put the leaf of the record at `at` in the place of its function, and push the names and leaves of its run.
+
+        Returns the offset after them; `at` where the scan has not found the record, or it cannot be a row.
+        """
+        single = self.singles.get(at)
+        if single is None:
+            number = bisect_left(self.starts, at)
+            known = number < len(self.starts) and self.starts[number] == at
+            return self._use_run(m, at, number) if known else at
+        row, first, end, top = single
+        leaf = m.rows.claim_one(row) if m.rows is not None and first == m.top else None
+        if leaf is None:
+            return at
+        m.stack[-1] = m.memo[top - 1] = leaf
+        m.top = top
+        seen = m.seen
+        seen.firsts.append(first)
+        seen.places.append(at)
+        seen.names.append(None)
+        return end
+
+    def _use_run(self, m: Machine, at: int, number: int) -> int:
+        last = int(self.columns[4, number])
+        rows, firsts, ends, tops, _, named, split = self.columns[:, number:last]
+        if rows[0] < 0 or firsts[0] != m.top or m.rows is None:
+            return at
+        names = self._names(m, number, last)
+        leaves = None if names is None else m.rows.claim(int(rows[0]), last - number)
+        if names is None or leaves is None:
+            # Each by itself, then: one of them is not usual.
+            self.singles.update(zip(self.starts[number:last], zip(*self.columns[:4, number:last].tolist())))
+            return self.use(m, at)
+        m.stack[-1] = leaves[0]
+        m.seen.add((int(firsts[0]),), (at,), (None,))
+        m.seen.add((firsts[1:] - 1).tolist(), named[1:].tolist(), names)
+        # A tied tensor asks for the leaf again.
+        m.memo.update(zip((tops - 1).tolist(), leaves))
+        m.top = int(tops[-1])
+        _push(m, names, leaves[1:], np.flatnonzero(split[1:]).tolist(), named[1:])
+        return int(ends[-1])
+
+    def _names(self, m: Machine, number: int, last: int) -> list[str] | None:
+        """The names of a run, without that of its first record; None where they are for the machine."""
+        named, split = self.columns[5:7, number + 1 : last]
+        if split.any() and not (m.marks and m.marks[-1]):
+            return None
+        starts = np.array(self.starts[number + 1 : last])
+        return _texts(m, named + 5, starts - len(self.function) - PUT)
+
+
+def scan_ahead(m: Machine, at: int, begin: int) -> Scan:
+    """Scan a window of the pickle from `begin` on; the record at `at` was read last."""
+    width = max(LEAST, m.seen.width)
+    m.seen.width = min(4 * width, MOST)
+    before = m.seen.scan
+    again = before is not None and at < before.stop
+    stop = before.stop if again else min(m.size, begin + width)
+    scan = Scan(stop, 4 * MISSES if again else MISSES)
+    scan.function = _function(m, at)
+    raw = np.frombuffer(m.data, np.uint8, stop - begin, begin)
+    found = _candidates(raw) if len(raw) > LONGEST else None
+    if found is not None and len(found.starts) >= FEW:
+        tails, of = _kinds(m, raw, begin, found)
+        chosen = np.flatnonzero(of >= 0)
+        if len(chosen):
+            _describe(m, scan, raw, begin, tails, _Found(*(column[chosen] for column in found)), of[chosen])
+            # The next scan begins with the record that this one has cut.
+            scan.stop = max(int(scan.columns[2, -1]), stop - CUT)
+    return scan
+
+
+def _function(m: Machine, at: int) -> bytes:
+    """The GET that ends at `at`, which pushed the function."""
+    for width in (2, 5):
+        token = m.data[max(at - width, 0) : at]
+        if token[:1] == (b"h" if width == 2 else b"j") and slot(m, token) is m.rebuild:
+            return token
+    return b""
+
+
+class _Found(NamedTuple):
+    """Records by where they have their two MARKs, and where their key begins and ends."""
+
+    starts: Numbers
+    keys: Numbers
+    after: Numbers
+
+
+class _Tail(NamedTuple):
+    """What records of one kind have after their key.
+
+    Attributes:
+        content: the bytes; slots: where in them the numbers of slots begin.
+        kind, nbytes: what the tensors are, and how long a storage they claim.
+    """
+
+    content: Bytes
+    slots: Numbers
+    kind: RowKind
+    nbytes: int
+
+
+def _candidates(raw: Bytes) -> _Found:
+    """Where records may begin."""
+    marks = np.flatnonzero((raw[:-1] == 0x28) & (raw[1:] == 0x28))
+    marks = marks[marks < len(raw) - LONGEST]
+    texts = marks + 2
+    whole = np.ones(len(marks), bool)
+    for _ in range(2):
+        short = raw[texts] == b"h"[0]
+        whole &= short | (raw[texts] == b"j"[0])
+        texts = texts + np.where(short, 2, 5)
+    length = raw[texts + 1]
+    whole &= (raw[texts] == b"X"[0]) & (length > 0) & (length < 20) & ~rolling(raw, 3)[texts + 2].any(axis=1)
+    return _Found(marks[whole], texts[whole] + 5, (texts + 5 + length)[whole])
+
+
+def _kinds(m: Machine, raw: Bytes, begin: int, found: _Found) -> tuple[list[_Tail], Numbers]:
+    """The tails that there are, and which each record has; a negative number where it has none of them."""
+    heads = rolling(raw, HEAD)[found.starts]
+    of = np.full(len(heads), -1)
+    tails: list[_Tail] = []
+    for _ in range(KINDS):
+        left = np.flatnonzero(of == -1)
+        if not len(left):
+            break
+        first = int(left[0])
+        of[first] = -2
+        tail = _tail(m, begin + int(found.starts[first]), begin + int(found.after[first]), begin + len(raw))
+        if tail is None:
+            continue
+        width = len(tail.content)
+        left = left[found.after[left] <= len(raw) - width]
+        same = rolling(raw, width)[found.after[left]] == tail.content
+        same[:, (tail.slots[:, None] + np.arange(4)).ravel()] = True
+        shown = int(found.keys[first] - found.starts[first]) - 4
+        alike = (heads[left, :shown] == heads[first, :shown]).all(axis=1)
+        of[left[same.all(axis=1) & alike]] = len(tails)
+        tails.append(tail)
+    return tails, of
+
+
+def _tail(m: Machine, start: int, after: int, stop: int) -> _Tail | None:
+    """The tail of the record whose MARKs are at `start` and whose key ends at `after`; None where it is not usual."""
+    found = record(False).match(m.data, start, stop)
+    if found is None or found.end(3) != after:
+        return None
+    token, _, _, _, place, numel, _, offset, size, _, stride, _, flag, hooks, *_ = found.groups(b"")
+    dtype, location = storage_kind(m, token), location_of(m, place)
+    if dtype is None or location is None or not are_hooks(m, hooks):
+        return None
+    spec, needed = m.seen.shapes.get((token, offset, size, stride)) or shape_of(m, dtype, (token, offset, size, stride))
+    nbytes = number_of(m, numel) * dtype.itemsize
+    if not 0 <= needed <= nbytes:
+        return None
+    slots = [found.start(group) - after for group in PUTS if found.start(group) >= 0]
+    content = np.frombuffer(m.data[after : found.end()], np.uint8)
+    return _Tail(content, np.array(slots), RowKind(spec, TRAITS[flag], location), nbytes)
+
+
+def _describe(
+    m: Machine, scan: Scan, raw: Bytes, begin: int, tails: Sequence[_Tail], found: _Found, of: Numbers
+) -> None:
+    """Fill in the scan's columns."""
+    starts, keys, after = found
+    ends = after + np.array([len(tail.content) for tail in tails])[of]
+    firsts = uint32(raw, after + 1)
+    counts = np.array([len(tail.slots) for tail in tails])[of]
+    ordered = firsts >= EARLY
+    for number, tail in enumerate(tails):
+        some = np.flatnonzero(of == number)
+        for index, place in enumerate(tail.slots):
+            ordered[some] &= uint32(raw, after[some] + place) == firsts[some] + index
+    decimals = _decimals(raw, keys, after)
+    usable = np.flatnonzero(ordered & (decimals >= 0))
+    rows = np.full(len(starts), -1)
+    if len(usable) and m.rows is not None:
+        kinds, claims = [tail.kind for tail in tails], [tail.nbytes for tail in tails]
+        rows[usable] = m.rows.offer(Records(kinds, claims, of[usable], decimals[usable]))
+    tops = firsts + counts
+    joined, named, split = _joined(raw, scan.function, starts, ends, firsts, tops, rows)
+    breaks = np.flatnonzero(~np.append(joined[1:], False))
+    lasts = breaks[np.searchsorted(breaks, np.arange(len(starts)))] + 1
+    scan.starts = (begin + starts).tolist()
+    scan.columns = np.array([rows, firsts, begin + ends, tops, lasts, begin + named, split])
+    alone = np.flatnonzero((rows >= 0) & ~joined & ~np.append(joined[1:], False))
+    scan.singles = dict(zip((begin + starts[alone]).tolist(), zip(*scan.columns[:4, alone].tolist())))
+
+
+def _joined(
+    raw: Bytes, function: bytes, starts: Numbers, ends: Numbers, firsts: Numbers, tops: Numbers, rows: Numbers
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Which records follow the one before after nothing but a name (and `u(`: a pickler sets 1,000 items at a time); where
+    these names begin; which come after `u(`."""
+    gap = PUT + len(function)
+    named = np.append(np.zeros(1, np.int64), ends[:-1])
+    within = bool(function) & (starts >= gap + 7) & (named <= len(raw) - 7)
+    named[~within] = 0
+    split = (raw[named] == b"u"[0]) & (raw[named + 1] == b"("[0])
+    named += 2 * split
+    puts = np.where(within, starts - gap, 0)
+    joined = within & (raw[named] == b"X"[0]) & (uint32(raw, named + 1) == puts - (named + 5)) & (raw[puts] == b"r"[0])
+    slots = np.append(np.zeros(1, np.int64), tops[:-1])
+    joined &= (uint32(raw, puts + 1) == slots) & (firsts == slots + 1)
+    if function:
+        joined &= (rolling(raw, len(function))[puts + PUT] == np.frombuffer(function, np.uint8)).all(axis=1)
+    joined &= (rows >= 0) & (np.append(-1, rows[:-1]) >= 0)
+    joined[:1] = False
+    return joined, named, split
+
+
+def _push(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], named: Numbers) -> None:
+    """Push them all; at each of the splits the items on the stack are set in the mapping below, and a MARK is pushed."""
+    begin = 0
+    for split in splits:
+        m.stack += chain.from_iterable(zip(names[begin:split], leaves[begin:split]))
+        try:
+            set_items(m, m.marks[-1][-1], m.stack)
+        except FormatError as error:
+            error.offset = int(named[split]) - 2
+            raise
+        m.stack, begin = [], split
+    m.stack += chain.from_iterable(zip(names[begin:], leaves[begin:]))
+
+
+def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers:
+    """The decimal numbers at the places; -1 where one is not written as Python writes it."""
+    found = np.full(len(starts), -1)
+    for width, some in grouped(stops - starts):
+        digits = rolling(raw, width)[starts[some]] - np.uint8(ord("0"))
+        if width <= DIGITS:
+            usual = (digits <= 9).all(axis=1) & (digits[:, 0].astype(bool) | (width == 1))
+            found[some] = np.where(usual, digits @ (10 ** np.arange(width - 1, -1, -1)), -1)
+    return found
+
+
+def _texts(m: Machine, starts: Numbers, stops: Numbers) -> list[str] | None:
+    """The names, decoded; None where one of them has control characters, or is what the quick ways leave alone."""
+    if (stops - starts).max() > m.limits.string_bytes:
+        return None
+    data = m.data
+    names = [data[start:stop] for start, stop in zip(starts.tolist(), stops.tolist())]
+    return None if _CONTROL.search(b"".join(names)) else decoded(names)
+
+
+def decoded(names: Iterable[bytes]) -> list[str] | None:
+    """The names as text; None where they are not that, or one could be taken for a location.
+
+    No name has a control character in it, so a zero byte can stand between two.
+    """
+    try:
+        text = b"\0".join(names).decode("utf-8", "surrogatepass").split("\0")
+    except UnicodeDecodeError:
+        return None
+    return None if "cpu" in text else text
