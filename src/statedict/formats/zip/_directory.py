@@ -1,6 +1,6 @@
 """The central directory of a zip, as entries: what each claims, none of it believed further than the directory itself.
 
-For archives of many thousands of entries `_zip_many.py` does the same with arrays.
+For archives of many thousands of entries `_directory_columns` does the same with arrays.
 """
 
 from __future__ import annotations
