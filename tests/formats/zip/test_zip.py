@@ -166,7 +166,46 @@ def test_an_archive_of_more_than_four_gib(tmp_path):
     assert {name: read_member(archive, name) for name in small} == small
     assert archive.members["a/zeros"].nbytes == size
     assert archive.members["a/zeros"].crc == crc
+    directory = _zip.find_directory(file)
+    text = file.read(directory.offset, directory.nbytes)
     file.close()
+    found, expected = _wide_both_ways(path, directory, text)
+    assert found == expected
+    # Whatever byte of a header, a descriptor or the directory is another: the arrays find what the loop does, or nothing.
+    for at in range(len(text)):
+        changed = bytearray(text)
+        changed[at] ^= 1 << at % 8
+        found, expected = _wide_both_ways(path, directory, bytes(changed))
+        assert found in (None, expected)
+    after = archive.members["a/after"].offset
+    for at in range(archive.members["a/zeros"].offset + size, directory.offset):
+        with path.open("r+b") as changed_file:
+            changed_file.seek(at)
+            (byte,) = changed_file.read(1)
+            changed_file.seek(at)
+            changed_file.write(bytes([byte ^ 1 << at % 8]))
+            changed_file.flush()
+            found, expected = _wide_both_ways(path, directory, text)
+            changed_file.seek(at)
+            changed_file.write(bytes([byte]))
+        assert found in (None, expected)
+        assert (found is None) == (expected is None) or not after <= at < after + 5
+
+
+def _wide_both_ways(path, directory, text):
+    """What the arrays and the loop make of the file with this text as its directory; None where they refuse it."""
+    file = files.open(path)
+    try:
+        found = locate_many(file, text, directory.entries, directory.offset)
+        try:
+            entries = _zip.read_entries(text, directory.entries, "wide.zip")
+            members, hidden = _zip.locate(file, _zip.bounds(file, entries, directory.offset))
+            expected = [members[entry.name] for entry in entries], hidden
+        except FormatError:
+            expected = None
+        return None if found is None else (list(found[0].values()), found[1]), expected
+    finally:
+        file.close()
 
 
 # checking with arrays

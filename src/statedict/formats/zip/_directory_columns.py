@@ -1,7 +1,7 @@
 """Archives of many thousands of members, checked with arrays: 1 µs a member, where one at a time costs 9.
 
-Only what PyTorch writes is recognised here: members in order, stored, without zip64 records. Whatever else there is, and
-whatever is wrong, is left to the loop that says what (`_zip_headers`); so this can be strict and needs no messages.
+Only what PyTorch writes is recognised here: members in order, stored, beyond 4 GiB with zip64 records. Everything else, and
+whatever is wrong, is left to the loop that says what (`_headers`); so this can be strict and needs no messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from ._layout import CENTRAL, LOCAL
 from ._members import ManyMembers
 
 DESCRIPTOR_ROW = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u4"), ("nbytes", "<u4")])
+WIDE_ROW = np.dtype([("signature", "<u4"), ("crc", "<u4"), ("packed", "<u8"), ("nbytes", "<u8")])
 EXTRA = np.dtype([("kind", "<u2"), ("length", "<u2")])
+NUMBER = np.dtype([("number", "<u8")])
+# The zip64 record of a local header, three numbers at most, and the head of the field that pads it.
+LONGEST_EXTRA = EXTRA.itemsize + 3 * NUMBER.itemsize + EXTRA.itemsize
 # Longer names are for the loop: each row of the arrays has room for the longest.
 LONGEST_NAME = 512
 # Where members are larger than this, a short read for each (1.3 µs) is quicker than reading through them, a BLOCK at a time.
@@ -35,26 +39,30 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[Man
         return None
     raw = np.frombuffer(directory, np.uint8)
     entries = _rows(raw, places, CENTRAL)
-    if not _plain_entries(entries):
+    lengths = entries["name"].astype(np.int64)
+    numbers = _widened(raw, places + CENTRAL.itemsize + lengths, entries)
+    if numbers is None or not _plain_entries(entries) or (numbers[0] != numbers[1]).any():
         return None
-    sizes, starts, lengths = (entries[field].astype(np.int64) for field in ("nbytes", "start", "name"))
+    sizes, _, starts = numbers
     longest = int(lengths.max())
     if starts[0] or (np.diff(starts) <= 0).any() or starts[-1] + LOCAL.itemsize > end or longest > LONGEST_NAME:
         return None
-    borders = _borders(file, np.append(starts, end), LOCAL.itemsize + longest + EXTRA.itemsize)
+    borders = _borders(file, np.append(starts, end), LOCAL.itemsize + longest + LONGEST_EXTRA)
     if borders is None:
         return None
-    after = borders[:-1, DESCRIPTOR_ROW.itemsize :]
-    payloads = _payloads(after, entries, starts, lengths, raw, places)
+    payloads = _payloads(borders[:-1, WIDE_ROW.itemsize :], entries, sizes, starts, raw, places)
     if payloads is None:
         return None
     described = (entries["flags"] & DESCRIPTOR).astype(bool)
     limits = np.append(starts[1:], end)
-    ends = payloads + sizes + np.where(described, DESCRIPTOR_ROW.itemsize, 0)
+    wide = entries["extra"] != 0
+    ends = payloads + sizes + np.where(described, np.where(wide, WIDE_ROW.itemsize, DESCRIPTOR_ROW.itemsize), 0)
     if (ends > limits).any() or (ends != limits)[described].any():
         return None
-    if not _described(borders[1:, : DESCRIPTOR_ROW.itemsize][described], entries[described]):
-        return None
+    for rows, dtype in ((described & ~wide, DESCRIPTOR_ROW), (described & wide, WIDE_ROW)):
+        found = borders[1:, WIDE_ROW.itemsize - dtype.itemsize : WIDE_ROW.itemsize][rows]
+        if not _described(_as(found, dtype), entries["crc"][rows], sizes[rows]):
+            return None
     decoded = directory.decode("latin-1")
     froms = places + CENTRAL.itemsize
     names = [decoded[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())]
@@ -66,16 +74,40 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[Man
 
 
 def _chain(directory: bytes, count: int) -> Numbers | None:
-    """Where each entry begins, if `count` entries without extra fields and comments fill the directory."""
+    """Where each entry begins, if `count` entries without comments fill the directory."""
     raw = np.frombuffer(directory, np.uint8)
     # Every entry begins with its signature, and so may a name: only if all that are found follow each other it is a chain.
     found = np.flatnonzero((raw[:-3] == 0x50) & (raw[1:-2] == 0x4B) & (raw[2:-1] == 1) & (raw[3:] == 2))
     if len(found) != count or not count or found[-1] + CENTRAL.itemsize > len(raw):
         return None
-    lengths = _rows(raw, found, CENTRAL)["name"].astype(np.int64)
+    entries = _rows(raw, found, CENTRAL)
+    lengths = entries["name"].astype(np.int64) + entries["extra"]
     if found[0] or (found + CENTRAL.itemsize + lengths != np.append(found[1:], len(raw))).any():
         return None
     return found.astype(np.int64)
+
+
+def _widened(raw: Bytes, extras: Numbers, entries: np.ndarray[Any, Any]) -> Numbers | None:
+    """The sizes, stored sizes and offsets, those that are all ones from the zip64 record at `extras`; None where an extra
+    field is anything else than that record."""
+    narrow = np.array([entries[field] for field in ("nbytes", "packed", "start")], np.int64)
+    missing = narrow == ONES
+    counts = missing.sum(axis=0)
+    wide = np.flatnonzero(entries["extra"])
+    if (counts[entries["extra"] == 0] != 0).any():
+        return None
+    if not len(wide):
+        return narrow
+    fields = _rows(raw, extras[wide], EXTRA)
+    alone = (fields["kind"] == WIDE) & (counts[wide] > 0) & (fields["length"] == 8 * counts[wide])
+    if not alone.all() or (entries["extra"][wide] != EXTRA.itemsize + 8 * counts[wide]).any():
+        return None
+    at = extras[wide] + EXTRA.itemsize
+    for column, absent in zip(narrow, missing[:, wide]):
+        column[wide[absent]] = _rows(raw, at[absent], NUMBER)["number"]
+        at = at + 8 * absent
+    # Numbers of 64 bits turn negative.
+    return None if (narrow < 0).any() else narrow
 
 
 def _rows(raw: Bytes, places: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -93,7 +125,7 @@ def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
 
     The first place is the beginning of the file, before which there are zeros. None where the others have no room.
     """
-    before = DESCRIPTOR_ROW.itemsize
+    before = WIDE_ROW.itemsize
     if places[1] < before or places[-1] + reach > file.size:
         return None
     if places[-1] > SPARSE * len(places):
@@ -115,54 +147,75 @@ def _rows_in_blocks(file: File, places: Numbers, before: int, reach: int) -> Ite
 
 
 def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:
-    unusual = entries["extra"] != 0
-    unusual |= (entries["comment_disk_attributes"][:, :2] != 0).any(axis=1)
+    unusual = (entries["comment_disk_attributes"][:, :2] != 0).any(axis=1)
     # Attributes that `is_special` refuses.
     unusual |= (entries["comment_disk_attributes"][:, 3] & FOLDER) != 0
     unusual |= ((entries["comment_disk_attributes"][:, 4] & KIND) | PLAIN_FILE) != PLAIN_FILE
     unusual |= entries["method_and_time"][:, 0] != STORED
     unusual |= (entries["flags"] & ~np.uint16(DESCRIPTOR | UTF8)) != 0
-    unusual |= (entries["packed"] != entries["nbytes"]) | (entries["nbytes"] == ONES) | (entries["start"] == ONES)
     return not unusual.any()
 
 
 def _payloads(
-    found: Bytes, entries: np.ndarray[Any, Any], starts: Numbers, lengths: Numbers, raw: Bytes, places: Numbers
+    found: Bytes, entries: np.ndarray[Any, Any], sizes: Numbers, starts: Numbers, raw: Bytes, places: Numbers
 ) -> Numbers | None:
     """Where the members' bytes begin, if every local header (at the beginning of the rows) says what the directory does."""
-    heads = _as(found[:, : LOCAL.itemsize], LOCAL)
+    heads, lengths = _as(found[:, : LOCAL.itemsize], LOCAL), entries["name"].astype(np.int64)
     later = (entries["flags"] & DESCRIPTOR) != 0
     wrong = heads["signature"] != int.from_bytes(b"PK\3\4", "little")
     wrong |= (heads["flags"] != entries["flags"]) | (heads["method_and_time"][:, 0] != STORED)
     wrong |= heads["name"] != entries["name"]
-    for place, field in enumerate(("crc", "packed", "nbytes")):
+    for place, expected in enumerate((entries["crc"], sizes, sizes)):
         said = heads["crc_and_sizes"][:, place]
-        wrong |= (said != entries[field]) & ~(later & (said == 0))
-    extras = heads["extra"].astype(np.int64)
-    wrong |= (extras != 0) & (extras < EXTRA.itemsize)
-    if wrong.any():
-        return None
-    padded = np.flatnonzero(extras)
-    after = (LOCAL.itemsize + lengths[padded])[:, None] + np.arange(EXTRA.itemsize)
-    fields = _as(found[padded[:, None], after], EXTRA)
-    if (
-        np.isin(fields["kind"], (WIDE, UNICODE_PATH)).any()
-        or (fields["length"] + EXTRA.itemsize != extras[padded]).any()
-    ):
+        wrong |= (said != expected) & ~(later & (said == 0))
+    # All ones would stand for the sizes of the zip64 record.
+    wrong |= (heads["crc_and_sizes"][:, 1:] == ONES).any(axis=1)
+    if wrong.any() or not _are_padded(found, LOCAL.itemsize + lengths, heads["extra"].astype(np.int64), sizes, starts):
         return None
     within = np.arange(int(lengths.max()))
     expected = rolling(np.append(raw, np.zeros(len(within), np.uint8)), len(within))[places + CENTRAL.itemsize]
     names = found[:, LOCAL.itemsize : LOCAL.itemsize + len(within)]
     if ((names != expected) & (within < lengths[:, None])).any():
         return None
-    payloads: Numbers = starts + LOCAL.itemsize + lengths + extras
+    payloads: Numbers = starts + LOCAL.itemsize + lengths + heads["extra"]
     return payloads
 
 
-def _described(rows: Bytes, entries: np.ndarray[Any, Any]) -> bool:
-    """Whether each row is the descriptor that repeats the entry."""
-    found = _as(rows, DESCRIPTOR_ROW)
+def _are_padded(found: Bytes, at: Numbers, left: Numbers, sizes: Numbers, starts: Numbers) -> bool:
+    """Whether the extra fields (`left` bytes at `at` in each row) are a true zip64 record at most, and one field of another
+    kind."""
+    rows = np.flatnonzero(left)
+    if (left[rows] < EXTRA.itemsize).any():
+        return False
+    fields = _fields(found, rows, at[rows], EXTRA)
+    wide = rows[fields["kind"] == WIDE]
+    nbytes = fields["length"][fields["kind"] == WIDE].astype(np.int64)
+    if (nbytes % NUMBER.itemsize != 0).any() or (nbytes > 3 * NUMBER.itemsize).any():
+        return False
+    for index in range(3):
+        some = nbytes > index * NUMBER.itemsize
+        numbers = _fields(found, wide[some], at[wide[some]] + EXTRA.itemsize + index * NUMBER.itemsize, NUMBER)
+        numbers = numbers["number"].astype(np.int64)
+        if not ((numbers == 0) | (numbers == sizes[wide[some]]) | (numbers == starts[wide[some]])).all():
+            return False
+    at, left = at.copy(), left.copy()
+    at[wide] += EXTRA.itemsize + nbytes
+    left[wide] -= EXTRA.itemsize + nbytes
+    rows = np.flatnonzero(left)
+    if (left[rows] < EXTRA.itemsize).any():
+        return False
+    fields = _fields(found, rows, at[rows], EXTRA)
+    whole = (fields["length"] + EXTRA.itemsize == left[rows]) & ~np.isin(fields["kind"], (WIDE, UNICODE_PATH))
+    return bool(whole.all())
+
+
+def _fields(found: Bytes, rows: Numbers, at: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """The records that begin at `at` in these rows."""
+    return _as(found[rows[:, None], at[:, None] + np.arange(dtype.itemsize)], dtype)
+
+
+def _described(found: np.ndarray[Any, Any], crcs: Numbers, sizes: Numbers) -> bool:
+    """Whether each descriptor repeats its entry."""
     same = found["signature"] == int.from_bytes(b"PK\7\x08", "little")
-    for field in ("crc", "packed", "nbytes"):
-        same &= found[field] == entries[field]
+    same &= (found["crc"] == crcs) & (found["packed"] == sizes) & (found["nbytes"] == sizes)
     return bool(same.all())
