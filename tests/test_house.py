@@ -6,6 +6,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,11 @@ def test_files_open_with_their_purpose(file):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = node.end_lineno - body[0].lineno + 1 if body else 0
             assert lines <= 50, f"{file}:{node.lineno}: {node.name} has {lines} lines"
+
+
+def test_class_names_are_unique():
+    """Outside `nn`, whose names are PyTorch's, a class name is used once in the package."""
+    files = [file for file in FILES if "nn" not in file.relative_to(SOURCE).parts]
+    trees = [ast.parse(file.read_text()) for file in files]
+    names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []

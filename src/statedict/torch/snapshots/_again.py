@@ -1,8 +1,8 @@
 """The same tensors copied again and again, into memory that nobody else writes to.
 
 The copies were examined when they were made, so that only the tensors are examined now and compared with that. An
-asynchronous save keeps training waiting for this copy: 2.4 ms for 1,000 small tensors, where `copies` into the same memory
-takes 5 (row "many" of `benchmarks.stall`). Copying the small ones as rows of bytes is 0.4 to 1 ms of the difference.
+asynchronous save keeps training waiting for this copy: 4.1 ms for 2,000 small tensors, while `copies` into the same memory
+takes 8.9 (thread time).
 """
 
 from __future__ import annotations

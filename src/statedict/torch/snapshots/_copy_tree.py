@@ -57,19 +57,19 @@ def take(tree: Any, out: Any, memory: Memory | None) -> tuple[Any, Memory | None
         return _copied(tree, _known(found, made, verify=True)), memory
 
 
-def _copies(found: _Found, out: Any, host: bool) -> list[torch.Tensor]:
+def _copies(found: _TreeTensors, out: Any, host: bool) -> list[torch.Tensor]:
     onto = [] if out is None else list(map(found.offered.get, found.live))
     return copies(list(found.live.values()), onto, host=host)
 
 
-def _known(found: _Found, made: Sequence[torch.Tensor], verify: bool) -> dict[int, Any]:
+def _known(found: _TreeTensors, made: Sequence[torch.Tensor], verify: bool) -> dict[int, Any]:
     """What the tree's tensors become, by id."""
     known: dict[int, Any] = dict(zip(found.live, made))
     known.update(zip(found.unread, materialize(list(found.unread.values()), TORCH, verify=verify)))
     return known
 
 
-class _Found(NamedTuple):
+class _TreeTensors(NamedTuple):
     """By the ids of the tree's tensors: the tensors, what `out` has in the place of each, and those that are unread."""
 
     live: dict[int, torch.Tensor]
@@ -77,8 +77,8 @@ class _Found(NamedTuple):
     unread: dict[int, Leaf | Compound]
 
 
-def _found(tree: Any, out: Any) -> _Found:
-    found = _Found({}, {}, {})
+def _found(tree: Any, out: Any) -> _TreeTensors:
+    found = _TreeTensors({}, {}, {})
     stack = [(tree, out)]
     seen: set[int] = set()
     while stack:

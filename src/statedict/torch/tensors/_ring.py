@@ -28,7 +28,7 @@ ALIGNMENT = 64
 CUDA: Any = torch.cuda
 
 
-class Chunk(NamedTuple):
+class RingChunk(NamedTuple):
     """A run of a tensor's elements, and its position in the file.
 
     Attributes:
@@ -82,7 +82,7 @@ def send(tensors: Sequence[torch.Tensor], leaves: Sequence[Leaf]) -> None:
     The transfers are queued after the current work of the device's stream. Checksums must be verified by the caller. Raises
     any error of reading; tensors written by then stay so.
     """
-    by_device: dict[torch.device, list[Chunk]] = {}
+    by_device: dict[torch.device, list[RingChunk]] = {}
     for tensor, leaf in zip(tensors, leaves):
         by_device.setdefault(tensor.device, []).extend(_chunks(tensor, leaf))
     for device, chunks in by_device.items():
@@ -121,18 +121,18 @@ def _arrived(here: torch.Tensor, event: Any) -> memoryview:
     return view
 
 
-def _chunks(tensor: torch.Tensor, leaf: Leaf) -> Iterator[Chunk]:
+def _chunks(tensor: torch.Tensor, leaf: Leaf) -> Iterator[RingChunk]:
     """Split a tensor into runs that fit into a buffer."""
     dtype = TORCH_DTYPES[leaf.spec.dtype]
     start = leaf.spec.offset * dtype.itemsize
     for run in torch.split(tensor.detach().view(-1), SLOT // dtype.itemsize):
-        yield Chunk(run, leaf.storage, start, dtype)
+        yield RingChunk(run, leaf.storage, start, dtype)
         start += len(run) * dtype.itemsize
 
 
-def _pieces(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+def _pieces(chunks: Sequence[RingChunk]) -> Iterator[list[RingChunk]]:
     """Group the chunks so that each group fits into a buffer and has one source."""
-    piece: list[Chunk] = []
+    piece: list[RingChunk] = []
     room = 0
     for chunk in chunks:
         if piece and (chunk.room > room or chunk.storage.source is not piece[0].storage.source):
@@ -146,14 +146,14 @@ def _pieces(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
         yield piece
 
 
-def _send(device: torch.device, pieces: Sequence[list[Chunk]]) -> None:
+def _send(device: torch.device, pieces: Sequence[list[RingChunk]]) -> None:
     stream = CUDA.Stream(device)
     stream.wait_stream(CUDA.current_stream(device))
     free: SimpleQueue[_Slot] = SimpleQueue()
     for memory in torch.split(pinned(min(SLOTS, len(pieces)) * SLOT), SLOT):
         free.put(_Slot(memory, CUDA.Event()))
 
-    def send_piece(piece: list[Chunk]) -> None:
+    def send_piece(piece: list[RingChunk]) -> None:
         slot = free.get()
         try:
             slot.fetched.synchronize()
@@ -173,7 +173,7 @@ def _send(device: torch.device, pieces: Sequence[list[Chunk]]) -> None:
         stream.synchronize()
 
 
-def _read(piece: Sequence[Chunk], memory: torch.Tensor) -> list[torch.Tensor]:
+def _read(piece: Sequence[RingChunk], memory: torch.Tensor) -> list[torch.Tensor]:
     """Read the elements of the chunks into the buffer."""
     raw: memoryview = memory.numpy().data
     reads, runs = [], []
