@@ -222,7 +222,7 @@ def test_steps_of_an_optimizer_are_one_row(call, tmp_path):
     optimizer = {"state": state, "param_groups": [{"lr": 0.1, "params": list(state)}]}
     torch.save({"model": {"w": torch.zeros(2)}, "optimizer": optimizer}, tmp_path / "run.pt")
     rows = [line.split() for line in call("inspect", tmp_path / "run.pt").out.splitlines()]
-    assert ["state.{0…19,100000000000000,100000000000007}.step", "int", "5"] in rows
+    assert ["state.{0…19,…+2}.step", "int", "5"] in rows
     flat = [line.split() for line in call("inspect", tmp_path / "run.pt", "--flat").out.splitlines()]
     assert ["state.19.step", "int", "5"] in flat
 

@@ -41,7 +41,7 @@ def test_json(call, monkeypatch, tmp_path):
 
     def step(place):
         place.console.print("beside")
-        return _tour.Told("did it.", "which proves it.")
+        return _tour.StepResult("did it.", "which proves it.")
 
     monkeypatch.setattr(_tour, "STEPS", (step,))
     ended = call("tour", tmp_path / "files", "--json")

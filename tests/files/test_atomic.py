@@ -273,7 +273,7 @@ def test_no_room_is_known_before_the_first_byte(path):
             written.append(offset)
             return super().write(fd, buffers, offset)
 
-    with pytest.raises(DiskFullError, match=r"3,145,732 bytes are needed and 1,000 are free") as caught:
+    with pytest.raises(DiskFullError, match=r"3,145,732 bytes are needed, but only 1,000 are free") as caught:
         files.write(path, parts(), system=Full())
     assert (caught.value.needed, caught.value.free, written) == (len(EXPECTED), 1000, [])
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))

@@ -126,7 +126,7 @@ def test_room_for_all_is_looked_for_first(tmp_path):
 
     asked = []
     contents = [Frame(5, lambda: asked.append(1) or b"12345")]
-    with pytest.raises(DiskFullError, match=r"/m: \d+ bytes are needed and 9 are free"):
+    with pytest.raises(DiskFullError, match=r"/m: \d+ bytes are needed, but only 9 are free"):
         write_set(wanted(tmp_path / "m", ["one"])._replace(others=[contents, contents]), system=Small())
     assert (names(tmp_path), asked) == ([], [])
 

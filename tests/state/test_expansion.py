@@ -45,7 +45,7 @@ USES = {
 @pytest.mark.parametrize("name", USES)
 def test_views_out_of_proportion_are_refused(name):
     """A file of 600 bytes does not become 40 GB, nor hours of computing."""
-    with pytest.raises(LimitError, match=r"show 40,000,000,000 bytes, but their storages hold 16.*Limits\(expansion="):
+    with pytest.raises(LimitError, match=r"have 40,000,000,000 bytes, but their storages only 16.*Limits\(expansion="):
         USES[name](opened(LARGE))
     USES[name](opened(SMALL))
 
@@ -58,7 +58,7 @@ def test_lazy_bits_are_not_applied_out_of_proportion(bit):
     torch.save({"w": view}, file)
     for read in (statedict.load, lambda file, backend: statedict.open(file).state_dict().numpy()["w"]):
         file.seek(0)
-        with pytest.raises(LimitError, match=r"show 80,000,000,000 bytes, but their storages hold 8"):
+        with pytest.raises(LimitError, match=r"have 80,000,000,000 bytes, but their storages only 8"):
             read(file, backend="numpy")
 
 

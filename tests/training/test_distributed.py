@@ -105,7 +105,7 @@ def test_four_ranks_save_and_two_resume(tmp_path):
         assert "no state here" in answer["told"]
         assert answer["left"] == [".lock", "step-0000000001", "step-0000000002"]
     assert (directory / "step-0000000011").is_dir()
-    assert all("which is this process: by another manager" in answer["told"] for answer in locked)
+    assert all("another manager in this process" in answer["told"] for answer in locked)
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_a_directory_that_is_deleted(tmp_path):
     with CheckpointManager(tmp_path / "run", random=False) as manager:
         manager.save(1, model=model_of(1))
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(RunGoneError, match="make an empty one"):
+        with pytest.raises(RunGoneError, match="create an empty one"):
             manager.save(2, model=model_of(2))
         (tmp_path / "run").mkdir()
         manager.save(3, model=model_of(3))
@@ -204,7 +204,7 @@ def test_a_full_disk_loses_nothing_and_the_next_save_works(tmp_path, asynchronou
             manager.wait()
             ballast = disk / "ballast"
             ballast.write_bytes(bytes(900_000))
-            with pytest.raises(DiskFullError, match=r"bytes are needed and .* are free.*Free some room"):
+            with pytest.raises(DiskFullError, match=r"bytes are needed, but only .* are free.*Free some disk space"):
                 save_and_wait(manager, 2, torch.nn.Linear(300, 300))
             assert [saved.step for saved in manager.checkpoints] == [1]
             assert manager.resume(model=model_of(0)).step == 1
@@ -224,7 +224,7 @@ def test_a_disk_without_room_for_a_name(tmp_path):
                 pass
         with CheckpointManager(disk / "run", random=False) as manager:
             assert manager.resume(model=model_of(0)).step == 1
-            with pytest.raises(DiskFullError, match="bytes are needed and 0 are free"):
+            with pytest.raises(DiskFullError, match="bytes are needed, but only 0 are free"):
                 manager.save(2, model=model_of(2))
             (disk / "ballast").unlink()
             manager.save(3, model=model_of(3))
@@ -270,7 +270,7 @@ def denied(act):
     try:
         act()
     except RunDeniedError as error:
-        assert "Permission denied" in str(error) and "Give this user the right to write" in str(error)
+        assert "Permission denied" in str(error) and "Give this user write permission" in str(error)
         return
     raise AssertionError("it was allowed")
 

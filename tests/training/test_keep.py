@@ -123,7 +123,7 @@ def test_a_number_is_last_of_it(keep):
 @pytest.mark.parametrize("keep", ["3", True, 1.5, [last(1)], Saved])
 def test_what_is_no_policy_is_refused(keep):
     """At once, and not at the first save that deletes something."""
-    with pytest.raises(TypeError, match=r"keep= is a policy such as last\(3\), or a number of checkpoints, not"):
+    with pytest.raises(TypeError, match=r"keep= must be a policy such as last\(3\), or a number of checkpoints, not"):
         policy(keep)
-    with pytest.raises(TypeError, match="keep= is a policy"):
+    with pytest.raises(TypeError, match="keep= must be a policy"):
         any_of(last(1), keep)

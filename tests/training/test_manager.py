@@ -197,7 +197,7 @@ def test_two_managers_do_not_share_a_directory(tmp_path):
     with CheckpointManager(tmp_path) as manager:
         manager.save(1, counter=Counter())
         other = CheckpointManager(tmp_path)
-        with pytest.raises(LockedError, match=f"process {os.getpid()}"):
+        with pytest.raises(LockedError, match="another manager in this process"):
             other.save(2, counter=Counter())
         assert other.resume(counter=Counter()).step == 1
     other.save(2, counter=Counter())
@@ -493,7 +493,7 @@ def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
             UnknownNameError, match=r"'7' is not in the steps of the run; did you mean '1' or '2' or '3'"
         ):
             manager.resume(at=7, counter=counter)
-        with pytest.raises(ValueError, match="step is a whole number"):
+        with pytest.raises(ValueError, match="step must be an integer"):
             manager.resume(at="best", counter=counter)
         assert counter.count == 1
 
@@ -504,7 +504,7 @@ def test_a_damaged_checkpoint_is_not_passed_over_when_it_is_named(tmp_path):
         manager.save(1, counter=Counter())
         manager.save(2, counter=Counter())
         (manager.latest.path / "counter.pt").write_bytes(b"")
-        with pytest.raises(FormatError, match="0 bytes of"):
+        with pytest.raises(FormatError, match="the file has 0 bytes"):
             manager.resume(at=2, counter=Counter())
         assert manager.resume(at=1, counter=Counter()).step == 1
 
@@ -514,6 +514,8 @@ def test_metrics_that_are_no_mapping_are_refused(tmp_path, metrics):
     """The mistake is `save(step, model)`: the message says how objects are given."""
     with (
         CheckpointManager(tmp_path / "run") as manager,
-        pytest.raises(TypeError, match=r"metrics is a mapping of names to numbers, not .*save\(step, model=model\)"),
+        pytest.raises(
+            TypeError, match=r"metrics must be a mapping of names to numbers, not .*save\(step, model=model\)"
+        ),
     ):
         manager.save(1, metrics)

@@ -42,7 +42,7 @@ def test_code_is_named():
     file = io.BytesIO(b"".join(bytes(chunk) for part in archive_parts(pickled, []) for chunk in part.chunks()))
     with statedict.open(file) as checkpoint:
         html = checkpoint._repr_html_()
-    assert "would run code under pickle" in html
+    assert "would run code if unpickled" in html
     assert "<code>os.system</code>" in html
 
 

@@ -128,7 +128,7 @@ def test_chunks_of_several_ranks_are_put_together(sharded):
 
 
 def test_ranks_that_saved_each_for_itself_are_read_as_one(sharded, tmp_path):
-    """Each has metadata of its own, of its own chunks; what is no tensor is the first one's, and a note says so."""
+    """Each has metadata of its own, of its own chunks; what is no tensor is those of the first rank, and a note says so."""
     state, folder = sharded
     alone = folder.with_name("saved-alone")
     assert sorted(path.name for path in alone.glob("*.metadata")) == ["__0.metadata", "__1.metadata"]
@@ -139,7 +139,7 @@ def test_ranks_that_saved_each_for_itself_are_read_as_one(sharded, tmp_path):
             assert_same(state["model"], {key: found["model"][key] for key in state["model"]})
             assert (found["step"], found["rank"]) == (12, 0)
             assert [finding.level for finding in checkpoint.verify()] == ["note"]
-            assert "the first one's" in checkpoint.notes[0]
+            assert "those of the first rank" in checkpoint.notes[0]
     shutil.copytree(alone, tmp_path / "one")
     (tmp_path / "one" / "__1.metadata").unlink()
     with pytest.raises(FormatError, match="do not cover the tensor exactly"):

@@ -321,7 +321,7 @@ def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(_shelf, "open_file", short)
-    shelf = _shelf.Shelf(str(tmp_path))
+    shelf = _shelf.OpenFiles(str(tmp_path))
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     assert [shelf.file(name).read(0, 1) for name in ("a", "b", "a")] == [b"a", b"b", b"a"]

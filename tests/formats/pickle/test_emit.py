@@ -410,7 +410,7 @@ def test_the_error_says_where_the_value_lies():
 def test_one_memory_as_two_types_is_refused(write):
     """PyTorch's files give a storage one type."""
     floats = torch.zeros(4)
-    with pytest.raises(SaveError, match="float32 and as int32"):
+    with pytest.raises(SaveError, match="float32 and int32"):
         write([floats, floats.view(torch.int32)])
 
 

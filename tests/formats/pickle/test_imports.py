@@ -125,7 +125,7 @@ def test_a_payload_in_a_persistent_id_is_never_run(read, watched):
 def test_setstate_is_never_installed(read, watched):
     """BUILD keeps the state as data; a second one, which would call what the first installed, is refused."""
     made = p.call(p.name("mine", "A"))
-    with watched() as events, pytest.raises(FormatError, match="set twice"):
+    with watched() as events, pytest.raises(FormatError, match="sets attributes twice"):
         read(p.build(p.build(made, p.dict_((p.text("__setstate__"), p.name("posix", "system")))), p.text("id")) + b".")
     assert events == []
 

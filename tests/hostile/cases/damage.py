@@ -108,7 +108,7 @@ STRANGE = [
 # What the message of a file that is no checkpoint must say.
 TOLD = {
     "empty_file_pt": "empty",
-    "lfs_pointer": "git-lfs",
+    "lfs_pointer": "Git LFS",
     "html_page": "HTML",
     "gzip_wrapped": "gzip",
     "special_fifo": "regular file",

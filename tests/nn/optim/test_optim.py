@@ -156,7 +156,7 @@ def test_arrays_of_any_library_become_state_of_torch(library):
     assert [type(value) for value in seen] == [torch.Tensor]
     state = ours.state_dict()
     state["state"][0]["momentum_buffer"] = np.array([["a"] * 3] * 2, object)
-    with pytest.raises(LoadError, match=r"'momentum_buffer' should have shape .* has ndarray"):
+    with pytest.raises(LoadError, match=r"'momentum_buffer' must have shape .* has ndarray"):
         statedict.load_state_dict(theirs, state)
 
 

@@ -110,7 +110,7 @@ def test_names_that_differ_are_listed():
         merge([full, {**full, "layers.2.w": np.ones(3), "layers.3.w": 5}])
     with pytest.raises(MergeError, match=r"source 1 does not have .*, … \(30 names\)$"):
         merge([{chr(97 + n % 26) * (n + 1): 1 for n in range(30)}, {}])
-    with pytest.raises(MergeError, match="'a' is no strided tensor in every source"):
+    with pytest.raises(MergeError, match="'a' is not a strided tensor in every source"):
         merge([{"a": np.ones(2)}, {"a": type("Odd", (), {"shape": (2,), "dtype": "float32"})()}])
 
 

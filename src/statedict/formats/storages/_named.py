@@ -15,7 +15,7 @@ from .._limits import LIMITS
 from ._shape import require_memory
 
 ON_META = (
-    "this tensor is on the meta device, so its values are not here: load or materialize it first, or save the state that "
+    "this tensor is on the meta device and has no values: load or materialize it first, or save the state dict that "
     "the library which offloads it gives"
 )
 
