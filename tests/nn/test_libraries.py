@@ -208,6 +208,7 @@ def test_bfloat16_moves():
 def test_training_with_jax():
     """`jax.grad` over `functional_call` trains a model with BatchNorm, and leaves no traced array behind."""
     jax = pytest.importorskip("jax")
+    nn.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)).to(jax.numpy)
     x = jax.numpy.asarray(normal(64, 2))
     y = (x[:, :1] * x[:, 1:]) + 0.5
