@@ -35,7 +35,7 @@ def measure(ways: Mapping[str, Action], rounds: int, seconds: float) -> dict[str
     first to request it again has to wait: for a gigabyte, ten times as long as the work itself takes.
     """
     gc.collect()
-    extra = {name: _extra_memory(act) for name, act in ways.items()}
+    extra = {name: extra_memory(act) for name, act in ways.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     began = perf_counter()
     for number in range(rounds):
@@ -59,7 +59,7 @@ def _time(act: Action) -> tuple[float, float]:
     return elapsed, used
 
 
-def _extra_memory(act: Action) -> int:
+def extra_memory(act: Action) -> int:
     """Return the additional resident memory at the peak of `act`; 0 if the system does not report it."""
     try:
         # Linux: 5 resets the peak to what is resident now.
