@@ -5,6 +5,7 @@
     ├── NotAStateError (TypeError)           the value given is not a state dict, or one of its names is not a string
     ├── UnknownNameError (KeyError)          a name is not in the state dict or the module
     ├── CollisionError (ValueError)          two source tensors have the same target name
+    ├── PartError (ValueError)               a process or a file has only a part of a tensor, and more of it is needed
     ├── MergeError (ValueError)              the states to merge do not have the same names or shapes
     ├── RootError (LookupError)              the file has no state dict there, or has several and none was chosen
     ├── SaveError (ValueError)               a value cannot be written in the chosen format; no file was changed
@@ -116,6 +117,30 @@ class CollisionError(StateDictError, ValueError):
 
     def _text(self) -> str:
         return f"{' and '.join(map(repr, self.sources))} would both become {self.name!r}"
+
+
+class PartError(StateDictError, ValueError):
+    """Elements of a tensor are needed that this process, or this file, does not have.
+
+    Attributes:
+        shape: the shape of the whole tensor.
+        placement: how the tensor is divided.
+        here: the boxes that are here, as text.
+    """
+
+    def __init__(self, shape: Sequence[int], placement: str, here: Sequence[str], needed: str) -> None:
+        super().__init__(tuple(shape), placement, list(here), needed)
+        self.shape = tuple(shape)
+        self.placement = placement
+        self.here = list(here)
+        self.needed = needed
+
+    def _text(self) -> str:
+        how = f" ({self.placement})" if self.placement else ""
+        return (
+            f"only a part of this tensor of shape {list(self.shape)}{how} is here: {', '.join(self.here) or 'no element'}; "
+            f"{self.needed}"
+        )
 
 
 class MergeError(StateDictError, ValueError):

@@ -5,11 +5,13 @@ from typing import Any
 from . import _arguments as arguments
 from ._absent import Absent
 from ._available_memory import have_room, not_put_back
+from ._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
 from ._cast import Casts, cast_array, cast_leaf
 from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
 from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
+from ._excerpt import EXCERPTS, Excerpt, excerpt
 from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
 from ._garbage_collection import collector_paused, without_collector
@@ -29,7 +31,9 @@ from ._library import ArrayLibrary, leaf_of, library, library_of, maker
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
+from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
 from ._pieces import pieces
+from ._region import Regional, arranged, region
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._rows import Many, RowKind, Rows, leaf_at, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
@@ -43,6 +47,26 @@ from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
     "COMPUTED",
+    "Box",
+    "box_shown",
+    "narrowed",
+    "run_of",
+    "tiling_problem",
+    "whole_box",
+    "EXCERPTS",
+    "Excerpt",
+    "excerpt",
+    "IN_PIECES",
+    "Parts",
+    "Piece",
+    "Pieces",
+    "is_plain",
+    "join_pieces",
+    "part_of",
+    "read_pieces",
+    "Regional",
+    "arranged",
+    "region",
     "arguments",
     "PLAIN",
     "Absent",

@@ -12,6 +12,7 @@ from ._cast_kind import NUMBERS
 from ._computed import computed
 from ._dtype import DType
 from ._leaf import Leaf
+from ._region import region
 from ._spec import contiguous
 from ._ties import tied
 
@@ -69,7 +70,12 @@ def _cast(leaf: Leaf, dtype: DType) -> Leaf:
     for one in (leaf.spec.dtype, dtype):
         if one.kind not in NUMBERS:
             raise ValueError(f"cannot cast {leaf.spec.dtype} to {dtype}: {one} is not a numeric dtype")
-    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype))
+    return computed(
+        leaf.spec._replace(dtype=dtype),
+        [leaf],
+        lambda array: cast_array(array, dtype),
+        within=lambda box: cast_leaf(region(leaf, box), dtype),
+    )
 
 
 def cast_array(array: Array, dtype: DType) -> Array:

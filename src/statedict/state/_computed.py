@@ -7,19 +7,31 @@ conversion of a file needs only the memory of its largest tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._boxes import Box, box_shown
 from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._region import arranged
 from ._spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np
 
 Function = Callable[..., "np.ndarray[Any, Any]"]
+Within = Callable[[Box], Leaf]
+
+
+class Computation(NamedTuple):
+    """The value of `Storage.where` here; the arguments of `computed`."""
+
+    function: Function
+    inputs: tuple[Leaf, ...]
+    spec: Spec
+    within: Within | None
 
 
 class _Computed:
-    """The Source of computed storages: `storage.where` is (function, inputs, spec)."""
+    """The Source of computed storages."""
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
@@ -28,12 +40,19 @@ class _Computed:
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
-            _, inputs, _ = storage.where
-            for leaf in inputs:
+            computation: Computation = storage.where
+            for leaf in computation.inputs:
                 leaf.storage.source.verify([leaf.storage])
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         return self._bytes(storage, verify=True)
+
+    def part(self, leaf: Leaf) -> Leaf:
+        computation: Computation = leaf.storage.where
+        shown = box_shown(leaf.spec, computation.spec.shape)
+        if shown is not None and computation.within is not None:
+            return arranged(computation.within(shown[0]), leaf, shown[1])
+        return computed(leaf.spec, [leaf], _same, leaf.traits._replace(conj=False, neg=False))
 
     @staticmethod
     def _bytes(storage: Storage, verify: bool) -> memoryview:
@@ -41,7 +60,7 @@ class _Computed:
 
         from ._numpy import bytes_of, read_array
 
-        function, inputs, spec = storage.where
+        function, inputs, spec, _ = storage.where
         inputs = [read_array(leaf, verify=verify) for leaf in inputs]
         # Not `ascontiguousarray`, which returns one dimension for a scalar.
         result = np.asarray(function(*inputs), dtype=spec.dtype.numpy, order="C")
@@ -50,8 +69,13 @@ class _Computed:
         return bytes_of(result)
 
 
-def computed(spec: Spec, inputs: Sequence[Leaf], function: Function, traits: Traits = PLAIN) -> Leaf:
+def computed(
+    spec: Spec, inputs: Sequence[Leaf], function: Function, traits: Traits = PLAIN, *, within: Within | None = None
+) -> Leaf:
     """Return a leaf with `spec` (dense) whose elements are `function(*arrays of inputs)`, computed at each read.
+
+    `within(box)` returns the leaf of the result's elements in a box, made from no more of the inputs than that needs.
+    Without it, a part of the result is cut out of the whole.
 
     >>> import numpy as np
     >>> from statedict.state import leaf_of, read_array
@@ -60,8 +84,12 @@ def computed(spec: Spec, inputs: Sequence[Leaf], function: Function, traits: Tra
     array([2., 4.])
     """
     dense = spec.dense()
-    where = (function, tuple(inputs), dense)
+    where = Computation(function, tuple(inputs), dense, within)
     return Leaf(dense, Storage(COMPUTED, ("computed", id(where)), dense.nbytes, where), traits)
+
+
+def _same(array: Any) -> Any:
+    return array
 
 
 COMPUTED = _Computed()

@@ -10,10 +10,26 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Storage, Streaming, check_bounds, contiguous, read_array
+from statedict.state import (
+    Box,
+    DType,
+    Leaf,
+    Piece,
+    Pieces,
+    Read,
+    Storage,
+    Streaming,
+    arranged,
+    box_shown,
+    check_bounds,
+    contiguous,
+    is_plain,
+    part_of,
+    read_pieces,
+    whole_box,
+)
 
 from ...errors import FormatError
 from .._limits import Limits
@@ -22,17 +38,12 @@ from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
 from ..torch_files._read import read_torch_zip
 from ._open_files import Location, OpenFiles
-from ._tiling import run_of
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Chunk(NamedTuple):
     """A box of a tensor, and the location of the torch zip that contains it."""
 
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
+    box: Box
     location: Location
 
 
@@ -68,10 +79,19 @@ class ChunkSource:
             if lone is not None:
                 begin = lone.spec.offset * lone.spec.dtype.itemsize + start
                 lone.storage.source.read_into([Read(lone.storage, begin, into)], verify=verify)
-            elif len(into) == storage.nbytes:
-                self._assemble(storage.where, into, verify)
             else:
-                into[:] = self._whole(storage, verify)[start : start + len(into)]
+                sharded: Sharded = storage.where
+                read_pieces(contiguous(sharded.dtype, sharded.shape), self._pieces(sharded), start, into, verify=verify)
+
+    def part(self, leaf: Leaf) -> Leaf:
+        """Return a leaf of the chunks that overlap with what `leaf` shows; opens only their files."""
+        sharded: Sharded = leaf.storage.where
+        shown = box_shown(leaf.spec, sharded.shape)
+        if shown is None:
+            return leaf
+        pieces = tuple(self._pieces(sharded, shown[0]))
+        found = Pieces(contiguous(sharded.dtype, sharded.shape), pieces, "")
+        return arranged(part_of(found, shown[0]), leaf, shown[1])
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
         lone = self._lone(storage)
@@ -79,7 +99,7 @@ class ChunkSource:
             begin = lone.spec.offset * lone.spec.dtype.itemsize
             yield from lone.storage.source.stream(lone.storage, begin + start, begin + stop)
         else:
-            yield self._whole(storage)[start:stop]
+            yield self._read(storage, start, stop)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
@@ -94,7 +114,7 @@ class ChunkSource:
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         lone = self._lone(storage)
         if lone is None:
-            return None if writable else self._whole(storage)
+            return None if writable else self._read(storage, 0, storage.nbytes)
         view = lone.storage.source.view(lone.storage, writable=writable)
         return None if view is None else view[lone.spec.offset * lone.spec.dtype.itemsize :][: storage.nbytes]
 
@@ -102,25 +122,18 @@ class ChunkSource:
         """Return the leaf of the only chunk if it is the whole storage, in row-major order."""
         sharded: Sharded = storage.where
         leaf = self._leaf(sharded, sharded.chunks[0]) if len(sharded.chunks) == 1 else None
-        return leaf if leaf is not None and _is_plain(leaf) else None
+        return leaf if leaf is not None and is_plain(leaf) else None
 
-    def _whole(self, storage: Storage, verify: bool = True) -> memoryview:
-        whole = memoryview(bytearray(storage.nbytes))
-        self._assemble(storage.where, whole, verify)
-        return whole
+    def _read(self, storage: Storage, start: int, stop: int) -> memoryview:
+        into = memoryview(bytearray(stop - start))
+        self.read_into([Read(storage, start, into)])
+        return into
 
-    def _assemble(self, sharded: Sharded, into: memoryview, verify: bool) -> None:
-        size = sharded.dtype.itemsize
+    def _pieces(self, sharded: Sharded, box: Box | None = None) -> Iterator[Piece]:
+        """Return the chunks as pieces: all that have elements, or those that overlap with `box`."""
         for chunk in sharded.chunks:
-            if not prod(chunk.sizes):
-                continue
-            leaf = self._leaf(sharded, chunk)
-            run = run_of(sharded.shape, chunk.offsets, chunk.sizes)
-            if run is not None and _is_plain(leaf):
-                part = into[run[0] * size : (run[0] + run[1]) * size]
-                leaf.storage.source.read_into([Read(leaf.storage, leaf.spec.offset * size, part)], verify=verify)
-            else:
-                _scatter(sharded, chunk, read_array(leaf, verify=verify), into)
+            if chunk.box.within(box or whole_box(sharded.shape)):
+                yield Piece(chunk.box, self._leaf(sharded, chunk))
 
     def _leaf(self, sharded: Sharded, chunk: Chunk) -> Leaf:
         """Return the tensor in a chunk's file; raise FormatError if it does not match the metadata."""
@@ -129,9 +142,10 @@ class ChunkSource:
             opened = self.open(chunk.location, self._limits)
             self._imports[chunk.location] = opened.globals
             found = opened.object
-            if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, chunk.sizes):
+            if not isinstance(found, Leaf) or (found.spec.dtype, found.spec.shape) != (sharded.dtype, chunk.box.sizes):
                 raise FormatError(
-                    f"this chunk should be a tensor of {sharded.dtype} {list(chunk.sizes)}, but it is {_shown(found)}",
+                    f"this chunk should be a tensor of {sharded.dtype} {list(chunk.box.sizes)}, but it is "
+                    f"{_shown(found)}",
                     file=os.path.join(self._files.folder, chunk.location.file),
                     member=sharded.name,
                     offset=chunk.location.start,
@@ -154,21 +168,6 @@ class ChunkSource:
                     with suppress(FormatError):
                         self._leaf(sharded, chunk)
                     yield from self._imports.get(chunk.location, ())
-
-
-def _is_plain(leaf: Leaf) -> bool:
-    """Return whether the elements are consecutive bytes of the storage, starting at the offset."""
-    return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
-
-
-def _scatter(sharded: Sharded, chunk: Chunk, elements: np.ndarray[Any, Any], into: memoryview) -> None:
-    """Copy a chunk that is not a contiguous run into its box of the tensor, as bytes, for any dtype."""
-    import numpy as np
-
-    size = sharded.dtype.itemsize
-    whole: np.ndarray[Any, Any] = np.frombuffer(into, np.uint8).reshape(*sharded.shape, size)
-    box = tuple(slice(at, at + length) for at, length in zip(chunk.offsets, chunk.sizes))
-    whole[box] = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).reshape(*chunk.sizes, size)
 
 
 def _shown(value: object) -> str:

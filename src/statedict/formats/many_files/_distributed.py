@@ -18,7 +18,7 @@ from math import prod
 from typing import Any
 
 from statedict.files import open as open_file
-from statedict.state import DType, Leaf, Opaque
+from statedict.state import Box, DType, Leaf, Opaque, tiling_problem
 
 from ...errors import FormatError, TruncatedError
 from .._limits import LIMITS, Limits
@@ -31,7 +31,6 @@ from ._assemble import Chunk, ChunkSource, Sharded
 from ._nesting import NamedValue, Steps, nested
 from ._open_files import Location, OpenFiles, is_plain_name
 from ._ranks import joined
-from ._tiling import tiling_problem
 
 MOST_STEPS = 10_000
 
@@ -123,7 +122,7 @@ class _MetadataReader:
         if not isinstance(described, list):
             raise self._wrong("its chunks are missing", name)
         chunks = tuple(self._chunk(name, chunk, found) for chunk in described)
-        problem = tiling_problem(shape, [(chunk.offsets, chunk.sizes) for chunk in chunks])
+        problem = tiling_problem(shape, [chunk.box for chunk in chunks])
         if problem is not None:
             raise self._wrong(f"its {len(chunks)} chunks do not cover the tensor exactly: {problem}", name)
         return self._source.leaf(Sharded(name, found, shape, chunks))
@@ -148,7 +147,7 @@ class _MetadataReader:
             raise self._wrong(
                 f"a chunk of {nbytes:,} bytes is stored in only {location.nbytes:,} bytes of the file", name
             )
-        return Chunk(offsets, sizes, location)
+        return Chunk(Box(offsets, sizes), location)
 
     def _index(self, storage_data: Mapping[Any, Any]) -> dict[str, dict[tuple[int, ...] | None, Location]]:
         """Return the storage locations of each name, by the offsets of the chunk (None for values without chunks)."""

@@ -27,7 +27,7 @@ from statedict.files import (
     fetch,
     read_checked,
 )
-from statedict.state import Read, Storage, arena, check_bounds
+from statedict.state import Leaf, Read, Storage, arena, check_bounds, excerpt
 
 from ...errors import ChecksumError
 from .._limits import LIMITS
@@ -161,6 +161,9 @@ class FileSource:
         self.file.check_unchanged()
         if checks:
             self._compare([storage], [crc])
+
+    def part(self, leaf: Leaf) -> Leaf:
+        return excerpt(leaf)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         storages = list(storages)

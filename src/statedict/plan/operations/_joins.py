@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from statedict.state import Leaf, Spec, Traits, computed, contiguous
+from statedict.state import Box, Leaf, Spec, Traits, computed, contiguous, region
 
 from ._views import dimension, without
 
@@ -21,7 +23,20 @@ class Join:
         return [self.joined(specs)]
 
     def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
-        return [computed(self.joined([leaf.spec for leaf in leaves]), leaves, self.arrays, plain(leaves[0]))]
+        return [self._of(self.joined([leaf.spec for leaf in leaves]), leaves, plain(leaves[0]))]
+
+    def _of(self, spec: Spec, leaves: Sequence[Leaf], traits: Traits) -> Leaf:
+        within = partial(self._within, spec, leaves, traits)
+        return computed(spec, leaves, self.arrays, traits, within=within)
+
+    def _within(self, spec: Spec, leaves: Sequence[Leaf], traits: Traits, box: Box) -> Leaf:
+        """Return a box of the result, joined from the boxes of the inputs that overlap with it."""
+        parts = [region(leaf, of_leaf) for leaf, of_leaf in zip(leaves, self.boxes(leaves, box)) if of_leaf]
+        return self._of(contiguous(spec.dtype, box.sizes), parts, traits)
+
+    def boxes(self, leaves: Sequence[Leaf], box: Box) -> list[Box | None]:
+        """Return the box of each input that overlaps with `box` of the result; None where there is no overlap."""
+        raise NotImplementedError
 
     def joined(self, specs: Sequence[Spec]) -> Spec:
         raise NotImplementedError
@@ -55,6 +70,12 @@ class Cat(Join):
         shape = specs[0].shape
         return contiguous(specs[0].dtype, (*shape[:dim], sum(sizes), *shape[dim + 1 :]))
 
+    def boxes(self, leaves: Sequence[Leaf], box: Box) -> list[Box | None]:
+        dim = self.dim % len(box.sizes)
+        before, after = (0,) * dim, (0,) * (len(box.sizes) - dim - 1)
+        starts = accumulate((leaf.spec.shape[dim] for leaf in leaves), initial=0)
+        return [box.within(Box((*before, start, *after), leaf.spec.shape)) for start, leaf in zip(starts, leaves)]
+
     def arrays(self, *arrays: Any) -> np.ndarray[Any, Any]:
         import numpy as np
 
@@ -75,6 +96,11 @@ class Stack(Join):
         if len({(spec.shape, spec.dtype) for spec in specs}) > 1 or not 0 <= self.dim <= len(shape):
             raise ValueError(f"'{self}' does not fit tensors {_listed(specs)}")
         return contiguous(specs[0].dtype, (*shape[: self.dim], len(specs), *shape[self.dim :]))
+
+    def boxes(self, leaves: Sequence[Leaf], box: Box) -> list[Box | None]:
+        first, count = box.offsets[self.dim], box.sizes[self.dim]
+        inside = Box(without(box.offsets, self.dim), without(box.sizes, self.dim))
+        return [inside if first <= number < first + count else None for number in range(len(leaves))]
 
     def arrays(self, *arrays: Any) -> np.ndarray[Any, Any]:
         import numpy as np

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
-from statedict.state import Leaf, Spec, computed, contiguous
+from statedict.state import Box, Leaf, Spec, computed, contiguous, region
 
 from ._joins import plain
 
@@ -26,7 +27,9 @@ class Reshape:
 
     def leaves(self, leaves: Sequence[Leaf], count: int) -> list[Leaf]:
         made = zip(leaves, self.specs([leaf.spec for leaf in leaves], count))
-        return [computed(spec, [leaf], self._reshaped(spec), plain(leaf)) for leaf, spec in made]
+        return [
+            computed(spec, [leaf], self._reshaped(spec), plain(leaf), within=_within(leaf, spec)) for leaf, spec in made
+        ]
 
     def _shape(self, spec: Spec) -> tuple[int, ...]:
         known = prod(size for size in self.sizes if size != -1)
@@ -39,3 +42,10 @@ class Reshape:
     @staticmethod
     def _reshaped(spec: Spec) -> Any:
         return lambda array: array.reshape(spec.shape)
+
+
+def _within(leaf: Leaf, spec: Spec) -> Callable[[Box], Leaf] | None:
+    """Return how to make a box of the result; None if the elements are not contiguous, so that all of them are needed."""
+    if not leaf.spec.is_contiguous:
+        return None
+    return partial(region, Leaf(spec._replace(offset=leaf.spec.offset), leaf.storage, leaf.traits))

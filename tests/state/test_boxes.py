@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.formats.many_files._tiling import MOST_CUT, run_of, tiling_problem
+from statedict.state._boxes import MOST_CUT, run_of, tiling_problem
 
 SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
