@@ -26,11 +26,15 @@ class Piece(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """The value of `Storage.where` here: the pieces of a row-major tensor, and a text that says how it is divided."""
+    """The value of `Storage.where` here: the pieces of a row-major tensor, and a text that says how it is divided.
+
+    `open_ended`: the tensor may be larger than its spec says.
+    """
 
     spec: Spec
     pieces: tuple[Piece, ...]
     placement: str
+    open_ended: bool = False
 
 
 class Parts(Leaf):
@@ -42,25 +46,35 @@ class Parts(Leaf):
     Attributes:
         pieces: the boxes that are here, and their leaves.
         placement: how the tensor is divided, as text: `"[Shard(0) of 4]"`.
+
+    `open_ended` is for files that do not say how large the whole tensor is: the spec reaches as far as the pieces do, and
+    the tensor is never taken for a whole one.
     """
 
     __slots__ = ("pieces", "placement")
 
     def __init__(
-        self, dtype: DType, shape: Sequence[int], pieces: Iterable[Piece], placement: str, traits: Traits = PLAIN
+        self,
+        dtype: DType,
+        shape: Sequence[int],
+        pieces: Iterable[Piece],
+        placement: str,
+        traits: Traits = PLAIN,
+        *,
+        open_ended: bool = False,
     ) -> None:
         self.pieces = tuple(pieces)
         self.placement = placement
         spec = contiguous(dtype, shape)
-        super().__init__(spec, _storage(spec, self.pieces, placement), traits)
+        super().__init__(spec, _storage(spec, self.pieces, placement, open_ended), traits)
 
     def whole(self) -> Leaf:
         """Return the whole tensor as an ordinary leaf; raises PartError if the pieces do not tile it."""
-        box = whole_box(self.spec.shape)
-        for piece in self.pieces:
+        found, box = self.storage.where, whole_box(self.spec.shape)
+        for piece in () if found.open_ended else self.pieces:
             if piece.box == box:
                 return piece.leaf
-        _require_tiled(self.storage.where)
+        _require_tiled(found)
         return Leaf(self.spec, self.storage, self.traits)
 
     def __repr__(self) -> str:
@@ -161,23 +175,23 @@ def part_of(found: Pieces, box: Box) -> Leaf:
         if (in_box := piece.box.within(box)) and (in_piece := box.within(piece.box))
     ]
     for inside, leaf in overlaps:
-        if inside.sizes == box.sizes:
+        if inside.sizes == box.sizes and not found.open_ended:
             return leaf
     spec = contiguous(found.spec.dtype, box.sizes)
     storage = _storage(spec, tuple(overlaps), found.placement)
-    if tiling_problem(box.sizes, [piece.box for piece in overlaps]):
+    if found.open_ended or tiling_problem(box.sizes, [piece.box for piece in overlaps]):
         raise _not_here(found, f"its part {list(box.sizes)} at {list(box.offsets)} is needed")
     return Leaf(spec, storage)
 
 
-def _storage(spec: Spec, pieces: tuple[Piece, ...], placement: str) -> Storage:
+def _storage(spec: Spec, pieces: tuple[Piece, ...], placement: str, open_ended: bool = False) -> Storage:
     key = ("pieces", spec, *((box, leaf.shown) for box, leaf in pieces))
     location = pieces[0].leaf.storage.location if pieces else "cpu"
-    return Storage(IN_PIECES, key, spec.nbytes, Pieces(spec, pieces, placement), location)
+    return Storage(IN_PIECES, key, spec.nbytes, Pieces(spec, pieces, placement, open_ended), location)
 
 
 def _require_tiled(found: Pieces) -> None:
-    if tiling_problem(found.spec.shape, [piece.box for piece in found.pieces]):
+    if found.open_ended or tiling_problem(found.spec.shape, [piece.box for piece in found.pieces]):
         raise _not_here(found, "all of it is needed")
 
 

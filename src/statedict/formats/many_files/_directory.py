@@ -1,6 +1,7 @@
 """Open a directory as a checkpoint: choose which of its files to read.
 
-A directory of torch.distributed.checkpoint is recognised by its `.metadata`, or that of each rank (`__0.metadata` …).
+A directory of torch.distributed.checkpoint is recognised by its `.metadata`, or that of each rank (`__0.metadata` …), or by
+the safetensors files of its ranks (`shard-00001-model-….safetensors`).
 Otherwise the first of these is used: an index of shards, numbered shards, a single weights file. Among several, files
 with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A file whose
 name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not used are
@@ -17,6 +18,7 @@ from .._limits import Limits
 from .._table import METADATA, METADATA_OF_ALL
 from ..checkpoint._checkpoint import Checkpoint
 from ._distributed import read_distributed
+from ._parts import OF_A_RANK, read_parts
 from ._shards import INDEX, NUMBERED, read_numbered
 
 # In order of preference. A directory often has the same weights in several formats.
@@ -38,6 +40,9 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
     distributed = [name for name in names if METADATA.fullmatch(name)]
     if distributed:
         return read_distributed(folder, [METADATA_OF_ALL] if METADATA_OF_ALL in distributed else distributed, limits)
+    ranks = [name for name in names if OF_A_RANK.fullmatch(name)]
+    if ranks:
+        return read_parts(folder, ranks, limits)
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
         if pick is _numbered and found:

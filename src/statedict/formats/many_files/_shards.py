@@ -45,18 +45,18 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     close: Callable[[], None]
     if file.far:
         # Each shard costs a few round trips and holds no file descriptor.
-        shards = _opened(partial(_beside, file), names, file.name, limits, files.WAITING)
+        shards = opened_shards(partial(_beside, file), names, file.name, limits, files.WAITING)
         close = partial(_close, shards)
     else:
         open_files = OpenFiles(os.path.dirname(file.name), partial(_beside, file))
-        shards, close = _opened(open_files.reopening, names, file.name, limits), open_files.close
+        shards, close = opened_shards(open_files.reopening, names, file.name, limits), open_files.close
     try:
         values, notes = _indexed(places, shards, os.path.dirname(file.name))
     except BaseException:
         close()
         raise
     file.close()
-    return _joined(file.name, values, shards, file.size, facts, notes, close)
+    return joined(file.name, values, shards, file.size, facts, notes, close)
 
 
 def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
@@ -64,16 +64,16 @@ def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) ->
     open_files = OpenFiles(folder)
     values: dict[str, Any] = {}
     try:
-        shards = _opened(open_files.reopening, complete(names, folder), folder, limits)
+        shards = opened_shards(open_files.reopening, complete(names, folder), folder, limits)
         for shard in shards.values():
-            for name, value in _state(shard).items():
+            for name, value in state_of(shard).items():
                 if name in values:
                     raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
                 values[name] = value
     except BaseException:
         open_files.close()
         raise
-    return _joined(folder, values, shards, 0, {}, ["the shards have no index"], open_files.close)
+    return joined(folder, values, shards, 0, {}, ["the shards have no index"], open_files.close)
 
 
 def complete(names: Iterable[str], folder: str) -> list[str]:
@@ -116,7 +116,7 @@ def _indexed(
     places: Mapping[str, str], shards: Mapping[str, Checkpoint], folder: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values of an index's names, in its order, and the problems found."""
-    states = {name: _state(shard) for name, shard in shards.items()}
+    states = {name: state_of(shard) for name, shard in shards.items()}
     values: dict[str, Any] = {}
     for name, shard in places.items():
         if shard not in states:
@@ -138,7 +138,7 @@ def _indexed(
     ]
 
 
-def _joined(
+def joined(
     path: str,
     values: dict[str, Any],
     opened: Mapping[str, Checkpoint],
@@ -175,7 +175,7 @@ def _beside(index: File, name: str) -> File:
     return file
 
 
-def _opened(
+def opened_shards(
     place: Callable[[str], File], names: Sequence[str], index: str, limits: Limits, threads: int = 1
 ) -> dict[str, Checkpoint]:
     """Open the shards with those names with `place`, leaving out missing ones.
@@ -213,7 +213,7 @@ def _open(file: File, limits: Limits) -> Checkpoint:
         raise
 
 
-def _state(shard: Checkpoint) -> Mapping[str, Any]:
+def state_of(shard: Checkpoint) -> Mapping[str, Any]:
     if not isinstance(shard.object, Mapping) or not all(isinstance(name, str) for name in shard.object):
         raise FormatError("a shard must contain a mapping of names to tensors", file=shard.path)
     return shard.object

@@ -16,6 +16,7 @@ from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
+from ._parts import SHARDING_INFO, as_parts
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
@@ -33,10 +34,14 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     for name, entry in header.entries.items():
         spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))
         state[name] = Leaf(spec, storages[name])
+    if SHARDING_INFO in header.metadata:
+        state = OrderedDict(as_parts(state, header.metadata, file.name, limits))
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)
     notes = []
+    if SHARDING_INFO in header.metadata:
+        notes.append("the file is one rank's part of a checkpoint: open the directory with the files of all ranks")
     if annotations is None:
         stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""
         notes.append(f"the file has no checksums: damage to its tensors cannot be detected{stale}")

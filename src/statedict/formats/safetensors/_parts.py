@@ -1,0 +1,45 @@
+"""Tensors that torch.distributed.checkpoint saved in parts: `HuggingFaceStorageWriter(save_distributed=True)`.
+
+Each rank writes a safetensors file of its own, whose metadata says under `DCP_SHARDING_INFO` where in the whole tensor
+each of its tensors begins. No file says how large the whole tensor is: that takes all files (`many_files/_parts.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from statedict.state import Box, Leaf, Parts, Piece
+
+from ...errors import FormatError
+from .._json import read_json
+from .._limits import Limits
+
+SHARDING_INFO = "DCP_SHARDING_INFO"
+OFFSETS = "saved_offsets"
+LARGEST = 2**63 - 1
+
+
+def as_parts(state: Mapping[str, Leaf], metadata: Mapping[str, str], file: str, limits: Limits) -> dict[str, Parts]:
+    """Return the tensors of a file with `DCP_SHARDING_INFO` as parts of larger tensors.
+
+    Raises FormatError if the information is not complete.
+    """
+    info = read_json(metadata[SHARDING_INFO].encode(), file, limits, SHARDING_INFO)
+    if not isinstance(info, dict) or info.keys() != state.keys():
+        raise FormatError(f"its {SHARDING_INFO} does not list the tensors of the file", file=file)
+    return {name: _part(name, leaf, info[name], file) for name, leaf in state.items()}
+
+
+def _part(name: str, leaf: Leaf, entry: Any, file: str) -> Parts:
+    offsets = entry.get(OFFSETS) if isinstance(entry, dict) else None
+    sizes = leaf.spec.shape
+    if not isinstance(offsets, list) or len(offsets) != len(sizes) or not all(map(_is_offset, offsets, sizes)):
+        raise FormatError(f"its {OFFSETS} in {SHARDING_INFO} do not fit shape {list(sizes)}", file=file, member=name)
+    reach = [at + size for at, size in zip(offsets, sizes)]
+    placement = f"one rank's part, at {offsets}; open the directory with the files of all ranks"
+    return Parts(leaf.spec.dtype, reach, [Piece(Box(tuple(offsets), sizes), leaf)], placement, open_ended=True)
+
+
+def _is_offset(value: Any, size: int) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST - size
