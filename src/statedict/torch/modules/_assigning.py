@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch.nn.parameter import Parameter
 
+from statedict.errors import LoadError
 from statedict.state import Compound, Leaf, materialize
 from statedict.tree import Fit, Rules, Slots
 
 from ..tensors._copy_pairs import failed
+from ..tensors._dtensor import empty_like, is_sharded
+from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
 from ._fits import MisfitError, checked, is_on_meta, shape_of
+from ._sharded_slots import local_pairs
 from ._ties import contradictions
 
 
 class Assigning:
     """Slots whose values replace the registered tensors. `fit.act` registers them, or raises and restores all of them."""
 
-    def __init__(self, slots: Slots, rules: Rules) -> None:
+    def __init__(self, slots: Slots, rules: Rules, fit_copies: Callable[[Slots, Rules], Fit]) -> None:
+        """`fit_copies` decides about Slots whose tensors keep their memory; sharded values are copied into new tensors."""
         self.slots = slots
         self.rules = rules
+        self._fit_copies = fit_copies
+        self._sharded: list[int] = []
         self.fit = Fit(self.act)
         self.values: list[Any] = list(slots.values)
         problems: dict[int, str] = {}
@@ -48,7 +56,10 @@ class Assigning:
             if isinstance(current, Parameter) and current.requires_grad and dtype.kind not in ("float", "complex"):
                 reason = RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
                 raise MisfitError(failed(key, current.shape, shape_of(value), reason))
-        else:
+        if is_sharded(current) and not (is_sharded(value) and _is_alike(current, value)):
+            local_pairs(key, current, value)
+            self._sharded.append(index)
+        elif not isinstance(value, (Leaf, Compound)):
             try:
                 self.values[index] = _in_place_of(current, value)
             except RuntimeError as error:
@@ -56,6 +67,7 @@ class Assigning:
 
     def act(self) -> Sequence[str]:
         going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
+        self._shard([index for index in self._sharded if index not in self.fit.failed])
         self._read([index for index in going if isinstance(self.values[index], (Leaf, Compound))])
         registries = [
             (registry, dict(registry))
@@ -77,10 +89,37 @@ class Assigning:
             raise
         return ()
 
+    def _shard(self, indices: list[int]) -> None:
+        """Fill new DTensors, on the meshes of the model's, with this rank's parts of the values."""
+        if not indices:
+            return
+        keys, current, values = (
+            [column[i] for i in indices] for column in (self.slots.keys, self.slots.current, self.values)
+        )
+        new = [empty_like(old, _dtype_of(value)) for old, value in zip(current, values)]
+        fit = self._fit_copies(Slots(keys, new, values), self.rules)
+        if fit.errors:
+            raise LoadError("\n\t".join(fit.errors))
+        fit.act()
+        for index, old, made in zip(indices, current, new):
+            self.values[index] = _in_place_of(old, made)
+
     def _read(self, lazy: list[int]) -> None:
         leaves = [self.values[index] for index in lazy]
         for index, array in zip(lazy, materialize(leaves, TORCH, verify=self.rules.verify)):
             self.values[index] = _in_place_of(self.slots.current[index], array)
+
+
+def _dtype_of(value: Any) -> torch.dtype:
+    if isinstance(value, (Leaf, Compound)):
+        return TORCH_DTYPES[value.spec.dtype if isinstance(value, Leaf) else value.dtype]
+    found: torch.dtype = value.dtype
+    return found
+
+
+def _is_alike(a: Any, b: Any) -> bool:
+    """Whether two DTensors are sharded in the same way."""
+    return bool(a.device_mesh == b.device_mesh and a.placements == b.placements)
 
 
 def _in_place_of(current: Any, value: Any) -> Any:

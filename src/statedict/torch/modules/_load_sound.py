@@ -18,6 +18,7 @@ from statedict.state import Compound, Leaf, cast_kind, many, not_put_back
 from statedict.tree import Cast, Fit, Rules, Slots
 
 from ..tensors._copy_pairs import ORDINARY, alike, copy_all, failed
+from ..tensors._dtensor import any_sharded
 from ..tensors._dtypes import DTYPES_OF_TORCH
 from ..tensors._extent import extent
 from ..tensors._memory import addresses
@@ -26,6 +27,7 @@ from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of
 from ._read_into import Arrivals
+from ._sharded_slots import fit_sharded
 from ._swapping import Swapping
 from ._ties import contradictions
 
@@ -36,7 +38,11 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
     """A Fit that has changed nothing yet; its `act` does all that is left, or raises and has done nothing."""
     if torch.__future__.get_swap_module_params_on_conversion():
         return Swapping(slots, rules).fit
-    return Assigning(slots, rules).fit if slots.assign else _Copying(slots, rules).fit
+    if slots.assign:
+        return Assigning(slots, rules, fit_sound).fit
+    if any_sharded(slots.current, slots.values):
+        return fit_sharded(slots, lambda local: _Copying(local, rules).fit)
+    return _Copying(slots, rules).fit
 
 
 class _Copying:

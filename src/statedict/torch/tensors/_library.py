@@ -1,7 +1,7 @@
 """The ArrayLibrary of torch: tensors to leaves, and leaves to tensors.
 
 A leaf of a tensor aliases its memory. Sparse, quantised and nested tensors become Compounds of such leaves. A tensor whose
-class gives no access to its elements (lazy parameters, FakeTensor, DTensor and other wrappers) has no leaf.
+class gives no access to its elements (lazy parameters, FakeTensor and other wrappers) has no leaf; a DTensor has Parts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from statedict.errors import FormatError, SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
 
 from ._compound import compound_of, make_compound
+from ._dtensor import is_sharded, local_of, parts_of
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._kinds import kinds_of
 from ._memory import storage_of
@@ -43,7 +44,7 @@ class TorchLibrary:
         if kind in _STORAGES:
             return _storage_leaf(array)
         if kind not in _OWN_CLASSES and is_out_of_reach(array):
-            return None
+            return _sharded_leaf(array) if is_sharded(array) else None
         if array.layout is not torch.strided or array.is_nested or array.is_quantized:
             return compound_of(array, traits_of(array), strided_leaf)
         return strided_leaf(array, traits_of(array))
@@ -107,6 +108,15 @@ def _storage_leaf(storage: Any) -> Leaf:
     dtype = getattr(storage, "dtype", torch.uint8)
     untyped = getattr(storage, "_untyped_storage", storage)
     return strided_leaf(torch.empty(0, dtype=dtype, device=untyped.device).set_(untyped))
+
+
+def _sharded_leaf(tensor: Any) -> Leaf | None:
+    """The Parts of a DTensor; None if its local tensor does not give access to its elements."""
+    local = local_of(tensor)
+    if is_out_of_reach(local) or local.layout is not torch.strided or local.is_quantized:
+        return None
+    traits = Traits(isinstance(tensor, Parameter), tensor.requires_grad)
+    return parts_of(tensor, traits, lambda local: strided_leaf(local, traits_of(local)))
 
 
 def traits_of(tensor: torch.Tensor) -> Traits:
