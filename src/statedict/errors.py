@@ -126,19 +126,22 @@ class PartError(StateDictError, ValueError):
         shape: the shape of the whole tensor.
         placement: how the tensor is divided.
         here: the boxes that are here, as text.
+        where: the file and the tensor's name, if they are known.
     """
 
-    def __init__(self, shape: Sequence[int], placement: str, here: Sequence[str], needed: str) -> None:
-        super().__init__(tuple(shape), placement, list(here), needed)
+    def __init__(self, shape: Sequence[int], placement: str, here: Sequence[str], needed: str, where: str = "") -> None:
+        super().__init__(tuple(shape), placement, list(here), needed, where)
         self.shape = tuple(shape)
         self.placement = placement
         self.here = list(here)
         self.needed = needed
+        self.where = where
 
     def _text(self) -> str:
+        where = f"{self.where}: " if self.where else ""
         how = f" ({self.placement})" if self.placement else ""
         return (
-            f"only a part of this tensor of shape {list(self.shape)}{how} is here: {', '.join(self.here) or 'no element'}; "
+            f"{where}only a part of this tensor of shape {list(self.shape)}{how} is here: {', '.join(self.here) or 'no element'}; "
             f"{self.needed}"
         )
 

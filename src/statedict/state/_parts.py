@@ -28,13 +28,14 @@ class Piece(NamedTuple):
 class Pieces(NamedTuple):
     """The value of `Storage.where` here: the pieces of a row-major tensor, and a text that says how it is divided.
 
-    `open_ended`: the tensor may be larger than its spec says.
+    `open_ended`: the tensor may be larger than its spec says. `where`: the file and name, for errors.
     """
 
     spec: Spec
     pieces: tuple[Piece, ...]
     placement: str
     open_ended: bool = False
+    where: str = ""
 
 
 class Parts(Leaf):
@@ -48,7 +49,7 @@ class Parts(Leaf):
         placement: how the tensor is divided, as text: `"[Shard(0) of 4]"`.
 
     `open_ended` is for files that do not say how large the whole tensor is: the spec reaches as far as the pieces do, and
-    the tensor is never taken for a whole one.
+    the tensor is never taken for a whole one. `where` is the file and name, for errors.
     """
 
     __slots__ = ("pieces", "placement")
@@ -62,11 +63,12 @@ class Parts(Leaf):
         traits: Traits = PLAIN,
         *,
         open_ended: bool = False,
+        where: str = "",
     ) -> None:
         self.pieces = tuple(pieces)
         self.placement = placement
         spec = contiguous(dtype, shape)
-        super().__init__(spec, _storage(spec, self.pieces, placement, open_ended), traits)
+        super().__init__(spec, _storage(Pieces(spec, self.pieces, placement, open_ended, where)), traits)
 
     def whole(self) -> Leaf:
         """Return the whole tensor as an ordinary leaf; raises PartError if the pieces do not tile it."""
@@ -86,10 +88,9 @@ def join_pieces(dtype: DType, shape: Sequence[int], pieces: Iterable[Piece], tra
 
     Raises PartError if they do not tile it.
     """
-    spec, found = contiguous(dtype, shape), tuple(pieces)
-    storage = _storage(spec, found, "")
-    _require_tiled(storage.where)
-    return Leaf(spec, storage, traits)
+    found = Pieces(contiguous(dtype, shape), tuple(pieces), "")
+    _require_tiled(found)
+    return Leaf(found.spec, _storage(found), traits)
 
 
 def read_pieces(spec: Spec, pieces: Iterable[Piece], start: int, into: memoryview, *, verify: bool) -> None:
@@ -178,16 +179,15 @@ def part_of(found: Pieces, box: Box) -> Leaf:
         if inside.sizes == box.sizes and not found.open_ended:
             return leaf
     spec = contiguous(found.spec.dtype, box.sizes)
-    storage = _storage(spec, tuple(overlaps), found.placement)
     if found.open_ended or tiling_problem(box.sizes, [piece.box for piece in overlaps]):
         raise _not_here(found, f"its part {list(box.sizes)} at {list(box.offsets)} is needed")
-    return Leaf(spec, storage)
+    return Leaf(spec, _storage(found._replace(spec=spec, pieces=tuple(overlaps))))
 
 
-def _storage(spec: Spec, pieces: tuple[Piece, ...], placement: str, open_ended: bool = False) -> Storage:
-    key = ("pieces", spec, *((box, leaf.shown) for box, leaf in pieces))
-    location = pieces[0].leaf.storage.location if pieces else "cpu"
-    return Storage(IN_PIECES, key, spec.nbytes, Pieces(spec, pieces, placement, open_ended), location)
+def _storage(found: Pieces) -> Storage:
+    key = ("pieces", found.spec, *((box, leaf.shown) for box, leaf in found.pieces))
+    location = found.pieces[0].leaf.storage.location if found.pieces else "cpu"
+    return Storage(IN_PIECES, key, found.spec.nbytes, found, location)
 
 
 def _require_tiled(found: Pieces) -> None:
@@ -197,7 +197,7 @@ def _require_tiled(found: Pieces) -> None:
 
 def _not_here(found: Pieces, needed: str) -> PartError:
     here = [f"{list(sizes)} at {list(offsets)}" for (offsets, sizes), _ in found.pieces[:3] if prod(sizes)]
-    return PartError(found.spec.shape, found.placement, here, needed)
+    return PartError(found.spec.shape, found.placement, here, needed, found.where)
 
 
 IN_PIECES = _InPieces()

@@ -16,6 +16,7 @@ from ..errors import FormatError
 from ._absent import Absent
 from ._leaf import Leaf
 from ._library import library_of
+from ._parts import Parts
 from ._revive import Maker, fill, remade
 from ._statedict import StateDict, raw_values
 from ._values import Compound, Opaque
@@ -242,7 +243,7 @@ _COUNTER = _Open(
 )
 _LIST = _Open(lambda old: type(old)(), iter, _fill_list)
 _FIXED = {tuple, set, frozenset}
-_TENSORS = {Leaf, Absent, Compound}
+_TENSORS = {Leaf, Absent, Compound, Parts}
 _OPEN: dict[type, _Open] = {
     dict: _DICT,
     OrderedDict: _MAPPING,

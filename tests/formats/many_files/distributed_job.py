@@ -10,6 +10,7 @@ import warnings
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
@@ -34,6 +35,9 @@ def main(rank, ranks, store, folder):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=int(ranks))
     mesh = init_device_mesh("cpu", (int(ranks),))
     dcp.save(state(mesh), checkpoint_id=folder)
+    dcp.save(
+        state(mesh)["model"], storage_writer=HuggingFaceStorageWriter(f"{folder}-safetensors", save_distributed=True)
+    )
     dcp.save({**state(mesh), "rank": int(rank)}, checkpoint_id=f"{folder}-alone", use_collectives=False)
     dist.destroy_process_group()
 

@@ -10,22 +10,19 @@ import json
 import os
 import sys
 import traceback
-from itertools import product
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import statedict
-from statedict.errors import PartError
 
 
 class Plain(torch.nn.Module):
@@ -80,7 +77,13 @@ def meshes():
 def placements(mesh):
     if mesh.ndim == 1:
         return [[Shard(0)], [Shard(1)], [Replicate()]]
-    pairs = (Shard(0), Shard(0)), (Shard(0), Shard(1)), (Shard(1), Shard(0)), (Shard(1), Replicate()), (Replicate(), Shard(0))
+    pairs = (
+        (Shard(0), Shard(0)),
+        (Shard(0), Shard(1)),
+        (Shard(1), Shard(0)),
+        (Shard(1), Replicate()),
+        (Replicate(), Shard(0)),
+    )
     return [list(pair) for pair in pairs]
 
 

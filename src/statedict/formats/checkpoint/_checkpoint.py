@@ -19,7 +19,17 @@ FLOOR = 64 << 20
 
 # Metadata keys that describe the format itself: torch's version facts, safetensors' framework name, an index's totals.
 OF_FORMATS = frozenset(
-    {"version", "byteorder", ".format_version", ".storage_alignment", "format", "total_size", "shards"}
+    {
+        "version",
+        "byteorder",
+        ".format_version",
+        ".storage_alignment",
+        "format",
+        "total_size",
+        "shards",
+        "DCP_VERSION",
+        "DCP_SHARDING_INFO",
+    }
 )
 
 

@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from statedict.state import Leaf, Parts, Piece, join_pieces
+from statedict.state import Leaf, Parts, join_pieces
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
-from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..safetensors._parts import ONE_RANK
 from ._open_files import OpenFiles
 from ._shards import joined, opened_shards, state_of
 
@@ -30,9 +31,12 @@ def read_parts(folder: str, names: Sequence[str], limits: Limits) -> Checkpoint:
         shards = opened_shards(open_files.reopening, sorted(names), folder, limits)
         found: dict[str, dict[Any, Parts]] = {}
         for shard in shards.values():
+            shard.notes = [note for note in shard.notes if note != ONE_RANK]
             for name, value in state_of(shard).items():
                 if not isinstance(value, Parts):
-                    raise FormatError("it does not say where in the whole tensor it belongs", file=shard.path, member=name)
+                    raise FormatError(
+                        "it does not say where in the whole tensor it belongs", file=shard.path, member=name
+                    )
                 (piece,) = value.pieces
                 # Several ranks may have saved the same part, as PyTorch's reader permits.
                 found.setdefault(name, {}).setdefault(piece.box, value)
@@ -40,10 +44,10 @@ def read_parts(folder: str, names: Sequence[str], limits: Limits) -> Checkpoint:
     except BaseException:
         open_files.close()
         raise
-    notes = [f"the tensors are joined from the parts of {len(shards):,} ranks", *_missing(names)]
+    notes = [f"the tensors are joined from the files of {len(shards):,} ranks", *_missing(names)]
     incomplete = [name for name, value in state.items() if isinstance(value, Parts)]
-    notes += [f"parts of {len(incomplete):,} tensors are missing: {', '.join(incomplete[:3])}"] if incomplete else []
-    return joined(folder, state, shards, 0, {}, notes, open_files.close)
+    problems = [Finding("error", name, "parts of this tensor are missing") for name in incomplete]
+    return joined(folder, state, shards, 0, {}, notes, open_files.close, problems)
 
 
 def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
@@ -54,13 +58,16 @@ def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
     try:
         return join_pieces(dtype, shape, pieces)
     except PartError:
-        return Parts(dtype, shape, pieces, f"{len(pieces)} parts, which do not cover it", open_ended=True)
+        where = f"{folder}: {name}"
+        return Parts(dtype, shape, pieces, f"{len(pieces)} parts with gaps", open_ended=True, where=where)
 
 
 def _missing(names: Sequence[str]) -> list[str]:
     """Return a note if the files of some ranks, which are numbered from 1, are missing."""
     ranks = {int(match["rank"]) for name in names if (match := OF_A_RANK.fullmatch(name))}
     gaps = sorted(set(range(1, max(ranks) + 1)) - ranks)
-    return [f"the files of ranks {', '.join(map(str, gaps[:8]))} (of at least {max(ranks)}) are missing"] if gaps else []
-
-
+    if not gaps:
+        return []
+    return [
+        f"there is no file of rank {', '.join(map(str, gaps[:8]))}, of at least {max(ranks):,} (a rank may have had no part)"
+    ]

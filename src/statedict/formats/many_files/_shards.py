@@ -146,7 +146,9 @@ def joined(
     facts: Mapping[str, str],
     notes: Sequence[str],
     close: Callable[[], None],
+    problems: Sequence[Finding] = (),
 ) -> Checkpoint:
+    """Return the Checkpoint of values from several open files; `problems` are reported by `verify`."""
     state: dict[str, Any] = OrderedDict(values)
     shards = list(opened.values())
     kept = [shard.object._metadata for shard in shards if getattr(shard.object, "_metadata", None) is not None]
@@ -163,7 +165,7 @@ def joined(
         globals=list(dict.fromkeys(named for shard in shards for named in shard.globals)),
         notes=list(dict.fromkeys([*notes, *(note for shard in shards for note in shard.notes)])),
         metadata={**common, **facts, "shards": str(len(shards) + len(absent))},
-        checks=partial(_check, shards, sorted(absent)),
+        checks=partial(_check, shards, sorted(absent), problems),
         close=close,
     )
 
@@ -214,12 +216,14 @@ def _open(file: File, limits: Limits) -> Checkpoint:
 
 
 def state_of(shard: Checkpoint) -> Mapping[str, Any]:
+    """Return the tensors of a shard by name; raise FormatError if it contains anything else."""
     if not isinstance(shard.object, Mapping) or not all(isinstance(name, str) for name in shard.object):
         raise FormatError("a shard must contain a mapping of names to tensors", file=shard.path)
     return shard.object
 
 
-def _check(shards: Iterable[Checkpoint], missing: Iterable[str]) -> Iterator[Finding]:
+def _check(shards: Iterable[Checkpoint], missing: Iterable[str], problems: Sequence[Finding]) -> Iterator[Finding]:
+    yield from problems
     for path in missing:
         yield Finding("error", os.path.basename(path), "this shard is missing")
     for shard in shards:

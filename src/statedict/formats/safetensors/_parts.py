@@ -17,6 +17,7 @@ from .._limits import Limits
 
 SHARDING_INFO = "DCP_SHARDING_INFO"
 OFFSETS = "saved_offsets"
+ONE_RANK = "the file is one rank's part of a checkpoint: open the directory with the files of all ranks"
 LARGEST = 2**63 - 1
 
 
@@ -37,8 +38,9 @@ def _part(name: str, leaf: Leaf, entry: Any, file: str) -> Parts:
     if not isinstance(offsets, list) or len(offsets) != len(sizes) or not all(map(_is_offset, offsets, sizes)):
         raise FormatError(f"its {OFFSETS} in {SHARDING_INFO} do not fit shape {list(sizes)}", file=file, member=name)
     reach = [at + size for at, size in zip(offsets, sizes)]
-    placement = f"one rank's part, at {offsets}; open the directory with the files of all ranks"
-    return Parts(leaf.spec.dtype, reach, [Piece(Box(tuple(offsets), sizes), leaf)], placement, open_ended=True)
+    piece = Piece(Box(tuple(offsets), sizes), leaf)
+    where = f"{file}: {name}"
+    return Parts(leaf.spec.dtype, reach, [piece], f"a part, at {offsets}", open_ended=True, where=where)
 
 
 def _is_offset(value: Any, size: int) -> bool:

@@ -16,7 +16,7 @@ from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
-from ._parts import SHARDING_INFO, as_parts
+from ._parts import ONE_RANK, SHARDING_INFO, as_parts
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
@@ -41,7 +41,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     kept = user_metadata(header.metadata)
     notes = []
     if SHARDING_INFO in header.metadata:
-        notes.append("the file is one rank's part of a checkpoint: open the directory with the files of all ranks")
+        notes.append(ONE_RANK)
     if annotations is None:
         stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""
         notes.append(f"the file has no checksums: damage to its tensors cannot be detected{stale}")
