@@ -139,11 +139,9 @@ class PartError(StateDictError, ValueError):
 
     def _text(self) -> str:
         where = f"{self.where}: " if self.where else ""
+        here = ", ".join(self.here) or "no element"
         how = f" ({self.placement})" if self.placement else ""
-        return (
-            f"{where}only a part of this tensor of shape {list(self.shape)}{how} is here: {', '.join(self.here) or 'no element'}; "
-            f"{self.needed}"
-        )
+        return f"{where}only a part of this tensor of shape {list(self.shape)}{how} is here: {here}; {self.needed}"
 
 
 class MergeError(StateDictError, ValueError):
