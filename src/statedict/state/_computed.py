@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._boxes import Box, box_shown
 from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._parts import Parts
 from ._region import arranged
 from ._spec import Spec
 
@@ -52,6 +53,9 @@ class _Computed:
         shown = box_shown(leaf.spec, computation.spec.shape)
         if shown is not None and computation.within is not None:
             return arranged(computation.within(shown[0]), leaf, shown[1])
+        for each in computation.inputs:
+            if isinstance(each, Parts):
+                each.whole()  # raises PartError now, not when it is read
         return computed(leaf.spec, [leaf], _same, leaf.traits._replace(conj=False, neg=False))
 
     @staticmethod

@@ -19,10 +19,12 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import statedict
+import statedict.errors
+import statedict.files
 
 
 class Plain(torch.nn.Module):
@@ -116,6 +118,12 @@ def sharded_models(seed=None):
             yield "fsdp and tp", "network", fully_shard(network, mesh=mesh["dp"])
 
 
+def here(tensor):
+    """What this rank has of a tensor."""
+    with torch.no_grad():
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensor):
     with torch.no_grad():
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -158,23 +166,262 @@ def table(folder, made):
             path = folder / f"dcp-{dist.get_world_size()}-{mesh.ndim}-{number}"
             dcp.save(distributed(Plain(1), mesh, placed).state_dict(), checkpoint_id=path)
             made["plain"][1].append(path)
-    for how, kind, _ in sharded_models():
+    for how, kind, model in sharded_models():
         state, paths = made[kind]
         for path in paths:
-            model = next(model for name, _, model in sharded_models() if name == how)
-            lacks = "brain" if path.suffix == ".npz" and kind == "plain" else ()
+            cleared(model)
+            lacks = ["brain"] if path.suffix == ".npz" and kind == "plain" else []
             report = statedict.load_state_dict(model, path, allow_missing=lacks)
-            expected = {name: tensor for name, tensor in state.items() if name != lacks}
+            expected = {name: tensor for name, tensor in state.items() if name not in lacks}
             found = differences(model, expected)
-            if found or not report.ok:
+            if found or not report.ok or sorted(report.loaded) != sorted(expected):
                 wrong.append([how, path.name, found, str(report)])
             done += 1
     return {"wrong": wrong, "done": done}
 
 
+def expect(condition, *facts):
+    if not condition:
+        raise AssertionError(*facts)
+
+
+def shards(tensor, mesh=None):
+    """A new parameter with the elements of a tensor, sharded by rows over all ranks."""
+    mesh = mesh or next(meshes())
+    return torch.nn.Parameter(distribute_tensor(tensor.detach(), mesh, [Shard(0)] + [Replicate()] * (mesh.ndim - 1)))
+
+
+class Two(torch.nn.Module):
+    """A module of the given tensors, as parameters."""
+
+    def __init__(self, **tensors):
+        super().__init__()
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor if isinstance(tensor, torch.nn.Parameter) else shards(tensor))
+
+
+def cleared(model):
+    """Fill all elements with zeros, without any communication."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            here(tensor).zero_()
+    return model
+
+
+def assigned(folder, made):
+    """`assign=True` into models with and without memory: DTensors of the same mesh and placements, in the value's dtype."""
+    for kind, fresh in (("plain", Plain), ("network", Network)):
+        state, paths = made[kind]
+        for path in paths if kind == "network" else paths[:3]:
+            for device in ("cpu", "meta"):
+                with torch.device(device):
+                    model = fully_shard(fresh(), mesh=next(meshes()))
+                before = {name: parameter.placements for name, parameter in model.named_parameters()}
+                report = statedict.load_state_dict(model, path, assign=True)
+                expect(report.ok, str(report))
+                expect(not differences(model, state), kind, path, device, differences(model, state))
+                expect(before == {name: parameter.placements for name, parameter in model.named_parameters()})
+                expect(all(p.requires_grad for p in model.parameters()))
+    expect(fresh is Network and model(torch.ones(2, 16)).shape == (2, 12))
+    used = fully_shard(Network(2), mesh=next(meshes()))
+    used(torch.ones(2, 16)).sum().backward()
+    statedict.load_state_dict(used, state, assign=True)
+    expected = Network(1)(torch.ones(2, 16))
+    expect(torch.allclose(used(torch.ones(2, 16)), expected))
+    tied = fully_shard(Plain(), mesh=next(meshes()))
+    statedict.load_state_dict(tied, made["plain"][1][0], assign=True)
+    expect(tied.tie is tied.even)
+    half = Two(a=torch.zeros(6, 4))
+    statedict.load_state_dict(half, {"a": torch.arange(24.0).reshape(6, 4).double()}, assign=True)
+    expect(half.a.dtype == torch.float64 and not differences(half, {"a": torch.arange(24.0).reshape(6, 4).double()}))
+    return "done"
+
+
+def emptied(folder, made):
+    """A model made on the meta device, sharded, and given memory with `to_empty`; without it nothing is loaded."""
+    state, paths = made["network"]
+    with torch.device("meta"):
+        model = fully_shard(Network(), mesh=next(meshes()))
+    report = statedict.load_state_dict(model, paths[2], strict=False, dry_run=True)
+    expect(sorted(report.missing) == sorted(state), str(report))
+    model.to_empty(device="cpu")
+    for path in paths:
+        expect(statedict.load_state_dict(cleared(model), path).ok)
+        expect(not differences(model, state))
+    return "done"
+
+
+def converted(folder, made):
+    """Rules that split, transpose, join and reshape, casts, policies for shapes, selections, and wrappers' prefixes."""
+    whole = torch.arange(240.0).reshape(20, 12)
+    path = folder / f"rules-{dist.get_rank()}.safetensors"
+    statedict.save({"a": whole, "b": whole + 0.5, "c.d": whole[:3]}, path)
+    cases = [
+        ("a -> x | transpose", {"x": whole.T}),
+        ("a -> x, y | split 0", {"x": whole[:10], "y": whole[10:]}),
+        ("a -> x, y | split 1 5 7", {"x": whole[:, :5], "y": whole[:, 5:]}),
+        ("a -> x, y | split 1 | transpose", {"x": whole[:, :6].T, "y": whole[:, 6:].T}),
+        ("a, b -> x | cat 0", {"x": torch.cat([whole, whole + 0.5])}),
+        ("a, b -> x | cat 1", {"x": torch.cat([whole, whole + 0.5], 1)}),
+        ("a, b -> x | stack 0", {"x": torch.stack([whole, whole + 0.5])}),
+        ("a, b -> x | stack 2", {"x": torch.stack([whole, whole + 0.5], 2)}),
+        ("a -> x | reshape 5 48", {"x": whole.reshape(5, 48)}),
+        ("a -> x | transpose | reshape 16 15", {"x": whole.T.reshape(16, 15)}),
+    ]
+    for rule, expected in cases:
+        for mesh in meshes():
+            for placed in placements(mesh):
+                for dtype in (torch.float32, torch.bfloat16):
+                    zeros = {
+                        name: torch.nn.Parameter(torch.zeros_like(tensor).to(dtype))
+                        for name, tensor in expected.items()
+                    }
+                    model = distributed(Two(**zeros), mesh, placed)
+                    report = statedict.load_state_dict(model, path, rename=rule, allow_unexpected=["a", "b", "c.d"])
+                    expect(report.ok and not differences(model, cast), rule, placed, dtype, str(report))
+                    expect(len(report.cast) == (0 if dtype is torch.float32 else len(expected)), report.cast)
+    model = Two(a=torch.zeros(25, 12), b=torch.zeros(7, 12))
+    report = statedict.load_state_dict(model, path, mismatched="slice", allow_unexpected="c.d")
+    kept = torch.cat([whole, torch.zeros(5, 12)])
+    expect(report.ok and not differences(model, {"a": kept, "b": (whole + 0.5)[:7]}), str(report))
+    try:
+        statedict.load_state_dict(model, path, mismatched=lambda source, target: target, allow_unexpected="c.d")
+    except statedict.errors.LoadError as error:
+        expect("only a part of this tensor of shape [25, 12]" in str(error), str(error))
+    else:
+        raise AssertionError("a function was given a part of the model's tensor")
+    model = Two(a=torch.ones(20, 12), b=torch.ones(9, 3))
+    report = statedict.load_state_dict(model, path, mismatched="skip", include=["b", "a"])
+    expect(not differences(model, {"a": whole, "b": torch.ones(9, 3)}), str(report))
+    statedict.load_state_dict(cleared(model), path, include="a", exclude="b")
+    expect(not differences(model, {"a": whole}))
+    inner = torch.nn.Module()
+    inner.inside = Two(d=torch.zeros(3, 12))
+    statedict.load_state_dict(inner, {"module.d": whole[:3]}, into="inside")
+    expect(not differences(inner.inside, {"d": whole[:3]}))
+    return "done"
+
+
+def live(folder, made):
+    """States of sharded models as sources: of the same mesh and placements, replicated, and others, which are refused."""
+    mesh = next(meshes())
+    rows = torch.arange(70.0).reshape(14, 5)
+    for source in (
+        Two(a=rows),
+        statedict.state_dict(Two(a=rows)),
+        {"a": rows},
+        {"a": rows.sparse_mask(rows.to_sparse()).to_dense()},
+    ):
+        model = Two(a=torch.zeros(14, 5))
+        expect(statedict.load_state_dict(model, source).ok)
+        expect(not differences(model, {"a": rows}))
+    model = Two(a=torch.zeros(14, 5))
+    statedict.load_state_dict(model, {"a": distribute_tensor(rows, mesh, [Replicate()])})
+    expect(not differences(model, {"a": rows}))
+    plain = torch.nn.Module()
+    plain.a = torch.nn.Parameter(torch.zeros(14, 5))
+    statedict.load_state_dict(plain, {"a": distribute_tensor(rows, mesh, [Replicate()])})
+    expect(torch.equal(plain.a, rows))
+    columns = distribute_tensor(rows, mesh, [Shard(1)])
+    other = DTensor.from_local(rows, mesh, [Partial()], run_check=False)
+    for target, value, text in (
+        (model, columns, "only a part of this tensor of shape [14, 5] ([Shard(1) of dp "),
+        (plain, columns, "all of it is needed"),
+        (model, other, "[Partial of dp "),
+        (Two(a=torch.nn.Parameter(other)), rows, "reduce it first"),
+    ):
+        before = here(target.a).clone()
+        try:
+            statedict.load_state_dict(target, {"a": value})
+        except statedict.errors.LoadError as error:
+            expect(text in str(error), str(error))
+        else:
+            raise AssertionError(text)
+        expect(torch.equal(before, here(target.a)))
+    same = statedict.load_state_dict(model, statedict.state_dict(model))
+    expect(same.ok and not differences(model, {"a": rows}))
+    return "done"
+
+
+def told(folder, made):
+    """`spec` is that of the whole tensor and the leaf tells the placement; a dry run reports and changes nothing."""
+    model = fully_shard(Network(), mesh=next(meshes()))
+    state = statedict.state_dict(model)
+    expect(state.spec("up.weight").shape == (32, 16))
+    expect(str(state.leaf("up.weight")) == f"Parts(float32, [32, 16], [Shard(0) of dp {dist.get_world_size()}])")
+    report = statedict.load_state_dict(model, made["network"][1][0], dry_run=True)
+    expect(report.ok and len(report.loaded) == 4, str(report))
+    expect(not differences(model, {name: torch.zeros_like(tensor) for name, tensor in made["network"][0].items()}))
+    report = statedict.load_state_dict(model, {"up.weight": torch.ones(3, 3)}, strict=False, dry_run=True)
+    expect([(one.found, one.expected) for one in report.mismatched] == [((3, 3), (32, 16))], str(report))
+    return "done"
+
+
+def damaged(folder, made):
+    """A source that fails while it is read leaves the old values."""
+    state, paths = made["network"]
+    for assign in (False, True):
+        model = fully_shard(Network(2), mesh=next(meshes()))
+        before = {name: whole(tensor).clone() for name, tensor in model.state_dict().items()}
+        data = bytearray(paths[0].read_bytes())
+        place = data.find(state["down.weight"].numpy().tobytes())
+        data[place + 5] ^= 1
+        path = folder / f"damaged-{dist.get_rank()}.pt"
+        path.write_bytes(data)
+        try:
+            statedict.load_state_dict(model, path, assign=assign)
+        except statedict.errors.ChecksumError:
+            expect(not differences(model, before))
+        else:
+            raise AssertionError("it was loaded")
+    return "done"
+
+
+class Counting:
+    """A File that counts the bytes that are read."""
+
+    def __init__(self, file):
+        self._file = file
+        self.count = 0
+
+    def read(self, offset, nbytes):
+        self.count += nbytes
+        return self._file.read(offset, nbytes)
+
+    def read_into(self, spans):
+        spans = list(spans)
+        self.count += sum(len(into) for _, into in spans)
+        self._file.read_into(spans)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def counted(folder, made):
+    """The bytes that this rank reads of a file of row shards, and the bytes that it keeps."""
+    path = folder / f"large-{dist.get_rank()}.safetensors"
+    names = {f"layer{n}": torch.randn(64 + n, 2048) for n in range(6)}
+    statedict.save(names, path)
+    found = {}
+    for how, placed in (("rows", Shard(0)), ("columns", Shard(1))):
+        module = torch.nn.Module()
+        for name, tensor in names.items():
+            setattr(
+                module, name, torch.nn.Parameter(distribute_tensor(torch.zeros_like(tensor), next(meshes()), [placed]))
+            )
+        file = Counting(statedict.files.open(str(path)))
+        with statedict.open(file) as checkpoint:
+            file.count = 0
+            statedict.load_state_dict(module, checkpoint, verify=False)
+        expect(not differences(module, names))
+        kept = sum(parameter.to_local().nbytes for parameter in module.parameters())
+        found[how] = [file.count, kept]
+    return found
+
+
 def main(folder, count, *functions):
     made = files(folder)
-    children = [os.fork() for _ in range(0)]
+    children = []
     for rank in range(count):
         child = os.fork()
         if child == 0:

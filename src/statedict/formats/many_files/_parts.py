@@ -1,8 +1,8 @@
 """Checkpoints whose tensors are divided among the safetensors files of several ranks.
 
-`torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)` writes one file for each rank, with its part of
-each tensor (`safetensors/_parts.py`): `shard-00001-model-00001-of-00001.safetensors` and so on. A tensor is as large as its
-parts reach together, as in PyTorch's own reader.
+`torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)` writes one file for each rank, with its part
+of each tensor (`safetensors/_parts.py`): `shard-00001-model-00001-of-00001.safetensors` and so on. A tensor is as large as
+its parts reach together, as in PyTorch's own reader.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import DType, Spec
+from statedict.state import DType, Leaf, Spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +22,15 @@ class Adaptation(NamedTuple):
         spec: the spec of the result.
         function: makes the result from the source's array; if `keeps`, the slot's own array is its second argument.
         keeps: whether some of the slot's own values are kept.
+        within: makes the result inside a box from the same leaves, source first, with no more of them than needed; None if
+            the function needs all of them.
     """
 
     text: str
     spec: Spec
     function: Callable[..., Array]
     keeps: bool = False
+    within: Callable[..., Leaf] | None = None
 
 
 @dataclass(frozen=True)

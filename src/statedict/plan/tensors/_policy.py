@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from operator import add
 from typing import TYPE_CHECKING, Any
 
-from statedict.state import DType, Spec
+from statedict.state import Box, DType, Leaf, Spec, computed, region, whole_box
 
 from ..names._select import by_pattern
 from ._adaptation import Adaptation, Policy, working
@@ -71,14 +72,35 @@ def _slice(source: Spec, target: Spec) -> Adaptation | str:
     corner = tuple(slice(0, size) for size in both)
     if both == target.shape:
         text = f"the first {list(both)} of {list(source.shape)}"
-        return Adaptation(text, target.dense()._replace(dtype=source.dtype), lambda array: array[corner])
+        spec = target.dense()._replace(dtype=source.dtype)
+        return Adaptation(text, spec, lambda array: array[corner], within=region)
 
     def over(array: Array, kept: Array) -> Array:
-        whole = kept.copy()
-        whole[corner] = array[corner]
-        return whole
+        return _replaced(array[corner], kept)
 
-    return Adaptation(f"{list(both)} of {list(target.shape)} loaded, the rest kept", target.dense(), over, keeps=True)
+    def within(leaf: Leaf, kept: Leaf, box: Box) -> Leaf:
+        return region(_overlaid(region(leaf, whole_box(both)), kept), box)
+
+    text = f"{list(both)} of {list(target.shape)} loaded, the rest kept"
+    return Adaptation(text, target.dense(), over, keeps=True, within=within)
+
+
+def _overlaid(first: Leaf, kept: Leaf) -> Leaf:
+    """Return `kept` with its first elements along each axis replaced by those of `first`."""
+
+    def within(box: Box) -> Leaf:
+        common = map(min, map(add, *box), first.spec.shape)
+        starts = tuple(map(min, box.offsets, first.spec.shape))
+        part = Box(starts, tuple(stop - start for start, stop in zip(starts, common)))
+        return _overlaid(region(first, part), region(kept, box))
+
+    return computed(kept.spec, [first, kept], _replaced, within=within)
+
+
+def _replaced(array: Array, kept: Array) -> Array:
+    whole = kept.copy()
+    whole[tuple(slice(size) for size in array.shape)] = array
+    return whole
 
 
 def _channels(kind: str, summed: Callable[[int], bool]) -> Policy:

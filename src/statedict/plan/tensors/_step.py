@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from statedict.state import DType, Leaf, computed, leaf_of
@@ -85,4 +86,6 @@ def _adapted(leaf: Leaf, adaptation: Adaptation, kept: Any) -> Leaf:
                 "the model's own tensor is no longer strided, as it was when the plan was made; make a new plan"
             )
         inputs.append(own)
-    return computed(adaptation.spec, inputs, adaptation.function, leaf.traits._replace(conj=False, neg=False))
+    within = None if adaptation.within is None else partial(adaptation.within, *inputs)
+    traits = leaf.traits._replace(conj=False, neg=False)
+    return computed(adaptation.spec, inputs, adaptation.function, traits, within=within)

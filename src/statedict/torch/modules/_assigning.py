@@ -17,7 +17,7 @@ from ..tensors._dtensor import empty_like, is_sharded
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
 from ._fits import MisfitError, checked, is_on_meta, shape_of
-from ._sharded_slots import local_pairs
+from ._sharded_slots import local_pairs, updated
 from ._ties import contradictions
 
 
@@ -82,6 +82,7 @@ class Assigning:
                 _, new = replaced.setdefault(id(current), (current, self.values[index]))
                 module, name = self.slots.places[index]
                 setattr(module, name, new)
+            updated(self.slots.places[index][0] for index in self._sharded)
         except BaseException:
             for registry, before in registries:
                 registry.clear()

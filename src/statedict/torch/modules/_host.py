@@ -19,8 +19,8 @@ from ._backup import keep
 from ._load_exact import fit_exact
 from ._load_sound import fit_sound
 
-# PyTorch's own loaders and hooks change only their module.
-_CONFINED = ("torch.nn.", "torch.ao.")
+# PyTorch's own loaders and hooks change only their module; those of FSDP2 change no values.
+_CONFINED = ("torch.nn.", "torch.ao.", "torch.distributed.fsdp.")
 
 
 class TorchHost:

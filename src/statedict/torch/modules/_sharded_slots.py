@@ -6,7 +6,7 @@ rank for itself, with only the bytes that it keeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from statedict.errors import LoadError, PartError
@@ -60,7 +60,7 @@ def boxes_in(key: str, current: Any, value: Any) -> list[LocalBox]:
     try:
         boxes = local_boxes(current)
     except LoadError as error:
-        raise MisfitError(failed(key, current.shape, shape_of(value), error)) from error
+        raise _misfit(key, current, value, error) from error
     nothing = Box((0,) * current.ndim, tuple(local_of(current).shape))
     return boxes or [LocalBox(nothing, nothing)]
 
@@ -73,7 +73,7 @@ def _part(key: str, current: Any, value: Any, box: Box) -> Any:
             return _aliased(region(value, box))
         return value.detach()[_slices(box)]
     except (PartError, TypeError, RuntimeError) as error:
-        raise MisfitError(failed(key, current.shape, shape_of(value), error)) from error
+        raise _misfit(key, current, value, error) from error
 
 
 def _here(key: str, current: Any, value: Any) -> Any:
@@ -82,7 +82,7 @@ def _here(key: str, current: Any, value: Any) -> Any:
     try:
         return _aliased(leaf.whole())
     except PartError as error:
-        raise MisfitError(failed(key, current.shape, value.shape, error)) from error
+        raise _misfit(key, current, value, error) from error
 
 
 def _aliased(leaf: Leaf) -> Any:
@@ -90,6 +90,18 @@ def _aliased(leaf: Leaf) -> Any:
     if is_on_meta(leaf) or not (isinstance(leaf.storage.key, tuple) and leaf.storage.key[0] == "memory"):
         return leaf
     return materialize([leaf], TORCH, mapped=True, verify=False)[0]
+
+
+def _misfit(key: str, current: Any, value: Any, error: Exception) -> MisfitError:
+    return MisfitError(failed(key, current.shape, shape_of(value), RuntimeError(str(error))))
+
+
+def updated(modules: Iterable[Any]) -> None:
+    """Let FSDP2 take note that parameters were replaced: it keeps references to them, which its own post-hooks renew."""
+    for module in {id(module): module for module in modules}.values():
+        for hook in module._load_state_dict_post_hooks.values():
+            if str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp."):
+                hook(module, None)
 
 
 def _slices(box: Box) -> tuple[slice, ...]:

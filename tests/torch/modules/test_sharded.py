@@ -1,0 +1,55 @@
+"""Sharded models: every source, mesh and placement, with every option of a load.
+
+The ranks run the functions of `sharded_job`, whose docstrings are the rules; each number of ranks is spawned once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUNCTIONS = ["table", "assigned", "emptied", "converted", "live", "told", "damaged", "counted"]
+
+
+def job(folder, ranks, *functions):
+    """What rank 0 returned for each function."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        Path(__file__).with_name("sharded_job.py"),
+        folder,
+        str(ranks),
+        *functions,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return dict(zip(functions, map(json.loads, done.stdout.splitlines())))
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def answers(request, tmp_path_factory):
+    return request.param, job(tmp_path_factory.mktemp("sharded"), request.param, *FUNCTIONS)
+
+
+def test_every_source_loads_into_every_sharded_model(answers):
+    """All combinations of source, mesh and placement are equal to the whole tensors, bit for bit."""
+    ranks, found = answers
+    assert found["table"]["wrong"] == []
+    assert found["table"]["done"] > (50 if ranks == 2 else 120)
+
+
+@pytest.mark.parametrize("function", ["assigned", "emptied", "converted", "live", "told", "damaged"])
+def test_options_of_a_load_hold_for_sharded_models(answers, function):
+    """Assignment, the meta device, rules, casts, policies, live sources, reports, dry runs and failures: see the function."""
+    assert answers[1][function] == "done"
+
+
+def test_a_rank_reads_the_bytes_that_it_keeps(answers):
+    """At most 2% more bytes are read than kept, for row shards and for columns of long rows."""
+    for read, kept in answers[1]["counted"].values():
+        assert kept <= read <= 1.02 * kept
