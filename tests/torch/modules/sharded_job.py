@@ -25,6 +25,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import statedict
 import statedict.errors
 import statedict.files
+from statedict.torch.modules._assigning import Assigning
+from statedict.tree import SOUND, Fit, Slots
 
 
 class Plain(torch.nn.Module):
@@ -336,6 +338,13 @@ def live(folder, made):
         else:
             raise AssertionError(text)
         expect(torch.equal(before, here(target.a)))
+    odd = DTensor.from_local(torch.zeros(2, 5), mesh, [Shard(0)], run_check=False, shape=rows.shape, stride=(5, 1))
+    try:
+        statedict.load_state_dict(Two(a=torch.nn.Parameter(odd)), {"a": rows})
+    except statedict.errors.LoadError as error:
+        expect("its local tensor has shape [2, 5], but [Shard(0) of dp" in str(error), str(error))
+    else:
+        raise AssertionError("a local tensor of another shape was filled")
     same = statedict.load_state_dict(model, statedict.state_dict(model))
     expect(same.ok and not differences(model, {"a": rows}))
     return "done"
@@ -372,6 +381,24 @@ def damaged(folder, made):
             expect(not differences(model, before))
         else:
             raise AssertionError("it was loaded")
+    freed = torch.ones(6, 4)
+    freed.untyped_storage().resize_(0)
+    model = Two(a=torch.zeros(6, 4))
+    for assign in (False, True):
+        try:
+            statedict.load_state_dict(model, {"a": freed}, assign=assign)
+        except statedict.errors.LoadError as error:
+            expect("out of bounds for storage of size 0" in str(error), str(error))
+        else:
+            raise AssertionError("freed memory was loaded")
+    slots = Slots(["a"], [model.a], [torch.ones(6, 4)], assign=True, places=[(model, "a")])
+    try:
+        Assigning(slots, SOUND, lambda slots, rules: Fit(tuple, ["a: it cannot be copied"])).fit.act()
+    except statedict.errors.LoadError as error:
+        expect(str(error) == "a: it cannot be copied", str(error))
+    else:
+        raise AssertionError("a value that cannot be copied was assigned")
+    expect(not differences(model, {"a": torch.zeros(6, 4)}))
     return "done"
 
 
