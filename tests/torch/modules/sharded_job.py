@@ -381,9 +381,9 @@ def damaged(folder, made):
             expect(not differences(model, before))
         else:
             raise AssertionError("it was loaded")
-    freed = torch.ones(6, 4)
+    freed = torch.ones(8, 4)
     freed.untyped_storage().resize_(0)
-    model = Two(a=torch.zeros(6, 4))
+    model = Two(a=torch.zeros(8, 4))
     for assign in (False, True):
         try:
             statedict.load_state_dict(model, {"a": freed}, assign=assign)
@@ -391,14 +391,14 @@ def damaged(folder, made):
             expect("out of bounds for storage of size 0" in str(error), str(error))
         else:
             raise AssertionError("freed memory was loaded")
-    slots = Slots(["a"], [model.a], [torch.ones(6, 4)], assign=True, places=[(model, "a")])
+    slots = Slots(["a"], [model.a], [torch.ones(8, 4)], assign=True, places=[(model, "a")])
     try:
         Assigning(slots, SOUND, lambda slots, rules: Fit(tuple, ["a: it cannot be copied"])).fit.act()
     except statedict.errors.LoadError as error:
         expect(str(error) == "a: it cannot be copied", str(error))
     else:
         raise AssertionError("a value that cannot be copied was assigned")
-    expect(not differences(model, {"a": torch.zeros(6, 4)}))
+    expect(not differences(model, {"a": torch.zeros(8, 4)}))
     return "done"
 
 
