@@ -12,6 +12,16 @@ from statedict import errors
         (errors.UnknownNameError("a", near=["b"]), KeyError, "'a' is not in the state dict; did you mean 'b'?"),
         (errors.CollisionError("x", ["a", "b"]), ValueError, "'a' and 'b' would both become 'x'"),
         (
+            errors.PartError((8, 3), "[Shard(0) of 4]", ["[2, 3] at [0, 0]"], "all of it is needed"),
+            ValueError,
+            "only a part of this tensor of shape [8, 3] ([Shard(0) of 4]) is here: [2, 3] at [0, 0]; all of it is needed",
+        ),
+        (
+            errors.PartError((8, 3), "", [], "all of it is needed"),
+            ValueError,
+            "only a part of this tensor of shape [8, 3] is here: no element; all of it is needed",
+        ),
+        (
             errors.RootError("several", file="f.pt", choices=["model", "ema"]),
             LookupError,
             "f.pt: several. Available: 'model', 'ema'; choose one with root=",

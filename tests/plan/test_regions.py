@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from statedict.errors import PartError
+from statedict.plan import match
 from statedict.plan.operations._operation import on_leaves, parse_operation
-from statedict.state import Box, Leaf, Storage, contiguous, dtype, excerpt, read_array, region
+from statedict.state import (
+    Box,
+    Leaf,
+    Parts,
+    Piece,
+    Storage,
+    contiguous,
+    dtype,
+    excerpt,
+    leaf_of,
+    raw_values,
+    read_array,
+    region,
+)
 
 
 class File:
@@ -62,3 +79,27 @@ def test_a_box_of_an_operation_reads_its_part_of_the_inputs(names, count, operat
         found = region(leaf, box)
         np.testing.assert_array_equal(read_array(found), whole[tuple(slice(a, a + n) for a, n in zip(*box))])
         assert sum(file.count for file in files) <= most * found.spec.nbytes
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (10, 14), (5, 20), (6, 7), (11, 3)])
+@pytest.mark.parametrize("box", [Box((0, 0), (5, 3)), Box((4, 1), (1, 2)), Box((1, 0), (4, 3))])
+def test_a_box_of_a_sliced_tensor_is_laid_over_the_same_box_of_the_slot(shape, box):
+    """The policy "slice" makes a box from the same box of the source and of the slot's own values."""
+    file = File(np.arange(96, dtype=np.float32).reshape(8, 12))
+    slot = -np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    plan = match({"x": file.leaf}, {"x": slot}, mismatched="slice")
+    leaf = raw_values(plan.execute({"x": file.leaf}))["x"]
+    whole = read_array(leaf)
+    file.count = 0
+    found = read_array(region(leaf, box))
+    np.testing.assert_array_equal(found, whole[tuple(slice(a, a + n) for a, n in zip(*box))])
+    assert file.count <= 12 * 5 * 4
+
+
+def test_a_function_for_other_shapes_needs_the_whole_slot():
+    """A function that is given the slot's own values cannot be given a part of them."""
+    slot = Parts(dtype("float32"), (4, 2), [Piece(Box((0, 0), (2, 2)), leaf_of(np.ones((2, 2), np.float32)))], "[half]")
+    plan = match({"x": np.zeros((3, 2), np.float32)}, {"x": slot}, mismatched=lambda source, target: target)
+    leaf = raw_values(plan.execute({"x": np.zeros((3, 2), np.float32)}))["x"]
+    with pytest.raises(PartError, match=re.escape("only a part of this tensor of shape [4, 2] ([half]) is here")):
+        region(leaf, Box((0, 0), (2, 2)))

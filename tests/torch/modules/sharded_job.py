@@ -25,6 +25,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import statedict
 import statedict.errors
 import statedict.files
+from statedict.torch.modules._assigning import Assigning
+from statedict.tree import SOUND, Fit, Slots
 
 
 class Plain(torch.nn.Module):
@@ -268,18 +270,16 @@ def converted(folder, made):
         ("a -> x | reshape 5 48", {"x": whole.reshape(5, 48)}),
         ("a -> x | transpose | reshape 16 15", {"x": whole.T.reshape(16, 15)}),
     ]
-    for rule, expected in cases:
+    for number, (rule, expected) in enumerate(cases):
         for mesh in meshes():
             for placed in placements(mesh):
-                for dtype in (torch.float32, torch.bfloat16):
-                    zeros = {
-                        name: torch.nn.Parameter(torch.zeros_like(tensor).to(dtype))
-                        for name, tensor in expected.items()
-                    }
-                    model = distributed(Two(**zeros), mesh, placed)
-                    report = statedict.load_state_dict(model, path, rename=rule, allow_unexpected=["a", "b", "c.d"])
-                    expect(report.ok and not differences(model, cast), rule, placed, dtype, str(report))
-                    expect(len(report.cast) == (0 if dtype is torch.float32 else len(expected)), report.cast)
+                dtype = torch.bfloat16 if number % 2 else torch.float32
+                cast = {name: tensor.to(dtype) for name, tensor in expected.items()}
+                zeros = {name: torch.nn.Parameter(torch.zeros_like(tensor)) for name, tensor in cast.items()}
+                model = distributed(Two(**zeros), mesh, placed)
+                report = statedict.load_state_dict(model, path, rename=rule, allow_unexpected=["a", "b", "c.d"])
+                expect(report.ok and not differences(model, cast), rule, placed, dtype, str(report))
+                expect(len(report.cast) == (len(expected) if number % 2 else 0), report.cast)
     model = Two(a=torch.zeros(25, 12), b=torch.zeros(7, 12))
     report = statedict.load_state_dict(model, path, mismatched="slice", allow_unexpected="c.d")
     kept = torch.cat([whole, torch.zeros(5, 12)])
@@ -338,6 +338,13 @@ def live(folder, made):
         else:
             raise AssertionError(text)
         expect(torch.equal(before, here(target.a)))
+    odd = DTensor.from_local(torch.zeros(1, 5), mesh, [Shard(0)], run_check=False, shape=rows.shape, stride=(5, 1))
+    try:
+        statedict.load_state_dict(Two(a=torch.nn.Parameter(odd)), {"a": rows})
+    except statedict.errors.LoadError as error:
+        expect("its local tensor has shape [1, 5], but [Shard(0) of dp" in str(error), str(error))
+    else:
+        raise AssertionError("a local tensor of another shape was filled")
     same = statedict.load_state_dict(model, statedict.state_dict(model))
     expect(same.ok and not differences(model, {"a": rows}))
     return "done"
@@ -374,6 +381,24 @@ def damaged(folder, made):
             expect(not differences(model, before))
         else:
             raise AssertionError("it was loaded")
+    freed = torch.ones(8, 4)
+    freed.untyped_storage().resize_(0)
+    model = Two(a=torch.zeros(8, 4))
+    for assign in (False, True):
+        try:
+            statedict.load_state_dict(model, {"a": freed}, assign=assign)
+        except statedict.errors.LoadError as error:
+            expect("out of bounds for storage of size 0" in str(error), str(error))
+        else:
+            raise AssertionError("freed memory was loaded")
+    slots = Slots(["a"], [model.a], [torch.ones(8, 4)], assign=True, places=[(model, "a")])
+    try:
+        Assigning(slots, SOUND, lambda slots, rules: Fit(tuple, ["a: it cannot be copied"])).fit.act()
+    except statedict.errors.LoadError as error:
+        expect(str(error) == "a: it cannot be copied", str(error))
+    else:
+        raise AssertionError("a value that cannot be copied was assigned")
+    expect(not differences(model, {"a": torch.zeros(8, 4)}))
     return "done"
 
 

@@ -16,7 +16,7 @@ from ..tensors._copy_pairs import failed
 from ..tensors._dtensor import empty_like, is_sharded
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
-from ._fits import MisfitError, checked, is_on_meta, shape_of
+from ._fits import MisfitError, checked, is_on_meta, shape_of, whole_here
 from ._sharded_slots import local_pairs, updated
 from ._ties import contradictions
 
@@ -51,7 +51,8 @@ class Assigning:
         if is_on_meta(value):
             self.fit.empty.append(key)
             self.fit.failed.add(index)
-        elif isinstance(value, (Leaf, Compound)):
+            return
+        if isinstance(value, (Leaf, Compound)):
             dtype = value.spec.dtype if isinstance(value, Leaf) else value.dtype
             if isinstance(current, Parameter) and current.requires_grad and dtype.kind not in ("float", "complex"):
                 reason = RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
@@ -59,7 +60,9 @@ class Assigning:
         if is_sharded(current) and not (is_sharded(value) and _is_alike(current, value)):
             local_pairs(key, current, value)
             self._sharded.append(index)
-        elif not isinstance(value, (Leaf, Compound)):
+        elif isinstance(value, (Leaf, Compound)):
+            self.values[index] = whole_here(key, current, value)
+        else:
             try:
                 self.values[index] = _in_place_of(current, value)
             except RuntimeError as error:

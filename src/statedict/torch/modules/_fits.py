@@ -8,7 +8,8 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.overrides import is_tensor_like
 
-from statedict.state import Compound, Leaf, contiguous, leaf_of, library_of, materialize
+from statedict.errors import PartError
+from statedict.state import Compound, Leaf, Parts, contiguous, leaf_of, library_of, materialize
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
@@ -35,6 +36,16 @@ def checked(key: str, param: Any, value: Any) -> Any:
     if found != wanted:
         raise MisfitError(wrong_size(key, found, wanted))
     return value
+
+
+def whole_here(key: str, param: Any, value: Any) -> Any:
+    """Return the value, and Parts as the whole tensor; raises MisfitError if this process does not have all of it."""
+    if not isinstance(value, Parts):
+        return value
+    try:
+        return value.whole()
+    except PartError as error:
+        raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(str(error)))) from error
 
 
 def shape_of(value: Any) -> torch.Size:

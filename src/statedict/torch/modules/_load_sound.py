@@ -25,7 +25,7 @@ from ..tensors._memory import addresses
 from ._assigning import Assigning
 from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
-from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of
+from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of, whole_here
 from ._read_into import Arrivals
 from ._sharded_slots import fit_sharded
 from ._swapping import Swapping
@@ -107,7 +107,7 @@ class _Copying:
     def _decide(self, index: int) -> bool:
         """Find out which way the value goes; true where it goes with the bulk."""
         key, param = self.slots.keys[index], self.slots.current[index]
-        value = self.values[index] = checked(key, param, self.values[index])
+        value = self.values[index] = whole_here(key, param, checked(key, param, self.values[index]))
         if is_lazy(value):
             return False
         if not is_lazy(param) and param.is_meta:

@@ -16,7 +16,7 @@ from statedict.tree import Fit, Slots
 from ..tensors._copy_pairs import failed
 from ..tensors._dtensor import LocalBox, is_sharded, local_boxes, local_of
 from ..tensors._library import TORCH
-from ._fits import MisfitError, checked, is_on_meta, shape_of
+from ._fits import MisfitError, checked, is_on_meta, shape_of, whole_here
 
 
 def fit_sharded(slots: Slots, fit: Callable[[Slots], Fit]) -> Fit:
@@ -48,7 +48,7 @@ def local_pairs(key: str, current: Any, value: Any) -> list[tuple[Any, Any]]:
     have the elements.
     """
     if not is_sharded(current):
-        return [(current, _here(key, current, value) if is_sharded(value) else value)]
+        return [(current, _aliased(whole_here(key, current, leaf_of(value))) if is_sharded(value) else value)]
     value = checked(key, current, value)
     boxes = boxes_in(key, current, value)
     local = local_of(current)
@@ -73,15 +73,6 @@ def _part(key: str, current: Any, value: Any, box: Box) -> Any:
             return _aliased(region(value, box))
         return value.detach()[_slices(box)]
     except (PartError, TypeError, RuntimeError) as error:
-        raise _misfit(key, current, value, error) from error
-
-
-def _here(key: str, current: Any, value: Any) -> Any:
-    """Return a DTensor as an ordinary tensor, if this rank has all of it."""
-    leaf: Any = leaf_of(value)
-    try:
-        return _aliased(leaf.whole())
-    except PartError as error:
         raise _misfit(key, current, value, error) from error
 
 

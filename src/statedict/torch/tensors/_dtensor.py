@@ -30,16 +30,14 @@ class LocalBox(NamedTuple):
 
 def is_sharded(value: object) -> bool:
     """Whether a value is a DTensor, of any placement."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(value, getattr(module, "DTensor", ()))
+    return any_sharded((value,))
 
 
 def any_sharded(*columns: Iterable[object]) -> bool:
-    """Whether any value is a DTensor."""
-    if "torch.distributed.tensor" not in sys.modules:
-        return False
-    examples = {type(value): value for column in columns for value in column}
-    return any(map(is_sharded, examples.values()))
+    """Whether any value in the columns is a DTensor."""
+    module = sys.modules.get("torch.distributed.tensor")
+    kind = getattr(module, "DTensor", None)  # None while the module is being imported
+    return kind is not None and any(issubclass(each, kind) for column in columns for each in set(map(type, column)))
 
 
 def local_of(tensor: Any) -> Any:
