@@ -1,0 +1,85 @@
+"""The vote: every rank learns whether all have succeeded, even if a process ends at any instant."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from statedict.torch import vote
+
+GONE = "its process has ended, or its connection was lost"
+
+
+def answers(*scenarios):
+    """What each rank answers in each scenario; warnings are errors there, too."""
+    command = [sys.executable, "-W", "error", Path(__file__).with_name("voters.py"), *scenarios]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def failed(*texts):
+    return f"RankError: {'; '.join(texts)}"
+
+
+@pytest.mark.slow
+def test_all_ranks_learn_the_payloads_of_all():
+    """If all succeed, each has all payloads, in the order of the ranks; only the ranks that are named take part."""
+    two, four, pair, three, alone = answers("succeed:2:", "succeed:4:", "some:4:13", "some:4:023", "alone:2:")
+    assert two == [[[[number, rank] for rank in range(2)] for number in range(3)]] * 2
+    assert four == [[[[number, rank] for rank in range(4)] for number in range(3)]] * 4
+    assert pair == [None, [1, 3], None, [1, 3]]
+    assert three == [[0, 2, 3], None, [0, 2, 3], [0, 2, 3]]
+    assert alone == [[[0], "OSError: no file"], [[1], "OSError: no file"]]
+
+
+@pytest.mark.slow
+def test_all_ranks_raise_if_one_fails():
+    """A rank that failed raises its own error; the others name it. The next vote is not affected."""
+    cases = [(2, "0"), (2, "1"), (2, "01"), (4, "0"), (4, "1"), (4, "3"), (4, "13")]
+    for (size, failing), told in zip(cases, answers(*(f"fail:{size}:{failing}" for size, failing in cases))):
+        others = failed(*(f"rank {rank} failed: no file on {rank}" for rank in failing))
+        expected = [f"OSError: no file on {rank}" if str(rank) in failing else others for rank in range(size)]
+        assert told == [[each, list(range(size))] for each in expected]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "last", "decided"), [(0, 10, 6), (1, 8, 6), (2, 6, 2)])
+def test_the_survivors_agree_wherever_a_rank_is_killed(victim, last, decided):
+    """A rank killed between any two messages of the vote is named by all others, or has been counted by all of them."""
+    told = answers(*(f"killed_at:3:{victim}.{number}" for number in range(last + 1)))
+    dead = failed(f"rank {victim} failed: {GONE}")
+    for number, each in enumerate(told[:last]):
+        outcome = dead if number < decided else [0, 1, 2]
+        assert each == [None if rank == victim else outcome for rank in range(3)], number
+    assert told[last] == [[0, 1, 2]] * 3, "it has no further messages"
+
+
+@pytest.mark.slow
+def test_the_survivors_agree_whenever_a_rank_is_killed():
+    """The same at instants that are not between two messages."""
+    victims = [number % 4 for number in range(20)]
+    told = answers(*(f"killed_after:4:{victim}.{number * 900}" for number, victim in enumerate(victims)))
+    for victim, each in zip(victims, told):
+        survivors = [answer for rank, answer in enumerate(each) if rank != victim]
+        assert survivors in ([failed(f"rank {victim} failed: {GONE}")] * 3, [[0, 1, 2, 3]] * 3)
+        assert each[victim] is None
+
+
+@pytest.mark.slow
+def test_a_rank_votes_whatever_happens_in_a_joint_load():
+    """An error, an interrupt or an early end inside the block is a vote, so that no rank waits."""
+    raised, interrupted, left = answers("joint:3:raise", "joint:3:interrupt", "joint:3:leave")
+    assert raised == [failed("rank 1 failed: 'weight'"), "KeyError: 'weight'", failed("rank 1 failed: 'weight'")]
+    others = failed("rank 1 failed: KeyboardInterrupt")
+    assert interrupted == [others, "KeyboardInterrupt: ", others]
+    assert left == [[0, None, 2], "left", [0, None, 2]]
+
+
+def test_a_process_by_itself_votes_without_a_process_group():
+    """Without torch.distributed there is one rank."""
+    assert vote(None, 7) == [7]
+    with pytest.raises(OSError, match="no file"):
+        vote(OSError("no file"))

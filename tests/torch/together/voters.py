@@ -1,0 +1,157 @@
+"""Runs a vote of several ranks: forked from a process that has imported everything, so that a rank costs no import.
+
+`python voters.py SCENARIO:RANKS:ARGUMENT …`: each scenario is a function of this file that every rank calls. What each
+rank answers is printed as JSON, one line for each scenario; null stands for a rank that was killed. Exit code 1 if a rank
+is still waiting after LIMIT seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+from statedict.torch import Joint, vote
+
+# Generous: a rank that waits for one that is gone would wait for 30 minutes.
+LIMIT = 60
+
+
+def succeed(rank: int, _: str) -> Any:
+    """All succeed, three times in a row; each sends its rank."""
+    return [vote(None, (number, rank)) for number in range(3)]
+
+
+def fail(rank: int, failing: str) -> Any:
+    """Some ranks fail, and then all succeed."""
+    error = OSError(f"no file on {rank}") if str(rank) in failing else None
+    return attempt(lambda: vote(error, rank)), attempt(lambda: vote(None, rank))
+
+
+def some(rank: int, members: str) -> Any:
+    """Only some of the ranks vote."""
+    return vote(None, rank, list(map(int, members))) if str(rank) in members else None
+
+
+def alone(rank: int, _: str) -> Any:
+    """Each rank votes by itself."""
+    return attempt(lambda: vote(None, rank, [rank])), attempt(lambda: vote(OSError("no file"), rank, [rank]))
+
+
+def killed_at(rank: int, instant: str) -> Any:
+    """One rank is killed before its n-th transfer; an object is two of them, its length and its bytes."""
+    victim, number = map(int, instant.split("."))
+    left = [number]
+
+    def counting(act: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            if not left[0]:
+                die()
+            left[0] -= 1
+            return act(*args, **options)
+
+        return counted
+
+    if rank == victim:
+        distributed_c10d.send = counting(distributed_c10d.send)
+        distributed_c10d.recv = counting(distributed_c10d.recv)
+    return attempt(lambda: vote(None, rank))
+
+
+def killed_after(rank: int, instant: str) -> Any:
+    """One rank is killed so many microseconds after it began to vote, whatever it does then."""
+    victim, delay = map(int, instant.split("."))
+    if rank == victim:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, max(1, delay) / 1e6)
+    told = attempt(lambda: vote(None, rank))
+    if rank == victim:
+        time.sleep(LIMIT)
+    return told
+
+
+def joint(rank: int, what: str) -> Any:
+    """Rank 1 does something else inside a joint load than the others, which agree."""
+
+    def load() -> Any:
+        with Joint() as load:
+            if rank == 1 and what == "raise":
+                raise KeyError("weight")
+            if rank == 1 and what == "interrupt":
+                raise KeyboardInterrupt
+            if rank == 1 and what == "leave":
+                return "left"
+            return load.agree(rank)
+
+    return attempt(load)
+
+
+def attempt(act: Callable[[], Any]) -> Any:
+    """What `act` returns, or the error that it raises, as text."""
+    try:
+        return act()
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def die() -> None:
+    """End this process as the system does when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint)}
+
+
+def answers(size: int, act: Callable[[int], Any]) -> list[Any]:
+    """What `act(rank)` returned on each rank."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        children = [os.fork() or _rank(rank, size, act, folder) for rank in range(size)]
+        late = _late(children)
+        if late:
+            raise SystemExit(f"{late} of {size} ranks still wait after {LIMIT} seconds")
+        files = [folder / str(rank) for rank in range(size)]
+        return [json.loads(file.read_text()) if file.exists() else None for file in files]
+
+
+def _rank(rank: int, size: int, act: Callable[[int], Any], folder: Path) -> None:
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=size)
+        dist.barrier()
+        text = json.dumps(act(rank))
+        (folder / f"{rank}.part").write_text(text)
+        (folder / f"{rank}.part").rename(folder / str(rank))
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _late(children: list[int]) -> int:
+    """Wait for the ranks; return how many had to be killed."""
+    last, waiting = time.monotonic() + LIMIT, set(children)
+    while waiting and time.monotonic() < last:
+        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
+        time.sleep(0.002)
+    for child in waiting:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return len(waiting)
+
+
+if __name__ == "__main__":
+    for asked in sys.argv[1:]:
+        scenario, ranks, argument = asked.split(":")
+        print(json.dumps(answers(int(ranks), lambda rank: SCENARIOS[scenario](rank, argument))), flush=True)  # noqa: B023
