@@ -30,6 +30,7 @@ from .tensors._values import maker as maker
 from .tensors._values import revived as revived
 from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
+from .together._checksums import SharedChecksums as SharedChecksums
 from .together._joint import Joint as Joint
 from .together._vote import vote as vote
 
@@ -65,5 +66,6 @@ __all__ = [
     "save",
     "load",
     "Joint",
+    "SharedChecksums",
     "vote",
 ]
