@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol
 
 from statedict.state import ArrayLibrary, Cast
@@ -74,6 +75,25 @@ class Fit:
     failed: set[int] = field(default_factory=set)
 
 
+class Together(Protocol):
+    """A load that several processes make together, as a context manager: either all of them succeed or none.
+
+    Whatever raises inside the block on one process makes all of them raise, so no process waits for another.
+    """
+
+    def agree(self, payload: Any = None) -> Sequence[Any]:
+        """Wait until all processes have read their values; return their payloads, or raise RankError if one has failed.
+
+        Called once, between what can fail and what cannot be undone.
+        """
+
+    def __enter__(self) -> Together: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Host(Protocol):
     """A module system, as the engine uses it. This is the whole interface.
 
@@ -101,6 +121,9 @@ class Host(Protocol):
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         """Whether, for this state, the module's own `_load_from_state_dict` does the same as the inherited one."""
+
+    def together(self, module: Any) -> Together | None:
+        """The joint load of a module of which other processes hold parts; None for all other modules."""
 
 
 def detached(host: Host, value: Any) -> Any:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from statedict.state import CastKind
 
@@ -24,11 +26,14 @@ class Rules:
             False: the effects of PyTorch's `load_state_dict`, in its order.
         refused: the kinds of cast that are errors (only if `sound`).
         verify: check the checksums of values from files before writing anything (only if `sound`).
+        agree: that of Together, for a load of several processes (only if `sound`). The last `act` of the load calls it
+            exactly once, between what can fail and what cannot be undone, and undoes everything if it raises.
     """
 
     sound: bool
     refused: frozenset[CastKind] = LOSSY
     verify: bool = True
+    agree: Callable[..., Sequence[Any]] | None = None
 
     def allowing(self, *kinds: CastKind) -> Rules:
         """The same rules, but allow these kinds of cast; they are still reported.
@@ -37,6 +42,10 @@ class Rules:
         False
         """
         return self if not kinds else replace(self, refused=self.refused - set(kinds))
+
+    def alone(self) -> Rules:
+        """The same rules for values that are written before the last ones, without asking other processes."""
+        return self if self.agree is None else replace(self, agree=None)
 
 
 EXACT = Rules(sound=False, refused=frozenset(), verify=False)

@@ -20,10 +20,14 @@ from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
+from torch.distributed.tensor import distribute_tensor
 
+import statedict
 from statedict.torch import Joint, vote
+from statedict.torch.modules import _read_into
 
 # Generous: a rank that waits for one that is gone would wait for 30 minutes.
 LIMIT = 60
@@ -98,6 +102,63 @@ def joint(rank: int, what: str) -> Any:
     return attempt(load)
 
 
+class Sharded(torch.nn.Module):
+    """Ordinary parameters beside a DTensor that is not saved: loading it is a joint load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = torch.nn.Parameter(torch.zeros(300, 300))
+        self.small = torch.nn.Parameter(torch.zeros(3))
+        mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+        self.register_buffer("part", distribute_tensor(torch.ones(8), mesh), persistent=False)
+
+
+class Hooked(Sharded):
+    """Its loader changes it, so values are written before the last ones."""
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+
+
+class Own(Sharded):
+    """It has its own method for loading."""
+
+    def load_state_dict(self, state: Any, strict: bool = True) -> Any:
+        with torch.no_grad():
+            self.large.copy_(state["large"])
+            self.small.copy_(state["small"])
+        return torch.nn.modules.module._IncompatibleKeys([], [])
+
+
+def load(rank: int, what: str) -> Any:
+    """Rank 1 fails to load a file, or is killed; the answer is the outcome, and the elements that the model then has."""
+    way, failure = what.split(".")
+    model = {"hooked": Hooked, "own": Own}.get(way, Sharded)()
+    values = {"large": torch.ones(300, 300), "small": torch.ones(3)}
+    torch.__future__.set_swap_module_params_on_conversion(way == "swap")
+    if way == "scarce":
+        _read_into.have_room = lambda nbytes: False
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "x.pt"
+        statedict.save(values, path)
+        source: Any = values if way == "memory" else path
+        if rank == 1:
+            if failure == "damaged":
+                data = bytearray(path.read_bytes())
+                data[data.index(values["large"].numpy().tobytes()) + 100] ^= 1
+                path.write_bytes(data)
+            elif failure == "missing":
+                source = Path(directory) / "y.pt"
+            elif failure == "killed":
+                die()
+            elif failure == "refused":
+                source = {"large": torch.ones(2), "small": torch.ones(3)}
+        options = {"assign": way == "assign", "dry_run": way == "dry"}
+        told = attempt(lambda: repr(statedict.load_state_dict(model, source, **options)))
+        told = told.replace(str(directory), "").partition("\n")[0]
+    return told, sorted({value for parameter in model.parameters() for value in parameter.flatten().tolist()})
+
+
 def attempt(act: Callable[[], Any]) -> Any:
     """What `act` returns, or the error that it raises, as text."""
     try:
@@ -111,7 +172,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint)}
+SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint, load)}
 
 
 def answers(size: int, act: Callable[[int], Any]) -> list[Any]:
