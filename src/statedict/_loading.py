@@ -148,8 +148,7 @@ def load_module(
                 reports[0].suggestions[:0] = empty
         return reports[0]
 
-    agree = together.agree if together is not None else None
-    rules = tree.Rules(sound=True, verify=transfer.verify, agree=agree).allowing(*transfer.allow_casts)
+    rules = tree.Rules(sound=True, verify=transfer.verify, together=together).allowing(*transfer.allow_casts)
     try:
         tree.write(host, module, values, strict=accepted.strict, assign=transfer.assign, rules=rules, judge=judge)
     except _DryRunDone:

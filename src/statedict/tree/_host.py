@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from statedict.state import ArrayLibrary, Cast
+from statedict.state import ArrayLibrary, Cast, Storage
 
 from ._rules import Rules
 
@@ -79,10 +79,21 @@ class Together(Protocol):
     """A load that several processes make together, as a context manager: either all of them succeed or none.
 
     Whatever raises inside the block on one process makes all of them raise, so no process waits for another.
+
+    Attributes:
+        ranks: the numbers of the processes, ascending.
     """
 
+    ranks: list[int]
+
+    def share(self, reads: Iterable[tuple[Storage, Sequence[Iterable[tuple[int, int]]]]]) -> None:
+        """Verify checksums together: storages with the ranges (start, stop) that each of `ranks` reads.
+
+        Called at most once, before reading, with the same storages in the same order by all processes.
+        """
+
     def agree(self, payload: Any = None) -> Sequence[Any]:
-        """Wait until all processes have read their values; return their payloads, or raise RankError if one has failed.
+        """Wait until all processes have read their values; return their payloads, or raise if one has failed.
 
         Called once, between what can fail and what cannot be undone.
         """

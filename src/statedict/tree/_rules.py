@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from statedict.state import CastKind
+
+if TYPE_CHECKING:
+    from ._host import Together
 
 LOSSY: frozenset[CastKind] = frozenset({"truncation", "imaginary", "overflow"})
 
@@ -26,14 +28,14 @@ class Rules:
             False: the effects of PyTorch's `load_state_dict`, in its order.
         refused: the kinds of cast that are errors (only if `sound`).
         verify: check the checksums of values from files before writing anything (only if `sound`).
-        agree: that of Together, for a load of several processes (only if `sound`). The last `act` of the load calls it
+        together: the joint load of several processes (only if `sound`). The last `act` of the load calls its `agree`
             exactly once, between what can fail and what cannot be undone, and undoes everything if it raises.
     """
 
     sound: bool
     refused: frozenset[CastKind] = LOSSY
     verify: bool = True
-    agree: Callable[..., Sequence[Any]] | None = None
+    together: Together | None = None
 
     def allowing(self, *kinds: CastKind) -> Rules:
         """The same rules, but allow these kinds of cast; they are still reported.
@@ -45,7 +47,7 @@ class Rules:
 
     def alone(self) -> Rules:
         """The same rules for values that are written before the last ones, without asking other processes."""
-        return self if self.agree is None else replace(self, agree=None)
+        return self if self.together is None else replace(self, together=None)
 
 
 EXACT = Rules(sound=False, refused=frozenset(), verify=False)

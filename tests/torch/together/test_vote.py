@@ -78,6 +78,58 @@ def test_a_rank_votes_whatever_happens_in_a_joint_load():
     assert left == [[0, None, 2], "left", [0, None, 2]]
 
 
+@pytest.mark.slow
+def test_ranks_verify_together_what_each_of_them_has_read():
+    """Damage in one rank's rows is a ChecksumError on all ranks, which names the tensor, the file and its member."""
+    whole, *damaged = answers("rows:3:", "rows:3:0", "rows:3:150", "rows:3:299")
+    assert whole == [0.0, 10000.0, 20000.0]
+    for told in damaged:
+        assert told[0] == told[1] == told[2]
+        assert told[0].startswith(
+            "ChecksumError: /x.pt: archive/data/0: the bytes of 'weight' have changed since they were"
+        )
+
+
+WAYS = ["file", "memory", "assign", "swap", "scarce", "hooked", "own"]
+OLD, NEW = [0.0], [1.0]
+LOADED = "<All keys matched successfully>"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_joint_load_succeeds_on_all_ranks_or_changes_none(way):
+    """Whatever fails on one rank, in whichever way its tensors are written, all raise and keep their old elements."""
+    failures = ["damaged"] * (way != "memory") + ["missing", "refused", "killed", "none"]
+    *told, gone, loaded = answers(*(f"load:3:{way}.{failure}" for failure in failures))
+    for first, own, last in told:
+        [kind, text] = own[0].split(": ", 1)
+        assert kind in ("ChecksumError", "FileNotFoundError", "LoadError")
+        assert own == [f"{kind}: {text}", OLD]
+        assert first == last == [failed(f"rank 1 failed: {text}"), OLD]
+    assert gone == [[failed(f"rank 1 failed: {GONE}"), OLD], None, [failed(f"rank 1 failed: {GONE}"), OLD]]
+    assert loaded == [[LOADED, NEW]] * 3
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_joint_load_does_not_vote():
+    """It changes nothing, so each rank may ask for itself."""
+    [told] = answers("load:3:dry.missing")
+    assert told == [
+        [LOADED, OLD],
+        ["FileNotFoundError: [Errno 2] No such file or directory: 'y.pt'", OLD],
+        [LOADED, OLD],
+    ]
+
+
+@pytest.mark.slow
+def test_a_rank_killed_at_any_instant_of_a_load_leaves_the_others_alike():
+    """They all raise and keep the old elements, or the load was complete on all of them."""
+    for first, victim, last in answers(*(f"load:3:file.{number * 1500}" for number in range(20))):
+        assert victim is None
+        assert first == last
+        assert first in ([failed(f"rank 1 failed: {GONE}"), OLD], [LOADED, NEW])
+
+
 def test_a_process_by_itself_votes_without_a_process_group():
     """Without torch.distributed there is one rank."""
     assert vote(None, 7) == [7]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -21,11 +22,13 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
+import torch._dynamo  # imported when the first DTensor is made, which takes seconds on each rank
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.tensor import distribute_tensor
 
 import statedict
+from statedict.state import Read, raw_values
 from statedict.torch import Joint, vote
 from statedict.torch.modules import _read_into
 
@@ -78,8 +81,7 @@ def killed_after(rank: int, instant: str) -> Any:
     """One rank is killed so many microseconds after it began to vote, whatever it does then."""
     victim, delay = map(int, instant.split("."))
     if rank == victim:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, max(1, delay) / 1e6)
+        die_after(delay)
     told = attempt(lambda: vote(None, rank))
     if rank == victim:
         time.sleep(LIMIT)
@@ -100,6 +102,31 @@ def joint(rank: int, what: str) -> Any:
             return load.agree(rank)
 
     return attempt(load)
+
+
+def rows(rank: int, row: str) -> Any:
+    """Each of three ranks reads 100 rows of a file, in which one row may be damaged, and the ranks verify them together."""
+    data = [[(number * 100 * 400, (number + 1) * 100 * 400)] for number in range(3)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "x.pt"
+        tensor = torch.arange(300 * 100, dtype=torch.float32).reshape(300, 100)
+        statedict.save({"weight": tensor}, path)
+        if row:
+            content = bytearray(path.read_bytes())
+            content[content.index(tensor.numpy().tobytes()) + int(row) * 400] ^= 1
+            path.write_bytes(content)
+
+        def read() -> Any:
+            with statedict.open(path) as checkpoint, Joint() as joint:
+                storage = raw_values(checkpoint.state_dict())["weight"].storage
+                joint.share([(storage, data)])
+                into = bytearray(100 * 400)
+                storage.source.read_into([Read(storage, data[rank][0][0], memoryview(into))])
+                joint.agree()
+                return torch.frombuffer(into, dtype=torch.float32)[0].item()
+
+        told = attempt(read)
+    return told if isinstance(told, float) else told.replace(str(directory), "")
 
 
 class Sharded(torch.nn.Module):
@@ -153,9 +180,15 @@ def load(rank: int, what: str) -> Any:
                 die()
             elif failure == "refused":
                 source = {"large": torch.ones(2), "small": torch.ones(3)}
+        if failure.isdecimal():
+            dist.barrier()
+            if rank == 1:
+                die_after(int(failure))
         options = {"assign": way == "assign", "dry_run": way == "dry"}
         told = attempt(lambda: repr(statedict.load_state_dict(model, source, **options)))
-        told = told.replace(str(directory), "").partition("\n")[0]
+        if failure.isdecimal() and rank == 1:
+            time.sleep(LIMIT)
+        told = re.sub(r"/\S*/(?=[xy]\.pt)", "", told).partition("\n")[0]
     return told, sorted({value for parameter in model.parameters() for value in parameter.flatten().tolist()})
 
 
@@ -172,7 +205,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint, load)}
+def die_after(microseconds: int) -> None:
+    """End this process so much later, whatever it does then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, max(1, microseconds) / 1e6)
+
+
+SCENARIOS = {each.__name__: each for each in (succeed, fail, some, alone, killed_at, killed_after, joint, load, rows)}
 
 
 def answers(size: int, act: Callable[[int], Any]) -> list[Any]:

@@ -70,8 +70,8 @@ class Assigning:
                 _, new = replaced.setdefault(id(current), (current, self.values[index]))
                 module, name = self.slots.places[index]
                 setattr(module, name, new)
-            if self.rules.agree is not None:
-                self.rules.agree()
+            if self.rules.together is not None:
+                self.rules.together.agree()
         except BaseException:
             for registry, before in registries:
                 registry.clear()

@@ -57,8 +57,8 @@ class Swapping:
         try:
             for index in going:
                 self._swap(index, swapped)
-            if self.rules.agree is not None:
-                self.rules.agree()
+            if self.rules.together is not None:
+                self.rules.together.agree()
         except BaseException:
             for pair in reversed(swapped):
                 torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ._vote import vote
+from statedict.files import Range
+from statedict.state import Storage
+
+from ._checksums import SharedChecksums, Sums
+from ._vote import all_ranks, vote
 
 
 class Joint:
@@ -22,13 +26,30 @@ class Joint:
     """
 
     def __init__(self, ranks: Sequence[int] | None = None) -> None:
-        self._ranks = ranks
+        self.ranks = all_ranks() if ranks is None else sorted(ranks)
+        self._checksums = SharedChecksums((), 0)
         self._has_voted = False
 
+    def share(self, reads: Iterable[tuple[Storage, Sequence[Iterable[Range]]]]) -> None:
+        """Verify the checksums of these storages together: see SharedChecksums. Called at most once, before reading."""
+        self._checksums = SharedChecksums(reads, self.ranks.index(dist.get_rank()))
+        self._checksums.__enter__()
+
     def agree(self, payload: Any = None) -> list[Any]:
-        """Vote for success; return the payloads of all ranks, or raise RankError if another rank has failed."""
+        """Vote for success; return the payloads of all ranks, or raise on all of them.
+
+        Raises RankError if another rank has failed, ChecksumError if the bytes that all ranks have read do not match.
+        """
+        sums: Sums | None = None
+        error: BaseException | None = None
+        try:
+            sums = self._checksums.sums()
+        except BaseException as caught:  # noqa: BLE001  # the vote raises it, and tells the other ranks
+            error = caught
         self._has_voted = True
-        return vote(None, payload, self._ranks)
+        given = vote(error, (payload, sums), self.ranks)
+        self._checksums.compare([sums for _, sums in given])
+        return [payload for payload, _ in given]
 
     def __enter__(self) -> Joint:
         return self
@@ -36,9 +57,14 @@ class Joint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._has_voted:
-            self._has_voted = True
-            vote(error, None, self._ranks)
+        try:
+            if not self._has_voted and error is None:
+                self.agree()
+            elif not self._has_voted:
+                self._has_voted = True
+                vote(error, None, self.ranks)
+        finally:
+            self._checksums.__exit__(kind, error, trace)
 
 
 def joint_load(module: torch.nn.Module) -> Joint | None:

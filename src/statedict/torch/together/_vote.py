@@ -42,7 +42,7 @@ def vote(error: BaseException | None, payload: Any = None, ranks: Sequence[int] 
     Not guaranteed: if the processes of the first two ranks both end during one vote, some of the others may succeed and
     others fail. `payload` is pickled; only the ranks of one job exchange it.
     """
-    members = list(range(_size())) if ranks is None else sorted(ranks)
+    members = all_ranks() if ranks is None else sorted(ranks)
     ballots = ballots_of_all(Ballot(None if error is None else _text(error), payload), members)
     if error is not None:
         raise error
@@ -117,8 +117,9 @@ def _receive(rank: int) -> Any:
     return box[0]
 
 
-def _size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def all_ranks() -> list[int]:
+    """All ranks of the job; only rank 0 if torch.distributed is not initialised."""
+    return list(range(dist.get_world_size())) if dist.is_available() and dist.is_initialized() else [0]
 
 
 def _text(error: BaseException) -> str:
