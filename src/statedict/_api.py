@@ -261,6 +261,9 @@ def load_state_dict(
     Prefixes of wrappers (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, those of FSDP and
     `AveragedModel`) are ignored on both sides, for modules and optimizers. Exact names take precedence.
 
+    A module with DTensors is loaded by all ranks that hold parts of them, which must all make the same call (except with
+    `dry_run`). If one of them fails or its process ends, all others raise RankError, which names it, and none has changed.
+
     Options for modules (`into`, `include`, `rename`, `mismatched` …) raise TypeError for any other object.
 
     Returns a LoadReport, which also behaves as the result of PyTorch's method (`missing, unexpected = …`).

@@ -20,7 +20,7 @@ from . import _arrays, _sources
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan, Suggestion
     from statedict.state import CastKind
-    from statedict.tree import Cast, Host, Outcome, Together
+    from statedict.tree import Cast, Host, JointLoad, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def refuse_options(obj: Any, **options: Any) -> None:
         raise TypeError(f"{', '.join(given)} cannot be used with {arguments.a(obj)}")
 
 
-def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[Together | None]:
+def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
     """The joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
     host = None if dry_run else _sources.host_of(obj)
     joint = None if host is None else host.together(obj)
@@ -108,7 +108,7 @@ def load_module(
     options: Mapping[str, Any],
     transfer: TransferOptions,
     fixed: Mapping[str, Any] | None = None,
-    together: Together | None = None,
+    together: JointLoad | None = None,
 ) -> LoadReport:
     """Load a state into a module of any module system; `options` are those of `plan.match`.
 
@@ -169,7 +169,7 @@ def _load_with_own_method(
     accepted: Strictness,
     options: Mapping[str, Any],
     transfer: TransferOptions,
-    together: Together | None,
+    together: JointLoad | None,
 ) -> LoadReport:
     """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree

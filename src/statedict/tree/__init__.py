@@ -4,8 +4,8 @@ from statedict.state import Cast as Cast
 
 from ._host import Fit as Fit
 from ._host import Host as Host
+from ._host import JointLoad as JointLoad
 from ._host import Slots as Slots
-from ._host import Together as Together
 from ._outcome import Outcome as Outcome
 from ._read import peek as peek
 from ._read import read as read
@@ -32,7 +32,7 @@ __all__ = [
     "SOUND",
     "Rollback",
     "Rules",
-    "Together",
+    "JointLoad",
     "Judge",
     "refuse",
     "write",

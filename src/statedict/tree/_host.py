@@ -75,7 +75,7 @@ class Fit:
     failed: set[int] = field(default_factory=set)
 
 
-class Together(Protocol):
+class JointLoad(Protocol):
     """A load that several processes make together, as a context manager: either all of them succeed or none.
 
     Whatever raises inside the block on one process makes all of them raise, so no process waits for another.
@@ -98,7 +98,7 @@ class Together(Protocol):
         Called once, between what can fail and what cannot be undone.
         """
 
-    def __enter__(self) -> Together: ...
+    def __enter__(self) -> JointLoad: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -133,7 +133,7 @@ class Host(Protocol):
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         """Whether, for this state, the module's own `_load_from_state_dict` does the same as the inherited one."""
 
-    def together(self, module: Any) -> Together | None:
+    def together(self, module: Any) -> JointLoad | None:
         """The joint load of a module of which other processes hold parts; None for all other modules."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from statedict.state import CastKind
 
 if TYPE_CHECKING:
-    from ._host import Together
+    from ._host import JointLoad
 
 LOSSY: frozenset[CastKind] = frozenset({"truncation", "imaginary", "overflow"})
 
@@ -35,7 +35,7 @@ class Rules:
     sound: bool
     refused: frozenset[CastKind] = LOSSY
     verify: bool = True
-    together: Together | None = None
+    together: JointLoad | None = None
 
     def allowing(self, *kinds: CastKind) -> Rules:
         """The same rules, but allow these kinds of cast; they are still reported.

@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import _IncompatibleKeys, _WrappedHook
 
 from statedict.state import ArrayLibrary
-from statedict.tree import Fit, Rules, Slots, Together
+from statedict.tree import Fit, JointLoad, Rules, Slots
 
 from ..tensors._library import TORCH
 from ..together._joint import joint_load
@@ -54,7 +54,7 @@ class TorchHost:
         adds_nothing = _KNOWN.get(type(module)._load_from_state_dict)
         return adds_nothing is not None and adds_nothing(module, state, prefix, metadata)
 
-    def together(self, module: Any) -> Together | None:
+    def together(self, module: Any) -> JointLoad | None:
         return joint_load(module)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, have_room, materialize, memory_at
-from statedict.tree import Together
+from statedict.tree import JointLoad
 
 from ..tensors import _ring
 from ..tensors._copy_pairs import ORDINARY, copy_all
@@ -97,7 +97,7 @@ class Arrivals:
             else:
                 self._others.append((tensor, leaf))
 
-    def fill(self, *, verify: bool, joint: Together | None = None) -> None:
+    def fill(self, *, verify: bool, joint: JointLoad | None = None) -> None:
         """Read everything, each tensor's elements into it.
 
         The processes of a `joint` load agree when everything has been read and can still be put back, or, if there is no
@@ -139,7 +139,7 @@ class Arrivals:
         for batch in _grouped(self._others, BUFFER):
             yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
 
-    def _fill_together(self, steps: Sequence[_Step], joint: Together | None, verify: bool) -> None:
+    def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
         """Read all that is staged, take the steps, and then write what was staged, which cannot fail."""
         staged = [_staging.read(stage, verify) for stage in self._stages]
         for step in steps:
