@@ -22,7 +22,6 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
-import torch._dynamo  # imported when the first DTensor is made, which takes seconds on each rank
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 from torch.distributed.tensor import distribute_tensor
@@ -252,6 +251,8 @@ def _late(children: list[int]) -> int:
 
 
 if __name__ == "__main__":
+    if "load:" in " ".join(sys.argv):
+        import torch._dynamo  # imported when the first DTensor is made, which takes seconds on each rank
     for asked in sys.argv[1:]:
         scenario, ranks, argument = asked.split(":")
         print(json.dumps(answers(int(ranks), lambda rank: SCENARIOS[scenario](rank, argument))), flush=True)  # noqa: B023
