@@ -15,7 +15,7 @@ GONE = "its process has ended, or its connection was lost"
 def answers(*scenarios):
     """What each rank answers in each scenario; warnings are errors there, too."""
     command = [sys.executable, "-W", "error", Path(__file__).with_name("voters.py"), *scenarios]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
