@@ -43,6 +43,11 @@ from statedict import errors
             "s3://b/f.pt: the server answered HTTP 503 (tried 5 times)",
         ),
         (
+            errors.RankError({1: "no file", 3: "Error(s) in loading"}),
+            RuntimeError,
+            "rank 1 failed: no file; rank 3 failed: Error(s) in loading",
+        ),
+        (
             errors.LockedError("runs/a", "process 7 on host"),
             RuntimeError,
             "runs/a: this run is being written by process 7 on host; two runs in one directory would delete each "

@@ -261,6 +261,9 @@ def load_state_dict(
     Prefixes of wrappers (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, those of FSDP and
     `AveragedModel`) are ignored on both sides, for modules and optimizers. Exact names take precedence.
 
+    A module with DTensors is loaded by all ranks that hold parts of them, which must all make the same call (except with
+    `dry_run`). If one of them fails or its process ends, all others raise RankError, which names it, and none has changed.
+
     Options for modules (`into`, `include`, `rename`, `mismatched` …) raise TypeError for any other object.
 
     Returns a LoadReport, which also behaves as the result of PyTorch's method (`missing, unexpected = …`).
@@ -275,41 +278,42 @@ def load_state_dict(
     >>> statedict.load_state_dict(model, wrapped)
     <All keys matched successfully>
     """
-    _sources.require_target(obj, source)
-    arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
-    arguments.texts(root=root)
-    include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)
-    allowed = (
-        arguments.patterns("allow_missing", allow_missing),
-        arguments.patterns("allow_unexpected", allow_unexpected),
-    )
-    accepted = _loading.Strictness(strict, *allowed, dry_run)
-    if _sources.host_of(obj) is None:
-        fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else None
-        _loading.refuse_options(
-            obj,
-            assign=assign,
-            into=into,
-            include=include,
-            exclude=exclude,
-            rename=rename,
-            allow_casts=allow_casts,
-            mismatched=not (isinstance(mismatched, str) and mismatched == "error"),
-            device=device,
+    with _loading.together(obj, dry_run=dry_run) as together:
+        _sources.require_target(obj, source)
+        arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
+        arguments.texts(root=root)
+        include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)
+        allowed = (
+            arguments.patterns("allow_missing", allow_missing),
+            arguments.patterns("allow_unexpected", allow_unexpected),
         )
-        _sources.require_named(model)
-        with _sources.opened_tree(source, root, fits, limits) as nested:
-            return _loading.load_stateful(obj, nested, accepted, model=model, dtype=dtype, verify=verify)
-    _loading.refuse_options(obj, model=model is not None)
-    module = _sources.submodule(obj, into)
-    options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
-    options |= {"dtype": dtype, "device": device}
-    _loading.check_devices(device)
-    transfer = _loading.transfer_options(assign, allow_casts, verify)
-    fixed: dict[str, Any] = {"into": into} if into else {}
-    fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
-    with _sources.resolved(source, root, limits) as resolved:
-        return _loading.load_module(module, resolved, accepted, options, transfer, fixed)
+        accepted = _loading.Strictness(strict, *allowed, dry_run)
+        if _sources.host_of(obj) is None:
+            fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else None
+            _loading.refuse_options(
+                obj,
+                assign=assign,
+                into=into,
+                include=include,
+                exclude=exclude,
+                rename=rename,
+                allow_casts=allow_casts,
+                mismatched=not (isinstance(mismatched, str) and mismatched == "error"),
+                device=device,
+            )
+            _sources.require_named(model)
+            with _sources.opened_tree(source, root, fits, limits) as nested:
+                return _loading.load_stateful(obj, nested, accepted, model=model, dtype=dtype, verify=verify)
+        _loading.refuse_options(obj, model=model is not None)
+        module = _sources.submodule(obj, into)
+        options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
+        options |= {"dtype": dtype, "device": device}
+        _loading.check_devices(device)
+        transfer = _loading.transfer_options(assign, allow_casts, verify)
+        fixed: dict[str, Any] = {"into": into} if into else {}
+        fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
+        with _sources.resolved(source, root, limits) as resolved:
+            return _loading.load_module(module, resolved, accepted, options, transfer, fixed, together)
 
 
 @without_collector

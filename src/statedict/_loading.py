@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from . import _arrays, _sources
 if TYPE_CHECKING:
     from statedict.plan import LoadReport, Plan, Suggestion
     from statedict.state import CastKind
-    from statedict.tree import Cast, Host, Outcome
+    from statedict.tree import Cast, Host, JointLoad, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,13 @@ def refuse_options(obj: Any, **options: Any) -> None:
         raise TypeError(f"{', '.join(given)} cannot be used with {arguments.a(obj)}")
 
 
+def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
+    """The joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
+    host = None if dry_run else _sources.host_of(obj)
+    joint = None if host is None else host.together(obj)
+    return nullcontext() if joint is None else joint
+
+
 def load_module(
     module: Any,
     resolved: _sources.ResolvedSource,
@@ -101,17 +108,19 @@ def load_module(
     options: Mapping[str, Any],
     transfer: TransferOptions,
     fixed: Mapping[str, Any] | None = None,
+    together: JointLoad | None = None,
 ) -> LoadReport:
     """Load a state into a module of any module system; `options` are those of `plan.match`.
 
     A module whose class overrides `load_state_dict` is loaded with its own method.
     `fixed`: the caller's other arguments, which every suggested call must repeat. None: suggest nothing.
+    `together`: the joint load of several processes, which this one is part of.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
     if _sources.has_own_loader(module, host):
-        return _load_with_own_method(module, host, resolved, accepted, options, transfer)
+        return _load_with_own_method(module, host, resolved, accepted, options, transfer, together)
     slots, _ = tree.peek(host, module)
     planned = plan.match(resolved.state, slots, **options)
     values = _arrays.arrays_within(planned.execute(resolved.state), host.library, verify=transfer.verify)
@@ -139,7 +148,7 @@ def load_module(
                 reports[0].suggestions[:0] = empty
         return reports[0]
 
-    rules = tree.Rules(sound=True, verify=transfer.verify).allowing(*transfer.allow_casts)
+    rules = tree.Rules(sound=True, verify=transfer.verify, together=together).allowing(*transfer.allow_casts)
     try:
         tree.write(host, module, values, strict=accepted.strict, assign=transfer.assign, rules=rules, judge=judge)
     except _DryRunDone:
@@ -160,6 +169,7 @@ def _load_with_own_method(
     accepted: Strictness,
     options: Mapping[str, Any],
     transfer: TransferOptions,
+    together: JointLoad | None,
 ) -> LoadReport:
     """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree
@@ -188,6 +198,8 @@ def _load_with_own_method(
             if accepted.dry_run:
                 raise _DryRunDone
             refuse(report, type(module).__name__, accepted.strict)
+            if together is not None:
+                together.agree()
             return report
         rollback.roll_back()
     except BaseException:

@@ -16,6 +16,7 @@
     ├── LockedError (RuntimeError)           another process or manager is writing to the run's directory
     ├── RunGoneError (FileNotFoundError)     the run's directory no longer exists
     ├── RunDeniedError (PermissionError)     the run's directory is not writable; its content is unchanged
+    ├── RankError (RuntimeError)             another process of the same job failed
     ├── MissingDependencyError (ImportError) an optional package is needed
     └── FormatError (ValueError)             a file is damaged or not valid
         ├── UnknownFormatError               its format is not supported
@@ -33,7 +34,7 @@ characters and line breaks in them are escaped in the text.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -290,6 +291,24 @@ class RunDeniedError(StateDictError, PermissionError):
             f"{self.directory}: the run's directory is not writable ({self.reason}). Nothing was saved, and its content is "
             "unchanged. Give this user write permission, or make the disk writable; then save again"
         )
+
+
+class RankError(StateDictError, RuntimeError):
+    """Another process (rank) of the same job failed, so this one stopped, too.
+
+    `failed` maps each rank that failed to the text of its error.
+    """
+
+    def __init__(self, failed: Mapping[int, str]) -> None:
+        super().__init__(failed)
+        self.failed = dict(failed)
+
+    def _text(self) -> str:
+        return "; ".join(f"rank {rank} failed: {text}" for rank, text in self.failed.items())
+
+    def __str__(self) -> str:
+        # As in LoadError, whose text may be among them.
+        return printable(self._text(), keep="\n\t")
 
 
 class MissingDependencyError(StateDictError, ImportError):

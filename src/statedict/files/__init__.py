@@ -21,6 +21,12 @@ from ._part import Part as Part
 from ._part import Payload as Payload
 from ._set import FileSet as FileSet
 from ._set import write_set as write_set
+from ._shares import Range as Range
+from ._shares import Shares as Shares
+from ._shares import Sum as Sum
+from ._shares import joined as joined
+from ._shares import shares as shares
+from ._shares import whole as whole
 from ._system import System as System
 from ._url import is_url as is_url
 from ._url import redacted as redacted
@@ -33,7 +39,10 @@ __all__ = [
     "Frame",
     "Part",
     "Payload",
+    "Range",
+    "Shares",
     "Span",
+    "Sum",
     "System",
     "PORTION",
     "WAITING",
@@ -46,10 +55,13 @@ __all__ = [
     "fetch",
     "grouped",
     "is_url",
+    "joined",
     "open",
     "read_checked",
     "redacted",
+    "shares",
     "spread",
+    "whole",
     "write",
     "write_set",
 ]

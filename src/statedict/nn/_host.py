@@ -52,6 +52,9 @@ class NnHost:
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         return _is_ours(type(module)._load_from_state_dict) and (metadata.get("version") or 0) >= _NEWEST
 
+    def together(self, module: Any) -> None:
+        return None
+
 
 def _is_ours(code: Any) -> bool:
     return str(getattr(getattr(code, "__func__", code), "__module__", "")).startswith(f"{__package__}.")

@@ -73,6 +73,35 @@ class Streaming(Protocol):
         """
 
 
+@runtime_checkable
+class Shareable(Protocol):
+    """An optional interface of a Source whose checksums several processes, which read the same file, verify together.
+
+    Each process computes the CRC-32 of some ranges of a storage; the code that combines them calls `compare`.
+    """
+
+    def shareable(self, storage: Storage) -> bool:
+        """Whether the storage has something to verify and its parts can be verified without the rest."""
+
+    def share(self, storages: Iterable[Storage], *, arriving: bool) -> None:
+        """From now on, read parts of these storages without verifying the whole.
+
+        `arriving`: compute the CRC-32 of each part as it is read, for `sums`. Partner of `unshare`.
+        """
+
+    def unshare(self, storages: Iterable[Storage]) -> None:
+        """Verify these storages by themselves again, unless `compare` has accepted them."""
+
+    def sums(self, ranges: Sequence[tuple[Storage, int, int]]) -> list[int]:
+        """Return the CRC-32 of bytes `start … stop` of each storage, as they arrived or, if they did not, read now.
+
+        Raises ChecksumError if a tied tensor has other bytes in this range.
+        """
+
+    def compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
+        """Raise ChecksumError if the checksum of a storage is not the CRC-32 `found` of its bytes."""
+
+
 class Storage:
     """The bytes of one or more leaves.
 

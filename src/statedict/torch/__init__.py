@@ -5,8 +5,6 @@ from ._install import uninstall as uninstall
 from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._sharded import check_sharded as check_sharded
-from ._sharded import from_all as from_all
-from ._sharded import from_first as from_first
 from ._sharded import ranks as ranks
 from ._sharded import read_sharded as read_sharded
 from ._sharded import sharded_state as sharded_state
@@ -32,6 +30,9 @@ from .tensors._values import maker as maker
 from .tensors._values import revived as revived
 from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
+from .together._checksums import SharedChecksums as SharedChecksums
+from .together._joint import Joint as Joint
+from .together._vote import vote as vote
 
 __all__ = [
     "audit",
@@ -51,8 +52,6 @@ __all__ = [
     "write_random",
     "read_stateful",
     "write_stateful",
-    "from_all",
-    "from_first",
     "ranks",
     "check_sharded",
     "read_sharded",
@@ -66,4 +65,7 @@ __all__ = [
     "storage_shown",
     "save",
     "load",
+    "Joint",
+    "SharedChecksums",
+    "vote",
 ]

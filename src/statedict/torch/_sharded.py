@@ -28,20 +28,6 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
-def from_first(value: Any) -> Any:
-    """Return rank 0's value on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def from_all(value: Any) -> list[Any]:
-    """Return the values of all ranks on every rank."""
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
-
-
 def write_sharded(state: dict[str, Any], path: Path) -> None:
     """Write every rank's part of a state (`sharded_state`) into the directory `path`; called by all ranks."""
     import torch.distributed.checkpoint as dcp

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from statedict import _api
-from statedict.errors import AfterSaveError, StateDictError
+from statedict.errors import AfterSaveError
 
 from . import _objects, _random
 from ._objects import SortedArguments
@@ -29,21 +29,25 @@ T = TypeVar("T")
 
 def on_first(act: Callable[[], T]) -> T:
     """Run `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
-    from statedict.torch import from_first
+    found: T = _together(act if ranks()[0] == 0 else lambda: None)[0]
+    return found
 
-    result: Any = None
-    error: BaseException | None = None
-    if ranks()[0] == 0:
-        try:
-            result = act()
-        except Exception as caught:  # noqa: BLE001  # it is sent to every rank before it is raised
-            error = caught
-    result, text = from_first((result, None if error is None else str(error)))
-    if error is not None:
-        raise error
-    if text is not None:
-        raise StateDictError(f"rank 0 failed: {text}")
-    return result  # type: ignore[no-any-return]
+
+def on_all(act: Callable[[], T]) -> T:
+    """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
+    if ranks()[1] == 1:
+        return act()
+    results: list[T] = []
+    _together(lambda: results.append(act()))
+    return results[0]
+
+
+def _together(act: Callable[[], Any]) -> list[Any]:
+    """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
+    from statedict.torch import Joint
+
+    with Joint() as joint:
+        return joint.agree(act())
 
 
 def save(directory: Path, content: _save.Content, given: SortedArguments, *, random: bool, durable: bool) -> None:
@@ -132,23 +136,3 @@ def _write_part(path: Path, states: Mapping[str, dict[str, Any]], *, random: boo
         write_sharded(state, path / name)
     if random:
         _api.save(_random.read(), path / _random.file_of(ranks()[0]), durable=False)
-
-
-def on_all(act: Callable[[], T]) -> T:
-    """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
-    result: Any = None
-    error: BaseException | None = None
-    try:
-        result = act()
-    except Exception as caught:  # noqa: BLE001  # as above
-        error = caught
-    if ranks()[1] > 1:
-        from statedict.torch import from_all
-
-        texts = from_all(None if error is None else str(error))
-        failed = [f"rank {rank}: {text}" for rank, text in enumerate(texts) if text is not None]
-        if failed and error is None:
-            raise StateDictError("; ".join(failed))
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Protocol
 
-from statedict.state import ArrayLibrary, Cast
+from statedict.state import ArrayLibrary, Cast, Storage
 
 from ._rules import Rules
 
@@ -74,6 +75,36 @@ class Fit:
     failed: set[int] = field(default_factory=set)
 
 
+class JointLoad(Protocol):
+    """A load that several processes make together, as a context manager: either all of them succeed or none.
+
+    Whatever raises inside the block on one process makes all of them raise, so no process waits for another.
+
+    Attributes:
+        ranks: the numbers of the processes, ascending.
+    """
+
+    ranks: list[int]
+
+    def share(self, reads: Iterable[tuple[Storage, Sequence[Iterable[tuple[int, int]]]]]) -> None:
+        """Verify checksums together: storages with the ranges (start, stop) that each of `ranks` reads.
+
+        Called at most once, before reading, with the same storages in the same order by all processes.
+        """
+
+    def agree(self, payload: Any = None) -> Sequence[Any]:
+        """Wait until all processes have read their values; return their payloads, or raise if one has failed.
+
+        Called once, between what can fail and what cannot be undone.
+        """
+
+    def __enter__(self) -> JointLoad: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Host(Protocol):
     """A module system, as the engine uses it. This is the whole interface.
 
@@ -101,6 +132,9 @@ class Host(Protocol):
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         """Whether, for this state, the module's own `_load_from_state_dict` does the same as the inherited one."""
+
+    def together(self, module: Any) -> JointLoad | None:
+        """The joint load of a module of which other processes hold parts; None for all other modules."""
 
 
 def detached(host: Host, value: Any) -> Any:

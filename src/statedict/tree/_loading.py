@@ -194,7 +194,7 @@ class Loading:
         if slots.keys:
             self.slots = Slots(assign=slots.assign, ties=slots.ties)
             self._written.append(slots)
-            self._fit(slots)()
+            self._fit(slots, self.rules.alone())()
 
     def finish(self, judge: Callable[[Outcome], object]) -> None:
         """Decide about the last slots, call `judge`, and write them."""
@@ -207,7 +207,7 @@ class Loading:
             # PyTorch reports names below a child with dots in its own name as unexpected, although it loads them.
             arrived = {key for slots in (*self._written, self.slots) for key in slots.keys}
             self.outcome.unexpected[:] = [key for key in self.outcome.unexpected if key not in arrived]
-        act = self._fit(self.slots)
+        act = self._fit(self.slots, self.rules)
         judge(self.outcome)
         act()
 
@@ -215,9 +215,9 @@ class Loading:
         """Undo the changes of foreign code and of earlier batches."""
         self._rollback.roll_back()
 
-    def _fit(self, slots: Slots) -> Callable[[], None]:
+    def _fit(self, slots: Slots, rules: Rules) -> Callable[[], None]:
         outcome = self.outcome
-        fit = self.host.fit(slots, self.rules)
+        fit = self.host.fit(slots, rules)
         outcome.errors += fit.errors
         outcome.casts += fit.casts
         outcome.missing += fit.empty

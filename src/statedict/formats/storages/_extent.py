@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import compress, count
-from operator import attrgetter, itemgetter, ne
+from operator import attrgetter, itemgetter, ne, or_
 from typing import NamedTuple
 
 from statedict.files import (
@@ -19,12 +19,14 @@ from statedict.files import (
     WAITING,
     File,
     Span,
+    Sum,
     check_inside,
     checksums,
     checksums_of,
     combine,
     crc32,
     fetch,
+    joined,
     read_checked,
 )
 from statedict.state import Leaf, Read, Storage, arena, check_bounds, excerpt
@@ -90,6 +92,9 @@ class FileSource:
         self._token = next(_TOKENS)
         # Keys of storages that were verified as a whole.
         self._sound: set[Hashable] = set()
+        # Storages whose checksums several processes verify together: the sums of the parts that have arrived, None if
+        # they are not needed.
+        self._shared: dict[Hashable, list[Sum] | None] = {}
         # A place in the file, and the bytes that were read there last.
         self._near = 0, b""
 
@@ -116,7 +121,8 @@ class FileSource:
         checked = self._checked_on_arrival(storages, starts, list(map(len, views)), verify)
         self.file.read_into([span for span, checks in zip(spans, checked) if not checks])
         if any(checked):
-            self._compare(list(compress(storages, checked)), read_checked(self.file, list(compress(spans, checked))))
+            found = read_checked(self.file, list(compress(spans, checked)))
+            self._arrived(compress(zip(storages, starts, map(len, views)), checked), found)
         for storage, _, into in plain:
             if storage.where.swap > 1:
                 into[:] = _turned(into, storage.where.swap)
@@ -138,7 +144,7 @@ class FileSource:
         found = places.tolist()
         if any(checked):
             views = [block[place : place + nbytes] for place, nbytes in compress(zip(found, sizes), checked)]
-            self._compare(list(compress(storages, checked)), checksums_of(views))
+            self._arrived(compress(zip(storages, starts, sizes), checked), checksums_of(views))
         return block, found
 
     def in_pieces(self, storage: Storage) -> bool:
@@ -160,13 +166,13 @@ class FileSource:
             yield memoryview(piece)
         self.file.check_unchanged()
         if checks:
-            self._compare([storage], [crc])
+            self._arrived([(storage, start, stop - start)], [crc])
 
     def part(self, leaf: Leaf) -> Leaf:
         return excerpt(leaf)
 
     def verify(self, storages: Iterable[Storage]) -> None:
-        storages = list(storages)
+        storages = [storage for storage in storages if storage.key not in self._shared]
         wrong = next(iter(self.wrong(storages)), None)
         if wrong is not None:
             raise self.damaged(*wrong)
@@ -188,18 +194,79 @@ class FileSource:
             for checks, storage, start, nbytes in zip(known, storages, starts, sizes)
         ]
         if checked != known:
+            shared = self._shared
             parts = [storage for storage, checks, whole in zip(storages, known, checked) if checks and not whole]
-            unproven = {storage.key: storage for storage in parts if storage.key not in self._sound}
+            unproven = {s.key: s for s in parts if s.key not in self._sound and s.key not in shared}
             if unproven:
                 self.verify(unproven.values())
+            if shared:
+                sums = [checks and shared.get(storage.key) is not None for storage, checks in zip(storages, known)]
+                checked = list(map(or_, checked, sums))
         return checked
 
-    def _compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
-        """Raise ChecksumError if a storage, whose bytes have been read and have the CRC-32 `found`, should have another."""
-        extents: list[Extent] = [storage.where for storage in storages]
+    def _arrived(self, parts: Iterable[tuple[Storage, int, int]], found: Sequence[int]) -> None:
+        """Compare storages that have been read; of those that are shared, keep the CRC-32 of each part (start, bytes)."""
+        whole: list[tuple[Storage, int]] = []
+        for (storage, start, nbytes), crc in zip(parts, found):
+            sums = self._shared.get(storage.key)
+            if sums is None:
+                whole.append((storage, crc))
+            else:
+                sums.append((start, start + nbytes, crc))
+        self._compare(whole)
+
+    def shareable(self, storage: Storage) -> bool:
+        extent: Extent = storage.where
+        return (
+            (extent.crc is not None or bool(extent.twins))
+            and not _is_made(storage)
+            and all(
+                each.inflate is None and each.nbytes - each.skip == storage.nbytes for each in (extent, *extent.twins)
+            )
+        )
+
+    def share(self, storages: Iterable[Storage], *, arriving: bool) -> None:
+        self._shared.update((storage.key, [] if arriving else None) for storage in storages)
+
+    def unshare(self, storages: Iterable[Storage]) -> None:
+        for storage in storages:
+            self._shared.pop(storage.key, None)
+
+    def sums(self, ranges: Sequence[tuple[Storage, int, int]]) -> list[int]:
+        if self._settle is not None:
+            self._settle([storage for storage, _, _ in ranges])
+        found: dict[tuple[Hashable, int, int], int] = {}
+        for key in {storage.key for storage, _, _ in ranges}:
+            found.update(((key, start, stop), crc) for start, stop, crc in joined(self._shared.get(key) or ()))
+        missing = [(s, start, stop) for s, start, stop in ranges if (s.key, start, stop) not in found]
+        read = checksums(self.file, [(_place(s, start), stop - start) for s, start, stop in missing])
+        found.update(((s.key, start, stop), crc) for (s, start, stop), crc in zip(missing, read))
+        sums = [found[s.key, start, stop] for s, start, stop in ranges]
+        self._check_twin_ranges(ranges, sums)
+        return sums
+
+    def _check_twin_ranges(self, ranges: Iterable[tuple[Storage, int, int]], sums: Iterable[int]) -> None:
+        """Raise ChecksumError if a range, which has this CRC-32, has another one in a twin of its storage."""
+        twins = [
+            (twin, twin.offset + twin.skip + start, stop - start, crc)
+            for (storage, start, stop), crc in zip(ranges, sums)
+            for twin in storage.where.twins
+        ]
+        found = checksums(self.file, [(at, nbytes) for _, at, nbytes, _ in twins])
+        for (twin, _, _, crc), other in zip(twins, found):
+            if crc != other:
+                raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
+
+    def compare(self, storages: Sequence[Storage], found: Sequence[int]) -> None:
+        self._compare([(s, crc) for s, crc in zip(storages, found) if s.where.crc is not None])
+        self._sound.update(storage.key for storage in storages)
+
+    def _compare(self, found: Sequence[tuple[Storage, int]]) -> None:
+        """Raise ChecksumError if a storage, whose bytes have been read and have this CRC-32, should have another."""
+        extents: list[Extent] = [storage.where for storage, _ in found]
         heads = fetch(self.file, [(extent.offset, extent.skip) for extent in extents if extent.skip])
         before = iter(map(crc32, heads))
-        for storage, extent, crc in zip(storages, extents, found):
+        for (storage, crc), extent in zip(found, extents):
             if extent.skip:
                 crc = combine(next(before), crc, storage.nbytes)
             if crc != extent.crc:
@@ -224,7 +291,8 @@ class FileSource:
 
     def _check_twins(self, storages: Iterable[Storage]) -> None:
         """Raise ChecksumError if a storage that has not been verified is said to be tied to one with other bytes."""
-        for twin in self.false_twins(s for s in storages if s.where.twins and s.key not in self._sound):
+        unproven = (s for s in storages if s.where.twins and s.key not in self._sound and s.key not in self._shared)
+        for twin in self.false_twins(unproven):
             raise ChecksumError(FALSE_TIE, file=self.file.name, member=twin.member)
 
     def false_twins(self, storages: Iterable[Storage]) -> Iterator[Extent]:

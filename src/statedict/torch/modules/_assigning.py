@@ -86,6 +86,8 @@ class Assigning:
                 module, name = self.slots.places[index]
                 setattr(module, name, new)
             updated(self.slots.places[index][0] for index in self._sharded)
+            if self.rules.together is not None:
+                self.rules.together.agree()
         except BaseException:
             for registry, before in registries:
                 registry.clear()

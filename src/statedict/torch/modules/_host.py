@@ -12,9 +12,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import _IncompatibleKeys, _WrappedHook
 
 from statedict.state import ArrayLibrary
-from statedict.tree import Fit, Rules, Slots
+from statedict.tree import Fit, JointLoad, Rules, Slots
 
 from ..tensors._library import TORCH
+from ..together._joint import joint_load
 from ._backup import keep
 from ._load_exact import fit_exact
 from ._load_sound import fit_sound
@@ -52,6 +53,9 @@ class TorchHost:
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         adds_nothing = _KNOWN.get(type(module)._load_from_state_dict)
         return adds_nothing is not None and adds_nothing(module, state, prefix, metadata)
+
+    def together(self, module: Any) -> JointLoad | None:
+        return joint_load(module)
 
 
 def _batch_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:

@@ -154,6 +154,8 @@ class _Copying:
         targets, values = self._copies()
         if self.direct or self.arriving or self.tried:
             self._act_or_undo()
+        elif self.rules.together is not None:
+            self.rules.together.agree()
         copy_all(targets, values)
         return ()
 
@@ -171,7 +173,7 @@ class _Copying:
             with torch.no_grad():
                 for i in tried:
                     current[i].copy_(self.values[i])
-            arrivals.fill(verify=self.rules.verify)
+            arrivals.fill(verify=self.rules.verify, joint=self.rules.together)
         except BaseException as error:
             put_back()
             if arrivals.changed:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, have_room, materialize, memory_at
+from statedict.tree import JointLoad
 
 from ..tensors import _ring
 from ..tensors._copy_pairs import ORDINARY, copy_all
@@ -96,20 +97,26 @@ class Arrivals:
             else:
                 self._others.append((tensor, leaf))
 
-    def fill(self, *, verify: bool) -> None:
-        """Read everything, each tensor's elements into it."""
+    def fill(self, *, verify: bool, joint: JointLoad | None = None) -> None:
+        """Read everything, each tensor's elements into it.
+
+        The processes of a `joint` load agree when everything has been read and can still be put back, or, if there is no
+        memory for a backup, before anything is written.
+        """
         steps = list(self._steps())
         overwritten = [tensor for step in steps for tensor in step.tensors]
         staged = sum(sum(stage.sizes) for stage in self._stages)
         nbytes = staged + sum(tensor.nbytes for tensor in overwritten)
         # Without checksums nothing is promised, and a backup would take longer than reading.
-        together = have_room(nbytes) if verify else nbytes <= BUFFER
+        together = have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER
         if together:
-            steps = [_Step(overwritten, partial(self._fill_together, steps))]
+            steps = [_Step(overwritten, partial(self._fill_together, steps, joint))]
         else:
             steps += [_Step(stage.tensors, partial(_staging.fill, stage)) for stage in self._stages]
             if verify:
                 _settle(self._leaves())
+            if joint is not None:
+                joint.agree()
         for tensors, read in steps:
             kept = together or (verify and have_room(sum(tensor.nbytes for tensor in tensors)))
             put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
@@ -132,11 +139,13 @@ class Arrivals:
         for batch in _grouped(self._others, BUFFER):
             yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
 
-    def _fill_together(self, steps: Sequence[_Step], verify: bool) -> None:
+    def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
         """Read all that is staged, take the steps, and then write what was staged, which cannot fail."""
         staged = [_staging.read(stage, verify) for stage in self._stages]
         for step in steps:
             step.read(verify)
+        if joint is not None:
+            joint.agree()
         for stage, found in zip(self._stages, staged):
             _staging.write(stage, found)
 

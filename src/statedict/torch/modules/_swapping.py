@@ -54,16 +54,24 @@ class Swapping:
         going = [index for index in range(len(self.slots.keys)) if index not in self.fit.failed]
         restore = keep(self.slots.current[index] for index in going)
         swapped: list[tuple[Any, Any]] = []
-        for index in going:
-            key, param, value = self.slots.keys[index], self.slots.current[index], self.values[index]
-            try:
-                with torch.no_grad():
-                    new = swapped_in(param, value, self.slots.assign)
-                    torch.utils.swap_tensors(param, new)  # type: ignore[no-untyped-call]
-            except RuntimeError as error:
-                for pair in reversed(swapped):
-                    torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]
-                restore()
-                raise LoadError(failed(key, param.size(), value.size(), error, "swapping")) from error
-            swapped.append((param, new))
+        try:
+            for index in going:
+                self._swap(index, swapped)
+            if self.rules.together is not None:
+                self.rules.together.agree()
+        except BaseException:
+            for pair in reversed(swapped):
+                torch.utils.swap_tensors(*pair)  # type: ignore[no-untyped-call]
+            restore()
+            raise
         return ()
+
+    def _swap(self, index: int, swapped: list[tuple[Any, Any]]) -> None:
+        key, param, value = self.slots.keys[index], self.slots.current[index], self.values[index]
+        try:
+            with torch.no_grad():
+                new = swapped_in(param, value, self.slots.assign)
+                torch.utils.swap_tensors(param, new)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise LoadError(failed(key, param.size(), value.size(), error, "swapping")) from error
+        swapped.append((param, new))

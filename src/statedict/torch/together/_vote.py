@@ -1,0 +1,126 @@
+"""The vote: every rank says whether it has succeeded and learns about all others.
+
+Theory of operation. All messages go from rank to rank. A rank whose process ends closes its connections, and a message to or
+from it fails at once (gloo; NCCL does not notice: there, a group that also has gloo, such as `cpu:gloo,cuda:nccl`, votes
+through gloo). So nobody needs a time limit of its own: a slow rank is waited for as long as the process group allows.
+
+1. Every rank sends its ballot to the first rank (the leader).
+2. The leader sends all ballots, the result, to the second rank (the deputy), which acknowledges them, and only then to the
+   others. So if any rank knows the result, the deputy knows it too.
+3. Each other rank tells the deputy whether it has received the result. If it has not, because the leader's process has
+   ended, it sends its ballot instead and the deputy answers with the result, or, if there is none, with its own: the leader
+   failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+from statedict.errors import RankError
+
+
+class Ballot(NamedTuple):
+    """What a rank says about its part: the text of its error, None if it has succeeded, and its payload."""
+
+    error: str | None
+    payload: Any = None
+
+
+GONE = Ballot("its process has ended, or its connection was lost")
+
+
+def vote(error: BaseException | None, payload: Any = None, ranks: Sequence[int] | None = None) -> list[Any]:
+    """Return the payloads of all ranks, in their order, if all have succeeded; raise on every rank otherwise.
+
+    Every rank of `ranks` (None: all) must call this the same number of times. `error` is why this rank has failed: it raises
+    that error, and the others raise RankError, which names all ranks that have failed. A rank whose process has ended
+    without voting has failed; one that ends after it has voted may count as either, but all others agree which.
+
+    Not guaranteed: if the processes of the first two ranks both end during one vote, some of the others may succeed and
+    others fail. `payload` is pickled; only the ranks of one job exchange it.
+    """
+    members = all_ranks() if ranks is None else sorted(ranks)
+    ballots = ballots_of_all(Ballot(None if error is None else _text(error), payload), members)
+    if error is not None:
+        raise error
+    failed = {rank: ballot.error for rank, ballot in zip(members, ballots) if ballot.error is not None}
+    if failed:
+        raise RankError(failed)
+    return [ballot.payload for ballot in ballots]
+
+
+def ballots_of_all(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
+    """Return the ballots of all members, a sorted list of ranks that contains this one; never raises for a failed rank."""
+    if len(members) == 1:
+        return [ballot]
+    rank = dist.get_rank()
+    if rank == members[0]:
+        return _lead(ballot, members)
+    return _deputise(ballot, members) if rank == members[1] else _follow(ballot, members)
+
+
+def _lead(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
+    ballots = [ballot, *(_receive(rank) or GONE for rank in members[1:])]
+    if not (_send(members[1], ballots) and _receive(members[1])):
+        # Nobody else knows the result yet, so it may still change.
+        ballots[1] = GONE
+    for rank in members[2:]:
+        _send(rank, ballots)
+    return ballots
+
+
+def _deputise(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
+    _send(members[0], ballot)
+    ballots: list[Ballot] | None = _receive(members[0])
+    if ballots is not None:
+        _send(members[0], True)
+    asked = [_receive(rank) or GONE for rank in members[2:]]
+    if ballots is None:
+        ballots = [GONE, ballot, *asked]
+    for rank, request in zip(members[2:], asked):
+        if request not in (GONE, _INFORMED):
+            _send(rank, ballots)
+    return ballots
+
+
+def _follow(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
+    _send(members[0], ballot)
+    ballots: list[Ballot] | None = _receive(members[0])
+    _send(members[1], ballot if ballots is None else _INFORMED)
+    if ballots is None:
+        ballots = _receive(members[1])
+    return ballots or [GONE if rank in members[:2] else Ballot(None) for rank in members]
+
+
+_INFORMED = "informed"
+
+
+def _send(rank: int, message: Any) -> bool:
+    """Send a message; return whether the other process was there to receive it."""
+    try:
+        dist.send_object_list([message], dst=rank)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _receive(rank: int) -> Any:
+    """Return the next message of a rank; None if its process has ended."""
+    box: list[Any] = [None]
+    try:
+        dist.recv_object_list(box, src=rank)
+    except RuntimeError:
+        return None
+    return box[0]
+
+
+def all_ranks() -> list[int]:
+    """All ranks of the job; only rank 0 if torch.distributed is not initialised."""
+    return list(range(dist.get_world_size())) if dist.is_available() and dist.is_initialized() else [0]
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
