@@ -16,6 +16,7 @@ from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
+from ._wrappers import put_together
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
@@ -33,6 +34,8 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     for name, entry in header.entries.items():
         spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))
         state[name] = Leaf(spec, storages[name])
+    if annotations is not None and annotations.wrappers:
+        state = put_together(state, annotations.wrappers, file.name)
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)

@@ -12,7 +12,7 @@ from statedict.tree import Fit, Rules, Slots
 
 from ..tensors._copy_pairs import failed
 from ..tensors._library import TORCH
-from ._fits import MisfitError, checked, is_on_meta, shape_of
+from ._fits import MisfitError, check_replacement, checked, is_on_meta, made_for, shape_of
 from ._ties import contradictions
 
 
@@ -44,6 +44,8 @@ class Assigning:
             self.fit.empty.append(key)
             self.fit.failed.add(index)
         elif isinstance(value, (Leaf, Compound)):
+            if isinstance(value, Compound):
+                check_replacement(key, current, value)
             dtype = value.spec.dtype if isinstance(value, Leaf) else value.dtype
             if isinstance(current, Parameter) and current.requires_grad and dtype.kind not in ("float", "complex"):
                 reason = RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
@@ -80,7 +82,8 @@ class Assigning:
     def _read(self, lazy: list[int]) -> None:
         leaves = [self.values[index] for index in lazy]
         for index, array in zip(lazy, materialize(leaves, TORCH, verify=self.rules.verify)):
-            self.values[index] = _in_place_of(self.slots.current[index], array)
+            current = self.slots.current[index]
+            self.values[index] = _in_place_of(current, made_for(current, array))
 
 
 def _in_place_of(current: Any, value: Any) -> Any:

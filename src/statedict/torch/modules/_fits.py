@@ -8,10 +8,12 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.overrides import is_tensor_like
 
+from statedict.formats.torch_archive import misfit
 from statedict.state import Compound, Leaf, contiguous, leaf_of, library_of, materialize
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
+from ..tensors._wrapper import TakenApart, is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
 
 
 class MisfitError(Exception):
@@ -49,6 +51,65 @@ def is_on_meta(value: Any) -> bool:
     if isinstance(value, Compound):
         return value.layout == "meta" or any(part.storage.location == "meta" for part in value.parts.values())
     return value.storage.location == "meta" if isinstance(value, Leaf) else value.is_meta
+
+
+def wrapper_pairs(key: str, param: Any, value: Any) -> list[tuple[Any, Leaf]] | None:
+    """Pairs of inner tensors of a parameter that wraps others, and the leaves of `value` that are to fill them.
+
+    None if `value` is not the Compound of such a tensor (or a live one that PyTorch has to copy, because it was made in
+    another way). Raises MisfitError if the parts cannot fill the parameter.
+    """
+    found = leaf_of(value) if is_wrapper(value) and is_wrapper(param) else value
+    if not isinstance(found, Compound) or not is_wrapped(found):
+        return None
+    taken = _taken(param)
+    reason = _plain_reason(param, found) if taken is None else misfit(taken.compound, found)
+    if taken is None or reason is not None:
+        if found is not value:
+            return None
+        raise MisfitError(_unfit(key, str(reason)))
+    return [(taken.tensors[role], leaf) for role, leaf in found.parts.items()]
+
+
+def check_replacement(key: str, current: Any, value: Compound) -> None:
+    """Raise MisfitError if the tensor of a Compound cannot be made: neither as `current`, nor by an allowed class."""
+    if not is_wrapped(value) or is_allowed(value):
+        return
+    taken = _taken(current)
+    reason = _plain_reason(current, value) if taken is None else misfit(taken.compound, value)
+    if reason is not None:
+        raise MisfitError(_unfit(key, reason))
+
+
+def made_for(current: Any, made: Any) -> Any:
+    """The tensor for a Compound that was read: made by the class of `current`, if the class is not an allowed one."""
+    if not isinstance(made, Compound):
+        return made
+    tensors = materialize(list(made.parts.values()), TORCH, mapped=True, verify=False)
+    return with_parts(current, dict(zip(made.parts, tensors)))
+
+
+def _taken(param: Any) -> TakenApart | None:
+    return taken_apart(param.detach() if is_wrapper(param) else param, TORCH.leaf)
+
+
+def _plain_reason(param: Any, found: Compound) -> str:
+    wrapped = str(found.facts["class"]).replace(":", ".")
+    kind = type(param).__name__ if is_wrapper(param) else f"plain {param.dtype} tensor"
+    return (
+        f"the checkpoint has a {wrapped} (made of the parts {', '.join(found.parts)}), and the model a {kind}: prepare the "
+        "model as the saved one was (for example, quantize it), or import the library of that class and use assign=True"
+    )
+
+
+def plain_into_wrapper(param: Any) -> str:
+    """What to do if a plain tensor cannot be copied into a parameter that wraps others."""
+    kind = f"{type(param).__module__}.{type(param).__qualname__}"
+    return f"the model has a {kind}, and the checkpoint a tensor of another kind: load it before the model is converted"
+
+
+def _unfit(key: str, reason: str) -> str:
+    return f'While copying the parameter named "{key}", its parts do not fit: {reason}.'
 
 
 def read_now(value: Any, *, verify: bool) -> Any:

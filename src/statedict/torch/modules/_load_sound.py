@@ -22,9 +22,10 @@ from ..tensors._dtypes import DTYPES_OF_TORCH
 from ..tensors._extent import extent
 from ..tensors._memory import addresses
 from ._assigning import Assigning
+from ..tensors._wrapper import is_wrapper
 from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
-from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of
+from ._fits import MisfitError, checked, is_on_meta, plain_into_wrapper, read_now, shape_of, wrapper_pairs
 from ._read_into import Arrivals
 from ._swapping import Swapping
 from ._ties import contradictions
@@ -54,6 +55,8 @@ class _Copying:
         self.direct: Sequence[int] = []
         self.arriving: list[int] = []
         self.tried: list[int] = []
+        # The inner tensors of wrappers, and their leaves, by slot.
+        self.parts: dict[int, list[tuple[Any, Leaf]]] = {}
         problems: dict[int, str] = {}
         self.rows = many(self.values) if not self.bulk else None
         if not self.bulk and 0 not in self.places and are_direct(slots.current, self.values, self.rows):
@@ -114,6 +117,10 @@ class _Copying:
         reason = _unwritable(param) or (FREED if _is_freed(value) else None)
         if reason is not None:
             raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(reason)))
+        pairs = wrapper_pairs(key, param, value)
+        if pairs is not None:
+            self.parts[index] = pairs
+            return False
         value = self.values[index] = self._cast(key, param, value)
         if _is_ordinary(param):
             if isinstance(value, Leaf) and value.spec.dtype.kind in PLAIN_KINDS:
@@ -146,7 +153,7 @@ class _Copying:
 
     def act(self) -> Sequence[str]:
         targets, values = self._copies()
-        if self.direct or self.arriving or self.tried:
+        if self.direct or self.arriving or self.tried or self.parts:
             self._act_or_undo()
         copy_all(targets, values)
         return ()
@@ -157,6 +164,7 @@ class _Copying:
         direct = self._going(self.direct)
         tensors, leaves = [current[i] for i in direct], [self.values[i] for i in direct]
         others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
+        others += [pair for i in self._going(list(self.parts)) for pair in self.parts[i]]
         tried = self._going(self.tried)
         rows = self.rows if len(leaves) == len(self.values) else None
         arrivals = Arrivals(tensors, leaves, others, rows)
@@ -223,7 +231,8 @@ def _try(key: str, param: Any, value: Any) -> None:
         with torch.no_grad():
             param.detach().clone().copy_(value)
     except Exception as error:  # whatever it is, it is what PyTorch would have said
-        raise MisfitError(failed(key, param.size(), shape_of(value), error)) from error
+        text = failed(key, param.size(), shape_of(value), error)
+        raise MisfitError(f"{text} ({plain_into_wrapper(param)})" if is_wrapper(param) else text) from error
 
 
 def _dtype_of(value: Any) -> Any:

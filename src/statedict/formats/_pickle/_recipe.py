@@ -1,0 +1,436 @@
+"""The recipe of a tensor that wraps others (`__tensor_flatten__`), as plain values.
+
+torch.save writes such a tensor as a call of `_rebuild_wrapper_subclass` with the name of its class and the outer shape,
+and its attributes, some of which are tensors. As a `Compound` of layout `"wrapper"`, the tensors are its parts, named by
+the attributes; the recipe is the rest, in its facts:
+
+    class      "module:qualified name"; only a text, nothing is imported
+    strides    of the outer tensor
+    offset     of the outer tensor
+    layout     of the outer tensor
+    state      its attributes
+
+The state is plain data that JSON can hold, so that it can be compared, printed and written into the metadata of a
+safetensors file. Values that JSON does not have are objects with one of these keys:
+
+    {"$part": role}                   the tensor that is this part
+    {"$wrapper": recipe}              an inner tensor that wraps others: its recipe with `dtype`, `shape`, `requires_grad`
+    {"$tuple": […]}, {"$size": […]}   a tuple, a torch.Size
+    {"$dict": [[key, value], …]}      a dict that an object cannot express
+    {"$float": "nan"}                 a number that JSON does not have
+    {"$dtype": "int8"}, {"$device": "cpu"}, {"$layout": "strided"}, {"$memory_format": …}, {"$qscheme": …}
+    {"$name": "module:name"}          a class or function
+    {"$object": "module:name", "args": […], "new": bool, "state": …}    a call of it (an enum, a dataclass)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any, NoReturn, cast
+
+from statedict.state import DTYPES, Compound, DType, Leaf, Opaque, Traits
+
+from ._names import TORCH_CONSTANTS, is_attribute
+from ._values import Kind, Size, TorchConstant
+
+WRAPPER = "wrapper"
+# Recipes of real classes have about twenty values, nested four deep.
+DEEPEST = 32
+MOST = 10_000
+VALUE_BYTES = 128
+LARGEST = 1 << 63
+_PLAIN: frozenset[type] = frozenset({type(None), bool, str})
+_CONSTANTS = ("device", "layout", "memory_format", "qscheme")
+_PARAMETER = "_is_param"
+
+
+class RecipeError(Exception):
+    """A value cannot be part of a recipe, or a recipe is malformed. Caught where tensors are read or written."""
+
+
+def unknown(value: Any) -> NoReturn:
+    """Refuse a value that is not inert data."""
+    raise RecipeError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be described as plain data")
+
+
+# values → recipe
+
+
+def take_apart(
+    name: str,
+    outer: tuple[DType, tuple[int, ...], tuple[int, ...], int, str],
+    requires_grad: bool,
+    state: Any,
+    inert: Callable[[Any], Any] = unknown,
+    charge: Callable[[int], object] = lambda nbytes: None,
+) -> Compound:
+    """Return the Compound of a tensor of the class `name` (`module:qualified name`).
+
+    `outer` is its dtype, shape, strides, offset and layout; `state` its attributes, as torch.save writes them. `inert`
+    returns a live value's counterpart among the inert values: a leaf, a constant, an Opaque with live values inside.
+    `charge` is called with the bytes that each value of the recipe takes.
+    Raises RecipeError if the state contains something else.
+    """
+    dtype, shape, strides, offset, layout = outer
+    taking = _Taking(inert, charge)
+    attributes = state[0] if type(state) is tuple and state else state
+    is_parameter = type(attributes) is dict and attributes.get(_PARAMETER) is True
+    facts: dict[str, object] = {"class": name, "strides": list(strides), "offset": offset, "layout": layout}
+    facts["state"] = taking.attributes(_without_flag(state) if is_parameter else state)
+    if not taking.parts:
+        raise RecipeError("it has no tensors inside")
+    traits = Traits(parameter=is_parameter, requires_grad=requires_grad)
+    return Compound(WRAPPER, dtype, shape, taking.parts, facts, traits)
+
+
+def _without_flag(state: Any) -> Any:
+    """Return the attributes without the flag by which PyTorch marks a parameter of such a class."""
+    if type(state) is tuple:
+        return (_without_flag(state[0]), *state[1:])
+    return {key: value for key, value in state.items() if key != _PARAMETER}
+
+
+class _Taking:
+    """Converts the attributes of one tensor, collecting the tensors among them."""
+
+    def __init__(self, inert: Callable[[Any], Any], charge: Callable[[int], object]) -> None:
+        self.parts: dict[str, Leaf] = {}
+        self.inert = inert
+        self.charge = charge
+        self.left = MOST
+
+    def attributes(self, state: Any) -> Any:
+        """Convert a `__dict__`, or the pair of a `__dict__` and the values of `__slots__`; roles are attribute names."""
+        _check_attributes(state)
+        if type(state) is tuple:
+            return {"$tuple": [self.value(part, "", 0) for part in state]}
+        return self.value(state, "", 0)
+
+    def value(self, value: Any, role: str, depth: int) -> Any:
+        kind = type(value)
+        self.left -= 1
+        self.charge(VALUE_BYTES)
+        if depth > DEEPEST or self.left < 0:
+            raise RecipeError("its attributes are nested too deeply, or too many")
+        if kind in _PLAIN:
+            return value
+        take = _TAKE.get(kind)
+        if take is not None:
+            return take(self, value, role, depth)
+        known = self.inert(value)
+        if type(known) not in _TAKE:
+            unknown(value)
+        return _TAKE[type(known)](self, known, role, depth)
+
+    def part(self, leaf: Leaf, role: str) -> Any:
+        if role in self.parts:
+            raise RecipeError(f"two of its tensors would be named {role!r}")
+        self.parts[role] = leaf
+        return {"$part": role}
+
+    def items(self, values: Any, role: str, depth: int) -> list[Any]:
+        return [self.value(value, _below(role, number), depth + 1) for number, value in enumerate(values)]
+
+    def mapping(self, value: dict[Any, Any], role: str, depth: int) -> Any:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.value(part, _below(role, key), depth + 1) for key, part in value.items()}
+        pairs = [
+            [self.value(key, _below(role, "key"), depth + 1), self.value(part, _below(role, key), depth + 1)]
+            for key, part in value.items()
+        ]
+        return {"$dict": pairs}
+
+    def wrapper(self, value: Compound, role: str, depth: int) -> Any:
+        if value.layout != WRAPPER:
+            raise RecipeError(f"one of its parts is a {value.layout} tensor")
+        names = {inner: _below(role, inner) for inner in value.parts}
+        for inner, leaf in value.parts.items():
+            self.part(leaf, names[inner])
+        return {"$wrapper": recipe_of(value, names)}
+
+    def object(self, value: Opaque, role: str, depth: int) -> Any:
+        name = f"{value.module}:{value.name}"
+        if value.args is None:
+            return {"$name": name}
+        if value.kwargs or value.items or not value.module:
+            raise RecipeError(f"a {value.path} cannot be described as plain data")
+        made = {"$object": name, "args": self.items(value.args, role, depth), "new": value.new}
+        return made if value.state is None else {**made, "state": self.value(value.state, role, depth + 1)}
+
+
+def _check_attributes(state: Any) -> None:
+    """Raise RecipeError unless it is a `__dict__`, or the pair of a `__dict__` and the values of `__slots__`."""
+    parts = state if type(state) is tuple and len(state) == 2 else (state,)
+    for part in parts:
+        if part is None and len(parts) == 2:
+            continue
+        if type(part) is not dict:
+            raise RecipeError("its state is not a dict of attributes")
+        for name in part:
+            if not is_attribute(name):
+                raise RecipeError(f"its attribute {str(name)[:100]!r} is reserved by torch.Tensor")
+
+
+def _below(role: str, key: Any) -> str:
+    return f"{role}.{key}" if role else str(key)
+
+
+def _integer(taking: _Taking, value: int, role: str, depth: int) -> int:
+    if abs(value) > LARGEST:
+        raise RecipeError("one of its attributes is an integer of more than 64 bits")
+    return value
+
+
+def _float(taking: _Taking, value: float, role: str, depth: int) -> Any:
+    return value if isfinite(value) else {"$float": repr(value)}
+
+
+_TAKE: dict[type, Callable[[_Taking, Any, str, int], Any]] = {
+    int: _integer,
+    float: _float,
+    list: _Taking.items,
+    tuple: lambda taking, value, role, depth: {"$tuple": taking.items(value, role, depth)},
+    Size: lambda taking, value, role, depth: {"$size": list(value)},
+    dict: _Taking.mapping,
+    DType: lambda taking, value, role, depth: {"$dtype": value.name},
+    TorchConstant: lambda taking, value, role, depth: {f"${value.kind}": value.name},
+    Leaf: lambda taking, value, role, depth: taking.part(value, role),
+    Compound: _Taking.wrapper,
+    Opaque: _Taking.object,
+}
+
+
+def recipe_of(value: Compound, roles: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the recipe as one JSON object; `roles` renames the parts."""
+    facts: dict[str, Any] = {"dtype": value.dtype.name, "shape": list(value.shape), **value.facts}
+    facts |= {"requires_grad": value.traits.requires_grad, "parameter": value.traits.parameter}
+    return facts if roles is None else {**facts, "state": _renamed(facts["state"], roles)}
+
+
+def _renamed(value: Any, roles: Mapping[str, str]) -> Any:
+    if type(value) is list:
+        return [_renamed(part, roles) for part in value]
+    if type(value) is not dict:
+        return value
+    return {key: roles[part] if key == "$part" else _renamed(part, roles) for key, part in value.items()}
+
+
+# recipe → values
+
+
+def compound_from(recipe: Any, parts: Mapping[str, Leaf]) -> Compound:
+    """Return the Compound of a recipe as JSON and its parts, by role; partner of `recipe_of`.
+
+    Raises RecipeError if the recipe is malformed, or does not use each part once.
+    """
+    used: list[str] = []
+    _call(recipe, "cpu", used.append)
+    if sorted(used) != sorted(parts):
+        raise RecipeError("its recipe does not use each of its parts once")
+    traits = Traits(parameter=recipe["parameter"], requires_grad=recipe["requires_grad"])
+    facts = {key: recipe[key] for key in ("class", "strides", "offset", "layout", "state")}
+    return Compound(WRAPPER, DTYPES[recipe["dtype"]], tuple(recipe["shape"]), parts, facts, traits)
+
+
+def roles_of(recipe: Any) -> list[str]:
+    """Return the roles that a recipe refers to; an empty list if it is malformed."""
+    found: list[str] = []
+    stack = [recipe.get("state")] if type(recipe) is dict else []
+    while stack:
+        value = stack.pop()
+        if type(value) is dict:
+            found += [part for key, part in value.items() if key == "$part" and type(part) is str]
+            stack += reversed(value.values())
+        elif type(value) is list:
+            stack += reversed(value)
+    return found
+
+
+def rebuilding(value: Compound, parts: Mapping[str, Any], device: str) -> Opaque:
+    """Return the call by which torch.save writes a tensor, as inert data with `parts` (leaves or tensors) inside."""
+    return _call(recipe_of(value), device, parts.__getitem__)
+
+
+def _call(recipe: Any, device: str, part: Callable[[str], Any]) -> Opaque:
+    _check_fields(recipe)
+    kind = _named(recipe["class"])
+    shape, strides = tuple(recipe["shape"]), tuple(recipe["strides"])
+    outer = (kind, DTYPES[recipe["dtype"]], shape, strides, recipe["offset"], _constant("layout", recipe["layout"]))
+    args = (*outer, TorchConstant("device", device), recipe["requires_grad"])
+    state = _state(recipe["state"], part, device)
+    _check_attributes(state)
+    if recipe["parameter"]:
+        first, *rest = state if type(state) is tuple else (state,)
+        marked = {**(first or {}), _PARAMETER: True}
+        state = (marked, *rest) if type(state) is tuple else marked
+    function = Opaque("torch._utils", "_rebuild_wrapper_subclass")
+    return Opaque("torch._tensor", "_rebuild_from_type_v2", (function, kind, args, state))
+
+
+def _check_fields(recipe: Any) -> None:
+    if type(recipe) is not dict or recipe.keys() != _KEYS.keys():
+        raise RecipeError("its recipe does not have the expected fields")
+    for key, fits in _KEYS.items():
+        if not fits(recipe[key]):
+            raise RecipeError(f"the field {key!r} of its recipe is not valid")
+    if len(recipe["shape"]) != len(recipe["strides"]):
+        raise RecipeError("its shape and strides have different lengths")
+
+
+def _state(value: Any, part: Callable[[str], Any], device: str = "cpu") -> Any:
+    """Return the inert value that a part of a recipe describes; raises RecipeError if it is malformed."""
+    if type(value) in _PLAIN or type(value) in (int, float):
+        return value
+    if type(value) is list:
+        return [_state(item, part, device) for item in value]
+    if type(value) is not dict:
+        raise RecipeError("its recipe contains a value of an unexpected type")
+    tag = next((key for key in value if key.startswith("$")), None)
+    if tag is None:
+        return {key: _state(item, part, device) for key, item in value.items()}
+    if tag == "$object":
+        return _made(value, part, device)
+    if len(value) != 1 or tag not in _GIVE:
+        raise RecipeError(f"its recipe contains {tag[:100]!r} where that is not expected")
+    return _GIVE[tag](value[tag], part, device)
+
+
+def _made(value: dict[str, Any], part: Callable[[str], Any], device: str) -> Opaque:
+    args, new = value.get("args"), value.get("new")
+    if not value.keys() <= {"$object", "args", "new", "state"} or type(args) is not list or type(new) is not bool:
+        raise RecipeError("its recipe contains a malformed object")
+    named = _named(value["$object"])
+    made = Opaque(named.module, named.name, tuple(_state(each, part, device) for each in args), new=new)
+    made.state = _state(value.get("state"), part, device)
+    return made
+
+
+def _named(text: Any) -> Opaque:
+    module, colon, name = text.partition(":") if type(text) is str else ("", "", "")
+    if not (module and colon and name and text.isprintable()) or len(text) > 2_048:
+        raise RecipeError("its recipe contains a class whose name is not valid")
+    return Opaque(module, name)
+
+
+def _constant(kind: str, name: Any) -> TorchConstant:
+    if type(name) is not str or (kind != "device" and not _is_known(kind, name)):
+        raise RecipeError(f"its recipe contains a {kind} that PyTorch does not have")
+    return TorchConstant(cast(Kind, kind), name)
+
+
+def _is_known(kind: str, name: str) -> bool:
+    found = TORCH_CONSTANTS.get(name)
+    return isinstance(found, TorchConstant) and found.kind == kind
+
+
+def _listed(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise RecipeError("its recipe contains a malformed sequence")
+    return value
+
+
+def _pairs(value: Any, part: Callable[[str], Any], device: str) -> dict[Any, Any]:
+    if len(_listed(value)) > MOST:
+        raise RecipeError("its recipe contains too large a mapping")
+    try:
+        return dict(_state(pair, part, device) for pair in value)
+    except (TypeError, ValueError):
+        raise RecipeError("its recipe contains a malformed mapping") from None
+
+
+def _sizes(value: Any) -> bool:
+    return type(value) is list and len(value) <= 64 and all(type(n) is int and 0 <= n < LARGEST for n in value)
+
+
+def _size(value: Any, part: Callable[[str], Any], device: str) -> Size:
+    if not _sizes(value):
+        raise RecipeError("its recipe contains a size that is not valid")
+    return Size(value)
+
+
+def _number(value: Any, part: Callable[[str], Any], device: str) -> float:
+    if value not in ("nan", "inf", "-inf"):
+        raise RecipeError("its recipe contains a number that is not valid")
+    return float(value)
+
+
+def _dtype(value: Any, part: Callable[[str], Any], device: str) -> DType:
+    if type(value) is not str or value not in DTYPES:
+        raise RecipeError("its recipe contains a dtype that is not known")
+    return DTYPES[value]
+
+
+def _part(value: Any, part: Callable[[str], Any], device: str) -> Any:
+    if type(value) is not str:
+        raise RecipeError("the name of a part is not text")
+    return part(value)
+
+
+_GIVE: dict[str, Callable[[Any, Callable[[str], Any], str], Any]] = {
+    "$part": _part,
+    "$wrapper": lambda value, part, device: _call(value, device, part),
+    "$tuple": lambda value, part, device: tuple(_state(each, part, device) for each in _listed(value)),
+    "$size": _size,
+    "$dict": _pairs,
+    "$float": _number,
+    "$dtype": _dtype,
+    "$name": lambda value, part, device: _named(value),
+    **{f"${kind}": lambda value, part, device, kind=kind: _constant(kind, value) for kind in _CONSTANTS},  # type: ignore[misc]
+}
+
+
+def _is_class(value: Any) -> bool:
+    try:
+        _named(value)
+    except RecipeError:
+        return False
+    return True
+
+
+_KEYS: dict[str, Callable[[Any], bool]] = {
+    "class": _is_class,
+    "dtype": lambda value: type(value) is str and value in DTYPES,
+    "shape": _sizes,
+    "strides": _sizes,
+    "offset": lambda value: _sizes([value]),
+    "layout": lambda value: type(value) is str and _is_known("layout", value),
+    "requires_grad": lambda value: type(value) is bool,
+    "parameter": lambda value: type(value) is bool,
+    "state": lambda value: type(value) is dict,
+}
+
+
+# comparing
+
+
+def misfit(model: Compound, found: Compound) -> str | None:
+    """Return in words why the parts of `found` cannot be copied into those of `model`; None if they can."""
+    one, other = model.facts, found.facts
+    if one["class"] != other["class"]:
+        return f"the model has a {_said(one)} and the checkpoint a {_said(other)}"
+    if (model.dtype, model.shape) != (found.dtype, found.shape):
+        sizes = [f"{value.dtype} {list(value.shape)}" for value in (model, found)]
+        return f"the model has a {_said(one)} of {sizes[0]}, and the checkpoint one of {sizes[1]}"
+    if model.parts.keys() != found.parts.keys():
+        missing = sorted(model.parts.keys() ^ found.parts.keys())
+        return f"its parts are not the same in the model and in the checkpoint: only one of them has {', '.join(missing)}"
+    for role, part in model.parts.items():
+        kinds = [f"{spec.dtype} {list(spec.shape)}" for spec in (part.spec, found.parts[role].spec)]
+        if kinds[0] != kinds[1]:
+            return f"its part {role!r} is {kinds[0]} in the model and {kinds[1]} in the checkpoint"
+    ours, theirs = _compared(one["state"]), _compared(other["state"])
+    if ours != theirs:
+        different = sorted(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        return f"it was made in another way: {', '.join(map(repr, different))} are not the same in the model"
+    return None
+
+
+def _said(facts: Mapping[str, object]) -> str:
+    return str(facts["class"]).replace(":", ".")
+
+
+def _compared(state: Any) -> dict[str, Any]:
+    """Return the attributes by name. One that is None may be missing: versions of a library add attributes."""
+    parts = state["$tuple"] if "$tuple" in state else [state]
+    return {key: value for part in parts if part for key, value in part.items() if value is not None}
