@@ -216,8 +216,9 @@ class StateDict(MutableMapping[str, Any]):
         """
         leaf = self.leaf(name)
         if not isinstance(leaf, Leaf):
-            found = "a sparse, quantised or nested tensor" if leaf else a(self._values[name])
-            raise TypeError(f"{name!r} is {found} and does not have a strided spec")
+            found = f"a {leaf.layout} tensor of several parts" if leaf else a(self._values[name])
+            hint = f": see leaf({name!r})" if leaf else ""
+            raise TypeError(f"{name!r} is {found} and does not have a strided spec{hint}")
         return leaf.spec
 
     @property
@@ -231,8 +232,14 @@ class StateDict(MutableMapping[str, Any]):
         >>> StateDict({"a": whole, "b": whole, "left": whole[:2], "other": np.zeros(4)}).tied
         [('a', 'b', 'left')]
         """
-        strided = [(name, leaf) for name, leaf in self.leaves() if isinstance(leaf, Leaf)]
-        return [tuple(strided[index][0] for index in group) for group in tied([leaf for _, leaf in strided])]
+        strided = [
+            (name, part)
+            for name, leaf in self.leaves()
+            for part in ([leaf] if isinstance(leaf, Leaf) else leaf.parts.values())
+        ]
+        groups = tied([leaf for _, leaf in strided])
+        names = dict.fromkeys(tuple(dict.fromkeys(strided[index][0] for index in group)) for group in groups)
+        return [group for group in names if len(group) > 1]
 
     @property
     def nbytes(self) -> int:

@@ -235,12 +235,22 @@ def compound_from(recipe: Any, parts: Mapping[str, Leaf]) -> Compound:
 
 def roles_of(recipe: Any) -> list[str]:
     """Return the roles that a recipe refers to; an empty list if it is malformed."""
+    return _texts(recipe, ("$part",))
+
+
+def classes_of(value: Compound) -> set[str]:
+    """Return the paths of the classes and functions that a recipe names."""
+    return {text.replace(":", ".") for text in _texts(value.facts, ("class", "$name", "$object"))}
+
+
+def _texts(recipe: Any, keys: tuple[str, ...]) -> list[str]:
+    """Return the texts under these keys anywhere in a recipe."""
     found: list[str] = []
-    stack = [recipe.get("state")] if type(recipe) is dict else []
+    stack = [recipe]
     while stack:
         value = stack.pop()
         if type(value) is dict:
-            found += [part for key, part in value.items() if key == "$part" and type(part) is str]
+            found += [text for key, text in value.items() if key in keys and type(text) is str]
             stack += reversed(value.values())
         elif type(value) is list:
             stack += reversed(value)

@@ -13,7 +13,7 @@ from statedict.state import Compound, Leaf, contiguous, leaf_of, library_of, mat
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
-from ..tensors._wrapper import TakenApart, is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
+from ..tensors._wrapper import is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
 
 
 class MisfitError(Exception):
@@ -56,29 +56,27 @@ def is_on_meta(value: Any) -> bool:
 def wrapper_pairs(key: str, param: Any, value: Any) -> list[tuple[Any, Leaf]] | None:
     """Pairs of inner tensors of a parameter that wraps others, and the leaves of `value` that are to fill them.
 
-    None if `value` is not the Compound of such a tensor (or a live one that PyTorch has to copy, because it was made in
-    another way). Raises MisfitError if the parts cannot fill the parameter.
+    None if `value` is not the Compound of such a tensor, or is a live one that was made in another way, which PyTorch may
+    be able to copy. Raises MisfitError if the parts cannot fill the parameter.
     """
-    found = leaf_of(value) if is_wrapper(value) and is_wrapper(param) else value
+    found = leaf_of(value) if is_wrapper(value) else value
     if not isinstance(found, Compound) or not is_wrapped(found):
         return None
-    taken = _taken(param)
-    reason = _plain_reason(param, found) if taken is None else misfit(taken.compound, found)
-    if taken is None or reason is not None:
-        if found is not value:
-            return None
-        raise MisfitError(_unfit(key, str(reason)))
-    return [(taken.tensors[role], leaf) for role, leaf in found.parts.items()]
+    taken = taken_apart(param, TORCH.leaf)
+    reason = wrapper_reason(param, found)
+    if taken is not None and reason is None:
+        return [(taken.tensors[role], leaf) for role, leaf in found.parts.items()]
+    if found is value:
+        raise MisfitError(unfit(key, str(reason)))
+    return None
 
 
 def check_replacement(key: str, current: Any, value: Compound) -> None:
     """Raise MisfitError if the tensor of a Compound cannot be made: neither as `current`, nor by an allowed class."""
-    if not is_wrapped(value) or is_allowed(value):
-        return
-    taken = _taken(current)
-    reason = _plain_reason(current, value) if taken is None else misfit(taken.compound, value)
-    if reason is not None:
-        raise MisfitError(_unfit(key, reason))
+    if is_wrapped(value) and not is_allowed(value):
+        reason = wrapper_reason(current, value)
+        if reason is not None:
+            raise MisfitError(unfit(key, reason))
 
 
 def made_for(current: Any, made: Any) -> Any:
@@ -89,27 +87,25 @@ def made_for(current: Any, made: Any) -> Any:
     return with_parts(current, dict(zip(made.parts, tensors)))
 
 
-def _taken(param: Any) -> TakenApart | None:
-    return taken_apart(param.detach() if is_wrapper(param) else param, TORCH.leaf)
-
-
-def _plain_reason(param: Any, found: Compound) -> str:
-    wrapped = str(found.facts["class"]).replace(":", ".")
-    kind = type(param).__name__ if is_wrapper(param) else f"plain {param.dtype} tensor"
+def wrapper_reason(param: Any, value: Any) -> str | None:
+    """Why a value does not fit a parameter, if one of them wraps other tensors, in words; None if it fits."""
+    taken = taken_apart(param, TORCH.leaf)
+    found = leaf_of(value)
+    wrapped = found if isinstance(found, Compound) and is_wrapped(found) else None
+    if taken is not None and wrapped is not None:
+        return misfit(taken.compound, wrapped)
+    kind = f"{type(param).__module__}.{type(param).__qualname__}" if is_wrapper(param) else f"plain {param.dtype} tensor"
+    if wrapped is None:
+        return f"the model has a {kind}, and the checkpoint a plain tensor: load it before the model is converted"
     return (
-        f"the checkpoint has a {wrapped} (made of the parts {', '.join(found.parts)}), and the model a {kind}: prepare the "
-        "model as the saved one was (for example, quantize it), or import the library of that class and use assign=True"
+        f"the model has a {kind}, and the checkpoint a {str(wrapped.facts['class']).replace(':', '.')}, made of the parts "
+        f"{', '.join(wrapped.parts)}: convert the model first (quantize it as the saved one was), or import the library "
+        "of that class and load with assign=True"
     )
 
 
-def plain_into_wrapper(param: Any) -> str:
-    """What to do if a plain tensor cannot be copied into a parameter that wraps others."""
-    kind = f"{type(param).__module__}.{type(param).__qualname__}"
-    return f"the model has a {kind}, and the checkpoint a tensor of another kind: load it before the model is converted"
-
-
-def _unfit(key: str, reason: str) -> str:
-    return f'While copying the parameter named "{key}", its parts do not fit: {reason}.'
+def unfit(key: str, reason: str) -> str:
+    return f'While copying the parameter named "{key}": {reason}.'
 
 
 def read_now(value: Any, *, verify: bool) -> Any:

@@ -25,7 +25,16 @@ from ._assigning import Assigning
 from ..tensors._wrapper import is_wrapper
 from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
-from ._fits import MisfitError, checked, is_on_meta, plain_into_wrapper, read_now, shape_of, wrapper_pairs
+from ._fits import (
+    MisfitError,
+    checked,
+    is_on_meta,
+    read_now,
+    shape_of,
+    unfit,
+    wrapper_pairs,
+    wrapper_reason,
+)
 from ._read_into import Arrivals
 from ._swapping import Swapping
 from ._ties import contradictions
@@ -231,8 +240,8 @@ def _try(key: str, param: Any, value: Any) -> None:
         with torch.no_grad():
             param.detach().clone().copy_(value)
     except Exception as error:  # whatever it is, it is what PyTorch would have said
-        text = failed(key, param.size(), shape_of(value), error)
-        raise MisfitError(f"{text} ({plain_into_wrapper(param)})" if is_wrapper(param) else text) from error
+        reason = wrapper_reason(param, value) if is_wrapper(param) or is_wrapper(value) else None
+        raise MisfitError(unfit(key, reason) if reason else failed(key, param.size(), shape_of(value), error)) from error
 
 
 def _dtype_of(value: Any) -> Any:
