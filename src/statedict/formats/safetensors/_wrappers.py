@@ -28,16 +28,26 @@ def taken_apart(obj: Any) -> tuple[Any, Recipes]:
     values: dict[Any, Any] = {}
     recipes: Recipes = {}
     for name, value in raw_values(obj).items():
-        leaf = leaf_of(value) if isinstance(name, str) else None
-        if not isinstance(leaf, Compound) or leaf.layout != WRAPPER:
-            entries: Mapping[Any, Any] = {name: value}
-        else:
-            entries = {f"{name}.{role}": part for role, part in leaf.parts.items()}
-            recipes[name] = recipe_of(leaf)
+        wrapper = _wrapper(value) if isinstance(name, str) else None
+        entries: Mapping[Any, Any] = {name: value}
+        if wrapper is not None:
+            entries = dict(zip(stored_names(name, wrapper), wrapper.parts.values()))
+            recipes[name] = recipe_of(wrapper)
         for each in entries.keys() & values.keys():
             raise SaveError(f"{each!r} is both a tensor and a part of another: rename one of them")
         values.update(entries)
     return (values, recipes) if recipes else (obj, recipes)
+
+
+def stored_names(name: str, value: Any) -> list[str]:
+    """Return the names under which a value is stored: its own, or those of the parts of a tensor that wraps others."""
+    wrapper = _wrapper(value)
+    return [name] if wrapper is None else [f"{name}.{role}" for role in wrapper.parts]
+
+
+def _wrapper(value: Any) -> Compound | None:
+    leaf = leaf_of(value)
+    return leaf if isinstance(leaf, Compound) and leaf.layout == WRAPPER else None
 
 
 def put_together(state: dict[str, Any], recipes: Mapping[str, Any], file: str) -> dict[str, Any]:
