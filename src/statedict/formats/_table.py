@@ -224,7 +224,9 @@ WRITERS = {
     "torch": FormatWriter(
         (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
     ),
-    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names"),
+    "safetensors": FormatWriter(
+        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names"
+    ),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
 }

@@ -159,7 +159,9 @@ def remark(fact: Fact) -> str:
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
-    kind = [f"{fact['class'].rpartition('.')[2]} of {', '.join(fact['parts'])}"] if "class" in fact else [fact["layout"]]
+    kind = (
+        [f"{fact['class'].rpartition('.')[2]} of {', '.join(fact['parts'])}"] if "class" in fact else [fact["layout"]]
+    )
     parts = [*ties, *(kind if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
     return ", ".join(filter(None, parts))
 

@@ -424,7 +424,9 @@ def misfit(model: Compound, found: Compound) -> str | None:
         return f"the model has a {_said(one)} of {sizes[0]}, and the checkpoint one of {sizes[1]}"
     if model.parts.keys() != found.parts.keys():
         missing = sorted(model.parts.keys() ^ found.parts.keys())
-        return f"its parts are not the same in the model and in the checkpoint: only one of them has {', '.join(missing)}"
+        return (
+            f"its parts are not the same in the model and in the checkpoint: only one of them has {', '.join(missing)}"
+        )
     for role, part in model.parts.items():
         kinds = [f"{spec.dtype} {list(spec.shape)}" for spec in (part.spec, found.parts[role].spec)]
         if kinds[0] != kinds[1]:

@@ -94,7 +94,9 @@ def wrapper_reason(param: Any, value: Any) -> str | None:
     wrapped = found if isinstance(found, Compound) and is_wrapped(found) else None
     if taken is not None and wrapped is not None:
         return misfit(taken.compound, wrapped)
-    kind = f"{type(param).__module__}.{type(param).__qualname__}" if is_wrapper(param) else f"plain {param.dtype} tensor"
+    kind = (
+        f"{type(param).__module__}.{type(param).__qualname__}" if is_wrapper(param) else f"plain {param.dtype} tensor"
+    )
     if wrapped is None:
         return f"the model has a {kind}, and the checkpoint a plain tensor: load it before the model is converted"
     return (

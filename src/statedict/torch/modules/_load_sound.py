@@ -241,7 +241,9 @@ def _try(key: str, param: Any, value: Any) -> None:
             param.detach().clone().copy_(value)
     except Exception as error:  # whatever it is, it is what PyTorch would have said
         reason = wrapper_reason(param, value) if is_wrapper(param) or is_wrapper(value) else None
-        raise MisfitError(unfit(key, reason) if reason else failed(key, param.size(), shape_of(value), error)) from error
+        raise MisfitError(
+            unfit(key, reason) if reason else failed(key, param.size(), shape_of(value), error)
+        ) from error
 
 
 def _dtype_of(value: Any) -> Any:

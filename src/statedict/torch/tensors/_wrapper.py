@@ -57,7 +57,11 @@ def taken_apart(tensor: torch.Tensor, leaf: LeafOf) -> TakenApart | None:
     `leaf` returns the leaf of an inner tensor.
     """
     kind = type(tensor)
-    if not is_wrapper(tensor) or kind.__reduce_ex__ is not torch.Tensor.__reduce_ex__ or tensor.dtype not in DTYPES_OF_TORCH:
+    if (
+        not is_wrapper(tensor)
+        or kind.__reduce_ex__ is not torch.Tensor.__reduce_ex__
+        or tensor.dtype not in DTYPES_OF_TORCH
+    ):
         return None
     inner: dict[int, tuple[Leaf, torch.Tensor]] = {}
 
