@@ -28,7 +28,7 @@ from ._arguments import a, flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
-from ._library import key_map, leaf_of, library
+from ._library import key_map, leaf_of, library, library_of
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
 from ._spec import Spec
@@ -369,6 +369,8 @@ class StateDict(MutableMapping[str, Any]):
         target = library(backend)
         values = dict(self._values)
         live = [(n, leaf) for n, leaf in self.leaves() if not isinstance(self._values[n], (Leaf, Compound))]
+        # A tensor of several parts is already one of its library.
+        live = [(n, leaf) for n, leaf in live if isinstance(leaf, Leaf) or library_of(self._values[n]) is not target]
         arrays = materialize([leaf for _, leaf in live], target, mapped=True, verify=False)
         values.update((name, array) for (name, _), array in zip(live, arrays))
         new = self._new(values, self._metadata)

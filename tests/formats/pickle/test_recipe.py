@@ -15,13 +15,12 @@ from statedict.formats._pickle._recipe import (
     MOST,
     RecipeError,
     classes_of,
-    compound_from,
     misfit,
-    rebuilding,
     recipe_of,
     roles_of,
     take_apart,
 )
+from statedict.formats._pickle._recipe_values import compound_from, rebuilding
 from statedict.state import DTYPES, Compound, Opaque, leaf_of
 
 np = pytest.importorskip("numpy")
@@ -64,10 +63,12 @@ def test_a_recipe_is_the_same_after_json(value, flag):
     assert made.traits.parameter is flag
     text = json.dumps(recipe_of(made))
     again = compound_from(json.loads(text), made.parts)
-    assert repr(again.facts) == repr(made.facts) and again.traits == made.traits
+    assert repr(again.facts) == repr(made.facts)
+    assert again.traits == made.traits
     found = rebuilding(again, again.parts, "cpu").args[3]
     assert repr(found["value"]) == repr(value)
-    assert found["local"] is made.parts["local"] and ("_is_param" in found) is flag
+    assert found["local"] is made.parts["local"]
+    assert ("_is_param" in found) is flag
 
 
 def test_roles_are_attribute_names():

@@ -13,7 +13,8 @@ from typing import Any
 from statedict.state import Compound, Leaf, leaf_of, raw_values
 
 from ...errors import FormatError, SaveError
-from .._pickle._recipe import WRAPPER, RecipeError, compound_from, recipe_of, roles_of
+from .._pickle._recipe import WRAPPER, RecipeError, recipe_of, roles_of
+from .._pickle._recipe_values import compound_from
 
 Recipes = dict[str, dict[str, Any]]
 
@@ -46,6 +47,8 @@ def stored_names(name: str, value: Any) -> list[str]:
 
 
 def _wrapper(value: Any) -> Compound | None:
+    if type(value) is not Compound and not hasattr(type(value), "__tensor_flatten__"):
+        return None
     leaf = leaf_of(value)
     return leaf if isinstance(leaf, Compound) and leaf.layout == WRAPPER else None
 

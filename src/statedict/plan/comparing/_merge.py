@@ -3,7 +3,8 @@
 Names are paired as in a load: equal names, then names that are equal without wrappers. Sums are computed in float64 for
 float32 and float64, and in float32 for smaller dtypes; the result has the dtype of the first state (or of the base). Only
 floating-point and complex tensors are merged: integers, booleans and other values (position ids, step counts) are taken from
-the first state, and so are sparse and quantised tensors that are equal in all states. Tensors that are tied in every state stay tied.
+the first state, and so are sparse and quantised tensors that are equal in all states. Tensors that are tied in every state
+stay tied.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from ..tensors._copy_pairs import ORDINARY, alike, copy_all, failed
 from ..tensors._dtypes import DTYPES_OF_TORCH
 from ..tensors._extent import extent
 from ..tensors._memory import addresses
-from ._assigning import Assigning
 from ..tensors._wrapper import is_wrapper
+from ._assigning import Assigning
 from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._fits import (
@@ -37,7 +37,7 @@ from ._fits import (
 )
 from ._read_into import Arrivals
 from ._swapping import Swapping
-from ._ties import contradictions
+from ._ties import contradictions, places
 
 FREED = "Its storage has been freed, as FSDP does between steps; gather or allocate it first."
 
@@ -56,7 +56,7 @@ class _Copying:
         self.rules = rules
         self.slots = slots
         self.fit = Fit(self.act)
-        self.places = addresses(slots.current)
+        self.places = places(slots.current)
         self.written = set(self.places)
         self.values: list[Any] = list(slots.values)
         # What goes which way, as indices: 32,000 objects would cost as much as copying them.

@@ -20,7 +20,16 @@ from typing import Any, NamedTuple
 import torch
 
 from statedict.errors import FormatError
-from statedict.formats.torch_archive import WRAPPER, RecipeError, Size, TorchConstant, rebuilding, take_apart, unknown
+from statedict.formats.torch_archive import (
+    WRAPPER,
+    RecipeError,
+    Size,
+    TorchConstant,
+    is_built,
+    rebuilding,
+    take_apart,
+    unknown,
+)
 from statedict.state import Compound, Leaf, Opaque, map_tree
 
 from ._dtypes import DTYPES_OF_TORCH
@@ -104,6 +113,9 @@ def _inert(value: Any) -> Any:
         unknown(value)
     new = getattr(function, "__name__", "") == "__newobj__"
     called, args = (args[0], args[1:]) if new else (function, args)
+    if is_built(called.__module__, called.__qualname__):
+        # A set, an array: a pickle of it is read as that value, which is not plain data either.
+        unknown(value)
     made = Opaque(called.__module__, called.__qualname__, tuple(args), new=new)
     made.state = state
     return made

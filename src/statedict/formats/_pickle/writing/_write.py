@@ -33,7 +33,8 @@ from statedict.state import (
     raw_values,
 )
 
-from .._recipe import WRAPPER, rebuilding
+from .._recipe import WRAPPER
+from .._recipe_values import rebuilding
 from .._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from .._walk import path_to
 from . import _compounds as compounds
