@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -350,6 +352,51 @@ def test_a_state_of_live_tensors_stays_one(kind):
     state = statedict.StateDict({"weight": weight})
     assert state.torch()["weight"] is weight
     assert isinstance(state.numpy()["weight"], Compound)
+
+
+class Stored(Wrapper):
+    """A class that keeps its parts in a dict."""
+
+    PARTS = ("data8", "scale")
+
+    def __init__(self, data8, scale):
+        self.store = {"data8": data8, "scale": scale}
+
+    data8 = property(lambda self: self.store["data8"])
+    scale = property(lambda self: self.store["scale"])
+
+
+def test_parts_in_containers_are_copied(tmp_path):
+    """Parts that a class keeps elsewhere are named by where they are; its class is not asked to make it of them."""
+
+    def stored(number):
+        return model(Stored(torch.full((2, 3), number), torch.ones(1)))
+
+    path = tmp_path / "x.safetensors"
+    statedict.save(stored(3), path)
+    assert list(statedict.open(path).object["weight"].parts) == ["store.data8", "store.scale"]
+    made = stored(5)
+    statedict.load_state_dict(made, path)
+    assert parts_of(made.weight) == parts_of(stored(3).weight)
+    with pytest.raises(LoadError, match="so load it without assign=True"):
+        statedict.load_state_dict(stored(5), path, assign=True)
+
+
+def test_nothing_needs_torch(saved, kind, tmp_path):
+    """Without PyTorch, parts and recipe are read, and a file is converted into each of the formats."""
+    code = (
+        "import sys; sys.modules['torch'] = None; import statedict as sd; path, folder = sys.argv[1:]; "
+        "state = sd.open(path).state_dict(); "
+        "[sd.save(state, f'{folder}/again.{suffix}') for suffix in ('pt', 'safetensors')]; "
+        "print(sorted(sd.load(path)['weight'].parts))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, saved, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == f"{sorted(statedict.open(saved).object['weight'].parts)}\n"
+    for suffix in SUFFIXES:
+        made = model(kind(5))
+        statedict.load_state_dict(made, tmp_path / f"again.{suffix}")
+        assert parts_of(made.weight) == parts_of(kind(3))
 
 
 # hostile files

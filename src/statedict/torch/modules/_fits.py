@@ -13,7 +13,7 @@ from statedict.state import Compound, Leaf, contiguous, leaf_of, library_of, mat
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
-from ..tensors._wrapper import is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
+from ..tensors._wrapper import inner_tensors, is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
 
 
 class MisfitError(Exception):
@@ -75,6 +75,8 @@ def check_replacement(key: str, current: Any, value: Compound) -> None:
     """Raise MisfitError if the tensor of a Compound cannot be made: neither as `current`, nor by an allowed class."""
     if is_wrapped(value) and not is_allowed(value):
         reason = wrapper_reason(current, value)
+        if reason is None and not inner_tensors(current).keys() <= value.parts.keys():
+            reason = "its class does not keep its parts in attributes of their names, so load it without assign=True"
         if reason is not None:
             raise MisfitError(unfit(key, reason))
 

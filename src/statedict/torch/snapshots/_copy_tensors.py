@@ -78,7 +78,9 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
 
 def _is_flat(tensor: torch.Tensor) -> bool:
     """Whether the tensor wraps others, and its class can make one of other inner tensors."""
-    return is_wrapper(tensor) and hasattr(tensor, "__tensor_unflatten__")
+    if not is_wrapper(tensor) or not hasattr(tensor, "__tensor_unflatten__"):
+        return False
+    return all(isinstance(part, torch.Tensor) for part in inner_tensors(tensor).values())
 
 
 def _inner_copies(tensors: Sequence[torch.Tensor], onto: Onto, host: bool) -> list[torch.Tensor]:
