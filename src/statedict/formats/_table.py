@@ -38,10 +38,13 @@ class Format(NamedTuple):
 
 
 class FormatWriter(NamedTuple):
-    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts."""
+    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts; `names`
+    that of a function which returns the names under which the format stores a value, if these are not just its name.
+    """
 
     suffixes: tuple[str, ...]
     parts: str
+    names: str = ""
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -140,7 +143,8 @@ def write(
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
+        names = {"names": function(WRITERS[name].names)} if WRITERS[name].names else {}
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, **names)
 
 
 def _with_texts(
@@ -220,7 +224,9 @@ WRITERS = {
     "torch": FormatWriter(
         (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
     ),
-    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts"),
+    "safetensors": FormatWriter(
+        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names"
+    ),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
 }

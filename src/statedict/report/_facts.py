@@ -48,6 +48,8 @@ def tensors(state: StateDict) -> list[Fact]:
                 fact["device"] = storage.location
         else:
             fact |= {"dtype": leaf.dtype.name, "shape": list(leaf.shape), "bytes": leaf.nbytes, "layout": leaf.layout}
+            if "class" in leaf.facts:
+                fact |= {"class": str(leaf.facts["class"]).replace(":", "."), "parts": list(leaf.parts)}
         facts.append(fact)
     return facts
 
@@ -157,7 +159,10 @@ def remark(fact: Fact) -> str:
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
-    parts = [*ties, *([fact["layout"]] if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
+    kind = (
+        [f"{fact['class'].rpartition('.')[2]} of {', '.join(fact['parts'])}"] if "class" in fact else [fact["layout"]]
+    )
+    parts = [*ties, *(kind if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
     return ", ".join(filter(None, parts))
 
 

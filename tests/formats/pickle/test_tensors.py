@@ -250,28 +250,47 @@ def test_tensors_of_devices(read):
     assert read_array(read(made + b".").value).tolist() == [0, 1, 2]
 
 
-def test_wrapper_subclasses_keep_their_inner_tensors(read):
-    """A tensor that only wraps others (DTensor) is Opaque; the tensors inside are reached through its state."""
+def wrapped(state, *, kind=("mine", "Wrapped"), offset=ZERO):
+    """The call by which torch.save writes a tensor that wraps others."""
     inner = p.tuple_(
-        p.name("mine", "Wrapped"),
+        p.name(*kind),
         p.name("torch", "float32"),
         FOUR,
         ONE,
-        ZERO,
+        offset,
         layout("strided"),
         p.call(p.name("torch", "device"), p.text("cpu")),
         p.FALSE,
     )
-    made = p.call(
-        p.name("torch._tensor", "_rebuild_from_type_v2"),
-        p.name("torch._utils", "_rebuild_wrapper_subclass"),
-        p.name("mine", "Wrapped"),
-        inner,
-        p.dict_((p.text("_local"), p.tensor())),
-    )
-    found = read(made + b".").value
-    assert found.path == "torch._tensor._rebuild_from_type_v2"
-    assert isinstance(found.args[3]["_local"], Leaf)
+    function = p.name("torch._utils", "_rebuild_wrapper_subclass")
+    return p.call(p.name("torch._tensor", "_rebuild_from_type_v2"), function, p.name(*kind), inner, state) + b"."
+
+
+def test_wrapper_subclasses_are_their_parts(read):
+    """A tensor that only wraps others is a Compound of the tensors among its attributes; the rest is its recipe."""
+    state = p.dict_((p.text("_local"), p.tensor()), (p.text("bits"), p.integer(4)))
+    found = read(wrapped(state)).value
+    assert (found.layout, found.shape, list(found.parts)) == ("wrapper", (4,), ["_local"])
+    assert found.facts["class"] == "mine:Wrapped"
+    assert found.facts["state"] == {"_local": {"$part": "_local"}, "bits": 4}
+
+
+def test_wrapper_subclasses_with_other_attributes_stay_inert(read):
+    """Without parts, with attributes that are not plain data, or as a DTensor, it is Opaque; nothing is lost."""
+    local = p.text("_local"), p.tensor()
+    for made in (
+        wrapped(p.dict_((p.text("bits"), p.integer(4)))),
+        wrapped(p.dict_(local, (p.text("set"), p.call(p.name("builtins", "set"), b"]")))),
+        wrapped(p.dict_(local, (p.text("grad"), p.tensor()))),
+        wrapped(p.dict_(local), kind=("torch.distributed.tensor", "DTensor")),
+    ):
+        assert read(made).value.path == "torch._tensor._rebuild_from_type_v2"
+
+
+def test_wrapper_subclasses_with_impossible_geometry(read):
+    """An offset that is not a number is refused."""
+    with pytest.raises(FormatError, match="its offset or its strides are not valid"):
+        read(wrapped(p.dict_((p.text("_local"), p.tensor())), offset=p.text("x")))
 
 
 def test_modules_of_legacy_files_are_their_class(read):

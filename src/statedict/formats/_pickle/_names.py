@@ -93,3 +93,19 @@ TORCH_CONSTANTS: dict[str, object] = {
     },
 }
 """The inert value of each constant `torch.<name>`."""
+
+# Names that Tensor computes or keeps in C: setting them is not an ordinary attribute assignment.
+RESERVED = frozenset(
+    name
+    for line in (
+        "T H mT mH data grad grad_fn requires_grad real imag names shape dtype device layout itemsize nbytes ndim name",
+        "is_leaf output_nr retains_grad volatile grad_dtype _grad _grad_fn _base _cdata _version _backward_hooks",
+        "_post_accumulate_grad_hooks _python_dispatch _has_symbolic_sizes_strides",
+    )
+    for name in line.split()
+)
+
+
+def is_attribute(name: object) -> bool:
+    """Return whether a file may set an attribute of this name on a tensor."""
+    return type(name) is str and name.isidentifier() and not name.startswith("__") and name not in RESERVED

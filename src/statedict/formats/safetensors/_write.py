@@ -21,6 +21,7 @@ from ..storages._named import check_metadata, modules_of, named_leaves, ties
 from ..storages._pack import elements_of
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
+from ._wrappers import taken_apart
 from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
 
 ALIGNMENT = 64
@@ -43,13 +44,15 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     """
     plain = wholes_of(obj)
     body: _Body | WholesBody
+    recipes: dict[str, Any] = {}
     if plain is None:
-        leaves = named_leaves(obj, "safetensors", _unfit)
+        values, recipes = taken_apart(obj)
+        leaves = named_leaves(values, "safetensors", _unfit)
         body, tied = _Body(leaves), ties(leaves)
     else:
         body, tied = WholesBody(*plain), []
     extra = _checked({**FORMAT, **(metadata or {})})
-    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"))
+    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"), recipes)
     tensors = ",".join(body.entries)
 
     def header() -> bytes:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any, cast
 
-from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values
+from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values, tensors_of
 
 from ...errors import FormatError, SaveError
 from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, parse
+from .._pickle._recipe import WRAPPER, classes_of
 from .._pickle.reading._imports import canonical
 from .._pickle.reading._strided import NOWHERE
 from ..checkpoint._allowed import is_made
@@ -62,13 +63,18 @@ def check_loadable(obj: Any, pickled: bytes) -> None:
         raise SaveError(
             f"{where}this value could not be loaded again: {error.reason}; save it in smaller parts"
         ) from error
-    refused = [named.path for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
+    refused = [named for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
     for path, value in _inert(parsed.value):
         raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
     if refused:
+        # A tensor that wraps others is data if its class is not allowed.
+        compounds = [value for value in tensors_of(parsed.value) if isinstance(value, Compound)]
+        described = {path for value in compounds if value.layout == WRAPPER for path in classes_of(value)}
+        refused = [named for named in refused if named.risk == "dangerous" or named.path not in described]
+    if refused:
         # The result of that call is discarded.
         raise SaveError(
-            f"the value is rebuilt by {refused[0]}, which loading does not call; save what it contains as plain values"
+            f"the value is rebuilt by {refused[0].path}, which loading does not call; save what it contains as plain values"
         )
 
 

@@ -3,7 +3,8 @@
 Names are paired as in a load: equal names, then names that are equal without wrappers. Sums are computed in float64 for
 float32 and float64, and in float32 for smaller dtypes; the result has the dtype of the first state (or of the base). Only
 floating-point and complex tensors are merged: integers, booleans and other values (position ids, step counts) are taken from
-the first state. Tensors that are tied in every state stay tied.
+the first state, and so are sparse and quantised tensors that are equal in all states. Tensors that are tied in every state
+stay tied.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import CollisionError, MergeError
-from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
+from statedict.state import Compound, DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
 from statedict.state import dtype as find_dtype
 
 from ..names._wrappers import pair
 from ..operations._specs import dtype_of, shape_of
+from ._equal import equal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +115,9 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
     for name, value in first.items():
         dtype = dtype_of(value)
         if dtype is None or not (dtype.is_floating or dtype.is_complex):
+            values[name] = value
+            continue
+        if isinstance(leaf_of(value), Compound) and all(equal(value, state[name]) for state in states[1:]):
             values[name] = value
             continue
         leaves = [_leaf(state[name], name) for state in states]
@@ -212,7 +217,11 @@ def _given(weights: Weights, count: int, usual: float) -> list[float]:
 def _leaf(value: Any, name: str) -> Leaf:
     leaf = leaf_of(value)
     if not isinstance(leaf, Leaf):
-        raise MergeError(f"{name!r} is not a strided tensor in every source, so it cannot be merged", names=[name])
+        what = f"is a {leaf.layout} tensor" if isinstance(leaf, Compound) else "is not a strided tensor"
+        raise MergeError(
+            f"{name!r} {what} in one of the sources, so it cannot be merged (unless it is equal in all of them)",
+            names=[name],
+        )
     return leaf
 
 
@@ -221,6 +230,9 @@ def _is_same(one: Any, other: Any) -> bool:
     a, b = leaf_of(one), leaf_of(other)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.shown == b.shown
+    if isinstance(a, Compound) and isinstance(b, Compound):
+        shown = [{role: part.shown for role, part in each.parts.items()} for each in (a, b)]
+        return a.facts == b.facts and shown[0] == shown[1]
     return one is other
 
 

@@ -45,6 +45,11 @@ def reference(m: Machine, module: str, name: str) -> Any:
     return found
 
 
+def is_built(module: str, name: str) -> bool:
+    """Return whether reading a pickle makes a value of this class or function, not an Opaque."""
+    return canonical(module, name) in CONSTRUCTORS
+
+
 def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
     """Return the value of calling `target`, or of creating an instance without calling it (`new`)."""
     if type(args) is not tuple:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, Opaque
+from statedict.state import Compound, DType, Leaf, Opaque
 
-from .._names import TORCH_CONSTANTS, is_tensor_type
+from .._names import TORCH_CONSTANTS, is_attribute, is_tensor_type
+from .._recipe import RecipeError, take_apart
 from .._values import TorchConstant
 from . import _compounds, _strided
 from ._machine import Machine, Unfit
-from ._views import Args, fixed, flag, refuse
+from ._views import Args, counts, fixed, flag, refuse
 
 Tensor = Leaf | Compound
 
@@ -33,6 +34,8 @@ def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
     function, kind, inner, state = fixed(args, 4)
     if not all(type(each) is Opaque and each.args is None for each in (function, kind)) or type(inner) is not tuple:
         raise Unfit
+    if (function.module, function.name) == _WRAPPER:
+        return _wrapper(m, kind, inner, state)
     rebuild = _INNER.get((function.module, function.name))
     if rebuild is None:
         raise Unfit
@@ -43,6 +46,25 @@ def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
     if kind.path in ("torch.nn.parameter.Parameter", "torch.nn.Parameter"):
         return _retraited(plain, attributes=attributes, parameter=True)
     return _retraited(plain, attributes=attributes, subclass=kind.path)
+
+
+def _wrapper(m: Machine, kind: Opaque, inner: Args, state: Any) -> Compound:
+    """A tensor that wraps others, whose attributes are plain data, becomes a Compound. Any other stays inert (Unfit)."""
+    if len(inner) != 8:
+        raise Unfit
+    of, dtype, size, stride, offset, layout, _, requires_grad = inner
+    strided = type(layout) is TorchConstant and layout.kind == "layout"
+    # A DTensor is one shard of a tensor.
+    if of is not kind or type(dtype) is not DType or not strided or kind.module.startswith("torch.distributed."):
+        raise Unfit
+    shape, strides = counts(size, "size", m.limits), counts(stride, "stride", m.limits)
+    if type(offset) is not int or offset < 0 or len(shape) != len(strides):
+        refuse("its offset or its strides are not valid")
+    try:
+        outer = (dtype, shape, strides, offset, layout.name)
+        return take_apart(f"{kind.module}:{kind.name}", outer, flag(requires_grad), state, charge=m.charge)
+    except RecipeError:
+        raise Unfit from None
 
 
 def _new_parameter(m: Machine, args: Args) -> Tensor:
@@ -61,18 +83,6 @@ def _retraited(data: Any, **changes: Any) -> Tensor:
     raise Unfit
 
 
-# Names that Tensor computes or keeps in C: setting them is not an ordinary attribute assignment.
-_RESERVED = frozenset(
-    name
-    for line in (
-        "T H mT mH data grad grad_fn requires_grad real imag names shape dtype device layout itemsize nbytes ndim name",
-        "is_leaf output_nr retains_grad volatile grad_dtype _grad _grad_fn _base _cdata _version _backward_hooks",
-        "_post_accumulate_grad_hooks _python_dispatch _has_symbolic_sizes_strides",
-    )
-    for name in line.split()
-)
-
-
 def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
     """Return the Python attributes saved with a tensor; None if it has none."""
     parts = state if type(state) is tuple and len(state) == 2 else (state,)
@@ -84,7 +94,7 @@ def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
             raise Unfit
         m.charge(64 * len(part))
         for name, value in part.items():
-            if type(name) is not str or not name.isidentifier() or name.startswith("__") or name in _RESERVED:
+            if not is_attribute(name):
                 refuse(f"its attribute {str(name)[:100]!r} is reserved by torch.Tensor")
             found[name] = value
             m.attributed = True
@@ -132,7 +142,8 @@ CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
     ("torch", "device"): _device,
     ("torch.serialization", "_get_layout"): _layout,
 }
+_WRAPPER = ("torch._utils", "_rebuild_wrapper_subclass")
 HARMLESS = frozenset(
-    {("torch._utils", "_rebuild_wrapper_subclass"), ("torch.nn.parameter", "UninitializedParameter")}
+    {_WRAPPER, ("torch.nn.parameter", "UninitializedParameter")}
     | {("torch.nn.parameter", "UninitializedBuffer"), ("torch.nn.parameter", "Buffer")}
 )

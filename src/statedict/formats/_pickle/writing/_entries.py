@@ -47,8 +47,8 @@ def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
 
 
 def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
-    """Return the leaf of a live tensor."""
-    library = w.library(value)
+    """Return the leaf of a live tensor; None for one that wraps others, which is written as its class says."""
+    library = None if hasattr(type(value), "__tensor_flatten__") else w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
     if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
         _, shape, strides, _ = leaf.spec

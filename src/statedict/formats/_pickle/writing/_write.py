@@ -33,6 +33,8 @@ from statedict.state import (
     raw_values,
 )
 
+from .._recipe import WRAPPER
+from .._recipe_values import rebuilding
 from .._values import Kind, Placement, Size, TorchConstant, TypedStorage
 from .._walk import path_to
 from . import _compounds as compounds
@@ -122,7 +124,7 @@ def _written(w: PickleWriter, value: Any) -> bool:
         return True
     else:
         leaf = live(w, value)
-    if leaf is None or leaf.traits.attributes or leaf.traits.subclass:
+    if leaf is None or leaf.traits.attributes or leaf.traits.subclass or getattr(leaf, "layout", None) == WRAPPER:
         return False
     slot = w.slot_together(w.store(leaf).key, value) if w.together and type(leaf) is Leaf else None
     if slot is not None:
@@ -138,6 +140,9 @@ def _begin(w: PickleWriter, value: Any) -> Steps:
     if steps is not None:
         return steps(w, value)
     leaf = value if isinstance(value, (Leaf, Compound)) else live(w, value)
+    if isinstance(leaf, Compound) and leaf.layout == WRAPPER:
+        device = next(iter(leaf.parts.values())).storage.location
+        return _given(w, value, rebuilding(leaf, leaf.parts, device))
     if leaf is not None:
         return _tensor_steps(w, value, leaf)
     given = w.substitute(value)
