@@ -7,16 +7,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Absent, Bulk, Leaf, Spec, StateDict, arguments, contiguous
+from statedict.state import Absent, Bulk, Leaf, Parts, Spec, StateDict, arguments, contiguous
 
 from ...errors import UnsafeFileError, printable
 from .._pickle import Import
 from ._allowed import is_allowed
-from ._walk import leaves
+from ._walk import leaves, tensors
 
 # `verify(values=True)` reads at least this many bytes of elements, and up to four times the file size beyond that.
 FLOOR = 64 << 20
 
+OF_ONE_RANK = "only parts, which one rank saved"
 # Metadata keys that describe the format itself: torch's version facts, safetensors' framework name, an index's totals.
 OF_FORMATS = frozenset(
     {
@@ -95,7 +96,7 @@ class Checkpoint:
         self.producer = producer
         self._globals = list(globals)
         self._more_globals = more_globals
-        self.notes = list(notes)
+        self.notes = [*notes, *(_on_parts(object) if any(named.name == "DTensor" for named in globals) else ())]
         self.metadata = dict(metadata or {})
         self._checks = checks
         self._close = close
@@ -192,6 +193,18 @@ class Checkpoint:
         from ._checkpoint_html import checkpoint_html
 
         return checkpoint_html(self)
+
+
+def _on_parts(tree: object) -> list[str]:
+    """Return a note if tensors of a file are parts of larger ones: what one rank of several saved."""
+    parts = [(path, leaf) for path, leaf in tensors(tree) if isinstance(leaf, Parts) and not leaf.is_whole]
+    if not parts:
+        return []
+    path, first = parts[0]
+    return [
+        f"{len(parts):,} tensors are {OF_ONE_RANK} ({path}: {first.placement} of {list(first.spec.shape)}): "
+        "open the directory with the files of all ranks"
+    ]
 
 
 def _not_finite(tree: object, budget: int) -> list[Finding]:

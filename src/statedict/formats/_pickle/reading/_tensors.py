@@ -11,7 +11,7 @@ from statedict.state import Compound, DType, Leaf, Opaque
 from .._names import TORCH_CONSTANTS, is_attribute, is_tensor_type
 from .._recipe import RecipeError, take_apart
 from .._values import TorchConstant
-from . import _compounds, _strided
+from . import _compounds, _dtensors, _strided
 from ._machine import Machine, Unfit
 from ._views import Args, counts, fixed, flag, refuse
 
@@ -48,18 +48,19 @@ def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
     return _retraited(plain, attributes=attributes, subclass=kind.path)
 
 
-def _wrapper(m: Machine, kind: Opaque, inner: Args, state: Any) -> Compound:
-    """A tensor that wraps others, whose attributes are plain data, becomes a Compound. Any other stays inert (Unfit)."""
+def _wrapper(m: Machine, kind: Opaque, inner: Args, state: Any) -> Tensor:
+    """A DTensor becomes Parts, another tensor that wraps others a Compound if its attributes are plain data (else Unfit)."""
     if len(inner) != 8:
         raise Unfit
     of, dtype, size, stride, offset, layout, _, requires_grad = inner
     strided = type(layout) is TorchConstant and layout.kind == "layout"
-    # A DTensor is one shard of a tensor.
-    if of is not kind or type(dtype) is not DType or not strided or kind.module.startswith("torch.distributed."):
+    if of is not kind or type(dtype) is not DType or not strided:
         raise Unfit
     shape, strides = counts(size, "size", m.limits), counts(stride, "stride", m.limits)
     if type(offset) is not int or offset < 0 or len(shape) != len(strides):
         refuse("its offset or its strides are not valid")
+    if (kind.module, kind.name) in _dtensors.CLASSES:
+        return _dtensors.parts_from(m, dtype, shape, state, flag(requires_grad))
     try:
         outer = (dtype, shape, strides, offset, layout.name)
         return take_apart(f"{kind.module}:{kind.name}", outer, flag(requires_grad), state, charge=m.charge)
@@ -146,4 +147,5 @@ _WRAPPER = ("torch._utils", "_rebuild_wrapper_subclass")
 HARMLESS = frozenset(
     {_WRAPPER, ("torch.nn.parameter", "UninitializedParameter")}
     | {("torch.nn.parameter", "UninitializedBuffer"), ("torch.nn.parameter", "Buffer")}
+    | _dtensors.HARMLESS
 )
