@@ -49,8 +49,8 @@ from ._values import TypedStorage as TypedStorage
 
 if TYPE_CHECKING:
     from ._names import storage_dtype as storage_dtype
-    from .reading._parse import parse as parse
-    from .reading._views import spec_in as spec_in
+    from .reading import parse as parse
+    from .reading._tensors import spec_in as spec_in
     from .writing._write import emit as emit
 
 __all__ = [
@@ -74,8 +74,8 @@ __all__ = [
 # Imported on first use: reading does not need the writer, and safetensors files need neither.
 _LATER = {
     "emit": ".writing._write",
-    "parse": ".reading._parse",
-    "spec_in": ".reading._views",
+    "parse": ".reading",
+    "spec_in": ".reading._tensors",
     "storage_dtype": "._names",
 }
 
