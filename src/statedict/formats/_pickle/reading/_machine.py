@@ -222,16 +222,14 @@ class Machine:
         stop = self.data.find(b"\n", at, min(self.size, at + limit + 1))
         if stop < 0:
             if self.size - at <= limit:
-                self.ended(at)
+                self.ended(at, self.size - at + 1)
             raise FormatError(f"a line of text is longer than the limit of {limit:,} bytes")
         return self.data[at:stop], stop + 1
 
     def ended(self, at: int, count: int = 1) -> NoReturn:
         if at + count > len(self.data):
             left = max(len(self.data) - at, 0)
-            raise TruncatedError(
-                f"the pickle is truncated: {count:,} more bytes are needed, but only {left:,} are left"
-            )
+            raise TruncatedError(f"the pickle is truncated: expected at least {count:,} more bytes, found {left:,}")
         raise self.limits.exceeded("pickle_bytes", f"a pickle of more than {self.size - self.start:,} bytes")
 
     def charge(self, nbytes: int) -> None:
