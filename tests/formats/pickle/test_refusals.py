@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 
+import numpy  # noqa: F401  (imported before a test watches for imports)
 import pytest
 from tests.hostile.build import pickles as p
 
@@ -166,6 +167,15 @@ LIMITED = {
     ),
     "colliding items": (
         b"\x8f(" + b"".join(p.integer(k * (2**61 - 1)) for k in range(1, 40)) + b"\x90.",
+        "equal_hashes",
+    ),
+    "colliding keys of copies": (
+        p.name("builtins", "dict")
+        + b"q\0("
+        + b"".join(p.integer(k * (2**61 - 1)) + b"N" for k in range(1, 13))
+        + b"d\x85R("
+        + b"".join(p.integer(k * (2**61 - 1)) + b"N" for k in range(13, 25))
+        + b"u.",
         "equal_hashes",
     ),
     "digits": (b"I" + b"1" * 5000 + b"\n.", None),

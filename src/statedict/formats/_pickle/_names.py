@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from statedict.state import DTYPES, DType
 
-from ._values import Risk, TorchConstant
+from ._values import Kind, Risk, TorchConstant
 
 _STORAGES = {
     "float64": "Double",
@@ -81,27 +81,16 @@ def is_tensor_type(module: str, name: str) -> bool:
     return name in TENSOR_NAMES and module in ("torch", "torch.cuda", "torch.tensor", "torch._tensor", "torch.sparse")
 
 
+_CONSTANTS: dict[Kind, str] = {
+    "layout": "strided sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc jagged",
+    "memory_format": "contiguous_format preserve_format channels_last channels_last_3d",
+    "qscheme": "per_tensor_affine per_channel_affine per_tensor_symmetric per_channel_symmetric "
+    "per_channel_affine_float_qparams",
+}
 TORCH_CONSTANTS: dict[str, object] = {
     **DTYPES,
     **{alias: DTYPES[name] for alias, name in _ALIASES.items()},
-    **{
-        name: TorchConstant("layout", name)
-        for name in ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged")
-    },
-    **{
-        name: TorchConstant("memory_format", name)
-        for name in ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
-    },
-    **{
-        name: TorchConstant("qscheme", name)
-        for name in (
-            "per_tensor_affine",
-            "per_channel_affine",
-            "per_tensor_symmetric",
-            "per_channel_symmetric",
-            "per_channel_affine_float_qparams",
-        )
-    },
+    **{name: TorchConstant(kind, name) for kind, names in _CONSTANTS.items() for name in names.split()},
 }
 """The inert value of each constant `torch.<name>`."""
 
@@ -119,7 +108,7 @@ def canonical(module: str, name: str) -> tuple[str, str]:
 
 
 def risk_of(module: str, name: str) -> Risk:
-    """Return the risk of a global, by its Python 3 name, that none of our constructors handles.
+    """Return the risk of a global that our constructors do not handle, by its Python 3 name.
 
     >>> risk_of("os", "system"), risk_of("torch.nn.modules.linear", "Linear"), risk_of("my_project.models", "Net")
     ('dangerous', 'unknown', 'unknown')

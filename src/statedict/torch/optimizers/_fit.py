@@ -46,12 +46,12 @@ def _expected(optimizer: Any, parameter: torch.Tensor, options: Options) -> dict
 
 
 def known(optimizer: Any) -> bool:
-    """Whether the optimizer's class is one of PyTorch's, or inherits the `step` of one."""
+    """Return whether the optimizer's class is one of PyTorch's, or inherits the `step` of one."""
     return _rule(optimizer) is not None
 
 
 def order_matters(optimizer: optim.Optimizer) -> bool:
-    """Whether the optimizer has one state for all parameters together, in their order."""
+    """Return whether the optimizer has one state for all parameters together, in their order."""
     return isinstance(optimizer, optim.LBFGS)
 
 
@@ -199,36 +199,15 @@ def _listed(names: Iterable[Any]) -> str:
 # the entries of each class
 
 
-def _like(*names: str) -> Expect:
-    """A step count, and entries with the parameter's shape."""
-    return lambda parameter, options: {"step": Expected(()), **dict.fromkeys(names, Expected(tuple(parameter.shape)))}
+def _like(*names: str, numbers: tuple[str, ...] = ("step",), needed: bool = True, **optional: str) -> Expect:
+    """Entries with the parameter's shape, and numbers; an option of the name of `optional`, if set, adds an entry."""
 
+    def expect(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
+        added = (name for option, name in optional.items() if options.get(option))
+        entry = Expected(tuple(parameter.shape), needed)
+        return {**dict.fromkeys(numbers, Expected(())), **dict.fromkeys((*names, *added), entry)}
 
-def _adam(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    most = ("max_exp_avg_sq",) if options.get("amsgrad") else ()
-    return _like("exp_avg", "exp_avg_sq", *most)(parameter, options)
-
-
-def _rmsprop(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    momentum = ("momentum_buffer",) if options.get("momentum") else ()
-    centred = ("grad_avg",) if options.get("centered") else ()
-    return _like("square_avg", *momentum, *centred)(parameter, options)
-
-
-def _sgd(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    return {"momentum_buffer": Expected(tuple(parameter.shape), needed=False)}
-
-
-def _muon(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    return {"momentum_buffer": Expected(tuple(parameter.shape))}
-
-
-def _asgd(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    return _like("ax")(parameter, options) | {"eta": Expected(()), "mu": Expected(())}
-
-
-def _nadam(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    return _like("exp_avg", "exp_avg_sq")(parameter, options) | {"mu_product": Expected(())}
+    return expect
 
 
 def _adafactor(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
@@ -242,24 +221,20 @@ def _adafactor(parameter: torch.Tensor, options: Options) -> dict[str, Expected]
     }
 
 
-def _lbfgs(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
-    return {"func_evals": Expected(()), "n_iter": Expected(())}
-
-
 _EXPECTED: dict[str, Expect] = {
     "Adadelta": _like("square_avg", "acc_delta"),
     "Adafactor": _adafactor,
     "Adagrad": _like("sum"),
-    "Adam": _adam,
-    "AdamW": _adam,
+    "Adam": _like("exp_avg", "exp_avg_sq", amsgrad="max_exp_avg_sq"),
+    "AdamW": _like("exp_avg", "exp_avg_sq", amsgrad="max_exp_avg_sq"),
     "Adamax": _like("exp_avg", "exp_inf"),
-    "ASGD": _asgd,
-    "LBFGS": _lbfgs,
-    "Muon": _muon,
-    "NAdam": _nadam,
+    "ASGD": _like("ax", numbers=("step", "eta", "mu")),
+    "LBFGS": _like(numbers=("func_evals", "n_iter")),
+    "Muon": _like("momentum_buffer", numbers=()),
+    "NAdam": _like("exp_avg", "exp_avg_sq", numbers=("step", "mu_product")),
     "RAdam": _like("exp_avg", "exp_avg_sq"),
-    "RMSprop": _rmsprop,
+    "RMSprop": _like("square_avg", momentum="momentum_buffer", centered="grad_avg"),
     "Rprop": _like("prev", "step_size"),
-    "SGD": _sgd,
+    "SGD": _like("momentum_buffer", numbers=(), needed=False),
     "SparseAdam": _like("exp_avg", "exp_avg_sq"),
 }

@@ -50,7 +50,7 @@ class SavedOptimizer:
 
     Attributes:
         groups: the groups, in order.
-        others: state that belongs to no parameter, by its key.
+        others: state that does not belong to a parameter, by its key.
         named: whether every entry has a name and the names are unique.
     """
 
@@ -75,7 +75,7 @@ def parse(source: Any) -> SavedOptimizer:
 
 
 def is_state(value: object) -> bool:
-    """Whether the value has the two keys of an optimizer's state."""
+    """Return whether the value has the two keys of an optimizer's state."""
     return isinstance(value, Mapping) and "state" in value and "param_groups" in value
 
 
@@ -258,7 +258,7 @@ def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two options are equal. Tensors are compared by their elements, unread ones by identity."""
+    """Return whether two options are equal. Tensors are compared by their elements, unread ones by identity."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.shape == other.shape and bool((one == other).all())
     if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -100,19 +101,18 @@ def _is_small(tensor: torch.Tensor) -> bool:
 def _children(value: Any, restores: list[Restore]) -> list[Any]:
     """The elements of a container or attributes of an object; records its contents in `restores`."""
     if isinstance(value, dict):
-        restores.append(_mapping(value))
+        restores.append(partial(_refilled, value, dict(value), value.update))
         return list(value.values())
     if isinstance(value, (list, deque)):
-        restores.append(_sequence(value))
+        restores.append(partial(_refilled, value, list(value), value.extend))
         return list(value)
     if isinstance(value, set):
-        restores.append(_set(value))
+        restores.append(partial(_refilled, value, set(value), value.update))
         return []
     if isinstance(value, tuple):
         return list(value)
     if _has_settings(value):
-        restores.append(_mapping(value.__dict__))
-        return list(value.__dict__.values())
+        return _children(value.__dict__, restores)
     return []
 
 
@@ -121,31 +121,6 @@ def _has_settings(value: Any) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, _CLOSED) and home not in _EXCLUDED
 
 
-def _mapping(value: dict[Any, Any]) -> Restore:
-    before = dict(value)
-
-    def restore() -> None:
-        value.clear()
-        value.update(before)
-
-    return restore
-
-
-def _sequence(value: list[Any] | deque[Any]) -> Restore:
-    before = list(value)
-
-    def restore() -> None:
-        value.clear()
-        value.extend(before)
-
-    return restore
-
-
-def _set(value: set[Any]) -> Restore:
-    before = set(value)
-
-    def restore() -> None:
-        value.clear()
-        value.update(before)
-
-    return restore
+def _refilled(value: Any, before: Any, fill: Callable[[Any], None]) -> None:
+    value.clear()
+    fill(before)

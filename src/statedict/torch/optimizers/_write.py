@@ -1,6 +1,6 @@
 """Load saved state into an optimizer, matched by name, all or nothing. Partner of `read_optimizer`.
 
-If it raises, the optimizer is unchanged and usable; if it returns, the optimizer shares no memory with the source.
+If it raises, the optimizer is unchanged and usable; if it returns, the optimizer does not share memory with the source.
 (PyTorch's own loader leaves an optimizer without its options if the state is of another class, shares tensors with the
 source, casts the state of any class to the parameters' dtype, and matches by position.)
 """

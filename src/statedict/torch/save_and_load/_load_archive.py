@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from mmap import MAP_SHARED
 from typing import Any
 
@@ -46,7 +47,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Unpickle
                 plain = load_plain(archive, f"{folder}data/", content)
                 if plain is not NOT_PLAIN:
                     return plain
-            storages = LoadedStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
+            storages = LoadedStorages(archive, f"{folder}data/", where, swapped, whole)
             with announced(where), sparse_validated():
                 return reading.read_object(io.BytesIO(content), storages.identify)
         finally:
@@ -68,7 +69,7 @@ def translated() -> Iterator[None]:
 
 
 def is_swapped(archive: Archive, folder: str) -> bool:
-    """Whether the storages have another byte order than this machine, which is little-endian."""
+    """Return whether the storages have another byte order than this machine, which is little-endian."""
     if f"{folder}byteorder" in archive.members:
         order = read_member(archive, f"{folder}byteorder")
         if order not in (b"little", b"big"):
@@ -103,28 +104,19 @@ def _load_script(stream: Any, start: int, where: MapLocation, reading: Unpickler
     return torch.jit.load(stream, map_location=where)  # type: ignore[no-untyped-call]
 
 
+@dataclass(slots=True, eq=False)
 class LoadedStorages:
     """Storages by their keys in the pickle; the members are named `prefix` + key.
 
     `swapped`: their elements have the other byte order. `whole`: the mapped file, of which the storages become slices.
     """
 
-    def __init__(
-        self,
-        archive: Archive,
-        prefix: str,
-        where: MapLocation,
-        *,
-        swapped: bool,
-        whole: torch.UntypedStorage | None,
-    ) -> None:
-        self._archive = archive
-        self._prefix = prefix
-        self._restore = restorer(where)
-        self._meta = is_meta(where)
-        self._swapped = swapped
-        self._whole = whole
-        self._found: dict[Any, Any] = {}
+    archive: Archive
+    prefix: str
+    where: MapLocation
+    swapped: bool
+    whole: torch.UntypedStorage | None
+    found: dict[Any, Any] = field(default_factory=dict)
 
     def identify(self, saved: Any) -> Any:
         """Resolve the persistent id of a storage."""
@@ -134,52 +126,52 @@ class LoadedStorages:
         if word != "storage":
             raise AssertionError(f"Unknown typename for persistent_load, expected 'storage' but got '{word}'")
         kind, key, location, numel = saved[1:]
-        if key in self._found:
-            return self._found[key]
+        if key in self.found:
+            return self.found[key]
         dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         storage = self._placed(key, numel * dtype.itemsize, dtype, as_text(location))
         made = typed(storage, dtype)
         # As in PyTorch, storages without memory are not shared: each reference gets its own.
         if has_memory(made):
-            self._found[key] = made
+            self.found[key] = made
         return made
 
     def _placed(self, key: Any, nbytes: int, dtype: torch.dtype, location: str) -> Any:
         fake = torch._guards.detect_fake_mode(None) is not None
-        if fake or self._meta:
+        if fake or is_meta(self.where):
             storage = new_storage(nbytes, "meta")
             storage._checkpoint_offset = self._member(key).offset
-            if fake and not self._meta:
+            if fake and not is_meta(self.where):
                 storage._fake_device = location  # type: ignore[assignment]
             return storage
         if torch.serialization._serialization_tls.skip_data:
             storage = new_storage(nbytes)
         else:
             storage = self._read(self._member(key), nbytes)
-        if self._swapped:
+        if self.swapped:
             storage.byteswap(dtype)  # type: ignore[no-untyped-call]
-        return self._restore(storage, location)
+        return restorer(self.where)(storage, location)
 
     def _member(self, key: Any) -> Member:
-        name = f"{self._prefix}{key}"
-        if name not in self._archive.members:
-            raise UnknownNameError(name, among=f"the archive {self._archive.file.name}")
-        return self._archive.members[name]
+        name = f"{self.prefix}{key}"
+        if name not in self.archive.members:
+            raise UnknownNameError(name, among=f"the archive {self.archive.file.name}")
+        return self.archive.members[name]
 
     def _read(self, member: Member, nbytes: int) -> torch.UntypedStorage:
         if member.nbytes != nbytes:
             raise RuntimeError(
                 f"record size ({member.nbytes} bytes) does not match expected size ({nbytes} bytes) of {member.name}"
             )
-        if self._whole is not None:
+        if self.whole is not None:
             if member.method != STORED:
                 raise RuntimeError(
                     f"{member.name} is compressed in the file, so it cannot be mapped: load the file without mmap"
                 )
-            return slice_of(self._whole, member.offset, nbytes)
+            return slice_of(self.whole, member.offset, nbytes)
         storage = new_storage(nbytes)
         if member.method == STORED:
-            self._archive.file.read_into([Span(member.offset, bytes_of(storage))])
+            self.archive.file.read_into([Span(member.offset, bytes_of(storage))])
         else:
-            bytes_of(storage)[:] = member_bytes(self._archive, member)
+            bytes_of(storage)[:] = member_bytes(self.archive, member)
         return storage

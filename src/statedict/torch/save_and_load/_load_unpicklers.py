@@ -39,12 +39,9 @@ NESTED = {
 }
 DISTRIBUTED = {
     "torch.distributed.device_mesh.DeviceMesh",
-    "torch.distributed.tensor._dtensor_spec.DTensorSpec",
-    "torch.distributed.tensor._dtensor_spec.TensorMeta",
+    *(f"torch.distributed.tensor._dtensor_spec.{name}" for name in ("DTensorSpec", "TensorMeta")),
     "torch.distributed.tensor.DTensor",
-    "torch.distributed.tensor.placement_types.Partial",
-    "torch.distributed.tensor.placement_types.Replicate",
-    "torch.distributed.tensor.placement_types.Shard",
+    *(f"torch.distributed.tensor.placement_types.{name}" for name in ("Partial", "Replicate", "Shard")),
 }
 
 
@@ -61,11 +58,11 @@ class UnpicklerChoice(NamedTuple):
 
     @property
     def is_usual(self) -> bool:
-        """Whether it reads a pickle of plain values like the default unpickler."""
+        """Return whether it reads a pickle of plain values like the default unpickler."""
         return self.module in (None, pickle) and self.arguments == {"encoding": "utf-8"}
 
     def read(self, file: Any) -> Any:
-        """Read the next pickle of the file, which refers to no storages."""
+        """Read the next pickle of the file, which does not refer to storages."""
         if self.module is None:
             return Restricted(file, **self.arguments).load()
         return self.module.load(file, **self.arguments)
@@ -116,7 +113,7 @@ class Restricted(pickle._Unpickler):
         return {id(value) for value in self.theirs.values()}
 
     def allows(self, value: Any) -> bool:
-        """Whether a class or function is on one of the two lists."""
+        """Return whether a class or function is on one of the two lists."""
         return id(value) in self._identities or value in self.callers.values()
 
     def persistent_load(self, pid: Any) -> Any:

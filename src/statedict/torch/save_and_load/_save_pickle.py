@@ -57,7 +57,7 @@ def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numb
 
 
 def is_plain(obj: object) -> bool:
-    """Whether our emitter writes the object exactly as a pickler would."""
+    """Return whether our emitter writes the object exactly as a pickler would."""
     if not modes_are_off():
         return False
     root = [obj]
@@ -81,7 +81,7 @@ def is_plain(obj: object) -> bool:
 
 
 def modes_are_off() -> bool:
-    """Whether no mode of torch is active that changes how tensors are made or pickled."""
+    """Return whether no mode of torch is active that changes how tensors are made or pickled."""
     tls = torch.serialization._serialization_tls
     return not (tls.skip_data or tls.materialize_fake_tensors) and not (
         torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
@@ -98,7 +98,7 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _are_plain(tensors: Sequence[Any]) -> bool:
-    """Whether all tensors are plain. Checked column-wise first, which is faster."""
+    """Return whether all tensors are plain. Checked column-wise first, which is faster."""
     in_columns = (
         kinds_of(tensors) is not None
         and all(map(torch._C._has_storage, tensors))
@@ -227,7 +227,7 @@ class Numbered:
 
 
 def _tags_are_torchs() -> bool:
-    """Whether PyTorch's own function for the location of CPU storages is the first in the registry."""
+    """Return whether PyTorch's own function for the location of CPU storages is the first in the registry."""
     serialization: Any = torch.serialization
     return serialization._package_registry[0][1] is serialization._cpu_tag
 

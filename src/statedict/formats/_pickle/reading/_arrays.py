@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import DTYPES, Opaque
@@ -21,15 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SIMPLE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}|[Mm]8)\Z")
-_ORDERS: dict[Any, Literal["<", ">", "|", "="]] = {
-    "<": "<",
-    b"<": "<",
-    ">": ">",
-    b">": ">",
-    "|": "|",
-    b"|": "|",
-    "=": "=",
-}
+_ORDERS: dict[Any, Any] = {key: order for order in "<>|=" for key in (order, order.encode())}
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 _ML_DTYPES = frozenset(
     {row.carrier.removeprefix("ml_dtypes.") for row in DTYPES.values() if row.carrier.startswith("ml_dtypes.")}
@@ -80,9 +72,8 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         elif names is not None:
             made = _structured(m, target, names, fields, elsize)
         elif target.kind in "Mm":
-            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(
-                _ORDERS[order]
-            )
+            unit = _unit(state[8] if len(state) == 9 else None)
+            made = np.dtype(f"{target.kind}8{unit}").newbyteorder(_ORDERS[order])
         else:
             made = target.newbyteorder(_ORDERS[order])
     except FormatError:
@@ -172,7 +163,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
         _refuse("the state of an array is malformed")
     shape, dtype, fortran, raw = state[-4:]
     if type(fortran) not in (bool, int):
-        _refuse("the memory order of an array is neither True nor False")
+        _refuse("the memory order of an array is not True or False")
     if type(dtype) is Opaque:
         _give_up(m, target, state)
         return

@@ -82,9 +82,9 @@ def judged(m: Machine) -> list[Import]:
     """Return the imports with their final risks. `getattr` is dangerous unless it was only used for methods and inner
     classes.
     """
-    honest = bool(m.attributes) and all(m.attributes)
+    ordinary = bool(m.attributes) and all(m.attributes)
     return [
-        each._replace(risk="unknown") if honest and canonical(each.module, each.name) == GETATTR else each
+        each._replace(risk="unknown") if ordinary and canonical(each.module, each.name) == GETATTR else each
         for each in m.imports
     ]
 
@@ -163,11 +163,17 @@ def _newobj(m: Machine, at: int) -> int:
 def _newobj_ex(m: Machine, at: int) -> int:
     kwargs = m.stack.pop()
     args = m.stack.pop()
-    if type(kwargs) is not dict or not all(type(name) is str for name in kwargs):
+    if not _are_keywords(m, kwargs):
         raise FormatError("the keyword arguments of a call are not a dict of names")
-    m.charge(64 * len(kwargs))
     m.stack[-1] = call(m, m.stack[-1], args, new=True, kwargs=kwargs)
     return at
+
+
+def _are_keywords(m: Machine, kwargs: Any) -> bool:
+    if type(kwargs) is not dict or not all(type(name) is str for name in kwargs):
+        return False
+    m.charge(64 * len(kwargs))
+    return True
 
 
 def _build(m: Machine, at: int) -> int:
@@ -223,9 +229,9 @@ def _build_mapping(m: Machine, target: Any, state: Any) -> None:
 
 def _getattr(m: Machine, args: Args) -> Any:
     """`getattr`, which protocol 2 uses for bound methods and nested classes."""
-    honest = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
-    m.attributes.append(honest)
-    if not honest or args[0].args is not None or not args[1][:1].isupper():
+    ordinary = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
+    m.attributes.append(ordinary)
+    if not ordinary or args[0].args is not None or not args[1][:1].isupper():
         raise Unfit
     owner, name = args[0], f"{args[0].name}.{args[1]}"
     if len(name) > m.limits.name_bytes:
@@ -243,9 +249,8 @@ def _copyreg_newobj(m: Machine, args: Args) -> Any:
 
 
 def _copyreg_newobj_ex(m: Machine, args: Args) -> Any:
-    if len(args) != 3 or type(args[2]) is not dict or not all(type(name) is str for name in args[2]):
+    if len(args) != 3 or not _are_keywords(m, args[2]):
         raise Unfit
-    m.charge(64 * len(args[2]))
     return call(m, _class(args), args[1], new=True, kwargs=args[2])
 
 

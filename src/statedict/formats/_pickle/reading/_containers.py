@@ -79,7 +79,9 @@ def set_items(m: Machine, target: Any, items: Sequence[Any]) -> None:
             check_key(m, target, key)
             target[key] = value
     if len(target) != expected:
-        raise FormatError(f"a key is set twice in the same {kind.__name__}: {_doubled(keys)}")
+        twice = [key for key, count in Counter(key for key in keys if type(key) is str).items() if count > 1]
+        which = repr(twice[0][:200]) if twice else "one of its keys was already present"
+        raise FormatError(f"a key is set twice in the same {kind.__name__}: {which}")
 
 
 def add_items(m: Machine, target: Any, items: Sequence[Any]) -> None:
@@ -168,14 +170,6 @@ def _nest(m: Machine, outer: Any, inner: Any) -> None:
     if inside or outer is inner or below + 1 > min(m.limits.depth, 1000):
         raise m.limits.exceeded("depth", "a nesting of deques or defaultdicts")
     m.depths[id(outer)] = (outer, max(depth, below + 1), inside)
-
-
-def _doubled(keys: Sequence[Any]) -> str:
-    strings = [key for key in keys if type(key) is str]
-    for key, count in Counter(strings).items():
-        if count > 1:
-            return repr(key[:200])
-    return "one of its keys was already present"
 
 
 # opcodes
@@ -277,12 +271,17 @@ def _ordered_dict(m: Machine, args: Args) -> Any:
     return made
 
 
-def _counter(m: Machine, args: Args) -> Any:
-    (counts,) = fit(args, dict) if args else ({},)
-    m.charge(_DICT_BYTES + 100 * len(counts))
-    made: Counter[Any] = Counter()
-    set_items(m, made, [part for item in counts.items() for part in item])
-    return made
+def _copied(kind: type[dict[Any, Any]], allowed: type | frozenset[type]) -> Constructor:
+    """Return a constructor that copies a mapping. Its keys are checked again, as more can be added to the copy."""
+
+    def construct(m: Machine, args: Args) -> Any:
+        (items,) = fit(args, allowed) if args else ({},)
+        m.charge(_DICT_BYTES + 100 * len(items))
+        made = kind()
+        set_items(m, made, [part for item in items.items() for part in item])
+        return made
+
+    return construct
 
 
 _FACTORIES = {
@@ -329,22 +328,16 @@ def _sequence(kind: type) -> Constructor:
     return construct
 
 
-def _copied_dict(m: Machine, args: Args) -> Any:
-    (items,) = fit(args, DICTS) if args else ({},)
-    m.charge(100 * len(items))
-    return dict(items)
-
-
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("collections", "OrderedDict"): _ordered_dict,
-    ("collections", "Counter"): _counter,
+    ("collections", "Counter"): _copied(Counter, dict),
     ("collections", "defaultdict"): _defaultdict,
     ("collections", "deque"): _deque,
     ("builtins", "set"): _set,
     ("builtins", "frozenset"): lambda m, args: frozenset(_set(m, args)),
     ("builtins", "list"): _sequence(list),
     ("builtins", "tuple"): _sequence(tuple),
-    ("builtins", "dict"): _copied_dict,
+    ("builtins", "dict"): _copied(dict, DICTS),
 }
 HANDLERS: dict[bytes, Handler] = {
     b"\x85": _tuple_of(1),

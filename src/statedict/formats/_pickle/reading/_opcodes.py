@@ -252,11 +252,8 @@ def _binunicode(m: Machine, at: int) -> int:
     stop = at + 4 + length
     if stop >= m.size or length > m.limits.string_bytes:
         return _long_unicode(m, at)
-    try:
-        text = str(m.data[at + 4 : stop], "utf-8", "surrogatepass")
-        m.stack.append("cpu" if text == "cpu" else text)
-    except UnicodeDecodeError as error:
-        raise FormatError(f"a string is not valid UTF-8 ({error.reason})") from None
+    text = _utf8(m.data[at + 4 : stop])
+    m.stack.append("cpu" if text == "cpu" else text)
     return stop
 
 
@@ -347,8 +344,7 @@ for _code, _handler in {
     b"\x82": _refused(f"the EXT1 {_NO_REGISTRY}"),
     b"\x83": _refused(f"the EXT2 {_NO_REGISTRY}"),
     b"\x84": _refused(f"the EXT4 {_NO_REGISTRY}"),
-    b"\x97": _refused(_NO_BUFFER),
-    b"\x98": _refused(_NO_BUFFER),
+    **dict.fromkeys((b"\x97", b"\x98"), _refused(_NO_BUFFER)),
     **_containers.HANDLERS,
     **_calls.HANDLERS,
 }.items():
