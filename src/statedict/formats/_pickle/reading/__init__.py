@@ -14,15 +14,13 @@ from statedict.state import collector_paused
 
 from ..._limits import LIMITS, Limits
 from .._values import Parsed, RowMaker, StorageId, TypedStorage
-from ._calls import judged
-from ._machine import Data, Machine
-from ._opcodes import HANDLERS
+from . import _calls, _machine, _opcodes
 
 __all__ = ["parse"]
 
 
 def parse(
-    data: Data,
+    data: _machine.Data,
     *,
     storage: Callable[[StorageId], TypedStorage],
     rows: RowMaker | None = None,
@@ -45,12 +43,12 @@ def parse(
     {'steps': [1, 2]}
     """
     paid = len(data) - start if paid is None else paid
-    machine = Machine(data, start, limits, paid, storage, rows, persistent, nested)
+    machine = _machine.Machine(data, start, limits, paid, storage, rows, persistent, nested)
     try:
         with collector_paused():
-            value = machine.run(HANDLERS)
+            value = machine.run(_opcodes.HANDLERS)
         if whole and machine.end != len(data):
             raise FormatError(f"{len(data) - machine.end:,} bytes follow the end of the pickle", offset=machine.end)
     except FormatError as error:
         raise error.located(file=file, member=member) from None
-    return Parsed(value, judged(machine), machine.end)
+    return Parsed(value, _calls.judged(machine), machine.end)
