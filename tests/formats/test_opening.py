@@ -17,8 +17,8 @@ FORMATS = ["torch", "safetensors", "npz"]
 
 # What reading a format needs; of the files that read or write the others nothing is imported.
 NEEDED = {
-    "torch": {"_pickle.reading._parse", "zip._archive"},
-    "legacy": {"_pickle.reading._parse"},
+    "torch": {"_pickle.reading._opcodes", "zip._archive"},
+    "legacy": {"_pickle.reading._opcodes"},
     "safetensors": {"safetensors._read"},
     "npz": {"zip._archive"},
 }
@@ -37,7 +37,7 @@ def test_a_format_brings_in_its_own_reader(tmp_path, format):
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
     loaded = {name.removeprefix("statedict.formats.") for name in done.stdout.split()}
     readers = {
-        "_pickle.reading._parse",
+        "_pickle.reading._opcodes",
         "zip._archive",
         "safetensors._read",
         "torch_files._tar",

@@ -11,7 +11,7 @@ from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
 from statedict.formats._pickle import Import
-from statedict.formats._pickle.reading._imports import risk_of
+from statedict.formats._pickle._names import risk_of
 from statedict.state import Opaque
 
 DANGEROUS = """

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 
+import numpy  # noqa: F401  (imported before a test watches for imports)
 import pytest
 from tests.hostile.build import pickles as p
 
@@ -43,21 +44,21 @@ BROKEN = {
     "key is a dict": (b"}}Ns.", "dict cannot be a dictionary key", 3),
     "key holds a list": (b"}]\x85Ns.", "list cannot be a dictionary key", 4),
     "set of lists": (b"\x8f(]\x90.", "list cannot be a dictionary key", 3),
-    "append to a tuple": (b")Na.", "appends list items to a tuple", 2),
-    "appends to a dict": (b"}(Ne.", "appends list items to a dict", 3),
-    "setitem on a list": (b"]NNs.", "sets dictionary items on a list", 3),
-    "additems to a list": (b"](N\x90.", "adds set items to a list", 3),
-    "append to a class": (p.name("a", "b") + b"Na.", "appends list items to a Opaque", None),
-    "build on a list": (b"]}b.", "sets attributes on a list", 2),
+    "append to a tuple": (b")Na.", "appends list items to an object of type tuple", 2),
+    "appends to a dict": (b"}(Ne.", "appends list items to an object of type dict", 3),
+    "setitem on a list": (b"]NNs.", "sets dictionary items on an object of type list", 3),
+    "additems to a list": (b"](N\x90.", "adds set items to an object of type list", 3),
+    "append to a class": (p.name("a", "b") + b"Na.", "appends list items to an object of type Opaque", None),
+    "build on a list": (b"]}b.", "sets attributes on an object of type list", 2),
     "build on a class": (p.name("a", "b") + b"}b.", "class or function a.b itself", None),
     "build twice": (p.call(p.name("a", "b")) + b"}b}b.", "twice on the same a.b", None),
     "key twice": (p.dict_((p.text("w"), p.NONE), (p.text("w"), p.TRUE)) + b".", "'w'", None),
     "key twice, apart": (b"}" + (p.text("w") + b"Ns") * 2 + b".", "set twice", None),
     "equal keys": (p.dict_((p.integer(1), p.NONE), (p.TRUE, p.NONE)) + b".", "set twice", None),
     "item twice": (b"\x8f(K\x01K\x01\x90.", "added twice", None),
-    "call of a number": (b"K\x01)R.", "calls a int, which is not callable", 3),
-    "call of a string": (b"U\x01a)R.", "calls a str, which is not callable", None),
-    "arguments no tuple": (p.name("a", "b") + b"]R.", "a tuple, not a list", None),
+    "call of a number": (b"K\x01)R.", "calls an object of type int, which is not callable", 3),
+    "call of a string": (b"U\x01a)R.", "calls an object of type str, which is not callable", None),
+    "arguments no tuple": (p.name("a", "b") + b"]R.", "a tuple, not list", None),
     "keyword arguments no dict": (p.name("a", "b") + b")]\x92.", "not a dict of names", None),
     "name of an import no string": (b"K\x01K\x02\x93.", "should be strings", None),
     "name of an import empty": (b"ca\n\n.", "empty", 0),
@@ -92,7 +93,11 @@ BROKEN = {
         None,
     ),
     "deep value in an error": (b"(" + b")" + b"\x85" * 50_000 + b"]N\x85\xff", "unknown opcode", None),
-    "deep value as an argument": (b"K\1)" + b"\x85" * 50_000 + b"a.", "appends list items to a int", None),
+    "deep value as an argument": (
+        b"K\1)" + b"\x85" * 50_000 + b"a.",
+        "appends list items to an object of type int",
+        None,
+    ),
     "integer with underscores": (b"I1_0\n.", "decimal integer", 0),
     "float of words": (b"F1_0.5\n.", "floating-point", 0),
     "negative length": (b"T\xff\xff\xff\xff.", "string of -1 bytes", 0),
@@ -162,6 +167,15 @@ LIMITED = {
     ),
     "colliding items": (
         b"\x8f(" + b"".join(p.integer(k * (2**61 - 1)) for k in range(1, 40)) + b"\x90.",
+        "equal_hashes",
+    ),
+    "colliding keys of copies": (
+        p.name("builtins", "dict")
+        + b"q\0("
+        + b"".join(p.integer(k * (2**61 - 1)) + b"N" for k in range(1, 13))
+        + b"d\x85R("
+        + b"".join(p.integer(k * (2**61 - 1)) + b"N" for k in range(13, 25))
+        + b"u.",
         "equal_hashes",
     ),
     "digits": (b"I" + b"1" * 5000 + b"\n.", None),

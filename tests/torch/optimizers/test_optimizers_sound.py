@@ -459,7 +459,7 @@ def test_a_stray_state_cannot_be_read():
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
     optimizer.state[torch.ones(4)] = {"momentum_buffer": torch.ones(4)}
     with pytest.raises(
-        SaveError, match=r"SGD has state for a tensor of shape \[4\] that is in none of its param_groups"
+        SaveError, match=r"SGD has state for a tensor of shape \[4\] that is not in any of its param_groups"
     ):
         read_optimizer(optimizer)
 

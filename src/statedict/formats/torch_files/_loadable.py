@@ -16,9 +16,9 @@ from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values, 
 
 from ...errors import FormatError, SaveError
 from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, parse
+from .._pickle._names import canonical
 from .._pickle._recipe import WRAPPER, classes_of
-from .._pickle.reading._imports import canonical
-from .._pickle.reading._strided import NOWHERE
+from .._pickle.reading._tensors import NOWHERE
 from ..checkpoint._allowed import is_made
 from ..storages._named import ON_META
 

@@ -7,31 +7,21 @@ many bytes as its shape requires. Arrays of objects become Opaque; their element
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import DTYPES, Opaque
 
 from ...storages._text import check_text
-from ._machine import Machine, Unfit
+from ._machine import Args, Constructor, Machine, Unfit
 
 if TYPE_CHECKING:
     import numpy as np
 
-Args = tuple[Any, ...]
-
 _SIMPLE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}|[Mm]8)\Z")
-_ORDERS: dict[Any, Literal["<", ">", "|", "="]] = {
-    "<": "<",
-    b"<": "<",
-    ">": ">",
-    b">": ">",
-    "|": "|",
-    b"|": "|",
-    "=": "=",
-}
+_ORDERS: dict[Any, Any] = {key: order for order in "<>|=" for key in (order, order.encode())}
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 _ML_DTYPES = frozenset(
     {row.carrier.removeprefix("ml_dtypes.") for row in DTYPES.values() if row.carrier.startswith("ml_dtypes.")}
@@ -82,9 +72,8 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         elif names is not None:
             made = _structured(m, target, names, fields, elsize)
         elif target.kind in "Mm":
-            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(
-                _ORDERS[order]
-            )
+            unit = _unit(state[8] if len(state) == 9 else None)
+            made = np.dtype(f"{target.kind}8{unit}").newbyteorder(_ORDERS[order])
         else:
             made = target.newbyteorder(_ORDERS[order])
     except FormatError:
@@ -174,7 +163,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
         _refuse("the state of an array is malformed")
     shape, dtype, fortran, raw = state[-4:]
     if type(fortran) not in (bool, int):
-        _refuse("the memory order of an array is neither True nor False")
+        _refuse("the memory order of an array is not True or False")
     if type(dtype) is Opaque:
         _give_up(m, target, state)
         return
@@ -210,7 +199,7 @@ def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:
     if len(shape) > m.limits.dimensions:
         raise m.limits.exceeded("dimensions", f"an array of {len(shape):,} dimensions")
     if type(raw) not in (bytes, bytearray):
-        _refuse(f"the data of an array should be bytes, not a {type(raw).__name__}")
+        _refuse(f"the data of an array should be bytes, not {type(raw).__name__}")
     if (
         prod(shape) * dtype.itemsize != len(raw)
         or (not dtype.itemsize and prod(shape))
@@ -261,19 +250,19 @@ def build(m: Machine, target: Any, state: Any) -> None:
     elif type(target) is np.ndarray:
         _build_array(m, target, state)
     else:
-        raise FormatError(f"the pickle sets attributes on a {type(target).__name__}")
+        raise FormatError(f"the pickle sets attributes on an object of type {type(target).__name__}")
 
 
 def _refuse(why: str) -> NoReturn:
     raise FormatError(f"the file describes invalid NumPy data: {why}")
 
 
-def _everywhere(module: str, name: str, construct: Callable[[Machine, Args], Any]) -> dict[tuple[str, str], Any]:
+def _everywhere(module: str, name: str, construct: Constructor) -> dict[tuple[str, str], Any]:
     """Register a constructor under `numpy.core` and `numpy._core`, where NumPy 2 moved it."""
     return {(f"numpy.{core}.{module}", name): construct for core in ("core", "_core")}
 
 
-CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
+CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("numpy", "dtype"): _dtype,
     **_everywhere("multiarray", "_reconstruct", _reconstruct),
     **_everywhere("multiarray", "scalar", _scalar),

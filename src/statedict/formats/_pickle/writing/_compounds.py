@@ -52,25 +52,19 @@ def size(w: PickleWriter, shape: tuple[int, ...]) -> None:
     w.out.extend(b"R")
 
 
-def _sparse(w: PickleWriter, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
+def _sparse(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     _layout(w, value.layout)
     w.out.extend(b"(")
-    for role in roles:
+    is_coo = value.layout == "sparse_coo"
+    for role in ("indices", "values") if is_coo else ("compressed_indices", "plain_indices", "values"):
         strided(w, value.parts[role], False)
     size(w, value.shape)
     w.put()
+    coalesced = value.facts.get("coalesced")
     if coalesced is not None:  # files before torch 2.0 do not have it
         w.flag(bool(coalesced))
     tuple_end(w, b"t")
     tuple_end(w, b"\x86")
-
-
-def _sparse_coo(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("indices", "values"), value.facts.get("coalesced"))
-
-
-def _sparse_compressed(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("compressed_indices", "plain_indices", "values"))
 
 
 def _nested(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
@@ -134,11 +128,9 @@ def constant(w: PickleWriter, value: TorchConstant) -> None:
 
 
 _KINDS: dict[str, tuple[str, Callable[[PickleWriter, Compound, bool], None]]] = {
-    "sparse_coo": ("_rebuild_sparse_tensor", _sparse_coo),
-    "sparse_csr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_csc": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsc": ("_rebuild_sparse_tensor", _sparse_compressed),
+    **dict.fromkeys(
+        ("sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc"), ("_rebuild_sparse_tensor", _sparse)
+    ),
     "nested": ("_rebuild_nested_tensor", _nested),
     "meta": ("_rebuild_meta_tensor_no_storage", _meta),
     "quantized": ("_rebuild_qtensor", _quantized),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from _compat_pickle import REVERSE_IMPORT_MAPPING, REVERSE_NAME_MAPPING
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from struct import Struct, pack
 from typing import Any, NamedTuple
@@ -59,59 +60,40 @@ class Together(NamedTuple):
     slots: Sequence[int]
 
 
+@dataclass(slots=True, eq=False)
 class PickleWriter:
-    """The state of one `emit`."""
+    """The state of one `emit`.
 
-    __slots__ = (
-        "alive",
-        "arrays",
-        "count",
-        "cpu",
-        "kinds",
-        "memo",
-        "named",
-        "ordered",
-        "out",
-        "prefixes",
-        "shapes",
-        "storages",
-        "store",
-        "store_all",
-        "substitute",
-        "tail",
-        "together",
-        "unusual",
-    )
+    Attributes:
+        arrays: whether NumPy arrays are written as tensors.
+        unusual: whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
+        ordered: how many OrderedDicts were written.
+        count: the next memo slot.
+        memo, named: the slots of values by identity, and of globals by name.
+        alive: values whose identities are in the memo.
+        storages: by storage key, the slot of the key's text and the element type. A key is written as one object, for
+            each equal text.
+        prefixes, cpu, tail, shapes: constant parts of the records of tensors.
+    """
 
-    def __init__(
-        self,
-        store: Callable[[Leaf], Placement],
-        store_all: Callable[[Wholes], int | None] | None,
-        *,
-        arrays: bool,
-        substitute: Callable[[Any], Any],
-    ) -> None:
-        self.store = store
-        self.store_all = store_all
-        self.arrays = arrays
-        self.substitute = substitute
-        # Whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
-        self.unusual = False
-        self.ordered = 0
-        self.out = bytearray()
-        self.count = 0
-        self.memo: dict[int, int] = {}
-        self.named: dict[Hashable, int] = {}
-        self.alive: list[Any] = []
-        # By storage key: the slot of the key's text, and the element type. A key is written as one object, for each
-        # equal text.
-        self.storages: dict[str, tuple[int, DType]] = {}
-        self.kinds: dict[type, ArrayLibrary | None] = {}
-        self.prefixes: dict[Any, bytes] = {}
-        self.cpu = b""
-        self.tail: Callable[[int], bytes] = _no_tail
-        self.shapes: dict[Any, tuple[bytes, bytes]] = {}
-        self.together: list[Together] = []
+    store: Callable[[Leaf], Placement]
+    store_all: Callable[[Wholes], int | None] | None
+    arrays: bool
+    substitute: Callable[[Any], Any]
+    unusual: bool = False
+    ordered: int = 0
+    out: bytearray = field(default_factory=bytearray)
+    count: int = 0
+    memo: dict[int, int] = field(default_factory=dict)
+    named: dict[Hashable, int] = field(default_factory=dict)
+    alive: list[Any] = field(default_factory=list)
+    storages: dict[str, tuple[int, DType]] = field(default_factory=dict)
+    kinds: dict[type, ArrayLibrary | None] = field(default_factory=dict)
+    prefixes: dict[Any, bytes] = field(default_factory=dict)
+    cpu: bytes = b""
+    tail: Callable[[int], bytes] = _no_tail
+    shapes: dict[Any, tuple[bytes, bytes]] = field(default_factory=dict)
+    together: list[Together] = field(default_factory=list)
 
     def library(self, value: Any) -> ArrayLibrary | None:
         """Return the array library of a value that is to be written as a tensor, judged by its type."""

@@ -39,7 +39,9 @@ def object_steps(w: PickleWriter, value: Any) -> Steps:
     try:
         found = reducer(value) if reducer else value.__reduce_ex__(2)
     except (TypeError, AttributeError, pickle.PicklingError, NotImplementedError) as error:
-        raise SaveError(f"a {kind.__module__}.{kind.__qualname__} cannot be pickled: {error}") from error
+        raise SaveError(
+            f"an object of type {kind.__module__}.{kind.__qualname__} cannot be pickled: {error}"
+        ) from error
     if isinstance(found, str):
         return _global_steps(w, value, found)
     if (
@@ -49,7 +51,7 @@ def object_steps(w: PickleWriter, value: Any) -> Steps:
         or not isinstance(found[1], tuple)
     ):
         raise SaveError(
-            f"a {kind.__module__}.{kind.__qualname__} cannot be pickled: "
+            f"an object of type {kind.__module__}.{kind.__qualname__} cannot be pickled: "
             "__reduce_ex__ must return a string or a tuple of 2 to 6 items"
         )
     return reduce_steps(w, value, *found)

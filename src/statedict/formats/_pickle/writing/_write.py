@@ -2,7 +2,7 @@
 
 The result is protocol 2, byte for byte what CPython's pickler writes with torch's persistent ids, including the memo.
 It is a separate implementation because CPython's calls back into Python for each part of a tensor, which takes many
-times as long, and because leaves, compounds and opaque values must be written as what they stand for.
+times as long, and because leaves, compounds and opaque values must be written as the values that they represent.
 
 *Theory of operation.* A value is either written at once (`_written`), or given to a generator that writes its opcodes
 and yields the values inside it; `emit` keeps a stack of generators, so nesting is not limited by the Python stack. As
@@ -61,9 +61,10 @@ def emit(
     substitute: Callable[[Any], Any] = lambda value: value,
     check: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """Return `obj` as a pickle. `store` is called for each tensor's leaf, in order, and returns the place of its
-    storage. `store_all` does so for many tensors at once: it returns the first of their keys, which are consecutive, if
-    the storage of each is new; or None, and each is passed to `store` then.
+    """Return `obj` as a pickle. `store` is called for each tensor's leaf, in the order in which torch numbers storages,
+    and returns the place of its storage: keys are "0", "1" …, one for each storage. `store_all` does so for many tensors
+    at once: it returns the first of their consecutive keys if each has a new storage that it covers completely; or None,
+    and each is passed to `store` then.
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are written as tensors:
     directly in a StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`:
@@ -74,7 +75,7 @@ def emit(
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = PickleWriter(store, store_all, arrays=arrays == "tensors", substitute=substitute)
+    w = PickleWriter(store, store_all, arrays == "tensors", substitute)
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
@@ -311,7 +312,7 @@ def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def _as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """Return the entries with NumPy arrays as leaves; arrays that no tensor can have (text, records) stay as they are."""
+    """Return the entries with NumPy arrays as leaves; arrays that cannot be tensors (text, records) stay as they are."""
     arrays = _kinds_of_arrays(value.values())
     return [(name, (type(item) in arrays and leaf_of(item)) or item) for name, item in value.items()]
 

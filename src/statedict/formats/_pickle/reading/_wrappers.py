@@ -1,6 +1,6 @@
-"""DTensors in pickles: a rank's part of a tensor that is sharded over a mesh, as Parts.
+"""Tensors in pickles that wrap others: DTensors become Parts, others Compounds.
 
-torch.save writes the local tensor and a DTensorSpec: the shape of the whole tensor, the mesh with the coordinate of the rank
+For a DTensor, torch.save writes the local tensor and a DTensorSpec: the shape of the whole tensor, the mesh with the coordinate of the rank
 that saved it, and a placement for each mesh dimension. All of it is read as inert data; no process group is needed.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from statedict.errors import FormatError
 from statedict.state import (
+    Compound,
     DType,
     Leaf,
     MeshPlacement,
@@ -25,7 +26,10 @@ from statedict.state import (
     whole_box,
 )
 
-from ._machine import Machine, Unfit
+from .._recipe import RecipeError, take_apart
+from .._values import TorchConstant
+from ._machine import Args, Machine, Unfit
+from ._tensors import counts, flag, refuse
 
 CLASSES = {
     ("torch.distributed.tensor", "DTensor"),
@@ -35,6 +39,7 @@ CLASSES = {
 }
 # What a DTensor's pickle names besides; all are on PyTorch's own list for weights_only=True.
 HARMLESS = CLASSES | {
+    ("torch._utils", "_rebuild_wrapper_subclass"),
     ("torch.distributed.tensor._dtensor_spec", "DTensorSpec"),
     ("torch.distributed.tensor._dtensor_spec", "TensorMeta"),
     ("torch.distributed.tensor._dtensor_spec", "ShardOrderEntry"),
@@ -53,7 +58,27 @@ MOST_DIMENSIONS, MOST_CHUNKS, MOST_RANKS = 16, 1024, 1 << 24
 PIECE_BYTES = 512
 
 
-def parts_from(m: Machine, dtype: DType, shape: tuple[int, ...], state: Any, requires_grad: bool) -> Parts:
+def wrapper(m: Machine, kind: Opaque, inner: Args, state: Any) -> Compound | Parts:
+    """Return the value of `_rebuild_wrapper_subclass`; raises Unfit if its attributes are not plain data."""
+    if len(inner) != 8:
+        raise Unfit
+    of, dtype, size, stride, offset, layout, _, requires_grad = inner
+    strided = type(layout) is TorchConstant and layout.kind == "layout"
+    if of is not kind or type(dtype) is not DType or not strided:
+        raise Unfit
+    shape, strides = counts(size, "size", m.limits), counts(stride, "stride", m.limits)
+    if type(offset) is not int or offset < 0 or len(shape) != len(strides):
+        refuse("its offset or its strides are not valid")
+    if (kind.module, kind.name) in CLASSES:
+        return _parts_from(m, dtype, shape, state, flag(requires_grad))
+    try:
+        outer = (dtype, shape, strides, offset, layout.name)
+        return take_apart(f"{kind.module}:{kind.name}", outer, flag(requires_grad), state, charge=m.charge)
+    except RecipeError:
+        raise Unfit from None
+
+
+def _parts_from(m: Machine, dtype: DType, shape: tuple[int, ...], state: Any, requires_grad: bool) -> Parts:
     """Return the Parts of a DTensor that has this state. Raises Unfit if the state is not that of a DTensor.
 
     Raises FormatError if it contradicts itself: the local tensor does not have the shape of its placement.
