@@ -25,8 +25,8 @@ from typing import Literal, Self
 
 from ..errors import DiskFullError, SaveError
 from ._local import after, kind_of
+from ._open import is_url, redacted
 from ._system import System
-from ._url import is_url, redacted
 
 Durable = Literal["full", "rename", "none"] | bool
 

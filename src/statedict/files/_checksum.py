@@ -6,14 +6,12 @@ Uses isal, which is several times as fast as zlib; falls back to zlib if isal is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
-from ._file import File, Span, fetch
-from ._grouped import grouped
-from ._parallel import PORTION, THREADS, WAITING, spread
+from ._file import PORTION, THREADS, WAITING, File, Span, fetch, spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,3 +185,19 @@ def _multiply(a: int, b: int) -> int:
             product ^= b
         b = b >> 1 ^ (POLYNOMIAL if b & 1 else 0)
     return product
+
+
+def grouped(values: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """Yield each distinct value with its positions, in order of value.
+
+    >>> import numpy as np
+    >>> [(value, where.tolist()) for value, where in grouped(np.array([4, 1, 4]))]
+    [(1, [1]), (4, [0, 2])]
+    """
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    borders = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(values)]
+    for start, stop in pairwise(borders if len(values) else ()):
+        yield int(ordered[start]), order[start:stop]

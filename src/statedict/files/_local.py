@@ -14,9 +14,7 @@ import stat
 from collections.abc import Sequence
 
 from ..errors import FileChangedError, UnknownFormatError
-from ._file import Span, check_inside
-from ._parallel import spread
-from ._plan import VectoredRead, plan_reads
+from ._file import Span, VectoredRead, check_inside, plan_reads, spread
 
 # For fewer bytes, starting a second thread costs more than it saves.
 PARALLEL = 8 << 20

@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import FileChangedError, RemoteError, UnknownFormatError
-from ._attempts import FinalError, attempt
-from ._file import Span, check_inside
-from ._file_system import file_system, sibling
+from ._attempts import FinalError, attempt, file_system, sibling
+from ._file import PORTION, WAITING, Span, VectoredRead, check_inside, plan_reads, spread
 from ._http import facts_of, fetch_range, no_ranges
-from ._parallel import PORTION, WAITING, spread
-from ._plan import VectoredRead, plan_reads
-from ._url import redacted
+from ._open import redacted
 
 # Gaps of up to this many bytes are cheaper to read than a second request.
 GAP = 64 << 10

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from ..errors import DiskFullError
 from ._atomic import Durable, Replacement, check_durability
-from ._part import Part
 from ._system import SYSTEM, System
-from ._write import fill, total_of
+from ._write import Part, fill, total_of
 
 
 class FileSet(NamedTuple):

@@ -24,29 +24,7 @@ from .tensors._interpolate import interpolate
 from .tensors._step import Mismatch, Step
 
 __all__ = [
-    "match",
-    "pair",
-    "call_text",
-    "Plan",
-    "Problem",
-    "Step",
-    "KeyMap",
-    "infer",
-    "Inference",
-    "Inferred",
-    "Policy",
-    "Adaptation",
-    "interpolate",
-    "LoadReport",
-    "Adapted",
-    "Cast",
-    "Mismatch",
-    "Suggestion",
-    "error_text",
-    "tensor_info",
-    "diff",
-    "Diff",
-    "Change",
-    "merge",
-    "near_pattern",
-]
+    "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
+    "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate",
+    "match", "merge", "near_pattern", "pair", "tensor_info",
+]  # fmt: skip
