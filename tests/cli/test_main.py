@@ -129,7 +129,7 @@ def test_the_option_that_is_wrong_is_blamed(call, tmp_path, monkeypatch, argumen
 
 def test_a_fault_of_the_library_is_no_option_s_mistake():
     """A ValueError where no option was given is not told as one."""
-    from statedict.cli._bad_parameter import as_bad_parameter
+    from statedict.cli._options import as_bad_parameter
 
     with pytest.raises(ValueError, match="a fault"), as_bad_parameter({"--format": None, "--weight": []}):
         raise ValueError("a fault")

@@ -65,7 +65,7 @@ def test_a_state_that_fits_is_given_back_itself():
     """Where names are equal and nothing is asked, the state goes through as it is, and mismatches are still known."""
     source = StateDict(zeros(a=(2,), b=(3,)))
     plan = match(source, zeros(b=(3,), a=(2,)))
-    assert plan.identical
+    assert plan.fills is None
     assert plan.execute(source) is source
     assert [step.target for step in plan.steps] == ["a", "b"]
     misfit = match(source, zeros(a=(2,), b=(4,)))

@@ -16,11 +16,9 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._bad_parameter import as_bad_parameter
-from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_unmatched
-from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename
+from ._files import INDEX, STREAM, chosen, is_in_place, keep_inputs, opened, target, tell, tell_unmatched
+from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename, as_bad_parameter
 from ._progress import nbytes_of, showing
-from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict import Checkpoint

@@ -27,9 +27,8 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
-from ._inputs import tell_unmatched
+from ._files import opened, tell, tell_unmatched
 from ._options import AsJson, File
-from ._streams import opened, tell
 
 SCHEMA = 1
 OTHERS_SHOWN = 40

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import StateDictError
-from ._streams import one_line, tell
+from ._files import one_line, tell
 
 
 class Program(TyperGroup):

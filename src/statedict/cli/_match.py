@@ -14,11 +14,9 @@ import typer
 import statedict
 from statedict.report import Fact
 
-from ._bad_parameter import as_bad_parameter
 from ._convert import key_map
-from ._inputs import keep_inputs
-from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
-from ._streams import opened, tell
+from ._files import keep_inputs, opened, tell
+from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root, as_bad_parameter
 
 if TYPE_CHECKING:
     from statedict.plan import Inference

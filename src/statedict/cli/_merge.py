@@ -11,11 +11,9 @@ import typer
 import statedict
 from statedict.report import count, size
 
-from ._bad_parameter import as_bad_parameter
-from ._inputs import keep_inputs
-from ._options import Format, JsonSummary
+from ._files import STREAM, keep_inputs, opened, target, tell
+from ._options import Format, JsonSummary, as_bad_parameter
 from ._progress import showing
-from ._streams import STREAM, opened, target, tell
 
 
 def merge(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..errors import StateDictError, printable
 
 # A string, because a Path would merge the double slash of a URL.
 File = Annotated[
@@ -33,3 +37,21 @@ Format = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")]
+
+
+@contextmanager
+def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
+    """Turn a ValueError of the `with` block into a typer.BadParameter for the options that were given.
+
+    The block must only parse these options, or apply them to names. If none was given, the error is not the user's mistake
+    and is raised unchanged. StateDictError is never changed.
+    """
+    try:
+        yield
+    except StateDictError:
+        raise
+    except ValueError as error:
+        given = [name for name, value in options.items() if value]
+        if not given:
+            raise
+        raise typer.BadParameter(printable(str(error)), param_hint=", ".join(given)) from error

@@ -11,8 +11,8 @@ from statedict.files import redacted
 from statedict.report import Fact
 
 from ..errors import FormatError, LimitError, StateDictError, UnknownFormatError
+from ._files import opened, reason, tell
 from ._options import AsJson
-from ._streams import opened, reason, tell
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
 

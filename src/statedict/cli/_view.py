@@ -14,10 +14,9 @@ import statedict
 from statedict import report
 from statedict.files import Frame, redacted, write
 
-from ._inputs import chosen, keep_inputs
+from ._files import STREAM, chosen, keep_inputs, opened, target, tell
 from ._options import Exclude, File, Include, JsonSummary
 from ._progress import showing
-from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict.plan import Diff

@@ -16,12 +16,11 @@ from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._wrappers import pair
 from .reports._attempt import call_text, tensor_info
-from .reports._error_text import error_text
 from .reports._report import Adapted, LoadReport
+from .reports._report_text import error_text
 from .reports._suggest import Suggestion
-from .tensors._adaptation import Adaptation, Policy
 from .tensors._interpolate import interpolate
-from .tensors._step import Mismatch, Step
+from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
     "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",

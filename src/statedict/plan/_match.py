@@ -13,11 +13,10 @@ from statedict.errors import CollisionError
 from statedict.state import DType, Patterns, raw_values
 from statedict.state import dtype as find_dtype
 
-from ._plan import Plan, Unchanged
-from .names._assign import assign
+from ._plan import Plan
 from .names._keymap import KeyMap
 from .names._resolve import Resolved
-from .names._select import Selection, by_pattern, unmatched_patterns
+from .names._select import Selection, assign, by_pattern, unmatched_patterns
 from .names._wrappers import bare, follow
 from .operations._specs import spec_of
 from .tensors._fit import Fitting, misfits
@@ -64,7 +63,7 @@ def match(
     same = list(given) == list(slots) or given.keys() == slots.keys()
     if same and not asked:
         # The usual load. Shapes are compared only if the report needs them: the loader compares them as well.
-        return Plan(Unchanged(given), slots, given, find_mismatched=lambda: misfits(given, slots))
+        return Plan(None, slots, given, find_mismatched=lambda: misfits(given, slots))
     offered, notes = _offers(given, KeyMap(rename), wrappers)
     selection = Selection(include, exclude)
     selection.check([*offered, *given, *slots])

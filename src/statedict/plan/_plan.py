@@ -7,16 +7,18 @@ the slots; its tensors are those of the source, or leaves that are computed when
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
-from statedict.state import Absent, Cast, DType, StateDict, cast_kind, raw_values
+from statedict.state import Absent, Cast, DType, StateDict, cast_kind, fold, raw_values
 
-from .names._evaluator import Evaluator
+from ..errors import printable
+from .names._generalise import folded_pairs
 from .names._parts import notes_on_parts, parts_of
-from .names._recipe import moved_metadata
+from .names._recipe import Evaluator, moved_metadata
 from .operations._specs import Shape, dtype_of, shape_of
 from .reports._attempt import attempt
 from .reports._report import Adapted, LoadReport
@@ -39,7 +41,7 @@ class Plan:
     """The result of `match`.
 
     Attributes:
-        steps: one for each slot that is filled, in the order of the source.
+        fills: the steps; None if every tensor fills the slot of its own name, unchanged.
         missing: slots that are not filled.
         passed: steps for unexpected tensors, which are passed on under their own name, or moved with the rest of their
             module.
@@ -51,7 +53,7 @@ class Plan:
         given: the source's values by name, at the time the plan was made.
     """
 
-    steps: Sequence[Step]
+    fills: Sequence[Step] | None
     slots: Mapping[str, Any] = field(repr=False)
     given: Mapping[str, Any] = field(repr=False)
     missing: tuple[str, ...] = ()
@@ -62,10 +64,10 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     find_mismatched: Callable[[], tuple[Mismatch, ...]] = tuple
 
-    @property
-    def identical(self) -> bool:
-        """Whether every tensor fills the slot of its own name, unchanged."""
-        return isinstance(self.steps, Unchanged)
+    @cached_property
+    def steps(self) -> Sequence[Step]:
+        """One step for each slot that is filled, in the order of the source."""
+        return [Step(name, name) for name in self.given] if self.fills is None else self.fills
 
     @cached_property
     def mismatched(self) -> tuple[Mismatch, ...]:
@@ -100,7 +102,7 @@ class Plan:
         `source` is the one that was matched, or another with the same names and specs. Values are passed on unchanged unless
         they are converted, adapted or cast: those become leaves that are computed when they are read.
         """
-        if self.identical and isinstance(source, StateDict):
+        if self.fills is None and isinstance(source, StateDict):
             return source
         given = raw_values(source)
         evaluator = Evaluator(given)
@@ -128,7 +130,7 @@ class Plan:
         errors = list(errors)
         missing = self.missing if missing is None else [name for name in missing if name not in self.withheld]
         unexpected = self.unexpected if unexpected is None else list(unexpected)
-        steps = [] if self.identical else self.steps
+        steps = self.fills or ()
         report = LoadReport(
             missing,
             unexpected,
@@ -164,9 +166,7 @@ class Plan:
 
     def _own_casts(self) -> list[Cast]:
         """Return the requested casts."""
-        if self.identical:
-            return []
-        found = ((step, self._dtype(step._replace(dtype=None))) for step in self.steps if step.dtype)
+        found = ((step, self._dtype(step._replace(dtype=None))) for step in self.fills or () if step.dtype)
         return [_cast(step.target, dtype, step.dtype) for step, dtype in found if dtype and step.dtype]
 
     def _loading_casts(self) -> list[Cast]:
@@ -190,36 +190,19 @@ class Plan:
         return {name: shape for name, shape in known.items() if shape is not None}
 
     def __str__(self) -> str:
-        from ._plan_text import plan_text
-
-        return plan_text(self)
+        changed = [step for step in self.steps if step.change]
+        renamed = [step for step in self.steps if step.renamed and not step.change]
+        lines = [f"{len(self.steps):,} of {len(self.slots):,} tensors filled, {len(self.problems):,} problems"]
+        lines += _section("renamed", folded_pairs((step.sources[0], step.target) for step in renamed))
+        lines += _section("changed", Counter(_step_text(step) for step in changed))
+        for title, names in (("missing", self.missing), ("unexpected", self.unexpected), ("excluded", self.excluded)):
+            lines += _section(title, Counter({group.text: len(group.names) for group in fold(names)}))
+        for title, some in (("mismatched", self.mismatched), ("skipped", self.skipped)):
+            lines += _section(title, Counter(f"{one.name}: {one.found} for {list(one.expected)}" for one in some))
+        return "\n".join(map(printable, [*lines, *(f"warning: {note}" for note in self.notes)]))
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.steps)} steps, {len(self.problems)} problems>"
-
-
-class Unchanged(Sequence[Step]):
-    """The steps of a plan in which every tensor fills the slot of its own name; created when first used."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = names
-
-    @cached_property
-    def _steps(self) -> list[Step]:
-        return [Step(name, name) for name in self._names]
-
-    @overload
-    def __getitem__(self, index: int) -> Step: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Step]: ...
-    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
-        return self._steps[index]
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
 
 
 def _cast(name: str, found: DType, wanted: DType) -> Cast:
@@ -229,3 +212,22 @@ def _cast(name: str, found: DType, wanted: DType) -> Cast:
 def _misfit(one: Mismatch) -> str:
     found = f"is {one.found}" if isinstance(one.found, str) else f"has shape {list(one.found)}"
     return f"{one.name!r} {found}, the model expects {list(one.expected)}" + (f"; {one.note}" if one.note else "")
+
+
+_LINES = 10
+
+
+def _step_text(step: Step) -> str:
+    """Return a changed step as one line, with a placeholder for its layer."""
+    rule = next(iter(folded_pairs([(step.sources[0], step.target)])))
+    joined = f" and {len(step.sources) - 1} more" if len(step.sources) > 1 else ""
+    return f"{rule.replace(' -> ', f'{joined} -> ')}  ({step.change})"
+
+
+def _section(title: str, lines: Counter[str]) -> list[str]:
+    """Return a titled list of at most `_LINES` lines."""
+    if not lines:
+        return []
+    shown = [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in list(lines.items())[:_LINES]]
+    more = sum(list(lines.values())[_LINES:])
+    return [f"{title} {sum(lines.values()):,}:", *shown, *([f"  … and {more:,} more"] if more else [])]

@@ -1,10 +1,24 @@
 """Describe checkpoints: facts, folded trees and statistics as plain values, and the HTML page made from them."""
 
 from ._content import FileContent
-from ._facts import Fact, contents, extent, imports, own_bytes, plain, remark, shape, tensors, totals, values, warnings
+from ._facts import (
+    Fact,
+    contents,
+    count,
+    extent,
+    imports,
+    own_bytes,
+    plain,
+    remark,
+    shape,
+    size,
+    tensors,
+    totals,
+    values,
+    warnings,
+)
 from ._fold import Row, TreeEntry, fold
 from ._page import MARK, charting, page
-from ._size import count, size
 from ._statistics import PIECE, elements, statistics
 from ._survey import BUDGET, SurveyResult, survey
 

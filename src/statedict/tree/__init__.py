@@ -2,11 +2,9 @@
 
 from statedict.state import Cast
 
-from ._host import Fit, Host, Slots
-from ._outcome import Outcome
+from ._host import EXACT, SOUND, Fit, Host, Outcome, Rules, Slots
 from ._read import peek, read, read_own
 from ._rollback import Rollback
-from ._rules import EXACT, SOUND, Rules
 from ._write import Judge, refuse, write, write_own
 
 __all__ = [

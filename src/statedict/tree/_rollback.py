@@ -16,7 +16,7 @@ from typing import Any
 from statedict.state import collector_paused, library_of
 
 from ._host import Host
-from ._survey import overrides
+from ._read import overrides
 
 Restore = Callable[[], object]
 

@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, StateDict, leaf_of, raw_values, require_in_proportion
+from statedict.state import (
+    Compound,
+    Leaf,
+    Section,
+    StateDict,
+    as_html,
+    as_text,
+    folded,
+    leaf_of,
+    listed,
+    raw_values,
+    require_in_proportion,
+)
 
+from ..names._generalise import folded_pairs
 from ..names._wrappers import pair
 from ..operations._specs import Shape, dtype_of, shape_of
-from ..reports._json import plain
+from ..reports._report import plain
 from ._equal import equal
 from ._statistics import Change, compare, is_meta, same
 
@@ -55,14 +68,10 @@ class Diff(NamedTuple):
         return {"same": not self, **plain(self)}
 
     def __str__(self) -> str:
-        from ._diff_text import diff_text
-
-        return diff_text(self)
+        return as_text(_counts(self), _sections(self))
 
     def _repr_html_(self) -> str:
-        from ._diff_text import diff_html
-
-        return diff_html(self)
+        return as_html(_counts(self), _sections(self))
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
@@ -147,3 +156,62 @@ def _dtypes(old: Any, new: Any) -> tuple[str, str] | None:
 def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
     """Return the groups of tied names, each name translated by `names`."""
     return {tuple(sorted(names.get(name, name) for name in group)) for group in state.tied}
+
+
+_LINES = 20
+_FEW = 5
+# What a field of a Diff is called in the counts, if not by its own name.
+_WORDS = {
+    "shape": "reshaped",
+    "dtype": "with another dtype",
+    "values": "other values changed",
+    "texts": "texts changed",
+}
+
+
+def _counts(diff: Diff) -> str:
+    found = {field: len(value) for field, value in diff._asdict().items() if field != "equal" and value}
+    counts = (f"{count:,} {_WORDS.get(field, field)}" for field, count in found.items())
+    return "; ".join([*counts, f"{diff.equal:,} equal"])
+
+
+def _sections(diff: Diff) -> list[Section]:
+    return [
+        _names("added", diff.added),
+        _names("removed", diff.removed),
+        listed("renamed", folded_pairs(diff.renamed.items()), _FEW),
+        _both("reshaped", {name: (list(a), list(b)) for name, (a, b) in diff.shape.items()}),
+        _both("dtype", diff.dtype),
+        folded("changed", diff.changed, lambda names: _change(diff, names), lambda name: None, _LINES),
+        listed("other values", diff.values, _FEW),
+        listed("no longer tied", map(" = ".join, diff.untied), _FEW),
+        listed("newly tied", map(" = ".join, diff.tied), _FEW),
+        listed(
+            "metadata texts of the files", (f"{n}: {_short(a)} → {_short(b)}" for n, (a, b) in diff.texts.items()), _FEW
+        ),
+    ]
+
+
+def _short(text: str | None) -> str:
+    return "missing" if text is None else repr(text[:40]) + ("…" if len(text) > 40 else "")
+
+
+def _names(title: str, some: dict[str, Shape | None]) -> Section:
+    return folded(title, some, lambda names: "" if (s := some[names[0]]) is None else str(list(s)), some.get, _FEW)
+
+
+def _both(title: str, some: Mapping[str, tuple[object, object]]) -> Section:
+    texts = {name: f"{old} → {new}" for name, (old, new) in some.items()}
+    return folded(title, texts, lambda names: texts[names[0]], texts.get, _FEW)
+
+
+def _change(diff: Diff, names: tuple[str, ...]) -> str:
+    """Return how the elements of all these tensors differ: totals, and the worst values."""
+    some = [diff.changed[name] for name in names]
+    changed, elements = sum(one.changed for one in some), sum(one.elements for one in some)
+    worst = max(one.max_abs for one in some), max(one.relative for one in some), min(one.cosine for one in some)
+    text = (
+        f"{changed:,} of {elements:,} elements, by up to {worst[0]:.3g}, relative {worst[1]:.3g}, cosine {worst[2]:.6g}"
+    )
+    nan = sum(one.nan for one in some)
+    return text + (f", {nan:,} NaN or infinite on one side" if nan else "")

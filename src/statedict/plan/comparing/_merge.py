@@ -12,10 +12,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import CollisionError, MergeError
-from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
+from statedict.state import DType, Leaf, StateDict, cast_array, computed, fold, leaf_of, raw_values
 from statedict.state import dtype as find_dtype
 
 from ..names._wrappers import pair
+from ..operations._joins import plain
 from ..operations._specs import dtype_of, shape_of
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
 def _as(leaf: Leaf, first: Leaf) -> Leaf:
     """Return the computed leaf in the dtype, and with the traits, of the first source's leaf."""
     dtype = first.spec.dtype
-    traits = Traits(parameter=first.traits.parameter, requires_grad=first.traits.requires_grad)
-    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), traits)
+    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), plain(first))
 
 
 def _wide(dtype: DType) -> DType:

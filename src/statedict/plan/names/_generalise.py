@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ._keymap import KeyMap
 from ._rule import Rule
-from ._template import Placeholder, Template
+from ._template import Placeholder, Template, merged
 
 _LETTERS = "ijklmn"
 
@@ -95,22 +95,12 @@ def _rule(olds: list[str], news: list[str], rest: list[Placeholder]) -> Rule:
         placeholders = {
             place: Placeholder(_letter(n), False) for n, place in enumerate(numbers[len(numbers) - shared :])
         }
-        sides.append(_template([*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]))
+        components = [*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]
+        dotted = (piece for n, part in enumerate(components) for piece in ((".", part) if n else (part,)))
+        sides.append(Template(merged(dotted)))
     return Rule((sides[0],), (sides[1],))
 
 
 def _letter(number: int) -> str:
     turn, letter = divmod(number, len(_LETTERS))
     return _LETTERS[letter] + (str(turn) if turn else "")
-
-
-def _template(parts: list[str | Placeholder]) -> Template:
-    """Join components with dots."""
-    merged: list[str | Placeholder] = []
-    for n, part in enumerate(parts):
-        for piece in (["."] if n else []) + [part]:
-            if isinstance(piece, str) and merged and isinstance(merged[-1], str):
-                merged[-1] += piece
-            elif piece:
-                merged.append(piece)
-    return Template(tuple(merged))

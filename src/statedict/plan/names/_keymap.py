@@ -16,9 +16,8 @@ from statedict.state import StateDict, arguments, raw_values
 
 from ...errors import printable
 from ..operations._specs import spec_of
-from ._evaluator import Evaluator
 from ._index import Index
-from ._recipe import moved_metadata, sources_of
+from ._recipe import Evaluator, moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
 from ._rule import AnyRule, Escape, Rule, pairs, parse
 

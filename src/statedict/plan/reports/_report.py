@@ -6,9 +6,11 @@ the same way. The further attributes do not change that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from typing import Any, NamedTuple
 
 from statedict.state import Cast, Patterns, matcher
@@ -16,8 +18,18 @@ from statedict.state import Cast, Patterns, matcher
 from ..operations._specs import Shape
 from ..tensors._step import Mismatch
 from ._attempt import Attempt
-from ._json import plain
 from ._suggest import Suggestion, Works, suggest
+
+
+def plain(value: Any) -> Any:
+    """Convert named tuples to dicts, tuples to lists, infinite numbers and NaN to text (`"Infinity"`), recursively."""
+    if hasattr(value, "_asdict"):
+        return {key: plain(item) for key, item in value._asdict().items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return json.dumps(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 class Adapted(NamedTuple):

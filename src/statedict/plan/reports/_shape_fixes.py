@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..names._generalise import numbered
@@ -50,14 +51,7 @@ def in_common(found: Any, expected: Sequence[int]) -> str:
         return ""
     if len(found) == 2 and tuple(found[::-1]) == tuple(expected):
         return "transposed"
-    return "same number of elements" if _count(found) == _count(expected) else ""
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+    return "same number of elements" if prod(found) == prod(expected) else ""
 
 
 def _reshaped(one: Mismatch) -> str | None:
