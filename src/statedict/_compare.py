@@ -66,6 +66,8 @@ def merge(
         base: for `"task_arithmetic"`: the source that the others were trained from.
         root: the state dict to use if a file holds several.
 
+    Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
+
     Raises MergeError (a ValueError) if names or shapes differ, CollisionError if a union has the same name twice.
 
     >>> import numpy as np, statedict

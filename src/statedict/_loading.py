@@ -296,7 +296,7 @@ def _report(planned: Plan, outcome: Outcome, request: Request, resolved: _source
         errors=outcome.errors,
         tied=outcome.tied,
     )
-    report.root, report.other_roots = resolved.root, list(resolved.others)
+    report.root, report.other_roots, report.dry_run = resolved.root, list(resolved.others), request.dry_run
     return report.allowing(missing=request.missing, unexpected=request.unexpected)
 
 

@@ -29,7 +29,12 @@ def load_stateful(
 
     def judge(outcome: Outcome) -> None:
         report = LoadReport(
-            outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
+            outcome.missing,
+            outcome.unexpected,
+            loaded=outcome.loaded,
+            errors=outcome.errors,
+            cast=outcome.casts,
+            dry_run=request.dry_run,
         )
         reports.append(report.allowing(missing=request.missing, unexpected=request.unexpected))
         request.require(reports[0])

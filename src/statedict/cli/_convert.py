@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._files import INDEX, STREAM, chosen, is_in_place, keep_inputs, opened, target, tell, tell_unmatched
+from ._files import INDEX, STREAM, chosen, is_in_place, keep_inputs, opened, target, tell, tell_unmatched, warnings_told
 from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename, as_bad_parameter
 from ._progress import nbytes_of, showing
 
@@ -194,13 +193,8 @@ def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
 def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
     """Return the renamed state; reports on standard error the rules that do not match any name."""
     names = key_map(rules, file)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        with as_bad_parameter({"--rename": rules, "--map": file}):
-            renamed = names.rename(state)
-    for note in notes:
-        tell(f"statedict: {note.message}", err=True)
-    return renamed
+    with warnings_told(), as_bad_parameter({"--rename": rules, "--map": file}):
+        return names.rename(state)
 
 
 def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:

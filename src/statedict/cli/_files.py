@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from statedict.files import is_url
 from statedict.state import StateDict, matcher
 
 from ..errors import printable
+from ._options import in_options
 
 if TYPE_CHECKING:
     from statedict import Checkpoint
@@ -58,11 +60,21 @@ def tell(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text, keep="\n"), err=err)
 
 
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Print the warnings of the `with` block on standard error."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        yield
+    for note in notes:
+        tell(f"statedict: {note.message}", err=True)
+
+
 def one_line(error: Exception) -> str:
     """Return the error as one line; a system error begins with the file name, as our errors do."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or "out of memory"
+    return in_options(" ".join(str(error).split())) or "out of memory"
 
 
 def reason(error: Exception, file: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import Annotated
 import typer
 
 from ..errors import StateDictError, printable
+
+# An argument in a text, and the first character of its value, if there is one.
+ARGUMENT = re.compile(
+    r"(?<![\w.])(root|into|include|exclude|rename|mismatched|allow_missing|allow_unexpected|base|method|weights|format|"
+    r"max_shard_size)=([^\s,;:)]?)"
+)
 
 # A string, because a Path would merge the double slash of a URL.
 File = Annotated[
@@ -39,6 +46,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")]
 
 
+def in_options(text: str) -> str:
+    """Return an error or advice, which names arguments of the library's functions, with the options of this program.
+
+    >>> in_options("several state dicts: choose one with root=, or include='head'")
+    "several state dicts: choose one with --root, or --include 'head'"
+    """
+    text = re.sub(r"(raise the limit:|use) (?=statedict\.open)", "open it in Python: ", text)
+    return ARGUMENT.sub(lambda found: f"{option(found[1])} {found[2]}".rstrip(), text)
+
+
+def option(argument: str) -> str:
+    """Return the option for an argument of the library's functions."""
+    return "--weight" if argument == "weights" else f"--{argument.replace('_', '-')}"
+
+
 @contextmanager
 def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
     """Turn a ValueError of the `with` block into a typer.BadParameter for the options that were given.
@@ -54,4 +76,4 @@ def as_bad_parameter(options: Mapping[str, object]) -> Iterator[None]:
         given = [name for name, value in options.items() if value]
         if not given:
             raise
-        raise typer.BadParameter(printable(str(error)), param_hint=", ".join(given)) from error
+        raise typer.BadParameter(printable(in_options(str(error))), param_hint=", ".join(given)) from error

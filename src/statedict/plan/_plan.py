@@ -144,6 +144,7 @@ class Plan:
             excluded=self.excluded,
             skipped=self.skipped,
             notes=self.notes,
+            dry_run=loaded is None,
             shapes=self._shapes(missing, unexpected),
         )
         if advised and not report.ok:

@@ -8,6 +8,7 @@ the first state. Tensors that are tied in every state stay tied.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from statedict.errors import CollisionError, MergeError
 from statedict.state import DType, Leaf, StateDict, cast_array, computed, fold, leaf_of, raw_values
 from statedict.state import dtype as find_dtype
 
+from ...errors import printable
 from ..names._wrappers import pair
 from ..operations._joins import plain
 from ..operations._specs import dtype_of, shape_of
@@ -47,6 +49,8 @@ def merge(
         weights: one for each source, or a number for `"slerp"`.
         base: for `"task_arithmetic"`.
 
+    Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
+
     Raises MergeError (a ValueError) if names or shapes differ, listing them; CollisionError if two states of a union have
     the same name; ValueError for arguments that do not fit together.
 
@@ -60,7 +64,9 @@ def merge(
         raise ValueError("sources is empty: give at least one state to merge")
     if (base is not None) != (method == "task_arithmetic"):
         raise ValueError("base= is required for method='task_arithmetic', and not allowed for other methods")
-    return METHODS[method](list(sources), weights, base)
+    merged = METHODS[method](list(sources), weights, base)
+    merged.texts = _common_texts([*sources, *([] if base is None else [base])])
+    return merged
 
 
 def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
@@ -102,7 +108,7 @@ def _union(sources: Sequence[Mapping[str, Any]]) -> StateDict:
             values[name], whence[name] = value, number
         for path, entry in (getattr(source, "_metadata", None) or {}).items():
             metadata.setdefault(path, entry)
-    return _with_texts(StateDict(values, metadata or None), sources)
+    return StateDict(values, metadata or None)
 
 
 def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict:
@@ -122,17 +128,20 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
             made[key] = combine(leaves)
         values[name] = made[key]
     metadata = getattr(sources[0], "_metadata", None)
-    return _with_texts(StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto")), sources)
+    return StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto"))
 
 
-def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> StateDict:
-    """Add the metadata texts of the sources' files, except those that differ between the sources."""
+def _common_texts(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the metadata texts of the sources' files; issues a UserWarning for those that differ, which are dropped."""
     found: dict[str, set[str]] = {}
     for source in sources:
         for name, text in (getattr(source, "texts", None) or {}).items():
             found.setdefault(name, set()).add(text)
-    state.texts = {name: text for name, (text, *others) in found.items() if not others}
-    return state
+    dropped = [printable(repr(name)) for name, texts in found.items() if len(texts) > 1]
+    if dropped:
+        shown = ", ".join(dropped[:10]) + (f" and {len(dropped) - 10:,} more" if len(dropped) > 10 else "")
+        warnings.warn(f"not merged: the metadata {shown}, which differs between the sources", UserWarning, stacklevel=4)
+    return {name: text for name, (text, *others) in found.items() if not others}
 
 
 def _aligned(first: Mapping[str, Any], other: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ before it. The resulting KeyMap renames exactly as the pairs say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ._keymap import KeyMap
 from ._rule import Rule
@@ -25,7 +25,7 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
     return Counter(str(numbered(old, new)) for old, new in pairs)
 
 
-def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
+def generalise(pairs: Mapping[str, str], others: Collection[str] = ()) -> KeyMap:
     """Return a KeyMap with few rules that renames each name to its partner.
 
     `others` are names without a partner: they may be renamed, but not to the partner of another name.
@@ -39,10 +39,22 @@ def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
         # A literal rule also renames the names below it, so the last stage may be needed again, for longer names.
         propose = stages.pop() if len(stages) > 1 else stages[0]
         rules = [*_chosen(propose(old, new) for old, new in wrong.items()), *rules]
-    return KeyMap(rules)
+    return KeyMap(_needed(rules, pairs, others))
 
 
-def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
+def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str]) -> list[Rule]:
+    """Drop the rules that no name needs: those that never apply, and those that keep a name which no other rule changes."""
+    index = KeyMap(rules).index
+    hits = {name: hit.rule for name in (*pairs, *others) if (hit := index.find(name))}
+    kept: set[int] = set()
+    wrong = {old: new for old, new in pairs.items() if old != new}
+    while wrong:
+        kept |= {hits[name] for name in wrong}
+        wrong = _wrong(KeyMap([rules[number] for number in sorted(kept)]), pairs, others)
+    return [rules[number] for number in sorted(kept)]
+
+
+def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Collection[str]) -> dict[str, str]:
     """Return the names that the rules rename wrongly, with the correct new names."""
     wrong = {old: new for old, new in pairs.items() if key_map(old) != new}
     taken = set(pairs.values())

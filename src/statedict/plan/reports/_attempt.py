@@ -5,7 +5,7 @@ An Attempt holds shapes and dtypes, not tensors: a report that is kept must not 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,15 @@ from ..operations._specs import Shape, shape_of
 
 if TYPE_CHECKING:
     from ._report import LoadReport
+
+
+def call_text(arguments: Mapping[str, Any], *, infer: bool = False) -> str:
+    """Return the call of `load_state_dict`, or of `match` to `infer` the names, with these arguments as Python source."""
+    said = "".join(f", {name}={_literal(name, value)}" for name, value in arguments.items())
+    if infer:
+        return f"print(statedict.match(model, source{said}))"
+    return f"{'' if said else 'statedict.'}load_state_dict(model, source{said})"
+
 
 # Arguments that are lists of patterns: new patterns are added to those given.
 _PATTERNS = ("allow_missing", "allow_unexpected")
@@ -51,6 +60,7 @@ class Attempt:
         options: the arguments that were given, without default values.
         fixed: the arguments that select source and target, which every call must repeat.
         roots: descriptions of other state dicts of the source, by path.
+        call: returns the text of a suggested call.
     """
 
     given: Mapping[str, Any]
@@ -58,6 +68,7 @@ class Attempt:
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    call: Callable[..., str] = call_text
 
     def with_options(self, options: Mapping[str, Any]) -> Attempt:
         """Return the same attempt with further options."""
@@ -146,16 +157,8 @@ def _known(value: Any) -> Any:
     )
 
 
-def call_text(arguments: Mapping[str, Any]) -> str:
-    """Return the call of `load_state_dict` with these arguments as Python source."""
-    if not arguments:
-        return "statedict.load_state_dict(model, source)"
-    said = ", ".join(f"{name}={_literal(name, value)}" for name, value in arguments.items())
-    return f"load_state_dict(model, source, {said})"
-
-
 def _literal(name: str, value: Any) -> str:
-    """Return the value as Python source; the argument's name if it cannot be call_text as a literal."""
+    """Return the value as Python source; the argument's name if it cannot be written as a literal."""
     from ..names._keymap import KeyMap
 
     if isinstance(value, KeyMap):

@@ -58,6 +58,7 @@ class LoadReport(tuple[list[str], list[str]]):
         allowed: missing and unexpected names that the caller allowed.
         notes: warnings, as text.
         root: the path of the state dict that was used; other_roots: those of the other state dicts in the source.
+        dry_run: whether this is a forecast: nothing was loaded, and `loaded` lists what would be.
         suggestions: calls that would load everything, the best first. Each was tried.
 
     >>> report = LoadReport([], ["head.weight"], loaded=["encoder.weight"])
@@ -93,6 +94,7 @@ class LoadReport(tuple[list[str], list[str]]):
         shapes: Mapping[str, Shape] | None = None,
         root: str = "",
         other_roots: Iterable[str] = (),
+        dry_run: bool = False,
         attempt: Attempt | None = None,
     ) -> None:
         self.missing_keys, self.unexpected_keys = self[0], self[1]
@@ -110,6 +112,7 @@ class LoadReport(tuple[list[str], list[str]]):
         self.shapes = dict(shapes or {})
         self.root = root
         self.other_roots = list(other_roots)
+        self.dry_run = dry_run
         self.attempt = attempt
 
     @property
@@ -171,10 +174,11 @@ class LoadReport(tuple[list[str], list[str]]):
 
     def __repr__(self) -> str:
         kept_out = [name for name in ("skipped", "allowed", "excluded") if getattr(self, name)]
-        if self.ok and (kept_out in ([], ["excluded"]) and (self.loaded or not kept_out)):
+        if self.ok and not (kept_out or self.dry_run):
             return "<All keys matched successfully>"
         others = {name: len(getattr(self, name)) for name in ("mismatched", "errors", *kept_out) if getattr(self, name)}
-        shown = f", {len(self.loaded)} loaded" if kept_out else ""
+        done = "would be loaded (dry run)" if self.dry_run else "loaded"
+        shown = f", {len(self.loaded)} {done}" if kept_out or self.dry_run else ""
         shown += "".join(f", {count} {name}" for name, count in others.items())
         return f"LoadReport(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys}{shown})"
 

@@ -29,7 +29,7 @@ _OTHERS = 2
 
 def report_text(report: LoadReport, *, refused: bool = False) -> str:
     """Return the report as text; `refused`: as that of a load that changed nothing."""
-    if report.ok and not (_details(report) or report.notes or report.other_roots):
+    if report.ok and not (_details(report) or report.notes or report.other_roots or report.dry_run):
         return "<All keys matched successfully>"
     return as_text(_counts(report, refused), _sections(report))
 
@@ -51,7 +51,8 @@ def _counts(report: LoadReport, refused: bool) -> str:
     wrong = ", ".join(f"{count:,} {word}" for word, count in problems.items() if count)
     details = ", ".join(f"{count:,} {word}" for word, count in _details(report).items())
     tensors = f"{len(report.loaded):,} tensor" + "s" * (len(report.loaded) != 1)
-    first = f"Nothing was changed: {wrong}; {tensors} would fit" if refused else f"Loaded {tensors}"
+    loaded = f"Dry run: would load {tensors}" if report.dry_run else f"Loaded {tensors}"
+    first = f"Nothing was changed: {wrong}; {tensors} would fit" if refused else loaded
     first += f"; {wrong}" if wrong and not refused else ""
     first += f" ({details})" if details else ""
     roots = ", ".join(map(repr, report.other_roots))

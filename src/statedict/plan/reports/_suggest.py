@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..names._parts import notes_on_parts, parts_of
 from ..names._wrappers import bare
-from ._attempt import Attempt, Proposal, call_text
+from ._attempt import Attempt, Proposal
 from ._best_rule import best_rules, cuts
 from ._shape_fixes import shape_fixes
 
@@ -58,7 +58,7 @@ def _working(changes: Iterable[Proposal], report: LoadReport, attempt: Attempt, 
         if whole is None:
             continue
         arguments = attempt.needed(whole.arguments)
-        call = call_text(arguments)
+        call = attempt.call(arguments)
         if call not in seen and len(call) <= LONGEST and works(arguments):
             seen.add(call)
             yield Suggestion(whole.text, call, _problems(report))
@@ -197,6 +197,7 @@ def _suggest_match(report: LoadReport, attempt: Attempt) -> list[Suggestion]:
     if now is None or not _is_better(now, report, _NO_CHANGE):
         return []
     root = attempt.fixed.get("root")
-    call = f"print(statedict.match(model, source{f', root={root!r}' if root else ''}))"
     text = "Names differ; try to match by name, shape and order"
-    return [Suggestion(text, call, len(now.loaded) - len(report.loaded))]
+    return [
+        Suggestion(text, attempt.call({"root": root} if root else {}, infer=True), len(now.loaded) - len(report.loaded))
+    ]
