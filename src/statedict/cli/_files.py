@@ -60,14 +60,19 @@ def tell(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text, keep="\n"), err=err)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error that begins with the program's name."""
+    tell(f"statedict: {text}", err=True)
+
+
 @contextmanager
 def warnings_told() -> Iterator[None]:
     """Print the warnings of the `with` block on standard error."""
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         yield
-    for note in notes:
-        tell(f"statedict: {note.message}", err=True)
+    for warning in notes:
+        note(str(warning.message))
 
 
 def one_line(error: Exception) -> str:
@@ -75,11 +80,6 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return in_options(" ".join(str(error).split())) or "out of memory"
-
-
-def reason(error: Exception, file: str) -> str:
-    """Return the error as one line, without the file name at the start."""
-    return one_line(error).removeprefix(f"{printable(file)}: ")
 
 
 def target(destination: str) -> str | BinaryIO:
@@ -121,7 +121,7 @@ def _files_of(source: str) -> Iterator[str | int]:
         if os.path.isdir(source):
             yield from (os.path.join(source, name) for name in os.listdir(source))
         elif source.endswith(INDEX) and os.path.isfile(source):
-            yield from (str(Path(source).parent / name) for name in _shards(Path(source)))
+            yield from (str(Path(source).parent / name) for name in shards(Path(source)))
 
 
 def _standard_input() -> list[int]:
@@ -131,7 +131,8 @@ def _standard_input() -> list[int]:
         return []
 
 
-def _shards(index: Path) -> set[str]:
+def shards(index: Path) -> set[str]:
+    """Return the names of the files that an index lists."""
     try:
         names = json.loads(index.read_text())["weight_map"].values()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
@@ -165,4 +166,4 @@ def tell_unmatched(patterns: Iterable[str], states: Sequence[StateDict]) -> None
 
             near = near_pattern(pattern, [name for state in states for name in state])
             hint = f"; the nearest is {near[0]!r}" if near else ""
-            typer.echo(f"statedict: the pattern {pattern!r} does not match any name{hint}", err=True)
+            note(f"the pattern {pattern!r} does not match any name{hint}")

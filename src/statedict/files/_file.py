@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from operator import add
+from operator import add, itemgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import TruncatedError
@@ -122,7 +122,7 @@ def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> 
             calls.append(VectoredRead(start, end - start, buffers))
             buffers = []
 
-    for offset, into in sorted(spans, key=_offset):
+    for offset, into in sorted(spans, key=itemgetter(0)):
         between = offset - end
         nbytes = len(into)
         near = 0 <= between <= gap and end + between + nbytes - start <= piece
@@ -140,10 +140,6 @@ def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> 
         end += between + nbytes
     flush()
     return calls
-
-
-def _offset(span: Span) -> int:
-    return span[0]
 
 
 def _cut(offset: int, into: memoryview, piece: int) -> list[VectoredRead]:

@@ -95,17 +95,13 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
     """
     check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
-        _replace(target, parts, durable, system)
+        with Replacement(target, total_of(parts), system) as new:
+            fill(new, parts, durable)
+            new.commit(durable)
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:
         raise TypeError(f"a path or a binary file object is expected, not {type(target).__name__}")
-
-
-def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
-    with Replacement(path, total_of(parts), system) as new:
-        fill(new, parts, durable)
-        new.commit(durable)
 
 
 def total_of(parts: Sequence[Part]) -> int:

@@ -7,11 +7,10 @@ of its rules). A `LoadReport` is the result of a load. This package does not kno
 from statedict.state import Cast
 
 from ._infer import Inference, Inferred, infer
-from ._match import match
-from ._plan import Plan, Problem
+from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
 from .comparing._merge import merge
-from .comparing._statistics import Change
+from .comparing._statistics import Change, numbers
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._wrappers import pair
@@ -25,5 +24,5 @@ from .tensors._step import Adaptation, Mismatch, Policy, Step
 __all__ = [
     "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
     "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate",
-    "match", "merge", "near_pattern", "pair", "tensor_info",
+    "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
 ]  # fmt: skip

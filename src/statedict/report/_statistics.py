@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from statedict.plan import numbers
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -85,14 +87,3 @@ def elements(array: Array) -> Any:
             named[places] = name
         plain = named
     return plain.tolist()
-
-
-def numbers(array: Array) -> Array:
-    """Return the elements in a native NumPy dtype: bfloat16 and float8 as float32, complex32 as complex64."""
-    import numpy as np
-
-    if array.dtype.names:
-        made = np.empty(array.shape, np.complex64)
-        made.real, made.imag = array["real"], array["imag"]
-        return made
-    return array if array.dtype.kind in "biufc" else array.astype(np.float32)

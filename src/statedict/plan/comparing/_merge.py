@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import CollisionError, MergeError
@@ -70,7 +71,7 @@ def merge(
 
 
 def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
-    given = _given(weights, len(sources), 1.0)
+    given = _given(weights, len(sources))
     total = sum(given)
     if not total:
         raise ValueError(f"weights={weights!r} add up to zero: the average is not defined")
@@ -78,7 +79,7 @@ def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[s
 
 
 def _task_arithmetic(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
-    given = _given(weights, len(sources), 1.0)
+    given = _given(weights, len(sources))
     return _merged([base or {}, *sources], lambda leaves: _sum(leaves, [1.0 - sum(given), *given]))
 
 
@@ -169,17 +170,12 @@ def _sum(leaves: Sequence[Leaf], weights: Sequence[float]) -> Leaf:
     spec = leaves[0].spec.dense()._replace(dtype=wide)
     row = [computed(spec, [leaf], _times(weight, wide)) for leaf, weight in zip(leaves, weights)]
     while len(row) > 1:
-        row = [computed(spec, row[n : n + 2], _add) if n + 1 < len(row) else row[n] for n in range(0, len(row), 2)]
+        row = [computed(spec, row[n : n + 2], add) if n + 1 < len(row) else row[n] for n in range(0, len(row), 2)]
     return _as(row[0], leaves[0])
 
 
 def _times(weight: float, wide: DType) -> Callable[[Array], Array]:
     return lambda array: cast_array(array, wide) * weight
-
-
-def _add(a: Array, b: Array) -> Array:
-    total: Array = a + b
-    return total
 
 
 def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
@@ -210,9 +206,9 @@ def _wide(dtype: DType) -> DType:
     return find_dtype("float32" if dtype.itemsize < 4 else "float64")
 
 
-def _given(weights: Weights, count: int, usual: float) -> list[float]:
+def _given(weights: Weights, count: int) -> list[float]:
     if weights is None:
-        return [usual] * count
+        return [1.0] * count
     if isinstance(weights, (int, float)) or len(weights) != count:
         raise ValueError(f"weights={weights!r}: expected one number for each of the {count} sources")
     return [float(weight) for weight in weights]

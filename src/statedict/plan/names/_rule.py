@@ -64,11 +64,6 @@ class Rule:
         """The placeholder that numbers the targets, or None."""
         return _open(self.targets, self.sources) if any(map(parts, self.operations)) else None
 
-    @property
-    def renames_only(self) -> bool:
-        """Whether the rule does not convert tensors."""
-        return not self.operations
-
     @cached_property
     def obstacle(self) -> str | None:
         """Why the rule does not have an exact inverse, or None if it has one."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import Absent, Compound, Leaf
+from statedict.state import Absent, contiguous
+from statedict.state import dtype as find_dtype
 
-from ..operations._specs import Shape, shape_of
+from ..operations._specs import Shape, shape_of, spec_of
 
 if TYPE_CHECKING:
     from ._report import LoadReport
@@ -30,14 +31,15 @@ _PATTERNS = ("allow_missing", "allow_unexpected")
 
 
 class TensorInfo(NamedTuple):
-    """What planning needs to know about a tensor."""
+    """What planning needs to know about a tensor that is not strided, or whose dtype PyTorch does not have."""
 
     shape: Shape
     dtype: Any
-    layout: Any = "torch.strided"
+    layout: None = None
 
 
-_FITTING = TensorInfo((), "float32")
+# Stands for a tensor that is known to fit.
+_FITTING = contiguous(find_dtype("float32"), ())
 
 
 class Proposal(NamedTuple):
@@ -98,7 +100,7 @@ class Attempt:
         """Return the report of the load with `more` arguments; None if it cannot be planned."""
         from statedict.errors import StateDictError
 
-        from .._match import match
+        from .._plan import match
 
         options = self.arguments(more)
         allowed = [options.pop(name, ()) for name in _PATTERNS]
@@ -144,17 +146,10 @@ def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
-    if value is _FITTING or isinstance(value, Absent):
+    if isinstance(value, Absent):
         return value
-    if isinstance(value, Leaf):
-        return value.spec
     shape = shape_of(value)
-    if shape is None:
-        return NotATensor()
-    strided = not (isinstance(value, Compound) or getattr(value, "is_quantized", False))
-    return TensorInfo(
-        shape, getattr(value, "dtype", None), getattr(value, "layout", "torch.strided") if strided else None
-    )
+    return NotATensor() if shape is None else spec_of(value) or TensorInfo(shape, getattr(value, "dtype", None))
 
 
 def _literal(name: str, value: Any) -> str:
