@@ -194,8 +194,7 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     arguments.texts(prefix=prefix)
     arguments.flags(keep_vars=keep_vars)
     if _sources.host_of(obj) is not None:
-        if model is not None:
-            _loading.refuse_options(obj, model=True)
+        _loading.refuse_options(obj, model=model is not None)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
     _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
     return _sources.nested(obj, model)

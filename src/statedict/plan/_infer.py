@@ -62,14 +62,11 @@ def pair_in_order(source: Node, target: Node, source_shapes: Shapes, target_shap
 
 def _kind(shapes: Shapes, relative: bool) -> Callable[[Node], Hashable]:
     """Return the key by which nodes are compared: the shapes below them, in order, and with `relative` the names as well."""
-    if relative:
-        return lambda node: tuple((_beneath(name, node.path), shapes[name]) for name in node.names)
+    if relative:  # to the node; the node itself has its last component
+        return lambda node: tuple(
+            (name[len(node.path) + 1 :] or name.rpartition(".")[2], shapes[name]) for name in node.names
+        )
     return lambda node: tuple(shapes[name] for name in node.names)
-
-
-def _beneath(name: str, path: str) -> str:
-    """Return the name relative to the node, or its last component if it is the node itself."""
-    return name[len(path) + 1 :] or path.rpartition(".")[2]
 
 
 def _alike(

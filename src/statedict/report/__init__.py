@@ -18,8 +18,8 @@ from ._facts import (
     warnings,
 )
 from ._fold import Row, TreeEntry, fold
+from ._measures import PIECE, elements, statistics
 from ._page import MARK, charting, page
-from ._statistics import PIECE, elements, statistics
 from ._survey import BUDGET, SurveyResult, survey
 
 __all__ = [

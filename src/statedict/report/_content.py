@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import printable
 from ._facts import Fact, extent, own_bytes, remark, totals, warnings
 from ._fold import TreeEntry, fold
-from ._heat import Heat
+from ._measures import Heat
 from ._survey import Measures, SurveyResult
 
 if TYPE_CHECKING:

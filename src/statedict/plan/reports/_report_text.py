@@ -16,8 +16,7 @@ from ..names._near_misses import NearMisses
 from ..names._parts import may_match, parts_of
 from ..tensors._step import Mismatch
 from ._report import LoadReport
-from ._shape_fixes import in_common
-from ._suggest import LONGEST
+from ._suggest import LONGEST, in_common
 
 if TYPE_CHECKING:
     from ._report import LoadReport
