@@ -16,8 +16,6 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from statedict.plan import numbers
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -77,6 +75,8 @@ def widened(piece: Array) -> tuple[Array, Array]:
     """Return the elements as float64 (the magnitudes of complex ones), and those that are finite."""
     import numpy as np
 
+    from statedict.plan import numbers
+
     plain = numbers(piece)
     part = np.abs(plain).astype(np.float64) if plain.dtype.kind == "c" else plain.astype(np.float64)
     fits = np.isfinite(part)
@@ -87,6 +87,8 @@ def elements(array: Array) -> Any:
     """Return the elements as nested lists for JSON: a complex element is [real, imaginary], one that is not finite is text
     (`"NaN"`, `"Infinity"`, `"-Infinity"`)."""
     import numpy as np
+
+    from statedict.plan import numbers
 
     plain = numbers(array)
     if plain.dtype.kind == "c":

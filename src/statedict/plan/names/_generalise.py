@@ -50,7 +50,8 @@ def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str]
     wrong = {old: new for old, new in pairs.items() if old != new}
     while wrong:
         kept |= {hits[name] for name in wrong}
-        wrong = _wrong(KeyMap([rules[number] for number in sorted(kept)]), pairs, others)
+        needed = [rules[number] for number in sorted(kept)]
+        wrong = _wrong(KeyMap(needed), pairs, others) if len(needed) < len(rules) else {}
     return [rules[number] for number in sorted(kept)]
 
 
