@@ -192,7 +192,7 @@ def same(a, b):
     if isinstance(a, (list, tuple, collections.deque)) and len(a) < 2:
         while isinstance(a, list) and len(a) == len(b) == 1:  # deep ones
             a, b = a[0], b[0]
-        return same(a, b) if not isinstance(a, list) else a == b
+        return same(a, b) if not isinstance(a, list) or len(a) > 1 else a == b
     if isinstance(a, (list, tuple, collections.deque)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, (argparse.Namespace, types.SimpleNamespace)):

@@ -172,3 +172,15 @@ def test_the_map_does_exactly_what_the_pairs_say(pairs, others):
     key_map = generalise(pairs, others)
     assert {name: key_map(name) for name in pairs} == pairs
     assert not {key_map(name) for name in others} & set(pairs.values())
+    assert {hit.rule for name in (*pairs, *others) if (hit := key_map.index.find(name))} == set(range(len(key_map)))
+
+
+def test_rules_that_nothing_needs_are_dropped():
+    """A map has no rule that never applies, and none that keeps a name which no other rule would change."""
+    same = {f"{part}.{leaf}": np.zeros(2) for part in ("stem", "0", "head.1") for leaf in ("weight", "bias")}
+    assert not infer(same, same).key_map.rules
+    moved = generalise({"h.0.w": "layers.0.w", "h.1.w": "layers.1.w", "norm.w": "norm.w", "0": "0"})
+    assert str(moved) == "h.{*p} -> layers.{*p}"
+    kept = generalise({"a.0.w": "b.0.w", "a.1.w": "b.1.w", "a.2.w": "b.2.w", "a.x": "a.x"})
+    assert "a.x -> a.x" in str(kept).splitlines()
+    assert [kept(name) for name in ("a.0.w", "a.x")] == ["b.0.w", "a.x"]

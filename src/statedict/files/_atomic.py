@@ -24,9 +24,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from ..errors import DiskFullError, SaveError
-from ._local import after, kind_of
+from ._open import after, is_url, kind_of, redacted
 from ._system import System
-from ._url import is_url, redacted
 
 Durable = Literal["full", "rename", "none"] | bool
 
@@ -66,10 +65,8 @@ class Replacement:
         self._identity: tuple[int, int] | None = None
         self.directory, name = os.path.split(self.path)
         self._stem = f".{os.fsdecode(os.fsencode(name)[:STEM])}.statedict-"
-        self._fd = -1
-        self._temporary = ""
-        self._old_nbytes = 0
-        self._flushed = 0
+        self._fd, self._temporary = -1, ""
+        self._old_nbytes = self._flushed = 0
 
     def __enter__(self) -> Self:
         old = self._status()
@@ -141,7 +138,11 @@ class Replacement:
             self._close()
 
     def _replace(self) -> None:
-        old = self._keep_old_open()
+        old = -1
+        if self._old_nbytes >= LARGE:
+            # An open descriptor keeps the old file from being freed by the rename.
+            with suppress(OSError):
+                old = self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             self._system.replace(self._temporary, self.path)
         finally:
@@ -267,13 +268,6 @@ class Replacement:
                 raise
             if self._system.free(self.directory) < self.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
-
-    def _keep_old_open(self) -> int:
-        """Return a descriptor that keeps a large old file from being freed by the rename; -1 if not needed."""
-        if self._old_nbytes >= LARGE:
-            with suppress(OSError):
-                return self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
-        return -1
 
     def _flusher(self, stack: ExitStack) -> int:
         """Return the descriptor to fsync so that the new name reaches the disk: that of the directory. If the directory

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from ..errors import DiskFullError
 from ._atomic import Durable, Replacement, check_durability
-from ._part import Part
 from ._system import SYSTEM, System
-from ._write import fill, total_of
+from ._write import Part, fill, total_of
 
 
 class FileSet(NamedTuple):
@@ -97,7 +96,9 @@ def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: Syst
         try:
             journal.note(names)
             file.delete_strays(journal.adopt)
-            _require_room(wanted, sum(map(total_of, [head_parts, *wanted.others])), file.directory, system)
+            needed, free = sum(map(total_of, [head_parts, *wanted.others])), system.free(file.directory)
+            if free < needed:
+                raise DiskFullError(wanted.path, needed=needed, free=free)
             for name, parts in zip(names, wanted.others):
                 new = Replacement(wanted.path, total_of(parts), system, like=like)
                 if not placed:
@@ -131,13 +132,6 @@ def _delete(names: Iterable[str], journal: Replacement, system: System) -> None:
         # The new files are complete: a failure to delete an old one must not make the save fail.
         if not isinstance(error, OSError):
             raise
-
-
-def _require_room(wanted: FileSet, nbytes: int, directory: str, system: System) -> None:
-    """Raise DiskFullError before the first file is written if there is not enough space for all."""
-    free = system.free(directory)
-    if free < nbytes:
-        raise DiskFullError(wanted.path, needed=nbytes, free=free)
 
 
 def _place(new: Replacement, name: str, parts: Sequence[Part], durable: Durable) -> None:

@@ -1,15 +1,79 @@
-"""Write parts to a path, atomically, or to a file object, in order."""
+"""Write the parts of a file, in order, to a path (atomically) or to a file object.
+
+The sizes of the parts are known before any byte is produced.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from ._atomic import Durable, Replacement, check_durability
-from ._part import Part
+from ._checksum import crc32
 from ._system import SYSTEM, System
+
+# Bytes that are checksummed and then written while they are in the cache.
+PIECE = 1 << 18
+
+
+class Part(Protocol):
+    """A run of the file's bytes. This is its whole surface.
+
+    Attributes:
+        nbytes: its length.
+        last: it depends on the other parts (their checksums), and is requested after all of them.
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def last(self) -> bool: ...
+
+    def chunks(self) -> Iterable[memoryview]:
+        """Yield its bytes in order. A chunk must stay unchanged until the part is complete, because writes may be
+        delayed.
+        """
+
+
+class Frame(NamedTuple):
+    """A Part made by one call, after all parts before it are complete (all others, if `last`)."""
+
+    nbytes: int
+    make: Callable[[], Any]
+    last: bool = False
+
+    def chunks(self) -> Iterator[memoryview]:
+        made = memoryview(self.make()).cast("B")
+        if len(made) != self.nbytes:
+            raise ValueError(f"a part has {len(made)} bytes, but {self.nbytes} were announced")
+        yield made
+
+
+class Payload:
+    """A Part given as views of existing memory; `crc` is its CRC-32 once it is complete."""
+
+    last = False
+
+    def __init__(self, nbytes: int, views: Callable[[], Iterable[memoryview]]) -> None:
+        self.nbytes = nbytes
+        self.crc = 0
+        self._views = views
+
+    def chunks(self) -> Iterator[memoryview]:
+        crc = done = 0
+        for view in self._views():
+            for start in range(0, len(view), PIECE):
+                chunk = view[start : start + PIECE]
+                crc = crc32(chunk, crc)
+                done += len(chunk)
+                yield chunk
+        if done != self.nbytes:
+            raise ValueError(f"a payload has {done} bytes, but {self.nbytes} were announced")
+        self.crc = crc
+
 
 # IOV_MAX: the limit on the buffers of one system call.
 MOST_BUFFERS = 1024
@@ -31,17 +95,13 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
     """
     check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
-        _replace(target, parts, durable, system)
+        with Replacement(target, total_of(parts), system) as new:
+            fill(new, parts, durable)
+            new.commit(durable)
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:
         raise TypeError(f"a path or a binary file object is expected, not {type(target).__name__}")
-
-
-def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
-    with Replacement(path, total_of(parts), system) as new:
-        fill(new, parts, durable)
-        new.commit(durable)
 
 
 def total_of(parts: Sequence[Part]) -> int:

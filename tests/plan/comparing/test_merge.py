@@ -217,3 +217,18 @@ def test_lazy_bits_tell_tied_tensors_apart():
         model.register_buffer(name, torch.zeros(2, dtype=torch.float64))
     statedict.load_state_dict(model, state, dtype="float64")
     assert (model.a.tolist(), model.b.tolist()) == ([3.0, 4.0], [-3.0, -4.0])
+
+
+def test_texts_that_differ_are_told():
+    """Metadata texts that all sources agree on are kept; those that differ are dropped, and a warning names them."""
+    some = [StateDict(state) for state in states(2)]
+    for number, state in enumerate(some):
+        state.texts = {"format": "pt", "step": str(number), **({"only": "here"} if number else {})}
+    with pytest.warns(UserWarning, match=r"not merged: the metadata 'step', which differs between the sources$"):
+        merged = merge(some)
+    assert merged.texts == {"format": "pt", "only": "here"}
+    many = [StateDict({f"x{n}": 1}) for n in range(2)]
+    for number, state in enumerate(many):
+        state.texts = {f"k{n}": str(number) for n in range(12)}
+    with pytest.warns(UserWarning, match=r"'k9' and 2 more, which differs"):
+        merge(many, "union")

@@ -1,7 +1,8 @@
 """Tensors in pickles that wrap others: DTensors become Parts, others Compounds.
 
-For a DTensor, torch.save writes the local tensor and a DTensorSpec: the shape of the whole tensor, the mesh with the coordinate of the rank
-that saved it, and a placement for each mesh dimension. All of it is read as inert data; no process group is needed.
+For a DTensor, torch.save writes the local tensor and a DTensorSpec: the shape of the whole tensor, the mesh with the
+coordinate of the rank that saved it, and a placement for each mesh dimension. All of it is read as inert data; no process
+group is needed.
 """
 
 from __future__ import annotations
