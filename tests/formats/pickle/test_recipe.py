@@ -101,6 +101,12 @@ def test_classes_of_a_recipe():
         ({"a": {"b": part()}, "x": {"a.b": part(), "a": {"b": part()}}}, "would be named 'x.a.b'"),
         ({"x": Compound("sparse_coo", DTYPES["int8"], (1,), {})}, "one of its parts is a sparse_coo tensor"),
         ({"x": Opaque("mine", "f", (), {"key": 1})}, "a mine.f cannot be described"),
+        ({"x": Opaque("", "call", ())}, "a class whose name is not valid"),
+        ({"x": Opaque("a:b", "f", ())}, "a class whose name is not valid"),
+        ({"x": TorchConstant("layout", "_mkldnn")}, "a layout that PyTorch does not have"),
+        ({"x": TorchConstant("device", "a b:c")}, "a device that PyTorch does not have"),
+        ({"x": "\ud800"}, "cannot be written as UTF-8"),
+        ({"x": {"\ud800": 1}}, "cannot be written as UTF-8"),
     ],
 )
 def test_states_that_are_not_data(state, text):
@@ -119,6 +125,13 @@ def test_depth_and_repetition_are_limited():
     for value in (cycle, twice):
         with pytest.raises(RecipeError, match="nested too deeply, or too many"):
             taken({"x": part(), "y": value})
+
+
+def test_devices_of_a_file_that_are_not_devices():
+    """The device tag of a storage can be anything; a tensor without a real one is written for the CPU."""
+    made = taken({"x": part()})
+    assert str(rebuilding(made, made.parts, "my device:x").args[2][6]) == "cpu"
+    assert str(rebuilding(made, made.parts, "cuda:1").args[2][6]) == "cuda:1"
 
 
 def test_charge():
