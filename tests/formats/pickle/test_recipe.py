@@ -15,7 +15,6 @@ from statedict.formats._pickle._recipe import (
     MOST,
     RecipeError,
     classes_of,
-    misfit,
     recipe_of,
     roles_of,
     take_apart,
@@ -139,22 +138,6 @@ def test_charge():
     paid = []
     taken({"x": part(), "y": [1, 2, 3]}, charge=paid.append)
     assert len(paid) == 6
-
-
-def test_misfits():
-    """Whether one tensor's parts can be copied into another's is told in words."""
-    model = taken({"x": part(), "bits": 4, "extra": None})
-    assert misfit(model, taken({"x": part(), "bits": 4})) is None
-    assert misfit(model, taken({"x": part(), "bits": 8})) == (
-        "it was made in another way: 'bits' are not the same in the model"
-    )
-    assert "only one of them has y" in misfit(model, taken({"x": part(), "y": part()}))
-    other = taken({"x": leaf_of(np.ones(3, "i2")), "bits": 4})
-    assert misfit(model, other) == "its part 'x' is int8 [2] in the model and int16 [3] in the checkpoint"
-    renamed = take_apart("mine:Other", OUTER, False, {"x": part()})
-    assert misfit(model, renamed) == "the model has a mine.Wrapped and the checkpoint a mine.Other"
-    larger = take_apart("mine:Wrapped", (OUTER[0], (3,), *OUTER[2:]), False, {"x": part()})
-    assert "float32 [2], and the checkpoint one of float32 [3]" in misfit(model, larger)
 
 
 def test_infinite_numbers():
