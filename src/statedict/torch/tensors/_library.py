@@ -23,7 +23,7 @@ from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._kinds import kinds_of
 from ._memory import storage_of
-from ._wrapper import is_wrapped, is_wrapper, made_if_allowed, taken_apart
+from ._wrapper import is_wrapped, made_if_allowed, taken_apart
 
 _OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
@@ -104,7 +104,7 @@ class TorchLibrary:
         """The inner tensors of a wrapper class whose attributes are not plain data; for a lazy tensor, its dtype."""
         if is_lazy(array):
             return (array.dtype,)
-        if not is_wrapper(array):
+        if not hasattr(array, "__tensor_flatten__"):
             return None
         names, context = array.__tensor_flatten__()
         return {name: getattr(array, name) for name in names}, context
