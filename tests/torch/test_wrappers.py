@@ -256,7 +256,10 @@ def test_merging(kind):
     merged = statedict.merge([first, second])
     assert merged["bias"].tolist() == [0.5, 0.5]
     assert not statedict.diff({"w": merged["weight"]}, {"w": first.weight})
-    with pytest.raises(MergeError, match="'weight' is a wrapper tensor in one of the sources"):
+    with pytest.raises(
+        MergeError,
+        match=r"'weight' is not a strided tensor in every source \(wrapper in one of them, and not equal in all\)",
+    ):
         statedict.merge([first, model(kind(4))])
     union = statedict.merge([{"w": first.weight}, {"w": first.weight.detach(), "b": first.bias}], "union")
     assert list(union) == ["w", "b"]
@@ -457,6 +460,9 @@ LIES = {
     "malformed number": lambda r: r["weight"]["state"].update(x={"$float": "1e9"}),
     "malformed dtype": lambda r: r["weight"]["state"].update(x={"$dtype": "os"}),
     "malformed layout": lambda r: r["weight"]["state"].update(x={"$layout": "os"}),
+    "malformed device": lambda r: r["weight"]["state"].update(x={"$device": "a b:c"}),
+    "device is a number": lambda r: r["weight"]["state"].update(x={"$device": 3}),
+    "malformed name": lambda r: r["weight"]["state"].update(x={"$name": "os.system"}),
     "malformed inner": lambda r: r["weight"]["state"].update(x={"$wrapper": {}}),
     "recipe is a list": lambda r: r.update(weight=[]),
     "recipes are a list": lambda r: [r],

@@ -14,7 +14,6 @@ from ._pickle import emit as emit
 from ._pickle import parse as parse
 from ._pickle._recipe import WRAPPER as WRAPPER
 from ._pickle._recipe import RecipeError as RecipeError
-from ._pickle._recipe import misfit as misfit
 from ._pickle._recipe import take_apart as take_apart
 from ._pickle._recipe import unknown as unknown
 from ._pickle._recipe_values import rebuilding as rebuilding

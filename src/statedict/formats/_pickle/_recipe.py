@@ -25,13 +25,14 @@ safetensors file. Values that JSON does not have are objects with one of these k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, NoReturn
 
 from statedict.state import Compound, DType, Leaf, Opaque, Traits
 
-from ._names import is_attribute
+from ._names import TORCH_CONSTANTS, is_attribute
 from ._values import Size, TorchConstant
 
 WRAPPER = "wrapper"
@@ -41,7 +42,9 @@ MOST = 10_000
 VALUE_BYTES = 128
 # Integers of at most 64 bits, with or without a sign.
 LARGEST = 1 << 63
-PLAIN_TYPES: frozenset[type] = frozenset({type(None), bool, str})
+PLAIN_TYPES: frozenset[type] = frozenset({type(None), bool})
+LONGEST_NAME = 2_048
+DEVICE = re.compile(r"[a-z][a-z0-9_]{0,31}(:[0-9]{1,5})?\Z")
 PARAMETER = "_is_param"
 
 
@@ -73,6 +76,8 @@ def take_apart(
     Raises RecipeError if the state contains something else.
     """
     dtype, shape, strides, offset, layout = outer
+    check_name(name)
+    check_constant(TorchConstant("layout", layout))
     taking = _Taking(inert, charge)
     attributes = state[0] if type(state) is tuple and state else state
     is_parameter = type(attributes) is dict and attributes.get(PARAMETER) is True
@@ -134,7 +139,10 @@ class _Taking:
 
     def mapping(self, value: dict[Any, Any], role: str, depth: int) -> Any:
         if all(type(key) is str and not key.startswith("$") for key in value):
-            return {key: self.value(part, _below(role, key), depth + 1) for key, part in value.items()}
+            return {
+                _text(self, key, role, depth): self.value(part, _below(role, key), depth + 1)
+                for key, part in value.items()
+            }
         pairs = [
             [self.value(key, _below(role, "key"), depth + 1), self.value(part, _below(role, key), depth + 1)]
             for key, part in value.items()
@@ -151,9 +159,10 @@ class _Taking:
 
     def object(self, value: Opaque, role: str, depth: int) -> Any:
         name = f"{value.module}:{value.name}"
+        check_name(name)
         if value.args is None:
             return {"$name": name}
-        if value.kwargs or value.items or not value.module:
+        if value.kwargs or value.items:
             raise RecipeError(f"a {value.path} cannot be described as plain data")
         made = {"$object": name, "args": self.items(value.args, role, depth), "new": value.new}
         return made if value.state is None else {**made, "state": self.value(value.state, role, depth + 1)}
@@ -172,6 +181,20 @@ def check_attributes(state: Any) -> None:
                 raise RecipeError(f"its attribute {str(name)[:100]!r} is reserved by torch.Tensor")
 
 
+def check_name(text: object) -> None:
+    """Raise RecipeError unless it is the name of a class or function, as `module:qualified name`."""
+    parts = text.split(":") if isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_NAME else []
+    if len(parts) != 2 or not all(parts):
+        raise RecipeError("it names a class whose name is not valid")
+
+
+def check_constant(value: TorchConstant) -> None:
+    """Raise RecipeError unless PyTorch has a constant of this name."""
+    is_known = DEVICE.match(value.name) if value.kind == "device" else TORCH_CONSTANTS.get(value.name) == value
+    if not is_known:
+        raise RecipeError(f"it has a {value.kind} that PyTorch does not have")
+
+
 def _below(role: str, key: Any) -> str:
     return f"{role}.{key}" if role else str(key)
 
@@ -182,11 +205,25 @@ def _integer(taking: _Taking, value: int, role: str, depth: int) -> int:
     return value
 
 
+def _text(taking: _Taking, value: str, role: str, depth: int) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RecipeError("one of its attributes is text that cannot be written as UTF-8") from None
+    return value
+
+
+def _constant(taking: _Taking, value: TorchConstant, role: str, depth: int) -> Any:
+    check_constant(value)
+    return {f"${value.kind}": value.name}
+
+
 def _float(taking: _Taking, value: float, role: str, depth: int) -> Any:
     return value if isfinite(value) else {"$float": repr(value)}
 
 
 _TAKE: dict[type, Callable[[_Taking, Any, str, int], Any]] = {
+    str: _text,
     int: _integer,
     float: _float,
     list: _Taking.items,
@@ -194,7 +231,7 @@ _TAKE: dict[type, Callable[[_Taking, Any, str, int], Any]] = {
     Size: lambda taking, value, role, depth: {"$size": list(value)},
     dict: _Taking.mapping,
     DType: lambda taking, value, role, depth: {"$dtype": value.name},
-    TorchConstant: lambda taking, value, role, depth: {f"${value.kind}": value.name},
+    TorchConstant: _constant,
     Leaf: lambda taking, value, role, depth: taking.part(value, role),
     Compound: _Taking.wrapper,
     Opaque: _Taking.object,
@@ -238,40 +275,3 @@ def _texts(recipe: Any, keys: tuple[str, ...]) -> list[str]:
         elif type(value) is list:
             stack += reversed(value)
     return found
-
-
-# comparing
-
-
-def misfit(model: Compound, found: Compound) -> str | None:
-    """Return in words why the parts of `found` cannot be copied into those of `model`; None if they can."""
-    one, other = model.facts, found.facts
-    if one["class"] != other["class"]:
-        return f"the model has a {_said(one)} and the checkpoint a {_said(other)}"
-    if (model.dtype, model.shape) != (found.dtype, found.shape):
-        sizes = [f"{value.dtype} {list(value.shape)}" for value in (model, found)]
-        return f"the model has a {_said(one)} of {sizes[0]}, and the checkpoint one of {sizes[1]}"
-    if model.parts.keys() != found.parts.keys():
-        missing = sorted(model.parts.keys() ^ found.parts.keys())
-        return (
-            f"its parts are not the same in the model and in the checkpoint: only one of them has {', '.join(missing)}"
-        )
-    for role, part in model.parts.items():
-        kinds = [f"{spec.dtype} {list(spec.shape)}" for spec in (part.spec, found.parts[role].spec)]
-        if kinds[0] != kinds[1]:
-            return f"its part {role!r} is {kinds[0]} in the model and {kinds[1]} in the checkpoint"
-    ours, theirs = _compared(one["state"]), _compared(other["state"])
-    if ours != theirs:
-        different = sorted(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
-        return f"it was made in another way: {', '.join(map(repr, different))} are not the same in the model"
-    return None
-
-
-def _said(facts: Mapping[str, object]) -> str:
-    return str(facts["class"]).replace(":", ".")
-
-
-def _compared(state: Any) -> dict[str, Any]:
-    """Return the attributes by name. One that is None may be missing: versions of a library add attributes."""
-    parts = state.get("$tuple", [state])
-    return {key: value for part in parts if part for key, value in part.items() if value is not None}

@@ -10,8 +10,19 @@ from typing import Any, cast
 
 from statedict.state import DTYPES, Compound, DType, Leaf, Opaque, Traits
 
-from ._names import TORCH_CONSTANTS
-from ._recipe import LARGEST, MOST, PARAMETER, PLAIN_TYPES, WRAPPER, RecipeError, check_attributes, recipe_of
+from ._recipe import (
+    DEVICE,
+    LARGEST,
+    MOST,
+    PARAMETER,
+    PLAIN_TYPES,
+    WRAPPER,
+    RecipeError,
+    check_attributes,
+    check_constant,
+    check_name,
+    recipe_of,
+)
 from ._values import Kind, Size, TorchConstant
 
 _CONSTANTS = ("device", "layout", "memory_format", "qscheme")
@@ -33,7 +44,7 @@ def compound_from(recipe: Any, parts: Mapping[str, Leaf]) -> Compound:
 
 def rebuilding(value: Compound, parts: Mapping[str, Any], device: str) -> Opaque:
     """Return the call by which torch.save writes a tensor, as inert data with `parts` (leaves or tensors) inside."""
-    return _call(recipe_of(value), device, parts.__getitem__)
+    return _call(recipe_of(value), device if DEVICE.match(device) else "cpu", parts.__getitem__)
 
 
 def _call(recipe: Any, device: str, part: Callable[[str], Any]) -> Opaque:
@@ -64,7 +75,7 @@ def _check_fields(recipe: Any) -> None:
 
 def _state(value: Any, part: Callable[[str], Any], device: str = "cpu") -> Any:
     """Return the inert value that a part of a recipe describes; raises RecipeError if it is malformed."""
-    if type(value) in PLAIN_TYPES or type(value) in (int, float):
+    if type(value) in PLAIN_TYPES or type(value) in (str, int, float):
         return value
     if type(value) is list:
         return [_state(item, part, device) for item in value]
@@ -91,21 +102,17 @@ def _made(value: dict[str, Any], part: Callable[[str], Any], device: str) -> Opa
 
 
 def _named(text: Any) -> Opaque:
-    module, colon, name = text.partition(":") if type(text) is str else ("", "", "")
-    if not (module and colon and name and text.isprintable()) or len(text) > 2_048:
-        raise RecipeError("its recipe contains a class whose name is not valid")
+    check_name(text)
+    module, _, name = text.partition(":")
     return Opaque(module, name)
 
 
 def _constant(kind: str, name: Any) -> TorchConstant:
-    if type(name) is not str or (kind != "device" and not _is_known(kind, name)):
-        raise RecipeError(f"its recipe contains a {kind} that PyTorch does not have")
-    return TorchConstant(cast(Kind, kind), name)
-
-
-def _is_known(kind: str, name: str) -> bool:
-    found = TORCH_CONSTANTS.get(name)
-    return isinstance(found, TorchConstant) and found.kind == kind
+    if type(name) is not str:
+        raise RecipeError(f"its recipe contains a malformed {kind}")
+    made = TorchConstant(cast(Kind, kind), name)
+    check_constant(made)
+    return made
 
 
 def _listed(value: Any) -> list[Any]:
@@ -164,21 +171,17 @@ _GIVE: dict[str, Callable[[Any, Callable[[str], Any], str], Any]] = {
 }
 
 
-def _is_class(value: Any) -> bool:
-    try:
-        _named(value)
-    except RecipeError:
-        return False
-    return True
+def _is_text(value: Any) -> bool:
+    return type(value) is str
 
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
-    "class": _is_class,
+    "class": _is_text,
     "dtype": lambda value: type(value) is str and value in DTYPES,
     "shape": _sizes,
     "strides": _sizes,
     "offset": lambda value: _sizes([value]),
-    "layout": lambda value: type(value) is str and _is_known("layout", value),
+    "layout": _is_text,
     "requires_grad": lambda value: type(value) is bool,
     "parameter": lambda value: type(value) is bool,
     "state": lambda value: type(value) is dict,

@@ -24,7 +24,7 @@ def taken_apart(obj: Any) -> tuple[Any, Recipes]:
 
     Raises SaveError if a part would have the name of another tensor.
     """
-    if not isinstance(obj, Mapping):
+    if not isinstance(obj, Mapping) or not any(map(_may_wrap, set(map(type, raw_values(obj).values())))):
         return obj, {}
     values: dict[Any, Any] = {}
     recipes: Recipes = {}
@@ -37,7 +37,7 @@ def taken_apart(obj: Any) -> tuple[Any, Recipes]:
         for each in entries.keys() & values.keys():
             raise SaveError(f"{each!r} is both a tensor and a part of another: rename one of them")
         values.update(entries)
-    return (values, recipes) if recipes else (obj, recipes)
+    return values, recipes
 
 
 def stored_names(name: str, value: Any) -> list[str]:
@@ -47,10 +47,12 @@ def stored_names(name: str, value: Any) -> list[str]:
 
 
 def _wrapper(value: Any) -> Compound | None:
-    if type(value) is not Compound and not hasattr(type(value), "__tensor_flatten__"):
-        return None
-    leaf = leaf_of(value)
+    leaf = leaf_of(value) if _may_wrap(type(value)) else None
     return leaf if isinstance(leaf, Compound) and leaf.layout == WRAPPER else None
+
+
+def _may_wrap(kind: type) -> bool:
+    return kind is Compound or hasattr(kind, "__tensor_flatten__")
 
 
 def put_together(state: dict[str, Any], recipes: Mapping[str, Any], file: str) -> dict[str, Any]:

@@ -222,10 +222,9 @@ def _given(weights: Weights, count: int) -> list[float]:
 def _leaf(value: Any, name: str) -> Leaf:
     leaf = leaf_of(value)
     if not isinstance(leaf, Leaf):
-        what = f"is a {leaf.layout} tensor" if isinstance(leaf, Compound) else "is not a strided tensor"
+        found = f" ({leaf.layout} in one of them, and not equal in all)" if isinstance(leaf, Compound) else ""
         raise MergeError(
-            f"{name!r} {what} in one of the sources, so it cannot be merged (unless it is equal in all of them)",
-            names=[name],
+            f"{name!r} is not a strided tensor in every source{found}, so it cannot be merged", names=[name]
         )
     return leaf
 

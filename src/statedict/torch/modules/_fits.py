@@ -9,12 +9,19 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import is_tensor_like
 
 from statedict.errors import PartError
-from statedict.formats.torch_archive import misfit
 from statedict.state import Compound, Leaf, Parts, contiguous, leaf_of, library_of, materialize
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
-from ..tensors._wrapper import inner_tensors, is_allowed, is_wrapped, is_wrapper, taken_apart, with_parts
+from ..tensors._wrapper import (
+    inner_tensors,
+    is_allowed,
+    is_wrapped,
+    is_wrapper,
+    misfit,
+    taken_apart,
+    with_parts,
+)
 
 
 class MisfitError(Exception):

@@ -25,7 +25,7 @@ from ._dtensor import is_sharded, local_of, parts_of
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._kinds import kinds_of
 from ._memory import storage_of
-from ._wrapper import is_wrapped, is_wrapper, made_if_allowed, taken_apart
+from ._wrapper import is_wrapped, made_if_allowed, taken_apart
 
 _OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
@@ -108,7 +108,7 @@ class TorchLibrary:
         """The inner tensors of a wrapper class whose attributes are not plain data; for a lazy tensor, its dtype."""
         if is_lazy(array):
             return (array.dtype,)
-        if not is_wrapper(array):
+        if not hasattr(array, "__tensor_flatten__"):
             return None
         names, context = array.__tensor_flatten__()
         return {name: getattr(array, name) for name in names}, context

@@ -187,3 +187,37 @@ def inner_tensors(tensor: Any, role: str = "") -> dict[str, torch.Tensor]:
         inner, below = getattr(tensor, name), f"{role}.{name}" if role else name
         found |= inner_tensors(inner, below) if is_wrapper(inner) else {below: inner}
     return found
+
+
+def misfit(model: Compound, found: Compound) -> str | None:
+    """Return in words why the parts of `found` cannot be copied into those of `model`; None if they can."""
+    one, other = model.facts, found.facts
+    if one["class"] != other["class"]:
+        return f"the model has a {_said(one)} and the checkpoint a {_said(other)}"
+    if (model.dtype, model.shape) != (found.dtype, found.shape):
+        sizes = [f"{value.dtype} {list(value.shape)}" for value in (model, found)]
+        return f"the model has a {_said(one)} of {sizes[0]}, and the checkpoint one of {sizes[1]}"
+    if model.parts.keys() != found.parts.keys():
+        missing = sorted(model.parts.keys() ^ found.parts.keys())
+        return (
+            f"its parts are not the same in the model and in the checkpoint: only one of them has {', '.join(missing)}"
+        )
+    for role, part in model.parts.items():
+        kinds = [f"{spec.dtype} {list(spec.shape)}" for spec in (part.spec, found.parts[role].spec)]
+        if kinds[0] != kinds[1]:
+            return f"its part {role!r} is {kinds[0]} in the model and {kinds[1]} in the checkpoint"
+    ours, theirs = _compared(one["state"]), _compared(other["state"])
+    if ours != theirs:
+        different = sorted(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        return f"it was made in another way: {', '.join(map(repr, different))} are not the same in the model"
+    return None
+
+
+def _said(facts: Mapping[str, object]) -> str:
+    return str(facts["class"]).replace(":", ".")
+
+
+def _compared(state: Any) -> dict[str, Any]:
+    """Return the attributes by name. One that is None may be missing: versions of a library add attributes."""
+    parts = state.get("$tuple", [state])
+    return {key: value for part in parts if part for key, value in part.items() if value is not None}
