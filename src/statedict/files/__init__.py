@@ -6,6 +6,7 @@ from ._checksum import checksums_of as checksums_of
 from ._checksum import checksums_within as checksums_within
 from ._checksum import combine as combine
 from ._checksum import crc32 as crc32
+from ._checksum import crc32s as crc32s
 from ._checksum import read_checked as read_checked
 from ._file import File as File
 from ._file import Span as Span
@@ -43,6 +44,7 @@ __all__ = [
     "checksums_within",
     "combine",
     "crc32",
+    "crc32s",
     "fetch",
     "grouped",
     "is_url",

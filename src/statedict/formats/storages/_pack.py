@@ -100,15 +100,19 @@ class Packing:
 
     def _first(self, key: Key, leaf: Leaf) -> _Place:
         """The place of a storage of which no leaf was placed alone before."""
-        require_memory(leaf)
+        spec, storage = leaf.spec, leaf.storage
+        whole = not spec.offset and spec.nbytes == storage.nbytes
+        if not whole:
+            require_memory(leaf)
         address = _address(leaf.storage.key)
-        number, spec = self._wholes.get(address, (0, None))
-        if spec is not None and (leaf.storage.nbytes, leaf.spec.dtype) == (spec.nbytes, spec.dtype):
-            self._seen[key] = [Leaf(spec, leaf.storage)]
-            place = _pack(number, self._seen[key])
+        number, known = self._wholes.get(address, (0, None))
+        if known is not None and (storage.nbytes, spec.dtype) == (known.nbytes, known.dtype):
+            self._seen[key] = [Leaf(known, storage)]
+            place = _whole(number, known, storage)
         else:
             self._seen[key] = [leaf]
-            place = _pack(self._count, self._known.get(key, [leaf]))
+            leaves = self._known.get(key, [leaf])
+            place = _whole(self._count, spec, storage) if whole and len(leaves) == 1 else _pack(self._count, leaves)
             self.packed.append(place.packed)
             self._count += 1
         self._places[key] = place
@@ -121,12 +125,14 @@ def _address(key: Hashable) -> int:
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
 
 
+def _whole(number: int, spec: Spec, storage: Storage) -> _Place:
+    """The new storage of a tensor that covers its whole storage: the usual case."""
+    return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
+
+
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
     """The new storage of leaves that share one."""
     storage, spec = leaves[0].storage, leaves[0].spec
-    if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
-        # All but always: a tensor that shows its whole storage.
-        return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
         return _pack_one(number, storage, spec)
