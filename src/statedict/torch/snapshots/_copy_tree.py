@@ -101,7 +101,7 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
         elif id(value) not in seen:
             seen.add(id(value))
             offered = _entries(other) or {}
-            stack.extend(reversed(list(zip(entries.values(), map(offered.get, entries)))))
+            stack.extend(reversed([*zip(entries.values(), map(offered.get, entries))]))
     return found
 
 
@@ -118,12 +118,12 @@ def values_of(tree: Any) -> Iterator[Any]:
     seen: set[int] = set()
     while stack:
         value = stack.pop()
-        if not isinstance(value, (dict, list, tuple, Mapping)):
+        entries = _entries(value)
+        if entries is None:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            inside = raw_values(value).values() if isinstance(value, Mapping) else value
-            stack.extend(reversed(list(inside)))
+            stack.extend(reversed([*entries.values()]))
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
