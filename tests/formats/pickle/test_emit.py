@@ -207,7 +207,7 @@ def doubtful(tree):
 def test_only_values_that_are_made_by_calls_are_checked():
     """The check gets the outermost values that are written as calls; no tensors, numbers, texts, or arrays of numbers."""
     state = {f"layer.{n}": torch.ones(2) for n in range(300)}
-    usual = {**state, "seed": 2**64 - 1, "random": (3, tuple(range(625)), None), "array": np.arange(9)}
+    usual = {**state, "seed": 2**64 - 1, "random": (3, tuple(range(625)), None), "array": np.arange(99999)}
     odd, outer = {"a"}, Namespace(inner=Namespace(a=b"x"))
     assert doubtful(usual) == []
     assert doubtful({**usual, "odd": odd, "outer": [outer]}) == [[odd, outer]]

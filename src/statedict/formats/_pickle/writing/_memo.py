@@ -28,7 +28,7 @@ _WORD = Struct("<BI").pack
 SMALL = 1 << 60
 # A pickle of names and tensors up to this size is within every limit.
 UNCHECKED = 32 << 20
-# Bytes of opcodes. Writing more again would cost more than reading the whole pickle usually does.
+# Bytes of opcodes. If there are more, the whole pickle is read: writing them again would take too long.
 WRITTEN_TWICE = 64 << 10
 # The longest form of an integer that every reader accepts.
 LONG = 257
@@ -186,7 +186,7 @@ class PickleWriter:
             return False
         self.out += get(slot)
         if slot >= self.doubtful_slots:
-            # What is only called there may be a value here.
+            # A class or function that is only called inside that value may be a value itself here.
             self.doubt(value)
         return True
 
@@ -298,7 +298,7 @@ def integer(value: int) -> bytes:
     return (b"\x8a%c" % len(raw) if len(raw) < 256 else b"\x8b" + pack("<i", len(raw))) + raw
 
 
-# Values that do not contain others, and of which an equal one may be read instead of the same one (but for strings).
+# Values that do not contain others. Only strings have a memo slot.
 ATOMS: dict[type, Callable[[PickleWriter, Any], object]] = {
     type(None): lambda w, value: w.out.extend(b"N"),
     bool: PickleWriter.flag,

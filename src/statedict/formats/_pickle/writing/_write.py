@@ -154,12 +154,13 @@ def _doubtful(w: PickleWriter, value: Any, steps: Steps) -> Steps:
     if w.in_doubt:
         yield from steps
         return
-    start = len(w.out)
+    start, known = len(w.out), len(w.doubtful)
     w.doubt(value)
     w.in_doubt = True
     yield from steps
     w.in_doubt = False
-    w.doubtful_bytes += len(w.out) - start
+    if len(w.doubtful) > known:
+        w.doubtful_bytes += len(w.out) - start
 
 
 def _given(w: PickleWriter, value: Any, given: Any) -> Steps:
