@@ -90,12 +90,12 @@ def not_a_source(source: Any) -> NotAStateError:
 
 
 def is_file(source: Any) -> bool:
-    """Whether a source is a file: a path, or an object with `read` that is not a module and has no state of its own."""
-    if isinstance(source, (str, os.PathLike)):
+    """Whether a source is a file: a path, or an object with `read`, that is not a module and has no state of its own."""
+    if isinstance(source, str):
         return True
-    if isinstance(source, type):
+    if isinstance(source, type) or host_of(source) is not None or callable(getattr(source, "state_dict", None)):
         return False
-    return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
+    return isinstance(source, os.PathLike) or hasattr(source, "read")
 
 
 def _resolved(roots: Mapping[str, StateDict], state: StateDict, root: str) -> ResolvedSource:

@@ -6,7 +6,7 @@ Uses isal, which is several times as fast as zlib; falls back to zlib if isal is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,11 @@ POLYNOMIAL = 0xEDB88320
 def crc32(data: Any, start: int = 0) -> int:
     """Return the CRC-32 of `data`, continuing from `start`, the CRC-32 of the bytes before it."""
     return _crc32(data, start)
+
+
+def crc32s(buffers: Iterable[Any]) -> list[int]:
+    """Return the CRC-32 of each buffer."""
+    return list(map(_crc32, buffers, repeat(0)))
 
 
 def combine(first: int, second: int, nbytes: int) -> int:

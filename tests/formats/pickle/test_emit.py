@@ -192,6 +192,39 @@ def assert_same(found, expected):
         assert found == expected
 
 
+def doubtful(tree):
+    """What `emit` gives to `check`, as a list; an empty one if it does not call it."""
+    found, numbers = [], {}
+
+    def store(leaf):
+        number = numbers.setdefault(leaf.storage.key, len(numbers))
+        return Placement(str(number), leaf.storage.location, leaf.storage.nbytes, leaf.spec)
+
+    emit(tree, store, check=lambda pickled, values: found.append(values))
+    return found
+
+
+def test_only_values_that_are_made_by_calls_are_checked():
+    """The check gets the outermost values that are written as calls; no tensors, numbers, texts, or arrays of numbers."""
+    state = {f"layer.{n}": torch.ones(2) for n in range(300)}
+    usual = {**state, "seed": 2**64 - 1, "random": (3, tuple(range(625)), None), "array": np.arange(99999)}
+    odd, outer = {"a"}, Namespace(inner=Namespace(a=b"x"))
+    assert doubtful(usual) == []
+    assert doubtful({**usual, "odd": odd, "outer": [outer]}) == [[odd, outer]]
+
+
+@pytest.mark.parametrize("array", [np.array([None]), np.zeros(2, "M8[s]"), np.zeros(2, ">f4"), np.zeros(2, "f4,i4")])
+def test_arrays_of_anything_but_numbers_are_checked(array):
+    """An array of objects, dates, records, or of another byte order is checked."""
+    assert doubtful([array]) == [[array]]
+
+
+@pytest.mark.parametrize("tree", [{2.5: 1}, {1 << 62: 1}, [1 << 40000], [b"x" * (1 << 17)]], ids=range(4))
+def test_what_readers_limit_is_checked_as_a_whole(tree):
+    """A pickle with unusual keys, very large integers, or large values made by calls is checked as it is."""
+    assert doubtful(tree) == [None]
+
+
 def test_arrays_of_a_state_dict_are_tensors():
     """NumPy arrays directly in a StateDict are tensors of the file; elsewhere they are arrays, unless told otherwise."""
     array = np.arange(3, dtype="f4")

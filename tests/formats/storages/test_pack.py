@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.formats.storages._pack import Packing, elements_of, ranges_of
+import statedict
+from statedict.errors import ChecksumError
+from statedict.files import crc32
+from statedict.formats.storages._pack import Packing, contents_of, elements_of, ranges_of
 from statedict.state import Leaf, Spec, Storage, Traits, computed, dtype, leaf_of, read_array
 
 F4 = dtype("float32")
@@ -168,3 +172,31 @@ def test_computed_leaves_are_computed_when_they_are_written():
     storage, spec = packing.place(computed(one.spec, [one], double))
     assert asked == []
     assert shown(b"".join(storage.views()), spec).tolist() == [2, 2, 2]
+
+
+def test_contents_of_many_leaves_are_those_of_each(tmp_path):
+    """`contents_of` returns what `elements_of` yields for each leaf, with its CRC-32, from files and from memory."""
+    whole = torch.arange(64.0)
+    tensors = {"whole": whole, "part": whole[3:9], "gaps": whole[::2], "turned": whole.view(8, 8).T, "empty": whole[:0]}
+    tensors |= {
+        "conjugate": torch.ones(3, dtype=torch.complex64).conj(),
+        "alone": torch.ones(5),
+        "scalar": torch.ones(()),
+    }
+    statedict.save(tensors, tmp_path / "x.pt")
+    for state in (statedict.open(tmp_path / "x.pt").state_dict(), statedict.StateDict(tensors)):
+        leaves = [leaf for _, leaf in state.leaves()]
+        expected = [b"".join(elements_of(leaf)) for leaf in leaves]
+        assert [(bytes(content), crc) for content, crc in contents_of(leaves)] == [
+            (raw, crc32(raw)) for raw in expected
+        ]
+
+
+def test_contents_of_many_leaves_are_verified(tmp_path):
+    """A changed byte among many leaves of a file raises ChecksumError."""
+    statedict.save({f"w{n}": torch.full((4,), float(n)) for n in range(100)}, tmp_path / "x.pt")
+    raw = bytearray((tmp_path / "x.pt").read_bytes())
+    raw[raw.index(torch.full((4,), 50.0).numpy().tobytes())] ^= 1
+    (tmp_path / "x.pt").write_bytes(raw)
+    with pytest.raises(ChecksumError, match="the bytes of 'w50' have changed"):
+        contents_of([leaf for _, leaf in statedict.open(tmp_path / "x.pt").state_dict().leaves()])

@@ -8,17 +8,17 @@ the format itself does not have.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from statedict.files import Frame, Part, Payload, crc32
+from statedict.files import Frame, Part, Payload
 from statedict.state import Leaf
 
 from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
-from ..storages._pack import elements_of
+from ..storages._pack import contents_of, elements_of
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._wrappers import taken_apart
@@ -86,26 +86,29 @@ class _Body:
         self._placed = sorted(placed, key=lambda tensor: tensor.start)
 
     def chunks(self) -> Iterator[memoryview]:
-        waiting: list[memoryview] = []
+        waiting: list[_Placed] = []
         space = 0
-        for number, leaf, _ in self._placed:
-            if leaf.spec.nbytes + space > BLOCK and waiting:
-                yield memoryview(b"".join(waiting))
+        for tensor in self._placed:
+            number, leaf, _ = tensor
+            nbytes = leaf.spec.nbytes
+            if nbytes >= LARGE or nbytes + space > BLOCK:
+                yield self._together(waiting)
                 waiting, space = [], 0
-            if leaf.spec.nbytes >= LARGE:
-                yield memoryview(b"".join(waiting))
-                waiting, space = [], 0
-                payload = Payload(leaf.spec.nbytes, partial(elements_of, leaf))
+            if nbytes >= LARGE:
+                payload = Payload(nbytes, partial(elements_of, leaf))
                 yield from payload.chunks()
                 self.crcs[number] = payload.crc
-                continue
-            crc = 0
-            for view in elements_of(leaf):
-                crc = crc32(view, crc)
-                waiting.append(view)
-                space += len(view)
-            self.crcs[number] = crc
-        yield memoryview(b"".join(waiting))
+            else:
+                waiting.append(tensor)
+                space += nbytes
+        yield self._together(waiting)
+
+    def _together(self, small: Sequence[_Placed]) -> memoryview:
+        """Return a copy of the bytes of small tensors; their CRCs are known afterwards."""
+        contents = contents_of([tensor.leaf for tensor in small])
+        for tensor, (_, crc) in zip(small, contents):
+            self.crcs[tensor.number] = crc
+        return memoryview(b"".join([content for content, _ in contents]))
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:

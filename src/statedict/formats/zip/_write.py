@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import NamedTuple
 
-from statedict.files import Frame, Part, Payload, crc32
+from statedict.files import Frame, Part, Payload, crc32s
 from statedict.state import Wholes
 
 from ...errors import FormatError, SaveError
@@ -118,12 +118,10 @@ class _Layout:
         found: list[bytes] = []
         at = bisect_right(self._begins, members.start) - 1
         while len(found) < len(members):
-            made = list(self.given[at].contents(members))
-            if self.checked:
-                first = members.start + len(found)
-                self.crcs[first : first + len(made)] = map(crc32, made)
-            found += made
+            found += self.given[at].contents(members)
             at += 1
+        if self.checked:
+            self.crcs[members.start : members.stop] = crc32s(found)
         return found
 
     def views(self, index: int) -> Iterable[memoryview]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from struct import pack
 from typing import Any
 
-from statedict.state import Compound, contiguous_strides
+from statedict.state import Compound, DType, contiguous_strides, dtype
 
 from .._names import PACKED
-from .._values import TorchConstant
+from .._values import Kind, Size, TorchConstant, TypedStorage
 from ._memo import PickleWriter, get, integer
-from ._tensors import hooks, reduce, storage, strided, tuple_end
+from ._tensors import bare_storage, hooks, reduce, storage, strided, tuple_end
 
 
 def compound_function(value: Compound) -> str:
@@ -134,4 +134,31 @@ _KINDS: dict[str, tuple[str, Callable[[PickleWriter, Compound, bool], None]]] = 
     "nested": ("_rebuild_nested_tensor", _nested),
     "meta": ("_rebuild_meta_tensor_no_storage", _meta),
     "quantized": ("_rebuild_qtensor", _quantized),
+}
+
+
+def _size(w: PickleWriter, value: Size) -> None:
+    size(w, value)
+    w.memoize(value)
+
+
+# Values that do not contain others, but are not atoms either.
+CONSTANTS: dict[type, Callable[[PickleWriter, Any], object]] = {
+    Size: _size,
+    DType: lambda w, value: w.reference("torch", value.name),
+    TorchConstant: constant,
+    TypedStorage: bare_storage,
+}
+
+
+def _torch_constant(kind: Kind) -> Callable[[Any], TorchConstant]:
+    return lambda value: TorchConstant(kind, str(value).removeprefix("torch."))
+
+
+# PyTorch's constants, by the names of their types: each is one object, and is written as its inert counterpart.
+INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("torch", "dtype"): lambda value: dtype(str(value)),
+    ("torch", "layout"): _torch_constant("layout"),
+    ("torch", "qscheme"): _torch_constant("qscheme"),
+    ("torch", "memory_format"): _torch_constant("memory_format"),
 }

@@ -10,6 +10,7 @@ import copyreg
 import pickle
 import sys
 from codecs import encode
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
@@ -80,8 +81,14 @@ def reduce_steps(
         yield tuple(rest)
         w.out.extend(b"\x81")
     else:
-        yield function
-        yield args
+        if function is OrderedDict:
+            w.reference("collections", "OrderedDict")
+        else:
+            yield function
+        if args:
+            yield args
+        else:
+            w.out.extend(b")")
         w.out.extend(b"R")
     if w.memo.get(id(value)) is not None:
         w.out.extend(b"0")
