@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import tarfile
 
 import numpy as np
@@ -209,7 +210,7 @@ def test_a_damaged_header_of_a_tar_is_noticed():
         opened(bytes(raw))
 
 
-# what is no checkpoint
+# files that are not checkpoints
 
 
 MISTAKEN = {
@@ -246,8 +247,8 @@ MISTAKEN = {
 
 
 @pytest.mark.parametrize("name", MISTAKEN)
-def test_files_that_are_no_checkpoint_are_named_as_what_they_are(name):
-    """What often lies where a checkpoint should is named, with what to do."""
+def test_a_file_that_is_not_a_checkpoint_is_recognised(name):
+    """The error names the kind of file, and says what to do."""
     raw, error, text = MISTAKEN[name]
     with pytest.raises(error, match=text):
         opened(raw)
@@ -258,3 +259,26 @@ def test_a_storage_that_is_listed_twice_is_refused():
     raw = streams.legacy(keys=pickle.dumps(["0", "0"], 2), blobs=2 * ((4).to_bytes(8, "little") + streams.FOUR))
     with pytest.raises(FormatError, match="a key is listed twice"):
         opened(raw)
+
+
+@pytest.mark.parametrize("count", [-4, 0, 3, 5])
+def test_the_number_before_a_storage_must_be_its_number_of_elements(count):
+    """The number of elements before a storage's bytes must equal the one in the pickle: neither less nor more."""
+    with pytest.raises(FormatError, match=f"storage 0.* it should have 4 elements, but its header says {count}"):
+        opened(streams.legacy(blobs=struct.pack("<q", count) + streams.FOUR))
+
+
+def test_a_key_that_is_an_address_has_at_most_128_bits():
+    """The oldest files use addresses as the keys of storages; a larger integer is refused."""
+    key = (1 << 128) - 1
+    place = pickles.storage(pickles.integer(key), 4, "FloatStorage", "cpu", pickles.NONE)
+    found = opened(streams.legacy(pickles.state(w=pickles.tensor(place)), keys=pickle.dumps([key], 2))).object
+    assert read_array(found["w"]).tolist() == np.frombuffer(streams.FOUR, "f4").tolist()
+    with pytest.raises(FormatError, match="the key of a storage is larger than any address"):
+        opened(streams.legacy(keys=pickle.dumps([key + 1], 2)))
+
+
+def test_a_tensor_that_a_tar_lacks_is_named():
+    """The object of a tar can refer only to tensors that the archive contains."""
+    with pytest.raises(FormatError, match="the object refers to the tensor '8', which is missing"):
+        opened(streams.tar(pickle=pickles.state(w=pickles.integer(8) + b"Q")))
