@@ -491,6 +491,13 @@ def test_values_that_are_not_finite_are_found():
     ]
 
 
+def test_values_that_numpy_warns_of_are_counted_without_a_warning():
+    """A signalling NaN of bfloat16 counts as not finite; NumPy's warning of it does not reach the caller."""
+    state = {"w": torch.tensor([0x7F81, 0x3F80], dtype=torch.uint16).view(torch.bfloat16)}
+    [finding] = opened(saved(state)).verify(values=True)
+    assert (finding.level, finding.where) == ("warning", "w")
+
+
 def test_closed_means_closed(tmp_path):
     """After close tensors cannot be read, and the error says what to do; what was read stays."""
     path = tmp_path / "x.pt"
