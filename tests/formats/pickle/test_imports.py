@@ -172,6 +172,12 @@ def test_unknown_values_are_opaque(read):
         assert (found.path, found.args, found.new, found.attributes()) == ("argparse.Namespace", (), True, {"lr": 0.1})
 
 
+def test_a_class_is_a_storage_only_if_it_is_of_torch(read):
+    """Calls of another module's class with the name of a storage are values of an unknown class."""
+    found = read(p.call(p.name("simulator", "FloatStorage"), p.integer(4)) + b".").value
+    assert (type(found), found.path, found.args) == (Opaque, "simulator.FloatStorage", (4,))
+
+
 class Bag(list):
     pass
 
