@@ -261,6 +261,16 @@ def test_a_storage_that_is_listed_twice_is_refused():
         opened(raw)
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 2)])
+@pytest.mark.parametrize("dtype", ["f4", "U1", "f4,f4", "M8[s]"])
+def test_a_plain_pickle_may_be_one_array(dtype, shape, protocol):
+    """An array of any shape and dtype that pickle.dump wrote is read as that array."""
+    array = np.zeros(shape, dtype)
+    found = opened(pickle.dumps(array, protocol)).object
+    assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
 @pytest.mark.parametrize("count", [-4, 0, 3, 5])
 def test_the_number_before_a_storage_must_be_its_number_of_elements(count):
     """The number of elements before a storage's bytes must equal the one in the pickle: neither less nor more."""
