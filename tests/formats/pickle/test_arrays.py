@@ -288,6 +288,50 @@ def test_dtypes_inside_each_other_are_limited(read):
         read(deep + p.get(0) + b".")
 
 
+BIG_ENDIAN = p.tuple_(p.integer(3), p.text(">"), p.NONE, p.NONE, p.NONE, p.integer(-1), p.integer(-1), p.integer(0))
+ONE = b"C\4" + (1).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e5m2"])
+def test_a_dtype_of_ml_dtypes_is_never_changed(read, name):
+    """There is one object for each dtype of ml_dtypes: a file must not set its byte order for the whole process."""
+    made = p.call(p.name("numpy", "dtype"), p.name("ml_dtypes", name), p.FALSE, p.TRUE)
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    before = dtype.byteorder
+    assert read(p.build(made, BIG_ENDIAN) + b".").value is dtype
+    assert dtype.byteorder == before
+
+
+@pytest.mark.parametrize("kind", ["array", "scalar", "buffer"])
+def test_a_dtype_that_is_set_later_does_not_change_an_array(read, kind):
+    """An array keeps the dtype that it was filled with, although the file sets the state of that dtype afterwards."""
+    dtype = p.call(p.name("numpy", "dtype"), p.text("i4"), p.FALSE, p.TRUE) + p.put(0)
+    made = {
+        "array": lambda: array(p.integers((1,)), dtype, ONE),
+        "scalar": lambda: p.call(p.name("numpy.core.multiarray", "scalar"), dtype, ONE),
+        "buffer": lambda: p.call(p.name("numpy.core.numeric", "_frombuffer"), ONE, dtype, p.integers((1,))),
+    }
+    found, later = read(p.tuple_(made[kind](), p.build(p.get(0), BIG_ENDIAN)) + b".").value
+    assert later == np.dtype(">i4")
+    assert (found.dtype, found.tobytes()) == (np.dtype("<i4"), ONE[2:])
+
+
+@pytest.mark.parametrize("place", ["array", "field", "subarray"])
+def test_text_is_not_changed_after_it_was_checked(read, place):
+    """Setting the state of a dtype later does not change the byte order of text that is Unicode in the other order only."""
+    letters = p.call(p.name("numpy", "dtype"), p.text("U1"), p.FALSE, p.TRUE) + p.put(0)
+    dtype = {
+        "array": lambda: letters,
+        "field": lambda: structure(letters, 4),
+        "subarray": lambda: dtype_of("V4", sub=p.tuple_(letters, p.integers((1,)))),
+    }[place]()
+    swapped = p.tuple_(p.integer(3), p.text(">"), p.NONE, p.NONE, p.NONE, p.integer(4), p.integer(4), p.integer(8))
+    made = array(p.integers((1,)), dtype, b"C\4" + "a".encode("utf-32-le"))
+    found, _ = read(p.tuple_(made, p.build(p.get(0), swapped)) + b".").value
+    assert found.tobytes() == "a".encode("utf-32-le")
+    assert "a" in str(found.tolist())
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_text_ends_with_unicode(read, order):
     """A number above U+10FFFF is not a character, in a scalar, an array, and a field."""
