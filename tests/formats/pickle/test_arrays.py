@@ -249,6 +249,26 @@ def test_an_array_that_is_not_what_it_says_is_refused(read, name):
         read(WRONG[name] + b".")
 
 
+@pytest.mark.parametrize(("count", "accepted"), [(0, False), (1, True), ((1 << 31) - 1, True), (1 << 31, False)])
+def test_a_unit_of_time_has_a_positive_count(read, count, accepted):
+    """The count of a unit of time is from 1 to 2**31 - 1, the values that NumPy can hold."""
+    unit = p.tuple_(b"}", p.tuple_(b"C\1s", p.integer(count), b"K\1", b"K\1"))
+    state = b"K\4", p.text("<"), b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0", unit
+    if accepted:
+        assert read(kind("M8", *state) + b".").value == np.dtype(f"<M8[{count}s]")
+    else:
+        with pytest.raises(FormatError, match="the time unit of a dtype is not valid"):
+            read(kind("M8", *state) + b".")
+
+
+def test_an_array_of_objects_is_opaque_wherever_it_is_used(read):
+    """An array of objects that the pickle uses again is the same Opaque there, not the empty array it began as."""
+    array = np.array([{"a": 1}, None], object)
+    first, second = read(pickle.dumps([array, array], 2)).value
+    assert isinstance(first, Opaque)
+    assert second is first
+
+
 def test_a_right_array_of_the_same_builder_loads(read):
     """The builder of the wrong ones makes right ones too."""
     assert read(array() + b".").value.tolist() == [0, 0, 0]

@@ -452,3 +452,10 @@ def test_compounds_of_parameters(saved):
     found = saved([made]).parse().value[0]
     assert isinstance(found, Compound)
     assert found.traits.parameter
+
+
+@pytest.mark.parametrize(("index", "known"), [(0, True), ((1 << 15) - 1, True), (1 << 15, False), (-1, False)])
+def test_the_index_of_a_device_is_below_32768(read, index, known):
+    """A device with any other index is a value of an unknown class."""
+    found = read(p.call(p.name("torch", "device"), p.text("cuda"), p.integer(index)) + b".").value
+    assert (found == TorchConstant("device", f"cuda:{index}")) is known
