@@ -56,7 +56,7 @@ def test_layers_are_one_line():
 
 
 def test_ties_and_other_entries():
-    """Tied names and entries that are no tensors are told."""
+    """Tied names, and entries that are not tensors, are listed."""
     weight = np.zeros(3)
     html = StateDict({"a": weight, "b": weight, "_extra_state": {"x": 1}})._repr_html_()
     assert "<code>a = b</code>" in html
@@ -65,7 +65,7 @@ def test_ties_and_other_entries():
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a&b", "\x1b[31m"])
 def test_names_are_text(name):
-    """A name from a file is shown, not obeyed."""
+    """A name from a file is escaped."""
     assert tags(unread([name])._repr_html_()) <= {"div", "p", "b", "details", "summary", "table", "tr", "td", "code"}
     assert "\x1b" not in unread([name])._repr_html_()
 
@@ -84,5 +84,5 @@ def test_it_is_short_whatever_it_shows():
 
 
 def test_an_empty_state():
-    """Nothing is shown as nothing."""
+    """An empty state has a short page of its own."""
     assert "StateDict: 0 tensors, 0 bytes" in StateDict()._repr_html_()

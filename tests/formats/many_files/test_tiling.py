@@ -64,7 +64,7 @@ def test_the_answer_is_that_of_counting(data):
     ],
 )
 def test_what_is_wrong_is_said(boxes, problem):
-    """Boxes that do not tile are told apart by what is wrong with them."""
+    """The text says why the boxes do not tile the whole."""
     assert re.search(problem, tiling_problem((2, 3), boxes))
 
 

@@ -1,4 +1,4 @@
-"""NumPy's arrays, scalars and dtypes are what pickle.loads gives, out of exactly the bytes that they say."""
+"""NumPy's arrays, scalars and dtypes are read as pickle.loads reads them, from exactly the bytes that they declare."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_records(read, dtype, protocol):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_scalars_and_dtypes(read, protocol):
-    """Scalars and dtypes are what they were; a dtype of the file is none of NumPy's own objects."""
+    """Scalars and dtypes are read as they were written; a dtype from a file is never one of NumPy's own objects."""
     values = [
         np.float32(1.5),
         np.int64(-3),
@@ -112,7 +112,7 @@ def test_arrays_of_other_dtypes(read, protocol):
 
 
 def test_sharing_is_kept(read):
-    """One array under two names is one array."""
+    """One array under two names stays one array."""
     array = np.arange(3)
     found = read(pickle.dumps({"a": array, "b": array}, 2)).value
     assert found["a"] is found["b"]
@@ -128,7 +128,7 @@ def test_arrays_of_objects_are_opaque(read, protocol):
 
 
 def test_random_states_are_data(read):
-    """NumPy's random state, which many checkpoints keep, is Opaque or plain, and nothing to fear."""
+    """NumPy's random state, which many checkpoints contain, is Opaque or plain, and not dangerous."""
     for state in (np.random.RandomState(0).get_state(), np.random.RandomState(0), np.random.default_rng(0)):
         assert read(pickle.dumps(state, 2)).dangerous == []
 
@@ -244,7 +244,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_array_that_is_not_what_it_says_is_refused(read, name):
-    """Bytes, shape and dtype must fit exactly; a dtype is made once."""
+    """Bytes, shape and dtype must match exactly; the state of a dtype is set only once."""
     with pytest.raises(FormatError):
         read(WRONG[name] + b".")
 
@@ -270,13 +270,13 @@ def test_an_array_of_objects_is_opaque_wherever_it_is_used(read):
 
 
 def test_a_right_array_of_the_same_builder_loads(read):
-    """The builder of the wrong ones makes right ones too."""
+    """The builder of the invalid arrays also makes valid ones."""
     assert read(array() + b".").value.tolist() == [0, 0, 0]
     assert read(fields() + b".").value.itemsize == 8
 
 
 def test_copies_of_an_array_are_paid_for(read):
-    """One memoised string of bytes makes no endless number of arrays."""
+    """One memoised string of bytes cannot become an unlimited number of arrays."""
     head = b"B" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b"q\0" + kind("u1") + b"q\1"
     each = p.call(p.name("numpy.core.numeric", "_frombuffer"), b"h\0", b"h\1", p.integers((1 << 20,)), p.text("C"))
     with pytest.raises(LimitError, match="copied_bytes"):
@@ -295,7 +295,7 @@ def structure(inside, size, names="a"):
 
 
 def test_dtypes_inside_each_other_are_limited(read):
-    """NumPy's functions for dtypes recurse, through each field."""
+    """Nested dtypes are limited, because NumPy's functions recurse into each field."""
     head = dtype_of("i4", "<") + p.put(0) + p.POP
     with pytest.raises(LimitError, match=r"dtypes nested 17 deep.*dtype_depth"):
         read(head + (structure(p.get(0), 4) + p.put(0) + p.POP) * 20 + p.get(0) + b".")
@@ -354,7 +354,7 @@ def test_text_is_not_changed_after_it_was_checked(read, place):
 
 @pytest.mark.parametrize("order", "<>")
 def test_text_ends_with_unicode(read, order):
-    """A number above U+10FFFF is not a character, in a scalar, an array, and a field."""
+    """A number above U+10FFFF, which is not a character, is refused wherever text is stored."""
     last, beyond = (number.to_bytes(4, "little" if order == "<" else "big") for number in (0x10FFFF, 0x110000))
     raw = {"last": b"C\4" + last, "beyond": b"C\4" + beyond}
     text = dtype_of("U1", order)

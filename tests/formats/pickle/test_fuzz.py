@@ -1,4 +1,4 @@
-"""Pickles changed at random are read, or are a FormatError: nothing else, nothing run, in time."""
+"""Randomly changed pickles are read or raise FormatError, run nothing, and do not take long."""
 
 from __future__ import annotations
 

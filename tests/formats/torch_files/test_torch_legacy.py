@@ -1,4 +1,4 @@
-"""torch.save's files before 1.6, the tars before that, and plain pickles."""
+"""torch.save's files before 1.6, the older tar files, and plain pickles."""
 
 import io
 import pickle
@@ -80,7 +80,7 @@ def viewing(offset, numel):
 
 
 def test_views_of_a_storage_share_it():
-    """Storages that are parts of another one, as the oldest files have them, are that one's leaves."""
+    """In the oldest files a storage can be part of another one; its tensors become leaves of that one."""
     raw = viewing(1, 3)
     state = opened(raw).object
     assert {leaf.storage.key for leaf in state.values()} == {state["w"].storage.key}
@@ -103,7 +103,7 @@ def test_from_a_file(tmp_path, mapped):
 
 
 def test_long_pickles_are_read_on(monkeypatch):
-    """A pickle longer than what is tried first is read as far as it goes, with the same result."""
+    """A pickle longer than the first block is read to its end, with the same result."""
     monkeypatch.setattr(_stacked, "FIRST", 16)
     raw = saved({f"t{n}": torch.full((2,), n) for n in range(200)})
     found = loaded(opened(raw).object)
@@ -119,7 +119,7 @@ def test_every_truncation_is_noticed():
 
 
 def test_a_cut_file_says_how_much_is_missing():
-    """A file that was cut in its tensors says how many of how many bytes it has."""
+    """The error for a truncated file says how many bytes it has, and how many it should have."""
     raw = saved({"a": torch.randn(1000)})
     with pytest.raises(
         TruncatedError, match=rf"the file is truncated: it has {len(raw) - 100:,} of {len(raw):,} bytes"
@@ -128,7 +128,7 @@ def test_a_cut_file_says_how_much_is_missing():
 
 
 def test_bytes_after_the_last_storage_are_noted():
-    """torch.load leaves what follows alone (another save, often); it is told."""
+    """Bytes after the last storage (often another save) are left alone, as in torch.load, and noted."""
     checkpoint = opened(saved({"a": torch.ones(2)}) + b"more")
     assert checkpoint.notes == [UNCHECKED, "4 bytes follow the last storage"]
 
@@ -156,7 +156,7 @@ def test_plain_pickles_are_read():
 
 
 def test_pickles_in_pickles_have_a_limit():
-    """A pickled tensor holds a file; that one may hold none, unless it is allowed."""
+    """A pickled tensor contains a file; a further file inside that one is read only if the limit allows it."""
     inner = torch.arange(3.0)
     raw = saved({"outer": [pickle.loads(pickle.dumps(inner))]})
     assert read_array(opened(raw, limits=Limits(nested=0)).object["outer"][0]).tolist() == [0, 1, 2]
@@ -174,8 +174,8 @@ def test_a_tar_is_read():
     assert read_array(checkpoint.object["w"]).shape == (4,)
 
 
-def test_other_tars_are_no_checkpoints(tmp_path):
-    """Another tar is named as one; so is a member that is a link."""
+def test_another_tar_is_not_a_checkpoint(tmp_path):
+    """Another tar archive is recognised as one, and a member that is a link is refused."""
     path = tmp_path / "other.tar"
     (tmp_path / "x").write_bytes(b"x")
     with tarfile.open(path, "w") as archive:
@@ -194,7 +194,7 @@ def test_other_tars_are_no_checkpoints(tmp_path):
 
 
 def test_facts_that_make_another_archive_are_refused(tmp_path):
-    """A member whose name is told elsewhere than in its header is one that readers disagree on."""
+    """A member whose name is not in its own header is refused, because readers disagree on it."""
     path = tmp_path / "other.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("größe"))
@@ -203,7 +203,7 @@ def test_facts_that_make_another_archive_are_refused(tmp_path):
 
 
 def test_a_damaged_header_of_a_tar_is_noticed():
-    """A tar's headers have checksums of their own, and sizes that are numbers."""
+    """A damaged tar header is noticed by its checksum."""
     raw = bytearray(streams.tar())
     raw[3] ^= 1
     with pytest.raises(FormatError, match="a header of the tar archive is invalid"):
