@@ -225,6 +225,43 @@ def test_what_a_loader_did_is_put_back() -> None:
     assert elements(made) == {"w": [0, 0], "a.w": [0, 0]}
 
 
+def test_a_class_that_a_hook_exchanged_is_put_back() -> None:
+    """A hook may give a module another class, as lazy modules do; a refused load gives it the old one again."""
+
+    class Grown(Module):
+        pass
+
+    made = Module(a=Module(w=array()))
+
+    def hook(*args: Any) -> None:
+        made._modules["a"].__class__ = Grown
+        raise ValueError("midway")
+
+    made._load_state_dict_pre_hooks[0] = hook
+    with pytest.raises(ValueError, match="midway"):
+        write(made, {"a.w": array(1)})
+    assert type(made._modules["a"]) is Module
+
+
+def test_attributes_that_restoring_an_extra_state_changes_are_put_back() -> None:
+    """Extra states are restored before attributes, because `set_extra_state` may change any attribute."""
+
+    class Counts(Module):
+        calls = 0
+
+        def get_extra_state(self) -> Any:
+            return 1
+
+        def set_extra_state(self, given: Any) -> None:
+            self.calls += 1
+
+    made = Module(a=Counts(), w=array())
+    made._modules["a"].calls = 5
+    with pytest.raises(LoadError, match="size mismatch for w"):
+        write(made, {"a._extra_state": 1, "w": np.zeros(3)})
+    assert made._modules["a"].calls == 5
+
+
 def test_extra_state_goes_both_ways() -> None:
     """Extra state is written if the class has it, missing if the state lacks it, unexpected if the class lacks it."""
 

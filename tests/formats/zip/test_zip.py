@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.hostile.build.zips import DEFLATED, Member, archive, deflated
 
 from statedict import files
 from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnknownNameError
@@ -467,6 +468,23 @@ def test_deflated_members_that_lie_about_their_size():
             read_member(opened(lying), "a/x")
     with pytest.raises(FormatError, match="its compressed data does not decompress to 5,000 bytes: Error"):
         read_member(opened(change(raw, 33, b"\xff\xff")), "a/x")
+
+
+def test_bytes_after_the_end_of_a_deflated_member_are_refused():
+    """A deflated member ends where its compressed data ends: readers disagree on bytes after that."""
+    raw = archive(Member(b"a/x", bytes(5000), DEFLATED, raw=deflated(bytes(5000)) + b"more"))
+    with pytest.raises(FormatError, match="its compressed data does not decompress to 5,000 bytes"):
+        read_member(opened(raw), "a/x")
+
+
+def test_a_large_archive_may_be_decompressed_to_a_multiple_of_its_size():
+    """The decompressed size is limited by `inflated_bytes` or by `inflated_ratio`, whichever allows more."""
+    raw = zipped({"a/x": bytes(5000)}, compression=zipfile.ZIP_DEFLATED)
+    ratio = -(-5000 // len(raw))
+    assert opened(raw, limits=Limits(inflated_bytes=0, inflated_ratio=ratio)).members["a/x"].nbytes == 5000
+    assert opened(raw, limits=Limits(inflated_bytes=5000, inflated_ratio=0)).members["a/x"].nbytes == 5000
+    with pytest.raises(LimitError, match="decompressing the file to 5,000 bytes"):
+        opened(raw, limits=Limits(inflated_bytes=4999, inflated_ratio=ratio - 1))
 
 
 def test_an_absent_member_is_an_unknown_name():
