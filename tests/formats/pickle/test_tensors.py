@@ -179,7 +179,7 @@ def test_constants_and_storages(saved):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_pickles_hold_legacy_files(storages, protocol):
-    """`pickle.dump` of a tensor hides a whole torch.save file in it, which `nested` is asked to read."""
+    """A tensor in a `pickle.dump` contains a whole torch.save file, which is read by `nested`."""
     data = pickle.dumps({"w": torch.arange(4.0)}, protocol)
     seen = []
 
@@ -306,12 +306,12 @@ def test_modules_of_legacy_files_are_their_class(read):
 
 
 def test_other_persistent_ids_are_the_callers(read):
-    """Ids that are no tuples (tar files) are handed over."""
+    """Persistent ids that are not tuples (in tar files) are passed to the caller."""
     assert read(b"K\x07Q.", persistent=lambda identity: ("tensor", identity)).value == ("tensor", 7)
 
 
 def test_location_may_be_anything(read):
-    """A device tag is kept as it is, and never looked up."""
+    """A device tag is kept as it is and never interpreted."""
     assert read(p.tensor(p.storage(location="nonsense:99")) + b".").value.storage.location == "nonsense:99"
 
 
@@ -424,7 +424,8 @@ VIEW = {
 
 @pytest.mark.parametrize("name", VIEW)
 def test_a_tensor_beyond_its_storage_is_refused(read, storages, watched, name):
-    """Bounds are proved with exact integers; what does not fit is a FormatError, and nothing is allocated for it."""
+    """Bounds are checked with exact integers; a tensor outside of them is a FormatError, and nothing is allocated
+    for it."""
     sixteen = {"0": bytes(16)} if "quantised" not in name and "sparse" not in name else None
     with watched() as events, pytest.raises(FormatError):
         read(VIEW[name] + b".", storage=storages(sixteen))
@@ -432,7 +433,7 @@ def test_a_tensor_beyond_its_storage_is_refused(read, storages, watched, name):
 
 
 def test_legal_oddities_load(read):
-    """Expanded views, empty views with a far offset and huge meta tensors are legal."""
+    """Expanded views, empty views with a large offset, and huge meta tensors are valid."""
     assert read(p.tensor(size=(2**40,), stride=(0,)) + b".").value.spec.nbytes == 2**42
     assert read(p.tensor(offset=10**6, size=(0,)) + b".").value.spec.offset == 0
     meta = rebuild(
@@ -471,3 +472,10 @@ def test_compounds_of_parameters(saved):
     found = saved([made]).parse().value[0]
     assert isinstance(found, Compound)
     assert found.traits.parameter
+
+
+@pytest.mark.parametrize(("index", "known"), [(0, True), ((1 << 15) - 1, True), (1 << 15, False), (-1, False)])
+def test_the_index_of_a_device_is_below_32768(read, index, known):
+    """A device with any other index is a value of an unknown class."""
+    found = read(p.call(p.name("torch", "device"), p.text("cuda"), p.integer(index)) + b".").value
+    assert (found == TorchConstant("device", f"cuda:{index}")) is known

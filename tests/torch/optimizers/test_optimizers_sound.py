@@ -299,6 +299,18 @@ def test_the_same_options_with_other_entries_are_refused():
         write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
 
 
+def test_a_number_of_steps_must_be_one_element():
+    """An entry that is a single number accepts a tensor of one element of any rank, and no longer one."""
+    model = model_of(2, 2)
+    saved = trained(model).state_dict()
+    steps = saved["state"][0]["step"]
+    saved["state"][0]["step"] = steps.reshape(1, 1)
+    write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
+    saved["state"][0]["step"] = steps.expand(3)
+    with pytest.raises(LoadError, match=r"its 'step' must have shape \[\], but the saved state has shape \[3\]"):
+        write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
+
+
 def test_other_shapes_are_refused():
     """State of another shape is an error that names the parameter, the entry and both shapes."""
     model, wider = model_of(3, 3), model_of(4, 3)

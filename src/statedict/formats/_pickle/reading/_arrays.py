@@ -85,6 +85,12 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
     target.__setstate__(made.__reduce__()[2])  # type: ignore[attr-defined]
 
 
+def _copy(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a copy that the file cannot change by setting the state of its own dtype; its fields are copies too."""
+    # `np.dtype(dtype, copy=True)` returns the same object. "|" means no change; dtypes of ml_dtypes are never changed.
+    return dtype.newbyteorder("|") if type(dtype).__module__ == "numpy.dtypes" else dtype
+
+
 def _note(m: Machine, target: np.dtype[Any], inside: Iterable[np.dtype[Any]]) -> None:
     """Record how deep a dtype is and how many fields it has: NumPy's dtype functions recurse without memoisation."""
     known = [m.built.get(id(each), (each, 1, 1)) for each in inside]
@@ -106,7 +112,7 @@ def _subarray(m: Machine, target: np.dtype[Any], subarray: Any) -> np.dtype[Any]
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
         _refuse("the shape of a dtype's subarray is malformed")
     _note(m, target, [base])
-    return np.dtype((np.dtype(base, copy=True), shape))
+    return np.dtype((_copy(base), shape))
 
 
 def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsize: Any) -> np.dtype[Any]:
@@ -122,7 +128,7 @@ def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsi
             _refuse("a field of a dtype is malformed")
         if type(field[1]) is not int or not 0 <= field[1] <= elsize - field[0].itemsize:
             _refuse("a field of a dtype lies outside its item size")
-        formats.append(np.dtype(field[0], copy=True))
+        formats.append(_copy(field[0]))
         offsets.append(field[1])
     _note(m, target, [fields[name][0] for name in names])
     return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": elsize})
@@ -172,7 +178,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     # A copy, because the file can still set the state of its own dtype.
-    dtype = np.dtype(dtype, copy=True)
+    dtype = _copy(dtype)
     check_text(np.frombuffer(raw, dtype) if raw else np.empty(0))
     filled: Any = (1, shape, dtype, bool(fortran), bytes(raw))
     target.__setstate__(filled)
@@ -218,7 +224,7 @@ def _scalar(m: Machine, args: Args) -> Any:
         raw = raw.encode("utf-8", "surrogatepass")
     _check(m, (1,), dtype, raw)
     m.charge(len(raw))
-    made = np.frombuffer(bytearray(raw), np.dtype(dtype, copy=True))
+    made = np.frombuffer(bytearray(raw), _copy(dtype))
     check_text(made)
     return made[0]
 
@@ -233,7 +239,7 @@ def _frombuffer(m: Machine, args: Args) -> Any:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     order: Any = args[3] if len(args) == 4 else "C"
-    dtype = np.dtype(dtype, copy=True)
+    dtype = _copy(dtype)
     if not raw:
         return np.empty(shape, dtype)
     made = np.frombuffer(bytearray(raw), dtype)
