@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._cast_kind import NUMBERS
 from ._computed import computed
 from ._dtype import DType
-from ._leaf import Leaf
-from ._spec import contiguous
+from ._leaf import Leaf, contiguous
 from ._ties import tied
 
 if TYPE_CHECKING:

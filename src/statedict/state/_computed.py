@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
-from ._spec import Spec
+from ._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ import torch
 import statedict
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
-from statedict.state import Leaf, many
-from statedict.torch.modules._staging import scatter
+from statedict.state import Leaf, rows_of
+from statedict.torch.modules._read_into import scatter
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]
@@ -54,18 +54,22 @@ def file_fixture(tmp_path) -> str:
     return path
 
 
-@pytest.fixture(name="way", params=["rows", "one by one"])
+@pytest.fixture(name="way", params=["found ahead", "one by one", "single leaves"])
 def way_fixture(request, monkeypatch):
-    """The ways to read a file; each test is run with both."""
-    if request.param == "one by one":
+    """The ways to read a file: rows from a scan, rows from leaves, no rows. Each test is run with all."""
+    if request.param != "found ahead":
         monkeypatch.setattr(ArchiveStorages, "have_rows", False)
+    if request.param == "single leaves":
+        monkeypatch.setattr(ArchiveStorages, "_adopt", lambda self: None)
     return request.param
 
 
-def test_rows_are_taken(file, way):
-    """All tensors of a plain file are rows of one table, where that is not turned off."""
-    with statedict.open(file) as checkpoint:
-        assert (many(list(checkpoint.object.values())) is not None) == (way != "one by one")
+@pytest.mark.parametrize("count", [1, 3, COUNT])
+def test_tensors_are_rows(tmp_path, count, way):
+    """All tensors of a plain file, however few, are rows of one table, unless that is turned off."""
+    torch.save(tensors(count), tmp_path / "m.pt")
+    with statedict.open(tmp_path / "m.pt") as checkpoint:
+        assert (rows_of(list(checkpoint.object.values())) is not None) == (way != "single leaves")
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -261,7 +265,7 @@ def test_the_tensors_of_an_optimizer_are_rows(tmp_path):
     torch.save(optimizer.state_dict(), path)
     with statedict.open(path) as opened:
         leaves = [leaf for each in opened.object["state"].values() for leaf in each.values()]
-        assert many(leaves) is not None
+        assert rows_of(leaves) is not None
     found, expected = statedict.load(path)["state"], torch.load(path, weights_only=True)["state"]
     assert found.keys() == expected.keys()
     for number, facts in expected.items():

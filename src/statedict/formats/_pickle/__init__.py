@@ -18,8 +18,8 @@ in `data`.
 * `storage(id: StorageId) -> TypedStorage` is called for every storage that the pickle names. It compares `id.numel` (times
   the itemsize) and `id.view` with the bytes that exist, and raises a FormatError if they do not fit or the storage does not
   exist. Views into the result are bounds-checked here.
-* `rows: RowMaker` makes leaves of many tensors at once, as rows of a table. It is used only if NumPy is imported already,
-  or worth importing.
+* `rows: RowMaker` makes leaves of many tensors at once, as rows of a table, if NumPy is imported already or worth
+  importing; and it gets the leaves that are read one by one.
 * `persistent(id) -> object` receives persistent ids of any other form (the integers in the oldest files, tar); None: they
   are refused. Legacy `("module", class, file, source)` ids are handled here: their value is the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, the form in which plain
@@ -28,7 +28,7 @@ in `data`.
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
 `store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it returns
-keys ("0", "1" … in order of first use, one for each storage). `store_all(wholes: Wholes) -> int | None` returns the first
+keys ("0", "1" … in order of first use, one for each storage). `store_all(table: Table) -> int | None` returns the first
 of the keys for many tensors at once, if each has a new storage that it covers completely.
 """
 
@@ -39,7 +39,6 @@ from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
 from ._values import Placement as Placement
-from ._values import Records as Records
 from ._values import Risk as Risk
 from ._values import RowMaker as RowMaker
 from ._values import Size as Size
@@ -58,7 +57,6 @@ __all__ = [
     "Pair",
     "Parsed",
     "Placement",
-    "Records",
     "Risk",
     "RowMaker",
     "Size",

@@ -6,6 +6,7 @@ of `statedict.state`, `torch.device("cuda:0")` is `TorchConstant("device", "cuda
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -42,38 +43,29 @@ class StorageId(NamedTuple):
     view: tuple[str, int, int] | None = None
 
 
-class Records(NamedTuple):
-    """Many tensors, each with a storage of its own as the pickle has it, a column for each field.
-
-    Attributes:
-        kinds, claims: what there is of them, and the bytes that a storage of each kind claims.
-        of: for each tensor the number of its kind.
-        keys: for each tensor its storage's, which are numbers.
-    """
-
-    kinds: list[RowKind]
-    claims: list[int]
-    of: Numbers
-    keys: Numbers
-
-
 class RowMaker(Protocol):
-    """A container whose table has rows for tensors. This is its whole surface.
+    """A container that has a table of tensors. This is its whole surface.
 
     Attributes:
-        alone: leaves that were read one by one, which it may make rows of later.
+        single: leaves that were read one by one, which it may make rows of later.
+        have_rows: whether it makes rows of tensors that are offered to it.
     """
 
-    alone: list[Leaf]
+    single: list[Leaf]
 
-    def offer(self, records: Records) -> Numbers:
-        """The row of each record, consecutive numbers; -1 where the record is not all of a storage of its own."""
+    @property
+    def have_rows(self) -> bool: ...
 
-    def claim(self, row: int, count: int) -> list[Leaf] | None:
-        """Leaves of rows that were offered; None where another tensor has one of the storages already."""
+    def offer(self, kinds: Sequence[RowKind], claims: Sequence[int], of: Numbers, keys: Numbers) -> Numbers:
+        """Return a number for each of these tensors, consecutive; -1 for those that do not cover a storage exactly.
 
-    def claim_one(self, row: int) -> Leaf | None:
-        """The same for one."""
+        `kinds`: the different kinds, and `claims`: how many bytes the pickle says that a storage of each kind has. For each
+        tensor, `of` is the number of its kind, and `keys` is the key of its storage.
+        """
+
+    def claim(self, number: int, count: int) -> list[Leaf] | None:
+        """Return leaves, as rows, for tensors with consecutive numbers; None if another tensor already has one of the
+        storages."""
 
 
 class TypedStorage:

@@ -129,7 +129,7 @@ class FileSource:
             self._settle(storages)
         if any(map(_is_made, storages)):
             return None
-        from ._neighbours import lay_out
+        from ._file_table import lay_out
 
         checked = self._checked_on_arrival(storages, starts, sizes, verify)
         places, runs, total = lay_out(list(map(_place, storages, starts)), sizes)

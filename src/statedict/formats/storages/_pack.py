@@ -17,7 +17,7 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
+from statedict.state import DType, Leaf, Read, Spec, Storage, Table
 
 from ._shape import require_memory
 
@@ -53,15 +53,15 @@ class Packing:
 
     def __init__(self, known: dict[Key, list[Leaf]] | None = None) -> None:
         self.settled = True
-        # Storages in order; Wholes stand for as many as they have rows.
-        self.packed: list[Packed | Wholes] = []
+        # Storages in order; a table is as many as it has rows.
+        self.packed: list[Packed | Table] = []
         self._known = known or {}
         self._count = 0
         self._seen: dict[Key, list[Leaf]] = {}
         self._places: dict[Key, _Place] = {}
-        # By address, which is quicker to look up than a key: number and spec of those that came in columns, and all others.
-        self._wholes: dict[int, tuple[int, Spec]] = {}
-        self._alone: dict[int, object] = {_address(storage): None for storage, _ in self._known}
+        # By address, which is faster to look up than a key: number and spec of those from tables, and all others.
+        self._rows: dict[int, tuple[int, Spec]] = {}
+        self._single: dict[int, object] = {_address(storage): None for storage, _ in self._known}
 
     def again(self) -> Packing:
         """A Packing that knows all leaves that this one has seen."""
@@ -82,27 +82,27 @@ class Packing:
             spec = leaf.spec
         return place.packed, spec
 
-    def place_all(self, wholes: Wholes) -> int | None:
-        """The number of the first one's new storage, the others' following; None where any shares its storage, so that each
-        has to be placed alone."""
-        specs = wholes.of_each(wholes.kinds)
-        new = dict(zip(wholes.pointers, zip(count(self._count), specs)))
-        # Views of keys, of which the shorter one is looked through; a dict would be, however long.
+    def place_all(self, table: Table) -> int | None:
+        """Return the number of the first row's new storage; the others follow. None if one of them shares its storage, so
+        that each must be placed by itself."""
+        specs = table.of_each(lambda kind: kind.spec)
+        new = dict(zip(table.starts, zip(count(self._count), specs)))
+        # `isdisjoint` of two views of keys iterates over the shorter one; with a dict it would iterate over the dict.
         if len(new) < len(specs) or not all(
-            new.keys().isdisjoint(known.keys()) for known in (self._alone, self._wholes)
+            new.keys().isdisjoint(known.keys()) for known in (self._single, self._rows)
         ):
             return None
         first = self._count
-        self.packed.append(wholes)
+        self.packed.append(table)
         self._count += len(specs)
-        self._wholes |= new
+        self._rows |= new
         return first
 
     def _first(self, key: Key, leaf: Leaf) -> _Place:
-        """The place of a storage of which no leaf was placed alone before."""
+        """Return the place of a storage of which no leaf was placed by itself before."""
         require_memory(leaf)
         address = _address(leaf.storage.key)
-        number, spec = self._wholes.get(address, (0, None))
+        number, spec = self._rows.get(address, (0, None))
         if spec is not None and (leaf.storage.nbytes, leaf.spec.dtype) == (spec.nbytes, spec.dtype):
             self._seen[key] = [Leaf(spec, leaf.storage)]
             place = _pack(number, self._seen[key])
@@ -112,7 +112,7 @@ class Packing:
             self.packed.append(place.packed)
             self._count += 1
         self._places[key] = place
-        self._alone[address] = None
+        self._single[address] = None
         return place
 
 

@@ -13,7 +13,7 @@ from torch.utils.serialization import config
 
 from statedict import files
 from statedict.formats.torch_archive import Record, TensorRun, archive_parts
-from statedict.state import Wholes, collector_paused
+from statedict.state import Table, collector_paused
 
 from ..tensors._storages import bytes_of, kept_bytes_of
 from ._save_pickle import pickled
@@ -51,8 +51,8 @@ def _records(folder: str, storages: Numbered) -> Iterator[Record | TensorRun]:
     views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
     number = 0
     for storage in storages.found:
-        if isinstance(storage, Wholes):
-            rows = range(number, number + len(storage.sizes))
+        if isinstance(storage, Table):
+            rows = range(number, number + len(storage))
             yield TensorRun([f"{folder}{row}" for row in rows], storage)
             number = rows.stop
         else:

@@ -18,7 +18,7 @@ import torch
 from torch.nn.parameter import Parameter
 
 from statedict.formats.torch_archive import Placement, emit
-from statedict.state import Leaf, Wholes
+from statedict.state import Leaf, Table
 
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._kinds import kinds_of
@@ -37,7 +37,7 @@ def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numb
     """Return the pickle, and the storages that it refers to."""
     storages = Numbered()
     if module is pickle and protocol == 2 and is_plain(obj):
-        return emit(obj, lambda leaf: _place(storages, leaf), lambda wholes: _place_all(storages, wholes)), storages
+        return emit(obj, lambda leaf: _place(storages, leaf), lambda table: _place_all(storages, table)), storages
     out = io.BytesIO()
 
     class ArchivePickler(module.Pickler):  # type: ignore[name-defined, misc]
@@ -117,8 +117,8 @@ def _place(storages: Numbered, leaf: Leaf) -> Placement:
     return Placement(key, location, leaf.storage.nbytes, leaf.spec)
 
 
-def _place_all(storages: Numbered, wholes: Wholes) -> int | None:
-    return storages.number_all(wholes, wholes.of_each(SAVED_DTYPES[kind.dtype] for kind in wholes.kinds))
+def _place_all(storages: Numbered, table: Table) -> int | None:
+    return storages.number_all(table, table.of_each(lambda kind: SAVED_DTYPES[kind.spec.dtype]))
 
 
 _TRAITS = attrgetter("__dict__"), attrgetter("_backward_hooks"), torch.Tensor._is_zerotensor

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.serialization import location_tag, normalize_storage_type
 
-from statedict.state import Wholes
+from statedict.state import Table
 
 MIXED = "Cannot save multiple tensors or storages that view the same data as different types"
 
@@ -71,7 +71,7 @@ class Numbered:
     """
 
     def __init__(self) -> None:
-        self.found: list[torch.UntypedStorage | Wholes] = []
+        self.found: list[torch.UntypedStorage | Table] = []
         self._keys: dict[int, tuple[str, str]] = {}
         self._dtypes = OneDtype()
 
@@ -94,20 +94,20 @@ class Numbered:
             self.found.append(storage)
         return known
 
-    def number_all(self, wholes: Wholes, dtypes: Sequence[torch.dtype]) -> int | None:
+    def number_all(self, table: Table, dtypes: Sequence[torch.dtype]) -> int | None:
         """Number many storages consecutively and return the first number.
 
         Returns None if they must be numbered one by one: a storage is already known or shared, or another package may define
         its location.
         """
-        first, storages = len(self._keys), list(map(attrgetter("_cdata"), wholes.owners))
+        first, storages = len(self._keys), list(map(attrgetter("_cdata"), table.marks[0]))
         new = dict(zip(storages, zip(map(str, count(first)), repeat("cpu"))))
         if len(new) < len(storages) or not self._keys.keys().isdisjoint(new) or not _tags_are_torchs():
             return None
-        if not self._dtypes.add_all(wholes.pointers, dtypes):
+        if not self._dtypes.add_all(table.starts, dtypes):
             return None
         self._keys |= new
-        self.found.append(wholes)
+        self.found.append(table)
         return first
 
 

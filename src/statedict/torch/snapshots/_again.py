@@ -16,9 +16,8 @@ import torch
 
 from statedict.state import copy_rows
 
-from ..tensors._copy_pairs import is_watched
+from ..tensors._copy_pairs import addresses, is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
-from ..tensors._memory import addresses
 from ._shared_memory import overlap
 
 # Up to so many bytes tensors are copied as rows of bytes.

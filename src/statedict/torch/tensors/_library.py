@@ -17,7 +17,7 @@ import torch._weights_only_unpickler as theirs
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import FormatError, SaveError
-from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
+from statedict.state import DTYPES, PLAIN, Compound, Leaf, RowKind, Spec, Table, Traits, check_reach, rows_of
 
 from ._compound import compound_of, make_compound
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
@@ -48,7 +48,7 @@ class TorchLibrary:
             return compound_of(array, traits_of(array), strided_leaf)
         return strided_leaf(array, traits_of(array))
 
-    def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
+    def table(self, arrays: Sequence[Any]) -> Table | None:
         # A quick test: most views have an offset, so the last tensor usually shows whether there are views.
         if not isinstance(arrays[-1], torch.Tensor) or arrays[-1].storage_offset():
             return None
@@ -66,13 +66,14 @@ class TorchLibrary:
         owners = list(map(torch.Tensor.untyped_storage, arrays))
         traits = [Traits(True, kind.requires_grad) if kind.type is Parameter else PLAIN for kind in kinds]
         pointers = list(map(torch.UntypedStorage.data_ptr, owners))
-        wholes = Wholes(specs, traits, which, pointers, list(map(torch.UntypedStorage.nbytes, owners)), owners)
-        is_whole = wholes.of_each(spec.nbytes for spec in specs) == wholes.sizes
-        return wholes if is_whole and all(wholes.pointers) and all(wholes.sizes) else None
+        sizes = list(map(torch.UntypedStorage.nbytes, owners))
+        table = Table(None, list(map(RowKind, specs, traits)), which, pointers, sizes, owners)
+        is_whole = table.of_each(lambda kind: kind.spec.nbytes) == sizes
+        return table if is_whole and all(pointers) and all(sizes) else None
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
-        rows = many(leaves)
-        if rows is not None and all(kind.spec.dtype in _NUMPY for kind in rows.kinds()):
+        rows = rows_of(leaves)
+        if rows is not None and all(kind.spec.dtype in _NUMPY for kind in rows.used()):
             return _over_rows(rows, memory)
         users = Counter([leaf.storage.key for leaf in leaves])
         shared: dict[Hashable, torch.UntypedStorage] = {}
@@ -155,7 +156,7 @@ def over(spec: Spec, raw: memoryview) -> torch.Tensor:
     return flat if spec.shape == flat.shape else flat.view(spec.shape)
 
 
-def _over_rows(rows: Many, memory: Sequence[memoryview]) -> list[torch.Tensor]:
+def _over_rows(rows: Table, memory: Sequence[memoryview]) -> list[torch.Tensor]:
     """The same for many leaves that cover their whole storages, in loops in C."""
     shapes, carriers = (
         rows.of_each(lambda kind: kind.spec.shape),
@@ -163,7 +164,7 @@ def _over_rows(rows: Many, memory: Sequence[memoryview]) -> list[torch.Tensor]:
     )
     ndarray: Any = np.ndarray
     made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
-    if all(kind.traits is PLAIN for kind in rows.kinds()):
+    if all(kind.traits is PLAIN for kind in rows.used()):
         return made
     return list(map(with_traits, made, rows.of_each(lambda kind: kind.traits)))
 

@@ -23,7 +23,6 @@ from statedict.files import grouped
 from statedict.state import Leaf, RowKind
 
 from ..._rolling import Bytes, Numbers, rolling, uint32
-from .._values import Records
 from ._containers import set_items
 from ._machine import Machine
 from ._record_syntax import EARLY, TRAITS, record
@@ -85,10 +84,10 @@ class Scan:
             known = number < len(self.starts) and self.starts[number] == at
             return self._use_run(m, at, number) if known else at
         row, first, end, top = single
-        leaf = m.rows.claim_one(row) if m.rows is not None and first == m.top else None
-        if leaf is None:
+        leaves = m.rows.claim(row, 1) if m.rows is not None and first == m.top else None
+        if leaves is None:
             return at
-        m.stack[-1] = m.memo[top - 1] = leaf
+        m.stack[-1] = m.memo[top - 1] = leaves[0]
         m.top = top
         seen = m.seen
         seen.firsts.append(first)
@@ -253,7 +252,7 @@ def _describe(
     rows = np.full(len(starts), -1)
     if len(usable) and m.rows is not None:
         kinds, claims = [tail.kind for tail in tails], [tail.nbytes for tail in tails]
-        rows[usable] = m.rows.offer(Records(kinds, claims, of[usable], decimals[usable]))
+        rows[usable] = m.rows.offer(kinds, claims, of[usable], decimals[usable])
     tops = firsts + counts
     joined, named, split = _joined(raw, scan.function, starts, ends, firsts, tops, rows)
     breaks = np.flatnonzero(~np.append(joined[1:], False))

@@ -54,9 +54,9 @@ def read_records(m: Machine, at: int) -> int:
         return at
     m.stack[-1] = leaf
     if m.rows is not None:
-        m.rows.alone.append(leaf)
+        m.rows.single.append(leaf)
         due = scan is None or at >= scan.stop or scan.missed()
-        if due and m.top >= EARLY and _pays(m, stop):
+        if due and m.top >= EARLY and m.rows.have_rows and _pays(m, stop):
             from ._record_columns import scan_ahead
 
             m.seen.scan = scan_ahead(m, at, stop)

@@ -29,7 +29,7 @@ def _rebuild_tensor_v2(m: Machine, args: Args) -> Tensor:
     storage, offset, size, stride, requires_grad, _, metadata = fixed(args, 6, 7)
     storage = typed(storage)
     spec = spec_in(storage, storage.dtype or _BYTE, offset, size, stride, m.limits)
-    return _alone(m, Leaf(spec, storage.storage, traits_of(requires_grad, metadata)))
+    return _single(m, Leaf(spec, storage.storage, traits_of(requires_grad, metadata)))
 
 
 def _rebuild_tensor_v3(m: Machine, args: Args) -> Tensor:
@@ -38,12 +38,12 @@ def _rebuild_tensor_v3(m: Machine, args: Args) -> Tensor:
     if type(of) is not DType:
         refuse("its dtype is not a dtype")
     spec = spec_in(storage, of, offset, size, stride, m.limits)
-    return _alone(m, Leaf(spec, storage.storage, traits_of(requires_grad, metadata)))
+    return _single(m, Leaf(spec, storage.storage, traits_of(requires_grad, metadata)))
 
 
-def _alone(m: Machine, leaf: Leaf) -> Leaf:
+def _single(m: Machine, leaf: Leaf) -> Leaf:
     if m.rows is not None:
-        m.rows.alone.append(leaf)
+        m.rows.single.append(leaf)
     return leaf
 
 

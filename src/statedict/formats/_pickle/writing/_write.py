@@ -24,7 +24,7 @@ from statedict.state import (
     Leaf,
     Opaque,
     StateDict,
-    Wholes,
+    Table,
     collector_paused,
     dtype,
     leaf_of,
@@ -53,7 +53,7 @@ MANY = 1000
 def emit(
     obj: Any,
     store: Callable[[Leaf], Placement],
-    store_all: Callable[[Wholes], int | None] | None = None,
+    store_all: Callable[[Table], int | None] | None = None,
     *,
     arrays: Literal["values", "tensors"] = "values",
     substitute: Callable[[Any], Any] = lambda value: value,
