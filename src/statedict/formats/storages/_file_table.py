@@ -29,26 +29,26 @@ UNKNOWN_CRC = -1
 class TableSource(FileSource):
     """The Source of a file whose tensors, mostly, are rows of a table.
 
-    The starts of such a table are offsets in the file. Its marks are the CRC-32 of each row (or UNKNOWN_CRC), and the
-    number that, after `prefix`, is the name of its storage in the file.
+    The starts of such a table are offsets in the file. Its marks are the CRC-32 of each row (or UNKNOWN_CRC), and the key of
+    its storage: a number or text, which after `prefix` is its name in the file.
     """
 
     def __init__(
         self,
         file: File,
-        prefix: str,
-        name_of: Callable[[Storage], str | None],
-        settle: Callable[[Sequence[Storage]], None] | None,
+        prefix: str = "",
+        name_of: Callable[[Storage], str | None] | None = None,
+        settle: Callable[[Sequence[Storage]], None] | None = None,
     ) -> None:
         super().__init__(file, name_of, settle)
         self._prefix = prefix
 
     def storage_of(self, table: Table, row: int) -> Storage:
         (spec, _, location), nbytes = table.kinds[table.which[row]], table.sizes[row]
-        crc, number = (column[row] for column in table.marks)
+        crc, key = (column[row] for column in table.marks)
         expected = None if crc == UNKNOWN_CRC else crc
-        extent = Extent(table.starts[row], nbytes, f"{self._prefix}{number}", expected, spec.dtype.itemsize)
-        return self.storage(str(number), nbytes, extent, location)
+        extent = Extent(table.starts[row], nbytes, f"{self._prefix}{key}", expected, spec.dtype.itemsize)
+        return self.storage(str(key), nbytes, extent, location)
 
     def read_table(self, table: Table, *, verify: bool = True) -> Blocks:
         import numpy as np
