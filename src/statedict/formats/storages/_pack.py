@@ -1,12 +1,12 @@
-"""Which bytes are written for a tensor: those that it shows, while tensors that share bytes go on sharing them.
+"""Decide which bytes are written for a tensor: only its elements, while tensors that share bytes still share them.
 
-PyTorch writes the whole storage behind a slice of it. Here a storage is cut down to what its tensors show:
+PyTorch writes the whole storage of a slice. Here a storage is reduced to the elements of its tensors:
 
-- shown by one tensor (or several that are the same view): the range from its first to its last element if that has no
-  gaps, whatever its strides; otherwise its elements only, packed in the order in which they lie;
-- shown by several different views: the ranges that they cover, put together without the gaps between them.
+- One tensor (or several that are the same view): the range from its first to its last element if it has no gaps, whatever
+  the strides; otherwise only its elements, packed in the order of the storage.
+- Several different views: the ranges that they cover, joined without the gaps between them.
 
-Expanded dimensions (stride 0) stay expanded, so nothing is ever written larger than it lies in memory.
+Expanded dimensions (stride 0) stay expanded, so nothing is written larger than it is in memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from statedict.state import DType, Leaf, Read, Spec, Storage, Table
 
 from ._shape import require_memory
 
-# Storages that can only be read, neither viewed nor streamed, are read in pieces of this size.
+# Storages that can neither be viewed nor streamed are read in pieces of this size.
 PIECE = 4 << 20
 
 
 class Packed(NamedTuple):
-    """One storage of a file that is to be written: its number, its length, and its bytes as views in order."""
+    """A storage to be written: its number, its length, and its bytes as views in order."""
 
     number: int
     nbytes: int
@@ -34,7 +34,7 @@ class Packed(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A storage that has been placed, and the specs of its leaves by those in the old one."""
+    """A placed storage, and the new spec of its leaves for each old one."""
 
     packed: Packed
     specs: dict[Spec, Spec]
@@ -45,10 +45,10 @@ Key = tuple[Hashable, DType]
 
 
 class Packing:
-    """Leaves in, places in new storages out. Storages are numbered in the order in which they are first seen.
+    """Assign leaves to new storages, numbered in the order of their first leaves.
 
-    Every leaf is placed as if no other view of its storage came; where one does, `settled` is False, and all leaves have
-    to be placed once more, by a Packing that was told of them (`again`).
+    Each leaf is placed as if it were the only view of its storage. If another view comes, `settled` becomes False, and all
+    leaves must be placed again by a Packing that knows them (`again`).
     """
 
     def __init__(self, known: dict[Key, list[Leaf]] | None = None) -> None:
@@ -64,11 +64,11 @@ class Packing:
         self._single: dict[int, object] = {_address(storage): None for storage, _ in self._known}
 
     def again(self) -> Packing:
-        """A Packing that knows all leaves that this one has seen."""
+        """Return a Packing that knows all leaves that this one has placed."""
         return Packing(self._seen)
 
     def place(self, leaf: Leaf) -> tuple[Packed, Spec]:
-        """The new storage that the leaf is in, and its spec there."""
+        """Return the new storage of the leaf, and its spec there."""
         # Other readers take a storage's element type from its first mention, so one storage has one type.
         key = leaf.storage.key, leaf.spec.dtype
         place = self._places.get(key)
@@ -117,15 +117,15 @@ class Packing:
 
 
 def _address(key: Hashable) -> int:
-    """Where a storage lies that is in memory."""
+    """Return the address of a storage in memory; 0 for others."""
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
 
 
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
-    """The new storage of leaves that share one."""
+    """Return the new storage of leaves that share one."""
     storage, spec = leaves[0].storage, leaves[0].spec
     if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
-        # All but always: a tensor that shows its whole storage.
+        # The usual case: a tensor that covers its whole storage.
         return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
@@ -142,7 +142,7 @@ def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
 
 
 def _pack_one(number: int, storage: Storage, spec: Spec) -> _Place:
-    """The new storage of one view."""
+    """Return the new storage of one view."""
     size = spec.dtype.itemsize
     reach = spec.reach
     elements = prod(n for n, stride in zip(spec.shape, spec.strides) if stride) if spec.numel else 0
@@ -155,7 +155,7 @@ def _pack_one(number: int, storage: Storage, spec: Spec) -> _Place:
 
 
 def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
-    """The ranges of elements from the first to the last of each spec, those that touch made one."""
+    """Return the ranges from the first to the last element of each spec, with touching ranges joined."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted((spec.offset, spec.reach) for spec in specs if spec.numel):
         if merged and start <= merged[-1][1]:
@@ -166,13 +166,13 @@ def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
 
 
 def _order(spec: Spec) -> list[int]:
-    """The dimensions that are not expanded, outermost in memory first."""
+    """Return the dimensions that are not expanded, outermost in memory first."""
     kept = [axis for axis, stride in enumerate(spec.strides) if stride]
     return sorted(kept, key=lambda axis: -spec.strides[axis])
 
 
 def _dense(spec: Spec) -> Spec:
-    """The spec of the same elements without gaps, in the order in which they lie."""
+    """Return the spec of the same elements without gaps, in the order of the storage."""
     strides = [0] * len(spec.shape)
     step = 1
     for axis in reversed(_order(spec)):
@@ -182,7 +182,7 @@ def _dense(spec: Spec) -> Spec:
 
 
 def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
-    """The elements that `spec` shows, once each, in the order in which they lie."""
+    """Return the elements of `spec`, each once, in the order of the storage."""
     import numpy as np
 
     from statedict.state import read_array
@@ -194,13 +194,13 @@ def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
 
 
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-    """The bytes of a storage in the ranges: where they lie if they can be seen there, else read."""
+    """Yield the bytes of these ranges of a storage: views of it if possible, else read."""
     whole = storage.source.view(storage)
     if whole is not None:
         for start, stop in ranges:
             yield whole[start:stop]
         return
-    # Asking whether it is Streaming takes as long as reading a small one.
+    # Testing for `Streaming` takes as long as reading a small storage.
     stream = getattr(storage.source, "stream", None)
     if stream is not None:
         for start, stop in ranges:
@@ -214,7 +214,7 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
 
 
 def elements_of(leaf: Leaf) -> Iterator[memoryview]:
-    """The bytes of a leaf's elements in row-major order, lazy conjugate and negative bits applied."""
+    """Yield the bytes of a leaf's elements in row-major order, with lazy conjugate and negative bits applied."""
     import numpy as np
 
     from statedict.state import read_array

@@ -184,11 +184,13 @@ def descriptor_length(file: str, entry: DirectoryEntry, found: bytes) -> int:
 
 
 class ManyMembers(Mapping[str, Member]):
-    """Stored members, all located: a mapping from name to Member, which is made when it is asked for.
+    """Stored, located members, column-wise: a mapping from name to Member, which is created at each lookup.
 
     Attributes:
-        names: in the directory's order; text: the same, one a line; numbers: of each name.
-        offsets, sizes, crcs: a column of each.
+        names: the names in the order of the directory.
+        text: the same as text, one a line.
+        numbers: the row of each name.
+        offsets, sizes, crcs: the columns.
     """
 
     def __init__(self, names: list[str], offsets: Numbers, sizes: Numbers, crcs: Numbers) -> None:
@@ -215,7 +217,7 @@ class ManyMembers(Mapping[str, Member]):
         return name in self.numbers
 
     def rows_of(self, prefix: str, numbers: Numbers) -> Numbers:
-        """The rows of the members whose names are the prefix and these numbers; -1 where one is missing."""
+        """Return the rows of the members with these names: the prefix and a number; -1 for missing members."""
         import numpy as np
 
         first, count = self._run(prefix)
@@ -224,8 +226,8 @@ class ManyMembers(Mapping[str, Member]):
         return np.array([self.numbers.get(f"{prefix}{number}", -1) for number in numbers.tolist()])
 
     def _run(self, prefix: str) -> tuple[int, int]:
-        """Where the member is whose name is the prefix and 0, and how many there are with the prefix, if they lie one after
-        the other in the order of their numbers, as PyTorch writes them; otherwise 0 of them."""
+        """Return the row of the member `prefix` + "0" and the number of members with the prefix, if they are consecutive
+        and in the order of their numbers, as PyTorch writes them; otherwise (0, 0)."""
         if prefix not in self._runs:
             count = f"\n{self.text}".count(f"\n{prefix}")
             expected = f"\n{prefix}".join(map(str, range(count)))
@@ -240,10 +242,10 @@ class ManyMembers(Mapping[str, Member]):
 
 
 def text_of(members: Mapping[str, Member]) -> str:
-    """The members' names, one a line."""
+    """Return the names of the members, one a line."""
     return members.text if isinstance(members, ManyMembers) else "\n".join(members)
 
 
 def crcs_of(members: Mapping[str, Member]) -> list[int]:
-    """Their CRC-32s, in order."""
+    """Return the CRC-32s of the members, in order."""
     return members.crcs.tolist() if isinstance(members, ManyMembers) else [member.crc for member in members.values()]

@@ -104,7 +104,7 @@ class TorchLibrary:
 
 
 def _storage_leaf(storage: Any) -> Leaf:
-    """A bare storage (which `torch.save` can write) as a tensor of all its elements; as bytes if it is untyped."""
+    """Return a bare storage (which `torch.save` can write) as a tensor of all its elements; as bytes if it is untyped."""
     dtype = getattr(storage, "dtype", torch.uint8)
     untyped = getattr(storage, "_untyped_storage", storage)
     return strided_leaf(torch.empty(0, dtype=dtype, device=untyped.device).set_(untyped))
@@ -157,7 +157,7 @@ def over(spec: Spec, raw: memoryview) -> torch.Tensor:
 
 
 def _over_rows(rows: Table, memory: Sequence[memoryview]) -> list[torch.Tensor]:
-    """The same for many leaves that cover their whole storages, in loops in C."""
+    """Return tensors over memory for many leaves that cover their whole storages, in loops in C."""
     shapes, carriers = (
         rows.of_each(lambda kind: kind.spec.shape),
         rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype)),
