@@ -108,14 +108,11 @@ class Table:
         columns = (list(map(column.__getitem__, rows)) for column in (self.which, self.starts, self.sizes, *self.marks))
         return Table(self.source, self.kinds, *columns)
 
-    def extend(self, other: Table, start: int, stop: int) -> range:
-        """Append rows of another table that has the same kinds; return their numbers here."""
+    def extend(self, which: Sequence[int], starts: Sequence[int], sizes: Sequence[int], *marks: Sequence[Any]) -> range:
+        """Append rows; return their numbers."""
         first = len(self.which)
-        self.which += other.which[start:stop]
-        self.starts += other.starts[start:stop]
-        self.sizes += other.sizes[start:stop]
-        for mine, theirs in zip(self.marks, other.marks):
-            mine += theirs[start:stop]
+        for column, more in zip((self.which, self.starts, self.sizes, *self.marks), (which, starts, sizes, *marks)):
+            column += more
         return range(first, len(self.which))
 
     def storage(self, row: int) -> Storage:
@@ -140,6 +137,10 @@ class Table:
 
 def leaves_of(table: Table, rows: range) -> list[Leaf]:
     """Return a leaf for each of these rows."""
+    if len(rows) == 1:
+        leaf = Leaf.__new__(Leaf)
+        leaf.table, leaf.row = table, rows[0]
+        return [leaf]
     made: list[Leaf] = list(map(Leaf.__new__, repeat(Leaf, len(rows))))
     deque(map(_SET_TABLE, made, repeat(table)), maxlen=0)
     deque(map(_SET_ROW, made, rows), maxlen=0)

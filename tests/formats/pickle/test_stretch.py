@@ -54,9 +54,8 @@ class Rows:
         except FormatError:
             return None
         for kind, claim, _ in offered:
-            added = Table(self, (), [len(self.table.kinds)], [0], [claim])
+            self.table.extend([len(self.table.kinds)], [0], [claim])
             self.table.kinds.append(kind)
-            self.table.extend(added, 0, 1)
         self.claimed += count
         return leaves_of(self.table, range(first, first + count))
 

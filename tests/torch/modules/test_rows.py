@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import statedict
+import statedict.torch
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
 from statedict.state import Leaf, rows_of
@@ -97,6 +98,21 @@ def test_fresh_tensors(file, way):
         assert tensor.data_ptr() % 64 == 0
     loaded["block0_weight"].zero_()
     assert equal(loaded["block6_weight"], state["block6_weight"])
+
+
+def test_torch_load_gives_what_pytorch_gives(file, way):
+    """Tensors from `torch.load` are in all their properties those of PyTorch, and do not share memory."""
+    found, expected = statedict.torch.load(file), torch.load(file)
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert equal(found[name], tensor)
+        facts = [
+            (t.stride(), t._version, t.untyped_storage().nbytes(), t.is_inference()) for t in (found[name], tensor)
+        ]
+        assert facts[0] == facts[1]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == COUNT
+    with torch.inference_mode():
+        assert statedict.torch.load(file)["block0_weight"].is_inference()
 
 
 def test_requires_grad_comes_back(tmp_path, way):

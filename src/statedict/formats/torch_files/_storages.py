@@ -30,8 +30,8 @@ class ArchiveStorages:
     """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key.
 
     Attributes:
-        table: the tensors that cover a storage exactly. Those that a scan of the pickle has found are offered first, and
-            become rows when the reader arrives there (`offer`, `claim`); the others when all is read (`settle`).
+        table: the tensors that cover a storage exactly. Those that a scan of the pickle has found become rows first, and
+            get leaves when the reader arrives there (`offer`, `claim`); the others follow when all is read (`settle`).
         single: leaves that were read one by one.
     """
 
@@ -45,9 +45,7 @@ class ArchiveStorages:
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
         self._kinds: dict[RowKind, int] = {}
-        self._offered = Table(self.source, (), (), (), (), (), ())
-        self._offered.kinds = self.table.kinds
-        # The row of each storage by its key, as a number; None if it was read by itself.
+        # The row with a leaf, for each storage by its key as a number; None if the storage was read by itself.
         self._rows: dict[int, int | None] = {}
 
     def find(self, wanted: StorageId) -> TypedStorage:
@@ -77,6 +75,8 @@ class ArchiveStorages:
     def offer(self, kinds: Sequence[RowKind], claims: Sequence[int], of: Numbers, keys: Numbers) -> Numbers:
         import numpy as np
 
+        # In the order of the pickle, so that the leaves of a state mostly are consecutive rows.
+        self._adopt()
         members = cast(ManyMembers, self._archive.members)
         found = members.rows_of(self._prefix, keys)
         # -2 for kinds that do not cover the storage that they claim.
@@ -84,21 +84,22 @@ class ArchiveStorages:
         whole = np.flatnonzero((found >= 0) & (lengths == members.sizes[found]))
         some = found[whole]
         rows = np.full(len(found), -1)
-        rows[whole] = len(self._offered) + np.arange(len(whole))
+        rows[whole] = len(self.table) + np.arange(len(whole))
         crcs = members.crcs[some] if self._archive.checked else np.full(len(some), UNKNOWN_CRC)
         which = np.array(list(map(self._kind, kinds)))[of[whole]]
         columns = which, members.offsets[some], members.sizes[some], crcs, keys[whole]
-        offered = Table(self.source, (), *(column.tolist() for column in columns))
-        self._offered.extend(offered, 0, len(offered))
+        self.table.extend(*(column.tolist() for column in columns))
         return rows
 
     def claim(self, row: int, count: int) -> list[Leaf] | None:
-        keys = self._offered.marks[1][row : row + count]
-        new = dict.fromkeys(keys, 0)
+        rows = range(row, row + count)
+        if count == 1:
+            key = self.table.marks[1][row]
+            return leaves_of(self.table, rows) if self._rows.setdefault(key, row) == row else None
+        new = dict(zip(self.table.marks[1][row : row + count], rows))
         if len(new) < count or not self._rows.keys().isdisjoint(new):
             return None
-        rows = self.table.extend(self._offered, row, row + count)
-        self._rows.update(zip(keys, rows))
+        self._rows.update(new)
         return leaves_of(self.table, rows)
 
     def settle(self, tree: Any) -> None:
@@ -122,13 +123,13 @@ class ArchiveStorages:
                 if self._rows[_number(key)] is None and not extent.inflate and extent.offset != UNKNOWN:
                     adopted.setdefault(_number(key), leaf)
         adopted.pop(-1, None)
+        self.single.clear()
         leaves = list(adopted.values())
         kinds = [self._kind(RowKind(leaf.spec, leaf.traits, leaf.storage.location)) for leaf in leaves]
         extents: list[Extent] = [leaf.storage.where for leaf in leaves]
         starts, sizes = [extent.offset for extent in extents], [extent.nbytes for extent in extents]
         crcs = [UNKNOWN_CRC if extent.crc is None else extent.crc for extent in extents]
-        added = Table(self.source, (), kinds, starts, sizes, crcs, list(adopted))
-        for leaf, row in zip(leaves, self.table.extend(added, 0, len(added))):
+        for leaf, row in zip(leaves, self.table.extend(kinds, starts, sizes, crcs, list(adopted))):
             leaf.table, leaf.row = self.table, row
 
     def _kind(self, kind: RowKind) -> int:

@@ -162,14 +162,15 @@ class _Copying:
         tried = self._going(self.tried)
         table = self.table if len(direct) == len(self.values) else table_of([self.values[i] for i in direct])
         arrivals = Arrivals([current[i] for i in direct], table or Table(None), others)
-        put_back = keep(current[i] for i in tried)
+        put_back = keep(current[i] for i in tried) if tried else None
         try:
             with torch.no_grad():
                 for i in tried:
                     current[i].copy_(self.values[i])
             arrivals.fill(verify=self.rules.verify)
         except BaseException as error:
-            put_back()
+            if put_back is not None:
+                put_back()
             if arrivals.changed:
                 names = {id(tensor): key for key, tensor in zip(self.slots.keys, current)}
                 error.add_note(not_put_back([names[id(tensor)] for tensor in arrivals.changed]))

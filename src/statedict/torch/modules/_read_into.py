@@ -126,7 +126,7 @@ class Arrivals:
             if verify:
                 _verify(self._storages())
         for tensors, read in steps:
-            kept = together or (verify and have_room(sum(tensor.nbytes for tensor in tensors)))
+            kept = bool(tensors) and (together or (verify and have_room(sum(tensor.nbytes for tensor in tensors))))
             put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
             try:
                 read(verify and together)
