@@ -79,13 +79,16 @@ class Stage(NamedTuple):
         """Copy the elements that were read into the tensors."""
         targets, sizes = addresses(self.tensors), self.table.sizes
         for some, block, places in found:
-            scatter(block, places, list(map(targets.__getitem__, some)), list(map(sizes.__getitem__, some)))
+            if len(some) == len(sizes):
+                scatter(block, places, targets, sizes)
+            else:
+                scatter(block, places, [targets[row] for row in some], [sizes[row] for row in some])
 
 
 class Arrivals:
     """Tensors and the leaves that fill them, cast to the tensors' dtypes; how each is read is decided here.
 
-    `tensors` are filled by the rows of `table`, which have their layout (`_direct`); `others` are pairs of any kind.
+    `tensors` are filled by the rows of `table`, which have their layout (`are_direct`); `others` are pairs of any kind.
 
     Attributes:
         changed: after `fill` has raised, the tensors whose elements have changed.
@@ -93,12 +96,9 @@ class Arrivals:
 
     def __init__(self, tensors: Sequence[Any], table: Table, others: Iterable[Arrival]) -> None:
         self.changed: list[Any] = []
-        sizes = table.sizes
-        small: Sequence[int] = range(len(sizes))
-        if sizes and not (min(sizes) > 0 and max(sizes) < SMALL):
-            small = [row for row in small if 0 < sizes[row] < SMALL]
+        small, large = split(table.sizes)
         self._stages = list(stages(tensors, table, small))
-        self._straight = [(tensors[row], table.leaf(row)) for row, nbytes in enumerate(sizes) if nbytes >= SMALL]
+        self._straight = [(tensors[row], table.leaf(row)) for row in large]
         self._poured: list[tuple[Any, Leaf]] = []
         self._sent: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
@@ -172,10 +172,21 @@ def _verify(storages: Iterable[Storage]) -> None:
 # Small tensors.
 
 
+def split(sizes: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the rows that are staged, and the large ones; rows without elements are in neither."""
+    if not sizes or 0 < min(sizes) <= max(sizes) < SMALL:
+        return range(len(sizes)), ()
+    return (
+        [row for row, nbytes in enumerate(sizes) if 0 < nbytes < SMALL],
+        [row for row, nbytes in enumerate(sizes) if nbytes >= SMALL],
+    )
+
+
 def stages(tensors: Sequence[Any], table: Table, rows: Sequence[int]) -> Iterator[Stage]:
     """Divide these rows, in order, into stages of limited size."""
     ends, room = [0], STAGE
-    for index, row in enumerate(rows):
+    fits = sum(map(table.sizes.__getitem__, rows)) + BETWEEN * len(rows) <= STAGE
+    for index, row in enumerate(() if fits else rows):
         needed = table.sizes[row] + BETWEEN
         if needed > room and index:
             ends.append(index)

@@ -16,7 +16,7 @@ from statedict.errors import BoundsError, FormatError
 from statedict.formats.torch_archive import Archive, ArchiveStorages, StorageId, TypedStorage, parse
 from statedict.state import PLAIN, DType, Leaf, Read, Table, Traits, map_tree, rows_of
 
-from ..modules._read_into import SMALL, stages
+from ..modules._read_into import split, stages
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import with_traits
 from ..tensors._storages import bytes_of, new_storage
@@ -143,9 +143,9 @@ def _rows(table: Table) -> list[torch.Tensor]:
     empty = partial(torch.empty, device="cpu")
     dtypes = table.of_each(lambda kind: TORCH_DTYPES[kind.spec.dtype])
     tensors = [empty(shape, dtype=dtype) for shape, dtype in zip(table.of_each(lambda kind: kind.spec.shape), dtypes)]
-    for stage in stages(tensors, table, [row for row, nbytes in enumerate(table.sizes) if nbytes < SMALL]):
+    small, large = split(table.sizes)
+    for stage in stages(tensors, table, small):
         stage.fill(verify=False)
-    large = [row for row, nbytes in enumerate(table.sizes) if nbytes >= SMALL]
     reads = [Read(table.storage(row), 0, bytes_of(tensors[row].untyped_storage())) for row in large]
     if reads:
         reads[0].storage.source.read_into(reads, verify=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class TorchLibrary:
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
         rows = rows_of(leaves)
-        if rows is not None and all(kind.spec.dtype in _NUMPY for kind in rows.used()):
+        if rows is not None:
             return _over_rows(rows, memory)
         users = Counter([leaf.storage.key for leaf in leaves])
         shared: dict[Hashable, torch.UntypedStorage] = {}
@@ -157,14 +157,15 @@ def over(spec: Spec, raw: memoryview) -> torch.Tensor:
 
 
 def _over_rows(rows: Table, memory: Sequence[memoryview]) -> list[torch.Tensor]:
-    """Return tensors over memory for many leaves that cover their whole storages, in loops in C."""
-    shapes, carriers = (
-        rows.of_each(lambda kind: kind.spec.shape),
-        rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype)),
-    )
-    ndarray: Any = np.ndarray
-    made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
-    if all(kind.traits is PLAIN for kind in rows.used()):
+    """Return tensors over memory for many leaves that cover their whole storages; in loops in C if NumPy has the dtypes."""
+    kinds, ndarray = rows.used(), cast(Any, np.ndarray)
+    if all(kind.spec.dtype in _NUMPY for kind in kinds):
+        shapes = rows.of_each(lambda kind: kind.spec.shape)
+        carriers = rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype))
+        made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
+    else:
+        made = list(map(over, rows.of_each(lambda kind: kind.spec), memory))
+    if all(kind.traits is PLAIN for kind in kinds):
         return made
     return list(map(with_traits, made, rows.of_each(lambda kind: kind.traits)))
 
