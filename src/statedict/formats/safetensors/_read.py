@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -10,7 +12,7 @@ from statedict.files import File
 from statedict.state import PLAIN, DType, Leaf, RowKind, Storage, Table, contiguous, leaves_of
 
 from .._limits import LIMITS, Limits
-from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
 from ..storages._file_table import UNKNOWN_CRC, TableSource
@@ -24,7 +26,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     annotations = read_annotations(header, file.name, limits)
     # Members have the names of their tensors, so a message names the tensor anyway.
     source = TableSource(file)
-    state = _state(source, header, annotations)
+    state, table, single = _state(source, header, annotations)
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)
@@ -40,42 +42,41 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         producer="safetensors" if annotations is None else "statedict",
         notes=notes,
         metadata=kept,
-        checks=lambda: check_storages(source, _storages(source, header, annotations)),
+        checks=partial(_checks, source, list(state), table, single),
         close=file.close,
     )
 
 
-def _state(source: TableSource, header: Header, annotations: Annotations | None) -> OrderedDict[str, Any]:
-    """Return the leaves by name: rows of a table, except tied and empty tensors."""
+def _state(
+    source: TableSource, header: Header, annotations: Annotations | None
+) -> tuple[OrderedDict[str, Any], Table, dict[str, Storage]]:
+    """Return the leaves by name, the table of which they are rows, and the storages of those that are not: tied and empty
+    tensors."""
     ties = annotations.ties if annotations else []
     tied = {name for names in ties for name in names}
     kinds: dict[tuple[DType, tuple[int, ...]], int] = {}
-    rows = []
+    rows, single = [], {}
     for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(UNKNOWN_CRC)):
         if entry.start < entry.stop and name not in tied:
             kind = kinds.setdefault((entry.dtype, entry.shape), len(kinds))
             rows.append((kind, header.end + entry.start, entry.stop - entry.start, crc, name))
+        else:
+            nbytes, expected = entry.stop - entry.start, None if crc == UNKNOWN_CRC else crc
+            extent = Extent(header.end + entry.start, nbytes, name, expected, entry.dtype.itemsize)
+            single[name] = source.storage(name, nbytes, extent)
     columns = list(zip(*rows)) or [()] * 5
     table = Table(source, [RowKind(contiguous(*kind), PLAIN) for kind in kinds], *columns)
     state: OrderedDict[str, Any] = OrderedDict.fromkeys(header.entries)
     state.update(zip(columns[4], leaves_of(table, range(len(table)))))
-    if len(table) < len(state):
-        stored = _storages(source, header, annotations)
-        for first, *others in ties:
-            stored |= dict.fromkeys(others, stored[first])
-        for name, entry in header.entries.items():
-            if state[name] is None:
-                state[name] = Leaf(contiguous(entry.dtype, entry.shape), stored[name])
-    return state
+    firsts = {name: first for first, *others in ties for name in others}
+    for name, storage in single.items():
+        entry = header.entries[name]
+        state[name] = Leaf(contiguous(entry.dtype, entry.shape), single.get(firsts.get(name, name), storage))
+    for first, *others in ties:
+        single[first].where = single[first].where._replace(twins=tuple(single[name].where for name in others))
+    return state, table, single
 
 
-def _storages(source: FileSource, header: Header, annotations: Annotations | None) -> dict[str, Storage]:
-    """Return the storage of each name, also of tied ones: the first of them knows the others."""
-    storages = {}
-    for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(None)):
-        nbytes = entry.stop - entry.start
-        extent = Extent(header.end + entry.start, nbytes, name, crc, entry.dtype.itemsize)
-        storages[name] = source.storage(name, nbytes, extent)
-    for first, *others in annotations.ties if annotations else []:
-        storages[first].where = storages[first].where._replace(twins=tuple(storages[name].where for name in others))
-    return storages
+def _checks(source: FileSource, names: Sequence[str], table: Table, single: Mapping[str, Storage]) -> Iterator[Finding]:
+    rows = iter(range(len(table)))
+    yield from check_storages(source, {name: single.get(name) or table.storage(next(rows)) for name in names})
