@@ -42,7 +42,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         producer="safetensors" if annotations is None else "statedict",
         notes=notes,
         metadata=kept,
-        checks=partial(_checks, source, list(state), table, single),
+        checks=partial(_checks, source, list(header.entries), table, single),
         close=file.close,
     )
 
