@@ -100,7 +100,7 @@ class VariableLibrary:
     def leaf(self, array: Any) -> Leaf | Compound | None:
         return leaf_of(array.data)
 
-    def wholes(self, arrays: Sequence[Any]) -> None:
+    def table(self, arrays: Sequence[Any]) -> None:
         """Single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:

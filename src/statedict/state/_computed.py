@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._boxes import Box, box_shown
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds
 from ._parts import Parts
 from ._region import arranged
-from ._spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np

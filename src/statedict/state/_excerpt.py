@@ -11,8 +11,7 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from ._leaf import Bulk, Leaf, Read, Storage, check_bounds
-from ._spec import Spec
+from ._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds
 
 # Shorter runs are read together with the bytes between them, at most SPAN at a time: a read of its own costs 3 µs.
 RUN = 512

@@ -13,9 +13,8 @@ from typing import NamedTuple
 from ..errors import PartError
 from ._boxes import Box, box_shown, run_of, tiling_problem, whole_box
 from ._dtype import DType
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
 from ._region import arranged, region
-from ._spec import Spec, contiguous
 
 
 class Piece(NamedTuple):

@@ -20,12 +20,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from statedict.files import Frame, Part, Payload, crc32s
-from statedict.state import Wholes
+from statedict.state import Table, copies_of, view_of
 
 from ...errors import FormatError, SaveError
 from .._limits import LIMITS
-from ._directory import check_names
-from ._end import END, END64, LOCATOR
+from ._directory import END, END64, LOCATOR, check_names
 from ._layout import ALIGNMENT, ONES, descriptors, place
 
 # From this size on a payload is a separate part; smaller ones are copied into blocks of at most this many bytes.
@@ -43,10 +42,10 @@ class Record(NamedTuple):
 
 
 class TensorRun(NamedTuple):
-    """Consecutive members, each the memory of one of the tensors in `wholes`."""
+    """Consecutive members, each the memory of a row of `table`."""
 
     names: Sequence[str]
-    wholes: Wholes
+    table: Table
 
 
 class _Batch(NamedTuple):
@@ -59,13 +58,13 @@ class _Batch(NamedTuple):
         """Return the bytes of one member."""
         if isinstance(self.by, Record):
             return self.by.views()
-        return (self.by.wholes.view(index - self.members.start),)
+        return (view_of(self.by.table, index - self.members.start),)
 
     def contents(self, wanted: range) -> Iterator[bytes]:
         """Yield the bytes of the members in `wanted`."""
         start, stop = (min(max(at, self.members.start), self.members.stop) for at in (wanted.start, wanted.stop))
         if isinstance(self.by, TensorRun):
-            yield from self.by.wholes.copies(start - self.members.start, stop - self.members.start)
+            yield from copies_of(self.by.table, start - self.members.start, stop - self.members.start)
         elif start < stop:
             yield b"".join(self.by.views())
 
@@ -140,7 +139,7 @@ class _Layout:
         first = len(self.names)
         if isinstance(record, TensorRun):
             self.names += map(str.encode, record.names)
-            self.sizes += record.wholes.sizes
+            self.sizes += record.table.sizes
         else:
             self.names.append(record.name.encode())
             self.sizes.append(record.nbytes)

@@ -23,7 +23,7 @@ from statedict.state import (
     Leaf,
     Opaque,
     StateDict,
-    Wholes,
+    Table,
     collector_paused,
     library,
     raw_values,
@@ -50,7 +50,7 @@ MANY = 1000
 def emit(
     obj: Any,
     store: Callable[[Leaf], Placement],
-    store_all: Callable[[Wholes], int | None] | None = None,
+    store_all: Callable[[Table], int | None] | None = None,
     *,
     arrays: Literal["values", "tensors"] = "values",
     substitute: Callable[[Any], Any] = lambda value: value,
