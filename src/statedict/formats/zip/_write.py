@@ -202,7 +202,9 @@ def zip_parts(
     parts: list[Part] = []
     before: int | None = None
     first = space = 0
-    for index, nbytes in enumerate(layout.sizes):
+    # The last member depends on the CRCs of all others, so it is not in their block.
+    count = len(layout.sizes) - (last is not None)
+    for index, nbytes in enumerate(layout.sizes[:count]):
         if nbytes >= LARGE:
             parts += _Block(layout, before, range(first, index), index), _Large(layout, index)
             before, first, space = index, index + 1, 0
@@ -211,7 +213,9 @@ def zip_parts(
             before, first, space = None, index, nbytes
         else:
             space += nbytes
-    parts.append(_Block(layout, before, range(first, len(layout.sizes)), None))
+    parts.append(_Block(layout, before, range(first, count), None))
+    if last is not None:
+        parts.append(_Block(layout, None, range(count, count + 1), None))
     parts.append(Frame(layout.directory_size, layout.directory))
     return parts
 
