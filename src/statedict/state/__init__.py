@@ -32,6 +32,7 @@ from ._library import ArrayLibrary, leaf_of, library, library_of, maker
 from ._materialize import arena, blocks, by_source, materialize
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
+from ._origins import Derived, Origin, origins
 from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
 from ._pieces import pieces
 from ._region import Regional, arranged, region
@@ -57,6 +58,9 @@ __all__ = [
     "EXCERPTS",
     "Excerpt",
     "excerpt",
+    "Derived",
+    "Origin",
+    "origins",
     "IN_PIECES",
     "Parts",
     "Piece",

@@ -11,8 +11,10 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
+from ._dtype import dtype
 from ._leaf import Bulk, Leaf, Read, Storage, check_bounds
-from ._spec import Spec
+from ._origins import Origin, origins
+from ._spec import Spec, contiguous
 
 # Shorter runs are read together with the bytes between them, at most SPAN at a time: a read of its own costs 3 µs.
 RUN = 512
@@ -139,6 +141,14 @@ class _Excerpts:
 
     def part(self, leaf: Leaf) -> Leaf:
         return excerpt(leaf)
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        base = _on_base(leaf)
+        if base is leaf:
+            found: Excerpt = leaf.storage.where
+            reach = sum((count - 1) * step for count, step in zip(found.counts, found.steps)) + found.run
+            base = Leaf(contiguous(dtype("uint8"), (reach,), found.start), found.storage)
+        return origins(base)
 
 
 def _in_pieces(storage: Storage) -> bool:

@@ -18,6 +18,7 @@ from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
 from ._fits import MisfitError, checked, is_on_meta, shape_of, whole_here
 from ._sharded_slots import local_pairs, updated
+from ._shared_reads import share_reads
 from ._ties import contradictions
 
 
@@ -33,6 +34,7 @@ class Assigning:
         self.fit = Fit(self.act)
         self.values: list[Any] = list(slots.values)
         problems: dict[int, str] = {}
+        share_reads(slots, rules)
         for index in range(len(slots.keys)):
             try:
                 self._decide(index)
@@ -103,7 +105,7 @@ class Assigning:
             [column[i] for i in indices] for column in (self.slots.keys, self.slots.current, self.values)
         )
         new = [empty_like(old, _dtype_of(value)) for old, value in zip(current, values)]
-        fit = self._fit_copies(Slots(keys, new, values), self.rules)
+        fit = self._fit_copies(Slots(keys, new, values), self.rules.alone())
         if fit.errors:
             raise LoadError("\n\t".join(fit.errors))
         fit.act()

@@ -28,6 +28,7 @@ from ._direct import PLAIN_KINDS, are_direct, is_direct
 from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of, whole_here
 from ._read_into import Arrivals
 from ._sharded_slots import fit_sharded
+from ._shared_reads import share_reads
 from ._swapping import Swapping
 from ._ties import contradictions
 
@@ -41,6 +42,7 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
     if slots.assign:
         return Assigning(slots, rules, fit_sound).fit
     if any_sharded(slots.current, slots.values):
+        share_reads(slots, rules)
         return fit_sharded(slots, lambda local: _Copying(local, rules).fit)
     return _Copying(slots, rules).fit
 

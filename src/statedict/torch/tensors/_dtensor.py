@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from statedict.errors import LoadError
@@ -57,15 +58,17 @@ def parts_of(tensor: Any, traits: Traits, leaf: Callable[[torch.Tensor], Leaf]) 
     return Parts(DTYPES_OF_TORCH[tensor.dtype], shape, pieces or [Piece(nothing, local)], placement_of(tensor), traits)
 
 
-def local_boxes(tensor: Any) -> list[LocalBox]:
+def local_boxes(tensor: Any, coordinate: Sequence[int] | None = None) -> list[LocalBox]:
     """Return the boxes that this rank has of a DTensor: none if its shard is empty, several for strided shards.
 
-    Raises LoadError if the local tensor is pending a reduction, or does not have the shape of its placement.
+    `coordinate`: the place on the mesh of another rank, whose boxes are wanted. Raises LoadError if the local tensor is
+    pending a reduction, or does not have the shape of its placement.
     """
     if _is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
     mesh = tensor.device_mesh
-    coordinate = mesh.get_coordinate()
+    own = mesh.get_coordinate()
+    coordinate = own if coordinate is None else coordinate
     if coordinate is None:
         return []
     splits = tuple(
@@ -75,9 +78,14 @@ def local_boxes(tensor: Any) -> list[LocalBox]:
     )
     boxes, expected = _boxes(tuple(tensor.shape), splits)
     found = tuple(local_of(tensor).shape)
-    if found != expected:
+    if coordinate == own and found != expected:
         raise LoadError(f"its local tensor has shape {list(found)}, but {placement_of(tensor)} gives {list(expected)}")
     return boxes
+
+
+def coordinates_of(mesh: Any) -> dict[int, tuple[int, ...]]:
+    """Return the coordinate on a mesh of each of its ranks."""
+    return {int(rank): place for place, rank in np.ndenumerate(mesh.mesh.numpy())}
 
 
 @lru_cache(maxsize=4096)
