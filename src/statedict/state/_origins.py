@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from ._leaf import Leaf, Storage
 
@@ -16,7 +16,6 @@ class Origin(NamedTuple):
     stop: int
 
 
-@runtime_checkable
 class Derived(Protocol):
     """An optional interface of a Source whose storages are made from those of other Sources."""
 
@@ -36,8 +35,10 @@ def origins(leaf: Leaf) -> Iterator[Origin]:
     """
     if not leaf.spec.numel:
         return
-    if isinstance(leaf.storage.source, Derived):
-        yield from leaf.storage.source.origins(leaf)
+    # `isinstance` with a Protocol takes 10 µs.
+    made_from = getattr(leaf.storage.source, "origins", None)
+    if made_from is not None:
+        yield from made_from(leaf)
     else:
         size = leaf.spec.dtype.itemsize
         yield Origin(leaf.storage, leaf.spec.offset * size, leaf.spec.reach * size)

@@ -5,6 +5,7 @@ from statedict.state import Cast as Cast
 from ._host import Fit as Fit
 from ._host import Host as Host
 from ._host import JointLoad as JointLoad
+from ._host import Reach as Reach
 from ._host import Slots as Slots
 from ._outcome import Outcome as Outcome
 from ._read import peek as peek
@@ -33,6 +34,7 @@ __all__ = [
     "Rollback",
     "Rules",
     "JointLoad",
+    "Reach",
     "Judge",
     "refuse",
     "write",

@@ -79,6 +79,7 @@ class Assigning:
             for module in {id(module): module for module, _ in self.slots.places}.values()
             for registry in (module._parameters, module._buffers)
         ]
+        sharded = [self.slots.places[index][0] for index in going if is_sharded(self.slots.current[index])]
         # id of a replaced tensor → (the tensor, its replacement), over all batches. The reference prevents reuse of the id.
         replaced: dict[int, tuple[Any, Any]] = self.slots.ties.setdefault("replaced", {})
         try:
@@ -87,13 +88,14 @@ class Assigning:
                 _, new = replaced.setdefault(id(current), (current, self.values[index]))
                 module, name = self.slots.places[index]
                 setattr(module, name, new)
-            updated(self.slots.places[index][0] for index in self._sharded)
+            updated(sharded)
             if self.rules.together is not None:
                 self.rules.together.agree()
         except BaseException:
             for registry, before in registries:
                 registry.clear()
                 registry.update(before)
+            updated(sharded)
             raise
         return ()
 
