@@ -6,6 +6,7 @@ A rank knows the boxes of all others: the mesh and the placements tell them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from statedict.errors import LoadError, PartError
@@ -27,29 +28,32 @@ def share_reads(slots: Slots, rules: Rules) -> None:
 
 
 def _reads(slots: Slots, ranks: Sequence[int]) -> Iterator[tuple[Storage, Ranges]]:
-    meshes: dict[Any, list[tuple[int, ...]]] = {}
+    known: dict[Any, list[list[Box]]] = {}
     for current, value in zip(slots.current, slots.values):
-        if not isinstance(value, (Leaf, Compound)):
-            continue
-        if not is_sharded(current):
-            parts = [value] if isinstance(value, Leaf) else list(value.parts.values())
+        if not is_sharded(current) and isinstance(value, (Leaf, Compound)):
+            parts = [value] if isinstance(value, Leaf) else value.parts.values()
             each = [[(part, whole_box(part.spec.shape)) for part in parts]] * len(ranks)
         elif isinstance(value, Leaf) and value.spec.shape == tuple(current.shape):
-            mesh = current.device_mesh
-            if mesh not in meshes:
-                places = coordinates_of(mesh)
-                # Only the ranks of a part of a larger mesh are known to each other.
-                meshes[mesh] = [places[rank] for rank in ranks] if places.keys() >= set(ranks) else []
-            try:
-                each = [[(value, found.whole) for found in local_boxes(current, place)] for place in meshes[mesh]]
-            except LoadError:
-                continue
+            layout = current.device_mesh, current.placements, value.spec.shape
+            if layout not in known:
+                known[layout] = _boxes_of_all(current, ranks)
+            each = [[(value, box) for box in boxes] for boxes in known[layout]]
         else:
             continue
-        try:
+        with suppress(PartError, TypeError, ValueError):
             yield from _of_slot(each)
-        except (PartError, TypeError, ValueError):
-            continue
+
+
+def _boxes_of_all(tensor: Any, ranks: Sequence[int]) -> list[list[Box]]:
+    """Return the boxes that each rank has of a DTensor; an empty list if they are not known."""
+    places = coordinates_of(tensor.device_mesh)
+    # A rank that holds a part of a larger mesh knows only the ranks of that part.
+    if not places.keys() >= set(ranks):
+        return []
+    try:
+        return [[found.whole for found in local_boxes(tensor, places[rank])] for rank in ranks]
+    except LoadError:
+        return []
 
 
 def _of_slot(each: Sequence[Iterable[tuple[Leaf, Box]]]) -> Iterable[tuple[Storage, Ranges]]:

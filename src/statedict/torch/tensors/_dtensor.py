@@ -67,18 +67,16 @@ def local_boxes(tensor: Any, coordinate: Sequence[int] | None = None) -> list[Lo
     if _is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
     mesh = tensor.device_mesh
-    own = mesh.get_coordinate()
-    coordinate = own if coordinate is None else coordinate
-    if coordinate is None:
+    place = mesh.get_coordinate() if coordinate is None else coordinate
+    if place is None:
         return []
     splits = tuple(
-        (placement.dim % max(tensor.ndim, 1), getattr(placement, "split_factor", 1), mesh.size(axis), coordinate[axis])
+        (placement.dim % max(tensor.ndim, 1), getattr(placement, "split_factor", 1), mesh.size(axis), place[axis])
         for axis, placement in enumerate(tensor.placements)
         if hasattr(placement, "dim")
     )
     boxes, expected = _boxes(tuple(tensor.shape), splits)
-    found = tuple(local_of(tensor).shape)
-    if coordinate == own and found != expected:
+    if coordinate is None and (found := tuple(local_of(tensor).shape)) != expected:
         raise LoadError(f"its local tensor has shape {list(found)}, but {placement_of(tensor)} gives {list(expected)}")
     return boxes
 
