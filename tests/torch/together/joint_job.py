@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from voters import LIMIT, answers, attempt, die_after
 
 import statedict
+from statedict.formats.many_files import _assemble
 from statedict.state import have_room
 from statedict.torch.modules import _read_into
 
@@ -93,6 +94,7 @@ def flipped(rank: int, what: str) -> Any:
 
 def refused(rank: int, path: Path, how: str, way: str) -> Any:
     size, found = dist.get_world_size(), []
+    _assemble.SMALL = 0 if way == "opened" else 1 << 20
     _read_into.have_room = (lambda nbytes: False) if way == "scarce" else have_room
     for victim in (*range(size), None):
         model = sharded(how, 0.0)

@@ -25,6 +25,7 @@ FLIPPED = [
     *((".pt", how, way) for how in ("both", "replicas", "whole", "fsdp") for way in ("copy", "assign")),
     *((".pt", how, "scarce") for how in ("rows", "columns")),
     *((".dcp", how, "copy") for how in ("rows", "columns", "both", "whole")),
+    *((".dcp", how, "opened") for how in ("columns", "both")),
 ]
 
 
