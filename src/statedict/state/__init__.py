@@ -34,6 +34,7 @@ from ._materialize import materialize
 from ._memory import copies_of, copy_rows, memory_at, view_of
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
+from ._origins import Derived, Origin, origins
 from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
 from ._pieces import pieces
 from ._placement import LocalBox, MeshPlacement, boxes_of, placement_text
@@ -59,6 +60,9 @@ __all__ = [
     "EXCERPTS",
     "Excerpt",
     "excerpt",
+    "Derived",
+    "Origin",
+    "origins",
     "IN_PIECES",
     "Parts",
     "Piece",

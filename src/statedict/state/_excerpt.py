@@ -11,7 +11,9 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from ._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds
+from ._dtype import dtype
+from ._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds, contiguous
+from ._origins import Origin, origins
 
 # Shorter runs are read together with the bytes between them, at most SPAN at a time: a read of its own costs 3 µs.
 RUN = 512
@@ -138,6 +140,14 @@ class _Excerpts:
 
     def part(self, leaf: Leaf) -> Leaf:
         return excerpt(leaf)
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        base = _on_base(leaf)
+        if base is leaf:
+            found: Excerpt = leaf.storage.where
+            reach = sum((count - 1) * step for count, step in zip(found.counts, found.steps)) + found.run
+            base = Leaf(contiguous(dtype("uint8"), (reach,), found.start), found.storage)
+        return origins(base)
 
 
 def _in_pieces(storage: Storage) -> bool:

@@ -39,6 +39,7 @@ from ._fits import (
 )
 from ._read_into import Arrivals
 from ._sharded_slots import fit_sharded
+from ._shared_reads import share_reads
 from ._swapping import Swapping
 from ._ties import contradictions, places
 
@@ -55,6 +56,7 @@ def fit_sound(slots: Slots, rules: Rules) -> Fit:
     if slots.assign:
         return Assigning(slots, rules, fit_sound).fit
     if any_sharded(slots.current, slots.values):
+        share_reads(slots, rules)
         return fit_sharded(slots, lambda local: _Copying(local, rules).fit)
     return _Copying(slots, rules).fit
 

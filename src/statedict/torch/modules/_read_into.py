@@ -115,8 +115,9 @@ class Arrivals:
     def fill(self, *, verify: bool, joint: JointLoad | None = None) -> None:
         """Read the elements of each leaf into its tensor.
 
-        The processes of a `joint` load agree when everything has been read and can still be put back, or, if there is no
-        memory for a backup, before anything is written.
+        The processes of a `joint` load agree when everything has been read and can still be put back. If there is no memory
+        for a backup, they agree before anything is written, when the checksums (`verify`) have been compared; an error of
+        the second read is then an error of this process only.
         """
         steps = list(self._steps())
         overwritten = [tensor for step in steps for tensor in step.tensors]

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from statedict.errors import LoadError
@@ -46,26 +47,29 @@ def parts_of(tensor: Any, traits: Traits, leaf: Callable[[torch.Tensor], Leaf]) 
     return Parts(DTYPES_OF_TORCH[tensor.dtype], shape, pieces or [Piece(nothing, local)], placement_of(tensor), traits)
 
 
-def local_boxes(tensor: Any) -> list[LocalBox]:
+def local_boxes(tensor: Any, coordinate: Sequence[int] | None = None) -> list[LocalBox]:
     """Return the boxes that this rank has of a DTensor: none if its shard is empty, several for strided shards.
 
-    Raises LoadError if the local tensor is pending a reduction, or does not have the shape of its placement.
+    `coordinate`: the place on the mesh of another rank, whose boxes are wanted. Raises LoadError if the local tensor is
+    pending a reduction, or does not have the shape of its placement.
     """
     if _is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
-    if tensor.device_mesh.get_coordinate() is None:
+    mesh = tensor.device_mesh
+    place = mesh.get_coordinate() if coordinate is None else coordinate
+    if place is None:
         return []
-    boxes, expected = boxes_of(tuple(tensor.shape), placements_of(tensor))
-    found = tuple(local_of(tensor).shape)
-    if found != expected:
+    boxes, expected = boxes_of(tuple(tensor.shape), placements_of(tensor, place))
+    if coordinate is None and (found := tuple(local_of(tensor).shape)) != expected:
         raise LoadError(f"its local tensor has shape {list(found)}, but {placement_of(tensor)} gives {list(expected)}")
     return boxes
 
 
-def placements_of(tensor: Any) -> tuple[MeshPlacement, ...]:
-    """Return the placements of a DTensor on its mesh, for this rank (coordinate 0 if it is not part of the mesh)."""
+def placements_of(tensor: Any, coordinate: Sequence[int] | None = None) -> tuple[MeshPlacement, ...]:
+    """Return the placements of a DTensor on its mesh, for the rank at `coordinate` (default: this rank's, or 0)."""
     mesh = tensor.device_mesh
-    names, ranks = mesh.mesh_dim_names or ("",) * mesh.ndim, mesh.get_coordinate() or (0,) * mesh.ndim
+    names = mesh.mesh_dim_names or ("",) * mesh.ndim
+    ranks = coordinate or mesh.get_coordinate() or (0,) * mesh.ndim
     return tuple(
         MeshPlacement(
             type(placement).__name__.lstrip("_"),
@@ -77,6 +81,11 @@ def placements_of(tensor: Any) -> tuple[MeshPlacement, ...]:
         )
         for dimension, placement in enumerate(tensor.placements)
     )
+
+
+def coordinates_of(mesh: Any) -> dict[int, tuple[int, ...]]:
+    """Return the coordinate on a mesh of each of its ranks."""
+    return {int(rank): place for place, rank in np.ndenumerate(mesh.mesh.numpy())}
 
 
 def placement_of(tensor: Any) -> str:
