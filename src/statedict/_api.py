@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, arguments, library, materialize, without_collector
 
-from . import _arrays, _loading, _sources
+from . import _arrays, _loading, _saving, _sources
 from .errors import FormatError
 
 if TYPE_CHECKING:
@@ -152,21 +152,12 @@ def save(
     >>> statedict.load(path, backend="numpy")["weight"]
     array([1., 1., 1.], dtype=float32)
     """
-    from statedict import formats
-
     arguments.maybe(arguments.texts, format=format)
     arguments.maybe(arguments.mappings, metadata=metadata)
     if not isinstance(durable, str):
         arguments.flags(durable=durable)
-    formats.write(
-        _sources.saved(obj),
-        path,
-        format=format,
-        metadata=metadata,
-        max_shard_size=max_shard_size,
-        durable=durable,
-        substitute=_sources.States().of,
-    )
+    options = {"format": format, "metadata": metadata, "max_shard_size": max_shard_size, "durable": durable}
+    _saving.save(obj, path, options)
 
 
 @without_collector

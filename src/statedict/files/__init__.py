@@ -1,6 +1,5 @@
 """Files: batched reads, atomic replacement, checksums. This package knows nothing about tensors."""
 
-from ._atomic import Durable as Durable
 from ._checksum import checksums as checksums
 from ._checksum import checksums_of as checksums_of
 from ._checksum import checksums_within as checksums_within
@@ -12,7 +11,16 @@ from ._file import Span as Span
 from ._file import check_inside as check_inside
 from ._file import fetch as fetch
 from ._grouped import grouped as grouped
+from ._joint import Contents as Contents
+from ._joint import JointWriter as JointWriter
+from ._joint import Meeting as Meeting
+from ._joint import Order as Order
+from ._joint import Run as Run
+from ._joint import Written as Written
+from ._joint import follow as follow
+from ._joint import remove_abandoned as remove_abandoned
 from ._open import open as open
+from ._output import Durable as Durable
 from ._parallel import PORTION as PORTION
 from ._parallel import WAITING as WAITING
 from ._parallel import spread as spread
@@ -30,13 +38,24 @@ from ._shares import whole as whole
 from ._system import System as System
 from ._url import is_url as is_url
 from ._url import redacted as redacted
+from ._write import Fill as Fill
+from ._write import fill as fill
 from ._write import write as write
 
 __all__ = [
+    "Contents",
     "Durable",
     "File",
     "FileSet",
+    "Fill",
     "Frame",
+    "JointWriter",
+    "Meeting",
+    "Order",
+    "Run",
+    "Written",
+    "fill",
+    "follow",
     "Part",
     "Payload",
     "Range",
@@ -59,6 +78,7 @@ __all__ = [
     "open",
     "read_checked",
     "redacted",
+    "remove_abandoned",
     "shares",
     "spread",
     "whole",

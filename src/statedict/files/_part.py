@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ._checksum import crc32
@@ -46,13 +46,24 @@ class Frame(NamedTuple):
 
 
 class Payload:
-    """A Part given as views of existing memory; `crc` is its CRC-32 once it is complete."""
+    """A Part given as views of existing memory.
+
+    `tell` is called with its CRC-32 when it is complete. `of` is the key of its content if several processes may have to
+    write it together, each the bytes that it has; then it is complete without `chunks` when they call `tell`.
+    """
 
     last = False
 
-    def __init__(self, nbytes: int, views: Callable[[], Iterable[memoryview]]) -> None:
+    def __init__(
+        self,
+        nbytes: int,
+        views: Callable[[], Iterable[memoryview]],
+        tell: Callable[[int], object] = lambda crc: None,
+        of: Hashable = None,
+    ) -> None:
         self.nbytes = nbytes
-        self.crc = 0
+        self.tell = tell
+        self.of = of
         self._views = views
 
     def chunks(self) -> Iterator[memoryview]:
@@ -65,4 +76,4 @@ class Payload:
                 yield chunk
         if done != self.nbytes:
             raise ValueError(f"a payload has {done} bytes, but {self.nbytes} were announced")
-        self.crc = crc
+        self.tell(crc)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any
 
-from ._atomic import Durable, Replacement, check_durability
+from ._atomic import Replacement, check_durability
+from ._output import Durable
 from ._part import Part
 from ._system import SYSTEM, System
 
@@ -15,9 +16,32 @@ from ._system import SYSTEM, System
 MOST_BUFFERS = 1024
 # Size and alignment of writes that the kernel caches as one large folio.
 FOLIO = 128 << 10
+# How `fill` treats a part.
+ORDINARY, LAST, SKIPPED = range(3)
 
 
-def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM) -> None:
+# Writes the parts of a file into it.
+Fill = Callable[[Replacement, Sequence[Part], Durable], None]
+
+
+def fill(new: Replacement, parts: Sequence[Part], durable: Durable, skip: Collection[int] = ()) -> None:
+    """Write the parts, except those whose ids are in `skip`; those made from the others come last."""
+    offset = 0
+    late: list[tuple[int, Part]] = []
+    for kind, together in groupby(parts, lambda part: LAST if part.last else SKIPPED if id(part) in skip else ORDINARY):
+        start, run = offset, list(together)
+        offset += total_of(run)
+        if kind == LAST:
+            late += zip(accumulate((part.nbytes for part in run), initial=start), run)
+        elif kind == ORDINARY:
+            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
+    for start, part in late:
+        _put(new, start, part.chunks(), durable)
+
+
+def write(
+    target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM, fill: Fill = fill
+) -> None:
     """Write the parts, one after the other, to a path or to a binary file object.
 
     A path is replaced atomically. `durable` says what is flushed to the disk before the call returns:
@@ -28,40 +52,23 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
 
     Raises DiskFullError if there is not enough space, SaveError if the path is not a regular file, OSError for other
     errors of the system; the old file is then unchanged.
+
+    `fill` writes the parts into a new file: see `JointWriter` for several processes that do so together.
     """
     check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
-        _replace(target, parts, durable, system)
+        with Replacement(target, total_of(parts), system) as new:
+            fill(new, parts, durable)
+            new.commit(durable)
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:
         raise TypeError(f"a path or a binary file object is expected, not {type(target).__name__}")
 
 
-def _replace(path: str | os.PathLike[str], parts: Sequence[Part], durable: Durable, system: System) -> None:
-    with Replacement(path, total_of(parts), system) as new:
-        fill(new, parts, durable)
-        new.commit(durable)
-
-
 def total_of(parts: Sequence[Part]) -> int:
     """Return the size of the file that the parts form."""
     return sum(part.nbytes for part in parts)
-
-
-def fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
-    """Write the parts; those made from the others come last."""
-    offset = 0
-    late: list[tuple[int, Part]] = []
-    for is_last, together in groupby(parts, lambda part: part.last):
-        start, run = offset, list(together)
-        offset += total_of(run)
-        if is_last:
-            late += zip(accumulate((part.nbytes for part in run), initial=start), run)
-        else:
-            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
-    for start, part in late:
-        _put(new, start, part.chunks(), durable)
 
 
 def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:

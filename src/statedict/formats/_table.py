@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from statedict import files
-from statedict.files import Durable, File, Part
+from statedict.files import Durable, File, JointWriter, Part
 from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError
@@ -38,10 +38,14 @@ class Format(NamedTuple):
 
 
 class FormatWriter(NamedTuple):
-    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts."""
+    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts.
+
+    `jointly`: whether each tensor is a part of its own, so that several processes can write a file together.
+    """
 
     suffixes: tuple[str, ...]
     parts: str
+    jointly: bool = False
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -112,6 +116,7 @@ def write(
     max_shard_size: int | str | None = None,
     durable: Durable = True,
     substitute: Callable[[Any], Any] = lambda value: value,
+    together: JointWriter | None = None,
 ) -> None:
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
@@ -121,7 +126,8 @@ def write(
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
-    `substitute` returns what to write instead of an object that is not plain data (or the object itself).
+    `substitute` returns what to write instead of an object that is not plain data (or the object itself). `together`: write
+    together with other processes, which have parts of the tensors.
 
     Raises SaveError if a value cannot be written in that format or could not be loaded again (nothing is changed then),
     DiskFullError, OSError.
@@ -131,16 +137,29 @@ def write(
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
+    if together is not None:
+        _require_joint(target, name)
+    fill = files.fill if together is None else together.fill
     parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
     if name == "torch":
         parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
-            files.write(target, parts(obj, metadata), durable=durable)
+            files.write(target, parts(obj, metadata), durable=durable, fill=fill)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable)
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill)
+
+
+def _require_joint(target: Any, name: str) -> None:
+    """Raise SaveError if several processes cannot write this format to this target together."""
+    sharded = "the processes that have its parts write the file together"
+    if not isinstance(target, (str, os.PathLike)):
+        raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
+    if not WRITERS[name].jointly:
+        known = ", ".join(repr(other) for other, writer in WRITERS.items() if writer.jointly)
+        raise SaveError(f"{name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}")
 
 
 def _with_texts(
@@ -218,9 +237,11 @@ DIRECTORY = ".many_files._directory:open_directory"
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
     "torch": FormatWriter(
-        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
+        ".torch_files._write:torch_parts",
+        jointly=True,
     ),
-    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts"),
+    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts", jointly=True),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
 }

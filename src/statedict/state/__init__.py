@@ -11,7 +11,7 @@ from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
 from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
-from ._excerpt import EXCERPTS, Excerpt, excerpt
+from ._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
 from ._garbage_collection import collector_paused, without_collector
@@ -57,6 +57,7 @@ __all__ = [
     "EXCERPTS",
     "Excerpt",
     "excerpt",
+    "runs_within",
     "IN_PIECES",
     "Parts",
     "Piece",

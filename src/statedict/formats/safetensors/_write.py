@@ -8,7 +8,7 @@ the format itself does not have.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from statedict.state import Leaf
 from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
-from ..storages._pack import elements_of
+from ..storages._pack import elements_of, key_in_parts
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
@@ -43,11 +43,14 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     """
     plain = wholes_of(obj)
     body: _Body | WholesBody
+    parts: list[Part]
     if plain is None:
         leaves = named_leaves(obj, "safetensors", _unfit)
         body, tied = _Body(leaves), ties(leaves)
+        parts = body.parts
     else:
         body, tied = WholesBody(*plain), []
+        parts = [body]
     extra = _checked({**FORMAT, **(metadata or {})})
     annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"))
     tensors = ",".join(body.entries)
@@ -64,44 +67,55 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
             f"a header of {length:,} bytes exceeds the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
             "or save in shards (max_shard_size=)"
         )
-    return [Frame(length, header, last=True), body]
+    return [Frame(length, header, last=True), *parts]
 
 
 class _Body:
-    """The bytes of all tensors.
+    """The bytes of all tensors, as `parts`.
 
     `entries` are the tensors' texts in the header; `crcs` has the CRC-32 of each after it was written.
     """
-
-    last = False
 
     def __init__(self, leaves: Mapping[str, Leaf]) -> None:
         placed = _placed(leaves)
         self.entries = [_entry_text(name, *entry) for name, entry in zip(leaves, sorted(placed))]
         self.crcs = [0] * len(placed)
-        self.nbytes = sum(leaf.spec.nbytes for _, leaf, _ in placed)
-        self._placed = sorted(placed, key=lambda tensor: tensor.start)
+        self.parts: list[Part] = []
+        small: list[_Placed] = []
+        for tensor in sorted(placed, key=lambda tensor: tensor.start):
+            nbytes, of = tensor.leaf.spec.nbytes, key_in_parts(tensor.leaf.storage)
+            if nbytes < LARGE and of is None:
+                small.append(tensor)
+                continue
+            views, tell = partial(elements_of, tensor.leaf), partial(self.crcs.__setitem__, tensor.number)
+            self.parts += _Small(small, self.crcs), Payload(nbytes, views, tell, of)
+            small = []
+        self.parts.append(_Small(small, self.crcs))
+
+
+class _Small:
+    """The bytes of consecutive small tensors; their checksums are put into `crcs`."""
+
+    last = False
+
+    def __init__(self, tensors: Sequence[_Placed], crcs: list[int]) -> None:
+        self.nbytes = sum(tensor.leaf.spec.nbytes for tensor in tensors)
+        self._tensors = tensors
+        self._crcs = crcs
 
     def chunks(self) -> Iterator[memoryview]:
         waiting: list[memoryview] = []
         space = 0
-        for number, leaf, _ in self._placed:
+        for number, leaf, _ in self._tensors:
             if leaf.spec.nbytes + space > BLOCK and waiting:
                 yield memoryview(b"".join(waiting))
                 waiting, space = [], 0
-            if leaf.spec.nbytes >= LARGE:
-                yield memoryview(b"".join(waiting))
-                waiting, space = [], 0
-                payload = Payload(leaf.spec.nbytes, partial(elements_of, leaf))
-                yield from payload.chunks()
-                self.crcs[number] = payload.crc
-                continue
             crc = 0
             for view in elements_of(leaf):
                 crc = crc32(view, crc)
                 waiting.append(view)
                 space += len(view)
-            self.crcs[number] = crc
+            self._crcs[number] = crc
         yield memoryview(b"".join(waiting))
 
 

@@ -65,9 +65,9 @@ class WholesBody:
                 first, space = row, 0
             space += nbytes
             if nbytes >= LARGE:
-                payload = Payload(nbytes, partial(self._views, row))
-                yield from payload.chunks()
-                self.crcs[self._order[row]] = payload.crc
+                yield from Payload(
+                    nbytes, partial(self._views, row), partial(self.crcs.__setitem__, self._order[row])
+                ).chunks()
                 first, space = row + 1, 0
         yield self._together(first, len(sizes))
 

@@ -17,7 +17,7 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes
+from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Wholes
 
 from ._shape import require_memory
 
@@ -26,11 +26,15 @@ PIECE = 4 << 20
 
 
 class Packed(NamedTuple):
-    """One storage of a file that is to be written: its number, its length, and its bytes as views in order."""
+    """One storage of a file that is to be written: its number, its length, and its bytes as views in order.
+
+    `of`: the key of its bytes if they may be distributed over several processes (see `Payload`).
+    """
 
     number: int
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
+    of: Hashable = None
 
 
 class _Place(NamedTuple):
@@ -116,6 +120,11 @@ class Packing:
         return place
 
 
+def key_in_parts(storage: Storage) -> Hashable:
+    """The key of a storage whose bytes may be distributed over several processes; None for any other."""
+    return storage.key if storage.source is IN_PIECES else None
+
+
 def _address(key: Hashable) -> int:
     """Where a storage lies that is in memory."""
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
@@ -126,7 +135,8 @@ def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
     storage, spec = leaves[0].storage, leaves[0].spec
     if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
         # All but always: a tensor that shows its whole storage.
-        return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
+        views = partial(ranges_of, storage, [(0, storage.nbytes)])
+        return _Place(Packed(number, storage.nbytes, views, key_in_parts(storage)), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
         return _pack_one(number, storage, spec)
