@@ -84,15 +84,23 @@ def test_importing_imports_one_room():
     """`import statedict` brings in the values and the verbs; every other room is imported by who enters it."""
     loaded = run("import sys, statedict; print(*sys.modules)")
     rooms = {name.split(".")[1] for name in loaded if name.startswith("statedict.")}
-    assert rooms == {"_api", "_arrays", "_loading", "_sources", "errors", "state"}
+    assert rooms == {"_api", "_arrays", "_compare", "_loading", "_sources", "_stateful", "errors", "state"}
 
 
 def test_importing_is_quick(tmp_path):
-    """`import statedict` costs at most 40 ms beyond `import numpy`, once there is byte code: the best of seven, since the
-    machine may be busy."""
-    code = "import numpy, time; start = time.process_time(); import statedict; print(time.process_time() - start)"
+    """`import statedict` after `import numpy` takes at most two fifths of what that takes, once there is byte code: the
+    best of seven ratios."""
+    code = """
+import time
+times = [time.process_time()]
+import numpy
+times.append(time.process_time())
+import statedict
+times.append(time.process_time())
+print((times[2] - times[1]) / (times[1] - times[0]))
+"""
     kept = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    assert min(float(run(code, **kept)[0]) for _ in range(7)) < 0.040
+    assert min(float(run(code, **kept)[0]) for _ in range(7)) < 0.4
 
 
 def test_every_name_is_there_without_torch():

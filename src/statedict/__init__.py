@@ -16,59 +16,22 @@ from __future__ import annotations
 import typing as _typing
 from importlib import import_module as _import_module
 
-from ._api import audit as audit
-from ._api import diff as diff
-from ._api import load as load
-from ._api import load_state_dict as load_state_dict
-from ._api import match as match
-from ._api import merge as merge
-from ._api import open as open
-from ._api import save as save
-from ._api import snapshot as snapshot
-from ._api import state_dict as state_dict
-from .errors import LoadError as LoadError
-from .errors import StateDictError as StateDictError
-from .state import StateDict as StateDict
+from ._api import audit, load, load_state_dict, open, save, snapshot, state_dict
+from ._compare import diff, match, merge
+from .errors import LoadError, StateDictError
+from .state import StateDict
 
 if _typing.TYPE_CHECKING:
-    from . import nn as nn
-    from . import torch as torch
-    from .formats import Checkpoint as Checkpoint
-    from .formats import Limits as Limits
-    from .plan import KeyMap as KeyMap
-    from .plan import LoadReport as LoadReport
-    from .training import CheckpointManager as CheckpointManager
-    from .training import any_of as any_of
-    from .training import best as best
-    from .training import every as every
-    from .training import last as last
+    from . import nn, torch
+    from .formats import Checkpoint, Limits
+    from .plan import KeyMap, LoadReport
+    from .training import CheckpointManager, any_of, best, every, last
 
 __all__ = [
-    "Checkpoint",
-    "CheckpointManager",
-    "KeyMap",
-    "Limits",
-    "LoadError",
-    "LoadReport",
-    "StateDict",
-    "StateDictError",
-    "any_of",
-    "audit",
-    "best",
-    "diff",
-    "every",
-    "last",
-    "load",
-    "load_state_dict",
-    "merge",
-    "match",
-    "nn",
-    "open",
-    "save",
-    "snapshot",
-    "state_dict",
-    "torch",
-]
+    "Checkpoint", "CheckpointManager", "KeyMap", "Limits", "LoadError", "LoadReport", "StateDict", "StateDictError",
+    "any_of", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn", "open",
+    "save", "snapshot", "state_dict", "torch",
+]  # fmt: skip
 
 # Names imported at their first use, and the subpackage of each.
 _LAZY = {

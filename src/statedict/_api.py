@@ -6,20 +6,21 @@ Importing this file is cheap: numpy, torch and the packages that need them are i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, arguments, library, materialize, without_collector
 
-from . import _arrays, _loading, _saving, _sources
+from . import _arrays, _loading, _saving, _sources, _stateful
 from .errors import FormatError
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
-    from statedict.plan import Diff, Inference, LoadReport
-    from statedict.state import CastKind, StateDict
+    from statedict.plan import LoadReport
+    from statedict.state import CastKind
     from statedict.torch import AuditFinding
 
 Path = str | os.PathLike[str] | BinaryIO
@@ -184,11 +185,9 @@ def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: An
     arguments.texts(prefix=prefix)
     arguments.flags(keep_vars=keep_vars)
     if _sources.host_of(obj) is not None:
-        if model is not None:
-            _loading.refuse_options(obj, model=True)
+        _loading.refuse_options(obj, model=model is not None)
         return _sources.given(obj, prefix=prefix, keep_vars=keep_vars)
     _loading.refuse_options(obj, prefix=prefix, keep_vars=keep_vars)
-    _sources.require_named(model)
     return _sources.nested(obj, model)
 
 
@@ -252,9 +251,6 @@ def load_state_dict(
     Prefixes of wrappers (`module.` of DataParallel and DDP, `_orig_mod.` of torch.compile, those of FSDP and
     `AveragedModel`) are ignored on both sides, for modules and optimizers. Exact names take precedence.
 
-    A module with DTensors is loaded by all ranks that hold parts of them, which must all make the same call (except with
-    `dry_run`). If one of them fails or its process ends, all others raise RankError, which names it, and none has changed.
-
     Options for modules (`into`, `include`, `rename`, `mismatched` …) raise TypeError for any other object.
 
     Returns a LoadReport, which also behaves as the result of PyTorch's method (`missing, unexpected = …`).
@@ -278,33 +274,28 @@ def load_state_dict(
             arguments.patterns("allow_missing", allow_missing),
             arguments.patterns("allow_unexpected", allow_unexpected),
         )
-        accepted = _loading.Strictness(strict, *allowed, dry_run)
+        request = _loading.Request(strict, *allowed, dry_run, verify)
+        options = {"include": include, "exclude": exclude, "rename": rename, "device": device}
         if _sources.host_of(obj) is None:
-            fits = _sources.is_optimizer_state if _sources.is_torch_optimizer(obj) else None
+            changed = not (isinstance(mismatched, str) and mismatched == "error")
             _loading.refuse_options(
-                obj,
-                assign=assign,
-                into=into,
-                include=include,
-                exclude=exclude,
-                rename=rename,
-                allow_casts=allow_casts,
-                mismatched=not (isinstance(mismatched, str) and mismatched == "error"),
-                device=device,
+                obj, assign=assign, into=into, **options, allow_casts=allow_casts, mismatched=changed
             )
-            _sources.require_named(model)
-            with _sources.opened_tree(source, root, fits, limits) as nested:
-                return _loading.load_stateful(obj, nested, accepted, model=model, dtype=dtype, verify=verify)
+            return _stateful.load_stateful(obj, source, root, request, model=model, dtype=dtype, limits=limits)
         _loading.refuse_options(obj, model=model is not None)
         module = _sources.submodule(obj, into)
-        options = {"include": include, "exclude": exclude, "rename": rename, "mismatched": mismatched}
-        options |= {"dtype": dtype, "device": device}
         _loading.check_devices(device)
-        transfer = _loading.transfer_options(assign, allow_casts, verify)
-        fixed: dict[str, Any] = {"into": into} if into else {}
-        fixed |= ({"root": root} if root != "auto" else {}) | ({"assign": True} if assign else {})
+        fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
+        request = replace(
+            request,
+            together=together,
+            assign=assign,
+            allow_casts=_loading.lossy_casts(allow_casts),
+            options=options | {"mismatched": mismatched, "dtype": dtype},
+            fixed={name: value for name, value in fixed.items() if value is not None},
+        )
         with _sources.resolved(source, root, limits) as resolved:
-            return _loading.load_module(module, resolved, accepted, options, transfer, fixed, together)
+            return _loading.load_module(module, resolved, request)
 
 
 @without_collector
@@ -344,72 +335,3 @@ def audit(model: Any, optimizer: Any = None) -> list[AuditFinding]:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("torch", needed_for="audit", extra="torch") from error
     return find(model, optimizer)
-
-
-def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
-    """Infer the KeyMap that renames the tensors of a checkpoint to those of a model, with a reason for each rule.
-
-    Nothing is loaded or changed. Print the result and check it, then pass its `key_map` to `load_state_dict` as `rename`.
-
-    Args:
-        model: the model (or any other source: a path, a mapping …) whose names to match.
-        source: the checkpoint, as for `load_state_dict`.
-        root: which state dict of `source` to use if it holds several.
-
-    >>> import numpy as np, statedict
-    >>> model = {"encoder.weight": np.zeros((2, 3)), "encoder.bias": np.zeros(2)}
-    >>> source = {"model.encoder.weight": np.ones((2, 3)), "model.encoder.bias": np.ones(2)}
-    >>> print(statedict.match(model, source).key_map)
-    model.{*p} -> {*p}
-    """
-    from statedict.plan import infer
-
-    with _sources.opened(source, root) as given, _sources.opened(model) as target:
-        return infer(target, given)
-
-
-def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
-    """Compare two sources: names, shapes, dtypes, elements (NaN equals NaN) and ties.
-
-    Tensors are read one at a time and in pieces, so files may be larger than memory. `root` is the state dict to compare
-    if a file holds several.
-
-    >>> import numpy as np, statedict
-    >>> found = statedict.diff({"w": np.zeros(4)}, {"w": np.array([0, 0, 0, 0.5])})
-    >>> list(found.changed), found.changed["w"].changed
-    (['w'], 1)
-    """
-    from statedict.plan import diff as compare
-
-    with _sources.opened(a, root) as first, _sources.opened(b, root) as second:
-        return compare(first, second)
-
-
-def merge(
-    sources: Sequence[Any], method: str = "average", *, weights: Any = None, base: Any = None, root: str = "auto"
-) -> StateDict:
-    """Merge several states into one, which is computed one tensor at a time when it is read, saved or loaded.
-
-    Args:
-        sources: a list of paths, StateDicts, mappings, modules …
-        method: `"average"`, `"task_arithmetic"` (`base` plus the weighted differences from it), `"slerp"` (of two) or
-            `"union"`.
-        weights: one number for each source; for `"slerp"`, one number: 0 is the first source, 1 the second.
-        base: for `"task_arithmetic"`: the source that the others were trained from.
-        root: the state dict to use if a file holds several.
-
-    Raises MergeError (a ValueError) if names or shapes differ, CollisionError if a union has the same name twice.
-
-    >>> import numpy as np, statedict
-    >>> statedict.merge([{"w": np.zeros(2)}, {"w": np.ones(2)}]).numpy()["w"]
-    array([0.5, 0.5])
-    """
-    from statedict.plan import merge as merged
-
-    if isinstance(sources, (str, bytes, Mapping)) or not isinstance(sources, Iterable):
-        raise TypeError(f"merge needs a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
-    arguments.texts(method=method)
-    if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
-        raise TypeError(f"weights= must be a number for each source, not {arguments.described(weights)}")
-    states = [_sources.kept(source, root) for source in sources]
-    return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))

@@ -22,7 +22,6 @@ from statedict.state import (
     many,
     map_tree,
     materialize,
-    raw_values,
     tensors_of,
 )
 
@@ -93,41 +92,6 @@ def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, A
         known = {*map(id, leaves), *map(id, storages)} if more else set()
         found = [value for value in tensors_of(list(more.values()), storage) if id(value) not in known]
     return leaves, storages, attributes
-
-
-def inert(state: StateDict) -> dict[str, str]:
-    """Return the entries of a state that hold objects of unknown classes: name → the path of the first such class."""
-    found = {}
-    for name, value in _others(state).items():
-        path = next((each.path for each in every(value) if isinstance(each, Opaque)), None)
-        if path is not None:
-            found[name] = path
-    return found
-
-
-def arrays_within(state: StateDict, chosen: ArrayLibrary, *, verify: bool) -> StateDict:
-    """Read the leaves inside the entries that are not tensors: the extra state of modules, which expects arrays.
-
-    Entries that are leaves themselves stay unread.
-    """
-    others = {name: materialized(value, chosen, verify=verify) for name, value in _others(state).items()}
-    return state | others if others else state
-
-
-def _others(state: StateDict) -> dict[str, Any]:
-    """Return the entries of a state that are not tensors."""
-    values = raw_values(state)
-    # Checks one value of each type: checking each of many tensors would cost more than planning the load.
-    if {Leaf}.issuperset(map(type, values.values())):
-        return {}
-    others = {
-        kind for kind, value in {type(value): value for value in values.values()}.items() if not _is_tensor(value)
-    }
-    return {name: value for name, value in values.items() if type(value) in others} if others else {}
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, (Leaf, Compound)) or library_of(value) is not None
 
 
 class _Revival(NamedTuple):

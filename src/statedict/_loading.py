@@ -1,7 +1,7 @@
-"""Load a state into an object: plan, try, then commit or roll back.
+"""Load a state into a module: plan, try, then commit or roll back.
 
-Takes an object, a source and the caller's options; returns a LoadReport. Every check that can refuse a load runs while the
-object can still be restored.
+Takes a module, a source and the caller's options; returns a LoadReport. Every check that can refuse a load runs while the
+module can still be restored.
 """
 
 from __future__ import annotations
@@ -9,75 +9,97 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import LoadError
-from statedict.state import Patterns, StateDict, arguments, matcher, raw_values
+from statedict.state import (
+    ArrayLibrary,
+    Compound,
+    Leaf,
+    Opaque,
+    Patterns,
+    StateDict,
+    arguments,
+    every,
+    library_of,
+    matcher,
+    raw_values,
+)
 
 from . import _arrays, _sources
 
 if TYPE_CHECKING:
-    from statedict.plan import LoadReport, Plan, Suggestion
+    from statedict.plan import LoadReport, Plan
     from statedict.state import CastKind
-    from statedict.tree import Cast, Host, JointLoad, Outcome
+    from statedict.tree import Cast, Host, JointLoad, Outcome, Rules
+
+
+class Undo(Exception):
+    """Not an error: makes the engine restore the object after a dry run, or after a load that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strictness:
-    """Which loads the caller accepts.
+class Request:
+    """What the caller of a load asks for.
 
     Attributes:
         strict: refuse missing and unexpected names, except those that match the patterns below.
         missing, unexpected: patterns for names that may be missing, or unexpected.
         dry_run: report only; the load is always undone.
+        verify: verify checksums before the first byte is written.
+        assign: replace the parameters instead of copying into them.
+        allow_casts: kinds of lossy cast that are allowed.
+        options: the arguments of `plan.match`.
+        fixed: further arguments, which every suggested call must repeat. None: suggest nothing.
+        together: the joint load of several processes, which this one is part of.
     """
 
     strict: bool
     missing: Patterns
     unexpected: Patterns
     dry_run: bool
-
-
-class _DryRunDone(Exception):
-    """Not an error: makes the engine restore the object after a dry run."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransferOptions:
-    """How tensors are transferred into a module.
-
-    Attributes:
-        assign: replace the parameters instead of copying into them.
-        allow_casts: kinds of lossy cast that are allowed.
-        verify: verify checksums before the first byte is written.
-    """
-
+    verify: bool
     assign: bool = False
     allow_casts: tuple[CastKind, ...] = ()
-    verify: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] | None = None
+    together: JointLoad | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of the engine for this load."""
+        from statedict.tree import Rules
+
+        return Rules(sound=True, verify=self.verify, together=self.together).allowing(*self.allow_casts)
+
+    def require(self, report: LoadReport) -> None:
+        """Raise Undo for a dry run, and if the report says that the load has failed."""
+        if self.dry_run or _is_refused(report, self.strict):
+            raise Undo
+
+    def conclude(self, report: LoadReport, obj: object) -> LoadReport:
+        """Return the report; raise LoadError if it says that the load into `obj` has failed, except for a dry run."""
+        if not self.dry_run:
+            refuse(report, type(obj).__name__, self.strict)
+        return report
 
 
-def transfer_options(assign: bool, allow_casts: str | Sequence[str], verify: bool) -> TransferOptions:
-    """Return the caller's TransferOptions; raises ValueError for an unknown kind of cast."""
-    given = arguments.patterns("allow_casts", allow_casts)
-    if not given:
-        return TransferOptions(assign, (), verify)
+def lossy_casts(given: str | Sequence[str]) -> tuple[CastKind, ...]:
+    """Return the kinds of cast that are allowed; raises ValueError for an unknown one."""
+    kinds = arguments.patterns("allow_casts", given)
+    if not kinds:
+        return ()
     from statedict.tree import SOUND
 
-    kinds = (given,) if isinstance(given, str) else given
     known: dict[str, CastKind] = {kind: kind for kind in SOUND.refused}
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
     for kind in kinds:
         if kind not in known:
             raise ValueError(
                 f"allow_casts: {kind!r} is not a kind of lossy cast; use one of {', '.join(map(repr, sorted(known)))}"
             )
-    return TransferOptions(assign, tuple(known[kind] for kind in kinds), verify)
-
-
-def _is_given(value: Any) -> bool:
-    """Whether an option was given. Values such as arrays have no truth value, so `bool` cannot be used."""
-    return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
+    return tuple(known[kind] for kind in kinds)
 
 
 def check_devices(given: Any) -> None:
@@ -95,122 +117,87 @@ def refuse_options(obj: Any, **options: Any) -> None:
 
 
 def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
-    """The joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
+    """Return the joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
     host = None if dry_run else _sources.host_of(obj)
     joint = None if host is None else host.together(obj)
     return nullcontext() if joint is None else joint
 
 
-def load_module(
-    module: Any,
-    resolved: _sources.ResolvedSource,
-    accepted: Strictness,
-    options: Mapping[str, Any],
-    transfer: TransferOptions,
-    fixed: Mapping[str, Any] | None = None,
-    together: JointLoad | None = None,
-) -> LoadReport:
-    """Load a state into a module of any module system; `options` are those of `plan.match`.
+def _is_given(value: Any) -> bool:
+    """Whether an option was given. Values such as arrays have no truth value, so `bool` cannot be used."""
+    return not (value is None or value is False or (isinstance(value, (str, list, tuple, Mapping)) and not value))
+
+
+def load_module(module: Any, resolved: _sources.ResolvedSource, request: Request) -> LoadReport:
+    """Load a state into a module of any module system.
 
     A module whose class overrides `load_state_dict` is loaded with its own method.
-    `fixed`: the caller's other arguments, which every suggested call must repeat. None: suggest nothing.
-    `together`: the joint load of several processes, which this one is part of.
     """
     from statedict import plan, tree
 
     host = _sources.required_host(module)
     if _sources.has_own_loader(module, host):
-        return _load_with_own_method(module, host, resolved, accepted, options, transfer, together)
+        return _load_with_own_method(module, host, resolved, request)
     slots, _ = tree.peek(host, module)
-    planned = plan.match(resolved.state, slots, **options)
-    values = _arrays.arrays_within(planned.execute(resolved.state), host.library, verify=transfer.verify)
-    values, unknown = _without_inert(values, slots, accepted)
-    devices = {step.target: step.device for step in planned.steps if step.device is not None} if transfer.assign else {}
-    if devices and not accepted.dry_run:
-        values = _arrays.placed(values, devices, verify=transfer.verify)
+    planned = plan.match(resolved.state, slots, **request.options)
+    values, inert = _without_inert(planned.execute(resolved.state), slots, request, host.library)
+    devices = (
+        {step.target: step.device for step in planned.fills or () if step.device is not None} if request.assign else {}
+    )
+    if devices and not request.dry_run:
+        values = _arrays.placed(values, devices, verify=request.verify)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:
-        unknown.add_to(outcome)
-        reports.append(_report(planned, outcome, accepted, resolved))
-        if accepted.dry_run:
-            raise _DryRunDone
-        if _is_refused(reports[0], accepted.strict):
-            raise LoadError("", report=reports[0])
+        inert.add_to(outcome)
+        reports.append(_report(planned, outcome, request, resolved))
+        request.require(reports[0])
 
-    def advised() -> LoadReport:
-        # Called after the module was restored, so that each suggestion can be tried.
-        if fixed is not None and reports[0].attempt is not None:
-            _advise(reports[0], module, fixed, resolved, transfer)
-            empty = _empty(reports[0].missing_keys, slots, values, fixed)
-            trial = replace(accepted, dry_run=True), options, replace(transfer, assign=True)
-            if empty and load_module(module, resolved, *trial).ok:
-                reports[0].suggestions[:0] = empty
+    with suppress(Undo):
+        tree.write(host, module, values, strict=request.strict, assign=request.assign, rules=request.rules, judge=judge)
+        reports[0].notes += _left_on_meta(module, slots) if request.assign else []
         return reports[0]
-
-    rules = tree.Rules(sound=True, verify=transfer.verify, together=together).allowing(*transfer.allow_casts)
-    try:
-        tree.write(host, module, values, strict=accepted.strict, assign=transfer.assign, rules=rules, judge=judge)
-    except _DryRunDone:
-        return advised()
-    except LoadError as error:
-        if reports and error.report is reports[0]:
-            error.args = (plan.error_text(type(module).__name__, advised()),)
-        raise
-    if transfer.assign:
-        reports[0].notes += _left_on_meta(module, slots)
-    return reports[0]
+    # The module was restored, so each suggestion can be tried.
+    if request.fixed is not None and reports[0].attempt is not None:
+        on_meta = [n for n in reports[0].missing if n in values and getattr(slots.get(n), "is_meta", False)]
+        _advise(reports[0], module, resolved, request, request.fixed, len(on_meta))
+    return request.conclude(reports[0], module)
 
 
-def _load_with_own_method(
-    module: Any,
-    host: Host,
-    resolved: _sources.ResolvedSource,
-    accepted: Strictness,
-    options: Mapping[str, Any],
-    transfer: TransferOptions,
-    together: JointLoad | None,
-) -> LoadReport:
+def _load_with_own_method(module: Any, host: Host, resolved: _sources.ResolvedSource, request: Request) -> LoadReport:
     """Load with the module's own method, which gets a dict of tensors; the module is restored if anything raises."""
     from statedict import plan, tree
 
     slots = _sources.given(module)
-    planned = plan.match(resolved.state, slots, **options)
-    values, unknown = _without_inert(planned.execute(resolved.state), slots, accepted)
-    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=transfer.verify))
+    planned = plan.match(resolved.state, slots, **request.options)
+    values, inert = _without_inert(planned.execute(resolved.state), slots, request, host.library)
+    read: OrderedDict[str, Any] = OrderedDict(_arrays.materialized(values, host.library, verify=request.verify))
     if values._metadata is not None:
         read._metadata = values._metadata  # type: ignore[attr-defined]
-    is_lenient = not accepted.strict or bool(accepted.missing or accepted.unexpected)
-    # The module's own method may not accept these options, so only those that were given are passed on.
-    asked = {
-        name: value for name, value, on in (("strict", False, is_lenient), ("assign", True, transfer.assign)) if on
-    }
-    casts, lost = _casts(module, host, read, transfer)
+    # The module's own method may not accept these options, so only those that are needed are passed on.
+    is_lenient = not request.strict or bool(request.missing or request.unexpected)
+    asked = ({"strict": False} if is_lenient else {}) | ({"assign": True} if request.assign else {})
+    casts, lost = _casts(module, host, read, request)
     rollback = tree.Rollback(host, module)
     rollback.keep_everything()
-    try:
-        found = _load_by_own_method(module, read, asked)
-        loaded = [name for name in read if name not in found[1]]
-        outcome = tree.Outcome(accepted.strict, *found, loaded=loaded, casts=casts, errors=lost)
-        unknown.add_to(outcome)
-        report = _report(planned, outcome, accepted, resolved)
-        with suppress(_DryRunDone):
-            if accepted.dry_run:
-                raise _DryRunDone
-            refuse(report, type(module).__name__, accepted.strict)
-            if together is not None:
-                together.agree()
-            return report
-        rollback.roll_back()
-    except BaseException:
-        rollback.roll_back()
-        raise
-    return report
+    reports: list[LoadReport] = []
+    with suppress(Undo):
+        try:
+            found = _load_by_own_method(module, read, asked)
+            loaded = [name for name in read if name not in found[1]]
+            outcome = tree.Outcome(request.strict, *found, loaded=loaded, casts=casts, errors=lost)
+            inert.add_to(outcome)
+            reports.append(_report(planned, outcome, request, resolved))
+            request.require(reports[0])
+            if request.together is not None:
+                request.together.agree()
+        except BaseException:
+            rollback.roll_back()
+            raise
+    return request.conclude(reports[0], module)
 
 
-def _casts(
-    module: Any, host: Host, state: Mapping[str, Any], transfer: TransferOptions
-) -> tuple[list[Cast], list[str]]:
+def _casts(module: Any, host: Host, state: Mapping[str, Any], request: Request) -> tuple[list[Cast], list[str]]:
     """Return the casts of the names that the module has, and an error for each that would lose elements: the module's
     own method reports neither."""
     from statedict import tree
@@ -219,18 +206,17 @@ def _casts(
 
     def judge(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        raise _DryRunDone
+        raise Undo
 
-    rules = tree.Rules(sound=True).allowing(*transfer.allow_casts)
-    try:
-        tree.write(host, module, state, strict=False, assign=transfer.assign, rules=rules, judge=judge)
-    except _DryRunDone:
-        [outcome] = outcomes
-        refused = [f'"{cast.name}", its elements would be lost' for cast in outcome.casts if cast.kind in rules.refused]
-        return outcome.casts, [error for error in outcome.errors if any(text in error for text in refused)]
-    except Exception:  # noqa: BLE001  # foreign code may accept the state only in the form that its own method passes on
-        pass
-    return [], []
+    rules = request.rules
+    # Foreign code may accept the state only in the form that the module's own method passes on.
+    with suppress(Exception):
+        tree.write(host, module, state, strict=False, assign=request.assign, rules=rules, judge=judge)
+    if not outcomes:
+        return [], []
+    casts = outcomes[0].casts
+    refused = [f'"{cast.name}", its elements would be lost' for cast in casts if cast.kind in rules.refused]
+    return casts, [error for error in outcomes[0].errors if any(text in error for text in refused)]
 
 
 def _load_by_own_method(
@@ -244,22 +230,6 @@ def _load_by_own_method(
             raise LoadError(str(error)) from error
         raise
     return list(getattr(result, "missing_keys", ())), list(getattr(result, "unexpected_keys", ()))
-
-
-def _empty(
-    missing: Sequence[str], slots: Mapping[str, Any], values: StateDict, fixed: Mapping[str, Any]
-) -> list[Suggestion]:
-    """Suggest `assign=True` for parameters on the meta device, which have no memory to load into."""
-    empty = [name for name in missing if name in values and getattr(slots.get(name), "is_meta", False)]
-    if not empty:
-        return []
-    from statedict.plan import Suggestion, call_text
-
-    text = (
-        f"{len(empty):,} of {len(missing):,} missing names are in the source, but the model's tensors are on the meta "
-        "device, without memory (or call model.to_empty(device=…) first)"
-    )
-    return [Suggestion(text, call_text({**fixed, "assign": True}), len(empty))]
 
 
 def _left_on_meta(module: Any, slots: Mapping[str, Any]) -> list[str]:
@@ -289,52 +259,46 @@ class _Inert:
     def add_to(self, outcome: Outcome) -> None:
         """Report these entries in `outcome`."""
         outcome.missing = [name for name in outcome.missing if name not in self.wanted]
-        outcome.errors += [unknown_class(path, name) for name, path in self.wanted.items()]
+        outcome.errors += [
+            f"{name!r} in the source holds data of the unknown class {path}, which is not loaded: exclude it (exclude=, "
+            "allow_missing=), or, if you trust the file, allow the class: "
+            f"torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
+            for name, path in self.wanted.items()
+        ]
         outcome.unexpected += self.others
 
 
-def _without_inert(values: StateDict, slots: Mapping[str, Any], accepted: Strictness) -> tuple[StateDict, _Inert]:
-    """Split off the entries that hold data of unknown classes."""
-    inert = _arrays.inert(values)
-    if not inert:
-        return values, _Inert({}, [])
-    allowed = matcher(accepted.missing), matcher(accepted.unexpected)
+def _without_inert(
+    state: StateDict, slots: Mapping[str, Any], request: Request, library: ArrayLibrary
+) -> tuple[StateDict, _Inert]:
+    """Read the arrays inside the entries that are not tensors (the extra state of modules, which expects arrays), and split
+    off the entries that hold data of unknown classes. Entries that are tensors stay unread."""
+    others = {
+        name: _arrays.materialized(value, library, verify=request.verify) for name, value in _others(state).items()
+    }
+    if not others:
+        return state, _Inert({}, [])
+    opaque = {name: next((v for v in every(value) if isinstance(v, Opaque)), None) for name, value in others.items()}
+    inert = {name: value.path for name, value in opaque.items() if value is not None}
+    allowed = matcher(request.missing), matcher(request.unexpected)
     wanted = {n: path for n, path in inert.items() if n in slots and not any(fits(n) for fits in allowed)}
-    kept = {name: value for name, value in raw_values(values).items() if name not in inert}
-    new = StateDict.adopt(kept, values._metadata, values._backend)
+    kept = {name: others.get(name, value) for name, value in raw_values(state).items() if name not in inert}
+    new = StateDict.adopt(kept, state._metadata, state._backend)
     return new, _Inert(wanted, [name for name in inert if name not in slots])
 
 
-def unknown_class(path: str, name: str = "") -> str:
-    """Return the error text for an entry of an unknown class."""
-    where = f"{name!r} in the source" if name else "the source"
-    return (
-        f"{where} holds data of the unknown class {path}, which is not loaded: exclude it (exclude=, allow_missing=), or, "
-        f"if you trust the file, allow the class: torch.serialization.add_safe_globals([{path.rpartition('.')[2]}])"
-    )
+def _others(state: StateDict) -> dict[str, Any]:
+    """Return the entries of a state that are not tensors."""
+    values = raw_values(state)
+    # Checks one value of each type: checking each of many tensors would cost more than planning the load.
+    if {Leaf}.issuperset(map(type, values.values())):
+        return {}
+    kinds = {type(value): value for value in values.values()}
+    others = {kind for kind, one in kinds.items() if not (isinstance(one, (Leaf, Compound)) or library_of(one))}
+    return {name: value for name, value in values.items() if type(value) in others} if others else {}
 
 
-def load_stateful(obj: Any, state: Any, accepted: Strictness, *, model: Any, dtype: Any, verify: bool) -> LoadReport:
-    """Load a nested state into an optimizer, a scheduler, or another object with `load_state_dict`."""
-    from statedict.plan import LoadReport
-
-    reports: list[LoadReport] = []
-
-    def judge(outcome: Outcome) -> None:
-        report = LoadReport(
-            outcome.missing, outcome.unexpected, loaded=outcome.loaded, errors=outcome.errors, cast=outcome.casts
-        )
-        reports.append(report.allowing(missing=accepted.missing, unexpected=accepted.unexpected))
-        if accepted.dry_run:
-            raise _DryRunDone
-        refuse(reports[0], type(obj).__name__, accepted.strict)
-
-    with suppress(_DryRunDone):
-        _sources.write_nested(obj, state, model=model, strict=accepted.strict, dtype=dtype, verify=verify, judge=judge)
-    return reports[0]
-
-
-def _report(planned: Plan, outcome: Outcome, accepted: Strictness, resolved: _sources.ResolvedSource) -> LoadReport:
+def _report(planned: Plan, outcome: Outcome, request: Request, resolved: _sources.ResolvedSource) -> LoadReport:
     report = planned.report(
         missing=outcome.missing,
         unexpected=outcome.unexpected,
@@ -343,32 +307,45 @@ def _report(planned: Plan, outcome: Outcome, accepted: Strictness, resolved: _so
         errors=outcome.errors,
         tied=outcome.tied,
     )
-    report.root, report.other_roots = resolved.root, list(resolved.others)
-    return report.allowing(missing=accepted.missing, unexpected=accepted.unexpected)
+    report.root, report.other_roots, report.dry_run = resolved.root, list(resolved.others), request.dry_run
+    return report.allowing(missing=request.missing, unexpected=request.unexpected)
 
 
 def _advise(
     report: LoadReport,
     module: Any,
-    fixed: Mapping[str, Any],
     resolved: _sources.ResolvedSource,
-    transfer: TransferOptions,
+    request: Request,
+    fixed: Mapping[str, Any],
+    on_meta: int,
 ) -> None:
-    """Add suggestions to the report. Each was tried as a dry run and works."""
-    from statedict.plan import tensor_info
+    """Add suggestions to the report. Each was tried as a dry run and works.
+
+    `on_meta`: the number of missing parameters that are in the source, but have no memory to load into.
+    """
+    from statedict.plan import Suggestion, call_text, tensor_info
+
+    trial = replace(request, dry_run=True, fixed=None)
 
     def works(arguments: Mapping[str, Any]) -> bool:
         options = {name: value for name, value in arguments.items() if name not in fixed}
         root, into = options.pop("root", None), options.pop("into", None)
-        accepted = Strictness(True, options.pop("allow_missing", ()), options.pop("allow_unexpected", ()), dry_run=True)
+        missing, unexpected = options.pop("allow_missing", ()), options.pop("allow_unexpected", ())
+        asked = replace(trial, strict=True, missing=missing, unexpected=unexpected, options=options)
         source = resolved.others.get(root, resolved.state)
         try:
             with _sources.resolved(source, "auto" if root is None or root in resolved.others else root) as other:
-                return load_module(_sources.submodule(module, into), other, accepted, options, transfer).ok
+                return load_module(_sources.submodule(module, into), other, asked).ok
         except Exception:  # noqa: BLE001  # hooks may raise anything, which must not hide why the load was refused
             return False
 
     report.advise(works, fixed, {path: tensor_info(raw_values(state)) for path, state in resolved.others.items()})
+    if on_meta and load_module(module, resolved, replace(trial, assign=True)).ok:
+        text = (
+            f"{on_meta:,} of {len(report.missing):,} missing names are in the source, but the model's tensors are on the "
+            "meta device, without memory (or call model.to_empty(device=…) first)"
+        )
+        report.suggestions.insert(0, Suggestion(text, call_text({**fixed, "assign": True}), on_meta))
 
 
 def refuse(report: LoadReport, kind: str, strict: bool) -> None:

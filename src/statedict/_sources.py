@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
@@ -14,21 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict.errors import NotAStateError, UnknownNameError
 from statedict.state import (
-    Opaque,
     StateDict,
     arguments,
-    every,
-    independent,
     library_of,
     nearest,
     raw_values,
 )
 
-from . import _arrays
-
 if TYPE_CHECKING:
-    from statedict.formats import Limits
-    from statedict.tree import Host, Outcome
+    from statedict.formats import Checkpoint, Limits
+    from statedict.tree import Host
 
 
 class ResolvedSource(NamedTuple):
@@ -40,47 +34,55 @@ class ResolvedSource(NamedTuple):
 
 
 @contextmanager
-def opened(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[StateDict]:
+def resolved(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[ResolvedSource]:
     """Give the state of a source inside a `with` block; values of a file are read when they are used.
 
     Raises RootError if a file or a nested mapping has no state dict at `root`, UnsafeFileError if a file names imports
     that would run code, NotAStateError (a TypeError) if `source` is not a source.
     """
-    with resolved(source, root, limits) as found:
-        yield found.state
+    arguments.texts(root=root)
+    with checkpoint_of(source, limits) as checkpoint:
+        if checkpoint is None:
+            yield _in_memory(source, root)
+        else:
+            yield _resolved(checkpoint.roots, checkpoint.state_dict(root), root)
 
 
 @contextmanager
-def resolved(source: Any, root: str = "auto", limits: Limits | None = None) -> Iterator[ResolvedSource]:
-    """Give the state as `opened` does, together with its root."""
+def checkpoint_of(source: Any, limits: Limits | None) -> Iterator[Checkpoint | None]:
+    """Give the Checkpoint in a file, or the one that the source is, if it is safe; None for any other source."""
     from statedict import formats
 
-    arguments.texts(root=root)
-    if is_file(source):
-        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
+    opening = formats.open(source, limits=limits or formats.LIMITS) if is_file(source) else nullcontext(source)
+    with opening as checkpoint:
+        if isinstance(checkpoint, formats.Checkpoint):
             checkpoint.require_safe()
-            yield _resolved(checkpoint.roots, checkpoint.state_dict(root), root)
-    elif isinstance(source, formats.Checkpoint):
-        source.require_safe()
-        yield _resolved(source.roots, source.state_dict(root), root)
-    elif isinstance(source, StateDict) and root in ("auto", ""):
-        yield ResolvedSource(source)
-    elif root in ("auto", "") and _is_flat(source):
-        yield ResolvedSource(StateDict(source))
-    elif isinstance(source, (Mapping, list, tuple)):
+            yield checkpoint
+        else:
+            yield None
+
+
+def _in_memory(source: Any, root: str) -> ResolvedSource:
+    from statedict import formats
+
+    if isinstance(source, StateDict) and root in ("auto", ""):
+        return ResolvedSource(source)
+    if root in ("auto", "") and _is_flat(source):
+        return ResolvedSource(StateDict(source))
+    if isinstance(source, (Mapping, list, tuple)):
         if not all(isinstance(name, str) for name in source) and _has_tensors(source):
             StateDict(source)  # raises an error that says which name is not a string
         roots = formats.find_roots(source)
         if not (roots or root != "auto" or isinstance(source, Mapping)):
-            raise _no_source(source)
-        yield _resolved(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
-    elif host_of(source) is not None:
-        yield ResolvedSource(formats.choose_root({"": given(source)}, root, "the module given"))
-    else:
-        raise _no_source(source)
+            raise not_a_source(source)
+        return _resolved(roots, formats.choose_root(roots, root, "the mapping given", tree=source), root)
+    if host_of(source) is not None:
+        return ResolvedSource(formats.choose_root({"": given(source)}, root, "the module given"))
+    raise not_a_source(source)
 
 
-def _no_source(source: Any) -> NotAStateError:
+def not_a_source(source: Any) -> NotAStateError:
+    """Return the error for a value that is not a source."""
     return NotAStateError(
         f"Expected state_dict to be dict-like, got {type(source)}. A source is a path, a binary file, a Checkpoint, "
         "a StateDict or other mapping, or a module"
@@ -88,12 +90,12 @@ def _no_source(source: Any) -> NotAStateError:
 
 
 def is_file(source: Any) -> bool:
-    """Whether a source is a file: a path, or an object with `read` that is not a module and has no state of its own."""
-    if isinstance(source, (str, os.PathLike)):
+    """Whether a source is a file: a path, or an object with `read`, that is not a module and has no state of its own."""
+    if isinstance(source, str):
         return True
-    if isinstance(source, type):
+    if isinstance(source, type) or host_of(source) is not None or callable(getattr(source, "state_dict", None)):
         return False
-    return hasattr(source, "read") and host_of(source) is None and not callable(getattr(source, "state_dict", None))
+    return isinstance(source, os.PathLike) or hasattr(source, "read")
 
 
 def _resolved(roots: Mapping[str, StateDict], state: StateDict, root: str) -> ResolvedSource:
@@ -123,49 +125,18 @@ def kept(source: Any, root: str = "auto") -> StateDict:
     """Return the state of a source; a file stays open until the last leaf of it is deleted."""
     from statedict import formats
 
-    with opened(formats.open(source) if is_file(source) else source, root) as state:
-        return state
-
-
-@contextmanager
-def opened_tree(
-    source: Any, root: str, fits: Callable[[Any], bool] | None, limits: Limits | None = None
-) -> Iterator[Any]:
-    """Give the nested state of a source (of an optimizer or scheduler); tensors of a file stay unread.
-
-    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts (`fits` None: a mapping, or
-    the whole source if it contains none). Raises RootError if there is no part at `root`, or if several fit.
-    """
-    from statedict import formats
-
-    arguments.texts(root=root)
-    if is_file(source):
-        with formats.open(source, limits=limits or formats.LIMITS) as checkpoint:
-            checkpoint.require_safe()
-            yield _revived(formats.choose_part(checkpoint.object, root, fits, checkpoint.path))
-    elif isinstance(source, formats.Checkpoint):
-        source.require_safe()
-        yield _revived(formats.choose_part(source.object, root, fits, source.path))
-    elif isinstance(source, (Mapping, list, tuple)):
-        part = formats.choose_part(source, root, fits)
-        # A StateDict from a Checkpoint may contain Opaque values.
-        yield _revived(part) if isinstance(source, StateDict) else part
-    elif is_stateful(source):
-        yield nested(source)
-    else:
-        raise _no_source(source)
-
-
-def _revived(tree: Any) -> Any:
-    """Rebuild the Opaque values of a tree; leaves stay unread, except inside those values."""
-    return _arrays.revived_within(tree, "torch" if sys.modules.get("torch") else "numpy")
+    with resolved(formats.open(source) if is_file(source) else source, root) as found:
+        return found.state
 
 
 def given(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
     """Return a module's state, sharing its memory; uses the `state_dict` method of the module's class if it has its own."""
     host = required_host(module)
     if _is_read_here(module, host):
-        return live(module, prefix=prefix, keep_vars=keep_vars)
+        from statedict import tree
+
+        values = tree.read(host, module, prefix=prefix, keep_vars=keep_vars)
+        return StateDict.adopt(values, getattr(values, "_metadata", None), host.library.name)
     # The module's own method may not accept these arguments, so only those that were given are passed on.
     asked = {name: value for name, value in (("prefix", prefix), ("keep_vars", keep_vars)) if value}
     return StateDict(module.state_dict(**asked), backend=host.library.name)
@@ -188,22 +159,17 @@ def has_own_loader(module: Any, host: Host) -> bool:
     return not owner.__module__.startswith("torch.")
 
 
-def live(module: Any, *, prefix: str = "", keep_vars: bool = False) -> StateDict:
-    """Return a module's state as the engine reads it, sharing its memory."""
-    from statedict import tree
-
-    host = required_host(module)
-    values = tree.read(host, module, prefix=prefix, keep_vars=keep_vars)
-    return StateDict.adopt(values, getattr(values, "_metadata", None), host.library.name)
-
-
 def require_target(obj: Any, source: Any) -> None:
     """Raise NotAStateError if a state cannot be loaded into `obj`, with a hint at the likely mistake."""
     if isinstance(obj, type):
         raise NotAStateError(f"{obj.__name__} is a class: pass an instance, {obj.__name__}(…)")
     if host_of(obj) is None and not is_stateful(obj):
         swapped = host_of(source) is not None or is_stateful(source)
-        hint = "pass the model first, then the source" if swapped else NOT_LOADABLE
+        hint = (
+            "pass the model first, then the source"
+            if swapped
+            else "it is not a module and has no load_state_dict method"
+        )
         raise NotAStateError(f"cannot load a state into {arguments.a(obj)}: {hint}")
 
 
@@ -290,6 +256,7 @@ def nested(value: Any, model: Any = None) -> Any:
     parameters."""
     if isinstance(value, type):
         raise NotAStateError(f"{value.__name__} is a class: pass an instance, {value.__name__}(…)")
+    require_named(model)
     if not is_stateful(value):
         raise NotAStateError(f"{arguments.a(value)} has no state: it is not a module and has no state_dict method")
     if is_torch_optimizer(value):
@@ -297,43 +264,6 @@ def nested(value: Any, model: Any = None) -> Any:
 
         return read_optimizer(value, model)
     return value.state_dict()
-
-
-def write_nested(
-    obj: Any,
-    state: Any,
-    *,
-    model: Any,
-    strict: bool,
-    dtype: Any,
-    verify: bool,
-    judge: Callable[[Outcome], None],
-) -> None:
-    """Load a nested state into an object like the one that `nested` read it from, completely or not at all."""
-    if not is_stateful(obj):
-        raise NotAStateError(f"cannot load a state into {arguments.a(obj)}: {NOT_LOADABLE}")
-    if is_torch_optimizer(obj):
-        from statedict.torch import write_optimizer
-
-        write_optimizer(obj, state, model=model, strict=strict, dtype=dtype, verify=verify, judge=judge)
-    elif sys.modules.get("torch"):
-        from statedict.torch import write_stateful
-
-        write_stateful(obj, state, strict=strict, verify=verify, judge=judge)
-    else:
-        from statedict.tree import Outcome
-
-        given = _arrays.materialized(state, verify=verify)
-        inert = dict.fromkeys(value.path for value in every(given) if isinstance(value, Opaque))
-        errors = [f"the source holds data of the unknown class {path}, which is not loaded" for path in inert]
-        before = independent(obj.state_dict())
-        try:
-            if not errors:
-                obj.load_state_dict(given)
-            judge(Outcome(strict, errors=errors))
-        except BaseException:
-            obj.load_state_dict(before)
-            raise
 
 
 def is_stateful(value: Any) -> bool:
@@ -348,11 +278,6 @@ def require_named(model: Any) -> None:
         raise NotAStateError(
             f"model= must be the module whose parameters the optimizer trains, not {arguments.described(model)}"
         )
-
-
-def is_optimizer_state(tree: Any) -> bool:
-    """Whether a tree looks like the result of an optimizer's `state_dict`."""
-    return isinstance(tree, Mapping) and "state" in tree and "param_groups" in tree
 
 
 def submodule(module: Any, path: str | None) -> Any:
@@ -371,7 +296,6 @@ def is_torch_optimizer(value: Any) -> bool:
     return any((base.__module__, base.__qualname__) == OPTIMIZER for base in type(value).__mro__)
 
 
-NOT_LOADABLE = "it is not a module and has no load_state_dict method"
 HOSTS = {
     ("torch.nn.modules.module", "Module"): "statedict.torch",
     ("statedict.nn._module", "Module"): "statedict.nn",

@@ -385,14 +385,7 @@ class UnsafeFileError(FormatError):
     """The file names imports that would run code under pickle; `imports` lists them as `module.name`."""
 
     def __init__(
-        self,
-        reason: str,
-        *,
-        imports: Sequence[str] = (),
-        file: str | None = None,
-        member: str | None = None,
-        offset: int | None = None,
-        hint: str | None = None,
+        self, reason: str, *, imports: Sequence[str] = (), file: str | None = None, hint: str | None = None
     ) -> None:
-        super().__init__(reason, file=file, member=member, offset=offset, hint=hint)
+        super().__init__(reason, file=file, hint=hint)
         self.imports = tuple(imports)

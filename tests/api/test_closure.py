@@ -1,6 +1,7 @@
 """What `save` accepts, `load` gives back in a fresh process; what it would not is refused, and nothing is written."""
 
 import argparse
+import codecs
 import collections
 import dataclasses
 import datetime
@@ -100,6 +101,11 @@ def nested(depth):
     return made
 
 
+def with_attribute(value, name):
+    setattr(value, name, 1)
+    return value
+
+
 # Values of every kind that people put into checkpoints: those that come back, and those that do not.
 KEPT = {
     "none": lambda: None,
@@ -148,6 +154,15 @@ REFUSED = {
     "a named tuple": (lambda: Pair(1, 2), "made by .*Pair would be loaded as inert data"),
     "a class": (lambda: nn.Linear, r"a class or function \(torch.nn.modules.linear.Linear\).*save its name"),
     "a builtin class": (lambda: int, r"a class or function \(builtins.int\)"),
+    "the class of a state dict": (lambda: collections.OrderedDict, r"a class or function \(collections.OrderedDict\)"),
+    "a function that another value was made by": (
+        lambda: [b"a", codecs.encode],
+        r"a class or function \(_codecs.encode\)",
+    ),
+    "attributes of a mapping that are its methods": (
+        lambda: with_attribute(collections.OrderedDict(a=1), "keys"),
+        "could not be loaded again: an attribute of a OrderedDict would replace one of its methods",
+    ),
     "a function": (lambda: labelled, "a class or function .*labelled"),
     "a partial": (lambda: functools.partial(len), "made by functools.partial"),
     "a lambda": (lambda: lambda: 1, "cannot be pickled"),
@@ -192,7 +207,7 @@ def same(a, b):
     if isinstance(a, (list, tuple, collections.deque)) and len(a) < 2:
         while isinstance(a, list) and len(a) == len(b) == 1:  # deep ones
             a, b = a[0], b[0]
-        return same(a, b) if not isinstance(a, list) else a == b
+        return same(a, b) if not isinstance(a, list) or len(a) > 1 else a == b
     if isinstance(a, (list, tuple, collections.deque)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, (argparse.Namespace, types.SimpleNamespace)):

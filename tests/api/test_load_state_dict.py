@@ -142,8 +142,8 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(tmp_path, model, state, ap
         real = statedict.load_state_dict(model, source)
     except LoadError as error:
         real = error.report
-    assert dry.to_dict() == real.to_dict()
-    assert str(dry) == str(real)
+    assert dry.to_dict() == real.to_dict() | {"dry_run": True}
+    assert str(dry).splitlines()[1:] == str(real).splitlines()[1:]
 
 
 def test_a_meta_model_comes_to_life_from_a_file(tmp_path, state, api):
@@ -591,3 +591,26 @@ def test_an_own_load_state_dict_does_not_lose_elements():
     report = statedict.load_state_dict(made, state, allow_casts="overflow")
     assert [cast.kind for cast in report.cast] == ["overflow", "rounding"]
     assert made.head.weight.isinf().all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.nn.Linear(2, 2), lambda: torch.optim.SGD([torch.nn.Parameter(torch.ones(2))])]
+)
+def test_a_dry_run_does_not_claim_to_have_loaded(make):
+    """The report of a dry run says that nothing was loaded, in both of its texts."""
+    obj = make()
+    report = statedict.load_state_dict(obj, obj.state_dict(), dry_run=True)
+    assert report.ok
+    assert report.dry_run
+    assert str(report).startswith("Dry run: would load ")
+    assert repr(report).endswith(" would be loaded (dry run))")
+    assert not statedict.load_state_dict(obj, obj.state_dict()).dry_run
+
+
+@pytest.mark.parametrize("options", [{"include": "bias"}, {"exclude": "weight"}])
+def test_a_selection_is_told(options):
+    """If names were left out, the report says so instead of that all keys matched."""
+    linear = torch.nn.Linear(2, 2)
+    report = statedict.load_state_dict(linear, linear.state_dict(), **options)
+    assert repr(report) == "LoadReport(missing_keys=[], unexpected_keys=[], 1 loaded, 1 excluded)"
+    assert str(report) == "Loaded 1 tensor (1 excluded)"

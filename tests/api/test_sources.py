@@ -151,3 +151,21 @@ def test_a_file_that_costs_more_is_opened_with_other_limits(tmp_path):
         statedict.open(path, limits=statedict.Limits(zip_members=2))
     with statedict.open(path, limits=statedict.Limits(zip_members=50)) as checkpoint:
         assert not statedict.diff(checkpoint, net())
+
+
+class Exported(nn.Linear):
+    """A module that names the file it is exported to, and reads from it."""
+
+    def __fspath__(self):
+        return "exported.onnx"
+
+    def read(self):
+        raise AssertionError("a module is not read as a file")
+
+
+def test_a_module_with_a_path_is_a_module():
+    """A module that has `__fspath__` or `read` is the source itself, not the path of a file."""
+    source, target = Exported(2, 2), nn.Linear(2, 2)
+    statedict.load_state_dict(target, source)
+    assert torch.equal(target.weight, source.weight)
+    assert not statedict.diff(source, target)

@@ -12,6 +12,7 @@ import typer
 import statedict
 from statedict.cli import main
 from statedict.cli._main import app
+from statedict.cli._options import in_options
 from statedict.errors import TruncatedError, UnsafeFileError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
@@ -129,7 +130,21 @@ def test_the_option_that_is_wrong_is_blamed(call, tmp_path, monkeypatch, argumen
 
 def test_a_fault_of_the_library_is_no_option_s_mistake():
     """A ValueError where no option was given is not told as one."""
-    from statedict.cli._bad_parameter import as_bad_parameter
+    from statedict.cli._options import as_bad_parameter
 
     with pytest.raises(ValueError, match="a fault"), as_bad_parameter({"--format": None, "--weight": []}):
         raise ValueError("a fault")
+
+
+def test_errors_speak_of_options(call, tmp_path, monkeypatch):
+    """An error that names an argument of a function names the option of this program instead."""
+    monkeypatch.chdir(tmp_path)
+    statedict.save({"a": {"w": np.ones(2)}, "b": {"w": np.ones(2)}}, "two.safetensors.pt")
+    ended = call("convert", "two.safetensors.pt", "out.pt", "--root", "c")
+    assert (ended.code, ended.err.endswith("choose one with --root\n")) == (2, True)
+    assert in_options("use statedict.open(path, limits=…)") == "open it in Python: statedict.open(path, limits=…)"
+    assert (
+        in_options("weights=[1.0]: save in shards (max_shard_size=)")
+        == "--weight [1.0]: save in shards (--max-shard-size)"
+    )
+    assert in_options("x.root=3 and model=") == "x.root=3 and model="

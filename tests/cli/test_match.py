@@ -1,6 +1,7 @@
 """statedict match: what a load would do, without doing it."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -77,3 +78,55 @@ def test_mistakes(call, files, options, said):
     ended = call("match", "mine.pt", *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "options"),
+    [
+        ("mine.pt", "larger.pt", "--mismatched head=skip"),
+        ("renamed.pt", "mine.pt", "--rename 'layers.{*p} -> encoder.{*p}'"),
+        ("more.pt", "mine.pt", "--allow-unexpected extra"),
+        ("mine.pt", "more.pt", "--allow-missing extra"),
+        ("encoder.pt", "mine.pt", "--into encoder"),
+    ],
+)
+def test_advice_is_a_command(call, files, file, keys, options):
+    """A suggestion is this command with the options that make the file load; `--json` has the same."""
+    torch.save(net() | {"extra.w": torch.zeros(3)}, "more.pt")
+    torch.save({name[8:]: value for name, value in net().items() if name.startswith("encoder.")}, "encoder.pt")
+    command = f"statedict match {file} --keys {keys} {options}"
+    ended = call("match", file, "--keys", keys)
+    assert (ended.code, f"    {command}\n" in ended.out) == (1, True)
+    told = json.loads(call("match", file, "--keys", keys, "--json").out)
+    assert command in [one["call"] for one in told["suggestions"]]
+    assert call(*shlex.split(command)[1:]).code == 0
+
+
+def test_advice_keeps_the_options_given(call, files):
+    """The roots that were chosen are in the suggested command."""
+    torch.save({"ema": net(encoder="layers"), "model": net()}, "two.pt")
+    ended = call("match", "two.pt", "--root", "ema", "--keys", "two.pt", "--keys-root", "model")
+    command = "statedict match two.pt --keys two.pt --keys-root model --root ema --rename 'layers.{*p} -> encoder.{*p}'"
+    assert f"    {command}\n" in ended.out
+    assert call(*shlex.split(command)[1:]).code == 0
+
+
+def test_policies_by_pattern(call, files):
+    """The first pattern that matches a name has its policy; a policy without a pattern is for the other names."""
+    told = ["match", "mine.pt", "--keys", "larger.pt", "--mismatched"]
+    assert call(*told, "slice").code == 0
+    assert call(*told, "encoder=skip", "--mismatched", "error").code == 1
+    assert call(*told, "head=slice", "--mismatched", "error").code == 0
+
+
+def test_it_is_a_forecast(call, files):
+    """The text does not claim that anything was loaded."""
+    assert call("match", "mine.pt", "--keys", "mine.pt").out == ("Dry run: would load 7 tensors\n")
+
+
+def test_names_are_inferred_by_an_option(call, files):
+    """If only `match` could find the names, the suggestion is `--infer`."""
+    torch.save({f"a{i}.{name}": torch.zeros(i + 1, 3) for i, name in enumerate("uvw")}, "odd.pt")
+    torch.save({f"b{i}.{name}": torch.zeros(i + 1, 3) for i, name in enumerate("xyz")}, "target.pt")
+    ended = call("match", "odd.pt", "--keys", "target.pt")
+    assert "    statedict match odd.pt --keys target.pt --infer\n" in ended.out

@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+
+import statedict
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_weights_and_base(call, files):
     [
         (["--method", "median"], "median"),
         (["--method", "task_arithmetic"], "base"),
-        (["--weight", "1"], "weights"),
+        (["--weight", "1"], "--weight [1.0]"),
         (["--root", "ema"], "'model'"),
     ],
 )
@@ -63,3 +66,16 @@ def test_states_that_do_not_go_together(call, files):
     assert (ended.code, ended.out) == (2, "")
     assert "w" in ended.err
     assert not (place / "out.pt").exists()
+
+
+def test_texts_that_differ_are_told(call, tmp_path):
+    """Texts of the files that all have in common are in the output; those that differ are named on standard error."""
+    for number in range(2):
+        path = tmp_path / f"{number}.safetensors"
+        statedict.save({"w": np.ones(2)}, path, metadata={"license": "MIT", "step": str(number)})
+    out = tmp_path / "out.safetensors"
+    ended = call("merge", tmp_path / "0.safetensors", tmp_path / "1.safetensors", "-o", out)
+    assert ended.code == 0
+    assert ended.err == "statedict: not merged: the metadata 'step', which differs between the sources\n"
+    with statedict.open(out) as checkpoint:
+        assert checkpoint.texts == {"license": "MIT"}

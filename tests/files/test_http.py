@@ -11,7 +11,7 @@ import pytest
 import statedict
 from statedict import files
 from statedict.errors import FileChangedError, RemoteError
-from statedict.files import Span, _attempts, _http
+from statedict.files import Span, _attempts, _remote
 from statedict.files._attempts import FinalError, attempt, translate
 
 pytest.importorskip("fsspec")
@@ -130,7 +130,7 @@ def test_a_file_that_changes_between_two_ranges_is_noticed(site, file):
 
 @pytest.fixture
 def _impatient(monkeypatch):
-    monkeypatch.setattr(_http, "SILENT", 0.2)
+    monkeypatch.setattr(_remote, "SILENT", 0.2)
     monkeypatch.setattr(_attempts, "PATIENCE", 0.1)
 
 
@@ -158,7 +158,7 @@ def test_a_silent_server_is_given_up(site, file, said):
 @pytest.mark.usefixtures("_impatient")
 def test_a_server_that_trickles_is_given_up(site, file, monkeypatch):
     """A byte now and then is not an answer either."""
-    monkeypatch.setattr(_http, "SLOWEST", 1 << 30)
+    monkeypatch.setattr(_remote, "SLOWEST", 1 << 30)
     over = threading.Event()
 
     def trickle(handler, start, stop, size):

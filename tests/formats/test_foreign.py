@@ -1,4 +1,4 @@
-"""Files of trainers, with classes that no longer exist: the tensors load, and the rest can be looked at."""
+"""Checkpoints of trainers whose classes no longer exist: the tensors load, and the rest can be inspected."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ FORMATS = ["torch", "safetensors", "npz"]
 
 # What reading a format needs; of the files that read or write the others nothing is imported.
 NEEDED = {
-    "torch": {"_pickle.reading._parse", "zip._archive"},
-    "legacy": {"_pickle.reading._parse"},
+    "torch": {"_pickle.reading._opcodes", "zip._archive"},
+    "legacy": {"_pickle.reading._opcodes"},
     "safetensors": {"safetensors._read"},
     "npz": {"zip._archive"},
 }
@@ -26,7 +26,8 @@ NEEDED = {
 
 @pytest.mark.parametrize("format", NEEDED)
 def test_a_format_brings_in_its_own_reader(tmp_path, format):
-    """Opening a file imports its format's reader: no other's, no writer, and none of the texts for what is no checkpoint."""
+    """Opening a file imports the reader of its format only: not other readers, writers, or the code for
+    unknown files."""
     path = tmp_path / "small"
     if format == "legacy":
         torch = pytest.importorskip("torch")
@@ -37,7 +38,7 @@ def test_a_format_brings_in_its_own_reader(tmp_path, format):
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
     loaded = {name.removeprefix("statedict.formats.") for name in done.stdout.split()}
     readers = {
-        "_pickle.reading._parse",
+        "_pickle.reading._opcodes",
         "zip._archive",
         "safetensors._read",
         "torch_files._tar",
@@ -145,7 +146,7 @@ def test_tensors_of_a_tree_have_paths():
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors", "npz"])
 def test_what_was_saved_in_shards_is_opened_by_its_index(tmp_path, suffix):
-    """There is no file of the name that was given to `save`: the error names the one that there is."""
+    """If a state was saved in shards, the error for the path that was given to `save` names the index."""
     path = tmp_path / f"model.{suffix}"
     formats.write({"a": np.ones(2), "b": np.ones(2)}, path, max_shard_size=1)
     with pytest.raises(FileNotFoundError, match=r"it was saved in shards: open .*model\.\w+\.index\.json"):

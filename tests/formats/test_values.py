@@ -1,4 +1,4 @@
-"""`verify(values=True)`: NaN and infinity are found, at a cost that the file pays for."""
+"""`verify(values=True)` finds NaN and infinity, at a cost limited by the size of the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def view(size, stride, offset=0):
 
 
 def test_values_that_are_not_finite_are_counted():
-    """Each tensor that shows any is a warning with their number."""
+    """Each tensor with such elements is a warning with their number."""
     state = p.state(w=view((4,), (1,)), good=view((1,), (1,)), tail=view((2,), (1,), 2))
     assert found(torch_zip(state, {"0": NAN})) == [
         ("warning", "w", "2 of its 4 elements are NaN or infinite"),
@@ -37,19 +37,19 @@ def test_values_that_are_not_finite_are_counted():
     [((2**40,), (0,), 1), ((2**20, 2**20, 2), (0, 0, 1), 1), ((3, 2**30), (1, 0), 0), ((1, 2, 2), (9, 1, 1), 1)],
 )
 def test_elements_shown_again_and_again_are_looked_at_once(size, stride, offset):
-    """A view of terabytes over sixteen bytes costs sixteen bytes."""
+    """A view of terabytes over sixteen bytes costs the reading of sixteen bytes."""
     [(level, where, text)] = found(torch_zip(p.state(w=view(size, stride, offset)), {"0": NAN}))
     assert (level, where) == ("warning", "w")
     assert "elements are NaN or infinite" in text
 
 
 def test_an_empty_view_beyond_the_start_is_nothing():
-    """A tensor without elements has none that are not finite."""
+    """A tensor without elements does not have any that are not finite."""
     assert found(torch_zip(p.state(w=view((0, 3), (3, 1), 2)), {"0": NAN})) == []
 
 
 def test_more_views_than_the_file_pays_for_are_skipped_and_said(monkeypatch):
-    """Beyond a multiple of the file's size, further views are not read."""
+    """Beyond a multiple of the file's size further views are skipped, which is reported."""
     monkeypatch.setattr("statedict.formats.checkpoint._checkpoint.FLOOR", 0)
     views = {f"v{n}": view((n + 1, 2), (0, n % 2), n % 3) for n in range(12)}
     raw = torch_zip(p.state(**views), {"0": NAN})

@@ -1,11 +1,13 @@
-"""Of inputs that are nearly right, those that torch reads too give the same values there."""
+"""Files of torch, safetensors and NumPy, and ours: what both libraries read is equal.
+
+`python -m tests.fuzz --against` does the same for as long as asked.
+"""
 
 from __future__ import annotations
 
 import io
 from random import Random
 
-import numpy as np
 import pytest
 from tests.fuzz.targets import TARGETS
 from tests.hostile.reading import read_all
@@ -13,6 +15,9 @@ from tests.hostile.reading import read_all
 from statedict.errors import FormatError
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from tests.fuzz.against import LIBRARIES, assert_equal, damaged_alike, written_alike  # noqa: E402
 
 
 def theirs(raw: bytes):
@@ -30,17 +35,6 @@ def ours(raw: bytes):
         return None
 
 
-def same(ours: object, theirs: object) -> bool:
-    if not isinstance(ours, np.ndarray) or not isinstance(theirs, torch.Tensor):
-        return isinstance(ours, np.ndarray) == isinstance(theirs, torch.Tensor)
-    if ours.shape != tuple(theirs.shape):
-        return False
-    # Expanded views may show terabytes: a corner will do.
-    corner = tuple(slice(0, 4) for _ in ours.shape)
-    shown = theirs[corner].contiguous().reshape(-1).view(torch.uint8)
-    return np.ascontiguousarray(ours[corner]).tobytes() == bytes(shown.tolist())
-
-
 @pytest.mark.parametrize("name", ["torch", "zip", "legacy"])
 @pytest.mark.filterwarnings("ignore")
 def test_what_both_read_is_equal(name: str):
@@ -54,5 +48,20 @@ def test_what_both_read_is_equal(name: str):
         if a and b is not None:
             compared += 1
             assert [str(key) for key in b] == list(a)
-            assert all(same(a[str(key)], value) for key, value in b.items())
+            assert_equal(a, b)
     assert compared > 50
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_either_reads_what_either_writes(name: str):
+    """Any state, written by the real library and by this one, is read equally by both."""
+    random = Random(f"written alike {name}")
+    for _ in range(40):
+        written_alike(LIBRARIES[name], random)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_damaged_files_are_read_alike_or_refused(name: str):
+    """If the real library reads something from a damaged file, this one reads the same or refuses it."""
+    random = Random(f"damaged alike {name}")
+    assert sum(damaged_alike(LIBRARIES[name], random) for _ in range(200)) >= 5

@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests.cost import yardstick
+
 from statedict import formats, load
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 
@@ -37,11 +39,13 @@ HARMLESS = {"mmap.__new__", "os.scandir", "os.listdir", "sys._getframe", "_threa
 
 
 class Watch:
-    """The audit hook: what happened while it was on, less what the file at hand may cause."""
+    """The audit hook: what happened while it was on, less what the file at hand may cause. `unit` is the time in which
+    costs are measured."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
         self.seen: list[str] = []
+        self.unit = yardstick()
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if self.path is None or event in HARMLESS or event.startswith(("gc.", "array.")):
@@ -68,7 +72,7 @@ def observed(case: Case, folder: Path, watch: Watch) -> dict[str, Any]:
     reader = threading.Thread(target=lambda: told.update(_read(case, path, watch)))
     reader.start()
     reader.join()
-    told["cpu"] = time.process_time() - started
+    told["cost"] = (time.process_time() - started) / watch.unit
     told["memory"] = _peak() - before
     told["events"], watch.seen = watch.seen, []
     told["ran"] = os.path.exists(pickles.TRACE)

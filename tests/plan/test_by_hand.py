@@ -1,4 +1,4 @@
-"""The jobs that people write by hand around load_state_dict: a plan gives what the hand-written code gives."""
+"""The usual hand-written code around load_state_dict: a plan gives the same result."""
 
 import copy
 

@@ -283,7 +283,7 @@ def test_tensors_without_a_number(browser, viewed):
     browser.open(viewed(state))
     for name in ("empty", "nan"):
         row(browser, name).click()
-        assert browser.texts("#tensor .note") == ["It has no finite element."]
+        assert browser.texts("#tensor .note") == ["It does not have any finite elements."]
     assert "odd" in browser.run("return [...document.querySelectorAll('#tensor dl > div')].map((e) => e.className)")
     for name in ("scalar", "equal"):
         row(browser, name).click()

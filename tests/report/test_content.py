@@ -8,7 +8,7 @@ import pytest
 import statedict
 from statedict.report import FileContent, survey
 from statedict.report._content import MOMENTS, OTHERS, content
-from statedict.report._heat import ODD
+from statedict.report._measures import ODD
 from statedict.state import StateDict
 
 

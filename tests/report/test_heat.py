@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.report._heat import LONGEST, ODD, Heat, matrix, step
-from statedict.report._statistics import PIECE
+from statedict.report._measures import LONGEST, ODD, PIECE, Heat, matrix, step
 
 sizes = st.integers(1, 40)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from statedict.report._histogram import BINS, FEWEST, Histogram
+from statedict.report._measures import BINS, FEWEST, Histogram
 
 extreme = st.floats(allow_nan=False, allow_infinity=False)
 # Floors of numbers this far apart are exact.

@@ -7,7 +7,7 @@ import pytest
 
 import statedict
 from statedict.report import survey
-from statedict.report._layers import layers
+from statedict.report._content import layers
 from statedict.state import StateDict
 
 

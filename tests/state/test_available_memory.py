@@ -1,4 +1,4 @@
-"""Whether there is memory for a backup: within what the system has and the limits of control groups, of both versions."""
+"""Whether there is memory for a backup: limited by the system and by control groups of both versions."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_half_of_what_is_available(system):
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("group", ["a/b", "a", ""])
 def test_limits_of_groups(system, version, group):
-    """The tightest limit of the group and of those around it counts; cached files are given up."""
+    """The tightest limit of the group and of those around it applies; cached files count as available."""
     root, limit, used, cached = _available_memory.VERSIONS[version]
     (root / group).mkdir(parents=True)
     (root / group / limit).write_text(f"{3 * GB}\n")
@@ -43,7 +43,7 @@ def test_limits_of_groups(system, version, group):
 
 @pytest.mark.parametrize("text", ["max", "9223372036854771712"])
 def test_groups_without_a_limit(system, text):
-    """A word, or the largest number that there is, is not a limit."""
+    """The word `max`, or the largest number, means no limit."""
     for root, limit, *_ in _available_memory.VERSIONS:
         root.mkdir()
         (root / limit).write_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -60,11 +61,12 @@ def test_the_answer_is_that_of_counting(data):
         ([((0,), (2,))], "a chunk has 1 dimensions, not 2"),
         ([((0, 1), (2, 3))], r"the chunk \[2, 3\] at \[0, 1\] exceeds the shape \[2, 3\]"),
         ([((0, -1), (2, 3))], r"exceeds the shape"),
+        ([((0, 3), (2, -3))], r"the chunk \[2, -3\] at \[0, 3\] exceeds the shape \[2, 3\]"),
         ([((0, 0), (2, 3)), ((0, 0), (2, 3))], "they leave gaps or overlap"),
     ],
 )
 def test_what_is_wrong_is_said(boxes, problem):
-    """Boxes that do not tile are told apart by what is wrong with them."""
+    """The text says why the boxes do not tile the whole."""
     assert re.search(problem, tiling_problem((2, 3), boxes))
 
 
@@ -78,6 +80,8 @@ def test_a_scalar_and_an_empty_tensor_are_tiled():
 
 def test_many_cut_dimensions_are_refused():
     """A box has two corners for each cut dimension, so their number is limited."""
+    halves = [(offsets, (1,) * MOST_CUT) for offsets in product(range(2), repeat=MOST_CUT)]
+    assert tiling_problem((2,) * MOST_CUT, halves) is None
     shape = (2,) * (MOST_CUT + 1)
     assert "are supported" in tiling_problem(shape, [((0,) * len(shape), (1,) * len(shape))])
 

@@ -1,4 +1,4 @@
-"""What a cast does, told from the dtypes alone; PyTorch's promotion and real casts are the oracle."""
+"""The kind of a cast follows from the dtypes alone; PyTorch's promotion and real casts are the oracle."""
 
 import itertools
 
@@ -46,7 +46,7 @@ NUMBERS += ["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "ui
 
 @pytest.mark.parametrize(("found", "wanted"), list(itertools.permutations(NUMBERS, 2)))
 def test_widening_keeps_the_extremes(found, wanted):
-    """Where it is called widening, the largest, smallest and finest elements come back from a real cast."""
+    """In a widening cast the largest, smallest and finest elements come back unchanged."""
     if cast_kind(dtype(found), dtype(wanted)) != "widening":
         return
     theirs, ours = dtype(found).numpy, dtype(wanted).numpy

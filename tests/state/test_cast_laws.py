@@ -167,7 +167,7 @@ EDGES = [
 
 @pytest.mark.parametrize(("found", "values", "wanted", "kind"), EDGES)
 def test_kinds_at_the_edges(found, values, wanted, kind):
-    """The last element that is kept, the first that is lost, and what has no elements."""
+    """The last element that is kept, the first that is lost, and dtypes without a range."""
     one, other = DTYPES[found], DTYPES[wanted]
     usual = np.uint64 if found == "uint64" else np.complex128 if one.is_complex else None
     tensor = torch.from_numpy(np.array(values, usual)).to(TORCH_DTYPES[one])

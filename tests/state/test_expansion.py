@@ -1,4 +1,5 @@
-"""What tensors of files show is in proportion to what their storages hold, where it is written out or computed with."""
+"""The elements of a file's tensors are limited in proportion to their storages where they are written out or
+computed with."""
 
 from __future__ import annotations
 
@@ -70,8 +71,8 @@ def test_views_count_together():
     require_in_proportion(leaf for _, leaf in opened(*[SMALL] * 100).leaves())
 
 
-def test_whoever_trusts_a_file_may_raise_the_limit():
-    """And memory that was made here is not limited."""
+def test_the_limit_can_be_raised():
+    """The caller can raise the limit; tensors made in memory are not limited."""
     require_in_proportion(leaf for _, leaf in opened(LARGE, expansion=1 << 60).leaves())
     require_in_proportion([leaf_of(np.broadcast_to(np.ones(1), LARGE))])
 
@@ -87,14 +88,14 @@ def test_views_that_stay_views_cost_nothing():
 
 @pytest.mark.parametrize("make", [sparse, nested])
 def test_indices_out_of_proportion_are_refused(make):
-    """Whoever makes a sparse or nested tensor looks at each index, of which a view can show any number."""
+    """The indices of sparse and nested tensors, each of which is read, are limited in the same way."""
     found = statedict.open(io.BytesIO(make())).object["w"]
     with pytest.raises(LimitError, match="expansion"):
         materialize([found], library("numpy"))
 
 
 def test_a_state_of_rows_is_not_looked_through():
-    """Tensors that were read in columns are all of their storages."""
+    """Rows of a table cover their storages exactly, so they are not checked."""
     out = io.BytesIO()
     statedict.save(StateDict({f"w{n}": np.full(4, n) for n in range(600)}), out)
     out.seek(0)

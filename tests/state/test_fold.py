@@ -53,6 +53,6 @@ def test_every_name_in_exactly_one_group(some):
 
 
 def test_hostile_names():
-    """A name of thousands of numbers, or a number of thousands of digits, is only a long name."""
+    """A name of thousands of numbers, or a number of thousands of digits, is handled as a long name."""
     long = [".".join(["1"] * 5000), ".".join(["2"] * 5000), "9" * 6000]
     assert sorted(long) == sorted(name for group in fold(long) for name in group.names)

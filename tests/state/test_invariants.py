@@ -137,7 +137,7 @@ def test_nested_sizes_stay_within_the_values():
 
 
 def test_a_tensor_that_does_not_fit_is_refused_when_it_is_made():
-    """NumPy keeps the parts as they are, but not parts that contradict each other."""
+    """Parts that contradict each other are refused, also for NumPy, which keeps them as they are."""
     good = compound("sparse_coo", (3,), indices=[[0, 2]], values=np.ones(2, np.float32))
     assert ours(good)
     bad = compound("sparse_coo", (3,), indices=[[0, 900]], values=np.ones(2, np.float32))

@@ -134,8 +134,8 @@ def test_rows_lie_within_their_storages(tmp_path):
             table.add([kind], np.zeros(1, np.int64), np.array([[0], [16], [-1], [0]]))
 
 
-def test_a_tensor_without_its_memory_is_told():
-    """A live tensor whose storage was freed before has a leaf, which says what it is and cannot be read."""
+def test_a_tensor_without_its_memory_cannot_be_read():
+    """A live tensor whose storage was freed has a leaf with its spec, which cannot be read."""
     tensor = torch.arange(4.0)
     tensor.untyped_storage().resize_(0)
     assert leaf_of(tensor).spec.shape == (4,)

@@ -64,7 +64,7 @@ def test_looking_at_all_is_linear(look):
 
 
 def test_items_are_read_together(monkeypatch):
-    """`items` and `values` read ahead, so much at once."""
+    """`items` and `values` read several tensors ahead, up to a limit."""
     monkeypatch.setattr(_statedict, "READ_AHEAD", 64)
     source = Counting()
     state = state_of(source, 10)
@@ -85,7 +85,7 @@ def test_ties_are_read_once_and_kept():
 
 
 def test_a_leaf_that_is_put_in_later_is_tied_too():
-    """Names that come after the first read are known, those that were replaced or deleted are left alone."""
+    """Names added after the first read are tied too; replaced and deleted ones are left alone."""
     source = Counting()
     state = state_of(source, 3, tied=["a", "b"])
     _ = state["t1"]
@@ -97,7 +97,7 @@ def test_a_leaf_that_is_put_in_later_is_tied_too():
 
 
 def test_changing_the_size_while_iterating_raises():
-    """As with a dict."""
+    """Changing the size during iteration raises RuntimeError, as in a dict."""
     state = state_of(Counting(), 3)
     seen = iter(state.items())
     name, _ = next(seen)

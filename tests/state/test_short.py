@@ -48,5 +48,5 @@ def test_subclasses_keep_their_names():
 
 
 def test_integers_may_have_any_length():
-    """Python refuses to write out more than 4,300 digits; their number is told instead."""
+    """An integer too long for Python to print is shown by its number of digits."""
     assert Short().repr([1 << 40_000]) == "[<an integer of 40,001 bits>]"

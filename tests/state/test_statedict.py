@@ -1,4 +1,4 @@
-"""StateDict: a dict in the habits people have, and an algebra that reads nothing."""
+"""StateDict: a dict with the usual methods, and operations on names that read nothing."""
 
 import pickle
 from collections import OrderedDict
@@ -94,7 +94,7 @@ def test_an_unknown_name_says_what_was_near():
 
 @pytest.mark.parametrize("make", [lambda: StateDict({3: 1}), lambda: StateDict().__setitem__(3, 1)])
 def test_names_are_strings(make):
-    """A name that is no string is refused at once, by name and type."""
+    """A name that is not a string is refused at once, with the name and its type."""
     with pytest.raises(NotAStateError, match=r"names in a state dict must be strings.*3.*int"):
         make()
 
@@ -126,7 +126,7 @@ def test_reading_a_leaf_verifies_it_and_keeps_ties(lazy, source):
 
 
 def test_casts_happen_when_read(lazy, source):
-    """`to` is a promise: the spec says the new dtype, the bytes are read and cast later."""
+    """`to` is lazy: the spec has the new dtype, and the bytes are read and cast later."""
     half = lazy.to("float16", only="a")
     assert half.spec("a.w").dtype.name == "float16"
     assert half.spec("b.w").dtype.name == "float32"
@@ -135,15 +135,15 @@ def test_casts_happen_when_read(lazy, source):
     np.testing.assert_array_equal([[0, 1], [2, 3]], half["a.w"])
 
 
-def test_a_value_that_is_no_tensor_has_no_spec(lazy):
-    """Asking for the spec of a plain value says what it is."""
+def test_a_value_that_is_not_a_tensor_has_no_spec(lazy):
+    """Asking for the spec of a plain value is an error that names its type."""
     with pytest.raises(TypeError, match="'step' is an int"):
         lazy.spec("step")
     assert lazy.leaf("step") is None
 
 
 def test_metadata_follows_selection(lazy):
-    """Entries of modules whose names all went away go too; modules without names stay."""
+    """Entries of modules without any remaining name are removed; modules without names stay."""
     assert list(lazy.select("a")._metadata) == ["", "a", "act"]
     assert list(lazy.drop("a.*")._metadata) == ["", "b", "act"]
 
@@ -175,13 +175,13 @@ def test_a_collision_names_both_sources():
 
 
 def test_sub_of_nothing_is_an_error():
-    """A path that holds nothing is a mistake, and the nearest path is named."""
+    """A path without any name below it is an error that names the nearest path."""
     with pytest.raises(UnknownNameError, match="did you mean 'encoder'"):
         arrays("encoder.weight").sub("encodr")
 
 
 def test_live_arrays_know_their_ties():
-    """Views of one array are tied, and their specs tell where they lie in it."""
+    """Views of one array are tied, and their specs have the offset in it."""
     base = np.arange(10.0)
     state = StateDict({"all": base, "odd": base[1::2], "other": np.arange(10.0)})
     assert state.tied == [("all", "odd")]
@@ -208,7 +208,7 @@ def test_rename_and_its_inverse_are_the_identity(values):
 
 
 def test_a_fingerprint_is_of_content_not_of_storage():
-    """Strides, ties and order do not count; elements, dtypes and names do."""
+    """A fingerprint depends on elements, dtypes and names, not on strides, ties or order."""
     a = np.arange(6, dtype="f4").reshape(2, 3)
     print_of = StateDict({"x": a, "y": a}).fingerprint()
     assert print_of == StateDict({"y": a.copy(), "x": np.asfortranarray(a)}).fingerprint()
@@ -232,12 +232,12 @@ def test_rules_as_text_rename():
 
 @pytest.mark.parametrize(("name", "found"), [("half", "float16"), ("bf16", "bfloat16"), ("double", "float64")])
 def test_short_names_of_dtypes(name, found):
-    """The names that people say are known."""
+    """The usual short names of dtypes are known."""
     assert StateDict({"w": np.ones(1, "f4")}).to(name).spec("w").dtype.name == found
 
 
 def test_to_casts_only():
-    """A device is no dtype; the error says where devices are chosen."""
+    """A device is not a dtype; the error says where devices are chosen."""
     with pytest.raises(ValueError, match=r"'cpu' is not a dtype.*map_location"):
         StateDict({"w": np.ones(1)}).to("cpu")
 
@@ -278,8 +278,8 @@ def test_names_are_strings_however_they_come(other):
         assert dict(sd) == {"x": 1}
 
 
-def test_what_is_no_mapping_is_not_joined():
-    """`|` with anything else is Python's own TypeError; `update` and the constructor say what they take."""
+def test_only_mappings_are_joined():
+    """`|` with anything but a mapping is Python's TypeError; `update` and the constructor say what they accept."""
     with pytest.raises(TypeError, match="unsupported operand"):
         StateDict({"a": 1}) | 3
     with pytest.raises(TypeError, match="unsupported operand"):
@@ -292,7 +292,7 @@ def test_what_is_no_mapping_is_not_joined():
 
 
 def test_names_of_another_type_are_not_there():
-    """Looking for what is not text finds nothing, hashable or not."""
+    """Looking up a name that is not text finds nothing, hashable or not."""
     sd = StateDict({"a": 1})
     for name in (3, None, [1], {"a": 1}):
         assert name not in sd

@@ -52,12 +52,13 @@ def test_tied_as_sets_of_elements(slices):
 
 
 def test_thousands_of_views_of_one_storage():
-    """The work grows with their number: flattened parameters are told apart, a hostile tangle counts as one."""
+    """The work is linear in the number of views: flattened parameters are not tied, and too many views whose ranges
+    overlap are assumed to be tied."""
     flat = np.zeros(40_000)
     assert tied([leaf_of(flat[i : i + 2]) for i in range(0, 40_000, 2)]) == []
     columns = flat.reshape(20, 2000)
     leaves = [leaf_of(columns[:, i]) for i in range(2000)]
-    assert len(tied(leaves)) <= 1
+    assert tied(leaves) == [list(range(2000))]
 
 
 @given(st.lists(views, min_size=1, max_size=5))

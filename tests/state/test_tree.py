@@ -39,7 +39,7 @@ def test_shared_parts_stay_shared_and_cycles_stay_cycles():
 
 
 def test_depth_and_sharing_cost_what_they_hold():
-    """A hundred thousand levels, and 2**64 logical items in 64 lists, are no trouble."""
+    """A hundred thousand levels, and 2**64 logical items in 64 lists, take linear time."""
     deep = []
     for _ in range(100_000):
         deep = [deep]
@@ -121,6 +121,6 @@ def test_keys_are_mapped_where_they_are_tensors():
 
 @pytest.mark.parametrize("tree", [{("key",): 1}, {"key"}, frozenset({"key"}), [{("key", 1): 2}]])
 def test_what_cannot_be_a_key_is_an_error(tree):
-    """NumPy's arrays have no hash, so that a set or a dict that held a tensor cannot hold them."""
+    """NumPy arrays cannot be hashed, so a tensor that is a key cannot become one."""
     with pytest.raises(FormatError, match=r"has an array as a key or an item.*backend=.torch."):
         map_tree(tree, lambda value: np.ones(1) if value == "key" else value)

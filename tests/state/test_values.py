@@ -83,7 +83,7 @@ def test_odd_arrays_are_leaves_too(view):
 
 @pytest.mark.parametrize("array", [np.array([None]), np.array(["a"]), np.zeros(2, "f4,i4"), np.zeros(2, "M8[s]")])
 def test_an_array_of_what_no_tensor_holds_has_no_leaf(array):
-    """Objects, text, records and dates are values like any other."""
+    """Arrays of objects, text, records and dates are ordinary values, not leaves."""
     assert leaf_of(array) is None
 
 
@@ -178,7 +178,7 @@ def test_a_backend_that_is_not_installed_says_how_to_get_it(monkeypatch):
 
 
 def test_an_opaque_value_is_inert():
-    """It prints what it was, gives its attributes, and does not pretend to be a sequence."""
+    """It prints its class, gives its attributes, and is not a sequence."""
     value = Opaque("argparse", "Namespace", ())
     value.state = {"lr": 0.1}
     assert repr(value) == "<opaque argparse.Namespace(…)>"

@@ -1,29 +1,15 @@
-"""What follows a save that succeeded (flushing its name, deleting older ones) fails as that, not as the save."""
+"""Errors after a checkpoint was saved (flushing its directory entry, deleting older ones) are not errors of the save."""
 
 import errno
-import os
 import sys
 
-import numpy as np
 import pytest
+from tests.training.objects import Value, failing, needs_raising_profiles
 
 from statedict import CheckpointManager, last
 from statedict.errors import AfterSaveError, RunGoneError
 from statedict.training.resuming._find import verify
 from statedict.training.run_directory import _changes
-
-
-class Value:
-    """An object whose state is one array."""
-
-    def __init__(self, value=-1.0):
-        self.array = np.full(3, value)
-
-    def state_dict(self):
-        return {"array": self.array}
-
-    def load_state_dict(self, state):
-        self.array = np.asarray(state["array"])
 
 
 def refuse(*arguments):
@@ -33,7 +19,7 @@ def refuse(*arguments):
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("step", [2, 1], ids=["new", "replacing"])
 def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous):
-    """The checkpoint is there, and said to be; nothing older is deleted, since a power cut may lose the new one."""
+    """The error says that the checkpoint was saved; older ones stay, because a power failure may lose the new one."""
     with CheckpointManager(tmp_path, keep=last(1), random=False, asynchronous=asynchronous) as manager:
         manager.save(1, value=Value(1))
         manager.wait()
@@ -54,8 +40,8 @@ def test_a_name_that_cannot_be_flushed(tmp_path, monkeypatch, step, asynchronous
 
 
 @pytest.mark.parametrize("way", ["exchanged", "renamed"])
-def test_what_is_replaced_is_deleted_when_the_new_name_is_on_the_disk(tmp_path, monkeypatch, way):
-    """In both ways of replacing a step: first the directory is flushed, then the old content goes."""
+def test_the_old_content_is_deleted_after_the_directory_is_flushed(tmp_path, monkeypatch, way):
+    """Whichever way a step is replaced, the directory is flushed before the old content is deleted."""
     order = []
     sync, delete = _changes.sync, _changes._delete
     monkeypatch.setattr(_changes, "sync", lambda path: (order.append(("sync", path.name)), sync(path)))
@@ -71,8 +57,8 @@ def test_what_is_replaced_is_deleted_when_the_new_name_is_on_the_disk(tmp_path, 
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_pruning_that_fails_is_told_as_that(tmp_path, monkeypatch, asynchronous):
-    """The save succeeded; what could not be deleted goes with the next one."""
+def test_an_error_of_pruning_says_that_the_step_was_saved(tmp_path, monkeypatch, asynchronous):
+    """The error says that the save succeeded; the next save deletes what could not be deleted."""
     with CheckpointManager(tmp_path, keep=last(1), random=False, asynchronous=asynchronous) as manager:
         manager.save(1, value=Value(1))
         manager.wait()
@@ -88,8 +74,8 @@ def test_pruning_that_fails_is_told_as_that(tmp_path, monkeypatch, asynchronous)
         assert [saved.step for saved in manager.checkpoints] == [3]
 
 
-def test_a_rule_of_retention_that_raises_is_told_as_that(tmp_path):
-    """The caller's own error, with a note that the checkpoint was saved."""
+def test_an_error_of_a_retention_policy_has_a_note(tmp_path):
+    """The policy's own error is raised, with a note that the checkpoint was saved."""
 
     def keep(saved):
         raise KeyError("loss")
@@ -100,8 +86,8 @@ def test_a_rule_of_retention_that_raises_is_told_as_that(tmp_path):
         assert manager.latest.step == 1
 
 
-def test_a_directory_that_goes_right_after_the_save(tmp_path, monkeypatch):
-    """The error says that the step was saved in it."""
+def test_a_directory_that_is_moved_right_after_the_save(tmp_path, monkeypatch):
+    """RunGoneError says that the step was saved in the directory."""
     genuine = _changes.sync
 
     def sync(path):
@@ -117,32 +103,22 @@ def test_a_directory_that_goes_right_after_the_save(tmp_path, monkeypatch):
         manager.save(1, value=Value(1))
 
 
-def failing(count):
-    """A profile function that lets the `count`-th call that changes the file system fail; and how many it has seen."""
-    seen = [0]
-    calls = {"mkdir", "rename", "replace", "fsync", "pwritev", "posix_fallocate", "open", "listdir", "scandir", "stat"}
-
-    def watch(frame, event, function):
-        if event == "c_call" and function.__name__ in calls and function.__module__ == "posix":
-            seen[0] += 1
-            if seen[0] == count:
-                sys.setprofile(None)
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    return watch, seen
+CALLS = {"mkdir", "rename", "replace", "fsync", "pwritev", "posix_fallocate", "open", "listdir", "scandir", "stat"}
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="a profile function that raises is taken away since Python 3.12"
-)
+def is_a_call_on_files(function):
+    return function.__name__ in CALLS and function.__module__ == "posix"
+
+
+@needs_raising_profiles
 @pytest.mark.parametrize("again", [False, True], ids=["new steps", "one step again"])
-def test_a_fault_at_each_call_of_a_save_is_told_as_what_it_is(tmp_path, again):
-    """Either nothing was saved, or the error says that the step was; what is there is whole, and the next save works."""
+def test_an_error_of_each_system_call_of_a_save_says_whether_the_step_was_saved(tmp_path, again):
+    """Nothing was saved, or the error says that the step was; all checkpoints are valid, and the next save works."""
     manager, count, told = CheckpointManager(tmp_path, keep=last(2), random=False), 1, 0
     manager.save(0, value=Value(0))
     while True:
         step = 1000 if again else count
-        watch, seen = failing(count)
+        watch, seen = failing(is_a_call_on_files, count, count, errno.EIO)
         value = float(count)
         sys.setprofile(watch)
         try:

@@ -1,26 +1,13 @@
-"""Every bit of a checkpoint is vouched for: a flip of any is found, and resume goes back to the checkpoint before."""
+"""Checksums cover every bit of a checkpoint: a flipped bit is found, and `resume` uses the previous checkpoint."""
 
 import shutil
 
-import numpy as np
 import pytest
+from tests.training.objects import Value
 
 from statedict import CheckpointManager
 from statedict.errors import FormatError
 from statedict.training.resuming._find import verify
-
-
-class Value:
-    """An object whose state is one array."""
-
-    def __init__(self, value=-1.0):
-        self.array = np.full(3, value)
-
-    def state_dict(self):
-        return {"array": self.array}
-
-    def load_state_dict(self, state):
-        self.array = np.asarray(state["array"])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +28,7 @@ def flipped(raw, bit):
 
 @pytest.mark.parametrize("name", ["manifest.json", "value.pt", "values.pt"])
 def test_a_flip_of_any_bit_is_found(run, name):
-    """Of the manifest itself, and of every file that it lists."""
+    """A flipped bit of the manifest, or of a file that it lists, raises FormatError."""
     path = run / "step-0000000002"
     raw = (path / name).read_bytes()
     try:
@@ -60,8 +47,8 @@ def test_a_flip_of_any_bit_is_found(run, name):
 
 
 @pytest.mark.parametrize("text", [b'"epoch": 2', b'"loss": 0.5', b'"value.pt"', b'"last"', b'"values"', b'"step": 2'])
-def test_resume_goes_back_behind_a_flip_in_the_manifest(run, tmp_path, text):
-    """Values, metrics, files, rules: what a flip made of them is not believed, and the damaged checkpoint is kept."""
+def test_resume_skips_a_checkpoint_with_a_flipped_bit_in_the_manifest(run, tmp_path, text):
+    """Changed values, metrics, file names and policies are not used; the damaged checkpoint is renamed, not deleted."""
     copy = shutil.copytree(run, tmp_path / "run")
     path = copy / "step-0000000002" / "manifest.json"
     raw = path.read_bytes()

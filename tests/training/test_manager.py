@@ -12,23 +12,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from tests.training.objects import Counter
 
 import statedict
 from statedict import CheckpointManager, any_of, best, every, last
 from statedict.errors import FormatError, LoadError, LockedError, SaveError, UnknownNameError
-
-
-class Counter:
-    """Anything with a state: the smallest one."""
-
-    def __init__(self):
-        self.count = 0
-
-    def state_dict(self):
-        return {"count": self.count}
-
-    def load_state_dict(self, state):
-        self.count = state["count"]
 
 
 def trainer(seed=0):

@@ -4,28 +4,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.training.objects import Value
 
 from statedict import CheckpointManager, any_of, best, every, last
 from statedict.training import expired
 
 POLICIES = [last(1), last(3), any_of(last(2), every(3)), any_of(last(1), best("loss", n=2))]
-
-
-class Value:
-    """An object whose state is one array."""
-
-    def __init__(self, value):
-        self.array = np.full(5, value)
-
-    def state_dict(self):
-        return {"array": self.array}
-
-    def load_state_dict(self, state):
-        self.array = np.asarray(state["array"])
 
 
 class Run(RuleBasedStateMachine):

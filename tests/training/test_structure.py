@@ -6,22 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from tests.training.objects import Counter
 
 from statedict import CheckpointManager
 from statedict.errors import LoadError, UnknownNameError
-
-
-class Counter:
-    """Anything with a state: the smallest one."""
-
-    def __init__(self, count=0):
-        self.count = count
-
-    def state_dict(self):
-        return {"count": self.count}
-
-    def load_state_dict(self, state):
-        self.count = state["count"]
 
 
 class Gives:

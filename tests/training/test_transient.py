@@ -1,12 +1,11 @@
-"""What cannot be read now is not damaged: whatever the system refuses, resume renames nothing and passes over nothing."""
+"""A checkpoint that cannot be read at the moment is not damaged: `resume` neither renames nor skips it."""
 
 import errno
-import os
 import shutil
 import sys
 
-import numpy as np
 import pytest
+from tests.training.objects import Value, failing, needs_raising_profiles
 
 from statedict import CheckpointManager
 from statedict.errors import LimitError
@@ -18,22 +17,9 @@ REFUSED = [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.EIO, None]
 MODULES = {"posix", "_io", "io", "mmap", "fcntl"}
 
 
-class Value:
-    """An object whose state is one array, and which remembers how it was loaded."""
-
-    def __init__(self, value=-1.0):
-        self.array = np.full(3, value)
-
-    def state_dict(self):
-        return {"array": self.array}
-
-    def load_state_dict(self, state):
-        self.array = np.asarray(state["array"])
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run of two checkpoints; tries follow each other at once."""
+    """A run of two checkpoints, with retries that do not wait."""
     monkeypatch.setattr(_retry, "PAUSES", (0, 0))
     with CheckpointManager(tmp_path / "run", random=False) as manager:
         for step in (1, 2):
@@ -46,19 +32,8 @@ def content(run):
     return sorted(str(path.relative_to(run)) for path in run.rglob("*"))
 
 
-def refusing(first, last, number):
-    """A profile function that refuses the calls to the system from the `first` to the `last`; and how many it has seen."""
-    seen = [0]
-
-    def watch(frame, event, function):
-        if event != "c_call" or getattr(function, "__module__", None) not in MODULES or function.__name__ == "close":
-            return
-        seen[0] += 1
-        if first <= seen[0] <= last:
-            sys.setprofile(watch if seen[0] < last else None)
-            raise MemoryError if number is None else OSError(number, os.strerror(number))
-
-    return watch, seen
+def is_a_system_call(function):
+    return getattr(function, "__module__", None) in MODULES and function.__name__ != "close"
 
 
 def resumed(run, watch):
@@ -77,17 +52,15 @@ def resumed(run, watch):
     return found.step, value
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="a profile function that raises is taken away since Python 3.12"
-)
+@needs_raising_profiles
 @pytest.mark.parametrize("number", REFUSED, ids=lambda number: errno.errorcode.get(number, "MemoryError"))
 @pytest.mark.parametrize("often", [1, 1000], ids=["once", "from then on"])
 def test_a_fault_at_each_call_of_resume_renames_nothing(run, number, often):
-    """Each call to the system is refused, once or for good: resume gives the newest checkpoint or raises, and never an older
-    one; what lies in the directory stays as it is, and so does the object where it raises."""
+    """If a system call fails, once or from then on, `resume` loads the newest checkpoint or raises, and never loads an older
+    one. The directory does not change, and if it raises, neither does the object."""
     before, first = content(run), 1
     while True:
-        watch, seen = refusing(first, first + often - 1, number)
+        watch, seen = failing(is_a_system_call, first, first + often - 1, number)
         result, value = resumed(run, watch)
         if not isinstance(result, (OSError, MemoryError)):
             assert (result, value.array.tolist()) == (2, [2.0] * 3)
@@ -100,8 +73,8 @@ def test_a_fault_at_each_call_of_resume_renames_nothing(run, number, often):
     assert first > 20, "the calls were not seen"
 
 
-def test_a_fault_that_passes_is_waited_for(run, monkeypatch):
-    """A checkpoint that cannot be read twice and then can is resumed from."""
+def test_a_temporary_error_is_retried(run, monkeypatch):
+    """A checkpoint that can be read at the third attempt is used."""
     tries = []
 
     def verify(path):
@@ -117,8 +90,8 @@ def test_a_fault_that_passes_is_waited_for(run, monkeypatch):
     assert len(tries) == 3
 
 
-def test_an_error_says_that_it_is_not_damage(run, monkeypatch):
-    """The error is the system's own, and its note says what to do."""
+def test_an_error_says_that_the_checkpoint_may_be_undamaged(run, monkeypatch):
+    """The error of the system is raised, with a note that says what to do."""
 
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -132,8 +105,8 @@ def test_an_error_says_that_it_is_not_damage(run, monkeypatch):
     assert "move" in caught.value.__notes__[0]
 
 
-def test_a_list_without_a_checkpoint_that_cannot_be_read_would_be_wrong(run, monkeypatch):
-    """`checkpoints` raises where a manifest cannot be read now, so that no rule of retention goes by the others."""
+def test_the_list_of_checkpoints_is_complete_or_an_error(run, monkeypatch):
+    """`checkpoints` raises if a manifest cannot be read, so that no retention policy is applied to the others alone."""
     from statedict.training.run_directory import _layout
 
     def refuse(path):
@@ -146,7 +119,7 @@ def test_a_list_without_a_checkpoint_that_cannot_be_read_would_be_wrong(run, mon
 
 
 def test_a_checkpoint_of_a_newer_version_is_not_damaged(run, monkeypatch):
-    """Its manifest is whole: resume says that a newer version is needed, and goes back to nothing older."""
+    """`resume` says that a newer version is needed, and does not use an older checkpoint."""
     from statedict.training.run_directory import _manifest
 
     path = run / "step-0000000002"
@@ -163,8 +136,8 @@ def test_a_checkpoint_of_a_newer_version_is_not_damaged(run, monkeypatch):
     assert content(run) == before
 
 
-def test_limits_are_the_callers_and_exceeding_them_is_not_damage(run):
-    """`limits` of the manager or of one resume say what reading may cost; beyond them it raises, and renames nothing."""
+def test_a_checkpoint_that_exceeds_the_limits_is_not_damaged(run):
+    """Exceeding the `limits` of the manager or of one `resume` raises LimitError; nothing is renamed."""
     before = content(run)
     with CheckpointManager(run, random=False, limits=Limits(pickle_bytes=10)) as manager:
         value = Value()
@@ -178,7 +151,7 @@ def test_limits_are_the_callers_and_exceeding_them_is_not_damage(run):
 
 
 def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkeypatch):
-    """Another process may save and prune meanwhile: the search begins again, and finds what is there by then."""
+    """If another process deletes the checkpoint meanwhile, the search starts again and finds the next one."""
     deleted = []
 
     def verify(path):
@@ -195,15 +168,15 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
     assert (resumed.step, resumed.passed_over) == (1, ())
 
 
-def test_a_run_that_is_pruned_faster_than_it_is_read_says_so(run, monkeypatch):
-    """The search does not go on for ever."""
+def test_the_search_for_a_checkpoint_ends(run, monkeypatch):
+    """If checkpoints are deleted faster than they are read, `resume` raises after ten searches."""
     monkeypatch.setattr(_find, "_search", lambda directory: None)
     with pytest.raises(ValueError, match="deleted while they were read, 10 times in a row"):
         CheckpointManager(run).resume()
 
 
-def test_a_checkpoint_that_goes_while_it_is_loaded_is_looked_for_again(run, monkeypatch):
-    """What was deleted after it was verified is not an error: there is another one by then."""
+def test_a_checkpoint_that_is_deleted_while_it_is_loaded_is_replaced_by_another(run, monkeypatch):
+    """If a checkpoint is deleted after it was verified, another one is loaded."""
     from statedict import _api
 
     genuine, gone = _api.load_state_dict, []

@@ -1,4 +1,4 @@
-"""The engine on a module system of thirty lines, without torch: the walk, the seam, and what is put back."""
+"""The engine on a module system of thirty lines, without torch: the walk, the Host protocol and the rollback."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ def test_what_came_before_is_written_before_foreign_code_runs(rules: tree.Rules)
 
 
 def test_code_that_keeps_to_its_module_does_not_split_the_batch() -> None:
-    """Where the host knows that, only the module itself is remembered, and all is still decided at once."""
+    """If the host knows that code changes only its own module, only that is recorded, and all slots stay in
+    one batch."""
     made = model()
 
     def confined(*args: Any) -> None:
@@ -181,7 +182,7 @@ def test_code_that_keeps_to_its_module_does_not_split_the_batch() -> None:
 
 
 def test_a_loader_that_adds_nothing_is_not_run() -> None:
-    """The host says so, and the tree is as plain as any."""
+    """A loader that the host declares to add nothing is not run."""
 
     class Harmless(Module):
         def _load_from_state_dict(self, *arguments: Any) -> None:
@@ -205,7 +206,7 @@ class Loader(Module):
 
 
 def test_a_loader_renames_and_calls_super() -> None:
-    """It gets the names below it and its metadata; `super()` is the engine's copier of one module."""
+    """A loader gets the names below it and its metadata; `super()` is the engine's copier of one module."""
     made = Module(a=Loader(w=array()), w=array())
     values = OrderedDict({"a.old": array(3), "w": array(1)})
     values._metadata = {"a": {"version": 7}}  # type: ignore[attr-defined]
@@ -216,7 +217,7 @@ def test_a_loader_renames_and_calls_super() -> None:
 
 
 def test_what_a_loader_did_is_put_back() -> None:
-    """Elements, attributes, and what is in lists within lists."""
+    """Elements, attributes, and the contents of nested lists are restored."""
     made = Module(a=Loader(w=array()), w=array())
     with pytest.raises(LoadError, match="size mismatch for w"):
         write(made, {"a.old": array(3), "w": np.zeros(3)})
@@ -224,8 +225,45 @@ def test_what_a_loader_did_is_put_back() -> None:
     assert elements(made) == {"w": [0, 0], "a.w": [0, 0]}
 
 
+def test_a_class_that_a_hook_exchanged_is_put_back() -> None:
+    """A hook may give a module another class, as lazy modules do; a refused load gives it the old one again."""
+
+    class Grown(Module):
+        pass
+
+    made = Module(a=Module(w=array()))
+
+    def hook(*args: Any) -> None:
+        made._modules["a"].__class__ = Grown
+        raise ValueError("midway")
+
+    made._load_state_dict_pre_hooks[0] = hook
+    with pytest.raises(ValueError, match="midway"):
+        write(made, {"a.w": array(1)})
+    assert type(made._modules["a"]) is Module
+
+
+def test_attributes_that_restoring_an_extra_state_changes_are_put_back() -> None:
+    """Extra states are restored before attributes, because `set_extra_state` may change any attribute."""
+
+    class Counts(Module):
+        calls = 0
+
+        def get_extra_state(self) -> Any:
+            return 1
+
+        def set_extra_state(self, given: Any) -> None:
+            self.calls += 1
+
+    made = Module(a=Counts(), w=array())
+    made._modules["a"].calls = 5
+    with pytest.raises(LoadError, match="size mismatch for w"):
+        write(made, {"a._extra_state": 1, "w": np.zeros(3)})
+    assert made._modules["a"].calls == 5
+
+
 def test_extra_state_goes_both_ways() -> None:
-    """Written where the class has it, missing where the state has not, unexpected where the class has not."""
+    """Extra state is written if the class has it, missing if the state lacks it, unexpected if the class lacks it."""
 
     class Extra(Module):
         held: Any = 1
@@ -245,7 +283,7 @@ def test_extra_state_goes_both_ways() -> None:
 
 
 def test_a_post_hook_must_not_return_a_value() -> None:
-    """In PyTorch's words."""
+    """A post-hook that returns a value raises PyTorch's error."""
     made = model()
     made._load_state_dict_post_hooks[0] = lambda *args: 1
     with pytest.raises(AssertionError, match="Hooks registered with ``register_load_state_dict_post_hook`` are not"):
@@ -259,7 +297,7 @@ def test_a_post_hook_must_not_return_a_value() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_one_module_is_loaded_by_itself(strict: bool) -> None:
-    """`write_own` adds to the lists it is given; names only where it is strict."""
+    """`write_own` adds to the lists that it is given, and names only if strict."""
     lists: tuple[list[str], list[str], list[str]] = ([], [], [])
     made = Module(w=array(), b=array())
     tree.write_own(HOST, made, {"x.w": array(2), "x.zz": 1}, "x.", {}, strict, *lists)
@@ -268,7 +306,7 @@ def test_one_module_is_loaded_by_itself(strict: bool) -> None:
 
 
 def test_interrupting_puts_everything_back() -> None:
-    """Not only errors: whatever ends the load."""
+    """Everything is restored whatever ends the load, not only errors."""
     made = model()
 
     def hook(*args: Any) -> None:

@@ -15,7 +15,7 @@ states = st.lists(names, max_size=12, unique=True).map(lambda keys: {key: number
 
 
 def filtered(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """As PyTorch does it: one scan for each child."""
+    """The state below each child, found as PyTorch does it: with one scan for each child."""
     return {key: value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -33,12 +33,12 @@ def test_dealing_is_filtering_for_every_child_at_once(state: dict[str, Any], pre
     state=states, prefix=st.sampled_from(["", "a."]), name=st.sampled_from(["a", "b", "a.b", "a.b.a", "", "c", "a."])
 )
 def test_a_child_gets_what_pytorch_gives_it(state: dict[str, Any], prefix: str, name: str) -> None:
-    """Also where its name holds dots."""
+    """A child gets what PyTorch gives it, also if its name contains dots."""
     assert list(Below(state, prefix).of(prefix, name).items()) == list(filtered(state, f"{prefix}{name}.").items())
 
 
 def test_children_do_not_share_what_they_are_given() -> None:
-    """One may take names out without the other's noticing."""
+    """A child that removes names does not affect the others."""
     below = Below({"a.b.w": 1}, "")
     below.of("", "a").clear()
     assert below.of("", "a.b") == {}
@@ -60,7 +60,7 @@ def watched() -> tuple[Watched, list[Any]]:
 
 
 def test_every_way_to_a_value_is_watched() -> None:
-    """Each value is looked at once, when somebody first reaches for it."""
+    """Each value is materialized once, at the first access of any kind."""
     ways = [
         lambda local: local["b"],
         lambda local: local.get("b"),
@@ -82,7 +82,7 @@ def test_every_way_to_a_value_is_watched() -> None:
 
 
 def test_asking_for_names_reads_nothing() -> None:
-    """Length, membership, iteration and changes of other names."""
+    """Length, membership, iteration and changes of other names read nothing."""
     local, seen = watched()
     assert ("a" in local, len(local), list(local), list(reversed(local))) == (True, 3, ["a", "b", "c"], ["c", "b", "a"])
     local["d"] = "new"

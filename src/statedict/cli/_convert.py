@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +15,22 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
-from ._bad_parameter import as_bad_parameter
-from ._inputs import INDEX, chosen, is_in_place, keep_inputs, tell_unmatched
-from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename
+from ._files import (
+    INDEX,
+    STREAM,
+    chosen,
+    is_in_place,
+    keep_inputs,
+    note,
+    opened,
+    shards,
+    target,
+    tell,
+    tell_unmatched,
+    warnings_told,
+)
+from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename, as_bad_parameter
 from ._progress import nbytes_of, showing
-from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict import Checkpoint
@@ -76,20 +86,20 @@ def convert(
     if max_shard_size is not None:
         with as_bad_parameter({"--max-shard-size": max_shard_size}):
             byte_count(max_shard_size)
-    asked = include or [], exclude or [], rename or [], map_file, dtype or []
     keep_inputs(destination, map_file, option="DESTINATION")
     in_place = is_in_place(destination, source)
     with opened(source) as checkpoint:
         if root == WHOLE:
-            made = _whole(checkpoint, any(asked))
+            made = _whole(checkpoint, any((include, exclude, rename, map_file, dtype)))
         else:
             state = checkpoint.state_dict(root)
+            part = _chosen(state, include, exclude)
+            made = _cast(_renamed(part, rename or [], map_file), dtype or [])
             left = _left(checkpoint, state)
-            made = _made(state, *asked)
             if in_place:
-                _refuse_loss(destination, [*left, *_dropped(state, *asked[:2])])
+                _refuse_loss(destination, [*left, *(name for name in state if name not in part)])
             elif left and root == "auto":
-                _report_left(left)
+                note(f"not converted: {_few(left)} (use --root PATH for another state dict, --root '*' for everything)")
         with showing(made, f"writing {destination}") as shown:
             metadata = checkpoint.texts if root == WHOLE else None
             statedict.save(shown, target(destination), format=format, max_shard_size=max_shard_size, metadata=metadata)
@@ -121,20 +131,6 @@ def _left(checkpoint: Checkpoint, taken: StateDict) -> list[str]:
     return [*roots, *(str(key) for key in held if str(key) not in first)] if isinstance(held, dict) else roots
 
 
-def _report_left(left: Sequence[str]) -> None:
-    """Report on standard error what is not written."""
-    tell(
-        f"statedict: not converted: {_few(left)} (use --root PATH for another state dict, --root '*' for everything)",
-        err=True,
-    )
-
-
-def _dropped(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """Return the names that the options leave out."""
-    fits, drops = matcher(include) if include else lambda name: True, matcher(exclude)
-    return [name for name in state if drops(name) or not fits(name)]
-
-
 def _refuse_loss(destination: str, left: Sequence[str]) -> None:
     """Refuse to replace a file by a part of it."""
     if left:
@@ -152,7 +148,7 @@ def _report_lost(checkpoint: Checkpoint, destination: str) -> None:
     with statedict.open(index if os.path.exists(index) else destination) as new:
         lost = [name for name in checkpoint.texts if name not in new.texts]
     if lost:
-        tell(f"statedict: not converted: the file's metadata {_few(lost)}, which this format cannot store", err=True)
+        note(f"not converted: the file's metadata {_few(lost)}, which this format cannot store")
 
 
 def _few(names: Sequence[str]) -> str:
@@ -164,22 +160,10 @@ def _written(destination: str, sharded: bool) -> tuple[str, int]:
     index = destination + INDEX
     if not sharded or not os.path.exists(index):
         return destination, 1
-    return index, len(set(json.loads(Path(index).read_text())["weight_map"].values()))
+    return index, len(shards(Path(index)))
 
 
-def _made(
-    state: StateDict,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    rename: Sequence[str],
-    map_file: Path | None,
-    dtypes: Sequence[str],
-) -> StateDict:
-    """Return the state with all options applied; reads no tensor."""
-    return _cast(_renamed(_chosen(state, include, exclude), rename, map_file), dtypes)
-
-
-def _chosen(state: StateDict, include: Sequence[str], exclude: Sequence[str]) -> StateDict:
+def _chosen(state: StateDict, include: Sequence[str] | None, exclude: Sequence[str] | None) -> StateDict:
     (part,) = chosen([state], include, exclude)
     if state and not part:
         raise typer.BadParameter(f"none of the {count(len(state), 'name')} matches", param_hint="--include, --exclude")
@@ -196,13 +180,8 @@ def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
 def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
     """Return the renamed state; reports on standard error the rules that do not match any name."""
     names = key_map(rules, file)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        with as_bad_parameter({"--rename": rules, "--map": file}):
-            renamed = names.rename(state)
-    for note in notes:
-        tell(f"statedict: {note.message}", err=True)
-    return renamed
+    with warnings_told(), as_bad_parameter({"--rename": rules, "--map": file}):
+        return names.rename(state)
 
 
 def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:

@@ -9,9 +9,8 @@ import typer
 
 import statedict
 
-from ._inputs import chosen
+from ._files import chosen, opened, tell
 from ._options import AsJson, Exclude, File, Include
-from ._streams import opened, tell
 
 
 def diff(

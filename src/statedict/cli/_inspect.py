@@ -27,9 +27,8 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
-from ._inputs import tell_unmatched
+from ._files import opened, tell, tell_unmatched
 from ._options import AsJson, File
-from ._streams import opened, tell
 
 SCHEMA = 1
 OTHERS_SHOWN = 40
@@ -68,7 +67,7 @@ def inspect(
         statedict inspect model.safetensors --values head.bias
     """
     with opened(file) as checkpoint:
-        chosen = _chosen(checkpoint, root)
+        chosen = dict(checkpoint.roots) if root is None else {root: checkpoint.state_dict(root)}
         if values is not None:
             _print_values(_holding(checkpoint, chosen, values), values, checkpoint.path, as_json)
             return
@@ -77,15 +76,9 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        asked = root is not None or bool(match)
-        _print(facts, _full(facts, asked), flat=flat or stats)
-
-
-def _chosen(checkpoint: Any, root: str | None) -> dict[str, StateDict]:
-    """Return the roots to show: all of them, or the requested one."""
-    if root is None:
-        return dict(checkpoint.roots)
-    return {root: checkpoint.state_dict(root)}
+        # Of roots that were not requested, and are not the default, only totals are shown.
+        listed = chosen if root is not None or match or facts["auto"] is None else {facts["auto"]}
+        _print(facts, set(listed), flat=flat or stats)
 
 
 def _auto(checkpoint: Any) -> str | None:
@@ -130,14 +123,6 @@ def _root(path: str, state: StateDict, fits: Any, stats: bool) -> Fact:
         "dtypes": totals(shown, lambda fact: str(fact["dtype"])),
         "parts": totals(shown, part_of(fact["name"] for fact in shown)),
     }
-
-
-def _full(facts: Fact, asked: bool) -> set[str]:
-    """Return the paths of the roots whose tensors are listed: the requested ones, else the default root. Of the others, only
-    totals are shown."""
-    if asked or facts["auto"] is None:
-        return {root["path"] for root in facts["roots"]}
-    return {facts["auto"]}
 
 
 def _print(facts: Fact, full: set[str], *, flat: bool) -> None:

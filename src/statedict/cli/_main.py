@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import StateDictError
-from ._streams import one_line, tell
+from ._files import note, one_line
 
 
 class Program(TyperGroup):
@@ -63,7 +63,7 @@ def _errors_reported() -> Iterator[None]:
             # not report an error when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from error
-        tell(f"statedict: {one_line(error)}", err=True)
+        note(one_line(error))
         raise typer.Exit(2) from error
 
 

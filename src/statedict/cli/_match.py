@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
@@ -14,11 +18,9 @@ import typer
 import statedict
 from statedict.report import Fact
 
-from ._bad_parameter import as_bad_parameter
 from ._convert import key_map
-from ._inputs import keep_inputs
-from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root
-from ._streams import opened, tell
+from ._files import keep_inputs, opened, tell
+from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root, as_bad_parameter, in_options, option
 
 if TYPE_CHECKING:
     from statedict.plan import Inference
@@ -37,11 +39,22 @@ def match(
     keys_root: Annotated[str, typer.Option(metavar="PATH", help="The same for --keys.")] = "auto",
     include: Include = None,
     exclude: Exclude = None,
+    into: Annotated[str | None, typer.Option(metavar="PATH", help="Load into the module at this path.")] = None,
     rename: Rename = None,
     map_file: MapFile = None,
     mismatched: Annotated[
-        str, typer.Option(metavar="HOW", help="For different shapes: error, skip, slice or interpolate.")
-    ] = "error",
+        list[str] | None,
+        typer.Option(
+            metavar="[PATTERN=]HOW",
+            help="For different shapes (of names matching PATTERN): error, skip, slice or interpolate (repeatable).",
+        ),
+    ] = None,
+    allow_missing: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be missing (repeatable).")
+    ] = None,
+    allow_unexpected: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Names that may be unexpected (repeatable).")
+    ] = None,
     infer: Annotated[bool, typer.Option("--infer", help="Infer renaming rules, with reasons.")] = False,
     save_map: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --infer: write the rules to this file as TOML.")
@@ -66,7 +79,7 @@ def match(
         keep_inputs(save_map, file, keys, map_file, option="--save-map")
     from statedict import plan
 
-    options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": mismatched}
+    options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": _policies(mismatched or [])}
     if rename or map_file:
         options["rename"] = key_map(rename or [], map_file)
     with opened(file) as source:
@@ -76,16 +89,46 @@ def match(
         else:
             with opened(keys) as other:
                 target = other.state_dict(keys_root)
+        if into:
+            target = target.sub(into)
         if infer:
             _tell_inferred(statedict.match(target, given), save_map, as_json)
             return
-        asked = {"--mismatched": mismatched != "error"}
-        with as_bad_parameter(
-            {**asked, "--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}
-        ):
+        asked = {"--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}
+        with as_bad_parameter({**asked, "--mismatched": mismatched}):
             report = plan.match(given, target, **options).report()
+    report = report.allowing(missing=allow_missing or (), unexpected=allow_unexpected or ())
+    report.notes = [in_options(note) for note in report.notes]
+    if report.attempt is not None:
+        command = ["statedict", "match", file, *(["--model", model] if model else ["--keys", str(keys)])]
+        command += ["--keys-root", keys_root] if keys_root != "auto" else []
+        fixed = {name: value for name, value in (("root", root), ("into", into)) if value not in (None, "auto")}
+        report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
     tell(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _policies(given: list[str]) -> str | dict[str, str]:
+    """Return the policy for all names, or those by pattern; a policy without a pattern is for all other names."""
+    split = [how.rpartition("=") for how in given]
+    others = [how for _, mark, how in split if not mark]
+    policies = {pattern: how for pattern, mark, how in split if mark}
+    if not policies:
+        return others[-1] if others else "error"
+    return policies | ({"*": others[-1]} if others else {})
+
+
+def _command(command: list[str], arguments: Mapping[str, Any], *, infer: bool = False) -> str:
+    """Return the command line for a suggested call of `load_state_dict` or `match`."""
+    words = [*command, *(["--infer"] if infer else [])]
+    for name, value in arguments.items():
+        if name == "rename":
+            value = [rule.line for rule in statedict.KeyMap(value).rules]
+        elif isinstance(value, Mapping):
+            value = [f"{pattern}={how}" for pattern, how in value.items()]
+        for one in [value] if isinstance(value, str) else value:
+            words += [option(name), str(one)]
+    return shlex.join(words)
 
 
 def _made(place: str) -> Any:

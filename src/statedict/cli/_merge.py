@@ -11,11 +11,9 @@ import typer
 import statedict
 from statedict.report import count, size
 
-from ._bad_parameter import as_bad_parameter
-from ._inputs import keep_inputs
-from ._options import Format, JsonSummary
+from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
+from ._options import Format, JsonSummary, as_bad_parameter
 from ._progress import showing
-from ._streams import STREAM, opened, target, tell
 
 
 def merge(
@@ -57,7 +55,8 @@ def merge(
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
-        with as_bad_parameter({"--method": method != "average", "--weight": weight, "--base": base}):
+        asked = {"--method": method != "average", "--weight": weight, "--base": base}
+        with warnings_told(), as_bad_parameter(asked):
             merged = statedict.merge(states, method=method, weights=weights or None, base=under)
         with showing(merged, f"writing {output}") as shown:
             statedict.save(shown, target(output), format=format)

@@ -65,7 +65,11 @@ def runs(
         saved = manager.checkpoints
         _check_metrics(saved, keep_best or [])
         if keep is None and (prune or dry_run):
-            keep = _own_rules(manager)
+            keep = manager.rules
+            if keep is None:
+                raise typer.BadParameter(
+                    "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
+                )
         if prune and not dry_run:
             manager.prune(keep)
     facts = _facts(saved, keep)
@@ -81,7 +85,9 @@ def _rules(newest: int | None, steps: int | None, metrics: list[str]) -> Keep | 
     """Return the given rules as one, or None if there are none."""
     rules = [statedict.last(newest)] if newest else []
     rules += [statedict.every(steps)] if steps else []
-    rules += [_best(asked) for asked in metrics]
+    for found in map(_parsed, metrics):
+        mode = cast(Literal["min", "max"], found["mode"] or "min")
+        rules.append(statedict.best(found["metric"], int(found["n"] or 1), mode))
     return statedict.any_of(*rules) if rules else None
 
 
@@ -101,21 +107,6 @@ def _parsed(asked: str) -> re.Match[str]:
             f"--keep-best needs METRIC, METRIC:N or METRIC:N:max, with N at least 1, not {asked!r}"
         )
     return found
-
-
-def _best(asked: str) -> Keep:
-    found = _parsed(asked)
-    return statedict.best(found["metric"], int(found["n"] or 1), cast(Literal["min", "max"], found["mode"] or "min"))
-
-
-def _own_rules(manager: statedict.CheckpointManager) -> Keep:
-    """Return the run's own retention rules; raises BadParameter if they are not known."""
-    rules = manager.rules
-    if rules is None:
-        raise typer.BadParameter(
-            "this run does not have retention rules: give some, such as --keep-last 3 or --keep-best val_loss"
-        )
-    return rules
 
 
 def _facts(saved: Sequence[Saved], keep: Keep | None) -> list[Fact]:
@@ -139,7 +130,7 @@ def _print(facts: list[Fact], gone: str) -> None:
     from . import _show
 
     out = _show.console()
-    made = _show.table("time", "size", "metrics", "", name="step")
+    made = _show.CellTable("step", "time", "size", "metrics", "")
     for fact in facts:
         metrics = ", ".join(f"{name} {_number(value)}" for name, value in fact["metrics"].items())
         kept = fact.get("kept", True)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
 from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, remark, size
@@ -16,7 +19,47 @@ from statedict.state import Group
 from statedict.state import fold as fold_names
 
 from ..errors import printable
-from ._table import CellTable
+
+NAME_WIDTH = 12
+# The minimum width of a column with longer words.
+WORD_WIDTH = 16
+GAP = 2
+
+
+class CellTable(Table):
+    """A table without lines. The first column shrinks in a narrow terminal; those in WHOLE never do. Columns of numbers are
+    right-aligned, and shown with their names if the table does not fit.
+    """
+
+    def __init__(self, *columns: str) -> None:
+        super().__init__(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim", show_edge=False)
+        self._named = {place: name for place, name in enumerate(columns) if name in NUMBERS}
+        for place, column in enumerate(columns):
+            justify: Literal["left", "right"] = "right" if column in RIGHT else "left"
+            width = NAME_WIDTH if place == 0 else None
+            self.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold", min_width=width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if sum(map(_narrowest, self.columns)) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        for cells in zip(*(column.cells for column in self.columns)):
+            shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
+            yield Text("  ", overflow="fold").join(cell for cell in shown if cell.plain.strip())
+
+    def _labelled(self, place: int, cell: object) -> Text:
+        text = cell if isinstance(cell, Text) else Text(str(cell))
+        return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
+
+
+def _narrowest(column: Column) -> int:
+    """Return the minimum width of a column, with the gap after it."""
+    texts = [str(column.header), *(str(cell) for cell in column.cells)]
+    if column.no_wrap:
+        return max(map(cell_len, texts)) + GAP
+    longest = max((cell_len(word) for text in texts for word in text.split()), default=0)
+    return max(column.min_width or 0, min(longest, WORD_WIDTH)) + GAP if longest else 0
+
 
 # A pipe does not have a width; rich would assume 80 columns and break lines, which scripts could not parse.
 PIPE_WIDTH = 400
@@ -42,14 +85,9 @@ def say(out: Console, value: object, style: str = "") -> None:
     out.print(text(value, style), soft_wrap=True)
 
 
-def table(*columns: str, name: str = "name") -> CellTable:
-    """Return an empty table."""
-    return CellTable(name, *columns, whole=WHOLE, right=RIGHT)
-
-
 def tree(facts: Iterable[Fact]) -> CellTable:
     """Return a table of the tensors, folded over repeated layers; sizes are totals of a row."""
-    made = table("shape", "dtype", "size", "")
+    made = CellTable("name", "shape", "dtype", "size", "")
     by_name = {fact["name"]: fact for fact in facts}
     entries = (TreeEntry(n, (f["dtype"], *f["shape"]), own_bytes(f), remark(f)) for n, f in by_name.items())
     for row in fold(entries):
@@ -68,7 +106,7 @@ def flat(facts: Iterable[Fact]) -> CellTable:
     """Return a table with one row for each tensor, with its statistics if the facts have them."""
     facts = list(facts)
     numbers = [key for key in NUMBERS if facts and "stats" in facts[0]]
-    made = table("shape", "dtype", "size", *numbers, "")
+    made = CellTable("name", "shape", "dtype", "size", *numbers, "")
     for fact in facts:
         stats = fact.get("stats") or {}
         shown = [extent(fact), fact["dtype"], size(fact["bytes"]), *(_number(stats.get(n)) for n in numbers)]
@@ -78,7 +116,7 @@ def flat(facts: Iterable[Fact]) -> CellTable:
 
 def content(facts: Iterable[Fact]) -> CellTable:
     """Return a table of values that are not tensors: path, type, and value."""
-    made = table("type", "value", name="other content")
+    made = CellTable("other content", "type", "value")
     for fact in facts:
         value = "" if fact["value"] is None else fact["value"]
         made.add_row(text(fact["path"] or "(the file)"), text(fact["type"], "dim"), text(value))

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -22,6 +23,7 @@ import statedict
 from statedict.report import count, size
 
 from ..errors import MissingDependencyError
+from ._options import JsonSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,12 +51,16 @@ class Workspace(NamedTuple):
     def digits(self) -> Path:
         return self.directory / "digits.pt"
 
+    def litter(self) -> list[str]:
+        """Return the half-written files."""
+        return [path.name for path in self.directory.iterdir() if path.name.startswith(".")]
+
 
 def tour(
     directory: Annotated[
         Path, typer.Argument(metavar="DIRECTORY", help="The directory for its files, which are kept.")
     ] = Path("tour-files"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")] = False,
+    as_json: JsonSummary = False,
 ) -> None:
     """Train, get killed in the middle of a save, resume, transfer, and inspect without PyTorch; takes under a minute.
 
@@ -89,7 +95,7 @@ def train_until_killed(place: Workspace) -> StepResult:
     """Train in a process that kills itself during a save; the file must then hold the complete previous epoch."""
     code = _train(place, "training, until killed", FATAL_EPOCH)
     _check(code == -signal.SIGKILL, f"the training process should have been killed, but ended with {code}")
-    litter = [p.name for p in place.directory.iterdir() if p.name.startswith(".")]
+    litter = place.litter()
     with statedict.open(place.digits) as checkpoint:
         findings = checkpoint.verify()
         saved = checkpoint.object["epoch"]
@@ -107,13 +113,13 @@ def resume(place: Workspace) -> StepResult:
 
     code = _train(place, "resuming", 0)
     _check(code == 0, f"the resumed run ended with exit code {code}")
-    with _Progress(place, "the same without interruption") as shown:
+    with _progress(place, "the same without interruption") as shown:
         straight = train(place.directory / "uninterrupted.pt", EPOCHS, done=shown)
     resumed, _ = new_run()
     statedict.load_state_dict(resumed, place.digits, root="model")
     prints = [statedict.state_dict(model).fingerprint() for model in (resumed, straight)]
     _check(prints[0] == prints[1], "the resumed model differs from the one that was never interrupted")
-    litter = [p.name for p in place.directory.iterdir() if p.name.startswith(".")]
+    litter = place.litter()
     _check(not litter, f"half-written files were left: {litter}")
     right = accuracy(resumed, images()[1])
     did = (
@@ -153,7 +159,7 @@ def transfer(place: Workspace) -> StepResult:
     _check(statedict.state_dict(model).fingerprint() == before.fingerprint(), "a refused load changed the model")
     report = statedict.load_state_dict(model, place.digits, root="model", exclude="head")
     training, test = map(parity, images())
-    with _Progress(place, "training the new head", HEAD_EPOCHS) as shown:
+    with _progress(place, "training the new head", HEAD_EPOCHS) as shown:
         train_head(model, training, HEAD_EPOCHS, done=shown)
     statedict.save(statedict.state_dict(model), place.directory / "parity.pt")
     did = f"Loaded {count(len(report.loaded), 'tensor')}, all but the head, into a model that classifies odd and even: "
@@ -188,30 +194,20 @@ STEPS: tuple[Callable[[Workspace], StepResult], ...] = (
 )
 
 
-class _Progress:
-    """A progress bar over epochs, shown inside a `with` block; call it with the number of finished epochs."""
+@contextmanager
+def _progress(place: Workspace, about: str, total: int = EPOCHS) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar over epochs; give the function to call with the number of finished ones."""
+    from rich.progress import Progress
 
-    def __init__(self, place: Workspace, about: str, total: int = EPOCHS) -> None:
-        from rich.progress import Progress
-
-        self._bar = Progress(console=place.console, transient=True, disable=not place.console.is_terminal)
-        self._task = self._bar.add_task(about, total=total)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, epochs: int) -> None:
-        self._bar.update(self._task, completed=epochs)
+    with Progress(console=place.console, transient=True, disable=not place.console.is_terminal) as bar:
+        task = bar.add_task(about, total=total)
+        yield lambda epochs: bar.update(task, completed=epochs)
 
 
 def _train(place: Workspace, about: str, fatal_epoch: int) -> int:
     """Run the training program until it ends or is killed; return its exit code (minus the signal that killed it)."""
     command = [sys.executable, "-m", "statedict.cli._digits", str(place.digits), str(EPOCHS), str(fatal_epoch)]
-    with _Progress(place, about) as shown, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with _progress(place, about) as shown, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             shown(int(line))

@@ -10,9 +10,9 @@ import typer
 from statedict.files import redacted
 from statedict.report import Fact
 
-from ..errors import FormatError, LimitError, StateDictError, UnknownFormatError
+from ..errors import FormatError, LimitError, StateDictError, UnknownFormatError, printable
+from ._files import note, one_line, opened
 from ._options import AsJson
-from ._streams import opened, reason, tell
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim", "": "green"}
 
@@ -53,7 +53,7 @@ def _verify(file: str, values: bool) -> Fact:
             found = [finding._asdict() for finding in checkpoint.verify(values=values)]
     except (StateDictError, OSError, MemoryError) as error:
         read = isinstance(error, FormatError) and not isinstance(error, (UnknownFormatError, LimitError))
-        text = reason(error, redacted(file))
+        text = one_line(error).removeprefix(f"{printable(redacted(file))}: ")
         found = [{"level": "error", "where": "", "text": text if read else f"cannot be read: {text}"}]
     sound = all(f["level"] != "error" for f in found)
     return {"file": redacted(file), "read": read, "sound": sound, "findings": found}
@@ -65,17 +65,10 @@ def _print(facts: list[Fact]) -> None:
     out = _show.console()
     for fact in facts:
         if not fact["read"]:
-            tell(f"statedict: {fact['file']}: {fact['findings'][0]['text']}", err=True)
+            note(f"{fact['file']}: {fact['findings'][0]['text']}")
             continue
-        out.print(
-            _show.text(f"{fact['file']}: {'sound' if fact['sound'] else 'NOT SOUND'}", _style(fact)), soft_wrap=True
-        )
+        level, word = ("", "sound") if fact["sound"] else ("error", "NOT SOUND")
+        _show.say(out, f"{fact['file']}: {word}", COLOURS[level])
         for found in fact["findings"]:
             where = f"{found['where']}: " if found["where"] else ""
-            out.print(
-                _show.text(f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]]), soft_wrap=True
-            )
-
-
-def _style(fact: Fact) -> str:
-    return COLOURS["" if fact["sound"] else "error"]
+            _show.say(out, f"  {found['level']}: {where}{found['text']}", COLOURS[found["level"]])

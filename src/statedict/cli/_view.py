@@ -14,10 +14,9 @@ import statedict
 from statedict import report
 from statedict.files import Frame, redacted, write
 
-from ._inputs import chosen, keep_inputs
+from ._files import STREAM, chosen, keep_inputs, opened, target, tell
 from ._options import Exclude, File, Include, JsonSummary
 from ._progress import showing
-from ._streams import STREAM, opened, target, tell
 
 if TYPE_CHECKING:
     from statedict.plan import Diff
@@ -83,7 +82,10 @@ def view(
         files = [_file(c, states, not headers) for c, states in zip(checkpoints, shown)]
         page = report.page(files, None if other is None else _diff(shown))
     write(target(destination), [Frame(len(page), lambda: page)], durable=False)
-    _tell(destination, files, len(page), as_json)
+    tensors = sum(len(survey.tensors) for survey in files[-1].roots.values())
+    facts = {"schema": 1, "file": destination, "tensors": tensors, "bytes": len(page)}
+    line = f"{destination}: {report.count(tensors, 'tensor')}, a page of {report.size(len(page))}"
+    tell(json.dumps(facts) if as_json else line, err=destination == STREAM)
     if show:
         webbrowser.open(Path(destination).absolute().as_uri())
 
@@ -98,17 +100,11 @@ def _destination(output: str | None, files: list[str]) -> str:
         )
     # The query of a URL, which may contain a signature, is not used in the name.
     name = "-".join(Path(redacted(file).removesuffix("?***")).name for file in files) + ".html"
-    if Path(name).exists() and not _ours(Path(name)):
+    if Path(name).exists() and not Path(name).read_bytes().startswith(report.MARK):
         raise typer.BadParameter(
             f"{name} exists and is not a page of this command; choose another name", param_hint="--output"
         )
     return name
-
-
-def _ours(path: Path) -> bool:
-    """Whether a file is a page of this command."""
-    with path.open("rb") as file:
-        return file.read(len(report.MARK)) == report.MARK
 
 
 def _chosen(checkpoint: Any, root: str | None, one: bool) -> dict[str, StateDict]:
@@ -142,13 +138,3 @@ def _diff(chosen: list[dict[str, StateDict]]) -> Diff:
     (first,), (second,) = (states.values() for states in chosen)
     with showing(first, "comparing") as shown:
         return statedict.diff(shown, second)
-
-
-def _tell(destination: str, files: list[report.FileContent], nbytes: int, as_json: bool) -> None:
-    """Print where the page is, and a summary of it."""
-    tensors = sum(len(survey.tensors) for survey in files[-1].roots.values())
-    if as_json:
-        line = json.dumps({"schema": 1, "file": destination, "tensors": tensors, "bytes": nbytes})
-    else:
-        line = f"{destination}: {report.count(tensors, 'tensor')}, a page of {report.size(nbytes)}"
-    tell(line, err=destination == STREAM)

@@ -24,10 +24,9 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import DiskFullError, SaveError
-from ._local import kind_of
+from ._open import is_url, kind_of, redacted
 from ._output import DURABILITY, Durable, Output
 from ._system import System
-from ._url import is_url, redacted
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
@@ -116,7 +115,11 @@ class Replacement(Output):
             self._close()
 
     def _replace(self) -> None:
-        old = self._keep_old_open()
+        old = -1
+        if self._old_nbytes >= LARGE:
+            # An open descriptor keeps the old file from being freed by the rename.
+            with suppress(OSError):
+                old = self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             self._system.replace(self.temporary, self.path)
         finally:
@@ -249,13 +252,6 @@ class Replacement(Output):
                 raise
             if self._system.free(self.directory) < self.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path) from error
-
-    def _keep_old_open(self) -> int:
-        """Return a descriptor that keeps a large old file from being freed by the rename; -1 if not needed."""
-        if self._old_nbytes >= LARGE:
-            with suppress(OSError):
-                return self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
-        return -1
 
     def _flusher(self, stack: ExitStack) -> int:
         """Return the descriptor to fsync so that the new name reaches the disk: that of the directory. If the directory

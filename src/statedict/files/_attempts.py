@@ -1,4 +1,4 @@
-"""Retry calls to remote file systems, and translate their errors.
+"""Call remote file systems through fsspec: connect, retry, and translate their errors.
 
 File systems raise the errors of their libraries, often with the whole URL including password and signature. So none of
 these errors is passed on, not even as a cause, because tracebacks print causes.
@@ -11,10 +11,10 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from ..errors import RemoteError
-from ._url import HIDDEN, redacted
+from ..errors import MissingDependencyError, RemoteError
+from ._open import BEGINS, HIDDEN, redacted
 
 Result = TypeVar("Result")
 
@@ -126,3 +126,54 @@ def _secrets(url: str) -> set[str]:
         secrets |= {value for _, value in parse_qsl(parts.query)}
     # Shorter ones would match parts of ordinary words.
     return {secret for secret in secrets if len(secret) >= 3}
+
+
+# The packages of the extra; anything else that fsspec may need is the user's choice.
+EXTRA = ("aiohttp", "fsspec", "requests")
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, and the path in it.
+
+    Raises MissingDependencyError, which names the package, if a required package is not installed; RemoteError if
+    fsspec does not support the protocol, or its file system cannot be set up.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise _missing("fsspec", url) from None
+
+    def connect() -> Any:
+        try:
+            return url_to_fs(url)
+        except ImportError as error:
+            return error
+
+    found = attempt(connect, url)
+    if isinstance(found, ImportError):
+        # fsspec's message says what to install; the cause has the name of the missing module.
+        raise _missing(getattr(found.__cause__, "name", None) or str(found), url)
+    system: tuple[Any, str] = found
+    return system
+
+
+def sibling(url: str, name: str) -> str:
+    """Return the URL of the file `name` in the same folder. A query is kept, because it may carry the credentials.
+
+    >>> sibling("https://host/model/index.json?token=1", "part 1.bin")
+    'https://host/model/part%201.bin?token=1'
+    """
+    match = BEGINS.match(url)
+    # In a chain of paths (`zip://member::s3://archive`) the first one is the file's own.
+    start = match.end() if match else 0
+    path, joint, rest = url[start:].partition("::")
+    query = ""
+    if url[:start].rpartition("::")[2].startswith("http"):
+        path, mark, query = path.partition("?")
+        name, query = quote(name), mark + query
+    return f"{url[:start]}{path.rpartition('/')[0]}/{name}{query}{joint}{rest}"
+
+
+def _missing(package: str, url: str) -> MissingDependencyError:
+    extra = "remote" if package in EXTRA else None
+    return MissingDependencyError(package, needed_for=f"reading {redacted(url)}", extra=extra)

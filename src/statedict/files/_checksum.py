@@ -6,15 +6,13 @@ Uses isal, which is several times as fast as zlib; falls back to zlib if isal is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
-from ._file import File, Span, fetch
-from ._grouped import grouped
-from ._parallel import PORTION, THREADS, WAITING, spread
+from ._file import PORTION, THREADS, WAITING, File, Span, fetch, spread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +38,11 @@ ONES = 0xFFFFFFFF
 def crc32(data: Any, start: int = 0) -> int:
     """Return the CRC-32 of `data`, continuing from `start`, the CRC-32 of the bytes before it."""
     return _crc32(data, start)
+
+
+def crc32s(buffers: Iterable[Any]) -> list[int]:
+    """Return the CRC-32 of each buffer."""
+    return list(map(_crc32, buffers, repeat(0)))
 
 
 def combine(first: int, second: int, nbytes: int) -> int:
@@ -92,29 +95,36 @@ def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:
     """
     piece, threads = (PORTION, WAITING) if file.far else (PIECE, THREADS)
     small = [extent for extent in extents if extent[1] <= SMALL]
-    pieces = [
-        (at, min(piece, offset + nbytes - at))
-        for offset, nbytes in extents
-        if nbytes > SMALL
-        for at in range(offset, offset + nbytes, piece)
-    ]
-    found: dict[tuple[int, int], int] = {}
+    large = [extent for extent in extents if extent[1] > SMALL]
 
-    def take(some: tuple[int, int]) -> None:
-        found[some] = _of_piece(file, *some)
+    def take(number: int, start: int, nbytes: int) -> int:
+        return _of_piece(file, large[number][0] + start, nbytes)
 
-    spread(take, pieces, threads)
+    of_large = iter(_in_pieces([nbytes for _, nbytes in large], piece, threads, take))
     batch = min(BATCH, PIECE // max([1, *(nbytes for _, nbytes in small)]))
     of_small = chain.from_iterable(
         map(_crc32, fetch(file, small[at : at + batch]), repeat(0)) for at in range(0, len(small), batch)
     )
-    if not pieces:
-        results = list(of_small)
-    else:
-        results = [
-            next(of_small) if nbytes <= SMALL else _joined(found, offset, nbytes, piece) for offset, nbytes in extents
-        ]
+    results = [next(of_small if nbytes <= SMALL else of_large) for _, nbytes in extents] if large else list(of_small)
     file.check_unchanged()
+    return results
+
+
+def _in_pieces(sizes: Sequence[int], piece: int, threads: int, take: Callable[[int, int, int], int]) -> list[int]:
+    """Return the CRC-32 of runs of bytes of these sizes, combined from those that `take(number, start, nbytes)` returns for
+    pieces of them, on several threads.
+    """
+    pieces = [(n, at) for n, size in enumerate(sizes) for at in range(0, size, piece)]
+    found = [0] * len(pieces)
+
+    def run(place: int) -> None:
+        n, at = pieces[place]
+        found[place] = take(n, at, min(piece, sizes[n] - at))
+
+    spread(run, range(len(pieces)), threads)
+    results = [0] * len(sizes)
+    for (n, at), crc in zip(pieces, found):
+        results[n] = combine(results[n], crc, min(piece, sizes[n] - at))
     return results
 
 
@@ -125,25 +135,16 @@ def checksums_of(
 
     `arrive(number, start, piece)`, if given, is called before each piece of a large view is read, and fills it.
     """
-    pieces = [(n, at) for n, view in enumerate(views) if len(view) > SMALL for at in range(0, len(view), PIECE)]
-    found = [0] * len(pieces)
+    large = [n for n, view in enumerate(views) if len(view) > SMALL]
 
-    def take(number: int) -> None:
-        n, at = pieces[number]
-        piece = views[n][at : at + PIECE]
+    def take(place: int, start: int, nbytes: int) -> int:
+        piece = views[large[place]][start : start + nbytes]
         if arrive is not None:
-            arrive(n, at, piece)
-        found[number] = _crc32(piece, 0)
+            arrive(large[place], start, piece)
+        return _crc32(piece, 0)
 
-    spread(take, range(len(pieces)))
-    left = iter(found)
-    results = []
-    for view in views:
-        crc = _crc32(view, 0) if len(view) <= SMALL else 0
-        for at in range(0, len(view), PIECE) if len(view) > SMALL else ():
-            crc = combine(crc, next(left), min(PIECE, len(view) - at))
-        results.append(crc)
-    return results
+    of_large = iter(_in_pieces([len(views[n]) for n in large], PIECE, THREADS, take))
+    return [_crc32(view, 0) if len(view) <= SMALL else next(of_large) for view in views]
 
 
 def read_checked(file: File, spans: Sequence[Span]) -> list[int]:
@@ -186,15 +187,6 @@ def _of_piece(file: File, offset: int, nbytes: int) -> int:
     return crc
 
 
-def _joined(found: dict[tuple[int, int], int], offset: int, nbytes: int, piece: int) -> int:
-    """Return the CRC-32 of an extent from those of its pieces."""
-    crc = 0
-    for at in range(offset, offset + nbytes, piece):
-        length = min(piece, offset + nbytes - at)
-        crc = combine(crc, found[at, length], length)
-    return crc
-
-
 @lru_cache(maxsize=1024)
 def _power(nbytes: int) -> int:
     """Return x^(8·nbytes) modulo the polynomial, as in zlib's crc32_combine. Cached, because most pieces have the same
@@ -223,3 +215,19 @@ def _multiply(a: int, b: int) -> int:
             product ^= b
         b = b >> 1 ^ (POLYNOMIAL if b & 1 else 0)
     return product
+
+
+def grouped(values: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """Yield each distinct value with its positions, in order of value.
+
+    >>> import numpy as np
+    >>> [(value, where.tolist()) for value, where in grouped(np.array([4, 1, 4]))]
+    [(1, [1]), (4, [0, 2])]
+    """
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    borders = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(values)]
+    for start, stop in pairwise(borders if len(values) else ()):
+        yield int(ordered[start]), order[start:stop]

@@ -1,14 +1,18 @@
-"""The File protocol: a name, a size, and bytes at offsets. Independent of what the bytes mean.
+"""The File protocol: a name, a size, and bytes at offsets; and how batches of reads are planned and run on threads.
 
-Readers request many spans at once (`read_into`), so that a file can sort, merge and parallelise its reads.
+A File does not know what its bytes mean. Readers request many spans at once (`read_into`). The spans are sorted; large ones
+are split so that threads can share them; small neighbours become one vectored read, with the gaps read into scratch memory.
+Pieces of 1–8 MiB were fastest, and a system call costs as much as copying a few KiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from operator import add
-from typing import NamedTuple, Protocol
+from operator import add, itemgetter
+from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import TruncatedError
 
@@ -83,3 +87,114 @@ def fetch(file: File, extents: Sequence[tuple[int, int]]) -> list[memoryview]:
     places = [block[end - nbytes : end] for (_, nbytes), end in zip(extents, ends)]
     file.read_into([Span(offset, into) for (offset, _), into in zip(extents, places)])
     return places
+
+
+PIECE = 4 << 20
+GAP = 16 << 10
+# The system's limit on the buffers of one vectored call (1024 on Linux).
+BUFFERS = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in os.sysconf_names else 16
+
+
+class VectoredRead(NamedTuple):
+    """One call: consecutive bytes from `offset`, read into the buffers in turn."""
+
+    offset: int
+    nbytes: int
+    into: list[memoryview]
+
+
+def plan_reads(spans: Sequence[Span], *, piece: int = PIECE, gap: int = GAP) -> list[VectoredRead]:
+    """Return the calls that fill the spans, sorted by offset: none of more than `piece` bytes, none that reads a gap of
+    more than `gap` bytes.
+
+    >>> into = memoryview(bytearray(8))
+    >>> [(call.offset, call.nbytes) for call in plan_reads([Span(100, into[:4]), Span(90, into[4:])])]
+    [(90, 14)]
+    """
+    scratch = memoryview(bytearray(gap))
+    calls: list[VectoredRead] = []
+    start = end = 0
+    buffers: list[memoryview] = []
+
+    def flush() -> None:
+        nonlocal buffers
+        if buffers:
+            calls.append(VectoredRead(start, end - start, buffers))
+            buffers = []
+
+    for offset, into in sorted(spans, key=itemgetter(0)):
+        between = offset - end
+        nbytes = len(into)
+        near = 0 <= between <= gap and end + between + nbytes - start <= piece
+        if not (buffers and near and len(buffers) + 2 <= BUFFERS):
+            flush()
+            start = end = offset
+            between = 0
+        if nbytes > piece:
+            calls.extend(_cut(offset, into, piece))
+            start = end = offset + nbytes
+            continue
+        if between:
+            buffers.append(scratch[:between])
+        buffers.append(into)
+        end += between + nbytes
+    flush()
+    return calls
+
+
+def _cut(offset: int, into: memoryview, piece: int) -> list[VectoredRead]:
+    pieces = [(start, into[start : start + piece]) for start in range(0, len(into), piece)]
+    return [VectoredRead(offset + start, len(part), [part]) for start, part in pieces]
+
+
+Job = TypeVar("Job")
+
+# Four streams saturate one disk or memory bus; more threads only compete for the GIL.
+THREADS = min(4, os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0)))
+
+# Threads waiting for a network, independent of the number of processors, and the bytes that each requests at a time.
+# Together 6 MiB are in flight: 125 MB/s at 50 ms per round trip.
+WAITING = 12
+PORTION = 512 << 10
+
+
+def spread(work: Callable[[Job], None], jobs: Sequence[Job], threads: int = THREADS) -> None:
+    """Call `work(job)` for every job on at most `threads` threads; return when all are done, raise the first error."""
+    threads = min(threads, len(jobs))
+    if threads <= 1:
+        for job in jobs:
+            work(job)
+        return
+    waiting = iter(jobs)
+    errors: list[BaseException] = []
+    lock = threading.Lock()
+
+    def run_jobs() -> None:
+        while not errors:
+            with lock:
+                job = next(waiting, lock)
+            if job is lock:
+                return
+            try:
+                work(job)  # type: ignore[arg-type]
+            except BaseException as error:  # noqa: BLE001  # raised again by the calling thread
+                errors.append(error)
+
+    others: list[threading.Thread] = []
+    try:
+        for _ in range(threads - 1):
+            other = threading.Thread(target=run_jobs, name="statedict-io", daemon=True)
+            try:
+                other.start()
+            except RuntimeError:
+                break  # the system refuses more threads: the existing ones do all the work
+            others.append(other)
+        run_jobs()
+    except BaseException as error:
+        errors.append(error)
+        raise
+    finally:
+        for other in others:
+            other.join()
+    if errors:
+        raise errors[0]

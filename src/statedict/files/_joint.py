@@ -22,9 +22,8 @@ from ..errors import SaveError
 from ._atomic import Replacement
 from ._checksum import ScatteredSum, whole_sum
 from ._output import Contribution, Durable, Output
-from ._part import PIECE, Part, Payload
 from ._system import SYSTEM
-from ._write import aligned, fill
+from ._write import PIECE, Part, Payload, aligned, fill
 
 # Consecutive bytes of a content: the first one's position in it, and the bytes in pieces.
 Run = tuple[int, Iterable[memoryview]]

@@ -1,15 +1,240 @@
-"""Open paths, URLs and file objects as a File."""
+"""Open paths, URLs and file objects as a File; recognise URLs, and hide their secrets.
+
+Only regular local files are opened (a FIFO would block for ever, /dev/zero never ends), and only one descriptor of a file
+is used, so the file that was checked is the file that is read. Size and modification time are compared again after every
+batch of reads, and before the file is mapped. Reading a mapping of a file that was truncated meanwhile kills the process
+(SIGBUS), so a file is mapped only on request. Replacing a file, as the writer here does, is always safe.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
+import stat
+import threading
+from collections.abc import Sequence
 from typing import Any
 
-from ._file import File
-from ._local import LocalFile
-from ._object import ObjectFile
-from ._url import is_url
+from ..errors import FileChangedError, UnknownFormatError
+from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
+
+# For fewer bytes, starting a second thread costs more than it saves.
+PARALLEL = 8 << 20
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def kind_of(mode: int) -> str:
+    """Describe a file that is not regular."""
+    return KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+class LocalFile:
+    """The File at a path; raises OSError if it cannot be opened, UnknownFormatError if it is not a regular file."""
+
+    far = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        self._fd = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            hint = (
+                "pass the path of a file in it"
+                if stat.S_ISDIR(status.st_mode)
+                else "copy its content to a regular file first"
+            )
+            raise UnknownFormatError(
+                f"this is {kind_of(status.st_mode)}, not a regular file", file=self.name, hint=hint
+            )
+        self.size = status.st_size
+        self._opened = _stamp(status)
+        self._mapped: memoryview | None = None
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        check_inside(self, offset, nbytes)
+        found = os.pread(self._descriptor(), nbytes, offset)
+        if len(found) == nbytes:
+            return found
+        # One system call returns at most 2 GB.
+        into = memoryview(bytearray(nbytes))
+        self._fill(VectoredRead(offset, nbytes, [into]))
+        return bytes(into)
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        total = 0
+        for offset, into in spans:
+            check_inside(self, offset, len(into))
+            total += len(into)
+        self._descriptor()
+        calls = plan_reads(spans)
+        if total >= PARALLEL:
+            spread(self._fill, calls)
+        else:
+            for call in calls:
+                self._fill(call)
+        self.check_unchanged()
+
+    def mapped(self) -> memoryview:
+        if self._mapped is None:
+            self.check_unchanged()
+            found = mmap.mmap(self._descriptor(), self.size, access=mmap.ACCESS_COPY) if self.size else bytearray()
+            self._mapped = memoryview(found)
+        return self._mapped
+
+    def beside(self, name: str) -> LocalFile:
+        return LocalFile(os.path.join(os.path.dirname(self.name), name))
+
+    def check_unchanged(self) -> None:
+        now = _stamp(os.fstat(self._descriptor()))
+        if now != self._opened:
+            what = "its size" if now[0] != self._opened[0] else "its modification time"
+            raise FileChangedError(self.name, f"{what} has changed")
+
+    def close(self, at: int = 0) -> None:
+        fd, self._fd = self._fd, -1
+        self._mapped = None
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def _descriptor(self) -> int:
+        if self._fd < 0:
+            raise ValueError(f"{self.name} has been closed; open it again")
+        return self._fd
+
+    def _fill(self, call: VectoredRead) -> None:
+        offset, left, buffers = call
+        while left:
+            got = os.preadv(self._fd, buffers, offset)
+            if not got:
+                raise FileChangedError(self.name, f"it now ends at byte {offset:,}")
+            left -= got
+            offset += got
+            if left:
+                buffers = after(buffers, got)
+
+
+def after(buffers: Sequence[memoryview], done: int) -> list[memoryview]:
+    """Return the buffers without their first `done` bytes."""
+    left = list(buffers)
+    while left and done >= len(left[0]):
+        done -= len(left.pop(0))
+    if done:
+        left[0] = left[0][done:]
+    return left
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+# `https://host/file`; fsspec allows chains: `simplecache::s3://bucket/file`.
+BEGINS = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://")
+LINK = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?P<user>[^/?#\s'\"]*@)?(?P<path>[^?\s'\"]*)(?P<query>\?[^\s'\"]*)?")
+HIDDEN = "***"
+
+
+def is_url(path: Any) -> bool:
+    """Return whether a path is a URL or a chain of URLs, as opposed to a local path."""
+    return isinstance(path, str) and BEGINS.match(path) is not None
+
+
+def redacted(text: str) -> str:
+    """Return the URL, or a text with URLs in it, without secrets.
+
+    >>> redacted("https://me:secret@host/model.pt?X-Amz-Signature=0123abcd")
+    'https://***@host/model.pt?***'
+    """
+    return LINK.sub(_hide, text)
+
+
+def _hide(found: re.Match[str]) -> str:
+    user = f"{HIDDEN}@" if found["user"] else ""
+    query = f"?{HIDDEN}" if found["query"] else ""
+    return f"{found['scheme']}{user}{found['path']}{query}"
+
+
+class ObjectFile:
+    """The File of a seekable binary file object, from its current position to its end."""
+
+    far = False
+
+    def __init__(self, stream: Any) -> None:
+        name = getattr(stream, "name", None)
+        self.name = name if isinstance(name, str) else f"<{type(stream).__name__}>"
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._start = stream.tell()
+        self.size = _end(stream) - self._start
+        stream.seek(self._start)
+        if not self.size and self._start:
+            raise UnknownFormatError(
+                "the file object is positioned at its end", file=self.name, hint="call seek(0) before reading it"
+            )
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        check_inside(self, offset, nbytes)
+        into = bytearray(nbytes)
+        self.read_into([Span(offset, memoryview(into))])
+        return bytes(into)
+
+    def read_into(self, spans: Sequence[Span]) -> None:
+        for offset, into in spans:
+            check_inside(self, offset, len(into))
+        with self._lock:
+            for offset, into in sorted(spans, key=lambda span: span.offset):
+                self._stream.seek(self._start + offset)
+                self._fill(into)
+
+    def mapped(self) -> None:
+        return None
+
+    def beside(self, name: str) -> LocalFile | None:
+        """Return a file next to the one the object is named after, if that exists."""
+        return LocalFile(os.path.join(os.path.dirname(self.name), name)) if os.path.isfile(self.name) else None
+
+    def check_unchanged(self) -> None:
+        with self._lock:
+            if _end(self._stream) != self._start + self.size:
+                raise FileChangedError(self.name, "its size has changed")
+
+    def close(self, at: int = 0) -> None:
+        """Leave the caller's file object open, positioned at byte `at` of what was read."""
+        if not getattr(self._stream, "closed", False):
+            self._stream.seek(self._start + at)
+
+    def _fill(self, into: memoryview) -> None:
+        while into:
+            if hasattr(self._stream, "readinto"):
+                got = self._stream.readinto(into)
+            else:
+                part = self._stream.read(len(into))
+                got = len(part)
+                into[:got] = part
+            if not got:
+                raise FileChangedError(self.name, "it is shorter now")
+            into = into[got:]
+
+
+def _end(stream: Any) -> int:
+    """Return the position of the end, using `tell` as PyTorch does: the result of `seek` is missing or wrong in some
+    classes (`mmap.mmap` before Python 3.13, torch.distributed.checkpoint's views of part of a file).
+    """
+    stream.seek(0, 2)
+    end: int = stream.tell()
+    return end
+
 
 # The form of a model name on the Hugging Face Hub, `owner/name`, as opposed to a path with a suffix of letters.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
@@ -39,12 +264,9 @@ def open(source: Any) -> File:
     if hasattr(source, "check_unchanged"):
         file: File = source
         return file
-    if not hasattr(source, "read") or not hasattr(source, "seek") or not _seekable(source):
+    is_file = hasattr(source, "read") and hasattr(source, "seek")
+    if not (is_file and (source.seekable() if hasattr(source, "seekable") else hasattr(source, "tell"))):
         raise TypeError(f"a path or a seekable binary file object is expected, not {type(source).__name__}")
     if isinstance(source.read(0), str):
         raise TypeError('the file object returns text; open it in binary mode ("rb")')
     return ObjectFile(source)
-
-
-def _seekable(stream: Any) -> bool:
-    return bool(stream.seekable()) if hasattr(stream, "seekable") else hasattr(stream, "tell")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Literal, Self
 
-from ._local import after
+from ._open import after
 from ._system import System
 
 Durable = Literal["full", "rename", "none"] | bool

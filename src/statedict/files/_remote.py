@@ -5,21 +5,21 @@ it is opened, because a zip has its directory there; a small file is read whole.
 what is needed, which are cached. Batches are planned like those of a local file, with larger gaps, and run on more
 threads than there are processors, since these only wait. The server's facts about the file (size, ETag, date) are
 requested when it is opened, after every batch and after every large read; if they differ, the file was replaced.
+fsspec accepts any response over HTTP: another range, an endless one, one that decompresses to any size. Here the response
+must be exactly the requested bytes of the file that was opened; no further byte is read, and a silent server times out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import FileChangedError, RemoteError, UnknownFormatError
-from ._attempts import FinalError, attempt
-from ._file import Span, check_inside
-from ._file_system import file_system, sibling
-from ._http import facts_of, fetch_range, no_ranges
-from ._parallel import PORTION, WAITING, spread
-from ._plan import VectoredRead, plan_reads
-from ._url import redacted
+from ._attempts import FinalError, attempt, file_system, sibling
+from ._file import PORTION, WAITING, Span, VectoredRead, check_inside, plan_reads, spread
+from ._open import redacted
 
 # Gaps of up to this many bytes are cheaper to read than a second request.
 GAP = 64 << 10
@@ -67,7 +67,10 @@ class RemoteFile:
         self.size = int(size)
         self._opened: dict[str, str] | None = _stamp(facts)
         self._kept: list[tuple[int, bytes]] = []
-        self._keep_end()
+        # The end of the file, or all of a small one; raises RemoteError if the server does not support ranges.
+        nbytes = self.size if self.size <= WHOLE else BLOCK
+        if nbytes:
+            self._keep(self.size - nbytes, self._range(self.size - nbytes, nbytes))
 
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
@@ -163,12 +166,6 @@ class RemoteFile:
             raise FinalError(no_ranges(self.name))
         return data
 
-    def _keep_end(self) -> None:
-        """Read the end of the file, or all of a small one; raise RemoteError if the server does not support ranges."""
-        nbytes = self.size if self.size <= WHOLE else BLOCK
-        if nbytes:
-            self._keep(self.size - nbytes, self._range(self.size - nbytes, nbytes))
-
     def _find(self, offset: int, nbytes: int) -> bytes | None:
         """Return the bytes if they are cached."""
         for start, data in tuple(self._kept):
@@ -192,3 +189,85 @@ def _pour(data: bytes, call: VectoredRead) -> None:
 def _stamp(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts that identify this version of the file."""
     return {key: str(facts[key]) for key in STAMPS if facts.get(key)}
+
+
+# Timeouts in seconds for connecting and for silence within a response; and the lowest average rate in bytes per second.
+CONNECT = 3
+SILENT = 10
+SLOWEST = 16 << 10
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+def facts_of(fs: Any, path: str) -> dict[str, Any]:
+    """Return fsspec's `info` of a file: size, ETag and date."""
+    from fsspec.asyn import sync
+
+    found: dict[str, Any] = sync(fs.loop, partial(fs._info, path, **_timeout(fs, 0)), timeout=2 * SILENT)
+    return found
+
+
+def fetch_range(fs: Any, path: str, name: str, span: range, size: int, etag: str | None) -> bytes:
+    """Return bytes of a file of `size` bytes, called `name` in messages; fewer if the response ends early.
+
+    Raises FinalError if the server sends anything else, and the errors of the session. A file with another ETag is
+    not returned (HTTP 412).
+    """
+    from fsspec.asyn import sync
+
+    answer: bytes = sync(fs.loop, partial(_fetch, fs, path, name, span, size, etag))
+    return answer
+
+
+def no_ranges(name: str) -> RemoteError:
+    """Return the error for a server that does not support range requests."""
+    return RemoteError(name, "the server does not support range requests: download the file and open the local copy")
+
+
+async def _fetch(fs: Any, path: str, name: str, span: range, size: int, etag: str | None) -> bytes:
+    session = await fs.set_session()
+    asked = {"Range": f"bytes={span.start}-{span.stop - 1}", "Accept-Encoding": "identity"}
+    # A weak ETag never matches.
+    asked |= {"If-Match": etag} if etag and not etag.startswith("W/") else {}
+    options = {**fs.kwargs, "headers": {**fs.kwargs.get("headers", {}), **asked}, **_timeout(fs, len(span))}
+    async with session.get(fs.encode_url(path), **options) as answer:
+        answer.raise_for_status()
+        _check(answer, name, span, size)
+        parts: list[bytes] = []
+        left = len(span) + 1
+        while left > 0 and (part := await answer.content.read(left)):
+            parts.append(part)
+            left -= len(part)
+        if not left:
+            answer.close()
+            raise FinalError(no_ranges(name))
+        return b"".join(parts)
+
+
+def _check(answer: Any, name: str, span: range, size: int) -> None:
+    """Raise FinalError unless the response has exactly these bytes, not encoded."""
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding not in ("identity", ""):
+        raise FinalError(
+            RemoteError(
+                name, f"the server sent data with Content-Encoding {encoding[:20]!r}, but identity was requested"
+            )
+        )
+    if answer.status != 206:
+        if len(span) < size:
+            raise FinalError(no_ranges(name))
+        return
+    said = answer.headers.get("Content-Range", "")
+    found = CONTENT_RANGE.fullmatch(said.strip())
+    if found is None or int(found[1]) != span.start or int(found[2]) >= span.stop or found[3] not in (str(size), "*"):
+        wanted = f"bytes {span.start}-{span.stop - 1}/{size}"
+        raise FinalError(RemoteError(name, f"the server sent Content-Range {said[:80]!r} instead of {wanted!r}"))
+
+
+def _timeout(fs: Any, nbytes: int) -> dict[str, Any]:
+    """Return the timeout option for a response of `nbytes` bytes; the user's own setting takes precedence."""
+    if "timeout" in fs.kwargs:
+        return {}
+    from aiohttp import ClientTimeout
+
+    total = SILENT + nbytes / SLOWEST
+    return {"timeout": ClientTimeout(total=total, sock_connect=CONNECT, sock_read=SILENT)}

@@ -17,9 +17,8 @@ from typing import NamedTuple
 from ..errors import DiskFullError
 from ._atomic import Replacement, check_durability
 from ._output import Durable
-from ._part import Part
 from ._system import SYSTEM, System
-from ._write import Fill, fill, total_of
+from ._write import Fill, Part, fill, total_of
 
 
 class FileSet(NamedTuple):
@@ -99,7 +98,9 @@ def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: Syst
         try:
             journal.note(names)
             file.delete_strays(journal.adopt)
-            _require_room(wanted, sum(map(total_of, [head_parts, *wanted.others])), file.directory, system)
+            needed, free = sum(map(total_of, [head_parts, *wanted.others])), system.free(file.directory)
+            if free < needed:
+                raise DiskFullError(wanted.path, needed=needed, free=free)
             for name, parts in zip(names, wanted.others):
                 new = Replacement(wanted.path, total_of(parts), system, like=like)
                 if not placed:
@@ -133,13 +134,6 @@ def _delete(names: Iterable[str], journal: Replacement, system: System) -> None:
         # The new files are complete: a failure to delete an old one must not make the save fail.
         if not isinstance(error, OSError):
             raise
-
-
-def _require_room(wanted: FileSet, nbytes: int, directory: str, system: System) -> None:
-    """Raise DiskFullError before the first file is written if there is not enough space for all."""
-    free = system.free(directory)
-    if free < nbytes:
-        raise DiskFullError(wanted.path, needed=nbytes, free=free)
 
 
 def _place(new: Replacement, name: str, parts: Sequence[Part], durable: Durable, fill: Fill) -> None:

@@ -7,15 +7,15 @@ The way of a tensor from the file to the parameter, for a `.pt` file of torch.sa
    (`_zip_formats.py`); a directory goes to `many_files/_directory.py`.
 2. Check the container. `zip/_archive.py` opens the archive: the end records, the central directory and the local headers
    must agree. Each member is then a name, an offset, a length and a CRC. (safetensors: `safetensors/_header.py`.)
-3. Parse the description. `_pickle/reading/_parse.py` interprets `data.pkl` without importing anything. Each tensor record
+3. Parse the description. `_pickle/reading` interprets `data.pkl` without importing anything. Each tensor record
    becomes a Leaf: a spec (dtype, shape, strides) and a storage. `torch_files/_storages.py` maps each storage key to an
    Extent, the byte range of a member (`storages/_extent.py`). The result is a Checkpoint (`checkpoint/_checkpoint.py`): an
    inert tree. No tensor data has been read yet.
 4. Choose the state dict. `checkpoint/_roots.py` finds the candidates in the tree, `checkpoint/_choose_root.py` selects one.
    Outside of this package, `statedict.plan` matches its names with those of the model.
 5. Read the bytes. `statedict.torch.modules._read_into` passes the memory of the parameters to `FileSource.read_into`
-   (`storages/_extent.py`), in one call for many tensors. `statedict.files` plans the system calls (`_plan.py`), reads
-   straight into that memory (`_local.py`) and computes the checksums (`_checksum.py`), which are compared with the file's.
+   (`storages/_extent.py`), in one call for many tensors. `statedict.files` plans the system calls (`_file.py`), reads
+   straight into that memory (`_open.py`) and computes the checksums (`_checksum.py`), which are compared with the file's.
    (`load` without a model reads into new arrays: `statedict.state._materialize`.)
 
 The way out, from the parameter to the file:

@@ -38,13 +38,14 @@ class Format(NamedTuple):
 
 
 class FormatWriter(NamedTuple):
-    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts.
-
+    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts; `names`
+    that of a function which returns the names under which the format stores a value, if these are not just its name.
     `jointly`: whether each tensor is a part of its own, so that several processes can write a file together.
     """
 
     suffixes: tuple[str, ...]
     parts: str
+    names: str = ""
     jointly: bool = False
 
 
@@ -149,7 +150,8 @@ def write(
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill)
+        names = {"names": function(WRITERS[name].names)} if WRITERS[name].names else {}
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
 
 
 def _require_joint(target: Any, name: str) -> None:
@@ -241,7 +243,9 @@ WRITERS = {
         ".torch_files._write:torch_parts",
         jointly=True,
     ),
-    "safetensors": FormatWriter((".safetensors",), ".safetensors._write:safetensors_parts", jointly=True),
+    "safetensors": FormatWriter(
+        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names", jointly=True
+    ),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
 }

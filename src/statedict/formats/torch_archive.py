@@ -12,6 +12,12 @@ from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
 from ._pickle import emit as emit
 from ._pickle import parse as parse
+from ._pickle._recipe import WRAPPER as WRAPPER
+from ._pickle._recipe import RecipeError as RecipeError
+from ._pickle._recipe import take_apart as take_apart
+from ._pickle._recipe import unknown as unknown
+from ._pickle._recipe_values import rebuilding as rebuilding
+from ._pickle.reading._calls import is_built as is_built
 from .torch_files._read import top_folder as top_folder
 from .torch_files._storages import ArchiveStorages as ArchiveStorages
 from .torch_files._tar import read_tar as read_tar

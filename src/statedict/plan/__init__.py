@@ -7,46 +7,22 @@ of its rules). A `LoadReport` is the result of a load. This package does not kno
 from statedict.state import Cast
 
 from ._infer import Inference, Inferred, infer
-from ._match import match
-from ._plan import Plan, Problem
+from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
 from .comparing._merge import merge
-from .comparing._statistics import Change
+from .comparing._statistics import Change, numbers
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._wrappers import pair
 from .reports._attempt import call_text, tensor_info
-from .reports._error_text import error_text
 from .reports._report import Adapted, LoadReport
+from .reports._report_text import error_text
 from .reports._suggest import Suggestion
-from .tensors._adaptation import Adaptation, Policy
 from .tensors._interpolate import interpolate
-from .tensors._step import Mismatch, Step
+from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
-    "match",
-    "pair",
-    "call_text",
-    "Plan",
-    "Problem",
-    "Step",
-    "KeyMap",
-    "infer",
-    "Inference",
-    "Inferred",
-    "Policy",
-    "Adaptation",
-    "interpolate",
-    "LoadReport",
-    "Adapted",
-    "Cast",
-    "Mismatch",
-    "Suggestion",
-    "error_text",
-    "tensor_info",
-    "diff",
-    "Diff",
-    "Change",
-    "merge",
-    "near_pattern",
-]
+    "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
+    "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate",
+    "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
+]  # fmt: skip

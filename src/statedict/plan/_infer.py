@@ -8,21 +8,78 @@ earlier stages have matched.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from statedict.errors import CollisionError
 from statedict.state import parents, raw_values
 
 from ..errors import printable
-from ._order import Node, Shapes, pair_in_order
 from .names._generalise import folded_pairs, generalise, numbered
 from .names._keymap import KeyMap
 from .names._parts import may_match, notes_on_parts, parts_of
 from .names._wrappers import pair
-from .operations._specs import shape_of
+from .operations._specs import Shape, shape_of
 from .reports._best_rule import best_rule
 from .tensors._fit import fits
+
+Shapes = Mapping[str, Shape | None]
+
+
+class Node(NamedTuple):
+    """A module, or a tensor, with the names below it in order."""
+
+    path: str
+    names: tuple[str, ...]
+
+    def children(self) -> list[Node]:
+        """Return the nodes one level down; a tensor returns itself."""
+        found: dict[str, list[str]] = {}
+        start = len(self.path) + 1 if self.path else 0
+        for name in self.names:
+            path = self.path if name == self.path else name[: start + len(name[start:].partition(".")[0])]
+            found.setdefault(path, []).append(name)
+        return [Node(path, tuple(names)) for path, names in found.items()]
+
+
+def pair_in_order(source: Node, target: Node, source_shapes: Shapes, target_shapes: Shapes) -> list[tuple[str, str]]:
+    """Pair names of the source with names of the target by order and shape."""
+    left, right = source.children(), target.children()
+    pairs: list[tuple[str, str]] = []
+    while left and right:
+        for relative in (True, False):
+            alike = _alike(left, right, _kind(source_shapes, relative), _kind(target_shapes, relative))
+            pairs += [names for a, b in alike for names in zip(a.names, b.names)]
+            done = {a.path for a, _ in alike}, {b.path for _, b in alike}
+            left = [node for node in left if node.path not in done[0]]
+            right = [node for node in right if node.path not in done[1]]
+        opened = [[child for node in side for child in node.children()] for side in (left, right)]
+        if len(opened[0]) == len(left) and len(opened[1]) == len(right):
+            break
+        left, right = opened
+    return pairs
+
+
+def _kind(shapes: Shapes, relative: bool) -> Callable[[Node], Hashable]:
+    """Return the key by which nodes are compared: the shapes below them, in order, and with `relative` the names as well."""
+    if relative:  # to the node; the node itself has its last component
+        return lambda node: tuple(
+            (name[len(node.path) + 1 :] or name.rpartition(".")[2], shapes[name]) for name in node.names
+        )
+    return lambda node: tuple(shapes[name] for name in node.names)
+
+
+def _alike(
+    left: Sequence[Node], right: Sequence[Node], kind: Callable[[Node], Hashable], other: Callable[[Node], Hashable]
+) -> list[tuple[Node, Node]]:
+    """Pair, in order, the nodes of each kind that both sides have equally often."""
+    kinds: dict[Hashable, tuple[list[Node], list[Node]]] = {}
+    for node in left:
+        kinds.setdefault(kind(node), ([], []))[0].append(node)
+    for node in right:
+        kinds.setdefault(other(node), ([], []))[1].append(node)
+    return [pair for a, b in kinds.values() if len(a) == len(b) for pair in zip(a, b)]
+
 
 _LINES = 20
 

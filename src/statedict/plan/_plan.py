@@ -1,25 +1,38 @@
-"""A plan: which source tensor fills which slot, how it is adapted, and what does not fit. Making it reads no tensor.
+"""Plan which source tensor fills which slot, and how it is adapted, from the specs of both. Reads no tensor.
 
-A plan is a value: it can be printed, inspected and executed several times. `execute` returns a StateDict with the names of
+The stages of `match`, in order: rename; pair equal names; pair names that are equal without wrappers; select; check shapes.
+Every stage uses lookup tables and never compares a name with all others, so the time is linear in the number of names.
+
+A Plan is a value: it can be printed, inspected and executed several times. `execute` returns a StateDict with the names of
 the slots; its tensors are those of the source, or leaves that are computed when they are read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
-from statedict.state import Absent, Cast, DType, StateDict, cast_kind, raw_values
+from statedict.errors import CollisionError
+from statedict.state import Absent, Cast, DType, Patterns, StateDict, cast_kind, fold, raw_values
+from statedict.state import dtype as find_dtype
 
-from .names._evaluator import Evaluator
+from ..errors import printable
+from .names._generalise import folded_pairs
+from .names._keymap import KeyMap
 from .names._parts import notes_on_parts, parts_of
-from .names._recipe import moved_metadata
-from .operations._specs import Shape, dtype_of, shape_of
+from .names._recipe import Evaluator, moved_metadata
+from .names._resolve import Resolved
+from .names._select import Selection, assign, by_pattern, unmatched_patterns
+from .names._wrappers import bare, follow
+from .operations._specs import Shape, dtype_of, shape_of, spec_of
 from .reports._attempt import attempt
 from .reports._report import Adapted, LoadReport
+from .tensors._fit import Fitting, misfits
+from .tensors._policy import Mismatched, chooser
 from .tensors._step import Mismatch, Step
 
 # How the errors of PyTorch and of the tree engine begin when a tensor does not fit.
@@ -39,7 +52,7 @@ class Plan:
     """The result of `match`.
 
     Attributes:
-        steps: one for each slot that is filled, in the order of the source.
+        fills: the steps; None if every tensor fills the slot of its own name, unchanged.
         missing: slots that are not filled.
         passed: steps for unexpected tensors, which are passed on under their own name, or moved with the rest of their
             module.
@@ -51,7 +64,7 @@ class Plan:
         given: the source's values by name, at the time the plan was made.
     """
 
-    steps: Sequence[Step]
+    fills: Sequence[Step] | None
     slots: Mapping[str, Any] = field(repr=False)
     given: Mapping[str, Any] = field(repr=False)
     missing: tuple[str, ...] = ()
@@ -62,10 +75,10 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     find_mismatched: Callable[[], tuple[Mismatch, ...]] = tuple
 
-    @property
-    def identical(self) -> bool:
-        """Whether every tensor fills the slot of its own name, unchanged."""
-        return isinstance(self.steps, Unchanged)
+    @cached_property
+    def steps(self) -> Sequence[Step]:
+        """One step for each slot that is filled, in the order of the source."""
+        return [Step(name, name) for name in self.given] if self.fills is None else self.fills
 
     @cached_property
     def mismatched(self) -> tuple[Mismatch, ...]:
@@ -100,7 +113,7 @@ class Plan:
         `source` is the one that was matched, or another with the same names and specs. Values are passed on unchanged unless
         they are converted, adapted or cast: those become leaves that are computed when they are read.
         """
-        if self.identical and isinstance(source, StateDict):
+        if self.fills is None and isinstance(source, StateDict):
             return source
         given = raw_values(source)
         evaluator = Evaluator(given)
@@ -128,7 +141,7 @@ class Plan:
         errors = list(errors)
         missing = self.missing if missing is None else [name for name in missing if name not in self.withheld]
         unexpected = self.unexpected if unexpected is None else list(unexpected)
-        steps = [] if self.identical else self.steps
+        steps = self.fills or ()
         report = LoadReport(
             missing,
             unexpected,
@@ -142,6 +155,7 @@ class Plan:
             excluded=self.excluded,
             skipped=self.skipped,
             notes=self.notes,
+            dry_run=loaded is None,
             shapes=self._shapes(missing, unexpected),
         )
         if advised and not report.ok:
@@ -164,9 +178,7 @@ class Plan:
 
     def _own_casts(self) -> list[Cast]:
         """Return the requested casts."""
-        if self.identical:
-            return []
-        found = ((step, self._dtype(step._replace(dtype=None))) for step in self.steps if step.dtype)
+        found = ((step, self._dtype(step._replace(dtype=None))) for step in self.fills or () if step.dtype)
         return [_cast(step.target, dtype, step.dtype) for step, dtype in found if dtype and step.dtype]
 
     def _loading_casts(self) -> list[Cast]:
@@ -190,36 +202,19 @@ class Plan:
         return {name: shape for name, shape in known.items() if shape is not None}
 
     def __str__(self) -> str:
-        from ._plan_text import plan_text
-
-        return plan_text(self)
+        changed = [step for step in self.steps if step.change]
+        renamed = [step for step in self.steps if step.renamed and not step.change]
+        lines = [f"{len(self.steps):,} of {len(self.slots):,} tensors filled, {len(self.problems):,} problems"]
+        lines += _section("renamed", folded_pairs((step.sources[0], step.target) for step in renamed))
+        lines += _section("changed", Counter(_step_text(step) for step in changed))
+        for title, names in (("missing", self.missing), ("unexpected", self.unexpected), ("excluded", self.excluded)):
+            lines += _section(title, Counter({group.text: len(group.names) for group in fold(names)}))
+        for title, some in (("mismatched", self.mismatched), ("skipped", self.skipped)):
+            lines += _section(title, Counter(f"{one.name}: {one.found} for {list(one.expected)}" for one in some))
+        return "\n".join(map(printable, [*lines, *(f"warning: {note}" for note in self.notes)]))
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.steps)} steps, {len(self.problems)} problems>"
-
-
-class Unchanged(Sequence[Step]):
-    """The steps of a plan in which every tensor fills the slot of its own name; created when first used."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = names
-
-    @cached_property
-    def _steps(self) -> list[Step]:
-        return [Step(name, name) for name in self._names]
-
-    @overload
-    def __getitem__(self, index: int) -> Step: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Step]: ...
-    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
-        return self._steps[index]
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
 
 
 def _cast(name: str, found: DType, wanted: DType) -> Cast:
@@ -229,3 +224,122 @@ def _cast(name: str, found: DType, wanted: DType) -> Cast:
 def _misfit(one: Mismatch) -> str:
     found = f"is {one.found}" if isinstance(one.found, str) else f"has shape {list(one.found)}"
     return f"{one.name!r} {found}, the model expects {list(one.expected)}" + (f"; {one.note}" if one.note else "")
+
+
+_LINES = 10
+
+
+def _step_text(step: Step) -> str:
+    """Return a changed step as one line, with a placeholder for its layer."""
+    rule = next(iter(folded_pairs([(step.sources[0], step.target)])))
+    joined = f" and {len(step.sources) - 1} more" if len(step.sources) > 1 else ""
+    return f"{rule.replace(' -> ', f'{joined} -> ')}  ({step.change})"
+
+
+def _section(title: str, lines: Counter[str]) -> list[str]:
+    """Return a titled list of at most `_LINES` lines."""
+    if not lines:
+        return []
+    shown = [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in list(lines.items())[:_LINES]]
+    more = sum(list(lines.values())[_LINES:])
+    return [f"{title} {sum(lines.values()):,}:", *shown, *([f"  … and {more:,} more"] if more else [])]
+
+
+def match(
+    source: Mapping[str, Any],
+    target: Mapping[str, Any],
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    rename: Any = None,
+    mismatched: Mismatched = "error",
+    dtype: Any = None,
+    device: Any = None,
+    wrappers: bool = True,
+) -> Plan:
+    """Plan how to fill the slots of `target` from `source`.
+
+    Args:
+        source, target: states; only their names, shapes and dtypes are used.
+        include, exclude: glob patterns for names of either side (see `names/_select.py`).
+        rename: a KeyMap or anything that makes one, applied to the source's names first.
+        mismatched: the policy for tensors of a different shape (see `tensors/_policy.py`).
+        dtype: cast floating-point tensors to this, one for all or one for each pattern; None leaves them unchanged.
+        device: recorded in the steps, one for all or one for each pattern.
+        wrappers: whether names that differ only in wrappers (`module.`, `_orig_mod.` …) are considered equal.
+
+    Raises CollisionError if two sources would fill one slot, UnknownNameError if `include` matches nothing, and ValueError
+    for an invalid rule or policy.
+
+    >>> import numpy as np
+    >>> plan = match({"module.a": np.zeros(2), "module.b": np.zeros(3)}, {"a": np.ones(2), "c": np.ones(1)})
+    >>> [(step.sources, step.target) for step in plan.steps], plan.missing, plan.unexpected
+    ([(('module.a',), 'a')], ('c',), ('b',))
+    """
+    given, slots = raw_values(source), raw_values(target)
+    asked = {"include": include, "exclude": exclude, "rename": rename, "dtype": dtype, "device": device}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    asked |= {} if isinstance(mismatched, str) and mismatched == "error" else {"mismatched": mismatched}
+    # The names are usually in the same order, and comparing lists is faster than comparing sets.
+    same = list(given) == list(slots) or given.keys() == slots.keys()
+    if same and not asked:
+        # The usual load. Shapes are compared only if the report needs them: the loader compares them as well.
+        return Plan(None, slots, given, find_mismatched=lambda: misfits(given, slots))
+    offered, notes = _offers(given, KeyMap(rename), wrappers)
+    selection = Selection(include, exclude)
+    selection.check([*offered, *given, *slots])
+    found = assign(offered, slots, selection, wrappers)
+    fitting = Fitting(given, slots, chooser(mismatched), _dtypes(dtype), by_pattern(device))
+    for name, offer in offered.items():
+        if name in found.pairs:
+            fitting.add(found.pairs[name], name, offer)
+    moved = follow(found.unexpected, found.pairs)
+    patterns = [
+        p for some in (selection.include, selection.exclude, mismatched, dtype, device) for p in _patterns(some)
+    ]
+    return Plan(
+        tuple(fitting.steps),
+        slots,
+        given,
+        missing=tuple(found.missing),
+        passed=tuple(Step(moved.get(name, name), offered[name]) for name in found.unexpected),
+        excluded=tuple(found.excluded),
+        skipped=tuple(fitting.skipped),
+        notes=(*notes, *found.notes, *unmatched_patterns(patterns, [*given, *offered, *slots])),
+        options=asked,
+        find_mismatched=lambda: tuple(fitting.misfits),
+    )
+
+
+def _offers(given: Mapping[str, Any], rename: KeyMap, wrappers: bool) -> Resolved:
+    """Return the source's tensors under their new names. A rule written for bare names also applies to wrapped ones."""
+    if not rename:
+        return Resolved({name: name for name in given}, [])
+    seen: dict[str, str] = {}
+    for name in given:
+        without = bare(name) if wrappers else name
+        shown = without if without != name and not rename.index.find(name) and rename.index.find(without) else name
+        if shown in seen:
+            raise CollisionError(shown, (seen[shown], name))
+        seen[shown] = name
+    return rename.resolve(seen, lambda name: spec_of(given[name]))
+
+
+def _patterns(given: Any) -> tuple[str, ...]:
+    """Return the patterns in a tuple, or the keys of a mapping."""
+    return tuple(given) if isinstance(given, (tuple, Mapping)) else ()
+
+
+def _dtypes(given: Any) -> Callable[..., DType | None]:
+    """Return a function from names to the requested DType; raises ValueError for an unknown one."""
+    if isinstance(given, Mapping):
+        return by_pattern({pattern: _dtype(dtype) for pattern, dtype in given.items()})
+    return by_pattern(None if given is None else _dtype(given))
+
+
+def _dtype(given: Any) -> DType:
+    """Return the DType for a name, or for a torch or NumPy dtype."""
+    try:
+        return find_dtype(given.__name__ if isinstance(given, type) else str(given))
+    except KeyError:
+        raise ValueError(f"dtype={given!r} is not a dtype; use a name such as 'bfloat16'") from None

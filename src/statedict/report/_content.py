@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from math import isfinite, prod
+from math import inf, isfinite, prod, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import printable
 from ._facts import Fact, extent, own_bytes, remark, totals, warnings
 from ._fold import TreeEntry, fold
-from ._heat import Heat
-from ._layers import layers
+from ._measures import Heat
 from ._survey import Measures, SurveyResult
 
 if TYPE_CHECKING:
@@ -224,3 +223,51 @@ def _indices(items: Iterable[str]) -> list[int]:
     """Return, for each item, its index among the distinct items."""
     known: dict[str, int] = {}
     return [known.setdefault(item, len(known)) for item in items]
+
+
+class Layer(NamedTuple):
+    """One layer of two states.
+
+    Attributes:
+        name: the name of the module; empty for tensors at the root.
+        relative: the norm of the difference divided by the norm before; infinite if that was zero.
+        changed, compared: the number of tensors that differ, and of all that could be compared.
+    """
+
+    name: str
+    relative: float
+    changed: int
+    compared: int
+
+
+def layers(diff: Diff, before: Mapping[str, Measures | None]) -> list[Layer]:
+    """Return each layer's change, in the order of the names.
+
+    `before`: measures of the first state's tensors, by the second's names. Only tensors that both states have, with equal
+    shapes, are compared.
+    """
+    found: dict[str, list[tuple[float, float, bool]]] = {}
+    for name, measures in before.items():
+        if measures is not None and name not in diff.shape and name not in diff.removed:
+            change = diff.changed.get(name)
+            norm = _norm(measures)
+            found.setdefault(name.rpartition(".")[0], []).append(
+                (change.relative if change else 0.0, norm, bool(change))
+            )
+    return [Layer(name, _joined(parts), sum(part[2] for part in parts), len(parts)) for name, parts in found.items()]
+
+
+def _joined(parts: Iterable[tuple[float, float, bool]]) -> float:
+    """Return the relative change of several vectors combined."""
+    parts = list(parts)
+    if any(relative == inf for relative, _, _ in parts):
+        return inf  # the norm before was zero, and that of the difference is not known
+    apart = sqrt(sum((relative * norm) ** 2 for relative, norm, _ in parts))
+    whole = sqrt(sum(norm**2 for _, norm, _ in parts))
+    return apart / whole if whole else 0.0
+
+
+def _norm(measures: Measures) -> float:
+    """Return the Euclidean norm of the finite elements, from their number, mean and standard deviation."""
+    mean, std = measures.stats["mean"], measures.stats["std"]
+    return 0.0 if mean is None or std is None else sqrt(sum(measures.histogram.counts) * (mean**2 + std**2))

@@ -48,6 +48,8 @@ def tensors(state: StateDict) -> list[Fact]:
                 fact["device"] = storage.location
         else:
             fact |= {"dtype": leaf.dtype.name, "shape": list(leaf.shape), "bytes": leaf.nbytes, "layout": leaf.layout}
+            if "class" in leaf.facts:
+                fact |= {"class": str(leaf.facts["class"]).replace(":", "."), "parts": list(leaf.parts)}
         facts.append(fact)
     return facts
 
@@ -157,7 +159,10 @@ def remark(fact: Fact) -> str:
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
-    parts = [*ties, *([fact["layout"]] if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
+    kind = (
+        [f"{fact['class'].rpartition('.')[2]} of {', '.join(fact['parts'])}"] if "class" in fact else [fact["layout"]]
+    )
+    parts = [*ties, *(kind if fact["layout"] not in ("strided", "unknown") else []), fact.get("device", "")]
     return ", ".join(filter(None, parts))
 
 
@@ -183,3 +188,27 @@ IMPORTS = {
 SHORT = Short()
 SHORT.maxstring = SHORT.maxother = 200
 SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
+
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def size(nbytes: int) -> str:
+    """Return bytes in decimal units with three digits.
+
+    >>> size(999), size(44_721_934), size(2 * 10**12)
+    ('999 B', '44.7 MB', '2.00 TB')
+    """
+    power = max(p for p in range(len(UNITS)) if p == 0 or nbytes >= 999.5 * 1000 ** (p - 1))
+    value = nbytes / 1000**power
+    digits = 0 if not power or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {UNITS[power]}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "tensor"), count(32_000, "tensor")
+    ('1 tensor', '32,000 tensors')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 from statedict.state import Absent, Leaf, StateDict, pieces, require_in_proportion
 
 from ._facts import Fact, tensors, values
-from ._heat import Heat, matrix, step
-from ._histogram import Histogram
-from ._statistics import PIECE, Moments, widened
+from ._measures import PIECE, Heat, Histogram, Moments, matrix, step, widened
 
 # Bytes of all heat maps of a page, so that the charting library is the largest part of a page.
 BUDGET = 2 << 20

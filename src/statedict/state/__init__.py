@@ -34,6 +34,7 @@ from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
 from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
 from ._pieces import pieces
+from ._placement import LocalBox, MeshPlacement, boxes_of, placement_text
 from ._region import Regional, arranged, region
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
 from ._rows import Many, RowKind, Rows, leaf_at, leaves_of, many
@@ -61,8 +62,12 @@ __all__ = [
     "IN_PIECES",
     "Parts",
     "Piece",
+    "LocalBox",
     "Pieces",
+    "MeshPlacement",
+    "placement_text",
     "is_plain",
+    "boxes_of",
     "join_pieces",
     "part_of",
     "read_pieces",

@@ -131,4 +131,6 @@ CHECKS: dict[str, Callable[[Compound, Parts], str | None]] = {
     "quantized": _quantized,
     "nested": _nested,
     "meta": lambda value, parts: None,
+    # Only its class knows how the parts of a wrapper fit together.
+    "wrapper": lambda value, parts: None,
 }

@@ -97,7 +97,7 @@ def _at(place: str) -> ArrayLibrary:
 def maker(value: Opaque) -> Maker | None:
     """Return how to make the value that an Opaque describes; if torch is imported, also for PyTorch's classes and for those
     that the program has added to its safe globals."""
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         return cast("Maker | None", getattr(import_module("statedict.torch"), "maker")(value))  # noqa: B009
     return maker_of(value)
 

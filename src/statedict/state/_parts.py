@@ -70,6 +70,14 @@ class Parts(Leaf):
         spec = contiguous(dtype, shape)
         super().__init__(spec, _storage(Pieces(spec, self.pieces, placement, open_ended, where)), traits)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the tensor is here."""
+        found: Pieces = self.storage.where
+        return not found.open_ended and (
+            any(piece.box == whole_box(self.spec.shape) for piece in self.pieces) or not _tiling_problem(found)
+        )
+
     def whole(self) -> Leaf:
         """Return the whole tensor as an ordinary leaf; raises PartError if the pieces do not tile it."""
         found, box = self.storage.where, whole_box(self.spec.shape)
@@ -190,8 +198,12 @@ def _storage(found: Pieces) -> Storage:
     return Storage(IN_PIECES, key, found.spec.nbytes, found, location)
 
 
+def _tiling_problem(found: Pieces) -> str | None:
+    return tiling_problem(found.spec.shape, [piece.box for piece in found.pieces])
+
+
 def _require_tiled(found: Pieces) -> None:
-    if found.open_ended or tiling_problem(found.spec.shape, [piece.box for piece in found.pieces]):
+    if found.open_ended or _tiling_problem(found):
         raise _not_here(found, "all of it is needed")
 
 

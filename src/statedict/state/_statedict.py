@@ -28,7 +28,7 @@ from ._arguments import a, flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
 from ._leaf import Leaf
-from ._library import key_map, leaf_of, library
+from ._library import key_map, leaf_of, library, library_of
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
 from ._spec import Spec
@@ -216,8 +216,9 @@ class StateDict(MutableMapping[str, Any]):
         """
         leaf = self.leaf(name)
         if not isinstance(leaf, Leaf):
-            found = "a sparse, quantised or nested tensor" if leaf else a(self._values[name])
-            raise TypeError(f"{name!r} is {found} and does not have a strided spec")
+            found = f"a {leaf.layout} tensor of several parts" if leaf else a(self._values[name])
+            hint = f": see leaf({name!r})" if leaf else ""
+            raise TypeError(f"{name!r} is {found} and does not have a strided spec{hint}")
         return leaf.spec
 
     @property
@@ -231,8 +232,14 @@ class StateDict(MutableMapping[str, Any]):
         >>> StateDict({"a": whole, "b": whole, "left": whole[:2], "other": np.zeros(4)}).tied
         [('a', 'b', 'left')]
         """
-        strided = [(name, leaf) for name, leaf in self.leaves() if isinstance(leaf, Leaf)]
-        return [tuple(strided[index][0] for index in group) for group in tied([leaf for _, leaf in strided])]
+        strided = [
+            (name, part)
+            for name, leaf in self.leaves()
+            for part in ([leaf] if isinstance(leaf, Leaf) else leaf.parts.values())
+        ]
+        groups = tied([leaf for _, leaf in strided])
+        names = dict.fromkeys(tuple(dict.fromkeys(strided[index][0] for index in group)) for group in groups)
+        return [group for group in names if len(group) > 1]
 
     @property
     def nbytes(self) -> int:
@@ -362,6 +369,8 @@ class StateDict(MutableMapping[str, Any]):
         target = library(backend)
         values = dict(self._values)
         live = [(n, leaf) for n, leaf in self.leaves() if not isinstance(self._values[n], (Leaf, Compound))]
+        # A tensor of several parts is already one of its library.
+        live = [(n, leaf) for n, leaf in live if isinstance(leaf, Leaf) or library_of(self._values[n]) is not target]
         arrays = materialize([leaf for _, leaf in live], target, mapped=True, verify=False)
         values.update((name, array) for (name, _), array in zip(live, arrays))
         new = self._new(values, self._metadata)

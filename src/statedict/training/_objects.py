@@ -132,17 +132,21 @@ def _children(value: Any) -> Iterable[tuple[Any, Any]]:
 
 def _holds_state(value: Any) -> bool:
     """Whether a value or anything in it has a state."""
+    return any(
+        type(part) not in _SIMPLE and library_of(part) is None and _has_state(part) for part in _innermost(value)
+    )
+
+
+def _innermost(value: Any) -> Iterator[Any]:
+    """Yield the values in containers, at any depth, that are not containers themselves, or have a state."""
     stack, seen = [value], set[int]()
     while stack:
         part = stack.pop()
-        if type(part) in _SIMPLE or id(part) in seen or library_of(part) is not None:
-            continue
-        if _has_state(part):
-            return True
-        if _is_container(part):
+        if type(part) in _SIMPLE or not _is_container(part) or _has_state(part):
+            yield part
+        elif id(part) not in seen:
             seen.add(id(part))
             stack.extend(each for _, each in _children(part))
-    return False
 
 
 def _without_objects(value: Any) -> Any:
@@ -161,16 +165,7 @@ def _without_objects(value: Any) -> Any:
 
 def _has_content(rest: Any) -> bool:
     """Whether it contains anything besides containers and None."""
-    stack, seen = [rest], set[int]()
-    while stack:
-        part = stack.pop()
-        if not _is_container(part):
-            if part is not None:
-                return True
-        elif id(part) not in seen:
-            seen.add(id(part))
-            stack.extend(each for _, each in _children(part))
-    return False
+    return any(part is not None for part in _innermost(rest))
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,88 @@ its own `_save_to_state_dict` and `_load_from_state_dict`, which overriding meth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol
 
-from statedict.state import ArrayLibrary, Cast, Storage
+from statedict.state import ArrayLibrary, Cast, CastKind, Storage
 
-from ._rules import Rules
+LOSSY: frozenset[CastKind] = frozenset({"truncation", "imaginary", "overflow"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules for loading a state into a module tree.
+
+    Attributes:
+        sound: all or nothing. Everything is decided before anything is written; if the load is refused, changes by modules'
+            own code and hooks are undone; the caller's state is never modified. Names under a child that is None are
+            unexpected; a tensor that stays on the meta device is missing; a name whose tensor is loaded under another name
+            (tied) is not missing; two values for one tensor are an error; ties survive `assign`.
+            False: the effects of PyTorch's `load_state_dict`, in its order.
+        refused: the kinds of cast that are errors (only if `sound`).
+        verify: check the checksums of values from files before writing anything (only if `sound`).
+        together: the joint load of several processes (only if `sound`). The last `act` of the load calls its `agree`
+            exactly once, between what can fail and what cannot be undone, and undoes everything if it raises.
+    """
+
+    sound: bool
+    refused: frozenset[CastKind] = LOSSY
+    verify: bool = True
+    together: JointLoad | None = None
+
+    def allowing(self, *kinds: CastKind) -> Rules:
+        """The same rules, but allow these kinds of cast; they are still reported.
+
+        >>> "overflow" in SOUND.allowing("overflow").refused
+        False
+        """
+        return self if not kinds else replace(self, refused=self.refused - set(kinds))
+
+    def alone(self) -> Rules:
+        """Return the same rules for values that are written before the last ones, without asking other processes."""
+        return self if self.together is None else replace(self, together=None)
+
+
+EXACT = Rules(sound=False, refused=frozenset(), verify=False)
+SOUND = Rules(sound=True)
+
+
+@dataclass
+class Outcome:
+    """What a load did, or would have done if `judge` raised.
+
+    Attributes:
+        strict: the caller's argument.
+        missing, unexpected: names, in PyTorch's order. Hooks may have edited them.
+        errors: other errors, with PyTorch's text if it has one; these are errors also if not strict.
+        loaded: names whose values were loaded.
+        casts: loaded tensors whose dtype was converted.
+        tied: names that the state lacks → the name whose value they share.
+    """
+
+    strict: bool
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    casts: list[Cast] = field(default_factory=list)
+    tied: dict[str, str] = field(default_factory=dict)
+
+    def refusal(self, module: str) -> str | None:
+        """PyTorch's error text for a failed load into a module of class `module`; None if the load succeeded."""
+        problems = list(self.errors)
+        if self.strict and self.unexpected:
+            problems.insert(0, f"Unexpected key(s) in state_dict: {_quoted(self.unexpected)}. ")
+        if self.strict and self.missing:
+            problems.insert(0, f"Missing key(s) in state_dict: {_quoted(self.missing)}. ")
+        if not problems:
+            return None
+        return f"Error(s) in loading state_dict for {module}:\n\t" + "\n\t".join(problems)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 @dataclass(slots=True)

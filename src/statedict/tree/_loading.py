@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from statedict.state import Compound, Leaf, leaf_of, materialize
 
-from ._host import Host, Slots, detached
+from ._host import Host, Outcome, Rules, Slots, detached
 from ._local import Below, Local, Watched, raw_value
-from ._outcome import Outcome
+from ._read import EXTRA_STATE, overrides, persistent
 from ._rollback import Rollback
-from ._rules import Rules
-from ._survey import EXTRA_STATE, overrides, persistent
 
 # PyTorch passes `assign` to loaders in this entry of their metadata.
 ASSIGN = "assign_to_params_buffers"
@@ -32,10 +31,12 @@ class Loading:
         self.slots = Slots(assign=bool(assign))
         self.absent: list[tuple[str, Any, tuple[Any, str]]] = []
         self._written: list[Slots] = []
-        self._rollback = Rollback(host, root)
-        self._overrides: dict[tuple[type[Any], str], bool] = {}
         self._watching = rules.sound
         self._dotted = False
+
+    @cached_property
+    def _rollback(self) -> Rollback:
+        return Rollback(self.host, self.root)
 
     # the walk
 
@@ -84,14 +85,19 @@ class Loading:
             self._before(module, hook)
             local = self._watched(local)
             hook(local, prefix, metadata, True, outcome.missing, outcome.unexpected, outcome.errors)
-        self._switch(self.assign if self.rules.sound else metadata.get(ASSIGN, False))
+        # Exact loads take `assign` from the metadata, which loaders can change.
+        assign = bool(self.assign if self.rules.sound else metadata.get(ASSIGN, False))
+        if assign != self.slots.assign:
+            self.flush()
+            self.slots.assign = assign
         own = persistent(module)
         self._collect(module, own, local, prefix)
         extra = prefix + EXTRA_STATE
-        if self._has_its_own(module, "set_extra_state"):
+        if overrides(type(module), self.host.module, "set_extra_state"):
             if extra in local:
                 self._before(module, type(module).set_extra_state)
-                self._keep_extra_state(module)
+                if self.rules.sound:
+                    self._rollback.keep_extra_state(module)
                 outcome.loaded.append(extra)
                 module.set_extra_state(self._look(raw_value(local, extra)))
             else:
@@ -102,12 +108,6 @@ class Loading:
             if key.startswith(prefix) and key != extra and not self._expected(module, own, key[len(prefix) :]):
                 outcome.unexpected.append(key)
         return local
-
-    def _switch(self, assign: Any) -> None:
-        """Collect slots with this `assign` from now on. Exact loads take it from the metadata, which loaders can change."""
-        if bool(assign) != self.slots.assign:
-            self.flush()
-            self.slots.assign = bool(assign)
 
     def _collect(self, module: Any, own: dict[str, Any], local: Local, prefix: str) -> None:
         for name, current in own.items():
@@ -131,7 +131,7 @@ class Loading:
     def _loads_itself(self, module: Any, local: Local, prefix: str, metadata: dict[str, Any]) -> bool:
         if "_load_from_state_dict" in vars(module):
             return True
-        if not self._has_its_own(module, "_load_from_state_dict"):
+        if not overrides(type(module), self.host.module, "_load_from_state_dict"):
             return False
         return not self.host.adds_nothing(module, local, prefix, metadata)
 
@@ -156,10 +156,6 @@ class Loading:
             self._rollback.keep_everything()
             self.flush()
 
-    def _keep_extra_state(self, module: Any) -> None:
-        if self.rules.sound:
-            self._rollback.keep_extra_state(module)
-
     def _watched(self, local: Local) -> Local:
         if not self._watching or isinstance(local, Watched):
             return local
@@ -178,13 +174,6 @@ class Loading:
             self._rollback.keep_array(value)
         # Code may set `requires_grad` on a Parameter that it assigns; an alias protects the caller's tensor.
         return detached(self.host, value) if self.assign else value
-
-    def _has_its_own(self, module: Any, method: str) -> bool:
-        key = (type(module), method)
-        found = self._overrides.get(key)
-        if found is None:
-            found = self._overrides[key] = overrides(type(module), self.host.module, method)
-        return found
 
     # the end
 

@@ -11,12 +11,13 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from statedict.state import collector_paused, library_of
 
 from ._host import Host
-from ._survey import overrides
+from ._read import overrides
 
 Restore = Callable[[], object]
 
@@ -75,7 +76,7 @@ class Rollback:
         for module in modules:
             if id(module) not in self._kept:
                 self._kept[id(module)] = module
-                self._restores.append(_class_of(module))
+                self._restores.append(partial(_set_class, module, type(module)))
                 self._record(vars(module), contents, arrays)
         self._restores.append(self._host.keep(arrays))
         self._restores.append(lambda: _refill(contents))
@@ -104,14 +105,9 @@ def _modules(root: Any) -> Iterator[Any]:
             stack += [child for child in module._modules.values() if child is not None]
 
 
-def _class_of(module: Any) -> Restore:
-    kind = type(module)
-
-    def restore() -> None:
-        if type(module) is not kind:
-            module.__class__ = kind
-
-    return restore
+def _set_class(module: Any, kind: type) -> None:
+    if type(module) is not kind:
+        module.__class__ = kind
 
 
 def _refill(contents: list[tuple[Any, Any]]) -> None:

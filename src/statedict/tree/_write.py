@@ -17,11 +17,9 @@ from typing import Any
 from statedict.errors import LoadError, NotAStateError
 from statedict.state import raw_values
 
-from ._host import Host, Slots
+from ._host import EXACT, SOUND, Host, Outcome, Rules, Slots
 from ._loading import ASSIGN, Loading, metadata_at
-from ._outcome import Outcome
-from ._rules import EXACT, SOUND, Rules
-from ._survey import LOADING, survey
+from ._read import LOADING, survey
 
 Judge = Callable[[Outcome], object]
 

@@ -37,7 +37,7 @@ def test_a_state_dict_alone():
 
 
 def test_code_is_named():
-    """What pickle would have run is on the page, and has not run."""
+    """Imports that would run code are listed on the page, and are not run."""
     pickled = emit({"f": Opaque("os", "system")}, store=lambda leaf: None)
     file = io.BytesIO(b"".join(bytes(chunk) for part in archive_parts(pickled, []) for chunk in part.chunks()))
     with statedict.open(file) as checkpoint:

@@ -48,7 +48,8 @@ def assert_loaded(optimizer):
 
 @pytest.mark.parametrize("name", TREES)
 def test_every_root_that_is_listed_can_be_used(tmp_path, name):
-    """From a file, an open Checkpoint, and the tree itself; an optimizer's also as the StateDict that the file gives."""
+    """Each listed root works from a file, an open Checkpoint and the tree itself; an optimizer's also as a
+    StateDict."""
     torch.save(TREES[name], tmp_path / "run.pt")
     with statedict.open(tmp_path / "run.pt") as checkpoint:
         for root, state in checkpoint.roots.items():
@@ -76,7 +77,8 @@ def test_an_optimizers_state_is_found(tmp_path, name):
 
 
 def test_the_nearest_optimizer_is_meant():
-    """Of several that fit, the only one nearest to the top; where there are two of them, the choices are listed."""
+    """Of several optimizers the only one nearest to the top is chosen; if there are two, the error lists the
+    choices."""
     state = OPTIMIZER.state_dict()
     statedict.load_state_dict(optimizer := fresh(), {"optimizer": state, "ema": {"optimizer": state | {"state": {}}}})
     assert_loaded(optimizer)
@@ -102,7 +104,7 @@ def test_nested_state_dicts_are_read_with_dotted_names(tmp_path):
 
 
 def test_extra_state_stays_in_its_place():
-    """Beside tensors a state may have other values, which come along."""
+    """Other values in a state, beside its tensors, are kept."""
     inner = OrderedDict([("weight", np.ones(2)), ("_extra_state", {"scale": 1})])
     tree = {"a": {"b": inner, "c": {"w": np.zeros(1)}}}
     state = choose_root(find_roots(tree), "a", tree=tree)
@@ -121,14 +123,14 @@ NOT_NESTED = {
 
 @pytest.mark.parametrize("name", NOT_NESTED)
 def test_other_trees_are_not_taken_for_one(name):
-    """What is more than tensors in dicts has to be chosen from."""
+    """A tree with more than tensors in dicts is not one state: a root must be chosen."""
     tree = NOT_NESTED[name]
     with pytest.raises(RootError, match="no state dict at 'x'"):
         choose_root(find_roots(tree), "x", tree=tree)
 
 
 def test_a_module_is_not_a_root(tmp_path):
-    """Where a module of the state is given as the root, the error has the arguments that load it, and they do."""
+    """If `root=` names a module of the state, the error gives the arguments that load it, and they work."""
     torch.save(nn.ModuleDict({"head": nn.Linear(2, 2)}).state_dict(), tmp_path / "m.pt")
     text = r"'head' is a module: load it with include='head', rename='head\.\{\*p\} -> \{\*p\}'"
     with pytest.raises(RootError, match=text):
@@ -138,8 +140,8 @@ def test_a_module_is_not_a_root(tmp_path):
     ).loaded == ["weight", "bias"]
 
 
-def test_keys_that_have_no_text_name_no_root():
-    """What lies under a parameter, or any other object, is not listed by what Python prints of it."""
+def test_keys_without_a_text_do_not_name_a_root():
+    """A value whose key is a parameter, or any other object, is not listed as a root."""
     weight = nn.Parameter(torch.ones(2))
     tree = {
         "model": {"w": np.ones(1)},
@@ -149,7 +151,7 @@ def test_keys_that_have_no_text_name_no_root():
 
 
 def test_a_part_that_is_not_there():
-    """What can be chosen is listed."""
+    """The error for an unknown root lists the choices."""
     with pytest.raises(RootError, match=r"nothing at 'optimzer'; did you mean 'optimizer'\?"):
         choose_part({"optimizer": {"state": {}, "param_groups": []}}, "optimzer", lambda part: "state" in part)
     with pytest.raises(TypeError, match="root= must be a string, not 3"):
@@ -164,7 +166,7 @@ ids = st.one_of(st.integers(0, 9), st.text("ab.", min_size=1, max_size=5).filter
     st.lists(st.sampled_from(["step", "exp_avg", "a.b"]), unique=True),
 )
 def test_a_flat_optimizers_state_is_nested_again(numbers, roles):
-    """What `find_roots` makes flat becomes what it was, whatever the parameters are called."""
+    """What `find_roots` flattens is nested again as it was, whatever the parameters are called."""
     entries = {number: {role: np.ones(1) for role in roles} for number in numbers if roles}
     if any(
         f"{one}.".startswith(f"{other}.") for one in map(str, numbers) for other in map(str, numbers) if one != other

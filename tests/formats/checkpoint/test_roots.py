@@ -1,4 +1,4 @@
-"""Every state dict in a file has a path, and `"auto"` takes the one that the file is about or says which there are."""
+"""Every state dict in a file has a path; `"auto"` chooses the main one, or the error lists them."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_roots_of_real_layouts(name):
-    """Each trainer's layout has the roots that a person would name, and the model is found without asking."""
+    """Checkpoints of each trainer have the expected roots, and the model is found without asking."""
     tree, paths, meant = LAYOUTS[name]
     roots = find_roots(tree)
     assert list(roots) == paths
@@ -140,7 +140,7 @@ def test_the_roots_of_real_layouts(name):
 
 
 def test_a_root_by_its_path():
-    """A path chooses exactly; a wrong one is answered with the nearest and all choices."""
+    """A path chooses exactly; the error for a wrong one names the nearest and lists all choices."""
     roots = find_roots({"model": state(), "ema": {"state_dict": state()}})
     assert choose_root(roots, "ema/state_dict") is roots["ema/state_dict"]
     with pytest.raises(RootError, match="did you mean 'ema/state_dict'") as caught:
@@ -149,7 +149,7 @@ def test_a_root_by_its_path():
 
 
 def test_metadata_comes_along():
-    """`_metadata` makes a root of a mapping, and is the root's."""
+    """A mapping with `_metadata` is a root, and keeps it."""
     tree = {"model": state("a.weight", **{"": {"version": 2}}) | {}}
     tree["model"]._metadata = OrderedDict({"a": {"version": 3}})
     [found] = find_roots(tree).values()
@@ -160,7 +160,7 @@ def test_metadata_comes_along():
 
 
 def test_mappings_of_unknown_classes_are_looked_into():
-    """A state dict of a dict's subclass, and what lies in attributes and arguments of unknown classes, is found."""
+    """State dicts of dict subclasses, and those in attributes and arguments of unknown classes, are found."""
     custom = Opaque("mine", "StateDict", (), new=True)
     custom.items = [Pair("w", leaf_of(np.zeros(2))), Pair("b", leaf_of(np.zeros(2)))]
     custom.state = {"_metadata": OrderedDict({"": {"version": 1}})}
@@ -182,7 +182,7 @@ def test_optimizer_states_have_flat_names():
 
 
 def test_shared_and_cyclic_trees_end():
-    """A cycle is gone through once; one state under two paths is a root at both."""
+    """A cycle is visited once; one state under two paths is a root at both."""
     shared = state()
     tree: dict = {"a": {"model": shared}, "b": {"model": shared}}
     tree["self"] = tree
@@ -194,7 +194,7 @@ def test_shared_and_cyclic_trees_end():
 
 
 def test_a_module_without_end_is_refused():
-    """Modules that lie twice in each other, sixty times over, have 2**60 places."""
+    """Modules that contain each other twice, sixty levels deep, have 2**60 names and are refused."""
     from statedict.errors import FormatError
 
     made = module()
@@ -205,7 +205,7 @@ def test_a_module_without_end_is_refused():
 
 
 def test_a_module_in_itself_is_gone_through_once():
-    """A module among its own descendants ends the walk there."""
+    """A module among its own descendants is visited once."""
     outer = module(child=module())
     outer.state["_modules"]["self"] = outer
     [found] = find_roots(outer).values()
@@ -213,19 +213,19 @@ def test_a_module_in_itself_is_gone_through_once():
 
 
 def test_mappings_are_not_changed():
-    """Looking for roots leaves the tree as it was."""
+    """Looking for roots does not change the tree."""
     tree = {"groups": defaultdict(list, {"a": [1]}), "model": state()}
     find_roots(tree)
     assert dict(tree["groups"]) == {"a": [1]}
 
 
-def test_parameter_groups_alone_are_no_optimizer():
-    """A state that has an entry of that name is a state, with all its entries."""
+def test_parameter_groups_alone_are_not_an_optimizer():
+    """A state with an entry of that name is an ordinary state, with all its entries."""
     [root] = find_roots(state() | {"param_groups": [1]}).values()
     assert list(root) == ["0.weight", "0.bias", "param_groups"]
 
 
 def test_paths_are_short():
-    """A key of a megabyte is cut where it stands in a path, and so is an integer that Python does not print."""
+    """A very long key, or an integer too long for Python to print, is shortened in a path."""
     tree = {"k" * 1_000_000: {(1, "x"): state()}, 1 << 20_000: state()}
     assert list(find_roots(tree)) == [f"{'k' * 200}/(1, 'x')", "an int of 20,001 bits"]

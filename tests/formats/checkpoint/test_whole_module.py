@@ -84,14 +84,14 @@ def formats_of_fixture(tmp_path):
 
 
 def test_old_modules_have_only_persistent_buffers(formats_of):
-    """Before torch 1.6 no module said which buffers are not saved, and all were."""
+    """Before torch 1.6 all buffers were saved."""
     model = Buffers()
     del model.__dict__["_non_persistent_buffers_set"]
     assert list(state_of_module(formats_of({"m": model})["m"])) == ["weight", "kept", "hidden"]
 
 
 def test_versions_are_those_of_torchs_classes():
-    """What `_metadata` says of each of PyTorch's own modules is known by its class's name."""
+    """The versions of PyTorch's own modules in `_metadata` are known by the names of their classes."""
     wrong = {}
     for package in (torch.nn.modules, torch.ao.nn, torch.ao.quantization):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -104,8 +104,8 @@ def test_versions_are_those_of_torchs_classes():
     assert wrong.keys() <= abstract
 
 
-def test_what_is_no_module():
-    """Only a value with the three stores is one."""
+def test_only_values_with_the_three_stores_are_modules():
+    """A value is a module only if it has parameters, buffers and modules."""
     assert not is_module({"_parameters": {}, "_buffers": {}, "_modules": {}})
     assert not is_module(Opaque("torch.nn", "Linear"))
     half = Opaque("torch.nn", "Linear", (), new=True)

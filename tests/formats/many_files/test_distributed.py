@@ -128,7 +128,8 @@ def test_chunks_of_several_ranks_are_put_together(sharded):
 
 
 def test_ranks_that_saved_each_for_itself_are_read_as_one(sharded, tmp_path):
-    """Each has metadata of its own, of its own chunks; what is no tensor is those of the first rank, and a note says so."""
+    """If each rank has its own metadata, their chunks are joined; other values are those of the first rank, as a
+    note says."""
     state, folder = sharded
     alone = folder.with_name("saved-alone")
     assert sorted(path.name for path in alone.glob("*.metadata")) == ["__0.metadata", "__1.metadata"]
@@ -164,7 +165,7 @@ def test_a_directory_moves_with_its_files(saved, tmp_path):
 
 
 def test_what_was_not_read_before_closing_cannot_be_read(saved):
-    """A closed directory says so."""
+    """Reading from a closed directory is an error that says so."""
     checkpoint = formats.open(saved[1])
     leaf = checkpoint.object["scalar"]
     checkpoint.close()
@@ -199,13 +200,13 @@ def test_the_hand_made_directory_loads(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    """A rank's file that is not there is an error at once."""
+    """A missing file of one rank is an error when the directory is opened."""
     with pytest.raises(FormatError, match=r"__1_0.distcp: the metadata refers to this file"):
         opened(tmp_path, **{"__1_0.distcp": None})
 
 
 def test_a_short_file_is_named(tmp_path):
-    """So is one that is cut."""
+    """A truncated file is an error that names it."""
     with pytest.raises(TruncatedError, match=r"__1_0.distcp: the file should have"):
         opened(tmp_path, **{"__1_0.distcp": shards.distributed()["__1_0.distcp"][:-1]})
 
@@ -247,13 +248,13 @@ def test_a_file_elsewhere_is_never_opened(tmp_path):
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path, old, new, problem):
-    """Metadata whose parts do not fit each other, or the files, raises."""
+    """Metadata that contradicts itself or the files is refused."""
     with pytest.raises(FormatError, match=problem):
         materialize([opened(tmp_path, **metadata(old, new)).object["model"]["w"]], library("numpy"))
 
 
 def test_two_items_in_one_place_are_refused(tmp_path):
-    """One place for many names would cost more to read than the file has bytes."""
+    """Many names for one place are refused: reading them would cost more than the file has bytes."""
     files = shards.distributed()
     length = len(files["__1_0.distcp"])
     start = len(files["__0_0.distcp"]) - length
@@ -263,7 +264,7 @@ def test_two_items_in_one_place_are_refused(tmp_path):
 
 
 def test_a_claim_beyond_the_file_is_refused(tmp_path):
-    """A tensor of terabytes in a file of kilobytes raises before any memory is asked for."""
+    """A tensor larger than its file is refused before memory is allocated."""
     big = (p.integers((1, 4)), p.integers((1, 2**40)))
     raw = shards.distributed()[".metadata"]
     raw = raw.replace(*big).replace(p.integers((2, 4)), p.integers((2, 2**40)))
@@ -272,7 +273,7 @@ def test_a_claim_beyond_the_file_is_refused(tmp_path):
 
 
 def test_huge_metadata_is_refused_unread(tmp_path):
-    """Beyond the limit on pickles nothing is read."""
+    """Metadata larger than the limit on pickles is not read."""
     checkpoint = opened(tmp_path)
     checkpoint.close()
     with open(tmp_path / "d" / ".metadata", "r+b") as file:
@@ -282,7 +283,7 @@ def test_huge_metadata_is_refused_unread(tmp_path):
 
 
 def test_compressed_chunks_are_named(tmp_path):
-    """Chunks that went through an extension of PyTorch's (compression) are refused as what they are."""
+    """Chunks that an extension of PyTorch compressed are refused as such."""
     raw = shards.distributed()[".metadata"]
     old = shards.place("__1_0.distcp", 0, len(shards.distributed()["__1_0.distcp"]))
     new = old[:-2] + p.text("transform_descriptors") + p.list_(p.text("stream.zstd")) + b"ub"
@@ -291,7 +292,7 @@ def test_compressed_chunks_are_named(tmp_path):
 
 
 def test_the_pickles_of_pieces_are_looked_into(tmp_path):
-    """A piece is opened when it is read; what it imports is known before anything is loaded."""
+    """The imports of pieces, which are read later, are listed when the directory is opened."""
     files = shards.distributed()
     piece = files["__1_0.distcp"]
     evil = as_torch_writes(p.pickled(p.shell() + p.POP + p.tensor(size=(1, 4), stride=(4, 1))), {"0": shards.ROW})
@@ -305,7 +306,7 @@ def test_the_pickles_of_pieces_are_looked_into(tmp_path):
 
 
 def test_a_piece_that_cannot_be_read_is_a_finding(tmp_path):
-    """What a damaged piece imports is not known; that it is damaged is said."""
+    """A damaged piece is a finding that says that its imports are unknown."""
     files = shards.distributed()
     damaged = files["__1_0.distcp"].replace(b"PK\3\4", b"PK\3\5", 1)
     checkpoint = opened(tmp_path, **{"__1_0.distcp": damaged})
@@ -314,7 +315,7 @@ def test_a_piece_that_cannot_be_read_is_a_finding(tmp_path):
 
 
 def test_places_in_the_tree_are_paid_for(tmp_path, monkeypatch):
-    """Each step of a name becomes a dict."""
+    """The number of dicts made for the steps of names is limited."""
     monkeypatch.setattr(_distributed, "MOST_STEPS", -10_000)
     steps = p.tuple_(*(p.text(str(n)) for n in range(900)), p.text("w"))
     old = p.tuple_(p.text("model"), p.text("w"))

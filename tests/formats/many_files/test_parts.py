@@ -82,7 +82,7 @@ def test_a_missing_part_is_named_and_the_rest_loads(parts):
     write(folder, 2, {"w": whole[3:], "c": torch.ones(2)}, {"w": (3, 0), "c": (0,)})
     (folder / "shard-00001-model-00001-of-00001.safetensors").unlink()
     with formats.open(folder) as checkpoint:
-        assert checkpoint.notes[1].startswith("there is no file of rank 1, of at least 2")
+        assert checkpoint.notes[1] == "there is no file of rank 1 (a rank may have had no part)"
         assert checkpoint.verify()[0][:2] == ("error", "w")
         assert checkpoint.state_dict().select("c").torch()["c"].tolist() == [1, 1]
         with pytest.raises(

@@ -87,7 +87,7 @@ def test_shards_are_read_by_safetensors_and_torch(tmp_path):
 
 
 def test_metadata_of_modules_stays_with_the_state(tmp_path):
-    """`_metadata` is kept, in whichever format."""
+    """`_metadata` is kept in every format."""
     state = StateDict(STATE, OrderedDict({"": {"version": 1}, "layer.0": {"version": 2}}))
     for name in ("model.safetensors", "model.bin"):
         formats.write(state, tmp_path / name, max_shard_size=100)
@@ -131,7 +131,7 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
 
 
 def test_shards_hold_arrays_of_text(tmp_path):
-    """An array that no tensor can have is not a nested state: shards of torch's format hold it."""
+    """An array that is not a tensor can be saved in shards of the torch format."""
     formats.write({**STATE, "names": np.array(["a", "b"])}, tmp_path / "a.pt", max_shard_size=1)
     with formats.open(tmp_path / "a.pt.index.json") as checkpoint:
         assert checkpoint.state_dict()["names"].tolist() == ["a", "b"]
@@ -157,7 +157,7 @@ def test_sizes_may_be_text(text, count):
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "5 XB", None, True, 0, "0MB", 1.5])
 def test_other_sizes_are_refused(text):
-    """What is no size, or none that can hold anything, is a ValueError."""
+    """An invalid size, or one that is too small for anything, is a ValueError."""
     with pytest.raises(ValueError, match=r"a size must be|cannot hold any tensor"):
         byte_count(text)
 
@@ -184,7 +184,7 @@ def reindexed(folder, **weights):
 
 
 def test_the_order_is_the_index_s(folder):
-    """Names come in the order of the index, whatever the shards' is."""
+    """Names come in the order of the index, whatever the order in the shards."""
     reindexed(folder)
     with formats.open(folder) as checkpoint:
         assert list(checkpoint.object) == ["a", "b", "c"]
@@ -194,7 +194,7 @@ def test_the_order_is_the_index_s(folder):
 
 
 def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
-    """What the other shards hold is listed and read; the missing names are there too, and reading one names its shard."""
+    """The other shards can be read; reading a tensor of a missing shard is an error that names the shard."""
     (folder / build.SECOND).unlink()
     with formats.open(folder) as checkpoint:
         state = checkpoint.state_dict()
@@ -212,7 +212,7 @@ def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
 
 
 def test_a_source_for_a_missing_shard_has_no_bytes(folder):
-    """Whoever asks its storage, and not the leaf, is told the same."""
+    """Reading the storage of a missing tensor gives the same error as reading the tensor."""
     (folder / build.SECOND).unlink()
     with formats.open(folder) as checkpoint:
         leaf = checkpoint.object["c"]
@@ -224,7 +224,7 @@ def test_a_source_for_a_missing_shard_has_no_bytes(folder):
 
 
 def test_an_index_without_any_shard_is_refused(folder):
-    """Then there is nothing to look at."""
+    """If all shards are missing, the index cannot be opened."""
     for shard in (build.FIRST, build.SECOND):
         (folder / shard).unlink()
     with pytest.raises(FormatError, match=r"index\.json: all of its 2 shards are missing"):
@@ -291,7 +291,7 @@ def test_few_files_are_open_at_a_time(tmp_path, name):
 
 
 def test_a_shard_that_is_replaced_meanwhile_is_noticed(tmp_path, monkeypatch):
-    """A shard that is let go of and opened again must be the file that it was."""
+    """A shard that was closed and is opened again must still be the same file."""
     from statedict.formats.many_files import _open_files as _shelf
 
     monkeypatch.setattr(_shelf, "OPEN", 1)
@@ -304,7 +304,7 @@ def test_a_shard_that_is_replaced_meanwhile_is_noticed(tmp_path, monkeypatch):
 
 
 def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
-    """Where the process has no descriptor left, those of other shards are given up."""
+    """If the process has no file descriptors left, other shards are closed."""
     import errno
 
     from statedict.formats.many_files import _open_files as _shelf
@@ -332,13 +332,13 @@ def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
 
 
 def test_a_missing_tensor_is_named(folder):
-    """So is a tensor that its shard does not have."""
+    """A tensor that its shard does not contain is an error that names it."""
     with pytest.raises(FormatError, match=f"{build.SECOND}: a: the index places it in this shard"):
         formats.open(reindexed(folder, a=build.SECOND))
 
 
 def test_a_tensor_beyond_the_index_is_noted(folder):
-    """What shards hold and the index does not name is no error, but said."""
+    """Tensors that are in a shard but not in the index are noted."""
     index = json.loads((folder / INDEX).read_text())
     del index["weight_map"]["b"]
     (folder / INDEX).write_text(json.dumps(index))
@@ -350,7 +350,7 @@ def test_a_tensor_beyond_the_index_is_noted(folder):
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/hostname", "sub/x", "a\\b", "C:x", "..", ".", "", 7, None])
 def test_only_files_beside_the_index_can_be_named(folder, name):
-    """Paths, and what is no name, are refused before anything is opened."""
+    """Names of shards with a path, and invalid names, are refused before anything is opened."""
     with pytest.raises(FormatError, match="not a plain file name"):
         formats.open(reindexed(folder, a=name))
 
@@ -363,7 +363,7 @@ def test_tied_tensors_count_under_each_name():
 
 
 def test_a_huge_index_is_refused_unread(folder):
-    """Beyond the limit on JSON nothing is read."""
+    """An index larger than the limit on JSON is not read."""
     with open(folder / INDEX, "r+b") as file:
         file.truncate(101_000_000)
     with pytest.raises(LimitError, match=r"an index of 101,000,000 bytes .*json_bytes"):
@@ -371,13 +371,13 @@ def test_a_huge_index_is_refused_unread(folder):
 
 
 def test_an_index_among_the_shards_is_refused(folder):
-    """An index that names itself, or another, would never end."""
+    """An index that names itself or another index is refused."""
     with pytest.raises(FormatError, match="a shard must not be a JSON file"):
         formats.open(reindexed(folder, a=INDEX))
 
 
 def test_an_index_needs_its_folder(folder):
-    """Read from memory it does not know where its shards are."""
+    """An index in memory is refused, because its shards cannot be found."""
     import io
 
     with pytest.raises(FormatError, match="open the index by its path"):
@@ -398,7 +398,7 @@ def test_an_index_needs_its_folder(folder):
     ],
 )
 def test_a_broken_index_is_refused(folder, text, problem):
-    """What is no index, or not one that all readers read alike, raises."""
+    """An invalid index is refused, and so is one that readers could read differently."""
     (folder / INDEX).write_text(text)
     with pytest.raises(FormatError, match=problem):
         formats.open(folder / INDEX)
@@ -417,7 +417,7 @@ def test_a_damaged_shard_names_its_tensor(folder):
 
 
 def test_numbered_shards_need_no_index(folder):
-    """Their names say how many there are; a name that two of them have is refused."""
+    """Numbered shards can be opened without an index; a name in two of them is refused."""
     (folder / INDEX).unlink()
     with formats.open(folder) as checkpoint:
         assert sorted(checkpoint.object) == ["a", "b", "c"]
@@ -439,7 +439,7 @@ def test_shards_of_two_checkpoints_are_not_mixed(folder):
 
 
 def test_a_directory_with_one_file_is_that_file(folder, tmp_path):
-    """safetensors comes before other formats, as transformers has it; two of a kind are ambiguous."""
+    """The only file of a directory is opened; safetensors takes precedence, and two files of a kind are ambiguous."""
     inside = tmp_path / "single"
     inside.mkdir()
     with pytest.raises(UnknownFormatError, match="does not contain a checkpoint"):
@@ -468,7 +468,7 @@ def contents(folder, *names):
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("name", ["model", "pytorch_model", "adapter_model", "diffusion_pytorch_model"])
 def test_the_known_names_of_weights_win(tmp_path, name, suffix):
-    """What frameworks call a model's weights is what a folder holds, whatever else is in it; the others are told."""
+    """The usual names for a model's weights take precedence over other files, which are noted."""
     weights = f"{name}.{suffix}"
     inside = contents(tmp_path / "f", "training_args.bin", "optimizer.pt", weights, "another.safetensors")
     with formats.open(inside) as checkpoint:
@@ -481,7 +481,7 @@ def test_the_known_names_of_weights_win(tmp_path, name, suffix):
 
 
 def test_safetensors_come_first_among_the_known_names(tmp_path):
-    """As transformers has it; two of a kind are ambiguous."""
+    """safetensors takes precedence, as in transformers; two files of one kind are ambiguous."""
     with formats.open(contents(tmp_path / "one", "pytorch_model.bin", "model.safetensors")) as checkpoint:
         assert list(checkpoint.object) == ["model.safetensors"]
     with pytest.raises(UnknownFormatError, match=r"several checkpoints: adapter_model.safetensors, model.safetensors"):
@@ -490,7 +490,7 @@ def test_safetensors_come_first_among_the_known_names(tmp_path):
 
 @pytest.mark.parametrize("variant", ["x.fp16.safetensors", "x.non_ema.safetensors", "x.v1.safetensors"])
 def test_the_plain_file_wins_over_its_variants(tmp_path, variant):
-    """As diffusers and transformers have it; a variant without a plain file is a file as any other."""
+    """The plain file takes precedence over its variants, as in diffusers and transformers."""
     with formats.open(contents(tmp_path / "f", "x.safetensors", variant)) as checkpoint:
         assert list(checkpoint.object) == ["x.safetensors"]
     with pytest.raises(UnknownFormatError, match=r"several checkpoints: x.fp16.safetensors, x.fp32.safetensors"):
@@ -507,7 +507,7 @@ def test_a_long_list_is_cut(tmp_path):
 
 
 def test_left_over_shards_do_not_hide_the_whole_file(tmp_path):
-    """Shards without an index beside a file of their name are what a save left that was killed: the file counts."""
+    """Shards without an index beside the whole file are left over from a killed save: the whole file is read."""
     inside = contents(tmp_path / "f", "net.safetensors", "net-00001-of-00002.safetensors")
     with formats.open(inside) as checkpoint:
         assert list(checkpoint.object) == ["net.safetensors"]

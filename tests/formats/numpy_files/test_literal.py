@@ -37,7 +37,7 @@ def test_forms_are_those_of_python(text):
 
 
 def test_numbers_may_be_those_of_python_2():
-    """Its long integers had an L."""
+    """Long integers of Python 2, with an L, are read."""
     assert read_literal("(10L, 3)") == (10, 3)
 
 
@@ -66,13 +66,13 @@ def test_numbers_may_be_those_of_python_2():
     ],
 )
 def test_anything_else_is_refused(text, problem):
-    """No operators, names, escapes, floats or depths: none is in a header."""
+    """Operators, names, escapes, floats and deep nesting, which headers do not have, are refused."""
     with pytest.raises(ValueError, match=problem):
         read_literal(text)
 
 
 def test_no_text_ends_the_process():
-    """Texts that make Python's own parser overflow a small stack are refused in one."""
+    """Texts that make Python's own parser overflow a small stack are refused."""
     texts = ["-" * 9000 + "1", "[" * 5000, "{'a':" * 2000, "(" * 9000 + ")" * 9000, "1," * 5000]
     refused = []
 

@@ -1,4 +1,4 @@
-"""npz and npy: what NumPy writes we read, what we write NumPy reads; objects are never unpickled."""
+"""npz and npy: we read NumPy's files, NumPy reads ours, and objects are never unpickled."""
 
 import io
 import zipfile
@@ -81,7 +81,7 @@ def test_numpy_reads_what_we_write():
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_element_type_goes_both_ways(name):
-    """Types that NumPy has no word for are bytes to it, as it writes them itself, and what they were to us."""
+    """Types that NumPy does not have are bytes for NumPy, as it writes them itself, and are restored by our reader."""
     array = array_of(name)
     raw = written({"x": array})
     assert np.load(io.BytesIO(raw))["x"].tobytes() == array.tobytes()
@@ -90,7 +90,7 @@ def test_every_element_type_goes_both_ways(name):
 
 
 def test_types_without_arithmetic_keep_their_names():
-    """Quantised and sub-byte types are integers to NumPy, and themselves again to us."""
+    """Quantised and sub-byte types are integers for NumPy, and are restored by our reader."""
     raw = leaf_of(np.arange(4, dtype=np.uint8))
     for name in ("quint8", "uint4", "bits8"):
         leaf = Leaf(raw.spec._replace(dtype=DTYPES[name]), raw.storage)
@@ -131,7 +131,7 @@ def test_ties_and_metadata_are_kept():
 
 
 def test_objects_are_never_unpickled():
-    """Arrays of Python objects, and types that no tensor has, are Opaque; text is text; the rest loads."""
+    """Arrays of Python objects are Opaque, text is a list, and the rest loads."""
     raw = saved(
         w=np.ones(2),
         objects=np.array([{}], dtype=object),
@@ -185,7 +185,7 @@ def test_arrays_are_aligned_and_can_be_mapped(tmp_path):
     ],
 )
 def test_what_it_cannot_hold_is_refused(state, text):
-    """A value or name that an archive of arrays cannot hold is named."""
+    """A value or name that the format cannot store is refused, and named."""
     with pytest.raises(SaveError, match=text):
         written(state)
 
@@ -257,8 +257,8 @@ def test_versions_of_the_header():
         assert read_array(opened(archive(x=header(text, version) + bytes(4))).object["x"]).tolist() == [0]
 
 
-def test_a_member_that_is_no_array_is_refused():
-    """An archive with other members is no .npz."""
+def test_a_member_that_is_not_an_array_is_refused():
+    """An archive with other members is not a valid .npz file."""
     out = io.BytesIO(archive(x=GOOD))
     with zipfile.ZipFile(out, "a") as new:
         new.writestr("readme.txt", b"hello")
@@ -277,7 +277,7 @@ def test_damage_names_the_array():
 
 
 def test_ties_that_cannot_be_are_refused():
-    """A directory that ties arrays of different shapes is refused."""
+    """Ties between tensors that cannot be tied are refused."""
     shared = np.ones(3)
     raw = written({"a": shared, "b": shared, "c": np.ones(2)})
     with pytest.raises(FormatError, match="it is recorded as tied to 'c', which is a different array"):
@@ -287,7 +287,7 @@ def test_ties_that_cannot_be_are_refused():
 
 
 def test_limits_hold():
-    """An archive of more members than allowed is refused."""
+    """An archive with more members than allowed is refused."""
     with pytest.raises(LimitError, match="zip_members"):
         opened(written({"a": np.ones(1), "b": np.ones(1)}), limits=Limits(zip_members=1))
 
@@ -299,7 +299,7 @@ class Runs:
 
 @pytest.mark.parametrize("form", ["npz", "npz, deflated", "npy"])
 def test_the_pickles_of_objects_are_looked_into(form, capsys):
-    """An array of objects is a pickle for NumPy: what it imports is told, and `load` refuses it as it does others."""
+    """An array of objects is a pickle for NumPy: its imports are listed, and `load` refuses dangerous ones."""
     array = np.array([Runs()], dtype=object)
     out = io.BytesIO()
     {"npz": np.savez, "npz, deflated": np.savez_compressed}.get(form, np.save)(out, array)
@@ -312,13 +312,13 @@ def test_the_pickles_of_objects_are_looked_into(form, capsys):
 
 
 def test_objects_that_run_nothing_are_safe():
-    """An array of plain objects opens as before."""
+    """An array of plain objects is not dangerous."""
     found = opened(saved(o=np.array([{"a": 1}, None], dtype=object)))
     assert (found.dangerous, type(found.object["o"])) == ([], Opaque)
 
 
 def test_objects_that_cannot_be_read_count_as_dangerous():
-    """Whatever is in a pickle that is damaged, or of a form that is not known: the finding says that it was not read."""
+    """A damaged or unsupported pickle counts as dangerous, and the finding says that it was not read."""
     field = np.array([(1, Runs())], dtype=[("a", "i4"), ("b", object)])
     out = io.BytesIO()
     np.save(out, np.array([None], dtype=object))
@@ -327,7 +327,7 @@ def test_objects_that_cannot_be_read_count_as_dangerous():
 
 
 def test_objects_that_are_too_many_count_as_dangerous():
-    """A pickle that inflates to more than the file pays for is not looked into, and the finding says so."""
+    """A pickle that decompresses to more than the limit is not read, and the finding says so."""
     raw = saved(save=np.savez_compressed, o=np.array(["x" * 3_000_000], dtype=object))
     assert "that was not read" in str(opened(raw).verify()[0])
     assert opened(raw, limits=Limits(parsed_bytes=1 << 23)).dangerous == []
@@ -335,7 +335,7 @@ def test_objects_that_are_too_many_count_as_dangerous():
 
 @pytest.mark.parametrize("order", "<>")
 def test_text_ends_with_unicode(order):
-    """A number above U+10FFFF is not a character; Python would make a damaged string of it."""
+    """A number above U+10FFFF, which is not a character, is refused wherever text is stored."""
     array = np.array(["ab"])
     raw = array.astype(f"{order}U2").tobytes()
     for number, fits in ((0x10FFFF, True), (0x110000, False), (0x3FF00000, False)):

@@ -1,4 +1,5 @@
-"""What the pickle tests share: a reader over any storages, torch's own pickles, and a watch over what Python runs."""
+"""Shared by the pickle tests: a reader over any storages, torch's own pickles, and a record of Python's audit
+events."""
 
 from __future__ import annotations
 

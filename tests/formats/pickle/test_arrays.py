@@ -1,4 +1,4 @@
-"""NumPy's arrays, scalars and dtypes are what pickle.loads gives, out of exactly the bytes that they say."""
+"""NumPy's arrays, scalars and dtypes are read as pickle.loads reads them, from exactly the bytes that they declare."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_records(read, dtype, protocol):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_scalars_and_dtypes(read, protocol):
-    """Scalars and dtypes are what they were; a dtype of the file is none of NumPy's own objects."""
+    """Scalars and dtypes are read as they were written; a dtype from a file is never one of NumPy's own objects."""
     values = [
         np.float32(1.5),
         np.int64(-3),
@@ -112,7 +112,7 @@ def test_arrays_of_other_dtypes(read, protocol):
 
 
 def test_sharing_is_kept(read):
-    """One array under two names is one array."""
+    """One array under two names stays one array."""
     array = np.arange(3)
     found = read(pickle.dumps({"a": array, "b": array}, 2)).value
     assert found["a"] is found["b"]
@@ -128,7 +128,7 @@ def test_arrays_of_objects_are_opaque(read, protocol):
 
 
 def test_random_states_are_data(read):
-    """NumPy's random state, which many checkpoints keep, is Opaque or plain, and nothing to fear."""
+    """NumPy's random state, which many checkpoints contain, is Opaque or plain, and not dangerous."""
     for state in (np.random.RandomState(0).get_state(), np.random.RandomState(0), np.random.default_rng(0)):
         assert read(pickle.dumps(state, 2)).dangerous == []
 
@@ -244,19 +244,39 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_array_that_is_not_what_it_says_is_refused(read, name):
-    """Bytes, shape and dtype must fit exactly; a dtype is made once."""
+    """Bytes, shape and dtype must match exactly; the state of a dtype is set only once."""
     with pytest.raises(FormatError):
         read(WRONG[name] + b".")
 
 
+@pytest.mark.parametrize(("count", "accepted"), [(0, False), (1, True), ((1 << 31) - 1, True), (1 << 31, False)])
+def test_a_unit_of_time_has_a_positive_count(read, count, accepted):
+    """The count of a unit of time is from 1 to 2**31 - 1, the values that NumPy can hold."""
+    unit = p.tuple_(b"}", p.tuple_(b"C\1s", p.integer(count), b"K\1", b"K\1"))
+    state = b"K\4", p.text("<"), b"N", b"N", b"N", p.integer(-1), p.integer(-1), b"K\0", unit
+    if accepted:
+        assert read(kind("M8", *state) + b".").value == np.dtype(f"<M8[{count}s]")
+    else:
+        with pytest.raises(FormatError, match="the time unit of a dtype is not valid"):
+            read(kind("M8", *state) + b".")
+
+
+def test_an_array_of_objects_is_opaque_wherever_it_is_used(read):
+    """An array of objects that the pickle uses again is the same Opaque there, not the empty array it began as."""
+    array = np.array([{"a": 1}, None], object)
+    first, second = read(pickle.dumps([array, array], 2)).value
+    assert isinstance(first, Opaque)
+    assert second is first
+
+
 def test_a_right_array_of_the_same_builder_loads(read):
-    """The builder of the wrong ones makes right ones too."""
+    """The builder of the invalid arrays also makes valid ones."""
     assert read(array() + b".").value.tolist() == [0, 0, 0]
     assert read(fields() + b".").value.itemsize == 8
 
 
 def test_copies_of_an_array_are_paid_for(read):
-    """One memoised string of bytes makes no endless number of arrays."""
+    """One memoised string of bytes cannot become an unlimited number of arrays."""
     head = b"B" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20) + b"q\0" + kind("u1") + b"q\1"
     each = p.call(p.name("numpy.core.numeric", "_frombuffer"), b"h\0", b"h\1", p.integers((1 << 20,)), p.text("C"))
     with pytest.raises(LimitError, match="copied_bytes"):
@@ -275,7 +295,7 @@ def structure(inside, size, names="a"):
 
 
 def test_dtypes_inside_each_other_are_limited(read):
-    """NumPy's functions for dtypes recurse, through each field."""
+    """Nested dtypes are limited, because NumPy's functions recurse into each field."""
     head = dtype_of("i4", "<") + p.put(0) + p.POP
     with pytest.raises(LimitError, match=r"dtypes nested 17 deep.*dtype_depth"):
         read(head + (structure(p.get(0), 4) + p.put(0) + p.POP) * 20 + p.get(0) + b".")
@@ -288,9 +308,53 @@ def test_dtypes_inside_each_other_are_limited(read):
         read(deep + p.get(0) + b".")
 
 
+BIG_ENDIAN = p.tuple_(p.integer(3), p.text(">"), p.NONE, p.NONE, p.NONE, p.integer(-1), p.integer(-1), p.integer(0))
+ONE = b"C\4" + (1).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e5m2"])
+def test_a_dtype_of_ml_dtypes_is_never_changed(read, name):
+    """There is one object for each dtype of ml_dtypes: a file must not set its byte order for the whole process."""
+    made = p.call(p.name("numpy", "dtype"), p.name("ml_dtypes", name), p.FALSE, p.TRUE)
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    before = dtype.byteorder
+    assert read(p.build(made, BIG_ENDIAN) + b".").value is dtype
+    assert dtype.byteorder == before
+
+
+@pytest.mark.parametrize("kind", ["array", "scalar", "buffer"])
+def test_a_dtype_that_is_set_later_does_not_change_an_array(read, kind):
+    """An array keeps the dtype that it was filled with, although the file sets the state of that dtype afterwards."""
+    dtype = p.call(p.name("numpy", "dtype"), p.text("i4"), p.FALSE, p.TRUE) + p.put(0)
+    made = {
+        "array": lambda: array(p.integers((1,)), dtype, ONE),
+        "scalar": lambda: p.call(p.name("numpy.core.multiarray", "scalar"), dtype, ONE),
+        "buffer": lambda: p.call(p.name("numpy.core.numeric", "_frombuffer"), ONE, dtype, p.integers((1,))),
+    }
+    found, later = read(p.tuple_(made[kind](), p.build(p.get(0), BIG_ENDIAN)) + b".").value
+    assert later == np.dtype(">i4")
+    assert (found.dtype, found.tobytes()) == (np.dtype("<i4"), ONE[2:])
+
+
+@pytest.mark.parametrize("place", ["array", "field", "subarray"])
+def test_text_is_not_changed_after_it_was_checked(read, place):
+    """Setting the state of a dtype later does not change the byte order of text that is Unicode in the other order only."""
+    letters = p.call(p.name("numpy", "dtype"), p.text("U1"), p.FALSE, p.TRUE) + p.put(0)
+    dtype = {
+        "array": lambda: letters,
+        "field": lambda: structure(letters, 4),
+        "subarray": lambda: dtype_of("V4", sub=p.tuple_(letters, p.integers((1,)))),
+    }[place]()
+    swapped = p.tuple_(p.integer(3), p.text(">"), p.NONE, p.NONE, p.NONE, p.integer(4), p.integer(4), p.integer(8))
+    made = array(p.integers((1,)), dtype, b"C\4" + "a".encode("utf-32-le"))
+    found, _ = read(p.tuple_(made, p.build(p.get(0), swapped)) + b".").value
+    assert found.tobytes() == "a".encode("utf-32-le")
+    assert "a" in str(found.tolist())
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_text_ends_with_unicode(read, order):
-    """A number above U+10FFFF is not a character, in a scalar, an array, and a field."""
+    """A number above U+10FFFF, which is not a character, is refused wherever text is stored."""
     last, beyond = (number.to_bytes(4, "little" if order == "<" else "big") for number in (0x10FFFF, 0x110000))
     raw = {"last": b"C\4" + last, "beyond": b"C\4" + beyond}
     text = dtype_of("U1", order)

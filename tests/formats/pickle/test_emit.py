@@ -1,4 +1,4 @@
-"""What is written is byte for byte what torch.save writes, and reads back as what it was."""
+"""What is written equals torch.save's bytes, and reading it gives the original values."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ TORCH = {
 
 @pytest.mark.parametrize("name", TORCH)
 def test_bytes_are_torchs(saved, write, name):
-    """Live values are written as torch.save writes them, and so is what was read from that."""
+    """Live values are written as torch.save writes them, and so are the values read from such a file."""
     value = TORCH[name]()
     expected = saved(value)
     assert write(value) == expected.pickle
@@ -168,7 +168,7 @@ def kept(value: object, **arguments: object) -> tuple[bytes, list[bytes]]:
     "name", ["state", "parameters", "new dtypes", "views", "coo", "quantised", "optimizer", "many", "size", "tracked"]
 )
 def test_torch_reads_it(name):
-    """torch.load with weights_only=True accepts what is written and finds the same values."""
+    """torch.load with weights_only=True reads the written file and finds the same values."""
     value = TORCH[name]()
     found = torch.load(stored(*kept(value)), weights_only=True)
     assert_same(found, value)
@@ -192,6 +192,39 @@ def assert_same(found, expected):
         assert found == expected
 
 
+def doubtful(tree):
+    """What `emit` gives to `check`, as a list; an empty one if it does not call it."""
+    found, numbers = [], {}
+
+    def store(leaf):
+        number = numbers.setdefault(leaf.storage.key, len(numbers))
+        return Placement(str(number), leaf.storage.location, leaf.storage.nbytes, leaf.spec)
+
+    emit(tree, store, check=lambda pickled, values: found.append(values))
+    return found
+
+
+def test_only_values_that_are_made_by_calls_are_checked():
+    """The check gets the outermost values that are written as calls; no tensors, numbers, texts, or arrays of numbers."""
+    state = {f"layer.{n}": torch.ones(2) for n in range(300)}
+    usual = {**state, "seed": 2**64 - 1, "random": (3, tuple(range(625)), None), "array": np.arange(99999)}
+    odd, outer = {"a"}, Namespace(inner=Namespace(a=b"x"))
+    assert doubtful(usual) == []
+    assert doubtful({**usual, "odd": odd, "outer": [outer]}) == [[odd, outer]]
+
+
+@pytest.mark.parametrize("array", [np.array([None]), np.zeros(2, "M8[s]"), np.zeros(2, ">f4"), np.zeros(2, "f4,i4")])
+def test_arrays_of_anything_but_numbers_are_checked(array):
+    """An array of objects, dates, records, or of another byte order is checked."""
+    assert doubtful([array]) == [[array]]
+
+
+@pytest.mark.parametrize("tree", [{2.5: 1}, {1 << 62: 1}, [1 << 40000], [b"x" * (1 << 17)]], ids=range(4))
+def test_what_readers_limit_is_checked_as_a_whole(tree):
+    """A pickle with unusual keys, very large integers, or large values made by calls is checked as it is."""
+    assert doubtful(tree) == [None]
+
+
 def test_arrays_of_a_state_dict_are_tensors():
     """NumPy arrays directly in a StateDict are tensors of the file; elsewhere they are arrays, unless told otherwise."""
     array = np.arange(3, dtype="f4")
@@ -205,7 +238,7 @@ def test_arrays_of_a_state_dict_are_tensors():
 
 
 def test_inert_values_are_what_they_stand_for(saved, write):
-    """Leaves, compounds and constants are written as the tensors and constants of PyTorch that they are."""
+    """Leaves, compounds and constants are written as the PyTorch tensors and constants that they represent."""
     leaf = leaf_of(np.zeros((2, 3), "f4"))
     assert write({"w": leaf}) == saved({"w": torch.zeros(2, 3)}).pickle
     device = TorchConstant("device", "cuda:1")
@@ -347,7 +380,7 @@ def test_objects_are_written_as_pickle_writes_them(value):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_opaque_values_survive(protocol):
-    """What could not be built is written as what it was: pickle makes the same object of it."""
+    """An Opaque value is written so that pickle creates the original object from it."""
     value = [Config(), Keyed({"a": 1}), Listed([1]), Extended.Inner(), Mode.FAST, Namespace(a=1)]
     value += [Slotted(), Extended(flag=1)] if protocol > 1 else []
     opaque = parse(pickle.dumps(value, protocol), storage=None).value
@@ -359,7 +392,7 @@ def test_opaque_values_survive(protocol):
 
 
 def test_items_of_an_opaque_value_are_written_in_their_order():
-    """List items and pairs are told apart."""
+    """List items and key-value pairs are written as what they are, in order."""
     value = Opaque("mine", "Thing", (1,))
     value.items = [1, (2, 3), Pair("k", "v"), Pair("l", "w"), 4]
     value.state = {"x": 1}
@@ -385,13 +418,13 @@ UNPICKLABLE = [
 
 @pytest.mark.parametrize("value", UNPICKLABLE[:2] + UNPICKLABLE[3:], ids=lambda value: type(value).__name__)
 def test_what_cannot_be_pickled_is_a_save_error(value):
-    """A value that no pickler could write is a SaveError that names its kind."""
+    """A value that cannot be pickled is a SaveError that names its type."""
     with pytest.raises(SaveError, match="cannot be pickled"):
         emit(value, lambda leaf: None)
 
 
 def test_a_tensor_of_a_class_that_cannot_be_found(write):
-    """A subclass that pickle could not name is a SaveError, as with torch.save."""
+    """A tensor subclass that pickle cannot name is a SaveError, as with torch.save."""
 
     class Local(torch.Tensor):
         pass
@@ -415,7 +448,7 @@ def test_one_memory_as_two_types_is_refused(write):
 
 
 def test_an_opaque_value_among_its_own_arguments():
-    """A value whose arguments hold it is written once, and so is read."""
+    """A value whose arguments contain it is written once, and read back."""
     inside: list = []
     value = Opaque("mine", "Thing", (inside,))
     inside.append(value)

@@ -139,7 +139,8 @@ OBJECTS = {
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_it_is_torchs_pickle(name, saved):
-    """Names, tensors and storages that come again are referred to as torch.save does, whoever was written together."""
+    """Names, tensors and storages that occur again are referred to as torch.save does, whichever were written
+    together."""
     make, least = OBJECTS[name]
     obj = make()
     written, packed = _pickled(obj)
@@ -149,7 +150,7 @@ def test_it_is_torchs_pickle(name, saved):
 
 @pytest.mark.parametrize("name", [name for name in OBJECTS if name != "surrogates"])
 def test_it_is_read_by_torch(name):
-    """What was written together has the same elements, types and ties for torch.load, and for us."""
+    """Tensors written together have the same elements, types and ties in torch.load and in our reader."""
     obj, file = OBJECTS[name][0](), io.BytesIO()
     formats.write(obj, file)
     file.seek(0)
@@ -199,7 +200,7 @@ def _with_note(found):
 @settings(max_examples=25, deadline=None)
 @given(odd=st.dictionaries(st.integers(0, 299), st.sampled_from(list(ODD)), max_size=4), shared=st.booleans())
 def test_whatever_is_among_them(odd, shared):
-    """The file is the same whether tensors could be written together or, being read from a file, one by one."""
+    """The file is the same whether tensors are written together or, because they come from a file, one by one."""
     obj = {f"w{number}": ODD[odd.get(number, "usual")](number) for number in range(300)}
     if shared:
         obj["shared"] = obj["w170"]

@@ -1,4 +1,4 @@
-"""The quick path for the usual tensor cannot be told from the machine: same leaves, same errors, same memo."""
+"""The quick path for ordinary tensors gives the same as the machine: leaves, errors and memo."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def slow_fixture(monkeypatch):
 
 
 def test_the_quick_path_is_taken(read, write, monkeypatch):
-    """Most records of an ordinary file are read by it."""
+    """The quick path reads most records of an ordinary file."""
     found = []
     quick = _fast._read
     monkeypatch.setattr(_fast, "_read", lambda m, at: found.append(quick(m, at)) or found[-1])
@@ -182,7 +182,7 @@ CONSTANTS = [
 
 @pytest.mark.parametrize("early", [None, 8, 0x0101])
 def test_slots_out_of_order_end_the_quick_path(read, slow, monkeypatch, early):
-    """A slot that was set before its turn is not lost: the quick path is taken only where slots come in order."""
+    """A slot that was set early is not lost: the quick path is taken only where slots are set in order."""
     quick, taken = _fast._read, []
     monkeypatch.setattr(_fast, "_read", lambda machine, at: taken.append(quick(machine, at)) or taken[-1])
     ahead = b"" if early is None else p.text("early") + b"r" + early.to_bytes(4, "little") + b"0"
@@ -204,7 +204,7 @@ def test_memoize_after_records(read, write, slow):
 
 
 def test_tokens_mean_what_the_memo_holds(read, write, slow):
-    """A record whose device tag is a class, or whose hooks are made of a string, is wrong on both paths."""
+    """A record whose device tag is a class, or whose hooks are made from a string, is refused on both paths."""
     data = write({f"w{n}": leaf_of(np.zeros(2, "f4")) for n in range(80)})
     found = _record_syntax.record(False).search(data, len(data) // 2)
     place, hooks = found.span(5), found.span(14)

@@ -1,4 +1,4 @@
-"""Imports are named, judged and never made."""
+"""Imports are listed and judged, and never made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.hostile.build import pickles as p
 
 from statedict.errors import FormatError
 from statedict.formats._pickle import Import
-from statedict.formats._pickle.reading._imports import risk_of
+from statedict.formats._pickle._names import risk_of
 from statedict.state import Opaque
 
 DANGEROUS = """
@@ -41,14 +41,14 @@ ORDINARY = """
 
 @pytest.mark.parametrize("path", DANGEROUS.split())
 def test_what_runs_code_is_dangerous(path):
-    """Known ways to code are dangerous."""
+    """Functions that are known to run code are dangerous."""
     module, _, name = path.rpartition(".")
     assert risk_of(module, name) == "dangerous"
 
 
 @pytest.mark.parametrize("path", ORDINARY.split())
 def test_ordinary_classes_are_unknown(path):
-    """Classes and functions that honest checkpoints name are not."""
+    """Classes and functions that ordinary checkpoints name are unknown, not dangerous."""
     module, _, name = path.rpartition(".")
     assert risk_of(module, name) == "unknown"
 
@@ -116,7 +116,7 @@ def test_a_payload_is_listed_and_never_run(read, watched, name):
 
 
 def test_a_payload_in_a_persistent_id_is_never_run(read, watched):
-    """A call inside a persistent id makes no storage."""
+    """A call inside a persistent id does not make a storage."""
     with watched() as events, pytest.raises(FormatError, match=r"key is not a string.*posix\.system"):
         read(p.storage(key=p.shell()) + b".")
     assert events == []
@@ -137,7 +137,7 @@ class Outer:
 
 
 def test_honest_uses_of_getattr_are_not_dangerous(read):
-    """Protocol 2 names inner classes and bound methods by getattr: that alone is nothing to fear."""
+    """Protocol 2 names inner classes and bound methods by getattr, which alone is not dangerous."""
     found = read(pickle.dumps([Outer.Inner, Outer.Inner(), Outer.Inner().method], 2))
     assert found.dangerous == []
     inner, instance, method = found.value
@@ -164,12 +164,18 @@ def test_other_uses_of_getattr_are_dangerous(read, arguments):
 
 
 def test_unknown_values_are_opaque(read):
-    """A value of an unknown class keeps its class's name, arguments, state and items."""
+    """A value of an unknown class keeps the name of its class, its arguments, state and items."""
     namespace = argparse.Namespace(lr=0.1)
     for protocol in range(6):
         found = read(pickle.dumps(namespace, protocol)).value
         assert isinstance(found, Opaque)
         assert (found.path, found.args, found.new, found.attributes()) == ("argparse.Namespace", (), True, {"lr": 0.1})
+
+
+def test_a_class_is_a_storage_only_if_it_is_of_torch(read):
+    """Calls of another module's class with the name of a storage are values of an unknown class."""
+    found = read(p.call(p.name("simulator", "FloatStorage"), p.integer(4)) + b".").value
+    assert (type(found), found.path, found.args) == (Opaque, "simulator.FloatStorage", (4,))
 
 
 class Bag(list):
@@ -182,7 +188,7 @@ class Map(dict):
 
 
 def test_items_of_opaque_values_are_kept(read):
-    """List items and key-value pairs of an unknown class are told apart."""
+    """List items and key-value pairs of an unknown class are kept apart."""
     assert read(pickle.dumps(Bag([1, (2, 3)]), 2)).value.items == [1, (2, 3)]
     found = read(pickle.dumps(Map(), 2)).value
     assert (found.args, found.state) == ((1,), {"x": 2})

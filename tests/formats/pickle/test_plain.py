@@ -117,7 +117,7 @@ def test_attributes_of_an_ordered_dict_are_kept(read):
 
 
 def test_sharing_and_cycles_are_kept(read):
-    """What is one object in the file is one object in the tree."""
+    """One object in the file is one object in the tree."""
     inner = [1]
     outer = {"a": inner, "b": inner}
     outer["self"] = outer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from statedict.errors import FormatError
-from statedict.formats._pickle.reading._storage_ids import storage_id
+from statedict.formats._pickle.reading._tensors import storage_id
 from statedict.state import Opaque
 
 KIND = Opaque("torch", "FloatStorage")

@@ -1,4 +1,4 @@
-"""Records found with arrays cannot be told from those that the machine reads: same leaves, same errors, same memo."""
+"""Records that are found with arrays give the same as the machine: leaves, errors and memo."""
 
 from __future__ import annotations
 
@@ -94,14 +94,15 @@ def plain(count: int, kinds: int = 6) -> dict[str, Leaf]:
 
 @pytest.mark.parametrize("count", [80, 1100, 5000])
 def test_a_plain_state_is_found_whole(both, write, count):
-    """Of a plain state all is found but the first records, whose slots have other opcodes, and the first of each 1,000."""
+    """All records of a plain state are found, except the first, whose slots have other opcodes, and the first of
+    each 1,000."""
     quick, slow, found = both(write(plain(count)))
     assert quick == slow
     assert found >= count - 36
 
 
 def test_stretches_in_several_dicts(both, write):
-    """States beside and inside each other, with other values between them."""
+    """States beside and inside each other are found, with other values between them."""
     quick, slow, found = both(
         write({"epoch": 3, "model": plain(300), "more": [plain(40), {"ema": plain(1200)}], "end": None})
     )
@@ -129,7 +130,7 @@ def test_many_small_dicts(both, write):
 
 
 def test_the_mixed_state_of_the_quick_path(both, write):
-    """What `test_fast` reads is read alike."""
+    """The mixed state of `test_fast` is read in the same way."""
     quick, slow, _ = both(write({"a": state(200), "b": plain(100)}))
     assert quick == slow
 
@@ -157,7 +158,7 @@ def test_any_mutant_is_read_alike(both, write):
 
 
 def test_every_byte_of_a_record_counts(both, write):
-    """Whatever byte of one record is another, the outcome is the machine's."""
+    """Whichever byte of a record is changed, the outcome is the machine's."""
     whole = write(plain(60, 1))
     start = whole.index("läyers.50".encode()) - 5
     stop = whole.index("läyers.51".encode()) - 5
@@ -199,7 +200,7 @@ def test_the_slots_inside_a_stretch_can_be_asked_for(both, read, write):
 
 
 def test_names_that_are_left_alone(both, write):
-    """Names with control characters, and a name that could be a device, are for the machine."""
+    """Names with control characters, and names that could be a device, are left to the machine."""
     for odd in ("a\nb", "a\0b", "cpu", "((h\x04h\x05X\0\0\0"):
         made = plain(100)
         quick, slow, _ = both(write({**made, odd: leaf_of(np.zeros(1)), **{f"z{name}": made[name] for name in made}}))
@@ -207,7 +208,7 @@ def test_names_that_are_left_alone(both, write):
 
 
 def test_a_storage_that_is_missing(both, write, storages):
-    """Where the file has no such storages the machine is asked, which says which."""
+    """If a storage is missing, the machine reports which."""
     data = write(plain(200))
 
     class Short(storages):
@@ -239,7 +240,7 @@ def test_a_stretch_of_a_mapped_pickle(read, write, storages, tmp_path):
 
 
 def test_leaves_of_a_stretch_are_rows(read, write, storages):
-    """They are one table's, as long as nothing changes what they are."""
+    """The leaves are rows of one table as long as they are unchanged."""
     callback = storages()
     table = Table(callback)
     leaves = list(read(write(plain(200)), storage=callback, rows=table).value.values())[-100:]
@@ -250,7 +251,7 @@ def test_leaves_of_a_stretch_are_rows(read, write, storages):
 
 
 def test_scanning_in_vain_is_cheap(read, write, storages, monkeypatch):
-    """A byte is scanned a few times at most, however many records cannot be rows."""
+    """Each byte is scanned a few times at most, however many records cannot be rows."""
     scanned = []
     scan = _record_columns.scan_ahead
     monkeypatch.setattr(_record_columns, "scan_ahead", lambda *args: scanned.append(args[2]) or scan(*args))

@@ -179,7 +179,7 @@ def test_constants_and_storages(saved):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_pickles_hold_legacy_files(storages, protocol):
-    """`pickle.dump` of a tensor hides a whole torch.save file in it, which `nested` is asked to read."""
+    """A tensor in a `pickle.dump` contains a whole torch.save file, which is read by `nested`."""
     data = pickle.dumps({"w": torch.arange(4.0)}, protocol)
     seen = []
 
@@ -250,28 +250,47 @@ def test_tensors_of_devices(read):
     assert read_array(read(made + b".").value).tolist() == [0, 1, 2]
 
 
-def test_wrapper_subclasses_keep_their_inner_tensors(read):
-    """A tensor that only wraps others (DTensor) is Opaque; the tensors inside are reached through its state."""
+def wrapped(state, *, kind=("mine", "Wrapped"), offset=ZERO):
+    """The call by which torch.save writes a tensor that wraps others."""
     inner = p.tuple_(
-        p.name("mine", "Wrapped"),
+        p.name(*kind),
         p.name("torch", "float32"),
         FOUR,
         ONE,
-        ZERO,
+        offset,
         layout("strided"),
         p.call(p.name("torch", "device"), p.text("cpu")),
         p.FALSE,
     )
-    made = p.call(
-        p.name("torch._tensor", "_rebuild_from_type_v2"),
-        p.name("torch._utils", "_rebuild_wrapper_subclass"),
-        p.name("mine", "Wrapped"),
-        inner,
-        p.dict_((p.text("_local"), p.tensor())),
-    )
-    found = read(made + b".").value
-    assert found.path == "torch._tensor._rebuild_from_type_v2"
-    assert isinstance(found.args[3]["_local"], Leaf)
+    function = p.name("torch._utils", "_rebuild_wrapper_subclass")
+    return p.call(p.name("torch._tensor", "_rebuild_from_type_v2"), function, p.name(*kind), inner, state) + b"."
+
+
+def test_wrapper_subclasses_are_their_parts(read):
+    """A tensor that only wraps others is a Compound of the tensors among its attributes; the rest is its recipe."""
+    state = p.dict_((p.text("_local"), p.tensor()), (p.text("bits"), p.integer(4)))
+    found = read(wrapped(state)).value
+    assert (found.layout, found.shape, list(found.parts)) == ("wrapper", (4,), ["_local"])
+    assert found.facts["class"] == "mine:Wrapped"
+    assert found.facts["state"] == {"_local": {"$part": "_local"}, "bits": 4}
+
+
+def test_wrapper_subclasses_with_other_attributes_stay_inert(read):
+    """Without parts, with attributes that are not plain data, or as a DTensor, it is Opaque; nothing is lost."""
+    local = p.text("_local"), p.tensor()
+    for made in (
+        wrapped(p.dict_((p.text("bits"), p.integer(4)))),
+        wrapped(p.dict_(local, (p.text("set"), p.call(p.name("builtins", "set"), b"]")))),
+        wrapped(p.dict_(local, (p.text("grad"), p.tensor()))),
+        wrapped(p.dict_(local), kind=("torch.distributed.tensor", "DTensor")),
+    ):
+        assert read(made).value.path == "torch._tensor._rebuild_from_type_v2"
+
+
+def test_wrapper_subclasses_with_impossible_geometry(read):
+    """An offset that is not a number is refused."""
+    with pytest.raises(FormatError, match="its offset or its strides are not valid"):
+        read(wrapped(p.dict_((p.text("_local"), p.tensor())), offset=p.text("x")))
 
 
 def test_modules_of_legacy_files_are_their_class(read):
@@ -287,12 +306,12 @@ def test_modules_of_legacy_files_are_their_class(read):
 
 
 def test_other_persistent_ids_are_the_callers(read):
-    """Ids that are no tuples (tar files) are handed over."""
+    """Persistent ids that are not tuples (in tar files) are passed to the caller."""
     assert read(b"K\x07Q.", persistent=lambda identity: ("tensor", identity)).value == ("tensor", 7)
 
 
 def test_location_may_be_anything(read):
-    """A device tag is kept as it is, and never looked up."""
+    """A device tag is kept as it is and never interpreted."""
     assert read(p.tensor(p.storage(location="nonsense:99")) + b".").value.storage.location == "nonsense:99"
 
 
@@ -405,7 +424,8 @@ VIEW = {
 
 @pytest.mark.parametrize("name", VIEW)
 def test_a_tensor_beyond_its_storage_is_refused(read, storages, watched, name):
-    """Bounds are proved with exact integers; what does not fit is a FormatError, and nothing is allocated for it."""
+    """Bounds are checked with exact integers; a tensor outside of them is a FormatError, and nothing is allocated
+    for it."""
     sixteen = {"0": bytes(16)} if "quantised" not in name and "sparse" not in name else None
     with watched() as events, pytest.raises(FormatError):
         read(VIEW[name] + b".", storage=storages(sixteen))
@@ -413,7 +433,7 @@ def test_a_tensor_beyond_its_storage_is_refused(read, storages, watched, name):
 
 
 def test_legal_oddities_load(read):
-    """Expanded views, empty views with a far offset and huge meta tensors are legal."""
+    """Expanded views, empty views with a large offset, and huge meta tensors are valid."""
     assert read(p.tensor(size=(2**40,), stride=(0,)) + b".").value.spec.nbytes == 2**42
     assert read(p.tensor(offset=10**6, size=(0,)) + b".").value.spec.offset == 0
     meta = rebuild(
@@ -452,3 +472,10 @@ def test_compounds_of_parameters(saved):
     found = saved([made]).parse().value[0]
     assert isinstance(found, Compound)
     assert found.traits.parameter
+
+
+@pytest.mark.parametrize(("index", "known"), [(0, True), ((1 << 15) - 1, True), (1 << 15, False), (-1, False)])
+def test_the_index_of_a_device_is_below_32768(read, index, known):
+    """A device with any other index is a value of an unknown class."""
+    found = read(p.call(p.name("torch", "device"), p.text("cuda"), p.integer(index)) + b".").value
+    assert (found == TorchConstant("device", f"cuda:{index}")) is known

@@ -1,4 +1,4 @@
-"""safetensors: whatever we write the reference reader reads alike, whatever it writes we read; strictly, and checked."""
+"""safetensors: the reference library reads our files and we read its files, strictly and with checksums."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def test_stock_reads_what_we_write(stock_load):
 
 
 def test_we_read_what_we_write():
-    """Names keep their order, elements their values, ties their ties; and nothing is to be found."""
+    """Names keep their order, elements their values, ties stay ties, and verifying finds nothing."""
     state = awkward()
     raw = written(state)
     found = loaded(raw)
@@ -156,7 +156,7 @@ def test_load_of_save_is_the_state(content, metadata):
 
 
 def test_modules_metadata_rides_along():
-    """`_metadata` is written and read again."""
+    """`_metadata` is written and read."""
     state = StateDict({"bn.weight": np.ones(2)}, {"": {"version": 1}, "bn": {"version": 2}})
     found = opened(written(state)).object
     assert found._metadata == OrderedDict([("", {"version": 1}), ("bn", {"version": 2})])
@@ -234,7 +234,7 @@ def test_equal_content_gives_equal_bytes():
     ],
 )
 def test_what_it_cannot_hold_is_refused(tmp_path, state, text):
-    """A value that the format cannot hold is named before any file is touched."""
+    """A value or name that the format cannot store is refused, and named."""
     with pytest.raises(SaveError, match=text):
         formats.write(state, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -242,7 +242,7 @@ def test_what_it_cannot_hold_is_refused(tmp_path, state, text):
 
 @pytest.mark.parametrize("metadata", [{"a": 1}, {"statedict.crc32": "x"}])
 def test_metadata_that_does_not_fit_is_refused(metadata):
-    """Metadata is text by text, and not ours."""
+    """Metadata that the format cannot store, or that uses a reserved key, is refused."""
     with pytest.raises(
         SaveError, match=r"metadata must map strings to strings|keys of the metadata must not begin with 'statedict\.'"
     ):
@@ -353,7 +353,7 @@ def test_damage_names_the_tensor():
 
 
 def test_checksums_of_another_file_are_not_believed():
-    """A tool that copies our metadata into a file that it has changed has not damaged it."""
+    """Checksums that another tool copied into a changed file are ignored."""
     raw = written({"a": np.ones(3, np.float32), "b": np.zeros(2, np.float32)})
     length = int.from_bytes(raw[:8], "little")
     metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
@@ -366,7 +366,7 @@ def test_checksums_of_another_file_are_not_believed():
 
 @pytest.mark.parametrize("lie", ['[["a","b"]]', '[["a","nowhere"]]', "[1]", "{"])
 def test_ties_that_cannot_be_are_refused(lie):
-    """A header that is sealed, and lies about ties, is refused."""
+    """Ties between tensors that cannot be tied are refused."""
     from statedict.files import crc32
     from statedict.formats.safetensors._annotations import BEGINNING
 

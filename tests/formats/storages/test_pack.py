@@ -1,11 +1,15 @@
-"""What is written of a storage: what its tensors show of it, and no more, while they go on sharing."""
+"""Which bytes of a storage are written: those that its tensors show, which stay shared."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.formats.storages._pack import Packing, elements_of, ranges_of
+import statedict
+from statedict.errors import ChecksumError
+from statedict.files import crc32
+from statedict.formats.storages._pack import Packing, contents_of, elements_of, ranges_of
 from statedict.state import Leaf, Spec, Storage, Traits, computed, dtype, leaf_of, read_array
 
 F4 = dtype("float32")
@@ -70,7 +74,8 @@ ALONE = {
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_lone_view_is_written_as_what_it_shows(name):
-    """A view without gaps keeps its strides; one with gaps is packed, in memory order; expanded dimensions stay expanded."""
+    """A view without gaps keeps its strides; one with gaps is packed in memory order; expanded dimensions stay
+    expanded."""
     array, nbytes, strides = ALONE[name]
     array = np.asarray(array)
     [(number, spec)], [raw] = packed([leaf(array)])
@@ -79,7 +84,7 @@ def test_a_lone_view_is_written_as_what_it_shows(name):
 
 
 def test_overlapping_windows_are_written_once():
-    """A view that shows elements several times is not written larger than what it shows them of."""
+    """A view that shows elements several times is not written larger than the elements that it covers."""
     windows = Spec(F4, (9, 4), (1, 1), 12)
     [(_, spec)], [raw] = packed([Leaf(windows, leaf(BASE).storage)])
     assert (len(raw), spec) == (48, windows._replace(offset=0))
@@ -95,7 +100,7 @@ def test_equal_views_are_one_storage():
 
 
 def test_different_views_share_what_they_cover():
-    """Views that overlap stay over the same bytes; what none of them shows is left out."""
+    """Overlapping views still share bytes; bytes that none of them covers are left out."""
     flat = BASE.reshape(-1)
     arrays = [flat[10:20], flat[15:30], flat[100:110], flat[10:20]]
     placed, stored = packed([leaf(array) for array in arrays])
@@ -108,7 +113,7 @@ def test_different_views_share_what_they_cover():
 
 
 def test_storages_are_numbered_as_they_come():
-    """Keys count up in the order in which storages are first seen."""
+    """Storages are numbered in the order in which they are first seen."""
     one, two = np.ones(3, np.float32), np.zeros(3, np.float32)
     placed, stored = packed([leaf(one), leaf(two), leaf(one[1:]), leaf(two)])
     assert [number for number, _ in placed] == [0, 1, 0, 1]
@@ -145,7 +150,7 @@ def test_storages_that_cannot_be_viewed_are_read_in_pieces():
 
 
 def test_elements_of_any_layout():
-    """A leaf's elements come dense and in order, lazy conjugate and negative bits applied."""
+    """The elements of a leaf are dense and in order, lazy conjugate and negative bits applied."""
     values = np.array([[1 + 2j, 3 - 4j], [5j, 6]], np.complex64)
     for traits, expected in [(Traits(), values), (Traits(conj=True), values.conj()), (Traits(neg=True), -values)]:
         one = leaf(values)
@@ -168,3 +173,31 @@ def test_computed_leaves_are_computed_when_they_are_written():
     storage, spec = packing.place(computed(one.spec, [one], double))
     assert asked == []
     assert shown(b"".join(storage.views()), spec).tolist() == [2, 2, 2]
+
+
+def test_contents_of_many_leaves_are_those_of_each(tmp_path):
+    """`contents_of` returns what `elements_of` yields for each leaf, with its CRC-32, from files and from memory."""
+    whole = torch.arange(64.0)
+    tensors = {"whole": whole, "part": whole[3:9], "gaps": whole[::2], "turned": whole.view(8, 8).T, "empty": whole[:0]}
+    tensors |= {
+        "conjugate": torch.ones(3, dtype=torch.complex64).conj(),
+        "alone": torch.ones(5),
+        "scalar": torch.ones(()),
+    }
+    statedict.save(tensors, tmp_path / "x.pt")
+    for state in (statedict.open(tmp_path / "x.pt").state_dict(), statedict.StateDict(tensors)):
+        leaves = [leaf for _, leaf in state.leaves()]
+        expected = [b"".join(elements_of(leaf)) for leaf in leaves]
+        assert [(bytes(content), crc) for content, crc in contents_of(leaves)] == [
+            (raw, crc32(raw)) for raw in expected
+        ]
+
+
+def test_contents_of_many_leaves_are_verified(tmp_path):
+    """A changed byte among many leaves of a file raises ChecksumError."""
+    statedict.save({f"w{n}": torch.full((4,), float(n)) for n in range(100)}, tmp_path / "x.pt")
+    raw = bytearray((tmp_path / "x.pt").read_bytes())
+    raw[raw.index(torch.full((4,), 50.0).numpy().tobytes())] ^= 1
+    (tmp_path / "x.pt").write_bytes(raw)
+    with pytest.raises(ChecksumError, match="the bytes of 'w50' have changed"):
+        contents_of([leaf for _, leaf in statedict.open(tmp_path / "x.pt").state_dict().leaves()])

@@ -1,7 +1,8 @@
-"""torch.save's files before 1.6, the tars before that, and plain pickles."""
+"""torch.save's files before 1.6, the older tar files, and plain pickles."""
 
 import io
 import pickle
+import struct
 import tarfile
 
 import numpy as np
@@ -79,7 +80,7 @@ def viewing(offset, numel):
 
 
 def test_views_of_a_storage_share_it():
-    """Storages that are parts of another one, as the oldest files have them, are that one's leaves."""
+    """In the oldest files a storage can be part of another one; its tensors become leaves of that one."""
     raw = viewing(1, 3)
     state = opened(raw).object
     assert {leaf.storage.key for leaf in state.values()} == {state["w"].storage.key}
@@ -102,7 +103,7 @@ def test_from_a_file(tmp_path, mapped):
 
 
 def test_long_pickles_are_read_on(monkeypatch):
-    """A pickle longer than what is tried first is read as far as it goes, with the same result."""
+    """A pickle longer than the first block is read to its end, with the same result."""
     monkeypatch.setattr(_stacked, "FIRST", 16)
     raw = saved({f"t{n}": torch.full((2,), n) for n in range(200)})
     found = loaded(opened(raw).object)
@@ -118,7 +119,7 @@ def test_every_truncation_is_noticed():
 
 
 def test_a_cut_file_says_how_much_is_missing():
-    """A file that was cut in its tensors says how many of how many bytes it has."""
+    """The error for a truncated file says how many bytes it has, and how many it should have."""
     raw = saved({"a": torch.randn(1000)})
     with pytest.raises(
         TruncatedError, match=rf"the file is truncated: it has {len(raw) - 100:,} of {len(raw):,} bytes"
@@ -127,7 +128,7 @@ def test_a_cut_file_says_how_much_is_missing():
 
 
 def test_bytes_after_the_last_storage_are_noted():
-    """torch.load leaves what follows alone (another save, often); it is told."""
+    """Bytes after the last storage (often another save) are left alone, as in torch.load, and noted."""
     checkpoint = opened(saved({"a": torch.ones(2)}) + b"more")
     assert checkpoint.notes == [UNCHECKED, "4 bytes follow the last storage"]
 
@@ -155,7 +156,7 @@ def test_plain_pickles_are_read():
 
 
 def test_pickles_in_pickles_have_a_limit():
-    """A pickled tensor holds a file; that one may hold none, unless it is allowed."""
+    """A pickled tensor contains a file; a further file inside that one is read only if the limit allows it."""
     inner = torch.arange(3.0)
     raw = saved({"outer": [pickle.loads(pickle.dumps(inner))]})
     assert read_array(opened(raw, limits=Limits(nested=0)).object["outer"][0]).tolist() == [0, 1, 2]
@@ -173,8 +174,8 @@ def test_a_tar_is_read():
     assert read_array(checkpoint.object["w"]).shape == (4,)
 
 
-def test_other_tars_are_no_checkpoints(tmp_path):
-    """Another tar is named as one; so is a member that is a link."""
+def test_another_tar_is_not_a_checkpoint(tmp_path):
+    """Another tar archive is recognised as one, and a member that is a link is refused."""
     path = tmp_path / "other.tar"
     (tmp_path / "x").write_bytes(b"x")
     with tarfile.open(path, "w") as archive:
@@ -193,7 +194,7 @@ def test_other_tars_are_no_checkpoints(tmp_path):
 
 
 def test_facts_that_make_another_archive_are_refused(tmp_path):
-    """A member whose name is told elsewhere than in its header is one that readers disagree on."""
+    """A member whose name is not in its own header is refused, because readers disagree on it."""
     path = tmp_path / "other.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("größe"))
@@ -202,14 +203,14 @@ def test_facts_that_make_another_archive_are_refused(tmp_path):
 
 
 def test_a_damaged_header_of_a_tar_is_noticed():
-    """A tar's headers have checksums of their own, and sizes that are numbers."""
+    """A damaged tar header is noticed by its checksum."""
     raw = bytearray(streams.tar())
     raw[3] ^= 1
     with pytest.raises(FormatError, match="a header of the tar archive is invalid"):
         opened(bytes(raw))
 
 
-# what is no checkpoint
+# files that are not checkpoints
 
 
 MISTAKEN = {
@@ -246,8 +247,8 @@ MISTAKEN = {
 
 
 @pytest.mark.parametrize("name", MISTAKEN)
-def test_files_that_are_no_checkpoint_are_named_as_what_they_are(name):
-    """What often lies where a checkpoint should is named, with what to do."""
+def test_a_file_that_is_not_a_checkpoint_is_recognised(name):
+    """The error names the kind of file, and says what to do."""
     raw, error, text = MISTAKEN[name]
     with pytest.raises(error, match=text):
         opened(raw)
@@ -258,3 +259,36 @@ def test_a_storage_that_is_listed_twice_is_refused():
     raw = streams.legacy(keys=pickle.dumps(["0", "0"], 2), blobs=2 * ((4).to_bytes(8, "little") + streams.FOUR))
     with pytest.raises(FormatError, match="a key is listed twice"):
         opened(raw)
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 2)])
+@pytest.mark.parametrize("dtype", ["f4", "U1", "f4,f4", "M8[s]"])
+def test_a_plain_pickle_may_be_one_array(dtype, shape, protocol):
+    """An array of any shape and dtype that pickle.dump wrote is read as that array."""
+    array = np.zeros(shape, dtype)
+    found = opened(pickle.dumps(array, protocol)).object
+    assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+@pytest.mark.parametrize("count", [-4, 0, 3, 5])
+def test_the_number_before_a_storage_must_be_its_number_of_elements(count):
+    """The number of elements before a storage's bytes must equal the one in the pickle: neither less nor more."""
+    with pytest.raises(FormatError, match=f"storage 0.* it should have 4 elements, but its header says {count}"):
+        opened(streams.legacy(blobs=struct.pack("<q", count) + streams.FOUR))
+
+
+def test_a_key_that_is_an_address_has_at_most_128_bits():
+    """The oldest files use addresses as the keys of storages; a larger integer is refused."""
+    key = (1 << 128) - 1
+    place = pickles.storage(pickles.integer(key), 4, "FloatStorage", "cpu", pickles.NONE)
+    found = opened(streams.legacy(pickles.state(w=pickles.tensor(place)), keys=pickle.dumps([key], 2))).object
+    assert read_array(found["w"]).tolist() == np.frombuffer(streams.FOUR, "f4").tolist()
+    with pytest.raises(FormatError, match="the key of a storage is larger than any address"):
+        opened(streams.legacy(keys=pickle.dumps([key + 1], 2)))
+
+
+def test_a_tensor_that_a_tar_lacks_is_named():
+    """The object of a tar can refer only to tensors that the archive contains."""
+    with pytest.raises(FormatError, match="the object refers to the tensor '8', which is missing"):
+        opened(streams.tar(pickle=pickles.state(w=pickles.integer(8) + b"Q")))

@@ -145,14 +145,14 @@ def test_a_frozen_module_gives_its_constants():
     assert any(np.array_equal(array, wanted) or np.array_equal(array.T, wanted) for array in arrays)
 
 
-def test_extra_files_and_empty_records_are_no_obstacle():
-    """Archives hold whatever their makers put beside the module, empty members included."""
+def test_extra_files_and_empty_records_are_accepted():
+    """Archives may contain other files beside the module, empty members included."""
     raw = saved(scripted(Inner()), _extra_files={"note.txt": b"hello", "empty.bin": b""})
     assert_same_state(raw)
 
 
 def test_a_custom_class_is_opaque():
-    """An attribute of a TorchScript class that is no module stays an inert value."""
+    """An attribute of a TorchScript class that is not a module is an Opaque value."""
 
     pair = scripts.instance("Pair", a=p.tensor())
     net = scripts.instance("Net", w=p.tensor(), b=p.tensor(), x=pair)
@@ -162,7 +162,7 @@ def test_a_custom_class_is_opaque():
 
 
 def test_classes_without_a_list_of_buffers_are_older_than_pytorch_1_5():
-    """Then every tensor that is no parameter was a buffer."""
+    """In their modules every tensor that is not a parameter is a buffer."""
     code = scripts.CODE.replace(b'  __buffers__ = ["b", ]\n', b"") + scripts.CHILD
     with formats.open(io.BytesIO(scripts.script(code=code))) as checkpoint:
         assert list(checkpoint.state_dict()) == ["w", "b", "x", "child.w"]
@@ -185,7 +185,7 @@ def test_a_changed_byte_in_the_code_is_noticed():
 
 
 def test_a_module_inside_itself_has_its_names_once():
-    """A cycle of modules would have names without end."""
+    """A cycle of modules does not give names without end."""
     net = p.name("__torch__", "Net") + b")\x81" + p.put(0)
     looped = p.pickled(p.build(net, p.dict_((p.text("w"), p.tensor()), (p.text("child"), p.get(0)))))
     with formats.open(io.BytesIO(scripts.script(looped))) as checkpoint:
@@ -193,7 +193,7 @@ def test_a_module_inside_itself_has_its_names_once():
 
 
 def test_modules_shared_again_and_again_cost_no_more_than_the_file():
-    """Sixty levels of a module that holds the next twice have 2**60 names: too many to list."""
+    """Sixty levels of a module that holds the next one twice have 2**60 names, and are refused."""
     level = scripts.instance("Child", w=p.tensor())
     for slot in range(60):
         level = level + p.put(slot) + b"0" + scripts.instance("Net", a=p.get(slot), b=p.get(slot))
@@ -203,7 +203,7 @@ def test_modules_shared_again_and_again_cost_no_more_than_the_file():
 
 
 def test_evil_code_is_only_text():
-    """Nothing of the code is compiled or run."""
+    """The code in the archive is not compiled or run."""
     code = b"import os\nos.system('touch statedict-ran')\n" + scripts.CODE + scripts.CHILD
     with formats.open(io.BytesIO(scripts.script(code=code, first=[member("code/setup.py", b"1/0")]))) as checkpoint:
         assert list(checkpoint.state_dict()) == ["w", "b", "child.w"]

@@ -1,4 +1,4 @@
-"""Zip archives: one reading or an error, by either way of checking; written as PyTorch lays them out."""
+"""Zip archives: both ways of checking give one result or an error; writing follows PyTorch's layout."""
 
 import io
 import os
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.hostile.build.zips import DEFLATED, Member, archive, deflated
 
 from statedict import files
 from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnknownNameError
@@ -79,8 +80,8 @@ def test_streamed_and_wide_members_are_read():
     assert everything(stream.content) == SOME
 
 
-def test_folders_are_no_members():
-    """Entries of folders, which `zip -r` adds, are left out."""
+def test_entries_of_folders_are_left_out():
+    """Entries of folders, which `zip -r` adds, are not members."""
     assert everything(zipped({"a/": b"", **SOME})) == SOME
 
 
@@ -103,7 +104,7 @@ def test_payloads_are_aligned():
 
 @pytest.mark.parametrize("sizes", [[300_000], [1, 300_000, 2, 3], [300_000, 400_000], [100_000] * 50, [0, 0]])
 def test_large_and_small_members_mix(sizes):
-    """Members written straight from where they lie and those put together in blocks make one archive."""
+    """Members written directly and those collected in blocks form one archive."""
     contents = {f"a/{n}": os.urandom(size) for n, size in enumerate(sizes)}
     raw = written(contents)
     assert everything(raw) == contents
@@ -250,7 +251,7 @@ def test_arrays_read_what_zipfile_stores(tmp_path):
 
 
 def test_arrays_never_take_what_the_loop_refuses(tmp_path):
-    """Whatever byte is changed, the arrays give the loop's result, or leave the archive to it."""
+    """Whichever byte is changed, the arrays give the loop's result or leave the archive to it."""
     good = written({f"a/{n}": bytes([n]) * n for n in range(6)})
     accepted = 0
     for at in range(len(good)):
@@ -267,7 +268,7 @@ def test_arrays_never_take_what_the_loop_refuses(tmp_path):
 
 
 def test_many_members_go_by_arrays(tmp_path, monkeypatch):
-    """From a number of members on an archive in a file is checked with arrays, with the same result."""
+    """From a certain number of members on, an archive in a file is checked with arrays, with the same result."""
     path = tmp_path / "many.zip"
     path.write_bytes(written({f"a/data/{n}": struct.pack("<I", n) for n in range(300)}))
     expected = open_zip(files.open(path)).members
@@ -345,7 +346,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damage_is_named(name):
-    """Each contradiction is an error that says which, and names the file."""
+    """The error for a contradiction says which it is, and names the file."""
     raw, text = DAMAGED[name]
     with pytest.raises(FormatError, match=text) as caught:
         opened(raw)
@@ -397,13 +398,13 @@ def members(*names):
     ],
 )
 def test_names_that_readers_disagree_on_are_refused(names, text):
-    """Names that come twice, or point outside, are refused."""
+    """Names that occur twice, or are outside of the archive's folder, are refused."""
     with pytest.raises(FormatError, match=text):
         opened(members(*names))
 
 
 def test_limits_are_named():
-    """What would cost more than Limits allows is refused with the limit's name."""
+    """An archive that exceeds a limit is refused, and the error names the limit."""
     bomb = zipped({"a/x": bytes(1 << 20)}, compression=zipfile.ZIP_DEFLATED)
     for raw, limits, name in [
         (GOOD, Limits(zip_members=3), "zip_members"),
@@ -416,7 +417,7 @@ def test_limits_are_named():
 
 
 def test_a_wrong_checksum_names_the_member():
-    """Bytes that are not those that were written are never given, and verify finds all of them."""
+    """Bytes that do not match their checksum are never returned, and `verify` finds all of them."""
     at = OURS.index(SOME["a/data/0"])
     archive = opened(change(OURS, at, bytes([OURS[at] ^ 1])))
     with pytest.raises(ChecksumError, match=r"a/data/0: CRC-32 is [0-9a-f]{8} and should be [0-9a-f]{8}"):
@@ -425,7 +426,7 @@ def test_a_wrong_checksum_names_the_member():
 
 
 def test_an_archive_without_checksums_is_not_damaged():
-    """CRCs that are all zero were not computed: that is noted, and nothing is compared with them."""
+    """CRCs that are all zero were not computed: this is noted, and nothing is compared with them."""
     raw = OURS
     for member in opened(OURS).members.values():
         crc = struct.pack("<I", member.crc)
@@ -441,7 +442,7 @@ def test_an_archive_without_checksums_is_not_damaged():
 
 
 def test_bytes_between_members_are_noted():
-    """Bytes that belong to no member are harmless, and told."""
+    """Bytes that do not belong to any member are harmless, and noted."""
     name = b"a/data/0"
     second = GOOD.index(b"PK\3\4", 10)
     raw = GOOD[:second] + b"hidden" + GOOD[second:]
@@ -458,7 +459,7 @@ def test_bytes_between_members_are_noted():
 
 
 def test_deflated_members_that_lie_about_their_size():
-    """A deflated member that inflates to more, less or nothing sensible is an error, and is not inflated further."""
+    """A deflated member that does not decompress to its declared size is an error, and is not decompressed further."""
     raw = zipped({"a/x": bytes(5000)}, compression=zipfile.ZIP_DEFLATED)
     central = raw.index(b"PK\1\2")
     for size in (4999, 5001):
@@ -469,6 +470,23 @@ def test_deflated_members_that_lie_about_their_size():
         read_member(opened(change(raw, 33, b"\xff\xff")), "a/x")
 
 
+def test_bytes_after_the_end_of_a_deflated_member_are_refused():
+    """A deflated member ends where its compressed data ends: readers disagree on bytes after that."""
+    raw = archive(Member(b"a/x", bytes(5000), DEFLATED, raw=deflated(bytes(5000)) + b"more"))
+    with pytest.raises(FormatError, match="its compressed data does not decompress to 5,000 bytes"):
+        read_member(opened(raw), "a/x")
+
+
+def test_a_large_archive_may_be_decompressed_to_a_multiple_of_its_size():
+    """The decompressed size is limited by `inflated_bytes` or by `inflated_ratio`, whichever allows more."""
+    raw = zipped({"a/x": bytes(5000)}, compression=zipfile.ZIP_DEFLATED)
+    ratio = -(-5000 // len(raw))
+    assert opened(raw, limits=Limits(inflated_bytes=0, inflated_ratio=ratio)).members["a/x"].nbytes == 5000
+    assert opened(raw, limits=Limits(inflated_bytes=5000, inflated_ratio=0)).members["a/x"].nbytes == 5000
+    with pytest.raises(LimitError, match="decompressing the file to 5,000 bytes"):
+        opened(raw, limits=Limits(inflated_bytes=4999, inflated_ratio=ratio - 1))
+
+
 def test_an_absent_member_is_an_unknown_name():
     """Asking for a member that is not there says so."""
     with pytest.raises(UnknownNameError, match="'a/nothing' is not in the archive <BytesIO>"):
@@ -476,7 +494,7 @@ def test_an_absent_member_is_an_unknown_name():
 
 
 def test_arrays_are_numbers_of_numpy():
-    """Places are computed with 64-bit numbers: ten storages of 4 GiB do not wrap around."""
+    """Offsets are computed with 64-bit numbers: ten storages of 4 GiB do not wrap around."""
     places = place([2**32] * 10, [8] * 10, [0] * 10)
     assert places.ends.dtype == np.int64
     assert places.ends[-1] > 40 * 2**30

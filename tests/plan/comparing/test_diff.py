@@ -16,7 +16,7 @@ from statedict.state import Compound, Leaf, Opaque, StateDict, Storage, contiguo
 
 
 def test_every_kind_of_difference():
-    """Names, shapes, dtypes, elements, other values and ties are each told in their own place."""
+    """Names, shapes, dtypes, elements, other values and ties each have a list of their own."""
     shared = np.ones(3)
     a = {
         "same": np.ones(2),
@@ -130,7 +130,7 @@ def test_figures_by_hand_whatever_the_piece(a, piece, data):
 
 
 def test_zero_tensors():
-    """Where a norm is zero the ratios still say something."""
+    """If a norm is zero, the ratios are still defined."""
     zero, one = leaf_of(np.zeros(2)), leaf_of(np.ones(2))
     assert compare(zero, one)[3:5] == (float("inf"), 0.0)
     assert compare(one, zero)[3:5] == (1.0, 0.0)
@@ -184,8 +184,8 @@ def test_an_equal_tensor_is_read_once_and_a_tied_one_too():
     assert file.read == 200
 
 
-def test_wrapped_names_are_compared_and_told():
-    """A wrapped checkpoint is compared with a bare one; that its names differ is a difference."""
+def test_wrapped_names_are_compared_and_reported():
+    """A wrapped checkpoint is compared with a bare one, and the difference of their names is reported."""
     found = diff({"module.a": np.ones(2)}, {"a": np.zeros(2)})
     assert found.renamed == {"module.a": "a"}
     assert list(found.changed) == ["a"]
@@ -210,12 +210,12 @@ def test_compound_tensors():
     ("a", "b"), [(1, 1.0), ([1], [1, 2]), ({"a": 1}, {"b": 1}), (Opaque("a", "b"), Opaque("a", "c")), (1, np.ones(1))]
 )
 def test_other_values_that_differ(a, b):
-    """Values that are no tensors are equal only where type and parts are."""
+    """Values that are not tensors are equal only if type and parts are equal."""
     assert diff({"x": a}, {"x": b}).values == ("x",)
 
 
-def test_layers_are_folded_and_the_worst_is_told():
-    """What changed alike in every layer is one line, with totals and the largest difference."""
+def test_layers_are_folded_with_their_largest_difference():
+    """The same change in every layer is one line, with totals and the largest difference."""
     a = {f"layers.{i}.w": np.ones(4) for i in range(12)}
     b = {name: value + n / 100 for n, (name, value) in enumerate(a.items())}
     text = str(diff(a, b))
@@ -276,7 +276,7 @@ SHAPELY = [
 
 @pytest.mark.parametrize("make", [make for make, _ in SHAPELY], ids=[name for _, name in SHAPELY])
 def test_values_of_any_form(make):
-    """Deep, shared and cyclic values are compared in the time that their objects take."""
+    """Deep, shared and cyclic values are compared in linear time."""
     assert not diff({"x": make(1.0)}, {"x": make(1.0)})
     assert diff({"x": make(1.0)}, {"x": make(2.0)}).values == ("x",)
 
@@ -333,14 +333,14 @@ def test_statistics_of_pieces_of_very_different_size():
 
 
 def test_disjoint_views_of_one_storage_are_not_tied():
-    """Fused weights that are saved apart were never equal: nothing was untied."""
+    """Fused weights that are saved separately were never tied."""
     flat = np.arange(6.0)
     assert not diff({"a": flat[:3], "b": flat[3:]}, {"a": flat[:3].copy(), "b": flat[3:].copy()})
     assert diff({"a": flat, "b": flat[3:]}, {"a": flat.copy(), "b": flat[3:].copy()}).untied == (("a", "b"),)
 
 
 def test_lines_of_scattered_layers_keep_their_ends():
-    """Of many layers the numbers are cut, not the name's end, nor what is said of it."""
+    """A long list of layer numbers is shortened; the end of the name and the facts stay."""
     old = {f"model.layers.{i}.self_attn.q_proj.weight": np.zeros(2) for i in range(400)}
     new = {name: value + (n % 3 > 0) for n, (name, value) in enumerate(old.items())}
     line = str(diff(old, new)).splitlines()[-1]
@@ -349,7 +349,7 @@ def test_lines_of_scattered_layers_keep_their_ends():
 
 
 def test_a_long_name_is_cut_in_its_middle():
-    """Its beginning, its end and what is said of it are seen."""
+    """A long name keeps its beginning and its end, and the facts stay."""
     name = "a" * 300 + ".weight"
     line = str(diff({name: np.zeros(2)}, {name: np.ones(2)})).splitlines()[-1]
     assert line.startswith("  aaa")

@@ -42,7 +42,7 @@ def test_an_average_of_equals_is_exact():
 
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
 def test_halves_are_added_up_in_float32(kind):
-    """Many small halves do not get lost in a large sum; what comes out is a half again."""
+    """Many small float16 numbers are summed in float32; the result is float16 again."""
     some = [{"w": np.array([1.0], kind)}] + [{"w": np.array([2**-10], kind)}] * 63
     merged = merge(some, weights=[1.0] * 64).numpy()["w"]
     assert merged.dtype == kind
@@ -68,7 +68,7 @@ def test_slerp_by_hand(along):
 
 @pytest.mark.parametrize(("a", "b"), [([1.0, 2], [2.0, 4]), ([1.0, 2], [-1.0, -2]), ([0.0, 0], [1.0, 1])])
 def test_slerp_on_a_line(a, b):
-    """Where there is no arc, it is the line."""
+    """Tensors on one line, without an arc between them, are interpolated linearly."""
     merged = merge([{"w": np.array(a)}, {"w": np.array(b)}], "slerp").numpy()["w"]
     assert merged.tolist() == ((np.array(a) + b) / 2).tolist()
 
@@ -86,8 +86,8 @@ def test_union():
     assert both._metadata == {"": {"version": 1}, "m": {}, "n": {}}
 
 
-def test_what_is_no_float_is_the_first_states():
-    """Step counts, masks and objects are not averaged."""
+def test_only_floats_are_averaged():
+    """Step counts, masks and objects are taken from the first state."""
     one, two = states(2)
     one |= {"steps": np.array(10), "mask": np.array([True]), "extra": {"a": 1}}
     two |= {"steps": np.array(20), "mask": np.array([False]), "extra": None}
@@ -98,7 +98,7 @@ def test_what_is_no_float_is_the_first_states():
 
 
 def test_names_that_differ_are_listed():
-    """Disagreements are refused with the names, layers folded, and which state it is."""
+    """States with different names are refused; the error lists the names, folded, and the state."""
     full = {f"layers.{i}.w": np.ones(2) for i in range(4)}
     less = {name: full[name] for name in list(full)[:1]}
     with pytest.raises(
@@ -122,7 +122,7 @@ def test_wrapped_states_merge():
 
 
 def test_ties_stay():
-    """What is one tensor in every state is one in the result."""
+    """A tensor that is tied in every state is tied in the result."""
     some = []
     for _ in range(2):
         shared = RNG.normal(size=3)
@@ -157,7 +157,7 @@ def test_arguments_that_do_not_go_together(arguments, message):
     ],
 )
 def test_options_that_do_not_go_together(options, message):
-    """Weights and a base are refused where they mean nothing."""
+    """Weights and a base are refused by methods that do not use them."""
     with pytest.raises(ValueError, match=message):
         merge(states(2), **options)
 
@@ -217,3 +217,18 @@ def test_lazy_bits_tell_tied_tensors_apart():
         model.register_buffer(name, torch.zeros(2, dtype=torch.float64))
     statedict.load_state_dict(model, state, dtype="float64")
     assert (model.a.tolist(), model.b.tolist()) == ([3.0, 4.0], [-3.0, -4.0])
+
+
+def test_texts_that_differ_are_told():
+    """Metadata texts that all sources agree on are kept; those that differ are dropped, and a warning names them."""
+    some = [StateDict(state) for state in states(2)]
+    for number, state in enumerate(some):
+        state.texts = {"format": "pt", "step": str(number), **({"only": "here"} if number else {})}
+    with pytest.warns(UserWarning, match=r"not merged: the metadata 'step', which differs between the sources$"):
+        merged = merge(some)
+    assert merged.texts == {"format": "pt", "only": "here"}
+    many = [StateDict({f"x{n}": 1}) for n in range(2)]
+    for number, state in enumerate(many):
+        state.texts = {f"k{n}": str(number) for n in range(12)}
+    with pytest.warns(UserWarning, match=r"'k9' and 2 more, which differs"):
+        merge(many, "union")

@@ -1,4 +1,4 @@
-"""The search for a name's rule: what trying one rule after the other finds, in time that does not grow with the rules."""
+"""The search for the rule of a name finds what trying the rules in order finds, in time independent of their number."""
 
 import re
 
@@ -34,7 +34,7 @@ def few(request, monkeypatch):
 @pytest.mark.usefixtures("few")
 @given(st.permutations(TEMPLATES), st.lists(components, min_size=1, max_size=6).map(".".join))
 def test_the_first_rule_that_fits_counts(templates, name):
-    """Rules are found as if they were tried in order."""
+    """The first matching rule applies, whatever its kind."""
     rules = [f"{template} -> new{n}.{template}" for n, template in enumerate(templates)]
     alone = (new for rule in rules if (new := KeyMap(rule)(name)) != name)
     assert KeyMap(rules)(name) == next(alone, name)
@@ -54,7 +54,7 @@ class Counted:
 
 
 def test_thousands_of_rules_are_searched_as_few(monkeypatch):
-    """Of rules for names that have nothing in common, each name is held against its own."""
+    """Among rules for names without a common part, each name is compared with its own rule only."""
     real = re.compile
     monkeypatch.setattr(_index.re, "compile", lambda text, flags=0: Counted(real(text, flags)))
     names = KeyMap([f"old{n}.{{i}} -> new{n}.{{i}}" for n in range(2000)])
@@ -63,7 +63,7 @@ def test_thousands_of_rules_are_searched_as_few(monkeypatch):
 
 
 def test_names_that_have_nothing_in_common_are_inferred(monkeypatch):
-    """A proposal for thousands of such names holds each against a few templates."""
+    """A proposal for thousands of such names compares each with a few templates."""
     real = re.compile
     Counted.templates = 0
     monkeypatch.setattr(_index.re, "compile", lambda text, flags=0: Counted(real(text, flags)))

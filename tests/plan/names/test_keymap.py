@@ -1,4 +1,4 @@
-"""KeyMap: names to names and back, tensors and metadata following."""
+"""KeyMap: rename, and let tensors and metadata follow."""
 
 import warnings
 from collections import OrderedDict
@@ -65,7 +65,7 @@ def test_a_real_map_by_hand(gpt2):
 
 
 def test_values_that_are_only_renamed_pass_untouched(gpt2):
-    """A value that no operation touches is the very same object."""
+    """A value without operations stays the same object."""
     renamed = KeyMap(GPT2).rename(gpt2)
     assert renamed["layers.1.norm1.weight"] is gpt2["transformer.h.1.ln_1.weight"]
 
@@ -89,7 +89,7 @@ def test_one_becomes_as_many_as_it_is_long_at_that_point():
 
 
 def test_what_is_not_complete_is_left_alone():
-    """A join that lacks a tensor is not done, and a warning says which one it is."""
+    """A join that lacks a tensor is skipped, and a warning names the tensor."""
     state = {"0.q.w": np.ones(1), "0.k.w": np.ones(1), "1.q.w": np.ones(1), "1.k.w": np.ones(1), "1.v.w": np.ones(1)}
     with pytest.warns(UserWarning, match="was not applied to 0.q.w, 0.k.w: '0.v.w' is missing"):
         renamed = KeyMap("{i}.{q,k,v}.w -> {i}.qkv.w | cat 0").rename(state)
@@ -99,7 +99,7 @@ def test_what_is_not_complete_is_left_alone():
 
 
 def test_metadata_follows():
-    """A module's metadata goes where its tensors go; where it becomes several modules, each has it."""
+    """The metadata of a module follows its tensors; if it becomes several modules, each gets it."""
     metadata = OrderedDict({"": {"version": 1}, "0": {}, "0.qkv": {"version": 7}, "norm": {"version": 2}})
     state = StateDict({"0.qkv.weight": np.zeros((6, 2)), "norm.weight": np.ones(2)}, metadata)
     renamed = KeyMap(["0.qkv.weight -> a.{q,k,v}.weight | split 0", "norm -> n.inner"]).rename(state)
@@ -110,7 +110,7 @@ def test_metadata_follows():
 
 
 def test_a_rule_without_holes_is_a_name_or_a_module():
-    """`old -> new` is this name and all below it, and nothing that only begins alike."""
+    """`old -> new` renames this name and all names below it, not those that merely begin with it."""
     key_map = KeyMap("encoder -> backbone")
     assert [key_map(n) for n in ("encoder", "encoder.0.w", "encoders.w", "x.encoder")] == [
         "backbone",
@@ -125,7 +125,7 @@ def test_a_rule_without_holes_is_a_name_or_a_module():
     [["a.{*p} -> x.{*p}", "a.b -> y"], ["a.{i} -> x.{i}", "a.b -> y", "/a.b/ -> z"], [{"a.b": "x.b"}, "a.{*p} -> y"]],
 )
 def test_the_first_rule_that_fits_counts(rules):
-    """Order decides, whatever kind of rule it is."""
+    """The first matching rule applies, whatever its kind."""
     assert KeyMap(rules)("a.b") == "x.b"
 
 
@@ -141,13 +141,13 @@ def test_everything_that_makes_a_map():
 
 
 def test_a_function_must_give_a_name():
-    """A function that forgets to return is told so."""
+    """A function that returns nothing is an error that says so."""
     with pytest.raises(NotAStateError, match="must return a string for 'a', not None"):
         KeyMap(lambda name: None)("a")
 
 
 def test_collisions_name_both_sources():
-    """Two sources for one name raise, whether one of them was renamed or both."""
+    """Two sources for one name are an error, whether one or both were renamed."""
     with pytest.raises(CollisionError) as caught:
         KeyMap("a -> b").rename({"a": 1, "b": 2})
     assert (caught.value.name, caught.value.sources) == ("b", ("a", "b"))
@@ -156,7 +156,7 @@ def test_collisions_name_both_sources():
 
 
 def test_a_rule_that_fits_nothing_warns_with_the_nearest_name():
-    """A typing error in a rule is not silent."""
+    """A rule that matches nothing gives a warning with the nearest name."""
     with pytest.warns(
         UserWarning, match=r"'encodr.{\*p} -> x.{\*p}' does not match any name; the nearest is 'encoder.weight'"
     ):
@@ -164,14 +164,14 @@ def test_a_rule_that_fits_nothing_warns_with_the_nearest_name():
 
 
 def test_a_name_alone_cannot_be_converted():
-    """A map asked for the new name of a tensor that it converts does not pretend that renaming is all."""
+    """Asking for the new name of a tensor that a rule converts is an error."""
     with pytest.raises(ValueError, match=r"also converts the tensor 'a\.w'"):
         KeyMap("a.w -> b.w | transpose")("a.w")
 
 
 @pytest.mark.parametrize("value", [3, "text"])
 def test_only_tensors_are_converted(value):
-    """A rule with operations on a value that is no tensor says so."""
+    """A rule with operations on a value that is not a tensor is an error."""
     with pytest.raises(ValueError, match="converts strided tensors, but 'a' is not one"):
         KeyMap("a -> b | transpose").rename({"a": value})
 
@@ -201,7 +201,7 @@ def test_toml():
 
 @pytest.mark.parametrize("rule", [str.upper, {"a, b": "c"}, {"a -> b": "c"}, {"a|b": "c|d"}, {" a": "b"}])
 def test_what_cannot_be_written_down_is_refused(rule):
-    """A function, or a name that the grammar would read as something else, is not saved wrongly."""
+    """A function, or a name that the grammar would read differently, cannot be saved."""
     with pytest.raises(ValueError, match="cannot be saved as text"):
         KeyMap(rule).to_toml()
 

@@ -1,4 +1,4 @@
-"""Weights that are kept in parts: the parts are known, and none is offered as the weight."""
+"""Weights that are kept in parts: the parts are recognised, and none is offered as the weight."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_parts_of_each_kind_are_known(kind):
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_part_is_offered_as_the_weight(kind, prefix):
-    """`match` leaves the weight unfilled and says why, and nothing in the text of a load points at a part."""
+    """`match` leaves the weight unfilled and says why, and no suggestion points at a part."""
     source = arrays({f"{prefix}{name}": shape for name, shape in KINDS[kind].items()} | {f"{prefix}0.bias": (2,)})
     inference = infer(arrays(WHOLE), source)
     assert inference.unfilled == ("0.weight",)
@@ -61,7 +61,7 @@ def test_no_part_is_offered_as_the_weight(kind, prefix):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("LoRA")])
 def test_a_weight_is_not_offered_as_a_part(kind):
-    """A whole weight is not what a reparametrized one is computed of."""
+    """A whole weight is not offered as a part of a reparametrized one."""
     inference = infer(arrays(KINDS[kind] | {"0.bias": (2,)}), arrays(WHOLE))
     assert set(inference.unfilled) == set(KINDS[kind])
     assert "as one weight in the source" in inference.notes[0]
@@ -69,14 +69,14 @@ def test_a_weight_is_not_offered_as_a_part(kind):
 
 @pytest.mark.parametrize("kind", ["LoRA of PEFT", "LoRA of another name"])
 def test_a_weight_may_be_what_lora_is_added_to(kind):
-    """A plain weight goes to the layer that LoRA is beside of."""
+    """A plain weight fills the base layer of LoRA."""
     inference = infer(arrays(KINDS[kind] | {"0.bias": (2,)}), arrays(WHOLE))
     ((step),) = [step for step in inference.steps if step.source == "0.weight"]
     assert step.target in ("0.base_layer.weight", "0.linear.weight")
 
 
 def test_parts_go_to_parts():
-    """The two ways in which PyTorch keeps weight norm are brought together."""
+    """The two ways in which PyTorch stores weight norm are matched."""
     inference = infer(arrays(KINDS["weight norm, parametrized"]), arrays(KINDS["weight norm"]))
     assert {step.source: step.target for step in inference.steps} == {
         "0.weight_g": "0.parametrizations.weight.original0",
@@ -94,7 +94,7 @@ def test_parts_go_to_parts():
     ],
 )
 def test_names_alone_do_not_make_a_part(names):
-    """A suffix without its counterpart, and children of a module with two of them, are names as any other."""
+    """A suffix without its counterpart, and children of a module with two of them, are ordinary names."""
     assert set(parts_of(names)) <= {"block.lora_A"}
 
 
@@ -106,8 +106,8 @@ def test_any_names_are_taken(names):
     assert all(may_match(name, name, parts, parts) for name in names)
 
 
-def test_a_part_is_told_once():
-    """Whatever asks for it twice, as PyTorch's spectral norm does."""
+def test_a_part_is_reported_once():
+    """A part is reported once, even if several slots ask for it, as in PyTorch's spectral norm."""
     parts = parts_of(["0.weight_orig", "0.weight_u"])
     notes = notes_on_parts(["0.weight_orig", "0.weight_u", "0.weight_orig"], ["0.weight"], {}, parts)
     assert notes[0].startswith("'0.weight' (weight_orig, weight_u) is stored in parts in the model")

@@ -1,4 +1,4 @@
-"""Rules: what a line of a key map may say, and what it says back."""
+"""Rules: what a line of a key map may contain, and how it prints."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_rule_prints_as_it_was_written(line):
 
 
 def test_choices_on_both_sides_are_several_rules():
-    """Where nothing is joined, a choice on both sides is one rule each."""
+    """Without a join, a choice on both sides stands for one rule each."""
     assert list(map(str, parse("{a,b}.{*p} -> {x,y}.{*p}"))) == ["a.{*p} -> x.{*p}", "b.{*p} -> y.{*p}"]
 
 
@@ -58,8 +58,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("line", "message"), WRONG)
-def test_what_is_no_rule(line, message):
-    """A line that cannot be understood is quoted, with what is wrong in it."""
+def test_an_invalid_rule_is_refused(line, message):
+    """The error for a line that cannot be parsed quotes it and says what is wrong."""
     with pytest.raises(ValueError, match=message) as caught:
         parse(line)
     assert repr(line.strip()) in str(caught.value)
@@ -76,7 +76,7 @@ NO_INVERSE = [
 
 @pytest.mark.parametrize(("line", "why"), NO_INVERSE)
 def test_what_has_no_inverse_says_why(line, why):
-    """A rule that cannot be undone exactly is marked, and refuses with the reason."""
+    """A rule that cannot be inverted exactly is refused, with the reason."""
     key_map = KeyMap(line)
     assert not key_map.invertible
     with pytest.raises(ValueError, match="cannot be inverted") as caught:

@@ -48,7 +48,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_wrapped_names_find_their_slots(case):
-    """Every slot is filled from the name that is its own, without being asked for."""
+    """Every slot is filled from its own name, wrapped or not."""
     sources, slots = CASES[case]
     plan = match({name: n for n, name in enumerate(sources)}, {name: n for n, name in enumerate(slots)})
     assert plan.ok
@@ -78,7 +78,7 @@ def test_two_wrapped_sources_for_one_slot_raise():
 
 
 def test_what_is_ambiguous_is_left_alone_and_noted():
-    """A name that could be two slots fills neither, and the report says so."""
+    """A name that could fill two slots fills neither, and the report says so."""
     plan = match({"module.module.w": 1}, {"w": 0, "module.w": 0})
     assert plan.missing == ("w", "module.w")
     assert "'module.module.w' may be 'w' or 'module.w'" in plan.notes[0]
@@ -91,7 +91,7 @@ def test_the_last_component_is_never_a_wrapper():
 
 
 def test_names_of_no_slot_go_where_their_module_went():
-    """What only a hook of the module knows comes where the hook looks for it; in no case onto another name."""
+    """Names that only a module's hook knows follow their module, and never replace another name."""
     plan = match({"module.conv.bias": 1, "module.conv.weight_g": 2, "module.x.y": 3}, {"conv.bias": 0, "z": 0})
     assert plan.unexpected == ("conv.weight_g", "x.y")
     assert dict(plan.execute(plan.given)) == {"conv.bias": 1, "conv.weight_g": 2, "x.y": 3}
@@ -127,5 +127,5 @@ def test_any_wrapper_at_the_root_comes_off(slots, wrapper):
 
 
 def test_the_certain_wrappers():
-    """`module` is the one wrapper whose name people use."""
+    """`module` is the only wrapper whose name is also used by people."""
     assert sorted(WRAPPERS - CERTAIN) == ["module"]

@@ -1,4 +1,4 @@
-"""Operations on tensors: specs first, leaves with just those specs, and NumPy as the oracle."""
+"""Operations on tensors: specs first, then leaves with exactly these specs; NumPy is the oracle."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ MISFITS = [
 
 @pytest.mark.parametrize(("text", "inputs", "message"), MISFITS)
 def test_what_does_not_fit_is_refused_on_specs(text, inputs, message):
-    """An operation that does not fit says so before anything is read."""
+    """An operation that does not fit is refused before anything is read."""
     with pytest.raises(ValueError, match=message):
         on_specs([parse_operation(text)], [leaf_of(array).spec for array in inputs], 2)
 
@@ -74,8 +74,8 @@ def test_what_does_not_fit_is_refused_on_specs(text, inputs, message):
 @pytest.mark.parametrize(
     "text", ["", "turn 0", "cat", "split", "split x", "unstack 0 1", "stack", "transpose 0", "permute"]
 )
-def test_what_is_no_operation(text):
-    """A text that says no operation is refused with a list of those there are."""
+def test_an_unknown_operation_is_refused(text):
+    """The error for an unknown operation lists those that exist."""
     with pytest.raises(ValueError, match="is not a tensor operation; use one of: transpose"):
         parse_operation(text)
 
@@ -124,7 +124,7 @@ def test_reshape_is_numpys(text, shape):
 
 
 def test_reshape_of_one_element():
-    """A number becomes a vector of one, and back."""
+    """A scalar becomes a vector of one element, and back."""
     (leaf,) = on_leaves([parse_operation("reshape 1")], [leaf_of(np.array(3.0))], 1)
     assert read_array(leaf).tolist() == [3.0]
     (leaf,) = on_leaves([parse_operation("reshape")], [leaf], 1)

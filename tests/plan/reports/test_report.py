@@ -1,4 +1,4 @@
-"""LoadReport: PyTorch's result, and a better one."""
+"""LoadReport: PyTorch's result, with more facts."""
 
 import copy
 import json
@@ -25,6 +25,12 @@ def report(source, target=None, **options):
     return match(source, network() if target is None else target, **options).report()
 
 
+def loaded(source, target):
+    """The report of a load in which everything that fits was loaded."""
+    plan = match(source, target)
+    return plan.report(loaded=plan.report().loaded)
+
+
 # PyTorch's result
 
 
@@ -33,7 +39,7 @@ def test_it_is_pytorchs_result():
     torch = pytest.importorskip("torch")
     model = torch.nn.Linear(2, 2)
     for state in (model.state_dict(), {"weight": model.weight, "more": model.bias}):
-        theirs, ours = model.load_state_dict(state, strict=False), match(state, model.state_dict()).report()
+        theirs, ours = model.load_state_dict(state, strict=False), loaded(state, model.state_dict())
         missing, unexpected = ours
         assert (missing, unexpected) == (theirs.missing_keys, theirs.unexpected_keys)
         assert (ours.missing_keys, ours.unexpected_keys) == (missing, unexpected)
@@ -41,11 +47,13 @@ def test_it_is_pytorchs_result():
         assert len(ours) == len(theirs) == 2
         assert isinstance(ours, tuple)
         assert (repr(ours) == repr(theirs)) is ours.ok
-    assert repr(report(network())) == str(report(network())) == "<All keys matched successfully>"
+    done = loaded(network(), network())
+    assert repr(done) == str(done) == "<All keys matched successfully>"
+    assert repr(report(network())) == "LoadReport(missing_keys=[], unexpected_keys=[], 74 would be loaded (dry run))"
 
 
 def test_the_lists_are_one_and_the_same():
-    """As with PyTorch's, who edits the lists edits the result."""
+    """Editing the lists edits the result, as in PyTorch."""
     one = LoadReport(["a"], [])
     one.missing_keys.clear()
     assert one == ([], [])
@@ -66,7 +74,7 @@ def test_a_copy_is_equal(again):
 
 
 def test_what_a_plan_foresees():
-    """Everything that happened is in its own list."""
+    """Each outcome has its own list."""
     source = {"module.a": np.zeros(2, "f4"), "module.b": np.zeros(3), "c": np.zeros((3, 2)), "d": np.zeros(2), "x": 1}
     target = {
         "a": np.zeros(2, "f2"),
@@ -119,7 +127,7 @@ def test_a_loader_may_take_another_shape():
 
 
 def test_allowed_deviations():
-    """What was said to be all right is neither missing nor unexpected, and is listed."""
+    """Allowed names are neither missing nor unexpected, and are listed."""
     found = LoadReport(["head.w", "x"], ["old.a", "y"], loaded=["z"]).allowing(
         missing="head", unexpected=["old.*", "y"]
     )
@@ -130,7 +138,7 @@ def test_allowed_deviations():
 
 
 def test_to_dict_is_json():
-    """A program gets everything as plain values."""
+    """`to_dict` gives everything as plain values."""
     found = report(network("model."), dtype="float16")
     again = json.loads(json.dumps(found.to_dict()))
     assert again["ok"] is False
@@ -144,11 +152,11 @@ def test_to_dict_is_json():
 
 
 def test_counts_then_problems_then_help():
-    """The text says how many first, then what, layers folded, with shapes, and what would help last."""
+    """The text begins with the counts, then lists the problems, folded and with shapes, then suggestions."""
     renamed = {name.replace("attn.q", "attn.query"): value for name, value in network(classes=3).items()}
     assert str(report(renamed)) == "\n".join(
         [
-            "Loaded 48 tensors; 24 missing, 24 unexpected, 2 mismatched",
+            "Dry run: would load 48 tensors; 24 missing, 24 unexpected, 2 mismatched",
             "missing 24:",
             "  layers.{0…11}.attn.q.weight  ×12  [4, 4]  did you mean 'layers.{0…11}.attn.query.weight'?",
             "  layers.{0…11}.attn.q.bias  ×12  [4]  did you mean 'layers.{0…11}.attn.query.bias'?",
@@ -179,14 +187,14 @@ HELP = [
 
 @pytest.mark.parametrize(("source", "options", "call"), HELP)
 def test_the_one_change_that_would_fix_most(source, options, call):
-    """The best suggestion is the call that would have loaded it."""
+    """The best suggestion is the call that would load the state."""
     found = report(source, **options)
     assert call in found.suggestions[0].call
     assert call in str(found)
 
 
 def test_a_sub_module_is_suggested():
-    """Where the source is a part of the model, the sub-module by path is what helps."""
+    """If the source is a part of the model, the suggestion names the sub-module."""
     assert "into='backbone'" in report(network(), network("backbone.")).suggestions[0].call
 
 
@@ -207,13 +215,13 @@ def test_a_policy_is_suggested_by_the_shapes(name, old, new, policy):
 
 
 def test_nothing_is_suggested_that_could_as_well_be_another():
-    """Where q may be query or key, no rename is guessed at."""
+    """If a rename is ambiguous (q may be query or key), none is suggested."""
     source = network(parts=("attn.query", "attn.key", "mlp"))
     assert [s.call for s in report(source).suggestions] == ["print(statedict.match(model, source))"]
 
 
 def test_several_rules_are_suggested_together():
-    """Where one rule does not bring all, the suggestion has those that together do, the more special one first."""
+    """If one rule is not enough, the suggestion has several, the more special one first."""
     renamed = {name.replace("attn.q", "attn.query"): value for name, value in network("model.").items()}
     rules = ["model.layers.{i}.attn.query.{*p} -> layers.{i}.attn.q.{*p}", "model.{*p} -> {*p}"]
     assert report(renamed).suggestions[0].call == f"load_state_dict(model, source, rename={rules})"
@@ -237,14 +245,14 @@ def test_ten_thousand_problems_fit_on_a_screen():
 
 
 def test_html_is_escaped():
-    """Names come from files: in a notebook they are text."""
+    """Names in the HTML of a report are escaped."""
     html = LoadReport(["<script>"], ["b"])._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
 
 
 def test_hostile_names_are_shown_and_cost_nothing():
-    """Names that would clear the screen, and names of megabytes, are printed as text, shortly and at once."""
+    """Control characters in names are escaped, and long names are shortened, in little time."""
     long = ".".join(["a"] * 500_000)
     text = str(LoadReport(["\x1b[2Ja", long], ["\x1b[2Jb", long + "b"]))
     assert "\x1b" not in text
@@ -252,8 +260,8 @@ def test_hostile_names_are_shown_and_cost_nothing():
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_skipped_cast_and_warnings_are_told():
-    """What is no problem is told too, when it is worth it."""
+def test_skipped_cast_and_warnings_are_listed():
+    """Skipped and cast tensors, and warnings, are listed."""
     text = str(report(network(classes=3), dtype="float16", mismatched="skip", rename="p -> q"))
     assert "cast with loss" in text
     assert "skipped (the model's values are kept) 2:" in text
@@ -266,7 +274,7 @@ def test_skipped_cast_and_warnings_are_told():
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shapes", "all"])
 def test_the_error_begins_as_pytorchs(change):
-    """Up to the blank line the text is PyTorch's, to the letter."""
+    """Up to the blank line the text of the error is exactly PyTorch's."""
     torch = pytest.importorskip("torch")
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
     state = dict(model.state_dict())
@@ -287,7 +295,7 @@ def test_the_error_begins_as_pytorchs(change):
 
 
 def test_the_error_uses_the_loaders_words():
-    """Where the loader gave its errors, they are taken as they are, and told once."""
+    """Errors of a loader are quoted unchanged, and once."""
     text = "size mismatch for a: copying a param with shape torch.Size([1]) from checkpoint, …"
     found = LoadReport(mismatched=[Mismatch("a", (1,), (2,))], errors=[text, "hook: no"])
     said = error_text("Net", found)

@@ -1,4 +1,4 @@
-"""Policies: what is done with tensors of another shape, when it was asked for; PyTorch's interpolation is the oracle."""
+"""Policies: how tensors of another shape are adapted on request; PyTorch's interpolation is the oracle."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_skip():
 
 @pytest.mark.parametrize(("old", "new"), [((5, 4), (8, 4)), ((8, 4), (5, 4)), ((8, 3), (5, 4)), ((3,), (5,))])
 def test_slice(old, new):
-    """What both have is loaded, and the rest keeps the model's values: as by hand."""
+    """The common part is loaded, and the rest keeps the model's values."""
     source, target = RNG.normal(size=old).astype("f4"), RNG.normal(size=new)
     result, report = run("slice", source, target)
     corner = tuple(slice(0, min(pair)) for pair in zip(old, new))
@@ -55,7 +55,7 @@ def test_slice(old, new):
 
 
 def test_slice_needs_the_models_values_only_where_it_keeps_some():
-    """A tensor that is only cut fills a slot without values; one that is not large enough says why it cannot."""
+    """A tensor that is only cut fills a slot without values; one that is too small says why it cannot."""
 
     class Meta:
         shape, dtype, is_meta = (4,), "float32", True
@@ -65,7 +65,7 @@ def test_slice_needs_the_models_values_only_where_it_keeps_some():
 
 
 def test_a_slot_of_an_unknown_library():
-    """A slot whose values cannot be looked into is found out before anything is loaded."""
+    """A slot whose values cannot be read is noticed before anything is loaded."""
 
     class Foreign:
         shape, dtype = (4,), "float32"
@@ -76,7 +76,7 @@ def test_a_slot_of_an_unknown_library():
 
 
 def test_a_function():
-    """A function gets both arrays, and gives one of the slot's shape."""
+    """A function gets both arrays and returns one of the slot's shape."""
     result, report = run(lambda new, old: np.full(old.shape, new.sum()), np.ones(3, "f4"), np.zeros((2, 2)))
     assert result.tolist() == [[3, 3], [3, 3]]
     assert "made by <lambda>" in report.adapted[0].how
@@ -168,7 +168,7 @@ def test_grids_as_pytorch(old, new, mode, antialias, dtype):
     ],
 )
 def test_what_interpolate_makes_of_shapes(old, new, how):
-    """The grid, the line and the prefix tokens are told from the shapes alone."""
+    """The grid, the line and the prefix tokens follow from the shapes alone."""
     result, report = run("interpolate", RNG.normal(size=old).astype("f4"), np.zeros(new, "f4"))
     assert result.shape == new
     assert how == report.adapted[0].how
@@ -187,7 +187,7 @@ def test_planes_and_lines_as_pytorch():
 
 
 def test_interpolate_for_all_names_is_for_positions_only():
-    """`"interpolate"` for everything does not stretch a classifier; for its own name it does what it is told."""
+    """`"interpolate"` for all names does not resize a classifier; for its own name it does."""
     source, target = {"head.weight": np.ones((4, 2), "f4")}, {"head.weight": np.ones((9, 2), "f4")}
     assert match(source, target, mismatched="interpolate").mismatched
     assert match(source, target, mismatched={"head": "interpolate"}).ok

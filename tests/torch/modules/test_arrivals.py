@@ -8,7 +8,7 @@ import torch
 
 import statedict
 from statedict.errors import ChecksumError, FileChangedError
-from statedict.files import _local
+from statedict.files import _open
 from statedict.torch.modules import _backup as _keeping
 from statedict.torch.modules import _read_into as _arrivals
 
@@ -58,7 +58,7 @@ def test_any_read_may_fail(path, size, dtype, code, monkeypatch):
         return real(descriptor, buffers, offset)
 
     with statedict.open(path) as checkpoint:
-        monkeypatch.setattr(_local.os, "preadv", counted)
+        monkeypatch.setattr(_open.os, "preadv", counted)
         statedict.load_state_dict(Model(*size, 0.0, dtype), checkpoint)
     for failing in sorted({0, 1, len(calls) // 2, len(calls) - 1}):
         left = [failing]
@@ -69,9 +69,9 @@ def test_any_read_may_fail(path, size, dtype, code, monkeypatch):
                 raise OSError(code, os.strerror(code))
             return real(descriptor, buffers, offset)
 
-        monkeypatch.setattr(_local.os, "preadv", real)
+        monkeypatch.setattr(_open.os, "preadv", real)
         with statedict.open(path) as checkpoint:
-            monkeypatch.setattr(_local.os, "preadv", fails)
+            monkeypatch.setattr(_open.os, "preadv", fails)
             with pytest.raises(OSError, match=os.strerror(code)) as caught:
                 statedict.load_state_dict(model, checkpoint)
         assert unchanged(model, before)
@@ -94,7 +94,7 @@ def test_the_file_may_change_while_it_is_read(path, size, how, monkeypatch):
         return real(descriptor, buffers, offset)
 
     with statedict.open(path) as checkpoint:
-        monkeypatch.setattr(_local.os, "preadv", changes)
+        monkeypatch.setattr(_open.os, "preadv", changes)
         with pytest.raises((FileChangedError, ChecksumError)):
             statedict.load_state_dict(model, checkpoint)
     assert left[0] <= 0
@@ -123,7 +123,7 @@ def test_a_file_is_read_once(path, size, monkeypatch):
         nbytes.append(sum(map(len, buffers)))
         return real(descriptor, buffers, offset)
 
-    monkeypatch.setattr(_local.os, "preadv", counted)
+    monkeypatch.setattr(_open.os, "preadv", counted)
     statedict.load_state_dict(Model(*size, 0.0), path)
     assert sum(nbytes) < 1.01 * path.stat().st_size
 

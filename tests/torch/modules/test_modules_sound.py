@@ -133,6 +133,27 @@ def test_what_a_failing_loader_did_is_undone() -> None:
     assert {key: value.tolist() for key, value in state.items()} == source
 
 
+def test_classes_and_memory_that_a_loader_changed_are_restored() -> None:
+    """A parameter gets its class back, and a storage that was freed its size and its bytes."""
+
+    class Marked(nn.Parameter):
+        pass
+
+    made = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    before = {name: value.tolist() for name, value in made.state_dict().items()}
+
+    def hook(*args: Any) -> None:
+        made[0].weight.__class__ = Marked
+        made[1].weight.untyped_storage().resize_(0)
+        raise ValueError("no")
+
+    made[1].register_load_state_dict_pre_hook(hook)
+    with pytest.raises(ValueError, match="no"):
+        write(made, ones(made))
+    assert type(made[0].weight) is nn.Parameter
+    assert {name: value.tolist() for name, value in made.state_dict().items()} == before
+
+
 def test_a_loader_sees_what_came_before() -> None:
     """Modules that were loaded earlier have their new values when a module's own loader runs, as under PyTorch."""
     made = nn.Sequential(nn.Linear(2, 2), Loader(2, 2))

@@ -299,6 +299,18 @@ def test_the_same_options_with_other_entries_are_refused():
         write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
 
 
+def test_a_number_of_steps_must_be_one_element():
+    """An entry that is a single number accepts a tensor of one element of any rank, and no longer one."""
+    model = model_of(2, 2)
+    saved = trained(model).state_dict()
+    steps = saved["state"][0]["step"]
+    saved["state"][0]["step"] = steps.reshape(1, 1)
+    write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
+    saved["state"][0]["step"] = steps.expand(3)
+    with pytest.raises(LoadError, match=r"its 'step' must have shape \[\], but the saved state has shape \[3\]"):
+        write_optimizer(torch.optim.Adam(model.parameters()), saved, model=model)
+
+
 def test_other_shapes_are_refused():
     """State of another shape is an error that names the parameter, the entry and both shapes."""
     model, wider = model_of(3, 3), model_of(4, 3)
@@ -459,7 +471,7 @@ def test_a_stray_state_cannot_be_read():
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
     optimizer.state[torch.ones(4)] = {"momentum_buffer": torch.ones(4)}
     with pytest.raises(
-        SaveError, match=r"SGD has state for a tensor of shape \[4\] that is in none of its param_groups"
+        SaveError, match=r"SGD has state for a tensor of shape \[4\] that is not in any of its param_groups"
     ):
         read_optimizer(optimizer)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.distributed.tensor import Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from statedict.torch.tensors._dtensor import _boxes, any_sharded, is_sharded
+from statedict.state import MeshPlacement, boxes_of
+from statedict.torch.tensors._dtensor import any_sharded, is_sharded
 
 
 @st.composite
@@ -22,7 +23,7 @@ def sharded(draw):
     for _ in range(draw(st.integers(0, 3))):
         ranks = draw(st.integers(1, 4))
         axis, factor = draw(st.integers(0, len(shape) - 1)), draw(st.integers(1, 3))
-        splits.append((axis, factor, ranks, draw(st.integers(0, ranks - 1))))
+        splits.append(MeshPlacement("Shard", axis, factor, ranks, draw(st.integers(0, ranks - 1))))
     return shape, tuple(splits)
 
 
@@ -31,10 +32,10 @@ def test_boxes_are_those_of_the_placements(case):
     """The boxes hold exactly the elements of the local tensor, in its order, for uneven, empty and strided shards."""
     shape, splits = case
     expected = whole = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    for axis, factor, ranks, rank in splits:
+    for _, axis, factor, ranks, rank, _ in splits:
         placement = Shard(axis) if factor == 1 else _StridedShard(axis, split_factor=factor)
         expected = placement._split_tensor(expected, ranks, with_padding=False)[0][rank]
-    boxes, local = _boxes(shape, splits)
+    boxes, local = boxes_of(shape, splits)
     assert local == tuple(expected.shape)
     found = torch.full(local, -1)
     for box, here in boxes:

@@ -2,7 +2,7 @@
 
     parse(data, *, storage, rows=None, persistent=None, nested=None, file=None, member=None, limits=LIMITS, start=0,
           whole=True, paid=None)
-    emit(obj, store, store_all=None, *, arrays="values")
+    emit(obj, store, store_all=None, *, …)
 
 **parse** reads one pickle (protocols 0 to 5) from `data` (bytes or a mmap), beginning at `start`, into a Parsed.
 Nothing that it names is imported or called. `Parsed.value` is the tree: dict, OrderedDict (with the attribute
@@ -27,9 +27,6 @@ in `data`.
   this pickle. None: such values become Opaque, and count as dangerous.
 
 **emit** writes a tree (live arrays, leaves, inert values, any picklable object) as torch.save's `data.pkl`, byte for byte.
-`store(leaf: Leaf) -> Placement` is called once for each tensor, in the order in which torch numbers storages; it returns
-keys ("0", "1" … in order of first use, one for each storage). `store_all(wholes: Wholes) -> int | None` returns the first
-of the keys for many tensors at once, if each has a new storage that it covers completely.
 """
 
 from importlib import import_module
@@ -49,8 +46,8 @@ from ._values import TypedStorage as TypedStorage
 
 if TYPE_CHECKING:
     from ._names import storage_dtype as storage_dtype
-    from .reading._parse import parse as parse
-    from .reading._views import spec_in as spec_in
+    from .reading import parse as parse
+    from .reading._tensors import spec_in as spec_in
     from .writing._write import emit as emit
 
 __all__ = [
@@ -74,8 +71,8 @@ __all__ = [
 # Imported on first use: reading does not need the writer, and safetensors files need neither.
 _LATER = {
     "emit": ".writing._write",
-    "parse": ".reading._parse",
-    "spec_in": ".reading._views",
+    "parse": ".reading",
+    "spec_in": ".reading._tensors",
     "storage_dtype": "._names",
 }
 

@@ -24,8 +24,7 @@ Kind = Literal["device", "layout", "memory_format", "qscheme"]
 
 
 class StorageId(NamedTuple):
-    """A storage as identified in the pickle. The types of all fields are checked; `numel` and the view's numbers are ≥
-    0.
+    """A storage as identified in the pickle, with the types of all fields checked, and no negative numbers.
 
     Attributes:
         dtype: the type of its elements; None for an untyped storage, whose elements are bytes.
@@ -43,12 +42,12 @@ class StorageId(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Many tensors, each with a storage of its own as the pickle has it, a column for each field.
+    """Many tensors of a pickle, each with a storage of its own, column-wise.
 
     Attributes:
-        kinds, claims: what there is of them, and the bytes that a storage of each kind claims.
-        of: for each tensor the number of its kind.
-        keys: for each tensor its storage's, which are numbers.
+        kinds, claims: the kinds of tensors, and the bytes that a storage of each kind claims.
+        of: for each tensor, the number of its kind.
+        keys: for each tensor, the key of its storage, as a number.
     """
 
     kinds: list[RowKind]
@@ -58,22 +57,22 @@ class Records(NamedTuple):
 
 
 class RowMaker(Protocol):
-    """A container whose table has rows for tensors. This is its whole surface.
+    """A container that has a table with rows for tensors. This is its whole surface.
 
     Attributes:
-        alone: leaves that were read one by one, which it may make rows of later.
+        alone: leaves that were read one by one, which it may turn into rows later.
     """
 
     alone: list[Leaf]
 
     def offer(self, records: Records) -> Numbers:
-        """The row of each record, consecutive numbers; -1 where the record is not all of a storage of its own."""
+        """Return the row of each record (consecutive numbers), or -1 if it does not cover a storage of its own."""
 
     def claim(self, row: int, count: int) -> list[Leaf] | None:
-        """Leaves of rows that were offered; None where another tensor has one of the storages already."""
+        """Return the leaves of offered rows; None if another tensor already has one of the storages."""
 
     def claim_one(self, row: int) -> Leaf | None:
-        """The same for one."""
+        """Return the leaf of one offered row; None if another tensor already has its storage."""
 
 
 class TypedStorage:
@@ -161,7 +160,7 @@ class Parsed:
 
     @property
     def dangerous(self) -> list[str]:
-        """The imports for which loading the file is refused, as `module.name`."""
+        """Return the imports for which loading the file is refused, as `module.name`."""
         return [named.path for named in self.globals if named.risk == "dangerous"]
 
 

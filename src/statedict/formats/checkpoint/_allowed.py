@@ -11,9 +11,9 @@ from .._pickle import Import
 
 def is_made(value: Opaque) -> bool:
     """Return whether loading turns this description into a real object, if torch is installed."""
-    return maker(value) is not None or ("torch" not in sys.modules and (value.module, value.name) in OF_TORCH)
+    return maker(value) is not None or (sys.modules.get("torch") is None and (value.module, value.name) in OF_TORCH)
 
 
 def is_allowed(named: Import) -> bool:
     """Return whether the program has allowed this import (`torch.serialization.add_safe_globals`)."""
-    return "torch" in sys.modules and maker(Opaque(named.module, named.name)) is not None
+    return sys.modules.get("torch") is not None and maker(Opaque(named.module, named.name)) is not None

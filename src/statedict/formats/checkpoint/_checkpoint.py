@@ -7,16 +7,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from statedict.state import Absent, Bulk, Leaf, Spec, StateDict, arguments, contiguous
+from statedict.state import Absent, Bulk, Leaf, Parts, Spec, StateDict, arguments, contiguous
 
 from ...errors import UnsafeFileError, printable
 from .._pickle import Import
 from ._allowed import is_allowed
-from ._walk import leaves
+from ._walk import leaves, tensors
 
 # `verify(values=True)` reads at least this many bytes of elements, and up to four times the file size beyond that.
 FLOOR = 64 << 20
 
+OF_ONE_RANK = "only parts, which one rank saved"
 # Metadata keys that describe the format itself: torch's version facts, safetensors' framework name, an index's totals.
 OF_FORMATS = frozenset(
     {
@@ -95,7 +96,7 @@ class Checkpoint:
         self.producer = producer
         self._globals = list(globals)
         self._more_globals = more_globals
-        self.notes = list(notes)
+        self.notes = [*notes, *(_on_parts(object) if any(named.name == "DTensor" for named in globals) else ())]
         self.metadata = dict(metadata or {})
         self._checks = checks
         self._close = close
@@ -194,6 +195,18 @@ class Checkpoint:
         return checkpoint_html(self)
 
 
+def _on_parts(tree: object) -> list[str]:
+    """Return a note if tensors of a file are parts of larger ones: what one rank of several saved."""
+    parts = [(path, leaf) for path, leaf in tensors(tree) if isinstance(leaf, Parts) and not leaf.is_whole]
+    if not parts:
+        return []
+    path, first = parts[0]
+    return [
+        f"{len(parts):,} tensors are {OF_ONE_RANK} ({path}: {first.placement} of {list(first.spec.shape)}): "
+        "open the directory with the files of all ranks"
+    ]
+
+
 def _not_finite(tree: object, budget: int) -> list[Finding]:
     """Return a warning for each tensor that contains NaN or infinity. Tensors are read one at a time, at most `budget`
     bytes in total: a small file can have any number of views of the same bytes.
@@ -235,6 +248,7 @@ def _count_not_finite(leaf: Leaf) -> int:
     from statedict.state import read_array
 
     array = read_array(leaf)
-    if array.dtype.names:
-        return sum(int(np.count_nonzero(~np.isfinite(array[part]))) for part in array.dtype.names)
-    return int(np.count_nonzero(~np.isfinite(array)))
+    parts = [array[name] for name in array.dtype.names] if array.dtype.names else [array]
+    # NumPy warns of signalling NaNs in bfloat16.
+    with np.errstate(invalid="ignore"):
+        return sum(int(np.count_nonzero(~np.isfinite(part))) for part in parts)

@@ -18,7 +18,7 @@ from .._limits import Limits
 from .._table import METADATA, METADATA_OF_ALL
 from ..checkpoint._checkpoint import Checkpoint
 from ._distributed import read_distributed
-from ._parts import OF_A_RANK, read_parts
+from ._parts import OF_A_RANK, rank_files, read_parts, read_ranks
 from ._shards import INDEX, NUMBERED, read_numbered
 
 # In order of preference. A directory often has the same weights in several formats.
@@ -40,9 +40,9 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
     distributed = [name for name in names if METADATA.fullmatch(name)]
     if distributed:
         return read_distributed(folder, [METADATA_OF_ALL] if METADATA_OF_ALL in distributed else distributed, limits)
-    ranks = [name for name in names if OF_A_RANK.fullmatch(name)]
-    if ranks:
-        return read_parts(folder, ranks, limits)
+    parts = [name for name in names if OF_A_RANK.fullmatch(name)]
+    if parts:
+        return read_parts(folder, parts, limits)
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
         if pick is _numbered and found:
@@ -54,6 +54,10 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
             checkpoint.notes += _passed_over(names, found[0])
             return checkpoint
         if found:
+            ranks = rank_files(found) if pick is _single else {}
+            whole = read_ranks(folder, ranks, limits) if ranks else None
+            if whole is not None:
+                return whole
             raise UnknownFormatError(
                 f"this directory contains several checkpoints: {_listed(found)}", file=folder, hint="open one of them"
             )

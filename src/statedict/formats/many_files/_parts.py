@@ -1,22 +1,26 @@
-"""Checkpoints whose tensors are divided among the safetensors files of several ranks.
+"""Checkpoints whose tensors are divided among the files of several ranks.
 
-`torch.distributed.checkpoint.HuggingFaceStorageWriter(save_distributed=True)` writes one file for each rank, with its part
-of each tensor (`safetensors/_parts.py`): `shard-00001-model-00001-of-00001.safetensors` and so on. A tensor is as large as
-its parts reach together, as in PyTorch's own reader.
+Two kinds of files are joined:
+
+- `shard-00001-model-00001-of-00001.safetensors` and so on, which `HuggingFaceStorageWriter(save_distributed=True)` of
+  torch.distributed.checkpoint writes, one for each rank. A tensor is as large as its parts reach together, as in PyTorch's
+  own reader.
+- files of one format whose names differ in one number (`rank_0.pt`, `rank_1.pt`), if they contain DTensors: what each rank
+  saved with torch.save. Values other than DTensors are those of the first file.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from statedict.state import Leaf, Parts, join_pieces
+from statedict.state import Leaf, Parts, Piece, join_pieces, map_tree
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
-from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
+from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK
 from ._open_files import OpenFiles
 from ._shards import joined, opened_shards, state_of
@@ -25,11 +29,14 @@ OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
 
 
 def read_parts(folder: str, names: Sequence[str], limits: Limits) -> Checkpoint:
-    """Open the Checkpoint that the files of all ranks form; a tensor of which a part is missing raises PartError if read."""
+    """Open the Checkpoint that the safetensors files of all ranks form.
+
+    A tensor of which a part is missing raises PartError if it is read.
+    """
     open_files = OpenFiles(folder)
     try:
         shards = opened_shards(open_files.reopening, sorted(names), folder, limits)
-        found: dict[str, dict[Any, Parts]] = {}
+        found: dict[str, list[Parts]] = {}
         for shard in shards.values():
             shard.notes = [note for note in shard.notes if note != ONE_RANK]
             for name, value in state_of(shard).items():
@@ -37,37 +44,103 @@ def read_parts(folder: str, names: Sequence[str], limits: Limits) -> Checkpoint:
                     raise FormatError(
                         "it does not say where in the whole tensor it belongs", file=shard.path, member=name
                     )
-                (piece,) = value.pieces
-                # Several ranks may have saved the same part, as PyTorch's reader permits.
-                found.setdefault(name, {}).setdefault(piece.box, value)
-        state = OrderedDict((name, _joined(name, list(parts.values()), folder)) for name, parts in found.items())
+                found.setdefault(name, []).append(value)
+        state = OrderedDict((name, _joined(name, parts, folder)) for name, parts in found.items())
     except BaseException:
         open_files.close()
         raise
-    notes = [f"the tensors are joined from the files of {len(shards):,} ranks", *_missing(names)]
-    incomplete = [name for name, value in state.items() if isinstance(value, Parts)]
-    problems = [Finding("error", name, "parts of this tensor are missing") for name in incomplete]
-    return joined(folder, state, shards, 0, {}, notes, open_files.close, problems)
+    ranks = [int(match["rank"]) for name in names if (match := OF_A_RANK.fullmatch(name))]
+    checkpoint = joined(
+        folder, state, shards, 0, {}, _notes(len(shards), ranks, 1), open_files.close, _problems(state.items())
+    )
+    return checkpoint
+
+
+def rank_files(names: Sequence[str]) -> dict[int, str]:
+    """Return files whose names differ in one number only, by that number; an empty dict if they differ otherwise.
+
+    >>> rank_files(["model_world_2_rank_1.pt", "model_world_2_rank_0.pt"])
+    {0: 'model_world_2_rank_0.pt', 1: 'model_world_2_rank_1.pt'}
+    """
+    fields = [re.split(r"(\d{1,9})", name) for name in names]
+    different = [set(column) for column in zip(*fields) if len(set(column)) > 1]
+    if len(set(map(len, fields))) > 1 or len(different) != 1 or not all(map(str.isdigit, different[0])):
+        return {}
+    at = next(place for place, column in enumerate(zip(*fields)) if len(set(column)) > 1)
+    return dict(sorted((int(field[at]), name) for field, name in zip(fields, names)))
+
+
+def read_ranks(folder: str, files: dict[int, str], limits: Limits) -> Checkpoint | None:
+    """Open the Checkpoint that the files of all ranks form (`rank_files`); None if they do not contain DTensors."""
+    open_files = OpenFiles(folder)
+    try:
+        shards = opened_shards(open_files.reopening, list(files.values()), folder, limits)
+        every = [_parts_by_path(shard.object) for shard in shards.values()]
+        if not all(every):
+            open_files.close()
+            return None
+        for shard in shards.values():
+            shard.notes = [note for note in shard.notes if OF_ONE_RANK not in note]
+        first = next(iter(shards.values()))
+        values = {path: _joined(path, [parts[path] for parts in every if path in parts], folder) for path in every[0]}
+        tree = map_tree(first.object, lambda value: value, {id(part): values[path] for path, part in every[0].items()})
+    except BaseException:
+        open_files.close()
+        raise
+    checkpoint = joined(
+        folder,
+        {},
+        shards,
+        0,
+        {},
+        _notes(len(shards), list(files), min(files)),
+        open_files.close,
+        _problems(values.items()),
+    )
+    checkpoint.object = tree
+    return checkpoint
+
+
+def _parts_by_path(tree: object) -> dict[str, Parts]:
+    return {path: value for path, value in tensors(tree) if isinstance(value, Parts)}
 
 
 def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
+    first = parts[0]
+    open_ended = first.storage.where.open_ended
     if len({(part.spec.dtype, len(part.spec.shape)) for part in parts}) > 1:
         raise FormatError("its parts differ in dtype or number of dimensions", file=folder, member=name)
-    dtype, pieces = parts[0].spec.dtype, [piece for part in parts for piece in part.pieces]
     shape = tuple(map(max, zip(*(part.spec.shape for part in parts))))
+    if not open_ended and any(part.spec.shape != shape for part in parts):
+        raise FormatError("its parts belong to tensors of different shapes", file=folder, member=name)
+    # Several ranks may have saved the same part: replicas.
+    pieces: dict[object, Piece] = {}
+    for piece in (piece for part in parts for piece in part.pieces):
+        pieces.setdefault(piece.box, piece)
     try:
-        return join_pieces(dtype, shape, pieces)
+        return join_pieces(first.spec.dtype, shape, pieces.values(), first.traits)
     except PartError:
-        where = f"{folder}: {name}"
-        return Parts(dtype, shape, pieces, f"{len(pieces)} parts with gaps", open_ended=True, where=where)
+        placement = f"{len(pieces)} parts with gaps" if open_ended else first.placement
+        return Parts(
+            first.spec.dtype,
+            shape,
+            pieces.values(),
+            placement,
+            first.traits,
+            open_ended=open_ended,
+            where=f"{folder}: {name}",
+        )
 
 
-def _missing(names: Sequence[str]) -> list[str]:
-    """Return a note if the files of some ranks, which are numbered from 1, are missing."""
-    ranks = {int(match["rank"]) for name in names if (match := OF_A_RANK.fullmatch(name))}
-    gaps = sorted(set(range(1, max(ranks) + 1)) - ranks)
-    if not gaps:
-        return []
+def _problems(values: Iterable[tuple[str, object]]) -> list[Finding]:
     return [
-        f"there is no file of rank {', '.join(map(str, gaps[:8]))}, of at least {max(ranks):,} (a rank may have had no part)"
+        Finding("error", name, "parts of this tensor are missing") for name, value in values if isinstance(value, Parts)
     ]
+
+
+def _notes(count: int, ranks: Sequence[int], first: int) -> list[str]:
+    """Return notes on the files that were joined and the numbers that are missing."""
+    gaps = sorted(set(range(first, max(ranks) + 1)) - set(ranks))
+    listed = ", ".join(map(str, gaps[:8]))
+    missing = [f"there is no file of rank {listed} (a rank may have had no part)"] if gaps else []
+    return [f"the tensors are joined from the files of {count:,} ranks", *missing]

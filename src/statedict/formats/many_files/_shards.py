@@ -17,7 +17,7 @@ from typing import Any
 
 from statedict import files
 from statedict.files import File
-from statedict.state import Absent
+from statedict.state import Absent, Compound
 
 from ...errors import FormatError
 from .._foreign_formats import unknown
@@ -117,18 +117,22 @@ def _indexed(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values of an index's names, in its order, and the problems found."""
     states = {name: state_of(shard) for name, shard in shards.items()}
+    owners = {shard: _owners(state) for shard, state in states.items()}
     values: dict[str, Any] = {}
     for name, shard in places.items():
         if shard not in states:
             values[name] = Absent(name, os.path.join(folder, shard))
         elif name in states[shard]:
             values[name] = states[shard][name]
+        elif name in owners[shard]:
+            owner = owners[shard][name]
+            values[owner] = states[shard][owner]
         else:
             raise FormatError(
                 "the index places it in this shard, which does not contain it", file=shards[shard].path, member=name
             )
     missing = Counter(shard for shard in places.values() if shard not in states)
-    extra = sum(map(len, states.values())) - (len(places) - missing.total())
+    extra = sum(map(len, states.values())) - (len(values) - missing.total())
     return values, [
         *(
             f"{shard} is missing; it contains {count:,} of the {len(places):,} tensors"
@@ -136,6 +140,12 @@ def _indexed(
         ),
         *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
     ]
+
+
+def _owners(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of the tensor that each part of a tensor which wraps others belongs to."""
+    compounds = ((name, value) for name, value in state.items() if isinstance(value, Compound))
+    return {f"{name}.{role}": name for name, value in compounds for role in value.parts}
 
 
 def joined(

@@ -36,21 +36,22 @@ def write_sharded(
     largest: int | str,
     metadata: Mapping[str, str] | None = None,
     durable: Durable = True,
+    names: Callable[[str, Any], list[str]] = lambda name, value: [name],
     fill: Fill = files.fill,
 ) -> None:
     """Write a mapping of names to tensors as shards with at most `largest` bytes of tensors each (a number, or text:
     see `byte_count`) and an index; or as the single file `path` if everything fits. A tensor, or a group of tied ones,
-    larger than that gets its own shard.
+    larger than that gets its own shard. `names` returns the names under which the format stores a value.
 
     Readers find either the earlier save at this path or the new one, complete; files of the earlier save that are no
     longer used are then deleted. Raises SaveError if `obj` is not such a mapping, and what `files.write_set` raises.
     """
     state = _named(obj)
     shards = split(state, byte_count(largest))
-    made = [parts(_shard(obj, state, names), metadata) for names in shards]
+    made = [parts(_shard(obj, state, some), metadata) for some in shards]
     earlier = partial(_earlier, path)
     if len(shards) > 1:
-        index = partial(_index_parts, state, shards, metadata)
+        index = partial(_index_parts, state, shards, metadata, names)
         wanted = FileSet(
             path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path)
         )
@@ -102,6 +103,7 @@ def _index_parts(
     state: Mapping[str, Any],
     shards: Sequence[Sequence[str]],
     metadata: Mapping[str, str] | None,
+    stored: Callable[[str, Any], list[str]],
     targets: Sequence[str],
 ) -> list[Part]:
     if "total_size" in (metadata or {}):
@@ -110,7 +112,7 @@ def _index_parts(
     sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
     index = {
         "metadata": {**(metadata or {}), "total_size": sum(sizes.values())},
-        "weight_map": {name: places[name] for name in state},
+        "weight_map": {part: places[name] for name, value in state.items() for part in stored(name, value)},
     }
     text = json.dumps(index, indent=2).encode() + b"\n"
     if len(text) > LIMITS.json_bytes:

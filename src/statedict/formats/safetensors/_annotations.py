@@ -1,4 +1,4 @@
-"""What statedict records in the metadata of its safetensors files: checksums, ties, and the versions of modules.
+"""What statedict records in the metadata of its safetensors files: checksums, ties, the versions of modules, and recipes.
 
 It is stored in `__metadata__`, which other readers ignore. Other tools may copy metadata into files that they have
 changed, so it is trusted only if the header as a whole is as we wrote it: it begins in a way that no other writer uses,
@@ -11,6 +11,7 @@ import json
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from statedict.files import crc32
@@ -24,14 +25,19 @@ PREFIX = "statedict."
 # JSON allows a space before a colon, but other writers do not use one.
 BEGINNING = b'{"__metadata__" :{"statedict.header":"'
 DIGITS = 8
+# Recipes of real classes are nested about ten deep.
+RECIPE_DEPTH = 100
 
 
 class Annotations(NamedTuple):
-    """The recorded facts: `crcs` in the order of the tensors in the header; groups of tied names; `_metadata`."""
+    """The recorded facts: `crcs` in the order of the tensors in the header; groups of tied names; `_metadata`; the recipes
+    of tensors that wrap others, by name.
+    """
 
     crcs: list[int]
     ties: list[list[str]]
     modules: OrderedDict[str, Any] | None
+    wrappers: dict[str, Any]
 
 
 def read_annotations(header: Header, file: str, limits: Limits) -> Annotations | None:
@@ -65,7 +71,11 @@ def _parsed(header: Header, file: str, limits: Limits) -> Annotations:
     modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
     if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
         raise TypeError("the _metadata of a module is not a mapping")
-    return Annotations(crcs, ties, None if modules is None else OrderedDict(modules))
+    deep = replace(limits, json_depth=max(limits.json_depth, RECIPE_DEPTH))
+    wrappers = read_json(said.get(f"{PREFIX}wrappers", "{}").encode(), file, deep)
+    if not isinstance(wrappers, dict):
+        raise TypeError("the recipes are not a mapping")
+    return Annotations(crcs, ties, None if modules is None else OrderedDict(modules), wrappers)
 
 
 def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -80,6 +90,8 @@ def begin_header(annotations: Annotations, metadata: Mapping[str, str]) -> str:
         said[f"{PREFIX}ties"] = json.dumps(annotations.ties, ensure_ascii=False)
     if annotations.modules is not None:
         said[f"{PREFIX}modules"] = json.dumps(annotations.modules, ensure_ascii=False)
+    if annotations.wrappers:
+        said[f"{PREFIX}wrappers"] = json.dumps(annotations.wrappers, ensure_ascii=False, separators=(",", ":"))
     rest = json.dumps({**said, **metadata}, ensure_ascii=False, separators=(",", ":"))
     return f'{BEGINNING.decode()}{"0" * DIGITS}",{rest[1:]}'
 

@@ -17,6 +17,7 @@ from ..storages._extent import Extent, FileSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
 from ._parts import ONE_RANK, SHARDING_INFO, as_parts
+from ._wrappers import put_together
 
 
 def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
@@ -36,6 +37,8 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         state[name] = Leaf(spec, storages[name])
     if SHARDING_INFO in header.metadata:
         state = OrderedDict(as_parts(state, header.metadata, file.name, limits))
+    if annotations is not None and annotations.wrappers:
+        state = put_together(state, annotations.wrappers, file.name)
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from statedict.files import Frame, Part, Payload, crc32
+from statedict.files import Frame, Part, Payload
 from statedict.state import Leaf
 
 from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
-from ..storages._pack import elements_of, key_in_parts
+from ..storages._pack import contents_of, elements_of, key_in_parts
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
+from ._wrappers import taken_apart
 from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
 
 ALIGNMENT = 64
@@ -44,15 +45,17 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     plain = wholes_of(obj)
     body: _Body | WholesBody
     parts: list[Part]
+    recipes: dict[str, Any] = {}
     if plain is None:
-        leaves = named_leaves(obj, "safetensors", _unfit)
+        values, recipes = taken_apart(obj)
+        leaves = named_leaves(values, "safetensors", _unfit)
         body, tied = _Body(leaves), ties(leaves)
         parts = body.parts
     else:
         body, tied = WholesBody(*plain), []
         parts = [body]
     extra = _checked({**FORMAT, **(metadata or {})})
-    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"))
+    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"), recipes)
     tensors = ",".join(body.entries)
 
     def header() -> bytes:
@@ -104,19 +107,22 @@ class _Small:
         self._crcs = crcs
 
     def chunks(self) -> Iterator[memoryview]:
-        waiting: list[memoryview] = []
+        waiting: list[_Placed] = []
         space = 0
-        for number, leaf, _ in self._tensors:
-            if leaf.spec.nbytes + space > BLOCK and waiting:
-                yield memoryview(b"".join(waiting))
+        for tensor in self._tensors:
+            if tensor.leaf.spec.nbytes + space > BLOCK:
+                yield self._together(waiting)
                 waiting, space = [], 0
-            crc = 0
-            for view in elements_of(leaf):
-                crc = crc32(view, crc)
-                waiting.append(view)
-                space += len(view)
-            self._crcs[number] = crc
-        yield memoryview(b"".join(waiting))
+            waiting.append(tensor)
+            space += tensor.leaf.spec.nbytes
+        yield self._together(waiting)
+
+    def _together(self, tensors: Sequence[_Placed]) -> memoryview:
+        """Return a copy of the bytes of some tensors; their CRCs are known afterwards."""
+        contents = contents_of([tensor.leaf for tensor in tensors])
+        for tensor, (_, crc) in zip(tensors, contents):
+            self._crcs[tensor.number] = crc
+        return memoryview(b"".join([content for content, _ in contents]))
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -56,6 +56,8 @@ def _problem(name: object, value: object, leaf: Leaf | Compound | None) -> str |
         name.encode()
     except UnicodeEncodeError:
         return f"{name!r} cannot be written as UTF-8"
+    if leaf is None and hasattr(type(value), "__tensor_flatten__"):
+        return f"{name!r} is a {type(value).__name__} whose parts and attributes are not plain data"
     if leaf is None:
         return f"{name!r} is a {type(value).__name__}"
     return f"{name!r} is a {leaf.layout} tensor" if isinstance(leaf, Compound) else None

@@ -17,8 +17,10 @@ from itertools import count
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Wholes
+from statedict.files import crc32
+from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Wholes, blocks
 
+from ._extent import Extent
 from ._shape import require_memory
 
 # Storages that can only be read, neither viewed nor streamed, are read in pieces of this size.
@@ -104,15 +106,19 @@ class Packing:
 
     def _first(self, key: Key, leaf: Leaf) -> _Place:
         """The place of a storage of which no leaf was placed alone before."""
-        require_memory(leaf)
+        spec, storage = leaf.spec, leaf.storage
+        whole = not spec.offset and spec.nbytes == storage.nbytes
+        if not whole:
+            require_memory(leaf)
         address = _address(leaf.storage.key)
-        number, spec = self._wholes.get(address, (0, None))
-        if spec is not None and (leaf.storage.nbytes, leaf.spec.dtype) == (spec.nbytes, spec.dtype):
-            self._seen[key] = [Leaf(spec, leaf.storage)]
-            place = _pack(number, self._seen[key])
+        number, known = self._wholes.get(address, (0, None))
+        if known is not None and (storage.nbytes, spec.dtype) == (known.nbytes, known.dtype):
+            self._seen[key] = [Leaf(known, storage)]
+            place = _whole(number, known, storage)
         else:
             self._seen[key] = [leaf]
-            place = _pack(self._count, self._known.get(key, [leaf]))
+            leaves = self._known.get(key, [leaf])
+            place = _whole(self._count, spec, storage) if whole and len(leaves) == 1 else _pack(self._count, leaves)
             self.packed.append(place.packed)
             self._count += 1
         self._places[key] = place
@@ -130,13 +136,15 @@ def _address(key: Hashable) -> int:
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
 
 
+def _whole(number: int, spec: Spec, storage: Storage) -> _Place:
+    """The new storage of a tensor that covers its whole storage: the usual case."""
+    views = partial(ranges_of, storage, [(0, storage.nbytes)])
+    return _Place(Packed(number, storage.nbytes, views, key_in_parts(storage)), {spec: spec})
+
+
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
     """The new storage of leaves that share one."""
     storage, spec = leaves[0].storage, leaves[0].spec
-    if len(leaves) == 1 and not spec.offset and spec.nbytes == storage.nbytes:
-        # All but always: a tensor that shows its whole storage.
-        views = partial(ranges_of, storage, [(0, storage.nbytes)])
-        return _Place(Packed(number, storage.nbytes, views, key_in_parts(storage)), {spec: spec})
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
         return _pack_one(number, storage, spec)
@@ -234,8 +242,36 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
         # A checksum may include the header that gives the shape (npz).
         leaf.storage.source.verify([leaf.storage])
         return
-    if spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg:
+    if _is_run(leaf):
         start = spec.offset * spec.dtype.itemsize
         yield from ranges_of(leaf.storage, [(start, start + spec.nbytes)])
     else:
         yield np.ascontiguousarray(read_array(leaf)).reshape(-1).view(np.uint8).data
+
+
+def contents_of(leaves: Sequence[Leaf]) -> list[tuple[bytes | memoryview, int]]:
+    """The same for many small leaves, with its CRC-32; what lies together in a file is read in one batch."""
+    chosen = [n for n, leaf in enumerate(leaves) if hasattr(leaf.storage.source, "fresh") and _is_run(leaf)]
+    storages = [leaves[n].storage for n in chosen]
+    starts = [leaves[n].spec.offset * leaves[n].spec.dtype.itemsize for n in chosen]
+    sizes = [leaves[n].spec.nbytes for n in chosen]
+    read: dict[int, memoryview] = {}
+    for some, block, places in blocks(storages, starts, sizes, verify=True):
+        read.update((chosen[n], block[place : place + sizes[n]]) for n, place in zip(some, places))
+    found: list[tuple[bytes | memoryview, int]] = []
+    for n, leaf in enumerate(leaves):
+        content = read[n] if n in read else b"".join(elements_of(leaf))
+        # Reading has compared the checksum that the file has of a whole storage.
+        known = leaf.storage.where.crc if n in read and _is_whole_extent(leaf) else None
+        found.append((content, crc32(content) if known is None else known))
+    return found
+
+
+def _is_whole_extent(leaf: Leaf) -> bool:
+    extent = leaf.storage.where
+    return isinstance(extent, Extent) and leaf.spec.nbytes == leaf.storage.nbytes == extent.nbytes and extent.swap == 1
+
+
+def _is_run(leaf: Leaf) -> bool:
+    """Whether the elements are a run of the storage's bytes, as they stand there."""
+    return bool(leaf.spec.numel) and leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg

@@ -8,7 +8,7 @@ from ...errors import FormatError
 from .._limits import LIMITS, Limits
 from .._table import head_of
 from ..checkpoint._checkpoint import Checkpoint
-from ._legacy import MAGIC, UNCHECKED, nested_reader, read_torch_legacy
+from ._legacy import MAGIC, UNCHECKED, is_integer, nested_reader, read_torch_legacy
 from ._stacked_pickles import parse_at
 
 
@@ -24,7 +24,7 @@ def read_pickles(file: File, limits: Limits = LIMITS) -> Checkpoint:
         # The oldest protocols can begin with almost any byte: if the first one is not an opcode, the file is something
         # else.
         raise unknown(file, head_of(file)) from None
-    if first.parsed.value == MAGIC:
+    if is_integer(first.parsed.value, MAGIC):
         return read_torch_legacy(file, limits)
     if first.end != file.size:
         raise FormatError(

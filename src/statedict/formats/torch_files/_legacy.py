@@ -38,10 +38,10 @@ UNCHECKED = "the file has no checksums: damage to its tensors cannot be detected
 def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint in a file that torch.save wrote before 1.6, or with `_use_new_zipfile_serialization=False`."""
     magic = parse_at(file, 0, "the magic number", limits)
-    if magic.parsed.value != MAGIC:
+    if not is_integer(magic.parsed.value, MAGIC):
         raise FormatError("the file does not start with the magic number of torch.save", file=file.name, offset=0)
     version = parse_at(file, magic.end, "the version", limits)
-    if version.parsed.value != VERSION:
+    if not is_integer(version.parsed.value, VERSION):
         raise FormatError(
             f"unsupported version {shown(version.parsed.value)}; expected {VERSION}", file=file.name, offset=magic.end
         )
@@ -64,6 +64,11 @@ def read_torch_legacy(file: File, limits: Limits = LIMITS) -> Checkpoint:
         # Like torch.load, leave a file object after the end, so that what was saved next can be loaded.
         close=partial(file.close, end),
     )
+
+
+def is_integer(value: object, expected: int) -> bool:
+    """Return whether the content of a pickle is that integer. An array would compare its elements."""
+    return type(value) is int and value == expected
 
 
 def nested_reader(limits: Limits) -> Callable[[bytes], Parsed] | None:

@@ -1,8 +1,8 @@
 """Check that what is about to be saved can be loaded again, by reading it.
 
-A pickle that contains more than names and tensors is read once more before anything is written. So the writer cannot
-accept what the reader's limits refuse, or what would be loaded as inert data; and inert values that name code are never
-written.
+Names, tensors and small values can always be read. Each other value is read once more before anything is written. So the
+writer cannot accept what the reader's limits refuse, or what would be loaded as inert data; and inert values that name
+code are never written.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Any, cast
 
-from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values
+from statedict.state import PLAIN, Compound, Leaf, Opaque, Storage, raw_values, tensors_of
 
 from ...errors import FormatError, SaveError
 from .._pickle import Import, Parsed, Placement, StorageId, TypedStorage, emit, parse
-from .._pickle.reading._imports import canonical
-from .._pickle.reading._strided import NOWHERE
+from .._pickle._names import canonical
+from .._pickle._recipe import WRAPPER, classes_of
+from .._pickle.reading._tensors import NOWHERE
 from ..checkpoint._allowed import is_made
 from ..storages._named import ON_META
 
@@ -36,13 +37,13 @@ def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value)
     loss/function: a class or function (builtins.len) would be loaded as inert data: save its name as text
     """
     try:
-        _try(obj, partial(check_loadable, obj), substitute)
+        _try(obj, partial(check_loadable, obj, substitute=substitute), substitute)
     except SaveError as error:
         return str(error)
     return None
 
 
-def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], Any] = lambda value: value) -> None:
+def _try(obj: Any, check: Callable[[bytes, Any], None], substitute: Callable[[Any], Any] = lambda value: value) -> None:
     """Create the pickle that would be written and discard it; raise what `check` raises."""
     numbers: dict[Hashable, int] = {}
 
@@ -53,8 +54,18 @@ def _try(obj: Any, check: Callable[[bytes], None], substitute: Callable[[Any], A
     emit(obj, store, substitute=substitute, check=check)
 
 
-def check_loadable(obj: Any, pickled: bytes) -> None:
-    """Raise SaveError if the pickle of `obj` exceeds the default limits when it is read, or contains inert values."""
+def check_loadable(
+    obj: Any,
+    pickled: bytes,
+    doubtful: Sequence[Any] | None = None,
+    substitute: Callable[[Any], Any] = lambda value: value,
+) -> None:
+    """Raise SaveError if the pickle of `obj` exceeds the default limits when it is read, or contains inert values.
+
+    `doubtful`: all values in it that a reader might refuse; None: not known.
+    """
+    if doubtful is not None and _can_be_read(doubtful, substitute):
+        return
     try:
         parsed = _parsed(pickled)
     except FormatError as error:
@@ -62,14 +73,40 @@ def check_loadable(obj: Any, pickled: bytes) -> None:
         raise SaveError(
             f"{where}this value could not be loaded again: {error.reason}; save it in smaller parts"
         ) from error
-    refused = [named.path for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
+    refused = _refused(parsed)
     for path, value in _inert(parsed.value):
         raise SaveError(_where(path) + _advice(value, _dangerous(parsed.globals)))
     if refused:
         # The result of that call is discarded.
         raise SaveError(
-            f"the value is rebuilt by {refused[0]}, which loading does not call; save what it contains as plain values"
+            f"the value is rebuilt by {refused[0].path}, which loading does not call; save what it contains as plain values"
         )
+
+
+def _can_be_read(values: Sequence[Any], substitute: Callable[[Any], Any]) -> bool:
+    """Return whether values can be read, in a pickle of their own that may not cost more than the smallest file may."""
+
+    def check(pickled: bytes, _: Any) -> None:
+        parsed = parse(pickled, storage=_claimed, paid=0)
+        if _refused(parsed) or any(_inert(parsed.value)):
+            raise FormatError("not all values are loaded as they were saved")
+
+    try:
+        _try(list(values), check, substitute)
+    except (FormatError, SaveError):
+        return False
+    return True
+
+
+def _refused(parsed: Parsed) -> list[Import]:
+    """Return the imports that loading does not call."""
+    refused = [named for named in parsed.globals if named.risk != "safe" and not is_made(_named(named))]
+    if not refused:
+        return []
+    # A tensor that wraps others is data if its class is not allowed.
+    compounds = [value for value in tensors_of(parsed.value) if isinstance(value, Compound)]
+    described = {path for value in compounds if value.layout == WRAPPER for path in classes_of(value)}
+    return [named for named in refused if named.risk == "dangerous" or named.path not in described]
 
 
 def _where(path: str) -> str:
@@ -134,7 +171,7 @@ def _path_to_refused(obj: Any) -> str:
 
 def _is_unreadable(obj: Any) -> bool:
     try:
-        _try(obj, lambda pickled: cast(None, _parsed(pickled)))
+        _try(obj, lambda pickled, _: cast(None, _parsed(pickled)))
     except FormatError:
         return True
     except SaveError:

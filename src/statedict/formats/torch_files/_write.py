@@ -92,11 +92,11 @@ def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> by
         packed, spec = packing.place(leaf)
         return Placement(str(packed.number), leaf.storage.location, packed.nbytes, spec)
 
-    def check(pickled: bytes) -> None:
+    def check(pickled: bytes, doubtful: Sequence[Any] | None) -> None:
         from ._loadable import check_loadable
 
         if packing.settled:
-            check_loadable(obj, pickled)
+            check_loadable(obj, pickled, doubtful, substitute)
 
     pickled = emit(obj, store, packing.place_all, substitute=substitute, check=check)
     require_in_proportion(computed)
@@ -116,10 +116,7 @@ def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | TensorRun
 
 
 def _small(name: str, content: bytes) -> Record:
-    def views() -> Iterator[memoryview]:
-        yield memoryview(content)
-
-    return Record(name, len(content), views)
+    return Record(name, len(content), (memoryview(content),).__iter__)
 
 
 def _check_case(names: Sequence[str]) -> None:

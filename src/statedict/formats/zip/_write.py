@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import NamedTuple
 
-from statedict.files import Frame, Part, Payload, crc32
+from statedict.files import Frame, Part, Payload, crc32s
 from statedict.state import Wholes
 
 from ...errors import FormatError, SaveError
@@ -124,8 +124,9 @@ class _Layout:
         while len(found) < len(members):
             made = list(self.given[at].contents(members))
             if self.checked:
+                # At once: the last member is made from the CRCs of those before it.
                 first = members.start + len(found)
-                self.crcs[first : first + len(made)] = map(crc32, made)
+                self.crcs[first : first + len(made)] = crc32s(made)
             found += made
             at += 1
         return found

@@ -1,1 +1,1 @@
-"""Operations on two or more states: `_diff` with its `_statistics` and text, and `_merge`."""
+"""Operations on two or more states: `_diff` with its `_statistics`, and `_merge`."""

@@ -2,19 +2,36 @@
 
 Names are paired as in a load: equal names, then names that are equal without wrappers, which are listed as renamed. Tensors
 of different shapes are not compared further; tensors of different dtypes are compared as numbers.
+Other values are compared by their content. That walk is iterative and compares each pair of objects once, so deep, shared
+and cyclic values take linear time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, StateDict, leaf_of, raw_values, require_in_proportion
+from statedict.state import (
+    Compound,
+    Leaf,
+    Opaque,
+    Section,
+    StateDict,
+    as_html,
+    as_text,
+    folded,
+    leaf_of,
+    library_of,
+    listed,
+    raw_values,
+    require_in_proportion,
+)
 
+from ..names._generalise import folded_pairs
 from ..names._wrappers import pair
 from ..operations._specs import Shape, dtype_of, shape_of
-from ..reports._json import plain
-from ._equal import equal
+from ..reports._report import plain
 from ._statistics import Change, compare, is_meta, same
 
 Ties = tuple[tuple[str, ...], ...]
@@ -55,14 +72,10 @@ class Diff(NamedTuple):
         return {"same": not self, **plain(self)}
 
     def __str__(self) -> str:
-        from ._diff_text import diff_text
-
-        return diff_text(self)
+        return as_text(_counts(self), _sections(self))
 
     def _repr_html_(self) -> str:
-        from ._diff_text import diff_html
-
-        return diff_html(self)
+        return as_html(_counts(self), _sections(self))
 
 
 def diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> Diff:
@@ -147,3 +160,128 @@ def _dtypes(old: Any, new: Any) -> tuple[str, str] | None:
 def _ties(state: StateDict, names: Mapping[str, str]) -> set[tuple[str, ...]]:
     """Return the groups of tied names, each name translated by `names`."""
     return {tuple(sorted(names.get(name, name) for name in group)) for group in state.tied}
+
+
+_LINES = 20
+_FEW = 5
+# What a field of a Diff is called in the counts, if not by its own name.
+_WORDS = {
+    "shape": "reshaped",
+    "dtype": "with another dtype",
+    "values": "other values changed",
+    "texts": "texts changed",
+}
+
+
+def _counts(diff: Diff) -> str:
+    found = {field: len(value) for field, value in diff._asdict().items() if field != "equal" and value}
+    counts = (f"{count:,} {_WORDS.get(field, field)}" for field, count in found.items())
+    return "; ".join([*counts, f"{diff.equal:,} equal"])
+
+
+def _sections(diff: Diff) -> list[Section]:
+    return [
+        _names("added", diff.added),
+        _names("removed", diff.removed),
+        listed("renamed", folded_pairs(diff.renamed.items()), _FEW),
+        _both("reshaped", {name: (list(a), list(b)) for name, (a, b) in diff.shape.items()}),
+        _both("dtype", diff.dtype),
+        folded("changed", diff.changed, lambda names: _change(diff, names), lambda name: None, _LINES),
+        listed("other values", diff.values, _FEW),
+        listed("no longer tied", map(" = ".join, diff.untied), _FEW),
+        listed("newly tied", map(" = ".join, diff.tied), _FEW),
+        listed(
+            "metadata texts of the files", (f"{n}: {_short(a)} → {_short(b)}" for n, (a, b) in diff.texts.items()), _FEW
+        ),
+    ]
+
+
+def _short(text: str | None) -> str:
+    return "missing" if text is None else repr(text[:40]) + ("…" if len(text) > 40 else "")
+
+
+def _names(title: str, some: dict[str, Shape | None]) -> Section:
+    return folded(title, some, lambda names: "" if (s := some[names[0]]) is None else str(list(s)), some.get, _FEW)
+
+
+def _both(title: str, some: Mapping[str, tuple[object, object]]) -> Section:
+    texts = {name: f"{old} → {new}" for name, (old, new) in some.items()}
+    return folded(title, texts, lambda names: texts[names[0]], texts.get, _FEW)
+
+
+def _change(diff: Diff, names: tuple[str, ...]) -> str:
+    """Return how the elements of all these tensors differ: totals, and the worst values."""
+    some = [diff.changed[name] for name in names]
+    changed, elements = sum(one.changed for one in some), sum(one.elements for one in some)
+    worst = max(one.max_abs for one in some), max(one.relative for one in some), min(one.cosine for one in some)
+    text = (
+        f"{changed:,} of {elements:,} elements, by up to {worst[0]:.3g}, relative {worst[1]:.3g}, cosine {worst[2]:.6g}"
+    )
+    nan = sum(one.nan for one in some)
+    return text + (f", {nan:,} NaN or infinite on one side" if nan else "")
+
+
+Pairs = Iterable[tuple[Any, Any]]
+
+
+def equal(old: Any, new: Any) -> bool:
+    """Whether two values are equal. Objects that cannot be compared count as different.
+
+    >>> equal({"a": [1.0, float("nan")]}, {"a": [1.0, float("nan")]}), equal([1], (1,))
+    (True, False)
+    """
+    left: list[Iterator[tuple[Any, Any]]] = [iter([(old, new)])]
+    # Pairs that were compared, or are being compared. The reference keeps them alive, so that their ids stay valid.
+    seen: dict[tuple[int, int], tuple[Any, Any]] = {}
+    while left:
+        for one, other in left[-1]:
+            ids = id(one), id(other)
+            if one is other or ids in seen:
+                continue
+            seen[ids] = one, other
+            inside = _inside(one, other)
+            if inside is None:
+                return False
+            left.append(iter(inside))
+            break
+        else:
+            left.pop()
+    return True
+
+
+def _inside(old: Any, new: Any) -> Pairs | None:
+    """Return the pairs that must be equal for the two values to be equal; None if they differ."""
+    a, b = leaf_of(old), leaf_of(new)
+    if a is not None or b is not None:
+        return _in_tensors(a, b)
+    if type(old) is not type(new):
+        return None
+    if isinstance(old, Opaque):
+        return [(getattr(old, part), getattr(new, part)) for part in Opaque.__slots__]
+    if isinstance(old, Mapping):
+        ours, theirs = raw_values(old), raw_values(new)
+        return [(value, theirs[key]) for key, value in ours.items()] if ours.keys() == theirs.keys() else None
+    if isinstance(old, (list, tuple, deque)):
+        return zip(old, new) if len(old) == len(new) else None
+    library = library_of(old)
+    if library is not None:
+        parts = library.parts(old), library.parts(new)
+        return None if None in parts else [parts]
+    return () if _says_equal(old, new) else None
+
+
+def _in_tensors(a: Leaf | Compound | None, b: Leaf | Compound | None) -> Pairs | None:
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        alike = (a.spec.shape, a.spec.dtype) == (b.spec.shape, b.spec.dtype)
+        return () if alike and same(a, b) else None
+    if isinstance(a, Compound) and isinstance(b, Compound):
+        alike = (a.layout, a.shape, a.dtype) == (b.layout, b.shape, b.dtype)
+        return [(a.facts, b.facts), (a.parts, b.parts)] if alike else None
+    return None
+
+
+def _says_equal(old: Any, new: Any) -> bool:
+    try:
+        return bool(old == new or (old != old and new != new))
+    except (TypeError, ValueError, RuntimeError):
+        return False

@@ -3,20 +3,26 @@
 Names are paired as in a load: equal names, then names that are equal without wrappers. Sums are computed in float64 for
 float32 and float64, and in float32 for smaller dtypes; the result has the dtype of the first state (or of the base). Only
 floating-point and complex tensors are merged: integers, booleans and other values (position ids, step counts) are taken from
-the first state. Tensors that are tied in every state stay tied.
+the first state, and so are sparse and quantised tensors that are equal in all states. Tensors that are tied in every state
+stay tied.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import CollisionError, MergeError
-from statedict.state import DType, Leaf, StateDict, Traits, cast_array, computed, fold, leaf_of, raw_values
+from statedict.state import Compound, DType, Leaf, StateDict, cast_array, computed, fold, leaf_of, raw_values
 from statedict.state import dtype as find_dtype
 
+from ...errors import printable
 from ..names._wrappers import pair
+from ..operations._joins import plain
 from ..operations._specs import dtype_of, shape_of
+from ._diff import equal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +52,8 @@ def merge(
         weights: one for each source, or a number for `"slerp"`.
         base: for `"task_arithmetic"`.
 
+    Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
+
     Raises MergeError (a ValueError) if names or shapes differ, listing them; CollisionError if two states of a union have
     the same name; ValueError for arguments that do not fit together.
 
@@ -59,11 +67,13 @@ def merge(
         raise ValueError("sources is empty: give at least one state to merge")
     if (base is not None) != (method == "task_arithmetic"):
         raise ValueError("base= is required for method='task_arithmetic', and not allowed for other methods")
-    return METHODS[method](list(sources), weights, base)
+    merged = METHODS[method](list(sources), weights, base)
+    merged.texts = _common_texts([*sources, *([] if base is None else [base])])
+    return merged
 
 
 def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
-    given = _given(weights, len(sources), 1.0)
+    given = _given(weights, len(sources))
     total = sum(given)
     if not total:
         raise ValueError(f"weights={weights!r} add up to zero: the average is not defined")
@@ -71,7 +81,7 @@ def _average(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[s
 
 
 def _task_arithmetic(sources: list[Mapping[str, Any]], weights: Weights, base: Mapping[str, Any] | None) -> StateDict:
-    given = _given(weights, len(sources), 1.0)
+    given = _given(weights, len(sources))
     return _merged([base or {}, *sources], lambda leaves: _sum(leaves, [1.0 - sum(given), *given]))
 
 
@@ -101,7 +111,7 @@ def _union(sources: Sequence[Mapping[str, Any]]) -> StateDict:
             values[name], whence[name] = value, number
         for path, entry in (getattr(source, "_metadata", None) or {}).items():
             metadata.setdefault(path, entry)
-    return _with_texts(StateDict(values, metadata or None), sources)
+    return StateDict(values, metadata or None)
 
 
 def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict:
@@ -115,23 +125,29 @@ def _merged(sources: Sequence[Mapping[str, Any]], combine: Combine) -> StateDict
         if dtype is None or not (dtype.is_floating or dtype.is_complex):
             values[name] = value
             continue
+        if isinstance(leaf_of(value), Compound) and all(equal(value, state[name]) for state in states[1:]):
+            values[name] = value
+            continue
         leaves = [_leaf(state[name], name) for state in states]
         key = tuple(leaf.shown for leaf in leaves)
         if key not in made:
             made[key] = combine(leaves)
         values[name] = made[key]
     metadata = getattr(sources[0], "_metadata", None)
-    return _with_texts(StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto")), sources)
+    return StateDict(values, metadata, backend=getattr(sources[0], "_backend", "auto"))
 
 
-def _with_texts(state: StateDict, sources: Sequence[Mapping[str, Any]]) -> StateDict:
-    """Add the metadata texts of the sources' files, except those that differ between the sources."""
+def _common_texts(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the metadata texts of the sources' files; issues a UserWarning for those that differ, which are dropped."""
     found: dict[str, set[str]] = {}
     for source in sources:
         for name, text in (getattr(source, "texts", None) or {}).items():
             found.setdefault(name, set()).add(text)
-    state.texts = {name: text for name, (text, *others) in found.items() if not others}
-    return state
+    dropped = [printable(repr(name)) for name, texts in found.items() if len(texts) > 1]
+    if dropped:
+        shown = ", ".join(dropped[:10]) + (f" and {len(dropped) - 10:,} more" if len(dropped) > 10 else "")
+        warnings.warn(f"not merged: the metadata {shown}, which differs between the sources", UserWarning, stacklevel=4)
+    return {name: text for name, (text, *others) in found.items() if not others}
 
 
 def _aligned(first: Mapping[str, Any], other: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -159,17 +175,12 @@ def _sum(leaves: Sequence[Leaf], weights: Sequence[float]) -> Leaf:
     spec = leaves[0].spec.dense()._replace(dtype=wide)
     row = [computed(spec, [leaf], _times(weight, wide)) for leaf, weight in zip(leaves, weights)]
     while len(row) > 1:
-        row = [computed(spec, row[n : n + 2], _add) if n + 1 < len(row) else row[n] for n in range(0, len(row), 2)]
+        row = [computed(spec, row[n : n + 2], add) if n + 1 < len(row) else row[n] for n in range(0, len(row), 2)]
     return _as(row[0], leaves[0])
 
 
 def _times(weight: float, wide: DType) -> Callable[[Array], Array]:
     return lambda array: cast_array(array, wide) * weight
-
-
-def _add(a: Array, b: Array) -> Array:
-    total: Array = a + b
-    return total
 
 
 def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
@@ -190,8 +201,7 @@ def _arc(a: Array, b: Array, along: float, wide: DType) -> Array:
 def _as(leaf: Leaf, first: Leaf) -> Leaf:
     """Return the computed leaf in the dtype, and with the traits, of the first source's leaf."""
     dtype = first.spec.dtype
-    traits = Traits(parameter=first.traits.parameter, requires_grad=first.traits.requires_grad)
-    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), traits)
+    return computed(leaf.spec._replace(dtype=dtype), [leaf], lambda array: cast_array(array, dtype), plain(first))
 
 
 def _wide(dtype: DType) -> DType:
@@ -201,9 +211,9 @@ def _wide(dtype: DType) -> DType:
     return find_dtype("float32" if dtype.itemsize < 4 else "float64")
 
 
-def _given(weights: Weights, count: int, usual: float) -> list[float]:
+def _given(weights: Weights, count: int) -> list[float]:
     if weights is None:
-        return [usual] * count
+        return [1.0] * count
     if isinstance(weights, (int, float)) or len(weights) != count:
         raise ValueError(f"weights={weights!r}: expected one number for each of the {count} sources")
     return [float(weight) for weight in weights]
@@ -212,7 +222,10 @@ def _given(weights: Weights, count: int, usual: float) -> list[float]:
 def _leaf(value: Any, name: str) -> Leaf:
     leaf = leaf_of(value)
     if not isinstance(leaf, Leaf):
-        raise MergeError(f"{name!r} is not a strided tensor in every source, so it cannot be merged", names=[name])
+        found = f" ({leaf.layout} in one of them, and not equal in all)" if isinstance(leaf, Compound) else ""
+        raise MergeError(
+            f"{name!r} is not a strided tensor in every source{found}, so it cannot be merged", names=[name]
+        )
     return leaf
 
 
@@ -221,6 +234,9 @@ def _is_same(one: Any, other: Any) -> bool:
     a, b = leaf_of(one), leaf_of(other)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.shown == b.shown
+    if isinstance(a, Compound) and isinstance(b, Compound):
+        shown = [{role: part.shown for role, part in each.parts.items()} for each in (a, b)]
+        return a.facts == b.facts and shown[0] == shown[1]
     return one is other
 
 

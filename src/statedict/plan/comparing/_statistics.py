@@ -9,7 +9,8 @@ from __future__ import annotations
 from math import frexp, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import DType, Leaf, pieces
+from statedict.state import Leaf, cast_array, pieces
+from statedict.state import dtype as find_dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
     sums = _Sums(extreme=not _EXTREME.isdisjoint({a.spec.dtype.name, b.spec.dtype.name}))
     changed, odd, largest = 0, 0, 0.0
     for left, right in zip(pieces(a, piece), pieces(b, piece)):
-        left, right = _numbers(left, a.spec.dtype), _numbers(right, b.spec.dtype)
+        left, right = numbers(left), numbers(right)
         with np.errstate(all="ignore"):
             differs, finite = _differs(left, right), np.isfinite(left) & np.isfinite(right)
             changed += int(differs.sum())
@@ -79,7 +80,7 @@ def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
     for left, right in zip(pieces(a, piece), pieces(b, piece)):
         if left.dtype == right.dtype and np.array_equal(left.view(np.uint8), right.view(np.uint8)):
             continue
-        if _differs(_numbers(left, a.spec.dtype), _numbers(right, b.spec.dtype)).any():
+        if _differs(numbers(left), numbers(right)).any():
             return False
     return True
 
@@ -95,14 +96,13 @@ def _differs(left: Array, right: Array) -> Array:
     return differs
 
 
-def _numbers(array: Array, dtype: DType) -> Array:
-    """Return the elements in a dtype that NumPy can compare: small floats widened, complex32 joined."""
+def numbers(array: Array) -> Array:
+    """Return the elements in a dtype that NumPy can compute with: small floats as float32, complex32 as complex64."""
     import numpy as np
 
-    if dtype.name == "complex32":
-        joined: Array = array["real"].astype(np.float32) + 1j * array["imag"].astype(np.float32)
-        return joined
-    return array.astype(np.float32) if dtype.is_floating and dtype.itemsize < 4 else array
+    if array.dtype.names:
+        return cast_array(array, find_dtype("complex64"))
+    return array.astype(np.float32) if array.dtype.itemsize < 4 and array.dtype.kind not in "biu" else array
 
 
 def _wide(array: Array, finite: Array) -> Array:

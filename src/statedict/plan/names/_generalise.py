@@ -7,11 +7,11 @@ before it. The resulting KeyMap renames exactly as the pairs say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ._keymap import KeyMap
 from ._rule import Rule
-from ._template import Placeholder, Template
+from ._template import Placeholder, Template, merged
 
 _LETTERS = "ijklmn"
 
@@ -25,7 +25,7 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> Counter[str]:
     return Counter(str(numbered(old, new)) for old, new in pairs)
 
 
-def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
+def generalise(pairs: Mapping[str, str], others: Collection[str] = ()) -> KeyMap:
     """Return a KeyMap with few rules that renames each name to its partner.
 
     `others` are names without a partner: they may be renamed, but not to the partner of another name.
@@ -39,10 +39,23 @@ def generalise(pairs: Mapping[str, str], others: Iterable[str] = ()) -> KeyMap:
         # A literal rule also renames the names below it, so the last stage may be needed again, for longer names.
         propose = stages.pop() if len(stages) > 1 else stages[0]
         rules = [*_chosen(propose(old, new) for old, new in wrong.items()), *rules]
-    return KeyMap(rules)
+    return KeyMap(_needed(rules, pairs, others))
 
 
-def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
+def _needed(rules: list[Rule], pairs: Mapping[str, str], others: Collection[str]) -> list[Rule]:
+    """Drop the rules that no name needs: those that never apply, and those that keep a name which no other rule changes."""
+    index = KeyMap(rules).index
+    hits = {name: hit.rule for name in (*pairs, *others) if (hit := index.find(name))}
+    kept: set[int] = set()
+    wrong = {old: new for old, new in pairs.items() if old != new}
+    while wrong:
+        kept |= {hits[name] for name in wrong}
+        needed = [rules[number] for number in sorted(kept)]
+        wrong = _wrong(KeyMap(needed), pairs, others) if len(needed) < len(rules) else {}
+    return [rules[number] for number in sorted(kept)]
+
+
+def _wrong(key_map: KeyMap, pairs: Mapping[str, str], others: Collection[str]) -> dict[str, str]:
     """Return the names that the rules rename wrongly, with the correct new names."""
     wrong = {old: new for old, new in pairs.items() if key_map(old) != new}
     taken = set(pairs.values())
@@ -95,22 +108,12 @@ def _rule(olds: list[str], news: list[str], rest: list[Placeholder]) -> Rule:
         placeholders = {
             place: Placeholder(_letter(n), False) for n, place in enumerate(numbers[len(numbers) - shared :])
         }
-        sides.append(_template([*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]))
+        components = [*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]
+        dotted = (piece for n, part in enumerate(components) for piece in ((".", part) if n else (part,)))
+        sides.append(Template(merged(dotted)))
     return Rule((sides[0],), (sides[1],))
 
 
 def _letter(number: int) -> str:
     turn, letter = divmod(number, len(_LETTERS))
     return _LETTERS[letter] + (str(turn) if turn else "")
-
-
-def _template(parts: list[str | Placeholder]) -> Template:
-    """Join components with dots."""
-    merged: list[str | Placeholder] = []
-    for n, part in enumerate(parts):
-        for piece in (["."] if n else []) + [part]:
-            if isinstance(piece, str) and merged and isinstance(merged[-1], str):
-                merged[-1] += piece
-            elif piece:
-                merged.append(piece)
-    return Template(tuple(merged))

@@ -65,7 +65,7 @@ class Index:
         self._compiled: dict[Anchor | None, re.Pattern[str]] = {}
 
     def _add_module(self, number: int, rule: Rule) -> None:
-        if rule.renames_only and (old := rule.sources[0].literal) and (new := rule.targets[0].literal):
+        if not rule.operations and (old := rule.sources[0].literal) and (new := rule.targets[0].literal):
             self._modules.setdefault(old, (number, new))
             self._heads.add(old.partition(".")[0])
 

@@ -16,9 +16,8 @@ from statedict.state import StateDict, arguments, raw_values
 
 from ...errors import printable
 from ..operations._specs import spec_of
-from ._evaluator import Evaluator
 from ._index import Index
-from ._recipe import moved_metadata, sources_of
+from ._recipe import Evaluator, moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
 from ._rule import AnyRule, Escape, Rule, pairs, parse
 
@@ -93,7 +92,7 @@ class KeyMap:
         if hit is None:
             return name
         rule = self.rules[hit.rule]
-        if isinstance(rule, Rule) and not rule.renames_only:
+        if isinstance(rule, Rule) and rule.operations:
             raise ValueError(
                 f"'{rule}' also converts the tensor {name!r}: apply it to the whole state, key_map.rename(state)"
             )
@@ -158,7 +157,7 @@ class KeyMap:
         strays = []
         for name in arguments.patterns("names", names) or ():
             hit = self.index.find(name)
-            if hit is None or not isinstance(rule := self.rules[hit.rule], Rule) or rule.renames_only:
+            if hit is None or not isinstance(rule := self.rules[hit.rule], Rule) or not rule.operations:
                 back = self.inverse.index.find(self(name))
                 there = name if back is None else renamed(self.inverse.rules[back.rule], back)
                 strays += [name] * (there != name)

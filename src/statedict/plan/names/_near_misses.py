@@ -1,4 +1,4 @@
-"""NearMisses misses: find the names that were probably meant.
+"""Near misses: find the names that were probably meant.
 
 The search does not compare all names with all others. Names that differ only in their numbers count once (a model with
 100,000 names has some dozens of such forms), and if many forms are left, only those that share a component are compared.

@@ -1,4 +1,4 @@
-"""Recipes: how a rule converts tensors of a state into others. Works on specs; reads no tensor."""
+"""Recipes: how a rule converts tensors of a state into others, first as specs, then as leaves. Reads no tensor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, Spec, arguments, leaf_of, parents, renamed_metadata
+from statedict.state import Casts, DType, Leaf, Spec, arguments, leaf_of, parents, renamed_metadata
 
 from ..operations._operation import Operation, on_leaves, on_specs
 from ..operations._specs import spec_of
@@ -76,3 +76,25 @@ def moved_metadata(
             for path, entry in renamed_metadata(owners, {old: new}).items():
                 moved.setdefault(path, entry)
     return moved
+
+
+class Evaluator:
+    """Evaluates each recipe once, and each cast of a tied tensor once, so that ties are preserved."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+        self._made: dict[int, list[Leaf]] = {}
+        self._casts = Casts()
+
+    def offered(self, offer: Offer) -> Any:
+        """Return the value of an offer: the source's own value, unchanged, or a computed leaf."""
+        if isinstance(offer, str):
+            return self._given[offer]
+        key = id(offer.recipe)
+        if key not in self._made:
+            self._made[key] = offer.recipe.leaves(self._given)
+        return self._made[key][offer.number]
+
+    def cast(self, leaf: Leaf, dtype: DType) -> Leaf:
+        """Return the leaf cast to another dtype."""
+        return self._casts.leaf(leaf, dtype)

@@ -54,7 +54,7 @@ def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], sp
         if hit is not None:
             used.add(hit.rule)
             rule = rules[hit.rule]
-            if isinstance(rule, Rule) and not rule.renames_only:
+            if isinstance(rule, Rule) and rule.operations:
                 _join(groups, found, olds, rule, hit, name)
                 continue
         found.append(name if hit is None else renamed(rule, hit))

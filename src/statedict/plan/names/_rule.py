@@ -64,11 +64,6 @@ class Rule:
         """The placeholder that numbers the targets, or None."""
         return _open(self.targets, self.sources) if any(map(parts, self.operations)) else None
 
-    @property
-    def renames_only(self) -> bool:
-        """Whether the rule does not convert tensors."""
-        return not self.operations
-
     @cached_property
     def obstacle(self) -> str | None:
         """Why the rule does not have an exact inverse, or None if it has one."""
@@ -79,9 +74,7 @@ class Rule:
             return f"'cat' over {{{self.gathered}}} loses the number of tensors: use 'stack', or list each name"
         if any(isinstance(op, Reshape) for op in self.operations):
             return "'reshape' loses the original shape"
-        lost = {placeholder for t in self.sources for placeholder in t.placeholders} - {
-            placeholder for t in self.targets for placeholder in t.placeholders
-        }
+        lost = _placeholders(self.sources) - _placeholders(self.targets)
         if lost - {self.gathered}:
             return f"{{{min(lost)}}} is not on its right side"
         return None
@@ -191,19 +184,21 @@ def _check(rule: Rule) -> None:
         raise ValueError(
             f"'split' does not know how many {{{rule.scattered}}} there are: use 'unstack', or list each name"
         )
-    known = {placeholder for template in rule.sources for placeholder in template.placeholders}
+    known = _placeholders(rule.sources)
     if any(set(template.placeholders) - {rule.gathered} != known - {rule.gathered} for template in rule.sources):
         raise ValueError("the names on the left must have the same placeholders")
-    unknown = (
-        {placeholder for template in rule.targets for placeholder in template.placeholders} - known - {rule.scattered}
-    )
+    unknown = _placeholders(rule.targets) - known - {rule.scattered}
     if unknown:
         raise ValueError(f"{{{min(unknown)}}} is on the right only")
 
 
+def _placeholders(templates: Sequence[Template]) -> set[str]:
+    return {placeholder for template in templates for placeholder in template.placeholders}
+
+
 def _open(many: Sequence[Template], one: Sequence[Template]) -> str | None:
     """Return the one placeholder of a single template that is not on the other side, or None."""
-    extra = set(many[0].placeholders) - {placeholder for template in one for placeholder in template.placeholders}
+    extra = set(many[0].placeholders) - _placeholders(one)
     return extra.pop() if len(many) == 1 == len(extra) else None
 
 

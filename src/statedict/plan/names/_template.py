@@ -1,6 +1,6 @@
 """Templates for names: `"transformer.h.{i}.ln_1.{*p}"`.
 
-`match` reads the values of the placeholders from a name, and `fill` puts them into a template.
+`regex` finds the values of the placeholders in a name, and `fill` puts them into a template.
 
     {i}        one or more characters except dots: a component, or a part of one
     {*p}       one or more characters, including dots: the rest of a path
@@ -8,13 +8,13 @@
     {{ and }}  a brace that is part of the name
 
 A template is *exact* if a name can match it in one way only: it has at most one `{*p}`, and there is a dot between any two
-placeholders. For an exact template, `match` is the inverse of `fill`.
+placeholders. For an exact template, `regex` is the inverse of `fill`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
@@ -75,20 +75,11 @@ class Template:
         return text
 
     @cached_property
-    def _compiled(self) -> re.Pattern[str]:
-        return re.compile(self.regex(""), re.DOTALL)
-
-    @cached_property
     def _format(self) -> str:
         return "".join(f"{{{part.name}}}" if isinstance(part, Placeholder) else escaped(part) for part in self.parts)
 
-    def match(self, name: str) -> dict[str, str] | None:
-        """Return the values of the placeholders in `name`, or None if it does not match; the partner of `fill`."""
-        found = self._compiled.fullmatch(name)
-        return None if found is None else found.groupdict()
-
     def fill(self, values: Mapping[str, str]) -> str:
-        """Return the name with these values for the placeholders; the partner of `match`."""
+        """Return the name with these values for the placeholders."""
         return self._format.format_map(values)
 
 
@@ -113,7 +104,7 @@ def expand(text: str) -> list[Template]:
         choices += [[text[end : found.start()]], _options(found)]
         end = found.end()
     choices.append([text[end:]])
-    return [Template(_merged(parts)) for parts in product(*choices)]
+    return [Template(merged(parts)) for parts in product(*choices)]
 
 
 def escaped(name: str) -> str:
@@ -129,12 +120,12 @@ def _options(found: re.Match[str]) -> list[str | Placeholder]:
     return [found[0][0]]
 
 
-def _merged(parts: tuple[str | Placeholder, ...]) -> tuple[str | Placeholder, ...]:
+def merged(parts: Iterable[str | Placeholder]) -> tuple[str | Placeholder, ...]:
     """Join neighbouring literals."""
-    merged: list[str | Placeholder] = []
+    found: list[str | Placeholder] = []
     for part in parts:
-        if isinstance(part, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += part
+        if isinstance(part, str) and found and isinstance(found[-1], str):
+            found[-1] += part
         elif part:
-            merged.append(part)
-    return tuple(merged)
+            found.append(part)
+    return tuple(found)

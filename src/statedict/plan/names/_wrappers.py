@@ -92,13 +92,13 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
 def _counts(names: Collection[str]) -> frozenset[str]:
     """Return the names of AveragedModel counters: everything next to them is below the child `module`."""
     found = [name for name in names if name.endswith(_COUNT) and name.rpartition(".")[2] == _COUNT][:_MOST_COUNTS]
-    return frozenset(name for name in found if _is_count(name, names))
-
-
-def _is_count(name: str, names: Collection[str]) -> bool:
-    above = name.removesuffix(_COUNT)
-    beside = [other for other in names if other != name and other.startswith(above)]
-    return bool(beside) and all(other.startswith(f"{above}module.") for other in beside)
+    counts = set()
+    for name in found:
+        above = name.removesuffix(_COUNT)
+        beside = [other for other in names if other != name and other.startswith(above)]
+        if beside and all(other.startswith(f"{above}module.") for other in beside):
+            counts.add(name)
+    return frozenset(counts)
 
 
 def _pair(sources: Collection[str], slots: Collection[str]) -> Pairing:

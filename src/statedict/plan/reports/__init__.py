@@ -1,3 +1,3 @@
-"""The result of a load: the `_report`, its text, the text of the error, and suggestions: calls that are planned again
-(`_attempt`) before they are suggested (`_suggest`).
+"""The result of a load: the `_report`; its text, and that of the error (`_report_text`); and suggestions: calls that are
+planned again (`_attempt`) before they are suggested (`_suggest`).
 """

@@ -5,30 +5,41 @@ An Attempt holds shapes and dtypes, not tensors: a report that is kept must not 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import Absent, Compound, Leaf
+from statedict.state import Absent, contiguous
+from statedict.state import dtype as find_dtype
 
-from ..operations._specs import Shape, shape_of
+from ..operations._specs import Shape, shape_of, spec_of
 
 if TYPE_CHECKING:
     from ._report import LoadReport
+
+
+def call_text(arguments: Mapping[str, Any], *, infer: bool = False) -> str:
+    """Return the call of `load_state_dict`, or of `match` to `infer` the names, with these arguments as Python source."""
+    said = "".join(f", {name}={_literal(name, value)}" for name, value in arguments.items())
+    if infer:
+        return f"print(statedict.match(model, source{said}))"
+    return f"{'' if said else 'statedict.'}load_state_dict(model, source{said})"
+
 
 # Arguments that are lists of patterns: new patterns are added to those given.
 _PATTERNS = ("allow_missing", "allow_unexpected")
 
 
 class TensorInfo(NamedTuple):
-    """What planning needs to know about a tensor."""
+    """What planning needs to know about a tensor that is not strided, or whose dtype PyTorch does not have."""
 
     shape: Shape
     dtype: Any
-    layout: Any = "torch.strided"
+    layout: None = None
 
 
-_FITTING = TensorInfo((), "float32")
+# Stands for a tensor that is known to fit.
+_FITTING = contiguous(find_dtype("float32"), ())
 
 
 class Proposal(NamedTuple):
@@ -51,6 +62,7 @@ class Attempt:
         options: the arguments that were given, without default values.
         fixed: the arguments that select source and target, which every call must repeat.
         roots: descriptions of other state dicts of the source, by path.
+        call: returns the text of a suggested call.
     """
 
     given: Mapping[str, Any]
@@ -58,6 +70,7 @@ class Attempt:
     options: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     roots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    call: Callable[..., str] = call_text
 
     def with_options(self, options: Mapping[str, Any]) -> Attempt:
         """Return the same attempt with further options."""
@@ -87,7 +100,7 @@ class Attempt:
         """Return the report of the load with `more` arguments; None if it cannot be planned."""
         from statedict.errors import StateDictError
 
-        from .._match import match
+        from .._plan import match
 
         options = self.arguments(more)
         allowed = [options.pop(name, ()) for name in _PATTERNS]
@@ -133,29 +146,14 @@ def below(slots: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
-    if value is _FITTING or isinstance(value, Absent):
+    if isinstance(value, Absent):
         return value
-    if isinstance(value, Leaf):
-        return value.spec
     shape = shape_of(value)
-    if shape is None:
-        return NotATensor()
-    strided = not (isinstance(value, Compound) or getattr(value, "is_quantized", False))
-    return TensorInfo(
-        shape, getattr(value, "dtype", None), getattr(value, "layout", "torch.strided") if strided else None
-    )
-
-
-def call_text(arguments: Mapping[str, Any]) -> str:
-    """Return the call of `load_state_dict` with these arguments as Python source."""
-    if not arguments:
-        return "statedict.load_state_dict(model, source)"
-    said = ", ".join(f"{name}={_literal(name, value)}" for name, value in arguments.items())
-    return f"load_state_dict(model, source, {said})"
+    return NotATensor() if shape is None else spec_of(value) or TensorInfo(shape, getattr(value, "dtype", None))
 
 
 def _literal(name: str, value: Any) -> str:
-    """Return the value as Python source; the argument's name if it cannot be call_text as a literal."""
+    """Return the value as Python source; the argument's name if it cannot be written as a literal."""
     from ..names._keymap import KeyMap
 
     if isinstance(value, KeyMap):

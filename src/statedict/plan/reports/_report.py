@@ -6,9 +6,11 @@ the same way. The further attributes do not change that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from typing import Any, NamedTuple
 
 from statedict.state import Cast, Patterns, matcher
@@ -16,8 +18,18 @@ from statedict.state import Cast, Patterns, matcher
 from ..operations._specs import Shape
 from ..tensors._step import Mismatch
 from ._attempt import Attempt
-from ._json import plain
 from ._suggest import Suggestion, Works, suggest
+
+
+def plain(value: Any) -> Any:
+    """Convert named tuples to dicts, tuples to lists, infinite numbers and NaN to text (`"Infinity"`), recursively."""
+    if hasattr(value, "_asdict"):
+        return {key: plain(item) for key, item in value._asdict().items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return json.dumps(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 class Adapted(NamedTuple):
@@ -46,6 +58,7 @@ class LoadReport(tuple[list[str], list[str]]):
         allowed: missing and unexpected names that the caller allowed.
         notes: warnings, as text.
         root: the path of the state dict that was used; other_roots: those of the other state dicts in the source.
+        dry_run: whether this is a forecast: nothing was loaded, and `loaded` lists what would be.
         suggestions: calls that would load everything, the best first. Each was tried.
 
     >>> report = LoadReport([], ["head.weight"], loaded=["encoder.weight"])
@@ -81,6 +94,7 @@ class LoadReport(tuple[list[str], list[str]]):
         shapes: Mapping[str, Shape] | None = None,
         root: str = "",
         other_roots: Iterable[str] = (),
+        dry_run: bool = False,
         attempt: Attempt | None = None,
     ) -> None:
         self.missing_keys, self.unexpected_keys = self[0], self[1]
@@ -98,6 +112,7 @@ class LoadReport(tuple[list[str], list[str]]):
         self.shapes = dict(shapes or {})
         self.root = root
         self.other_roots = list(other_roots)
+        self.dry_run = dry_run
         self.attempt = attempt
 
     @property
@@ -159,10 +174,11 @@ class LoadReport(tuple[list[str], list[str]]):
 
     def __repr__(self) -> str:
         kept_out = [name for name in ("skipped", "allowed", "excluded") if getattr(self, name)]
-        if self.ok and (kept_out in ([], ["excluded"]) and (self.loaded or not kept_out)):
+        if self.ok and not (kept_out or self.dry_run):
             return "<All keys matched successfully>"
         others = {name: len(getattr(self, name)) for name in ("mismatched", "errors", *kept_out) if getattr(self, name)}
-        shown = f", {len(self.loaded)} loaded" if kept_out else ""
+        done = "would be loaded (dry run)" if self.dry_run else "loaded"
+        shown = f", {len(self.loaded)} {done}" if kept_out or self.dry_run else ""
         shown += "".join(f", {count} {name}" for name, count in others.items())
         return f"LoadReport(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys}{shown})"
 

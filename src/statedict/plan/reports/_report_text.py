@@ -1,6 +1,7 @@
-"""Print a LoadReport: counts, then the problems, folded over layers, then suggestions.
+"""Print a LoadReport: counts, then the problems, folded over layers, then suggestions; and the text of LoadError.
 
 It fits on a screen for any number of problems: names are folded over layers, and each section shows only its first lines.
+The text of LoadError begins as PyTorch's, for code that matches on it; the report follows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ...errors import printable
 from ..names._near_misses import NearMisses
 from ..names._parts import may_match, parts_of
 from ..tensors._step import Mismatch
-from ._shape_fixes import in_common
-from ._suggest import LONGEST
+from ._report import LoadReport
+from ._suggest import LONGEST, in_common
 
 if TYPE_CHECKING:
     from ._report import LoadReport
@@ -27,7 +28,7 @@ _OTHERS = 2
 
 def report_text(report: LoadReport, *, refused: bool = False) -> str:
     """Return the report as text; `refused`: as that of a load that changed nothing."""
-    if report.ok and not (_details(report) or report.notes or report.other_roots):
+    if report.ok and not (_details(report) or report.notes or report.other_roots or report.dry_run):
         return "<All keys matched successfully>"
     return as_text(_counts(report, refused), _sections(report))
 
@@ -49,7 +50,8 @@ def _counts(report: LoadReport, refused: bool) -> str:
     wrong = ", ".join(f"{count:,} {word}" for word, count in problems.items() if count)
     details = ", ".join(f"{count:,} {word}" for word, count in _details(report).items())
     tensors = f"{len(report.loaded):,} tensor" + "s" * (len(report.loaded) != 1)
-    first = f"Nothing was changed: {wrong}; {tensors} would fit" if refused else f"Loaded {tensors}"
+    loaded = f"Dry run: would load {tensors}" if report.dry_run else f"Loaded {tensors}"
+    first = f"Nothing was changed: {wrong}; {tensors} would fit" if refused else loaded
     first += f"; {wrong}" if wrong and not refused else ""
     first += f" ({details})" if details else ""
     roots = ", ".join(map(repr, report.other_roots))
@@ -133,3 +135,46 @@ def _other_errors(report: LoadReport) -> list[str]:
     """Return the errors that are not listed as mismatched."""
     start, listed = "size mismatch for ", {one.name for one in report.mismatched}
     return [e for e in report.errors if not (e.startswith(start) and e[len(start) :].partition(":")[0] in listed)]
+
+
+# PyTorch lists every key on one line; here the number is limited. The report has all of them.
+_MOST = 50
+
+
+def error_text(class_name: str, report: LoadReport) -> str:
+    """Return the error text for a load into a module of class `class_name`.
+
+    It begins with the same words and in the same order as PyTorch's: missing names, unexpected names, everything else.
+
+    >>> error_text("Net", LoadReport(["a"], ["b"])).splitlines()[:3]  # doctest: +NORMALIZE_WHITESPACE
+    ['Error(s) in loading state_dict for Net:', '\\tMissing key(s) in state_dict: "a". ',
+     '\\tUnexpected key(s) in state_dict: "b". ']
+    """
+    problems = [_keys("Missing", report.missing_keys), _keys("Unexpected", report.unexpected_keys)]
+    problems += report.errors or [_mismatch(one) for one in report.mismatched]
+    shown = [printable(problem) for problem in problems if problem]
+    if len(shown) > _MOST:
+        shown[_MOST:] = [f"… and {len(shown) - _MOST:,} more"]
+    refused = report_text(report, refused=True)
+    return f"Error(s) in loading state_dict for {class_name}:\n\t" + "\n\t".join(shown) + f"\n\n{refused}"
+
+
+def _keys(word: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    listed = ", ".join(f'"{name}"' for name in names[:_MOST])
+    more = f", … and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return f"{word} key(s) in state_dict: {listed}{more}. "
+
+
+def _mismatch(one: Mismatch) -> str:
+    if isinstance(one.found, str):
+        return (
+            f'While copying the parameter named "{one.name}", expected torch.Tensor or Tensor-like object from checkpoint '
+            f"but received <class '{one.found}'>"
+        )
+    shapes = [f"torch.Size({list(shape)})" for shape in (one.found, one.expected)]
+    return (
+        f"size mismatch for {one.name}: copying a param with shape {shapes[0]} from checkpoint, "
+        f"the shape in current model is {shapes[1]}."
+    )

@@ -9,9 +9,8 @@ from statedict.state import DType, Spec
 
 from ..names._recipe import Offer, sources_of
 from ..operations._specs import Shape, dtype_of, shape_of, spec_of
-from ._adaptation import Adaptation, Policy
 from ._policy import SKIP
-from ._step import Mismatch, Step
+from ._step import Adaptation, Mismatch, Policy, Step
 
 
 class Fitting:

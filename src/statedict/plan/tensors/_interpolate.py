@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict.state import DType, Spec
 
-from ._adaptation import Adaptation, Policy
+from ._step import Adaptation, Policy
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from statedict.state import Box, DType, Leaf, Spec, computed, region, whole_box
 
 from ..names._select import by_pattern
-from ._adaptation import Adaptation, Policy, working
 from ._interpolate import interpolate
+from ._step import Adaptation, Policy, working
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-// What the files are, at the top of the page; and what else is in them, at its end.
+// The summary of each file at the top of the page, and its other contents at the end.
 
 function showAbout(element, page) {
   page.values.files.forEach((file, which) => {

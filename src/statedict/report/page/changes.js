@@ -1,7 +1,7 @@
-// What changed from one file to the other: how much in which layer, and lists of what was added, removed, mis-shaped, changed.
+// The changes between two files: the change of each layer, and lists of added, removed, reshaped and changed tensors.
 
 const LAYERS = 400; // bars of one chart
-const LISTED = 100; // rows of a list, until more are asked for
+const LISTED = 100; // rows of a list that are shown at a time
 const KINDS = [
   ["changed", "changed"], ["added", "added"], ["removed", "removed"], ["shape", "other shape"],
   ["dtype", "other dtype"], ["equal", "equal"],
@@ -41,7 +41,7 @@ function others({ values, before }, loose) {
   return lines;
 }
 
-// A bar for each layer, in the order of the model; of very many those that changed most.
+// A bar for each layer, in the order of the model; if there are too many, those that changed most.
 function drawChange(element, layers, page) {
   const most = new Set(layers.length > LAYERS ? [...layers].sort((a, b) => finite(b[1]) - finite(a[1])).slice(0, LAYERS) : layers);
   const shown = layers.filter((layer) => most.has(layer));
@@ -80,7 +80,7 @@ function drawChange(element, layers, page) {
 const finite = (relative) => (relative === "Infinity" ? Number.MAX_VALUE : relative);
 const ending = (name) => (name.length > 22 ? `…${name.slice(-21)}` : name);
 
-// A table of the tensors of one kind, those that changed most first.
+// A table of the tensors with one kind of change, those that changed most first.
 function showKind(element, kind, which, page) {
   const ordered = kind === "changed" ? [...which].sort((a, b) => finite(page.relative(b)) - finite(page.relative(a))) : which;
   const body = make("tbody");
@@ -106,7 +106,7 @@ function listed(kind, i, page) {
   return make("tr", {}, make("th", { scope: "row" }, take), ...cells.map((text) => make("td", {}, text)));
 }
 
-// Shape and dtype, of both files where they differ.
+// Shape and dtype, those of both files if they differ.
 function kinds(i, page) {
   return ["shape", "dtype"].map((word) => {
     const found = [...new Set(page.columns.map((column) => column[word][i]).filter((value) => value !== null))];

@@ -1,4 +1,4 @@
-// Charts: plotly.js, unpacked when the first one is drawn, in the page's own colours, and drawn again when those change.
+// Charts. plotly.js is decoded when the first one is drawn; all are redrawn when the page's colours change.
 
 const plotly = later(async () => {
   const script = document.createElement("script");
@@ -7,13 +7,13 @@ const plotly = later(async () => {
   return window.Plotly;
 });
 
-const redrawn = new Map(); // element → what draws it
+const redrawn = new Map(); // element → the function that draws it
 const PALETTE = ["#4c8df5", "#f2a33a", "#35b58a", "#9b7bf0", "#ea6a9a", "#22b3c4", "#e8743b", "#8fb73e", "#7480e6", "#c98f4e"];
 const FILES = ["#4c8df5", "#f2a33a"];
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// Text for a chart, which knows some tags: those of a tensor's name are shown as they are written.
+// Escape text for Plotly, which interprets some tags.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 // Two colours of six hexadecimal digits mixed.
@@ -23,8 +23,8 @@ function mixed(one, other, share) {
   return `#${[1, 3, 5].map((at) => mix(at).toString(16).padStart(2, "0")).join("")}`;
 }
 
-// Draw what `figure()` gives ([traces, layout]) in the element, now and whenever the colours change; `label` says in words
-// what it shows. Resolves to the element with Plotly's events.
+// Draw what `figure()` returns ([traces, layout]) in the element, now and whenever the colours change; `label` describes it
+// for screen readers. Resolves to the element, which then has Plotly's events.
 async function draw(element, label, figure) {
   element.setAttribute("role", "img");
   element.setAttribute("aria-label", label);

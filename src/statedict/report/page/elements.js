@@ -1,6 +1,6 @@
-// Elements of the page. Text is always text: nothing out of a file is ever read as markup.
+// Create elements. Text from a file is always inserted as text, never as markup.
 
-// make("td", {class: "n"}, "text", otherElement): attributes that are functions become listeners, null ones are left out.
+// make("td", {class: "n"}, "text", otherElement): functions become event listeners, null attributes are left out.
 function make(kind, attributes = {}, ...children) {
   const made = document.createElement(kind);
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,12 +13,12 @@ function make(kind, attributes = {}, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
-// A card's heading, with what is said beside it.
+// The heading of a card, with further elements next to it.
 function heading(id, text, ...beside) {
   return make("div", { class: "heading" }, make("h2", { id }, text), ...beside);
 }
 
-// A row of buttons of which one is pressed: [[key, word]…].
+// A row of buttons, one of which is pressed; `words` is [[key, label]…].
 function choice(label, words, chosen, pick) {
   const group = make("div", { class: "choice", role: "group", "aria-label": label });
   for (const [key, word] of words) {

@@ -1,8 +1,8 @@
-// The page put together: its content unpacked, its parts shown, and what one part says to another.
+// Decode the content of the page, show its parts, and connect them.
 
 const values = JSON.parse(await unpackedText("content-data"));
 const root = grown(values.rows, values.roots.length);
-const owners = []; // tensor → the node of its row
+const owners = []; // index of a tensor → the node of its row
 for (const node of everyNode(root)) for (const i of node.which) owners[i] = node;
 
 const page = {
@@ -13,7 +13,7 @@ const page = {
   compared: values.files.length > 1,
   read: values.columns.some((column) => column.stats.some(Boolean)),
   words: told(values.files.map((file) => file.name)),
-  before: new Map(Object.entries(values.renamed ?? {})), // a name → what it was called
+  before: new Map(Object.entries(values.renamed ?? {})), // name → the name in the first file
   cells: later(() => unpackedBytes("cells-data")),
   newest: (i) => {
     const column = page.columns.findLast((column) => column.shape[i] !== null);
@@ -24,7 +24,7 @@ const page = {
     return found === "Infinity" ? Infinity : found;
   },
   change: (node) => (node.change ??= changeOf(node)),
-  // A tensor was chosen: in the tree itself, or elsewhere (`far`), in which case the tree opens where it is.
+  // Called when a tensor is selected: in the tree, or elsewhere (`far`); then the tree opens down to it.
   take: (node, far) => {
     showTensor(byId("tensor"), node, page);
     if (far) {
@@ -45,7 +45,7 @@ const page = {
   },
 };
 
-// Files by their last names, where those tell them apart.
+// Label the files by the last components of their paths, if these differ.
 function told(names) {
   const last = names.map((name) => name.split("/").at(-1));
   return new Set(last).size === last.length ? last : names;
@@ -54,7 +54,7 @@ function told(names) {
 const narrow = () => matchMedia("(max-width: 899px)").matches;
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// What became of the tensors below a node, in a word of the page's colours, in words, and as the largest relative change.
+// The change of the tensors below a node: a word that selects the colour, a text, and the largest relative change.
 function changeOf(node) {
   const counts = {};
   let relative = 0;
@@ -76,7 +76,7 @@ function changeOf(node) {
   return { word, words, relative };
 }
 
-// What a row of the tree says beside its label.
+// The elements next to the label of a row.
 function rowFacts(node) {
   const [i] = node.which;
   const share = root.bytes ? node.bytes / root.bytes : 0;

@@ -1,7 +1,7 @@
-// The folded tree as nodes: rows of [depth, label, times, bytes, tensors] go in; each node knows its parent and children.
+// Build the nodes of the folded tree from rows of [depth, label, times, bytes, tensors]. Each node has its parent and children.
 //
 // A node is a state dict of several in the file (`kind` "root"), a module ("module"), one or several equal tensors ("tensor",
-// with their indices in `which`), or one tensor of several that a row stands for ("one", made when its row is opened).
+// with their indices in `which`), or one of the tensors of such a row ("one", created when the row is opened).
 
 function grown(rows, roots) {
   const root = { kind: "module", label: "", depth: -1, times: 1, bytes: 0, which: [], children: [], parent: null };
@@ -18,7 +18,7 @@ function grown(rows, roots) {
   return root;
 }
 
-// The tensors that a row stands for, as nodes of their own.
+// The tensors of a row as separate nodes.
 function members(node, names) {
   return node.which.length < 2
     ? []
@@ -35,7 +35,7 @@ function full(node) {
   return labels.join(".");
 }
 
-// All nodes of rows, parents first, without recursion: names may be nested deep.
+// All nodes, parents first; not recursive, because names may be deeply nested.
 function* everyNode(root) {
   const open = [...root.children].reverse();
   while (open.length) {

@@ -1,4 +1,4 @@
-// One tensor, or several equal ones of different layers: what its elements are like, of both files beside each other.
+// One tensor, or equal tensors of several layers: statistics and charts of the elements, those of two files side by side.
 
 const MOMENTS = ["min", "max", "mean", "std", "zeros", "nan", "inf"];
 const MOMENT_WORDS = { nan: "NaN", inf: "Inf" };
@@ -26,16 +26,16 @@ function drawOne(element, i, page) {
   const sides = page.columns.map((column, file) => ({ column, file })).filter(({ column }) => column.shape[i] !== null);
   const measured = sides.filter(({ column }) => column.stats[i]);
   if (!measured.length) {
-    element.append(make("p", { class: "note" }, page.read ? "Its elements are not laid out as one array; no statistics." : "Known from the headers alone (--headers): no statistics, histogram or heat map."));
+    element.append(make("p", { class: "note" }, page.read ? "This tensor is not strided, so there are no statistics." : "Only the headers were read (--headers): no statistics, histogram or heat map."));
     return;
   }
   const counted = measured.filter(({ column }) => column.histogram[i].length > 2);
   if (counted.length) drawHistogram(element, i, counted, page);
-  else element.append(make("p", { class: "note" }, "It has no finite element."));
+  else element.append(make("p", { class: "note" }, "It does not have any finite elements."));
   drawHeat(element, i, measured, page);
 }
 
-// Everything that is known of a tensor in words and numbers: tiles for one file, a table with a column each for two.
+// The facts and statistics of a tensor: tiles for one file, a table with one column per file for two.
 function numbers(i, page) {
   const lines = known(i, page);
   if (!page.compared) {
@@ -99,8 +99,8 @@ function drawHistogram(element, i, sides, page) {
   draw(chart, `Histogram of the elements, from ${short(stats[0])} to ${short(stats[1])}`, figure);
 }
 
-// A histogram with bins as wide as the other file's, so that the counts of both can be compared; unless nothing of its shape
-// would be left. Widths are powers of two and edges their multiples: so bins are joined, and none is split.
+// Join bins until they are as wide as those of the other file, so that the counts can be compared, unless too few would be
+// left. Widths are powers of two and edges are multiples of the width, so no bin is split.
 function coarser([start, width, ...counts], wanted) {
   if (counts.length < 2 || wanted > 16 * width) return [start, width, ...counts];
   const [times, first] = [wanted / width, Math.floor(start / wanted)];
@@ -110,14 +110,14 @@ function coarser([start, width, ...counts], wanted) {
 }
 
 function bars([start, width, ...counts], file, page) {
-  // A tensor of equal elements has one bin, too narrow to be seen.
+  // If all elements are equal, the only bin is too narrow to be visible.
   const shown = counts.length === 1 ? Math.max(width, Math.abs(start) / 50, 1e-3) : width;
   const centre = (at) => (counts.length === 1 ? start : start + (at + 0.5) * width);
   const said = {
     customdata: counts.map((number, at) => `${count(number, "element")} ${counts.length === 1 ? `at ${short(start)}` : `from ${short(start + at * width)} to ${short(start + (at + 1) * width)}`}`),
     hovertemplate: `%{customdata}<extra>${page.compared ? plain(clipped(page.words[file], 30)) : ""}</extra>`,
   };
-  // The second of two is an outline, through which the first can be seen.
+  // The second histogram is an outline, so that the first stays visible.
   if (file && counts.length > 1) {
     const x = [centre(-1), ...counts.map((_, at) => centre(at)), centre(counts.length)];
     return { ...said, customdata: ["", ...said.customdata, ""], type: "scatter", mode: "lines", x, y: [0, ...counts, 0], line: { shape: "hvh", color: FILES[file], width: 1.6 } };
@@ -189,9 +189,9 @@ function heat([at, down, across, rows, columns, low, high], cells, reach) {
 
 const RISING = [[0, "#141432"], [0.25, "#3b2f7f"], [0.5, "#8b3a8e"], [0.75, "#e0636b"], [0.9, "#f7a86c"], [1, "#fdf0b5"]];
 
-// How equal tensors of many layers go from the first layer to the last.
+// Charts of equal tensors, from the first layer to the last.
 function drawLayers(element, node, page) {
-  element.append(make("p", { class: "note" }, `${page.newest(node.which[0]).shape} ${page.newest(node.which[0]).dtype}, ${size(node.bytes)} together. Open the row in the tree, or click a point, for one of them.`));
+  element.append(make("p", { class: "note" }, `${page.newest(node.which[0]).shape} ${page.newest(node.which[0]).dtype}, ${size(node.bytes)} in total. To see one of them, open the row in the tree or click a point.`));
   const plots = [];
   if (page.compared && page.read) plots.push(["Relative change, layer by layer", () => relativeBars(node, page)]);
   if (page.columns.at(-1).stats[node.which[0]]) plots.push(["Mean ± std, min and max, layer by layer", () => bands(node, page)]);

@@ -1,20 +1,20 @@
-// The tree of tensors: rows are made when they are seen, so that ten thousand names cost what is on the screen.
+// The tree of tensors. Rows are created when they become visible, so the cost depends on the screen, not on the number of names.
 //
-// It follows the pattern of an ARIA tree: one row can be reached by Tab, arrows go from row to row, → and ← open and close,
-// Enter or Space takes a tensor. A search shows only what was found, and opens it as far as the screen has use for.
+// An ARIA tree: Tab reaches one row, ↑ and ↓ move between rows, → and ← open and close, Enter or Space selects a tensor. A
+// search shows only the matching rows, and opens as many as fit on the screen.
 
-const AT_ONCE = 200; // rows of one parent, until more are asked for
-const AT_FIRST = 22; // rows before anything is opened
-const OPENED_BY_SEARCH = 150; // rows that a search opens by itself
+const AT_ONCE = 200; // rows of one parent that are shown at a time
+const AT_FIRST = 22; // rows shown at first
+const OPENED_BY_SEARCH = 150; // rows that a search opens
 
-// `facts(node)`: what a row says beside its label, as elements; `take(node)`: a tensor was chosen.
+// `facts(node)` returns the elements next to a row's label; `take(node)` is called when a tensor is selected.
 function planted(element, root, names, { facts, take }) {
   const opened = new Set(); // while browsing
   let query = null; // {terms, hits: node → how many of its tensors match, match: index → bool, opened}
   let taken = null;
 
   const isOpen = (node) => (query ? query.opened : opened).has(node);
-  // A name that is also the beginning of others has both: its own tensors, and what is below it.
+  // A name that is also a prefix of others has its own tensors and those below it.
   const below = (node) => (node.kind === "tensor" ? [...members(node, names), ...node.children] : node.children);
   const seen = (node) => {
     const nodes = below(node);
@@ -146,7 +146,7 @@ function planted(element, root, names, { facts, take }) {
     " ": (item) => act(item),
   };
 
-  // Show only the tensors whose names contain every term; null shows all again. Gives how many were found.
+  // Show only the tensors whose names contain every term; null shows all again. Returns the number of matches.
   function search(terms) {
     if (!terms) {
       query = null;
@@ -177,7 +177,7 @@ function planted(element, root, names, { facts, take }) {
     return found;
   }
 
-  // Open the tree, in which nothing is searched for, down to a node, and take it.
+  // Open the unfiltered tree down to a node, and select it.
   function reveal(node) {
     const path = [];
     for (let at = node; at.parent; at = at.parent) path.unshift(at);
@@ -197,7 +197,7 @@ function planted(element, root, names, { facts, take }) {
     mark(node);
   }
 
-  // At first the heaviest modules are open, as far as the rows fit on a screen.
+  // Initially the largest modules are open, as many as fit on a screen.
   const heaviest = [...everyNode(root)].filter((node) => node.children.length).sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
   let rows = root.children.length;
   for (const node of heaviest) {

@@ -1,7 +1,7 @@
-// Where the bytes are: the folded tree as a treemap. A click goes into a module, and takes a tensor.
+// The sizes of the tree as a treemap. A click opens a module or selects a tensor.
 
-const BOXES = 400; // of one view: more are too small to see, and slow to draw
-const LARGEST = 60; // of one module, and of the one that is gone into
+const BOXES = 400; // in one view; more would be too small to see and slow to draw
+const LARGEST = 60; // in one module, and in the module that is shown
 const LARGEST_INSIDE = 300;
 const TRUNK = 0.7; // of all bytes
 
@@ -9,9 +9,9 @@ function mapped(element, root, page) {
   let inside = root; // the module that is shown
   let shown = []; // its boxes
   const chart = make("div", { class: "chart tall" });
-  const path = make("nav", { class: "path", "aria-label": "The way to the module that is shown", hidden: true });
+  const path = make("nav", { class: "path", "aria-label": "Path to the module that is shown", hidden: true });
   const hint = page.compared ? "Coloured by relative change. " : "";
-  element.append(heading("map-title", "Where the bytes are", make("span", { class: "aside" }, `${hint}Click to go into a module.`)), path, chart);
+  element.append(heading("map-title", "Where the bytes are", make("span", { class: "aside" }, `${hint}Click to open a module.`)), path, chart);
   element.hidden = false;
   const go = (node) => {
     inside = node;
@@ -53,8 +53,8 @@ function mapped(element, root, page) {
   });
 }
 
-// The boxes of a module, each {key, up, of, name, bytes}: those around it, itself, and below it the largest of each module
-// with one for the rest of them.
+// The boxes for a module, each {key, up, of, name, bytes}: its ancestors, itself, and below it the largest children of each
+// module, with one box for the others.
 function boxes(inside) {
   const made = [];
   const add = (up, of, name, bytes) => made[made.push({ key: made.length, up, of, name, bytes }) - 1];
@@ -71,7 +71,7 @@ function boxes(inside) {
   return made;
 }
 
-// A node and all that it is in, the whole first.
+// A node and its ancestors, the root first.
 function around(node) {
   const path = [];
   for (let at = node; at; at = at.parent) path.unshift(at);
@@ -90,7 +90,7 @@ function hover(box, page, total) {
   return lines.join("<br>");
 }
 
-// A colour for each part of the model, paler the deeper. A module with nearly all bytes is not one part: its children are.
+// A colour for each part of the model, paler with depth. The children of a module with nearly all bytes are separate parts.
 function partTints(root) {
   const parts = new Map();
   const heaviest = (node) => [...node.children].sort((a, b) => b.bytes - a.bytes);
@@ -110,7 +110,7 @@ function partTints(root) {
   };
 }
 
-// From pale to strong by the logarithm of the relative change: 1e-4 and less, to 1 and more.
+// From pale (a relative change of at most 1e-4) to strong (at least 1), on a logarithmic scale.
 function changedTints(page) {
   return (box) => {
     if (!box.of) return colour("raised");

@@ -1,4 +1,4 @@
-// What the page carries, unpacked: blocks of gzip in base64 go in, bytes and text come out.
+// Decode the data that is embedded in the page as gzip in base64.
 
 function decoded(id) {
   const text = document.getElementById(id).textContent;
@@ -16,7 +16,7 @@ function inflated(id) {
 const unpackedText = (id) => inflated(id).text();
 const unpackedBytes = async (id) => new Uint8Array(await inflated(id).arrayBuffer());
 
-// A promise of something that is made when it is first asked for.
+// A function that creates a value at the first call, and returns it at every call.
 function later(make) {
   let made;
   return () => (made ??= make());

@@ -1,8 +1,8 @@
-// Numbers as people read them.
+// Format numbers.
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
-// Bytes with three digits in decimal units, as `statedict inspect` prints them.
+// Bytes in decimal units with three digits, as `statedict inspect` prints them.
 function size(bytes) {
   let power = 0;
   while (power < UNITS.length - 1 && bytes >= 999.5 * 1000 ** power) power++;
@@ -23,7 +23,7 @@ function about(number) {
   return whole(number);
 }
 
-// A number of a tensor, with at most `digits` of them.
+// A number with at most `digits` significant digits.
 function short(number, digits = 5) {
   if (number === null || number === undefined) return "–";
   if (number === "Infinity") return "∞";

@@ -16,7 +16,7 @@ from ..tensors._copy_pairs import failed
 from ..tensors._dtensor import empty_like, is_sharded
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
-from ._fits import MisfitError, checked, is_on_meta, shape_of, whole_here
+from ._fits import MisfitError, check_replacement, checked, is_on_meta, made_for, shape_of, whole_here
 from ._sharded_slots import local_pairs, updated
 from ._ties import contradictions
 
@@ -53,6 +53,8 @@ class Assigning:
             self.fit.failed.add(index)
             return
         if isinstance(value, (Leaf, Compound)):
+            if isinstance(value, Compound):
+                check_replacement(key, current, value)
             dtype = value.spec.dtype if isinstance(value, Leaf) else value.dtype
             if isinstance(current, Parameter) and current.requires_grad and dtype.kind not in ("float", "complex"):
                 reason = RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
@@ -113,7 +115,8 @@ class Assigning:
     def _read(self, lazy: list[int]) -> None:
         leaves = [self.values[index] for index in lazy]
         for index, array in zip(lazy, materialize(leaves, TORCH, verify=self.rules.verify)):
-            self.values[index] = _in_place_of(self.slots.current[index], array)
+            current = self.slots.current[index]
+            self.values[index] = _in_place_of(current, made_for(current, array))
 
 
 def _dtype_of(value: Any) -> torch.dtype:

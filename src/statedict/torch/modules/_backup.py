@@ -19,6 +19,7 @@ from statedict.files import spread
 from statedict.state import arena
 
 from ..tensors._library import is_out_of_reach
+from ..tensors._wrapper import inner_tensors, is_wrapper
 
 Restore = Callable[[], None]
 # Bytes that one thread copies at a time.
@@ -29,8 +30,12 @@ def keep(arrays: Iterable[Any]) -> Restore:
     """Back up tensors (and NumPy arrays); the returned function restores them."""
     storages: dict[int, torch.UntypedStorage] = {}
     properties: list[Restore] = []
-    for array in arrays:
-        if isinstance(array, np.ndarray):
+    waiting = deque(arrays)
+    while waiting:
+        array = waiting.popleft()
+        if is_wrapper(array):
+            waiting.extend(inner_tensors(array).values())
+        elif isinstance(array, np.ndarray):
             properties.append(_elements_of_array(array))
         elif is_lazy(array):
             properties.append(_properties_of_lazy(array))

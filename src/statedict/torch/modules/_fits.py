@@ -13,6 +13,15 @@ from statedict.state import Compound, Leaf, Parts, contiguous, leaf_of, library_
 
 from ..tensors._copy_pairs import failed, not_a_tensor, wrong_size
 from ..tensors._library import TORCH
+from ..tensors._wrapper import (
+    inner_tensors,
+    is_allowed,
+    is_wrapped,
+    is_wrapper,
+    misfit,
+    taken_apart,
+    with_parts,
+)
 
 
 class MisfitError(Exception):
@@ -60,6 +69,65 @@ def is_on_meta(value: Any) -> bool:
     if isinstance(value, Compound):
         return value.layout == "meta" or any(part.storage.location == "meta" for part in value.parts.values())
     return value.storage.location == "meta" if isinstance(value, Leaf) else value.is_meta
+
+
+def wrapper_pairs(key: str, param: Any, value: Any) -> list[tuple[Any, Leaf]] | None:
+    """Pairs of inner tensors of a parameter that wraps others, and the leaves of `value` that are to fill them.
+
+    None if `value` is not the Compound of such a tensor, or is a live one that was made in another way, which PyTorch may
+    be able to copy. Raises MisfitError if the parts cannot fill the parameter.
+    """
+    found = leaf_of(value) if is_wrapper(value) else value
+    if not isinstance(found, Compound) or not is_wrapped(found):
+        return None
+    taken = taken_apart(param, TORCH.leaf)
+    reason = wrapper_reason(param, found)
+    if taken is not None and reason is None:
+        return [(taken.tensors[role], leaf) for role, leaf in found.parts.items()]
+    if found is value:
+        raise MisfitError(unfit(key, str(reason)))
+    return None
+
+
+def check_replacement(key: str, current: Any, value: Compound) -> None:
+    """Raise MisfitError if the tensor of a Compound cannot be made: neither as `current`, nor by an allowed class."""
+    if is_wrapped(value) and not is_allowed(value):
+        reason = wrapper_reason(current, value)
+        if reason is None and not inner_tensors(current).keys() <= value.parts.keys():
+            reason = "its class does not keep its parts in attributes of their names, so load it without assign=True"
+        if reason is not None:
+            raise MisfitError(unfit(key, reason))
+
+
+def made_for(current: Any, made: Any) -> Any:
+    """The tensor for a Compound that was read: made by the class of `current`, if the class is not an allowed one."""
+    if not isinstance(made, Compound):
+        return made
+    tensors = materialize(list(made.parts.values()), TORCH, mapped=True, verify=False)
+    return with_parts(current, dict(zip(made.parts, tensors)))
+
+
+def wrapper_reason(param: Any, value: Any) -> str | None:
+    """Why a value does not fit a parameter, if one of them wraps other tensors, in words; None if it fits."""
+    taken = taken_apart(param, TORCH.leaf)
+    found = leaf_of(value)
+    wrapped = found if isinstance(found, Compound) and is_wrapped(found) else None
+    if taken is not None and wrapped is not None:
+        return misfit(taken.compound, wrapped)
+    kind = (
+        f"{type(param).__module__}.{type(param).__qualname__}" if is_wrapper(param) else f"plain {param.dtype} tensor"
+    )
+    if wrapped is None:
+        return f"the model has a {kind}, and the checkpoint a plain tensor: load it before the model is converted"
+    return (
+        f"the model has a {kind}, and the checkpoint a {str(wrapped.facts['class']).replace(':', '.')}, made of the parts "
+        f"{', '.join(wrapped.parts)}: convert the model first (quantize it as the saved one was), or import the library "
+        "of that class and load with assign=True"
+    )
+
+
+def unfit(key: str, reason: str) -> str:
+    return f'While copying the parameter named "{key}": {reason}.'
 
 
 def read_now(value: Any, *, verify: bool) -> Any:

@@ -22,14 +22,25 @@ from ..tensors._dtensor import any_sharded
 from ..tensors._dtypes import DTYPES_OF_TORCH
 from ..tensors._extent import extent
 from ..tensors._memory import addresses
+from ..tensors._wrapper import is_wrapper
 from ._assigning import Assigning
 from ._backup import keep
 from ._direct import PLAIN_KINDS, are_direct, is_direct
-from ._fits import MisfitError, checked, is_on_meta, read_now, shape_of, whole_here
+from ._fits import (
+    MisfitError,
+    checked,
+    is_on_meta,
+    read_now,
+    shape_of,
+    unfit,
+    whole_here,
+    wrapper_pairs,
+    wrapper_reason,
+)
 from ._read_into import Arrivals
 from ._sharded_slots import fit_sharded
 from ._swapping import Swapping
-from ._ties import contradictions
+from ._ties import contradictions, places
 
 FREED = "Its storage has been freed, as FSDP does between steps; gather or allocate it first."
 
@@ -52,7 +63,7 @@ class _Copying:
         self.rules = rules
         self.slots = slots
         self.fit = Fit(self.act)
-        self.places = addresses(slots.current)
+        self.places = places(slots.current)
         self.written = set(self.places)
         self.values: list[Any] = list(slots.values)
         # What goes which way, as indices: 32,000 objects would cost as much as copying them.
@@ -60,6 +71,8 @@ class _Copying:
         self.direct: Sequence[int] = []
         self.arriving: list[int] = []
         self.tried: list[int] = []
+        # The inner tensors of wrappers, and their leaves, by slot.
+        self.parts: dict[int, list[tuple[Any, Leaf]]] = {}
         problems: dict[int, str] = {}
         self.rows = many(self.values) if not self.bulk else None
         if not self.bulk and 0 not in self.places and are_direct(slots.current, self.values, self.rows):
@@ -120,6 +133,10 @@ class _Copying:
         reason = _unwritable(param) or (FREED if _is_freed(value) else None)
         if reason is not None:
             raise MisfitError(failed(key, param.shape, shape_of(value), RuntimeError(reason)))
+        pairs = wrapper_pairs(key, param, value)
+        if pairs is not None:
+            self.parts[index] = pairs
+            return False
         value = self.values[index] = self._cast(key, param, value)
         if _is_ordinary(param):
             if isinstance(value, Leaf) and value.spec.dtype.kind in PLAIN_KINDS:
@@ -152,7 +169,7 @@ class _Copying:
 
     def act(self) -> Sequence[str]:
         targets, values = self._copies()
-        if self.direct or self.arriving or self.tried:
+        if self.direct or self.arriving or self.tried or self.parts:
             self._act_or_undo()
         elif self.rules.together is not None:
             self.rules.together.agree()
@@ -165,6 +182,7 @@ class _Copying:
         direct = self._going(self.direct)
         tensors, leaves = [current[i] for i in direct], [self.values[i] for i in direct]
         others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
+        others += [pair for i in self._going(list(self.parts)) for pair in self.parts[i]]
         tried = self._going(self.tried)
         rows = self.rows if len(leaves) == len(self.values) else None
         arrivals = Arrivals(tensors, leaves, others, rows)
@@ -231,7 +249,10 @@ def _try(key: str, param: Any, value: Any) -> None:
         with torch.no_grad():
             param.detach().clone().copy_(value)
     except Exception as error:  # whatever it is, it is what PyTorch would have said
-        raise MisfitError(failed(key, param.size(), shape_of(value), error)) from error
+        reason = wrapper_reason(param, value) if is_wrapper(param) or is_wrapper(value) else None
+        raise MisfitError(
+            unfit(key, reason) if reason else failed(key, param.size(), shape_of(value), error)
+        ) from error
 
 
 def _dtype_of(value: Any) -> Any:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from statedict.errors import LoadError, PartError
-from statedict.state import Box, Compound, Leaf, leaf_of, materialize, region
+from statedict.state import Box, Compound, Leaf, LocalBox, leaf_of, materialize, region
 from statedict.tree import Fit, Slots
 
 from ..tensors._copy_pairs import failed
-from ..tensors._dtensor import LocalBox, is_sharded, local_boxes, local_of
+from ..tensors._dtensor import is_sharded, local_boxes, local_of
 from ..tensors._library import TORCH
 from ._fits import MisfitError, checked, is_on_meta, shape_of, whole_here
 

@@ -9,11 +9,12 @@ import torch
 from torch.nn.parameter import Parameter
 
 from statedict.errors import LoadError
+from statedict.state import Compound
 from statedict.tree import Fit, Rules, Slots
 
 from ..tensors._copy_pairs import failed
 from ._backup import keep
-from ._fits import MisfitError, checked, read_now
+from ._fits import MisfitError, check_replacement, checked, made_for, read_now
 from ._load_exact import swapped_in
 from ._ties import contradictions
 
@@ -39,7 +40,10 @@ class Swapping:
 
     def _decide(self, index: int) -> Any:
         key, param = self.slots.keys[index], self.slots.current[index]
-        value = read_now(checked(key, param, self.slots.values[index]), verify=self.rules.verify)
+        value = checked(key, param, self.slots.values[index])
+        if isinstance(value, Compound):
+            check_replacement(key, param, value)
+        value = made_for(param, read_now(value, verify=self.rules.verify))
         try:
             with torch.no_grad():
                 # A copy, because `module_load` may write into the tensor that it is called on.

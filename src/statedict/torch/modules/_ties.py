@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 
-from statedict.state import Leaf
+from statedict.state import Compound, Leaf
 from statedict.tree import Slots
 
+from ..tensors._copy_pairs import ORDINARY
+from ..tensors._dtypes import TORCH_DTYPES
+from ..tensors._memory import addresses
+from ..tensors._wrapper import is_wrapped, is_wrapper
 from ._fits import read_now
 
 
@@ -43,12 +47,25 @@ def contradictions(
     return found
 
 
+def places(tensors: Sequence[Any]) -> list[int]:
+    """The address of each tensor; a negative number that stands for the object if it wraps others."""
+    places = addresses(tensors)
+    if ORDINARY.issuperset(map(type, tensors)):
+        return places
+    return [-id(tensor) if is_wrapper(tensor) else place for tensor, place in zip(tensors, places)]
+
+
 def same_elements(a: Any, b: Any, dtype: torch.dtype, *, verify: bool) -> bool:
     """Whether two values have the same elements after conversion to one dtype, compared bitwise (NaN equals itself)."""
     if a is b:
         return True
     if isinstance(a, Leaf) and isinstance(b, Leaf) and a.shown == b.shown:
         return True
+    if isinstance(a, Compound) and isinstance(b, Compound) and is_wrapped(a):
+        return a.facts == b.facts and all(
+            role in b.parts and same_elements(part, b.parts[role], TORCH_DTYPES[part.spec.dtype], verify=verify)
+            for role, part in a.parts.items()
+        )
     try:
         one, two = (read_now(value, verify=verify).detach().to("cpu", dtype) for value in (a, b))
         if one.layout is not torch.strided or two.layout is not torch.strided:

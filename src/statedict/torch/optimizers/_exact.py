@@ -23,7 +23,7 @@ def optimizer_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
     The integers number the parameters of all groups, in order; a duplicate parameter has one number. The values of `"state"`
     are the optimizer's own objects, not copies. Hooks run as in PyTorch. Like PyTorch, raises KeyError if the optimizer has
-    state for a tensor that is in none of its groups.
+    state for a tensor that is not in any of its groups.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> optimizer_state_dict(torch.optim.SGD([weight], lr=0.5))["param_groups"][0]["params"]

@@ -1,35 +1,120 @@
-"""Check whether saved options and entries fit an optimizer and its parameters; the result is a list of error texts.
+"""The state entries of PyTorch's optimizers with their shapes, and whether saved options and entries fit an optimizer.
 
-The state of another optimizer class or another model is detected by its options, its entries and their shapes, before it is
-loaded.
+The state of another optimizer class or another model is detected by its options, its entries and their shapes before it is
+loaded, because it would make a later `step()` fail. Problems are returned as texts. An optimizer class that is not in the
+table, or that overrides `step`, is not checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
+from torch import optim
 from torch.nn.parameter import is_lazy
 
 from statedict.state import Compound, Leaf, Opaque
 
 from ..snapshots._copy_tree import values_of
 from ._read import Slot
-from ._rules import Expected, expected, known, lacking, makers, order_matters
 
 Options = Mapping[str, Any]
 
 
-def wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Options) -> str | None:
+class Expected(NamedTuple):
+    """An entry's shape (() for a number or a tensor of one element), and whether the entry is required."""
+
+    shape: tuple[int, ...]
+    needed: bool = True
+
+
+Expect = Callable[[torch.Tensor, Options], dict[str, Expected]]
+# Entries that are numbers, not elements like the parameter's; a requested dtype does not apply to them.
+NUMBERS = frozenset({"step", "mu_product", "eta", "mu"})
+# Options for the implementation, not the algorithm: if a saved group lacks one, the optimizer keeps its own.
+IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable", "maximize"})
+
+
+def _expected(optimizer: Any, parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
+    """The entries of the parameter's state; empty if the optimizer's class is unknown."""
+    rule = _rule(optimizer)
+    return rule(parameter, options) if rule else {}
+
+
+def known(optimizer: Any) -> bool:
+    """Return whether the optimizer's class is one of PyTorch's, or inherits the `step` of one."""
+    return _rule(optimizer) is not None
+
+
+def order_matters(optimizer: optim.Optimizer) -> bool:
+    """Return whether the optimizer has one state for all parameters together, in their order."""
+    return isinstance(optimizer, optim.LBFGS)
+
+
+def _lacking(optimizer: optim.Optimizer, number: int, options: Options) -> list[str]:
+    """The options that a group needs but `options` lacks, even after its class has filled in options of newer versions."""
+    filled = _completed(optimizer, options)
+    return [key for key in needed(optimizer, number) if key not in filled and key not in IMPLEMENTATION]
+
+
+def needed(optimizer: optim.Optimizer, number: int) -> list[str]:
+    """The options of a group that its optimizer was built with, without those that a scheduler or the user added."""
+    # `__setstate__` adds "differentiable" to the defaults of every class, even if the class has no such option.
+    return [key for key in optimizer.defaults if key in optimizer.param_groups[number]]
+
+
+def _makers(options: Iterable[str]) -> list[type[optim.Optimizer]]:
+    """All PyTorch optimizers whose groups can have these options."""
+    given = set(options) - {"initial_lr"}
+    return [kind for kind, own in _signatures().items() if given <= own]
+
+
+@cache
+def _signatures() -> dict[type[optim.Optimizer], frozenset[str]]:
+    kinds = [getattr(optim, name) for name in _EXPECTED if hasattr(optim, name)]
+    return {kind: frozenset(inspect.signature(kind).parameters) for kind in kinds}
+
+
+def _completed(optimizer: optim.Optimizer, options: Options) -> Options:
+    kind = type(optimizer)
+    if not kind.__setstate__.__module__.startswith("torch.optim."):
+        # A third-party `__setstate__` may need parameters, so it is not called; options that it may add do not count as
+        # missing.
+        return {**optimizer.defaults, **options}
+    scratch = kind.__new__(kind)
+    scratch.defaults = dict(optimizer.defaults)
+    group = {**options, "params": []}
+    scratch.__setstate__({"state": defaultdict(dict), "param_groups": [group]})
+    return group
+
+
+def _rule(optimizer: Any) -> Expect | None:
+    kind: Any = type(optimizer)
+    return _rule_of(kind)
+
+
+@cache
+def _rule_of(kind: Any) -> Expect | None:
+    for base in kind.__mro__:
+        if base.__name__ in _EXPECTED and vars(optim).get(base.__name__) == base:
+            same = inspect.unwrap(kind.step) is inspect.unwrap(base.step)
+            return _EXPECTED[base.__name__] if same else None
+    return None
+
+
+def wrong_options(optimizer: optim.Optimizer, number: int, options: Options) -> str | None:
     """The reason why the options belong to another optimizer class or contain an unknown class; None if they fit."""
     for key, value in options.items():
         unknown = [inside.path for inside in values_of(value) if isinstance(inside, Opaque)]
         if unknown:
             return f"{key!r} in group {number} of the saved state is an object of the unknown class {unknown[0]}"
-    kind, candidates = type(optimizer).__name__, makers(options)
+    kind, candidates = type(optimizer).__name__, _makers(options)
     as_ = f" (options of {' or '.join(maker.__name__ for maker in candidates)})" if candidates else ""
-    missing = lacking(optimizer, number, options)
+    missing = _lacking(optimizer, number, options)
     if missing:
         has = f"it has {_listed(options)}{as_}"
         return f"group {number} of the saved state lacks {_listed(missing)}, which {kind} needs; {has}"
@@ -39,7 +124,7 @@ def wrong_options(optimizer: torch.optim.Optimizer, number: int, options: Option
     return None
 
 
-def misfits(optimizer: torch.optim.Optimizer, slot: Slot, state: Any, options: Options) -> list[str]:
+def misfits(optimizer: optim.Optimizer, slot: Slot, state: Any, options: Options) -> list[str]:
     """Errors in the state for the slot's parameter, whose group will have these options."""
     if state is None:
         return []
@@ -51,7 +136,7 @@ def misfits(optimizer: torch.optim.Optimizer, slot: Slot, state: Any, options: O
         return [f"its state must be a dict, not {type(state).__name__}"]
     if not state:
         return []
-    wanted = expected(optimizer, slot.parameter, options) or _present(optimizer, slot.parameter)
+    wanted = _expected(optimizer, slot.parameter, options) or _present(optimizer, slot.parameter)
     flat = _flat_problems(optimizer, state) if order_matters(optimizer) else []
     return _problems(type(optimizer).__name__, state, wanted) + flat
 
@@ -89,7 +174,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return () if isinstance(value, (int, float, complex)) else None
 
 
-def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Expected]:
+def _present(optimizer: optim.Optimizer, parameter: torch.Tensor) -> dict[Any, Expected]:
     """For an optimizer of an unknown class: the entries that currently have the parameter's shape must have it again."""
     state = optimizer.state.get(parameter)
     entries = state.items() if isinstance(state, Mapping) else ()
@@ -98,7 +183,7 @@ def _present(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[
     return dict.fromkeys(alike, Expected(shape, needed=False))
 
 
-def _flat_problems(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -> list[str]:
+def _flat_problems(optimizer: optim.Optimizer, state: Mapping[Any, Any]) -> list[str]:
     total = sum(p.numel() * (2 if p.is_complex() else 1) for group in optimizer.param_groups for p in group["params"])
     return [
         f"its {key!r} must have {total} elements, as all parameters together, but the saved state has shape {list(shape)}"
@@ -109,3 +194,47 @@ def _flat_problems(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -
 
 def _listed(names: Iterable[Any]) -> str:
     return ", ".join(repr(name) for name in names) or "nothing"
+
+
+# the entries of each class
+
+
+def _like(*names: str, numbers: tuple[str, ...] = ("step",), needed: bool = True, **optional: str) -> Expect:
+    """Entries with the parameter's shape, and numbers; an option of the name of `optional`, if set, adds an entry."""
+
+    def expect(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
+        added = (name for option, name in optional.items() if options.get(option))
+        entry = Expected(tuple(parameter.shape), needed)
+        return {**dict.fromkeys(numbers, Expected(())), **dict.fromkeys((*names, *added), entry)}
+
+    return expect
+
+
+def _adafactor(parameter: torch.Tensor, options: Options) -> dict[str, Expected]:
+    shape = tuple(parameter.shape)
+    if len(shape) < 2:
+        return _like("variance")(parameter, options)
+    return {
+        "step": Expected(()),
+        "row_var": Expected((*shape[:-1], 1)),
+        "col_var": Expected((*shape[:-2], 1, shape[-1])),
+    }
+
+
+_EXPECTED: dict[str, Expect] = {
+    "Adadelta": _like("square_avg", "acc_delta"),
+    "Adafactor": _adafactor,
+    "Adagrad": _like("sum"),
+    "Adam": _like("exp_avg", "exp_avg_sq", amsgrad="max_exp_avg_sq"),
+    "AdamW": _like("exp_avg", "exp_avg_sq", amsgrad="max_exp_avg_sq"),
+    "Adamax": _like("exp_avg", "exp_inf"),
+    "ASGD": _like("ax", numbers=("step", "eta", "mu")),
+    "LBFGS": _like(numbers=("func_evals", "n_iter")),
+    "Muon": _like("momentum_buffer", numbers=()),
+    "NAdam": _like("exp_avg", "exp_avg_sq", numbers=("step", "mu_product")),
+    "RAdam": _like("exp_avg", "exp_avg_sq"),
+    "RMSprop": _like("square_avg", momentum="momentum_buffer", centered="grad_avg"),
+    "Rprop": _like("prev", "step_size"),
+    "SGD": _like("momentum_buffer", numbers=(), needed=False),
+    "SparseAdam": _like("exp_avg", "exp_avg_sq"),
+}

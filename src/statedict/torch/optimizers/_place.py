@@ -16,8 +16,8 @@ from statedict.state import DTYPES, DType, Leaf, cast_kind
 from statedict.tree import Cast
 
 from ..tensors._dtypes import DTYPES_OF_TORCH, TORCH_DTYPES
+from ._fit import NUMBERS, known
 from ._read import Slot
-from ._rules import NUMBERS, known
 
 Wanted = torch.dtype | DType | str | None
 

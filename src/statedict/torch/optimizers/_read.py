@@ -50,7 +50,7 @@ def read_optimizer(
     some parameters have a name, the others are named by position: `param_groups.0.params.3`. Without any names there is no
     `param_names`. `aliased`: the dicts may be the optimizer's own, because the caller copies everything at once. Hooks run
     as in PyTorch, and an overridden `state_dict` is called. Raises SaveError if the optimizer has state for a tensor that
-    is in none of its groups.
+    is not in any of its groups.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> read_optimizer(torch.optim.SGD(model.parameters(), lr=0.5), model)["param_groups"][0]["param_names"]
@@ -98,7 +98,7 @@ def slots(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> li
 
 
 def overridden(optimizer: torch.optim.Optimizer, method: str) -> bool:
-    """Whether the optimizer, or its class, overrides `method` of `Optimizer`."""
+    """Return whether the optimizer, or its class, overrides `method` of `Optimizer`."""
     kinds = type(optimizer).__mro__
     own = kinds[: kinds.index(torch.optim.Optimizer)]
     return method in optimizer.__dict__ or any(method in kind.__dict__ for kind in own)
@@ -109,7 +109,7 @@ def _number(optimizer: torch.optim.Optimizer, key: Any, numbers: Mapping[int, in
         return key
     if id(key) not in numbers:
         raise SaveError(
-            f"{type(optimizer).__name__} has state for a tensor of shape {list(key.shape)} that is in none of its "
+            f"{type(optimizer).__name__} has state for a tensor of shape {list(key.shape)} that is not in any of its "
             "param_groups, so it cannot be saved: delete it from optimizer.state, or add the parameter to a group"
         )
     return numbers[id(key)]

@@ -1,4 +1,4 @@
-"""Restore an object if something fails half-way.
+"""Check the Outcome of a load before it becomes final, and restore an object if something fails half-way.
 
 If an exception leaves the `with` block, every attribute and container reachable from the objects has its old contents again,
 whichever code changed it (hooks and foreign loaders included).
@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
+
+from statedict.errors import LoadError
+from statedict.tree import Outcome
 
 from ..modules._backup import keep
 from ..snapshots._copy_tensors import PLAIN_TYPES
@@ -29,6 +33,18 @@ _CLOSED = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
 # Objects of these modules lead to the whole process, and are not loaded.
 _EXCLUDED = {"logging", "threading", "multiprocessing", "concurrent", "asyncio", "queue", "weakref"}
 Restore = Callable[[], None]
+Judge = Callable[[Outcome], None]
+
+
+def require_success(kind: str) -> Judge:
+    """Make a judge that raises LoadError for any error, with PyTorch's text for a load into a `kind`."""
+
+    def judge(outcome: Outcome) -> None:
+        refusal = outcome.refusal(kind)
+        if refusal is not None:
+            raise LoadError(refusal, report=outcome)
+
+    return judge
 
 
 @contextmanager
@@ -85,19 +101,18 @@ def _is_small(tensor: torch.Tensor) -> bool:
 def _children(value: Any, restores: list[Restore]) -> list[Any]:
     """The elements of a container or attributes of an object; records its contents in `restores`."""
     if isinstance(value, dict):
-        restores.append(_mapping(value))
+        restores.append(partial(_refilled, value, dict(value), value.update))
         return list(value.values())
     if isinstance(value, (list, deque)):
-        restores.append(_sequence(value))
+        restores.append(partial(_refilled, value, list(value), value.extend))
         return list(value)
     if isinstance(value, set):
-        restores.append(_set(value))
+        restores.append(partial(_refilled, value, set(value), value.update))
         return []
     if isinstance(value, tuple):
         return list(value)
     if _has_settings(value):
-        restores.append(_mapping(value.__dict__))
-        return list(value.__dict__.values())
+        return _children(value.__dict__, restores)
     return []
 
 
@@ -106,31 +121,6 @@ def _has_settings(value: Any) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, _CLOSED) and home not in _EXCLUDED
 
 
-def _mapping(value: dict[Any, Any]) -> Restore:
-    before = dict(value)
-
-    def restore() -> None:
-        value.clear()
-        value.update(before)
-
-    return restore
-
-
-def _sequence(value: list[Any] | deque[Any]) -> Restore:
-    before = list(value)
-
-    def restore() -> None:
-        value.clear()
-        value.extend(before)
-
-    return restore
-
-
-def _set(value: set[Any]) -> Restore:
-    before = set(value)
-
-    def restore() -> None:
-        value.clear()
-        value.update(before)
-
-    return restore
+def _refilled(value: Any, before: Any, fill: Callable[[Any], None]) -> None:
+    value.clear()
+    fill(before)

@@ -17,8 +17,7 @@ from statedict.state import Opaque, every, raw_values
 from statedict.tree import Outcome
 
 from ..snapshots._copy_tree import independent, values_of
-from ._require import Judge, require_success
-from ._rollback import unchanged_on_error
+from ._rollback import Judge, require_success, unchanged_on_error
 
 
 def read_stateful(obj: Any) -> Any:

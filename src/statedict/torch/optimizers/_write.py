@@ -1,6 +1,6 @@
 """Load saved state into an optimizer, matched by name, all or nothing. Partner of `read_optimizer`.
 
-If it raises, the optimizer is unchanged and usable; if it returns, the optimizer shares no memory with the source.
+If it raises, the optimizer is unchanged and usable; if it returns, the optimizer does not share memory with the source.
 (PyTorch's own loader leaves an optimizer without its options if the state is of another class, shares tensors with the
 source, casts the state of any class to the parameters' dtype, and matches by position.)
 """
@@ -20,13 +20,11 @@ from statedict.tree import Outcome
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
 from ._exact import Group, packed, parameter_numbers
-from ._match import Match, match
+from ._fit import IMPLEMENTATION, known, needed
+from ._match import Match, is_state, match, parse
 from ._place import StatePlacement, Wanted, casts, floating, place, placed
 from ._read import overridden, slots
-from ._require import Judge, require_success
-from ._rollback import unchanged_on_error
-from ._rules import IMPLEMENTATION, known, needed
-from ._saved import is_state, parse
+from ._rollback import Judge, require_success, unchanged_on_error
 
 
 def write_optimizer(

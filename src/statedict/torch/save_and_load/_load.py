@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch.utils.serialization import config
 
+from statedict import formats
+from statedict.state import library, materialize
+
 from ._load_archive import load_archive
 from ._load_legacy import load_legacy
 from ._load_locations import MapLocation
 from ._load_policy import explained, only_weights
-from ._load_safetensors import load_safetensors
 from ._load_unpicklers import UnpicklerChoice
 from ._saved_files import check_dill, is_path, opened
 
@@ -62,7 +64,7 @@ def load(
         None if restricted else pickle_module or pickle, {"encoding": "utf-8", **pickle_load_args}
     )
     if is_path(f) and os.fspath(f).endswith(".safetensors"):
-        return load_safetensors(os.fspath(f), map_location)
+        return _load_safetensors(os.fspath(f), map_location)
     with opened(f) as file, explained():
         if _is_zip(file):
             return load_archive(f if is_path(f) else file, file, map_location, reading, mapped=mapped)
@@ -81,3 +83,21 @@ def _is_zip(file: Any) -> bool:
     head = file.read(len(ZIP))
     file.seek(start)
     return bool(head == ZIP)
+
+
+def _load_safetensors(path: str, where: MapLocation) -> dict[str, Any]:
+    """Load the tensors of the file by name, as safetensors' own reader does, onto the device `where`.
+
+    Raises RuntimeError if that is a mapping or function.
+    """
+    if isinstance(where, dict) or callable(where):
+        kind = "dict" if isinstance(where, dict) else "callable"
+        raise RuntimeError(
+            f"Loading safetensors file with {kind} map_location is not supported. Use a device string or torch.device "
+            "instead."
+        )
+    device = torch.device("cpu" if where is None else str(where))
+    with formats.open(path) as checkpoint:
+        names, leaves = zip(*formats.tensors(checkpoint.object)) if checkpoint.object else ((), ())
+        arrays = materialize(leaves, library("torch"), verify=False)
+    return {name: array.to(device) for name, array in zip(names, arrays)}

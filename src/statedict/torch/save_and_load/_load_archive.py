@@ -1,4 +1,4 @@
-"""Load the zip archives that torch.save writes since 1.6: storages are read when the pickle refers to them."""
+"""Load the zip archives that torch.save writes since 1.6. Each storage is read when the pickle first refers to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from mmap import MAP_SHARED
 from typing import Any
 
@@ -15,17 +16,18 @@ from torch.serialization import LoadEndianness, get_default_load_endianness, get
 
 from statedict import files
 from statedict.errors import BoundsError, FormatError, UnknownNameError
-from statedict.formats.torch_archive import Archive, open_zip, read_member, top_folder
+from statedict.files import Span
+from statedict.formats.torch_archive import Archive, Member, member_bytes, open_zip, read_member, top_folder
 
-from ..tensors._storages import mapped_storage, sparse_validated
-from ._load_locations import MapLocation, announced
+from ..tensors._storages import bytes_of, has_memory, mapped_storage, new_storage, slice_of, sparse_validated, typed
+from ._load_locations import MapLocation, announced, is_meta, restorer
 from ._load_plain import NOT_PLAIN, is_here, load_plain
 from ._load_policy import UNSAFE
-from ._load_storages import LoadedStorages
-from ._load_unpicklers import UnpicklerChoice
+from ._load_unpicklers import UnpicklerChoice, as_text
 from ._saved_files import is_path
 
 PICKLE = "data.pkl"
+STORED = 0
 
 
 def load_archive(source: Any, stream: Any, where: MapLocation, reading: UnpicklerChoice, *, mapped: bool) -> Any:
@@ -45,7 +47,7 @@ def load_archive(source: Any, stream: Any, where: MapLocation, reading: Unpickle
                 plain = load_plain(archive, f"{folder}data/", content)
                 if plain is not NOT_PLAIN:
                     return plain
-            storages = LoadedStorages(archive, f"{folder}data/", where, swapped=swapped, whole=whole)
+            storages = LoadedStorages(archive, f"{folder}data/", where, swapped, whole)
             with announced(where), sparse_validated():
                 return reading.read_object(io.BytesIO(content), storages.identify)
         finally:
@@ -67,7 +69,7 @@ def translated() -> Iterator[None]:
 
 
 def is_swapped(archive: Archive, folder: str) -> bool:
-    """Whether the storages have another byte order than this machine, which is little-endian."""
+    """Return whether the storages have another byte order than this machine, which is little-endian."""
     if f"{folder}byteorder" in archive.members:
         order = read_member(archive, f"{folder}byteorder")
         if order not in (b"little", b"big"):
@@ -100,3 +102,76 @@ def _load_script(stream: Any, start: int, where: MapLocation, reading: Unpickler
         )
     stream.seek(start)
     return torch.jit.load(stream, map_location=where)  # type: ignore[no-untyped-call]
+
+
+@dataclass(slots=True, eq=False)
+class LoadedStorages:
+    """Storages by their keys in the pickle; the members are named `prefix` + key.
+
+    `swapped`: their elements have the other byte order. `whole`: the mapped file, of which the storages become slices.
+    """
+
+    archive: Archive
+    prefix: str
+    where: MapLocation
+    swapped: bool
+    whole: torch.UntypedStorage | None
+    found: dict[Any, Any] = field(default_factory=dict)
+
+    def identify(self, saved: Any) -> Any:
+        """Resolve the persistent id of a storage."""
+        if not isinstance(saved, tuple):
+            raise AssertionError(f"saved_id must be a tuple, got {type(saved).__name__}")
+        word = as_text(saved[0])
+        if word != "storage":
+            raise AssertionError(f"Unknown typename for persistent_load, expected 'storage' but got '{word}'")
+        kind, key, location, numel = saved[1:]
+        if key in self.found:
+            return self.found[key]
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        storage = self._placed(key, numel * dtype.itemsize, dtype, as_text(location))
+        made = typed(storage, dtype)
+        # As in PyTorch, storages without memory are not shared: each reference gets its own.
+        if has_memory(made):
+            self.found[key] = made
+        return made
+
+    def _placed(self, key: Any, nbytes: int, dtype: torch.dtype, location: str) -> Any:
+        fake = torch._guards.detect_fake_mode(None) is not None
+        if fake or is_meta(self.where):
+            storage = new_storage(nbytes, "meta")
+            storage._checkpoint_offset = self._member(key).offset
+            if fake and not is_meta(self.where):
+                storage._fake_device = location  # type: ignore[assignment]
+            return storage
+        if torch.serialization._serialization_tls.skip_data:
+            storage = new_storage(nbytes)
+        else:
+            storage = self._read(self._member(key), nbytes)
+        if self.swapped:
+            storage.byteswap(dtype)  # type: ignore[no-untyped-call]
+        return restorer(self.where)(storage, location)
+
+    def _member(self, key: Any) -> Member:
+        name = f"{self.prefix}{key}"
+        if name not in self.archive.members:
+            raise UnknownNameError(name, among=f"the archive {self.archive.file.name}")
+        return self.archive.members[name]
+
+    def _read(self, member: Member, nbytes: int) -> torch.UntypedStorage:
+        if member.nbytes != nbytes:
+            raise RuntimeError(
+                f"record size ({member.nbytes} bytes) does not match expected size ({nbytes} bytes) of {member.name}"
+            )
+        if self.whole is not None:
+            if member.method != STORED:
+                raise RuntimeError(
+                    f"{member.name} is compressed in the file, so it cannot be mapped: load the file without mmap"
+                )
+            return slice_of(self.whole, member.offset, nbytes)
+        storage = new_storage(nbytes)
+        if member.method == STORED:
+            self.archive.file.read_into([Span(member.offset, bytes_of(storage))])
+        else:
+            bytes_of(storage)[:] = member_bytes(self.archive, member)
+        return storage

@@ -21,8 +21,7 @@ from ..tensors._storages import bytes_of, empty_typed, has_memory, new_storage, 
 from ._load_archive import translated
 from ._load_locations import MapLocation, restorer
 from ._load_policy import UNSAFE
-from ._load_restricted import as_text
-from ._load_unpicklers import UnpicklerChoice
+from ._load_unpicklers import UnpicklerChoice, as_text
 from ._save_legacy import MAGIC, VERSION
 
 # The offset of the magic bytes of a tar file.

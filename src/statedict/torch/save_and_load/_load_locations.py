@@ -42,7 +42,7 @@ def _restorer(where: MapLocation) -> Restore:
 
 
 def is_meta(where: MapLocation) -> bool:
-    """Whether all storages are placed on the meta device, so that no data need be read."""
+    """Return whether all storages are placed on the meta device, so that no data need be read."""
     return where == "meta" if isinstance(where, str) else isinstance(where, torch.device) and where.type == "meta"
 
 

@@ -28,7 +28,7 @@ class Refused(pickle.UnpicklingError):
 
 
 def only_weights(asked: bool | None, pickle_module: Any) -> bool:
-    """Whether to load only weights: the argument, or the environment, or (None) unless a pickle module is given."""
+    """Return whether to load only weights: the argument, or the environment, or (None) unless a pickle module is given."""
     wanted = asked if asked is not None else pickle_module is None and hasattr(torch.version, "git_version")
     force, force_not = _is_set("TORCH_FORCE_WEIGHTS_ONLY_LOAD"), _is_set("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     if force and force_not:

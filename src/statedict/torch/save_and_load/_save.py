@@ -6,15 +6,26 @@ unchanged. `statedict.save` also replaces files atomically, and saves a view as 
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch.utils.serialization import config
 
-from ._save_archive import save_archive
+from statedict import files
+from statedict.formats.torch_archive import Record, TensorRun, archive_parts
+from statedict.state import Wholes, collector_paused
+
 from ._save_legacy import save_legacy
-from ._saved_files import check_dill, check_writable, path_of
+from ._save_pickle import Numbered, pickled, storage_views
+from ._saved_files import check_dill, check_writable, is_path, path_of, written
+
+# Zeros, written repeatedly for skipped storages.
+NOTHING = memoryview(bytes(1 << 20))
 
 
 def save(
@@ -47,8 +58,70 @@ def save(
     check_writable(f, new=_use_new_zipfile_serialization)
     target = path_of(f)
     if _use_new_zipfile_serialization:
-        save_archive(obj, target, module, pickle_protocol, byteorder=not _disable_byteorder_record)
+        _save_archive(obj, target, module, pickle_protocol, byteorder=not _disable_byteorder_record)
     elif torch.serialization._serialization_tls.skip_data:
         raise RuntimeError("Cannot use skip_data=True with _use_new_zipfile_serialization=False")
     else:
         save_legacy(obj, target, module, pickle_protocol)
+
+
+def _save_archive(obj: object, target: Any, module: ModuleType, protocol: int, *, byteorder: bool) -> None:
+    """Write `obj` as a zip archive, directly from the memory of the storages."""
+    folder = _folder(target)
+    content, storages = pickled(obj, module, protocol)
+    records = list(_records(f"{folder}/data/", storages))
+    parts = archive_parts(
+        content,
+        records,
+        folder=f"{folder}/",
+        late_byteorder=not byteorder,
+        alignment=config.save.storage_alignment,
+        checked=config.save.compute_crc32,
+    )
+    try:
+        with written(target) as file, collector_paused():
+            files.write(file, parts)
+    except OSError as error:
+        # For paths that it opens itself, PyTorch's writer raises only RuntimeError.
+        if not is_path(target) or error.filename is None:
+            raise
+        raise RuntimeError(_refusal(target, error)) from error
+
+
+def _records(folder: str, storages: Numbered) -> Iterator[Record | TensorRun]:
+    views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
+    number = 0
+    for storage in storages.found:
+        if isinstance(storage, Wholes):
+            rows = range(number, number + len(storage.sizes))
+            yield TensorRun([f"{folder}{row}" for row in rows], storage)
+            number = rows.stop
+        else:
+            yield Record(f"{folder}{number}", storage.nbytes(), partial(views, storage))
+            number += 1
+
+
+def _folder(target: Any) -> str:
+    """The name of the folder inside the archive: the file's name without its suffix."""
+    if not is_path(target) or not os.fsencode(target).isascii():
+        return "archive"
+    name = os.path.basename(os.fsdecode(target))
+    stem = name.rpartition(".")[0] if "." in name else name
+    if not stem:
+        raise RuntimeError(f"invalid file name: {os.fsdecode(target)}")
+    return stem
+
+
+def _refusal(target: Any, error: OSError) -> str:
+    parent = os.path.dirname(os.fsdecode(target))
+    if parent and not os.path.isdir(parent):
+        return f"Parent directory {parent} does not exist."
+    return f"{os.fsdecode(target)}: open file failed with strerror: {error.strerror}"
+
+
+def _skipped(storage: torch.UntypedStorage) -> Iterator[memoryview]:
+    """Zeros in the size of the storage, to be filled in later by other code."""
+    left = storage.nbytes()
+    while left:
+        yield NOTHING[:left]
+        left -= min(left, len(NOTHING))

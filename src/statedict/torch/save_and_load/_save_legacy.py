@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch.serialization import location_tag
 
-from ._save_archive import storage_views
+from ._save_pickle import OneDtype, storage_views, take
 from ._saved_files import written
-from ._saved_storages import OneDtype, take
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001

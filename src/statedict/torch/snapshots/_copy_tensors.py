@@ -22,6 +22,7 @@ from statedict.state import arena
 
 from ..tensors._kinds import examples_of
 from ..tensors._memory import addresses
+from ..tensors._wrapper import inner_tensors, is_wrapper, with_parts
 from ._shared_memory import ALIGNMENT, Block, MemoryLayout, address_of, alike, layout, overlap, place, strides
 
 # Bytes. Allocating smaller blocks individually costs more than keeping their neighbours alive in an arena.
@@ -55,6 +56,8 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
     >>> two, whole[3]
     (tensor([2., 9.]), tensor(3.))
     """
+    if not PLAIN_TYPES.issuperset(map(type, tensors)) and any(map(_is_flat, tensors)):
+        return _inner_copies(tensors, onto, host)
     # Tensors created in inference mode could not be modified outside of it.
     with torch.inference_mode(False), torch.no_grad():
         examples, which = examples_of(tensors)
@@ -71,6 +74,30 @@ def copies(tensors: Sequence[torch.Tensor], onto: Onto = (), *, host: bool = Fal
             [tensors[n] for n in found.lone] + [_bytes(tensors[b.members[0]], b.start, b.nbytes) for b in found.blocks],
         )
         return [made[n] if n in made else _alone(tensor, host) for n, tensor in enumerate(tensors)]
+
+
+def _is_flat(tensor: torch.Tensor) -> bool:
+    """Whether the tensor wraps others, and its class can make one of other inner tensors."""
+    if not is_wrapper(tensor) or not hasattr(tensor, "__tensor_unflatten__"):
+        return False
+    return all(isinstance(part, torch.Tensor) for part in inner_tensors(tensor).values())
+
+
+def _inner_copies(tensors: Sequence[torch.Tensor], onto: Onto, host: bool) -> list[torch.Tensor]:
+    """The same where some tensors wrap others: their inner tensors are copied with the rest, so that ties are kept."""
+    expanded: list[torch.Tensor] = []
+    targets: list[torch.Tensor | None] = []
+    ranges = []
+    for number, tensor in enumerate(tensors):
+        inner = inner_tensors(tensor) if _is_flat(tensor) else None
+        ranges.append((inner, len(expanded)))
+        expanded += [tensor] if inner is None else inner.values()
+        targets += [(onto[number] if onto else None) if inner is None else None] * (1 if inner is None else len(inner))
+    made = copies(expanded, targets, host=host)
+    return [
+        made[at] if inner is None else with_parts(tensor.detach(), dict(zip(inner, made[at : at + len(inner)])))
+        for tensor, (inner, at) in zip(tensors, ranges)
+    ]
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""A tree of state, copied so that it shares nothing with the original.
+"""Copy a tree of state, so that the copy shares nothing with the original.
 
-In goes a tree of mappings, lists and tuples with tensors (read or not) and any other values; out comes the same tree with
-copies. The rule guarded: what was one object, or one memory, before is one after, and nothing else is.
+A tree consists of mappings, lists and tuples with tensors, leaves and any other values. Objects that occur several times,
+and tensors that share memory, do so in the copy too.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import torch
 from statedict.state import Compound, Leaf, StateDict, collector_paused, map_tree, materialize, raw_values
 
 from ..tensors._library import TORCH
-from ._again import Memory, refill, remember
 from ._copy_tensors import copies
+from ._reused_copies import Memory, refill, remember
 
 
 def independent(tree: Any, out: Any = None, *, host: bool = False, verify: bool = True) -> Any:
-    """The same tree with tensors copied (`host`: to the CPU), leaves read into fresh memory, and the rest copied deeply.
+    """Return a copy of the tree: tensors are copied (`host`: to the CPU), leaves read into fresh memory, other values
+    copied deeply.
 
-    Tensors of `out` at the same places are overwritten where they are laid out alike (see `copies`). `verify` settles
-    the checksums of what is read before anything is made.
+    Tensors of `out` at the same positions are overwritten if they have the same layout (see `copies`). `verify`: compare
+    the checksums of what is read.
 
     >>> weight = torch.ones(1)
     >>> copied = independent({"a": weight, "b": [weight]})
@@ -41,8 +42,10 @@ def _independent(tree: Any, out: Any, host: bool, verify: bool) -> Any:
 
 
 def take(tree: Any, out: Any, memory: Memory | None) -> tuple[Any, Memory | None]:
-    """The tree copied to the CPU, and its tensors as memory for the next time; `out` and `memory` are those of the copy
-    taken before, which nobody but the caller has."""
+    """Copy the tree to the CPU; return the copy, and its tensors as memory for the next call.
+
+    `out` and `memory` are the results of the previous call, which the caller no longer uses.
+    """
     with collector_paused():
         found = _found(tree, None)
         if memory is not None and refill(memory, list(found.live.values())):
@@ -52,7 +55,7 @@ def take(tree: Any, out: Any, memory: Memory | None) -> tuple[Any, Memory | None
             made = _copies(found, out, host=True)
             memory = remember(list(found.live.values()), made)
         if isinstance(tree, StateDict) and list(map(id, raw_values(tree).values())) == list(found.live):
-            # All that it has are tensors, each once.
+            # It contains only tensors, each once.
             return StateDict.adopt(dict(zip(raw_values(tree), made)), _metadata_of(tree)), memory
         return _copied(tree, _known(found, made, verify=True)), memory
 
@@ -63,14 +66,20 @@ def _copies(found: _TreeTensors, out: Any, host: bool) -> list[torch.Tensor]:
 
 
 def _known(found: _TreeTensors, made: Sequence[torch.Tensor], verify: bool) -> dict[int, Any]:
-    """What the tree's tensors become, by id."""
+    """Return the copies of the tree's tensors, by the id of the original."""
     known: dict[int, Any] = dict(zip(found.live, made))
     known.update(zip(found.unread, materialize(list(found.unread.values()), TORCH, verify=verify)))
     return known
 
 
 class _TreeTensors(NamedTuple):
-    """By the ids of the tree's tensors: the tensors, what `out` has in the place of each, and those that are unread."""
+    """The tensors of a tree, by id.
+
+    Attributes:
+        live: the tensors in memory.
+        offered: the value of `out` at the position of each.
+        unread: the leaves.
+    """
 
     live: dict[int, torch.Tensor]
     offered: dict[int, Any]
@@ -92,33 +101,33 @@ def _found(tree: Any, out: Any) -> _TreeTensors:
         elif id(value) not in seen:
             seen.add(id(value))
             offered = _entries(other) or {}
-            stack.extend(reversed(list(zip(entries.values(), map(offered.get, entries)))))
+            stack.extend(reversed([*zip(entries.values(), map(offered.get, entries))]))
     return found
 
 
 def _entries(value: Any) -> Mapping[Any, Any] | None:
-    """What a mapping, list or tuple holds, by key; None for anything else."""
+    """Return the elements of a mapping, list or tuple, by key or index; None for any other value."""
     if type(value) is dict or isinstance(value, Mapping):
         return raw_values(value)
     return dict(enumerate(value)) if isinstance(value, (list, tuple)) else None
 
 
 def values_of(tree: Any) -> Iterator[Any]:
-    """Every value in the tree's mappings, lists and tuples that is none of these."""
+    """Yield the values in the tree that are not mappings, lists or tuples."""
     stack = [tree]
     seen: set[int] = set()
     while stack:
         value = stack.pop()
-        if not isinstance(value, (dict, list, tuple, Mapping)):
+        entries = _entries(value)
+        if entries is None:
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
-            inside = raw_values(value).values() if isinstance(value, Mapping) else value
-            stack.extend(reversed(list(inside)))
+            stack.extend(reversed([*entries.values()]))
 
 
 def _copied(tree: Any, known: dict[int, Any]) -> Any:
-    """The tree with what is `known` (by id) in place, and a deep copy of everything else."""
+    """Return the tree with the copies that are `known`, by id, and deep copies of all other values."""
 
     def copy(value: Any) -> Any:
         if id(value) in known:
@@ -136,6 +145,6 @@ def _metadata_of(state: StateDict) -> Any:
     return None if state._metadata is None else map_tree(state._metadata, deepcopy)
 
 
-# What `deepcopy` gives back itself, in ten times as long; and bound methods: a copy of one would bring its owner, and with
-# it a scheduler's optimizer and all its parameters.
+# `deepcopy` returns these themselves, which takes ten times as long; except bound methods: it would copy their owner too,
+# such as a scheduler with its optimizer and all parameters.
 FIXED = {MethodType, int, float, bool, str, type(None)}

@@ -6,26 +6,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from itertools import product
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
 from statedict.errors import LoadError
-from statedict.state import Box, Leaf, Parts, Piece, Traits, region
+from statedict.state import Box, Leaf, LocalBox, MeshPlacement, Parts, Piece, Traits, boxes_of, placement_text, region
 
 from ._dtypes import DTYPES_OF_TORCH
-
-Run = tuple[int, int]  # the first element along an axis, and the number of elements
-
-
-class LocalBox(NamedTuple):
-    """A box of the whole tensor, and where its elements are in this rank's local tensor."""
-
-    whole: Box
-    local: Box
 
 
 def is_sharded(value: object) -> bool:
@@ -64,80 +53,35 @@ def local_boxes(tensor: Any) -> list[LocalBox]:
     """
     if is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
-    mesh = tensor.device_mesh
-    coordinate = mesh.get_coordinate()
-    if coordinate is None:
+    if tensor.device_mesh.get_coordinate() is None:
         return []
-    splits = tuple(
-        (placement.dim % max(tensor.ndim, 1), getattr(placement, "split_factor", 1), mesh.size(axis), coordinate[axis])
-        for axis, placement in enumerate(tensor.placements)
-        if hasattr(placement, "dim")
-    )
-    boxes, expected = _boxes(tuple(tensor.shape), splits)
+    boxes, expected = boxes_of(tuple(tensor.shape), placements_of(tensor))
     found = tuple(local_of(tensor).shape)
     if found != expected:
         raise LoadError(f"its local tensor has shape {list(found)}, but {placement_of(tensor)} gives {list(expected)}")
     return boxes
 
 
-@lru_cache(maxsize=4096)
-def _boxes(
-    shape: tuple[int, ...], splits: tuple[tuple[int, int, int, int], ...]
-) -> tuple[list[LocalBox], tuple[int, ...]]:
-    """Return the boxes of a rank, and the shape of its local tensor. Splits: axis, split factor, ranks, and this rank."""
-    axes: list[list[Run]] = [[(0, size)] for size in shape]
-    for axis, factor, ranks, rank in splits:
-        # A strided shard takes its chunk of each of `factor` chunks: the mesh dimension to the right was split first.
-        chunks = [_chunk(axes[axis], factor, number) for number in range(factor)]
-        axes[axis] = _merged(run for chunk in chunks for run in _chunk(chunk, ranks, rank))
-    local = tuple(sum(count for _, count in runs) for runs in axes)
-    placed = [list(zip(runs, _starts(runs))) for runs in axes]
-    boxes = []
-    for corner in product(*placed):
-        sizes = tuple(count for (_, count), _ in corner)
-        boxes.append(LocalBox(Box(tuple(a for (a, _), _ in corner), sizes), Box(tuple(b for _, b in corner), sizes)))
-    return boxes, local
-
-
-def _chunk(runs: Sequence[Run], chunks: int, number: int) -> list[Run]:
-    """Return chunk `number` of the elements in these runs, divided as `torch.chunk` does."""
-    size = -(-sum(count for _, count in runs) // chunks)
-    first, stop = size * number, size * (number + 1)
-    found = []
-    for (at, count), start in zip(runs, _starts(runs)):
-        low, high = max(first - start, 0), min(stop - start, count)
-        if low < high:
-            found.append((at + low, high - low))
-    return found
-
-
-def _starts(runs: Sequence[Run]) -> list[int]:
-    return [sum(count for _, count in runs[:number]) for number in range(len(runs))]
-
-
-def _merged(runs: Iterable[Run]) -> list[Run]:
-    """Return the runs, those that touch as one."""
-    merged: list[Run] = []
-    for at, count in runs:
-        if merged and sum(merged[-1]) == at:
-            merged[-1] = (merged[-1][0], merged[-1][1] + count)
-        else:
-            merged.append((at, count))
-    return merged
+def placements_of(tensor: Any) -> tuple[MeshPlacement, ...]:
+    """Return the placements of a DTensor on its mesh, for this rank (coordinate 0 if it is not part of the mesh)."""
+    mesh = tensor.device_mesh
+    names, ranks = mesh.mesh_dim_names or ("",) * mesh.ndim, mesh.get_coordinate() or (0,) * mesh.ndim
+    return tuple(
+        MeshPlacement(
+            type(placement).__name__.lstrip("_"),
+            placement.dim % max(tensor.ndim, 1) if hasattr(placement, "dim") else None,
+            getattr(placement, "split_factor", 1),
+            mesh.size(dimension),
+            ranks[dimension],
+            names[dimension],
+        )
+        for dimension, placement in enumerate(tensor.placements)
+    )
 
 
 def placement_of(tensor: Any) -> str:
     """Return the placement of a DTensor on its mesh as text: `[Shard(0) of 2, Replicate of 4]`."""
-    mesh = tensor.device_mesh
-    names = mesh.mesh_dim_names or [""] * mesh.ndim
-    counts = [f"{name} {mesh.size(axis)}".strip() for axis, name in enumerate(names)]
-    return f"[{', '.join(f'{_shown(placement)} of {count}' for placement, count in zip(tensor.placements, counts))}]"
-
-
-def _shown(placement: Any) -> str:
-    kind, axis = type(placement).__name__.lstrip("_"), getattr(placement, "dim", None)
-    factor = getattr(placement, "split_factor", None)
-    return kind if axis is None else f"{kind}({axis})" if factor is None else f"{kind}({axis}, {factor})"
+    return placement_text(placements_of(tensor))
 
 
 def is_divided(tensor: Any) -> bool:

@@ -1,7 +1,8 @@
 """The ArrayLibrary of torch: tensors to leaves, and leaves to tensors.
 
-A leaf of a tensor aliases its memory. Sparse, quantised and nested tensors become Compounds of such leaves. A tensor whose
-class gives no access to its elements (lazy parameters, FakeTensor and other wrappers) has no leaf; a DTensor has Parts.
+A leaf of a tensor aliases its memory. Sparse, quantised and nested tensors and those that wrap others become Compounds of
+such leaves, a DTensor becomes Parts. A tensor whose class gives no access to its elements (lazy parameters, FakeTensor) has
+no leaf.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._weights_only_unpickler as theirs
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import FormatError, SaveError
 from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
 
+from ._allowed import callers_globals
 from ._compound import compound_of, make_compound
 from ._dtensor import is_sharded, local_of, parts_of
 from ._dtypes import CARRIERS, DTYPES_OF_TORCH, TORCH_DTYPES
 from ._kinds import kinds_of
 from ._memory import storage_of
+from ._wrapper import is_wrapped, made_if_allowed, taken_apart
 
 _OWN_CLASSES = (torch.Tensor, Parameter)
 _STORAGES = (torch.UntypedStorage, torch.TypedStorage)
@@ -44,7 +46,10 @@ class TorchLibrary:
         if kind in _STORAGES:
             return _storage_leaf(array)
         if kind not in _OWN_CLASSES and is_out_of_reach(array):
-            return _sharded_leaf(array) if is_sharded(array) else None
+            if is_sharded(array):
+                return _sharded_leaf(array)
+            taken = taken_apart(array, self.leaf)
+            return None if taken is None else taken.compound
         if array.layout is not torch.strided or array.is_nested or array.is_quantized:
             return compound_of(array, traits_of(array), strided_leaf)
         return strided_leaf(array, traits_of(array))
@@ -90,11 +95,17 @@ class TorchLibrary:
             made.append(tensor if leaf.traits is PLAIN else with_traits(tensor, leaf.traits))
         return made
 
-    def compound(self, value: Compound, parts: dict[str, Any]) -> torch.Tensor:
-        return with_traits(make_compound(value, parts), value.traits)
+    def compound(self, value: Compound, parts: dict[str, Any]) -> Any:
+        if not is_wrapped(value):
+            return with_traits(make_compound(value, parts), value.traits)
+        made = made_if_allowed(value, parts)
+        if made is not None:
+            return made
+        leaves = {role: strided_leaf(part) for role, part in parts.items()}
+        return Compound(value.layout, value.dtype, value.shape, leaves, value.facts, value.traits)
 
     def parts(self, array: Any) -> Any:
-        """The inner tensors of a wrapper class (`__tensor_flatten__`); for a lazy tensor, its dtype."""
+        """The inner tensors of a wrapper class whose attributes are not plain data; for a lazy tensor, its dtype."""
         if is_lazy(array):
             return (array.dtype,)
         if not hasattr(array, "__tensor_flatten__"):
@@ -218,12 +229,6 @@ def _as_allowed(tensor: torch.Tensor, path: str) -> torch.Tensor:
     """The tensor as an instance of the class at `path`, if the program has allowed that class; else unchanged."""
     kind = callers_globals().get(path)
     return tensor if kind is None else tensor.as_subclass(kind)
-
-
-def callers_globals() -> dict[str, Any]:
-    """The classes and functions allowed with `torch.serialization.add_safe_globals`, by their path."""
-    found: dict[str, Any] = theirs._get_user_allowed_globals()  # type: ignore[no-untyped-call]
-    return found
 
 
 TORCH = TorchLibrary()

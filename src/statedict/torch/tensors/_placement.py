@@ -8,6 +8,7 @@ Data for a CUDA device is sent in pieces, without a complete copy in CPU memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from statedict.state import DTYPES, Compound, Leaf, Storage, by_source, contiguo
 from ._dtypes import TORCH_DTYPES
 from ._library import TORCH, with_traits
 from ._ring import is_sendable, reaches, send
+from ._wrapper import is_wrapped
 
 _CPU = torch.device("cpu")
 MapLocation = str | torch.device | Mapping[str, str] | Callable[[Any, str], Any] | None
@@ -38,6 +40,8 @@ def materialize_on(
     chosen = {location: choose(location) for location in set(locations)}
     if {_CPU}.issuperset(chosen.values()):
         return materialize(leaves, TORCH, mapped=mapped, verify=verify)
+    if rows is None and any(map(is_wrapped, leaves)):
+        return _with_wrappers(leaves, where, mapped=mapped, verify=verify)
     devices = [chosen[location] for location in locations]
     sent = [] if mapped else [n for n, leaf in enumerate(leaves) if _is_sent(leaf, devices[n])]
     made = dict(zip(sent, _sent([leaves[n] for n in sent], [devices[n] for n in sent], verify=verify)))
@@ -46,6 +50,16 @@ def materialize_on(
     moved: dict[Hashable, torch.UntypedStorage] = {}
     made |= {n: _placed(tensor, devices[n], moved) for n, tensor in zip(rest, tensors)}
     return [made[n] for n in range(len(leaves))]
+
+
+def _with_wrappers(leaves: Sequence[Any], where: MapLocation, *, mapped: bool, verify: bool) -> list[Any]:
+    """The same where some leaves are Compounds of tensors that wrap others: each part goes to its device."""
+    parts = [list(leaf.parts.values()) if is_wrapped(leaf) else [leaf] for leaf in leaves]
+    made = iter(materialize_on([part for each in parts for part in each], where, mapped=mapped, verify=verify))
+    return [
+        TORCH.compound(leaf, dict(zip(leaf.parts, islice(made, len(leaf.parts))))) if is_wrapped(leaf) else next(made)
+        for leaf in leaves
+    ]
 
 
 def available(location: str) -> bool:

@@ -19,8 +19,8 @@ from statedict.errors import FormatError
 from statedict.formats import Size, TorchConstant, TypedStorage
 from statedict.state import DType, Maker, Opaque, every, maker_of
 
+from ._allowed import callers_globals
 from ._dtypes import TORCH_DTYPES
-from ._library import callers_globals
 
 
 def revived(value: Any) -> Any:

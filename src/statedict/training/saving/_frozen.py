@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -39,9 +39,7 @@ class Donor:
 def frozen_names(module: Any, state: Any) -> frozenset[str]:
     """The names of a module's parameters that do not require gradients. `state` is the state that was read from it."""
     named = getattr(module, "named_parameters", None)
-    if not callable(named):
-        return frozenset()
-    if _all_train(state):
+    if not callable(named) or _all_train(state):
         return frozenset()
     return frozenset(name for name, parameter in named(remove_duplicate=False) if not parameter.requires_grad)
 
@@ -55,15 +53,14 @@ def _all_train(state: Any) -> bool:
         return False
 
 
-def split(state: Any, frozen: Iterable[str]) -> tuple[list[StateDict], StateDict] | None:
+def split(state: Any, frozen: Collection[str]) -> tuple[list[StateDict], StateDict] | None:
     """Split a state into its frozen tensors, as shards, and the rest; None if the frozen part is too small.
 
     Sparse, quantised and nested tensors belong to the rest, and so do tensors that are tied to a tensor of the rest.
     """
-    if not isinstance(state, StateDict):
+    if not frozen or not isinstance(state, StateDict):
         return None
-    among = set(frozen)
-    sizes = {name: leaf.spec.nbytes for name, leaf in state.leaves() if name in among and isinstance(leaf, Leaf)}
+    sizes = {name: leaf.spec.nbytes for name, leaf in state.leaves() if name in frozen and isinstance(leaf, Leaf)}
     tied = state.tied if sizes else []
     for group in tied:
         if not sizes.keys() >= set(group):
@@ -88,18 +85,14 @@ def write(
             _api.save(shard, path / file, durable=False)
         else:
             digests[file] = shard.fingerprint()
-            _link_or_save(donor, digests[file], shard, path / file)
+            if not _linked(donor, digests[file], path / file):
+                _api.save(shard, path / file, durable=False)
         places.update(dict.fromkeys(shard, file))
         meter((path / file).stat().st_size)
     index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
     text = json.dumps(index, indent=1).encode() + b"\n"
     files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="none")
     return digests
-
-
-def _link_or_save(donor: Donor, digest: str, shard: StateDict, target: Path) -> None:
-    if not _linked(donor, digest, target):
-        _api.save(shard, target, durable=False)
 
 
 def _linked(donor: Donor, digest: str, target: Path) -> bool:

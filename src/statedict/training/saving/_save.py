@@ -101,7 +101,7 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     shards = {}
     stems = _names.stems([*others, *content.states])
     for name, state in content.states.items():
-        parts = _frozen.split(state, content.frozen.get(name, ()))
+        parts = _frozen.split(state, content.frozen.get(name, frozenset()))
         objects[name] = f"{stems[name]}{'.pt' if parts is None else _frozen.INDEX}"
         with named(name, state):
             if parts is None:

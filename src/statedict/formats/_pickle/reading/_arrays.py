@@ -7,31 +7,21 @@ many bytes as its shape requires. Arrays of objects become Opaque; their element
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from statedict.errors import FormatError
 from statedict.state import DTYPES, Opaque
 
 from ...storages._text import check_text
-from ._machine import Machine, Unfit
+from ._machine import Args, Constructor, Machine, Unfit
 
 if TYPE_CHECKING:
     import numpy as np
 
-Args = tuple[Any, ...]
-
 _SIMPLE = re.compile(r"[|<>=]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SUV][0-9]{1,9}|[Mm]8)\Z")
-_ORDERS: dict[Any, Literal["<", ">", "|", "="]] = {
-    "<": "<",
-    b"<": "<",
-    ">": ">",
-    b">": ">",
-    "|": "|",
-    b"|": "|",
-    "=": "=",
-}
+_ORDERS: dict[Any, Any] = {key: order for order in "<>|=" for key in (order, order.encode())}
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as", "generic")
 _ML_DTYPES = frozenset(
     {row.carrier.removeprefix("ml_dtypes.") for row in DTYPES.values() if row.carrier.startswith("ml_dtypes.")}
@@ -82,9 +72,8 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
         elif names is not None:
             made = _structured(m, target, names, fields, elsize)
         elif target.kind in "Mm":
-            made = np.dtype(target.kind + "8" + _unit(state[8] if len(state) == 9 else None)).newbyteorder(
-                _ORDERS[order]
-            )
+            unit = _unit(state[8] if len(state) == 9 else None)
+            made = np.dtype(f"{target.kind}8{unit}").newbyteorder(_ORDERS[order])
         else:
             made = target.newbyteorder(_ORDERS[order])
     except FormatError:
@@ -94,6 +83,12 @@ def _build_dtype(m: Machine, target: np.dtype[Any], state: Any) -> None:
     if made.itemsize != target.itemsize or made.num != target.num or made.hasobject:
         _refuse("the state of a dtype contradicts its item size")
     target.__setstate__(made.__reduce__()[2])  # type: ignore[attr-defined]
+
+
+def _copy(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a copy that the file cannot change by setting the state of its own dtype; its fields are copies too."""
+    # `np.dtype(dtype, copy=True)` returns the same object. "|" means no change; dtypes of ml_dtypes are never changed.
+    return dtype.newbyteorder("|") if type(dtype).__module__ == "numpy.dtypes" else dtype
 
 
 def _note(m: Machine, target: np.dtype[Any], inside: Iterable[np.dtype[Any]]) -> None:
@@ -117,7 +112,7 @@ def _subarray(m: Machine, target: np.dtype[Any], subarray: Any) -> np.dtype[Any]
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
         _refuse("the shape of a dtype's subarray is malformed")
     _note(m, target, [base])
-    return np.dtype((np.dtype(base, copy=True), shape))
+    return np.dtype((_copy(base), shape))
 
 
 def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsize: Any) -> np.dtype[Any]:
@@ -133,7 +128,7 @@ def _structured(m: Machine, target: np.dtype[Any], names: Any, fields: Any, elsi
             _refuse("a field of a dtype is malformed")
         if type(field[1]) is not int or not 0 <= field[1] <= elsize - field[0].itemsize:
             _refuse("a field of a dtype lies outside its item size")
-        formats.append(np.dtype(field[0], copy=True))
+        formats.append(_copy(field[0]))
         offsets.append(field[1])
     _note(m, target, [fields[name][0] for name in names])
     return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": elsize})
@@ -174,7 +169,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
         _refuse("the state of an array is malformed")
     shape, dtype, fortran, raw = state[-4:]
     if type(fortran) not in (bool, int):
-        _refuse("the memory order of an array is neither True nor False")
+        _refuse("the memory order of an array is not True or False")
     if type(dtype) is Opaque:
         _give_up(m, target, state)
         return
@@ -183,7 +178,7 @@ def _build_array(m: Machine, target: np.ndarray[Any, Any], state: Any) -> None:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     # A copy, because the file can still set the state of its own dtype.
-    dtype = np.dtype(dtype, copy=True)
+    dtype = _copy(dtype)
     check_text(np.frombuffer(raw, dtype) if raw else np.empty(0))
     filled: Any = (1, shape, dtype, bool(fortran), bytes(raw))
     target.__setstate__(filled)
@@ -210,7 +205,7 @@ def _check(m: Machine, shape: Any, dtype: Any, raw: Any) -> None:
     if len(shape) > m.limits.dimensions:
         raise m.limits.exceeded("dimensions", f"an array of {len(shape):,} dimensions")
     if type(raw) not in (bytes, bytearray):
-        _refuse(f"the data of an array should be bytes, not a {type(raw).__name__}")
+        _refuse(f"the data of an array should be bytes, not {type(raw).__name__}")
     if (
         prod(shape) * dtype.itemsize != len(raw)
         or (not dtype.itemsize and prod(shape))
@@ -229,7 +224,7 @@ def _scalar(m: Machine, args: Args) -> Any:
         raw = raw.encode("utf-8", "surrogatepass")
     _check(m, (1,), dtype, raw)
     m.charge(len(raw))
-    made = np.frombuffer(bytearray(raw), np.dtype(dtype, copy=True))
+    made = np.frombuffer(bytearray(raw), _copy(dtype))
     check_text(made)
     return made[0]
 
@@ -244,7 +239,7 @@ def _frombuffer(m: Machine, args: Args) -> Any:
     _check(m, shape, dtype, raw)
     m.charge(len(raw))
     order: Any = args[3] if len(args) == 4 else "C"
-    dtype = np.dtype(dtype, copy=True)
+    dtype = _copy(dtype)
     if not raw:
         return np.empty(shape, dtype)
     made = np.frombuffer(bytearray(raw), dtype)
@@ -261,19 +256,19 @@ def build(m: Machine, target: Any, state: Any) -> None:
     elif type(target) is np.ndarray:
         _build_array(m, target, state)
     else:
-        raise FormatError(f"the pickle sets attributes on a {type(target).__name__}")
+        raise FormatError(f"the pickle sets attributes on an object of type {type(target).__name__}")
 
 
 def _refuse(why: str) -> NoReturn:
     raise FormatError(f"the file describes invalid NumPy data: {why}")
 
 
-def _everywhere(module: str, name: str, construct: Callable[[Machine, Args], Any]) -> dict[tuple[str, str], Any]:
+def _everywhere(module: str, name: str, construct: Constructor) -> dict[tuple[str, str], Any]:
     """Register a constructor under `numpy.core` and `numpy._core`, where NumPy 2 moved it."""
     return {(f"numpy.{core}.{module}", name): construct for core in ("core", "_core")}
 
 
-CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
+CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("numpy", "dtype"): _dtype,
     **_everywhere("multiarray", "_reconstruct", _reconstruct),
     **_everywhere("multiarray", "scalar", _scalar),

@@ -15,15 +15,11 @@ from typing import Any
 from statedict.errors import FormatError
 from statedict.state import CLASSES, MAKERS, OF_TORCH, Leaf, Opaque
 
-from .._names import STORAGE_DTYPE, TORCH_CONSTANTS, is_tensor_type
+from .._names import STORAGE_DTYPE, TORCH_CONSTANTS, canonical, is_tensor_type, risk_of
 from .._values import Import
-from . import _arrays, _plain, _scalars, _strided, _tensors
-from ._imports import canonical, risk_of
-from ._machine import Handler, Machine, Unfit
+from . import _arrays, _compounds, _containers, _plain, _tensors
+from ._machine import Args, Constructor, Handler, Machine, Unfit
 from ._records import unfold_all
-from ._storage_ids import identify
-
-Constructor = Callable[[Machine, tuple[Any, ...]], Any]
 
 
 def reference(m: Machine, module: str, name: str) -> Any:
@@ -45,12 +41,17 @@ def reference(m: Machine, module: str, name: str) -> Any:
     return found
 
 
+def is_built(module: str, name: str) -> bool:
+    """Return whether reading a pickle makes a value of this class or function, not an Opaque."""
+    return canonical(module, name) in CONSTRUCTORS
+
+
 def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[str, Any] | None = None) -> Any:
     """Return the value of calling `target`, or of creating an instance without calling it (`new`)."""
     if type(args) is not tuple:
-        raise FormatError(f"the arguments of a call should be a tuple, not a {type(args).__name__}")
+        raise FormatError(f"the arguments of a call should be a tuple, not {type(args).__name__}")
     if type(target) is not Opaque:
-        raise FormatError(f"the pickle calls a {type(target).__name__}, which is not callable")
+        raise FormatError(f"the pickle calls an object of type {type(target).__name__}, which is not callable")
     if target.args is not None:
         # No pickler of data calls the result of a call; exploits do.
         made = (target.module, f"{target.name}()")
@@ -60,7 +61,7 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
     known = canonical(target.module, target.name)
     constructor = CONSTRUCTORS.get(known)
     if constructor is None and is_tensor_type(*known):
-        constructor = _strided.empty_tensor
+        constructor = _tensors.empty_tensor
     if constructor is not None and not kwargs:
         try:
             made = constructor(m, args)
@@ -75,7 +76,7 @@ def call(m: Machine, target: Any, args: Any, *, new: bool = False, kwargs: dict[
 
 
 def _opaque(
-    m: Machine, module: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *, new: bool = False
+    m: Machine, module: str, name: str, args: Args, kwargs: dict[str, Any] | None, *, new: bool = False
 ) -> Opaque:
     made = Opaque(module, name, args, kwargs, new=new)
     m.made += made, made.kwargs, made.items
@@ -86,9 +87,9 @@ def judged(m: Machine) -> list[Import]:
     """Return the imports with their final risks. `getattr` is dangerous unless it was only used for methods and inner
     classes.
     """
-    honest = bool(m.attributes) and all(m.attributes)
+    ordinary = bool(m.attributes) and all(m.attributes)
     return [
-        each._replace(risk="unknown") if honest and canonical(each.module, each.name) == GETATTR else each
+        each._replace(risk="unknown") if ordinary and canonical(each.module, each.name) == GETATTR else each
         for each in m.imports
     ]
 
@@ -144,16 +145,15 @@ def _reduce(m: Machine, at: int) -> int:
 
 def _inst(m: Machine, at: int) -> int:
     target, at = _named(m, at)
-    args = tuple(m.stack)
-    m.stack = m.marks.pop()
+    args = tuple(m.popped())
     m.made.append(args)
     m.stack.append(call(m, target, args))
     return at
 
 
 def _obj(m: Machine, at: int) -> int:
-    target, args = m.stack[0] if m.stack else None, tuple(m.stack[1:])
-    m.stack = m.marks.pop()
+    target, *rest = m.popped() or [None]
+    args = tuple(rest)
     m.made.append(args)
     m.stack.append(call(m, target, args))
     return at
@@ -168,11 +168,17 @@ def _newobj(m: Machine, at: int) -> int:
 def _newobj_ex(m: Machine, at: int) -> int:
     kwargs = m.stack.pop()
     args = m.stack.pop()
-    if type(kwargs) is not dict or not all(type(name) is str for name in kwargs):
+    if not _are_keywords(m, kwargs):
         raise FormatError("the keyword arguments of a call are not a dict of names")
-    m.charge(64 * len(kwargs))
     m.stack[-1] = call(m, m.stack[-1], args, new=True, kwargs=kwargs)
     return at
+
+
+def _are_keywords(m: Machine, kwargs: Any) -> bool:
+    if type(kwargs) is not dict or not all(type(name) is str for name in kwargs):
+        return False
+    m.charge(64 * len(kwargs))
+    return True
 
 
 def _build(m: Machine, at: int) -> int:
@@ -182,17 +188,17 @@ def _build(m: Machine, at: int) -> int:
     if kind is Leaf:
         # The fast path derives the memo slots of a record from its leaf, which works as long as leaves do not change.
         unfold_all(m)
-    build = BUILDERS.get(kind) or NAMED_BUILDERS.get((kind.__module__, kind.__name__))
+    build = BUILDERS.get(kind) or _plain.BUILDERS.get((kind.__module__, kind.__name__))
     if build is None and kind.__module__.partition(".")[0] == "numpy":
         build = _arrays.build
     if build is None:
-        raise FormatError(f"the pickle sets attributes on a {type(target).__name__}")
+        raise FormatError(f"the pickle sets attributes on an object of type {kind.__name__}")
     build(m, target, state)
     return at
 
 
 def _binpersid(m: Machine, at: int) -> int:
-    m.stack.append(identify(m, m.stack.pop()))
+    m.stack.append(_tensors.identify(m, m.stack.pop()))
     return at
 
 
@@ -216,21 +222,21 @@ def _build_mapping(m: Machine, target: Any, state: Any) -> None:
     if type(state) is tuple and len(state) == 2 and state[1] is None:
         state = state[0]
     if type(state) is not dict:
-        raise FormatError(f"the attributes of a {type(target).__name__} should be a dict, not a {type(state).__name__}")
+        raise FormatError(f"the attributes of {type(target).__name__} should be a dict, not {type(state).__name__}")
     m.charge(64 * len(state))
     for name, value in state.items():
         if type(name) is not str or name.startswith("__") or hasattr(type(target), name):
             raise FormatError(
-                f"an attribute of a {type(target).__name__} would replace one of its methods: {str(name)[:100]!r}"
+                f"an attribute of {type(target).__name__} would replace one of its methods: {str(name)[:100]!r}"
             )
         setattr(target, name, value)
 
 
-def _getattr(m: Machine, args: tuple[Any, ...]) -> Any:
+def _getattr(m: Machine, args: Args) -> Any:
     """`getattr`, which protocol 2 uses for bound methods and nested classes."""
-    honest = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
-    m.attributes.append(honest)
-    if not honest or args[0].args is not None or not args[1][:1].isupper():
+    ordinary = len(args) == 2 and type(args[0]) is Opaque and type(args[1]) is str and bool(_ATTRIBUTE.match(args[1]))
+    m.attributes.append(ordinary)
+    if not ordinary or args[0].args is not None or not args[1][:1].isupper():
         raise Unfit
     owner, name = args[0], f"{args[0].name}.{args[1]}"
     if len(name) > m.limits.name_bytes:
@@ -243,18 +249,17 @@ _ATTRIBUTE = re.compile(r"_?[A-Za-z][A-Za-z0-9_]{0,200}\Z")
 # copyreg: the protocol abbreviated by NEWOBJ
 
 
-def _copyreg_newobj(m: Machine, args: tuple[Any, ...]) -> Any:
+def _copyreg_newobj(m: Machine, args: Args) -> Any:
     return call(m, _class(args), args[1:], new=True)
 
 
-def _copyreg_newobj_ex(m: Machine, args: tuple[Any, ...]) -> Any:
-    if len(args) != 3 or type(args[2]) is not dict or not all(type(name) is str for name in args[2]):
+def _copyreg_newobj_ex(m: Machine, args: Args) -> Any:
+    if len(args) != 3 or not _are_keywords(m, args[2]):
         raise Unfit
-    m.charge(64 * len(args[2]))
     return call(m, _class(args), args[1], new=True, kwargs=args[2])
 
 
-def _reconstructor(m: Machine, args: tuple[Any, ...]) -> Any:
+def _reconstructor(m: Machine, args: Args) -> Any:
     """`copyreg._reconstructor`, which protocols 0 and 1 use for instances; one with a builtin base keeps all arguments."""
     if len(args) != 3 or args[2] is not None or type(args[1]) is not Opaque or args[1].path not in _OBJECT:
         raise Unfit
@@ -264,7 +269,7 @@ def _reconstructor(m: Machine, args: tuple[Any, ...]) -> Any:
 _OBJECT = ("builtins.object", "__builtin__.object")
 
 
-def _class(args: tuple[Any, ...]) -> Opaque:
+def _class(args: Args) -> Opaque:
     if not args or type(args[0]) is not Opaque or args[0].args is not None or "copy" in args[0].module[:4]:
         raise Unfit
     found: Opaque = args[0]
@@ -276,23 +281,23 @@ GETATTR = ("builtins", "getattr")
 LOADER = ("torch.storage", "_load_from_bytes")
 CONDITIONAL = {GETATTR, LOADER}
 CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
+    **_containers.CONSTRUCTORS,
     **_plain.CONSTRUCTORS,
-    **_scalars.CONSTRUCTORS,
     **_tensors.CONSTRUCTORS,
+    **_compounds.CONSTRUCTORS,
     **_arrays.CONSTRUCTORS,
     GETATTR: _getattr,
     ("copyreg", "__newobj__"): _copyreg_newobj,
     ("copyreg", "__newobj_ex__"): _copyreg_newobj_ex,
     ("copyreg", "_reconstructor"): _reconstructor,
 }
-HARMLESS = _plain.HARMLESS | _tensors.HARMLESS | _arrays.HARMLESS | MAKERS.keys() | CLASSES.keys() | OF_TORCH
+HARMLESS = _plain.HARMLESS | _compounds.HARMLESS | _arrays.HARMLESS | MAKERS.keys() | CLASSES.keys() | OF_TORCH
 BUILDERS: dict[type, Callable[[Machine, Any, Any], None]] = {
     Opaque: _build_opaque,
     OrderedDict: _build_mapping,
     Counter: _build_mapping,
-    Leaf: _strided.build,
+    Leaf: _tensors.build,
 }
-NAMED_BUILDERS = _scalars.BUILDERS
 HANDLERS: dict[bytes, Handler] = {
     b"c": _global,
     b"\x93": _stack_global,

@@ -1,4 +1,4 @@
-"""Constructors of tensors with several parts (sparse, nested, quantised), as compounds.
+"""Constructors of tensors with several parts (sparse, nested, quantised), parameters, subclasses, devices and layouts.
 
 Everything that can be checked without reading elements is checked here. Indices are elements: they are checked by the
 code that builds an array from the compound (PyTorch does so on request).
@@ -6,17 +6,19 @@ code that builds an array from the compound (PyTorch does so on request).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from statedict.state import Compound, DType, Leaf, contiguous_strides, leaf_of
+from statedict.state import Compound, DType, Leaf, Opaque, contiguous_strides, leaf_of
 
 from ..._limits import Limits
-from .._names import PACKED
+from .._names import PACKED, TORCH_CONSTANTS, is_attribute, is_tensor_type
 from .._values import TorchConstant, TypedStorage
-from ._machine import Machine, Unfit
-from ._views import Args, counts, fixed, refuse, spec_in, traits_of, typed
+from . import _tensors, _wrappers
+from ._machine import Args, Constructor, Machine, Unfit
+from ._tensors import Tensor, counts, fixed, flag, refuse, shape_and_strides, spec_in, traits_of, typed
 
 # sparse and nested
 
@@ -81,7 +83,7 @@ def _rebuild_nested(m: Machine, args: Args) -> Compound:
 
 def _part(value: Any, what: str) -> Leaf:
     if type(value) is not Leaf:
-        refuse(f"its {what} should be a tensor, not a {type(value).__name__}")
+        refuse(f"its {what} should be a tensor, not {type(value).__name__}")
     return value
 
 
@@ -111,7 +113,7 @@ def _quantized_values(
     if of.name not in PACKED:
         spec = spec_in(storage, of, offset, size, stride, limits)
         return spec.shape, Leaf(spec, storage.storage)
-    shape, strides = counts(size, "size", limits), counts(stride, "stride", limits)
+    shape, strides = shape_and_strides(size, stride, limits)
     if offset != 0 or strides != contiguous_strides(shape):
         refuse("its packed elements are not contiguous")
     row = -(-shape[-1] // PACKED[of.name]) if shape else 1
@@ -159,8 +161,119 @@ _QUANTIZERS = {
     "per_channel_affine": _per_channel,
     "per_channel_affine_float_qparams": _per_channel,
 }
-REBUILDERS: dict[tuple[str, str], Callable[[Machine, Args], Compound]] = {
+
+
+# parameters and subclasses
+
+
+def _rebuild_parameter(m: Machine, args: Args) -> Tensor:
+    data, requires_grad, _ = fixed(args, 3)
+    return _retraited(data, parameter=True, requires_grad=flag(requires_grad))
+
+
+def _rebuild_parameter_with_state(m: Machine, args: Args) -> Tensor:
+    data, requires_grad, _, state = fixed(args, 4)
+    attributes = _attributes(m, state)
+    return _retraited(data, parameter=True, requires_grad=flag(requires_grad), attributes=attributes)
+
+
+def _rebuild_from_type(m: Machine, args: Args) -> Tensor:
+    """A subclass of Tensor becomes its plain tensor, with the name of the class and its attributes as traits."""
+    function, kind, inner, state = fixed(args, 4)
+    if not all(type(each) is Opaque and each.args is None for each in (function, kind)) or type(inner) is not tuple:
+        raise Unfit
+    if (function.module, function.name) == ("torch._utils", "_rebuild_wrapper_subclass"):
+        return _wrappers.wrapper(m, kind, inner, state)
+    rebuild = _INNER.get((function.module, function.name))
+    if rebuild is None:
+        raise Unfit
+    plain = rebuild(m, inner)
+    attributes = _attributes(m, state)
+    if is_tensor_type(kind.module, kind.name):
+        return _retraited(plain, attributes=attributes)
+    if kind.path in ("torch.nn.parameter.Parameter", "torch.nn.Parameter"):
+        return _retraited(plain, attributes=attributes, parameter=True)
+    return _retraited(plain, attributes=attributes, subclass=kind.path)
+
+
+def _new_parameter(m: Machine, args: Args) -> Tensor:
+    """`Parameter.__new__(cls, data, requires_grad=True)`, as in pickles before torch 0.4."""
+    if not 0 < len(args) <= 2:
+        raise Unfit
+    return _retraited(args[0], parameter=True, requires_grad=flag(args[1]) if len(args) == 2 else True)
+
+
+def _retraited(data: Any, **changes: Any) -> Tensor:
+    if isinstance(data, Leaf):
+        return Leaf(data.spec, data.storage, data.traits._replace(**changes))
+    if isinstance(data, Compound):
+        traits = data.traits._replace(**changes)
+        return Compound(data.layout, data.dtype, data.shape, data.parts, data.facts, traits)
+    raise Unfit
+
+
+def _attributes(m: Machine, state: Any) -> Mapping[str, object] | None:
+    """Return the Python attributes saved with a tensor; None if it has none."""
+    parts = state if type(state) is tuple and len(state) == 2 else (state,)
+    found: dict[str, object] = {}
+    for part in parts:
+        if part is None:
+            continue
+        if type(part) is not dict:
+            raise Unfit
+        m.charge(64 * len(part))
+        for name, value in part.items():
+            if not is_attribute(name):
+                refuse(f"its attribute {str(name)[:100]!r} is reserved by torch.Tensor")
+            found[name] = value
+            m.attributed = True
+    return found or None
+
+
+# constants
+
+
+def _device(m: Machine, args: Args) -> Any:
+    """`torch.device("cuda", 1)`; the index may be part of the text."""
+    if not 0 < len(args) <= 2 or type(args[0]) is not str or not _DEVICE.match(args[0]):
+        raise Unfit
+    if len(args) == 1:
+        return TorchConstant("device", args[0])
+    if type(args[1]) is not int or not 0 <= args[1] < 1 << 15 or ":" in args[0]:
+        raise Unfit
+    return TorchConstant("device", f"{args[0]}:{args[1]}")
+
+
+_DEVICE = re.compile(r"[a-z][a-z0-9_]{0,31}(:[0-9]{1,5})?\Z")
+
+
+def _layout(m: Machine, args: Args) -> Any:
+    found = TORCH_CONSTANTS.get(args[0].removeprefix("torch.")) if len(args) == 1 and type(args[0]) is str else None
+    if not isinstance(found, TorchConstant) or found.kind != "layout":
+        refuse("its layout is not a layout")
+    return found
+
+
+_INNER: dict[tuple[str, str], Constructor] = {
+    **_tensors.REBUILDERS,
     ("torch._utils", "_rebuild_sparse_tensor"): _rebuild_sparse,
     ("torch._utils", "_rebuild_nested_tensor"): _rebuild_nested,
     ("torch._utils", "_rebuild_qtensor"): _rebuild_quantized,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter_with_state,
+}
+CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
+    **_INNER,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch._tensor", "_rebuild_from_type"): _rebuild_from_type,
+    ("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
+    ("torch.nn.parameter", "Parameter"): _new_parameter,
+    ("torch.nn", "Parameter"): _new_parameter,
+    ("torch", "device"): _device,
+    ("torch.serialization", "_get_layout"): _layout,
+}
+HARMLESS = _wrappers.HARMLESS | {
+    ("torch.nn.parameter", "UninitializedParameter"),
+    ("torch.nn.parameter", "UninitializedBuffer"),
+    ("torch.nn.parameter", "Buffer"),
 }

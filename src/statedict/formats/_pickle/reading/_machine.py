@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import repeat
 from mmap import mmap
 from typing import Any, NoReturn
@@ -33,6 +34,8 @@ from ._record_syntax import Seen
 
 Data = bytes | mmap
 Handler = Callable[["Machine", int], int]
+Args = tuple[Any, ...]
+Constructor = Callable[["Machine", Args], Any]
 OFF = object()
 _CHECKED_AFTER = 100_000
 WAITING = 4
@@ -48,81 +51,67 @@ class Unfit(Exception):
     """Raised by a constructor for arguments of an unknown form: the call becomes an Opaque."""
 
 
+def fit(args: Args, *kinds: type | tuple[type, ...] | frozenset[type]) -> Args:
+    """Return the arguments if they are of exactly these types; raise Unfit otherwise."""
+    if len(args) != len(kinds):
+        raise Unfit
+    for arg, kind in zip(args, kinds):
+        allowed = (kind,) if isinstance(kind, type) else kind
+        if type(arg) not in allowed:
+            raise Unfit
+    return args
+
+
+@dataclass(slots=True, eq=False)
 class Machine:
-    """The state of one parse."""
+    """The state of one parse.
 
-    __slots__ = (
-        "asked",
-        "attributed",
-        "attributes",
-        "budget",
-        "built",
-        "data",
-        "depths",
-        "empty",
-        "end",
-        "hashes",
-        "imports",
-        "limits",
-        "made",
-        "marks",
-        "memo",
-        "nested",
-        "paid",
-        "persistent",
-        "rebuild",
-        "references",
-        "rows",
-        "seen",
-        "size",
-        "stack",
-        "start",
-        "storage",
-        "top",
-    )
+    Attributes:
+        made: every container, in the order in which they were created.
+        rebuild: the reference that begins a record (OFF: the fast path is disabled).
+        top: the next memo slot (-1: slots are out of order).
+        seen: the forms of records already read.
+        budget: the bytes that calls may still copy.
+        asked: how often `nested` was called.
+        attributes: for each use of `getattr`, whether it was for a method or an inner class.
+        attributed: whether any tensor has attributes.
+        empty: NumPy arrays without their state.
+        built: NumPy dtypes whose state is set, with their depth and number of fields.
+        hashes: how many keys of a container have each hash.
+        depths: how deep deques and defaultdicts are nested, and whether they are inside another value.
+    """
 
-    def __init__(
-        self,
-        data: Data,
-        start: int,
-        limits: Limits,
-        paid: int,
-        storage: Callable[[StorageId], TypedStorage],
-        rows: RowMaker | None,
-        persistent: Callable[[object], object] | None,
-        nested: Callable[[bytes], Parsed] | None,
-    ) -> None:
-        self.data = data
-        self.start = start
-        self.size = min(len(data), start + limits.pickle_bytes)
-        self.limits = limits
-        self.paid = paid
-        self.storage = storage
-        self.rows = rows
-        self.persistent = persistent
-        self.nested = nested
-        self.stack: list[Any] = []
-        self.marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-        self.made: list[Any] = []
-        self.references: dict[tuple[str, str], Any] = {}
-        self.imports: list[Import] = []
-        # For the fast path: which reference begins a record (None: disabled), the next slot (-1: slots are out of
-        # order), and the forms of record already seen.
-        self.rebuild: object = OFF
-        self.top = 0
-        self.seen = Seen()
-        self.end = -1
-        self.budget = limits.copied_bytes + 4 * paid
-        # How often `nested` was called.
-        self.asked = 0
-        self.attributes: list[bool] = []
-        self.attributed = False
-        self.empty: dict[int, tuple[object, int, Any]] = {}
-        # NumPy dtypes whose state is set, with their depth and number of fields.
-        self.built: dict[int, tuple[Any, int, int]] = {}
-        self.hashes: dict[int, tuple[Any, dict[int, int]]] = {}
-        self.depths: dict[int, tuple[Any, int, bool]] = {}
+    data: Data
+    start: int
+    limits: Limits
+    paid: int
+    storage: Callable[[StorageId], TypedStorage]
+    rows: RowMaker | None
+    persistent: Callable[[object], object] | None
+    nested: Callable[[bytes], Parsed] | None
+    size: int = 0
+    end: int = -1
+    stack: list[Any] = field(default_factory=list)
+    marks: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    made: list[Any] = field(default_factory=list)
+    references: dict[tuple[str, str], Any] = field(default_factory=dict)
+    imports: list[Import] = field(default_factory=list)
+    rebuild: object = OFF
+    top: int = 0
+    seen: Seen = field(default_factory=Seen)
+    budget: int = 0
+    asked: int = 0
+    attributes: list[bool] = field(default_factory=list)
+    attributed: bool = False
+    empty: dict[int, tuple[object, int, Any]] = field(default_factory=dict)
+    built: dict[int, tuple[Any, int, int]] = field(default_factory=dict)
+    hashes: dict[int, tuple[Any, dict[int, int]]] = field(default_factory=dict)
+    depths: dict[int, tuple[Any, int, bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.size = min(len(self.data), self.start + self.limits.pickle_bytes)
+        self.budget = self.limits.copied_bytes + 4 * self.paid
 
     def run(self, handlers: Sequence[Handler]) -> Any:
         """Run until STOP; return the value it leaves. Errors carry the offset of the opcode that failed."""
@@ -139,7 +128,7 @@ class Machine:
     def _run(self, handlers: Sequence[Handler]) -> Any:
         data, size, at = self.data, self.size, self.start
         opcode = at
-        operations, looked_at, turns = 0, 0, _CHECKED_AFTER
+        operations, next_check, turns = 0, 0, _CHECKED_AFTER
         try:
             while at < size:
                 turns = min(turns, self.limits.operations - operations)
@@ -151,9 +140,9 @@ class Machine:
                 else:
                     operations += turns
                     left = self._check_cost(operations)
-                    if operations >= looked_at:
+                    if operations >= next_check:
                         self._check_depth()
-                        looked_at = 2 * operations
+                        next_check = 2 * operations
                     turns = max(_CHECKED_AFTER, min(operations, left // _MOST))
             opcode = at
             if self.end < 0:
@@ -163,15 +152,12 @@ class Machine:
         except FormatError as error:
             raise self._placed(error, opcode) from None
         except IndexError:
-            what = (
-                "an opcode needs more values than are on the stack" if at < size - 1 else "the pickle ends before STOP"
-            )
-            kind = FormatError if at < size - 1 else TruncatedError
-            raise self._placed(kind(what), opcode) from None
+            if at < size - 1:
+                raise self._placed(FormatError("an opcode needs more values than are on the stack"), opcode) from None
+            raise self._placed(TruncatedError("the pickle ends before STOP"), opcode) from None
         except UNMAKEABLE as error:
-            raise self._placed(
-                FormatError(f"a value cannot be constructed: {type(error).__name__}: {error}"), opcode
-            ) from None
+            what = f"a value cannot be constructed: {type(error).__name__}: {error}"
+            raise self._placed(FormatError(what), opcode) from None
         return self.stack.pop()
 
     def _check_cost(self, operations: int) -> int:
@@ -202,7 +188,7 @@ class Machine:
     def _release_all(self) -> None:
         """Release all values without recursion, however deep they are."""
         made = self.made
-        for container in (
+        for holder in (
             self.stack,
             self.marks,
             self.memo,
@@ -212,12 +198,18 @@ class Machine:
             self.empty,
             self.built,
         ):
-            container.clear()
+            holder.clear()
         # A local variable must not keep a container, and so its contents, alive.
         for number in range(len(made)):
             _EMPTIED.get(type(made[number]), id)(made[number])
         while made:
             made.pop()
+
+    def popped(self) -> list[Any]:
+        """Pop the values since the last mark."""
+        items = self.stack
+        self.stack = self.marks.pop()
+        return items
 
     def take(self, at: int, count: int) -> bytes:
         """Return the `count` bytes at `at`; raise TruncatedError if they do not exist."""
@@ -230,16 +222,14 @@ class Machine:
         stop = self.data.find(b"\n", at, min(self.size, at + limit + 1))
         if stop < 0:
             if self.size - at <= limit:
-                self.ended(at)
+                self.ended(at, self.size - at + 1)
             raise FormatError(f"a line of text is longer than the limit of {limit:,} bytes")
         return self.data[at:stop], stop + 1
 
     def ended(self, at: int, count: int = 1) -> NoReturn:
         if at + count > len(self.data):
             left = max(len(self.data) - at, 0)
-            raise TruncatedError(
-                f"the pickle is truncated: {count:,} more bytes are needed, but only {left:,} are left"
-            )
+            raise TruncatedError(f"the pickle is truncated: expected at least {count:,} more bytes, found {left:,}")
         raise self.limits.exceeded("pickle_bytes", f"a pickle of more than {self.size - self.start:,} bytes")
 
     def charge(self, nbytes: int) -> None:

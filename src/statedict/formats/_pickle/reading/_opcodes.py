@@ -1,25 +1,22 @@
-"""The data opcodes: numbers, strings, containers, the memo. Those that name and call globals are in `_calls`.
+"""The opcodes for numbers, strings, the stack and the memo, in the forms of all protocols, and the table of all.
 
-They follow CPython's unpickler, except that every length is checked first, containers accept items only if their type
-is exactly one of ours, and a key that is set twice is refused: picklers do not write that, and readers of such a file
-could disagree.
+They follow CPython's unpickler, except that every length is checked before it is used. The opcodes for containers are
+in `_containers`, those that name and call globals in `_calls`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+import re
+from codecs import raw_unicode_escape_decode
 from collections.abc import Callable
-from typing import Any
+from math import inf
+from struct import unpack_from
 
 from statedict.errors import FormatError
-from statedict.state import Opaque
 
-from . import _calls, _literals
-from ._containers import SET_BYTES, append, extend, set_items, set_of
+from . import _calls, _containers
 from ._machine import Handler, Machine
 from ._records import read_records, unfold, unfold_all
-
-DICTS = (dict, OrderedDict, defaultdict, Counter)
 
 
 def _refused(what: str) -> Handler:
@@ -50,9 +47,6 @@ def _stop(m: Machine, at: int) -> int:
     return m.size
 
 
-# stack and marks
-
-
 def _mark(m: Machine, at: int) -> int:
     if len(m.marks) >= m.limits.depth:
         raise m.limits.exceeded("depth", f"{len(m.marks) + 1:,} nested marks")
@@ -77,13 +71,6 @@ def _pop_mark(m: Machine, at: int) -> int:
 def _dup(m: Machine, at: int) -> int:
     m.stack.append(m.stack[-1])
     return at
-
-
-def popped(m: Machine) -> list[Any]:
-    """Pop the values since the last mark."""
-    items = m.stack
-    m.stack = m.marks.pop()
-    return items
 
 
 # memo
@@ -114,7 +101,7 @@ def _keep(m: Machine, index: int) -> None:
 
 def _put(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    _keep(m, _literals.decimal(m, text))
+    _keep(m, _decimal(m, text))
     return at
 
 
@@ -140,7 +127,7 @@ def _memoize(m: Machine, at: int) -> int:
 
 def _text_get(m: Machine, at: int) -> int:
     text, at = m.line(at, m.limits.digits)
-    return _got(m, _literals.decimal(m, text), at)
+    return _got(m, _decimal(m, text), at)
 
 
 def _binget(m: Machine, at: int) -> int:
@@ -153,103 +140,167 @@ def _long_binget(m: Machine, at: int) -> int:
     return _got(m, int.from_bytes(m.data[at : at + 4], "little"), at + 4)
 
 
-# containers
+# numbers, constants, strings, bytes
 
 
-def _new(kind: Callable[[], object]) -> Handler:
+def _constant(value: object) -> Handler:
     def push(m: Machine, at: int) -> int:
-        made = kind()
-        m.made.append(made)
-        m.stack.append(made)
+        m.stack.append(value)
         return at
 
     return push
 
 
-def _empty_set(m: Machine, at: int) -> int:
-    m.charge(SET_BYTES)
-    m.stack.append(set())
+# CPython's C unpickler reads a number with a leading zero as octal, the Python one refuses it.
+_DECIMAL = re.compile(rb"[+-]?(?:0|[1-9][0-9]*+)\Z")
+
+
+def _decimal(m: Machine, text: bytes) -> int:
+    if not _DECIMAL.match(text):
+        raise FormatError("expected a decimal integer")
+    if len(text) > m.limits.digits:
+        raise m.limits.exceeded("digits", f"an integer of {len(text):,} digits")
+    return int(text)
+
+
+def _int(m: Machine, at: int) -> int:
+    text, at = m.line(at, m.limits.digits)
+    # Protocol 0 does not have an opcode for booleans: it writes them as integers with a leading zero.
+    m.stack.append({b"00": False, b"01": True}[text] if text in (b"00", b"01") else _decimal(m, text))
     return at
 
 
-def _tuple(m: Machine, at: int) -> int:
-    items = tuple(popped(m))
-    m.made.append(items)
-    m.stack.append(items)
+def _long(m: Machine, at: int) -> int:
+    text, at = m.line(at, m.limits.digits)
+    m.stack.append(_decimal(m, text.removesuffix(b"L")))
     return at
 
 
-def _tuple_of(count: int) -> Handler:
+def _binint1(m: Machine, at: int) -> int:
+    m.stack.append(m.take(at, 1)[0])
+    return at + 1
+
+
+def _binint(width: int, *, signed: bool = False) -> Handler:
     def push(m: Machine, at: int) -> int:
-        if len(m.stack) < count:
-            raise IndexError
-        made = tuple(m.stack[-count:])
-        m.made.append(made)
-        m.stack[-count:] = [made]
-        return at
+        m.stack.append(int.from_bytes(m.take(at, width), "little", signed=signed))
+        return at + width
 
     return push
 
 
-def _list(m: Machine, at: int) -> int:
-    items = popped(m)
-    m.made.append(items)
-    m.stack.append(items)
+def _binary_long(width: int) -> Handler:
+    def push(m: Machine, at: int) -> int:
+        length = int.from_bytes(m.take(at, width), "little", signed=width == 4)
+        if length < 0:
+            raise FormatError(f"an integer of {length:,} bytes")
+        if length > m.limits.long_bytes:
+            raise m.limits.exceeded("long_bytes", f"an integer of {length:,} bytes")
+        m.stack.append(int.from_bytes(m.take(at + width, length), "little", signed=True))
+        return at + width + length
+
+    return push
+
+
+# Possessive quantifiers: otherwise a line of digits would be tried at every split.
+_FLOAT = re.compile(rb"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+|inf|nan)\Z")
+
+
+def _float(m: Machine, at: int) -> int:
+    text, at = m.line(at, m.limits.digits)
+    if not _FLOAT.match(text):
+        raise FormatError("expected a floating-point number")
+    number = float(text)
+    if number in (inf, -inf) and text.lstrip(b"+-") != b"inf":
+        # CPython's C unpickler refuses it too.
+        raise FormatError("a floating-point number is out of range")
+    m.stack.append(number)
     return at
 
 
-def _dict(m: Machine, at: int) -> int:
-    items = popped(m)
-    made: dict[Any, Any] = {}
-    m.made.append(made)
-    m.stack.append(made)
-    set_items(m, made, items)
+def _binfloat(m: Machine, at: int) -> int:
+    m.stack.append(unpack_from(">d", m.take(at, 8))[0])
+    return at + 8
+
+
+def _sized(width: int, decode: Callable[[bytes], object], *, signed: bool = False) -> Handler:
+    def push(m: Machine, at: int) -> int:
+        length = int.from_bytes(m.take(at, width), "little", signed=signed)
+        if length < 0:
+            raise FormatError(f"a string of {length:,} bytes")
+        if length > m.size - at - width:
+            m.ended(at + width, length)
+        if length > m.limits.string_bytes:
+            raise m.limits.exceeded("string_bytes", f"a string of {length:,} bytes")
+        at += width
+        m.stack.append(decode(m.data[at : at + length]))
+        return at + length
+
+    return push
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return str(raw, "utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"a string is not valid UTF-8 ({error.reason})") from None
+
+
+def _binunicode(m: Machine, at: int) -> int:
+    # Use the interned literal for "cpu", as in the process that wrote the file: saving again then gives the same bytes.
+    length = int.from_bytes(m.data[at : at + 4], "little")
+    stop = at + 4 + length
+    if stop >= m.size or length > m.limits.string_bytes:
+        return _long_unicode(m, at)
+    text = _utf8(m.data[at + 4 : stop])
+    m.stack.append("cpu" if text == "cpu" else text)
+    return stop
+
+
+_long_unicode = _sized(4, _utf8)
+
+
+def _python2_string(raw: bytes) -> str | bytes:
+    """Return a Python 2 `str`: text if it is valid UTF-8 (as torch.load reads it), else bytes."""
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError:
+        return raw
+
+
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|[\\'\"abfnrtv\n])", re.DOTALL)
+_ESCAPED = dict(zip(b"\\'\"abfnrtv", b"\\'\"\a\b\f\n\r\t\v"))
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    if code[:1] == b"x":
+        return bytes([int(code[1:], 16)])
+    if code[:1] in b"01234567":
+        return bytes([int(code, 8) & 255])
+    return b"" if code == b"\n" else bytes([_ESCAPED[code[0]]])
+
+
+def _string(m: Machine, at: int) -> int:
+    text, at = m.line(at, m.limits.string_bytes)
+    text = text.rstrip(b"\r")
+    if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
+        raise FormatError("a string is not enclosed in quotes")
+    m.stack.append(_python2_string(_ESCAPE.sub(_unescaped, text[1:-1])))
     return at
 
 
-def _frozenset(m: Machine, at: int) -> int:
-    items = popped(m)
-    m.stack.append(frozenset(set_of(m, items)))
+def _unicode(m: Machine, at: int) -> int:
+    text, at = m.line(at, m.limits.string_bytes)
+    try:
+        m.stack.append(raw_unicode_escape_decode(text)[0])
+    except UnicodeDecodeError as error:
+        raise FormatError(f"a string is not valid raw-unicode-escape ({error.reason})") from None
     return at
 
 
-def _append(m: Machine, at: int) -> int:
-    value = m.stack.pop()
-    append(m, m.stack[-1], value)
-    return at
-
-
-def _appends(m: Machine, at: int) -> int:
-    items = popped(m)
-    extend(m, m.stack[-1], items)
-    return at
-
-
-def _setitem(m: Machine, at: int) -> int:
-    value = m.stack.pop()
-    key = m.stack.pop()
-    set_items(m, m.stack[-1], [key, value])
-    return at
-
-
-def _setitems(m: Machine, at: int) -> int:
-    items = popped(m)
-    set_items(m, m.stack[-1], items)
-    return at
-
-
-def _additems(m: Machine, at: int) -> int:
-    items = popped(m)
-    target = m.stack[-1]
-    if type(target) is set:
-        set_of(m, items, target)
-    elif type(target) is Opaque and target.args is not None:
-        target.items.extend(items)
-    else:
-        raise FormatError(f"the pickle adds set items to a {type(target).__name__}")
-    return at
-
-
+_NO_REGISTRY = "opcode refers to the extension registry of the writing process, which is not in the file"
+_NO_BUFFER = "the pickle refers to an out-of-band buffer, which is not in the file"
 HANDLERS: list[Handler] = [_refused("an unknown opcode")] * 256
 for _code, _handler in {
     b"\x80": _proto,
@@ -266,34 +317,35 @@ for _code, _handler in {
     b"g": _text_get,
     b"h": _binget,
     b"j": _long_binget,
-    b")": _literals.constant(()),
-    b"\x85": _tuple_of(1),
-    b"\x86": _tuple_of(2),
-    b"\x87": _tuple_of(3),
-    b"t": _tuple,
-    b"]": _new(list),
-    b"l": _list,
-    b"}": _new(dict),
-    b"d": _dict,
-    b"\x8f": _empty_set,
-    b"\x91": _frozenset,
-    b"a": _append,
-    b"e": _appends,
-    b"s": _setitem,
-    b"u": _setitems,
-    b"\x90": _additems,
-    b"\x82": _refused(
-        "the EXT1 opcode refers to the extension registry of the writing process, which is not in the file"
-    ),
-    b"\x83": _refused(
-        "the EXT2 opcode refers to the extension registry of the writing process, which is not in the file"
-    ),
-    b"\x84": _refused(
-        "the EXT4 opcode refers to the extension registry of the writing process, which is not in the file"
-    ),
-    b"\x97": _refused("the pickle refers to an out-of-band buffer, which is not in the file"),
-    b"\x98": _refused("the pickle refers to an out-of-band buffer, which is not in the file"),
+    b")": _constant(()),
+    b"N": _constant(None),
+    b"\x88": _constant(True),
+    b"\x89": _constant(False),
+    b"I": _int,
+    b"L": _long,
+    b"J": _binint(4, signed=True),
+    b"K": _binint1,
+    b"M": _binint(2),
+    b"\x8a": _binary_long(1),
+    b"\x8b": _binary_long(4),
+    b"F": _float,
+    b"G": _binfloat,
+    b"S": _string,
+    b"T": _sized(4, _python2_string, signed=True),
+    b"U": _sized(1, _python2_string),
+    b"V": _unicode,
+    b"X": _binunicode,
+    b"\x8c": _sized(1, _utf8),
+    b"\x8d": _sized(8, _utf8),
+    b"B": _sized(4, bytes),
+    b"C": _sized(1, bytes),
+    b"\x8e": _sized(8, bytes),
+    b"\x96": _sized(8, bytearray),
+    b"\x82": _refused(f"the EXT1 {_NO_REGISTRY}"),
+    b"\x83": _refused(f"the EXT2 {_NO_REGISTRY}"),
+    b"\x84": _refused(f"the EXT4 {_NO_REGISTRY}"),
+    **dict.fromkeys((b"\x97", b"\x98"), _refused(_NO_BUFFER)),
+    **_containers.HANDLERS,
     **_calls.HANDLERS,
-    **_literals.HANDLERS,
 }.items():
     HANDLERS[_code[0]] = _handler

@@ -1,119 +1,37 @@
-"""Constructors of plain Python values: collections, bytes, numbers.
+"""Constructors of plain Python values: numbers, bytes, times, UUIDs, paths, sizes.
 
 Each takes the arguments of the class's own pickling, checks their types, and creates the value itself; it raises
-`Unfit` for anything else. Copies are charged before they are made.
+`Unfit` for anything else. Copies are charged before they are made. Modules beyond the builtins are imported (by us,
+under their own names) only when a file contains such a value.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict, deque
+import os
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from statedict.errors import FormatError
-from statedict.state import Opaque
 
 from .._values import Size
-from ._containers import DICTS, SET_BYTES, extend, set_items, set_of
-from ._imports import canonical
-from ._machine import Machine, Unfit
+from ._containers import PATHS
+from ._machine import Args, Constructor, Machine, Unfit, fit
 
-Args = tuple[Any, ...]
-
-
-# Bytes of an empty dict and deque (CPython 3.11), which need as little as four bytes of pickle.
-_DICT_BYTES, _DEQUE_BYTES = 250, 650
+if TYPE_CHECKING:
+    import uuid
 
 
-def _ordered_dict(m: Machine, args: Args) -> Any:
-    m.charge(_DICT_BYTES)
-    made: OrderedDict[Any, Any] = OrderedDict()
-    if args:
-        # Python 2 passes the items as one list of [key, value] lists.
-        (pairs,) = _fit(args, (list, tuple))
-        m.charge(100 * len(pairs))
-        for pair in pairs:
-            if type(pair) not in (list, tuple) or len(pair) != 2:
-                raise Unfit
-            set_items(m, made, pair)
-    return made
-
-
-def _counter(m: Machine, args: Args) -> Any:
-    m.charge(_DICT_BYTES)
-    made: Counter[Any] = Counter()
-    if args:
-        (counts,) = _fit(args, dict)
-        m.charge(100 * len(counts))
-        set_items(m, made, [part for item in counts.items() for part in item])
-    return made
-
-
-_KINDS: tuple[type, ...] = (list, dict, int, float, str, set, tuple, bool, bytes)
-_FACTORIES: dict[tuple[str, str], type] = {
-    **{("builtins", kind.__name__): kind for kind in _KINDS},
-    ("collections", "OrderedDict"): OrderedDict,
-}
-
-
-def _defaultdict(m: Machine, args: Args) -> Any:
-    if len(args) > 1:
-        raise Unfit
-    factory = args[0] if args else None
-    if factory is not None:
-        known = canonical(factory.module, factory.name) if type(factory) is Opaque and factory.args is None else None
-        if known not in _FACTORIES:
-            raise Unfit
-        factory = _FACTORIES[known]
-    m.charge(_DICT_BYTES)
-    return defaultdict(factory)
-
-
-def _deque(m: Machine, args: Args) -> Any:
-    items, maxlen = _fit((args + ((), None)[len(args) :])[: max(len(args), 2)], (list, tuple), (int, type(None)))
-    if type(items) not in (list, tuple) or (maxlen is not None and not 0 <= maxlen < 1 << 31):
-        raise Unfit
-    m.charge(_DEQUE_BYTES + 8 * len(items))
-    made: deque[Any] = deque(maxlen=maxlen)
-    extend(m, made, items)
-    return made
-
-
-def _set(m: Machine, args: Args) -> Any:
-    items: Any = ()
-    if args:
-        (items,) = _fit(args, (list, tuple, set, frozenset))
-    m.charge(SET_BYTES + 100 * len(items))
-    return set_of(m, items)
-
-
-def _frozenset(m: Machine, args: Args) -> Any:
-    return frozenset(_set(m, args))
-
-
-def _sequence(kind: type) -> Callable[[Machine, Args], Any]:
-    def construct(m: Machine, args: Args) -> Any:
-        if not args:
-            return kind()
-        (items,) = _fit(args, (list, tuple, set, frozenset))
-        m.charge(8 * len(items))
-        return kind(items)
-
-    return construct
-
-
-def _dict(m: Machine, args: Args) -> Any:
-    made: dict[Any, Any] = {}
-    if args:
-        (items,) = _fit(args, DICTS)
-        m.charge(100 * len(items))
-        made.update(items)
-    return made
+def _made(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return kind(*args, **kwargs)
+    except (ValueError, OverflowError, ArithmeticError, TypeError):
+        raise Unfit from None
 
 
 def _encode(m: Machine, args: Args) -> Any:
     """`_codecs.encode`, which protocols 0 to 2 use to write bytes."""
-    text, codec = (args[0], "utf-8") if len(args) == 1 else _fit(args, str, str)
+    text, codec = (args[0], "utf-8") if len(args) == 1 else fit(args, str, str)
     if type(text) is not str or codec.lower().replace("-", "").replace("_", "") not in ("latin1", "utf8", "ascii"):
         raise Unfit
     m.charge(len(text))
@@ -123,7 +41,7 @@ def _encode(m: Machine, args: Args) -> Any:
         raise FormatError(f"text that encodes bytes is not valid {codec}") from None
 
 
-def _bytes(kind: type) -> Callable[[Machine, Args], Any]:
+def _bytes(kind: type) -> Constructor:
     def construct(m: Machine, args: Args) -> Any:
         if not args:
             return kind()
@@ -144,22 +62,17 @@ def _bytes(kind: type) -> Callable[[Machine, Args], Any]:
     return construct
 
 
-def _numbers(kind: Callable[..., Any], *kinds: tuple[type, ...]) -> Callable[[Machine, Args], Any]:
+def _numbers(kind: Callable[..., Any], *kinds: tuple[type, ...]) -> Constructor:
     """Return a constructor that takes numbers (or None) of the given types, of which trailing ones may be omitted."""
 
     def construct(m: Machine, args: Args) -> Any:
-        if len(args) > len(kinds) or any(type(arg) not in allowed for arg, allowed in zip(args, kinds)):
-            raise Unfit
-        try:
-            return kind(*args)
-        except (ValueError, OverflowError, TypeError, ZeroDivisionError):
-            raise Unfit from None
+        return _made(kind, *fit(args, *kinds[: len(args)]))
 
     return construct
 
 
 def _size(m: Machine, args: Args) -> Any:
-    (items,) = _fit(args, (tuple, list)) if args else ((),)
+    (items,) = fit(args, (tuple, list)) if args else ((),)
     if len(items) > m.limits.dimensions:
         raise m.limits.exceeded("dimensions", f"a torch.Size of {len(items):,} dimensions")
     if not all(type(size) is int for size in items):
@@ -167,29 +80,119 @@ def _size(m: Machine, args: Args) -> Any:
     return Size(items)
 
 
-def _fit(args: Args, *kinds: type | tuple[type, ...] | frozenset[type]) -> Args:
-    """Return the arguments if they are of exactly these types; raise Unfit otherwise."""
-    if len(args) != len(kinds):
+# times, exact numbers, UUIDs, paths
+
+
+def _packed(args: Args, size: int) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes in which a date or time is pickled, and its timezone."""
+    import datetime
+
+    raw = args[0].encode("latin1", "replace") if args and type(args[0]) is str else args[0] if args else None
+    if type(raw) is not bytes or len(raw) != size or len(args) > 2:
         raise Unfit
-    for arg, kind in zip(args, kinds):
-        allowed = (kind,) if isinstance(kind, type) else kind
-        if type(arg) not in allowed:
+    if len(args) == 2 and not isinstance(args[1], datetime.tzinfo):
+        raise Unfit
+    return raw, {"tzinfo": args[1]} if len(args) == 2 else {}
+
+
+def _datetime(m: Machine, args: Args) -> Any:
+    import datetime
+
+    raw, zone = _packed(args, 10)
+    # The fold (which of two equal times when daylight saving ends) is the highest bit of the month.
+    fields = (raw[0] << 8 | raw[1], raw[2] & 127, *raw[3:7], int.from_bytes(raw[7:], "big"))
+    return _made(datetime.datetime, *fields, fold=raw[2] >> 7, **zone)
+
+
+def _date(m: Machine, args: Args) -> Any:
+    import datetime
+
+    raw, _ = _packed(args[:1], 4)
+    return _made(datetime.date, raw[0] << 8 | raw[1], raw[2], raw[3])
+
+
+def _time(m: Machine, args: Args) -> Any:
+    import datetime
+
+    raw, zone = _packed(args, 6)
+    return _made(datetime.time, raw[0] & 127, raw[1], raw[2], int.from_bytes(raw[3:], "big"), fold=raw[0] >> 7, **zone)
+
+
+def _timedelta(m: Machine, args: Args) -> Any:
+    import datetime
+
+    return _made(datetime.timedelta, *fit(args, *(int,) * min(len(args), 3)))
+
+
+def _timezone(m: Machine, args: Args) -> Any:
+    import datetime
+
+    return _made(datetime.timezone, *fit(args, *(datetime.timedelta, str)[: max(len(args), 1)]))
+
+
+def _decimal(m: Machine, args: Args) -> Any:
+    from decimal import Decimal
+
+    return _made(Decimal, _digits(m, args))
+
+
+def _fraction(m: Machine, args: Args) -> Any:
+    from fractions import Fraction
+
+    if len(args) == 2 and all(type(part) is int for part in args):
+        return _made(Fraction, *args)
+    text = _digits(m, args)
+    # Only the form that Fraction writes: computing the digits of "1e10000000" would take hours.
+    if not _RATIO.fullmatch(text):
+        raise Unfit
+    return _made(Fraction, text)
+
+
+_RATIO = re.compile(r"-?[0-9]+(?:/[0-9]+)?", re.ASCII)
+
+
+def _digits(m: Machine, args: Args) -> str:
+    if len(args) != 1 or type(args[0]) is not str:
+        raise Unfit
+    if len(args[0]) > m.limits.digits:
+        raise m.limits.exceeded("digits", f"a number of {len(args[0]):,} digits")
+    return args[0]
+
+
+def _uuid(m: Machine, args: Args) -> Any:
+    """Return the UUID whose number a BUILD then sets."""
+    import uuid
+
+    if args:
+        raise Unfit
+    return uuid.UUID(int=0)
+
+
+def _build_uuid(m: Machine, target: uuid.UUID, state: Any) -> None:
+    number = state.get("int") if type(state) is dict else None
+    if type(number) is not int or not 0 <= number < 1 << 128 or target.int:
+        raise FormatError("the state of a UUID is malformed, or is set twice")
+    object.__setattr__(target, "int", number)
+
+
+def _path(flavour: str) -> Constructor:
+    def construct(m: Machine, args: Args) -> Any:
+        import pathlib
+
+        if not all(type(part) is str for part in args):
             raise Unfit
-    return args
+        m.charge(sum(map(len, args)))
+        # Paths of another operating system can only be created as pure paths.
+        own = flavour.removeprefix("Pure") == ("WindowsPath" if os.name == "nt" else "PosixPath")
+        kind = getattr(pathlib, flavour if own or flavour.startswith("Pure") else f"Pure{flavour}")
+        return _made(kind, *args)
+
+    return construct
 
 
 _INT, _REAL, _INDEX = (int,), (int, float), (int, type(None))
 
-CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("collections", "Counter"): _counter,
-    ("collections", "defaultdict"): _defaultdict,
-    ("collections", "deque"): _deque,
-    ("builtins", "set"): _set,
-    ("builtins", "frozenset"): _frozenset,
-    ("builtins", "list"): _sequence(list),
-    ("builtins", "tuple"): _sequence(tuple),
-    ("builtins", "dict"): _dict,
+CONSTRUCTORS: dict[tuple[str, str], Constructor] = {
     ("builtins", "bytes"): _bytes(bytes),
     ("builtins", "bytearray"): _bytes(bytearray),
     ("builtins", "complex"): _numbers(complex, _REAL, _REAL),
@@ -197,7 +200,17 @@ CONSTRUCTORS: dict[tuple[str, str], Callable[[Machine, Args], Any]] = {
     ("builtins", "slice"): _numbers(slice, _INDEX, _INDEX, _INDEX),
     ("_codecs", "encode"): _encode,
     ("torch", "Size"): _size,
+    ("datetime", "datetime"): _datetime,
+    ("datetime", "date"): _date,
+    ("datetime", "time"): _time,
+    ("datetime", "timedelta"): _timedelta,
+    ("datetime", "timezone"): _timezone,
+    ("decimal", "Decimal"): _decimal,
+    ("fractions", "Fraction"): _fraction,
+    ("uuid", "UUID"): _uuid,
+    **{(module, flavour): _path(flavour) for module in ("pathlib", "pathlib._local") for flavour in PATHS},
 }
+BUILDERS: dict[tuple[str, str], Callable[[Machine, Any, Any], None]] = {("uuid", "UUID"): _build_uuid}
 CONSTANTS: dict[tuple[str, str], Any] = {
     ("builtins", "Ellipsis"): ...,
     ("builtins", "NotImplemented"): NotImplemented,

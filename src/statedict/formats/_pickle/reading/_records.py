@@ -31,8 +31,7 @@ from .._names import storage_dtype
 from .._values import StorageId, TypedStorage
 from ._machine import OFF, Machine
 from ._record_syntax import EARLY, TRAITS, Seen, integer, integers, puts, record
-from ._strided import NOWHERE
-from ._views import spec_in
+from ._tensors import NOWHERE, spec_in
 
 _new = tuple.__new__
 # Without NumPy imported yet (0.1 s), arrays are worth it from so many bytes on: some 10,000 records.

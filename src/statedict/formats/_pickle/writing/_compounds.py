@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from struct import pack
 from typing import Any
 
-from statedict.state import Compound, contiguous_strides
+from statedict.state import Compound, DType, contiguous_strides, dtype
 
 from .._names import PACKED
-from .._values import TorchConstant
+from .._values import Kind, Size, TorchConstant, TypedStorage
 from ._memo import PickleWriter, get, integer
-from ._tensors import hooks, reduce, storage, strided, tuple_end
+from ._tensors import bare_storage, hooks, reduce, storage, strided, tuple_end
 
 
 def compound_function(value: Compound) -> str:
@@ -52,25 +52,19 @@ def size(w: PickleWriter, shape: tuple[int, ...]) -> None:
     w.out.extend(b"R")
 
 
-def _sparse(w: PickleWriter, value: Compound, roles: tuple[str, ...], coalesced: object = None) -> None:
+def _sparse(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
     _layout(w, value.layout)
     w.out.extend(b"(")
-    for role in roles:
+    is_coo = value.layout == "sparse_coo"
+    for role in ("indices", "values") if is_coo else ("compressed_indices", "plain_indices", "values"):
         strided(w, value.parts[role], False)
     size(w, value.shape)
     w.put()
+    coalesced = value.facts.get("coalesced")
     if coalesced is not None:  # files before torch 2.0 do not have it
         w.flag(bool(coalesced))
     tuple_end(w, b"t")
     tuple_end(w, b"\x86")
-
-
-def _sparse_coo(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("indices", "values"), value.facts.get("coalesced"))
-
-
-def _sparse_compressed(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
-    _sparse(w, value, ("compressed_indices", "plain_indices", "values"))
 
 
 def _nested(w: PickleWriter, value: Compound, requires_grad: bool) -> None:
@@ -134,12 +128,37 @@ def constant(w: PickleWriter, value: TorchConstant) -> None:
 
 
 _KINDS: dict[str, tuple[str, Callable[[PickleWriter, Compound, bool], None]]] = {
-    "sparse_coo": ("_rebuild_sparse_tensor", _sparse_coo),
-    "sparse_csr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_csc": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsr": ("_rebuild_sparse_tensor", _sparse_compressed),
-    "sparse_bsc": ("_rebuild_sparse_tensor", _sparse_compressed),
+    **dict.fromkeys(
+        ("sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc"), ("_rebuild_sparse_tensor", _sparse)
+    ),
     "nested": ("_rebuild_nested_tensor", _nested),
     "meta": ("_rebuild_meta_tensor_no_storage", _meta),
     "quantized": ("_rebuild_qtensor", _quantized),
+}
+
+
+def _size(w: PickleWriter, value: Size) -> None:
+    size(w, value)
+    w.memoize(value)
+
+
+# Values that do not contain others, but are not atoms either.
+CONSTANTS: dict[type, Callable[[PickleWriter, Any], object]] = {
+    Size: _size,
+    DType: lambda w, value: w.reference("torch", value.name),
+    TorchConstant: constant,
+    TypedStorage: bare_storage,
+}
+
+
+def _torch_constant(kind: Kind) -> Callable[[Any], TorchConstant]:
+    return lambda value: TorchConstant(kind, str(value).removeprefix("torch."))
+
+
+# PyTorch's constants, by the names of their types: each is one object, and is written as its inert counterpart.
+INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("torch", "dtype"): lambda value: dtype(str(value)),
+    ("torch", "layout"): _torch_constant("layout"),
+    ("torch", "qscheme"): _torch_constant("qscheme"),
+    ("torch", "memory_format"): _torch_constant("memory_format"),
 }

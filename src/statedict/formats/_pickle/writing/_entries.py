@@ -12,11 +12,11 @@ bytes between two of their tensors are constant except for the number of the par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, Spec, Traits, Wholes
+from statedict.state import Compound, Leaf, Spec, Traits, Wholes, leaf_of, library_of
 
 from . import _tensors as tensors
 from ._memo import SMALL, PickleWriter, Together, get, integer
@@ -31,9 +31,14 @@ FEW = 32
 
 def entries(w: PickleWriter, batch: Entries) -> Steps:
     """Write keys and values in turn; yield the values that are not ordinary tensors under new names."""
-    first = 0 if w.prefixes else FIRST
+    first = 0 if w.prefixes and w.count >= tensors.SHORT else FIRST
     yield from _one_by_one(w, batch[:first])
-    yield from _in_runs(w, batch[first:])
+    rest = batch[first:]
+    if len(rest) < FEW:
+        yield from _one_by_one(w, rest)
+    elif not _together(w, rest):
+        for fits, run in groupby(rest, lambda entry: type(entry[1]) is dict or w.library(entry[1]) is not None):
+            yield from (_in_runs if fits else _one_by_one)(w, [*run])
 
 
 def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
@@ -47,9 +52,12 @@ def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
 
 
 def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
-    """Return the leaf of a live tensor."""
-    library = w.library(value)
+    """Return the leaf of a live tensor; None for one that wraps others, which is written as its class says."""
+    kind = type(value)
+    library = w.kinds.get(kind) or w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
+    if hasattr(kind, "__tensor_flatten__") and not isinstance(leaf, Leaf):
+        return None
     if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
         _, shape, strides, _ = leaf.spec
         return Compound("meta", leaf.spec.dtype, shape, {}, {"strides": strides}, leaf.traits)
@@ -59,13 +67,33 @@ def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
 def _one_by_one(w: PickleWriter, batch: Entries) -> Steps:
     for key, item in batch:
         kind = type(item)
-        if type(key) is str and (kind is Leaf or kind in w.kinds):
+        if w.prefixes and type(key) is str and (kind is Leaf or w.kinds.get(kind) is not None):
             leaf = item if kind is Leaf else live(w, item)
             if type(leaf) is Leaf and tensors.entry(w, key, item, leaf):
                 continue
-        w.unusual |= type(key) is not str and type(key) is not int
-        yield key
-        yield item
+        w.unusual |= type(key) is not str and not _is_small(key)
+        yield from w.others((key, item))
+
+
+def _is_small(key: Any) -> bool:
+    return type(key) is int and -SMALL < key < SMALL
+
+
+def as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """Return the entries with NumPy arrays as leaves; arrays that no tensor can have (text, records) stay as they are."""
+    arrays = kinds_of_arrays(value.values())
+    return [(name, (type(item) in arrays and leaf_of(item)) or item) for name, item in value.items()]
+
+
+def kinds_of_arrays(values: Iterable[Any]) -> set[type]:
+    """Return the types of NumPy arrays among the values. Only one value of each type is tested: there may be many
+    thousands.
+    """
+    return {
+        kind
+        for kind, value in {type(value): value for value in values}.items()
+        if getattr(library_of(value), "name", None) == "numpy"
+    }
 
 
 class _Rows(NamedTuple):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from _compat_pickle import REVERSE_IMPORT_MAPPING, REVERSE_NAME_MAPPING
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from struct import Struct, pack
 from typing import Any, NamedTuple
 
 from statedict.errors import SaveError
-from statedict.state import DTYPES, ArrayLibrary, DType, Leaf, Wholes, library_of
+from statedict.state import ArrayLibrary, DType, Leaf, Wholes, library_of
 
-from .._names import STORAGE_NAME
 from .._values import Placement
 
 
@@ -29,13 +29,13 @@ _WORD = Struct("<BI").pack
 SMALL = 1 << 60
 # A pickle of names and tensors up to this size is within every limit.
 UNCHECKED = 32 << 20
-# The globals in the record of a strided tensor and in a state dict.
-PLAIN_NAMES = frozenset(
-    {("torch._utils", name) for name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")}
-    | {("torch", name) for name in (*STORAGE_NAME.values(), *DTYPES)}
-    | {("collections", "OrderedDict"), ("torch.storage", "UntypedStorage")}
-)
+# Bytes of opcodes. If there are more, the whole pickle is read: writing them again would take too long.
+WRITTEN_TWICE = 64 << 10
+# The longest form of an integer that every reader accepts.
+LONG = 257
 _PUT, _TEXT, _GET = b"rXj"
+# NumPy's codes of the types of numbers that are the same on all systems.
+NUMBERS = "?bBhHiIlLqQefdFD"
 
 
 def get(slot: int) -> bytes:
@@ -59,59 +59,49 @@ class Together(NamedTuple):
     slots: Sequence[int]
 
 
+@dataclass(slots=True, eq=False)
 class PickleWriter:
-    """The state of one `emit`."""
+    """The state of one `emit`.
 
-    __slots__ = (
-        "alive",
-        "arrays",
-        "count",
-        "cpu",
-        "kinds",
-        "memo",
-        "named",
-        "ordered",
-        "out",
-        "prefixes",
-        "shapes",
-        "storages",
-        "store",
-        "store_all",
-        "substitute",
-        "tail",
-        "together",
-        "unusual",
-    )
+    Attributes:
+        arrays: whether NumPy arrays are written as tensors.
+        unusual: whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
+        doubtful: the values that are written by calls, which a reader may refuse or not make.
+        doubtful_bytes: the bytes of their opcodes.
+        in_doubt: whether such a value is being written.
+        doubtful_slots: the first memo slot that one may have.
+        ordered: how many OrderedDicts were written.
+        count: the next memo slot.
+        memo, named: the slots of values by identity, and of globals by name.
+        alive: values whose identities are in the memo.
+        storages: by storage key, the slot of the key's text and the element type. A key is written as one object, for
+            each equal text.
+        prefixes, cpu, tail, shapes: constant parts of the records of tensors.
+    """
 
-    def __init__(
-        self,
-        store: Callable[[Leaf], Placement],
-        store_all: Callable[[Wholes], int | None] | None,
-        *,
-        arrays: bool,
-        substitute: Callable[[Any], Any],
-    ) -> None:
-        self.store = store
-        self.store_all = store_all
-        self.arrays = arrays
-        self.substitute = substitute
-        # Whether something was written that readers limit: a key that is not text, a large integer, deep nesting.
-        self.unusual = False
-        self.ordered = 0
-        self.out = bytearray()
-        self.count = 0
-        self.memo: dict[int, int] = {}
-        self.named: dict[Hashable, int] = {}
-        self.alive: list[Any] = []
-        # By storage key: the slot of the key's text, and the element type. A key is written as one object, for each
-        # equal text.
-        self.storages: dict[str, tuple[int, DType]] = {}
-        self.kinds: dict[type, ArrayLibrary | None] = {}
-        self.prefixes: dict[Any, bytes] = {}
-        self.cpu = b""
-        self.tail: Callable[[int], bytes] = _no_tail
-        self.shapes: dict[Any, tuple[bytes, bytes]] = {}
-        self.together: list[Together] = []
+    store: Callable[[Leaf], Placement]
+    store_all: Callable[[Wholes], int | None] | None
+    arrays: bool
+    substitute: Callable[[Any], Any]
+    unusual: bool = False
+    doubtful: list[Any] = field(default_factory=list)
+    doubtful_bytes: int = 0
+    in_doubt: bool = False
+    doubtful_slots: int = 1 << 62
+    ordered: int = 0
+    out: bytearray = field(default_factory=bytearray)
+    count: int = 0
+    memo: dict[int, int] = field(default_factory=dict)
+    named: dict[Hashable, int] = field(default_factory=dict)
+    alive: list[Any] = field(default_factory=list)
+    storages: dict[str, tuple[int, DType]] = field(default_factory=dict)
+    kinds: dict[type, ArrayLibrary | None] = field(default_factory=dict)
+    prefixes: dict[Any, bytes] = field(default_factory=dict)
+    cpu: bytes = b""
+    flag_and_hooks: bytes = b""
+    tail: Callable[[int], bytes] = _no_tail
+    shapes: dict[Any, tuple[bytes, bytes]] = field(default_factory=dict)
+    together: list[Together] = field(default_factory=list)
 
     def library(self, value: Any) -> ArrayLibrary | None:
         """Return the array library of a value that is to be written as a tensor, judged by its type."""
@@ -122,9 +112,20 @@ class PickleWriter:
             self.kinds[kind] = None if is_value else library
         return self.kinds[kind]
 
-    def is_plain(self) -> bool:
-        """Return whether everything written is names, tensors and small values, which a reader cannot refuse."""
-        return not self.unusual and len(self.out) <= UNCHECKED and self.named.keys() <= PLAIN_NAMES
+    def doubt(self, value: Any) -> None:
+        """Note a value that is written by calls, unless it is inside such a value."""
+        if not self.in_doubt:
+            self.doubtful_slots = min(self.doubtful_slots, self.count)
+            if not _is_array_of_numbers(value):
+                self.doubtful.append(value)
+
+    def to_read_back(self) -> list[Any] | None:
+        """Return the values that a reader might refuse. The others are names, tensors and small values. None: the
+        pickle as a whole might exceed a limit, or it would take long to write these values again.
+        """
+        if self.unusual or len(self.out) > UNCHECKED or self.doubtful_bytes > WRITTEN_TWICE:
+            return None
+        return self.doubtful
 
     def storage(self, key: str) -> tuple[int, DType] | None:
         """Return the slot of a storage key and its element type, if it was written before."""
@@ -164,11 +165,31 @@ class PickleWriter:
         if slot is None:
             return False
         self.out += get(slot)
+        if slot >= self.doubtful_slots:
+            # A class or function that is only called inside that value may be a value itself here.
+            self.doubt(value)
         return True
+
+    def atom(self, value: Any) -> bool:
+        """Write a number, None, a string, or a value that was written before; return False for any other."""
+        write = ATOMS.get(type(value))
+        if write is None:
+            return self.again(value)
+        write(self, value)
+        return True
+
+    def others(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Write the values that are atoms; yield the others when it is their turn."""
+        for value in values:
+            if not self.atom(value):
+                yield value
 
     def text(self, value: str) -> None:
         """Write a string: a GET if this very object was written before."""
-        if not self.again(value):
+        slot = self.memo.get(id(value))
+        if slot is not None:
+            self.out += get(slot)
+        else:
             self.memo[id(value)] = self.fresh_text(value)
             self.alive.append(value)
 
@@ -219,11 +240,20 @@ class PickleWriter:
             self.put()
 
     def number(self, value: int) -> None:
-        self.unusual |= not -SMALL < value < SMALL
-        self.out += integer(value)
+        written = integer(value)
+        self.unusual |= len(written) > LONG
+        self.out += written
 
     def flag(self, value: bool) -> None:
         self.out.extend(b"\x88" if value else b"\x89")
+
+
+def _is_array_of_numbers(value: Any) -> bool:
+    """Return whether it is a NumPy array that every reader makes again."""
+    kind = type(value)
+    if kind.__name__ != "ndarray" or kind.__module__ != "numpy" or not value.size:
+        return False
+    return bool(value.dtype.isbuiltin == 1 and value.dtype.char in NUMBERS)
 
 
 def tuple_of(values: Iterable[int]) -> bytes:
@@ -246,3 +276,13 @@ def integer(value: int) -> bytes:
     if value < 0 and raw[-1] == 0xFF and raw[-2] & 0x80:
         raw = raw[:-1]
     return (b"\x8a%c" % len(raw) if len(raw) < 256 else b"\x8b" + pack("<i", len(raw))) + raw
+
+
+# Values that do not contain others. Only strings have a memo slot.
+ATOMS: dict[type, Callable[[PickleWriter, Any], object]] = {
+    type(None): lambda w, value: w.out.extend(b"N"),
+    bool: PickleWriter.flag,
+    int: PickleWriter.number,
+    float: lambda w, value: w.out.extend(b"G" + pack(">d", value)),
+    str: PickleWriter.text,
+}

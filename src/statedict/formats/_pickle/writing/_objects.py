@@ -10,6 +10,7 @@ import copyreg
 import pickle
 import sys
 from codecs import encode
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib import import_module
@@ -39,7 +40,9 @@ def object_steps(w: PickleWriter, value: Any) -> Steps:
     try:
         found = reducer(value) if reducer else value.__reduce_ex__(2)
     except (TypeError, AttributeError, pickle.PicklingError, NotImplementedError) as error:
-        raise SaveError(f"a {kind.__module__}.{kind.__qualname__} cannot be pickled: {error}") from error
+        raise SaveError(
+            f"an object of type {kind.__module__}.{kind.__qualname__} cannot be pickled: {error}"
+        ) from error
     if isinstance(found, str):
         return _global_steps(w, value, found)
     if (
@@ -49,7 +52,7 @@ def object_steps(w: PickleWriter, value: Any) -> Steps:
         or not isinstance(found[1], tuple)
     ):
         raise SaveError(
-            f"a {kind.__module__}.{kind.__qualname__} cannot be pickled: "
+            f"an object of type {kind.__module__}.{kind.__qualname__} cannot be pickled: "
             "__reduce_ex__ must return a string or a tuple of 2 to 6 items"
         )
     return reduce_steps(w, value, *found)
@@ -78,8 +81,14 @@ def reduce_steps(
         yield tuple(rest)
         w.out.extend(b"\x81")
     else:
-        yield function
-        yield args
+        if function is OrderedDict:
+            w.reference("collections", "OrderedDict")
+        else:
+            yield function
+        if args:
+            yield args
+        else:
+            w.out.extend(b")")
         w.out.extend(b"R")
     if w.memo.get(id(value)) is not None:
         w.out.extend(b"0")

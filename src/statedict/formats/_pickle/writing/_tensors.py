@@ -61,17 +61,17 @@ def strided(w: PickleWriter, leaf: Leaf, requires_grad: bool) -> int:
     place = w.store(leaf)
     dtype = place.spec.dtype
     plain = not (requires_grad or leaf.traits.conj or leaf.traits.neg)
-    if plain and place.spec.shape and dtype in w.prefixes:
+    if plain and dtype in w.prefixes:
         return _usual(w, place)
     w.reference("torch._utils", strided_function(dtype))
     strided_arguments(w, leaf, place, requires_grad)
-    if w.count >= 256 and dtype in STORAGE_NAME and _CPU in w.memo:
+    if dtype in STORAGE_NAME and _CPU in w.memo:
         _prepare(w, dtype)
     return reduce(w)
 
 
 def hooks(w: PickleWriter) -> None:
-    """Write the empty OrderedDict that stands for backward hooks."""
+    """Write the empty OrderedDict in the place of backward hooks."""
     w.reference("collections", "OrderedDict")
     w.out.extend(b")R")
     w.put()
@@ -131,6 +131,7 @@ def _prepare(w: PickleWriter, dtype: DType) -> None:
         flag_and_hooks = b"\x89" + get(w.named["collections", "OrderedDict"]) + b")Rr"
         together = Struct(f"<{len(flag_and_hooks)}sI2sI2sI").pack
         w.tail = lambda slot: together(flag_and_hooks, slot, b"tr", slot + 1, b"Rr", slot + 2)
+        w.flag_and_hooks = flag_and_hooks[:-1]
         w.cpu = get(w.memo[_CPU])
     w.prefixes[dtype] = get(function) + b"((" + get(w.memo[id("storage")]) + get(kind)
 
@@ -141,27 +142,32 @@ TAIL_SLOTS = (12, 6, 0)
 _CPU = id("cpu")
 _WORD, _MIDDLE = Struct("<BI").pack, Struct("<2sI").pack
 _TEXT, _PUT = b"Xr"
+# Memo slots that are written in one byte, and the opcodes that set the first ones.
+SHORT = 256
+_PUTS = [b"q%c" % slot for slot in range(SHORT)] + [_WORD(_PUT, slot) for slot in range(SHORT, SHORT + 8)]
 
 
 def entry(w: PickleWriter, name: str, value: object, leaf: Leaf) -> bool:
-    """Write a new name and an ordinary tensor; if either is not that, write nothing and return False.
+    """Write a name and a new ordinary tensor; if it is not that, write nothing and return False.
 
     Written without further calls, because it runs once per tensor.
     """
-    memo, (dtype, shape, _, _), traits = w.memo, leaf.spec, leaf.traits
-    if dtype not in w.prefixes or not shape or (traits is not PLAIN and traits != PLAIN):
-        return False
-    if id(name) in memo or id(value) in memo:
+    memo, traits = w.memo, leaf.traits
+    if leaf.spec.dtype not in w.prefixes or (traits is not PLAIN and traits != PLAIN) or id(value) in memo:
         return False
     place = w.store(leaf)
     if w.together and w.slot_together(place.key, value) is not None:
         return False
-    out, slot, raw = w.out, w.count, name.encode("utf-8", "surrogatepass")
-    out += _WORD(_TEXT, len(raw))
-    out += raw
-    out += _WORD(_PUT, slot)
-    memo[id(name)] = slot
-    w.count = slot + 1
+    known = memo.get(id(name))
+    if known is None:
+        out, slot, raw = w.out, w.count, name.encode("utf-8", "surrogatepass")
+        out += _WORD(_TEXT, len(raw))
+        out += raw
+        out += _PUTS[slot] if slot < SHORT else _WORD(_PUT, slot)
+        memo[id(name)] = slot
+        w.count = slot + 1
+    else:
+        w.out += get(known)
     memo[id(value)] = _usual(w, place)
     w.alive += (name, value)
     return True
@@ -171,6 +177,8 @@ def _usual(w: PickleWriter, place: Placement) -> int:
     """Write the record of an ordinary strided tensor from prepared parts."""
     key, location, nbytes, spec = place
     out, slot, dtype = w.out, w.count, spec.dtype
+    if slot < SHORT or not spec.shape:
+        return _varying(w, place)
     out += w.prefixes[dtype]
     known = w.storage(key)
     if known is None:
@@ -198,6 +206,35 @@ def _usual(w: PickleWriter, place: Placement) -> int:
     out += w.tail(slot + 3)
     w.count = slot + 6
     return slot + 5
+
+
+def _varying(w: PickleWriter, place: Placement) -> int:
+    """The same for memo slots of one byte, and for a tensor without dimensions, whose sizes have no memo slot."""
+    key, location, nbytes, spec = place
+    first, dtype = w.count, spec.dtype
+    puts = _PUTS[first : first + 8] if first < SHORT else [_WORD(_PUT, slot) for slot in range(first, first + 8)]
+    put = iter(puts).__next__
+    known = w.storage(key)
+    if known is None:
+        w.storages[key] = first, dtype
+        named = _text(key) + put()
+    else:
+        one_dtype(known[1], dtype)
+        named = get(known[0])
+    device = w.cpu if location == "cpu" else _text(location) + put()
+    sizes, strides = w.shapes.get(spec) or sizes_of(w, spec)
+    pieces = [w.prefixes[dtype], named, device, integer(nbytes // dtype.itemsize), b"t", put(), sizes]
+    pieces += [put(), strides, put()] if spec.shape else [strides]
+    pieces += [w.flag_and_hooks, put(), b"t", put(), b"R"]
+    last = put()
+    w.out += b"".join([*pieces, last])
+    w.count = first + puts.index(last) + 1
+    return w.count - 1
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return _WORD(_TEXT, len(raw)) + raw
 
 
 def text_head(length: int) -> bytes:

@@ -2,7 +2,7 @@
 
 The result is protocol 2, byte for byte what CPython's pickler writes with torch's persistent ids, including the memo.
 It is a separate implementation because CPython's calls back into Python for each part of a tensor, which takes many
-times as long, and because leaves, compounds and opaque values must be written as what they stand for.
+times as long, and because leaves, compounds and opaque values must be written as the values that they represent.
 
 *Theory of operation.* A value is either written at once (`_written`), or given to a generator that writes its opcodes
 and yields the values inside it; `emit` keeps a stack of generators, so nesting is not limited by the Python stack. As
@@ -12,9 +12,8 @@ in CPython, a value is memoised by identity at its first use.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from struct import pack
 from typing import Any, Literal
 
 from statedict.errors import SaveError
@@ -26,23 +25,21 @@ from statedict.state import (
     StateDict,
     Wholes,
     collector_paused,
-    dtype,
-    leaf_of,
     library,
-    library_of,
     raw_values,
 )
 
-from .._values import Kind, Placement, Size, TorchConstant, TypedStorage
+from .._recipe import WRAPPER
+from .._recipe_values import rebuilding
+from .._values import Placement, TypedStorage
 from .._walk import path_to
 from . import _compounds as compounds
 from . import _objects as objects
 from . import _tensors as tensors
-from ._entries import entries, live
+from ._entries import as_tensors, entries, kinds_of_arrays, live
 from ._memo import PickleWriter, get
 
 Steps = Iterator[Any]
-Write = Callable[[PickleWriter, Any], object]
 BATCH = 1000
 # Nesting below this depth is within the limits of every reader.
 DEEP = 100
@@ -57,22 +54,23 @@ def emit(
     *,
     arrays: Literal["values", "tensors"] = "values",
     substitute: Callable[[Any], Any] = lambda value: value,
-    check: Callable[[bytes], None] | None = None,
+    check: Callable[[bytes, list[Any] | None], None] | None = None,
 ) -> bytes:
-    """Return `obj` as a pickle. `store` is called for each tensor's leaf, in order, and returns the place of its
-    storage. `store_all` does so for many tensors at once: it returns the first of their keys, which are consecutive, if
-    the storage of each is new; or None, and each is passed to `store` then.
+    """Return `obj` as a pickle. `store` is called for each tensor's leaf, in the order in which torch numbers storages,
+    and returns the place of its storage: keys are "0", "1" …, one for each storage. `store_all` does so for many tensors
+    at once: it returns the first of their consecutive keys if each has a new storage that it covers completely; or None,
+    and each is passed to `store` then.
 
     NumPy arrays are written as NumPy arrays, as torch.save does, except those in a state, which are written as tensors:
     directly in a StateDict or in an OrderedDict with `_metadata`, and in the state of an optimizer (`arrays="tensors"`:
     all of them). `substitute` returns what to write instead of an object that is not plain data (or the object itself).
-    `check` is called with a pickle that contains anything but names, tensors and small values. Raises SaveError for
-    what cannot be pickled.
+    `check` is called with the pickle and the values that a reader might refuse (None: the whole might exceed a limit),
+    if there are any. Raises SaveError for what cannot be pickled.
 
     >>> emit({"step": 3}, store=lambda leaf: None)
     b'\\x80\\x02}q\\x00X\\x04\\x00\\x00\\x00stepq\\x01K\\x03s.'
     """
-    w = PickleWriter(store, store_all, arrays=arrays == "tensors", substitute=substitute)
+    w = PickleWriter(store, store_all, arrays == "tensors", substitute)
     w.out.extend(b"\x80\x02")
     child: Any = obj
     stack: list[Steps] = [iter((obj,))]
@@ -95,34 +93,33 @@ def emit(
         raise (SaveError(f"{path}: {error}") if path else error) from error.__cause__
     w.out.extend(b".")
     pickled = bytes(w.out)
-    if check is not None and not w.is_plain():
-        check(pickled)
+    doubtful = w.to_read_back()
+    if check is not None and doubtful != []:
+        check(pickled, doubtful)
     return pickled
 
 
 def _written(w: PickleWriter, value: Any) -> bool:
     """Write a value that does not contain others, or was written before; return False for the rest."""
-    if w.again(value):
+    if w.atom(value):
         return True
     kind = type(value)
-    write = ATOMS.get(kind)
-    if write is not None:
-        write(w, value)
+    if kind in STEPS or kind in CALLS:
+        return False
+    if kind in compounds.CONSTANTS:
+        _constant(w, value)
         return True
     if kind is Leaf or kind is Compound:
         leaf = value
-    elif kind in STEPS:
-        return False
     elif kind.__module__ == "torch.storage" and kind.__name__ in ("TypedStorage", "UntypedStorage"):
         tensors.bare_storage(w, _storage(value))
         return True
-    elif (kind.__module__, kind.__name__) in INERT:
-        inert = INERT[kind.__module__, kind.__name__](value)
-        ATOMS[type(inert)](w, inert)
+    elif (kind.__module__, kind.__name__) in compounds.INERT:
+        _constant(w, compounds.INERT[kind.__module__, kind.__name__](value))
         return True
     else:
         leaf = live(w, value)
-    if leaf is None or leaf.traits.attributes or leaf.traits.subclass:
+    if leaf is None or leaf.traits.attributes or leaf.traits.subclass or getattr(leaf, "layout", None) == WRAPPER:
         return False
     slot = w.slot_together(w.store(leaf).key, value) if w.together and type(leaf) is Leaf else None
     if slot is not None:
@@ -130,18 +127,46 @@ def _written(w: PickleWriter, value: Any) -> bool:
         return True
     w.memo[id(value)] = _tensor(w, leaf)
     w.alive.append(value)
+    if type(leaf) is Compound:
+        w.doubt(value)
     return True
 
 
+def _constant(w: PickleWriter, value: Any) -> None:
+    """Write a value that is not an atom, but does not contain others either."""
+    compounds.CONSTANTS[type(value)](w, value)
+    if type(value) not in (DType, TypedStorage):
+        w.doubt(value)
+
+
 def _begin(w: PickleWriter, value: Any) -> Steps:
-    steps = STEPS.get(type(value))
-    if steps is not None:
-        return steps(w, value)
+    kind = type(value)
+    if kind in STEPS:
+        return STEPS[kind](w, value)
+    if kind in CALLS:
+        return _doubtful(w, value, CALLS[kind](w, value))
     leaf = value if isinstance(value, (Leaf, Compound)) else live(w, value)
+    if isinstance(leaf, Compound) and leaf.layout == WRAPPER:
+        device = next(iter(leaf.parts.values())).storage.location
+        return _given(w, value, rebuilding(leaf, leaf.parts, device))
     if leaf is not None:
-        return _tensor_steps(w, value, leaf)
+        return _doubtful(w, value, _tensor_steps(w, value, leaf))
     given = w.substitute(value)
-    return objects.object_steps(w, value) if given is value else _given(w, value, given)
+    return _doubtful(w, value, objects.object_steps(w, value)) if given is value else _given(w, value, given)
+
+
+def _doubtful(w: PickleWriter, value: Any, steps: Steps) -> Steps:
+    """Write a value that a reader might refuse, or read as inert data, and all that is inside it."""
+    if w.in_doubt:
+        yield from steps
+        return
+    start, known = len(w.out), len(w.doubtful)
+    w.doubt(value)
+    w.in_doubt = True
+    yield from steps
+    w.in_doubt = False
+    if len(w.doubtful) > known:
+        w.doubtful_bytes += len(w.out) - start
 
 
 def _given(w: PickleWriter, value: Any, given: Any) -> Steps:
@@ -239,7 +264,7 @@ def _list(w: PickleWriter, value: list[Any]) -> Steps:
         return
     for start in range(0, len(value), BATCH):
         w.out.extend(b"(")
-        yield from value[start : start + BATCH]
+        yield from w.others(value[start : start + BATCH])
         w.out.extend(b"e")
 
 
@@ -249,7 +274,7 @@ def _tuple(w: PickleWriter, value: tuple[Any, ...]) -> Steps:
         w.out.extend(b")")
         return
     w.out.extend(b"(" if count > 3 else b"")
-    yield from value
+    yield from w.others(value)
     if id(value) in w.memo:  # it contains itself, and writing its items wrote it
         w.out.extend(b"1" if count > 3 else b"0" * count)
         w.again(value)
@@ -281,7 +306,7 @@ def _batches(w: PickleWriter, items: Iterable[tuple[Any, Any]]) -> Steps:
 def _state_dict(w: PickleWriter, value: StateDict) -> Steps:
     """Write an OrderedDict with `_metadata`; arrays of any library in it are written as tensors."""
     made, _, state, _, _ = value.__reduce__()
-    return objects.reduce_steps(w, value, made, (), state, None, _as_tensors(raw_values(value)))
+    return objects.reduce_steps(w, value, made, (), state, None, as_tensors(raw_values(value)))
 
 
 def _ordered_dict(w: PickleWriter, value: OrderedDict[Any, Any]) -> Steps:
@@ -290,9 +315,10 @@ def _ordered_dict(w: PickleWriter, value: OrderedDict[Any, Any]) -> Steps:
     """
     w.ordered += 1
     w.unusual |= w.ordered > MANY
-    if hasattr(value, "_metadata") and _kinds_of_arrays(value.values()):
-        return objects.reduce_steps(w, value, OrderedDict, (), vars(value), None, _as_tensors(value))
-    return objects.object_steps(w, value)
+    if hasattr(value, "_metadata") and kinds_of_arrays(value.values()):
+        return objects.reduce_steps(w, value, OrderedDict, (), vars(value), None, as_tensors(value))
+    steps = objects.object_steps(w, value)
+    return steps if vars(value).keys() <= {"_metadata"} else _doubtful(w, value, steps)
 
 
 def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
@@ -300,70 +326,24 @@ def _of_optimizer(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
     states = value["state"]
     if not isinstance(states, dict) or not all(isinstance(state, dict) for state in states.values()):
         return value.items()
-    if not any(_kinds_of_arrays(state.values()) for state in states.values()):
+    if not any(kinds_of_arrays(state.values()) for state in states.values()):
         return value.items()
-    return {**value, "state": {number: dict(_as_tensors(state)) for number, state in states.items()}}.items()
+    return {**value, "state": {number: dict(as_tensors(state)) for number, state in states.items()}}.items()
 
 
-def _as_tensors(value: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
-    """Return the entries with NumPy arrays as leaves; arrays that no tensor can have (text, records) stay as they are."""
-    arrays = _kinds_of_arrays(value.values())
-    return [(name, (type(item) in arrays and leaf_of(item)) or item) for name, item in value.items()]
-
-
-def _kinds_of_arrays(values: Iterable[Any]) -> set[type]:
-    """Return the types of NumPy arrays among the values. Only one value of each type is tested: there may be many
-    thousands.
-    """
-    return {
-        kind
-        for kind, value in {type(value): value for value in values}.items()
-        if getattr(library_of(value), "name", None) == "numpy"
-    }
-
-
-# values that do not contain others
-
-
-def _size(w: PickleWriter, value: Size) -> None:
-    compounds.size(w, value)
-    w.memoize(value)
-
-
-ATOMS: dict[type, Write] = {
-    type(None): lambda w, value: w.out.extend(b"N"),
-    bool: lambda w, value: w.flag(value),
-    int: PickleWriter.number,
-    float: lambda w, value: w.out.extend(b"G" + pack(">d", value)),
-    str: PickleWriter.text,
-    Size: _size,
-    DType: lambda w, value: w.reference("torch", value.name),
-    TorchConstant: compounds.constant,
-    TypedStorage: tensors.bare_storage,
-}
-
-
-def _torch_constant(kind: Kind) -> Callable[[Any], TorchConstant]:
-    return lambda value: TorchConstant(kind, str(value).removeprefix("torch."))
-
-
-# PyTorch's constants, by the names of their types: each is one object, and is written as its inert counterpart.
-INERT: dict[tuple[str, str], Callable[[Any], Any]] = {
-    ("torch", "dtype"): lambda value: dtype(str(value)),
-    ("torch", "layout"): _torch_constant("layout"),
-    ("torch", "qscheme"): _torch_constant("qscheme"),
-    ("torch", "memory_format"): _torch_constant("memory_format"),
-}
 OPTIMIZER = {"state", "param_groups"}
 STEPS: dict[type, Callable[[PickleWriter, Any], Steps]] = {
     list: _list,
     tuple: _tuple,
     dict: _dict,
     OrderedDict: _ordered_dict,
+    StateDict: _state_dict,
+}
+# Written as calls.
+CALLS: dict[type, Callable[[PickleWriter, Any], Steps]] = {
     set: objects.set_steps,
     frozenset: objects.set_steps,
     bytes: objects.bytes_steps,
     bytearray: objects.bytearray_steps,
-    StateDict: _state_dict,
     Opaque: objects.opaque_steps,
 }

@@ -1,0 +1,85 @@
+"""The public functions that relate two or more states: match their names, compare them, merge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from statedict.state import arguments
+
+from . import _sources
+
+if TYPE_CHECKING:
+    from statedict.plan import Diff, Inference
+    from statedict.state import StateDict
+
+
+def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
+    """Infer the KeyMap that renames the tensors of a checkpoint to those of a model, with a reason for each rule.
+
+    Nothing is loaded or changed. Print the result and check it, then pass its `key_map` to `load_state_dict` as `rename`.
+
+    Args:
+        model: the model (or any other source: a path, a mapping …) whose names to match.
+        source: the checkpoint, as for `load_state_dict`.
+        root: which state dict of `source` to use if it holds several.
+
+    >>> import numpy as np, statedict
+    >>> model = {"encoder.weight": np.zeros((2, 3)), "encoder.bias": np.zeros(2)}
+    >>> source = {"model.encoder.weight": np.ones((2, 3)), "model.encoder.bias": np.ones(2)}
+    >>> print(statedict.match(model, source).key_map)
+    model.{*p} -> {*p}
+    """
+    from statedict.plan import infer
+
+    with _sources.resolved(source, root) as given, _sources.resolved(model) as target:
+        return infer(target.state, given.state)
+
+
+def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
+    """Compare two sources: names, shapes, dtypes, elements (NaN equals NaN) and ties.
+
+    Tensors are read one at a time and in pieces, so files may be larger than memory. `root` is the state dict to compare
+    if a file holds several.
+
+    >>> import numpy as np, statedict
+    >>> found = statedict.diff({"w": np.zeros(4)}, {"w": np.array([0, 0, 0, 0.5])})
+    >>> list(found.changed), found.changed["w"].changed
+    (['w'], 1)
+    """
+    from statedict.plan import diff as compare
+
+    with _sources.resolved(a, root) as first, _sources.resolved(b, root) as second:
+        return compare(first.state, second.state)
+
+
+def merge(
+    sources: Sequence[Any], method: str = "average", *, weights: Any = None, base: Any = None, root: str = "auto"
+) -> StateDict:
+    """Merge several states into one, which is computed one tensor at a time when it is read, saved or loaded.
+
+    Args:
+        sources: a list of paths, StateDicts, mappings, modules …
+        method: `"average"`, `"task_arithmetic"` (`base` plus the weighted differences from it), `"slerp"` (of two) or
+            `"union"`.
+        weights: one number for each source; for `"slerp"`, one number: 0 is the first source, 1 the second.
+        base: for `"task_arithmetic"`: the source that the others were trained from.
+        root: the state dict to use if a file holds several.
+
+    Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
+
+    Raises MergeError (a ValueError) if names or shapes differ, CollisionError if a union has the same name twice.
+
+    >>> import numpy as np, statedict
+    >>> statedict.merge([{"w": np.zeros(2)}, {"w": np.ones(2)}]).numpy()["w"]
+    array([0.5, 0.5])
+    """
+    from statedict.plan import merge as merged
+
+    if isinstance(sources, (str, bytes, Mapping)) or not isinstance(sources, Iterable):
+        raise TypeError(f"merge needs a list of sources, such as ['a.pt', 'b.pt'], not {arguments.described(sources)}")
+    arguments.texts(method=method)
+    if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
+        raise TypeError(f"weights= must be a number for each source, not {arguments.described(weights)}")
+    states = [_sources.kept(source, root) for source in sources]
+    return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))
