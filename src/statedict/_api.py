@@ -143,6 +143,9 @@ def save(
     NumPy arrays are saved as tensors if they belong to a state (a StateDict, a module, or a mapping from names to arrays
     only); elsewhere in a tree they stay NumPy arrays, as with `torch.save`.
 
+    Sharded tensors (DTensors) are saved as whole ones: all ranks that hold parts of them must call this, and write the file
+    together. Raises RankError if another rank fails; no file was changed then.
+
     Raises SaveError if a value cannot be written in the format or could not be loaded again: its class cannot be loaded
     (and is not allowed by `torch.serialization.add_safe_globals`), it has no elements (on the meta device), or it exceeds
     the default Limits. The error names the path in the tree, and no file was changed. Raises DiskFullError, OSError.

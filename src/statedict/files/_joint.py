@@ -66,6 +66,9 @@ class Meeting(Protocol):
     def order(self, order: Order | None) -> Order | None:
         """Return the leader's order; raise if any process has failed."""
 
+    def fail(self, error: BaseException) -> None:
+        """Make the others raise, because of this error; does nothing if they know that it is over."""
+
     def report(self, written: Sequence[Written]) -> Sequence[Sequence[Written]]:
         """Return the reports of all processes; raise if any has failed."""
 
@@ -104,7 +107,12 @@ class JointWriter:
             number = self._numbers[part.of]
             places.append(Place(number, offset, part.nbytes, self._contents.writers(number)))
         self._meeting.order(Order(new.path, new.temporary, durable, places))
-        written = write_own(new, self._meeting.me, places, self._contents, durable)
+        try:
+            written = write_own(new, self._meeting.me, places, self._contents, durable)
+        except BaseException as error:
+            # Before the file is removed: other processes may be about to open it.
+            self._meeting.fail(error)
+            raise
         for (_, part), place, reports in zip(shared, places, zip(*self._meeting.report(written))):
             self._require_all(place, sum(each.nbytes for each in reports))
             part.tell(whole_sum((each.share for each in reports), part.nbytes))

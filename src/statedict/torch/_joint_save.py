@@ -120,6 +120,7 @@ class _Ranks:
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks why this one has failed, unless they know."""
         if not self._is_over:
+            self._is_over = True
             self._meet(Ballot(str(error) or type(error).__name__))
 
     def _meet(self, ballot: Ballot) -> list[Ballot]:
