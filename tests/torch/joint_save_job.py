@@ -230,8 +230,10 @@ def die(folder, victim):
         found is not None and found[0] == "RankError" and f"rank {victim} failed: its process" in found[1], rank, found
     )
     expect("has not called save" not in found[1], found)
-    left = content(place)
-    expect(left == old, rank, [*left])
+    if rank == 0 or victim == 0:
+        # The leader, if it lives, removes the file; another rank may have its error a moment before that.
+        left = content(place)
+        expect(left == old, rank, [*left])
     (folder / f"survived-{rank}").write_text("")
     os._exit(0)
 
