@@ -56,6 +56,7 @@ from .checkpoint._roots import find_roots as find_roots
 from .checkpoint._walk import leaves as leaves
 from .checkpoint._walk import tensors as tensors
 from .many_files._byte_count import byte_count as byte_count
+from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
@@ -73,6 +74,7 @@ __all__ = [
     "find_roots",
     "leaves",
     "open",
+    "runs_of",
     "tensors",
     "unloadable",
     "write",

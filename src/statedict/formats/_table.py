@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict import files
-from statedict.files import Durable, File, Part
+from statedict.files import Durable, File, JointWriter, Part
 from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
@@ -52,11 +52,13 @@ class ZipFormat(NamedTuple):
 class FormatWriter(NamedTuple):
     """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts; `names`
     that of a function which returns the names under which the format stores a value, if these are not just its name.
+    `jointly`: whether each tensor is a part of its own, so that several processes can write a file together.
     """
 
     suffixes: tuple[str, ...]
     parts: str
     names: str = ""
+    jointly: bool = False
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -127,6 +129,7 @@ def write(
     max_shard_size: int | str | None = None,
     durable: Durable = True,
     substitute: Callable[[Any], Any] = lambda value: value,
+    together: JointWriter | None = None,
 ) -> None:
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
@@ -136,7 +139,8 @@ def write(
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
-    `substitute` returns what to write instead of an object that is not plain data (or the object itself).
+    `substitute` returns what to write instead of an object that is not plain data (or the object itself). `together`: write
+    together with other processes, which have parts of the tensors.
 
     Raises SaveError if a value cannot be written in that format or could not be loaded again (nothing is changed then),
     DiskFullError, OSError.
@@ -146,17 +150,30 @@ def write(
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
+    if together is not None:
+        _require_joint(target, name)
+    fill = files.fill if together is None else together.fill
     parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
     if name == "torch":
         parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
-            files.write(target, parts(obj, metadata), durable=durable)
+            files.write(target, parts(obj, metadata), durable=durable, fill=fill)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
         names = {"names": function(WRITERS[name].names)} if WRITERS[name].names else {}
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, **names)
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
+
+
+def _require_joint(target: Any, name: str) -> None:
+    """Raise SaveError if several processes cannot write this format to this target together."""
+    sharded = "the processes that have its parts write the file together"
+    if not isinstance(target, (str, os.PathLike)):
+        raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
+    if not WRITERS[name].jointly:
+        known = ", ".join(repr(other) for other, writer in WRITERS.items() if writer.jointly)
+        raise SaveError(f"{name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}")
 
 
 def _with_texts(
@@ -278,10 +295,12 @@ DIRECTORY = ".many_files._directory:open_directory"
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
     "torch": FormatWriter(
-        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
+        ".torch_files._write:torch_parts",
+        jointly=True,
     ),
     "safetensors": FormatWriter(
-        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names"
+        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names", jointly=True
     ),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),

@@ -10,7 +10,7 @@ from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
 from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
-from ._excerpt import EXCERPTS, Excerpt, excerpt
+from ._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
 from ._leaf import (
@@ -63,6 +63,7 @@ __all__ = [
     "Derived",
     "Origin",
     "origins",
+    "runs_within",
     "IN_PIECES",
     "Parts",
     "Piece",

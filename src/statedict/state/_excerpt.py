@@ -11,6 +11,7 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
+from ._boxes import Box, narrowed
 from ._dtype import dtype
 from ._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds, contiguous
 from ._origins import Origin, origins
@@ -70,6 +71,11 @@ def excerpt(leaf: Leaf) -> Leaf:
         return leaf
     key = ("excerpt", leaf.storage.key, found[1:], nbytes // size)
     return Leaf(packed, Storage(EXCERPTS, key, nbytes, found, leaf.storage.location), leaf.traits)
+
+
+def runs_within(leaf: Leaf, box: Box) -> Excerpt:
+    """Return which bytes of its storage the elements of a tensor in a box are; there is at least one element."""
+    return _runs(Leaf(narrowed(leaf.spec, box), leaf.storage))[0]
 
 
 def _on_base(leaf: Leaf) -> Leaf:

@@ -487,13 +487,14 @@ def resident(field):
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def main(folder, count, *functions):
+def main(folder, count, *functions, known=None):
+    """`known`: the functions by name, where they are not those of this file."""
     made = files(folder)
     children = []
     for rank in range(count):
         child = os.fork()
         if child == 0:
-            run(folder, rank, count, functions, made)
+            run(folder, rank, count, [(known or globals())[name] for name in functions], made)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     sys.exit(int(any(codes)))
@@ -503,8 +504,8 @@ def run(folder, rank, count, functions, made):
     code = 1
     try:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=count)
-        for name in functions:
-            answer = globals()[name](folder, made)
+        for function in functions:
+            answer = function(folder, made)
             if rank == 0:
                 print(json.dumps(answer), flush=True)
             dist.barrier()

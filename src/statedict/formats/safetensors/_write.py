@@ -19,7 +19,7 @@ from statedict.state import Leaf, Spec, Table, copies_of, library_of, raw_values
 from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
-from ..storages._pack import contents_of, elements_of
+from ..storages._pack import contents_of, elements_of, key_in_parts
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._wrappers import taken_apart
@@ -61,7 +61,7 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
             f"a header of {length:,} bytes exceeds the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
             "or save in shards (max_shard_size=)"
         )
-    return [Frame(length, header, last=True), body]
+    return [Frame(length, header, last=True), *body.parts()]
 
 
 def live_tensors(obj: Any) -> Table | None:
@@ -90,31 +90,45 @@ class _Body:
     `leaves`, or from memory if that is None.
     """
 
-    last = False
-
     def __init__(self, names: Sequence[str], table: Table, leaves: Sequence[Leaf] | None = None) -> None:
         widths = table.of_each(lambda kind: -kind.spec.dtype.itemsize)
         self._order = sorted(range(len(names)), key=widths.__getitem__)
         self._table = table.taken(self._order)
         self._leaves = None if leaves is None else [leaves[row] for row in self._order]
-        self.nbytes = sum(table.sizes)
         self.crcs = [0] * len(names)
         self.entries = self._entries(names)
 
-    def chunks(self) -> Iterator[memoryview]:
-        sizes = self._table.sizes
-        first = space = 0
-        for row, nbytes in enumerate(sizes):
+    def parts(self) -> list[Part]:
+        """Return the parts of the file: those whose bytes may be distributed over several processes each by itself."""
+        parts: list[Part] = []
+        first = 0
+        for row, leaf in enumerate(self._leaves or ()):
+            of = key_in_parts(leaf.storage)
+            if of is not None:
+                tell = partial(self.crcs.__setitem__, self._order[row])
+                payload = Payload(self._table.sizes[row], partial(self._views, row), tell, of)
+                parts += _Run(self, range(first, row)), payload
+                first = row + 1
+        return [*parts, _Run(self, range(first, len(self._table)))]
+
+    def nbytes(self, rows: range) -> int:
+        """Return the size of consecutive tensors, in the order of the file."""
+        return sum(self._table.sizes[rows.start : rows.stop])
+
+    def chunks(self, rows: range) -> Iterator[memoryview]:
+        """Yield the bytes of consecutive tensors."""
+        first, space = rows.start, 0
+        for row in rows:
+            nbytes = self._table.sizes[row]
             if nbytes >= LARGE or space + nbytes > BLOCK:
                 yield self._joined(first, row)
                 first, space = row, 0
             space += nbytes
             if nbytes >= LARGE:
-                payload = Payload(nbytes, partial(self._views, row))
-                yield from payload.chunks()
-                self.crcs[self._order[row]] = payload.crc
+                tell = partial(self.crcs.__setitem__, self._order[row])
+                yield from Payload(nbytes, partial(self._views, row), tell).chunks()
                 first, space = row + 1, 0
-        yield self._joined(first, len(sizes))
+        yield self._joined(first, rows.stop)
 
     def _views(self, row: int) -> Iterable[memoryview]:
         return (view_of(self._table, row),) if self._leaves is None else elements_of(self._leaves[row])
@@ -137,6 +151,20 @@ class _Body:
         for row, kind, stop, nbytes in zip(self._order, kinds, accumulate(sizes), sizes):
             entries[row] = f'{encode_basestring(names[row])}{kind}"data_offsets":[{stop - nbytes},{stop}]}}'
         return entries
+
+
+class _Run:
+    """The part of a file with the bytes of consecutive tensors."""
+
+    last = False
+
+    def __init__(self, body: _Body, rows: range) -> None:
+        self._body = body
+        self._rows = rows
+        self.nbytes = body.nbytes(rows)
+
+    def chunks(self) -> Iterator[memoryview]:
+        return self._body.chunks(self._rows)
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:

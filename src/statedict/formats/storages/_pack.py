@@ -18,7 +18,7 @@ from math import prod
 from typing import NamedTuple
 
 from statedict.files import crc32
-from statedict.state import DType, Leaf, Read, Spec, Storage, Table, memory_of, single_rows
+from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Table, memory_of, single_rows
 
 from ._extent import Extent
 from ._shape import require_memory
@@ -28,11 +28,15 @@ PIECE = 4 << 20
 
 
 class Packed(NamedTuple):
-    """A storage to be written: its number, its length, and its bytes as views in order."""
+    """One storage of a file that is to be written: its number, its length, and its bytes as views in order.
+
+    `of`: the key of its bytes if they may be distributed over several processes (see `Payload`).
+    """
 
     number: int
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
+    of: Hashable = None
 
 
 class _Place(NamedTuple):
@@ -122,6 +126,11 @@ class Packing:
         return place
 
 
+def key_in_parts(storage: Storage) -> Hashable:
+    """The key of a storage whose bytes may be distributed over several processes; None for any other."""
+    return storage.key if storage.source is IN_PIECES else None
+
+
 def _address(key: Hashable) -> int:
     """Return the address of a storage in memory; 0 for others."""
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
@@ -129,7 +138,8 @@ def _address(key: Hashable) -> int:
 
 def _whole(number: int, spec: Spec, storage: Storage) -> _Place:
     """The new storage of a tensor that covers its whole storage: the usual case."""
-    return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
+    views = partial(ranges_of, storage, [(0, storage.nbytes)])
+    return _Place(Packed(number, storage.nbytes, views, key_in_parts(storage)), {spec: spec})
 
 
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:

@@ -110,7 +110,7 @@ def _members(storages: Sequence[Packed | Table]) -> Iterator[Record | TensorRun]
             yield TensorRun([f"{FOLDER}data/{row}" for row in rows], storage)
             number = rows.stop
         else:
-            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)
+            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views, of=storage.of)
             number += 1
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import NamedTuple
@@ -33,12 +33,15 @@ BLOCK = 2 << 20
 
 
 class Record(NamedTuple):
-    """A member to be written. `views` returns its bytes in order; `extra` is its extra field in the directory."""
+    """A member to be written. `views` returns its bytes in order; `extra` is its extra field in the directory; `of` is the
+    key of its bytes if they may be distributed over several processes (see `Payload`).
+    """
 
     name: str
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
     extra: bytes = b""
+    of: Hashable = None
 
 
 class TensorRun(NamedTuple):
@@ -78,6 +81,7 @@ class _Layout:
         self.names: list[bytes] = []
         self.sizes: list[int] = []
         self.extras: dict[int, bytes] = {}
+        self.of: dict[int, Hashable] = {}
         for record in records:
             self._add(record)
         self._comment = comment
@@ -117,10 +121,13 @@ class _Layout:
         found: list[bytes] = []
         at = bisect_right(self._begins, members.start) - 1
         while len(found) < len(members):
-            found += self.given[at].contents(members)
+            made = list(self.given[at].contents(members))
+            if self.checked:
+                # At once: the last member is made from the CRCs of those before it.
+                first = members.start + len(found)
+                self.crcs[first : first + len(made)] = crc32s(made)
+            found += made
             at += 1
-        if self.checked:
-            self.crcs[members.start : members.stop] = crc32s(found)
         return found
 
     def views(self, index: int) -> Iterable[memoryview]:
@@ -145,6 +152,8 @@ class _Layout:
             self.sizes.append(record.nbytes)
             if record.extra:
                 self.extras[first] = record.extra
+            if record.of is not None and record.nbytes:
+                self.of[first] = record.of
         self.given.append(_Batch(range(first, len(self.names)), record))
 
     def _lengths_of_extras(self) -> list[int]:
@@ -205,8 +214,8 @@ def zip_parts(
     # The last member depends on the CRCs of all others, so it is not in their block.
     count = len(layout.sizes) - (last is not None)
     for index, nbytes in enumerate(layout.sizes[:count]):
-        if nbytes >= LARGE:
-            parts += _Block(layout, before, range(first, index), index), _Large(layout, index)
+        if nbytes >= LARGE or index in layout.of:
+            parts += _Block(layout, before, range(first, index), index), _payload(layout, index)
             before, first, space = index, index + 1, 0
         elif space + nbytes > BLOCK:
             parts.append(_Block(layout, before, range(first, index), None))
@@ -220,20 +229,23 @@ def zip_parts(
     return parts
 
 
-class _Large(Payload):
-    """The payload of a large member, written from its memory."""
+def _payload(layout: _Layout, index: int) -> Part:
+    """Return the payload of one member, written from its memory."""
+    views, nbytes = partial(layout.views, index), layout.sizes[index]
+    if not layout.checked:
+        return _Unchecked(nbytes, views)
+    return Payload(nbytes, views, partial(layout.crcs.__setitem__, index), layout.of.get(index))
 
-    def __init__(self, layout: _Layout, index: int) -> None:
-        super().__init__(layout.sizes[index], partial(layout.views, index))
-        self._layout = layout
-        self._index = index
 
-    def chunks(self) -> Iterator[memoryview]:
-        if not self._layout.checked:
-            yield from self._layout.views(self._index)
-            return
-        yield from super().chunks()
-        self._layout.crcs[self._index] = self.crc
+class _Unchecked(NamedTuple):
+    """A payload whose CRC-32 is not computed."""
+
+    nbytes: int
+    views: Callable[[], Iterable[memoryview]]
+    last: bool = False
+
+    def chunks(self) -> Iterable[memoryview]:
+        return self.views()
 
 
 class _Block:

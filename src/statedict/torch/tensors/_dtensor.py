@@ -40,7 +40,7 @@ def parts_of(tensor: Any, traits: Traits, leaf: Callable[[torch.Tensor], Leaf]) 
     """Return the Parts of a DTensor; the pieces alias its local tensor."""
     local = leaf(local_of(tensor))
     shape = tuple(tensor.shape)
-    boxes = [] if _is_partial(tensor) else local_boxes(tensor)
+    boxes = [] if is_partial(tensor) else local_boxes(tensor)
     pieces = [Piece(each.whole, region(local, each.local)) for each in boxes]
     # A piece without elements, so that the leaf is not that of another tensor without elements.
     nothing = Box((0,) * len(shape), (0,) * len(shape))
@@ -53,7 +53,7 @@ def local_boxes(tensor: Any, coordinate: Sequence[int] | None = None) -> list[Lo
     `coordinate`: the place on the mesh of another rank, whose boxes are wanted. Raises LoadError if the local tensor is
     pending a reduction, or does not have the shape of its placement.
     """
-    if _is_partial(tensor):
+    if is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
     mesh = tensor.device_mesh
     place = mesh.get_coordinate() if coordinate is None else coordinate
@@ -93,7 +93,20 @@ def placement_of(tensor: Any) -> str:
     return placement_text(placements_of(tensor))
 
 
-def _is_partial(tensor: Any) -> bool:
+def is_divided(tensor: Any) -> bool:
+    """Whether a DTensor has elements, or summands of elements, that are not on every rank of its mesh."""
+    mesh = tensor.device_mesh
+    return any(not each.is_replicate() and mesh.size(axis) > 1 for axis, each in enumerate(tensor.placements))
+
+
+def first_copies(tensor: Any) -> tuple[int, ...]:
+    """Return the ranks that together have each element of a DTensor once: the first ones along replicated mesh axes."""
+    which = tuple(0 if placement.is_replicate() else slice(None) for placement in tensor.placements)
+    return tuple(tensor.device_mesh.mesh[which].flatten().tolist())
+
+
+def is_partial(tensor: Any) -> bool:
+    """Whether the ranks hold summands of the elements of a DTensor, not the elements."""
     return any(placement.is_partial() for placement in tensor.placements)
 
 

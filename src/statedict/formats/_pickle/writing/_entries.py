@@ -54,8 +54,10 @@ def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
 def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
     """Return the leaf of a live tensor; None for one that wraps others, which is written as its class says."""
     kind = type(value)
-    library = None if hasattr(kind, "__tensor_flatten__") else w.kinds.get(kind) or w.library(value)
+    library = w.kinds.get(kind) or w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
+    if hasattr(kind, "__tensor_flatten__") and not isinstance(leaf, Leaf):
+        return None
     if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
         _, shape, strides, _ = leaf.spec
         return Compound("meta", leaf.spec.dtype, shape, {}, {"strides": strides}, leaf.traits)

@@ -22,6 +22,7 @@ from statedict.state import (
     DType,
     Leaf,
     Opaque,
+    Parts,
     StateDict,
     Table,
     collector_paused,
@@ -109,7 +110,7 @@ def _written(w: PickleWriter, value: Any) -> bool:
     if kind in compounds.CONSTANTS:
         _constant(w, value)
         return True
-    if kind is Leaf or kind is Compound:
+    if kind is Leaf or kind is Compound or kind is Parts:
         leaf = value
     elif kind.__module__ == "torch.storage" and kind.__name__ in ("TypedStorage", "UntypedStorage"):
         tensors.bare_storage(w, _storage(value))
