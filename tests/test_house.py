@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Rooms inside a room, which its other files enter file by file.
 INNER = {
     f"statedict.{place.parent.relative_to(SOURCE).as_posix().replace('/', '.')}"
-    for room in ("formats", "plan", "torch", "training")
+    for room in ("formats", "plan", "state", "torch", "training")
     for place in (SOURCE / room).rglob("__init__.py")
     if not any(isinstance(node, (ast.ImportFrom, ast.Import)) for node in ast.parse(place.read_text()).body)
 }
@@ -127,7 +127,7 @@ def test_unknown_names_are_seen_by_type_checkers(file):
 
 
 def room_of(module):
-    """`state` for `statedict.state._leaf`; the public surface itself is the room ``."""
+    """`state` for `statedict.state.tensors._leaf`; the public surface itself is the room ``."""
     return module.split(".")[1] if "." in module else ""
 
 

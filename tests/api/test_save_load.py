@@ -98,7 +98,7 @@ def test_what_cannot_be_mapped_is_read_if_it_is_little(tmp_path, monkeypatch):
                 new.writestr(entry, old.read(entry))
         mapped = statedict.load(tmp_path / name, mmap=True, backend="numpy")
         assert (mapped["w"] == np.arange(1000.0)).all()
-    monkeypatch.setattr("statedict.state._materialize.UNMAPPED", 7999)
+    monkeypatch.setattr("statedict.state.tensors._materialize.UNMAPPED", 7999)
     statedict.load(tmp_path / "m.pt", mmap=True, backend="numpy")
     with pytest.raises(
         FormatError, match=r"deflated\.pt: 8,000 bytes of tensors cannot be mapped: .*load it without mmap"

@@ -3,17 +3,30 @@
 from typing import Any
 
 from . import _arguments as arguments
-from ._absent import Absent
-from ._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
-from ._cast import Casts, cast_array, cast_leaf
-from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
-from ._computed import COMPUTED, computed
-from ._copy import independent
-from ._dtype import DTYPES, DType, dtype
-from ._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
-from ._expansion import require_in_proportion
-from ._fold import Group, fold, spans
-from ._leaf import (
+from ._process import collector_paused, have_room, not_put_back, without_collector
+from .casts._cast import Casts, cast_array, cast_leaf
+from .casts._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
+from .casts._computed import COMPUTED, computed
+from .mapping._copy import independent
+from .mapping._fold import Group, fold, spans
+from .mapping._metadata import renamed as renamed_metadata
+from .mapping._names import Patterns, matcher, nearest, parents
+from .mapping._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
+from .mapping._sections import LINE, Section, as_html, as_text, folded, listed
+from .mapping._short import Short
+from .mapping._statedict import StateDict, raw_values
+from .mapping._statedict_html import state_shown
+from .mapping._tree import every, holds, map_tree, tensors_of
+from .regions._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
+from .regions._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
+from .regions._origins import Derived, Origin, origins
+from .regions._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
+from .regions._placement import LocalBox, MeshPlacement, boxes_of, placement_text
+from .regions._region import Regional, arranged, region
+from .tensors._absent import Absent
+from .tensors._dtype import DTYPES, DType, dtype
+from .tensors._expansion import require_in_proportion
+from .tensors._leaf import (
     PLAIN,
     Bulk,
     Leaf,
@@ -29,25 +42,23 @@ from ._leaf import (
     contiguous,
     contiguous_strides,
 )
-from ._library import ArrayLibrary, leaf_of, library, library_of, maker
-from ._materialize import materialize
-from ._memory import copies_of, copy_rows, memory_at, view_of
-from ._metadata import renamed as renamed_metadata
-from ._names import Patterns, matcher, nearest, parents
-from ._origins import Derived, Origin, origins
-from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
-from ._pieces import pieces
-from ._placement import LocalBox, MeshPlacement, boxes_of, placement_text
-from ._process import collector_paused, have_room, not_put_back, without_collector
-from ._region import Regional, arranged, region
-from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
-from ._sections import LINE, Section, as_html, as_text, folded, listed
-from ._short import Short
-from ._statedict import StateDict, raw_values
-from ._statedict_html import state_shown
-from ._table import Blocks, RowKind, Table, arena, by_source, leaves_of, memory_of, rows_of, single_rows, table_of
-from ._tree import every, holds, map_tree, tensors_of
-from ._values import Compound, Opaque
+from .tensors._library import ArrayLibrary, leaf_of, library, library_of, maker
+from .tensors._materialize import materialize
+from .tensors._memory import copies_of, copy_rows, memory_at, view_of
+from .tensors._pieces import pieces
+from .tensors._table import (
+    Blocks,
+    RowKind,
+    Table,
+    arena,
+    by_source,
+    leaves_of,
+    memory_of,
+    rows_of,
+    single_rows,
+    table_of,
+)
+from .tensors._values import Compound, Opaque
 
 __all__ = [
     "COMPUTED",
@@ -170,13 +181,13 @@ __all__ = [
 
 def read_array(leaf: Leaf, *, verify: bool = True):  # type: ignore[no-untyped-def]  # numpy is imported by the first call
     """Return the elements of a leaf as a NumPy array: a view if possible, else read into new memory."""
-    from ._numpy import read_array as read
+    from .tensors._numpy import read_array as read
 
     return read(leaf, verify=verify)
 
 
 def value_range(array: Any, dtype: DType) -> ValueRange:
     """Return the range of the elements of a NumPy array that carries elements of `dtype`."""
-    from ._value_range import value_range as of
+    from .casts._value_range import value_range as of
 
     return of(array, dtype)

@@ -1,0 +1,1 @@
+"""StateDict, names and metadata, trees of values, and how they are shown."""

@@ -1,0 +1,60 @@
+"""Dotted names: prefixes, glob patterns, nearest names.
+
+A glob pattern is matched against the whole name, case-sensitively: `*` matches any characters, including dots; `?` one
+character; `[ab]` one of these. A pattern without wildcards also matches everything below that module: `"encoder"` matches
+`encoder` and `encoder.*`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+
+from .._arguments import patterns as checked
+
+Patterns = str | Iterable[str] | None
+
+
+def matcher(patterns: Patterns) -> Callable[[str], bool]:
+    """Return a function that says whether a name matches any of the patterns.
+
+    >>> fits = matcher(["head", "*.bias"])
+    >>> fits("head.weight"), fits("encoder.0.bias"), fits("heads.weight")
+    (True, True, False)
+    """
+    given = checked("patterns", patterns)
+    chosen = (given,) if isinstance(given, str) else given or ()
+    if not chosen:
+        return lambda name: False
+    compiled = re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in chosen), re.DOTALL)
+    return lambda name: compiled.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _regex(pattern: str) -> str:
+    from fnmatch import translate
+
+    if not any(mark in pattern for mark in "*?["):
+        return re.escape(pattern.removesuffix(".")) + r"(?:\..*)?"
+    return translate(pattern)
+
+
+def parents(name: str) -> list[str]:
+    """Return the module paths above a name, the nearest first, down to the root `""`.
+
+    >>> parents("encoder.0.weight")
+    ['encoder.0', 'encoder', '']
+    """
+    found = []
+    while "." in name:
+        name = name.rpartition(".")[0]
+        found.append(name)
+    return [*found, ""] if not found or found[-1] else found
+
+
+def nearest(name: str, among: Collection[str], count: int = 1) -> list[str]:
+    """Return the names that were probably meant; empty if none is close."""
+    from difflib import get_close_matches
+
+    return get_close_matches(name, among, n=count, cutoff=0.6) if len(among) <= 2000 else []

@@ -1,0 +1,222 @@
+"""Tensors in parts: one logical tensor, of which a process or several files hold boxes.
+
+`join_pieces` returns the leaf of a tensor whose pieces tile it. `Parts` is the value of a sharded tensor in a state: its
+spec is that of the whole tensor, and its pieces are those that are here; its other elements cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from math import prod
+from typing import NamedTuple
+
+from ...errors import PartError
+from ..tensors._dtype import DType
+from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
+from ._boxes import Box, box_shown, run_of, tiling_problem, whole_box
+from ._origins import Origin, origins
+from ._region import arranged, region
+
+
+class Piece(NamedTuple):
+    """A box of a tensor, and the leaf of the elements in it."""
+
+    box: Box
+    leaf: Leaf
+
+
+class Pieces(NamedTuple):
+    """The value of `Storage.where` here: the pieces of a row-major tensor, and a text that says how it is divided.
+
+    `open_ended`: the tensor may be larger than its spec says. `where`: the file and name, for errors.
+    """
+
+    spec: Spec
+    pieces: tuple[Piece, ...]
+    placement: str
+    open_ended: bool = False
+    where: str = ""
+
+
+class Parts(Leaf):
+    """The Leaf of a whole tensor of which only some pieces are here.
+
+    Its spec is that of the whole tensor, so it can be planned, renamed and reported like any other. Reading elements that
+    are not here raises PartError; `region` returns the parts of it that are.
+
+    Attributes:
+        pieces: the boxes that are here, and their leaves.
+        placement: how the tensor is divided, as text: `"[Shard(0) of 4]"`.
+
+    `open_ended` is for files that do not say how large the whole tensor is: the spec reaches as far as the pieces do, and
+    the tensor is never taken for a whole one. `where` is the file and name, for errors.
+    """
+
+    __slots__ = ("pieces", "placement")
+
+    def __init__(
+        self,
+        dtype: DType,
+        shape: Sequence[int],
+        pieces: Iterable[Piece],
+        placement: str,
+        traits: Traits = PLAIN,
+        *,
+        open_ended: bool = False,
+        where: str = "",
+    ) -> None:
+        self.pieces = tuple(pieces)
+        self.placement = placement
+        spec = contiguous(dtype, shape)
+        super().__init__(spec, _storage(Pieces(spec, self.pieces, placement, open_ended, where)), traits)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the tensor is here."""
+        found: Pieces = self.storage.where
+        return not found.open_ended and (
+            any(piece.box == whole_box(self.spec.shape) for piece in self.pieces) or not _tiling_problem(found)
+        )
+
+    def whole(self) -> Leaf:
+        """Return the whole tensor as an ordinary leaf; raises PartError if the pieces do not tile it."""
+        found, box = self.storage.where, whole_box(self.spec.shape)
+        for piece in () if found.open_ended else self.pieces:
+            if piece.box == box:
+                return piece.leaf
+        _require_tiled(found)
+        return Leaf(self.spec, self.storage, self.traits)
+
+    def __repr__(self) -> str:
+        return f"Parts({self.spec.dtype}, {list(self.spec.shape)}, {self.placement})"
+
+
+def join_pieces(dtype: DType, shape: Sequence[int], pieces: Iterable[Piece], traits: Traits = PLAIN) -> Leaf:
+    """Return the leaf of the tensor that the pieces tile; reads no tensor. Only the pieces' own bytes are read.
+
+    Raises PartError if they do not tile it.
+    """
+    found = Pieces(contiguous(dtype, shape), tuple(pieces), "")
+    _require_tiled(found)
+    return Leaf(found.spec, _storage(found), traits)
+
+
+def read_pieces(spec: Spec, pieces: Iterable[Piece], start: int, into: memoryview, *, verify: bool) -> None:
+    """Read bytes `start …` of a row-major tensor from its pieces: those that are contiguous in it straight into place."""
+    size = spec.dtype.itemsize
+    reads: dict[int, list[Read]] = {}
+    scattered = []
+    for piece in pieces:
+        run = run_of(spec.shape, *piece.box)
+        if run is None or not is_plain(piece.leaf):
+            scattered.append(piece)
+            continue
+        low, high = max(run[0] * size, start), min((run[0] + run[1]) * size, start + len(into))
+        if low < high:
+            storage, first = piece.leaf.storage, piece.leaf.spec.offset * size - run[0] * size
+            read = Read(storage, first + low, into[low - start : high - start])
+            reads.setdefault(id(storage.source), []).append(read)
+    for some in reads.values():
+        some[0].storage.source.read_into(some, verify=verify)
+    if scattered:
+        _scatter(spec, scattered, start, into, verify)
+
+
+def is_plain(leaf: Leaf) -> bool:
+    """Whether the elements are consecutive bytes of the storage, starting at the offset."""
+    return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
+
+
+def _scatter(spec: Spec, pieces: Sequence[Piece], start: int, into: memoryview, verify: bool) -> None:
+    """Copy pieces that are not contiguous runs into their boxes, as bytes, for any dtype."""
+    import numpy as np
+
+    from ..tensors._numpy import read_array
+
+    size = spec.dtype.itemsize
+    is_all = len(into) == spec.nbytes
+    raw = into if is_all else memoryview(bytearray(spec.nbytes))
+    if not is_all:
+        raw[start : start + len(into)] = into
+    whole = np.frombuffer(raw, np.uint8).reshape(*spec.shape, size)
+    for (offsets, sizes), leaf in pieces:
+        elements = np.ascontiguousarray(read_array(leaf, verify=verify))
+        box = tuple(slice(at, at + n) for at, n in zip(offsets, sizes))
+        whole[box] = elements.reshape(-1).view(np.uint8).reshape(*sizes, size)
+    if not is_all:
+        into[:] = raw[start : start + len(into)]
+
+
+class _InPieces:
+    """The Source of tensors in pieces."""
+
+    def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
+        check_bounds((storage, start, len(into)) for storage, start, into in reads)
+        for storage, start, into in reads:
+            found: Pieces = storage.where
+            _require_tiled(found)
+            read_pieces(found.spec, found.pieces, start, into, verify=verify)
+
+    def verify(self, storages: Iterable[Storage]) -> None:
+        for storage in storages:
+            for piece in storage.where.pieces:
+                piece.leaf.storage.source.verify([piece.leaf.storage])
+
+    def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
+        _require_tiled(storage.where)
+        return None
+
+    def part(self, leaf: Leaf) -> Leaf:
+        found: Pieces = leaf.storage.where
+        shown = box_shown(leaf.spec, found.spec.shape)
+        if shown is None:
+            _require_tiled(found)
+            return leaf
+        box, axes = shown
+        return arranged(part_of(found, box), leaf, axes)
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        part = self.part(leaf)
+        if part.storage.source is not self:
+            return origins(part)
+        return chain.from_iterable(origins(piece.leaf) for piece in part.storage.where.pieces)
+
+
+def part_of(found: Pieces, box: Box) -> Leaf:
+    """Return a box of a tensor in pieces, from the pieces that overlap it; raises PartError if they do not cover it."""
+    overlaps = [
+        Piece(in_box, region(piece.leaf, in_piece))
+        for piece in found.pieces
+        if (in_box := piece.box.within(box)) and (in_piece := box.within(piece.box))
+    ]
+    for inside, leaf in overlaps:
+        if inside.sizes == box.sizes and not found.open_ended:
+            return leaf
+    spec = contiguous(found.spec.dtype, box.sizes)
+    if found.open_ended or tiling_problem(box.sizes, [piece.box for piece in overlaps]):
+        raise _not_here(found, f"its part {list(box.sizes)} at {list(box.offsets)} is needed")
+    return Leaf(spec, _storage(found._replace(spec=spec, pieces=tuple(overlaps))))
+
+
+def _storage(found: Pieces) -> Storage:
+    key = ("pieces", found.spec, *((box, leaf.shown) for box, leaf in found.pieces))
+    location = found.pieces[0].leaf.storage.location if found.pieces else "cpu"
+    return Storage(IN_PIECES, key, found.spec.nbytes, found, location)
+
+
+def _tiling_problem(found: Pieces) -> str | None:
+    return tiling_problem(found.spec.shape, [piece.box for piece in found.pieces])
+
+
+def _require_tiled(found: Pieces) -> None:
+    if found.open_ended or _tiling_problem(found):
+        raise _not_here(found, "all of it is needed")
+
+
+def _not_here(found: Pieces, needed: str) -> PartError:
+    here = [f"{list(sizes)} at {list(offsets)}" for (offsets, sizes), _ in found.pieces[:3] if prod(sizes)]
+    return PartError(found.spec.shape, found.placement, here, needed, found.where)
+
+
+IN_PIECES = _InPieces()
