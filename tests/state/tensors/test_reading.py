@@ -5,7 +5,8 @@ import pytest
 
 import statedict
 from statedict.state import Leaf as Leaf
-from statedict.state import StateDict, Storage, _statedict, contiguous, dtype
+from statedict.state import StateDict, Storage, contiguous, dtype
+from statedict.state.mapping import _statedict
 
 FLOAT = dtype("float32")
 
