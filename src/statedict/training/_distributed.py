@@ -48,9 +48,7 @@ def _together(act: Callable[[], Any]) -> list[Any]:
         return joint.agree(act())
 
 
-def save(
-    directory: Path, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool
-) -> None:
+def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
     """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
     # An error here must reach all ranks before they wait for each other.
     states = on_all(lambda: {name: _state(value, objects) for name, value in objects.items()})

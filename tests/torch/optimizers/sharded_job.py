@@ -26,12 +26,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import statedict
 import statedict.files
-from statedict.errors import LoadError, RankError, StateDictError
+from statedict.errors import LoadError, StateDictError
 
 
 class Network(torch.nn.Module):
@@ -146,7 +146,9 @@ def contents(model, optimizer):
     """Parameters, state and options, as whole tensors."""
     state = {name: leaves(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state}
     # PyTorch's own load makes lists of tuples.
-    options = [{k: list(v) if k == "betas" else v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    options = [
+        {k: list(v) if k == "betas" else v for k, v in g.items() if k != "params"} for g in optimizer.param_groups
+    ]
     return {"model": {n: whole(p.detach()) for n, p in model.named_parameters()}, "state": state, "options": options}
 
 
@@ -163,7 +165,10 @@ def same(one, other):
 def kinds_of(optimizer):
     """Whether each tensor of the state is sharded, and how."""
     return [
-        {key: str(value.placements) if isinstance(value, DTensor) else type(value).__name__ for key, value in each.items()}
+        {
+            key: str(value.placements) if isinstance(value, DTensor) else type(value).__name__
+            for key, value in each.items()
+        }
         for each in optimizer.state.values()
     ]
 
@@ -228,7 +233,7 @@ def back(folder, made):
 
 def refused(folder, made):
     """What a rank is told if the state does not fit, or is damaged for one rank only; and whether all is as before."""
-    plain_model, plain, paths = made["adamw"]
+    _, plain, paths = made["adamw"]
     _, model = next(sharded_models())
     optimizer = trained("adamw", model)[1]
     step(model, optimizer, 3)
@@ -261,30 +266,94 @@ def refused(folder, made):
 
 
 def parts(folder, made):
-    """A plain optimizer does not get part of a tensor as if it were the whole."""
-    _, model = next(sharded_models())
-    optimizer = trained("adamw", model)[1]
-    step(model, optimizer, 3)
-    other = trained("adamw")
-    try:
-        statedict.load_state_dict(other[1], statedict.state_dict(optimizer, model=model), model=other[0])
-    except LoadError as error:
-        return str(error)
+    """A plain optimizer gets replicated state, and does not get part of a tensor as if it were the whole."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    told = []
+    for placement in (Replicate(), Shard(0)):
+        sharded = torch.nn.Parameter(distribute_tensor(torch.ones(8, 3), mesh, [placement]))
+        optimizer = torch.optim.AdamW([sharded], lr=0.1)
+        sharded.grad = torch.full_like(sharded, 2.0)
+        optimizer.step()
+        plain = torch.nn.Parameter(torch.zeros(8, 3))
+        other = torch.optim.AdamW([plain], lr=0.1)
+        try:
+            statedict.load_state_dict(other, statedict.state_dict(optimizer))
+            told.append(same(leaves(other.state[plain]), leaves(optimizer.state[sharded])))
+        except LoadError as error:
+            told.append(str(error))
+    return told
 
 
 class Counting:
-    """A file that counts the bytes that are read."""
+    """A File that counts the bytes that are read."""
 
     def __init__(self, file):
-        self._file, self.count = file, 0
+        self._file = file
+        self.count = 0
 
-    def read_into(self, jobs, *args, **kwargs):
-        jobs = list(jobs)
-        self.count += sum(memoryview(job[1]).nbytes for job in jobs)
-        return self._file.read_into(jobs, *args, **kwargs)
+    def read(self, offset, nbytes):
+        self.count += nbytes
+        return self._file.read(offset, nbytes)
+
+    def read_into(self, spans):
+        spans = list(spans)
+        self.count += sum(len(into) for _, into in spans)
+        self._file.read_into(spans)
 
     def __getattr__(self, name):
         return getattr(self._file, name)
+
+
+def counted(folder, made):
+    """The bytes that this rank reads of the state of row shards, and the bytes that it keeps."""
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(*(torch.nn.Linear(64, 2000 + number) for number in range(3)))
+    state = {n: {"step": torch.tensor(3.0), "exp_avg": torch.randn(p.shape)} for n, p in enumerate(layers.parameters())}
+    for each in state.values():
+        each["exp_avg_sq"] = each["exp_avg"].square()
+    path = folder / f"large-{dist.get_rank()}.pt"
+    model = fully_shard(layers, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    torch.save({**optimizer.state_dict(), "state": state}, path)
+    file = Counting(statedict.files.open(str(path)))
+    with statedict.open(file) as checkpoint:
+        file.count = 0
+        statedict.load_state_dict(optimizer, checkpoint, model=model, verify=False)
+    found = list(optimizer.state.values())
+    assert all(same(leaves(one), state[number]) for number, one in enumerate(found))
+    kept = [value.to_local() if isinstance(value, DTensor) else value for one in found for value in one.values()]
+    return [file.count, sum(value.nbytes for value in kept)]
+
+
+def tied(folder, made):
+    """One parameter under two names has one state, whichever of its names the file has."""
+    plain = Network()
+    plain.other = torch.nn.Linear(8, 16)
+    plain.other.weight = plain.up.weight
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.1)
+    step(plain, optimizer, 1)
+    saved = copy.deepcopy(statedict.state_dict(optimizer, model=plain))
+    assert saved["param_groups"][0]["param_names"][0] == "up.weight"
+    saved["param_groups"][0]["param_names"][0] = "other.weight"
+    model = Network()
+    model.other = torch.nn.Linear(8, 16)
+    model.other.weight = model.up.weight
+    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    other = torch.optim.AdamW(model.parameters(), lr=0.1)
+    report = statedict.load_state_dict(other, saved, model=model)
+    return report.ok and same(contents(model, other)["state"], contents(plain, optimizer)["state"])
+
+
+def cast(folder, made):
+    """State is cast to the dtype that is asked for, or to the parameter's, and reported; step counts are not."""
+    plain_model, plain, paths = made["adamw"]
+    _, model = next(sharded_models())
+    optimizer = trained("adamw", model)[1]
+    report = statedict.load_state_dict(optimizer, paths[0], model=model, dtype="bfloat16")
+    state = leaves(optimizer.state[model.up.weight])
+    expected = leaves(plain.state[plain_model.up.weight])
+    assert torch.equal(state["exp_avg"], expected["exp_avg"].bfloat16())
+    return [str(state["step"].dtype), len(report.cast)]
 
 
 def main(folder, count, *functions):

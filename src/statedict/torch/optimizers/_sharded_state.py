@@ -1,7 +1,7 @@
-"""The state of sharded parameters: tensors that are DTensors like the parameter, which each rank fills with its own elements.
+"""The state of sharded parameters: DTensors like the parameters, of which each rank fills its own part.
 
-They are new, as all loaded state is, and filled like the parameters of a sharded model: by the shape of the whole tensor, with
-only the bytes that this rank keeps.
+They are new, as all loaded state is, and filled like the parameters of a sharded model: everything is decided by the shape of
+the whole tensor, and each rank reads only the bytes that it keeps.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -56,7 +56,7 @@ class ShardedState:
             return
         self.states = [self._state(optimizer, place, entry.state) for place, entry in pairs]
         if self._slots.keys:
-            joint = None if together is None else _WithoutVote(together)
+            joint = None if together is None else cast("JointLoad", _WithoutVote(together))
             fit = fit_sound(self._slots, Rules(sound=True, refused=frozenset(), verify=verify, together=joint))
             self.errors += fit.errors
             self.fill = fit.act
