@@ -158,6 +158,17 @@ def misfit(kind, size, directory):
     return {"told": told, "same": same, "part": resumed.reports["model"].loaded}
 
 
+def untrained(kind, size, directory):
+    """An optimizer that has not taken a step: a save leaves it so, and a resume makes another one so."""
+    model, optimizer = training(kind, size)
+    with CheckpointManager(directory, random=False) as manager:
+        manager.save(0, model=model, optimizer=optimizer)
+        left = len(optimizer.state)
+        other = torch.optim.Adam(model.parameters(), lr=0.5)
+        resumed = manager.resume(model=model, optimizer=other)
+        return [left, len(other.state), other.param_groups[0]["lr"], resumed.reports["optimizer"].ok]
+
+
 class Breaks(Counter):
     """An object that rank 1 cannot load."""
 
@@ -200,7 +211,7 @@ def locked(kind, size, directory):
     return {"told": told}
 
 
-PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, broken, part, locked)}
+PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, untrained, broken, part, locked)}
 
 
 def rank_of(number, size, phase, kind, directory, folder):

@@ -123,6 +123,12 @@ def test_inspect_and_convert_read_it_without_torch(sharded, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_saving_an_optimizer_without_state_gives_it_none(tmp_path):
+    """PyTorch would take a step with gradients of zero, which counts."""
+    assert ranks(tmp_path / "run", "untrained:fsdp:2", "untrained:fsdp:1") == [[[0, 0, 0.1, True]] * 2, [[0, 0, 0.1, True]]]
+
+
+@pytest.mark.slow
 def test_four_ranks_save_and_two_resume(tmp_path):
     """DDP's model is saved once, by its bare names; asynchronous saves are waited for, and need no second way."""
     directory = tmp_path / "run"

@@ -50,7 +50,12 @@ def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
 
     found: Mapping[str, Any]
     if isinstance(obj, torch.optim.Optimizer):
+        is_new = not obj.state
         found = get_optimizer_state_dict(_named(obj, model), obj)
+        if is_new:
+            # PyTorch has made a state to save one, with a step counted that was never taken.
+            obj.state.clear()
+            found = {**found, "state": {}}
     else:
         found = get_model_state_dict(obj)
     return cast("dict[str, Any]", found)

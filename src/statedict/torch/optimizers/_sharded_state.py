@@ -1,7 +1,7 @@
 """The state of sharded parameters: DTensors like the parameters, of which each rank fills its own part.
 
-They are new, as all loaded state is, and filled like the parameters of a sharded model: everything is decided by the shape of
-the whole tensor, and each rank reads only the bytes that it keeps.
+They are new, as all loaded state is, and filled like the parameters of a sharded model: everything is decided by the shape
+of the whole tensor, and each rank reads only the bytes that it keeps.
 """
 
 from __future__ import annotations
