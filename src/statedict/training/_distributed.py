@@ -68,7 +68,7 @@ def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *,
 
 def is_needed(values: Iterable[Any]) -> bool:
     """Whether a save of these objects is one of all ranks: there are several, or an object is sharded."""
-    return ranks()[1] > 1 or any(map(_has_shards, values))
+    return ranks()[1] > 1 or any(map(has_shards, values))
 
 
 def split(given: SortedArguments) -> tuple[dict[str, Any], SortedArguments]:
@@ -80,7 +80,7 @@ def split(given: SortedArguments) -> tuple[dict[str, Any], SortedArguments]:
     return parts, given._replace(stateful={n: value for n, value in given.stateful.items() if n not in parts})
 
 
-def _has_shards(value: Any) -> bool:
+def has_shards(value: Any) -> bool:
     """Whether a value is a PyTorch module or optimizer with sharded tensors, on any number of ranks."""
     if sys.modules.get("torch") is None:
         return False
@@ -91,7 +91,7 @@ def _has_shards(value: Any) -> bool:
 
 def _is_in_parts(value: Any) -> bool:
     if ranks()[1] == 1:
-        return _has_shards(value)
+        return has_shards(value)
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 

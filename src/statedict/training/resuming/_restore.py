@@ -56,12 +56,11 @@ class VerifiedCheckpoint:
 
         Raises UnknownNameError for an object that the checkpoint does not contain, LoadError for one that does not fit.
         """
-        self._check_names(objects, options)
         manifest = self.manifest
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
         with meter.shown():
             ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
-            reports = self._load(objects, ready, meter)
+            reports = _distributed.on_all(lambda: self._load(objects, ready, meter))
         if ready.drawn is not None:
             _random.write(ready.drawn)
         return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
@@ -75,6 +74,7 @@ class VerifiedCheckpoint:
 
     def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
         """Read what is not loaded into objects, and check every load. Changes no object."""
+        self._check_names(objects, options)
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         values = dict(self.manifest.values) | retried(self._values)
         drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
@@ -85,12 +85,15 @@ class VerifiedCheckpoint:
 
     def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
         reports = {}
-        for name, value in objects.items():
-            load = partial(self._load_one, name, value, ready.options[name])
-            # A rank alone must not try again: the others have left the load.
-            reports[name] = _distributed.on_all(load) if _distributed.ranks()[1] > 1 else retried(load)
+        sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
+        # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
+        for name in sharded:
+            reports[name] = self._load_one(name, objects[name], ready.options[name])
+        for name in objects:
+            if name not in reports:
+                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
             meter(self.manifest.nbytes_of(self.manifest.objects[name]))
-        return reports
+        return {name: reports[name] for name in objects}
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
         file = self.path / self.manifest.objects[name]
