@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, arguments, library, materialize, without_collector
 
-from . import _arrays, _loading, _sources, _stateful
+from . import _arrays, _loading, _saving, _sources, _stateful
 from .errors import FormatError
 
 if TYPE_CHECKING:
@@ -143,6 +143,9 @@ def save(
     NumPy arrays are saved as tensors if they belong to a state (a StateDict, a module, or a mapping from names to arrays
     only); elsewhere in a tree they stay NumPy arrays, as with `torch.save`.
 
+    Sharded tensors (DTensors) are saved as whole ones: all ranks that hold parts of them must call this, and write the file
+    together. Raises RankError if another rank fails; no file was changed then.
+
     Raises SaveError if a value cannot be written in the format or could not be loaded again: its class cannot be loaded
     (and is not allowed by `torch.serialization.add_safe_globals`), it has no elements (on the meta device), or it exceeds
     the default Limits. The error names the path in the tree, and no file was changed. Raises DiskFullError, OSError.
@@ -153,21 +156,12 @@ def save(
     >>> statedict.load(path, backend="numpy")["weight"]
     array([1., 1., 1.], dtype=float32)
     """
-    from statedict import formats
-
     arguments.maybe(arguments.texts, format=format)
     arguments.maybe(arguments.mappings, metadata=metadata)
     if not isinstance(durable, str):
         arguments.flags(durable=durable)
-    formats.write(
-        _sources.saved(obj),
-        path,
-        format=format,
-        metadata=metadata,
-        max_shard_size=max_shard_size,
-        durable=durable,
-        substitute=_sources.States().of,
-    )
+    options = {"format": format, "metadata": metadata, "max_shard_size": max_shard_size, "durable": durable}
+    _saving.save(obj, path, options)
 
 
 @without_collector
@@ -274,9 +268,9 @@ def load_state_dict(
     >>> statedict.load_state_dict(model, wrapped)
     <All keys matched successfully>
     """
+    arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
     with _loading.together(obj, dry_run=dry_run) as together:
         _sources.require_target(obj, source)
-        arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
         arguments.texts(root=root)
         include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)
         allowed = (

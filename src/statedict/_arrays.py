@@ -19,9 +19,9 @@ from statedict.state import (
     library,
     library_of,
     maker_of,
-    many,
     map_tree,
     materialize,
+    rows_of,
     tensors_of,
 )
 
@@ -87,7 +87,9 @@ def _unread(tree: Any, storage: type) -> tuple[list[Any], list[Any], dict[int, A
         leaves += new
         storages += [value for value in found if isinstance(value, storage)]
         # Leaves that are rows of a table do not have attributes.
-        more = {} if many(new) else {id(leaf): dict(leaf.traits.attributes) for leaf in new if leaf.traits.attributes}
+        more = (
+            {} if rows_of(new) else {id(leaf): dict(leaf.traits.attributes) for leaf in new if leaf.traits.attributes}
+        )
         attributes |= more
         known = {*map(id, leaves), *map(id, storages)} if more else set()
         found = [value for value in tensors_of(list(more.values()), storage) if id(value) not in known]

@@ -161,7 +161,7 @@ REFUSED = {
     ),
     "attributes of a mapping that are its methods": (
         lambda: with_attribute(collections.OrderedDict(a=1), "keys"),
-        "could not be loaded again: an attribute of a OrderedDict would replace one of its methods",
+        "could not be loaded again: an attribute of OrderedDict would replace one of its methods",
     ),
     "a function": (lambda: labelled, "a class or function .*labelled"),
     "a partial": (lambda: functools.partial(len), "made by functools.partial"),

@@ -25,8 +25,9 @@ NEW = os.urandom(3 << 20)
 
 
 def parts(content=NEW):
-    payload = Payload(len(content), lambda: [memoryview(content)])
-    return [Frame(4, lambda: payload.crc.to_bytes(4, "little"), last=True), payload]
+    crcs = []
+    payload = Payload(len(content), lambda: [memoryview(content)], crcs.append)
+    return [Frame(4, lambda: crcs[-1].to_bytes(4, "little"), last=True), payload]
 
 
 EXPECTED = files.crc32(NEW).to_bytes(4, "little") + NEW

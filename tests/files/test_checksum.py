@@ -3,6 +3,7 @@
 import io
 import os
 import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from statedict import files
 from statedict.files import _checksum
+from statedict.files._checksum import ScatteredSum, whole_sum
 
 
 @given(data=st.binary(max_size=2000), cut=st.integers(0, 2000))
@@ -54,3 +56,13 @@ def test_in_columns(sizes):
     offsets = np.array([(7919 * number) % 600_000 for number in range(len(sizes))], np.int64)
     expected = [zlib.crc32(content[start : start + size]) for start, size in zip(offsets.tolist(), sizes)]
     assert files.checksums_within(memoryview(content), offsets, np.array(sizes, np.int64)).tolist() == expected
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=12), st.data())
+def test_shares_of_scattered_runs_add_up(data, cuts, draw):
+    """Whoever has which run of the bytes, the shares together give the CRC-32 of the whole."""
+    borders = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    sums = [ScatteredSum() for _ in range(3)]
+    for start, stop in pairwise(borders):
+        sums[draw.draw(st.integers(0, 2))].add(start, data[start:stop])
+    assert whole_sum([each.closed(len(data)) for each in sums], len(data)) == files.crc32(data)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from statedict.state import _available_memory, have_room, not_put_back
+from statedict.state import _process, have_room, not_put_back
 
 GB = 1 << 30
 
@@ -12,10 +12,10 @@ def system(tmp_path, monkeypatch):
     """A system with 8 GB available, and this process in the group `/a/b`."""
     (tmp_path / "meminfo").write_text(f"MemTotal: 16777216 kB\nMemAvailable: {8 * GB >> 10} kB\n")
     (tmp_path / "cgroup").write_text("4:memory:/a/b\n0::/a/b\n")
-    monkeypatch.setattr(_available_memory, "MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(_available_memory, "GROUP", tmp_path / "cgroup")
-    versions = [(tmp_path / number, *names) for number, (_, *names) in zip("21", _available_memory.VERSIONS)]
-    monkeypatch.setattr(_available_memory, "VERSIONS", versions)
+    monkeypatch.setattr(_process, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(_process, "GROUP", tmp_path / "cgroup")
+    versions = [(tmp_path / number, *names) for number, (_, *names) in zip("21", _process.VERSIONS)]
+    monkeypatch.setattr(_process, "VERSIONS", versions)
     return tmp_path
 
 
@@ -24,15 +24,15 @@ def test_half_of_what_is_available(system):
     assert have_room(4 * GB)
     assert not have_room(4 * GB + 1)
     (system / "meminfo").unlink()
-    assert have_room(_available_memory.FLOOR)
-    assert not have_room(_available_memory.FLOOR + 1)
+    assert have_room(_process.FLOOR)
+    assert not have_room(_process.FLOOR + 1)
 
 
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("group", ["a/b", "a", ""])
 def test_limits_of_groups(system, version, group):
     """The tightest limit of the group and of those around it applies; cached files count as available."""
-    root, limit, used, cached = _available_memory.VERSIONS[version]
+    root, limit, used, cached = _process.VERSIONS[version]
     (root / group).mkdir(parents=True)
     (root / group / limit).write_text(f"{3 * GB}\n")
     (root / group / used).write_text(f"{2 * GB}\n")
@@ -44,7 +44,7 @@ def test_limits_of_groups(system, version, group):
 @pytest.mark.parametrize("text", ["max", "9223372036854771712"])
 def test_groups_without_a_limit(system, text):
     """The word `max`, or the largest number, means no limit."""
-    for root, limit, *_ in _available_memory.VERSIONS:
+    for root, limit, *_ in _process.VERSIONS:
         root.mkdir()
         (root / limit).write_text(text)
     assert have_room(4 * GB)

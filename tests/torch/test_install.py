@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from typing import Any
 
@@ -35,6 +36,18 @@ def test_installing_is_undone_exactly() -> None:
         made = nn.Sequential(nn.Linear(1, 1))
         assert repr(made.load_state_dict(made.state_dict())) == "<All keys matched successfully>"
     assert there() == before
+
+
+def test_the_replacements_take_the_same_arguments() -> None:
+    """Also by name: torch.distributed.checkpoint calls them with `self=`."""
+
+    def parameters() -> list[Any]:
+        signatures = [inspect.signature(function) for function in there()]
+        return [[(each.name, each.kind) for each in found.parameters.values()] for found in signatures]
+
+    before = parameters()
+    with install():
+        assert parameters() == before
 
 
 def test_installing_again_changes_nothing() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from statedict.state import Compound, Leaf, Read, Source, Storage, Streaming, map_tree, tensors_of
+from statedict.state import Compound, Leaf, Parts, Read, Regional, Source, Storage, Streaming, map_tree, tensors_of
 
 from ..errors import printable
 
@@ -48,15 +48,19 @@ def counted(tree: Any, tick: Callable[[int], None]) -> Any:
     storages: dict[int, Storage] = {}
 
     def of(value: Any) -> Any:
-        if not isinstance(value, Leaf):
+        if not isinstance(value, Leaf) or isinstance(value, Parts):
             return value
         old = value.storage
         if id(old) not in storages:
             source = sources.setdefault(id(old.source), _Counting(old.source, tick))
-            storages[id(old)] = Storage(source, old.key, old.nbytes, old.where, old.location)
+            storages[id(old)] = _with_source(old, source)
         return Leaf(value.spec, storages[id(old)], value.traits)
 
     return map_tree(tree, of)
+
+
+def _with_source(storage: Storage, source: Source) -> Storage:
+    return Storage(source, storage.key, storage.nbytes, storage.where, storage.location)
 
 
 class _Counting:
@@ -79,6 +83,13 @@ class _Counting:
             whole = bytearray(stop - start)
             self.read_into([Read(storage, start, memoryview(whole))])
             yield memoryview(whole)
+
+    def part(self, leaf: Leaf) -> Leaf:
+        if not isinstance(self._source, Regional):
+            return leaf
+        found = self._source.part(Leaf(leaf.spec, _with_source(leaf.storage, self._source), leaf.traits))
+        counting = _Counting(found.storage.source, self._tick)
+        return Leaf(found.spec, _with_source(found.storage, counting), found.traits)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         self._source.verify(storages)

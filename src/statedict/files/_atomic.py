@@ -18,16 +18,15 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from ..errors import DiskFullError, SaveError
-from ._open import after, is_url, kind_of, redacted
+from ._open import is_url, kind_of, redacted
+from ._output import DURABILITY, Durable, Output
 from ._system import System
-
-Durable = Literal["full", "rename", "none"] | bool
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EPERM}
@@ -35,11 +34,9 @@ UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno
 STEM = 200
 # Old files of at least this many bytes are freed by a thread.
 LARGE = 16 << 20
-# Start writeback as soon as this many bytes were written, so that the final fsync has less to wait for.
-EARLY = 16 << 20
 
 
-class Replacement:
+class Replacement(Output):
     """A new file next to `path`: a context manager in which it is written and then committed; otherwise it is removed.
 
     With `like` it is one of several files that belong together and gets its name from `place`; `path` is what they are
@@ -57,16 +54,15 @@ class Replacement:
                 "copy that, or write to a file object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
             )
         directory, name = os.path.split(os.fspath(path))
-        self.path = os.path.realpath(path) if like is None else os.path.join(os.path.realpath(directory), name)
+        full = os.path.realpath(path) if like is None else os.path.join(os.path.realpath(directory), name)
+        super().__init__(full, system)
         self.nbytes = nbytes
-        self._system = system
         self._like = like or self.path
         self._is_part = like is not None
         self._identity: tuple[int, int] | None = None
         self.directory, name = os.path.split(self.path)
         self._stem = f".{os.fsdecode(os.fsencode(name)[:STEM])}.statedict-"
-        self._fd, self._temporary = -1, ""
-        self._old_nbytes = self._flushed = 0
+        self._old_nbytes = 0
 
     def __enter__(self) -> Self:
         old = self._status()
@@ -88,33 +84,14 @@ class Replacement:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._temporary:
+            if self.temporary:
                 with suppress(OSError):
-                    self._system.unlink(self._temporary)
+                    self._system.unlink(self.temporary)
         finally:
             with suppress(OSError):
                 self._close()
         if isinstance(error, OSError) and not isinstance(error, DiskFullError) and error.errno in FULL:
             raise DiskFullError(self.path, needed=self.nbytes, free=self._system.free(self.directory)) from error
-
-    def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
-        """Write all buffers (none of them empty), one after the other, at `offset`."""
-        left = sum(map(len, buffers))
-        while left:
-            try:
-                done = self._system.write(self._fd, buffers, offset)
-            except OSError as error:
-                self._name(error)
-                raise
-            if not done:
-                raise OSError(errno.EIO, "write() wrote 0 bytes", self.path)
-            offset += done
-            left -= done
-            if left:
-                buffers = after(buffers, done)
-        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
-            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
-            self._flushed = offset
 
     def commit(self, durable: Durable) -> None:
         """Replace the old file with the new one."""
@@ -132,7 +109,7 @@ class Replacement:
             # A directory that cannot be opened must be noticed before anything is replaced.
             flusher = self._flusher(stack) if then else -1
             take()
-            self._temporary = ""
+            self.temporary = ""
             if then:
                 self._system.sync(flusher)
             self._close()
@@ -144,27 +121,27 @@ class Replacement:
             with suppress(OSError):
                 old = self._system.open(self.path, HOLD | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            self._system.replace(self._temporary, self.path)
+            self._system.replace(self.temporary, self.path)
         finally:
             if old >= 0:
                 _close_in_thread(self._system, old)
 
     def _claim(self, path: str) -> None:
         try:
-            self._system.link(self._temporary, path)
+            self._system.link(self.temporary, path)
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
             # This file system does not have hard links.
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
-            self._system.replace(self._temporary, path)
+            self._system.replace(self.temporary, path)
         else:
-            self._system.unlink(self._temporary)
+            self._system.unlink(self.temporary)
 
     def leave(self) -> None:
         """Keep the new file under its temporary name, where the next save finds it."""
-        self._temporary = ""
+        self.temporary = ""
 
     def is_at(self, path: str) -> bool:
         """Return whether the new file is at that path."""
@@ -187,9 +164,9 @@ class Replacement:
         while True:
             name = f"{self._stem}{os.getpid()}-{os.urandom(4).hex()}.tmp"
             # Set before the file is created: an interrupt may come between the two.
-            self._temporary = os.path.join(self.directory, name)
+            self.temporary = os.path.join(self.directory, name)
             try:
-                self._fd = self._system.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+                self._fd = self._system.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
             except FileExistsError:
                 continue
             except (FileNotFoundError, PermissionError) as error:
@@ -211,15 +188,20 @@ class Replacement:
             if error.errno not in UNSUPPORTED:
                 raise
 
-    def delete_strays(self, on_content: Callable[[bytes], None] | None = None) -> None:
-        """Delete temporary files left by killed saves of this name, after calling `on_content` with the content of each."""
+    def delete_strays(self, on_content: Callable[[bytes], None] | None = None) -> int:
+        """Delete temporary files left by killed saves of this name, after calling `on_content` with the content of each.
+
+        Returns how many could not be deleted: those of saves in progress.
+        """
         stray = re.compile(re.escape(self._stem) + r"\d+-[0-9a-f]{8}\.tmp")
+        left = 0
         with suppress(OSError):
             for name in self._system.list(self.directory):
                 if stray.fullmatch(name):
-                    self._delete_if_dead(os.path.join(self.directory, name), on_content)
+                    left += not self._delete_if_dead(os.path.join(self.directory, name), on_content)
+        return left
 
-    def _delete_if_dead(self, path: str, on_content: Callable[[bytes], None] | None) -> None:
+    def _delete_if_dead(self, path: str, on_content: Callable[[bytes], None] | None) -> bool:
         with suppress(OSError):
             fd = self._system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -227,8 +209,10 @@ class Replacement:
                 if on_content is not None:
                     on_content(self._system.read(fd))
                 self._system.unlink(path)
+                return True
             finally:
                 self._system.close(fd)
+        return False
 
     def _inherit(self, old: os.stat_result) -> None:
         """Copy the old file's mode, and its owner and group as far as this user is allowed to.
@@ -280,26 +264,6 @@ class Replacement:
         stack.callback(self._system.close, fd)
         return fd
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._name(error)
-            raise
-
-    def _name(self, error: OSError) -> None:
-        """Let the error name the requested file: errors of a descriptor have no file name."""
-        if error.filename in (None, self._temporary):
-            error.filename = self.path
-            if error.filename2 is not None:
-                del error.filename2
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            self._system.close(fd)
-
 
 def kept_mode(mode: int, owner: bool, group: bool) -> int | None:
     """Return the mode for a file that replaces one with `mode`; `owner` and `group` tell whether it kept these. None if
@@ -333,14 +297,6 @@ def _close_in_thread(system: System, fd: int) -> None:
 
 # Keeps a file open without read access, where the system supports it.
 HOLD = getattr(os, "O_PATH", os.O_RDONLY)
-# What to fsync: (the file before the rename, the directory after it).
-DURABILITY: dict[Durable, tuple[bool, bool]] = {
-    "full": (True, True),
-    True: (True, True),
-    "rename": (True, False),
-    "none": (False, False),
-    False: (False, False),
-}
 
 
 def check_durability(durable: Durable) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import chain, pairwise, repeat
+from operator import xor
 from typing import TYPE_CHECKING, Any
 
 from ._file import PORTION, THREADS, WAITING, File, Span, fetch, spread
@@ -31,6 +32,7 @@ BATCH = 4096
 # From this many extents of equal length on, gathering them with NumPy is quicker than a view of each.
 ALIKE = 16
 POLYNOMIAL = 0xEDB88320
+ONES = 0xFFFFFFFF
 
 
 def crc32(data: Any, start: int = 0) -> int:
@@ -51,6 +53,40 @@ def combine(first: int, second: int, nbytes: int) -> int:
     """
     # The CRC-32 of no bytes is 0 and leaves what follows unchanged: the case of the first piece of every tensor.
     return _multiply(_power(nbytes), first) ^ second if first else second
+
+
+class ScatteredSum:
+    """The CRC-32 of bytes of which this process has only some runs, given in ascending order, as a share.
+
+    Without its initial and final inversion CRC-32 is linear: the CRCs of the runs, each with zeros in place of the other
+    bytes, add up (XOR) to that of the whole, whoever has which run.
+
+    >>> shares = [ScatteredSum(), ScatteredSum()]
+    >>> shares[0].add(0, b"ab"), shares[1].add(2, b"c"), shares[0].add(3, b"d")
+    (None, None, None)
+    >>> whole_sum([share.closed(4) for share in shares], 4) == crc32(b"abcd")
+    True
+    """
+
+    def __init__(self) -> None:
+        self._sum = self._stop = 0
+
+    def add(self, start: int, data: Any) -> None:
+        """Add the bytes at `start`, which is not before the end of the previous run."""
+        if start > self._stop and self._sum:
+            self._sum = _multiply(_power(start - self._stop), self._sum)
+        self._sum = _crc32(data, self._sum ^ ONES) ^ ONES
+        self._stop = start + len(data)
+
+    def closed(self, nbytes: int) -> int:
+        """Return the share of a whole of `nbytes` bytes."""
+        return _multiply(_power(nbytes - self._stop), self._sum) if self._sum else 0
+
+
+def whole_sum(shares: Iterable[int], nbytes: int) -> int:
+    """Return the CRC-32 of `nbytes` bytes from the shares of runs that cover each of them once."""
+    zeros = _multiply(_power(nbytes), ONES) ^ ONES
+    return reduce(xor, shares, zeros)
 
 
 def checksums(file: File, extents: Sequence[tuple[int, int]]) -> list[int]:

@@ -15,9 +15,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..errors import DiskFullError
-from ._atomic import Durable, Replacement, check_durability
+from ._atomic import Replacement, check_durability
+from ._output import Durable
 from ._system import SYSTEM, System
-from ._write import Part, fill, total_of
+from ._write import Fill, Part, fill, total_of
 
 
 class FileSet(NamedTuple):
@@ -67,11 +68,12 @@ class _Journal:
         self.names += names
 
 
-def write_set(wanted: FileSet, *, durable: Durable = True, system: System = SYSTEM) -> None:
+def write_set(wanted: FileSet, *, durable: Durable = True, system: System = SYSTEM, fill: Fill = fill) -> None:
     """Write files that belong together, so that a reader finds all of the old ones or all of the new ones.
 
     Files of the earlier save that became unused are deleted. `durable="rename"` also flushes the names to the
-    disk, as `"full"` does: otherwise it would be left to chance which of them survive a power failure.
+    disk, as `"full"` does: otherwise it would be left to chance which of them survive a power failure. `fill` as in
+    `write`.
 
     Raises what `write` raises; all old files are then unchanged.
     """
@@ -82,11 +84,11 @@ def write_set(wanted: FileSet, *, durable: Durable = True, system: System = SYST
         names = wanted.names(mark)
         if not any(os.path.lexists(os.path.join(os.path.dirname(wanted.path), name)) for name in names):
             with suppress(_TakenError):
-                return _write(wanted, names, durable, system)
+                return _write(wanted, names, durable, system, fill)
         mark = os.urandom(4).hex()
 
 
-def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: System) -> None:
+def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: System, fill: Fill) -> None:
     like = wanted.head if os.path.exists(wanted.head) else wanted.path
     head_parts = wanted.head_parts(names)
     head = Replacement(wanted.head, total_of(head_parts), system)
@@ -104,7 +106,7 @@ def _write(wanted: FileSet, names: Sequence[str], durable: Durable, system: Syst
                 if not placed:
                     new.delete_strays()
                 placed.append((new, os.path.join(file.directory, name)))
-                _place(new, name, parts, durable)
+                _place(new, name, parts, durable, fill)
             with head:
                 fill(head, head_parts, durable)
                 earlier = wanted.earlier()
@@ -134,7 +136,7 @@ def _delete(names: Iterable[str], journal: Replacement, system: System) -> None:
             raise
 
 
-def _place(new: Replacement, name: str, parts: Sequence[Part], durable: Durable) -> None:
+def _place(new: Replacement, name: str, parts: Sequence[Part], durable: Durable, fill: Fill) -> None:
     with new:
         fill(new, parts, durable)
         try:

@@ -6,12 +6,13 @@ The sizes of the parts are known before any byte is produced.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any, NamedTuple, Protocol
 
-from ._atomic import Durable, Replacement, check_durability
+from ._atomic import Replacement, check_durability
 from ._checksum import crc32
+from ._output import Durable
 from ._system import SYSTEM, System
 
 # Bytes that are checksummed and then written while they are in the cache.
@@ -53,13 +54,24 @@ class Frame(NamedTuple):
 
 
 class Payload:
-    """A Part given as views of existing memory; `crc` is its CRC-32 once it is complete."""
+    """A Part given as views of existing memory.
+
+    `tell` is called with its CRC-32 when it is complete. `of` is the key of its content if several processes may have to
+    write it together, each the bytes that it has; then it is complete without `chunks` when they call `tell`.
+    """
 
     last = False
 
-    def __init__(self, nbytes: int, views: Callable[[], Iterable[memoryview]]) -> None:
+    def __init__(
+        self,
+        nbytes: int,
+        views: Callable[[], Iterable[memoryview]],
+        tell: Callable[[int], object] = lambda crc: None,
+        of: Hashable = None,
+    ) -> None:
         self.nbytes = nbytes
-        self.crc = 0
+        self.tell = tell
+        self.of = of
         self._views = views
 
     def chunks(self) -> Iterator[memoryview]:
@@ -72,16 +84,39 @@ class Payload:
                 yield chunk
         if done != self.nbytes:
             raise ValueError(f"a payload has {done} bytes, but {self.nbytes} were announced")
-        self.crc = crc
+        self.tell(crc)
 
 
 # IOV_MAX: the limit on the buffers of one system call.
 MOST_BUFFERS = 1024
 # Size and alignment of writes that the kernel caches as one large folio.
 FOLIO = 128 << 10
+# How `fill` treats a part.
+ORDINARY, LAST, SKIPPED = range(3)
 
 
-def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM) -> None:
+# Writes the parts of a file into it.
+Fill = Callable[[Replacement, Sequence[Part], Durable], None]
+
+
+def fill(new: Replacement, parts: Sequence[Part], durable: Durable, skip: Collection[int] = ()) -> None:
+    """Write the parts, except those whose ids are in `skip`; those made from the others come last."""
+    offset = 0
+    late: list[tuple[int, Part]] = []
+    for kind, together in groupby(parts, lambda part: LAST if part.last else SKIPPED if id(part) in skip else ORDINARY):
+        start, run = offset, list(together)
+        offset += total_of(run)
+        if kind == LAST:
+            late += zip(accumulate((part.nbytes for part in run), initial=start), run)
+        elif kind == ORDINARY:
+            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
+    for start, part in late:
+        _put(new, start, part.chunks(), durable)
+
+
+def write(
+    target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM, fill: Fill = fill
+) -> None:
     """Write the parts, one after the other, to a path or to a binary file object.
 
     A path is replaced atomically. `durable` says what is flushed to the disk before the call returns:
@@ -92,6 +127,8 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
 
     Raises DiskFullError if there is not enough space, SaveError if the path is not a regular file, OSError for other
     errors of the system; the old file is then unchanged.
+
+    `fill` writes the parts into a new file: see `JointWriter` for several processes that do so together.
     """
     check_durability(durable)
     if isinstance(target, (str, os.PathLike)):
@@ -107,21 +144,6 @@ def write(target: Any, parts: Sequence[Part], *, durable: Durable = True, system
 def total_of(parts: Sequence[Part]) -> int:
     """Return the size of the file that the parts form."""
     return sum(part.nbytes for part in parts)
-
-
-def fill(new: Replacement, parts: Sequence[Part], durable: Durable) -> None:
-    """Write the parts; those made from the others come last."""
-    offset = 0
-    late: list[tuple[int, Part]] = []
-    for is_last, together in groupby(parts, lambda part: part.last):
-        start, run = offset, list(together)
-        offset += total_of(run)
-        if is_last:
-            late += zip(accumulate((part.nbytes for part in run), initial=start), run)
-        else:
-            _put(new, start, chain.from_iterable(part.chunks() for part in run), durable)
-    for start, part in late:
-        _put(new, start, part.chunks(), durable)
 
 
 def _put(new: Replacement, offset: int, chunks: Iterable[memoryview], durable: Durable) -> None:

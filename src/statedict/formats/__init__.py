@@ -3,8 +3,8 @@
 The way of a tensor from the file to the parameter, for a `.pt` file of torch.save:
 
 1. Recognise the format. `open` (`_table.py`) gets a File from `statedict.files` (local, remote, or a file object), looks at
-   its first 512 bytes and calls the reader of the first matching format. A zip may be one of several formats
-   (`_zip_formats.py`); a directory goes to `many_files/_directory.py`.
+   its first 512 bytes and calls the reader of the first matching format. A zip may be one of several formats,
+   told apart by their members; a directory goes to `many_files/_directory.py`.
 2. Check the container. `zip/_archive.py` opens the archive: the end records, the central directory and the local headers
    must agree. Each member is then a name, an offset, a length and a CRC. (safetensors: `safetensors/_header.py`.)
 3. Parse the description. `_pickle/reading` interprets `data.pkl` without importing anything. Each tensor record
@@ -56,6 +56,7 @@ from .checkpoint._roots import find_roots as find_roots
 from .checkpoint._walk import leaves as leaves
 from .checkpoint._walk import tensors as tensors
 from .many_files._byte_count import byte_count as byte_count
+from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
@@ -73,6 +74,7 @@ __all__ = [
     "find_roots",
     "leaves",
     "open",
+    "runs_of",
     "tensors",
     "unloadable",
     "write",

@@ -1,6 +1,7 @@
 """The table of formats, recognised by their content and not by their suffix; each has a reader and a writer.
 
-To add a format, add a row here and a module for it. Readers are imported when they are first needed.
+To add a format, add a row here and a module for it. Readers are imported when they are first needed. Formats that are zip
+archives have a table of their own: they are recognised by their members.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict import files
-from statedict.files import Durable, File, Part
+from statedict.files import Durable, File, JointWriter, Part
 from statedict.state import StateDict, collector_paused
 
-from ..errors import FormatError, SaveError
+from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from .zip._archive import Archive
 
 # Number of leading bytes to look at: enough for every signature (that of tar is at byte 257) and to tell text from
 # binary.
@@ -37,14 +41,24 @@ class Format(NamedTuple):
     read: str
 
 
+class ZipFormat(NamedTuple):
+    """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
+
+    name: str
+    has: Callable[[Archive], bool]
+    read: str
+
+
 class FormatWriter(NamedTuple):
     """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts; `names`
     that of a function which returns the names under which the format stores a value, if these are not just its name.
+    `jointly`: whether each tensor is a part of its own, so that several processes can write a file together.
     """
 
     suffixes: tuple[str, ...]
     parts: str
     names: str = ""
+    jointly: bool = False
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -115,6 +129,7 @@ def write(
     max_shard_size: int | str | None = None,
     durable: Durable = True,
     substitute: Callable[[Any], Any] = lambda value: value,
+    together: JointWriter | None = None,
 ) -> None:
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
@@ -124,7 +139,8 @@ def write(
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
-    `substitute` returns what to write instead of an object that is not plain data (or the object itself).
+    `substitute` returns what to write instead of an object that is not plain data (or the object itself). `together`: write
+    together with other processes, which have parts of the tensors.
 
     Raises SaveError if a value cannot be written in that format or could not be loaded again (nothing is changed then),
     DiskFullError, OSError.
@@ -134,17 +150,30 @@ def write(
     name = format or _by_suffix(target)
     if name not in WRITERS:
         raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
+    if together is not None:
+        _require_joint(target, name)
+    fill = files.fill if together is None else together.fill
     parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
     if name == "torch":
         parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
-            files.write(target, parts(obj, metadata), durable=durable)
+            files.write(target, parts(obj, metadata), durable=durable, fill=fill)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
         names = {"names": function(WRITERS[name].names)} if WRITERS[name].names else {}
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, **names)
+        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
+
+
+def _require_joint(target: Any, name: str) -> None:
+    """Raise SaveError if several processes cannot write this format to this target together."""
+    sharded = "the processes that have its parts write the file together"
+    if not isinstance(target, (str, os.PathLike)):
+        raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
+    if not WRITERS[name].jointly:
+        known = ", ".join(repr(other) for other, writer in WRITERS.items() if writer.jointly)
+        raise SaveError(f"{name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}")
 
 
 def _with_texts(
@@ -209,23 +238,69 @@ def _may_be_pickle(head: bytes, file: File) -> bool:
     return head[:1] in PICKLE_BEGINS
 
 
+def read_zip(file: File, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a zip archive with the first format of the table that recognises its members."""
+    from .zip._archive import open_zip
+
+    try:
+        archive = open_zip(file, limits)
+    except TruncatedError as error:
+        raise function(".torch_files._truncated:cut_short")(file, error, limits) from error
+    for row in ZIP_FORMATS:
+        if row.has(archive):
+            return cast(Checkpoint, function(row.read)(file, limits, archive))
+    named = ", ".join(list(archive.members)[:5]) or "none"
+    raise UnknownFormatError(
+        f"this is a zip archive, but not a checkpoint; its members: {named}",
+        file=file.name,
+        hint="if one of them is a checkpoint, unpack the archive and open that file",
+    )
+
+
+def _has_arrays(archive: Archive) -> bool:
+    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
+
+
+def _has_constants(archive: Archive) -> bool:
+    return _has(archive, "data.pkl") and _has(archive, "constants.pkl")
+
+
+def _has_pickle(archive: Archive) -> bool:
+    return _has(archive, "data.pkl")
+
+
+def _has(archive: Archive, name: str) -> bool:
+    """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
+    from .zip._members import text_of
+
+    joined = text_of(archive.members)
+    return f"/{name}\n" in f"{joined}\n" or f"\n{name}\n" in f"\n{joined}\n"
+
+
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
-    Format("zip", _is_zip, "._zip_formats:read_zip"),
+    Format("zip", _is_zip, "._table:read_zip"),
     Format("safetensors", _is_safetensors, ".safetensors._read:read_safetensors"),
     Format("npy", _is_array, ".numpy_files._read:read_npy"),
     Format("torch-tar", _is_tar, ".torch_files._tar:read_torch_tar"),
     Format("pickle", _may_be_pickle, ".torch_files._bare_pickle:read_pickles"),
     Format("index", is_index, ".many_files._shards:read_index"),
 )
+ZIP_FORMATS = (
+    ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
+    ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
+    ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
+)
 DIRECTORY = ".many_files._directory:open_directory"
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
     "torch": FormatWriter(
-        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"), ".torch_files._write:torch_parts"
+        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
+        ".torch_files._write:torch_parts",
+        jointly=True,
     ),
     "safetensors": FormatWriter(
-        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names"
+        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names", jointly=True
     ),
     "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
     "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),

@@ -27,6 +27,6 @@ from .zip._archive import Archive as Archive
 from .zip._archive import member_bytes as member_bytes
 from .zip._archive import open_zip as open_zip
 from .zip._archive import read_member as read_member
-from .zip._headers import Member as Member
+from .zip._members import Member as Member
 from .zip._write import Record as Record
 from .zip._write import TensorRun as TensorRun

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from statedict.state import ArrayLibrary, Compound, Leaf, leaf_of, library
-from statedict.tree import Fit, Rules, Slots
+from statedict.tree import Fit, Reach, Rules, Slots
 
 from ._arrays import is_writable
 from ._filling import fit_exact, fit_sound
@@ -46,8 +46,8 @@ class NnHost:
 
         return put_back
 
-    def confined(self, code: Any) -> bool:
-        return _is_ours(code)
+    def reach(self, code: Any) -> Reach:
+        return "module" if _is_ours(code) else "tree"
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         return _is_ours(type(module)._load_from_state_dict) and (metadata.get("version") or 0) >= _NEWEST
@@ -100,7 +100,7 @@ class VariableLibrary:
     def leaf(self, array: Any) -> Leaf | Compound | None:
         return leaf_of(array.data)
 
-    def wholes(self, arrays: Sequence[Any]) -> None:
+    def table(self, arrays: Sequence[Any]) -> None:
         """Single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:

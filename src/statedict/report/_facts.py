@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-from statedict.state import Absent, Compound, Leaf, Opaque, Short, StateDict
+from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, StateDict
 
 Fact = dict[str, Any]
 
 # Deeper values are shown in one line: hostile files nest 100,000 lists.
 DEEPEST = 8
 LONGEST = 512
+PIECES_SHOWN = 3
 SCALARS = (str, int, float, bool, complex, bytes, type(None))
 
 
@@ -46,6 +47,9 @@ def tensors(state: StateDict) -> list[Fact]:
                 fact["shares_with"] = shared
             if storage.location != "cpu":
                 fact["device"] = storage.location
+            if isinstance(leaf, Parts):
+                here = [f"{list(sizes)} at {list(offsets)}" for (offsets, sizes), _ in leaf.pieces[:PIECES_SHOWN]]
+                fact["part"] = "; ".join([*here, *(["…"] if len(leaf.pieces) > PIECES_SHOWN else [])])
         else:
             fact |= {"dtype": leaf.dtype.name, "shape": list(leaf.shape), "bytes": leaf.nbytes, "layout": leaf.layout}
             if "class" in leaf.facts:
@@ -159,6 +163,7 @@ def remark(fact: Fact) -> str:
     ties = [f"= {fact['tied_to']}"] if "tied_to" in fact else []
     ties += [f"in the storage of {fact['shares_with']}"] if "shares_with" in fact else []
     ties += [f"missing: {fact['missing']}"] if "missing" in fact else []
+    ties += [f"part {fact['part']}"] if "part" in fact else []
     kind = (
         [f"{fact['class'].rpartition('.')[2]} of {', '.join(fact['parts'])}"] if "class" in fact else [fact["layout"]]
     )

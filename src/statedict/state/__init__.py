@@ -4,17 +4,15 @@ from typing import Any
 
 from . import _arguments as arguments
 from ._absent import Absent
-from ._available_memory import have_room, not_put_back
 from ._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
 from ._cast import Casts, cast_array, cast_leaf
 from ._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
 from ._computed import COMPUTED, computed
 from ._copy import independent
 from ._dtype import DTYPES, DType, dtype
-from ._excerpt import EXCERPTS, Excerpt, excerpt
+from ._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from ._expansion import require_in_proportion
 from ._fold import Group, fold, spans
-from ._garbage_collection import collector_paused, without_collector
 from ._leaf import (
     PLAIN,
     Bulk,
@@ -22,30 +20,34 @@ from ._leaf import (
     Read,
     Shareable,
     Source,
+    Spec,
     Storage,
     Streaming,
     Traits,
     check_bounds,
     check_reach,
+    contiguous,
+    contiguous_strides,
 )
 from ._library import ArrayLibrary, leaf_of, library, library_of, maker
-from ._materialize import arena, blocks, by_source, materialize
+from ._materialize import materialize
+from ._memory import copies_of, copy_rows, memory_at, view_of
 from ._metadata import renamed as renamed_metadata
 from ._names import Patterns, matcher, nearest, parents
+from ._origins import Derived, Origin, origins
 from ._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
 from ._pieces import pieces
 from ._placement import LocalBox, MeshPlacement, boxes_of, placement_text
+from ._process import collector_paused, have_room, not_put_back, without_collector
 from ._region import Regional, arranged, region
 from ._revive import CLASSES, MAKERS, OF_TORCH, Maker, maker_of
-from ._rows import Many, RowKind, Rows, leaf_at, leaves_of, many
 from ._sections import LINE, Section, as_html, as_text, folded, listed
 from ._short import Short
-from ._spec import Spec, contiguous, contiguous_strides
 from ._statedict import StateDict, raw_values
 from ._statedict_html import state_shown
+from ._table import Blocks, RowKind, Table, arena, by_source, leaves_of, memory_of, rows_of, single_rows, table_of
 from ._tree import every, holds, map_tree, tensors_of
 from ._values import Compound, Opaque
-from ._wholes import Wholes, copy_rows, memory_at
 
 __all__ = [
     "COMPUTED",
@@ -58,6 +60,10 @@ __all__ = [
     "EXCERPTS",
     "Excerpt",
     "excerpt",
+    "Derived",
+    "Origin",
+    "origins",
+    "runs_within",
     "IN_PIECES",
     "Parts",
     "Piece",
@@ -91,7 +97,6 @@ __all__ = [
     "check_bounds",
     "check_reach",
     "ArrayLibrary",
-    "leaf_at",
     "leaf_of",
     "library",
     "library_of",
@@ -105,7 +110,6 @@ __all__ = [
     "value_range",
     "joined",
     "collector_paused",
-    "blocks",
     "by_source",
     "computed",
     "independent",
@@ -113,6 +117,7 @@ __all__ = [
     "have_room",
     "not_put_back",
     "materialize",
+    "memory_of",
     "every",
     "holds",
     "map_tree",
@@ -148,14 +153,17 @@ __all__ = [
     "Maker",
     "maker",
     "maker_of",
-    "Many",
+    "Blocks",
     "RowKind",
-    "Rows",
+    "Table",
     "leaves_of",
-    "many",
-    "Wholes",
+    "rows_of",
+    "single_rows",
+    "table_of",
+    "copies_of",
     "copy_rows",
     "memory_at",
+    "view_of",
     "without_collector",
 ]
 

@@ -16,7 +16,7 @@ from math import prod
 from operator import add, mul, sub
 from typing import NamedTuple
 
-from ._spec import Spec, contiguous_strides
+from ._leaf import Spec, contiguous_strides
 
 
 class Box(NamedTuple):

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ._cast_kind import NUMBERS
 from ._computed import computed
 from ._dtype import DType
-from ._leaf import Leaf
+from ._leaf import Leaf, contiguous
 from ._region import region
-from ._spec import contiguous
 from ._ties import tied
 
 if TYPE_CHECKING:

@@ -6,14 +6,15 @@ conversion of a file needs only the memory of its largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._boxes import Box, box_shown
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._boxes import Box, box_shown, whole_box
+from ._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds
+from ._origins import Origin, origins
 from ._parts import Parts
 from ._region import arranged
-from ._spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,13 @@ class _Computed:
             if isinstance(each, Parts):
                 each.whole()  # raises PartError now, not when it is read
         return computed(leaf.spec, [leaf], _same, leaf.traits._replace(conj=False, neg=False))
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        computation: Computation = leaf.storage.where
+        shown = box_shown(leaf.spec, computation.spec.shape)
+        if shown is not None and computation.within is not None and shown[0] != whole_box(computation.spec.shape):
+            return origins(computation.within(shown[0]))
+        return chain.from_iterable(map(origins, computation.inputs))
 
     @staticmethod
     def _bytes(storage: Storage, verify: bool) -> memoryview:

@@ -11,8 +11,10 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from ._leaf import Bulk, Leaf, Read, Storage, check_bounds
-from ._spec import Spec
+from ._boxes import Box, narrowed
+from ._dtype import dtype
+from ._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds, contiguous
+from ._origins import Origin, origins
 
 # Shorter runs are read together with the bytes between them, at most SPAN at a time: a read of its own costs 3 µs.
 RUN = 512
@@ -69,6 +71,11 @@ def excerpt(leaf: Leaf) -> Leaf:
         return leaf
     key = ("excerpt", leaf.storage.key, found[1:], nbytes // size)
     return Leaf(packed, Storage(EXCERPTS, key, nbytes, found, leaf.storage.location), leaf.traits)
+
+
+def runs_within(leaf: Leaf, box: Box) -> Excerpt:
+    """Return which bytes of its storage the elements of a tensor in a box are; there is at least one element."""
+    return _runs(Leaf(narrowed(leaf.spec, box), leaf.storage))[0]
 
 
 def _on_base(leaf: Leaf) -> Leaf:
@@ -139,6 +146,14 @@ class _Excerpts:
 
     def part(self, leaf: Leaf) -> Leaf:
         return excerpt(leaf)
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        base = _on_base(leaf)
+        if base is leaf:
+            found: Excerpt = leaf.storage.where
+            reach = sum((count - 1) * step for count, step in zip(found.counts, found.steps)) + found.run
+            base = Leaf(contiguous(dtype("uint8"), (reach,), found.start), found.storage)
+        return origins(base)
 
 
 def _in_pieces(storage: Storage) -> bool:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import LimitError
 from ._computed import COMPUTED
-from ._leaf import Leaf
-from ._spec import Spec
+from ._leaf import Leaf, Spec
 from ._values import Compound
 
 # Bytes that are always allowed.

@@ -23,7 +23,7 @@ class ForeignLibrary:
     def leaf(self, array: Any) -> Leaf | None:
         return NUMPY.leaf(seen(array))
 
-    def wholes(self, arrays: Sequence[Any]) -> None:
+    def table(self, arrays: Sequence[Any]) -> None:
         """Return None: single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:

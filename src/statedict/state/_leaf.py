@@ -10,10 +10,80 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import BoundsError
-from ._spec import Spec
 
 if TYPE_CHECKING:
-    from ._rows import Rows
+    from ._table import Table
+
+
+from math import prod
+
+from ._dtype import DType
+
+
+class Spec(NamedTuple):
+    """The layout of a tensor in its storage.
+
+    >>> from statedict.state import contiguous, dtype
+    >>> spec = contiguous(dtype("float32"), (2, 3))
+    >>> spec.strides, spec.numel, spec.nbytes, spec.is_contiguous
+    ((3, 1), 6, 24, True)
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the elements."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements are stored one after the other in row-major order. As in PyTorch, strides of dimensions of
+        size 1 are ignored."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides)):
+            if size != 1:
+                if stride != expected and 0 not in self.shape:
+                    return False
+                expected *= size
+        return True
+
+    @property
+    def reach(self) -> int:
+        """The number of storage elements that the tensor needs: the position of its last element plus one; 0 if empty."""
+        if 0 in self.shape:
+            return 0
+        return self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides)) + 1
+
+    def dense(self) -> Spec:
+        """Return the spec of the same tensor, contiguous in its own storage."""
+        return contiguous(self.dtype, self.shape)
+
+
+def contiguous(dtype: DType, shape: Iterable[int], offset: int = 0) -> Spec:
+    """Return the Spec of a row-major tensor."""
+    shape = tuple(shape)
+    return Spec(dtype, shape, contiguous_strides(shape), offset)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return row-major strides in elements, as PyTorch computes them (a dimension of size 0 counts as 1)."""
+    if len(shape) == 1:
+        return (1,)
+    strides: list[int] = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 class Read(NamedTuple):
@@ -186,14 +256,14 @@ class Leaf:
 
     Its elements lie within its storage: creating or changing a leaf raises BoundsError if they do not.
 
-    A leaf from a table of tensors is row `row` of `rows`, and its other attributes are looked up on first use; for other
+    A leaf from a table of tensors is row `row` of `table`, and its other attributes are looked up on first use; for other
     leaves both are None.
     """
 
-    __slots__ = ("row", "rows", "spec", "storage", "traits")
+    __slots__ = ("row", "spec", "storage", "table", "traits")
 
     row: int | None
-    rows: Rows | None
+    table: Table | None
 
     def __init__(self, spec: Spec, storage: Storage, traits: Traits = PLAIN) -> None:
         check_reach(spec, storage)
@@ -215,13 +285,13 @@ class Leaf:
 
         def __getattr__(self, name: str) -> Any:
             if name == "storage":
-                found = self.storage = self.rows.storage(self.row)
+                found = self.storage = self.table.storage(self.row)
                 return found
             if name not in ("spec", "traits"):
-                if name in ("row", "rows"):
+                if name in ("row", "table"):
                     return None
                 raise AttributeError(f"a Leaf has no attribute {name!r}")
-            self.spec, self.traits, _ = self.rows.kinds[self.rows.of[self.row]]
+            self.spec, self.traits, _ = self.table.kinds[self.table.which[self.row]]
             return getattr(self, name)
 
     @property
@@ -232,7 +302,7 @@ class Leaf:
     def become(self, spec: Spec, storage: Storage, traits: Traits) -> None:
         """Change this leaf into another tensor, for readers of formats that describe a tensor only later in the file."""
         check_reach(spec, storage)
-        self.row = self.rows = None
+        self.row = self.table = None
         self.spec, self.storage, self.traits = spec, storage, traits
 
     def __repr__(self) -> str:

@@ -17,8 +17,8 @@ from typing import Any, Protocol, cast
 from ..errors import MissingDependencyError
 from ._leaf import Leaf
 from ._revive import Maker, maker_of
+from ._table import Table
 from ._values import Compound, Opaque
-from ._wholes import Wholes
 
 
 class ArrayLibrary(Protocol):
@@ -30,9 +30,9 @@ class ArrayLibrary(Protocol):
         """Return a leaf for an in-memory array, sharing its memory and keeping it alive; None if it does not have elements,
         or elements that a tensor cannot have."""
 
-    def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
-        """Return these in-memory arrays column-wise; None if one does not cover its whole memory, or if single leaves are as
-        fast."""
+    def table(self, arrays: Sequence[Any]) -> Table | None:
+        """Return these arrays in CPU memory as a table (of addresses); None if one does not cover its whole storage, or is
+        empty, or if single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Any]:
         """Return arrays over `memory`, which holds the bytes of the whole storage of each leaf."""

@@ -15,8 +15,7 @@ from ..errors import BoundsError, FormatError
 from ._dtype import DTYPES, DType
 from ._expansion import require_in_proportion
 from ._invariants import check_parts
-from ._leaf import Leaf, Read, Storage, Traits, check_bounds
-from ._spec import Spec
+from ._leaf import Leaf, Read, Spec, Storage, Traits, check_bounds
 from ._values import Compound
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +65,7 @@ class NumpyLibrary:
         )
         return Leaf(spec, Storage(LIVE, ("memory", owner.ctypes.data, owner.nbytes or id(owner)), owner.nbytes, raw))
 
-    def wholes(self, arrays: Sequence[Any]) -> None:
+    def table(self, arrays: Sequence[Any]) -> None:
         """Return None: single leaves are as fast."""
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[Array]:

@@ -6,16 +6,17 @@ spec is that of the whole tensor, and its pieces are those that are here; its ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
 from ..errors import PartError
 from ._boxes import Box, box_shown, run_of, tiling_problem, whole_box
 from ._dtype import DType
-from ._leaf import PLAIN, Leaf, Read, Storage, Traits, check_bounds
+from ._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
+from ._origins import Origin, origins
 from ._region import arranged, region
-from ._spec import Spec, contiguous
 
 
 class Piece(NamedTuple):
@@ -174,6 +175,12 @@ class _InPieces:
             return leaf
         box, axes = shown
         return arranged(part_of(found, box), leaf, axes)
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        part = self.part(leaf)
+        if part.storage.source is not self:
+            return origins(part)
+        return chain.from_iterable(origins(piece.leaf) for piece in part.storage.where.pieces)
 
 
 def part_of(found: Pieces, box: Box) -> Leaf:

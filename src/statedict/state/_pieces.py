@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._leaf import Leaf, Storage
-from ._spec import contiguous
+from ._leaf import Leaf, Storage, contiguous
 
 if TYPE_CHECKING:
     import numpy as np

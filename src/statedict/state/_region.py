@@ -15,8 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from ._boxes import Box, narrowed, whole_box
 from ._excerpt import excerpt
-from ._leaf import Leaf
-from ._spec import contiguous
+from ._leaf import Leaf, contiguous
 from ._values import Compound
 
 

@@ -27,11 +27,10 @@ from . import _metadata
 from ._arguments import a, flags, mappings, maybe, texts
 from ._dtype import DType
 from ._dtype import dtype as find_dtype
-from ._leaf import Leaf
+from ._leaf import Leaf, Spec
 from ._library import key_map, leaf_of, library, library_of
 from ._materialize import materialize
 from ._names import Patterns, matcher, nearest
-from ._spec import Spec
 from ._ties import tied
 from ._values import Compound
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._leaf import Leaf
-from ._spec import Spec
+from ._leaf import Leaf, Spec
 
 # The number of pairs of views of one storage to compare; beyond it, views whose ranges overlap are assumed to be tied.
 _MOST_PAIRS = 20_000

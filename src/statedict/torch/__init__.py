@@ -2,6 +2,7 @@
 
 from ._install import install as install
 from ._install import uninstall as uninstall
+from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._sharded import has_shards as has_shards
@@ -66,6 +67,7 @@ __all__ = [
     "save",
     "load",
     "Joint",
+    "joint_save",
     "SharedChecksums",
     "vote",
 ]

@@ -2,12 +2,12 @@
 
 from statedict.state import Cast
 
-from ._host import EXACT, SOUND, Fit, Host, JointLoad, Outcome, Rules, Slots
+from ._host import EXACT, SOUND, Fit, Host, JointLoad, Outcome, Reach, Rules, Slots
 from ._read import peek, read, read_own
 from ._rollback import Rollback
 from ._write import Judge, refuse, write, write_own
 
 __all__ = [
-    "EXACT", "SOUND", "Cast", "Fit", "Host", "JointLoad", "Judge", "Outcome", "Rollback", "Rules", "Slots", "peek", "read",
-    "read_own", "refuse", "write", "write_own",
+    "EXACT", "SOUND", "Cast", "Fit", "Host", "JointLoad", "Judge", "Outcome", "Reach", "Rollback", "Rules", "Slots", "peek",
+    "read", "read_own", "refuse", "write", "write_own",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from statedict.state import ArrayLibrary, Cast, CastKind, Storage
 
@@ -100,6 +100,10 @@ class Outcome:
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
+
+
+# What foreign code may change: nothing that a rollback would restore, only the module that it belongs to, or anything.
+Reach = Literal["nothing", "module", "tree"]
 
 
 @dataclass(slots=True)
@@ -202,8 +206,8 @@ class Host(Protocol):
     def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:
         """Back up arrays (elements, geometry, class); the returned function restores them bit for bit."""
 
-    def confined(self, code: Any) -> bool:
-        """Whether a loader or hook is known to change only the module that it belongs to."""
+    def reach(self, code: Any) -> Reach:
+        """What a loader or hook may change, as far as it is known."""
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         """Whether, for this state, the module's own `_load_from_state_dict` does the same as the inherited one."""

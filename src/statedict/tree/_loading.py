@@ -150,9 +150,11 @@ class Loading:
         """Prepare to run foreign `code` of `module`: flush pending writes, and record what is needed to undo it."""
         if not self.rules.sound:
             self.flush()
-        elif self.host.confined(code):
+            return
+        reach = self.host.reach(code)
+        if reach == "module":
             self._rollback.keep_module(module)
-        else:
+        elif reach == "tree":
             self._rollback.keep_everything()
             self.flush()
 

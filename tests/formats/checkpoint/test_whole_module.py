@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from statedict.formats.checkpoint._whole_module import is_module, state_of_module, version_of
+from statedict.formats.checkpoint._roots import is_module, state_of_module, version_of
 from statedict.state import Opaque, read_array
 
 torch = pytest.importorskip("torch")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from statedict import formats
 from statedict.formats.torch_files._write import _pickled
-from statedict.state import StateDict, Wholes
+from statedict.state import StateDict, Table
 
 torch = pytest.importorskip("torch")
 
@@ -30,7 +30,7 @@ def state(count=COUNT):
 
 
 def together(packed):
-    return sum(len(storage.sizes) for storage in packed if isinstance(storage, Wholes))
+    return sum(len(storage) for storage in packed if isinstance(storage, Table))
 
 
 def clones():

@@ -11,7 +11,7 @@ from tests.formats.pickle.test_fast import outcome, slots, state
 from statedict.errors import FormatError
 from statedict.formats._pickle import StorageId
 from statedict.formats._pickle.reading import _opcodes, _record_columns, _records
-from statedict.state import Leaf, RowKind, leaf_of, leaves_of, many
+from statedict.state import Leaf, Table, leaf_of, leaves_of, rows_of
 
 SHAPES = [(4, 4), (4,), (2, 3, 3), (300,), (2,) * 5, ()]
 DTYPES = ["f4", "f2", "i8", "u1"]
@@ -23,46 +23,43 @@ def _short_stretches(monkeypatch):
     monkeypatch.setattr(_record_columns, "FEW", 16)
 
 
-class Table:
-    """Rows over the test's storages, each claimed when the machine arrives at its record."""
+class Rows:
+    """A table over the test's storages; its rows are claimed when the machine arrives at their records."""
+
+    have_rows = True
 
     def __init__(self, storages) -> None:
-        self.kinds: list[RowKind] = []
-        self.of: list[int] = []
-        self.alone: list[Leaf] = []
+        self.single: list[Leaf] = []
+        self.table = Table(self)
         self.storages = storages
-        self.keys: list[str] = []
-        self.claims: list[int] = []
+        self.offered = []
         self.found = {}
         self.claimed = 0
 
-    def offer(self, records):
-        first, base = len(self.of), len(self.kinds)
-        self.kinds += records.kinds
-        self.of += [base + number for number in records.of.tolist()]
-        self.keys += list(map(str, records.keys.tolist()))
-        self.claims += [records.claims[number] for number in records.of.tolist()]
-        return np.arange(first, len(self.of))
+    def offer(self, kinds, claims, of, keys):
+        first = len(self.offered)
+        self.offered += [(kinds[kind], claims[kind], str(key)) for kind, key in zip(of.tolist(), keys.tolist())]
+        return np.arange(first, len(self.offered))
 
-    def claim(self, row: int, count: int) -> list[Leaf] | None:
-        rows = range(row, row + count)
-        keys = {self.keys[each] for each in rows}
+    def claim(self, number: int, count: int) -> list[Leaf] | None:
+        offered = self.offered[number : number + count]
+        keys = {key for _, _, key in offered}
         if len(keys) < count or not keys.isdisjoint(self.storages.made):
             return None
+        first = len(self.table)
         try:
-            for each in rows:
-                (dtype, *_), _, location = self.kinds[self.of[each]]
-                identity = StorageId(dtype, self.keys[each], location, self.claims[each] // dtype.itemsize)
-                self.found[each] = self.storages(identity).storage
+            for row, (kind, claim, key) in enumerate(offered, first):
+                dtype = kind.spec.dtype
+                self.found[row] = self.storages(StorageId(dtype, key, kind.location, claim // dtype.itemsize)).storage
         except FormatError:
             return None
+        for kind, claim, _ in offered:
+            self.table.extend([len(self.table.kinds)], [0], [claim])
+            self.table.kinds.append(kind)
         self.claimed += count
-        return leaves_of(self, rows)
+        return leaves_of(self.table, range(first, first + count))
 
-    def claim_one(self, row: int) -> Leaf | None:
-        return next(iter(self.claim(row, 1) or ()), None)
-
-    def storage(self, row: int):
+    def storage_of(self, table, row: int):
         return self.found[row]
 
 
@@ -72,12 +69,12 @@ def both_fixture(read, storages, monkeypatch):
 
     def both(data: bytes):
         callback = storages()
-        table = Table(callback)
-        quick = outcome(read, data, storage=callback, rows=table)
+        rows = Rows(callback)
+        quick = outcome(read, data, storage=callback, rows=rows)
         with monkeypatch.context() as patch:
             patch.setattr(_opcodes, "read_records", lambda machine, at: at)
             slow = outcome(read, data)
-        return quick, slow, table.claimed
+        return quick, slow, rows.claimed
 
     return both
 
@@ -221,7 +218,7 @@ def test_a_storage_that_is_missing(both, write, storages):
 
     callback = Short()
     with pytest.raises(FormatError, match="no storage '150'") as quick:
-        parse(data, storage=callback, rows=Table(callback))
+        parse(data, storage=callback, rows=Rows(callback))
     with pytest.raises(FormatError) as slow:
         parse(data, storage=Short())
     assert quick.value.offset == slow.value.offset
@@ -235,19 +232,20 @@ def test_a_stretch_of_a_mapped_pickle(read, write, storages, tmp_path):
     (tmp_path / "x.pkl").write_bytes(data)
     with (tmp_path / "x.pkl").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         callback = storages()
-        found = outcome(read, mapped, storage=callback, rows=Table(callback))
+        found = outcome(read, mapped, storage=callback, rows=Rows(callback))
     assert found == outcome(read, data)
 
 
 def test_leaves_of_a_stretch_are_rows(read, write, storages):
     """The leaves are rows of one table as long as they are unchanged."""
     callback = storages()
-    table = Table(callback)
-    leaves = list(read(write(plain(200)), storage=callback, rows=table).value.values())[-100:]
-    assert many(leaves).table is table
+    rows = Rows(callback)
+    leaves = list(read(write(plain(200)), storage=callback, rows=rows).value.values())[-100:]
+    assert rows_of(leaves) is not None
+    assert {leaf.table for leaf in leaves} == {rows.table}
     leaves[3].become(leaves[4].spec, leaves[4].storage, leaves[4].traits)
-    assert many(leaves) is None
-    assert many([*leaves[:3], leaves[0]]) is None
+    assert rows_of(leaves) is None
+    assert rows_of([*leaves[:3], leaves[0]]) is None
 
 
 def test_scanning_in_vain_is_cheap(read, write, storages, monkeypatch):
@@ -256,12 +254,12 @@ def test_scanning_in_vain_is_cheap(read, write, storages, monkeypatch):
     scan = _record_columns.scan_ahead
     monkeypatch.setattr(_record_columns, "scan_ahead", lambda *args: scanned.append(args[2]) or scan(*args))
     callback = storages()
-    table = Table(callback)
-    monkeypatch.setattr(table, "offer", lambda records: np.full(len(records.keys), -1))
+    rows = Rows(callback)
+    monkeypatch.setattr(rows, "offer", lambda kinds, claims, of, keys: np.full(len(keys), -1))
     data = write([{"a": leaf_of(np.zeros(2)), "b": leaf_of(np.zeros(2))} for _ in range(400)])
-    read(data, storage=callback, rows=table)
+    read(data, storage=callback, rows=rows)
     assert 0 < len(scanned) <= 8
-    assert len(table.alone) == 800
+    assert len(rows.single) == 800
     assert _records.IMPORTED >= 1 << 20
 
 

@@ -17,6 +17,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -168,6 +169,12 @@ def table(folder, made):
             path = folder / f"dcp-{dist.get_world_size()}-{mesh.ndim}-{number}"
             dcp.save(distributed(Plain(1), mesh, placed).state_dict(), checkpoint_id=path)
             made["plain"][1].append(path)
+        # Safetensors of each rank, as another writer of torch's has them.
+        path, parts = folder / f"parts-{dist.get_world_size()}-{mesh.ndim}", placements(mesh)[mesh.ndim - 1]
+        writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
+        own = distributed(Plain(1), mesh, parts).state_dict()
+        dcp.save({**own, "tie": own["tie"].detach().clone()}, storage_writer=writer)
+        made["plain"][1].append(path)
     for how, kind, model in sharded_models():
         state, paths = made[kind]
         for path in paths:
@@ -230,6 +237,10 @@ def assigned(folder, made):
     statedict.load_state_dict(used, state, assign=True)
     expected = Network(1)(torch.ones(2, 16))
     expect(torch.allclose(used(torch.ones(2, 16)), expected))
+    again = fully_shard(Network(2), mesh=next(meshes()))
+    again(torch.ones(2, 16)).sum().backward()
+    statedict.load_state_dict(again, dict(used.state_dict()), assign=True)
+    expect(torch.allclose(again(torch.ones(2, 16)), expected), "FSDP uses the parameters that were replaced")
     tied = fully_shard(Plain(), mesh=next(meshes()))
     statedict.load_state_dict(tied, made["plain"][1][0], assign=True)
     expect(tied.tie is tied.even)
@@ -381,6 +392,15 @@ def damaged(folder, made):
             expect(not differences(model, before))
         else:
             raise AssertionError("it was loaded")
+    kept = fully_shard(Network(2), mesh=next(meshes()))
+    expected = Network(2)(torch.ones(2, 16))
+    kept(torch.ones(2, 16)).sum().backward()
+    try:
+        statedict.load_state_dict(kept, paths[0] if dist.get_rank() else folder / "missing.pt", assign=True)
+    except (statedict.errors.RankError, FileNotFoundError):
+        expect(torch.allclose(kept(torch.ones(2, 16)), expected), "FSDP uses the parameters of a refused load")
+    else:
+        raise AssertionError("it was loaded on some ranks")
     freed = torch.ones(8, 4)
     freed.untyped_storage().resize_(0)
     model = Two(a=torch.zeros(8, 4))
@@ -424,11 +444,14 @@ class Counting:
 
 def counted(folder, made):
     """The bytes that this rank reads of a file of row shards, and the bytes that it keeps."""
-    path = folder / f"large-{dist.get_rank()}.safetensors"
+    torch.manual_seed(5)
     names = {f"layer{n}": torch.randn(64 + n, 2048) for n in range(6)}
-    statedict.save(names, path)
+    ways = [(f"rows of {suffix}", suffix, Shard(0), True) for suffix in ("pt", "npz", "safetensors")]
+    ways += [("unverified rows", "pt", Shard(0), False), ("unverified columns", "pt", Shard(1), False)]
     found = {}
-    for how, placed in (("rows", Shard(0)), ("columns", Shard(1))):
+    for how, suffix, placed, verify in ways:
+        path = folder / f"large-{dist.get_rank()}.{suffix}"
+        statedict.save(names, path)
         module = torch.nn.Module()
         for name, tensor in names.items():
             setattr(
@@ -437,20 +460,41 @@ def counted(folder, made):
         file = Counting(statedict.files.open(str(path)))
         with statedict.open(file) as checkpoint:
             file.count = 0
-            statedict.load_state_dict(module, checkpoint, verify=False)
+            statedict.load_state_dict(module, checkpoint, verify=verify)
         expect(not differences(module, names))
         kept = sum(parameter.to_local().nbytes for parameter in module.parameters())
         found[how] = [file.count, kept]
     return found
 
 
-def main(folder, count, *functions):
+def frugal(folder, made):
+    """The additional memory of this rank at the peak of a load, its own shards, and the whole tensors, in MB."""
+    path = folder / f"huge-{dist.get_world_size()}.pt"
+    if dist.get_rank() == 0:
+        torch.save({"a": torch.ones(96, 1 << 18)}, path)
+    dist.barrier()
+    model = torch.nn.Module()
+    model.a = torch.nn.Parameter(torch.zeros(96, 1 << 18))
+    fully_shard(model, mesh=next(meshes()))  # its hooks must not lead to another backup
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
+    before = resident("VmRSS")
+    expect(statedict.load_state_dict(model, path).ok)
+    return [(resident("VmHWM") - before) >> 10, here(model.a).nbytes >> 20, 96]
+
+
+def resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def main(folder, count, *functions, known=None):
+    """`known`: the functions by name, where they are not those of this file."""
     made = files(folder)
     children = []
     for rank in range(count):
         child = os.fork()
         if child == 0:
-            run(folder, rank, count, functions, made)
+            run(folder, rank, count, [(known or globals())[name] for name in functions], made)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     sys.exit(int(any(codes)))
@@ -460,8 +504,8 @@ def run(folder, rank, count, functions, made):
     code = 1
     try:
         dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=count)
-        for name in functions:
-            answer = globals()[name](folder, made)
+        for function in functions:
+            answer = function(folder, made)
             if rank == 0:
                 print(json.dumps(answer), flush=True)
             dist.barrier()

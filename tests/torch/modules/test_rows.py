@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import statedict
+import statedict.torch
 from statedict.errors import ChecksumError, LoadError
 from statedict.formats.torch_files._storages import ArchiveStorages
-from statedict.state import Leaf, many
-from statedict.torch.modules._staging import scatter
+from statedict.state import Leaf, rows_of
+from statedict.torch.modules._read_into import scatter
 
 COUNT = 400
 SHAPES = [(4, 4), (3,), (2, 3, 2), (1,), (200,), (17000,)]
@@ -54,18 +55,22 @@ def file_fixture(tmp_path) -> str:
     return path
 
 
-@pytest.fixture(name="way", params=["rows", "one by one"])
+@pytest.fixture(name="way", params=["found ahead", "one by one", "single leaves"])
 def way_fixture(request, monkeypatch):
-    """The ways to read a file; each test is run with both."""
-    if request.param == "one by one":
+    """The ways to read a file: rows from a scan, rows from leaves, no rows. Each test is run with all."""
+    if request.param != "found ahead":
         monkeypatch.setattr(ArchiveStorages, "have_rows", False)
+    if request.param == "single leaves":
+        monkeypatch.setattr(ArchiveStorages, "_adopt", lambda self: None)
     return request.param
 
 
-def test_rows_are_taken(file, way):
-    """All tensors of a plain file are rows of one table, where that is not turned off."""
-    with statedict.open(file) as checkpoint:
-        assert (many(list(checkpoint.object.values())) is not None) == (way != "one by one")
+@pytest.mark.parametrize("count", [1, 3, COUNT])
+def test_tensors_are_rows(tmp_path, count, way):
+    """All tensors of a plain file, however few, are rows of one table, unless that is turned off."""
+    torch.save(tensors(count), tmp_path / "m.pt")
+    with statedict.open(tmp_path / "m.pt") as checkpoint:
+        assert (rows_of(list(checkpoint.object.values())) is not None) == (way != "single leaves")
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -93,6 +98,21 @@ def test_fresh_tensors(file, way):
         assert tensor.data_ptr() % 64 == 0
     loaded["block0_weight"].zero_()
     assert equal(loaded["block6_weight"], state["block6_weight"])
+
+
+def test_torch_load_gives_what_pytorch_gives(file, way):
+    """Tensors from `torch.load` are in all their properties those of PyTorch, and do not share memory."""
+    found, expected = statedict.torch.load(file), torch.load(file)
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert equal(found[name], tensor)
+        facts = [
+            (t.stride(), t._version, t.untyped_storage().nbytes(), t.is_inference()) for t in (found[name], tensor)
+        ]
+        assert facts[0] == facts[1]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == COUNT
+    with torch.inference_mode():
+        assert statedict.torch.load(file)["block0_weight"].is_inference()
 
 
 def test_requires_grad_comes_back(tmp_path, way):
@@ -261,7 +281,7 @@ def test_the_tensors_of_an_optimizer_are_rows(tmp_path):
     torch.save(optimizer.state_dict(), path)
     with statedict.open(path) as opened:
         leaves = [leaf for each in opened.object["state"].values() for leaf in each.values()]
-        assert many(leaves) is not None
+        assert rows_of(leaves) is not None
     found, expected = statedict.load(path)["state"], torch.load(path, weights_only=True)["state"]
     assert found.keys() == expected.keys()
     for number, facts in expected.items():

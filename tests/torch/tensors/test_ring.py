@@ -150,7 +150,7 @@ def test_memory_that_cannot_be_seen_is_saved_piece_by_piece(tmp_path, monkeypatc
         "few": whole[:3],
     }
     monkeypatch.setattr(LiveMemory, "view", lambda self, storage, *, writable=False: None)
-    monkeypatch.setattr(TorchLibrary, "wholes", lambda self, arrays: None)
+    monkeypatch.setattr(TorchLibrary, "table", lambda self, arrays: None)
     statedict.save(state, tmp_path / "model", format=format)
     found = statedict.load(tmp_path / "model")
     assert all(torch.equal(found[name], value) for name, value in state.items())

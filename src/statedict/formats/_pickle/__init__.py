@@ -18,8 +18,8 @@ in `data`.
 * `storage(id: StorageId) -> TypedStorage` is called for every storage that the pickle names. It compares `id.numel` (times
   the itemsize) and `id.view` with the bytes that exist, and raises a FormatError if they do not fit or the storage does not
   exist. Views into the result are bounds-checked here.
-* `rows: RowMaker` makes leaves of many tensors at once, as rows of a table. It is used only if NumPy is imported already,
-  or worth importing.
+* `rows: RowMaker` makes leaves of many tensors at once, as rows of a table, if NumPy is imported already or worth
+  importing; and it gets the leaves that are read one by one.
 * `persistent(id) -> object` receives persistent ids of any other form (the integers in the oldest files, tar); None: they
   are refused. Legacy `("module", class, file, source)` ids are handled here: their value is the class.
 * `nested(data: bytes) -> Parsed` reads a whole legacy torch.save file inside the pickle, the form in which plain
@@ -36,7 +36,6 @@ from ._values import Import as Import
 from ._values import Pair as Pair
 from ._values import Parsed as Parsed
 from ._values import Placement as Placement
-from ._values import Records as Records
 from ._values import Risk as Risk
 from ._values import RowMaker as RowMaker
 from ._values import Size as Size
@@ -55,7 +54,6 @@ __all__ = [
     "Pair",
     "Parsed",
     "Placement",
-    "Records",
     "Risk",
     "RowMaker",
     "Size",

@@ -6,6 +6,7 @@ of `statedict.state`, `torch.device("cuda:0")` is `TorchConstant("device", "cuda
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -41,38 +42,29 @@ class StorageId(NamedTuple):
     view: tuple[str, int, int] | None = None
 
 
-class Records(NamedTuple):
-    """Many tensors of a pickle, each with a storage of its own, column-wise.
-
-    Attributes:
-        kinds, claims: the kinds of tensors, and the bytes that a storage of each kind claims.
-        of: for each tensor, the number of its kind.
-        keys: for each tensor, the key of its storage, as a number.
-    """
-
-    kinds: list[RowKind]
-    claims: list[int]
-    of: Numbers
-    keys: Numbers
-
-
 class RowMaker(Protocol):
-    """A container that has a table with rows for tensors. This is its whole surface.
+    """A container that has a table of tensors. This is its whole surface.
 
     Attributes:
-        alone: leaves that were read one by one, which it may turn into rows later.
+        single: leaves that were read one by one, which it may make rows of later.
+        have_rows: whether it makes rows of tensors that are offered to it.
     """
 
-    alone: list[Leaf]
+    single: list[Leaf]
 
-    def offer(self, records: Records) -> Numbers:
-        """Return the row of each record (consecutive numbers), or -1 if it does not cover a storage of its own."""
+    @property
+    def have_rows(self) -> bool: ...
 
-    def claim(self, row: int, count: int) -> list[Leaf] | None:
-        """Return the leaves of offered rows; None if another tensor already has one of the storages."""
+    def offer(self, kinds: Sequence[RowKind], claims: Sequence[int], of: Numbers, keys: Numbers) -> Numbers:
+        """Return a number for each of these tensors, consecutive; -1 for those that do not cover a storage exactly.
 
-    def claim_one(self, row: int) -> Leaf | None:
-        """Return the leaf of one offered row; None if another tensor already has its storage."""
+        `kinds`: the different kinds, and `claims`: how many bytes the pickle says that a storage of each kind has. For each
+        tensor, `of` is the number of its kind, and `keys` is the key of its storage.
+        """
+
+    def claim(self, number: int, count: int) -> list[Leaf] | None:
+        """Return leaves, as rows, for tensors with consecutive numbers; None if another tensor already has one of the
+        storages."""
 
 
 class TypedStorage:

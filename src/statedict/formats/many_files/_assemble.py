@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
+from math import prod
 from typing import NamedTuple
 
 from statedict.state import (
     Box,
     DType,
     Leaf,
+    Origin,
     Piece,
     Pieces,
     Read,
@@ -26,8 +28,10 @@ from statedict.state import (
     check_bounds,
     contiguous,
     is_plain,
+    origins,
     part_of,
     read_pieces,
+    region,
     whole_box,
 )
 
@@ -38,6 +42,9 @@ from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
 from ..torch_files._read import read_torch_zip
 from ._open_files import Location, OpenFiles
+
+# Opening a chunk that another process reads costs more than verifying so many bytes twice.
+SMALL = 1 << 20
 
 
 class Chunk(NamedTuple):
@@ -92,6 +99,19 @@ class ChunkSource:
         pieces = tuple(self._pieces(sharded, shown[0]))
         found = Pieces(contiguous(sharded.dtype, sharded.shape), pieces, "")
         return arranged(part_of(found, shown[0]), leaf, shown[1])
+
+    def origins(self, leaf: Leaf) -> Iterator[Origin]:
+        """Return the bytes of the chunks that `leaf` shows a part of.
+
+        Other chunks and small ones are left out, unopened: a process that reads of them verifies them by itself.
+        """
+        sharded: Sharded = leaf.storage.where
+        shown = box_shown(leaf.spec, sharded.shape)
+        box = whole_box(sharded.shape) if shown is None else shown[0]
+        for chunk in sharded.chunks:
+            inside = box.within(chunk.box)
+            if inside and inside.sizes != chunk.box.sizes and prod(chunk.box.sizes) * sharded.dtype.itemsize > SMALL:
+                yield from origins(region(self._leaf(sharded, chunk), inside))
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
         lone = self._lone(storage)

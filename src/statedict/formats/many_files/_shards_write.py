@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from statedict import files
-from statedict.files import Durable, FileSet, Frame, Part
+from statedict.files import Durable, FileSet, Fill, Frame, Part
 from statedict.state import Leaf, StateDict, leaf_of, raw_values, tensors_of
 
 from ...errors import FormatError, SaveError
@@ -37,6 +37,7 @@ def write_sharded(
     metadata: Mapping[str, str] | None = None,
     durable: Durable = True,
     names: Callable[[str, Any], list[str]] = lambda name, value: [name],
+    fill: Fill = files.fill,
 ) -> None:
     """Write a mapping of names to tensors as shards with at most `largest` bytes of tensors each (a number, or text:
     see `byte_count`) and an index; or as the single file `path` if everything fits. A tensor, or a group of tied ones,
@@ -57,8 +58,8 @@ def write_sharded(
     elif os.path.lexists(path + INDEX):
         wanted = FileSet(path, path, lambda _: made[0], [], lambda _: [], earlier, numbered(path))
     else:
-        return files.write(path, made[0], durable=durable)
-    files.write_set(wanted, durable=durable)
+        return files.write(path, made[0], durable=durable, fill=fill)
+    files.write_set(wanted, durable=durable, fill=fill)
 
 
 def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:

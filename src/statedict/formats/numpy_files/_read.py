@@ -37,7 +37,7 @@ from ..zip._archive import (
     verify_members,
 )
 from ..zip._directory import DEFLATED, extra_fields
-from ..zip._headers import Member
+from ..zip._members import Member
 from ._npy_header import LONGEST, NpyHeader, element_type, npy_descr, read_npy_header
 
 if TYPE_CHECKING:

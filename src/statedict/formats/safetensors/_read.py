@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
 
 from statedict.files import File
-from statedict.state import Leaf, Spec, Storage, contiguous_strides
+from statedict.state import PLAIN, DType, Leaf, RowKind, Storage, Table, contiguous, leaves_of
 
 from .._limits import LIMITS, Limits
-from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
+from ..storages._file_table import UNKNOWN_CRC, TableSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
 from ._parts import ONE_RANK, SHARDING_INFO, as_parts
@@ -25,20 +27,12 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     header = read_header(file, limits)
     annotations = read_annotations(header, file.name, limits)
     # Members have the names of their tensors, so a message names the tensor anyway.
-    source = FileSource(file)
-    stored = _storages(source, header, annotations)
-    storages = dict(stored)
-    for first, *others in annotations.ties if annotations else []:
-        storages.update(dict.fromkeys(others, stored[first]))
-        stored[first].where = stored[first].where._replace(twins=tuple(stored[name].where for name in others))
-    state: dict[str, Any] = OrderedDict()
-    for name, entry in header.entries.items():
-        spec = Spec(entry.dtype, entry.shape, contiguous_strides(entry.shape))
-        state[name] = Leaf(spec, storages[name])
+    source = TableSource(file)
+    state, table, single = _state(source, header, annotations)
     if SHARDING_INFO in header.metadata:
         state = OrderedDict(as_parts(state, header.metadata, file.name, limits))
     if annotations is not None and annotations.wrappers:
-        state = put_together(state, annotations.wrappers, file.name)
+        state = OrderedDict(put_together(state, annotations.wrappers, file.name))
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)
@@ -56,16 +50,41 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         producer="safetensors" if annotations is None else "statedict",
         notes=notes,
         metadata=kept,
-        checks=partial(check_storages, source, stored),
+        checks=partial(_checks, source, list(header.entries), table, single),
         close=file.close,
     )
 
 
-def _storages(source: FileSource, header: Header, annotations: Annotations | None) -> dict[str, Storage]:
-    """Return the storage of each name; tied names share one."""
-    storages = {}
-    for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(None)):
-        nbytes = entry.stop - entry.start
-        extent = Extent(header.end + entry.start, nbytes, name, crc, entry.dtype.itemsize)
-        storages[name] = source.storage(name, nbytes, extent)
-    return storages
+def _state(
+    source: TableSource, header: Header, annotations: Annotations | None
+) -> tuple[OrderedDict[str, Any], Table, dict[str, Storage]]:
+    """Return the leaves by name, the table of which they are rows, and the storages of those that are not: tied and empty
+    tensors."""
+    ties = annotations.ties if annotations else []
+    tied = {name for names in ties for name in names}
+    kinds: dict[tuple[DType, tuple[int, ...]], int] = {}
+    rows, single = [], {}
+    for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(UNKNOWN_CRC)):
+        if entry.start < entry.stop and name not in tied:
+            kind = kinds.setdefault((entry.dtype, entry.shape), len(kinds))
+            rows.append((kind, header.end + entry.start, entry.stop - entry.start, crc, name))
+        else:
+            nbytes, expected = entry.stop - entry.start, None if crc == UNKNOWN_CRC else crc
+            extent = Extent(header.end + entry.start, nbytes, name, expected, entry.dtype.itemsize)
+            single[name] = source.storage(name, nbytes, extent)
+    columns = list(zip(*rows)) or [()] * 5
+    table = Table(source, [RowKind(contiguous(*kind), PLAIN) for kind in kinds], *columns)
+    state: OrderedDict[str, Any] = OrderedDict.fromkeys(header.entries)
+    state.update(zip(columns[4], leaves_of(table, range(len(table)))))
+    firsts = {name: first for first, *others in ties for name in others}
+    for name, storage in single.items():
+        entry = header.entries[name]
+        state[name] = Leaf(contiguous(entry.dtype, entry.shape), single.get(firsts.get(name, name), storage))
+    for first, *others in ties:
+        single[first].where = single[first].where._replace(twins=tuple(single[name].where for name in others))
+    return state, table, single
+
+
+def _checks(source: FileSource, names: Sequence[str], table: Table, single: Mapping[str, Storage]) -> Iterator[Finding]:
+    rows = iter(range(len(table)))
+    yield from check_storages(source, {name: single.get(name) or table.storage(next(rows)) for name in names})

@@ -7,50 +7,44 @@ the format itself does not have.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import accumulate
+from json.encoder import encode_basestring
+from typing import Any
 
-from statedict.files import Frame, Part, Payload
-from statedict.state import Leaf
+from statedict.files import Frame, Part, Payload, crc32
+from statedict.state import Leaf, Spec, Table, copies_of, library_of, raw_values, single_rows, view_of
 
 from ...errors import SaveError
 from .._limits import LIMITS
 from ..storages._named import check_metadata, modules_of, named_leaves, ties
-from ..storages._pack import contents_of, elements_of
+from ..storages._pack import contents_of, elements_of, key_in_parts
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._wrappers import taken_apart
-from ._write_table import BLOCK, LARGE, WholesBody, wholes_of
 
 ALIGNMENT = 64
 # transformers refuses a file whose metadata lacks this.
 FORMAT = {"format": "pt"}
 CODE_OF = {name: code for code, name in DTYPE_OF.items()}
-
-
-class _Placed(NamedTuple):
-    """A tensor, its position in the header, and the offset of its bytes after the header."""
-
-    number: int
-    leaf: Leaf
-    start: int
+# Small tensors are joined to chunks of about this size; larger ones are written from their own memory.
+BLOCK = 1 << 20
+LARGE = 1 << 17
 
 
 def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> list[Part]:
     """Return the parts of the file with a mapping of names to tensors. Raises SaveError if `obj` is anything else, or
     has tensors that the format cannot store.
     """
-    plain = wholes_of(obj)
-    body: _Body | WholesBody
+    live = live_tensors(obj)
     recipes: dict[str, Any] = {}
-    if plain is None:
+    if live is None:
         values, recipes = taken_apart(obj)
         leaves = named_leaves(values, "safetensors", _unfit)
-        body, tied = _Body(leaves), ties(leaves)
+        body, tied = _Body(list(leaves), single_rows(list(leaves.values())), list(leaves.values())), ties(leaves)
     else:
-        body, tied = WholesBody(*plain), []
+        body, tied = _Body(list(raw_values(obj)), live), []
     extra = _checked({**FORMAT, **(metadata or {})})
     annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"), recipes)
     tensors = ",".join(body.entries)
@@ -67,48 +61,110 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
             f"a header of {length:,} bytes exceeds the limit of {LIMITS.json_bytes:,}: shorten the names or the metadata, "
             "or save in shards (max_shard_size=)"
         )
-    return [Frame(length, header, last=True), body]
+    return [Frame(length, header, last=True), *body.parts()]
+
+
+def live_tensors(obj: Any) -> Table | None:
+    """Return the tensors of a mapping column-wise if each is the whole of its own memory; None for anything else, which is
+    examined one by one."""
+    values = raw_values(obj) if isinstance(obj, Mapping) else {}
+    if set(map(type, values)) != {str} or "__metadata__" in values:
+        return None
+    library = library_of(next(iter(values.values())))
+    table = None if library is None else library.table(list(values.values()))
+    if table is None or len(set(table.starts)) < len(table):
+        return None
+    if not all(kind.spec.is_contiguous and _unfit("", kind.spec) is None for kind in table.kinds):
+        return None
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return None
+    return table
 
 
 class _Body:
-    """The bytes of all tensors.
+    """The bytes of all tensors, widest elements first.
 
-    `entries` are the tensors' texts in the header; `crcs` has the CRC-32 of each after it was written.
+    `entries` are the tensors' texts in the header; `crcs` has the CRC-32 of each after it was written. The bytes come from
+    `leaves`, or from memory if that is None.
     """
+
+    def __init__(self, names: Sequence[str], table: Table, leaves: Sequence[Leaf] | None = None) -> None:
+        widths = table.of_each(lambda kind: -kind.spec.dtype.itemsize)
+        self._order = sorted(range(len(names)), key=widths.__getitem__)
+        self._table = table.taken(self._order)
+        self._leaves = None if leaves is None else [leaves[row] for row in self._order]
+        self.crcs = [0] * len(names)
+        self.entries = self._entries(names)
+
+    def parts(self) -> list[Part]:
+        """Return the parts of the file: those whose bytes may be distributed over several processes each by itself."""
+        parts: list[Part] = []
+        first = 0
+        for row, leaf in enumerate(self._leaves or ()):
+            of = key_in_parts(leaf.storage)
+            if of is not None:
+                tell = partial(self.crcs.__setitem__, self._order[row])
+                payload = Payload(self._table.sizes[row], partial(self._views, row), tell, of)
+                parts += _Run(self, range(first, row)), payload
+                first = row + 1
+        return [*parts, _Run(self, range(first, len(self._table)))]
+
+    def nbytes(self, rows: range) -> int:
+        """Return the size of consecutive tensors, in the order of the file."""
+        return sum(self._table.sizes[rows.start : rows.stop])
+
+    def chunks(self, rows: range) -> Iterator[memoryview]:
+        """Yield the bytes of consecutive tensors."""
+        first, space = rows.start, 0
+        for row in rows:
+            nbytes = self._table.sizes[row]
+            if nbytes >= LARGE or space + nbytes > BLOCK:
+                yield self._joined(first, row)
+                first, space = row, 0
+            space += nbytes
+            if nbytes >= LARGE:
+                tell = partial(self.crcs.__setitem__, self._order[row])
+                yield from Payload(nbytes, partial(self._views, row), tell).chunks()
+                first, space = row + 1, 0
+        yield self._joined(first, rows.stop)
+
+    def _views(self, row: int) -> Iterable[memoryview]:
+        return (view_of(self._table, row),) if self._leaves is None else elements_of(self._leaves[row])
+
+    def _joined(self, start: int, stop: int) -> memoryview:
+        if self._leaves is None:
+            contents: Sequence[bytes | memoryview] = copies_of(self._table, start, stop)
+            crcs: Iterable[int] = map(crc32, contents)
+        else:
+            found = contents_of(self._leaves[start:stop])
+            contents, crcs = [content for content, _ in found], [crc for _, crc in found]
+        for row, crc in zip(self._order[start:stop], crcs):
+            self.crcs[row] = crc
+        return memoryview(b"".join(contents))
+
+    def _entries(self, names: Sequence[str]) -> list[str]:
+        sizes = self._table.sizes
+        kinds = self._table.of_each(lambda kind: _kind_text(kind.spec))
+        entries = [""] * len(names)
+        for row, kind, stop, nbytes in zip(self._order, kinds, accumulate(sizes), sizes):
+            entries[row] = f'{encode_basestring(names[row])}{kind}"data_offsets":[{stop - nbytes},{stop}]}}'
+        return entries
+
+
+class _Run:
+    """The part of a file with the bytes of consecutive tensors."""
 
     last = False
 
-    def __init__(self, leaves: Mapping[str, Leaf]) -> None:
-        placed = _placed(leaves)
-        self.entries = [_entry_text(name, *entry) for name, entry in zip(leaves, sorted(placed))]
-        self.crcs = [0] * len(placed)
-        self.nbytes = sum(leaf.spec.nbytes for _, leaf, _ in placed)
-        self._placed = sorted(placed, key=lambda tensor: tensor.start)
+    def __init__(self, body: _Body, rows: range) -> None:
+        self._body = body
+        self._rows = rows
+        self.nbytes = body.nbytes(rows)
 
     def chunks(self) -> Iterator[memoryview]:
-        waiting: list[_Placed] = []
-        space = 0
-        for tensor in self._placed:
-            number, leaf, _ = tensor
-            nbytes = leaf.spec.nbytes
-            if nbytes >= LARGE or nbytes + space > BLOCK:
-                yield self._together(waiting)
-                waiting, space = [], 0
-            if nbytes >= LARGE:
-                payload = Payload(nbytes, partial(elements_of, leaf))
-                yield from payload.chunks()
-                self.crcs[number] = payload.crc
-            else:
-                waiting.append(tensor)
-                space += nbytes
-        yield self._together(waiting)
-
-    def _together(self, small: Sequence[_Placed]) -> memoryview:
-        """Return a copy of the bytes of small tensors; their CRCs are known afterwards."""
-        contents = contents_of([tensor.leaf for tensor in small])
-        for tensor, (_, crc) in zip(small, contents):
-            self.crcs[tensor.number] = crc
-        return memoryview(b"".join([content for content, _ in contents]))
+        return self._body.chunks(self._rows)
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -118,33 +174,19 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _unfit(name: str, leaf: Leaf) -> str | None:
-    code = CODE_OF.get(leaf.spec.dtype.name)
+def _unfit(name: str, tensor: Leaf | Spec) -> str | None:
+    spec = tensor.spec if isinstance(tensor, Leaf) else tensor
+    code = CODE_OF.get(spec.dtype.name)
     if name == "__metadata__":
         return "'__metadata__' is not allowed as the name of a tensor"
     if code is None:
-        return f"{name!r} has the dtype {leaf.spec.dtype}"
-    return f"{name!r} is a single pair of 4-bit elements" if code == PAIRED and not leaf.spec.shape else None
+        return f"{name!r} has the dtype {spec.dtype}"
+    return f"{name!r} is a single pair of 4-bit elements" if code == PAIRED and not spec.shape else None
 
 
-def _placed(leaves: Mapping[str, Leaf]) -> list[_Placed]:
-    """Return the offset of each tensor: widest elements first, so that all are aligned."""
-    numbered = enumerate(leaves.values())
-    placed = []
-    start = 0
-    for number, leaf in sorted(numbered, key=lambda item: -item[1].spec.dtype.itemsize):
-        placed.append(_Placed(number, leaf, start))
-        start += leaf.spec.nbytes
-    return placed
-
-
-def _entry_text(name: str, number: int, leaf: Leaf, start: int) -> str:
-    """Return the text of one tensor in the header."""
-    code = CODE_OF[leaf.spec.dtype.name]
-    shape = list(leaf.spec.shape)
+def _kind_text(spec: Spec) -> str:
+    """Return the text between name and offsets in the header's entry of a tensor."""
+    code, shape = CODE_OF[spec.dtype.name], list(spec.shape)
     if code == PAIRED:
         shape[-1] *= 2
-    return (
-        f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{code}","shape":[{",".join(map(str, shape))}],'
-        f'"data_offsets":[{start},{start + leaf.spec.nbytes}]}}'
-    )
+    return f':{{"dtype":"{code}","shape":[{",".join(map(str, shape))}],'

@@ -1,10 +1,10 @@
-"""Storages that lie in a file: the Source of every format.
+"""Storages in a file: the Source of every format.
 
 A storage is an extent of the file, checked by the format's reader. Its bytes are read in batches through the file, or
-mapped; those of the other byte order are turned round after reading, and deflated ones are inflated.
+mapped; those of the other byte order are reversed after reading, and deflated ones are inflated.
 
-Every way to read a storage verifies it, unless the caller says otherwise: from the bytes that arrive if they are all that
-the checksum is of, and by one pass over the whole storage before the first of its parts is read.
+Every way to read a storage verifies it, unless the caller says otherwise: while it is read, if all bytes that the checksum
+covers are read; otherwise by one pass over the whole storage before its first part is read.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from .._limits import LIMITS
 
 
 class Extent(NamedTuple):
-    """Where a storage lies: what `Storage.where` is for the storages of a file.
+    """The position of a storage in a file: the `where` of its Storage.
 
     Attributes:
         offset: its first byte in the file.
-        nbytes: its length there: at least the storage's, since the checksum is of the whole.
-        member: what the file calls it, for messages.
-        crc: the CRC-32 that its bytes (those that are inflated, where `inflate` is given) should have; None if unknown.
-        itemsize: bytes of an element: memory that is mapped must be aligned to it.
-        swap: bytes that stand in reverse order, together; 1 where they stand as this machine has them.
-        inflate: gives all its bytes, where they are compressed in the file.
-        skip: how many of its bytes come before the storage's first.
-        twins: where the same bytes should lie again, for names that are tied to this one.
+        nbytes: its length there, at least that of the storage, because the checksum is of the whole extent.
+        member: its name in the file, for messages.
+        crc: the expected CRC-32 of its bytes (after `inflate`, if that is given); None if unknown.
+        itemsize: the bytes of an element, to which mapped memory must be aligned.
+        swap: the length of the groups in which bytes are in reverse order; 1 if they are in this machine's order.
+        inflate: returns all its bytes, if they are compressed in the file.
+        skip: the number of its bytes before the first byte of the storage.
+        twins: where the same bytes should be again, for names that are tied to this one.
     """
 
     offset: int
@@ -73,9 +73,8 @@ _EXTENT, _CRC = itemgetter(0, 1), attrgetter("crc")
 class FileSource:
     """The Source of the storages of one file.
 
-    `expansion` is that of Limits. `name_of` gives the name of a tensor that shows a storage, for messages; it is asked only
-    when something is wrong.
-    `settle`, where it is given, finds out where storages lie, and is called with those whose bytes are wanted.
+    `expansion` is that of Limits. `name_of` returns the name of a tensor of a storage; it is called only for error messages.
+    `settle`, if given, is called with the storages about to be read and fills in their offsets.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class FileSource:
             self._settle(storages)
         if any(map(_is_made, storages)):
             return None
-        from ._neighbours import lay_out
+        from ._file_table import lay_out
 
         checked = self._checked_on_arrival(storages, starts, sizes, verify)
         places, runs, total = lay_out(list(map(_place, storages, starts)), sizes)
@@ -358,13 +357,13 @@ class FileSource:
 
 
 def _place(storage: Storage, start: int) -> int:
-    """Where in the file byte `start` of the storage lies."""
+    """Return the offset of byte `start` of the storage in the file."""
     extent: Extent = storage.where
     return extent.offset + extent.skip + start
 
 
 def _is_made(storage: Storage) -> bool:
-    """Whether the storage's bytes are made of all those that the file has for it: inflated, or turned round."""
+    """Return whether the storage's bytes must be computed from those in the file: inflated, or reversed."""
     extent: Extent = storage.where
     return extent.inflate is not None or extent.swap > 1
 

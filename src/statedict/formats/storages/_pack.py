@@ -1,12 +1,12 @@
-"""Which bytes are written for a tensor: those that it shows, while tensors that share bytes go on sharing them.
+"""Decide which bytes are written for a tensor: only its elements, while tensors that share bytes still share them.
 
-PyTorch writes the whole storage behind a slice of it. Here a storage is cut down to what its tensors show:
+PyTorch writes the whole storage of a slice. Here a storage is reduced to the elements of its tensors:
 
-- shown by one tensor (or several that are the same view): the range from its first to its last element if that has no
-  gaps, whatever its strides; otherwise its elements only, packed in the order in which they lie;
-- shown by several different views: the ranges that they cover, put together without the gaps between them.
+- One tensor (or several that are the same view): the range from its first to its last element if it has no gaps, whatever
+  the strides; otherwise only its elements, packed in the order of the storage.
+- Several different views: the ranges that they cover, joined without the gaps between them.
 
-Expanded dimensions (stride 0) stay expanded, so nothing is ever written larger than it lies in memory.
+Expanded dimensions (stride 0) stay expanded, so nothing is written larger than it is in memory.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ from math import prod
 from typing import NamedTuple
 
 from statedict.files import crc32
-from statedict.state import DType, Leaf, Read, Spec, Storage, Wholes, blocks
+from statedict.state import IN_PIECES, DType, Leaf, Read, Spec, Storage, Table, memory_of, single_rows
 
 from ._extent import Extent
 from ._shape import require_memory
 
-# Storages that can only be read, neither viewed nor streamed, are read in pieces of this size.
+# Storages that can neither be viewed nor streamed are read in pieces of this size.
 PIECE = 4 << 20
 
 
 class Packed(NamedTuple):
-    """One storage of a file that is to be written: its number, its length, and its bytes as views in order."""
+    """One storage of a file that is to be written: its number, its length, and its bytes as views in order.
+
+    `of`: the key of its bytes if they may be distributed over several processes (see `Payload`).
+    """
 
     number: int
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
+    of: Hashable = None
 
 
 class _Place(NamedTuple):
-    """A storage that has been placed, and the specs of its leaves by those in the old one."""
+    """A placed storage, and the new spec of its leaves for each old one."""
 
     packed: Packed
     specs: dict[Spec, Spec]
@@ -47,30 +51,30 @@ Key = tuple[Hashable, DType]
 
 
 class Packing:
-    """Leaves in, places in new storages out. Storages are numbered in the order in which they are first seen.
+    """Assign leaves to new storages, numbered in the order of their first leaves.
 
-    Every leaf is placed as if no other view of its storage came; where one does, `settled` is False, and all leaves have
-    to be placed once more, by a Packing that was told of them (`again`).
+    Each leaf is placed as if it were the only view of its storage. If another view comes, `settled` becomes False, and all
+    leaves must be placed again by a Packing that knows them (`again`).
     """
 
     def __init__(self, known: dict[Key, list[Leaf]] | None = None) -> None:
         self.settled = True
-        # Storages in order; Wholes stand for as many as they have rows.
-        self.packed: list[Packed | Wholes] = []
+        # Storages in order; a table is as many as it has rows.
+        self.packed: list[Packed | Table] = []
         self._known = known or {}
         self._count = 0
         self._seen: dict[Key, list[Leaf]] = {}
         self._places: dict[Key, _Place] = {}
-        # By address, which is quicker to look up than a key: number and spec of those that came in columns, and all others.
-        self._wholes: dict[int, tuple[int, Spec]] = {}
-        self._alone: dict[int, object] = {_address(storage): None for storage, _ in self._known}
+        # By address, which is faster to look up than a key: number and spec of those from tables, and all others.
+        self._rows: dict[int, tuple[int, Spec]] = {}
+        self._single: dict[int, object] = {_address(storage): None for storage, _ in self._known}
 
     def again(self) -> Packing:
-        """A Packing that knows all leaves that this one has seen."""
+        """Return a Packing that knows all leaves that this one has placed."""
         return Packing(self._seen)
 
     def place(self, leaf: Leaf) -> tuple[Packed, Spec]:
-        """The new storage that the leaf is in, and its spec there."""
+        """Return the new storage of the leaf, and its spec there."""
         # Other readers take a storage's element type from its first mention, so one storage has one type.
         key = leaf.storage.key, leaf.spec.dtype
         place = self._places.get(key)
@@ -84,30 +88,30 @@ class Packing:
             spec = leaf.spec
         return place.packed, spec
 
-    def place_all(self, wholes: Wholes) -> int | None:
-        """The number of the first one's new storage, the others' following; None where any shares its storage, so that each
-        has to be placed alone."""
-        specs = wholes.of_each(wholes.kinds)
-        new = dict(zip(wholes.pointers, zip(count(self._count), specs)))
-        # Views of keys, of which the shorter one is looked through; a dict would be, however long.
+    def place_all(self, table: Table) -> int | None:
+        """Return the number of the first row's new storage; the others follow. None if one of them shares its storage, so
+        that each must be placed by itself."""
+        specs = table.of_each(lambda kind: kind.spec)
+        new = dict(zip(table.starts, zip(count(self._count), specs)))
+        # `isdisjoint` of two views of keys iterates over the shorter one; with a dict it would iterate over the dict.
         if len(new) < len(specs) or not all(
-            new.keys().isdisjoint(known.keys()) for known in (self._alone, self._wholes)
+            new.keys().isdisjoint(known.keys()) for known in (self._single, self._rows)
         ):
             return None
         first = self._count
-        self.packed.append(wholes)
+        self.packed.append(table)
         self._count += len(specs)
-        self._wholes |= new
+        self._rows |= new
         return first
 
     def _first(self, key: Key, leaf: Leaf) -> _Place:
-        """The place of a storage of which no leaf was placed alone before."""
+        """Return the place of a storage of which no leaf was placed by itself before."""
         spec, storage = leaf.spec, leaf.storage
         whole = not spec.offset and spec.nbytes == storage.nbytes
         if not whole:
             require_memory(leaf)
         address = _address(leaf.storage.key)
-        number, known = self._wholes.get(address, (0, None))
+        number, known = self._rows.get(address, (0, None))
         if known is not None and (storage.nbytes, spec.dtype) == (known.nbytes, known.dtype):
             self._seen[key] = [Leaf(known, storage)]
             place = _whole(number, known, storage)
@@ -118,22 +122,28 @@ class Packing:
             self.packed.append(place.packed)
             self._count += 1
         self._places[key] = place
-        self._alone[address] = None
+        self._single[address] = None
         return place
 
 
+def key_in_parts(storage: Storage) -> Hashable:
+    """The key of a storage whose bytes may be distributed over several processes; None for any other."""
+    return storage.key if storage.source is IN_PIECES else None
+
+
 def _address(key: Hashable) -> int:
-    """Where a storage lies that is in memory."""
+    """Return the address of a storage in memory; 0 for others."""
     return key[1] if isinstance(key, tuple) and key[0] == "memory" else 0
 
 
 def _whole(number: int, spec: Spec, storage: Storage) -> _Place:
     """The new storage of a tensor that covers its whole storage: the usual case."""
-    return _Place(Packed(number, storage.nbytes, partial(ranges_of, storage, [(0, storage.nbytes)])), {spec: spec})
+    views = partial(ranges_of, storage, [(0, storage.nbytes)])
+    return _Place(Packed(number, storage.nbytes, views, key_in_parts(storage)), {spec: spec})
 
 
 def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
-    """The new storage of leaves that share one."""
+    """Return the new storage of leaves that share one."""
     storage, spec = leaves[0].storage, leaves[0].spec
     specs = list(dict.fromkeys(leaf.spec for leaf in leaves))
     if len(specs) == 1:
@@ -150,7 +160,7 @@ def _pack(number: int, leaves: Sequence[Leaf]) -> _Place:
 
 
 def _pack_one(number: int, storage: Storage, spec: Spec) -> _Place:
-    """The new storage of one view."""
+    """Return the new storage of one view."""
     size = spec.dtype.itemsize
     reach = spec.reach
     elements = prod(n for n, stride in zip(spec.shape, spec.strides) if stride) if spec.numel else 0
@@ -163,7 +173,7 @@ def _pack_one(number: int, storage: Storage, spec: Spec) -> _Place:
 
 
 def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
-    """The ranges of elements from the first to the last of each spec, those that touch made one."""
+    """Return the ranges from the first to the last element of each spec, with touching ranges joined."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted((spec.offset, spec.reach) for spec in specs if spec.numel):
         if merged and start <= merged[-1][1]:
@@ -174,13 +184,13 @@ def _covered(specs: Sequence[Spec]) -> list[tuple[int, int]]:
 
 
 def _order(spec: Spec) -> list[int]:
-    """The dimensions that are not expanded, outermost in memory first."""
+    """Return the dimensions that are not expanded, outermost in memory first."""
     kept = [axis for axis, stride in enumerate(spec.strides) if stride]
     return sorted(kept, key=lambda axis: -spec.strides[axis])
 
 
 def _dense(spec: Spec) -> Spec:
-    """The spec of the same elements without gaps, in the order in which they lie."""
+    """Return the spec of the same elements without gaps, in the order of the storage."""
     strides = [0] * len(spec.shape)
     step = 1
     for axis in reversed(_order(spec)):
@@ -190,7 +200,7 @@ def _dense(spec: Spec) -> Spec:
 
 
 def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
-    """The elements that `spec` shows, once each, in the order in which they lie."""
+    """Return the elements of `spec`, each once, in the order of the storage."""
     import numpy as np
 
     from statedict.state import read_array
@@ -202,13 +212,13 @@ def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
 
 
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-    """The bytes of a storage in the ranges: where they lie if they can be seen there, else read."""
+    """Yield the bytes of these ranges of a storage: views of it if possible, else read."""
     whole = storage.source.view(storage)
     if whole is not None:
         for start, stop in ranges:
             yield whole[start:stop]
         return
-    # Asking whether it is Streaming takes as long as reading a small one.
+    # Testing for `Streaming` takes as long as reading a small storage.
     stream = getattr(storage.source, "stream", None)
     if stream is not None:
         for start, stop in ranges:
@@ -222,7 +232,7 @@ def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[m
 
 
 def elements_of(leaf: Leaf) -> Iterator[memoryview]:
-    """The bytes of a leaf's elements in row-major order, lazy conjugate and negative bits applied."""
+    """Yield the bytes of a leaf's elements in row-major order, with lazy conjugate and negative bits applied."""
     import numpy as np
 
     from statedict.state import read_array
@@ -240,14 +250,10 @@ def elements_of(leaf: Leaf) -> Iterator[memoryview]:
 
 
 def contents_of(leaves: Sequence[Leaf]) -> list[tuple[bytes | memoryview, int]]:
-    """The same for many small leaves, with its CRC-32; what lies together in a file is read in one batch."""
+    """Return the same for many small leaves, each with its CRC-32; neighbours in a file are read in one batch."""
     chosen = [n for n, leaf in enumerate(leaves) if hasattr(leaf.storage.source, "fresh") and _is_run(leaf)]
-    storages = [leaves[n].storage for n in chosen]
-    starts = [leaves[n].spec.offset * leaves[n].spec.dtype.itemsize for n in chosen]
-    sizes = [leaves[n].spec.nbytes for n in chosen]
-    read: dict[int, memoryview] = {}
-    for some, block, places in blocks(storages, starts, sizes, verify=True):
-        read.update((chosen[n], block[place : place + sizes[n]]) for n, place in zip(some, places))
+    table = single_rows([leaves[n] for n in chosen])
+    read = dict(zip(chosen, memory_of(table.read(verify=True), table.sizes)))
     found: list[tuple[bytes | memoryview, int]] = []
     for n, leaf in enumerate(leaves):
         content = read[n] if n in read else b"".join(elements_of(leaf))

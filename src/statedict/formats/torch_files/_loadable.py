@@ -136,7 +136,7 @@ def _advice(value: Any, dangerous: Sequence[str]) -> str:
     of = next((part for part in (value.args or ())[1:2] if isinstance(part, Opaque)), None)
     if path.endswith("._rebuild_from_type_v2") and of is not None:
         if of.name == "DTensor":
-            return "a DTensor is one shard of a tensor: save value.full_tensor(), or use torch.distributed.checkpoint"
+            return "the local tensor of this DTensor cannot be saved as a part of a whole: save value.full_tensor()"
         return (
             f"a tensor of the class {of.path} would not be loaded again: "
             f"save its parts as plain tensors, {_allow(of.path)}"

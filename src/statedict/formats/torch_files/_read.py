@@ -8,7 +8,9 @@ both are checked before a tensor is returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from statedict.files import File
@@ -19,8 +21,7 @@ from .._pickle import parse
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..zip._archive import Archive, located, open_zip, read_member, read_parsed, verify_members
 from ..zip._directory import check_case
-from ..zip._members import text_of
-from ._serialization_id import is_ours
+from ..zip._members import crcs_of, text_of
 from ._storages import ArchiveStorages
 
 PICKLE = "data.pkl"
@@ -46,8 +47,9 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     storages.source.expansion = limits.expansion
     member = folder + PICKLE
     data = read_parsed(archive, member, limits)
-    rows = storages if storages.have_rows else None
-    parsed = parse(data, storage=storages.find, rows=rows, file=file.name, member=member, limits=limits, paid=file.size)
+    parsed = parse(
+        data, storage=storages.find, rows=storages, file=file.name, member=member, limits=limits, paid=file.size
+    )
     storages.settle(parsed.value)
     return Checkpoint(
         file.name,
@@ -150,3 +152,28 @@ def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Findi
     unused = storages.unused()
     if unused:
         yield Finding("note", "", f"{len(unused)} storages are not used by any tensor: {', '.join(unused[:5])}")
+
+
+SERIALIZATION_ID = ".data/serialization_id"
+DIGITS = 40
+
+
+def serialization_id(crcs: Sequence[int]) -> bytes:
+    """Return the digits for members with these CRC-32s, in order.
+
+    >>> serialization_id([1, 2])
+    b'3604640817359706859843878024071385774900'
+    """
+    import hashlib
+
+    digest = hashlib.sha256(struct.pack(f"<{len(crcs)}I", *crcs)).digest()
+    return f"{int.from_bytes(digest, 'little') % 10**DIGITS:0{DIGITS}}".encode()
+
+
+def is_ours(archive: Archive, folder: str) -> bool:
+    """Return whether our writer made the archive, by the CRC-32 of its digits in the directory; no member is read."""
+    last = archive.members.get(folder + SERIALIZATION_ID)
+    if last is None or last.nbytes != DIGITS or not last.crc:
+        return False
+    *others, crc = crcs_of(archive.members)
+    return last.name == [*archive.members][-1] and crc == zlib.crc32(serialization_id(others))

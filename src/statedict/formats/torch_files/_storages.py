@@ -1,61 +1,64 @@
-"""The storages of torch.save's zip, by the keys that its pickle gives them: one at a time, many, thousands in columns."""
+"""The storages of torch.save's zip, by the keys that its pickle gives them: rows of a table where possible, or single."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from statedict.state import Leaf, Storage, leaf_at, leaves_of
+from statedict.state import Leaf, RowKind, Storage, Table, leaves_of
 
 from ...errors import FormatError
-from .._pickle import Records, StorageId, TypedStorage
+from .._pickle import StorageId, TypedStorage
 from ..checkpoint._walk import leaves
-from ..storages._extent import Extent, FileSource
+from ..storages._extent import Extent
+from ..storages._file_table import UNKNOWN_CRC, TableSource
 from ..zip._archive import Archive, located, member_bytes
 from ..zip._directory import DEFLATED
-from ..zip._headers import UNKNOWN
-from ..zip._members import ManyMembers
+from ..zip._members import UNKNOWN, ManyMembers
 
 if TYPE_CHECKING:
-    from ._file_rows import FileRows, Numbers
+    import numpy as np
 
-FREE, TAKEN = -1, -2
-# The keys that fit into a column.
-DECIMAL = re.compile("0|[1-9][0-9]{0,17}")
+    Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+# The longest number that fits into a column of 64-bit integers has more digits.
+DIGITS = 18
 
 
 class ArchiveStorages:
-    """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key."""
+    """The storages of an archive, by the keys that its pickle gives them; members are `prefix` + key.
+
+    Attributes:
+        table: the tensors that cover a storage exactly. Those that a scan of the pickle has found become rows first, and
+            get leaves when the reader arrives there (`offer`, `claim`); the others follow when all is read (`settle`).
+        single: leaves that were read one by one.
+    """
 
     def __init__(self, archive: Archive, prefix: str, big_endian: bool) -> None:
-        self.source = FileSource(archive.file, self._name_of, self._locate if archive.waiting else None)
+        self.source = TableSource(archive.file, prefix, self._name_of, self._locate if archive.waiting else None)
+        self.table = Table(self.source, (), (), (), (), (), ())
+        self.single: list[Leaf] = []
+        self.tree: object = None
         self._archive = archive
         self._prefix = prefix
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
-        self.alone: list[Leaf] = []
-        self.table: FileRows | None = None
-        # Which row each member is; FREE or TAKEN where it is not a row. Which member each row is.
-        self._row_of: Any = None
-        self._member_of: Any = None
-        self.tree: object = None
+        self._kinds: dict[RowKind, int] = {}
+        # The row with a leaf, for each storage by its key as a number; None if the storage was read by itself.
+        self._rows: dict[int, int | None] = {}
 
     def find(self, wanted: StorageId) -> TypedStorage:
-        """The storage that the pickle names; raises FormatError where its member is missing or too short.
+        """Return the storage that the pickle refers to; raise FormatError if its member is missing or too short.
 
-        The error says nothing of the file: who reads the pickle knows that, and where in it the storage is named.
+        The error has no position: the reader of the pickle adds that.
         """
         storage = self._found.get(wanted.key)
         itemsize = wanted.dtype.itemsize if wanted.dtype else 1
         if storage is None:
-            row = self._row(wanted.key)
-            if row >= 0 and self.table is not None:
-                storage = self.table.storage(row)
-            else:
-                storage = self._open(wanted, itemsize)
-                self._take([wanted.key])
+            number = _number(wanted.key)
+            row = self._rows.setdefault(number, None)
+            storage = self._open(wanted, itemsize) if row is None else self.table.storage(row)
             self._found[wanted.key] = storage
         if wanted.numel * itemsize > storage.nbytes:
             raise FormatError(
@@ -66,104 +69,83 @@ class ArchiveStorages:
 
     @property
     def have_rows(self) -> bool:
-        """Whether many tensors can be had in columns: where the members are, and need no turning round."""
+        """Whether tensors can be offered column-wise: the members are columns, and of this machine's byte order."""
         return isinstance(self._archive.members, ManyMembers) and not self._big_endian
 
-    @property
-    def _members(self) -> ManyMembers:
-        return cast(ManyMembers, self._archive.members)
-
-    def offer(self, records: Records) -> Numbers:
-        """Rows for those records that are all of a member each."""
+    def offer(self, kinds: Sequence[RowKind], claims: Sequence[int], of: Numbers, keys: Numbers) -> Numbers:
         import numpy as np
 
-        from ._file_rows import FileRows
-
-        members = self._members
-        if self.table is None:
-            self.table = FileRows(self.source, self._prefix)
-            self._row_of = np.full(len(members), FREE)
-            self._member_of = np.zeros(0, np.int64)
-            self._take(self._found)
-        found = members.rows_of(self._prefix, records.keys)
-        # What a tensor of each kind must have, and what its storage is said to have; -2 where it is not all of it.
-        lengths = np.array(
-            [
-                spec.nbytes if spec.nbytes == claim and not spec.offset and spec.is_contiguous else -2
-                for (spec, *_), claim in zip(records.kinds, records.claims)
-            ]
-        )[records.of]
-        whole = np.flatnonzero((found >= 0) & (lengths > 0) & (lengths == members.sizes[found]))
-        rows = np.full(len(found), -1)
-        rows[whole] = len(self.table.of) + np.arange(len(whole))
+        # In the order of the pickle, so that the leaves of a state mostly are consecutive rows.
+        self._adopt()
+        members = cast(ManyMembers, self._archive.members)
+        found = members.rows_of(self._prefix, keys)
+        # -2 for kinds that do not cover the storage that they claim.
+        lengths = np.array([claim if is_whole(kind, claim) else -2 for kind, claim in zip(kinds, claims)])[of]
+        whole = np.flatnonzero((found >= 0) & (lengths == members.sizes[found]))
         some = found[whole]
-        crcs = members.crcs[some] if self._archive.checked else np.full(len(some), -1)
-        extents = np.array([members.offsets[some], members.sizes[some], crcs, records.keys[whole]])
-        self.table.add(records.kinds, records.of[whole], extents)
-        self._member_of = np.concatenate([self._member_of, some])
+        rows = np.full(len(found), -1)
+        rows[whole] = len(self.table) + np.arange(len(whole))
+        crcs = members.crcs[some] if self._archive.checked else np.full(len(some), UNKNOWN_CRC)
+        which = np.array(list(map(self._kind, kinds)))[of[whole]]
+        columns = which, members.offsets[some], members.sizes[some], crcs, keys[whole]
+        self.table.extend(*(column.tolist() for column in columns))
         return rows
 
     def claim(self, row: int, count: int) -> list[Leaf] | None:
-        """Leaves of offered rows; None where another tensor has one of the storages already."""
-        assert self.table is not None
-        members = self._member_of[row : row + count]
         rows = range(row, row + count)
-        if not (self._row_of[members] == FREE).all():
+        if count == 1:
+            key = self.table.marks[1][row]
+            return leaves_of(self.table, rows) if self._rows.setdefault(key, row) == row else None
+        new = dict(zip(self.table.marks[1][row : row + count], rows))
+        if len(new) < count or not self._rows.keys().isdisjoint(new):
             return None
-        self._row_of[members] = rows
-        if (self._row_of[members] != rows).any():  # two for one
-            self._row_of[members] = FREE
-            return None
+        self._rows.update(new)
         return leaves_of(self.table, rows)
 
-    def claim_one(self, row: int) -> Leaf | None:
-        assert self.table is not None
-        member = self._member_of.item(row)
-        if self._row_of.item(member) != FREE:
-            return None
-        self._row_of[member] = row
-        return leaf_at(self.table, row)
-
-    def _row(self, key: str) -> int:
-        """Which row a key's storage is, or a negative number."""
-        number = None if self.table is None else self._members.numbers.get(self._prefix + key)
-        return FREE if number is None else int(self._row_of[number])
-
-    def _take(self, keys: Iterable[str]) -> None:
-        """Have no rows made of these storages, which were found by themselves."""
-        if self.table is not None:
-            for key in keys:
-                self._row_of[self._members.numbers[self._prefix + key]] = TAKEN
-
     def settle(self, tree: Any) -> None:
-        """Learn from the tree that was read which tensor shows which storage, and how its elements are to be turned."""
+        """Complete the storages with the tree that was read: rows for single leaves, names, byte order."""
         self.tree = tree
-        if self.table is not None:
-            self._adopt(self.table)
-        if self._big_endian:
-            for _, leaf in leaves(tree):
-                # Arrays that were pickled as bytes are in memory, the right way round.
-                if leaf.storage.source is self.source:
-                    self._turn(leaf)
-
-    def _adopt(self, table: FileRows) -> None:
-        """Make rows of the leaves that were read one by one too, so that all can be looked at together."""
-        adopted: dict[str, Leaf] = {}
-        for leaf in self.alone:
+        if not self._big_endian:
+            self._adopt()
+            return
+        for _, leaf in leaves(tree):
+            # Arrays that were pickled as bytes are in memory, in this machine's byte order.
             if leaf.storage.source is self.source:
-                _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
-                if self._row(key) < 0 and DECIMAL.fullmatch(key) and is_whole(leaf):
-                    adopted.setdefault(key, leaf)
-        if adopted:
-            table.adopt(list(adopted.values()), list(adopted))
+                self._swap(leaf)
 
-    def _turn(self, leaf: Leaf) -> None:
-        """Have the storage of a big-endian tensor turned round, element by element, when it is read."""
+    def _adopt(self) -> None:
+        """Make rows of the single leaves that cover a storage exactly, so that they can be read with the others."""
+        adopted: dict[int, Leaf] = {}
+        for leaf in self.single:
+            if leaf.storage.source is self.source and is_whole(leaf, leaf.storage.nbytes):
+                _, key = cast("tuple[int, str]", leaf.storage.key)  # as FileSource makes it
+                extent: Extent = leaf.storage.where
+                if self._rows[_number(key)] is None and not extent.inflate and extent.offset != UNKNOWN:
+                    adopted.setdefault(_number(key), leaf)
+        adopted.pop(-1, None)
+        self.single.clear()
+        leaves = list(adopted.values())
+        kinds = [self._kind(RowKind(leaf.spec, leaf.traits, leaf.storage.location)) for leaf in leaves]
+        extents: list[Extent] = [leaf.storage.where for leaf in leaves]
+        starts, sizes = [extent.offset for extent in extents], [extent.nbytes for extent in extents]
+        crcs = [UNKNOWN_CRC if extent.crc is None else extent.crc for extent in extents]
+        for leaf, row in zip(leaves, self.table.extend(kinds, starts, sizes, crcs, list(adopted))):
+            leaf.table, leaf.row = self.table, row
+
+    def _kind(self, kind: RowKind) -> int:
+        """Return the number of a kind in the table."""
+        number = self._kinds.setdefault(kind, len(self._kinds))
+        if number == len(self.table.kinds):
+            self.table.kinds.append(kind)
+        return number
+
+    def _swap(self, leaf: Leaf) -> None:
+        """Reverse the bytes of each element of a big-endian tensor's storage when it is read."""
         extent: Extent = leaf.storage.where
         size = leaf.spec.dtype.itemsize // (2 if leaf.spec.dtype.is_complex else 1)
         problem = None
         if leaf.storage.nbytes % size:
-            problem = f"its {leaf.storage.nbytes:,} bytes are no whole number of {leaf.spec.dtype} elements"
+            problem = f"its {leaf.storage.nbytes:,} bytes are not a whole number of {leaf.spec.dtype} elements"
         elif extent.swap not in (1, size) and size > 1:
             problem = "tensors of several dtypes show it, so its byte order cannot be known"
         if problem is not None:
@@ -171,17 +153,16 @@ class ArchiveStorages:
         leaf.storage.where = extent._replace(swap=max(size, extent.swap))
 
     def unused(self) -> list[str]:
-        """The members among the storages that no tensor shows."""
+        """Return the members among the storages that no tensor uses."""
+        keys = [(name, name.removeprefix(self._prefix)) for name in self._archive.members]
         return [
             name
-            for name in self._archive.members
-            if name.startswith(self._prefix)
-            and name.removeprefix(self._prefix) not in self._found
-            and self._row(name.removeprefix(self._prefix)) < 0
+            for name, key in keys
+            if name != key and key not in self._found and self._rows.get(_number(key)) is None
         ]
 
     def names_of_members(self) -> dict[str, str]:
-        """For each member that a tensor shows, the name of the first that does."""
+        """Return, for each member that a tensor uses, the name of the first one."""
         shown = [(path, leaf.storage) for path, leaf in leaves(self.tree) if leaf.storage.source is self.source]
         return {storage.where.member: path for path, storage in reversed(shown)}
 
@@ -198,18 +179,24 @@ class ArchiveStorages:
         return self.source.storage(wanted.key, member.nbytes, extent, wanted.location)
 
     def _locate(self, storages: Sequence[Storage]) -> None:
-        """Find out where storages lie, of whose members only the directory's entries have been looked at."""
+        """Find the offsets of storages of whose members only the entries in the directory were read."""
         waiting = [storage for storage in storages if storage.where.offset == UNKNOWN]
         members = located(self._archive, [self._archive.members[storage.where.member] for storage in waiting])
         for storage, member in zip(waiting, members):
             storage.where = storage.where._replace(offset=member.offset)
 
     def _name_of(self, storage: Storage) -> str | None:
-        return next((path for path, leaf in leaves(self.tree) if leaf.storage is storage), None)
+        return next((path for path, leaf in leaves(self.tree) if leaf.storage.key == storage.key), None)
 
 
-def is_whole(leaf: Leaf) -> bool:
-    """Whether the leaf is all of its storage, as it lies in the file."""
-    spec, nbytes = leaf.spec, leaf.storage.nbytes
+def is_whole(tensor: Leaf | RowKind, nbytes: int) -> bool:
+    """Return whether the tensor covers a storage of `nbytes` bytes, in order, and is not empty."""
+    spec = tensor.spec
     contiguous = not spec.offset and spec.is_contiguous
-    return contiguous and leaf.traits.attributes is None and 0 < spec.nbytes == nbytes == leaf.storage.where.nbytes
+    return contiguous and tensor.traits.attributes is None and 0 < spec.nbytes == nbytes
+
+
+def _number(key: str) -> int:
+    """Return the number that a key is the decimal text of; -1 for other keys."""
+    number = int(key) if key.isdecimal() and key.isascii() and len(key) <= DIGITS else -1
+    return number if str(number) == key else -1

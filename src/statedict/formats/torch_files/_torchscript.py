@@ -63,7 +63,9 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
 
     def read(member: str, store: ArchiveStorages) -> Any:
         data = read_parsed(archive, member, limits)
-        parsed = parse(data, storage=store.find, file=file.name, member=member, limits=limits, paid=file.size)
+        parsed = parse(
+            data, storage=store.find, rows=store, file=file.name, member=member, limits=limits, paid=file.size
+        )
         store.settle(parsed.value)
         imports.extend(parsed.globals)
         return parsed.value

@@ -9,7 +9,7 @@ from .._limits import Limits
 from .._pickle import StorageId, TypedStorage
 from ..storages._extent import Extent, FileSource
 from ..zip._directory import STORED
-from ..zip._headers import LOCAL
+from ..zip._members import LOCAL
 from ._stacked_pickles import parse_at
 
 

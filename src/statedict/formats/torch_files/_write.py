@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statedict.files import Part
-from statedict.state import COMPUTED, Leaf, Wholes, require_in_proportion
+from statedict.state import COMPUTED, Leaf, Table, require_in_proportion
 
 from ...errors import FormatError, SaveError
 from .._pickle import Placement, emit
@@ -19,8 +19,7 @@ from ..storages._pack import Packed, Packing
 from ..zip._directory import check_case
 from ..zip._layout import ALIGNMENT
 from ..zip._write import LastMember, Record, TensorRun, check_members, zip_parts
-from ._read import EXTRA, LONGEST_EXTRA
-from ._serialization_id import DIGITS, NAME, serialization_id
+from ._read import DIGITS, EXTRA, LONGEST_EXTRA, SERIALIZATION_ID, serialization_id
 
 FOLDER = "archive/"
 
@@ -69,11 +68,11 @@ def archive_parts(
         _small(f"{folder}version", b"3\n"),
         *(byteorder if late_byteorder else []),
     ]
-    last = LastMember(folder + NAME, DIGITS, serialization_id)
+    last = LastMember(folder + SERIALIZATION_ID, DIGITS, serialization_id)
     return zip_parts(members, last, alignment=alignment, checked=checked)
 
 
-def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Wholes]]:
+def _pickled(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> tuple[bytes, list[Packed | Table]]:
     packing = Packing()
     pickled = _emitted(obj, packing, substitute)
     if not packing.settled:
@@ -103,15 +102,15 @@ def _emitted(obj: Any, packing: Packing, substitute: Callable[[Any], Any]) -> by
     return pickled
 
 
-def _members(storages: Sequence[Packed | Wholes]) -> Iterator[Record | TensorRun]:
+def _members(storages: Sequence[Packed | Table]) -> Iterator[Record | TensorRun]:
     number = 0
     for storage in storages:
-        if isinstance(storage, Wholes):
-            rows = range(number, number + len(storage.sizes))
+        if isinstance(storage, Table):
+            rows = range(number, number + len(storage))
             yield TensorRun([f"{FOLDER}data/{row}" for row in rows], storage)
             number = rows.stop
         else:
-            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views)
+            yield Record(f"{FOLDER}data/{storage.number}", storage.nbytes, storage.views, of=storage.of)
             number += 1
 
 

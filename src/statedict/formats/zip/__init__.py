@@ -1,6 +1,6 @@
 """Zip archives, in both directions: the container of `.pt` and `.npz` files.
 
-Reading: `_end` finds the central directory, `_directory` reads its entries (`_directory_columns` thousands at once),
-`_headers` compares the local headers with it, and `_archive` returns the members. Writing: `_layout` computes offsets,
+Reading: `_directory` finds the central directory and reads its entries (`_directory_columns` thousands at once),
+`_members` compares the local headers with it, and `_archive` returns the members. Writing: `_layout` computes offsets,
 `_write` makes the records.
 """

@@ -18,10 +18,8 @@ from statedict.files import File, checksums, crc32, fetch
 
 from ...errors import ChecksumError, FormatError, UnknownNameError
 from .._limits import LIMITS, Limits
-from ._directory import DEFLATED, STORED, check_names, read_entries
-from ._end import Directory, find_directory
-from ._headers import UNKNOWN, Bound, Member, bounds, locate
-from ._members import ManyMembers
+from ._directory import DEFLATED, STORED, Directory, check_names, find_directory, read_entries
+from ._members import UNKNOWN, Bound, ManyMembers, Member, bounds, locate
 
 # From this many members on, arrays are faster even if NumPy must be imported first.
 MANY = 8192

@@ -1,7 +1,8 @@
-"""Archives of many thousands of members, checked with arrays: 1 µs a member, where one at a time costs 9.
+"""Check archives of thousands of members with arrays: 1 µs a member; one at a time takes 9.
 
-Only what PyTorch writes is recognised here: members in order, stored, beyond 4 GiB with zip64 records. Everything else, and
-whatever is wrong, is left to the loop that says what (`_headers`); so this can be strict and needs no messages.
+Only archives as PyTorch writes them are accepted: members in order, stored, beyond 4 GiB with zip64 records. All others,
+and damaged ones, are left to the loop in `_members`, which reports what is wrong; so this can be strict and needs no
+messages.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ EXTRA = np.dtype([("kind", "<u2"), ("length", "<u2")])
 NUMBER = np.dtype([("number", "<u8")])
 # The zip64 record of a local header, three numbers at most, and the head of the field that pads it.
 LONGEST_EXTRA = EXTRA.itemsize + 3 * NUMBER.itemsize + EXTRA.itemsize
-# Longer names are for the loop: each row of the arrays has room for the longest.
+# Archives with longer names are left to the loop, because each row of the arrays has room for the longest name.
 LONGEST_NAME = 512
-# Where members are larger than this, a short read for each (1.3 µs) is quicker than reading through them, a BLOCK at a time.
+# For larger members, a short read for each (1.3 µs) is faster than reading all of the file, a BLOCK at a time.
 SPARSE = 4 << 10
 BLOCK = 1 << 20
 
 
 def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[ManyMembers, int] | None:
-    """The members and how many bytes lie hidden between them, as `locate` gives them; None where it must decide."""
+    """Return the members and the number of unused bytes between them, as `locate` does; None if `locate` must decide."""
     places = _chain(directory, count)
     if places is None:
         return None
@@ -67,16 +68,16 @@ def locate_many(file: File, directory: bytes, count: int, end: int) -> tuple[Man
     froms = places + CENTRAL.itemsize
     names = [decoded[a:b] for a, b in zip(froms.tolist(), (froms + lengths).tolist())]
     members = ManyMembers(names, payloads, sizes, entries["crc"].astype(np.int64))
-    # Those of folders are left to the loop too.
+    # Entries for folders are left to the loop, too.
     if not members.text.isascii() or "/\n" in f"{members.text}\n":
         return None
     return members, int((limits - ends).sum())
 
 
 def _chain(directory: bytes, count: int) -> Numbers | None:
-    """Where each entry begins, if `count` entries without comments fill the directory."""
+    """Return the offset of each entry if `count` entries without comments fill the directory; otherwise None."""
     raw = np.frombuffer(directory, np.uint8)
-    # Every entry begins with its signature, and so may a name: only if all that are found follow each other it is a chain.
+    # Every entry begins with the signature, but a name can contain it, too: all occurrences must be consecutive entries.
     found = np.flatnonzero((raw[:-3] == 0x50) & (raw[1:-2] == 0x4B) & (raw[2:-1] == 1) & (raw[3:] == 2))
     if len(found) != count or not count or found[-1] + CENTRAL.itemsize > len(raw):
         return None
@@ -88,8 +89,8 @@ def _chain(directory: bytes, count: int) -> Numbers | None:
 
 
 def _widened(raw: Bytes, extras: Numbers, entries: np.ndarray[Any, Any]) -> Numbers | None:
-    """The sizes, stored sizes and offsets, those that are all ones from the zip64 record at `extras`; None where an extra
-    field is anything else than that record."""
+    """Return sizes, stored sizes and offsets, with those that are all ones replaced from the zip64 record at `extras`; None
+    if an extra field is anything but that record."""
     narrow = np.array([entries[field] for field in ("nbytes", "packed", "start")], np.int64)
     missing = narrow == ONES
     counts = missing.sum(axis=0)
@@ -106,24 +107,24 @@ def _widened(raw: Bytes, extras: Numbers, entries: np.ndarray[Any, Any]) -> Numb
     for column, absent in zip(narrow, missing[:, wide]):
         column[wide[absent]] = _rows(raw, at[absent], NUMBER)["number"]
         at = at + 8 * absent
-    # Numbers of 64 bits turn negative.
+    # Numbers of 64 bits become negative.
     return None if (narrow < 0).any() else narrow
 
 
 def _rows(raw: Bytes, places: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """The records of a structured dtype that begin at the places."""
+    """Return the records of a structured dtype that begin at these offsets."""
     return _as(rolling(raw, dtype.itemsize)[places], dtype)
 
 
 def _as(table: Bytes, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """The rows of a table of bytes as records."""
+    """Return the rows of a table of bytes as records."""
     return np.ascontiguousarray(table).view(dtype)[:, 0]
 
 
 def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
-    """A row for each place: the bytes before it where a descriptor may end, and `reach` bytes from it.
+    """Return a row for each place: the bytes before it, where a descriptor can end, and `reach` bytes from it on.
 
-    The first place is the beginning of the file, before which there are zeros. None where the others have no room.
+    The first place is the beginning of the file; the bytes before it are zeros. Returns None if the others do not fit.
     """
     before = WIDE_ROW.itemsize
     if places[1] < before or places[-1] + reach > file.size:
@@ -137,7 +138,7 @@ def _borders(file: File, places: Numbers, reach: int) -> Bytes | None:
 
 
 def _rows_in_blocks(file: File, places: Numbers, before: int, reach: int) -> Iterator[bytes]:
-    """The rows of places that are near one another: those within a block of the file are read in one go."""
+    """Yield the rows of places that are near each other: those within a block of the file are read in one call."""
     bounds = [0, *(np.flatnonzero(np.diff(places // BLOCK)) + 1).tolist(), len(places)]
     for first, last in pairwise(bounds):
         some = places[first:last] - places[first]
@@ -148,7 +149,7 @@ def _rows_in_blocks(file: File, places: Numbers, before: int, reach: int) -> Ite
 
 def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:
     unusual = (entries["comment_disk_attributes"][:, :2] != 0).any(axis=1)
-    # Attributes that `is_special` refuses.
+    # The attributes that `is_special` refuses.
     unusual |= (entries["comment_disk_attributes"][:, 3] & FOLDER) != 0
     unusual |= ((entries["comment_disk_attributes"][:, 4] & KIND) | PLAIN_FILE) != PLAIN_FILE
     unusual |= entries["method_and_time"][:, 0] != STORED
@@ -159,7 +160,7 @@ def _plain_entries(entries: np.ndarray[Any, Any]) -> bool:
 def _payloads(
     found: Bytes, entries: np.ndarray[Any, Any], sizes: Numbers, starts: Numbers, raw: Bytes, places: Numbers
 ) -> Numbers | None:
-    """Where the members' bytes begin, if every local header (at the beginning of the rows) says what the directory does."""
+    """Return the offset of each member's bytes if every local header (at the start of its row) agrees with the directory."""
     heads, lengths = _as(found[:, : LOCAL.itemsize], LOCAL), entries["name"].astype(np.int64)
     later = (entries["flags"] & DESCRIPTOR) != 0
     wrong = heads["signature"] != int.from_bytes(b"PK\3\4", "little")
@@ -168,7 +169,7 @@ def _payloads(
     for place, expected in enumerate((entries["crc"], sizes, sizes)):
         said = heads["crc_and_sizes"][:, place]
         wrong |= (said != expected) & ~(later & (said == 0))
-    # All ones would stand for the sizes of the zip64 record.
+    # All ones would refer to the zip64 record.
     wrong |= (heads["crc_and_sizes"][:, 1:] == ONES).any(axis=1)
     if wrong.any() or not _are_padded(found, LOCAL.itemsize + lengths, heads["extra"].astype(np.int64), sizes, starts):
         return None
@@ -182,8 +183,8 @@ def _payloads(
 
 
 def _are_padded(found: Bytes, at: Numbers, left: Numbers, sizes: Numbers, starts: Numbers) -> bool:
-    """Whether the extra fields (`left` bytes at `at` in each row) are a true zip64 record at most, and one field of another
-    kind."""
+    """Return whether the extra fields (`left` bytes at `at` in each row) are at most a correct zip64 record and one field of
+    another kind."""
     rows = np.flatnonzero(left)
     if (left[rows] < EXTRA.itemsize).any():
         return False
@@ -210,12 +211,12 @@ def _are_padded(found: Bytes, at: Numbers, left: Numbers, sizes: Numbers, starts
 
 
 def _fields(found: Bytes, rows: Numbers, at: Numbers, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """The records that begin at `at` in these rows."""
+    """Return the records that begin at `at` in these rows."""
     return _as(found[rows[:, None], at[:, None] + np.arange(dtype.itemsize)], dtype)
 
 
 def _described(found: np.ndarray[Any, Any], crcs: Numbers, sizes: Numbers) -> bool:
-    """Whether each descriptor repeats its entry."""
+    """Return whether each descriptor agrees with its entry."""
     same = found["signature"] == int.from_bytes(b"PK\7\x08", "little")
     same &= (found["crc"] == crcs) & (found["packed"] == sizes) & (found["nbytes"] == sizes)
     return bool(same.all())

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from typing import NamedTuple
 
 from statedict.files import Frame, Part, Payload, crc32s
-from statedict.state import Wholes
+from statedict.state import Table, copies_of, view_of
 
 from ...errors import FormatError, SaveError
 from .._limits import LIMITS
-from ._directory import check_names
-from ._end import END, END64, LOCATOR
+from ._directory import END, END64, LOCATOR, check_names
 from ._layout import ALIGNMENT, ONES, descriptors, place
 
 # From this size on a payload is a separate part; smaller ones are copied into blocks of at most this many bytes.
@@ -34,19 +33,22 @@ BLOCK = 2 << 20
 
 
 class Record(NamedTuple):
-    """A member to be written. `views` returns its bytes in order; `extra` is its extra field in the directory."""
+    """A member to be written. `views` returns its bytes in order; `extra` is its extra field in the directory; `of` is the
+    key of its bytes if they may be distributed over several processes (see `Payload`).
+    """
 
     name: str
     nbytes: int
     views: Callable[[], Iterable[memoryview]]
     extra: bytes = b""
+    of: Hashable = None
 
 
 class TensorRun(NamedTuple):
-    """Consecutive members, each the memory of one of the tensors in `wholes`."""
+    """Consecutive members, each the memory of a row of `table`."""
 
     names: Sequence[str]
-    wholes: Wholes
+    table: Table
 
 
 class _Batch(NamedTuple):
@@ -59,13 +61,13 @@ class _Batch(NamedTuple):
         """Return the bytes of one member."""
         if isinstance(self.by, Record):
             return self.by.views()
-        return (self.by.wholes.view(index - self.members.start),)
+        return (view_of(self.by.table, index - self.members.start),)
 
     def contents(self, wanted: range) -> Iterator[bytes]:
         """Yield the bytes of the members in `wanted`."""
         start, stop = (min(max(at, self.members.start), self.members.stop) for at in (wanted.start, wanted.stop))
         if isinstance(self.by, TensorRun):
-            yield from self.by.wholes.copies(start - self.members.start, stop - self.members.start)
+            yield from copies_of(self.by.table, start - self.members.start, stop - self.members.start)
         elif start < stop:
             yield b"".join(self.by.views())
 
@@ -79,6 +81,7 @@ class _Layout:
         self.names: list[bytes] = []
         self.sizes: list[int] = []
         self.extras: dict[int, bytes] = {}
+        self.of: dict[int, Hashable] = {}
         for record in records:
             self._add(record)
         self._comment = comment
@@ -118,10 +121,13 @@ class _Layout:
         found: list[bytes] = []
         at = bisect_right(self._begins, members.start) - 1
         while len(found) < len(members):
-            found += self.given[at].contents(members)
+            made = list(self.given[at].contents(members))
+            if self.checked:
+                # At once: the last member is made from the CRCs of those before it.
+                first = members.start + len(found)
+                self.crcs[first : first + len(made)] = crc32s(made)
+            found += made
             at += 1
-        if self.checked:
-            self.crcs[members.start : members.stop] = crc32s(found)
         return found
 
     def views(self, index: int) -> Iterable[memoryview]:
@@ -140,12 +146,14 @@ class _Layout:
         first = len(self.names)
         if isinstance(record, TensorRun):
             self.names += map(str.encode, record.names)
-            self.sizes += record.wholes.sizes
+            self.sizes += record.table.sizes
         else:
             self.names.append(record.name.encode())
             self.sizes.append(record.nbytes)
             if record.extra:
                 self.extras[first] = record.extra
+            if record.of is not None and record.nbytes:
+                self.of[first] = record.of
         self.given.append(_Batch(range(first, len(self.names)), record))
 
     def _lengths_of_extras(self) -> list[int]:
@@ -203,34 +211,41 @@ def zip_parts(
     parts: list[Part] = []
     before: int | None = None
     first = space = 0
-    for index, nbytes in enumerate(layout.sizes):
-        if nbytes >= LARGE:
-            parts += _Block(layout, before, range(first, index), index), _Large(layout, index)
+    # The last member depends on the CRCs of all others, so it is not in their block.
+    count = len(layout.sizes) - (last is not None)
+    for index, nbytes in enumerate(layout.sizes[:count]):
+        if nbytes >= LARGE or index in layout.of:
+            parts += _Block(layout, before, range(first, index), index), _payload(layout, index)
             before, first, space = index, index + 1, 0
         elif space + nbytes > BLOCK:
             parts.append(_Block(layout, before, range(first, index), None))
             before, first, space = None, index, nbytes
         else:
             space += nbytes
-    parts.append(_Block(layout, before, range(first, len(layout.sizes)), None))
+    parts.append(_Block(layout, before, range(first, count), None))
+    if last is not None:
+        parts.append(_Block(layout, None, range(count, count + 1), None))
     parts.append(Frame(layout.directory_size, layout.directory))
     return parts
 
 
-class _Large(Payload):
-    """The payload of a large member, written from its memory."""
+def _payload(layout: _Layout, index: int) -> Part:
+    """Return the payload of one member, written from its memory."""
+    views, nbytes = partial(layout.views, index), layout.sizes[index]
+    if not layout.checked:
+        return _Unchecked(nbytes, views)
+    return Payload(nbytes, views, partial(layout.crcs.__setitem__, index), layout.of.get(index))
 
-    def __init__(self, layout: _Layout, index: int) -> None:
-        super().__init__(layout.sizes[index], partial(layout.views, index))
-        self._layout = layout
-        self._index = index
 
-    def chunks(self) -> Iterator[memoryview]:
-        if not self._layout.checked:
-            yield from self._layout.views(self._index)
-            return
-        yield from super().chunks()
-        self._layout.crcs[self._index] = self.crc
+class _Unchecked(NamedTuple):
+    """A payload whose CRC-32 is not computed."""
+
+    nbytes: int
+    views: Callable[[], Iterable[memoryview]]
+    last: bool = False
+
+    def chunks(self) -> Iterable[memoryview]:
+        return self.views()
 
 
 class _Block:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from statedict.errors import PartError
 from statedict.state import (
     Compound,
     Leaf,
@@ -136,13 +137,21 @@ def _compared(both: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Change], l
         if isinstance(a, Leaf) and isinstance(b, Leaf) and not (is_meta(a) or is_meta(b)):
             key = a.shown, b.shown
             if key not in known:
-                known[key] = None if same(a, b) else compare(a, b)
+                known[key] = _compared_whole(name, a, b)
             found = known[key]
             if found:
                 changed[name] = found
         elif not equal(old, new):
             values.append(name)
     return changed, values
+
+
+def _compared_whole(name: str, a: Leaf, b: Leaf) -> Change | None:
+    try:
+        return None if same(a, b) else compare(a, b)
+    except PartError as error:
+        needed = "all of it is needed for a comparison: save both states, and compare the files"
+        raise PartError(error.shape, error.placement, error.here, needed, error.where or name) from error
 
 
 def _shapes(old: Any, new: Any) -> tuple[Shape, Shape] | None:

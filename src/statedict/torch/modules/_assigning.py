@@ -18,6 +18,7 @@ from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
 from ._fits import MisfitError, check_replacement, checked, is_on_meta, made_for, shape_of, whole_here
 from ._sharded_slots import local_pairs, updated
+from ._shared_reads import share_reads
 from ._ties import contradictions
 
 
@@ -33,6 +34,7 @@ class Assigning:
         self.fit = Fit(self.act)
         self.values: list[Any] = list(slots.values)
         problems: dict[int, str] = {}
+        share_reads(slots, rules)
         for index in range(len(slots.keys)):
             try:
                 self._decide(index)
@@ -79,6 +81,7 @@ class Assigning:
             for module in {id(module): module for module, _ in self.slots.places}.values()
             for registry in (module._parameters, module._buffers)
         ]
+        sharded = [self.slots.places[index][0] for index in going if is_sharded(self.slots.current[index])]
         # id of a replaced tensor → (the tensor, its replacement), over all batches. The reference prevents reuse of the id.
         replaced: dict[int, tuple[Any, Any]] = self.slots.ties.setdefault("replaced", {})
         try:
@@ -87,13 +90,14 @@ class Assigning:
                 _, new = replaced.setdefault(id(current), (current, self.values[index]))
                 module, name = self.slots.places[index]
                 setattr(module, name, new)
-            updated(self.slots.places[index][0] for index in self._sharded)
+            updated(sharded)
             if self.rules.together is not None:
                 self.rules.together.agree()
         except BaseException:
             for registry, before in registries:
                 registry.clear()
                 registry.update(before)
+            updated(sharded)
             raise
         return ()
 
@@ -105,7 +109,7 @@ class Assigning:
             [column[i] for i in indices] for column in (self.slots.keys, self.slots.current, self.values)
         )
         new = [empty_like(old, _dtype_of(value)) for old, value in zip(current, values)]
-        fit = self._fit_copies(Slots(keys, new, values), self.rules)
+        fit = self._fit_copies(Slots(keys, new, values), self.rules.alone())
         if fit.errors:
             raise LoadError("\n\t".join(fit.errors))
         fit.act()

@@ -13,7 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import _IncompatibleKeys, _WrappedHook
 
 from statedict.state import ArrayLibrary
-from statedict.tree import Fit, JointLoad, Rules, Slots
+from statedict.tree import Fit, JointLoad, Reach, Rules, Slots
 
 from ..tensors._library import TORCH
 from ..together._joint import joint_load
@@ -21,8 +21,10 @@ from ._backup import keep
 from ._load_exact import fit_exact
 from ._load_sound import fit_sound
 
-# PyTorch's own loaders and hooks change only their module; those of FSDP2 change no values.
+# PyTorch's own loaders and hooks change only their module.
 _CONFINED = ("torch.nn.", "torch.ao.", "torch.distributed.fsdp.")
+# Those of FSDP2 change no values; they free gathered parameters, and take note of the parameters that are registered.
+_HARMLESS = "torch.distributed.fsdp._fully_shard."
 
 
 class TorchHost:
@@ -40,7 +42,7 @@ class TorchHost:
     def keep(self, arrays: Iterable[Any]) -> Callable[[], None]:
         return keep(arrays)
 
-    def confined(self, code: Any) -> bool:
+    def reach(self, code: Any) -> Reach:
         while True:
             if isinstance(code, _WrappedHook):
                 code = code.hook
@@ -49,7 +51,8 @@ class TorchHost:
             else:
                 break
         owner = code if hasattr(code, "__qualname__") else type(code)
-        return str(owner.__module__).startswith(_CONFINED)
+        defined = str(owner.__module__)
+        return "nothing" if defined.startswith(_HARMLESS) else "module" if defined.startswith(_CONFINED) else "tree"
 
     def adds_nothing(self, module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:
         adds_nothing = _KNOWN.get(type(module)._load_from_state_dict)

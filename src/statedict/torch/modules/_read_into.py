@@ -1,124 +1,140 @@
-"""Leaves go straight into the memory of a model's tensors: from a file, bytes move once.
+"""Read leaves straight into the memory of a model's tensors, so that bytes move once.
 
-A large leaf whose elements lie as the tensor's do is read into the tensor's own memory, all of a source's in one call;
-small ones are staged, those for a CUDA device go through a ring of pinned buffers, and the others come by way of a buffer of
-bounded size.
+- Small leaves that are laid out like their tensors are *staged*: read many at a time into one buffer, and copied from
+  there. Reading 32,000 of them directly would need a view and a backup of each; here the read of a stage is complete when
+  the copying begins, and that cannot fail.
+- Large ones are read into the tensor's own memory, all of a source in one call.
+- Those for a CUDA device are sent through a ring of pinned buffers.
+- All others are read into a buffer of bounded size, and copied (and cast) from there.
 
-Reading may fail half-way, and damage is found only when all bytes of a storage have been read. So what is overwritten is
-remembered first, and put back: all of it where there is memory for that. Where there is not, checksums are settled in a pass
-of its own before the first byte is written, and then one group of tensors after the other is remembered and read; if the
-second read fails, the groups that were read by then stay (`Arrivals.changed`).
+A read can fail half-way, and damage is found only when all bytes of a storage have been read. So tensors are backed up
+before they are overwritten, and restored if something fails. If there is not enough memory for a backup of all,
+checksums are verified in a separate pass before the first byte is written, and then groups of tensors are backed up and
+read one after the other; if the second read fails, the groups read before stay changed (`Arrivals.changed`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from ctypes import memmove
 from functools import partial
-from itertools import compress
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from statedict.state import Compound, Leaf, Many, Read, Storage, by_source, have_room, materialize, memory_at
+from statedict.state import (
+    Blocks,
+    Compound,
+    Leaf,
+    Read,
+    Storage,
+    Table,
+    arena,
+    by_source,
+    have_room,
+    materialize,
+    memory_at,
+)
 from statedict.tree import JointLoad
 
 from ..tensors import _ring
-from ..tensors._copy_pairs import ORDINARY, copy_all
+from ..tensors._copy_pairs import ORDINARY, addresses, copy_all
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._library import TORCH
-from . import _staging
 from ._backup import keep
 
-# What the buffer holds at once. One tensor that is larger is a batch of its own.
+# Tensors below this size are staged: a copy of 64 KiB takes as long as the system call that it saves.
+SMALL = 64 << 10
+# The size of a stage, and the bytes that a file may have between two tensors that are read in one call.
+STAGE = 8 << 20
+BETWEEN = 192
+# The size of the buffer for tensors that are copied. A single tensor may be larger.
 BUFFER = 8 << 20
-# What is remembered and read together where there is no memory to remember everything.
+# This much is backed up and read together if there is not enough memory to back up everything.
 GROUP = 256 << 20
 
 Arrival = tuple[Any, Leaf | Compound]
 
 
 class _Step(NamedTuple):
-    """Tensors, and what reads them; `read(verify)` may fail when some of them have been written."""
+    """Tensors, and the function that overwrites them; `read(verify)` may fail after some were written."""
 
     tensors: Sequence[Any]
     read: Callable[[bool], None]
 
 
-def _settle(leaves: Iterable[Leaf | Compound]) -> None:
-    """Verify all storages that the leaves lie in."""
-    storages: dict[Any, Storage] = {}
-    for leaf in leaves:
-        if type(leaf) is Leaf:
-            storages[leaf.storage.key] = leaf.storage
-        else:
-            parts = (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
-            storages |= {part.storage.key: part.storage for part in parts}
-    for some in by_source(storages.values()):
-        some[0].source.verify(some)
+class Stage(NamedTuple):
+    """Small tensors, and a table with the elements of each."""
+
+    tensors: Sequence[Any]
+    table: Table
+
+    def fill(self, verify: bool) -> None:
+        """Read the elements of all rows, and then copy them into the tensors."""
+        self.copy(self.table.read(verify=verify))
+
+    def copy(self, found: Blocks) -> None:
+        """Copy the elements that were read into the tensors."""
+        targets, sizes = addresses(self.tensors), self.table.sizes
+        for some, block, places in found:
+            if len(some) == len(sizes):
+                scatter(block, places, targets, sizes)
+            else:
+                scatter(block, places, [targets[row] for row in some], [sizes[row] for row in some])
 
 
 class Arrivals:
-    """Tensors and the leaves that are to fill them, cast to the tensors' dtypes: how each will come is decided here.
+    """Tensors and the leaves that fill them, cast to the tensors' dtypes; how each is read is decided here.
+
+    `tensors` are filled by the rows of `table`, which have their layout (`are_direct`); `others` are pairs of any kind.
 
     Attributes:
-        changed: the tensors that have other elements than before where `fill` has raised.
+        changed: after `fill` has raised, the tensors whose elements have changed.
     """
 
-    def __init__(
-        self, tensors: Sequence[Any], leaves: Sequence[Leaf], others: Iterable[Arrival], rows: Many | None = None
-    ) -> None:
-        """`tensors` are filled by `leaves` as they lie (`_direct`), the others in any way; `rows`: the leaves, where they
-        are that."""
+    def __init__(self, tensors: Sequence[Any], table: Table, others: Iterable[Arrival]) -> None:
         self.changed: list[Any] = []
-        sizes = nbytes_of_each(leaves) if rows is None else rows.sizes()
-        columns = tensors, leaves, sizes
-        self._straight: list[tuple[Any, Leaf]] = []
-        if sizes and min(sizes) > 0 and max(sizes) < _staging.SMALL:
-            self._stages = _staging.stages(*columns, rows)
-        else:
-            small = [0 < nbytes < _staging.SMALL for nbytes in sizes]
-            self._straight = [(tensor, leaf) for tensor, leaf, nbytes in zip(*columns) if nbytes >= _staging.SMALL]
-            some = None if rows is None else Many(rows.table, list(compress(rows.numbers, small)))
-            chosen = [list(compress(each, small)) for each in columns]
-            self._stages = _staging.stages(chosen[0], chosen[1], chosen[2], some)
+        small, large = split(table.sizes)
+        self._stages = list(stages(tensors, table, small))
+        self._straight = [(tensors[row], table.leaf(row)) for row in large]
         self._poured: list[tuple[Any, Leaf]] = []
         self._sent: list[tuple[Any, Leaf]] = []
         self._others: list[Arrival] = []
         for tensor, leaf in others:
-            if (
-                isinstance(leaf, Leaf)
-                and _ring.reaches(tensor.device)
-                and _is_run(tensor, leaf)
-                and _ring.is_sendable(leaf)
-            ):
-                self._sent.append((tensor, leaf))
-            elif isinstance(leaf, Leaf) and leaf.spec.nbytes > _staging.STAGE and _is_run(tensor, leaf):
-                self._poured.append((tensor, leaf))
+            run = isinstance(leaf, Leaf) and _is_run(tensor, leaf)
+            if run and _ring.reaches(tensor.device) and _ring.is_sendable(leaf):
+                self._sent.append((tensor, leaf))  # type: ignore[arg-type]
+            elif run and leaf.spec.nbytes > STAGE:  # type: ignore[union-attr]
+                self._poured.append((tensor, leaf))  # type: ignore[arg-type]
             else:
                 self._others.append((tensor, leaf))
 
     def fill(self, *, verify: bool, joint: JointLoad | None = None) -> None:
-        """Read everything, each tensor's elements into it.
+        """Read the elements of each leaf into its tensor.
 
-        The processes of a `joint` load agree when everything has been read and can still be put back, or, if there is no
-        memory for a backup, before anything is written.
+        The processes of a `joint` load agree when everything has been read and can still be put back. If there is no memory
+        for a backup, they agree before anything is written, when the checksums (`verify`) have been compared; an error of
+        the second read is then an error of this process only.
         """
         steps = list(self._steps())
         overwritten = [tensor for step in steps for tensor in step.tensors]
-        staged = sum(sum(stage.sizes) for stage in self._stages)
+        staged = sum(sum(stage.table.sizes) for stage in self._stages)
         nbytes = staged + sum(tensor.nbytes for tensor in overwritten)
-        # Without checksums nothing is promised, and a backup would take longer than reading.
+        # Without checksums nothing is guaranteed, and a backup would take longer than reading.
         together = have_room(nbytes) if verify or joint is not None else nbytes <= BUFFER
         if together:
             steps = [_Step(overwritten, partial(self._fill_together, steps, joint))]
         else:
-            steps += [_Step(stage.tensors, partial(_staging.fill, stage)) for stage in self._stages]
+            steps += [_Step(stage.tensors, partial(_fill_stage, stage)) for stage in self._stages]
             if verify:
-                _settle(self._leaves())
+                _verify(self._storages())
             if joint is not None:
                 joint.agree()
         for tensors, read in steps:
-            kept = together or (verify and have_room(sum(tensor.nbytes for tensor in tensors)))
+            kept = bool(tensors) and (together or (verify and have_room(sum(tensor.nbytes for tensor in tensors))))
             put_back = keep(tensors) if kept else partial(self.changed.extend, tensors)
             try:
                 read(verify and together)
@@ -129,32 +145,81 @@ class Arrivals:
         self.changed = []
 
     def _steps(self) -> Iterator[_Step]:
-        """What overwrites tensors while it may still fail."""
+        """Return the steps that may fail after they have overwritten tensors."""
         for group in _grouped(self._straight, GROUP):
             yield _Step([tensor for tensor, _ in group], partial(_read_straight, group))
         for tensor, leaf in self._poured:
-            yield _Step([tensor], partial(_staging.pour, tensor, leaf))
+            yield _Step([tensor], partial(pour, tensor, leaf))
         if self._sent:
             yield _Step([tensor for tensor, _ in self._sent], partial(_send, self._sent))
         for batch in _grouped(self._others, BUFFER):
             yield _Step([tensor for tensor, _ in batch], partial(_read_others, batch))
 
     def _fill_together(self, steps: Sequence[_Step], joint: JointLoad | None, verify: bool) -> None:
-        """Read all that is staged, take the steps, and then write what was staged, which cannot fail."""
-        staged = [_staging.read(stage, verify) for stage in self._stages]
+        """Read all stages, take the steps, and then copy from the stages, which cannot fail."""
+        staged = [stage.table.read(verify=verify) for stage in self._stages]
         for step in steps:
             step.read(verify)
         if joint is not None:
             joint.agree()
         for stage, found in zip(self._stages, staged):
-            _staging.write(stage, found)
+            torch.autograd.graph.increment_version(list(stage.tensors))
+            stage.copy(found)
 
-    def _leaves(self) -> Iterator[Leaf | Compound]:
+    def _storages(self) -> Iterator[Storage]:
         for arrivals in (self._straight, self._poured, self._sent, self._others):
             for _, leaf in arrivals:
-                yield leaf
+                yield from _storages_of(leaf)
         for stage in self._stages:
-            yield from stage.leaves
+            yield from map(stage.table.storage, range(len(stage.table)))
+
+
+def _verify(storages: Iterable[Storage]) -> None:
+    for some in by_source({storage.key: storage for storage in storages}.values()):
+        some[0].source.verify(some)
+
+
+# Small tensors.
+
+
+def split(sizes: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the rows that are staged, and the large ones; rows without elements are in neither."""
+    if not sizes or 0 < min(sizes) <= max(sizes) < SMALL:
+        return range(len(sizes)), ()
+    return (
+        [row for row, nbytes in enumerate(sizes) if 0 < nbytes < SMALL],
+        [row for row, nbytes in enumerate(sizes) if nbytes >= SMALL],
+    )
+
+
+def stages(tensors: Sequence[Any], table: Table, rows: Sequence[int]) -> Iterator[Stage]:
+    """Divide these rows, in order, into stages of limited size."""
+    ends, room = [0], STAGE
+    fits = sum(map(table.sizes.__getitem__, rows)) + BETWEEN * len(rows) <= STAGE
+    for index, row in enumerate(() if fits else rows):
+        needed = table.sizes[row] + BETWEEN
+        if needed > room and index:
+            ends.append(index)
+            room = STAGE
+        room -= needed
+    for start, end in pairwise([*ends, len(rows)]):
+        some = rows[start:end]
+        if some:
+            yield Stage(tensors if len(some) == len(tensors) else [tensors[row] for row in some], table.taken(some))
+
+
+def _fill_stage(stage: Stage, verify: bool) -> None:
+    stage.fill(verify)
+    torch.autograd.graph.increment_version(list(stage.tensors))
+
+
+def scatter(block: memoryview, places: Sequence[int], targets: Sequence[int], sizes: Sequence[int]) -> None:
+    """Copy runs of `sizes` bytes from `places` in the block to the addresses `targets`, in order."""
+    start = np.frombuffer(block, np.uint8).ctypes.data
+    deque(map(memmove, targets, [start + place for place in places], sizes), maxlen=0)
+
+
+# Large tensors.
 
 
 def _read_straight(group: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
@@ -167,9 +232,25 @@ def _read_straight(group: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
     torch.autograd.graph.increment_version([tensor for tensor, _ in group])
 
 
+def pour(tensor: Any, leaf: Leaf, verify: bool) -> None:
+    """Read a large leaf in pieces, and copy each into the tensor, which has another dtype or is on a device.
+
+    Both are contiguous, and the leaf's dtype is one of torch's.
+    """
+    dtype, itemsize = TORCH_DTYPES[leaf.spec.dtype], leaf.spec.dtype.itemsize
+    flat = tensor.detach().view(-1)
+    step = max(1, STAGE // itemsize)
+    block = arena(min(step, len(flat)) * itemsize)
+    for start in range(0, len(flat), step):
+        count = min(step, len(flat) - start)
+        into = block[: count * itemsize]
+        leaf.storage.source.read_into([Read(leaf.storage, _start(leaf) + start * itemsize, into)], verify=verify)
+        flat[start : start + count].copy_(torch.frombuffer(into, dtype=dtype))
+
+
 def _send(arrivals: Sequence[tuple[Any, Leaf]], verify: bool) -> None:
     if verify:
-        _settle(leaf for _, leaf in arrivals)
+        _verify(leaf.storage for _, leaf in arrivals)
     _ring.send([tensor for tensor, _ in arrivals], [leaf for _, leaf in arrivals])
 
 
@@ -178,17 +259,8 @@ def _read_others(batch: Sequence[Arrival], verify: bool) -> None:
     copy_all([tensor for tensor, _ in batch], arrays)
 
 
-def nbytes_of_each(leaves: Sequence[Leaf]) -> list[int]:
-    """Bytes that each leaf shows. Leaves of one shape share their Spec, which is asked once."""
-    specs = [leaf.spec for leaf in leaves]
-    known = {number: spec.nbytes for number, spec in {id(spec): spec for spec in specs}.items()}
-    return [known[id(spec)] for spec in specs]
-
-
-def nbytes_of(leaf: Leaf | Compound) -> int:
-    """Bytes of the storages that the leaf lies in."""
-    parts = (leaf,) if isinstance(leaf, Leaf) else leaf.parts.values()
-    return sum(part.storage.nbytes for part in parts)
+def _storages_of(leaf: Leaf | Compound) -> list[Storage]:
+    return [part.storage for part in ((leaf,) if isinstance(leaf, Leaf) else leaf.parts.values())]
 
 
 def _start(leaf: Leaf) -> int:
@@ -196,7 +268,7 @@ def _start(leaf: Leaf) -> int:
 
 
 def _is_run(tensor: Any, leaf: Leaf) -> bool:
-    """Whether leaf and tensor are two runs of as many elements."""
+    """Return whether leaf and tensor are both contiguous and have equally many elements."""
     return (
         type(tensor) in ORDINARY
         and leaf.spec.dtype in TORCH_DTYPES
@@ -208,11 +280,11 @@ def _is_run(tensor: Any, leaf: Leaf) -> bool:
 
 
 def _grouped(arrivals: Sequence[Any], most: int) -> Iterator[list[Any]]:
-    """The arrivals in groups of at most so many bytes, or of one that is larger."""
+    """Return the arrivals in groups of at most `most` bytes of storages, or of one arrival that is larger."""
     group: list[Any] = []
     size = 0
     for tensor, leaf in arrivals:
-        nbytes = nbytes_of(leaf)
+        nbytes = sum(storage.nbytes for storage in _storages_of(leaf))
         if group and size + nbytes > most:
             yield group
             group, size = [], 0

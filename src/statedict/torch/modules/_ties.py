@@ -10,9 +10,8 @@ import torch
 from statedict.state import Compound, Leaf
 from statedict.tree import Slots
 
-from ..tensors._copy_pairs import ORDINARY
+from ..tensors._copy_pairs import ORDINARY, addresses
 from ..tensors._dtypes import TORCH_DTYPES
-from ..tensors._memory import addresses
 from ..tensors._wrapper import is_wrapped, is_wrapper
 from ._fits import read_now
 

@@ -18,8 +18,8 @@ import torch
 Group = dict[str, Any]
 
 
-def optimizer_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what `optimizer.state_dict()` returns: `{"state": {int: …}, "param_groups": [{…, "params": [int, …]}, …]}`.
+def optimizer_state_dict(self: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what `self.state_dict()` returns: `{"state": {int: …}, "param_groups": [{…, "params": [int, …]}, …]}`.
 
     The integers number the parameters of all groups, in order; a duplicate parameter has one number. The values of `"state"`
     are the optimizer's own objects, not copies. Hooks run as in PyTorch. Like PyTorch, raises KeyError if the optimizer has
@@ -29,22 +29,22 @@ def optimizer_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     >>> optimizer_state_dict(torch.optim.SGD([weight], lr=0.5))["param_groups"][0]["params"]
     [0]
     """
-    for before in optimizer._optimizer_state_dict_pre_hooks.values():
-        before(optimizer)
-    numbers = parameter_numbers(optimizer.param_groups)
+    for before in self._optimizer_state_dict_pre_hooks.values():
+        before(self)
+    numbers = parameter_numbers(self.param_groups)
     state_dict: dict[str, Any] = {
-        "state": {numbers[id(k)] if isinstance(k, torch.Tensor) else k: v for k, v in optimizer.state.items()},
-        "param_groups": [packed(group, numbers) for group in optimizer.param_groups],
+        "state": {numbers[id(k)] if isinstance(k, torch.Tensor) else k: v for k, v in self.state.items()},
+        "param_groups": [packed(group, numbers) for group in self.param_groups],
     }
-    for after in optimizer._optimizer_state_dict_post_hooks.values():
-        replaced = after(optimizer, state_dict)
+    for after in self._optimizer_state_dict_post_hooks.values():
+        replaced = after(self, state_dict)
         if replaced is not None:
             state_dict = replaced
     return state_dict
 
 
-def optimizer_load_state_dict(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Do what `optimizer.load_state_dict(state_dict)` does: match by position, cast, `__setstate__`, hooks.
+def optimizer_load_state_dict(self: torch.optim.Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Do what `self.load_state_dict(state_dict)` does: match by position, cast, `__setstate__`, hooks.
 
     Raises ValueError with PyTorch's text if the number or the sizes of the groups differ.
 
@@ -55,25 +55,25 @@ def optimizer_load_state_dict(optimizer: torch.optim.Optimizer, state_dict: Mapp
     0.5
     """
     state_dict = state_dict.copy()  # type: ignore[attr-defined]
-    for before in optimizer._optimizer_load_state_dict_pre_hooks.values():
-        replaced = before(optimizer, state_dict)  # type: ignore[arg-type]
+    for before in self._optimizer_load_state_dict_pre_hooks.values():
+        replaced = before(self, state_dict)  # type: ignore[arg-type]
         if replaced is not None:
             state_dict = replaced
-    groups, saved = optimizer.param_groups, deepcopy(state_dict["param_groups"])
+    groups, saved = self.param_groups, deepcopy(state_dict["param_groups"])
     _check_sizes(groups, saved)
     places = zip(
         chain.from_iterable(group["params"] for group in saved),
         chain.from_iterable(group["params"] for group in groups),
         strict=True,
     )
-    optimizer.__setstate__(
+    self.__setstate__(
         {
             "state": _placed(state_dict["state"], dict(places), _hosting(state_dict["param_groups"])),
             "param_groups": [_updated(group, new) for group, new in zip(groups, saved, strict=True)],
         }
     )
-    for after in optimizer._optimizer_load_state_dict_post_hooks.values():
-        after(optimizer)
+    for after in self._optimizer_load_state_dict_post_hooks.values():
+        after(self)
 
 
 def parameter_numbers(groups: Sequence[Group]) -> dict[int, int]:

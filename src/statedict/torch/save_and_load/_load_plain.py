@@ -1,23 +1,24 @@
-"""Checkpoints that hold plain tensors in plain containers on the CPU, for torch.load: by our inert reader, in one go.
+"""Read checkpoints of plain tensors in plain containers on the CPU for torch.load, with our inert reader.
 
-Nearly all are that. Their pickles name nothing but tensors, so who reads them makes no difference to what comes out; our
-reader takes a fifth of the time, and the storages are read in one batch, in the order in which they lie. Whatever is not
-that plain is left to the unpicklers.
+Nearly all checkpoints are of this kind. Their pickles refer to nothing but tensors, so the result does not depend on the
+reader; ours takes a fifth of the time, and reads tensors as rows of a table. Everything else is left to the unpicklers.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.parameter import Parameter
 
 from statedict.errors import BoundsError, FormatError
 from statedict.formats.torch_archive import Archive, ArchiveStorages, StorageId, TypedStorage, parse
-from statedict.state import PLAIN, DType, Leaf, Read, Storage, map_tree
+from statedict.state import PLAIN, DType, Leaf, Read, Table, Traits, map_tree, rows_of
 
+from ..modules._read_into import split, stages
 from ..tensors._dtypes import TORCH_DTYPES
+from ..tensors._library import with_traits
 from ..tensors._storages import bytes_of, new_storage
 from ._load_locations import MapLocation
 
@@ -39,7 +40,7 @@ NOT_PLAIN = object()
 
 
 def is_here(where: MapLocation) -> bool:
-    """Whether storages saved from the CPU come back to it, and nothing of torch's changes what is loaded."""
+    """Return whether storages saved from the CPU are loaded to it, and no setting or mode of PyTorch changes the result."""
     if not (where is None or (isinstance(where, (str, torch.device)) and str(where) == "cpu")):
         return False
     theirs: Any = torch.serialization
@@ -53,9 +54,10 @@ def is_here(where: MapLocation) -> bool:
 
 
 def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
-    """The object whose pickle is `content`, with its storages in members `prefix` + key; NOT_PLAIN if it holds more.
+    """Return the object whose pickle is `content`, with its storages in members `prefix` + key; NOT_PLAIN if it contains
+    anything else.
 
-    Raises BoundsError for a tensor that reaches beyond its storage.
+    Raises BoundsError for a tensor that extends beyond its storage.
     """
     if not content.startswith(PROTOCOL_2):
         return NOT_PLAIN
@@ -64,16 +66,19 @@ def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
     def find(wanted: StorageId) -> TypedStorage:
         found = storages.find(wanted)
         if found.nbytes != found.storage.nbytes or wanted.location != "cpu":
-            raise FormatError("it is not all of its member, or not on the CPU")
+            raise FormatError("the storage is smaller than its member, or not on the CPU")
         return found
 
     try:
-        parsed = parse(content, storage=find, file=archive.file.name, member="data.pkl")
+        parsed = parse(content, storage=find, rows=storages, file=archive.file.name, member="data.pkl")
+        storages.settle(parsed.value)
     except BoundsError:
         raise
     except FormatError:
         return NOT_PLAIN
     if not GLOBALS.issuperset(named.path for named in parsed.globals):
+        return NOT_PLAIN
+    if not all(kind.location == "cpu" and _is_usual(kind.traits) for kind in storages.table.kinds):
         return NOT_PLAIN
     leaves = _leaves(parsed.value)
     if leaves is None:
@@ -83,7 +88,7 @@ def load_plain(archive: Archive, prefix: str, content: bytes) -> Any:
 
 
 def _leaves(tree: Any) -> list[Leaf] | None:
-    """The tree's leaves, each once; None if anything in it is not plain."""
+    """Return the different leaves of the tree; None if anything is not plain (the kinds of rows were tested before)."""
     leaves: dict[int, Leaf] = {}
     seen: set[int] = set()
     stack = [tree]
@@ -91,7 +96,7 @@ def _leaves(tree: Any) -> list[Leaf] | None:
         value = stack.pop()
         kind = type(value)
         if kind is Leaf:
-            if value.traits is not PLAIN and not _is_usual(value):
+            if value.table is None and value.traits is not PLAIN and not _is_usual(value.traits):
                 return None
             leaves[id(value)] = value
         elif kind in CONTAINERS:
@@ -110,8 +115,7 @@ def _leaves(tree: Any) -> list[Leaf] | None:
     return list(leaves.values())
 
 
-def _is_usual(leaf: Leaf) -> bool:
-    traits = leaf.traits
+def _is_usual(traits: Traits) -> bool:
     return not (traits.conj or traits.neg or traits.subclass or traits.attributes)
 
 
@@ -126,27 +130,44 @@ def _revived(value: Any, tensors: dict[int, torch.Tensor]) -> Any:
 
 
 def _tensors(leaves: list[Leaf]) -> list[torch.Tensor]:
-    """Tensors for the leaves, those of one storage over the same memory."""
-    memory: dict[Any, torch.UntypedStorage] = {}
-    reads = []
-    for leaf in leaves:
-        storage: Storage = leaf.storage
-        if storage.nbytes and storage.key not in memory:
-            made = memory[storage.key] = new_storage(storage.nbytes)
-            reads.append(Read(storage, 0, bytes_of(made)))
+    """Return tensors for the leaves, with memory of their own; leaves of one storage share it."""
+    table = rows_of(leaves)
+    tensors = _views(leaves) if table is None else _rows(table)
+    for tensor in tensors:
+        tensor._backward_hooks = OrderedDict()
+    return tensors
+
+
+def _rows(table: Table) -> list[torch.Tensor]:
+    """Return a tensor for each row: small ones are read together, and large ones straight into their memory."""
+    empty = partial(torch.empty, device="cpu")
+    dtypes = table.of_each(lambda kind: TORCH_DTYPES[kind.spec.dtype])
+    tensors = [empty(shape, dtype=dtype) for shape, dtype in zip(table.of_each(lambda kind: kind.spec.shape), dtypes)]
+    small, large = split(table.sizes)
+    for stage in stages(tensors, table, small):
+        stage.fill(verify=False)
+    reads = [Read(table.storage(row), 0, bytes_of(tensors[row].untyped_storage())) for row in large]
     if reads:
-        leaves[0].storage.source.read_into(reads, verify=False)
-    return [_tensor(leaf, memory.get(leaf.storage.key)) for leaf in leaves]
+        reads[0].storage.source.read_into(reads, verify=False)
+    if not torch.is_inference_mode_enabled():
+        # As after `set_`, which PyTorch's reader uses.
+        torch.autograd.graph.increment_version(tensors)
+    traits = table.of_each(lambda kind: kind.traits)
+    return tensors if {PLAIN}.issuperset(traits) else list(map(with_traits, tensors, traits))
 
 
-def _tensor(leaf: Leaf, storage: torch.UntypedStorage | None) -> torch.Tensor:
+def _views(leaves: list[Leaf]) -> list[torch.Tensor]:
+    """Return tensors for leaves of any storages."""
+    storages = {leaf.storage.key: leaf.storage for leaf in leaves if leaf.storage.nbytes}
+    memory = {key: new_storage(storage.nbytes) for key, storage in storages.items()}
+    reads = [Read(storage, 0, bytes_of(memory[key])) for key, storage in storages.items()]
+    if reads:
+        reads[0].storage.source.read_into(reads, verify=False)
+    return [_view(leaf, memory.get(leaf.storage.key)) for leaf in leaves]
+
+
+def _view(leaf: Leaf, storage: torch.UntypedStorage | None) -> torch.Tensor:
     dtype, shape, strides, offset = leaf.spec
     tensor = torch.empty(0, dtype=TORCH_DTYPES[dtype], device="cpu")
-    # PyTorch gives storages without memory to nobody twice.
-    tensor.set_(new_storage(0) if storage is None else storage, offset, shape, strides)
-    if leaf.traits.parameter:
-        tensor = Parameter(tensor, leaf.traits.requires_grad)
-    elif leaf.traits.requires_grad:
-        tensor.requires_grad = True
-    tensor._backward_hooks = OrderedDict()
-    return tensor
+    # In PyTorch, tensors without memory never share a storage.
+    return with_traits(tensor.set_(new_storage(0) if storage is None else storage, offset, shape, strides), leaf.traits)

@@ -18,7 +18,7 @@ from torch.utils.serialization import config
 
 from statedict import files
 from statedict.formats.torch_archive import Record, TensorRun, archive_parts
-from statedict.state import Wholes, collector_paused
+from statedict.state import Table, collector_paused
 
 from ._save_legacy import save_legacy
 from ._save_pickle import Numbered, pickled, storage_views
@@ -92,8 +92,8 @@ def _records(folder: str, storages: Numbered) -> Iterator[Record | TensorRun]:
     views = _skipped if torch.serialization._serialization_tls.skip_data else storage_views
     number = 0
     for storage in storages.found:
-        if isinstance(storage, Wholes):
-            rows = range(number, number + len(storage.sizes))
+        if isinstance(storage, Table):
+            rows = range(number, number + len(storage))
             yield TensorRun([f"{folder}{row}" for row in rows], storage)
             number = rows.stop
         else:

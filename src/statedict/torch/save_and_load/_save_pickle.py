@@ -24,7 +24,7 @@ from torch.serialization import location_tag, normalize_storage_type
 from torch.utils.serialization import config
 
 from statedict.formats.torch_archive import Placement, emit
-from statedict.state import Leaf, Wholes
+from statedict.state import Leaf, Table
 
 from ..tensors._dtypes import TORCH_DTYPES
 from ..tensors._kinds import kinds_of
@@ -44,7 +44,7 @@ def pickled(obj: object, module: ModuleType, protocol: int) -> tuple[bytes, Numb
     """Return the pickle, and the storages that it refers to."""
     storages = Numbered()
     if module is pickle and protocol == 2 and is_plain(obj):
-        return emit(obj, lambda leaf: _place(storages, leaf), lambda wholes: _place_all(storages, wholes)), storages
+        return emit(obj, lambda leaf: _place(storages, leaf), lambda table: _place_all(storages, table)), storages
     out = io.BytesIO()
 
     class ArchivePickler(module.Pickler):  # type: ignore[name-defined, misc]
@@ -124,8 +124,8 @@ def _place(storages: Numbered, leaf: Leaf) -> Placement:
     return Placement(key, location, leaf.storage.nbytes, leaf.spec)
 
 
-def _place_all(storages: Numbered, wholes: Wholes) -> int | None:
-    return storages.number_all(wholes, wholes.of_each(SAVED_DTYPES[kind.dtype] for kind in wholes.kinds))
+def _place_all(storages: Numbered, table: Table) -> int | None:
+    return storages.number_all(table, table.of_each(lambda kind: SAVED_DTYPES[kind.spec.dtype]))
 
 
 _TRAITS = attrgetter("__dict__"), attrgetter("_backward_hooks"), torch.Tensor._is_zerotensor
@@ -186,7 +186,7 @@ class Numbered:
     """
 
     def __init__(self) -> None:
-        self.found: list[torch.UntypedStorage | Wholes] = []
+        self.found: list[torch.UntypedStorage | Table] = []
         self._keys: dict[int, tuple[str, str]] = {}
         self._dtypes = OneDtype()
 
@@ -209,20 +209,20 @@ class Numbered:
             self.found.append(storage)
         return known
 
-    def number_all(self, wholes: Wholes, dtypes: Sequence[torch.dtype]) -> int | None:
+    def number_all(self, table: Table, dtypes: Sequence[torch.dtype]) -> int | None:
         """Number many storages consecutively and return the first number.
 
         Returns None if they must be numbered one by one: a storage is already known or shared, or another package may define
         its location.
         """
-        first, storages = len(self._keys), list(map(attrgetter("_cdata"), wholes.owners))
+        first, storages = len(self._keys), list(map(attrgetter("_cdata"), table.marks[0]))
         new = dict(zip(storages, zip(map(str, count(first)), repeat("cpu"))))
         if len(new) < len(storages) or not self._keys.keys().isdisjoint(new) or not _tags_are_torchs():
             return None
-        if not self._dtypes.add_all(wholes.pointers, dtypes):
+        if not self._dtypes.add_all(table.starts, dtypes):
             return None
         self._keys |= new
-        self.found.append(wholes)
+        self.found.append(table)
         return first
 
 

@@ -20,8 +20,8 @@ import torch
 
 from statedict.state import arena
 
+from ..tensors._copy_pairs import addresses
 from ..tensors._kinds import examples_of
-from ..tensors._memory import addresses
 from ..tensors._wrapper import inner_tensors, is_wrapper, with_parts
 from ._shared_memory import ALIGNMENT, Block, MemoryLayout, address_of, alike, layout, overlap, place, strides
 

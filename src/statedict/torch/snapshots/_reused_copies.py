@@ -15,9 +15,8 @@ import torch
 
 from statedict.state import copy_rows
 
-from ..tensors._copy_pairs import is_watched
+from ..tensors._copy_pairs import addresses, is_watched
 from ..tensors._kinds import Kind, Kinds, kinds_of
-from ..tensors._memory import addresses
 from ._shared_memory import overlap
 
 # Bytes. Tensors up to this size are copied as rows of bytes.

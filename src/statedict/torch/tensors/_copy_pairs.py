@@ -19,6 +19,7 @@ _DTYPE, _LAYOUT, _ON_CPU, _DEVICE = (attrgetter(name) for name in ("dtype", "lay
 _FACTS = attrgetter("shape", "dtype", "device", "layout")
 _STRIDED = frozenset({torch.strided})
 _IS_SAME_SIZE = torch.Tensor.is_same_size
+_POINTER = torch._C.TensorBase.data_ptr
 
 
 def alike(current: Sequence[Any], values: Sequence[Any]) -> Sequence[int]:
@@ -55,6 +56,23 @@ def _is_alike(a: Any, b: Any) -> bool:
         return False
     facts: tuple[Any, ...] = _FACTS(a)
     return facts == _FACTS(b) and a.layout is torch.strided and a.dtype in NUMBERS
+
+
+def addresses(tensors: Sequence[Any]) -> list[int]:
+    """The address of each tensor's elements; 0 for a tensor without memory."""
+    if ORDINARY.issuperset(map(type, tensors)):
+        try:
+            return list(map(_POINTER, tensors))
+        except RuntimeError:
+            pass
+    return [_address(tensor) for tensor in tensors]
+
+
+def _address(tensor: Any) -> int:
+    try:
+        return int(tensor.data_ptr())
+    except (RuntimeError, ValueError, AttributeError):
+        return 0
 
 
 def is_watched() -> bool:

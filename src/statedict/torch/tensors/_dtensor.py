@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from statedict.errors import LoadError
@@ -39,33 +40,36 @@ def parts_of(tensor: Any, traits: Traits, leaf: Callable[[torch.Tensor], Leaf]) 
     """Return the Parts of a DTensor; the pieces alias its local tensor."""
     local = leaf(local_of(tensor))
     shape = tuple(tensor.shape)
-    boxes = [] if _is_partial(tensor) else local_boxes(tensor)
+    boxes = [] if is_partial(tensor) else local_boxes(tensor)
     pieces = [Piece(each.whole, region(local, each.local)) for each in boxes]
     # A piece without elements, so that the leaf is not that of another tensor without elements.
     nothing = Box((0,) * len(shape), (0,) * len(shape))
     return Parts(DTYPES_OF_TORCH[tensor.dtype], shape, pieces or [Piece(nothing, local)], placement_of(tensor), traits)
 
 
-def local_boxes(tensor: Any) -> list[LocalBox]:
+def local_boxes(tensor: Any, coordinate: Sequence[int] | None = None) -> list[LocalBox]:
     """Return the boxes that this rank has of a DTensor: none if its shard is empty, several for strided shards.
 
-    Raises LoadError if the local tensor is pending a reduction, or does not have the shape of its placement.
+    `coordinate`: the place on the mesh of another rank, whose boxes are wanted. Raises LoadError if the local tensor is
+    pending a reduction, or does not have the shape of its placement.
     """
-    if _is_partial(tensor):
+    if is_partial(tensor):
         raise LoadError(f"its placement is {placement_of(tensor)}: reduce it first (redistribute)")
-    if tensor.device_mesh.get_coordinate() is None:
+    mesh = tensor.device_mesh
+    place = mesh.get_coordinate() if coordinate is None else coordinate
+    if place is None:
         return []
-    boxes, expected = boxes_of(tuple(tensor.shape), placements_of(tensor))
-    found = tuple(local_of(tensor).shape)
-    if found != expected:
+    boxes, expected = boxes_of(tuple(tensor.shape), placements_of(tensor, place))
+    if coordinate is None and (found := tuple(local_of(tensor).shape)) != expected:
         raise LoadError(f"its local tensor has shape {list(found)}, but {placement_of(tensor)} gives {list(expected)}")
     return boxes
 
 
-def placements_of(tensor: Any) -> tuple[MeshPlacement, ...]:
-    """Return the placements of a DTensor on its mesh, for this rank (coordinate 0 if it is not part of the mesh)."""
+def placements_of(tensor: Any, coordinate: Sequence[int] | None = None) -> tuple[MeshPlacement, ...]:
+    """Return the placements of a DTensor on its mesh, for the rank at `coordinate` (default: this rank's, or 0)."""
     mesh = tensor.device_mesh
-    names, ranks = mesh.mesh_dim_names or ("",) * mesh.ndim, mesh.get_coordinate() or (0,) * mesh.ndim
+    names = mesh.mesh_dim_names or ("",) * mesh.ndim
+    ranks = coordinate or mesh.get_coordinate() or (0,) * mesh.ndim
     return tuple(
         MeshPlacement(
             type(placement).__name__.lstrip("_"),
@@ -79,12 +83,30 @@ def placements_of(tensor: Any) -> tuple[MeshPlacement, ...]:
     )
 
 
+def coordinates_of(mesh: Any) -> dict[int, tuple[int, ...]]:
+    """Return the coordinate on a mesh of each of its ranks."""
+    return {int(rank): place for place, rank in np.ndenumerate(mesh.mesh.numpy())}
+
+
 def placement_of(tensor: Any) -> str:
     """Return the placement of a DTensor on its mesh as text: `[Shard(0) of 2, Replicate of 4]`."""
     return placement_text(placements_of(tensor))
 
 
-def _is_partial(tensor: Any) -> bool:
+def is_divided(tensor: Any) -> bool:
+    """Whether a DTensor has elements, or summands of elements, that are not on every rank of its mesh."""
+    mesh = tensor.device_mesh
+    return any(not each.is_replicate() and mesh.size(axis) > 1 for axis, each in enumerate(tensor.placements))
+
+
+def first_copies(tensor: Any) -> tuple[int, ...]:
+    """Return the ranks that together have each element of a DTensor once: the first ones along replicated mesh axes."""
+    which = tuple(0 if placement.is_replicate() else slice(None) for placement in tensor.placements)
+    return tuple(tensor.device_mesh.mesh[which].flatten().tolist())
+
+
+def is_partial(tensor: Any) -> bool:
+    """Whether the ranks hold summands of the elements of a DTensor, not the elements."""
     return any(placement.is_partial() for placement in tensor.placements)
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn.parameter import Parameter, is_lazy
 
 from statedict.errors import FormatError, SaveError
-from statedict.state import DTYPES, PLAIN, Compound, Leaf, Many, Spec, Traits, Wholes, check_reach, many
+from statedict.state import DTYPES, PLAIN, Compound, Leaf, RowKind, Spec, Table, Traits, check_reach, rows_of
 
 from ._allowed import callers_globals
 from ._compound import compound_of, make_compound
@@ -54,7 +54,7 @@ class TorchLibrary:
             return compound_of(array, traits_of(array), strided_leaf)
         return strided_leaf(array, traits_of(array))
 
-    def wholes(self, arrays: Sequence[Any]) -> Wholes | None:
+    def table(self, arrays: Sequence[Any]) -> Table | None:
         # A quick test: most views have an offset, so the last tensor usually shows whether there are views.
         if not isinstance(arrays[-1], torch.Tensor) or arrays[-1].storage_offset():
             return None
@@ -72,13 +72,14 @@ class TorchLibrary:
         owners = list(map(torch.Tensor.untyped_storage, arrays))
         traits = [Traits(True, kind.requires_grad) if kind.type is Parameter else PLAIN for kind in kinds]
         pointers = list(map(torch.UntypedStorage.data_ptr, owners))
-        wholes = Wholes(specs, traits, which, pointers, list(map(torch.UntypedStorage.nbytes, owners)), owners)
-        is_whole = wholes.of_each(spec.nbytes for spec in specs) == wholes.sizes
-        return wholes if is_whole and all(wholes.pointers) and all(wholes.sizes) else None
+        sizes = list(map(torch.UntypedStorage.nbytes, owners))
+        table = Table(None, list(map(RowKind, specs, traits)), which, pointers, sizes, owners)
+        is_whole = table.of_each(lambda kind: kind.spec.nbytes) == sizes
+        return table if is_whole and all(pointers) and all(sizes) else None
 
     def arrays(self, leaves: Sequence[Leaf], memory: Sequence[memoryview]) -> list[torch.Tensor]:
-        rows = many(leaves)
-        if rows is not None and all(kind.spec.dtype in _NUMPY for kind in rows.kinds()):
+        rows = rows_of(leaves)
+        if rows is not None:
             return _over_rows(rows, memory)
         users = Counter([leaf.storage.key for leaf in leaves])
         shared: dict[Hashable, torch.UntypedStorage] = {}
@@ -115,7 +116,7 @@ class TorchLibrary:
 
 
 def _storage_leaf(storage: Any) -> Leaf:
-    """A bare storage (which `torch.save` can write) as a tensor of all its elements; as bytes if it is untyped."""
+    """Return a bare storage (which `torch.save` can write) as a tensor of all its elements; as bytes if it is untyped."""
     dtype = getattr(storage, "dtype", torch.uint8)
     untyped = getattr(storage, "_untyped_storage", storage)
     return strided_leaf(torch.empty(0, dtype=dtype, device=untyped.device).set_(untyped))
@@ -176,15 +177,16 @@ def over(spec: Spec, raw: memoryview) -> torch.Tensor:
     return flat if spec.shape == flat.shape else flat.view(spec.shape)
 
 
-def _over_rows(rows: Many, memory: Sequence[memoryview]) -> list[torch.Tensor]:
-    """The same for many leaves that cover their whole storages, in loops in C."""
-    shapes, carriers = (
-        rows.of_each(lambda kind: kind.spec.shape),
-        rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype)),
-    )
-    ndarray: Any = np.ndarray
-    made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
-    if all(kind.traits is PLAIN for kind in rows.kinds()):
+def _over_rows(rows: Table, memory: Sequence[memoryview]) -> list[torch.Tensor]:
+    """Return tensors over memory for many leaves that cover their whole storages; in loops in C if NumPy has the dtypes."""
+    kinds, ndarray = rows.used(), cast(Any, np.ndarray)
+    if all(kind.spec.dtype in _NUMPY for kind in kinds):
+        shapes = rows.of_each(lambda kind: kind.spec.shape)
+        carriers = rows.of_each(lambda kind: _NUMPY.get(kind.spec.dtype))
+        made = list(map(torch.from_numpy, map(ndarray, shapes, carriers, memory)))
+    else:
+        made = list(map(over, rows.of_each(lambda kind: kind.spec), memory))
+    if all(kind.traits is PLAIN for kind in kinds):
         return made
     return list(map(with_traits, made, rows.of_each(lambda kind: kind.traits)))
 

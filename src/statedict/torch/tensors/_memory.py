@@ -7,7 +7,6 @@ when it is read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -15,10 +14,7 @@ from statedict.errors import SaveError
 from statedict.state import Read, Storage, check_bounds
 from statedict.state import memory_at as memory_at
 
-from ._copy_pairs import ORDINARY
 from ._ring import SLOT, fetch
-
-_POINTER = torch._C.TensorBase.data_ptr
 
 
 class LiveMemory:
@@ -49,23 +45,6 @@ class LiveMemory:
             return memoryview(bytearray())
         _require_memory(storage)
         return memory_at(storage.where.data_ptr(), storage.nbytes, storage.where)
-
-
-def addresses(tensors: Sequence[Any]) -> list[int]:
-    """The address of each tensor's elements; 0 for a tensor without memory."""
-    if ORDINARY.issuperset(map(type, tensors)):
-        try:
-            return list(map(_POINTER, tensors))
-        except RuntimeError:
-            pass
-    return [_address(tensor) for tensor in tensors]
-
-
-def _address(tensor: Any) -> int:
-    try:
-        return int(tensor.data_ptr())
-    except (RuntimeError, ValueError, AttributeError):
-        return 0
 
 
 def storage_of(tensor: torch.Tensor) -> Storage:

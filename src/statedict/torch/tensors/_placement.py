@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from statedict.errors import FormatError
-from statedict.state import DTYPES, Compound, Leaf, Storage, by_source, contiguous, many, materialize
+from statedict.state import DTYPES, Compound, Leaf, Storage, by_source, contiguous, materialize, rows_of
 
 from ._dtypes import TORCH_DTYPES
 from ._library import TORCH, with_traits
@@ -35,7 +35,7 @@ def materialize_on(
     Raises RuntimeError (from torch) if the caller names a device that this machine does not have.
     """
     choose = _chooser(where)
-    rows = many(leaves)
+    rows = rows_of(leaves)
     locations = list(map(_location, leaves)) if rows is None else rows.of_each(lambda kind: kind.location)
     chosen = {location: choose(location) for location in set(locations)}
     if {_CPU}.issuperset(chosen.values()):

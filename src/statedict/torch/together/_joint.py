@@ -70,12 +70,16 @@ def joint_load(tensors: Iterable[torch.Tensor]) -> Joint | None:
     """Return the joint load of tensors, by all ranks that hold parts of them; None if there is no DTensor among them."""
     if "torch.distributed.tensor" not in sys.modules or not (dist.is_available() and dist.is_initialized()):
         return None
+    ranks = holders(chain(module.parameters(), module.buffers()))
+    return Joint(ranks) if len(ranks) > 1 and dist.get_rank() in ranks else None
+
+
+def holders(tensors: Iterable[Any]) -> list[int]:
+    """The ranks that hold parts of the DTensors among some tensors, in order; the same list on each of these ranks."""
     from torch.distributed.tensor import DTensor
 
     meshes = {tensor.device_mesh for tensor in tensors if isinstance(tensor, DTensor)}
     groups = [frozenset(mesh.mesh.flatten().tolist()) for mesh in meshes]
     largest = max(groups, key=len, default=frozenset())
-    if not all(group <= largest for group in groups):
-        # Each rank sees only the meshes that it is part of; all ranks must come to the same set.
-        return Joint()
-    return Joint(sorted(largest)) if len(largest) > 1 and dist.get_rank() in largest else None
+    # Each rank sees only the meshes that it is part of; all ranks must come to the same set.
+    return sorted(largest) if all(group <= largest for group in groups) else all_ranks()

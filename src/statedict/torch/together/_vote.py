@@ -40,7 +40,8 @@ def vote(error: BaseException | None, payload: Any = None, ranks: Sequence[int] 
     without voting has failed; one that ends after it has voted may count as either, but all others agree which.
 
     Not guaranteed: if the processes of the first two ranks both end during one vote, some of the others may succeed and
-    others fail. `payload` is pickled; only the ranks of one job exchange it.
+    others fail. If a vote is interrupted (KeyboardInterrupt), the other ranks wait until the process of that rank has ended.
+    `payload` is pickled; only the ranks of one job exchange it.
     """
     members = all_ranks() if ranks is None else sorted(ranks)
     ballots = ballots_of_all(Ballot(None if error is None else _text(error), payload), members)

@@ -1,11 +1,11 @@
-"""Records found ahead of the machine, with arrays: 1 µs a tensor (see `_records` for the whole).
+"""Find records ahead of the machine, with arrays: 1 µs a tensor (`_records` explains why).
 
-A record begins with two MARKs, two GETs and the text of its key. What follows the key, its *tail*, is the same for all
-tensors of one dtype and shape, except the numbers of the memo slots, which count up. So the places where records may begin
-are found by their first bytes; the tail of the first is decoded, and all that have the same bytes have the same meaning;
-then the next one that differs is decoded, until all are known.
+A record begins with two MARKs, two GETs and the text of its key. The bytes after the key, its *tail*, are the same for all
+tensors of one dtype and shape, except for the numbers of the memo slots, which increase. So offsets where a record can begin
+are found by their first bytes; the tail of the first record is decoded, and all records with the same bytes have the same
+meaning; then the first of the others is decoded, until all are known.
 
-A scan only describes bytes: what it finds at a place is used when the machine arrives there.
+A scan only describes bytes; its results are used when the machine arrives at their offsets.
 """
 
 from __future__ import annotations
@@ -23,34 +23,33 @@ from statedict.files import grouped
 from statedict.state import Leaf, RowKind
 
 from ..._rolling import Bytes, Numbers, rolling, uint32
-from .._values import Records
 from ._containers import set_items
 from ._machine import Machine
 from ._record_syntax import EARLY, TRAITS, record
 from ._records import are_hooks, location_of, number_of, shape_of, slot, storage_kind
 
-# Bytes of a scan: more each time, so that scanning in vain costs little.
+# The bytes of a scan: more each time, so that a scan without results is cheap.
 LEAST, MOST = 64 << 10, 1 << 20
-# Fewer records are quicker one by one; so are those of more kinds, each of which takes some 50 µs.
+# Fewer records are faster one by one, and so are those of more kinds, because each kind takes some 50 µs.
 FEW, KINDS = 32, 128
-# Two MARKs, two GETs and `X`; then the length of the key in four bytes, and 19 digits at most.
+# Two MARKs, two GETs and `X`; then the length of the key in four bytes, and at most 19 digits.
 HEAD = 2 + 5 + 5 + 1
 LONGEST = HEAD + 4 + 19
 # The PUT of a name.
 PUT = 5
-# Numbers of more digits are not keys of storages; so many fit into 64 bits.
+# Keys with more digits may not fit into 64 bits.
 DIGITS = 18
-# The most that a scan leaves to the next.
+# At most so many bytes of a scan's end are scanned again by the next one.
 CUT = 1 << 10
-# A scan is done again after it has missed so many records, as the memo had not the types of all of them yet.
+# A scan is repeated after it has missed so many records: when it was made, the memo did not yet have all types.
 MISSES = 32
 _CONTROL = re.compile(rb"[\0-\x1f]")
-# The groups of a record that are the numbers of slots, after that of the key.
+# The groups of a record with the numbers of slots, after that of the key.
 PUTS = (4, 7, 10, 12, 15, 16, 17)
 
 
 class Scan:
-    """The records between two offsets of a pickle, in columns.
+    """The records between two offsets of a pickle, column-wise.
 
     Attributes:
         stop: the end of the window.
@@ -60,24 +59,25 @@ class Scan:
     def __init__(self, stop: int, patience: int) -> None:
         self.stop = stop
         self.starts: list[int] = []
-        # Rows: the record's row in the table (-1: none), its first slot, its end, the slot after it; the number after the
-        # last of its run; the offset of the name that joins it to the one before, whether that comes after `u(`.
+        # For each record: its number among those offered (-1: not offered), its first slot, the offset after it, the slot
+        # after it, the index after the last record of its run, the offset of the name between it and the record before, and
+        # whether that name follows `u(`.
         self.columns: Numbers = np.zeros((7, 0), np.int64)
-        # The first four of each record that is not in a run, by its offset.
+        # The first four of these for each record outside of runs, by its offset.
         self.singles: dict[int, tuple[int, ...]] = {}
         # The opcode that pushes the function.
         self.function = b""
         self.patience = patience
 
     def missed(self) -> bool:
-        """Count a record that the scan should have found; returns whether it is worth another scan."""
+        """Count a record that the scan should have found; return whether to scan again."""
         self.patience -= 1
         return self.patience == 0
 
     def use(self, m: Machine, at: int) -> int:
-        """Put the leaf of the record at `at` in the place of its function, and push the names and leaves of its run.
+        """Replace the function on the stack by the leaf of the record at `at`, and push the names and leaves of its run.
 
-        Returns the offset after them; `at` where the scan has not found the record, or it cannot be a row.
+        Returns the offset after them, or `at` if the scan has not found the record, or it cannot be a row.
         """
         single = self.singles.get(at)
         if single is None:
@@ -85,10 +85,10 @@ class Scan:
             known = number < len(self.starts) and self.starts[number] == at
             return self._use_run(m, at, number) if known else at
         row, first, end, top = single
-        leaf = m.rows.claim_one(row) if m.rows is not None and first == m.top else None
-        if leaf is None:
+        leaves = m.rows.claim(row, 1) if m.rows is not None and first == m.top else None
+        if leaves is None:
             return at
-        m.stack[-1] = m.memo[top - 1] = leaf
+        m.stack[-1] = m.memo[top - 1] = leaves[0]
         m.top = top
         seen = m.seen
         seen.firsts.append(first)
@@ -104,20 +104,20 @@ class Scan:
         names = self._names(m, number, last)
         leaves = None if names is None else m.rows.claim(int(rows[0]), last - number)
         if names is None or leaves is None:
-            # Each by itself, then: one of them is not usual.
+            # One of them is not usual, so each is used by itself.
             self.singles.update(zip(self.starts[number:last], zip(*self.columns[:4, number:last].tolist())))
             return self.use(m, at)
         m.stack[-1] = leaves[0]
         m.seen.add((int(firsts[0]),), (at,), (None,))
         m.seen.add((firsts[1:] - 1).tolist(), named[1:].tolist(), names)
-        # A tied tensor asks for the leaf again.
+        # Tied tensors refer to the leaf again.
         m.memo.update(zip((tops - 1).tolist(), leaves))
         m.top = int(tops[-1])
         _push(m, names, leaves[1:], np.flatnonzero(split[1:]).tolist(), named[1:])
         return int(ends[-1])
 
     def _names(self, m: Machine, number: int, last: int) -> list[str] | None:
-        """The names of a run, without that of its first record; None where they are for the machine."""
+        """Return the names of a run, without that of its first record; None if the machine must read them."""
         named, split = self.columns[5:7, number + 1 : last]
         if split.any() and not (m.marks and m.marks[-1]):
             return None
@@ -126,7 +126,7 @@ class Scan:
 
 
 def scan_ahead(m: Machine, at: int, begin: int) -> Scan:
-    """Scan a window of the pickle from `begin` on; the record at `at` was read last."""
+    """Scan the pickle from `begin` on; the record at `at` was read last."""
     width = max(LEAST, m.seen.width)
     m.seen.width = min(4 * width, MOST)
     before = m.seen.scan
@@ -141,13 +141,13 @@ def scan_ahead(m: Machine, at: int, begin: int) -> Scan:
         chosen = np.flatnonzero(of >= 0)
         if len(chosen):
             _describe(m, scan, raw, begin, tails, _Found(*(column[chosen] for column in found)), of[chosen])
-            # The next scan begins with the record that this one has cut.
+            # The next scan begins with the record that the end of this one has cut.
             scan.stop = max(int(scan.columns[2, -1]), stop - CUT)
     return scan
 
 
 def _function(m: Machine, at: int) -> bytes:
-    """The GET that ends at `at`, which pushed the function."""
+    """Return the GET that ends at `at`, which pushed the function; nothing if there is none."""
     for width in (2, 5):
         token = m.data[max(at - width, 0) : at]
         if token[:1] == (b"h" if width == 2 else b"j") and slot(m, token) is m.rebuild:
@@ -156,7 +156,7 @@ def _function(m: Machine, at: int) -> bytes:
 
 
 class _Found(NamedTuple):
-    """Records by where they have their two MARKs, and where their key begins and ends."""
+    """The offsets of records: of their two MARKs, of the first byte of their key and of the byte after it."""
 
     starts: Numbers
     keys: Numbers
@@ -164,11 +164,13 @@ class _Found(NamedTuple):
 
 
 class _Tail(NamedTuple):
-    """What records of one kind have after their key.
+    """The bytes after the key in all records of one kind.
 
     Attributes:
-        content: the bytes; slots: where in them the numbers of slots begin.
-        kind, nbytes: what the tensors are, and how long a storage they claim.
+        content: the bytes.
+        slots: the positions of slot numbers in them.
+        kind: the kind of the tensors.
+        nbytes: the size of the storage that each of them claims.
     """
 
     content: Bytes
@@ -178,7 +180,7 @@ class _Tail(NamedTuple):
 
 
 def _candidates(raw: Bytes) -> _Found:
-    """Where records may begin."""
+    """Return the offsets at which a record can begin."""
     marks = np.flatnonzero((raw[:-1] == 0x28) & (raw[1:] == 0x28))
     marks = marks[marks < len(raw) - LONGEST]
     texts = marks + 2
@@ -193,7 +195,7 @@ def _candidates(raw: Bytes) -> _Found:
 
 
 def _kinds(m: Machine, raw: Bytes, begin: int, found: _Found) -> tuple[list[_Tail], Numbers]:
-    """The tails that there are, and which each record has; a negative number where it has none of them."""
+    """Return the different tails and the number of each record's tail, negative for records without a usual one."""
     heads = rolling(raw, HEAD)[found.starts]
     of = np.full(len(heads), -1)
     tails: list[_Tail] = []
@@ -218,7 +220,7 @@ def _kinds(m: Machine, raw: Bytes, begin: int, found: _Found) -> tuple[list[_Tai
 
 
 def _tail(m: Machine, start: int, after: int, stop: int) -> _Tail | None:
-    """The tail of the record whose MARKs are at `start` and whose key ends at `after`; None where it is not usual."""
+    """Return the tail of the record with its MARKs at `start` and the end of its key at `after`; None if it is not usual."""
     found = record(False).match(m.data, start, stop)
     if found is None or found.end(3) != after:
         return None
@@ -238,7 +240,7 @@ def _tail(m: Machine, start: int, after: int, stop: int) -> _Tail | None:
 def _describe(
     m: Machine, scan: Scan, raw: Bytes, begin: int, tails: Sequence[_Tail], found: _Found, of: Numbers
 ) -> None:
-    """Fill in the scan's columns."""
+    """Fill the columns of the scan."""
     starts, keys, after = found
     ends = after + np.array([len(tail.content) for tail in tails])[of]
     firsts = uint32(raw, after + 1)
@@ -253,7 +255,7 @@ def _describe(
     rows = np.full(len(starts), -1)
     if len(usable) and m.rows is not None:
         kinds, claims = [tail.kind for tail in tails], [tail.nbytes for tail in tails]
-        rows[usable] = m.rows.offer(Records(kinds, claims, of[usable], decimals[usable]))
+        rows[usable] = m.rows.offer(kinds, claims, of[usable], decimals[usable])
     tops = firsts + counts
     joined, named, split = _joined(raw, scan.function, starts, ends, firsts, tops, rows)
     breaks = np.flatnonzero(~np.append(joined[1:], False))
@@ -267,8 +269,8 @@ def _describe(
 def _joined(
     raw: Bytes, function: bytes, starts: Numbers, ends: Numbers, firsts: Numbers, tops: Numbers, rows: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Which records follow the one before after nothing but a name (and `u(`: a pickler sets 1,000 items at a time); where
-    these names begin; which come after `u(`."""
+    """Return which records have only a name between them and the record before (and `u(`, because a pickler sets 1,000 items
+    at a time), the offsets of these names, and which of them follow `u(`."""
     gap = PUT + len(function)
     named = np.append(np.zeros(1, np.int64), ends[:-1])
     within = bool(function) & (starts >= gap + 7) & (named <= len(raw) - 7)
@@ -287,7 +289,7 @@ def _joined(
 
 
 def _push(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], named: Numbers) -> None:
-    """Push them all; at each of the splits the items on the stack are set in the mapping below, and a MARK is pushed."""
+    """Push names and leaves; at each split, the items on the stack are set in the mapping below, and a MARK is pushed."""
     begin = 0
     for split in splits:
         m.stack += chain.from_iterable(zip(names[begin:split], leaves[begin:split]))
@@ -301,7 +303,7 @@ def _push(m: Machine, names: list[str], leaves: list[Leaf], splits: list[int], n
 
 
 def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers:
-    """The decimal numbers at the places; -1 where one is not written as Python writes it."""
+    """Return the decimal numbers at these offsets; -1 for text that is not a number as Python writes it."""
     found = np.full(len(starts), -1)
     for width, some in grouped(stops - starts):
         digits = rolling(raw, width)[starts[some]] - np.uint8(ord("0"))
@@ -312,7 +314,7 @@ def _decimals(raw: Bytes, starts: Numbers, stops: Numbers) -> Numbers:
 
 
 def _texts(m: Machine, starts: Numbers, stops: Numbers) -> list[str] | None:
-    """The names, decoded; None where one of them has control characters, or is what the quick ways leave alone."""
+    """Return the names as text; None if the machine must read one, or if one has control characters."""
     if (stops - starts).max() > m.limits.string_bytes:
         return None
     data = m.data
@@ -321,9 +323,9 @@ def _texts(m: Machine, starts: Numbers, stops: Numbers) -> list[str] | None:
 
 
 def decoded(names: Iterable[bytes]) -> list[str] | None:
-    """The names as text; None where they are not that, or one could be taken for a location.
+    """Return the names as text; None if one is not valid UTF-8, or could be mistaken for a location.
 
-    No name has a control character in it, so a zero byte can stand between two.
+    Names do not have control characters, so zero bytes can separate them.
     """
     try:
         text = b"\0".join(names).decode("utf-8", "surrogatepass").split("\0")

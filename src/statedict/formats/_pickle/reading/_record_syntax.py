@@ -1,4 +1,4 @@
-"""The bytes of a record (the usual call of `_rebuild_tensor_v2`), and what the reader remembers between two of them."""
+"""The bytes of a record (the usual call of `_rebuild_tensor_v2`), and what the reader keeps from one record to the next."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from statedict.state import PLAIN, DType, Spec, Traits
 GET, INT = rb"(?:h.|j....)", rb"(?:K.|M..|J....)"
 SHAPE = rb"(%b\x85|%b{2}\x86|%b{3}\x87|\(%b{4,6}t)" % (INT, INT, INT, INT)
 TRAITS = {b"\x89": PLAIN, b"\x88": Traits(requires_grad=True)}
-# The first slots are set by BINPUT, with one byte for the number, all others by LONG_BINPUT, with four.
+# The first slots are set by BINPUT, whose argument has one byte; all others by LONG_BINPUT, with four.
 EARLY = 256
 
 
 class Seen:
-    """What the reader of records remembers. While it is on, no slot of the memo changes.
+    """What the reader of records keeps. While it is used, slots of the memo do not change.
 
     Attributes:
-        kinds: two GETs, of `"storage"` and a storage type, to the dtype.
-        locations: a GET to the device tag.
+        kinds: the dtype for two GETs, of `"storage"` and of a storage type.
+        locations: the device tag for a GET.
         hooks: GETs of OrderedDict.
-        numbers: opcodes of a number to the number.
-        shapes: tokens of kind, offset, size and stride to a Spec and the bytes of storage that it needs.
+        numbers: the number for the opcodes that push it.
+        shapes: for the tokens of kind, offset, size and stride, a Spec and the bytes of storage that it needs.
         scan: the records that were found ahead (a `_record_columns.Scan`), or None.
-        width: how many bytes the next scan looks at.
-        firsts: of each record read, the first slot that it sets, in order; the columns that follow belong to it.
-        places: where it begins: at its name, or where it has none (it is the first of a run) after its function's GET.
+        width: the number of bytes of the next scan.
+        firsts: for each record read, in order, the first slot that it sets.
+        places: its offset: of its name, or, if it has none (it is the first of a run), the one after its function's GET.
         names: its name, or None.
     """
 
@@ -49,7 +49,7 @@ class Seen:
         self.names: list[str | None] = []
 
     def add(self, firsts: Iterable[int], places: Iterable[int], names: Iterable[str | None]) -> None:
-        """Remember records."""
+        """Add records."""
         self.firsts += firsts
         self.places += places
         self.names += names
@@ -57,7 +57,7 @@ class Seen:
 
 @cache
 def record(early: bool) -> re.Pattern[bytes]:
-    """The pattern of one record. It is compiled at the first use: that takes 3 ms, which other files need not wait for."""
+    """Return the pattern of one record. Compiling it takes 3 ms, so it is done at the first use."""
     put = rb"q(.)" if early else rb"r(....)"
     start = rb"\(\((%b%b)X(.)\0\0\0([0-9]{1,19})%b(%b)(%b)t%bQ" % (GET, GET, put, GET, INT, put)
     sizes = rb"(%b)(?:%b%b%b%b|\)\))" % (INT, SHAPE, put, SHAPE, put)
@@ -65,7 +65,7 @@ def record(early: bool) -> re.Pattern[bytes]:
 
 
 def puts(early: bool, first: int, nbytes: int) -> bytes:
-    """The slot numbers, from `first` on, that fill `nbytes` bytes as PUT opcodes have them; fewer where one is too large."""
+    """Return slot numbers from `first` on as arguments of PUT opcodes, `nbytes` bytes in all; fewer if one is too large."""
     if early:
         return bytes(range(first, min(first + nbytes, EARLY)))
     packed = array("I", range(first, first + nbytes // 4))
@@ -75,12 +75,12 @@ def puts(early: bool, first: int, nbytes: int) -> bytes:
 
 
 def integer(token: bytes) -> int:
-    """The number that an opcode of INT pushes."""
+    """Return the number that an opcode of INT pushes."""
     return int.from_bytes(token[1:], "little", signed=token[:1] == b"J")
 
 
 def integers(tokens: bytes) -> tuple[int, ...]:
-    """The numbers of a SHAPE."""
+    """Return the numbers of a SHAPE."""
     found = []
     at = 1 if tokens[:1] == b"(" else 0
     while tokens[at : at + 1] in _WIDTHS:

@@ -1,20 +1,20 @@
-"""The usual tensor of a pickle, read in one step instead of thirty opcodes.
+"""Read a usual tensor of a pickle in one step instead of thirty opcodes.
 
 `torch.save` writes a tensor as a call of `_rebuild_tensor_v2`, always with the same thirty opcodes: a *record*. The machine
-needs 15 µs for them. There are two quicker ways, both with the checks of the machine and the same results:
+takes 15 µs for them. There are two faster ways, with the checks of the machine and the same results:
 
 1. One regular expression matches the record, and its fields are looked up (`_read`): 4 µs. The opcodes are prefix codes, so
-   what matches is what the machine would execute.
-2. `_record_columns.scan` looks at a window of the pickle that is still to come, finds all places that may begin a record,
-   and decodes them with arrays: 1 µs. That changes nothing. When the machine arrives at such a place, and the next memo slot
-   is the one that the record sets, the result is used (`_use`); where only a name comes between two records, all of the run
-   at once.
+   a match is what the machine would execute.
+2. `_record_columns.scan_ahead` searches the next part of the pickle for all offsets where a record can begin, and decodes
+   the records with arrays: 1 µs. A scan changes nothing. When the machine arrives at such an offset, and the next memo slot
+   is the one that the record sets, the result is used (`Scan.use`); records with only a name between them are a *run*, and
+   used together.
 
-Whatever is not exactly usual, or fails a check, is left to the machine, which says what is wrong.
+Everything else, and every record that fails a check, is left to the machine, which reports what is wrong.
 
-The memo slots inside a record hold temporary values that no pickler refers to again. They are filled only if the pickle
-reads one (`unfold`). That is possible because these ways are used only while slots are set in order, each once: otherwise
-`unfold_all` turns them off.
+The memo slots inside a record have temporary values that no pickler refers to again. They are filled only if the pickle
+reads one (`unfold`). This is possible because records are read only while slots are set in order, each once; otherwise
+`unfold_all` ends it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from ._record_syntax import EARLY, TRAITS, Seen, integer, integers, puts, record
 from ._tensors import NOWHERE, spec_in
 
 _new = tuple.__new__
-# Without NumPy imported yet (0.1 s), arrays are worth it from so many bytes on: some 10,000 records.
+# While NumPy is not imported yet (0.1 s), arrays are faster only from so many bytes on: some 10,000 records.
 IMPORTED = 1 << 20
 
 
 def read_records(m: Machine, at: int) -> int:
-    """Read the record at `at`, whose function was just pushed; with it its run, if a scan has found one.
+    """Read the record at `at`, whose function was just pushed, and the rest of its run if a scan has found one.
 
-    The leaf replaces the function on the stack. Returns the offset after the record, or `at` where it is not usual.
+    The leaf replaces the function on the stack. Returns the offset after the record, or `at` if it is not usual.
     """
     scan = m.seen.scan
     if scan is not None and at < scan.stop:
@@ -53,9 +53,9 @@ def read_records(m: Machine, at: int) -> int:
         return at
     m.stack[-1] = leaf
     if m.rows is not None:
-        m.rows.alone.append(leaf)
+        m.rows.single.append(leaf)
         due = scan is None or at >= scan.stop or scan.missed()
-        if due and m.top >= EARLY and _pays(m, stop):
+        if due and m.top >= EARLY and m.rows.have_rows and _pays(m, stop):
             from ._record_columns import scan_ahead
 
             m.seen.scan = scan_ahead(m, at, stop)
@@ -63,12 +63,12 @@ def read_records(m: Machine, at: int) -> int:
 
 
 def _pays(m: Machine, at: int) -> bool:
-    """Whether arrays are worth it for the rest of the pickle."""
+    """Return whether arrays are faster for the rest of the pickle."""
     return "numpy" in sys.modules or m.size - at > IMPORTED
 
 
 def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
-    """Read one record and set its slots: its leaf and the offset after it, or None where it is not usual."""
+    """Read one record and set its slots; return its leaf, or None if it is not usual, and the offset after it."""
     seen, top = m.seen, m.top
     found = record(top < EARLY).match(m.data, at, m.size)
     if found is None:
@@ -99,16 +99,16 @@ def _read(m: Machine, at: int) -> tuple[Leaf | None, int]:
     return leaf, found.end()
 
 
-# what the tokens of a record mean
+# The meaning of a record's tokens.
 
 
 def slot(m: Machine, token: bytes) -> Any:
-    """The value that a GET pushes, or None if its slot is not set."""
+    """Return the value that a GET pushes, or None if its slot is not set."""
     return m.memo.get(token[1] if token[:1] == b"h" else int.from_bytes(token[1:], "little"))
 
 
 def storage_kind(m: Machine, tokens: bytes) -> DType | None:
-    """The dtype that two GETs, of `"storage"` and a storage type, stand for."""
+    """Return the dtype for two GETs, of `"storage"` and of a storage type."""
     split = 2 if tokens[:1] == b"h" else 5
     kind = slot(m, tokens[split:])
     if slot(m, tokens[:split]) != "storage" or type(kind) is not Opaque or kind.args is not None:
@@ -123,7 +123,7 @@ def storage_kind(m: Machine, tokens: bytes) -> DType | None:
 
 
 def location_of(m: Machine, token: bytes) -> str | None:
-    """The device tag that a GET pushes."""
+    """Return the device tag that a GET pushes."""
     found = slot(m, token)
     if type(found) is not str or not found:
         return None
@@ -132,7 +132,7 @@ def location_of(m: Machine, token: bytes) -> str | None:
 
 
 def are_hooks(m: Machine, token: bytes) -> bool:
-    """Whether a GET pushes OrderedDict, of which a call makes the (empty) hooks."""
+    """Return whether a GET pushes OrderedDict, which is called for the (empty) hooks."""
     found = slot(m, token)
     if type(found) is not Opaque or found.args is not None or found.path != "collections.OrderedDict":
         return False
@@ -144,7 +144,7 @@ _NONE = Spec(dtype("uint8"), (), ()), 1 << 65
 
 
 def shape_of(m: Machine, of: DType, key: tuple[bytes, bytes, bytes, bytes]) -> tuple[Spec, int]:
-    """The Spec, and the bytes of storage that it needs; more than any storage has where the numbers are not a spec."""
+    """Return the Spec and the bytes of storage that it needs; for invalid numbers, more bytes than any storage has."""
     _, offset, size, stride = key
     everything = TypedStorage(_ENDLESS, None, _ENDLESS.nbytes)
     try:
@@ -163,11 +163,11 @@ def number_of(m: Machine, token: bytes) -> int:
     return found
 
 
-# the slots inside a record
+# The slots inside a record.
 
 
 def unfold(m: Machine, index: int) -> bool:
-    """Fill the slots of the record that slot `index` belongs to, if there is one."""
+    """Fill the slots of the record that slot `index` belongs to; return False if there is none."""
     place = bisect_right(m.seen.firsts, index) - 1
     if place < 0:
         return False
@@ -188,8 +188,8 @@ def unfold_all(m: Machine) -> None:
 
 
 def _slots(m: Machine, index: int) -> list[Any]:
-    """The values of a record's slots before that of its leaf: its name, if it has one; key, storage id, size, stride, hooks,
-    arguments."""
+    """Return the values of a record's slots before that of its leaf: its name, if it has one, key, storage id, size, stride,
+    hooks, arguments."""
     at, of, early = m.seen.places[index], m.seen.names[index], m.seen.firsts[index] < EARLY
     if of is not None:
         # After the text, its PUT, and the function's GET.

@@ -186,19 +186,19 @@ def _rebuild_tensor(m: Machine, args: Args) -> Leaf:
 
 def _rebuild_tensor_v2(m: Machine, args: Args) -> Leaf:
     *place, requires_grad, _, metadata = fixed(args, 6, 7)
-    return _alone(m, _leaf(m, tuple(place)), traits_of(requires_grad, metadata))
+    return _single(m, _leaf(m, tuple(place)), traits_of(requires_grad, metadata))
 
 
 def _rebuild_tensor_v3(m: Machine, args: Args) -> Leaf:
     *place, requires_grad, _, of, metadata = fixed(args, 7, 8)
     typed(place[0])
-    return _alone(m, _leaf(m, tuple(place), _dtype(of)), traits_of(requires_grad, metadata))
+    return _single(m, _leaf(m, tuple(place), _dtype(of)), traits_of(requires_grad, metadata))
 
 
-def _alone(m: Machine, leaf: Leaf, traits: Traits) -> Leaf:
+def _single(m: Machine, leaf: Leaf, traits: Traits) -> Leaf:
     leaf = Leaf(leaf.spec, leaf.storage, traits)
     if m.rows is not None:
-        m.rows.alone.append(leaf)
+        m.rows.single.append(leaf)
     return leaf
 
 

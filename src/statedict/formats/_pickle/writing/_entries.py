@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
-from statedict.state import Compound, Leaf, Spec, Traits, Wholes, leaf_of, library_of
+from statedict.state import Compound, Leaf, RowKind, Table, leaf_of, library_of
 
 from . import _tensors as tensors
 from ._memo import SMALL, PickleWriter, Together, get, integer
@@ -54,8 +54,10 @@ def _in_runs(w: PickleWriter, batch: Entries) -> Steps:
 def live(w: PickleWriter, value: Any) -> Leaf | Compound | None:
     """Return the leaf of a live tensor; None for one that wraps others, which is written as its class says."""
     kind = type(value)
-    library = None if hasattr(kind, "__tensor_flatten__") else w.kinds.get(kind) or w.library(value)
+    library = w.kinds.get(kind) or w.library(value)
     leaf: Leaf | Compound | None = None if library is None else library.leaf(value)
+    if hasattr(kind, "__tensor_flatten__") and not isinstance(leaf, Leaf):
+        return None
     if isinstance(leaf, Leaf) and leaf.storage.location == "meta":
         _, shape, strides, _ = leaf.spec
         return Compound("meta", leaf.spec.dtype, shape, {}, {"strides": strides}, leaf.traits)
@@ -122,14 +124,14 @@ def _together(w: PickleWriter, batch: Entries) -> bool:
     library = None if rows is None else w.library(rows.values[0])
     if rows is None or library is None or not _are_new(w, rows.memoized):
         return False
-    wholes: Wholes | None = library.wholes(rows.values)
-    if wholes is None or not all(_is_known(w, *kind) for kind in zip(wholes.kinds, wholes.traits)):
+    table: Table | None = library.table(rows.values)
+    if table is None or not all(_is_known(w, kind) for kind in table.kinds):
         return False
     # If no storage is known, no tensor is either.
-    first = w.store_all(wholes)
+    first = w.store_all(table)
     if first is None:
         return False
-    _write(w, rows, first, wholes)
+    _write(w, rows, first, table)
     w.alive.append(batch)
     return True
 
@@ -162,21 +164,21 @@ def _are_new(w: PickleWriter, values: Sequence[Any]) -> bool:
     return len(ids) == len(values) and w.memo.keys().isdisjoint(ids)
 
 
-def _is_known(w: PickleWriter, spec: Spec, traits: Traits) -> bool:
+def _is_known(w: PickleWriter, kind: RowKind) -> bool:
     """Return whether everything that the record of such a tensor refers to is in the memo."""
-    return spec.dtype in w.prefixes and (not traits.parameter or PARAMETER in w.named)
+    return kind.spec.dtype in w.prefixes and (not kind.traits.parameter or PARAMETER in w.named)
 
 
-def _write(w: PickleWriter, rows: _Rows, first: int, wholes: Wholes) -> None:
+def _write(w: PickleWriter, rows: _Rows, first: int, table: Table) -> None:
     import numpy as np
 
     count, period = len(rows.values), len(rows.befores)
     forms = [
-        _form(w, (spec, traits), before, rows.after if number == period - 1 else b"", opens=not number)
-        for spec, traits in zip(wholes.kinds, wholes.traits)
+        _form(w, kind, before, rows.after if number == period - 1 else b"", opens=not number)
+        for kind in table.kinds
         for number, before in enumerate(rows.befores)
     ]
-    which = np.array(wholes.which) * period + np.arange(count) % period
+    which = np.array(table.which) * period + np.arange(count) % period
     slots_before = np.array([form.opens for form in forms])[which]
     counts = slots_before + np.array([len(form.slots) for form in forms])[which]
     firsts = w.count + np.cumsum(counts) - counts
@@ -189,7 +191,7 @@ def _write(w: PickleWriter, rows: _Rows, first: int, wholes: Wholes) -> None:
     w.out += b"".join(pieces)
     w.count += int(counts.sum())
     w.memo.update(zip(map(id, rows.memoized), firsts[::period].tolist()))
-    w.together.append(Together(first, rows.values, wholes, firsts + slots_before, firsts + counts - 1))
+    w.together.append(Together(first, rows.values, table, firsts + slots_before, firsts + counts - 1))
 
 
 def _records(forms: Sequence[_Form], which: Any, keys: Any, firsts: Any) -> list[bytes]:
@@ -252,9 +254,9 @@ class _Form(NamedTuple):
     slots: tuple[int, ...]
 
 
-def _form(w: PickleWriter, kind: tuple[Spec, Traits], before: bytes, after: bytes, *, opens: bool) -> _Form:
+def _form(w: PickleWriter, kind: RowKind, before: bytes, after: bytes, *, opens: bool) -> _Form:
     """Return the form of the record that `_tensors` writes from its parts."""
-    spec, traits = kind
+    spec, traits, _ = kind
     parts: list[bytes] = []
     slots: list[int] = []
 

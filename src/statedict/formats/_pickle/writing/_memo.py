@@ -15,7 +15,7 @@ from struct import Struct, pack
 from typing import Any, NamedTuple
 
 from statedict.errors import SaveError
-from statedict.state import ArrayLibrary, DType, Leaf, Wholes, library_of
+from statedict.state import ArrayLibrary, DType, Leaf, Table, library_of
 
 from .._values import Placement
 
@@ -54,7 +54,7 @@ class Together(NamedTuple):
 
     first: int
     values: Sequence[Any]
-    wholes: Wholes
+    table: Table
     keys: Sequence[int]
     slots: Sequence[int]
 
@@ -80,7 +80,7 @@ class PickleWriter:
     """
 
     store: Callable[[Leaf], Placement]
-    store_all: Callable[[Wholes], int | None] | None
+    store_all: Callable[[Table], int | None] | None
     arrays: bool
     substitute: Callable[[Any], Any]
     unusual: bool = False
@@ -133,7 +133,7 @@ class PickleWriter:
         if found is None:
             return self.storages.get(key)
         together, row = found
-        return together.keys[row], together.wholes.kinds[together.wholes.which[row]].dtype
+        return together.keys[row], together.table.kinds[together.table.which[row]].spec.dtype
 
     def slot_together(self, key: str, value: Any) -> int | None:
         """Return the slot of a tensor whose storage has that key, if this very object was written together with others."""

@@ -22,8 +22,9 @@ from statedict.state import (
     DType,
     Leaf,
     Opaque,
+    Parts,
     StateDict,
-    Wholes,
+    Table,
     collector_paused,
     library,
     raw_values,
@@ -50,7 +51,7 @@ MANY = 1000
 def emit(
     obj: Any,
     store: Callable[[Leaf], Placement],
-    store_all: Callable[[Wholes], int | None] | None = None,
+    store_all: Callable[[Table], int | None] | None = None,
     *,
     arrays: Literal["values", "tensors"] = "values",
     substitute: Callable[[Any], Any] = lambda value: value,
@@ -109,7 +110,7 @@ def _written(w: PickleWriter, value: Any) -> bool:
     if kind in compounds.CONSTANTS:
         _constant(w, value)
         return True
-    if kind is Leaf or kind is Compound:
+    if kind is Leaf or kind is Compound or kind is Parts:
         leaf = value
     elif kind.__module__ == "torch.storage" and kind.__name__ in ("TypedStorage", "UntypedStorage"):
         tensors.bare_storage(w, _storage(value))

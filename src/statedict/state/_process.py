@@ -1,9 +1,12 @@
-"""Check whether there is enough memory for a backup of a model: the available memory of the system, within the limits of
-this process's control groups."""
+"""This process: whether it has enough memory for a backup of a model, and pauses of its garbage collector."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 # Always assumed to be available: less than Python needs to start.
 FLOOR = 8 << 20
@@ -68,3 +71,48 @@ def _lines(file: str) -> list[str]:
             return opened.read().splitlines()
     except OSError:
         return []
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# With fewer new objects, the first collection after the pause is fast enough.
+_MANY = 10_000
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause garbage collection, unless it is already disabled."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        _resume()
+
+
+def without_collector(function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function so that it runs with garbage collection paused; faster than the context manager as a decorator."""
+
+    @wraps(function)
+    def paused(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not gc.isenabled():
+            return function(*args, **kwargs)
+        gc.disable()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _resume()
+
+    return paused
+
+
+def _resume() -> None:
+    # Freezing and unfreezing moves the new objects to the oldest generation without traversing them, so that the next
+    # collection is fast. It is not done if the program has frozen objects itself, because it would unfreeze them.
+    if gc.get_count()[0] > _MANY and not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()
+    gc.enable()

@@ -1,0 +1,96 @@
+"""A new file under its temporary name: writing into it, by the process that creates it and by others that help."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Literal, Self
+
+from ._open import after
+from ._system import System
+
+Durable = Literal["full", "rename", "none"] | bool
+# What to fsync: (the file before the rename, the directory after it).
+DURABILITY: dict[Durable, tuple[bool, bool]] = {
+    "full": (True, True),
+    True: (True, True),
+    "rename": (True, False),
+    "none": (False, False),
+    False: (False, False),
+}
+# Start writeback as soon as this many bytes were written, so that the final fsync has less to wait for.
+EARLY = 16 << 20
+
+
+class Output:
+    """A file that is being written at `temporary`; errors name `path`, the file that was asked for."""
+
+    def __init__(self, path: str, system: System, temporary: str = "") -> None:
+        self.path = path
+        self.temporary = temporary
+        self._system = system
+        self._fd = -1
+        self._flushed = 0
+
+    def write(self, offset: int, buffers: Sequence[memoryview], durable: Durable = False) -> None:
+        """Write all buffers (none of them empty), one after the other, at `offset`."""
+        left = sum(map(len, buffers))
+        while left:
+            try:
+                done = self._system.write(self._fd, buffers, offset)
+            except OSError as error:
+                self._name(error)
+                raise
+            if not done:
+                raise OSError(errno.EIO, "write() wrote 0 bytes", self.path)
+            offset += done
+            left -= done
+            if left:
+                buffers = after(buffers, done)
+        if DURABILITY[durable][0] and offset >= self._flushed + EARLY:
+            self._system.begin_sync(self._fd, self._flushed, offset - self._flushed)
+            self._flushed = offset
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._name(error)
+            raise
+
+    def _name(self, error: OSError) -> None:
+        """Let the error name the requested file: errors of a descriptor have no file name."""
+        if error.filename in (None, self.temporary):
+            error.filename = self.path
+            if error.filename2 is not None:
+                del error.filename2
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._system.close(fd)
+
+
+class Contribution(Output):
+    """A file that another process has created and will complete: a context manager in which this one writes into it."""
+
+    def __enter__(self) -> Self:
+        with self._naming():
+            self._fd = self._system.open(self.temporary, os.O_WRONLY | os.O_NOFOLLOW)
+        return self
+
+    def flush(self, durable: Durable) -> None:
+        """Flush what was written to the disk, if the file has to be durable."""
+        if DURABILITY[durable][0]:
+            with self._naming():
+                self._system.sync(self._fd)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._close()
