@@ -70,7 +70,7 @@ def joint_load(tensors: Iterable[torch.Tensor]) -> Joint | None:
     """Return the joint load of tensors, by all ranks that hold parts of them; None if there is no DTensor among them."""
     if "torch.distributed.tensor" not in sys.modules or not (dist.is_available() and dist.is_initialized()):
         return None
-    ranks = holders(chain(module.parameters(), module.buffers()))
+    ranks = holders(tensors)
     return Joint(ranks) if len(ranks) > 1 and dist.get_rank() in ranks else None
 
 
