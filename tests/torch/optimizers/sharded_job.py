@@ -245,8 +245,9 @@ def refused(folder, made):
     damaged = folder / f"damaged-{dist.get_rank()}.pt"
     raw = bytearray(paths[0].read_bytes())
     if dist.get_rank() == 1:
-        at = raw.find(plain.state_dict()["state"][0]["exp_avg"].numpy().tobytes())
-        raw[at] ^= 255
+        stored = plain.state_dict()["state"][0]["exp_avg"].numpy().tobytes()
+        at = raw.find(stored)
+        raw[at : at + len(stored)] = bytes(len(stored))
     damaged.write_bytes(raw)
     told = []
     for source in (wide, absent, damaged, "hook"):
