@@ -268,8 +268,8 @@ def load_state_dict(
     >>> statedict.load_state_dict(model, wrapped)
     <All keys matched successfully>
     """
-    arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
     with _loading.together(obj, dry_run=dry_run) as together:
+        arguments.flags(strict=strict, assign=assign, verify=verify, dry_run=dry_run)
         _sources.require_target(obj, source)
         arguments.texts(root=root)
         include, exclude = arguments.patterns("include", include), arguments.patterns("exclude", exclude)

@@ -118,7 +118,8 @@ def refuse_options(obj: Any, **options: Any) -> None:
 
 def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
     """Return the joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
-    joint = None if dry_run else _joint(obj)
+    # `is True`: the argument has not been checked; a wrong one is refused inside of the joint load.
+    joint = None if dry_run is True else _joint(obj)
     return nullcontext() if joint is None else joint
 
 
