@@ -62,8 +62,8 @@ class ShardedState:
             self.fill = fit.act
 
     def _state(self, optimizer: torch.optim.Optimizer, place: StatePlacement, state: Any) -> Any:
-        present = optimizer.state.get(place.slot.parameter) or {}
-        if not isinstance(state, Mapping):
+        present = optimizer.state.get(place.slot.parameter, {})
+        if not isinstance(state, Mapping) or not isinstance(present, Mapping):
             return state
         return {
             key: map_tree(value, partial(self._value, key, present.get(key), place))
