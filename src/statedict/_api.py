@@ -277,7 +277,7 @@ def load_state_dict(
             arguments.patterns("allow_missing", allow_missing),
             arguments.patterns("allow_unexpected", allow_unexpected),
         )
-        request = _loading.Request(strict, *allowed, dry_run, verify)
+        request = _loading.Request(strict, *allowed, dry_run, verify, together=together)
         options = {"include": include, "exclude": exclude, "rename": rename, "device": device}
         if _sources.host_of(obj) is None:
             changed = not (isinstance(mismatched, str) and mismatched == "error")
@@ -291,7 +291,6 @@ def load_state_dict(
         fixed = {"into": into or None, "root": None if root == "auto" else root, "assign": assign or None}
         request = replace(
             request,
-            together=together,
             assign=assign,
             allow_casts=_loading.lossy_casts(allow_casts),
             options=options | {"mismatched": mismatched, "dtype": dtype},

@@ -119,9 +119,17 @@ def refuse_options(obj: Any, **options: Any) -> None:
 def together(obj: Any, *, dry_run: bool) -> AbstractContextManager[JointLoad | None]:
     """Return the joint load of an object of which several processes hold parts; None for all others, and for a dry run."""
     # `is True`: the argument has not been checked; a wrong one is refused inside of the joint load.
-    host = None if dry_run is True else _sources.host_of(obj)
-    joint = None if host is None else host.together(obj)
+    joint = None if dry_run is True else _joint(obj)
     return nullcontext() if joint is None else joint
+
+
+def _joint(obj: Any) -> JointLoad | None:
+    if _sources.is_torch_optimizer(obj):
+        from statedict.torch import joint_optimizer
+
+        return joint_optimizer(obj)
+    host = _sources.host_of(obj)
+    return None if host is None else host.together(obj)
 
 
 def _is_given(value: Any) -> bool:

@@ -51,7 +51,7 @@ def _write(
     if _sources.is_torch_optimizer(obj):
         from statedict.torch import write_optimizer
 
-        write_optimizer(obj, state, model=model, dtype=dtype, **options)
+        write_optimizer(obj, state, model=model, dtype=dtype, together=request.together, **options)
     elif sys.modules.get("torch"):
         from statedict.torch import write_stateful
 

@@ -19,6 +19,7 @@ import torch._dynamo  # every optimizer imports it when it is made: seconds, for
 import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from statedict import CheckpointManager, last
 from statedict.errors import StateDictError
@@ -52,6 +53,9 @@ def training(kind, size):
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
     if kind == "fsdp":
         model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (size,)))
+    elif kind == "tp":
+        mesh = dist.device_mesh.init_device_mesh("cpu", (size,))
+        model = parallelize_module(model, mesh, {"0": ColwiseParallel(), "1": RowwiseParallel()})
     elif kind == "ddp":
         model = torch.nn.parallel.DistributedDataParallel(model)
     return model, torch.optim.Adam(model.parameters(), lr=0.1)
@@ -139,7 +143,7 @@ def fail(kind, size, directory):
 
 
 def misfit(kind, size, directory):
-    """A resume into a model that fits and one that does not: what was raised, and whether anything had changed."""
+    """A resume into a model that fits and those that do not: what was raised, and whether anything had changed."""
     model, _ = training(kind, size)
     before = [whole(p.detach()).tolist() for p in model.parameters()]
     told = []
@@ -149,11 +153,46 @@ def misfit(kind, size, directory):
                 manager.resume(model=other, counter=Counter())
         except StateDictError as error:
             told.append(f"{type(error).__name__}: {error}")
+    same = before == [whole(p.detach()).tolist() for p in model.parameters()]
+    resumed = manager.resume(model=model, options={"model": {"exclude": "1"}})
+    return {"told": told, "same": same, "part": resumed.reports["model"].loaded}
+
+
+def untrained(kind, size, directory):
+    """An optimizer that has not taken a step: a save leaves it so, and a resume makes another one so."""
+    model, optimizer = training(kind, size)
+    with CheckpointManager(directory, random=False) as manager:
+        manager.save(0, model=model, optimizer=optimizer)
+        left = len(optimizer.state)
+        try:
+            manager.save(1, optimizer=optimizer)
+        except ValueError as error:
+            told = str(error)
+        other = torch.optim.Adam(model.parameters(), lr=0.5)
+        resumed = manager.resume(model=model, optimizer=other)
+        return [left, len(other.state), other.param_groups[0]["lr"], resumed.reports["optimizer"].ok, told]
+
+
+class Breaks(Counter):
+    """An object that rank 1 cannot load."""
+
+    def load_state_dict(self, state):
+        if dist.get_rank() == 1:
+            raise OSError("no room here")
+        super().load_state_dict(state)
+
+
+def broken(kind, size, directory):
+    """A resume that fails on one rank after all checks: what each rank is told. Then only rank 0 has a counter."""
+    model, optimizer = training(kind, size)
     try:
-        manager.resume(model=model, options={"model": {"exclude": "1"}})
-    except TypeError as error:
-        told.append(str(error))
-    return {"told": told, "same": before == [whole(p.detach()).tolist() for p in model.parameters()]}
+        CheckpointManager(directory).resume(counter=Breaks(), model=model, optimizer=optimizer)
+    except (StateDictError, OSError) as error:
+        told = f"{type(error).__name__}: {error}"
+    counter = Counter()
+    mine = {"counter": counter} if dist.get_rank() == 0 else {}
+    CheckpointManager(directory).resume(model=model, **mine)
+    return {"told": told, "count": counter.count}
 
 
 def part(kind, size, directory):
@@ -180,7 +219,7 @@ def locked(kind, size, directory):
     return {"told": told}
 
 
-PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, part, locked)}
+PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, untrained, broken, part, locked)}
 
 
 def rank_of(number, size, phase, kind, directory, folder):

@@ -13,6 +13,9 @@ from statedict.cli import main
 NAMES = ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
+RESUMED = ["resume:fsdp:4", "resume:tp:2", "resume:ddp:2", "resume:fsdp:1", "resume:plain:1"]
+
+
 def ranks(directory, *phases):
     """What each rank of each phase answers; warnings are errors there, too."""
     command = [sys.executable, "-W", "error", Path(__file__).with_name("ranks.py"), directory, *phases]
@@ -27,14 +30,14 @@ def flat(model):
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
-    """A run that two ranks of FSDP2 saved; then four resumed it, two of DDP, and one."""
+    """A run that two ranks of FSDP2 saved; then other ranks resumed it: FSDP2, tensor parallel, DDP, and one process."""
     directory = tmp_path_factory.mktemp("sharded") / "run"
-    phases = ["save:fsdp:2", "resume:fsdp:4", "resume:ddp:2", "resume:plain:1", "part:plain:1", "misfit:plain:2"]
+    phases = ["save:fsdp:2", *RESUMED, "part:plain:1", "misfit:plain:2", "misfit:fsdp:2", "broken:fsdp:2"]
     return directory, dict(zip(phases, ranks(directory, *phases)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["resume:fsdp:4", "resume:ddp:2", "resume:plain:1"])
+@pytest.mark.parametrize("phase", RESUMED)
 def test_a_run_goes_on_with_another_number_of_ranks(sharded, phase):
     """All parts of model and optimizer are there, exactly, and the step after the resume is that of the run itself."""
     _, told = sharded
@@ -43,7 +46,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(sharded, phase):
         assert (resumed["step"], resumed["metrics"], resumed["count"]) == (2, {"n": 2}, 2)
         assert resumed["values"] == {"epoch": 2, "pair": [1, 2]}
         assert saved["saved"] == resumed["saved"]
-        assert resumed["reports"] == {"model": [True, NAMES], "optimizer": [True, NAMES], "counter": [True, ["count"]]}
+        names = [f"module.{name}" for name in NAMES] if ":ddp:" in phase else NAMES
+        assert resumed["reports"] == {"model": [True, names], "optimizer": [True, names], "counter": [True, ["count"]]}
         assert flat(resumed["next"]) == pytest.approx(flat(saved["next"]), abs=1e-6)
         if rank < 2:
             assert told["save:fsdp:2"][rank]["drawn"] == resumed["drawn"], "each rank has its own random state"
@@ -58,16 +62,40 @@ def test_one_process_loads_a_part_with_every_option(sharded):
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_refused_on_every_rank_before_anything_changes(sharded):
-    """Missing and unexpected names, another shape, an option that ranks cannot honour: all are told, nothing is loaded."""
+    """Missing and unexpected names, or another shape: all are told, nothing is loaded. Then each option of a load works."""
     _, told = sharded
-    for answer in told["misfit:plain:2"]:
-        names, shape, option = answer["told"]
+    for answer in [*told["misfit:plain:2"], *told["misfit:fsdp:2"]]:
+        names, shape = answer["told"]
         assert "LoadError" in names
         assert "weight" in names
         assert "LoadError" in shape
         assert "1.weight" in shape
-        assert "the only option for loading it is strict, not exclude" in option
         assert answer["same"]
+        assert answer["part"] == NAMES[:2]
+
+
+@pytest.mark.slow
+def test_a_load_that_fails_on_one_rank_ends_the_resume_on_all(sharded):
+    """The error names the rank that failed. An object that is not sharded may be on some ranks only."""
+    _, told = sharded
+    first, second = told["broken:fsdp:2"]
+    assert first == {"told": "RankError: rank 1 failed: no room here", "count": 2}
+    assert second == {"told": "OSError: no room here", "count": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", ["save:fsdp:1", "save:plain:1", "save:tp:2"])
+def test_the_values_decide_how_a_run_is_saved(tmp_path, saved):
+    """A sharded model is saved in parts, by one rank too; a plain one of one process as a file: all go on from both."""
+    directory = tmp_path / "run"
+    wanted, *others = ranks(directory, saved, "resume:plain:1", "resume:fsdp:1", "resume:tp:2", "resume:fsdp:4")
+    newest = directory / "step-0000000002"
+    assert (newest / "model").is_dir() == (saved != "save:plain:1")
+    assert (newest / "counter.pt").is_file()
+    for resumed in others:
+        assert all(rank["saved"] == wanted[0]["saved"] for rank in resumed)
+        assert flat(resumed[0]["next"]) == pytest.approx(flat(wanted[0]["next"]), abs=1e-6)
+        assert resumed[0]["reports"]["optimizer"] == [True, NAMES]
 
 
 @pytest.mark.slow
@@ -92,6 +120,16 @@ def test_inspect_and_convert_read_it_without_torch(sharded, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["runs", str(directory)])
     assert (ended.value.code or 0, capsys.readouterr().out.count("n 2")) == (0, 1)
+
+
+@pytest.mark.slow
+def test_saving_an_optimizer_without_state_gives_it_none(tmp_path):
+    """PyTorch would take a step with gradients of zero, which counts. Without its model, an optimizer is not saved."""
+    for answers in ranks(tmp_path / "run", "untrained:fsdp:2", "untrained:fsdp:1"):
+        for *found, told in answers:
+            assert found == [0, 0, 0.1, True]
+            assert "Adam is saved by the names of its parameters" in told
+            assert "pass its model to save(), too" in told
 
 
 @pytest.mark.slow

@@ -5,9 +5,8 @@ from ._install import uninstall as uninstall
 from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
-from ._sharded import check_sharded as check_sharded
+from ._sharded import has_shards as has_shards
 from ._sharded import ranks as ranks
-from ._sharded import read_sharded as read_sharded
 from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
@@ -21,6 +20,7 @@ from .optimizers._exact import optimizer_state_dict as optimizer_state_dict
 from .optimizers._read import read_optimizer as read_optimizer
 from .optimizers._schedulers import read_stateful as read_stateful
 from .optimizers._schedulers import write_stateful as write_stateful
+from .optimizers._sharded_state import joint_optimizer as joint_optimizer
 from .optimizers._write import write_optimizer as write_optimizer
 from .save_and_load._load import load as load
 from .save_and_load._save import save as save
@@ -46,6 +46,7 @@ __all__ = [
     "module_state_dict",
     "read_optimizer",
     "write_optimizer",
+    "joint_optimizer",
     "optimizer_load_state_dict",
     "optimizer_state_dict",
     "materialize_on",
@@ -54,8 +55,7 @@ __all__ = [
     "read_stateful",
     "write_stateful",
     "ranks",
-    "check_sharded",
-    "read_sharded",
+    "has_shards",
     "sharded_state",
     "write_sharded",
     "snapshot",

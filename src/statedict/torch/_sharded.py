@@ -1,12 +1,11 @@
-"""States of several processes: torch.distributed.checkpoint writes each rank's part and combines the parts again.
+"""States of several processes: torch.distributed.checkpoint writes each rank's part.
 
 A model or optimizer is saved as a directory (`.metadata` and `*.distcp`) with the full parameter names, independently of
-wrappers (DDP, FSDP2) and sharding, so that another number of ranks can load it.
+wrappers (DDP, FSDP2) and sharding. `load_state_dict` reads it like any other file, on any number of ranks.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,8 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from statedict.errors import LoadError
+from .snapshots._copy_tree import values_of
+from .tensors._dtensor import any_sharded
 
 
 def ranks() -> tuple[int, int]:
@@ -35,39 +35,13 @@ def write_sharded(state: dict[str, Any], path: Path) -> None:
     dcp.save(state, checkpoint_id=path)  # type: ignore[attr-defined]
 
 
-def check_sharded(state: dict[str, Any], path: Path, *, strict: bool) -> None:
-    """Raise LoadError if the directory `path` does not contain this state; reads only the metadata.
-
-    `strict`: additional names in the directory are errors, too.
-    """
-    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-
-    planner = DefaultLoadPlanner()
-    metadata = FileSystemReader(path).read_metadata()
-    try:
-        planner.set_up_planner(state, metadata, is_coordinator=False)
-        planner.create_local_plan()
-    except (RuntimeError, ValueError) as error:
-        raise LoadError(f"{path}: {error}") from error
-    unexpected = sorted(metadata.state_dict_metadata.keys() - planner.state_dict.keys())
-    if strict and unexpected:
-        raise LoadError(f"{path}: the object does not have these names: {', '.join(unexpected)}")
-
-
-def read_sharded(obj: Any, state: dict[str, Any], path: Path, model: Any = None) -> None:
-    """Load the directory `path` into a module or optimizer with this state; called by all ranks (any number)."""
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
-
-    with warnings.catch_warnings():
-        # PyTorch warns if one process reads what several processes wrote, which is intended here.
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(state, checkpoint_id=path)  # type: ignore[attr-defined]
+def has_shards(obj: Any) -> bool:
+    """Return whether a module or optimizer has a DTensor; False for any other object."""
+    if isinstance(obj, torch.nn.Module):
+        return any_sharded(obj.parameters(), obj.buffers())
     if isinstance(obj, torch.optim.Optimizer):
-        set_optimizer_state_dict(_named(obj, model), obj, state)
-    else:
-        set_model_state_dict(obj, state)
+        return any_sharded(*(group["params"] for group in obj.param_groups), values_of(list(obj.state.values())))
+    return False
 
 
 def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
@@ -76,7 +50,12 @@ def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
 
     found: Mapping[str, Any]
     if isinstance(obj, torch.optim.Optimizer):
+        is_new = not obj.state
         found = get_optimizer_state_dict(_named(obj, model), obj)
+        if is_new:
+            # PyTorch has made a state to save one, with a step counted that was never taken.
+            obj.state.clear()
+            found = {**found, "state": {}}
     else:
         found = get_model_state_dict(obj)
     return cast("dict[str, Any]", found)
@@ -85,7 +64,7 @@ def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
 def _named(optimizer: torch.optim.Optimizer, model: Any) -> torch.nn.Module:
     if model is None:
         raise ValueError(
-            f"with several processes {type(optimizer).__name__} is saved by the names of its parameters: pass its model to "
-            "save() or resume(), too"
+            f"{type(optimizer).__name__} is saved by the names of its parameters if it is sharded or there are several "
+            "processes: pass its model to save(), too"
         )
     return cast("torch.nn.Module", model)

@@ -1,15 +1,16 @@
 """Checkpoints of several processes (ranks): each writes its part, and rank 0 completes the checkpoint with one rename.
 
 torch.distributed.checkpoint writes modules and optimizers; rank 0 writes all other objects. Every rank saves its own random
-state. If one rank fails, all ranks raise, and nothing is left behind.
+state. If one rank fails, all ranks raise, and nothing is left behind. One rank saves a sharded model in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from statedict import _api
 from statedict.errors import AfterSaveError
@@ -20,9 +21,6 @@ from ._progress import Meter
 from ._ranks import ranks as ranks
 from .run_directory import _changes, _names
 from .saving import _save
-
-if TYPE_CHECKING:
-    from statedict.plan import LoadReport
 
 T = TypeVar("T")
 
@@ -50,13 +48,12 @@ def _together(act: Callable[[], Any]) -> list[Any]:
         return joint.agree(act())
 
 
-def save(directory: Path, content: _save.Content, given: SortedArguments, *, random: bool, durable: bool) -> None:
-    """Write a checkpoint of all ranks; `content` holds the part that only rank 0 writes."""
-    sharded = {name: value for name, value in given.stateful.items() if is_sharded(value)}
+def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
+    """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
     # An error here must reach all ranks before they wait for each other.
-    states = on_all(lambda: {name: _state(value, sharded) for name, value in sharded.items()})
+    states = on_all(lambda: {name: _state(value, objects) for name, value in objects.items()})
     path = on_first(lambda: _changes.begin(directory, content.step))
-    others = _names.stems(sharded)
+    others = _names.stems(objects)
     try:
         on_all(lambda: _write_part(path, {others[name]: state for name, state in states.items()}, random=random))
         on_first(lambda: _save.complete(directory, path, content, others, Meter(""), durable=durable))
@@ -69,58 +66,33 @@ def save(directory: Path, content: _save.Content, given: SortedArguments, *, ran
         raise
 
 
-def is_sharded(value: Any) -> bool:
-    """Whether the ranks save a value together: it is a PyTorch module or optimizer."""
-    return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
+def is_needed(values: Iterable[Any]) -> bool:
+    """Whether a save of these objects is one of all ranks: there are several, or an object is sharded."""
+    return ranks()[1] > 1 or any(map(has_shards, values))
 
 
-def check(
-    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], together: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return the states of the objects in `together` (object name → options), after checking that the checkpoint fits them.
+def split(given: SortedArguments) -> tuple[dict[str, Any], SortedArguments]:
+    """Split the arguments of a save: the objects that are saved in parts, by name, and the rest, which rank 0 saves.
 
-    Raises TypeError for an option other than `strict`, LoadError for an object that does not fit.
+    Sharded objects are saved in parts, and so are the modules and optimizers of several ranks.
     """
-    if not together:
-        return {}
-    from statedict.torch import check_sharded
-
-    states = {}
-    for name, options in together.items():
-        states[name] = _state(objects[name], objects)
-        module = not _objects.is_optimizer(objects[name])
-        check_sharded(states[name], path / held[name], strict=module and _strict(name, options))
-    return states
+    parts = {name: value for name, value in given.stateful.items() if _is_in_parts(value)}
+    return parts, given._replace(stateful={n: value for n, value in given.stateful.items() if n not in parts})
 
 
-def read(
-    path: Path, held: Mapping[str, str], objects: Mapping[str, Any], states: Mapping[str, dict[str, Any]]
-) -> dict[str, LoadReport]:
-    """Load the objects that `check` accepted; return the reports, by object name."""
-    if not states:
-        return {}
-    from statedict.plan import LoadReport
-    from statedict.torch import read_sharded
+def has_shards(value: Any) -> bool:
+    """Whether a value is a PyTorch module or optimizer with sharded tensors, on any number of ranks."""
+    if sys.modules.get("torch") is None:
+        return False
+    from statedict import torch as host
 
-    # Built before reading, because PyTorch renames the entries of the state of a wrapped module.
-    reports = {name: LoadReport(loaded=_loaded(objects[name], state)) for name, state in states.items()}
-    for name, state in states.items():
-        read_sharded(objects[name], state, path / held[name], _objects.owner_of(objects[name], objects))
-    return reports
+    return host.has_shards(value)
 
 
-def _loaded(value: Any, state: Mapping[str, Any]) -> list[str]:
-    """The names that were loaded: the module's, or those of the parameters whose state an optimizer has."""
-    return list(state["state"] if _objects.is_optimizer(value) else state)
-
-
-def _strict(name: str, options: Mapping[str, Any]) -> bool:
-    others = sorted(options.keys() - {"strict", "model"})
-    if others:
-        raise TypeError(
-            f"{name!r} was saved by several ranks; the only option for loading it is strict, not {', '.join(others)}"
-        )
-    return bool(options.get("strict", True))
+def _is_in_parts(value: Any) -> bool:
+    if ranks()[1] == 1:
+        return has_shards(value)
+    return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
 def _state(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class CheckpointManager:
         step = _objects.checked_step(step)
         with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
-            if self._is_one_of_many:
+            if _distributed.is_needed(given.stateful.values()):
                 self._save_together(step, metrics, given)
             else:
                 self._save_alone(step, metrics, given)
@@ -277,10 +277,10 @@ class CheckpointManager:
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         """Save with all ranks, synchronously. Rank 0 locks the directory, writes what is not sharded, and prunes."""
         _distributed.on_first(self._ownership.hold)
-        alone = given._replace(stateful={n: v for n, v in given.stateful.items() if not _distributed.is_sharded(v)})
-        states = _objects.states(alone, random=False)
+        parts, rest = _distributed.split(given)
+        states = _objects.states(rest, random=False)
         content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
-        _distributed.save(self.directory, content, given, random=self._random, durable=self._durable)
+        _distributed.save(self.directory, content, parts, random=self._random, durable=self._durable)
         _distributed.on_first(lambda: self._prune_after(step))
 
     def _prune_after(self, step: int) -> None:

@@ -165,3 +165,15 @@ def test_what_is_kept_is_put_back_bit_for_bit():
     put_back()
     for tensor, old in zip(tensors, before):
         assert torch.equal(tensor.nan_to_num(3), old.nan_to_num(3))
+
+
+@pytest.mark.parametrize("empty", [0, 1, 2])
+def test_a_tensor_without_elements_does_not_keep_others_from_being_read(tmp_path, empty):
+    """It has no address, so there is no table of all tensors; the others are read as without it."""
+    expected = {str(n): torch.full((0 if n == empty else 3, 2), float(n + 1)) for n in range(3)}
+    torch.save(expected, tmp_path / "x.pt")
+    module = torch.nn.Module()
+    for name, value in expected.items():
+        module.register_parameter(name, torch.nn.Parameter(torch.zeros_like(value)))
+    assert statedict.load_state_dict(module, tmp_path / "x.pt").ok
+    assert all(torch.equal(module.get_parameter(name), value) for name, value in expected.items())

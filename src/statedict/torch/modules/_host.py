@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class TorchHost:
         return adds_nothing is not None and adds_nothing(module, state, prefix, metadata)
 
     def together(self, module: Any) -> JointLoad | None:
-        return joint_load(module)
+        return joint_load(chain(module.parameters(), module.buffers()))
 
 
 def _batch_norm(module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> bool:

@@ -188,7 +188,9 @@ class _Copying:
         others = [(current[i], self.values[i]) for i in self._going(self.arriving)]
         others += [pair for i in self._going(list(self.parts)) for pair in self.parts[i]]
         tried = self._going(self.tried)
-        table = self.table if len(direct) == len(self.values) else table_of([self.values[i] for i in direct])
+        # There is no table of all values if a tensor has no elements.
+        table = self.table if len(direct) == len(self.values) else None
+        table = table or table_of([self.values[i] for i in direct])
         arrivals = Arrivals([current[i] for i in direct], table or Table(None), others)
         put_back = keep(current[i] for i in tried) if tried else None
         try:

@@ -68,14 +68,26 @@ def place(
     return StatePlacement(slot, on_device, None, {key: v.dtype for key, v in present if isinstance(v, torch.Tensor)})
 
 
+class Made:
+    """A new tensor of the optimizer, in a state that is copied: the copy has the same tensor."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __deepcopy__(self, memo: object) -> Made:
+        return self
+
+
 def casts(value: Any, place: StatePlacement) -> list[Cast]:
     """List the casts that `placed` will make; reads nothing."""
     found = []
     for key, tensor in _tensors(value, None):
-        dtype = TORCH_DTYPES.get(tensor.spec.dtype) if isinstance(tensor, Leaf) else tensor.dtype
-        target = _target(dtype, key, place) if dtype else None
-        if dtype and target and target is not dtype:
-            ours, wanted = DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[target]
+        dtype = dtype_of(tensor)
+        new = target(dtype, key, place) if dtype else None
+        if dtype and new and new is not dtype:
+            ours, wanted = DTYPES_OF_TORCH[dtype], DTYPES_OF_TORCH[new]
             found.append(
                 Cast(f"{place.slot.label}.{key}", ours.name, wanted.name, cast_kind(ours, wanted) or "rounding")
             )
@@ -84,9 +96,11 @@ def casts(value: Any, place: StatePlacement) -> list[Cast]:
 
 def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
     """Return the value with its tensors converted. Dicts and lists in it are modified in place."""
+    if isinstance(value, Made):
+        return value.tensor
     if isinstance(value, torch.Tensor):
         device = place.slot.parameter.device if key != "step" or place.on_device else value.device
-        return value.to(device=device, dtype=_target(value.dtype, key, place))
+        return value.to(device=device, dtype=target(value.dtype, key, place))
     if isinstance(value, dict):
         for inner, entry in value.items():
             value[inner] = placed(entry, place, inner)
@@ -98,7 +112,15 @@ def placed(value: Any, place: StatePlacement, key: Any = None) -> Any:
     return value
 
 
-def _target(dtype: torch.dtype, key: Any, place: StatePlacement) -> torch.dtype:
+def dtype_of(value: object) -> torch.dtype | None:
+    """Return the dtype of a tensor or Leaf; None if PyTorch does not have it, and for any other value."""
+    if isinstance(value, Leaf):
+        return TORCH_DTYPES.get(value.spec.dtype)
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def target(dtype: torch.dtype, key: Any, place: StatePlacement) -> torch.dtype:
+    """Return the dtype that a tensor of this dtype, under this key of the state, is cast to."""
     if key == "step" and place.on_device:
         return torch.float32
     wanted = place.present.get(key, dtype) if place.dtype is None else place.dtype

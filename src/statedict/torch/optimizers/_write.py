@@ -15,16 +15,17 @@ import torch
 
 from statedict.errors import LoadError
 from statedict.state import collector_paused, leaf_of, library_of, map_tree, raw_values
-from statedict.tree import Outcome
+from statedict.tree import JointLoad, Outcome
 
 from ..snapshots._copy_tree import independent, values_of
 from ..tensors._library import TORCH
 from ._exact import Group, packed, parameter_numbers
 from ._fit import IMPLEMENTATION, known, needed
-from ._match import Match, is_state, match, parse
+from ._match import is_state, match, parse
 from ._place import StatePlacement, Wanted, casts, floating, place, placed
 from ._read import overridden, slots
 from ._rollback import Judge, require_success, unchanged_on_error
+from ._sharded_state import ShardedState
 
 
 def write_optimizer(
@@ -36,6 +37,7 @@ def write_optimizer(
     dtype: Wanted = None,
     verify: bool = True,
     judge: Judge | None = None,
+    together: JointLoad | None = None,
 ) -> Outcome:
     """Load `state` (from `read_optimizer`, `Optimizer.state_dict()` or a file) into the optimizer.
 
@@ -55,6 +57,9 @@ def write_optimizer(
     fits. Without a judge, LoadError (a RuntimeError) is raised for any error. If anything raises, including hooks (which
     run as in PyTorch) and a class's own loader, the optimizer is restored.
 
+    The state of a sharded parameter (a DTensor) is sharded like it, and each rank reads its own elements; state of another
+    shape is replicated. `together`: the joint load of all ranks, which agree when everything is loaded.
+
     >>> one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     >>> write_optimizer(torch.optim.SGD([other], lr=0.1), torch.optim.SGD([one], lr=0.5).state_dict()).errors
     []
@@ -67,8 +72,13 @@ def write_optimizer(
         places = [place(optimizer, slot, groups[slot.group], wanted) for slot, _ in found.pairs]
         for there, (_, entry) in zip(places, found.pairs):
             found.outcome.casts += casts(entry.state, there)
+        entries = [entry for _, entry in found.pairs]
+        sharded = ShardedState(optimizer, list(zip(places, entries)), verify=verify, together=together)
+        found.outcome.errors += sharded.errors
         (judge or require_success(type(optimizer).__name__))(found.outcome)
-        _write(optimizer, groups, found, places, saved.others, verify)
+        _write(optimizer, groups, sharded, places, saved.others, verify)
+        if together is not None:
+            together.agree()
     return found.outcome
 
 
@@ -137,15 +147,16 @@ def _group(group: Group, saved: Group | None) -> Group:
 def _write(
     optimizer: torch.optim.Optimizer,
     groups: Sequence[Group],
-    found: Match,
+    sharded: ShardedState,
     places: Sequence[StatePlacement],
     others: Mapping[Any, Any],
     verify: bool,
 ) -> None:
     needed_before = [needed(optimizer, number) for number in range(len(groups))]
     options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-    source = {"pairs": [entry.state for _, entry in found.pairs], "options": options, "others": dict(others)}
+    source = {"pairs": sharded.states, "options": options, "others": dict(others)}
     fresh = independent(source, verify=verify)
+    sharded.fill()
     loaded = {id(there.slot.parameter) for there in places}
     state: defaultdict[Any, Any] = defaultdict(dict)
     state.update((p, v) for p, v in optimizer.state.items() if isinstance(p, torch.Tensor) and id(p) not in loaded)

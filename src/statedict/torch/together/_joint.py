@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -67,11 +66,11 @@ class Joint:
             self._checksums.__exit__(kind, error, trace)
 
 
-def joint_load(module: torch.nn.Module) -> Joint | None:
-    """The joint load of a module with DTensors, by all ranks that hold parts of them; None for any other module."""
+def joint_load(tensors: Iterable[torch.Tensor]) -> Joint | None:
+    """Return the joint load of tensors, by all ranks that hold parts of them; None if there is no DTensor among them."""
     if "torch.distributed.tensor" not in sys.modules or not (dist.is_available() and dist.is_initialized()):
         return None
-    ranks = holders(chain(module.parameters(), module.buffers()))
+    ranks = holders(tensors)
     return Joint(ranks) if len(ranks) > 1 and dist.get_rank() in ranks else None
 
 

@@ -12,7 +12,7 @@ from statedict import _api, _loading, _sources
 from statedict.errors import UnknownNameError
 from statedict.state import nearest
 
-from .. import _distributed, _objects, _random, _ranks
+from .. import _distributed, _objects, _random
 from .._progress import Meter
 from ..run_directory import _names
 from ..run_directory._manifest import Manifest
@@ -30,13 +30,11 @@ class _Ready(NamedTuple):
 
     Attributes:
         options: object name → options of its load.
-        together: object name → this rank's part of the state of an object that several ranks saved.
         values: the plain values.
         drawn: the random state, or None.
     """
 
     options: Mapping[str, Mapping[str, Any]]
-    together: Mapping[str, dict[str, Any]]
     values: Mapping[str, Any]
     drawn: dict[str, Any] | None
 
@@ -58,12 +56,11 @@ class VerifiedCheckpoint:
 
         Raises UnknownNameError for an object that the checkpoint does not contain, LoadError for one that does not fit.
         """
-        self._check_names(objects, options)
         manifest = self.manifest
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
         with meter.shown():
             ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
-            reports = self._load(objects, ready, meter)
+            reports = _distributed.on_all(lambda: self._load(objects, ready, meter))
         if ready.drawn is not None:
             _random.write(ready.drawn)
         return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
@@ -77,26 +74,25 @@ class VerifiedCheckpoint:
 
     def _try(self, objects: Mapping[str, Any], options: Options, *, random: bool) -> _Ready:
         """Read what is not loaded into objects, and check every load. Changes no object."""
-        held = self.manifest.objects
+        self._check_names(objects, options)
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
-        together = {
-            name: chosen[name] for name, value in objects.items() if _is_together(value, self.path / held[name])
-        }
         values = dict(self.manifest.values) | retried(self._values)
         drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
         for name, value in objects.items():
-            if name not in together:
-                report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
-                _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
-        return _Ready(chosen, _distributed.check(self.path, held, objects, together), values, drawn)
+            report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
+            _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
+        return _Ready(chosen, values, drawn)
 
     def _load(self, objects: Mapping[str, Any], ready: _Ready, meter: Meter) -> dict[str, Any]:
-        held = self.manifest.objects
-        reports: dict[str, Any] = dict(_distributed.read(self.path, held, objects, ready.together))
-        for name, value in objects.items():
+        reports = {}
+        sharded = [name for name, value in objects.items() if _distributed.has_shards(value)]
+        # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
+        for name in sharded:
+            reports[name] = self._load_one(name, objects[name], ready.options[name])
+        for name in objects:
             if name not in reports:
-                reports[name] = retried(partial(self._load_one, name, value, ready.options[name]))
-            meter(self.manifest.nbytes_of(held[name]))
+                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
+            meter(self.manifest.nbytes_of(self.manifest.objects[name]))
         return {name: reports[name] for name in objects}
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
@@ -107,11 +103,6 @@ class VerifiedCheckpoint:
         """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
         return {} if file is None else dict(_api.load(self.path / file, limits=self.limits))
-
-
-def _is_together(value: Any, saved: Path) -> bool:
-    """Whether the ranks load it together. A single process reads a module that several ranks saved like any other file."""
-    return saved.is_dir() and (_ranks.ranks()[1] > 1 or _objects.is_optimizer(value))
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
