@@ -44,10 +44,22 @@ def test_a_name_inside_a_tree_is_its_path(tmp_path):
         statedict.save({"model": [1, {"a": parts(2)}]}, tmp_path / "m.pt")
 
 
-def test_a_comparison_needs_whole_tensors():
-    """A comparison of a part says which tensor it is, and what to do."""
+def test_a_comparison_is_of_the_parts_that_are_here():
+    """Each process compares the elements that it has; those of the other side are found in a whole or the same part."""
+    other = WHOLE.copy()
+    other[1, 2] += 1
+    other[3] += 5
+    assert statedict.diff({"a": parts(0, 1)}, {"a": other}).changed["a"][:3] == (6, 1, 1.0)
+    assert statedict.diff({"a": other}, {"a": parts(1)}).changed["a"][:3] == (3, 1, 1.0)
+    assert not statedict.diff({"a": parts(0, 2)}, {"a": other})
+    assert not statedict.diff({"a": parts(2, 1)}, {"a": parts(2, 1)})
+    assert not statedict.diff({"a": parts()}, {"a": other})
+
+
+def test_a_comparison_with_a_part_that_is_not_here_names_the_tensor():
+    """Parts that only one side has cannot be compared; the error says what to do."""
     with pytest.raises(PartError, match=r"^a: .*save both states, and compare the files"):
-        statedict.diff({"a": parts(1)}, {"a": WHOLE})
+        statedict.diff({"a": parts(1)}, {"a": parts(2)})
 
 
 def test_facts_tell_the_boxes_that_are_here():

@@ -150,7 +150,7 @@ def _compared_whole(name: str, a: Leaf, b: Leaf) -> Change | None:
     try:
         return None if same(a, b) else compare(a, b)
     except PartError as error:
-        needed = "all of it is needed for a comparison: save both states, and compare the files"
+        needed = "the other state has other parts: save both states, and compare the files"
         raise PartError(error.shape, error.placement, error.here, needed, error.where or name) from error
 
 

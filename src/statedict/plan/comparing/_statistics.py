@@ -6,10 +6,11 @@ cosine are computed in float64, over the elements that are finite on both sides.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import frexp, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statedict.state import Leaf, cast_array, pieces
+from statedict.state import Leaf, Parts, cast_array, pieces, region, whole_box
 from statedict.state import dtype as find_dtype
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Change(NamedTuple):
     """How two tensors differ.
 
     Attributes:
-        elements: the number of elements.
+        elements: the number of elements; of a sharded tensor, of those that this process has.
         changed: the number of elements that differ.
         max_abs: the largest absolute difference.
         relative: the norm of the difference divided by the norm of the first tensor; infinite if that is zero.
@@ -55,8 +56,9 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
     import numpy as np
 
     sums = _Sums(extreme=not _EXTREME.isdisjoint({a.spec.dtype.name, b.spec.dtype.name}))
-    changed, odd, largest = 0, 0, 0.0
-    for left, right in zip(pieces(a, piece), pieces(b, piece)):
+    elements, changed, odd, largest = 0, 0, 0, 0.0
+    for left, right in _pieces_here(a, b, piece):
+        elements += left.size
         left, right = numbers(left), numbers(right)
         with np.errstate(all="ignore"):
             differs, finite = _differs(left, right), np.isfinite(left) & np.isfinite(right)
@@ -64,7 +66,7 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
             odd += int((differs & ~finite).sum())
             wide = _wide(left, finite), _wide(right, finite)
             largest = max(largest, sums.add(*wide), _furthest(left, right))
-    return Change(a.spec.numel, changed, largest, sums.relative, sums.cosine, odd)
+    return Change(elements, changed, largest, sums.relative, sums.cosine, odd)
 
 
 def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
@@ -77,12 +79,21 @@ def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
         return True
     if is_meta(a) or is_meta(b):
         return is_meta(a) and is_meta(b)
-    for left, right in zip(pieces(a, piece), pieces(b, piece)):
+    for left, right in _pieces_here(a, b, piece):
         if left.dtype == right.dtype and np.array_equal(left.view(np.uint8), right.view(np.uint8)):
             continue
         if _differs(numbers(left), numbers(right)).any():
             return False
     return True
+
+
+def _pieces_here(a: Leaf, b: Leaf, piece: int) -> Iterator[tuple[Array, Array]]:
+    """Yield both tensors piece by piece; if this process has only parts of one of them, the elements of these parts."""
+    divided = next((leaf for leaf in (a, b) if isinstance(leaf, Parts) and not leaf.is_whole), None)
+    boxes = [whole_box(a.spec.shape)] if divided is None else [part.box for part in divided.pieces]
+    for box in boxes:
+        if 0 not in box.sizes:
+            yield from zip(pieces(region(a, box), piece), pieces(region(b, box), piece))
 
 
 def is_meta(leaf: Leaf) -> bool:
