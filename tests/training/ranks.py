@@ -173,6 +173,26 @@ def untrained(kind, size, directory):
         return [left, len(other.state), other.param_groups[0]["lr"], resumed.reports["optimizer"].ok, told]
 
 
+class Averaged(Counter):
+    """An object that keeps a copy of a sharded model's state."""
+
+    def __init__(self, model):
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def state_dict(self):
+        return {"average": [self.state]}
+
+
+def other_shards(kind, size, directory):
+    """A save of an object with sharded tensors that is not a module: what each rank is told, and what is left."""
+    model, _ = training(kind, size)
+    with CheckpointManager(directory) as manager:
+        try:
+            manager.save(0, model=model, average=Averaged(model))
+        except StateDictError as error:
+            return [f"{type(error).__name__}: {error}", len(manager.checkpoints)]
+
+
 class Breaks(Counter):
     """An object that rank 1 cannot load."""
 
@@ -219,7 +239,10 @@ def locked(kind, size, directory):
     return {"told": told}
 
 
-PHASES = {each.__name__: each for each in (save, resume, structure, fail, misfit, untrained, broken, part, locked)}
+PHASES = {
+    each.__name__: each
+    for each in (save, resume, structure, fail, misfit, untrained, other_shards, broken, part, locked)
+}
 
 
 def rank_of(number, size, phase, kind, directory, folder):

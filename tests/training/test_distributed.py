@@ -133,6 +133,15 @@ def test_saving_an_optimizer_without_state_gives_it_none(tmp_path):
 
 
 @pytest.mark.slow
+def test_sharded_tensors_of_other_objects_are_refused_at_once(tmp_path):
+    """Only modules and optimizers are saved in parts; an object that rank 0 would save alone must not have DTensors."""
+    (answers,) = ranks(tmp_path / "run", "other_shards:fsdp:2")
+    for told, left in answers:
+        assert "'average' has sharded tensors, and is neither a PyTorch module nor an optimizer" in told
+        assert left == 0
+
+
+@pytest.mark.slow
 def test_four_ranks_save_and_two_resume(tmp_path):
     """DDP's model is saved once, by its bare names; asynchronous saves are waited for, and need no second way."""
     directory = tmp_path / "run"

@@ -6,6 +6,7 @@ from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._sharded import has_shards as has_shards
+from ._sharded import holds_shards as holds_shards
 from ._sharded import ranks as ranks
 from ._sharded import sharded_state as sharded_state
 from ._sharded import write_sharded as write_sharded
@@ -56,6 +57,7 @@ __all__ = [
     "write_stateful",
     "ranks",
     "has_shards",
+    "holds_shards",
     "sharded_state",
     "write_sharded",
     "snapshot",

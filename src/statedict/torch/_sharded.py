@@ -44,6 +44,11 @@ def has_shards(obj: Any) -> bool:
     return False
 
 
+def holds_shards(tree: Any) -> bool:
+    """Return whether there is a DTensor in a tree of dicts, lists and tuples."""
+    return any_sharded(values_of(tree))
+
+
 def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
     """This rank's part of the state of a module, or of an optimizer of `model`, by the full parameter names."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from statedict import _api
-from statedict.errors import AfterSaveError
+from statedict.errors import AfterSaveError, SaveError
 
 from . import _objects, _random
 from ._objects import SortedArguments
@@ -51,6 +51,7 @@ def _together(act: Callable[[], Any]) -> list[Any]:
 def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
     """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
     # An error here must reach all ranks before they wait for each other.
+    on_all(lambda: _refuse_shards(content.states))
     states = on_all(lambda: {name: _state(value, objects) for name, value in objects.items()})
     path = on_first(lambda: _changes.begin(directory, content.step))
     others = _names.stems(objects)
@@ -64,6 +65,18 @@ def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *,
             with suppress(OSError):
                 _changes.abandon(path)
         raise
+
+
+def _refuse_shards(states: Mapping[str, Any]) -> None:
+    """Raise SaveError if an object that rank 0 saves alone has sharded tensors, of which rank 0 has only parts."""
+    from statedict.torch import holds_shards
+
+    for name, state in states.items() if ranks()[1] > 1 else ():
+        if holds_shards(state):
+            raise SaveError(
+                f"{name!r} has sharded tensors, and is neither a PyTorch module nor an optimizer, which are saved in parts: "
+                "save a module, or full tensors (full_tensor())"
+            )
 
 
 def is_needed(values: Iterable[Any]) -> bool:
