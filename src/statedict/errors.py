@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -384,8 +385,6 @@ class LimitError(FormatError):
 class UnsafeFileError(FormatError):
     """The file names imports that would run code under pickle; `imports` lists them as `module.name`."""
 
-    def __init__(
-        self, reason: str, *, imports: Sequence[str] = (), file: str | None = None, hint: str | None = None
-    ) -> None:
-        super().__init__(reason, file=file, hint=hint)
+    def __init__(self, reason: str, *, imports: Sequence[str] = (), **where: Any) -> None:
+        super().__init__(reason, **where)
         self.imports = tuple(imports)

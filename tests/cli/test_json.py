@@ -9,6 +9,8 @@ from unittest.mock import patch
 import pytest
 import torch
 import typer
+from safetensors.torch import save_file
+from tests.torch.wrappers import scaled
 from torch import nn
 
 import statedict
@@ -104,6 +106,9 @@ def samples(tmp_path_factory):
         manager.save(1, {"loss": 1.5, "note": "x", "worst": float("nan"), "ok": True, "none": None}, epoch=1)
     statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "part.safetensors", max_shard_size=8)
     (place / "part-00002-of-00002.safetensors").unlink()
+    statedict.save({"w": scaled()}, place / "wrapped.safetensors")
+    offsets = {"DCP_SHARDING_INFO": json.dumps({"w": {"saved_offsets": [2]}})}
+    save_file({"w": torch.ones(2)}, place / "shard-00002-model-00001-of-00001.safetensors", offsets)
     return place
 
 
@@ -117,6 +122,8 @@ def calls(place):
             ["inspect", place / "nan.pt"],
             ["inspect", place / "part.safetensors.index.json"],
             ["inspect", place / "told.pt"],
+            ["inspect", place / "wrapped.safetensors"],
+            ["inspect", place / "shard-00002-model-00001-of-00001.safetensors"],
         ],
         "inspect 2": [["inspect", place / "run.pt", "--values", "head.bias"]],
         "verify": [["verify", place / "run.pt", place / "damaged.pt"], ["verify", "--values", place / "nan.pt"]],
