@@ -13,6 +13,10 @@ class Rounding(enum.Enum):
     NEAREST = 1
     DOWN = 2
 
+    def __reduce_ex__(self, protocol):
+        """As CPython has it from 3.11.4 on; before, 3.11 wrote `getattr(Rounding, name)`."""
+        return type(self), (self.value,)
+
 
 @dataclass
 class Scheme:

@@ -27,6 +27,7 @@ from statedict.formats.torch_archive import (
     TorchConstant,
     is_built,
     rebuilding,
+    reduced,
     take_apart,
     unknown,
 )
@@ -105,7 +106,7 @@ def _inert(value: Any) -> Any:
     if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
         return Opaque(value.__module__, value.__qualname__)
     try:
-        function, args, *rest = value.__reduce_ex__(2)
+        function, args, *rest = reduced(value)
     except (*_MISFITS, pickle.PicklingError):
         unknown(value)
     state = rest[0] if rest else None

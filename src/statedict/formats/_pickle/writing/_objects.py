@@ -12,9 +12,11 @@ import sys
 from codecs import encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from functools import partial
 from importlib import import_module
 from itertools import islice
+from operator import or_
 from types import FunctionType
 from typing import Any
 
@@ -29,6 +31,17 @@ Steps = Iterator[Any]
 BATCH = 1000
 
 
+def reduced(value: Any) -> Any:
+    """Return what `value.__reduce_ex__(2)` returns; for a member of an Enum, the call of its class with its value.
+
+    CPython 3.11.0 to 3.11.3 pickle a member as `getattr(Class, name)`, which readers of untrusted files refuse to call.
+    """
+    found = value.__reduce_ex__(2)
+    if isinstance(value, Enum) and isinstance(found, tuple) and found[0] in (getattr, or_):
+        return type(value), (value.value,)
+    return found
+
+
 def object_steps(w: PickleWriter, value: Any) -> Steps:
     """Write any object; yield the values inside it."""
     kind = type(value)
@@ -38,7 +51,7 @@ def object_steps(w: PickleWriter, value: Any) -> Steps:
     if reducer is None and issubclass(kind, type):
         return _global_steps(w, value)
     try:
-        found = reducer(value) if reducer else value.__reduce_ex__(2)
+        found = reducer(value) if reducer else reduced(value)
     except (TypeError, AttributeError, pickle.PicklingError, NotImplementedError) as error:
         raise SaveError(
             f"an object of type {kind.__module__}.{kind.__qualname__} cannot be pickled: {error}"
