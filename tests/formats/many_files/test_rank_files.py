@@ -120,6 +120,16 @@ def test_a_local_tensor_of_another_shape_is_refused(folder):
         parse(text, storage=storages)
 
 
+def test_names_of_dimensions_that_cannot_be_shown_are_left_out(folder, tmp_path):
+    """A mesh dimension may have any name in a file; one with control characters is not printed."""
+    with zipfile.ZipFile(folder / "state_of_4_rank_0.pt") as archive:
+        text = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    changed = text.replace(b"X\x02\x00\x00\x00dp", b"X\x02\x00\x00\x00\x1b[")
+    assert changed != text
+    model = parse(changed, storage=_storages()).value["model"]
+    assert model["both.even"].placement == "[Shard(0) of 2, Shard(1) of 2]"
+
+
 def _storages():
     """Return a function that makes a storage of zeros for whatever a pickle names."""
     import numpy as np

@@ -57,6 +57,7 @@ KINDS = ("Shard", "_StridedShard", "Replicate")
 # Device meshes have at most 5 dimensions; a strided shard has a chunk for each rank of another dimension.
 MOST_DIMENSIONS, MOST_CHUNKS, MOST_RANKS = 16, 1024, 1 << 24
 PIECE_BYTES = 512
+LONGEST_NAME = 64
 
 
 def wrapper(m: Machine, kind: Opaque, inner: Args, state: Any) -> Compound | Parts:
@@ -93,7 +94,7 @@ def _parts_from(m: Machine, dtype: DType, shape: tuple[int, ...], state: Any, re
     if not len(sizes) == len(ranks) == len(placements) <= MOST_DIMENSIONS:
         raise Unfit
     names = mesh.get("_mesh_dim_names") or mesh.get("mesh_dim_names")
-    if type(names) is not tuple or len(names) != len(sizes) or not all(type(name) is str for name in names):
+    if type(names) is not tuple or len(names) != len(sizes) or not all(map(_is_name, names)):
         names = ("",) * len(sizes)
     found = [_placement(*each, len(shape)) for each in zip(placements, sizes, ranks, names)]
     known = [each for each in found if each is not None]
@@ -112,6 +113,11 @@ def _parts_from(m: Machine, dtype: DType, shape: tuple[int, ...], state: Any, re
     traits = Traits(parameter=attributes.get("_is_param") is True, requires_grad=requires_grad)
     where = getattr(local.storage.source, "name", "")
     return Parts(dtype, shape, pieces or [Piece(empty, local)], text, traits, where=where)
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a value can be shown as the name of a mesh dimension."""
+    return type(name) is str and len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def _is_state(state: Any) -> bool:
