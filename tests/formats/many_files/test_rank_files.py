@@ -94,9 +94,17 @@ def test_a_missing_rank_is_named(folder, tmp_path):
 
 
 def test_files_of_other_things_are_not_joined(tmp_path):
-    """Numbered files without DTensors stay several checkpoints."""
-    for number in range(2):
-        torch.save({"w": torch.ones(2)}, tmp_path / f"step_{number}.pt")
+    """Numbered files without DTensors stay several checkpoints; only the first is opened to see that."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "step_0.pt")
+    (tmp_path / "step_1.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(FormatError, match="several checkpoints"):
+        formats.open(tmp_path)
+
+
+def test_steps_of_one_rank_are_not_joined(folder, tmp_path):
+    """Files that differ in a number and have the same parts are of one rank: none of them is taken for the whole."""
+    for step in range(2):
+        shutil.copy(folder / "state_of_4_rank_2.pt", tmp_path / f"step_{step}.pt")
     with pytest.raises(FormatError, match="several checkpoints"):
         formats.open(tmp_path)
 

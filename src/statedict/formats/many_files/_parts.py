@@ -71,12 +71,20 @@ def rank_files(names: Sequence[str]) -> dict[int, str]:
 
 
 def read_ranks(folder: str, files: dict[int, str], limits: Limits) -> Checkpoint | None:
-    """Open the Checkpoint that the files of all ranks form (`rank_files`); None if they do not contain DTensors."""
+    """Open the Checkpoint that the files of all ranks form (`rank_files`); None if they do not contain DTensors of
+    different ranks."""
     open_files = OpenFiles(folder)
     try:
-        shards = opened_shards(open_files.reopening, list(files.values()), folder, limits)
+        names = list(files.values())
+        # A folder may have thousands of numbered files without DTensors: one of them shows it.
+        (one,) = opened_shards(open_files.reopening, names[:1], folder, limits).values()
+        if not _parts_by_path(one.object):
+            open_files.close()
+            return None
+        shards = opened_shards(open_files.reopening, names, folder, limits)
         every = [_parts_by_path(shard.object) for shard in shards.values()]
-        if not all(every):
+        # Files that all have the same boxes are not of different ranks: they may be of different steps.
+        if not all(every) or len(set(map(_boxes_of, every))) == 1:
             open_files.close()
             return None
         for shard in shards.values():
@@ -103,6 +111,10 @@ def read_ranks(folder: str, files: dict[int, str], limits: Limits) -> Checkpoint
 
 def _parts_by_path(tree: object) -> dict[str, Parts]:
     return {path: value for path, value in tensors(tree) if isinstance(value, Parts)}
+
+
+def _boxes_of(parts: dict[str, Parts]) -> tuple[object, ...]:
+    return tuple(piece.box for part in parts.values() for piece in part.pieces)
 
 
 def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
