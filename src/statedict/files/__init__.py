@@ -2,17 +2,19 @@
 
 from ._checksum import checksums, checksums_of, checksums_within, combine, crc32, crc32s, grouped, read_checked
 from ._file import PORTION, WAITING, File, Span, check_inside, fetch, spread
+from ._folder import Folder, Location, is_plain_name
 from ._joint import JointWriter, Order, Run, Written, follow, remove_abandoned
 from ._open import is_url, open, redacted
 from ._output import Durable
 from ._set import FileSet, write_set
 from ._shares import Range, Shares, Sum, joined, shares, whole
+from ._slice import FileSlice
 from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, write
 
 __all__ = [
-    "PORTION", "WAITING", "Durable", "File", "FileSet", "Fill", "Frame", "JointWriter", "Order",
-    "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside", "checksums",
-    "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "is_url",
-    "joined", "open", "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
+    "PORTION", "WAITING", "Durable", "File", "FileSet", "FileSlice", "Fill", "Folder", "Frame", "JointWriter", "Location",
+    "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside", "checksums",
+    "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "is_plain_name",
+    "is_url", "joined", "open", "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
 ]  # fmt: skip

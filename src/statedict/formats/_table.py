@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict import files
-from statedict.files import Durable, File, JointWriter, Part
+from statedict.files import Durable, File, Folder, JointWriter, Part
 from statedict.state import StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
@@ -28,17 +28,33 @@ if TYPE_CHECKING:
 # Number of leading bytes to look at: enough for every signature (that of tar is at byte 257) and to tell text from
 # binary.
 HEAD = 512
-# A directory of torch.distributed.checkpoint has one metadata file, or one per rank.
-METADATA_OF_ALL = ".metadata"
+# The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+# Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
+ROLE = re.compile(
+    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
+    r"(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+)
+# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
+STEP = re.compile(
+    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
+)
+# Files that name the newest step: of DeepSpeed and Megatron.
+MARKERS = ("latest", "latest_checkpointed_iteration.txt")
+# torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
 
 class Format(NamedTuple):
-    """A format recognised by how its files begin. `read` is `module:function`, which takes a File and Limits."""
+    """A format of files recognised by how they begin, or of folders recognised by the names in them.
+
+    `read` is `module:function`, which takes a File, or a Folder, and Limits.
+    """
 
     name: str
-    begins: Callable[[bytes, File], bool]
     read: str
+    begins: Callable[[bytes, File], bool] = lambda head, file: False
+    holds: Callable[[Folder], bool] = lambda folder: False
 
 
 class ZipFormat(NamedTuple):
@@ -63,8 +79,8 @@ class FormatWriter(NamedTuple):
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """Open the checkpoint in `source`: a path, or a seekable binary file object, which is read from its current
-    position. The path of a directory opens the checkpoint that its files form: shards with an index, numbered shards,
-    or torch.distributed.checkpoint.
+    position. The path of a directory opens the checkpoint that its files form: shards with an index, a
+    torch.distributed.checkpoint, what a framework saved during training …
 
     No code from the file is run and no tensor data is read; everything that can be checked without it is checked.
 
@@ -79,9 +95,10 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     >>> formats.open(file).object["weight"].spec.shape
     (3,)
     """
-    folder = _directory_of(source)
-    if folder is not None:
-        return cast(Checkpoint, function(DIRECTORY)(folder, limits))
+    directory = _directory_of(source)
+    if directory is not None:
+        with collector_paused():
+            return read_folder(Folder(directory), limits)
     try:
         file = files.open(source)
     except FileNotFoundError as error:
@@ -107,6 +124,18 @@ def read(file: File, limits: Limits) -> Checkpoint:
     from ._foreign_formats import unknown
 
     raise unknown(file, head)
+
+
+def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a folder with the first format of the table that matches."""
+    row = next((row for row in FOLDERS if row.holds(folder)), FOLDERS[-1])
+    try:
+        checkpoint = cast(Checkpoint, function(row.read)(folder, limits))
+    except BaseException:
+        folder.close()
+        raise
+    checkpoint._close = folder.close
+    return checkpoint
 
 
 def head_of(file: File) -> bytes:
@@ -209,6 +238,19 @@ def _directory_of(source: Any) -> str | None:
     return path if os.path.isdir(path) else None
 
 
+def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
+    return lambda folder: any(map(pattern.fullmatch, folder.files))
+
+
+def is_weights(folder: Folder) -> bool:
+    """Return whether a folder has files of weights, or an index of them."""
+    return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
+
+
+def _is_run(folder: Folder) -> bool:
+    return any(map(STEP.fullmatch, (*folder.folders, *folder.files))) or not {*MARKERS}.isdisjoint(folder.files)
+
+
 def _is_zip(head: bytes, file: File) -> bool:
     return head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\6\6")
 
@@ -279,19 +321,27 @@ def _has(archive: Archive, name: str) -> bool:
 
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
-    Format("zip", _is_zip, "._table:read_zip"),
-    Format("safetensors", _is_safetensors, ".safetensors._read:read_safetensors"),
-    Format("npy", _is_array, ".numpy_files._read:read_npy"),
-    Format("torch-tar", _is_tar, ".torch_files._tar:read_torch_tar"),
-    Format("pickle", _may_be_pickle, ".torch_files._bare_pickle:read_pickles"),
-    Format("index", is_index, ".many_files._shards:read_index"),
+    Format("zip", "._table:read_zip", begins=_is_zip),
+    Format("safetensors", ".safetensors._read:read_safetensors", begins=_is_safetensors),
+    Format("npy", ".numpy_files._read:read_npy", begins=_is_array),
+    Format("torch-tar", ".torch_files._tar:read_torch_tar", begins=_is_tar),
+    Format("pickle", ".torch_files._bare_pickle:read_pickles", begins=_may_be_pickle),
+    Format("index", ".many_files._shards:read_index", begins=is_index),
 )
 ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
 )
-DIRECTORY = ".many_files._directory:open_directory"
+FOLDERS = (
+    Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
+    Format(
+        "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
+    ),
+    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("run", ".folders._steps:read_newest", holds=_is_run),
+    Format("weights", ".many_files._weights:read_weights", holds=is_weights),
+)
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
     "torch": FormatWriter(

@@ -292,7 +292,7 @@ def test_few_files_are_open_at_a_time(tmp_path, name):
 
 def test_a_shard_that_is_replaced_meanwhile_is_noticed(tmp_path, monkeypatch):
     """A shard that was closed and is opened again must still be the same file."""
-    from statedict.formats.many_files import _open_files as _shelf
+    from statedict.files import _folder as _shelf
 
     monkeypatch.setattr(_shelf, "OPEN", 1)
     formats.write(STATE, tmp_path / "m.safetensors", max_shard_size=100)
@@ -307,7 +307,7 @@ def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
     """If the process has no file descriptors left, other shards are closed."""
     import errno
 
-    from statedict.formats.many_files import _open_files as _shelf
+    from statedict.files import _folder as _shelf
 
     class Full:
         count = 0
@@ -321,7 +321,7 @@ def test_too_many_open_files_are_let_go_of(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(_shelf, "open_file", short)
-    shelf = _shelf.OpenFiles(str(tmp_path))
+    shelf = _shelf.Folder(str(tmp_path))
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     assert [shelf.file(name).read(0, 1) for name in ("a", "b", "a")] == [b"a", b"b", b"a"]

@@ -63,6 +63,7 @@ class Checkpoint:
         object: the saved object, as an inert tree: dicts, lists and plain values; tensors are Leafs and Compounds, values
             of unknown classes Opaque.
         notes: unusual but harmless findings.
+        unopened: the roots of a directory whose files cannot be read, and why.
         metadata: the format's facts beside the tensors (versions, byte order, the metadata of a safetensors header).
 
     >>> import io, numpy as np, statedict
@@ -88,6 +89,7 @@ class Checkpoint:
         metadata: Mapping[str, str] | None = None,
         checks: Callable[[], Iterable[Finding]] = tuple,
         close: Callable[[], None] = lambda: None,
+        unopened: Mapping[str, Exception] | None = None,
     ) -> None:
         self.path = path
         self.format = format
@@ -100,6 +102,7 @@ class Checkpoint:
         self.metadata = dict(metadata or {})
         self._checks = checks
         self._close = close
+        self.unopened = dict(unopened or {})
         self._roots: dict[str, StateDict] | None = None
 
     @property

@@ -6,13 +6,13 @@ metadata. A chunk that is a contiguous run of the tensor (PyTorch's FSDP shards 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from math import prod
 from typing import NamedTuple
 
+from statedict.files import Folder, Location
 from statedict.state import (
     Box,
     DType,
@@ -41,7 +41,6 @@ from .._pickle import Import
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._walk import leaves
 from ..torch_files._read import read_torch_zip
-from ._open_files import Location, OpenFiles
 
 # Opening a chunk that another process reads costs more than verifying so many bytes twice.
 SMALL = 1 << 20
@@ -66,9 +65,9 @@ class Sharded(NamedTuple):
 class ChunkSource:
     """The Source of storages assembled from chunks."""
 
-    def __init__(self, files: OpenFiles, limits: Limits) -> None:
-        self.name = files.folder
-        self._files = files
+    def __init__(self, folder: Folder, limits: Limits) -> None:
+        self.name = folder.path
+        self._folder = folder
         self._limits = limits
         self._leaves: dict[Location, Leaf] = {}
         self._imports: dict[Location, list[Import]] = {}
@@ -166,7 +165,7 @@ class ChunkSource:
                 raise FormatError(
                     f"this chunk should be a tensor of {sharded.dtype} {list(chunk.box.sizes)}, but it is "
                     f"{_shown(found)}",
-                    file=os.path.join(self._files.folder, chunk.location.file),
+                    file=self._folder.path_of(chunk.location.file),
                     member=sharded.name,
                     offset=chunk.location.start,
                 )
@@ -175,7 +174,7 @@ class ChunkSource:
 
     def open(self, location: Location, limits: Limits) -> Checkpoint:
         """Open the torch zip at a location."""
-        return read_torch_zip(self._files.slice(location), limits)
+        return read_torch_zip(self._folder.slice(location), limits)
 
     def imports(self, tree: object) -> Iterator[Import]:
         """Yield the imports of the pickles in all chunks of the tensors in a tree. Chunks that cannot be read are

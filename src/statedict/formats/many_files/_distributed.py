@@ -9,77 +9,68 @@ file. So tensors are known from the metadata alone, and their chunks are opened 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
 
-from statedict.files import open as open_file
+from statedict.files import File, Folder, Location, is_plain_name
 from statedict.state import Box, DType, Leaf, Opaque, tiling_problem
 
 from ...errors import FormatError, TruncatedError
 from .._limits import LIMITS, Limits
 from .._pickle import Import, Parsed, StorageId, TypedStorage, parse
+from .._table import METADATA
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._walk import leaves
 from ..storages._describe import shown
 from ..storages._shape import check_addressable
 from ._assemble import Chunk, ChunkSource, Sharded
 from ._nesting import NamedValue, Steps, nested
-from ._open_files import Location, OpenFiles, is_plain_name
 from ._ranks import joined
 
 MOST_STEPS = 10_000
+METADATA_OF_ALL = ".metadata"
 
 
-def read_distributed(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
-    """Open the Checkpoint of a directory with these metadata files; tensors are read on demand.
+def read_distributed(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
+    """Open the Checkpoint of a folder with `.metadata`; tensors are read on demand.
 
-    Several files come from ranks that saved without collectives (`use_collectives=False`): their chunks are joined, and
-    of other values that of the first rank is used.
+    Several metadata files (`__0.metadata` …) come from ranks that saved without collectives (`use_collectives=False`):
+    their chunks are joined, and of other values that of the first rank is used.
     """
-    paths = [os.path.join(folder, name) for name in sorted(names, key=lambda name: (len(name), name))]
-    every = [_metadata(path, limits) for path in paths]
-    path, open_files = paths[0], OpenFiles(folder)
-    fields = joined([_fields(parsed.value, "Metadata", path) for path, parsed in zip(paths, every)])
-    described = sum(map(os.path.getsize, paths))
-    source = ChunkSource(open_files, limits)
+    names = [name for name in folder.files if METADATA.fullmatch(name)]
+    names = [METADATA_OF_ALL] if METADATA_OF_ALL in names else sorted(names, key=lambda name: (len(name), name))
+    every = [_metadata(folder.file(name), limits) for name in names]
+    path = folder.path_of(names[0])
+    fields = joined([_fields(each.value, "Metadata", folder.path_of(name)) for name, each in zip(names, every)])
+    described = sum(map(folder.size, names))
+    source = ChunkSource(folder, limits)
     reader = _MetadataReader(path, described, source, fields, limits)
-    try:
-        size = _check_locations(
-            folder, chain.from_iterable(by_offset.values() for by_offset in reader.locations.values())
-        )
-        tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
-    except BaseException:
-        open_files.close()
-        raise
+    size = _check_locations(folder, chain.from_iterable(by_offset.values() for by_offset in reader.locations.values()))
+    tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
     return Checkpoint(
-        folder,
+        folder.path,
         "distributed",
         tree,
         size=size + described,
         producer="torch.distributed.checkpoint",
         globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
         more_globals=partial(source.imports, tree),
-        notes=[f"{len(paths)} ranks saved without collectives: values other than tensors are those of the first rank"][
-            : len(paths) - 1
+        notes=[f"{len(names)} ranks saved without collectives: values other than tensors are those of the first rank"][
+            : len(names) - 1
         ],
         checks=lambda: _check(tree),
-        close=open_files.close,
+        close=folder.close,
     )
 
 
-def _metadata(path: str, limits: Limits) -> Parsed:
-    file = open_file(path)
-    try:
-        if file.size > limits.pickle_bytes:
-            raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=path)
-        return parse(file.read(0, file.size), storage=_no_storage, file=path, limits=limits)
-    finally:
-        file.close()
+def _metadata(file: File, limits: Limits) -> Parsed:
+    if file.size > limits.pickle_bytes:
+        raise limits.exceeded("pickle_bytes", f"metadata of {file.size:,} bytes").located(file=file.name)
+    return parse(file.read(0, file.size), storage=_no_storage, file=file.name, limits=limits)
 
 
 class _MetadataReader:
@@ -205,7 +196,7 @@ class _MetadataReader:
         return FormatError(reason, file=self.path, member=member)
 
 
-def _check_locations(folder: str, locations: Iterable[Location]) -> int:
+def _check_locations(folder: Folder, locations: Iterable[Location]) -> int:
     """Return the total size of the files; raise FormatError if one is missing or too short, or if two locations
     overlap.
     """
@@ -214,9 +205,9 @@ def _check_locations(folder: str, locations: Iterable[Location]) -> int:
     for location in locations:
         by_file.setdefault(location.file, []).append(location)
     for file, inside in by_file.items():
-        path = os.path.join(folder, file)
+        path = folder.path_of(file)
         try:
-            size = os.stat(path).st_size
+            size = folder.size(file)
         except OSError as error:
             raise FormatError(
                 f"the metadata refers to this file, which cannot be opened: {error.strerror}", file=path

@@ -15,6 +15,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from statedict.files import Folder
 from statedict.state import Leaf, Parts, Piece, join_pieces, map_tree
 
 from ...errors import FormatError, PartError
@@ -22,38 +23,30 @@ from .._limits import Limits
 from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
 from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK
-from ._open_files import OpenFiles
 from ._shards import joined, opened_shards, state_of
 
 OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
 
 
-def read_parts(folder: str, names: Sequence[str], limits: Limits) -> Checkpoint:
+def read_parts(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint that the safetensors files of all ranks form.
 
     A tensor of which a part is missing raises PartError if it is read.
     """
-    open_files = OpenFiles(folder)
-    try:
-        shards = opened_shards(open_files.reopening, sorted(names), folder, limits)
-        found: dict[str, list[Parts]] = {}
-        for shard in shards.values():
-            shard.notes = [note for note in shard.notes if note != ONE_RANK]
-            for name, value in state_of(shard).items():
-                if not isinstance(value, Parts):
-                    raise FormatError(
-                        "it does not say where in the whole tensor it belongs", file=shard.path, member=name
-                    )
-                found.setdefault(name, []).append(value)
-        state = OrderedDict((name, _joined(name, parts, folder)) for name, parts in found.items())
-    except BaseException:
-        open_files.close()
-        raise
+    names = list(filter(OF_A_RANK.fullmatch, folder.files))
+    shards = opened_shards(folder.file, names, folder.path, limits)
+    found: dict[str, list[Parts]] = {}
+    for shard in shards.values():
+        shard.notes = [note for note in shard.notes if note != ONE_RANK]
+        for name, value in state_of(shard).items():
+            if not isinstance(value, Parts):
+                raise FormatError("it does not say where in the whole tensor it belongs", file=shard.path, member=name)
+            found.setdefault(name, []).append(value)
+    state = OrderedDict((name, _joined(name, parts, folder.path)) for name, parts in found.items())
     ranks = [int(match["rank"]) for name in names if (match := OF_A_RANK.fullmatch(name))]
-    checkpoint = joined(
-        folder, state, shards, 0, {}, _notes(len(shards), ranks, 1), open_files.close, _problems(state.items())
+    return joined(
+        folder.path, state, shards, 0, {}, _notes(len(shards), ranks, 1), folder.close, _problems(state.items())
     )
-    return checkpoint
 
 
 def rank_files(names: Sequence[str]) -> dict[int, str]:
@@ -70,41 +63,26 @@ def rank_files(names: Sequence[str]) -> dict[int, str]:
     return dict(sorted((int(field[at]), name) for field, name in zip(fields, names)))
 
 
-def read_ranks(folder: str, files: dict[int, str], limits: Limits) -> Checkpoint | None:
+def read_ranks(folder: Folder, files: dict[int, str], limits: Limits) -> Checkpoint | None:
     """Open the Checkpoint that the files of all ranks form (`rank_files`); None if they do not contain DTensors of
     different ranks."""
-    open_files = OpenFiles(folder)
-    try:
-        names = list(files.values())
-        # A folder may have thousands of numbered files without DTensors: one of them shows it.
-        (one,) = opened_shards(open_files.reopening, names[:1], folder, limits).values()
-        if not _parts_by_path(one.object):
-            open_files.close()
-            return None
-        shards = opened_shards(open_files.reopening, names, folder, limits)
-        every = [_parts_by_path(shard.object) for shard in shards.values()]
-        # Files that all have the same boxes are not of different ranks: they may be of different steps.
-        if not all(every) or len(set(map(_boxes_of, every))) == 1:
-            open_files.close()
-            return None
-        for shard in shards.values():
-            shard.notes = [note for note in shard.notes if OF_ONE_RANK not in note]
-        first = next(iter(shards.values()))
-        values = {path: _joined(path, [parts[path] for parts in every if path in parts], folder) for path in every[0]}
-        tree = map_tree(first.object, lambda value: value, {id(part): values[path] for path, part in every[0].items()})
-    except BaseException:
-        open_files.close()
-        raise
-    checkpoint = joined(
-        folder,
-        {},
-        shards,
-        0,
-        {},
-        _notes(len(shards), list(files), min(files)),
-        open_files.close,
-        _problems(values.items()),
-    )
+    names = list(files.values())
+    # A folder may have thousands of numbered files without DTensors: one of them shows it.
+    (one,) = opened_shards(folder.file, names[:1], folder.path, limits).values()
+    if not _parts_by_path(one.object):
+        return None
+    shards = opened_shards(folder.file, names, folder.path, limits)
+    every = [_parts_by_path(shard.object) for shard in shards.values()]
+    # Files that all have the same boxes are not of different ranks: they may be of different steps.
+    if not all(every) or len(set(map(_boxes_of, every))) == 1:
+        return None
+    for shard in shards.values():
+        shard.notes = [note for note in shard.notes if OF_ONE_RANK not in note]
+    first = next(iter(shards.values()))
+    values = {path: _joined(path, [parts[path] for parts in every if path in parts], folder.path) for path in every[0]}
+    tree = map_tree(first.object, lambda value: value, {id(part): values[path] for path, part in every[0].items()})
+    notes = _notes(len(shards), list(files), min(files))
+    checkpoint = joined(folder.path, {}, shards, 0, {}, notes, folder.close, _problems(values.items()))
     checkpoint.object = tree
     return checkpoint
 

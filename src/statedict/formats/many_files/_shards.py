@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from statedict import files
-from statedict.files import File
+from statedict.files import File, Folder, is_plain_name
 from statedict.state import Absent, Compound
 
 from ...errors import FormatError
@@ -25,7 +25,6 @@ from .._json import read_json
 from .._limits import LIMITS, Limits
 from .._table import head_of
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ._open_files import OpenFiles, is_plain_name
 
 INDEX = ".index.json"
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
@@ -48,8 +47,8 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
         shards = opened_shards(partial(_beside, file), names, file.name, limits, files.WAITING)
         close = partial(_close, shards)
     else:
-        open_files = OpenFiles(os.path.dirname(file.name), partial(_beside, file))
-        shards, close = opened_shards(open_files.reopening, names, file.name, limits), open_files.close
+        folder = Folder(os.path.dirname(file.name), partial(_beside, file))
+        shards, close = opened_shards(folder.file, names, file.name, limits), folder.close
     try:
         values, notes = _indexed(places, shards, os.path.dirname(file.name))
     except BaseException:
@@ -59,21 +58,16 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     return joined(file.name, values, shards, file.size, facts, notes, close)
 
 
-def read_numbered(folder: str, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
+def read_numbered(folder: Folder, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint of numbered shards without an index: all of them, each tensor in one."""
-    open_files = OpenFiles(folder)
     values: dict[str, Any] = {}
-    try:
-        shards = opened_shards(open_files.reopening, complete(names, folder), folder, limits)
-        for shard in shards.values():
-            for name, value in state_of(shard).items():
-                if name in values:
-                    raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
-                values[name] = value
-    except BaseException:
-        open_files.close()
-        raise
-    return joined(folder, values, shards, 0, {}, ["the shards have no index"], open_files.close)
+    shards = opened_shards(folder.file, complete(names, folder.path), folder.path, limits)
+    for shard in shards.values():
+        for name, value in state_of(shard).items():
+            if name in values:
+                raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
+            values[name] = value
+    return joined(folder.path, values, shards, 0, {}, ["the shards have no index"], folder.close)
 
 
 def complete(names: Iterable[str], folder: str) -> list[str]:

@@ -1,8 +1,6 @@
-"""Open a directory as a checkpoint: choose which of its files to read.
+"""Open the weights in a folder: choose which of its files to read.
 
-A directory of torch.distributed.checkpoint is recognised by its `.metadata`, or that of each rank (`__0.metadata` …), or by
-the safetensors files of its ranks (`shard-00001-model-….safetensors`).
-Otherwise the first of these is used: an index of shards, numbered shards, a single weights file. Among several, files
+The first of these is used: an index of shards, numbered shards, a single weights file. Among several, files
 with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A file whose
 name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not used are
 noted.
@@ -13,16 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from statedict.files import Folder
+
 from ...errors import UnknownFormatError
 from .._limits import Limits
-from .._table import METADATA, METADATA_OF_ALL
+from .._table import ROLE, WEIGHTS, read
 from ..checkpoint._checkpoint import Checkpoint
-from ._distributed import read_distributed
-from ._parts import OF_A_RANK, rank_files, read_parts, read_ranks
+from ._parts import rank_files, read_ranks
 from ._shards import INDEX, NUMBERED, read_numbered
 
-# In order of preference. A directory often has the same weights in several formats.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 # Names that transformers, peft and diffusers give to a model's weights, with one of the first two suffixes.
 KNOWN = {
     name + suffix
@@ -34,23 +31,15 @@ SHOWN = 5
 Pick = Callable[[Sequence[str]], list[str]]
 
 
-def open_directory(folder: str, limits: Limits) -> Checkpoint:
-    """Open the checkpoint in a directory; raise UnknownFormatError if it contains none or several."""
-    names = sorted(os.listdir(folder))
-    distributed = [name for name in names if METADATA.fullmatch(name)]
-    if distributed:
-        return read_distributed(folder, [METADATA_OF_ALL] if METADATA_OF_ALL in distributed else distributed, limits)
-    parts = [name for name in names if OF_A_RANK.fullmatch(name)]
-    if parts:
-        return read_parts(folder, parts, limits)
+def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the weights in a folder; raise UnknownFormatError if it contains none, or several models."""
+    names = [name for name in folder.files if not ROLE.fullmatch(name)]
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
         if pick is _numbered and found:
             return read_numbered(folder, found, limits)
         if len(found) == 1:
-            from .._table import open as open_file
-
-            checkpoint = open_file(os.path.join(folder, found[0]), limits=limits)
+            checkpoint = read(folder.file(found[0]), limits)
             checkpoint.notes += _passed_over(names, found[0])
             return checkpoint
         if found:
@@ -59,10 +48,12 @@ def open_directory(folder: str, limits: Limits) -> Checkpoint:
             if whole is not None:
                 return whole
             raise UnknownFormatError(
-                f"this directory contains several checkpoints: {_listed(found)}", file=folder, hint="open one of them"
+                f"this directory contains several checkpoints: {_listed(found)}",
+                file=folder.path,
+                hint="open one of them",
             )
     raise UnknownFormatError(
-        "this directory does not contain a checkpoint", file=folder, hint="pass the path of a file in it"
+        "this directory does not contain a checkpoint", file=folder.path, hint="pass the path of a file in it"
     )
 
 

@@ -1,26 +1,33 @@
-"""Part of a file as a File: used to read the chunks of a checkpoint directory."""
+"""Part of a file as a File: a chunk of a checkpoint directory, or a file that is opened again when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from statedict.files import File, Span
-
-from ...errors import TruncatedError
+from ..errors import TruncatedError
+from ._file import File, Span
 
 
 class FileSlice:
     """A File of the bytes `start … start + size` of another one.
 
     `whole` returns the file on each use, so that a directory of thousands of files needs only a few open at a time. Its
-    owner closes it.
+    owner closes it. `folder` opens the file with another name in the same folder, if this is a whole file.
     """
 
-    def __init__(self, name: str, whole: Callable[[], File], start: int, size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        whole: Callable[[], File],
+        start: int,
+        size: int,
+        folder: Callable[[str], File | None] = lambda name: None,
+    ) -> None:
         self.name = name
         self.size = size
         self._whole = whole
         self._start = start
+        self._folder = folder
 
     @property
     def far(self) -> bool:
@@ -42,8 +49,8 @@ class FileSlice:
         whole = self._whole().mapped()
         return None if whole is None else whole[self._start : self._start + self.size]
 
-    def beside(self, name: str) -> None:
-        return None
+    def beside(self, name: str) -> File | None:
+        return self._folder(name)
 
     def check_unchanged(self) -> None:
         self._whole().check_unchanged()
