@@ -185,7 +185,9 @@ def work():
         manager.save(2, epoch=2)
 worker = threading.Thread(target=work, daemon=sys.argv[2] == "daemon")
 worker.start()
-worker.join()
+# A signal that arrives just before a wait begins does not interrupt it, so no wait may be endless.
+while worker.is_alive():
+    worker.join(0.1)
 """
 
 
