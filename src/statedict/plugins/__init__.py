@@ -1,1 +1,6 @@
-"""Formats that are written as plugins are, with public names only, but come with this package: rows of the table name them."""
+"""Formats that are written as a plugin is, with public names only, but come with this package.
+
+Rows of the table (`formats/_table.py`) name their functions.
+"""
+
+__all__: list[str] = []

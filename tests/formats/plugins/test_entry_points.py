@@ -101,7 +101,7 @@ def test_a_plugin_that_cannot_be_loaded_is_told_and_others_work(tmp_path, instal
     with pytest.raises(UnknownFormatError) as caught:
         statedict.open(path)
     assert f"{path}: unrecognised file format" in str(caught.value)
-    assert f"not recognised by the plugins either: broken (statedict-broken 1.2), which failed: " in str(caught.value)
+    assert "not recognised by the plugins either: broken (statedict-broken 1.2), which failed: " in str(caught.value)
     assert text in str(caught.value)
     install("notes", NOTES)
     statedict.open(path).close()
@@ -113,7 +113,7 @@ def test_a_plugin_that_fails_to_recognise_is_told_and_others_work(tmp_path, inst
         "broken", "from statedict.formats import Format\nFORMAT = Format('x', 'x:y', begins=lambda head, file: 1 / 0)"
     )
     path = note(tmp_path)
-    with pytest.raises(UnknownFormatError, match="broken .* failed to recognise files: ZeroDivisionError: division"):
+    with pytest.raises(UnknownFormatError, match=r"broken .* failed to recognise files: ZeroDivisionError: division"):
         statedict.open(path)
     install("notes", NOTES)
     statedict.open(path).close()
