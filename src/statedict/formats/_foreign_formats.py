@@ -72,7 +72,6 @@ FOREIGN = (
         "a msgpack file (Flax)",
         "read it with flax.serialization.msgpack_restore",
     ),
-    _magic(rb"GGUF", "a GGUF model", "read it with the tools of llama.cpp"),
     _magic(
         rb"\x89PNG|\xff\xd8\xff|%PDF",
         "an image or a document",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .zip._archive import Archive
 
 # The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
     r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
@@ -322,6 +322,7 @@ FORMATS = (
     Format("safetensors", ".safetensors._read:read_safetensors", begins=_is_safetensors),
     Format("npy", ".numpy_files._read:read_npy", begins=_is_array),
     Format("torch-tar", ".torch_files._tar:read_torch_tar", begins=_is_tar),
+    Format("gguf", "statedict.plugins.gguf:read_gguf", begins=lambda head, file: head[:4] == b"GGUF"),
     Format("pickle", ".torch_files._bare_pickle:read_pickles", begins=_may_be_pickle),
     Format("index", ".many_files._shards:read_index", begins=is_index),
     Format("unknown", "._foreign_formats:refuse"),

@@ -81,8 +81,11 @@ def _decode(coding: Coding, first: int, last: int, verify: bool) -> memoryview:
     raw = memoryview(bytearray((last - first) * coding.block))
     coding.raw.source.read_into([Read(coding.raw, first * coding.block, raw)], verify=verify)
     try:
-        found = coding.decode(np.frombuffer(raw, np.uint8).reshape(last - first, coding.block))
+        with np.errstate(all="ignore"):
+            found = coding.decode(np.frombuffer(raw, np.uint8).reshape(last - first, coding.block))
         result = np.ascontiguousarray(found, coding.dtype.numpy).reshape(-1)
+    except FormatError as error:
+        raise error.located(file=getattr(coding.raw.source, "name", None), member=coding.member) from None
     except StateDictError:
         raise
     except Exception as error:  # the function of a plugin can raise anything
@@ -95,9 +98,8 @@ def _decode(coding: Coding, first: int, last: int, verify: bool) -> memoryview:
 
 
 def _failed(coding: Coding, problem: str) -> FormatError:
-    by = f"{getattr(coding.decode, '__module__', '')}.{getattr(coding.decode, '__qualname__', 'decode')}"
     return FormatError(
-        f"the function that decodes this tensor ({by}) failed: {problem}",
+        f"the function that decodes it failed: {problem}",
         file=getattr(coding.raw.source, "name", None),
         member=coding.member,
     )
