@@ -55,10 +55,7 @@ class Entry(NamedTuple):
 def read_gguf(file: File, limits: Limits) -> Checkpoint:
     """Open the Checkpoint in a GGUF file; its object maps names to leaves, in the order of the header."""
     header = _Header(file, limits)
-    metadata = {
-        name: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
-        for name, text in header.metadata.items()
-    }
+    metadata = {name: _text_of(value) for name, value in header.metadata.items()}
     tensors = FileTensors(file, limits)
     state = {entry.name: _leaf(tensors, entry, header) for entry in header.entries}
     notes = ["the file has no checksums: damage to its tensors cannot be detected"]
@@ -71,6 +68,11 @@ def read_gguf(file: File, limits: Limits) -> Checkpoint:
             f"this is one of {metadata['split.count']} parts of a model: open the directory to read all of them"
         )
     return Checkpoint(file.name, "gguf", state, size=file.size, notes=notes, metadata=metadata, checks=tensors.checks)
+
+
+def _text_of(value: Any) -> str:
+    """Return a value of the metadata as text: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _leaf(tensors: FileTensors, entry: Entry, header: _Header) -> Leaf:
