@@ -14,14 +14,15 @@ from pkgutil import walk_packages
 from random import Random
 from typing import Any, NamedTuple
 
-from statedict import formats
+from statedict import formats, plugins
 from statedict.errors import FormatError
 
 from .targets import Target
 
 # All that reading can need is imported now, so that no import of ours is taken for one of the file's.
-for module in walk_packages(formats.__path__, "statedict.formats."):
-    import_module(module.name)
+for package in (formats, plugins):
+    for module in walk_packages(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
 for name in (
     "datetime",
     "decimal",

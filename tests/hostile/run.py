@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.cost import yardstick
 
-from statedict import formats, load
+from statedict import formats, load, plugins
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 
 from .build import pickles
@@ -130,8 +130,9 @@ def main(group: str, folder: str, first: str = "") -> None:
     for module in ("datetime", "decimal", "fractions", "pathlib", "uuid"):
         import_module(module)
     # Every module that reading needs is imported before the watch is set: ours by name, others by reading.
-    for module in pkgutil.walk_packages(formats.__path__, f"{formats.__name__}."):
-        import_module(module.name)
+    for package in (formats, plugins):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
     for case in GROUPS["control"]:
         place = Path(folder, f"warm-{case.name}-{first}")
         observed(case, place, watch)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 from statedict.files import File
 
 from ..errors import FormatError, TruncatedError, UnknownFormatError
+from ._format import head_of
+from ._limits import Limits
 
 
 class ForeignFormat(NamedTuple):
@@ -16,6 +18,11 @@ class ForeignFormat(NamedTuple):
     begins: re.Pattern[bytes]
     what: str
     hint: str
+
+
+def refuse(file: File, limits: Limits) -> Never:
+    """Raise the error for a file of no supported format: the reader of such files."""
+    raise unknown(file, head_of(file))
 
 
 def unknown(file: File, head: bytes) -> FormatError:
@@ -65,7 +72,6 @@ FOREIGN = (
         "a msgpack file (Flax)",
         "read it with flax.serialization.msgpack_restore",
     ),
-    _magic(rb"GGUF", "a GGUF model", "read it with the tools of llama.cpp"),
     _magic(
         rb"\x89PNG|\xff\xd8\xff|%PDF",
         "an image or a document",
