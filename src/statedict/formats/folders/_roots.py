@@ -111,11 +111,13 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
 
 def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
     for root, error in failed.items():
-        yield Finding("error", root, f"cannot be read: {error}")
+        yield Finding.of(root, error)
 
 
 def _checks(members: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for root, member in members.items():
-        for finding in member._checks():
-            where = f"{root}/{finding.where}" if finding.where else root
-            yield finding._replace(where=where)
+        try:
+            for finding in member._checks():
+                yield finding._replace(where="/".join(filter(None, (root, finding.where))))
+        except (FormatError, OSError) as error:
+            yield Finding.of(root, error)

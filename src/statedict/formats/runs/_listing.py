@@ -47,7 +47,7 @@ def steps(directory: str | os.PathLike[str]) -> list[RunStep]:
 
     Those of CheckpointManager are listed by itself.
     """
-    run = Folder(os.fspath(directory))
+    run = Folder(os.path.abspath(directory))
     try:
         found = None if own_steps(run.folders) else find_steps(run)
         return [_described(step, found) for step in found.steps] if found else []

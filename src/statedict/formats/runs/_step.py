@@ -75,8 +75,10 @@ def _check(folder: Folder, manifest: Manifest, findings: Iterable[Finding]) -> I
     for name, expected in manifest.files.items():
         try:
             check_file(folder, name, expected)
-        except (FormatError, OSError) as error:
-            yield Finding("error", name, error.reason if isinstance(error, FormatError) else f"cannot be read: {error}")
+        except FormatError as error:
+            yield Finding("error", name, error.reason)
+        except OSError as error:
+            yield Finding.of(name, error)
 
 
 def _check_objects(objects: Mapping[str, str], file: str) -> None:
