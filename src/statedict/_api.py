@@ -99,6 +99,7 @@ def load(
         )
     with open(path, limits=limits) as checkpoint:
         checkpoint.require_safe()
+        checkpoint.require_whole()
         read: Callable[[list[Any]], list[Any]]
         if chosen.name == "torch":
             from statedict.torch import materialize_on

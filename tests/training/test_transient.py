@@ -10,8 +10,8 @@ from tests.training.objects import Value, failing, needs_raising_profiles
 from statedict import CheckpointManager
 from statedict.errors import LimitError
 from statedict.formats import Limits
+from statedict.formats.runs._manifest import NewerVersionError, dump, read
 from statedict.training.resuming import _find, _retry
-from statedict.training.run_directory._manifest import NewerVersionError, dump, read
 
 REFUSED = [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.EIO, None]
 MODULES = {"posix", "_io", "io", "mmap", "fcntl"}
@@ -120,7 +120,7 @@ def test_the_list_of_checkpoints_is_complete_or_an_error(run, monkeypatch):
 
 def test_a_checkpoint_of_a_newer_version_is_not_damaged(run, monkeypatch):
     """`resume` says that a newer version is needed, and does not use an older checkpoint."""
-    from statedict.training.run_directory import _manifest
+    from statedict.formats.runs import _manifest
 
     path = run / "step-0000000002"
     manifest = read(path)

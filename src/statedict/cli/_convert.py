@@ -120,6 +120,7 @@ def _whole(checkpoint: Checkpoint, changed: bool) -> Any:
             "`*` copies the whole file and cannot be combined with options for one state dict", param_hint="--root"
         )
     checkpoint.require_safe()
+    checkpoint.require_whole()
     return checkpoint.object
 
 

@@ -102,8 +102,8 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "roots": [root for root in roots if root["tensors"] or root["values"] or not match],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
         "globals": imports(checkpoint.globals),
-        "metadata": checkpoint.texts,
-        "notes": checkpoint.notes,
+        "metadata": checkpoint.shown_texts,
+        "notes": checkpoint.remarks,
     }
 
 

@@ -1,4 +1,4 @@
-"""`statedict runs`: list the checkpoints of a run; preview or apply retention rules."""
+"""`statedict runs`: list the checkpoints of a run; preview or apply retention rules to those of CheckpointManager."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 import statedict
+from statedict.formats.runs import RunStep, steps
 from statedict.report import Fact, count, plain, size
 
 from ._options import AsJson
@@ -24,7 +25,12 @@ BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")
 def runs(
     directory: Annotated[
         Path,
-        typer.Argument(help="The directory of a CheckpointManager.", show_default=False, exists=True, file_okay=False),
+        typer.Argument(
+            help="The directory of a run, of CheckpointManager or another framework.",
+            show_default=False,
+            exists=True,
+            file_okay=False,
+        ),
     ],
     keep_last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")] = None,
     keep_every: Annotated[
@@ -47,12 +53,17 @@ def runs(
 ) -> None:
     """List the checkpoints of a run (step, time, size, metrics), and preview or apply retention rules.
 
+    Runs of transformers, accelerate, Lightning, DeepSpeed, Megatron, torchtitan and torchtune are listed by the names of
+    their checkpoints; nothing of them is deleted.
+
     A checkpoint is kept if any rule keeps it; the newest is always kept. Without --keep-*, --prune uses the run's own
     retention rules. Nothing is deleted without --prune, or while another process saves in the directory (exit code 2).
 
     Examples:
 
         statedict runs checkpoints
+
+        statedict runs lightning_logs/version_3
 
         statedict runs checkpoints --prune --dry-run
 
@@ -61,6 +72,11 @@ def runs(
         statedict runs checkpoints --prune --keep-last 1 --keep-best accuracy:max
     """
     keep = _rules(keep_last, keep_every, keep_best or [])
+    others = steps(directory)
+    if others:
+        _refuse_to_delete(keep is not None or prune or dry_run)
+        _tell([_fact_of(each) for each in others], as_json, {})
+        return
     with statedict.CheckpointManager(directory) as manager:
         saved = manager.checkpoints
         _check_metrics(saved, keep_best or [])
@@ -72,13 +88,25 @@ def runs(
                 )
         if prune and not dry_run:
             manager.prune(keep)
-    facts = _facts(saved, keep)
     pruned = prune and not dry_run
+    rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
+    _tell(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
+
+
+def _tell(facts: list[Fact], as_json: bool, rules: Fact, gone: str | None = None) -> None:
+    """Print the checkpoints. `gone`: what happens to those that no rule keeps; None for a run that rules do not apply to."""
     if as_json:
-        rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
         typer.echo(json.dumps({"schema": 1, **rules, "checkpoints": facts}))
     else:
-        _print(facts, "deleted" if pruned else "would be deleted")
+        _print(facts, gone)
+
+
+def _refuse_to_delete(asked: bool) -> None:
+    if asked:
+        raise typer.BadParameter(
+            "these checkpoints were not saved by CheckpointManager, so no rule applies to them and none is deleted; use the "
+            "program that saved them, or delete them yourself"
+        )
 
 
 def _rules(newest: int | None, steps: int | None, metrics: list[str]) -> Keep | None:
@@ -120,13 +148,25 @@ def _facts(saved: Sequence[Saved], keep: Keep | None) -> list[Fact]:
             "time": each.time.isoformat(),
             "bytes": each.nbytes,
             "metrics": {name: plain(value) for name, value in each.metrics.items()},
+            "newest": each is saved[-1],
             **({"kept": bool(why[each.step]), "why": why[each.step] or ["no rule keeps it"]} if why else {}),
         }
         for each in saved
     ]
 
 
-def _print(facts: list[Fact], gone: str) -> None:
+def _fact_of(step: RunStep) -> Fact:
+    return {
+        "step": step.number,
+        "path": step.path,
+        "time": step.time.isoformat(),
+        "bytes": step.nbytes,
+        "metrics": {name: plain(value) for name, value in step.metrics.items()},
+        "newest": step.is_newest,
+    }
+
+
+def _print(facts: list[Fact], gone: str | None) -> None:
     from . import _show
 
     out = _show.console()
@@ -134,9 +174,9 @@ def _print(facts: list[Fact], gone: str) -> None:
     for fact in facts:
         metrics = ", ".join(f"{name} {_number(value)}" for name, value in fact["metrics"].items())
         kept = fact.get("kept", True)
-        mark = f"{'kept' if kept else gone}: {', '.join(fact['why'])}" if "why" in fact else ""
         time = fact["time"][:19].replace("T", " ")
-        cells = (fact["step"], time, size(fact["bytes"]), metrics, mark)
+        step = "" if fact["step"] is None else fact["step"]
+        cells = (step, time, size(fact["bytes"]), metrics, _remark(fact, gone))
         made.add_row(*(_show.text(cell, "" if kept else "dim") for cell in cells))
     if facts:
         out.print(made)
@@ -144,6 +184,13 @@ def _print(facts: list[Fact], gone: str) -> None:
     expired = [fact for fact in facts if not fact.get("kept", True)]
     if expired:
         _show.say(out, f"{count(len(expired), 'checkpoint')} {gone}, {size(sum(fact['bytes'] for fact in expired))}")
+
+
+def _remark(fact: Fact, gone: str | None) -> str:
+    """Return why a checkpoint is kept or not; the name of another framework's checkpoint (`gone` is None)."""
+    if gone is None:
+        return f"{Path(fact['path']).name}{' (the newest)' if fact['newest'] else ''}"
+    return f"{'kept' if fact['kept'] else gone}: {', '.join(fact['why'])}" if "why" in fact else ""
 
 
 def _number(value: object) -> str:

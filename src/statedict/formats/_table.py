@@ -20,6 +20,7 @@ from statedict.state import Leaf, StateDict, collector_paused
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
 from ._format import Format, function, head_of
 from ._limits import LIMITS, Limits
+from ._run_names import FORMAT, MANIFEST, OWN, is_run
 from .checkpoint._checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -32,12 +33,6 @@ ROLE = re.compile(
     r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
     r"(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
 )
-# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
-STEP = re.compile(
-    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
-)
-# Files that name the newest step: of DeepSpeed and Megatron.
-MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -70,8 +65,7 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """
     directory = _directory_of(source)
     if directory is not None:
-        with collector_paused():
-            return read_folder(Folder(directory), limits)
+        return _open_folder(Folder(directory), limits)
     try:
         file = files.open(source)
     except FileNotFoundError as error:
@@ -97,15 +91,20 @@ def read(file: File, limits: Limits = LIMITS) -> Checkpoint:
     return _read_first(FORMATS, lambda row: row.begins(head, file), file, file.name, limits)
 
 
-def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
-    """Read the checkpoint in a folder with the first format of the table, or of a plugin, that matches."""
+def _open_folder(folder: Folder, limits: Limits) -> Checkpoint:
     try:
-        checkpoint = _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
+        with collector_paused():
+            checkpoint = read_folder(folder, limits)
     except BaseException:
         folder.close()
         raise
     checkpoint._close = folder.close
     return checkpoint
+
+
+def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
+    """Read the checkpoint in an open folder with the first format of the table, or of a plugin, that matches."""
+    return _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
 
 
 def _read_first(
@@ -244,8 +243,15 @@ def is_weights(folder: Folder) -> bool:
     return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
 
 
+def _is_step(folder: Folder) -> bool:
+    """Return whether a folder is a checkpoint of CheckpointManager, also if its manifest is damaged."""
+    if MANIFEST not in folder.files:
+        return False
+    return OWN.fullmatch(os.path.basename(folder.path)) is not None or FORMAT.encode() in head_of(folder.file(MANIFEST))
+
+
 def _is_run(folder: Folder) -> bool:
-    return any(map(STEP.fullmatch, (*folder.folders, *folder.files))) or not {*MARKERS}.isdisjoint(folder.files)
+    return is_run(folder.files, folder.folders)
 
 
 def _is_zip(head: bytes, file: File) -> bool:
@@ -333,12 +339,13 @@ ZIP_FORMATS = (
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
 )
 FOLDERS = (
+    Format("step", ".runs._step:read_step", holds=_is_step),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
     Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
-    Format("run", ".folders._steps:read_newest", holds=_is_run),
+    Format("run", ".runs._newest:read_run", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
 )
 SHARDED = ".many_files._shards_write:write_sharded"

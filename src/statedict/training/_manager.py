@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from statedict import files
-from statedict.errors import AfterSaveError, SaveError
+from statedict.errors import AfterSaveError, FormatError, SaveError
+from statedict.formats import runs
 
 from . import _distributed, _keep, _objects
 from ._keep import Keep, Saved, expired, last, ranked
@@ -21,7 +22,7 @@ from .resuming import _find
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
-from .run_directory import _changes, _manifest
+from .run_directory import _changes
 from .run_directory._catalogue import Catalogue
 from .saving import _save
 from .saving._background import Background, Busy
@@ -148,8 +149,11 @@ class CheckpointManager:
         last(2)
         """
         latest = self.latest
-        written = None if latest is None else _manifest.read(latest.path).keep
-        return None if written is None else _keep.parse(written)
+        written = None if latest is None else runs.read(latest.path).keep
+        try:
+            return None if written is None else _keep.parse(written)
+        except ValueError as error:
+            raise FormatError(f"the manifest has an unknown policy: {error}", file=str(self.directory)) from error
 
     def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.

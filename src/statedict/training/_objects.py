@@ -13,10 +13,11 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
+from statedict.formats.runs import LARGEST_STEP, survives
 from statedict.state import StateDict, arguments, library_of
 
 from . import _random
-from .run_directory import _json_values, _layout, _names
+from .run_directory import _names
 
 # The maximum nesting depth at which objects are searched for.
 DEEPEST = 20
@@ -43,8 +44,8 @@ def checked_step(step: Any) -> int:
         number = None if isinstance(step, bool) else operator.index(step)
     except TypeError:
         number = None
-    if number is None or not 0 <= number <= _layout.LARGEST_STEP:
-        raise ValueError(f"step must be an integer from 0 to {_layout.LARGEST_STEP:,}, not {step!r}")
+    if number is None or not 0 <= number <= LARGEST_STEP:
+        raise ValueError(f"step must be an integer from 0 to {LARGEST_STEP:,}, not {step!r}")
     return number
 
 
@@ -61,7 +62,7 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
         rest = _without_objects(value) if _holds_state(value) else value
         if inside and not _has_content(rest):
             continue
-        (result.plain if _json_values.survives(rest) else result.other)[name] = rest
+        (result.plain if survives(rest) else result.other)[name] = rest
     return result
 
 
@@ -178,7 +179,7 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in metrics.items():
         number = _number(value)
-        if not isinstance(name, str) or not _json_values.survives(number):
+        if not isinstance(name, str) or not survives(number):
             raise TypeError(
                 f"the metric {name!r} has the type {type(value).__name__}: a metric must be a number, and its name a string"
             )

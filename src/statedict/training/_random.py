@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from statedict import _api
+from statedict.formats.runs import Manifest
 
 from . import _ranks
-from .run_directory._manifest import Manifest
 
 
 def read() -> dict[str, Any]:

@@ -7,18 +7,19 @@ from dataclasses import replace
 import pytest
 
 from statedict import CheckpointManager
+from statedict.formats import runs
+from statedict.formats.runs._manifest import dump, read
 from statedict.training import all_steps
-from statedict.training.run_directory import _catalogue, _manifest
+from statedict.training.run_directory import _catalogue
 from statedict.training.run_directory._catalogue import Catalogue
-from statedict.training.run_directory._manifest import dump, read
 
 
 @pytest.fixture
 def reads(monkeypatch):
     """The directories whose manifests are read, as they are; files are settled at once."""
-    found, genuine = [], _manifest.read
+    found, genuine = [], runs.read
     monkeypatch.setattr(_catalogue, "SETTLED", -1)
-    monkeypatch.setattr(_manifest, "read", lambda path: (found.append(path.name), genuine(path))[1])
+    monkeypatch.setattr(runs, "read", lambda path: (found.append(path.name), genuine(path))[1])
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from statedict.state import Absent, Bulk, Leaf, Parts, Spec, StateDict, arguments, contiguous
 
-from ...errors import UnsafeFileError, printable
+from ...errors import FormatError, LimitError, RootError, UnknownFormatError, UnsafeFileError, printable
 from .._pickle import Import
 from ._allowed import is_allowed
 from ._walk import leaves, tensors
@@ -32,24 +32,40 @@ OF_FORMATS = frozenset(
         "DCP_SHARDING_INFO",
     }
 )
+# Metadata keys about a checkpoint of a run. Equal states may differ in them, so they are not carried over or compared.
+OF_RUNS = frozenset({"statedict.step", "statedict.time", "statedict.metrics"})
 
 
 class Finding(NamedTuple):
     """One problem found by `Checkpoint.verify`.
 
     Attributes:
-        level: `"error"`: the content is damaged, or would run code if unpickled; `"warning"`: it is intact, but may be
-            unexpected; `"note"`: for information.
+        level: `"error"`: the content is damaged, or would run code if unpickled; `"unread"`: it cannot be read, so it was
+            not checked; `"warning"`: it is intact, but may be unexpected; `"note"`: for information.
         where: the tensor, or the part of the file.
         text: a description of the problem.
     """
 
-    level: Literal["error", "warning", "note"]
+    level: Literal["error", "unread", "warning", "note"]
     where: str
     text: str
 
+    @classmethod
+    def of(cls, where: str, error: FormatError | OSError) -> Finding:
+        """Return the problem that part of a checkpoint cannot be read, as `"unread"` unless it is known to be damaged."""
+        damaged = isinstance(error, FileNotFoundError) or is_damage(error)
+        return cls("error" if damaged else "unread", where, f"cannot be read: {error}")
+
     def __str__(self) -> str:
         return printable(f"{self.level}: {self.where}: {self.text}" if self.where else f"{self.level}: {self.text}")
+
+
+LEVELS = ("error", "unread", "warning", "note")
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether an error says that a file is damaged, and not just that it cannot be read here or now."""
+    return isinstance(error, FormatError) and not isinstance(error, (UnknownFormatError, LimitError))
 
 
 class Checkpoint:
@@ -118,19 +134,55 @@ class Checkpoint:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The user's metadata: that of the file without the keys that describe the format."""
+        """The user's metadata: that of the file without the keys that describe the format, or the step of a run."""
+        return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS | OF_RUNS}
+
+    @property
+    def shown_texts(self) -> dict[str, str]:
+        """The metadata to show: the user's, and the step, time and metrics of a checkpoint of a run."""
         return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS}
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, and what cannot be read."""
+        return [*self.notes, *(f"{root or 'a part'} cannot be read: {error}" for root, error in self.unopened.items())]
 
     def state_dict(self, root: str = "auto") -> StateDict:
         """Return the state dict at `root`; `"auto"` selects the main one.
 
         If `root` contains only nested dicts of tensors, they are flattened to dotted names.
 
-        Raises RootError, which lists the choices, if it is missing or `"auto"` is ambiguous.
+        Raises RootError, which lists the choices, if it is missing or `"auto"` is ambiguous; the error about its file if
+        that cannot be read.
         """
         from ._choose_root import choose_root
 
-        return choose_root(self.roots, root, self.path, tree=self.object)
+        missing = {name: StateDict() for name in self.unopened if name not in self.roots}
+        state = choose_root({**self.roots, **missing}, root, self.path, tree=self.object)
+        for name, placeholder in missing.items():
+            if state is placeholder:
+                raise self.unopened[name]
+        return state
+
+    def part(self, root: str, fits: Callable[[Any], bool] | None) -> Any:
+        """Return the nested state of an optimizer or another object at `root`; see `choose_part`.
+
+        Raises RootError if nothing or several parts fit; the error about its file if that cannot be read.
+        """
+        from ._choose_root import choose_part
+
+        if root in self.unopened:
+            raise self.unopened[root]
+        try:
+            return choose_part(self.object, root, fits, self.path)
+        except RootError as error:
+            error.reason = "; ".join([error.reason, *self.remarks[len(self.notes) :]])
+            raise
+
+    def require_whole(self) -> None:
+        """Raise the error about the first part that cannot be read, if there is one."""
+        for error in self.unopened.values():
+            raise error
 
     @property
     def globals(self) -> list[Import]:
@@ -174,7 +226,7 @@ class Checkpoint:
         found += [Finding("note", "", note) for note in self.notes]
         if values:
             found += _not_finite(self.object, 4 * self.size + FLOOR)
-        return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
+        return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
     def close(self) -> None:
         """Close the file. Tensors that were not read yet cannot be read afterwards."""

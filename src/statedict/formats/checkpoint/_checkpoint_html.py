@@ -39,7 +39,7 @@ def _rest(checkpoint: Checkpoint) -> list[Section]:
     return [
         listed("other content", others, LINES),
         listed("unknown classes and functions (not imported)", unknown, FEW),
-        listed("notes", checkpoint.notes, FEW),
+        listed("notes", checkpoint.remarks, FEW),
     ]
 
 

@@ -6,7 +6,8 @@ A path leads through mappings, lists, tuples and values of unknown classes in ei
 `root="auto"` for a module selects, in this order:
 
 1. the file itself, if it is a root;
-2. the only root that is not an optimizer state; if there are only optimizer states, the only one;
+2. the only root that is not an optimizer state, or the state of a random generator, a scheduler …; if there are only
+   such states, the only one;
 3. of several, the one whose last key is in `PREFERRED`, nearest to the top and then in the order of that list. Averages
    (a step of the path contains `ema`, `swa` or `average`) are chosen only if nothing else is there.
 
@@ -48,6 +49,8 @@ PREFERRED = (
     "parameters",
     "state",
 )
+# State of a training beside the model's, by the first step of the path.
+BESIDE = re.compile(r"(?:random|rng|optimizers?|(?:lr_)?schedulers?|scaler|sampler)(?:_[0-9]+)?")
 _AVERAGE = re.compile(r"(?:\A|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|\Z)", re.IGNORECASE)
 
 
@@ -70,7 +73,8 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
         raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
         raise RootError("the file contains no state dict", file=file)
-    models = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
+    plain = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
+    models = {path: state for path, state in plain.items() if not BESIDE.fullmatch(path.partition("/")[0])} or plain
     chosen = "" if "" in models else next(iter(models)) if len(models) == 1 else _preferred(models)
     if chosen is None:
         kind = "optimizers' states" if models is roots and is_optimizer(next(iter(roots.values()))) else "state dicts"

@@ -38,8 +38,9 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`. `values` are put beside them. A member that cannot be opened is left out; `verify` and an error about its
-    root say why. Raises the error of the first one if none can be opened.
+    in `"rng"`; the entries of the root `""` are beside the other roots, as `values` are. A member
+    that cannot be opened is left out; `verify` and an error about its root say why. Raises the error of the first one if
+    none can be opened.
     """
     found: dict[str, Checkpoint] = {}
     failed: dict[str, FormatError | OSError] = {}
@@ -52,14 +53,11 @@ def read_roots(
             failed[root] = error
     if failed and not found:
         raise next(iter(failed.values()))
-    tree: dict[str, Any] = dict(values or {})
-    for root, checkpoint in found.items():
-        _put(tree, root, checkpoint.object)
     model = found.get(MODEL)
     return Checkpoint(
         folder.path,
         format,
-        tree,
+        _joined(values or {}, found),
         size=sum(checkpoint.size for checkpoint in found.values()),
         producer=producer or ", ".join(dict.fromkeys(each.producer for each in found.values())),
         more_globals=partial(_globals, found.values()),
@@ -70,11 +68,30 @@ def read_roots(
     )
 
 
-def _put(tree: dict[str, Any], root: str, value: Any) -> None:
-    *above, last = root.split("/")
-    for step in above:
-        tree = tree.setdefault(step, {})
-    tree[last] = value
+def _joined(values: Mapping[str, Any], members: Mapping[str, Checkpoint]) -> dict[str, Any]:
+    """Return the tree of all members, and values beside them."""
+    tree = dict(values)
+    if "" in members and isinstance(members[""].object, dict):
+        tree |= members[""].object
+    own = {id(tree): tree}
+    for root, checkpoint in members.items():
+        *above, last = root.split("/")
+        place = tree
+        for step in above:
+            if id(place.get(step)) not in own:
+                made = place[step] = _entries(place.get(step))
+                own[id(made)] = made
+            place = place[step]
+        if root:
+            place[last] = checkpoint.object
+    return tree
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    """Return a copy of a container, to which other entries can be added; a list becomes a dict by position."""
+    if isinstance(value, dict):
+        return dict(value)
+    return {str(index): part for index, part in enumerate(value)} if isinstance(value, (list, tuple)) else {}
 
 
 def _globals(members: Iterable[Checkpoint]) -> Iterator[Import]:
@@ -94,11 +111,13 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
 
 def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
     for root, error in failed.items():
-        yield Finding("error", root, f"cannot be read: {error}")
+        yield Finding.of(root, error)
 
 
 def _checks(members: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for root, member in members.items():
-        for finding in member._checks():
-            where = f"{root}/{finding.where}" if finding.where else root
-            yield finding._replace(where=where)
+        try:
+            for finding in member._checks():
+                yield finding._replace(where="/".join(filter(None, (root, finding.where))))
+        except (FormatError, OSError) as error:
+            yield Finding.of(root, error)

@@ -6,8 +6,6 @@ read and is wrong: a file that cannot be read at the moment (permission, stale h
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,18 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statedict.errors import (
-    ChecksumError,
-    FormatError,
-    LimitError,
-    LockedError,
-    TruncatedError,
-    UnknownNameError,
-    printable,
-)
+from statedict.errors import FormatError, LimitError, LockedError, UnknownNameError, printable
+from statedict.files import Folder
+from statedict.formats import runs
+from statedict.formats.runs import Manifest, NewerVersionError
 
-from ..run_directory import _changes, _layout, _manifest
-from ..run_directory._manifest import FileFacts, Manifest, NewerVersionError
+from ..run_directory import _changes, _layout
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -164,30 +156,12 @@ def _search(directory: Path) -> Found | None:
 
 def verify(path: Path) -> Manifest:
     """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
-    manifest = _manifest.read(path)
-    if _layout.name_of(manifest.step) != path.name:
-        raise FormatError(
-            f"the manifest is for step {manifest.step}, but the directory is named {path.name}", file=str(path)
-        )
-    for name, expected in manifest.files.items():
-        file = path / name
-        found = _size(file)
-        if found != expected.nbytes:
-            raise TruncatedError(f"the file has {found:,} bytes, expected {expected.nbytes:,}", file=str(file))
-        found_facts = FileFacts.of(file)
-        if found_facts != expected:
-            raise ChecksumError(
-                f"the file is damaged: its CRC-32 is {found_facts.crc32:08x}, expected {expected.crc32:08x}",
-                file=str(file),
-            )
-    return manifest
-
-
-def _size(file: Path) -> int:
+    manifest = runs.read(path)
+    runs.check_step(manifest, str(path))
+    folder = Folder(str(path))
     try:
-        status = os.stat(file)
-    except (FileNotFoundError, NotADirectoryError):
-        status = None
-    if status is None or not stat.S_ISREG(status.st_mode):
-        raise TruncatedError("the file is missing, but the manifest lists it", file=str(file))
-    return status.st_size
+        for name, expected in manifest.files.items():
+            runs.check_file(folder, name, expected)
+    finally:
+        folder.close()
+    return manifest

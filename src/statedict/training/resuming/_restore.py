@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, _loading, _sources
 from statedict.errors import UnknownNameError
+from statedict.formats.runs import Manifest
 from statedict.state import nearest
 
 from .. import _distributed, _objects, _random
 from .._progress import Meter
 from ..run_directory import _names
-from ..run_directory._manifest import Manifest
 from ._find import PassedOver, Resumed
 from ._retry import retried
 

@@ -1,1 +1,4 @@
-"""The run's directory on disk: names (`_layout`), contents of a checkpoint (`_manifest`), and `_changes` to both."""
+"""The run's directory on disk: its checkpoints (`_layout`, `_catalogue`), the names of files in them (`_names`), `_changes`.
+
+What a checkpoint contains is described by its manifest (`statedict.formats.runs`).
+"""

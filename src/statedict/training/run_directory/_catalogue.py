@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from statedict.formats import runs
+
 from .._keep import Saved
-from . import _layout, _manifest
+from . import _layout
 
 # A manifest is cached only when its file is at least this old (ns): a second change within the timestamp resolution would
 # not be noticed.
@@ -40,7 +42,7 @@ class Catalogue:
         known, found, listed = self._known, {}, []
         now = time.time_ns()
         for name in _layout.names(self._directory):
-            stamp = _stamp(f"{self._directory}/{name}/{_manifest.NAME}")
+            stamp = _stamp(f"{self._directory}/{name}/{runs.MANIFEST}")
             if stamp is None:
                 continue
             entry = known.get(name)

@@ -16,8 +16,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from statedict.errors import AfterSaveError, DiskFullError, RunDeniedError, RunGoneError, StateDictError
+from statedict.formats.runs import name_of
 
-from ._layout import DAMAGED, OLD, SAVING, TRASH, name_of, of_kind, step_of
+from ._layout import DAMAGED, OLD, SAVING, TRASH, of_kind, step_of
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

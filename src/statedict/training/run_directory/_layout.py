@@ -20,38 +20,30 @@ import re
 from pathlib import Path
 
 from statedict.errors import FormatError
+from statedict.formats import runs
 
 from .._keep import Saved
-from . import _manifest
 
 STEP = re.compile(r"step-([0-9]{1,19})")
-LARGEST_STEP = 10**19 - 1
 SAVING, TRASH, OLD, DAMAGED = ".saving-", ".trash-", ".old-", "damaged-"
-
-
-def name_of(step: int) -> str:
-    """The directory name of a step. Names sort in the order of the steps."""
-    return f"step-{step:010d}"
 
 
 def steps(directory: Path) -> dict[int, Path]:
     """All directories with a step's name, valid or not, oldest first."""
-    return {step: directory / name for step, name in sorted(_steps(directory).items())}
+    return {step: directory / name for step, name in _steps(directory).items()}
 
 
 def names(directory: Path) -> list[str]:
     """The names of the directories that `steps` returns. (Building 10,000 Path objects would dominate the time.)"""
-    return [name for _, name in sorted(_steps(directory).items())]
+    return list(_steps(directory).values())
 
 
 def _steps(directory: Path) -> dict[int, str]:
     try:
         with os.scandir(directory) as entries:
-            matches = [STEP.fullmatch(entry.name) for entry in entries if entry.is_dir()]
+            return runs.own_steps(entry.name for entry in entries if entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    found = ((int(match[1]), match[0]) for match in matches if match)
-    return {step: name for step, name in found if name == name_of(step)}
 
 
 def newest(directory: Path) -> Saved | None:
@@ -65,10 +57,9 @@ def describe(path: Path) -> Saved | None:
     Raises OSError if the manifest cannot be read at the moment.
     """
     try:
-        manifest = _manifest.read(path)
+        manifest = runs.read(path)
+        runs.check_step(manifest, str(path))
     except FormatError:
-        return None
-    if name_of(manifest.step) != path.name:
         return None
     return Saved(manifest.step, path, manifest.metrics, manifest.time, manifest.nbytes)
 

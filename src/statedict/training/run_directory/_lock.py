@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from statedict.errors import LockedError
-
-NAME = ".lock"
+from statedict.formats.runs import LOCK
 
 
 class Lock:
@@ -19,7 +18,7 @@ class Lock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self._fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,7 +39,7 @@ class Lock:
     def holds(self, directory: Path) -> bool:
         """Whether this locks the directory that is at `directory` now, which may have been replaced by another one."""
         try:
-            there = (directory / NAME).stat()
+            there = (directory / LOCK).stat()
         except OSError:
             return False
         return os.path.samestat(there, os.fstat(self._fd))

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-VALUES, RANDOM, MANIFEST = "values", "random", "manifest"
+from statedict.formats.runs import RANDOM as RANDOM
+from statedict.formats.runs import VALUES as VALUES
+
+MANIFEST_STEM = "manifest"
 # Reserved for the checkpoint's own files.
-OWN = (VALUES, RANDOM, MANIFEST)
+OWN = (VALUES, RANDOM, MANIFEST_STEM)
 # Parameters of `resume`: an object with such a name could not be passed to it.
 PARAMETERS = ("at", "options", "limits")
 # Maximum bytes of one part of a name, and of the whole: file names are limited to 255 with suffix and shard number.
@@ -56,7 +59,7 @@ def _fault(part: str) -> str | None:
 def stems(names: Iterable[str]) -> dict[str, str]:
     """A file name without suffix for each object. The names are unique, also on file systems that ignore case."""
     found: dict[str, str] = {}
-    taken = {VALUES, RANDOM, MANIFEST}
+    taken = {*OWN}
     for name in names:
         stem = plain = name.replace("/", ".")
         number = 2

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from statedict import _api, files
+from statedict.formats.runs import FileFacts
 from statedict.state import Leaf, StateDict, raw_values
 
 from .._progress import Meter
-from ..run_directory._manifest import FileFacts
 
 # Bytes. Writing less than this again is faster than hashing and linking it.
 WORTH_SHARING = 1 << 20

@@ -18,11 +18,12 @@ from typing import Any
 
 from statedict import _sources, files, formats
 from statedict.errors import AfterSaveError, SaveError
+from statedict.formats import runs
+from statedict.formats.runs import FileFacts, Manifest
 from statedict.state import Leaf, tensors_of
 
 from .._progress import Meter
-from ..run_directory import _changes, _layout, _manifest, _names
-from ..run_directory._manifest import FileFacts, Manifest
+from ..run_directory import _changes, _layout, _names
 from . import _frozen
 from ._frozen import Donor
 
@@ -79,7 +80,7 @@ def _donor(directory: Path) -> Donor:
     newest = _layout.newest(directory)
     if newest is None:
         return Donor()
-    manifest = _manifest.read(newest.path)
+    manifest = runs.read(newest.path)
     digests = {digest: file for of_one in manifest.shards.values() for file, digest in of_one.items()}
     facts = manifest.files
     return Donor(newest.path, {d: (file, facts[file]) for d, file in digests.items() if file in facts})
@@ -123,8 +124,8 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
     if manifest.without_files():
         lost = ", ".join(map(repr, manifest.without_files()))
         raise SaveError(f"{path}: the files of {lost} were deleted by another program while the checkpoint was written")
-    block = memoryview(_manifest.dump(manifest))
-    files.write(path / _manifest.NAME, [files.Frame(len(block), lambda: block)], durable="none")
+    block = memoryview(runs.dump(manifest))
+    files.write(path / runs.MANIFEST, [files.Frame(len(block), lambda: block)], durable="none")
 
 
 def write_state(state: Any, path: Path) -> None:
@@ -151,7 +152,7 @@ def relative(path: Path) -> list[str]:
     found = []
     for folder, _, names in os.walk(path, onerror=_changes.fail):
         found += [Path(folder, name).relative_to(path).as_posix() for name in names]
-    return [name for name in found if name != _manifest.NAME]
+    return [name for name in found if name != runs.MANIFEST]
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.training.run_directory._json_values import DEEPEST, LONGEST, from_json, survives, to_json
+from statedict.formats.runs._json_values import DEEPEST, LONGEST, from_json, survives, to_json
 
 
 class Kind(int, enum.Enum):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
-from statedict.training.run_directory import _manifest
-from statedict.training.run_directory._manifest import (
+from statedict.formats.runs import _manifest
+from statedict.formats.runs._manifest import (
     SEAL,
     FileFacts,
     Manifest,

@@ -16,6 +16,7 @@ Its last line is the CRC-32 of all preceding bytes, so that damage to the manife
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from statedict import files
-from statedict.errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
+from statedict.files import File, Folder
 
-from .. import _keep
+from ...errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
+from .._run_names import FORMAT, MANIFEST, OWN, name_of
 from ._json_values import from_json, to_json
 
-NAME = "manifest.json"
-FORMAT = "statedict checkpoint"
 VERSION = 1
 # Bytes. A manifest lists some hundred files at most, so a larger file is not a manifest.
 LARGEST = 64 << 20
@@ -54,9 +54,14 @@ class FileFacts:
         """The facts of a file on disk."""
         file = files.open(path)
         try:
-            return cls(file.size, files.checksums(file, [(0, file.size)])[0])
+            return cls.of_open(file)
         finally:
             file.close()
+
+    @classmethod
+    def of_open(cls, file: File) -> FileFacts:
+        """The facts of an open file."""
+        return cls(file.size, files.checksums(file, [(0, file.size)])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,13 @@ class Manifest:
     """The contents of a checkpoint directory.
 
     Attributes:
-        step, time, metrics: see Saved.
+        step, time, metrics: as given to `save`; the time is when it was saved (UTC).
         values: the plain values given to `save`.
         objects: object name → the file (or directory) of its state.
         files: every file but the manifest, by path relative to the checkpoint, with `/`.
         versions: the versions of Python and the packages that wrote it.
         shards: object name → shard file → digest of its content, for shards that later checkpoints may share.
-        keep: the run's retention policy as `_keep.dump` writes it; None if it is a function of the caller's.
+        keep: the run's retention policy as JSON values; None if it is a function of the caller's.
     """
 
     step: int
@@ -133,15 +138,46 @@ def seal(content: bytes) -> bytes:
 
 def read(directory: Path) -> Manifest:
     """The manifest of a checkpoint directory; raises FormatError if it is missing, damaged or not a manifest."""
-    path = directory / NAME
+    path = directory / MANIFEST
     try:
         with path.open("rb") as stream:
             raw = stream.read(LARGEST + 1)
     except FileNotFoundError as error:
-        raise UnknownFormatError(
-            "the manifest is missing: this directory is not a checkpoint, or it is incomplete", file=str(path)
-        ) from error
+        raise _missing(str(path)) from error
     return parse(raw, str(path))
+
+
+def read_open(folder: Folder) -> Manifest:
+    """The manifest of an open folder; raises what `read` raises."""
+    if MANIFEST not in folder.files:
+        raise _missing(folder.path_of(MANIFEST))
+    file = folder.file(MANIFEST)
+    return parse(file.read(0, min(file.size, LARGEST + 1)), file.name)
+
+
+def check_step(manifest: Manifest, directory: str) -> None:
+    """Raise FormatError if the path of a checkpoint's directory ends in the name of another step."""
+    name = os.path.basename(os.path.normpath(directory))
+    if OWN.fullmatch(name) and name != name_of(manifest.step):
+        raise FormatError(
+            f"the manifest is for step {manifest.step}, but the directory is named {name}", file=directory
+        )
+
+
+def check_file(folder: Folder, name: str, expected: FileFacts) -> None:
+    """Read a file of a checkpoint and compare it with the manifest; raises FormatError, or OSError if it cannot be read."""
+    path = folder.path_of(name)
+    try:
+        file = folder.file(name)
+    except (FileNotFoundError, NotADirectoryError, UnknownFormatError) as error:
+        raise TruncatedError("the file is missing, but the manifest lists it", file=path) from error
+    if file.size != expected.nbytes:
+        raise TruncatedError(f"the file has {file.size:,} bytes, expected {expected.nbytes:,}", file=path)
+    found = FileFacts.of_open(file)
+    if found != expected:
+        raise ChecksumError(
+            f"the file is damaged: its CRC-32 is {found.crc32:08x}, expected {expected.crc32:08x}", file=path
+        )
 
 
 def parse(raw: bytes, file: str) -> Manifest:
@@ -171,6 +207,12 @@ def parse(raw: bytes, file: str) -> Manifest:
     return manifest
 
 
+def _missing(file: str) -> UnknownFormatError:
+    return UnknownFormatError(
+        "the manifest is missing: this directory is not a checkpoint, or it is incomplete", file=file
+    )
+
+
 def _check_seal(raw: bytes, file: str) -> None:
     found = SEAL.search(raw)
     if found is None:
@@ -195,15 +237,9 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         objects={str(name): _inside(file) for name, file in content["objects"].items()},
         files=listed,
         versions=dict(content["versions"]),
-        keep=_rule(content["keep"]),
+        keep=None if content["keep"] is None else list(content["keep"]),
         shards={name: {_inside(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )
-
-
-def _rule(written: Any) -> list[Any] | None:
-    if written is None:
-        return None
-    return _keep.dump(_keep.parse(written))
 
 
 def _inside(name: str) -> str:

@@ -1,0 +1,46 @@
+"""Folders with the checkpoints of a run.
+
+`_manifest` describes a checkpoint of CheckpointManager on disk, and `_step` opens one: its files are known by the manifest.
+`_steps` finds the checkpoints of another framework's run, `_listing` describes them, and `_newest` opens the newest one of
+any run.
+
+Writing and deleting checkpoints belongs to `statedict.training`, which knows them by the names below.
+"""
+
+from .._run_names import LARGEST_STEP as LARGEST_STEP
+from .._run_names import LOCK as LOCK
+from .._run_names import MANIFEST as MANIFEST
+from .._run_names import RANDOM as RANDOM
+from .._run_names import VALUES as VALUES
+from .._run_names import name_of as name_of
+from .._run_names import own_steps as own_steps
+from ._json_values import survives as survives
+from ._listing import RunStep as RunStep
+from ._listing import steps as steps
+from ._manifest import FileFacts as FileFacts
+from ._manifest import Manifest as Manifest
+from ._manifest import NewerVersionError as NewerVersionError
+from ._manifest import check_file as check_file
+from ._manifest import check_step as check_step
+from ._manifest import dump as dump
+from ._manifest import read as read
+
+__all__ = [
+    "LARGEST_STEP",
+    "LOCK",
+    "MANIFEST",
+    "RANDOM",
+    "VALUES",
+    "FileFacts",
+    "Manifest",
+    "NewerVersionError",
+    "RunStep",
+    "check_file",
+    "check_step",
+    "dump",
+    "name_of",
+    "own_steps",
+    "read",
+    "steps",
+    "survives",
+]
