@@ -14,6 +14,7 @@ from .._limits import Limits
 from .._pickle import Import
 from .._table import read, read_folder
 from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..storages._describe import step_of
 
 MODEL = "model"
 
@@ -38,7 +39,7 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`. `values` are put beside them. A member that cannot be opened is left out; `verify` and an error about its
+    in `"rng"`; the entries of the root `""` are put beside the other roots. `values` are put beside them too. A member that cannot be opened is left out; `verify` and an error about its
     root say why. Raises the error of the first one if none can be opened.
     """
     found: dict[str, Checkpoint] = {}
@@ -70,7 +71,38 @@ def read_roots(
     )
 
 
+def read_beside(
+    folder: Folder, format: str, tensors: Callable[[], Checkpoint], file: str, limits: Limits, **described: Any
+) -> Checkpoint:
+    """Open the Checkpoint of `tensors` and of the file with the other values beside it, whose trees are joined.
+
+    `described` are further arguments of `read_roots`. Of two values at one place, that of `tensors` is used; a note says so.
+    """
+    checkpoint = read_roots(folder, format, {"": tensors, file: file}, limits, **described)
+    others = checkpoint.object.pop(file, {})
+    twice = _add(checkpoint.object, others) if isinstance(others, dict) else ["its content, which is not a dict,"]
+    checkpoint.notes += [f"{file}: {path} was not used: there is a value of this name beside it" for path in twice]
+    return checkpoint
+
+
+def _add(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> list[str]:
+    """Add entries to a tree, also to the dicts in it; return the paths of those that it has already."""
+    twice: list[str] = []
+    for key, value in others.items():
+        place = f"{path}/{step_of(key)}" if path else step_of(key)
+        if key not in tree:
+            tree[key] = value
+        elif isinstance(tree[key], dict) and isinstance(value, dict):
+            twice += _add(tree[key], value, place)
+        else:
+            twice.append(place)
+    return twice
+
+
 def _put(tree: dict[str, Any], root: str, value: Any) -> None:
+    if not root:
+        tree.update(value)
+        return
     *above, last = root.split("/")
     for step in above:
         tree = tree.setdefault(step, {})
@@ -89,7 +121,7 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
         for note in member.notes:
             by_text.setdefault(note, []).append(root)
     for text, roots in by_text.items():
-        yield f"{', '.join(roots)}: {text}"
+        yield f"{', '.join(roots)}: {text}" if any(roots) else text
 
 
 def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
@@ -100,5 +132,5 @@ def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
 def _checks(members: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for root, member in members.items():
         for finding in member._checks():
-            where = f"{root}/{finding.where}" if finding.where else root
+            where = "/".join(filter(None, (root, finding.where)))
             yield finding._replace(where=where)

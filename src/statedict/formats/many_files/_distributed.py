@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
 
 from statedict.files import File, Folder, Location, is_plain_name
-from statedict.state import Absent, Box, DType, Leaf, Opaque, tiling_problem
+from statedict.state import Absent, Box, DType, Leaf, Opaque, Piece, contiguous, join_pieces, tiling_problem
 
 from ...errors import FormatError, LimitError
 from .._limits import LIMITS, Limits
@@ -28,6 +27,7 @@ from ..checkpoint._walk import leaves
 from ..storages._describe import shown
 from ..storages._shape import check_addressable
 from ._assemble import Chunk, ChunkSource, Sharded
+from ._flattened import original_shape, part_shape, parts
 from ._nesting import NamedValue, Steps, nested
 from ._ranks import joined
 from ._stored_files import StoredFiles
@@ -44,13 +44,13 @@ def read_distributed(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
 
     Optimizer states get the form of `Optimizer.state_dict`, and the model its own root (`_training`).
     """
-    checkpoint, _ = read_described(folder, limits)
+    checkpoint = read_as_saved(folder, limits)
     checkpoint.object = with_roots(checkpoint.object)
     return checkpoint
 
 
-def read_described(folder: Folder, limits: Limits) -> tuple[Checkpoint, dict[str, Any]]:
-    """Open the Checkpoint of a folder with the tree as it was saved; return the fields of the metadata too.
+def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint of a folder with `.metadata`, with the tree as it was saved.
 
     Several metadata files (`__0.metadata` …) come from ranks that saved without collectives (`use_collectives=False`):
     their chunks are joined, and of other values that of the first rank is used.
@@ -66,18 +66,17 @@ def read_described(folder: Folder, limits: Limits) -> tuple[Checkpoint, dict[str
     source = ChunkSource(folder, limits)
     reader = _MetadataReader(folder, path, described, source, fields, limits)
     tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
-    checkpoint = Checkpoint(
+    return Checkpoint(
         folder.path,
         "distributed",
         tree,
         size=reader.files.size + described,
         producer="torch.distributed.checkpoint",
         globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
-        more_globals=partial(source.imports, tree),
+        more_globals=source.imports,
         notes=[*_of_first_rank(len(names)), *reader.files.notes()],
         checks=lambda: chain(reader.files.check(), _check(tree)),
     )
-    return checkpoint, fields
 
 
 def _of_first_rank(ranks: int) -> list[str]:
@@ -109,6 +108,7 @@ class _MetadataReader:
         self._source = source
         self._limits = limits
         self._nesting = metadata.get("planner_data")
+        self._mcore_data = metadata.get("mcore_data")
         # Each step becomes a dict; real names have a handful.
         self._steps_left = MOST_STEPS + size // 8
         self.records = self._mapping(metadata, "state_dict_metadata")
@@ -144,8 +144,8 @@ class _MetadataReader:
         problem = tiling_problem(shape, [chunk.box for chunk in chunks])
         if problem is not None:
             raise self._wrong(f"its {len(chunks)} chunks do not cover the tensor exactly: {problem}", name)
-        absent = (self._absent(name, chunk.location) for chunk in chunks)
-        return next(filter(None, absent), None) or self._source.leaf(Sharded(name, found, shape, chunks))
+        absent = next(filter(None, (self._absent(name, chunk.location) for chunk in chunks)), None)
+        return absent or self._unflattened(Sharded(name, found, shape, chunks))
 
     def plain(self, name: str, record: Mapping[str, Any]) -> object:
         """Read a value other than a tensor immediately: the tree is built from these values."""
@@ -163,6 +163,22 @@ class _MetadataReader:
             return self._absent(name, location, f"is damaged: {error.reason}")
         self.globals += opened.globals
         return opened.object
+
+    def _unflattened(self, stored: Sharded) -> Leaf:
+        """Return the leaf of a tensor; of one that was stored flat, in its original shape."""
+        name, dtype, shape, chunks = stored
+        said = original_shape(self._mcore_data, name)
+        if said is None:
+            return self._source.leaf(stored)
+        original = self._numbers(said, name)
+        sizes = part_shape(shape, original, len(chunks))
+        if sizes is None or any(chunk.box.sizes[:-1] != (1,) * len(sizes) for chunk in chunks):
+            raise self._wrong(f"its shape {list(shape)} is not that of a tensor of {list(original)} in flat parts", name)
+        pieces = []
+        for box, inside in parts(shape, sizes, chunks):
+            flat = self._source.leaf(Sharded(f"{name} at {box.offsets}", dtype, (*(1,) * len(sizes), shape[-1]), inside))
+            pieces.append(Piece(box, Leaf(contiguous(dtype, sizes), flat.storage)))
+        return join_pieces(dtype, original, pieces)
 
     def _absent(self, name: str, location: Location, problem: str | None = None) -> Absent | None:
         problem = problem or self.files.problem(location)
@@ -241,7 +257,7 @@ def _check(tree: object) -> Iterator[Finding]:
     for path, leaf in leaves(tree):
         try:
             leaf.storage.source.verify([leaf.storage])
-        except FormatError as error:
+        except (FormatError, OSError) as error:
             yield Finding("error", path, str(error))
 
 
