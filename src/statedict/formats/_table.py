@@ -238,6 +238,15 @@ def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
     return lambda folder: any(map(pattern.fullmatch, folder.files))
 
 
+def _has_all(*names: str) -> Callable[[Folder], bool]:
+    return lambda folder: {*names} <= {*folder.files}
+
+
+def _is_megatron(folder: Folder) -> bool:
+    # One of them may be missing.
+    return len({"common.pt", "metadata.json", ".metadata"}.intersection(folder.files)) > 1
+
+
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
     return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
@@ -340,6 +349,8 @@ ZIP_FORMATS = (
 )
 FOLDERS = (
     Format("step", ".runs._step:read_step", holds=_is_step),
+    Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
+    Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))

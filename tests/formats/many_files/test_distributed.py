@@ -71,7 +71,7 @@ def assert_same(a, b):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
     elif isinstance(a, dict):
-        assert [str(key) for key in a] == list(b)
+        assert list(map(str, a)) == list(map(str, b))
         for key, other in zip(a, b):
             assert_same(a[key], b[other])
     elif isinstance(a, list):

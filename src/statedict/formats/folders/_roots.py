@@ -14,6 +14,7 @@ from .._limits import Limits
 from .._pickle import Import
 from .._table import read, read_folder
 from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..storages._describe import step_of
 
 MODEL = "model"
 
@@ -94,6 +95,34 @@ def _entries(value: Any) -> dict[str, Any]:
     return {str(index): part for index, part in enumerate(value)} if isinstance(value, (list, tuple)) else {}
 
 
+def read_beside(
+    folder: Folder, format: str, tensors: Callable[[], Checkpoint], file: str, limits: Limits, **described: Any
+) -> Checkpoint:
+    """Open the Checkpoint of `tensors` and of the file with the other values beside it, whose trees are joined.
+
+    `described` are further arguments of `read_roots`. Of two values at one place, that of `tensors` is used; a note says so.
+    """
+    checkpoint = read_roots(folder, format, {"": tensors, file: file}, limits, **described)
+    others = checkpoint.object.pop(file, {})
+    twice = _add(checkpoint.object, others) if isinstance(others, dict) else ["its content, which is not a dict,"]
+    checkpoint.notes += [f"{file}: {path} was not used: there is a value of this name beside it" for path in twice]
+    return checkpoint
+
+
+def _add(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> list[str]:
+    """Add entries to a tree, also to the dicts in it; return the paths of those that it has already."""
+    twice: list[str] = []
+    for key, value in others.items():
+        place = f"{path}/{step_of(key)}" if path else step_of(key)
+        if key not in tree:
+            tree[key] = value
+        elif isinstance(tree[key], dict) and isinstance(value, dict):
+            twice += _add(tree[key], value, place)
+        else:
+            twice.append(place)
+    return twice
+
+
 def _globals(members: Iterable[Checkpoint]) -> Iterator[Import]:
     for member in members:
         yield from member.globals
@@ -106,7 +135,7 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
         for note in member.notes:
             by_text.setdefault(note, []).append(root)
     for text, roots in by_text.items():
-        yield f"{', '.join(roots)}: {text}"
+        yield f"{', '.join(roots)}: {text}" if any(roots) else text
 
 
 def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:

@@ -39,7 +39,6 @@ from ...errors import FormatError
 from .._limits import Limits
 from .._pickle import Import
 from ..checkpoint._checkpoint import Checkpoint
-from ..checkpoint._walk import leaves
 from ..torch_files._read import read_torch_zip
 
 # Opening a chunk that another process reads costs more than verifying so many bytes twice.
@@ -71,11 +70,13 @@ class ChunkSource:
         self._limits = limits
         self._leaves: dict[Location, Leaf] = {}
         self._imports: dict[Location, list[Import]] = {}
+        self._made: list[Sharded] = []
         self._token = next(_TOKENS)
 
     def leaf(self, sharded: Sharded) -> Leaf:
         """Return the tensor that the chunks form; no file is opened."""
         spec = contiguous(sharded.dtype, sharded.shape)
+        self._made.append(sharded)
         return Leaf(spec, Storage(self, ("chunks", self._token, sharded.name), spec.nbytes, sharded))
 
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
@@ -176,17 +177,15 @@ class ChunkSource:
         """Open the torch zip at a location."""
         return read_torch_zip(self._folder.slice(location), limits)
 
-    def imports(self, tree: object) -> Iterator[Import]:
-        """Yield the imports of the pickles in all chunks of the tensors in a tree. Chunks that cannot be read are
-        skipped; reading or verifying them raises the error.
+    def imports(self) -> Iterator[Import]:
+        """Yield the imports of the pickles in all chunks. Chunks that cannot be read are skipped; reading or verifying
+        them raises the error.
         """
-        for _, leaf in leaves(tree):
-            if leaf.storage.source is self:
-                sharded: Sharded = leaf.storage.where
-                for chunk in sharded.chunks:
-                    with suppress(FormatError):
-                        self._leaf(sharded, chunk)
-                    yield from self._imports.get(chunk.location, ())
+        for sharded in self._made:
+            for chunk in sharded.chunks:
+                with suppress(FormatError, OSError):
+                    self._leaf(sharded, chunk)
+                yield from self._imports.get(chunk.location, ())
 
 
 def _shown(value: object) -> str:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
 
 from statedict.files import File, Folder, Location, is_plain_name
-from statedict.state import Box, DType, Leaf, Opaque, tiling_problem
+from statedict.state import Absent, Box, DType, Leaf, Opaque, Piece, contiguous, join_pieces, tiling_problem
 
-from ...errors import FormatError, TruncatedError
+from ...errors import FormatError, LimitError
 from .._limits import LIMITS, Limits
 from .._pickle import Import, Parsed, StorageId, TypedStorage, parse
 from .._table import METADATA
@@ -28,43 +27,61 @@ from ..checkpoint._walk import leaves
 from ..storages._describe import shown
 from ..storages._shape import check_addressable
 from ._assemble import Chunk, ChunkSource, Sharded
+from ._flattened import original_shape, part_shape, parts
 from ._nesting import NamedValue, Steps, nested
 from ._ranks import joined
+from ._stored_files import StoredFiles
+from ._training import with_roots
 
 MOST_STEPS = 10_000
 METADATA_OF_ALL = ".metadata"
+# Megatron-core before 0.16 has a class of its own.
+METADATA_CLASSES = ("Metadata", "MCoreMetadata")
 
 
 def read_distributed(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint of a folder with `.metadata`; tensors are read on demand.
 
+    Optimizer states get the form of `Optimizer.state_dict`, and the model its own root (`_training`).
+    """
+    checkpoint = read_as_saved(folder, limits)
+    checkpoint.object = with_roots(checkpoint.object)
+    return checkpoint
+
+
+def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint of a folder with `.metadata`, with the tree as it was saved.
+
     Several metadata files (`__0.metadata` …) come from ranks that saved without collectives (`use_collectives=False`):
     their chunks are joined, and of other values that of the first rank is used.
+
+    A value whose file is missing or damaged is `Absent`.
     """
     names = [name for name in folder.files if METADATA.fullmatch(name)]
     names = [METADATA_OF_ALL] if METADATA_OF_ALL in names else sorted(names, key=lambda name: (len(name), name))
     every = [_metadata(folder.file(name), limits) for name in names]
     path = folder.path_of(names[0])
-    fields = joined([_fields(each.value, "Metadata", folder.path_of(name)) for name, each in zip(names, every)])
+    fields = joined([_fields(each.value, METADATA_CLASSES, folder.path_of(name)) for name, each in zip(names, every)])
     described = sum(map(folder.size, names))
     source = ChunkSource(folder, limits)
-    reader = _MetadataReader(path, described, source, fields, limits)
-    size = _check_locations(folder, chain.from_iterable(by_offset.values() for by_offset in reader.locations.values()))
+    reader = _MetadataReader(folder, path, described, source, fields, limits)
     tree = nested([reader.entry(name, record) for name, record in reader.records.items()], path)
     return Checkpoint(
         folder.path,
         "distributed",
         tree,
-        size=size + described,
+        size=reader.files.size + described,
         producer="torch.distributed.checkpoint",
         globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
-        more_globals=partial(source.imports, tree),
-        notes=[f"{len(names)} ranks saved without collectives: values other than tensors are those of the first rank"][
-            : len(names) - 1
-        ],
-        checks=lambda: _check(tree),
-        close=folder.close,
+        more_globals=source.imports,
+        notes=[*_of_first_rank(len(names)), *reader.files.notes()],
+        checks=lambda: chain(reader.files.check(), _check(tree)),
     )
+
+
+def _of_first_rank(ranks: int) -> list[str]:
+    text = f"{ranks} ranks saved without collectives: values other than tensors are those of the first rank"
+    return [text] if ranks > 1 else []
 
 
 def _metadata(file: File, limits: Limits) -> Parsed:
@@ -76,16 +93,27 @@ def _metadata(file: File, limits: Limits) -> Parsed:
 class _MetadataReader:
     """Reads the metadata of one directory; every value is checked before use."""
 
-    def __init__(self, path: str, size: int, source: ChunkSource, metadata: Mapping[str, Any], limits: Limits) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        path: str,
+        size: int,
+        source: ChunkSource,
+        metadata: Mapping[str, Any],
+        limits: Limits,
+    ) -> None:
         self.path = path
+        self._folder = folder
         self.globals: list[Import] = []
         self._source = source
         self._limits = limits
         self._nesting = metadata.get("planner_data")
+        self._mcore_data = metadata.get("mcore_data")
         # Each step becomes a dict; real names have a handful.
         self._steps_left = MOST_STEPS + size // 8
         self.records = self._mapping(metadata, "state_dict_metadata")
         self.locations = self._index(self._mapping(metadata, "storage_data"))
+        self.files = StoredFiles(folder, chain.from_iterable(places.values() for places in self.locations.values()))
         # The chunks of plain values are read in one batch.
         count = max(len(self.records), 1)
         self._inside = replace(
@@ -116,16 +144,49 @@ class _MetadataReader:
         problem = tiling_problem(shape, [chunk.box for chunk in chunks])
         if problem is not None:
             raise self._wrong(f"its {len(chunks)} chunks do not cover the tensor exactly: {problem}", name)
-        return self._source.leaf(Sharded(name, found, shape, chunks))
+        absent = next(filter(None, (self._absent(name, chunk.location) for chunk in chunks)), None)
+        return absent or self._unflattened(Sharded(name, found, shape, chunks))
 
     def plain(self, name: str, record: Mapping[str, Any]) -> object:
         """Read a value other than a tensor immediately: the tree is built from these values."""
         location = self.locations.get(name, {}).get(None)
         if location is None:
             raise self._wrong("the metadata has no storage location for it", name)
-        opened = self._source.open(location, self._inside)
+        absent = self._absent(name, location)
+        if absent is not None:
+            return absent
+        try:
+            opened = self._source.open(location, self._inside)
+        except LimitError:
+            raise
+        except FormatError as error:
+            return self._absent(name, location, f"is damaged: {error.reason}")
         self.globals += opened.globals
         return opened.object
+
+    def _unflattened(self, stored: Sharded) -> Leaf:
+        """Return the leaf of a tensor; of one that was stored flat, in its original shape."""
+        name, dtype, shape, chunks = stored
+        said = original_shape(self._mcore_data, name)
+        if said is None:
+            return self._source.leaf(stored)
+        original = self._numbers(said, name)
+        sizes = part_shape(shape, original, len(chunks))
+        if sizes is None or any(chunk.box.sizes[:-1] != (1,) * len(sizes) for chunk in chunks):
+            raise self._wrong(
+                f"its shape {list(shape)} is not that of a tensor of {list(original)} in flat parts", name
+            )
+        pieces = []
+        for box, inside in parts(shape, sizes, chunks):
+            flat = self._source.leaf(
+                Sharded(f"{name} at {box.offsets}", dtype, (*(1,) * len(sizes), shape[-1]), inside)
+            )
+            pieces.append(Piece(box, Leaf(contiguous(dtype, sizes), flat.storage)))
+        return join_pieces(dtype, original, pieces)
+
+    def _absent(self, name: str, location: Location, problem: str | None = None) -> Absent | None:
+        problem = problem or self.files.problem(location)
+        return None if problem is None else Absent(name, self._folder.path_of(location.file), problem)
 
     def _chunk(self, name: str, described: object, dtype: DType) -> Chunk:
         fields = _fields(described, "ChunkStorageMetadata", self.path)
@@ -196,47 +257,19 @@ class _MetadataReader:
         return FormatError(reason, file=self.path, member=member)
 
 
-def _check_locations(folder: Folder, locations: Iterable[Location]) -> int:
-    """Return the total size of the files; raise FormatError if one is missing or too short, or if two locations
-    overlap.
-    """
-    total = 0
-    by_file: dict[str, list[Location]] = {}
-    for location in locations:
-        by_file.setdefault(location.file, []).append(location)
-    for file, inside in by_file.items():
-        path = folder.path_of(file)
-        try:
-            size = folder.size(file)
-        except OSError as error:
-            raise FormatError(
-                f"the metadata refers to this file, which cannot be opened: {error.strerror}", file=path
-            ) from error
-        end = 0
-        for location in sorted(inside):
-            if location.start < end:
-                raise FormatError(
-                    "the metadata stores two items in overlapping bytes", file=path, offset=location.start
-                )
-            end = location.start + location.nbytes
-        if end > size:
-            raise TruncatedError(f"the file should have at least {end:,} bytes, but has {size:,}", file=path)
-        total += size
-    return total
-
-
 def _check(tree: object) -> Iterator[Finding]:
     for path, leaf in leaves(tree):
         try:
             leaf.storage.source.verify([leaf.storage])
-        except FormatError as error:
+        except (FormatError, OSError) as error:
             yield Finding("error", path, str(error))
 
 
-def _fields(value: object, kind: str, file: str) -> dict[str, Any]:
-    """Return the attributes of an object of the class `kind`."""
-    if not isinstance(value, Opaque) or value.name != kind:
-        raise FormatError(f"expected a {kind}, found {shown(value)}", file=file)
+def _fields(value: object, kind: str | tuple[str, ...], file: str) -> dict[str, Any]:
+    """Return the attributes of an object of the class `kind`, or of one of several."""
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if not isinstance(value, Opaque) or value.name not in kinds:
+        raise FormatError(f"expected a {kinds[0]}, found {shown(value)}", file=file)
     return value.attributes()
 
 

@@ -1,4 +1,4 @@
-"""A leaf whose file is missing: of a checkpoint with several files, only the tensor's name is known."""
+"""A leaf whose file is missing or damaged: of a checkpoint with several files, only the tensor's name is known."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from ._leaf import Leaf, Read, Storage
 
 
 class Absent(Leaf):
-    """The Leaf of a tensor whose file is missing. It can be selected, dropped and renamed; any other use raises
+    """The Leaf of a tensor whose file is missing or damaged. It can be selected, dropped and renamed; any other use raises
     FormatError, which names the file.
 
     Attributes:
         name: the name of the tensor in the checkpoint.
-        file: the path of the missing file.
+        file: the path of the file.
+        problem: what is wrong with the file, to follow its name.
     """
 
-    __slots__ = ("file", "name")
+    __slots__ = ("file", "name", "problem")
 
-    def __init__(self, name: str, file: str) -> None:
+    def __init__(self, name: str, file: str, problem: str = "is missing") -> None:
         self.name = name
         self.file = file
+        self.problem = problem
         self.storage = Storage(_AbsentSource(self), ("absent", next(_TOKENS)), 0)
 
     def error(self) -> FormatError:
         """Return the error to raise when the tensor is needed."""
         return FormatError(
-            "the tensor is in this file, which is missing",
+            f"the tensor is in this file, which {self.problem}",
             file=self.file,
             member=self.name,
             hint="download or save it again; tensors in other files can be loaded without it",

@@ -20,7 +20,7 @@ import torch
 
 from statedict.errors import LoadError
 from statedict.plan import pair
-from statedict.state import Compound, Leaf, raw_values
+from statedict.state import Compound, Leaf, library, materialize, raw_values
 from statedict.tree import Outcome
 
 from ._fit import misfits, order_matters, wrong_options
@@ -258,12 +258,20 @@ def _agreed(sources: Mapping[int, SavedGroup], number: int, errors: list[str]) -
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two options are equal. Tensors are compared by their elements, unread ones by identity."""
+    """Return whether two options are equal. Tensors are compared by their elements, large unread ones by identity."""
+    one, other = _read(one), _read(other)
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.shape == other.shape and bool((one == other).all())
     if isinstance(one, (torch.Tensor, Leaf, Compound)) or isinstance(other, (torch.Tensor, Leaf, Compound)):
         return one is other
     return bool(one == other)
+
+
+def _read(option: Any) -> Any:
+    """Return an option with its elements, if it is an unread tensor of one element: a learning rate."""
+    if isinstance(option, Leaf) and option.spec.numel == 1:
+        return materialize([option], library("torch"))[0]
+    return option
 
 
 def _out_of_order(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Slot]], found: Match) -> list[str]:
