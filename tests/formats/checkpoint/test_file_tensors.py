@@ -69,6 +69,15 @@ def test_a_decoded_tensor_is_read_in_pieces(monkeypatch):
     assert [(storage.nbytes, start, stop) for storage, start, stop in origins(part)] == [(28, 8, 20)]
 
 
+def test_a_tensor_in_parts():
+    """The elements of several byte ranges are one tensor; regions of it are read like those of any other."""
+    found = tensors()
+    parts = [found.tensor("b", "float32", (4,), 12), found.tensor("a", "float32", (2, 1), 4)]
+    leaf = found.joined("w", (2, 3), parts)
+    assert read_array(leaf).tolist() == [[2, 3, 4], [5, 0, 1]]
+    assert read_array(region(leaf, Box((1, 1), (1, 2)))).tolist() == [[0, 1]]
+
+
 def test_a_decoded_tensor_without_elements():
     """A decoded tensor can be empty."""
     leaf = tensors().decoded("w", "float32", (0, 3), 4, 0, doubled, block=(4, 3))
@@ -93,6 +102,12 @@ REFUSED = {
     ),
     "dimensions": (lambda t: t.tensor("w", "float32", (1,) * 99, 4), LimitError, "a tensor of 99 dimensions"),
     "impossible": (lambda t: t.tensor("w", "float32", (0, 2**62, 2**62), 4), FormatError, "impossible shape"),
+    "parts": (
+        lambda t: t.joined("w", (2, 3), [t.tensor("a", "float32", (5,), 4)]),
+        FormatError,
+        r"its 1 parts are not those of a float32 tensor of shape \[2, 3\]",
+    ),
+    "no parts": (lambda t: t.joined("w", (0,), []), FormatError, "'' is not a dtype"),
     "blocks": (
         lambda t: t.decoded("w", "float32", (7,), 4, 12, doubled, block=(4, 3)),
         FormatError,
