@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from statedict import formats, plugins
 from statedict.errors import FormatError
+from statedict.formats import _entry_points
 
 from .targets import Target
 
@@ -33,6 +34,8 @@ for name in (
     "numpy.random",
 ):  # whose values files can hold
     import_module(name)
+
+_entry_points.plugins()
 
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0

@@ -193,11 +193,11 @@ class _Header:
     def _take(self, nbytes: int) -> bytes:
         """Return the next bytes of the header."""
         stop = self._at + nbytes
+        if self.limits.json_bytes < stop <= self.file.size:
+            raise self.limits.exceeded("json_bytes", f"a header of at least {stop:,} bytes")
         if stop > self._start + len(self._buffer):
             if stop > self.file.size:
                 raise TruncatedError(f"the header needs {nbytes:,} more bytes", file=self.file.name, offset=self._at)
-            if stop > self.limits.json_bytes:
-                raise self.limits.exceeded("json_bytes", f"a header of at least {stop:,} bytes")
             self._start = self._at
             self._buffer = self.file.read(self._at, min(max(nbytes, AHEAD), self.file.size - self._at))
         data = self._buffer[self._at - self._start : stop - self._start]

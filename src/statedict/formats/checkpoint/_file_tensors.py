@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from statedict.files import File
-from statedict.state import DTYPES, DType, Leaf, Storage, contiguous
+from statedict.state import DTYPES, Box, DType, Leaf, Piece, Storage, contiguous, join_pieces
 
 from ...errors import FormatError, TruncatedError
 from .._limits import LIMITS, Limits
@@ -94,6 +95,21 @@ class FileTensors:
             )
         raw = self._storage(name, offset, nbytes, crc)
         return decoded(shape, Coding(raw, size, elements, found, decode, name))
+
+    def joined(self, name: str, shape: Sequence[int], parts: Sequence[Leaf]) -> Leaf:
+        """Return the leaf of a tensor that is stored in parts: its elements, in row-major order, are those of the first
+        part, then those of the next … Nothing is read or copied here.
+        """
+        dtype = self._checked(name, parts[0].spec.dtype.name if parts else "", shape)
+        if {part.spec.dtype for part in parts} != {dtype} or prod(shape) != sum(part.spec.numel for part in parts):
+            raise self._invalid(
+                name, f"its {len(parts):,} parts are not those of a {dtype} tensor of shape {list(shape)}"
+            )
+        counts = [part.spec.numel for part in parts]
+        flat = [Leaf(contiguous(dtype, (part.spec.numel,)), part.storage) for part in parts]
+        boxes = [Box((end - count,), (count,)) for end, count in zip(accumulate(counts), counts)]
+        whole = join_pieces(dtype, (sum(counts),), map(Piece, boxes, flat))
+        return Leaf(contiguous(dtype, shape), whole.storage)
 
     def checks(self) -> Iterator[Finding]:
         """Yield an error for each tensor whose bytes do not match their checksum."""
