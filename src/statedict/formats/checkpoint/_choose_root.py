@@ -73,8 +73,7 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
         raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
         raise RootError("the file contains no state dict", file=file)
-    plain = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
-    models = {path: state for path, state in plain.items() if not BESIDE.fullmatch(path.partition("/")[0])} or plain
+    models = candidates(roots)
     chosen = "" if "" in models else next(iter(models)) if len(models) == 1 else _preferred(models)
     if chosen is None:
         kind = "optimizers' states" if models is roots and is_optimizer(next(iter(roots.values()))) else "state dicts"
@@ -82,6 +81,16 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
             f"the file contains several {kind}, and no name marks one as the model's", file=file, choices=list(roots)
         )
     return models[chosen]
+
+
+def candidates(roots: Mapping[str, StateDict]) -> Mapping[str, StateDict]:
+    """Return the roots that may be a model's; all of them if none may.
+
+    >>> list(candidates({"net": StateDict(), "random/torch": StateDict(), "optimizer": StateDict({"param_groups": []})}))
+    ['net']
+    """
+    plain = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
+    return {path: state for path, state in plain.items() if not BESIDE.fullmatch(path.partition("/")[0])} or plain
 
 
 def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: str | None = None) -> Any:
