@@ -168,7 +168,7 @@ def test_a_missing_file_is_named_and_the_rest_loads(saved):
     """An error about the object names the file; nothing else is taken for the model."""
     _, step = saved
     (step / "model.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.pt"):
+    with pytest.raises(RootError, match=r"'model' cannot be read: .*model\.pt"):
         statedict.load_state_dict(nn.Linear(3, 2), step)
     with pytest.raises(FileNotFoundError, match=r"model\.pt"):
         statedict.load(step)
@@ -177,7 +177,18 @@ def test_a_missing_file_is_named_and_the_rest_loads(saved):
     assert found["model.pt"] == "the file is missing, but the manifest lists it"
     assert found["model"].startswith("cannot be read: ")
     with formats.open(step) as checkpoint:
-        assert [remark for remark in checkpoint.remarks if "model cannot be read: " in remark]
+        assert list(checkpoint.unopened) == ["model"]
+
+
+def test_missing_values_are_named(saved):
+    """Without `values.pt`, the objects load; its entries are missing."""
+    _, step = saved
+    (step / "values.pt").unlink()
+    statedict.load_state_dict(nn.Linear(3, 2), step)
+    with formats.open(step) as checkpoint:
+        assert list(checkpoint.unopened) == ["values"]
+        assert "order" not in checkpoint.object
+    assert errors(step)["values.pt"] == "the file is missing, but the manifest lists it"
 
 
 def test_a_missing_optimizer_is_named(saved):
@@ -186,10 +197,10 @@ def test_a_missing_optimizer_is_named(saved):
     for number in (0, 1):
         (step / f"optimizers.{number}.pt").unlink()
     optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters())
-    with pytest.raises(FileNotFoundError, match=r"optimizers\.1\.pt"):
+    with pytest.raises(RootError, match=r"'optimizers/1' cannot be read: .*optimizers\.1\.pt"):
         statedict.load_state_dict(optimizer, step, root="optimizers/1")
     with pytest.raises(
-        RootError, match=r"no state of this kind of object; optimizers/0 cannot be read: .*optimizers\.0"
+        RootError, match=r"no state of this kind of object; 'optimizers/0' cannot be read: .*optimizers\.0"
     ):
         statedict.load_state_dict(optimizer, step)
 

@@ -46,7 +46,7 @@ def open_step(
     members = {"" if name == VALUES else name: file for name, file in manifest.objects.items()}
     ranks = map(RANDOM_OF_RANK.fullmatch, manifest.files)
     members |= {f"random/{int(match[1])}": match[0] for match in ranks if match}
-    return read_roots(
+    checkpoint = read_roots(
         folder,
         "step",
         members,
@@ -57,6 +57,9 @@ def open_step(
         metadata=_metadata(manifest),
         checks=partial(_check, folder, manifest, findings),
     )
+    if "" in checkpoint.unopened:
+        checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")
+    return checkpoint
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
