@@ -101,10 +101,11 @@ def is_file(source: Any) -> bool:
 def _resolved(roots: Mapping[str, StateDict], state: StateDict, root: str) -> ResolvedSource:
     if root != "auto":
         return ResolvedSource(state)
+    from statedict import formats
+
     path = next(path for path, known in roots.items() if known is state)
-    return ResolvedSource(
-        state, path, {p: known for p, known in roots.items() if p != path and "param_groups" not in known}
-    )
+    others = formats.candidates(roots).items()
+    return ResolvedSource(state, path, {p: known for p, known in others if p != path and "param_groups" not in known})
 
 
 def _has_tensors(source: Any) -> bool:

@@ -84,7 +84,8 @@ def _opened(source: Any, root: str, fits: Callable[[Any], bool] | None, limits: 
     arguments.texts(root=root)
     with _sources.checkpoint_of(source, limits) as checkpoint:
         if checkpoint is not None:
-            yield _revived(checkpoint.part(root, fits))
+            found = checkpoint.object, root, fits, checkpoint.path
+            yield _revived(formats.choose_part(*found, unopened=checkpoint.unopened))
         elif isinstance(source, (Mapping, list, tuple)):
             part = formats.choose_part(source, root, fits)
             # A StateDict from a Checkpoint may contain Opaque values.

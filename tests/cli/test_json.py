@@ -21,7 +21,20 @@ KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", int: "int
 KINDS[type(None)] = "null"
 # Objects whose keys are names: tensors, dtypes, parts, metrics.
 NAMED = (
-    *("added", "removed", "renamed", "shape", "dtype", "changed", "tied", "dtypes", "parts", "metrics", "metadata"),
+    *(
+        "added",
+        "removed",
+        "renamed",
+        "shape",
+        "dtype",
+        "changed",
+        "tied",
+        "dtypes",
+        "parts",
+        "metrics",
+        "metadata",
+        "unopened",
+    ),
     "texts",
 )
 
@@ -104,8 +117,13 @@ def samples(tmp_path_factory):
     statedict.save({"w": torch.ones(1)}, place / "untold.pt")
     with statedict.CheckpointManager(place / "run", random=False) as manager:
         manager.save(1, {"loss": 1.5, "note": "x", "worst": float("nan"), "ok": True, "none": None}, epoch=1)
+    (place / "other").mkdir()
+    torch.save({"w": torch.ones(1)}, place / "other" / "last.ckpt")
     statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "part.safetensors", max_shard_size=8)
     (place / "part-00002-of-00002.safetensors").unlink()
+    (place / "folder").mkdir()
+    statedict.save({"w": torch.ones(1)}, place / "folder" / "model.pt")
+    (place / "folder" / "optimizer.pt").write_bytes(b"")
     statedict.save({"w": scaled()}, place / "wrapped.safetensors")
     offsets = {"DCP_SHARDING_INFO": json.dumps({"w": {"saved_offsets": [2]}})}
     save_file({"w": torch.ones(2)}, place / "shard-00002-model-00001-of-00001.safetensors", offsets)
@@ -122,11 +140,15 @@ def calls(place):
             ["inspect", place / "nan.pt"],
             ["inspect", place / "part.safetensors.index.json"],
             ["inspect", place / "told.pt"],
+            ["inspect", place / "folder"],
             ["inspect", place / "wrapped.safetensors"],
             ["inspect", place / "shard-00002-model-00001-of-00001.safetensors"],
         ],
         "inspect 2": [["inspect", place / "run.pt", "--values", "head.bias"]],
-        "verify": [["verify", place / "run.pt", place / "damaged.pt"], ["verify", "--values", place / "nan.pt"]],
+        "verify": [
+            ["verify", place / "run.pt", place / "damaged.pt", place / "none.pt"],
+            ["verify", "--values", place / "nan.pt"],
+        ],
         "convert": [
             ["convert", place / "a.pt", place / "c.pt"],
             ["convert", place / "mine.pt", sharded, "--max-shard-size", 40],
@@ -139,7 +161,7 @@ def calls(place):
             [*match, "--mismatched", "slice", "--exclude", "extra", "--rename", "no -> x"],
         ],
         "match 2": [[*match, "--infer"], [match[0], place / "a.pt", "--keys", place / "mine.pt", "--infer"]],
-        "runs": [["runs", place / "run"], ["runs", place / "run", "--keep-last", 1]],
+        "runs": [["runs", place / "run"], ["runs", place / "run", "--keep-last", 1], ["runs", place / "other"]],
     }  # fmt: skip
 
 

@@ -3,6 +3,9 @@
 import json
 
 import pytest
+import torch
+from tests.formats.runs import layouts
+from torch import nn
 
 import statedict
 
@@ -125,3 +128,111 @@ def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
     assert steps(run) == [10, 20, 30]
     (tmp_path / "none").mkdir()
     assert call("runs", tmp_path / "none", "--keep-best", "los").code == 0
+
+
+def test_a_run_of_another_framework(call, tmp_path):
+    """Its checkpoints are listed with what is known without opening them."""
+    layouts.transformers(tmp_path)
+    ended = call("runs", tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    rows = [line.split() for line in ended.out.splitlines()]
+    assert [(row[0], row[-1]) for row in rows[1:-1]] == [("9", "checkpoint-9"), ("500", "newest)")]
+    assert "eval_loss 0.002" in ended.out
+    told = json.loads(call("runs", tmp_path, "--json").out)
+    assert told.keys() == {"schema", "checkpoints"}
+    assert [(fact["step"], fact["newest"], fact["metrics"]) for fact in told["checkpoints"]] == [
+        (9, False, {"eval_loss": 1 / 9}), (500, True, {"eval_loss": 0.002}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [["--prune"], ["--prune", "--dry-run"], ["--keep-last", 1], ["--dry-run"]])
+def test_checkpoints_of_others_are_not_deleted(call, tmp_path, options):
+    """Retention rules are for our own checkpoints: exit code 2, and nothing is deleted."""
+    layouts.lightning(tmp_path)
+    ended = call("runs", tmp_path, *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert "these checkpoints were not saved by CheckpointManager" in " ".join(ended.err.replace("│", "").split())
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 2
+
+
+# F8: the run and its steps in every command
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Two steps of a run, and the model of the second."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    with statedict.CheckpointManager(tmp_path / "runs" / "a", keep=statedict.last(9)) as manager:
+        for step in (1, 2):
+            model(torch.ones(1, 4)).sum().backward()
+            optimizer.step()
+            manager.save(step, {"loss": 1 / step}, model=model, optimizer=optimizer, epoch=step)
+    return tmp_path / "runs" / "a", model
+
+
+@pytest.mark.parametrize("inside", ["", "step-0000000002"])
+def test_every_command_takes_a_run_or_a_step(call, trained, tmp_path, inside):
+    """`inspect`, `verify`, `view`, `convert`, `diff`, `merge` and `match` read the newest step, or the given one."""
+    run, model = trained
+    path = run / inside
+    assert "root model" in call("inspect", path).out
+    assert "metadata 'statedict.step': '2'" in call("inspect", path).out
+    assert call("inspect", path, "--root", "optimizer").code == 0
+    ended = call("verify", path)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"{path}: sound\n")
+    assert call("diff", path, run / "step-0000000002").code == 0
+    assert call("diff", path, run / "step-0000000001").code == 1
+    assert call("view", path, "--output", tmp_path / "page.html").code == 0
+    ended = call("convert", path, tmp_path / "model.safetensors")
+    assert "not converted: 'optimizer', 'random/" in ended.err
+    assert not statedict.diff(model, tmp_path / "model.safetensors")
+    assert call("convert", path, tmp_path / "all.pt", "--root", "*").code == 0
+    assert statedict.load(tmp_path / "all.pt")["epoch"] == 2
+    assert call("merge", path, path, "-o", tmp_path / "merged.pt").code == 0
+    assert call("match", path, "--keys", tmp_path / "model.safetensors").code == 0
+
+
+@pytest.mark.parametrize("inside", ["", "step-0000000002"])
+def test_every_call_takes_a_run_or_a_step(trained, inside):
+    """`open`, `load_state_dict` (of model and optimizer), `load`, `diff` and `merge`, too."""
+    run, model = trained
+    path = run / inside
+    made = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.AdamW(made.parameters())
+    assert statedict.load_state_dict(made, path).root == "model"
+    statedict.load_state_dict(optimizer, path)
+    assert not statedict.diff(made, model)
+    assert len(optimizer.state) == 4
+    with statedict.open(path) as checkpoint:
+        assert {"model", "optimizer"} <= set(checkpoint.roots)
+    assert statedict.load(path)["epoch"] == 2
+    assert not statedict.diff(path, model)
+    assert not statedict.diff(statedict.merge([path, path]), model)
+
+
+def test_a_file_of_the_run_is_not_overwritten(call, trained):
+    """The output of a command is none of the files in the folder that it reads, at any depth."""
+    run, _ = trained
+    before = (run / "step-0000000001" / "model.pt").read_bytes()
+    ended = call("convert", run, run / "step-0000000001" / "model.pt")
+    assert ended.code == 2
+    assert "is an input of this command and would be lost" in " ".join(ended.err.replace("│", "").split())
+    assert (run / "step-0000000001" / "model.pt").read_bytes() == before
+
+
+def test_a_damaged_step_is_not_sound(call, trained):
+    """Damage of any file is exit code 1; a damaged newer step is an error of the run."""
+    run, _ = trained
+    raw = bytearray((run / "step-0000000002" / "random.pt").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (run / "step-0000000002" / "random.pt").write_bytes(raw)
+    ended = call("verify", run)
+    assert ended.code == 1
+    assert "error: random.pt: the file is damaged: its CRC-32 is " in ended.out
+    (run / "step-0000000002" / "manifest.json").write_bytes(b"")
+    ended = call("verify", run)
+    assert ended.code == 1
+    assert "error: step-0000000002: " in ended.out
+    assert call("verify", run / "step-0000000001").code == 0

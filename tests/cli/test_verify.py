@@ -55,6 +55,10 @@ OTHERS = {
     "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\xff\x01" + bytes(60), "this is an ONNX model"),
     "other.zip": (None, "cannot be read"),
     "folder": ("", "this directory contains several checkpoints: a.pt, b.pt"),
+    "model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(60), "this is an HDF5 file"),
+    "readme.txt": (b"This is a text.\n", "cannot be read"),
+    "config.json": (b'{"hidden_size": 4}', "cannot be read"),
+    "random.bin": (bytes(range(200, 256)), "cannot be read"),
 }
 
 
@@ -77,6 +81,70 @@ def test_what_is_no_checkpoint_is_not_called_damaged(call, sound, name):
     assert ended.err.startswith(f"statedict: {path}: cannot be read: ")
     assert text in ended.err
     assert ended.err.count(str(path)) == 1
+
+
+def _missing(folder):
+    return folder / "missing"
+
+
+def _empty(folder):
+    return folder
+
+
+def _empty_run(folder):
+    (folder / ".lock").touch()
+    return folder
+
+
+def _without_manifests(folder):
+    (folder / "step-0000000001").mkdir()
+    return folder
+
+
+def _unknown_part(folder):
+    torch.save({"state": {}, "param_groups": []}, folder / "optimizer.pt")
+    (folder / "scheduler.pt").write_bytes(b"GGUF" + bytes(60))
+    return folder
+
+
+UNREAD = {
+    _missing: "No such file or directory",
+    _empty: "this directory does not contain a checkpoint",
+    _empty_run: "this run does not have a checkpoint yet",
+    _without_manifests: "the manifest is missing",
+    _unknown_part: "scheduler: cannot be read: ",
+}
+
+
+@pytest.mark.parametrize("make", UNREAD)
+def test_what_cannot_be_read_is_not_called_damaged(call, tmp_path, make):
+    """A folder without a checkpoint, or with a part of an unknown format, is unread: exit code 2, and JSON says so."""
+    path = make(tmp_path)
+    ended = call("verify", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert UNREAD[make] in ended.err
+    (told,) = json.loads(call("verify", path, "--json").out)["files"]
+    assert (told["read"], told["sound"]) == (False, False)
+    assert [found["level"] for found in told["findings"] if "cannot be read" in found["text"]] == ["unread"]
+
+
+def test_a_limit_is_not_damage(call, tmp_path):
+    """A file that exceeds the limits of reading is unread: exit code 2."""
+    (tmp_path / "m.index.json").write_text('{"a": {"b": {"c": {"d": {"e": 1}}}}}')
+    ended = call("verify", tmp_path / "m.index.json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "JSON nested 5 deep exceeds the limit of 4" in ended.err
+
+
+def test_a_damaged_part_counts_for_more(call, tmp_path):
+    """A folder with a damaged part and one that cannot be read is not sound: exit code 1, and both are printed."""
+    path = _unknown_part(tmp_path)
+    torch.save({"w": torch.ones(1000)}, path / "pytorch_model.bin")
+    (path / "pytorch_model.bin").write_bytes((path / "pytorch_model.bin").read_bytes()[:-100])
+    ended = call("verify", path)
+    assert (ended.code, ended.err) == (1, "")
+    assert "  error: model: cannot be read: " in ended.out
+    assert "  unread: scheduler: cannot be read: " in ended.out
 
 
 def test_the_other_files_are_checked_all_the_same(call, sound):

@@ -113,13 +113,13 @@ def is_in_place(destination: str, source: str) -> bool:
 
 
 def _files_of(source: str) -> Iterator[str | int]:
-    """Return the files of a source: itself, the files in a directory, or the shards of an index; none for a URL."""
+    """Return the files of a source: itself, the files below a directory, or the shards of an index; none for a URL."""
     if source == STREAM:
         yield from _standard_input()
     elif not is_url(source):
         yield source
         if os.path.isdir(source):
-            yield from (os.path.join(source, name) for name in os.listdir(source))
+            yield from (os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names)
         elif source.endswith(INDEX) and os.path.isfile(source):
             yield from (str(Path(source).parent / name) for name in shards(Path(source)))
 

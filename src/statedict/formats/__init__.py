@@ -63,6 +63,7 @@ from ._table import write as write
 from .checkpoint._checkpoint import Checkpoint as Checkpoint
 from .checkpoint._checkpoint import Finding as Finding
 from .checkpoint._checkpoint import is_damage as is_damage
+from .checkpoint._choose_root import candidates as candidates
 from .checkpoint._choose_root import choose_part as choose_part
 from .checkpoint._choose_root import choose_root as choose_root
 from .checkpoint._file_tensors import FileTensors as FileTensors
@@ -89,6 +90,7 @@ __all__ = [
     "TorchConstant",
     "TypedStorage",
     "byte_count",
+    "candidates",
     "choose_part",
     "choose_root",
     "find_roots",

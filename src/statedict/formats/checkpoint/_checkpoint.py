@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from statedict.state import Absent, Bulk, Leaf, Parts, Spec, StateDict, arguments, contiguous
 
-from ...errors import FormatError, LimitError, RootError, UnknownFormatError, UnsafeFileError, printable
+from ...errors import FormatError, LimitError, UnknownFormatError, UnsafeFileError, printable
 from .._pickle import Import
 from ._allowed import is_allowed
 from ._walk import leaves, tensors
@@ -142,42 +142,16 @@ class Checkpoint:
         """The metadata to show: the user's, and the step, time and metrics of a checkpoint of a run."""
         return {name: text for name, text in self.metadata.items() if name not in OF_FORMATS}
 
-    @property
-    def remarks(self) -> list[str]:
-        """The notes, and what cannot be read."""
-        return [*self.notes, *(f"{root or 'a part'} cannot be read: {error}" for root, error in self.unopened.items())]
-
     def state_dict(self, root: str = "auto") -> StateDict:
         """Return the state dict at `root`; `"auto"` selects the main one.
 
         If `root` contains only nested dicts of tensors, they are flattened to dotted names.
 
-        Raises RootError, which lists the choices, if it is missing or `"auto"` is ambiguous; the error about its file if
-        that cannot be read.
+        Raises RootError, which lists the choices, if it is missing or `"auto"` is ambiguous.
         """
         from ._choose_root import choose_root
 
-        missing = {name: StateDict() for name in self.unopened if name not in self.roots}
-        state = choose_root({**self.roots, **missing}, root, self.path, tree=self.object)
-        for name, placeholder in missing.items():
-            if state is placeholder:
-                raise self.unopened[name]
-        return state
-
-    def part(self, root: str, fits: Callable[[Any], bool] | None) -> Any:
-        """Return the nested state of an optimizer or another object at `root`; see `choose_part`.
-
-        Raises RootError if nothing or several parts fit; the error about its file if that cannot be read.
-        """
-        from ._choose_root import choose_part
-
-        if root in self.unopened:
-            raise self.unopened[root]
-        try:
-            return choose_part(self.object, root, fits, self.path)
-        except RootError as error:
-            error.reason = "; ".join([error.reason, *self.remarks[len(self.notes) :]])
-            raise
+        return choose_root(self.roots, root, self.path, tree=self.object, unopened=self.unopened)
 
     def require_whole(self) -> None:
         """Raise the error about the first part that cannot be read, if there is one."""

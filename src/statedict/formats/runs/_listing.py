@@ -28,7 +28,7 @@ class RunStep(NamedTuple):
     Attributes:
         number: the step (or epoch) in its name; None if there is none.
         path: its folder or file.
-        is_newest: whether it is the one that opening the run opens.
+        is_newest: whether it is the newest, by the rule of its framework.
         time: when its folder or file was last changed (UTC).
         nbytes: total size of its files.
         metrics: those in its name (Lightning), or of the last evaluation (transformers' Trainer).
@@ -78,7 +78,7 @@ def _in_history(path: str) -> dict[str, Any]:
     """Return the metrics of the last evaluation in the history of transformers' Trainer; empty if it cannot be read."""
     history: list[dict[str, Any]] = []
     file = os.path.join(path, HISTORY)
-    with suppress(OSError, ValueError, RecursionError, AttributeError):
+    with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
         if os.stat(file).st_size <= LARGEST:
             with open(file, "rb") as stream:
                 history = [entry for entry in json.load(stream).get("log_history") or () if isinstance(entry, dict)]

@@ -42,11 +42,11 @@ def open_step(
     are reported by `verify`, too.
     """
     _check_objects(manifest.objects, folder.path_of(MANIFEST))
-    ranks = ((RANDOM_OF_RANK.fullmatch(name), name) for name in manifest.files)
-    members = {f"random/{int(match[1])}": name for match, name in ranks if match}
     # The entries of `values.pt` are plain values, like those in the manifest.
-    members |= {"" if name == VALUES else name: file for name, file in manifest.objects.items()}
-    return read_roots(
+    members = {"" if name == VALUES else name: file for name, file in manifest.objects.items()}
+    ranks = map(RANDOM_OF_RANK.fullmatch, manifest.files)
+    members |= {f"random/{int(match[1])}": match[0] for match in ranks if match}
+    checkpoint = read_roots(
         folder,
         "step",
         members,
@@ -57,6 +57,9 @@ def open_step(
         metadata=_metadata(manifest),
         checks=partial(_check, folder, manifest, findings),
     )
+    if "" in checkpoint.unopened:
+        checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")
+    return checkpoint
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
