@@ -32,9 +32,11 @@ HEAD = 512
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
-    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
-    r"(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint|"
+    r"pytorch_model_fsdp)(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
 )
+# Folders with such a role: torch.distributed.checkpoint folders of accelerate with FSDP.
+FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
 # Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
 STEP = re.compile(
     r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
@@ -246,6 +248,10 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
     return lambda folder: {*names} <= {*folder.files}
 
 
+def _has_role(folder: Folder) -> bool:
+    return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
+
+
 def _is_megatron(folder: Folder) -> bool:
     # One of them may be missing.
     return len({"common.pt", "metadata.json", ".metadata"}.intersection(folder.files)) > 1
@@ -349,7 +355,7 @@ FOLDERS = (
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
-    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("run", ".folders._steps:read_newest", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
 )
