@@ -43,6 +43,8 @@ STEP = re.compile(
 )
 # Files that name the newest step: of DeepSpeed and Megatron.
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
+# The folder of one model-parallel rank of Megatron-LM.
+MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -257,6 +259,10 @@ def _is_megatron(folder: Folder) -> bool:
     return len({"common.pt", "metadata.json", ".metadata"}.intersection(folder.files)) > 1
 
 
+def _has_megatron_ranks(folder: Folder) -> bool:
+    return any(map(MEGATRON_RANK.fullmatch, folder.folders)) or "model_optim_rng.pt" in folder.files
+
+
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
     return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
@@ -350,6 +356,7 @@ ZIP_FORMATS = (
 )
 FOLDERS = (
     Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
+    Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(

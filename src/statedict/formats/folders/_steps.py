@@ -33,6 +33,8 @@ def newest(folder: Folder) -> RunStep | None:
     """Return the newest checkpoint: the one that a marker (`latest` …) names, or else that of the highest step."""
     listed = steps(folder)
     marked = _marked(folder)
+    if marked in folder.folders and marked not in {step.name for step in listed}:
+        return RunStep(0, marked)  # such as Megatron's `release`, which has no number
     return next((step for step in listed if marked in (step.name, str(step.number))), listed[-1] if listed else None)
 
 
@@ -42,7 +44,7 @@ def read_newest(folder: Folder, limits: Limits) -> Checkpoint:
     if step is None:
         raise FormatError("no checkpoint of this run was found", file=folder.path)
     checkpoint = opened(folder, step.name, limits)
-    checkpoint.notes.append(f"{step.name} is the newest of {len(steps(folder)):,} checkpoints in {folder.path}")
+    checkpoint.notes.append(f"{step.name} is the newest of {max(len(steps(folder)), 1):,} checkpoints in {folder.path}")
     return checkpoint
 
 
