@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
-    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
-    r"(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint|"
+    r"pytorch_model_fsdp)(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
 )
+# Folders with such a role: torch.distributed.checkpoint folders of accelerate with FSDP.
+FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
+# The folder of one model-parallel rank of Megatron-LM.
+MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -242,9 +246,17 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
     return lambda folder: {*names} <= {*folder.files}
 
 
+def _has_role(folder: Folder) -> bool:
+    return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
+
+
 def _is_megatron(folder: Folder) -> bool:
     # One of them may be missing.
     return len({"common.pt", "metadata.json", ".metadata"}.intersection(folder.files)) > 1
+
+
+def _has_megatron_ranks(folder: Folder) -> bool:
+    return any(map(MEGATRON_RANK.fullmatch, folder.folders)) or "model_optim_rng.pt" in folder.files
 
 
 def is_weights(folder: Folder) -> bool:
@@ -350,12 +362,13 @@ ZIP_FORMATS = (
 FOLDERS = (
     Format("step", ".runs._step:read_step", holds=_is_step),
     Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
+    Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
-    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("run", ".runs._newest:read_run", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
 )

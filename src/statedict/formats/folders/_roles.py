@@ -12,18 +12,20 @@ from .._limits import Limits
 from .._table import ROLE, is_weights
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._weights import read_weights
+from ._fsdp import fsdp_members
 from ._roots import MODEL, read_roots
 
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
-ROOTS = {"optim": "optimizer", "lr_scheduler": "scheduler", "random_states": "rng", "rng_state": "rng"}
+ROOTS = {"pytorch_model_fsdp": MODEL, "optim": "optimizer", "lr_scheduler": "scheduler", "random_states": "rng", "rng_state": "rng"}
 KEEPS_NUMBER = ("custom_checkpoint",)
 
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its own root."""
-    members = {role_of(name): name for name in folder.files if ROLE.fullmatch(name)}
+    roles = ((name, ROLE.fullmatch(name)) for name in folder.files)
+    members = {role_of(name): name for name, match in roles if match and match["rank"] is None}
     weights = {MODEL: lambda: read_weights(folder, limits)} if is_weights(folder) else {}
-    return read_roots(folder, "directory", {**weights, **members}, limits)
+    return read_roots(folder, "directory", {**weights, **fsdp_members(folder, limits), **members}, limits)
 
 
 def role_of(name: str) -> str:

@@ -47,7 +47,10 @@ def read_roots(
     failed: dict[str, FormatError | OSError] = {}
     for root, member in members.items():
         try:
-            found[root] = opened(folder, member, limits) if isinstance(member, str) else member()
+            checkpoint = opened(folder, member, limits) if isinstance(member, str) else member()
+            if not root and not isinstance(checkpoint.object, dict):
+                raise FormatError("it should contain a dict", file=checkpoint.path)
+            found[root] = checkpoint
         except LimitError:
             raise
         except (FormatError, OSError) as error:
