@@ -44,6 +44,9 @@ MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
+# DeepSpeed writes model states, and one file or more of optimizer states.
+DEEPSPEED = re.compile(r".+[_-](?:model|optim)_states\.pt")
+
 
 class Format(NamedTuple):
     """A format of files recognised by how they begin, or of folders recognised by the names in them.
@@ -338,6 +341,7 @@ FOLDERS = (
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
+    Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
     Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
     Format("run", ".folders._steps:read_newest", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),

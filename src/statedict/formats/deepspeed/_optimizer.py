@@ -1,0 +1,63 @@
+"""The state of the optimizer by the names of parameters, put together from the flat vectors of the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from statedict.state import Leaf, computed
+
+from ...errors import FormatError
+from ._partitions import Partition, on_cpu
+from ._places import Place
+from ._weights import joined
+
+
+def optimizer(placed: Mapping[str, Place], partitions: Mapping[int, Partition], missing: str) -> dict[str, Any]:
+    """Return the state of the optimizer as PyTorch has it, with names in the place of numbers."""
+    first = partitions[min(partitions)]
+    state: dict[str, dict[str, Any]] = {}
+    for name, place in placed.items():
+        found = first.states[place.group]
+        vectors = {
+            key: {rank: each.states[place.group].vectors[key] for rank, each in partitions.items()} for key in found.vectors
+        }
+        entry = {key: _own(value) for key, value in found.others.items()}
+        entry.update({key: joined(name, place, ranks, first.file, missing) for key, ranks in vectors.items()})
+        if entry:
+            state[name] = entry
+    return {"state": state, "param_groups": _groups(placed, first)}
+
+
+def _groups(placed: Mapping[str, Place], partition: Partition) -> list[dict[str, Any]]:
+    inside: dict[int, list[str]] = {}
+    for name, place in placed.items():
+        inside.setdefault(place.group, []).append(name)
+    groups = partition.param_groups
+    if groups is None:
+        return [{"params": names} for names in inside.values()]
+    return [
+        {**group, "params": [name for number in group["params"] for name in inside.get(number, ())]} for group in groups
+    ]
+
+
+def _own(value: object) -> object:
+    """Return a copy of a value that the parameters of a group share: a program may change that of one parameter."""
+    if not isinstance(value, Leaf):
+        return value
+    leaf = on_cpu(value)
+    return computed(leaf.spec.dense(), [leaf], lambda array: array)
+
+
+def joined_stages(stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the optimizer of a model whose stages of a pipeline have one each; raise FormatError if they differ."""
+    every = list(stages.values())
+    groups = [
+        {**group, "params": [name for each in same for name in each["params"]]}
+        for same in zip(*(each["param_groups"] for each in every))
+        for group in same[:1]
+    ]
+    for file, each in stages.items():
+        if len(each["param_groups"]) != len(groups):
+            raise FormatError("its optimizer has other groups than those of the other stages", file=file)
+    return {"state": {name: entry for each in every for name, entry in each["state"].items()}, "param_groups": groups}
