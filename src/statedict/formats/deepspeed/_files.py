@@ -17,7 +17,9 @@ from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._roots import _checks, _globals, _problems
 
 MODEL = re.compile(r"(?:zero_pp_rank_(?P<rank>\d{1,6})_)?mp_rank_(?P<mp>\d{2,6})_model_states\.pt")
-OPTIMIZER = re.compile(r"(?P<kind>(?:[bf][fp]16_)?zero)_pp_rank_(?P<rank>\d{1,6})_mp_rank_(?P<mp>\d{2,6})_optim_states\.pt")
+OPTIMIZER = re.compile(
+    r"(?P<kind>(?:[bf][fp]16_)?zero)_pp_rank_(?P<rank>\d{1,6})_mp_rank_(?P<mp>\d{2,6})_optim_states\.pt"
+)
 LAYER = re.compile(r"layer_(?P<layer>\d{1,6})(?:-model_(?P<mp>\d{1,6}))?-model_states\.pt")
 EXPERT = re.compile(r"(?:layer_\d{1,6}_)?expert_\d{1,6}_mp_rank_(?P<mp>\d{2,6})_model_states\.pt")
 EXPERT_OPTIMIZER = re.compile(r"(?P<root>expp_rank_\d{1,6})_mp_rank_(?P<mp>\d{2,6})_optim_states\.pt")
@@ -52,12 +54,20 @@ class OpenFiles:
             if match is not None:
                 yield match, self.mapping(name)
 
+    def mp_ranks(self) -> list[str]:
+        """Return the numbers of the mp_ranks that have model states; raise FormatError if there are none."""
+        found = sorted({match["mp"] for match, _ in self.matching(MODEL)})
+        if not found:
+            raise FormatError(
+                "it has no file of model states", file=self.folder.path, hint="fetch it from where it was saved"
+            )
+        return found
+
     def mapping(self, name: str) -> dict[Any, Any]:
         content = self.checkpoints[name].object
         if not isinstance(content, dict):
             raise FormatError(f"it contains a {type(content).__name__}, not a dict", file=self.folder.path_of(name))
         return content
-
 
     def checkpoint(self, tree: dict[str, Any], notes: Sequence[str], missing: Sequence[str]) -> Checkpoint:
         """Return the Checkpoint of the tree that was made from these files; `missing`: texts that name what is missing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from statedict.state import Leaf, computed
@@ -10,7 +10,6 @@ from statedict.state import Leaf, computed
 from ...errors import FormatError
 from ._partitions import Partition, on_cpu
 from ._places import Place
-from ._weights import joined
 
 
 def optimizer(placed: Mapping[str, Place], partitions: Mapping[int, Partition], missing: str) -> dict[str, Any]:
@@ -20,28 +19,33 @@ def optimizer(placed: Mapping[str, Place], partitions: Mapping[int, Partition], 
     for name, place in placed.items():
         found = first.states[place.group]
         vectors = {
-            key: {rank: each.states[place.group].vectors[key] for rank, each in partitions.items()} for key in found.vectors
+            key: {rank: each.states[place.group].vectors[key] for rank, each in partitions.items()}
+            for key in found.vectors
         }
-        entry = {key: _own(value) for key, value in found.others.items()}
-        entry.update({key: joined(name, place, ranks, first.file, missing) for key, ranks in vectors.items()})
+        entry = {key: copied(value) for key, value in found.others.items()}
+        entry.update({key: place.leaf(name, ranks, first.file, missing) for key, ranks in vectors.items()})
         if entry:
             state[name] = entry
-    return {"state": state, "param_groups": _groups(placed, first)}
-
-
-def _groups(placed: Mapping[str, Place], partition: Partition) -> list[dict[str, Any]]:
-    inside: dict[int, list[str]] = {}
+    names: list[list[str]] = [[] for _ in first.weights]
     for name, place in placed.items():
-        inside.setdefault(place.group, []).append(name)
-    groups = partition.param_groups
+        names[place.group].append(name)
+    return {"state": state, "param_groups": named_groups(first.param_groups, names)}
+
+
+def named_groups(groups: Sequence[dict[str, Any]] | None, names: Sequence[list[str]]) -> list[dict[str, Any]]:
+    """Return an optimizer's param_groups, whose `params` are numbers of flat vectors, with the names of parameters.
+
+    `names`: those in each flat vector. An elastic checkpoint has no param_groups.
+    """
     if groups is None:
-        return [{"params": names} for names in inside.values()]
+        return [{"params": inside} for inside in names]
     return [
-        {**group, "params": [name for number in group["params"] for name in inside.get(number, ())]} for group in groups
+        {**group, "params": [name for number in group["params"] if number < len(names) for name in names[number]]}
+        for group in groups
     ]
 
 
-def _own(value: object) -> object:
+def copied(value: object) -> object:
     """Return a copy of a value that the parameters of a group share: a program may change that of one parameter."""
     if not isinstance(value, Leaf):
         return value
@@ -49,11 +53,11 @@ def _own(value: object) -> object:
     return computed(leaf.spec.dense(), [leaf], lambda array: array)
 
 
-def joined_stages(stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def joined_optimizers(stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the optimizer of a model whose stages of a pipeline have one each; raise FormatError if they differ."""
     every = list(stages.values())
     groups = [
-        {**group, "params": [name for each in same for name in each["params"]]}
+        {**group, "params": list(dict.fromkeys(name for each in same for name in each["params"]))}
         for same in zip(*(each["param_groups"] for each in every))
         for group in same[:1]
     ]

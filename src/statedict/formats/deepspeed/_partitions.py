@@ -19,9 +19,7 @@ FLAT, FLAT_3 = "single_partition_of_fp32_groups", "fp32_flat_groups"
 BASE, BASE_3 = "base_optimizer_state", "optimizer_state_dict"
 STEP = "step"
 # What is read here; everything else in a file is a fact beside.
-READ = frozenset(
-    {FLAT, FLAT_3, BASE, BASE_3, "group_paddings", "param_alignment_paddings", "param_slice_mappings", "zero_stage"}
-)
+READ = frozenset((FLAT, FLAT_3, BASE, BASE_3, "group_paddings", "param_alignment_paddings", "param_slice_mappings"))
 
 
 class State(NamedTuple):
@@ -63,7 +61,8 @@ def read_partition(content: Mapping[Any, Any], file: str) -> Partition:
     if not isinstance(found, dict) or (FLAT not in found and FLAT_3 not in found):
         raise FormatError("it has no fp32 weights of a ZeRO optimizer", file=file)
     stage = 3 if FLAT_3 in found else 2
-    weights = [vector(value, file, f"group {n}") for n, value in enumerate(_list(found, FLAT if stage == 2 else FLAT_3, file))]
+    flat = _list(found, FLAT if stage == 2 else FLAT_3, file)
+    weights = [vector(value, file, f"group {number}") for number, value in enumerate(flat)]
     counts = found.get("partition_count")
     counts = [counts] * len(weights) if type(counts) is int else counts
     if not isinstance(counts, list) or len(counts) != len(weights) or not all(type(n) is int and n > 0 for n in counts):
@@ -71,7 +70,8 @@ def read_partition(content: Mapping[Any, Any], file: str) -> Partition:
     states, groups = _states(found.get(BASE if stage == 2 else BASE_3), len(weights), file)
     paddings = found.get("param_alignment_paddings")
     if paddings is not None:
-        paddings = [_numbers(each, file, "param_alignment_paddings") for each in _list(found, "param_alignment_paddings", file)]
+        listed = _list(found, "param_alignment_paddings", file)
+        paddings = [_numbers(each, file, "param_alignment_paddings") for each in listed]
     mappings = found.get("param_slice_mappings")
     return Partition(
         file,
@@ -131,16 +131,24 @@ def _states(base: object, count: int, file: str) -> tuple[list[Mapping[Any, Any]
             raise FormatError(f"it has {count} groups of weights, and not as many of the optimizer's state", file=file)
         return base, None
     state = base.get("state") if isinstance(base, dict) else None
-    groups = base.get("param_groups") if isinstance(base, dict) else None
-    if not isinstance(state, dict) or not isinstance(groups, list) or not all(isinstance(each, dict) for each in groups):
+    if not isinstance(base, dict) or not isinstance(state, dict):
         raise FormatError("it has no state dict of an optimizer", file=file)
-    for group in groups:
-        if not set(_numbers(group.get("params"), file, "param_groups")) <= set(range(count)):
-            raise FormatError(f"its param_groups refer to other groups than its {count} groups of weights", file=file)
+    groups = param_groups(base, count, file)
     entries = [state.get(number, {}) for number in range(count)]
     if not all(isinstance(entry, dict) for entry in entries):
         raise FormatError("the state of its optimizer is not a dict for each group", file=file)
     return entries, groups
+
+
+def param_groups(optimizer: Mapping[Any, Any], count: int, file: str) -> list[dict[str, Any]]:
+    """Return the param_groups of an optimizer, whose `params` are numbers of its `count` flat vectors."""
+    groups = optimizer.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(each, dict) for each in groups):
+        raise FormatError("its optimizer has no param_groups", file=file)
+    for group in groups:
+        if any(number >= count for number in _numbers(group.get("params"), file, "param_groups")):
+            raise FormatError(f"its param_groups refer to other groups than its {count} groups of weights", file=file)
+    return groups
 
 
 def _mapping(value: object, file: str) -> dict[str, int]:

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
+from statedict.state import Leaf, Parts, Piece, boxes_of_run, join_pieces
+
 from ...errors import FormatError
-from ._partitions import Partition
+from ._partitions import Partition, view
 
 Shape = tuple[int, ...]
 
@@ -34,9 +36,28 @@ class Place(NamedTuple):
     group: int
     runs: list[Run]
 
-    @property
-    def is_whole(self) -> bool:
-        return sum(run.count for run in self.runs) == prod(self.shape)
+    def leaf(self, name: str, vectors: Mapping[int, Leaf], file: str, missing: str) -> Leaf:
+        """Return the parameter as a leaf of the whole, from the flat vector of each rank.
+
+        If parts are missing, reading it raises PartError; `missing` says why.
+        """
+        pieces: list[Piece] = []
+        of = next(iter(vectors.values())).spec.dtype
+        for run in self.runs:
+            flat, at = vectors[run.rank], run.start
+            if at + run.count > flat.spec.numel or flat.spec.dtype is not of:
+                raise FormatError(
+                    f"expected a {of} vector of at least {at + run.count:,} elements from rank {run.rank}, found "
+                    f"{flat.spec.dtype} {list(flat.spec.shape)}",
+                    file=file,
+                    member=name,
+                )
+            for box in boxes_of_run(self.shape, run.first, run.count):
+                pieces.append(Piece(box, view(flat, at, box.sizes)))
+                at += prod(box.sizes)
+        if sum(run.count for run in self.runs) != prod(self.shape):
+            return Parts(of, self.shape, pieces, missing, where=f"{file}: {name}")
+        return pieces[0].leaf if len(pieces) == 1 else join_pieces(of, self.shape, pieces)
 
 
 def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Partition]) -> dict[str, Place]:
@@ -49,7 +70,8 @@ def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Parti
     _check_alike(partitions)
     if len(shapes) != len(first.weights):
         raise FormatError(
-            f"it has {len(first.weights)} groups of weights, but the model states describe {len(shapes)}", file=first.file
+            f"it has {len(first.weights)} groups of weights, but the model states describe {len(shapes)}",
+            file=first.file,
         )
     ranks = sorted(partitions)
     found: dict[str, Place] = {}
@@ -74,7 +96,8 @@ def _check_alike(partitions: Mapping[int, Partition]) -> None:
                 )
         if rank >= max(partition.counts):
             raise FormatError(
-                f"it is of rank {rank}, but the checkpoint was saved by {max(partition.counts)} ranks", file=partition.file
+                f"it is of rank {rank}, but the checkpoint was saved by {max(partition.counts)} ranks",
+                file=partition.file,
             )
 
 
@@ -103,7 +126,8 @@ def _concatenated(
     needed = sum(map(prod, shapes.values())) + sum(paddings)
     if _aligned(needed, 2 * count) != _aligned(size * count, 2 * count):
         raise FormatError(
-            f"the parameters of group {group} have {needed:,} elements, but {count} ranks have {size:,} each", file=first.file
+            f"the parameters of group {group} have {needed:,} elements, but {count} ranks have {size:,} each",
+            file=first.file,
         )
     found, at = {}, 0
     for (name, shape), padding in zip(shapes.items(), paddings):

@@ -16,8 +16,7 @@ are slices for tensor parallelism, and nothing in the files says how to join the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from itertools import chain
 from math import prod
 from typing import Any, NamedTuple
@@ -27,15 +26,17 @@ from statedict.state import Leaf
 
 from ...errors import FormatError
 from .._limits import Limits
-from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..checkpoint._checkpoint import Checkpoint
 from ._files import EXPERT, EXPERT_OPTIMIZER, LAYER, MODEL, OPTIMIZER, OpenFiles
-from ._optimizer import joined_stages, optimizer
+from ._model_states import ModelStates, model_states
+from ._optimizer import joined_optimizers, optimizer
 from ._partitions import Partition, read_partition
 from ._places import Place, Shape, places
-from ._weights import READ, ModelStates, joined, weights
+from ._weights import weights
 
 PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
-RENAMED = {"lr_scheduler": "scheduler"}
+# How the names of parameters begin that layers of a pipeline share.
+TIED = "tied_modules."
 
 
 class Part(NamedTuple):
@@ -52,9 +53,7 @@ def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of the folder of one step."""
     names = [name for name in folder.files if any(pattern.fullmatch(name) for pattern in PATTERNS)]
     opened = OpenFiles(folder, names, limits)
-    parts = [_part(opened, mp) for mp in sorted({match["mp"] for match, _ in opened.matching(MODEL)})]
-    if not parts:
-        raise FormatError("it has no file of model states", file=folder.path, hint="fetch mp_rank_00_model_states.pt")
+    parts = [_part(opened, mp) for mp in opened.mp_ranks()]
     tree, notes = _tree(parts)
     for match, content in opened.matching(EXPERT_OPTIMIZER):
         tree[match["root"]] = content
@@ -65,41 +64,49 @@ def _tree(parts: list[Part]) -> tuple[dict[str, Any], list[str]]:
     """Return the tree of all mp_ranks, and notes on how they were joined."""
     if len(parts) == 1:
         return parts[0].tree, []
-    if len(set().union(*(part.names for part in parts))) < sum(len(part.names) for part in parts):
+    names = [name for part in parts for name in part.names if not name.startswith(TIED)]
+    if len(set(names)) < len(names):
         note = (
             f"{len(parts)} mp_ranks have slices of the same parameters (tensor parallelism), and the files do not say how "
             "to join them: each is a root of its own; convert the checkpoint with DeepSpeed's ds_to_universal.py"
         )
         return {f"mp_rank_{part.mp}": part.tree for part in parts}, [note]
+    return _joined_stages(parts), [f"joined from {len(parts)} stages of a pipeline"]
+
+
+def _joined_stages(parts: list[Part]) -> dict[str, Any]:
+    """Return the tree of a pipeline: each stage has its parameters in fp32, and the layers of all stages."""
     tree = dict(parts[0].tree)
-    for root in ("model", "module"):
-        found = {name: value for part in parts for name, value in (part.tree.get(root) or {}).items()}
-        if found:
-            tree[root] = found
+    model = {name: value for part in parts for name, value in part.tree.get("model", {}).items()}
+    module = tree.get("module", {})
+    if model:
+        # A layer that shares its parameters with another has a copy of them, which no parameter is named after.
+        shared = any(name.startswith(TIED) for name in model)
+        tree["model"] = model if shared else {**module, **model}
     optimizers = {part.file: part.tree["optimizer"] for part in parts if "optimizer" in part.tree}
     if optimizers and all(part.names for part in parts):
-        tree["optimizer"] = joined_stages(optimizers)
+        tree["optimizer"] = joined_optimizers(optimizers)
     elif optimizers:
         tree["optimizer"] = {f"mp_rank_{part.mp}": part.tree.get("optimizer") for part in parts}
-    return tree, [f"joined from {len(parts)} stages of a pipeline"]
+    return tree
 
 
 def _part(opened: OpenFiles, mp: str) -> Part:
     """Return what the files of an mp_rank hold."""
-    experts = {name: value for match, each in opened.matching(EXPERT) if match["mp"] == mp for name, value in each.items()}
-    states = _model_states(opened, mp, experts)
+    states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
-    facts = {RENAMED.get(key, key): value for key, value in states.first.items() if key not in READ}
+    facts = states.facts
     tree: dict[str, Any] = {}
     placed: dict[str, Place] = {}
     missing = ""
     if partitions:
         placed = places(_shapes(states, partitions), partitions)
         missing = _missing(opened, partitions, kind, mp)
-        vectors = {rank: each.weights for rank, each in partitions.items()}
         path = partitions[min(partitions)].file
         trained = {
-            name: joined(name, place, {rank: each[place.group] for rank, each in vectors.items()}, path, missing)
+            name: place.leaf(
+                name, {rank: each.weights[place.group] for rank, each in partitions.items()}, path, missing
+            )
             for name, place in placed.items()
         }
         count = max(partitions[min(partitions)].counts)
@@ -114,35 +121,8 @@ def _part(opened: OpenFiles, mp: str) -> Part:
         missing = f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"
     if states.module and not states.is_partitioned and tree.get("model") is not states.module:
         tree["module"] = states.module
-    return Part(mp, states.path, {**tree, **facts}, set(placed), [missing] if missing else [])
-
-
-def _model_states(opened: OpenFiles, mp: str, experts: Mapping[str, Any]) -> ModelStates:
-    """Return the model states of an mp_rank; the module may be in the files of a pipeline's layers."""
-    found = {int(match["rank"] or 0): (match[0], each) for match, each in opened.matching(MODEL) if match["mp"] == mp}
-    files = {rank: content for rank, (_, content) in found.items()}
-    paths = {rank: opened.folder.path_of(name) for rank, (name, _) in found.items()}
-    module = files[min(files)].get("module")
-    if module is None:
-        module = _layers(opened, mp)
-    elif not isinstance(module, dict) or not all(type(name) is str for name in module):
-        raise FormatError("its module is not a state dict", file=paths[min(files)])
-    elif experts:
-        module = {**module, **experts}
-    return ModelStates(files, paths, module)
-
-
-def _layers(opened: OpenFiles, mp: str) -> dict[str, Any]:
-    """Return the state dict of the layers of a pipeline, which all of its stages have here."""
-    slices = {match["mp"] for match, _ in opened.matching(LAYER)}
-    if len(slices) > 1:
-        slices = {mp}
-    return {
-        f"{int(match['layer'])}.{name}": value
-        for match, content in opened.matching(LAYER)
-        if match["mp"] in slices
-        for name, value in content.items()
-    }
+    names = set(placed or (states.module if states.has_module else ()))
+    return Part(mp, states.path, {**tree, **facts}, names, [missing] if missing else [])
 
 
 def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
