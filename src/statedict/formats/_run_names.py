@@ -22,7 +22,7 @@ LIGHTNING = re.compile(r"(?P<values>.*?(?:step|epoch)=[0-9]{1,19}(?![0-9]).*?)(?
 LAST = re.compile(r"last(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
 # Files that name the newest step: of DeepSpeed and Megatron.
 LATEST, LATEST_ITERATION = "latest", "latest_checkpointed_iteration.txt"
-MARKERS = (LATEST, LATEST_ITERATION)
+MARKERS = (LATEST, "latest_universal", LATEST_ITERATION)
 # Folders between a run's directory and its checkpoints: of accelerate and Lightning, torchtitan, Lightning's logger.
 BETWEEN = ("checkpoints", "checkpoint")
 LOGS, VERSION = "lightning_logs", re.compile(r"version_([0-9]{1,9})")

@@ -40,6 +40,9 @@ MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
+# DeepSpeed writes model states, and one file or more of optimizer states.
+DEEPSPEED = re.compile(r".+[_-](?:model|optim)_states\.pt")
+
 
 class ZipFormat(NamedTuple):
     """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
@@ -259,6 +262,10 @@ def _has_megatron_ranks(folder: Folder) -> bool:
     return any(map(MEGATRON_RANK.fullmatch, folder.folders)) or "model_optim_rng.pt" in folder.files
 
 
+def _is_universal(folder: Folder) -> bool:
+    return "zero" in folder.folders and any(map(DEEPSPEED.fullmatch, folder.files))
+
+
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
     return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
@@ -368,6 +375,8 @@ FOLDERS = (
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
+    Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
+    Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
     Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("run", ".runs._newest:read_run", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),

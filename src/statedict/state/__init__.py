@@ -17,7 +17,7 @@ from .mapping._short import Short
 from .mapping._statedict import StateDict, raw_values
 from .mapping._statedict_html import state_shown
 from .mapping._tree import every, holds, map_tree, tensors_of
-from .regions._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
+from .regions._boxes import Box, box_shown, boxes_of_run, narrowed, run_of, tiling_problem, whole_box
 from .regions._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from .regions._origins import Derived, Origin, origins
 from .regions._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
@@ -64,6 +64,7 @@ __all__ = [
     "COMPUTED",
     "Box",
     "box_shown",
+    "boxes_of_run",
     "narrowed",
     "run_of",
     "tiling_problem",

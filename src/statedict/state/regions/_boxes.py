@@ -99,6 +99,33 @@ def run_of(shape: Sequence[int], offsets: Sequence[int], sizes: Sequence[int]) -
     return first, prod(sizes)
 
 
+def boxes_of_run(shape: Sequence[int], first: int, count: int) -> list[Box]:
+    """Return the boxes that elements `first … first + count` of a row-major tensor form, in order; partner of `run_of`.
+
+    >>> boxes_of_run((4, 3), 2, 5)
+    [Box(offsets=(0, 2), sizes=(1, 1)), Box(offsets=(1, 0), sizes=(1, 3)), Box(offsets=(2, 0), sizes=(1, 1))]
+    """
+    if not count:
+        return []
+    if not shape:
+        return [Box((), ())]
+    inner, step = shape[1:], prod(shape[1:])
+    row, within = divmod(first, step)
+    boxes = []
+    if within or count < step:
+        head = min(count, step - within)
+        boxes += [_in_row(row, box) for box in boxes_of_run(inner, within, head)]
+        row, count = row + 1, count - head
+    if count >= step:
+        boxes.append(Box((row, *(0,) * len(inner)), (count // step, *inner)))
+        row, count = row + count // step, count % step
+    return boxes + [_in_row(row, box) for box in boxes_of_run(inner, 0, count)]
+
+
+def _in_row(row: int, box: Box) -> Box:
+    return Box((row, *box.offsets), (1, *box.sizes))
+
+
 def narrowed(spec: Spec, box: Box) -> Spec:
     """Return the spec of the elements of a tensor in a box, as a view of the same storage.
 

@@ -1,0 +1,122 @@
+"""Read a universal checkpoint, which DeepSpeed's `ds_to_universal.py` makes for any number of ranks.
+
+    zero/NAME/fp32.pt                     a parameter: {"param": tensor, "cat_dim": 0}, or only a flat tensor (of ZeRO 3)
+    zero/NAME/exp_avg.pt, …, step.pt      its optimizer state
+    zero/optimizer_state.pt               the parameter groups and other facts
+    mp_rank_00_model_states.pt            as in the checkpoint that it was made from, with the module or its shapes
+
+The tensors that the optimizer does not have are also in `zero`, but in fp32 whatever their dtype: these are read from the
+module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
+from math import prod
+from typing import Any
+
+from statedict.files import Folder
+from statedict.state import Absent, Leaf
+
+from ...errors import FormatError
+from .._limits import Limits
+from ..checkpoint._checkpoint import Checkpoint
+from ..storages._describe import shown
+from ._files import MODEL, OpenFiles
+from ._model_states import ModelStates, model_states
+from ._optimizer import copied, named_groups
+from ._partitions import BASE_3, READ, STEP, on_cpu, param_groups, vector, view
+from ._places import Shape
+from ._weights import weights
+
+ZERO, WEIGHTS, SUFFIX, PARAM = "zero", "fp32", ".pt", "param"
+STATE = f"{ZERO}/optimizer_state.pt"
+
+
+def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint of a universal checkpoint's folder."""
+    inside = folder.folder(ZERO)
+    files = {name: [file for file in inside.folder(name).files if file.endswith(SUFFIX)] for name in inside.folders}
+    parameters = [f"{ZERO}/{name}/{file}" for name, each in files.items() for file in each]
+    opened = OpenFiles(folder, [*filter(MODEL.fullmatch, folder.files), STATE, *parameters], limits)
+    every = [model_states(opened, mp) for mp in opened.mp_ranks()]
+    states, groups = every[0], _joined_shapes(every)
+    saved = opened.mapping(STATE) if STATE in opened.checkpoints else {}
+
+    shapes = {name: shape for group in groups for name, shape in group.items()}
+    own = {name for name in files if name in shapes or name not in states.module}
+    trained = {name: _weights(opened, name, shapes.get(name)) for name in sorted({*own, *shapes})}
+    state = {name: _entry(opened, name, files[name], trained[name]) for name in trained if name in files}
+    for number, group in enumerate(groups):
+        for name in group:
+            state.setdefault(name, {}).update(_steps(saved, number))
+    listed = param_groups(saved, len(groups), folder.path_of(STATE)) if saved else None
+    frozen = states.frozen(len(states.files))
+    tree: dict[str, Any] = {
+        "model": weights(states, trained, frozen),
+        "optimizer": {
+            "state": {name: entry for name, entry in state.items() if entry},
+            "param_groups": named_groups(listed, [list(group) for group in groups]),
+        },
+    }
+    if len(every) == 1 and states.has_module and not states.is_partitioned:
+        tree["module"] = states.module
+    facts = {key: value for key, value in saved.items() if key not in READ and key != "param_groups"}
+    missing = [f"{name} is missing or damaged" for name in _absent(trained)]
+    return opened.checkpoint({**tree, **facts, **states.facts}, [], missing)
+
+
+def _joined_shapes(every: Iterable[ModelStates]) -> list[dict[str, Shape]]:
+    """Return the shapes of the parameters of each group in all files, which may be of stages of a pipeline."""
+    by_file = [states.shapes() or [] for states in every]
+    return [
+        {name: shape for group in groups for name, shape in group.items()}
+        for groups in zip_longest(*by_file, fillvalue={})
+    ]
+
+
+def _weights(opened: OpenFiles, name: str, shape: Shape | None) -> Leaf:
+    """Return the weights of a parameter; if they are missing, a leaf that says so."""
+    file = f"{ZERO}/{name}/{WEIGHTS}{SUFFIX}"
+    path = opened.folder.path_of(file)
+    return _tensor(opened, file, shape) if file in opened.checkpoints else Absent(name, path)
+
+
+def _entry(opened: OpenFiles, name: str, files: Iterable[str], trained: Leaf) -> dict[str, Any]:
+    """Return the optimizer's state of a parameter."""
+    entry: dict[str, Any] = {}
+    shape = None if isinstance(trained, Absent) else trained.spec.shape
+    for file in files:
+        key, path = file.removesuffix(SUFFIX), f"{ZERO}/{name}/{file}"
+        if key != WEIGHTS and path in opened.checkpoints:
+            found = opened.checkpoints[path].object
+            is_tensor = key != STEP and isinstance(found, (dict, Leaf))
+            entry[key] = _tensor(opened, path, shape) if is_tensor else copied(found)
+    return entry
+
+
+def _tensor(opened: OpenFiles, file: str, shape: Shape | None) -> Leaf:
+    """Return the tensor in a file; a flat one, which was made from ZeRO 3, gets the shape of the parameter."""
+    content, path = opened.checkpoints[file].object, opened.folder.path_of(file)
+    found = content.get(PARAM) if isinstance(content, dict) else content
+    if not isinstance(found, Leaf):
+        raise FormatError(f"expected the tensor of a parameter, found {shown(found)}", file=path)
+    if found is not content or shape is None:
+        return on_cpu(found)
+    flat = vector(found, path, PARAM)
+    if flat.spec.numel != prod(shape):
+        raise FormatError(f"it has {flat.spec.numel:,} elements, but its shape is {list(shape)}", file=path)
+    return view(flat, 0, shape)
+
+
+def _steps(saved: Mapping[Any, Any], group: int) -> dict[str, Any]:
+    """Return the number of steps of a group; those made from ZeRO 3 have it with the optimizer of the first rank."""
+    optimizer = saved.get(BASE_3)
+    state = optimizer.get("state") if isinstance(optimizer, dict) else None
+    entry = state.get(group) if isinstance(state, dict) else None
+    return {STEP: copied(entry[STEP])} if isinstance(entry, dict) and STEP in entry else {}
+
+
+def _absent(trained: Mapping[str, Leaf]) -> Iterable[str]:
+    return [value.file for value in trained.values() if isinstance(value, Absent)]

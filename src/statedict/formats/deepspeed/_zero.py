@@ -1,0 +1,173 @@
+"""Read the folder of one step that DeepSpeed's `save_checkpoint` wrote (`global_step500`), with ZeRO 0, 1, 2 or 3.
+
+    mp_rank_00_model_states.pt                      the module, shapes and facts; with ZeRO 3 one for each rank,
+    zero_pp_rank_0_mp_rank_00_model_states.pt       whose parameters are empty
+    zero_pp_rank_0_mp_rank_00_optim_states.pt       the rank's part of the fp32 weights and of the optimizer (bf16_zero_…)
+    layer_00-model_states.pt                        a layer of a pipeline, whose stages are the mp_ranks
+    layer_0_expert_0_mp_rank_00_model_states.pt     an expert of a mixture of experts
+    expp_rank_0_mp_rank_00_optim_states.pt          the optimizer of experts, without ZeRO
+
+The roots are `model` (the fp32 weights), `module` (the weights that the model trains with), `optimizer`, and one for each
+other value in the files (`lr_scheduler` becomes `scheduler`).
+
+The files of several mp_ranks are stages of a pipeline, which are joined, if they have different parameters. Otherwise they
+are slices for tensor parallelism, and nothing in the files says how to join these: each mp_rank is a root of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from math import prod
+from typing import Any, NamedTuple
+
+from statedict.files import Folder
+from statedict.state import Leaf
+
+from ...errors import FormatError
+from .._limits import Limits
+from ..checkpoint._checkpoint import Checkpoint
+from ._files import EXPERT, EXPERT_OPTIMIZER, LAYER, MODEL, OPTIMIZER, OpenFiles
+from ._model_states import ModelStates, model_states
+from ._optimizer import joined_optimizers, optimizer
+from ._partitions import Partition, read_partition
+from ._places import Place, Shape, places
+from ._weights import weights
+
+PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
+# How the names of parameters begin that layers of a pipeline share.
+TIED = "tied_modules."
+
+
+class Part(NamedTuple):
+    """What the files of one mp_rank hold: the tree of its roots, and what is missing."""
+
+    mp: str
+    file: str
+    tree: dict[str, Any]
+    names: set[str]
+    missing: list[str]
+
+
+def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint of the folder of one step."""
+    names = [name for name in folder.files if any(pattern.fullmatch(name) for pattern in PATTERNS)]
+    opened = OpenFiles(folder, names, limits)
+    parts = [_part(opened, mp) for mp in opened.mp_ranks()]
+    tree, notes = _tree(parts)
+    for match, content in opened.matching(EXPERT_OPTIMIZER):
+        tree[match["root"]] = content
+    return opened.checkpoint(tree, notes, [text for part in parts for text in part.missing])
+
+
+def _tree(parts: list[Part]) -> tuple[dict[str, Any], list[str]]:
+    """Return the tree of all mp_ranks, and notes on how they were joined."""
+    if len(parts) == 1:
+        return parts[0].tree, []
+    names = [name for part in parts for name in part.names if not name.startswith(TIED)]
+    if len(set(names)) < len(names):
+        note = (
+            f"{len(parts)} mp_ranks have slices of the same parameters (tensor parallelism), and the files do not say how "
+            "to join them: each is a root of its own; convert the checkpoint with DeepSpeed's ds_to_universal.py"
+        )
+        return {f"mp_rank_{part.mp}": part.tree for part in parts}, [note]
+    return _joined_stages(parts), [f"joined from {len(parts)} stages of a pipeline"]
+
+
+def _joined_stages(parts: list[Part]) -> dict[str, Any]:
+    """Return the tree of a pipeline: each stage has its parameters in fp32, and the layers of all stages."""
+    tree = dict(parts[0].tree)
+    model = {name: value for part in parts for name, value in part.tree.get("model", {}).items()}
+    module = tree.get("module", {})
+    if model:
+        # A layer that shares its parameters with another has a copy of them, which no parameter is named after.
+        shared = any(name.startswith(TIED) for name in model)
+        tree["model"] = model if shared else {**module, **model}
+    optimizers = {part.file: part.tree["optimizer"] for part in parts if "optimizer" in part.tree}
+    if optimizers and all(part.names for part in parts):
+        tree["optimizer"] = joined_optimizers(optimizers)
+    elif optimizers:
+        tree["optimizer"] = {f"mp_rank_{part.mp}": part.tree.get("optimizer") for part in parts}
+    return tree
+
+
+def _part(opened: OpenFiles, mp: str) -> Part:
+    """Return what the files of an mp_rank hold."""
+    states = model_states(opened, mp)
+    partitions, kind = _partitions(opened, mp)
+    facts = states.facts
+    tree: dict[str, Any] = {}
+    placed: dict[str, Place] = {}
+    missing = ""
+    if partitions:
+        placed = places(_shapes(states, partitions), partitions)
+        missing = _missing(opened, partitions, kind, mp)
+        path = partitions[min(partitions)].file
+        trained = {
+            name: place.leaf(
+                name, {rank: each.weights[place.group] for rank, each in partitions.items()}, path, missing
+            )
+            for name, place in placed.items()
+        }
+        count = max(partitions[min(partitions)].counts)
+        tree["model"] = weights(states, trained, states.frozen(count))
+        tree["optimizer"] = optimizer(placed, partitions, missing)
+        facts = {**partitions[min(partitions)].facts, **facts}
+    elif states.shapes() is None:
+        tree["model"] = states.module
+        if states.first.get("optimizer") is not None:
+            tree["optimizer"] = states.first["optimizer"]
+    else:
+        missing = f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"
+    if states.module and not states.is_partitioned and tree.get("model") is not states.module:
+        tree["module"] = states.module
+    names = set(placed or (states.module if states.has_module else ()))
+    return Part(mp, states.path, {**tree, **facts}, names, [missing] if missing else [])
+
+
+def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
+    """Return what the ranks have of the optimizer of an mp_rank, and how their files' names begin."""
+    found, kind = {}, "zero"
+    for match, content in opened.matching(OPTIMIZER):
+        if match["mp"] == mp:
+            kind, rank = match["kind"], int(match["rank"])
+            if rank in found:
+                raise FormatError(f"{match[0]} and another file are of the same rank", file=opened.folder.path)
+            found[rank] = read_partition(content, opened.folder.path_of(match[0]))
+    return found, kind
+
+
+def _missing(opened: OpenFiles, partitions: Mapping[int, Partition], kind: str, mp: str) -> str:
+    """Return a text that names the files which are missing; "" if none is."""
+    count = max(partitions[min(partitions)].counts)
+    if len(partitions) == count:
+        return ""
+    first = next(rank for rank in range(count) if rank not in partitions)
+    name = f"{kind}_pp_rank_{first}_mp_rank_{mp}_optim_states.pt"
+    why = "cannot be read" if name in opened.failed else "missing"
+    return f"{count - len(partitions):,} of the files of {count:,} ranks are missing or damaged: {name} is {why}"
+
+
+def _shapes(states: ModelStates, partitions: Mapping[int, Partition]) -> list[dict[str, Shape]]:
+    """Return the shapes of the optimizer's parameters of each group.
+
+    Without ZeRO, the optimizer for bfloat16 says how much of each parameter a rank has, and the module has the shapes.
+    """
+    shapes = states.shapes()
+    if shapes is not None:
+        return shapes
+    every = [each.mappings for _, each in sorted(partitions.items())]
+    found: list[dict[str, Shape]] = []
+    for groups in zip(*(mappings or [] for mappings in every)):
+        inside: dict[str, Shape] = {}
+        for name in chain.from_iterable(groups):
+            value = states.module.get(name)
+            if not isinstance(value, Leaf):
+                raise FormatError("no file says which shape it has", file=states.path, member=name)
+            if len(partitions) == max(each.counts[0] for each in partitions.values()):
+                numel = sum(mapping.get(name, 0) for mapping in groups)
+                if numel != prod(value.spec.shape):
+                    raise FormatError(f"the ranks have {numel:,} elements of it", file=states.path, member=name)
+            inside[name] = value.spec.shape
+        found.append(inside)
+    return found
