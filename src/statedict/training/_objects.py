@@ -1,15 +1,17 @@
 """The arguments of `save` and `resume`: objects with a state, alone or in lists and mappings, and plain values.
 
 An object that has `state_dict` and `load_state_dict` is saved in a file of its own. A value that JSON preserves exactly is
-saved in the manifest; other values are saved in `values.pt`.
+saved in the manifest if it is small; other values are saved in `values.pt`.
 """
 
 from __future__ import annotations
 
+import json
 import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
@@ -62,7 +64,19 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
         if inside and not _has_content(rest):
             continue
         (result.plain if _json_values.survives(rest) else result.other)[name] = rest
+    for name in _too_many(result.plain):
+        result.other[name] = result.plain.pop(name)
     return result
+
+
+def _too_many(plain: Mapping[str, Any]) -> list[str]:
+    """The largest of the values, if they are too large together for the manifest, which is read often."""
+    if _json_values.survives(plain):
+        return []
+    sizes = {name: len(json.dumps(_json_values.to_json(value))) for name, value in plain.items()}
+    smallest_first = sorted(sizes, key=sizes.__getitem__)
+    totals = zip(smallest_first, accumulate(sizes[name] for name in smallest_first))
+    return [name for name, total in totals if total > _json_values.LONGEST]
 
 
 def within(name: str, value: Any) -> dict[str, Any]:
@@ -85,6 +99,7 @@ def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The objects to resume into, by name; raises TypeError for an argument that contains none."""
     found: dict[str, Any] = {}
     for name, value in arguments.items():
+        _names.check_reserved(name)
         inside = within(name, value)
         if not inside and not (_is_container(value) and not value):
             raise TypeError(
