@@ -76,7 +76,7 @@ def test_of_equally_good_ones_the_newer_stays():
 )
 def test_a_policy_that_keeps_nothing_is_a_mistake(policy):
     """Numbers below 1 are refused when the policy is made, not when checkpoints are gone."""
-    with pytest.raises(ValueError, match="at least 1.* not (0|-3)"):
+    with pytest.raises(ValueError, match=r"at least 1.* not (0|-3)"):
         policy()
 
 
@@ -91,21 +91,18 @@ def test_a_duration_is_positive_and_finite(policy, hours):
 def test_a_duration_has_parts():
     """Days, hours and minutes add up; neither is a mistake, and so are steps and a time."""
     assert within(days=1, hours=2)(run(1, 2)) == {1, 2}
-    with pytest.raises(ValueError, match="within.. needs a time"):
+    with pytest.raises(ValueError, match=r"within\(\) needs a time"):
         within()
-    for given in ({}, {"steps": 3, "minutes": 3}):
+    for options in ({}, {"steps": 3, "minutes": 3}):
         with pytest.raises(ValueError, match="needs either steps or a time"):
-            every(**given)
+            every(**options)
 
 
 def test_what_says_when_to_save_does_not_say_what_to_keep():
     """on_preemption as `keep` is a mistake, wherever it stands."""
-    for keep in (on_preemption, any_of(last(3), any_of(on_preemption)), at_most("1GB")):
-        if keep == at_most("1GB"):
-            assert policy(keep) == keep
-        else:
-            with pytest.raises(ValueError, match="on_preemption says when to save, not what to keep"):
-                policy(keep)
+    for keep in (on_preemption, any_of(last(3), any_of(on_preemption))):
+        with pytest.raises(ValueError, match="on_preemption says when to save, not what to keep"):
+            policy(keep)
 
 
 def test_best_is_lowest_or_highest():
