@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict import files
-from statedict.errors import AfterSaveError, SaveError
+from statedict.errors import AfterSaveError, LoadError, SaveError
 
 from . import _clock, _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
@@ -176,7 +176,8 @@ class CheckpointManager:
 
         Then `after_save` is called, in the thread that wrote the checkpoint: this one, or the background thread of an
         asynchronous save, whose successor waits for it. With several processes rank 0 calls it, and the others wait. If it
-        raises, the checkpoint stays, and AfterSaveError is raised from its error. It may use the manager, but not save.
+        raises, the checkpoint stays, and AfterSaveError is raised from its error. It may use the manager, but not save (and
+        not resume, if there are several ranks).
         """
         step = _objects.checked_step(step)
         if self._is_called_back:
@@ -294,6 +295,10 @@ class CheckpointManager:
         """
         wanted = _objects.flat(objects)
         asked = choice(self.directory, run, at)
+        if self._is_called_back and self._is_one_of_many:
+            raise LoadError(
+                "resume() needs all ranks, and after_save= is called on rank 0; load the files with load_state_dict instead"
+            )
         with self._turn():
             self.wait()
             while True:
@@ -339,7 +344,8 @@ class CheckpointManager:
         return nullcontext() if self._is_called_back else self._ownership.mutex
 
     def _on_first(self, act: Callable[[], T]) -> T:
-        return _distributed.on_first(act) if self._is_one_of_many else act()
+        # Inside `after_save`, which only rank 0 is in, it must not talk to the others.
+        return _distributed.on_first(act) if self._is_one_of_many and not self._is_called_back else act()
 
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
