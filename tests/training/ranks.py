@@ -250,7 +250,7 @@ def asks(kind, size, directory):
     when = any_of(every(minutes=1), lambda step: step == (1 if rank == 0 else 2), on_preemption)
     with CheckpointManager(directory, when=when) as manager:
         for step in range(1, 9):
-            if step == 7 and rank == size - 1:
+            if step == 6 and rank == size - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             if manager.should_save(step):
                 saved.append(step)
