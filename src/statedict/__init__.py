@@ -25,12 +25,12 @@ if _typing.TYPE_CHECKING:
     from . import nn, torch
     from .formats import Checkpoint, Limits
     from .plan import KeyMap, LoadReport
-    from .training import CheckpointManager, any_of, best, every, last
+    from .training import CheckpointManager, any_of, at_most, best, every, last, on_preemption, within
 
 __all__ = [
     "Checkpoint", "CheckpointManager", "KeyMap", "Limits", "LoadError", "LoadReport", "StateDict", "StateDictError",
-    "any_of", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn", "open",
-    "save", "snapshot", "state_dict", "torch",
+    "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn",
+    "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
 ]  # fmt: skip
 
 # Names imported at their first use, and the subpackage of each.
@@ -41,7 +41,9 @@ _LAZY = {
     "Limits": "formats",
     "KeyMap": "plan",
     "LoadReport": "plan",
-    **dict.fromkeys(("CheckpointManager", "any_of", "best", "every", "last"), "training"),
+    **dict.fromkeys(
+        ("CheckpointManager", "any_of", "at_most", "best", "every", "last", "on_preemption", "within"), "training"
+    ),
 }
 
 

@@ -219,21 +219,24 @@ class RemoteError(StateDictError, OSError):
 
 
 class AfterSaveError(StateDictError, OSError):
-    """A checkpoint was saved, but a step after it failed: flushing the directory entry, or deleting older checkpoints.
+    """A checkpoint was saved, but a step after it failed: flushing its entry, deleting older checkpoints, or `after_save`.
 
-    `directory` is the run's, `step` the checkpoint's; `what` names the step that failed, and `reason` says why.
+    `directory` is the run's, `step` the checkpoint's; `what` names what failed, `reason` says why, `hint` what follows.
     """
 
-    def __init__(self, directory: str, step: int, what: str, reason: str) -> None:
-        super().__init__(directory, step, what, reason)
+    def __init__(
+        self, directory: str, step: int, what: str, reason: str, hint: str = "the next save tries again"
+    ) -> None:
+        super().__init__(directory, step, what, reason, hint)
         self.directory = directory
         self.step = step
         self.what = what
         self.reason = reason
+        self.hint = hint
 
     def _text(self) -> str:
         done = f"{self.directory}: step {self.step} was saved"
-        return f"{done}, but {self.what} failed: {self.reason}; the next save tries again"
+        return f"{done}, but {self.what} failed: {self.reason}; {self.hint}"
 
 
 class LockedError(StateDictError, RuntimeError):

@@ -14,7 +14,7 @@ import statedict
 def run(tmp_path):
     with statedict.CheckpointManager(tmp_path / "run", keep=statedict.last(9), random=False) as manager:
         for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0)):
-            manager.save(step, {"loss": loss}, epoch=step)
+            manager.save(step, {"loss": loss}, epoch=step, tags=(step,))
     return tmp_path / "run"
 
 
@@ -236,3 +236,81 @@ def test_a_damaged_step_is_not_sound(call, trained):
     assert ended.code == 1
     assert "error: step-0000000002: " in ended.out
     assert call("verify", run / "step-0000000001").code == 0
+def aged(run, *hours):
+    """Change when the checkpoints were saved: so many hours after each other, in the manifests."""
+    from dataclasses import replace
+    from datetime import timedelta
+
+    from statedict.training.run_directory._manifest import dump, read
+
+    for saved, hour in zip(statedict.CheckpointManager(run).checkpoints, hours, strict=True):
+        manifest = read(saved.path)
+        time = manifest.time.replace(year=2026, month=1, day=1, hour=0) + timedelta(hours=hour)
+        (saved.path / "manifest.json").write_bytes(dump(replace(manifest, time=time)))
+
+
+@pytest.mark.parametrize(
+    ("options", "rules", "kept"),
+    [
+        (["--keep-within", "7d"], "any_of(within(days=7))", [20, 30]),
+        (["--keep-within", "12.5h"], "any_of(within(hours=12.5))", [30]),
+        (["--keep-every", "90m", "--keep-every", 20], "any_of(every(minutes=90), every(20))", [10, 20, 30]),
+        (["--keep-every", "9d"], "any_of(every(days=9))", [10, 30]),
+        (["--at-most", "1kB"], "at_most(1000)", [30]),
+        (["--at-most", "1MB"], "at_most(1000000)", [10, 20, 30]),
+        (["--keep-last", 2, "--at-most", "1MB"], "at_most(1000000, any_of(last(2)))", [20, 30]),
+    ],
+)
+def test_every_rule_has_an_option(call, run, options, rules, kept):
+    """What is kept is what the rule of the same name keeps, and a preview deletes nothing."""
+    aged(run, 0, 200, 300)
+    told = json.loads(call("runs", run, "--prune", "--dry-run", *options, "--json").out)
+    assert told["rules"] == rules
+    assert [fact["step"] for fact in told["checkpoints"] if fact["kept"]] == kept
+    assert steps(run) == [10, 20, 30]
+    assert call("runs", run, "--prune", *options).code == 0
+    assert steps(run) == kept
+
+
+@pytest.mark.parametrize("option", ["--keep-every", "--keep-within", "--at-most"])
+@pytest.mark.parametrize("given", ["", "0", "0h", "-1", "3w", "many"])
+def test_a_time_or_a_size_that_is_none(call, run, option, given):
+    """A mistake: exit code 2, with what is expected."""
+    ended = call("runs", run, option, given, "--prune")
+    assert (ended.code, ended.out) == (2, "")
+    expected = {"--keep-every": "a number of at least 1, or a time such as 30m", "--at-most": "a size must be"}
+    assert expected.get(option, "a time such as 30m, 12h or 7d") in " ".join(ended.err.replace("│", "").split())
+    assert steps(run) == [10, 20, 30]
+
+
+def test_pins(call, run):
+    """A pinned step is shown, and kept by every rule; --dry-run only shows what a pin would do."""
+    options = ["--keep-last", 1, "--prune"]
+    dry = json.loads(call("runs", run, "--pin", 10, *options, "--dry-run", "--json").out)["checkpoints"]
+    assert [(fact["pinned"], fact["why"]) for fact in dry] == [
+        (True, ["pinned"]), (False, ["no rule keeps it"]), (False, ["last(1)"]),
+    ]  # fmt: skip
+    assert not any(saved.pinned for saved in statedict.CheckpointManager(run).checkpoints)
+    listed = call("runs", run, "--pin", 10, "--pin", 20, "--unpin", 30)
+    assert [line.split()[-1] for line in listed.out.splitlines()[1:3]] == ["pinned", "pinned"]
+    done = call("runs", run, "--unpin", 20, *options)
+    assert "kept: pinned" in done.out
+    assert steps(run) == [10, 30]
+
+
+def test_a_pin_while_the_run_is_written(call, run):
+    """A training that saves there does not have to be stopped."""
+    with statedict.CheckpointManager(run, keep=statedict.last(1), random=False) as manager:
+        manager.save(40)
+        manager.save(50)
+        assert call("runs", run, "--pin", 50).code == 0
+        manager.save(60)
+        assert steps(run) == [50, 60]
+
+
+def test_a_pin_of_a_step_that_is_not_there(call, run):
+    """A mistake, before anything else is done."""
+    ended = call("runs", run, "--pin", 11, "--pin", 12, "--unpin", 10, "--prune", "--keep-last", 1)
+    assert (ended.code, ended.out) == (2, "")
+    assert "--pin: this run does not have the step 11, 12" in " ".join(ended.err.replace("│", "").split())
+    assert steps(run) == [10, 20, 30]

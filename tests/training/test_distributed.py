@@ -163,3 +163,33 @@ def test_objects_in_lists_and_dicts_of_several_ranks(tmp_path):
         assert answer["same"]
         assert (answer["count"], answer["values"]) == (7, {"counts": [None, "x"]})
         assert answer["reports"] == ["counts/0", "models/a", "models/b", "optimizers/0", "optimizers/1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_ranks_get_the_same_answer_when_to_save(tmp_path, size):
+    """The clock and the functions of rank 0 count, and SIGTERM at any rank, after whose save all ranks end."""
+    told, meanwhile, raised = ranks(
+        tmp_path / "run", f"asks:plain:{size}", f"meanwhile:plain:{size}", f"raises:plain:{size}"
+    )
+    # At step 1 the function; then 75 seconds later, at step 4; at step 6 the signal.
+    assert told == [{"saved": [1, 4, 6], "came": [6], "there": [1, 4, 6]}] * size
+    assert [answer["came"] for answer in meanwhile] == [[2]] * size
+    assert raised == [
+        "ZeroDivisionError: division by zero",
+        *["RankError: rank 0 failed: ZeroDivisionError: division by zero"] * (size - 1),
+    ]
+
+
+@pytest.mark.slow
+def test_what_follows_a_save_is_done_by_the_first_rank(tmp_path):
+    """after_save is called there, may pin, and may not resume; its error is told to all ranks, and the checkpoint stays."""
+    (answers,) = ranks(tmp_path / "run", "follows:plain:2")
+    first, second = answers
+    assert (first.pop("called"), second.pop("called")) == ([1, 2, 3, 4], [])
+    assert "AfterSaveError" in first["told"][0]
+    assert "resume() needs all ranks" in first.pop("told")[0]
+    assert "RankError: rank 0 failed" in second.pop("told")[0]
+    assert first == second == {
+        "there": [[1, True], [3, True], [4, False]], "unpinned": False, "count": 1,
+    }  # fmt: skip

@@ -34,6 +34,7 @@ from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
 from .together._checksums import SharedChecksums as SharedChecksums
 from .together._joint import Joint as Joint
+from .together._vote import gather as gather
 from .together._vote import vote as vote
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "write_random",
     "read_stateful",
     "write_stateful",
+    "gather",
     "ranks",
     "has_shards",
     "holds_shards",

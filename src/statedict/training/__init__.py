@@ -1,7 +1,8 @@
 """The checkpoints of a training run: saved atomically, kept by policy, resumed from the newest valid one."""
 
-from ._keep import Keep, Saved, all_steps, any_of, best, every, expired, last, reasons
+from ._keep import Keep, Saved, all_steps, any_of, at_most, best, every, expired, last, reasons, within
 from ._manager import CheckpointManager
+from ._when import When, on_preemption
 from .resuming._find import PassedOver, Resumed
 
 __all__ = [
@@ -10,11 +11,15 @@ __all__ = [
     "PassedOver",
     "Resumed",
     "Saved",
+    "When",
     "all_steps",
     "any_of",
+    "at_most",
     "best",
     "every",
     "expired",
     "last",
+    "on_preemption",
     "reasons",
+    "within",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from statedict import _api
-from statedict.errors import AfterSaveError, SaveError
+from statedict.errors import AfterSaveError, RankError, SaveError
 
 from . import _objects, _random
 from ._objects import SortedArguments
@@ -38,6 +38,31 @@ def on_all(act: Callable[[], T]) -> T:
     results: list[T] = []
     _together(lambda: results.append(act()))
     return results[0]
+
+
+def on_any(act: Callable[[], bool]) -> bool:
+    """Run `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
+
+    One small collective: unlike the others, this function may be called at every step.
+    """
+    if ranks()[1] == 1:
+        return act()
+    from statedict.torch import gather
+
+    answer, raised = False, None
+    try:
+        answer = act()
+    except BaseException as error:  # noqa: BLE001  # raised once the other ranks know
+        raised = error
+    found: list[tuple[bool, str | None]] = gather(
+        (answer, None if raised is None else f"{type(raised).__name__}: {raised}")
+    )
+    if raised is not None:
+        raise raised
+    failed = {rank: text for rank, (_, text) in enumerate(found) if text is not None}
+    if failed:
+        raise RankError(failed)
+    return any(answer for answer, _ in found)
 
 
 def _together(act: Callable[[], Any]) -> list[Any]:

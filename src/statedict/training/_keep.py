@@ -2,22 +2,23 @@
 
     keep = any_of(last(3), every(10_000), best("val_loss", n=2))
 
-A policy takes the existing checkpoints and returns the steps to keep. The newest checkpoint is always kept. Any function
-can be a policy; those made here can also be printed, explained and stored in a manifest.
+A policy takes the existing checkpoints and returns the steps to keep. The newest checkpoint and pinned ones are always kept.
+Any function can be a policy; those made here can also be printed, explained and stored in a manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from heapq import nlargest, nsmallest
-from math import isnan
+from datetime import datetime, timedelta
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
+from statedict.formats import byte_count
 from statedict.state import arguments
+
+from . import _select
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Saved:
         metrics: as given to `save`.
         time: when it was saved (UTC).
         nbytes: total size of its files, including files shared with other checkpoints.
+        pinned: whether it was pinned, and so is kept by every policy.
 
     >>> import tempfile
     >>> from statedict import CheckpointManager
@@ -44,26 +46,32 @@ class Saved:
     metrics: Mapping[str, Any]
     time: datetime
     nbytes: int
+    pinned: bool = False
 
 
 Keep = Callable[[Sequence[Saved]], set[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionPolicy:
-    """A built-in policy. Its repr is the call that made it; `dump` and `parse` convert it to and from JSON."""
+class RunPolicy:
+    """A built-in policy. Its repr is the expression that made it; `dump` and `parse` convert it to and from JSON.
+
+    `every` and `any_of` make policies that also say when to save (`_when.py`).
+    """
 
     name: str
     arguments: tuple[Any, ...] = ()
+    named: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, saved: Sequence[Saved]) -> set[int]:
-        return POLICIES[self.name][1](saved, *self.arguments)
+        return POLICIES[self.name][1](saved, *self.arguments, **dict(self.named))
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(map(repr, self.arguments))})"
+        given = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.named)]
+        return f"{self.name}({', '.join(given)})" if self.name in POLICIES else self.name
 
 
-def last(n: int) -> Keep:
+def last(n: int) -> RunPolicy:
     """Keep the newest `n`.
 
     Raises ValueError if `n` is below 1: a run keeps at least its newest checkpoint.
@@ -74,24 +82,70 @@ def last(n: int) -> Keep:
     >>> sorted(last(2)(saved))
     [15, 20]
     """
-    return RetentionPolicy("last", (_at_least_one(n, "last(n)"),))
+    return RunPolicy("last", (_at_least_one(n, "last(n)"),))
 
 
-def every(steps: int) -> Keep:
-    """Keep the checkpoints whose step is a multiple of `steps`.
+def every(
+    steps: int | None = None,
+    *,
+    days: float | None = None,
+    hours: float | None = None,
+    minutes: float | None = None,
+) -> RunPolicy:
+    """Every so many steps, or every so much time: what to keep (`keep=`), and when to save (`when=`).
 
-    Raises ValueError if `steps` is below 1.
+    Steps: those that are multiples of `steps`. Time: the oldest checkpoint, and each that was saved at least this long after
+    the previous one that is kept; as `when`, at least this long after the last save.
+
+    Raises ValueError if `steps` is below 1, or for both steps and a time.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
-    >>> saved = [Saved(step, Path(f"run/{step}"), {"loss": 1 / step}, datetime.min, 0) for step in (10, 15, 20)]
-    >>> sorted(every(10)(saved))
-    [10, 20]
+    >>> saved = [Saved(step, Path(f"run/{step}"), {}, datetime(2026, 1, 1, 12, step), 0) for step in (10, 15, 20, 25)]
+    >>> sorted(every(10)(saved)), sorted(every(minutes=6)(saved))
+    ([10, 20], [10, 20])
     """
-    return RetentionPolicy("every", (_at_least_one(steps, "every(steps)"),))
+    time = _duration("every", days=days, hours=hours, minutes=minutes)
+    if (steps is None) != bool(time):
+        raise ValueError("every() needs either steps or a time: every(1000), every(minutes=30)")
+    return RunPolicy("every", () if time else (_at_least_one(steps, "every(steps)"),), time)
 
 
-def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
+def within(*, days: float | None = None, hours: float | None = None, minutes: float | None = None) -> RunPolicy:
+    """Keep the checkpoints saved at most this long before the newest one. (So a run that has ended keeps them.)
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {}, datetime(2026, 1, step), 0) for step in (10, 15, 20)]
+    >>> sorted(within(days=7)(saved))
+    [15, 20]
+    """
+    time = _duration("within", days=days, hours=hours, minutes=minutes)
+    if not time:
+        raise ValueError("within() needs a time, such as within(days=7)")
+    return RunPolicy("within", (), time)
+
+
+def at_most(size: int | str, keep: Keep | int | None = None) -> RunPolicy:
+    """Keep the newest checkpoints that together take at most `size` (bytes, or text such as `"200GB"`).
+
+    With `keep`, keep only the newest of those that this policy keeps. The newest checkpoint and pinned ones count, although
+    they are kept even if they are larger. A file that several checkpoints share counts once for each of them.
+
+    >>> from datetime import datetime
+    >>> from pathlib import Path
+    >>> saved = [Saved(step, Path(f"run/{step}"), {}, datetime.min, 10**9) for step in (10, 15, 20, 25)]
+    >>> sorted(at_most("2GB")(saved)), sorted(at_most("3GB", every(10))(saved))
+    ([20, 25], [10, 20, 25])
+    """
+    try:
+        nbytes = byte_count(size)
+    except OverflowError as error:
+        raise ValueError(f"at_most(size): {size!r} is too large") from error
+    return RunPolicy("at_most", (nbytes,) if keep is None else (nbytes, policy(keep)))
+
+
+def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> RunPolicy:
     """Keep the `n` checkpoints with the lowest (`mode="max"`: highest) value of `metric`; the newer one of two equal ones.
 
     Checkpoints in which the metric is missing or NaN are not kept.
@@ -103,10 +157,10 @@ def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
         raise ValueError(f"best(metric) needs the name of a metric, not {metric!r}")
     if mode not in ("min", "max"):
         raise ValueError(f'mode must be "min" or "max", not {mode!r}')
-    return RetentionPolicy("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
+    return RunPolicy("best", (metric, _at_least_one(n, "best(metric, n)"), mode))
 
 
-def all_steps() -> Keep:
+def all_steps() -> RunPolicy:
     """Keep every checkpoint.
 
     >>> from datetime import datetime
@@ -115,11 +169,11 @@ def all_steps() -> Keep:
     >>> sorted(all_steps()(saved))
     [10, 15, 20]
     """
-    return RetentionPolicy("all_steps")
+    return RunPolicy("all_steps")
 
 
-def any_of(*policies: Keep | int) -> Keep:
-    """Keep the checkpoints that any of the policies keeps. A number n means `last(n)`.
+def any_of(*policies: Callable[..., Any] | int) -> RunPolicy:
+    """Keep the checkpoints that any of the policies keeps, or save when any says so. A number n means `last(n)`.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -127,39 +181,49 @@ def any_of(*policies: Keep | int) -> Keep:
     >>> sorted(any_of(last(1), every(10))(saved))
     [10, 20]
     """
-    return RetentionPolicy("any_of", tuple(map(policy, policies)))
+    return RunPolicy("any_of", tuple(map(_part, policies)))
 
 
 def policy(keep: Keep | int) -> Keep:
     """Return the policy that a caller passed: a function of the checkpoints, or a number n for `last(n)`.
 
-    Raises TypeError for any other value, ValueError for a number below 1.
+    Raises TypeError for any other value, ValueError for a number below 1 and for a policy that only says when to save.
 
     >>> policy(3)
     last(3)
     """
+    made = _part(keep)
+    for part in parts(made):
+        if isinstance(part, RunPolicy) and part.name not in POLICIES:
+            raise ValueError(f"{part} says when to save, not what to keep: pass it as when=")
+    return made
+
+
+def _part(keep: Any) -> Keep:
     if isinstance(keep, Integral) and not isinstance(keep, bool):
         return last(int(keep))
     if not callable(keep) or isinstance(keep, type):
         raise TypeError(
             f"keep= must be a policy such as last(3), or a number of checkpoints, not {arguments.described(keep)}"
         )
-    return keep
+    made: Keep = keep
+    return made
 
 
 def dump(keep: Keep) -> list[Any] | None:
     """A policy as JSON values (`["any_of", ["last", 3], …]`); None if it contains a function of the caller's."""
-    if not isinstance(keep, RetentionPolicy):
+    if not isinstance(keep, RunPolicy):
         return None
-    given = list(map(dump, keep.arguments)) if keep.name == "any_of" else list(keep.arguments)
-    return None if None in given else [keep.name, *given]
+    given = [dump(each) if callable(each) else each for each in keep.arguments]
+    return None if None in given else [keep.name, *given, *([dict(keep.named)] if keep.named else [])]
 
 
 def parse(written: Any) -> Keep:
     """The policy that `dump` wrote; raises ValueError for any other value."""
     try:
         name, *given = written
-        return POLICIES[name][0](*(map(parse, given) if name == "any_of" else given))
+        named = given.pop() if given and isinstance(given[-1], dict) else {}
+        return POLICIES[name][0](*(parse(each) if isinstance(each, list) else each for each in given), **named)
     except (TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{written!r} is not a retention policy (expected a list such as ['last', 3])") from error
 
@@ -173,35 +237,27 @@ def reasons(saved: Sequence[Saved], keep: Keep) -> dict[int, list[str]]:
     >>> reasons(saved, any_of(last(1), every(10)))
     {10: ['every(10)'], 15: [], 20: ['last(1)', 'every(10)']}
     """
-    rules = list(_parts(keep))
-    found: dict[int, list[str]] = {
-        s.step: [str(rule) for rule in rules if s.step in rule(saved)] for s in sorted(saved, key=lambda s: s.step)
+    kept = [(str(rule), rule(saved)) for rule in parts(keep)]
+    found = {
+        s.step: ["pinned"] * s.pinned + [rule for rule, steps in kept if s.step in steps]
+        for s in sorted(saved, key=lambda s: s.step)
     }
     for step in last(1)(saved):
         found[step] = found[step] or ["the newest is always kept"]
     return found
 
 
-def _parts(keep: Keep) -> Iterator[Keep]:
-    if isinstance(keep, RetentionPolicy) and keep.name == "any_of":
-        for part in keep.arguments:
-            yield from _parts(part)
+def parts(policy: Any) -> Iterator[Any]:
+    """The policies that `any_of` combines, at any depth; the policy itself if it is not such a combination."""
+    if isinstance(policy, RunPolicy) and policy.name == "any_of":
+        for part in policy.arguments:
+            yield from parts(part)
     else:
-        yield keep
-
-
-def ranked(saved: Sequence[Saved], metric: str) -> list[Saved]:
-    """The checkpoints in which `metric` is a number."""
-    return [s for s in saved if _is_number(s.metrics.get(metric))]
-
-
-def _is_number(value: Any) -> bool:
-    # `isnan` raises OverflowError for a large integer.
-    return isinstance(value, int) or (isinstance(value, float) and not isnan(value))
+        yield policy
 
 
 def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
-    """The checkpoints that a policy does not keep, oldest first. The newest is never among them.
+    """The checkpoints that a policy does not keep, oldest first. The newest and pinned ones are never among them.
 
     >>> from datetime import datetime
     >>> from pathlib import Path
@@ -210,42 +266,36 @@ def expired(saved: Sequence[Saved], keep: Keep) -> list[Saved]:
     [10, 15]
     """
     kept = keep(saved) | last(1)(saved)
-    return sorted((s for s in saved if s.step not in kept), key=lambda s: s.step)
+    return sorted((s for s in saved if s.step not in kept and not s.pinned), key=lambda s: s.step)
 
 
-def _at_least_one(n: int, what: str) -> int:
+def _at_least_one(n: Any, what: str) -> int:
     if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"{what} needs an integer of at least 1, not {n!r}")
     return int(n)
 
 
-def _last(saved: Sequence[Saved], n: int) -> set[int]:
-    return set(nlargest(n, (s.step for s in saved)))
-
-
-def _every(saved: Sequence[Saved], steps: int) -> set[int]:
-    return {s.step for s in saved if s.step % steps == 0}
-
-
-def _best(saved: Sequence[Saved], metric: str, n: int, mode: str) -> set[int]:
-    pick = {"min": nsmallest, "max": nlargest}[mode]
-    newer = {"min": -1, "max": 1}[mode]
-    return {s.step for s in pick(n, ranked(saved, metric), key=lambda s: (s.metrics[metric], newer * s.step))}
-
-
-def _all_steps(saved: Sequence[Saved]) -> set[int]:
-    return {s.step for s in saved}
-
-
-def _any_of(saved: Sequence[Saved], *policies: Keep) -> set[int]:
-    return set().union(*(keep(saved) for keep in policies))
+def _duration(what: str, **given: float | None) -> tuple[tuple[str, float], ...]:
+    """The given parts of a duration (days, hours, minutes); raises ValueError if it is not positive or too long."""
+    named = {unit: number for unit, number in given.items() if number is not None}
+    try:
+        # Exactly as JSON preserves them.
+        named = {unit: number if type(number) is int else float(number) for unit, number in named.items()}
+        if named and timedelta(**named) <= timedelta():
+            raise ValueError("it must be longer than 0")
+    except (TypeError, ValueError, OverflowError) as error:
+        told = ", ".join(f"{unit}={number!r}" for unit, number in named.items())
+        raise ValueError(f"{what}({told}) is not a valid duration: {error}") from error
+    return tuple(named.items())
 
 
 # name → the function that makes the policy from its arguments, and the one that selects the steps.
 POLICIES: dict[str, tuple[Callable[..., Keep], Callable[..., set[int]]]] = {
-    "last": (last, _last),
-    "every": (every, _every),
-    "best": (best, _best),
-    "all_steps": (all_steps, _all_steps),
-    "any_of": (any_of, _any_of),
+    "last": (last, _select.last),
+    "every": (every, _select.every),
+    "within": (within, _select.within),
+    "at_most": (at_most, _select.at_most),
+    "best": (best, _select.best),
+    "all_steps": (all_steps, _select.all_steps),
+    "any_of": (any_of, _select.any_of),
 }

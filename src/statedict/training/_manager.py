@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict import files
-from statedict.errors import AfterSaveError, FormatError, SaveError
+from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
 from statedict.formats import runs
 
-from . import _distributed, _keep, _objects
-from ._keep import Keep, Saved, expired, last, ranked
+from . import _clock, _distributed, _keep, _objects, _select, _when
+from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
-from .resuming import _find
+from ._when import When
+from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
@@ -34,14 +36,18 @@ from .saving._sigterm import OnSigterm
 if TYPE_CHECKING:
     from statedict.formats import Limits
 
+T = TypeVar("T")
+
 
 class CheckpointManager:
     """Save a run's checkpoints in a directory, and resume from them.
 
     Args:
         directory: the run's directory; the first save creates it. Only one manager at a time can save in it.
-        keep: which checkpoints to keep (`last`, `every`, `best`, `any_of`; 3 means `last(3)`). The newest is always kept,
-            and a checkpoint is deleted only after a newer one is durable.
+        keep: which checkpoints to keep (`last`, `every`, `best`, `within`, `at_most`, `any_of`; 3 means `last(3)`). The
+            newest is always kept, as are pinned ones, and a checkpoint is deleted only after a newer one is durable.
+        when: when `should_save` says yes (`every`, `on_preemption`, `any_of`, or a function of the step).
+        after_save: called with each checkpoint (a Saved) that is durable, to upload, evaluate or log it. See `save`.
         asynchronous: `save` returns once the state is copied, and a thread writes it. With several processes `save` still
             waits for the write, because the ranks must agree that the checkpoint is complete.
         busy: what an asynchronous save does while another one is running: `"wait"` for it, or `"replace"` the waiting one.
@@ -71,6 +77,8 @@ class CheckpointManager:
         directory: str | os.PathLike[str],
         *,
         keep: Keep | int | None = None,
+        when: When | None = None,
+        after_save: Callable[[Saved], object] | None = None,
         asynchronous: bool = False,
         busy: Busy = "wait",
         durable: bool = True,
@@ -86,6 +94,10 @@ class CheckpointManager:
         # Absolute, so that a later change of the working directory does not matter.
         self.directory = Path(os.path.abspath(directory))
         self._keep = last(3) if keep is None else _keep.policy(keep)
+        self._when = None if when is None else _when.checked(when)
+        self._after_save = after_save
+        self._calls_back: int | None = None
+        self._saved_at = _clock.monotonic()
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
@@ -93,7 +105,8 @@ class CheckpointManager:
         self._catalogue = Catalogue(self.directory)
         self._memory: list[Memory] = []
         self._meter = Meter("")
-        self._on_sigterm = OnSigterm(self.close) if on_sigterm else None
+        saves_first = _when.saves_on_preemption(self._when)
+        self._on_sigterm = OnSigterm(self.close, saves_first=saves_first) if on_sigterm or saves_first else None
         # Runs when the manager is garbage-collected or the interpreter exits, so it must not refer to the manager itself.
         weakref.finalize(self, _finish, self._background, self._ownership)
         MANAGERS.add(self)
@@ -113,13 +126,46 @@ class CheckpointManager:
 
     def best(self, metric: str, mode: str = "min") -> Saved | None:
         """The checkpoint with the lowest (`mode="max"`: highest) value of `metric`; None if no checkpoint has it."""
-        found = ranked(self.checkpoints, metric)
-        sign = {"min": 1, "max": -1}[mode]
-        return min(found, key=lambda saved: (sign * saved.metrics[metric], -saved.step), default=None)
+        found = self.checkpoints
+        (step,) = _select.best(found, metric, 1, mode) or (None,)
+        return next((saved for saved in found if saved.step == step), None)
+
+    def __getitem__(self, at: int | RunPolicy) -> Saved:
+        """The checkpoint of a step, or `manager[best("loss")]`; raises UnknownNameError (a KeyError) if there is none."""
+        return one_of(self.checkpoints, at)
+
+    def __iter__(self) -> Iterator[int]:
+        """The steps of the checkpoints, oldest first; so `step in manager` says whether a step has one."""
+        return iter([saved.step for saved in self.checkpoints])
 
     # saving
 
-    def save(self, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
+    def should_save(self, step: int) -> bool:
+        """Whether to save at this step, according to the manager's `when`.
+
+        >>> import tempfile
+        >>> from statedict import any_of, every, on_preemption
+        >>> with CheckpointManager(tempfile.mkdtemp(), when=any_of(every(2), every(minutes=30), on_preemption)) as manager:
+        ...     [step for step in range(1, 7) if manager.should_save(step)]
+        [2, 4, 6]
+
+        With several processes, all ranks must ask, and get the same answer: it depends on the clock and the functions of
+        rank 0, and on SIGTERM at any rank. Unless `when` consists of steps, each call is one small collective.
+
+        With `on_preemption`, SIGTERM does not end the process at once: `should_save` says yes, and the process (all ranks)
+        ends after the next save that does not fail. If there is none, it ends when the manager is closed.
+        """
+        if self._when is None:
+            raise ValueError("should_save() needs a policy: CheckpointManager(…, when=every(minutes=30))")
+        moment = _when.Moment(
+            _objects.checked_step(step), _clock.monotonic() - self._saved_at, preempted=self._is_preempted
+        )
+        if not self._is_one_of_many or not _when.needs_agreement(self._when):
+            return _when.is_due(self._when, moment)
+        ask = partial(_when.is_due, self._when, moment)
+        return _distributed.on_any(ask if _distributed.ranks()[0] == 0 else lambda: moment.preempted)
+
+    def save(self, /, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
         """Save a checkpoint of all arguments: an object with a state by its state, any other value as it is.
 
         Objects may be in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
@@ -128,14 +174,50 @@ class CheckpointManager:
         anything else raises TypeError.
 
         Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
+
+        Then `after_save` is called, in the thread that wrote the checkpoint: this one, or the background thread of an
+        asynchronous save, whose successor waits for it. With several processes rank 0 calls it, and the others wait. If it
+        raises, the checkpoint stays, and AfterSaveError is raised from its error. It may use the manager, but not save (and
+        not resume, if there are several ranks).
         """
         step = _objects.checked_step(step)
+        if self._is_called_back:
+            raise SaveError("after_save= must not save with the same manager: the save that called it has not ended")
         with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
             if _distributed.is_needed(given.stateful.values()):
                 self._save_together(step, metrics, given)
             else:
                 self._save_alone(step, metrics, given)
+            self._saved_at = _clock.monotonic()
+            if self._on_sigterm and self._on_sigterm.saves_first and _distributed.on_any(lambda: self._is_preempted):
+                self._on_sigterm.saved()
+
+    def pin(self, at: int | Saved | RunPolicy) -> None:
+        """Never delete this checkpoint: a step, a Saved, or `best(…)`. Partner of `unpin`.
+
+        The pin is kept in the run's directory. It is of the step: a later save of the same step replaces the content, and is
+        pinned too. Another process may be saving in the directory.
+
+        >>> import tempfile, statedict
+        >>> with CheckpointManager(tempfile.mkdtemp(), keep=last(1)) as manager:
+        ...     for step in (1, 2, 3):
+        ...         manager.save(step)
+        ...         if step == 1:
+        ...             manager.pin(step)
+        ...     [(saved.step, saved.pinned) for saved in manager.checkpoints]
+        [(1, True), (3, False)]
+        """
+        with self._turn():
+            self.wait()
+            self._on_first(lambda: _changes.pin(self.directory, self[_step(at)].step))
+
+    def unpin(self, at: int | Saved | RunPolicy) -> None:
+        """Let retention policies decide about a checkpoint again. Partner of `pin`."""
+        with self._turn():
+            self.wait()
+            step = _step(at)
+            self._on_first(lambda: _changes.unpin(self.directory, step if isinstance(step, int) else self[step].step))
 
     @property
     def rules(self) -> Keep | None:
@@ -158,10 +240,10 @@ class CheckpointManager:
     def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.
 
-        With `dry_run` nothing is deleted. The newest checkpoint is always kept.
+        With `dry_run` nothing is deleted. The newest checkpoint and pinned ones are always kept.
         """
         chosen = self._keep if keep is None else _keep.policy(keep)
-        with self._ownership.mutex:
+        with self._turn():
             self.wait()
             if dry_run:
                 return expired(self.checkpoints, chosen)
@@ -169,8 +251,10 @@ class CheckpointManager:
             return self._remove_expired(chosen)
 
     def wait(self) -> None:
-        """Wait until all saves are durable; raise the error of a failed one."""
-        with self._ownership.mutex:
+        """Wait until all saves are durable and `after_save` has returned; raise the error of a failed one."""
+        with self._turn():
+            if self._is_called_back:
+                return
             if self._background.running:
                 with self._meter.shown():
                     self._background.settle()
@@ -190,32 +274,41 @@ class CheckpointManager:
 
     def resume(
         self,
+        run: str | os.PathLike[str] | None = None,
+        /,
         *,
-        at: int | Saved | None = None,
+        at: int | Saved | RunPolicy | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         limits: Limits | None = None,
         **objects: Any,
     ) -> Resumed | None:
         """Load the newest valid checkpoint into the objects; return None if the run has no checkpoint yet.
 
-        `at` selects another checkpoint: its step, or what `best` returned. It must exist and be valid.
+        `at` selects another checkpoint: a step, a Saved, or `best("loss")`. It must exist and be valid.
+
+        `run` is the directory of another run to resume from, which is only read: `resume("runs/a", at=best("loss"))`. It
+        must have a checkpoint. A Saved may be of another run, too.
 
         All or nothing: every load is checked before the first object changes. `options` are arguments of `load_state_dict`
         by object name (`options={"model": {"exclude": "head"}, "optimizers/0": {"strict": False}}`). `limits` replaces the
         manager's for this call. Random state is restored unless the manager was created with `random=False`.
 
-        Raises UnknownNameError if the checkpoint does not contain an object or the run has no such step, LoadError if an
-        object does not fit, OSError if the newest checkpoint cannot be read at the moment: only a checkpoint that was read
-        and found damaged is skipped.
+        Raises UnknownNameError if the checkpoint does not contain an object or the run has no such step or metric, LoadError
+        if an object does not fit, OSError if the newest checkpoint cannot be read at the moment: only a checkpoint that was
+        read and found damaged is skipped.
         """
         wanted = _objects.flat(objects)
-        find = self._find if at is None else partial(_find.find_step, self.directory, _step(at))
-        with self._ownership.mutex:
+        asked = choice(self.directory, run, at)
+        if self._is_called_back and self._is_one_of_many:
+            raise LoadError(
+                "resume() needs all ranks, and after_save= is called on rank 0; load the files with load_state_dict instead"
+            )
+        with self._turn():
             self.wait()
             while True:
-                found = _distributed.on_first(find) if self._is_one_of_many else find()
+                found = self._on_first(lambda: asked.find(self.directory, self._ownership))
                 if found.path is None or found.manifest is None:
-                    found.refuse_damaged(self.directory)
+                    found.refuse_damaged(asked.run or self.directory)
                     return None
                 try:
                     read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
@@ -241,8 +334,22 @@ class CheckpointManager:
     def _is_one_of_many(self) -> bool:
         return _distributed.ranks()[1] > 1
 
-    def _find(self) -> _find.Found:
-        return _find.find(self.directory, self._ownership)
+    @property
+    def _is_preempted(self) -> bool:
+        return self._on_sigterm is not None and self._on_sigterm.preempted
+
+    @property
+    def _is_called_back(self) -> bool:
+        """Whether this thread is inside `after_save`."""
+        return self._calls_back == threading.get_ident()
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """Wait for the turn of this thread. `after_save` has that of its save, which another thread may be waiting for."""
+        return nullcontext() if self._is_called_back else self._ownership.mutex
+
+    def _on_first(self, act: Callable[[], T]) -> T:
+        # Inside `after_save`, which only rank 0 is in, it must not talk to the others.
+        return _distributed.on_first(act) if self._is_one_of_many and not self._is_called_back else act()
 
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
@@ -276,7 +383,7 @@ class CheckpointManager:
             # Retry the deletions that failed in an earlier save.
             _changes.tidy(self.directory)
             _save.write(self.directory, content, meter, durable=self._durable)
-        self._prune_after(content.step)
+        self._follow_up(content.step)
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         """Save with all ranks, synchronously. Rank 0 locks the directory, writes what is not sharded, and prunes."""
@@ -285,19 +392,32 @@ class CheckpointManager:
         states = _objects.states(rest, random=False)
         content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
         _distributed.save(self.directory, content, parts, random=self._random, durable=self._durable)
-        _distributed.on_first(lambda: self._prune_after(step))
+        _distributed.on_first(lambda: self._follow_up(step))
 
-    def _prune_after(self, step: int) -> None:
-        """Delete the checkpoints that the policy does not keep, after a save."""
-        with _changes.after_save(self.directory, step, "deleting older checkpoints"):
-            self._remove_expired(self._keep, saved=step)
+    def _follow_up(self, step: int) -> None:
+        """Delete the checkpoints that the policy does not keep, and call `after_save`, after a save."""
+        try:
+            with _changes.after_save(self.directory, step, "deleting older checkpoints"):
+                self._remove_expired(self._keep, saved=step)
+        finally:
+            if self._after_save is not None:
+                self._call_back(self._after_save, step)
+
+    def _call_back(self, after_save: Callable[[Saved], object], step: int) -> None:
+        self._calls_back = threading.get_ident()
+        try:
+            after_save(self[step])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            hint = "the checkpoint is complete; after_save is not called for it again"
+            raise AfterSaveError(str(self.directory), step, "after_save", reason, hint) from error
+        finally:
+            self._calls_back = None
 
     def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
-        for each in gone:
-            _changes.remove(self.directory, each.path)
-        return gone
+        return [each for each in gone if _changes.remove(self.directory, each.path)]
 
     def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
         try:
@@ -327,8 +447,10 @@ def _finish(background: Background, ownership: Ownership) -> None:
             ownership.release()
 
 
-def _step(at: Any) -> int:
-    return at.step if isinstance(at, Saved) else _objects.checked_step(at)
+def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:
+    if isinstance(at, RunPolicy):
+        return at
+    return _objects.checked_step(at.step if isinstance(at, Saved) else at)
 
 
 def _meter(content: _save.Content) -> Meter:

@@ -1,7 +1,7 @@
 """The arguments of `save` and `resume`: objects with a state, alone or in lists and mappings, and plain values.
 
 An object that has `state_dict` and `load_state_dict` is saved in a file of its own. A value that JSON preserves exactly is
-saved in the manifest; other values are saved in `values.pt`.
+saved in the manifest if it is small; other values are saved in `values.pt`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
-from statedict.formats.runs import LARGEST_STEP, survives
+from statedict.formats.runs import LARGEST_STEP, excess, survives
 from statedict.state import StateDict, arguments, library_of
 
 from . import _random
@@ -63,6 +63,8 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
         if inside and not _has_content(rest):
             continue
         (result.plain if survives(rest) else result.other)[name] = rest
+    for name in excess(result.plain):
+        result.other[name] = result.plain.pop(name)
     return result
 
 
@@ -86,6 +88,7 @@ def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The objects to resume into, by name; raises TypeError for an argument that contains none."""
     found: dict[str, Any] = {}
     for name, value in arguments.items():
+        _names.check_reserved(name)
         inside = within(name, value)
         if not inside and not (_is_container(value) and not value):
             raise TypeError(

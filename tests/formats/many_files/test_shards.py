@@ -158,7 +158,7 @@ def test_sizes_may_be_text(text, count):
 @pytest.mark.parametrize("text", ["", "GB", "-1", "5 XB", None, True, 0, "0MB", 1.5])
 def test_other_sizes_are_refused(text):
     """An invalid size, or one that is too small for anything, is a ValueError."""
-    with pytest.raises(ValueError, match=r"a size must be|cannot hold any tensor"):
+    with pytest.raises(ValueError, match=r"a size must be"):
         byte_count(text)
 
 

@@ -21,12 +21,12 @@ Shape = tuple[int, ...]
 
 
 class Run(NamedTuple):
-    """Elements `first … first + count` of a parameter, which begin at `start` in the flat vector of a rank."""
+    """Elements `first … first + length` of a parameter, which begin at `start` in the flat vector of a rank."""
 
     rank: int
     start: int
     first: int
-    count: int
+    length: int
 
 
 class Place(NamedTuple):
@@ -45,17 +45,17 @@ class Place(NamedTuple):
         of = next(iter(vectors.values())).spec.dtype
         for run in self.runs:
             flat, at = vectors[run.rank], run.start
-            if at + run.count > flat.spec.numel or flat.spec.dtype is not of:
+            if at + run.length > flat.spec.numel or flat.spec.dtype is not of:
                 raise FormatError(
-                    f"expected a {of} vector of at least {at + run.count:,} elements from rank {run.rank}, found "
+                    f"expected a {of} vector of at least {at + run.length:,} elements from rank {run.rank}, found "
                     f"{flat.spec.dtype} {list(flat.spec.shape)}",
                     file=file,
                     member=name,
                 )
-            for box in boxes_of_run(self.shape, run.first, run.count):
+            for box in boxes_of_run(self.shape, run.first, run.length):
                 pieces.append(Piece(box, view(flat, at, box.sizes)))
                 at += prod(box.sizes)
-        if sum(run.count for run in self.runs) != prod(self.shape):
+        if sum(run.length for run in self.runs) != prod(self.shape):
             return Parts(of, self.shape, pieces, missing, where=f"{file}: {name}")
         return pieces[0].leaf if len(pieces) == 1 else join_pieces(of, self.shape, pieces)
 

@@ -25,5 +25,5 @@ def byte_count(size: int | str) -> int:
     else:
         raise ValueError(f'a size must be a number of bytes or a string such as "5GB", not {size!r}')
     if count <= 0:
-        raise ValueError(f"a shard of {count} bytes cannot hold any tensor")
+        raise ValueError(f"a size must be at least 1 byte, not {count}")
     return count

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from statedict.formats import runs
 
 from .._keep import Saved
-from . import _layout
+from . import _layout, _pins
 
 # A manifest is cached only when its file is at least this old (ns): a second change within the timestamp resolution would
 # not be noticed.
@@ -52,7 +53,8 @@ class Catalogue:
                 found[name] = entry
             listed.append(entry[1])
         self._known = found
-        return [saved for saved in listed if saved is not None]
+        pinned = _pins.pinned(self._directory)
+        return [replace(one, pinned=True) if one.step in pinned else one for one in listed if one is not None]
 
 
 def _stamp(file: str) -> _Stamp | None:

@@ -1,7 +1,7 @@
-"""The changes to a run's directory: a checkpoint is added, replaced, deleted or set aside.
+"""The changes to a run's directory: a checkpoint is added, replaced, deleted, set aside or pinned.
 
 Each change is a single rename, made after everything before it is durable. Nothing else writes in the directory, and the
-caller holds the manager's lock.
+caller holds the manager's lock, except for pins.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from statedict.errors import AfterSaveError, DiskFullError, RunDeniedError, RunGoneError, StateDictError
+from statedict.errors import (
+    AfterSaveError,
+    DiskFullError,
+    RunDeniedError,
+    RunGoneError,
+    StateDictError,
+    UnknownNameError,
+)
 from statedict.formats.runs import name_of
 
+from . import _pins
 from ._layout import DAMAGED, OLD, SAVING, TRASH, of_kind, step_of
 
 _AT_FDCWD = -100
@@ -112,12 +120,48 @@ def abandon(path: Path) -> None:
     _delete(path)
 
 
-def remove(directory: Path, path: Path) -> None:
-    """Delete a checkpoint. It is renamed first, so that a half-deleted one never has a step's name."""
-    trash = directory / f"{TRASH}{path.name}-{token_hex(4)}"
-    path.rename(trash)
+def remove(directory: Path, path: Path) -> bool:
+    """Delete a checkpoint, unless it was pinned just now; return whether it was deleted.
+
+    It is renamed first, so that a half-deleted one never has a step's name; and once more before that, to a name from which
+    `tidy` restores it, so that `pin` and this function cannot miss each other.
+    """
+    token = token_hex(4)
+    doubtful, trash = (directory / f"{prefix}{path.name}-{token}" for prefix in (OLD, TRASH))
+    path.rename(doubtful)
+    if step_of(path.name) in _pins.pinned(directory):
+        doubtful.rename(path)
+        return False
+    doubtful.rename(trash)
     sync(directory)
     _delete(trash)
+    return True
+
+
+def pin(directory: Path, step: int) -> None:
+    """Pin a step, durably, without the lock. Partner of `unpin`.
+
+    Raises UnknownNameError if the run does not have the step's checkpoint, or is deleting it at the moment.
+    """
+    file = _pins.file_of(directory, step)
+    with translated(directory):
+        if not file.parent.is_dir():
+            file.parent.mkdir(exist_ok=True)
+            sync(directory)
+        file.touch()
+        sync(file.parent)
+    if not (directory / name_of(step)).is_dir():
+        unpin(directory, step)
+        raise UnknownNameError(str(step), among="the steps of the run")
+
+
+def unpin(directory: Path, step: int) -> None:
+    """Remove the pin of a step, if there is one, durably. Partner of `pin`."""
+    file = _pins.file_of(directory, step)
+    with translated(directory):
+        file.unlink(missing_ok=True)
+        if file.parent.is_dir():
+            sync(file.parent)
 
 
 def set_aside(directory: Path, path: Path) -> Path | None:

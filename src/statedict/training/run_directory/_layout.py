@@ -6,8 +6,9 @@
         manifest.json  model.pt  optimizer.pt  random.pt
       .saving-step-…-PID-RAND/   a checkpoint being written, or left by a process that died
       .trash-step-…-RAND/        a checkpoint being deleted
-      .old-step-…-RAND/          a checkpoint being replaced, on systems that cannot swap two names atomically
+      .old-step-…-RAND/          a checkpoint about to be deleted, or replaced on systems that cannot swap two names
       damaged-step-…-RAND/       a checkpoint that failed verification; never resumed from, never deleted
+      .pins/step-0000001200      an empty file: the step is pinned (see `_pins.py`)
 
 A checkpoint gets its name by one rename, after all of its content is durable, and loses it by one rename, before any of its
 content is deleted. So a directory with a step's name is complete, unless the disk damaged it.

@@ -14,8 +14,13 @@ from statedict.formats.runs import VALUES as VALUES
 MANIFEST_STEM = "manifest"
 # Reserved for the checkpoint's own files.
 OWN = (VALUES, RANDOM, MANIFEST_STEM)
-# Parameters of `resume`: an object with such a name could not be passed to it.
-PARAMETERS = ("at", "options", "limits")
+# Names that an object cannot have, and what they are: files, and parameters by which it could not be passed.
+RESERVED = {
+    **dict.fromkeys(OWN, "reserved for a file of the checkpoint"),
+    **dict.fromkeys(("at", "options", "limits"), "a parameter of resume()"),
+    "metrics": "a parameter of save()",
+    "step": "a parameter of save() (to resume from a step, pass at=)",
+}
 # Maximum bytes of one part of a name, and of the whole: file names are limited to 255 with suffix and shard number.
 LONGEST_PART, LONGEST = 100, 180
 
@@ -28,16 +33,19 @@ TAKEN = re.compile(r"random-\d{5}|.*-\d{5}-of-\d{5}|.*\.(pt|json)", re.IGNORECAS
 def check(name: str) -> None:
     """Raise ValueError for an object name that is reserved or cannot be part of a file name."""
     parts = name.split("/")
-    if parts[0] in OWN:
-        raise ValueError(f"{parts[0]!r} is reserved for a file of the checkpoint; rename the object")
-    if parts[0] in PARAMETERS:
-        raise ValueError(f"{parts[0]!r} is a parameter of resume(); rename the object")
+    check_reserved(parts[0])
     for part in parts:
         reason = _fault(part)
         if reason:
             raise ValueError(f"{name!r} is not a valid object name: {reason}; rename the object")
     if len(name.encode()) > LONGEST:
         raise ValueError(f"{name!r} is not a valid object name: it is longer than {LONGEST} bytes")
+
+
+def check_reserved(name: str) -> None:
+    """Raise ValueError for the name of an argument that cannot be an object's."""
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is {RESERVED[name]}; rename the object")
 
 
 def _fault(part: str) -> str | None:

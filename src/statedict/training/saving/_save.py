@@ -10,7 +10,6 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +21,7 @@ from statedict.formats import runs
 from statedict.formats.runs import FileFacts, Manifest
 from statedict.state import Leaf, tensors_of
 
+from .. import _clock
 from .._progress import Meter
 from ..run_directory import _changes, _layout, _names
 from . import _frozen
@@ -112,7 +112,7 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
                 shards[name] = _frozen.write(path, stems[name], parts, donor, meter)
     manifest = Manifest(
         step=content.step,
-        time=datetime.now(UTC),
+        time=_clock.now(),
         metrics=content.metrics,
         values=content.values,
         objects=objects,

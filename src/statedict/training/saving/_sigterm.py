@@ -1,4 +1,4 @@
-"""On SIGTERM, finish the running save before the process ends.
+"""On SIGTERM, finish the running save before the process ends, or first wait for one more save.
 
 A signal handler runs in the main thread, between two instructions of its code. It cannot wait for a save that the main
 thread itself runs, so in that case the process ends after the save; it does wait for a save in another thread.
@@ -19,23 +19,42 @@ from typing import Any
 class OnSigterm:
     """Calls `finish` on SIGTERM, then does what SIGTERM would have done without it. `forget` removes the handler.
 
-    `finish` is a method; its object is not kept alive. Raises ValueError outside the main thread.
+    `saves_first`: do so only after `saved` was called. `finish` is a method; its object is not kept alive. Raises ValueError
+    outside the main thread.
     """
 
-    def __init__(self, finish: Callable[[], None]) -> None:
+    def __init__(self, finish: Callable[[], None], *, saves_first: bool = False) -> None:
         if not _in_main_thread():
-            raise ValueError("on_sigterm=True needs the main thread: Python handles signals only there")
+            raise ValueError(
+                "on_sigterm=True and on_preemption need the main thread: Python handles signals only there"
+            )
         self._finish = weakref.WeakMethod(finish)
         self._before = signal.getsignal(signal.SIGTERM)
         self._ours = self._handle
         self.reset()
+        self._saves_first = saves_first
         signal.signal(signal.SIGTERM, self._ours)
 
     def reset(self) -> None:
-        """Reset: no save is running and no signal has arrived. Also called in a forked child."""
+        """Reset: no save is running, no signal has arrived, and none would wait. Also called in a forked child."""
         self._writing = 0
-        self._came = False
+        self._came = self._saves_first = False
         self._ended = threading.Event()
+
+    @property
+    def saves_first(self) -> bool:
+        """Whether SIGTERM still waits, or will wait, for a save."""
+        return self._saves_first
+
+    @property
+    def preempted(self) -> bool:
+        """Whether SIGTERM has arrived and waits for a save."""
+        return self._came and self._saves_first
+
+    def saved(self) -> None:
+        """End the process after this save, as SIGTERM does, although the signal may have come to another rank only."""
+        self._saves_first = False
+        os.kill(os.getpid(), signal.SIGTERM)
 
     @contextmanager
     def delayed(self) -> Iterator[None]:
@@ -44,7 +63,7 @@ class OnSigterm:
         Once the signal has arrived, other threads wait at the start of this context: the process is about to end.
         """
         if not _in_main_thread():
-            if self._came:
+            if self._came and not self._saves_first:
                 self._ended.wait()
             yield
             return
@@ -53,17 +72,27 @@ class OnSigterm:
             yield
         finally:
             self._writing -= 1
-            if self._came and not self._writing:
-                self._end()
+            self._end_if_due()
 
     def forget(self) -> None:
-        """Restore the previous handler, unless another one was installed since, or this is not the main thread."""
+        """Restore the previous handler, unless another one was installed since, or this is not the main thread.
+
+        If SIGTERM waits for a save, which does not come any more, it is sent again.
+        """
+        preempted, self._saves_first = self.preempted, False
         if _in_main_thread() and signal.getsignal(signal.SIGTERM) == self._ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
+        if preempted:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _handle(self, number: int, frame: Any) -> None:
         self._came = True
-        if not self._writing:
+        # A manager that nobody has any more does not save.
+        self._saves_first = self._saves_first and self._finish() is not None
+        self._end_if_due()
+
+    def _end_if_due(self) -> None:
+        if self._came and not self._writing and not self._saves_first:
             self._end()
 
     def _end(self) -> None:

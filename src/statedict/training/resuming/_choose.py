@@ -1,0 +1,104 @@
+"""Which checkpoint to resume: of this run or another, the newest valid one, a step, or the best by a metric."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from statedict import files
+from statedict.errors import UnknownFormatError, UnknownNameError
+from statedict.state import arguments, nearest
+
+from .. import _objects, _select
+from .._keep import RunPolicy, Saved
+from ..run_directory import _layout
+from ..run_directory._catalogue import Catalogue
+from ..saving._ownership import Ownership
+from . import _find
+from ._retry import retried
+
+
+class Choice(NamedTuple):
+    """What `resume` was asked for.
+
+    Attributes:
+        run: the directory of another run; None for the manager's own.
+        at: a step or `best(…)`; None for the newest valid checkpoint.
+    """
+
+    run: Path | None
+    at: int | RunPolicy | None
+
+    def find(self, own: Path, ownership: Ownership) -> _find.Found:
+        """Find the checkpoint. Only in the manager's own run, and without `at`, the run may be empty or be changed."""
+        directory = self.run or own
+        if self.at is not None:
+            step = (
+                one_of(retried(Catalogue(directory).saved), self.at).step if not isinstance(self.at, int) else self.at
+            )
+            return _find.find_step(directory, step)
+        if self.run is None:
+            return _find.find(own, ownership)
+        found = _find.newest(directory)
+        if found.path is None and not found.passed_over:
+            what = "has no checkpoints" if directory.is_dir() else "does not exist"
+            raise UnknownFormatError(f"the run to resume from {what}", file=str(directory))
+        return found
+
+
+def choice(own: Path, run: Any, at: Any) -> Choice:
+    """The arguments of `resume`, checked. `own` is the manager's directory.
+
+    Raises TypeError or ValueError for an argument that does not name a run or a checkpoint, or if both do but differ.
+    """
+    directory = None if run is None else _directory(run)
+    if directory is not None and _layout.STEP.fullmatch(directory.name):
+        raise ValueError(
+            f"{directory} is a checkpoint; pass its run and its step: "
+            f"resume({str(directory.parent)!r}, at={_layout.step_of(directory.name)})"
+        )
+    if isinstance(at, Saved):
+        if directory not in (None, at.path.parent):
+            raise ValueError(f"the checkpoint {at.path} is not in the run {directory}")
+        return Choice(None if at.path.parent == own else at.path.parent, at.step)
+    return Choice(directory, None if at is None else _checked(at))
+
+
+def one_of(saved: Sequence[Saved], at: Any) -> Saved:
+    """The checkpoint that `at` selects: a step, or `best(…)`. Raises UnknownNameError if there is none."""
+    at = _checked(at)
+    steps = {one.step: one for one in saved}
+    if isinstance(at, int):
+        if at not in steps:
+            raise UnknownNameError(str(at), among="the steps of the run", near=list(map(str, steps))[-3:])
+        return steps[at]
+    metric, _, mode = at.arguments
+    for step in _select.best(saved, metric, 1, mode):
+        return steps[step]
+    known = sorted({name for one in saved for name in one.metrics})
+    raise UnknownNameError(metric, among="the metrics of the run", near=nearest(metric, known, 3) or known[:3])
+
+
+def _checked(at: Any) -> int | RunPolicy:
+    if isinstance(at, RunPolicy):
+        if at.name != "best":
+            raise ValueError(f'{at} does not select one checkpoint; pass a step, a checkpoint, or best("metric")')
+        return at
+    if isinstance(at, (str, os.PathLike)):
+        raise TypeError(
+            f'at= must be a step, a checkpoint, or best("metric"), not {at!r}; pass another run first: resume({str(at)!r})'
+        )
+    return _objects.checked_step(at)
+
+
+def _directory(run: Any) -> Path:
+    if not isinstance(run, (str, os.PathLike)):
+        hint = (
+            f"to select a step, pass at={run}" if isinstance(run, int) else "pass objects by name: resume(model=model)"
+        )
+        raise TypeError(f"the first argument is the directory of another run, not {arguments.described(run)}; {hint}")
+    if files.is_url(run):
+        raise ValueError(f"{files.redacted(str(run))}: resume() needs a local directory, not a URL; download the run")
+    return Path(os.path.abspath(run))
