@@ -98,7 +98,7 @@ class DamageLaws(FormatUnderTest):
         if found.error is not None or anything:
             return None
         wanted = {name: array for name, array in self.expected(self.small()).items() if name in found.found or not lost}
-        if list(found.found) != list(wanted):
+        if found.found.keys() != wanted.keys():
             return f"it is read with the names {list(found.found)}"
         for name, array in wanted.items():
             value = found.found[name]
