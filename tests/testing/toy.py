@@ -108,7 +108,9 @@ class ToySource:
         self.place = 0
 
     def leaf(self, dtype: str, shape: Sequence[int], offset: int, nbytes: int) -> Leaf:
-        if dtype not in DTYPES or not all(isinstance(number, int) and number >= 0 for number in (*shape, offset, nbytes)):
+        if dtype not in DTYPES or not all(
+            isinstance(number, int) and number >= 0 for number in (*shape, offset, nbytes)
+        ):
             raise FormatError("its header describes an invalid tensor")
         spec = contiguous(DTYPES[dtype], [1] if "has no scalars" in self.faults and not shape else shape)
         if self.start + offset + nbytes > self.size and "does not check offsets" not in self.faults:
@@ -131,7 +133,9 @@ class ToySource:
             if "allocates twice" in self.faults:
                 into[:] = self.file.read(place, len(into))
             else:
-                have = max(0, min(len(into), self.file.size - place)) if "ignores truncation" in self.faults else len(into)
+                have = (
+                    max(0, min(len(into), self.file.size - place)) if "ignores truncation" in self.faults else len(into)
+                )
                 self.file.read_into([files.Span(place, into[:have])])
 
     def verify(self, storages: Iterable[Storage]) -> None:

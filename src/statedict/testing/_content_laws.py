@@ -93,7 +93,9 @@ class ContentLaws(FormatUnderTest):
             pytest.skip("the format does not store metadata")
         with self.open(self.source(self.files_of(self.small(), TEXTS))) as checkpoint:
             found = checkpoint.texts
-        yield from (f"{key!r} is {found.get(key)!r}, not {text!r}" for key, text in TEXTS.items() if found.get(key) != text)
+        yield from (
+            f"{key!r} is {found.get(key)!r}, not {text!r}" for key, text in TEXTS.items() if found.get(key) != text
+        )
 
     @law
     def test_paths_and_file_objects_are_read_alike(self) -> Iterator[str]:

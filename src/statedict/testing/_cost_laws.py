@@ -18,7 +18,7 @@ from ._recording_file import Reading
 from ._samples import same, shown
 
 # What opening may read and allocate, and what reading a tensor may in addition to its size, if the data is much larger.
-SLACK = 512 << 10
+SLACK = 384 << 10
 THREADS, TIMES = 4, 10
 
 Result = TypeVar("Result")
@@ -78,7 +78,9 @@ class CostLaws(FormatUnderTest):
         """After `close` an unread tensor raises a ValueError that says so; arrays that were read stay valid."""
         state, files = self.expected(self.small()), self.files_of(self.small())
         kept = self.attempt(files).found
-        yield from (f"{name!r} has changed since it was read" for name in state if not same(kept.get(name), state[name]))
+        yield from (
+            f"{name!r} has changed since it was read" for name in state if not same(kept.get(name), state[name])
+        )
         with self.open(self.source(files)) as checkpoint:
             tensors = self.tensors(checkpoint)
         checkpoint.close()
@@ -95,7 +97,9 @@ class CostLaws(FormatUnderTest):
         def read(tensors: dict[str, Leaf]) -> None:
             for _ in range(TIMES):
                 found = read_each(tensors)
-                wrong.update(f"{name!r} is read as {shown(found[name])}" for name in state if not same(found[name], state[name]))
+                wrong.update(
+                    f"{name!r} is read as {shown(found[name])}" for name in state if not same(found[name], state[name])
+                )
 
         before = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)

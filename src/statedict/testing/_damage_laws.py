@@ -29,7 +29,9 @@ class DamageLaws(FormatUnderTest):
             found = self.attempt(files)
             if found.error is not None and not names_file(found.error, [name]):
                 yield f"{done} raises {shown(found.error)}"
-            elif found.error is None and (self.wrong(found, [], None) or whole[name][len(files[name]) :].strip(PADDING)):
+            elif found.error is None and (
+                self.wrong(found, [], None) or whole[name][len(files[name]) :].strip(PADDING)
+            ):
                 yield f"{done} is opened"
 
     @law

@@ -36,6 +36,7 @@ class FolderSuite(FormatSuite):
     """
 
     needed: ClassVar[Sequence[str]] = ()
+    copies: ClassVar[int] = 600
 
     def source(self, files: Files, log: list[Reading] | None = None) -> File | Folder:
         return recording_folder(PATH, files, [] if log is None else log)

@@ -20,7 +20,7 @@ Files = Mapping[str, bytes]
 # The name of a single file, which errors must show; it has no known suffix.
 ONE = "sample-file"
 # Bytes of each tensor in a file that is mostly data.
-LARGE = 4 << 20
+LARGE = 2 << 20
 
 T = TypeVar("T")
 
@@ -123,5 +123,3 @@ def located(files: Files, state: Mapping[str, Array]) -> dict[tuple[str, int], s
             file, start = places[0]
             found |= {(file, at): tensor for at in range(start, start + len(raw))}
     return found
-
-

@@ -79,6 +79,31 @@ class HostUnderTest(ABC):
         made = {id(array): tree.read(self.host, self._holding(array))["w"] for array in state.values()}
         return {name: made[id(array)] for name, array in state.items()}
 
+    def unread(self, state: Mapping[str, Array]) -> dict[str, Any]:
+        """Return a state of leaves that have to be read."""
+        source = LateSource()
+        return {name: source.leaf(array) for name, array in state.items()}
+
+    def counting(self) -> Any:
+        """Return a module with an extra state, its attribute `held`."""
+
+        class Counting(type(self.module())):  # type: ignore[misc]
+            held: Any = 1
+
+            def get_extra_state(self) -> Any:
+                return self.held
+
+            def set_extra_state(self, state: Any) -> None:
+                self.held = state
+
+        return Counting()
+
+    def untied(self, model: Any) -> list[str]:
+        """Return a text if the tied parameters of `model()` are two objects."""
+        group = model._modules["group"]._modules
+        tied = group["first"]._parameters["weight"] is group["again"]._parameters["weight"]
+        return [] if tied else ["tied parameters are two objects"]
+
     def _holding(self, array: Array) -> Any:
         module = self.module()
         module._buffers["w"] = self.buffer(array)

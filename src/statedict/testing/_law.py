@@ -42,7 +42,11 @@ def law(check: Callable[[Suite], Iterator[str]]) -> Callable[[Suite], None]:
     @wraps(check)
     def test(suite: Suite) -> None:
         __tracebackhide__ = True
-        cases = list(islice(check(suite), SHOWN))
+        try:
+            cases = list(islice(check(suite), SHOWN))
+        except Exception as error:
+            error.add_note(f"The law that was tested: {rule_of(check)}")
+            raise
         if cases:
             pytest.fail("\n  ".join([rule_of(check), *cases]), pytrace=False)
 
