@@ -68,16 +68,11 @@ print(*sorted({"numpy", "torch", "ml_dtypes"} & set(sys.modules)))
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_bytes_tell_the_format(tmp_path, format):
-    """A file is what its bytes are, whatever it is called; a path's suffix only says what is written."""
-    path = tmp_path / "model.gguf"
-    formats.write(StateDict({"w": np.ones(3)}), path, format=format)
+def test_the_suffix_tells_what_is_written(tmp_path, format):
+    """The suffix of a path says which format is written, in capitals, too."""
+    path = tmp_path / f"model.{'PT' if format == 'torch' else format.upper()}"
+    formats.write(StateDict({"w": np.ones(3)}), path)
     with formats.open(path) as checkpoint:
-        assert checkpoint.format == format
-        assert checkpoint.path == str(path)
-    named = tmp_path / f"model.{'PT' if format == 'torch' else format.upper()}"
-    formats.write(StateDict({"w": np.ones(3)}), named)
-    with formats.open(named) as checkpoint:
         assert checkpoint.format == format
 
 

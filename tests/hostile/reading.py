@@ -11,6 +11,7 @@ from statedict.errors import FormatError, RootError
 from statedict.formats.checkpoint._walk import leaves as all_leaves
 from statedict.formats.storages._extent import Extent
 from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize
+from statedict.testing._attempt import lies_within, names_file
 
 Found = dict[str, Any]
 
@@ -47,9 +48,8 @@ def raw(state: StateDict) -> Mapping[str, Any]:
 def check_reach(tree: Any) -> None:
     """Assert that each tensor lies within its storage, and each storage within its file."""
     for path, leaf in all_leaves(tree):
-        spec, storage = leaf.spec, leaf.storage
-        assert min((spec.offset, *spec.shape, *spec.strides)) >= 0, path
-        assert spec.reach * spec.dtype.itemsize <= storage.nbytes, path
+        storage = leaf.storage
+        assert lies_within(leaf), path
         if isinstance(storage.where, Extent):
             extent, file = storage.where, storage.source.file
             assert extent.skip + storage.nbytes <= extent.nbytes, path
@@ -88,5 +88,4 @@ def _parts(value: Any) -> list[Any]:
 
 def is_clean_error(error: BaseException, path: Path) -> bool:
     """Whether it is ours, and names the file, or one beside it, and a reason."""
-    named = str(error)
-    return isinstance(error, FormatError) and (str(path) in named or f"{path.parent}/" in named) and bool(error.reason)
+    return names_file(error, [str(path), f"{path.parent}/"]) and bool(error.reason)

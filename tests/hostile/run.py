@@ -26,6 +26,7 @@ from tests.cost import yardstick
 from statedict import formats, load, plugins
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 from statedict.formats import _entry_points
+from statedict.testing._watch import the_watch
 
 from .build import pickles
 from .cases._case import Case
@@ -35,53 +36,31 @@ from .reading import is_clean_error, read_all
 STACK = 512 << 10
 ADDRESSES = 4 << 30
 HANGS = 20  # seconds of processor time: the machine may be busy
-# What a reader does beside opening its file. Everything else that Python can tell of is reported.
-HARMLESS = {"mmap.__new__", "os.scandir", "os.listdir", "sys._getframe", "_thread.start_new_thread", "builtins.id"}
 
 
-class Watch:
-    """The audit hook: what happened while it was on, less what the file at hand may cause. `unit` is the time in which
-    costs are measured."""
-
-    def __init__(self) -> None:
-        self.path: Path | None = None
-        self.seen: list[str] = []
-        self.unit = yardstick()
-
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.path is None or event in HARMLESS or event.startswith(("gc.", "array.")):
-            return
-        if event == "open" and self._mine(args[0]):
-            return
-        self.seen.append(f"{event} {args[0] if args else ''}"[:200])
-
-    def _mine(self, opened: Any) -> bool:
-        """Our file, or a plain file beside it (a shard, a tensor's neighbour): never another folder's."""
-        assert self.path is not None
-        if not isinstance(opened, (str, bytes, os.PathLike)):
-            return True
-        return Path(os.path.abspath(os.fsdecode(opened))).is_relative_to(self.path.parent)
-
-
-def observed(case: Case, folder: Path, watch: Watch) -> dict[str, Any]:
+def observed(case: Case, folder: Path, unit: float) -> dict[str, Any]:
     """Reads the case's file and tells how it went."""
     folder.mkdir()
     path = case.make(folder)
     size = sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
     told: dict[str, Any] = {"name": case.name, "size": size}
     before, started = _peak(reset=True), time.process_time()
-    reader = threading.Thread(target=lambda: told.update(_read(case, path, watch)))
+    reader = threading.Thread(target=lambda: told.update(_read(case, path)))
     reader.start()
     reader.join()
-    told["cost"] = (time.process_time() - started) / watch.unit
+    told["cost"] = (time.process_time() - started) / unit
     told["memory"] = _peak() - before
-    told["events"], watch.seen = watch.seen, []
     told["ran"] = os.path.exists(pickles.TRACE)
     return told
 
 
-def _read(case: Case, path: Path, watch: Watch) -> dict[str, Any]:
-    watch.path = path
+def _read(case: Case, path: Path) -> dict[str, Any]:
+    # Files beside the case's own (a shard, a tensor's neighbour) may be opened, those of other folders not.
+    with the_watch().on(str(path.parent)) as events:
+        return {**_outcome(case, path), "events": events}
+
+
+def _outcome(case: Case, path: Path) -> dict[str, Any]:
     try:
         found = read_all(path)
         if case.gives == "unsafe":
@@ -92,8 +71,6 @@ def _read(case: Case, path: Path, watch: Watch) -> dict[str, Any]:
         return {"outcome": "error", "text": str(error), "clean": is_clean_error(error, path), "detected": detected}
     except BaseException as error:
         return {"outcome": "crash", "text": f"{type(error).__name__}: {str(error)[:300]}"}
-    finally:
-        watch.path = None
 
 
 def _refused(path: Path) -> bool:
@@ -127,7 +104,7 @@ def main(group: str, folder: str, first: str = "") -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     threading.stack_size(STACK)
     os.chdir(folder)
-    watch = Watch()
+    unit = yardstick()
     for module in ("datetime", "decimal", "fractions", "pathlib", "uuid"):
         import_module(module)
     # Every module that reading needs is imported before the watch is set: ours by name, others by reading.
@@ -138,16 +115,16 @@ def main(group: str, folder: str, first: str = "") -> None:
     _entry_points.plugins = list  # type: ignore[assignment]
     for case in GROUPS["control"]:
         place = Path(folder, f"warm-{case.name}-{first}")
-        observed(case, place, watch)
+        observed(case, place, unit)
         load(case.make(place), backend="numpy")
     # What the signal does after the traceback is written is to end the process.
     faulthandler.register(signal.SIGPROF, chain=True)
-    sys.addaudithook(watch)
+    the_watch()
     names = [case.name for case in GROUPS[group]]
     for case in GROUPS[group][names.index(first) if first else 0 :]:
         print(json.dumps({"begins": case.name}), flush=True)
         signal.setitimer(signal.ITIMER_PROF, HANGS)
-        print(json.dumps(observed(case, Path(folder, case.name), watch)), flush=True)
+        print(json.dumps(observed(case, Path(folder, case.name), unit)), flush=True)
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 

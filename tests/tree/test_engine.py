@@ -262,26 +262,6 @@ def test_attributes_that_restoring_an_extra_state_changes_are_put_back() -> None
     assert made._modules["a"].calls == 5
 
 
-def test_extra_state_goes_both_ways() -> None:
-    """Extra state is written if the class has it, missing if the state lacks it, unexpected if the class lacks it."""
-
-    class Extra(Module):
-        held: Any = 1
-
-        def get_extra_state(self) -> Any:
-            return self.held
-
-        def set_extra_state(self, given: Any) -> None:
-            self.held = given
-
-    made = Module(a=Extra())
-    assert dict(made.state_dict()) == {"a._extra_state": 1}
-    write(made, {"a._extra_state": 5})
-    assert made._modules["a"].held == 5
-    assert write(made, {}, strict=False).missing == ["a._extra_state"]
-    assert write(Module(a=Module()), {"a._extra_state": 5}, strict=False).unexpected == ["a._extra_state"]
-
-
 def test_a_post_hook_must_not_return_a_value() -> None:
     """A post-hook that returns a value raises PyTorch's error."""
     made = model()

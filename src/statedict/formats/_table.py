@@ -54,7 +54,7 @@ class ZipFormat(NamedTuple):
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """Open the checkpoint in `source`: a path, or a seekable binary file object, which is read from its current
-    position. The path of a directory opens the checkpoint that its files form: shards with an index, a
+    position. The path of a directory, or a Folder, opens the checkpoint that its files form: shards with an index, a
     torch.distributed.checkpoint, what a framework saved during training …
 
     No code from the file is run and no tensor data is read; everything that can be checked without it is checked.
@@ -70,9 +70,9 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     >>> formats.open(file).object["weight"].spec.shape
     (3,)
     """
-    directory = _directory_of(source)
-    if directory is not None:
-        return _open_folder(Folder(directory), limits)
+    folder = _folder_of(source)
+    if folder is not None:
+        return _open_folder(folder, limits)
     try:
         file = files.open(source)
     except FileNotFoundError as error:
@@ -231,14 +231,14 @@ def _writer(format: str | None, target: Any) -> Format:
     )
 
 
-def _directory_of(source: Any) -> str | None:
-    """Return the directory that `source` names, directly or by its metadata file; None for anything else."""
+def _folder_of(source: Any) -> Folder | None:
+    """Return the folder that `source` is or names, directly or by its metadata file; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
-        return None
+        return source if isinstance(source, Folder) else None
     path = os.fspath(source)
     if METADATA.fullmatch(os.path.basename(path)):
         path = os.path.dirname(path) or os.curdir
-    return path if os.path.isdir(path) else None
+    return Folder(path) if os.path.isdir(path) else None
 
 
 def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:

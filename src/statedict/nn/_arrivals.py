@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from statedict.state import Leaf, Read, have_room, not_put_back
+from statedict.state import Leaf, Read, have_room, not_put_back, origins
 
 from ._variable import raw
 
@@ -67,10 +67,15 @@ def _by_source(given: Iterable[Arrival]) -> list[list[Arrival]]:
 
 
 def _is_plain(array: Any, value: Any) -> bool:
-    if not isinstance(value, Leaf) or type(array) is not np.ndarray or not array.size:
+    if not isinstance(value, Leaf) or type(array) is not np.ndarray or not array.size or _is_live(value):
         return False
     same = value.spec.is_contiguous and value.spec.dtype.numpy == array.dtype
     return same and array.flags.c_contiguous and array.flags.writeable and not (value.traits.conj or value.traits.neg)
+
+
+def _is_live(leaf: Leaf) -> bool:
+    """Return whether a leaf is read from memory, which may be that of an array that is filled before."""
+    return any(isinstance(key := origin.storage.key, tuple) and key[0] == "memory" for origin in origins(leaf))
 
 
 def _read(arrival: Arrival) -> Read:

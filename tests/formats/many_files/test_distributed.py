@@ -157,22 +157,6 @@ def test_any_part_of_a_sharded_tensor_can_be_read(sharded):
     assert bytes(into) == bytes(state["model"]["columns"].view(torch.uint8).reshape(-1).tolist())[22:62]
 
 
-def test_a_directory_moves_with_its_files(saved, tmp_path):
-    """Nothing in it depends on where it was saved."""
-    shutil.copytree(saved[1], tmp_path / "moved")
-    with formats.open(tmp_path / "moved") as checkpoint:
-        assert checkpoint.verify() == []
-
-
-def test_what_was_not_read_before_closing_cannot_be_read(saved):
-    """Reading from a closed directory is an error that says so."""
-    checkpoint = formats.open(saved[1])
-    leaf = checkpoint.object["scalar"]
-    checkpoint.close()
-    with pytest.raises(ValueError, match="has been closed"):
-        materialize([leaf], library("numpy"))
-
-
 # directories made by hand, each with one thing wrong
 
 

@@ -321,23 +321,15 @@ def test_a_header_longer_than_allowed_is_not_read():
         opened(raw_file({"x": ONE}, bytes(4)), limits=Limits(json_bytes=10))
 
 
-def test_every_change_is_noticed():
-    """One changed byte anywhere in a file of ours is noticed: by opening or reading it, or at least by verifying it (in a
-    tied tensor's second copy, which we do not read)."""
-    state = {"x": np.arange(3.0), "y": np.ones((2, 2), np.int16)}
-    state["z"] = state["x"]
-    raw = written(state)
-    expected = [array.tobytes() for array in state.values()]
-    for at in range(len(raw)):
-        for flip in (0x01, 0x29, 0x80, 0xFF):
-            damaged = raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
-            try:
-                checkpoint = opened(damaged)
-                arrays = materialize(list(checkpoint.object.values()), library("numpy"))
-            except FormatError:
-                continue
-            assert [array.tobytes() for array in arrays] == expected
-            assert [finding.where for finding in checkpoint.verify() if finding.level == "error"] == ["z"]
+def test_damage_in_the_copy_of_a_tied_tensor_is_found():
+    """We read tied tensors once; a change of the other copy, which others read, is found by verifying."""
+    array = np.arange(3.0)
+    raw = written({"x": array, "y": np.ones(2), "z": array})
+    at = raw.rindex(array.tobytes())
+    for byte in range(at, at + array.nbytes):
+        checkpoint = opened(raw[:byte] + bytes([raw[byte] ^ 1]) + raw[byte + 1 :])
+        assert [read_array(leaf).tolist() for leaf in checkpoint.object.values()] == [[0, 1, 2], [1, 1], [0, 1, 2]]
+        assert [finding.where for finding in checkpoint.verify() if finding.level == "error"] == ["z"]
 
 
 def test_damage_names_the_tensor():

@@ -1,0 +1,21 @@
+"""Test suites for those who add a format or a module system: subclass a suite in a test file, and pytest runs its laws.
+
+    from statedict.testing import FormatSuite
+
+    class TestMine(FormatSuite):
+        format = "mine"
+
+        def write(self, state, metadata):
+            return my_writer(state, metadata)
+
+Each test is a *law*: a generator of the cases that break the rule in the first sentence of its docstring (`_law.py`). A
+failure shows the rule and the first cases. Files are kept in memory (`_recording_file.py`), which counts what is read and
+makes thousands of damaged copies cheap. The package needs pytest (extra `testing`); `import statedict` does not import it.
+"""
+
+from ._folder_suite import FolderSuite
+from ._format_suite import FormatSuite
+from ._host_suite import HostSuite
+from ._law import law
+
+__all__ = ["FolderSuite", "FormatSuite", "HostSuite", "law"]

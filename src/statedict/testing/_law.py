@@ -1,0 +1,87 @@
+"""Laws: tests that are generators of the cases that break a rule; and the processor time that one case may take."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from itertools import islice
+from types import FrameType
+from typing import TypeVar
+
+import pytest
+
+# Cases that a failure shows.
+SHOWN = 5
+# Seconds of processor time (not of the clock: the machine may be busy) after which reading a small file counts as a hang.
+HANGS = 20
+
+Suite = TypeVar("Suite")
+
+
+class HangError(BaseException):
+    """Reading a small file took too long. Not an Exception, so that a reader does not translate it."""
+
+
+def law(check: Callable[[Suite], Iterator[str]]) -> Callable[[Suite], None]:
+    """Make a test of a generator: it fails with the first sentence of the docstring and the cases that were generated.
+
+    >>> class Suite:
+    ...     @law
+    ...     def test_numbers_are_even(self):
+    ...         "Every number is even."
+    ...         yield from (f"{n} is odd" for n in (2, 3) if n % 2)
+    >>> list(broken(Suite(), "test_numbers_are_even"))
+    ['3 is odd']
+    """
+
+    @wraps(check)
+    def test(suite: Suite) -> None:
+        __tracebackhide__ = True
+        try:
+            cases = list(islice(check(suite), SHOWN))
+        except Exception as error:
+            error.add_note(f"The law that was tested: {rule_of(check)}")
+            raise
+        if cases:
+            pytest.fail("\n  ".join([rule_of(check), *cases]), pytrace=False)
+
+    return test
+
+
+def rule_of(check: Callable[..., object]) -> str:
+    """Return the first sentence of a docstring."""
+    text = " ".join((inspect.getdoc(check) or "").split())
+    return re.split(r"(?<=\.) ", text)[0]
+
+
+def broken(suite: object, name: str) -> Iterator[str]:
+    """Return the cases that break the law `name` of a suite."""
+    check: Callable[[object], Iterator[str]] = getattr(type(suite), name).__wrapped__
+    return check(suite)
+
+
+@contextmanager
+def no_hang(seconds: float = HANGS) -> Iterator[None]:
+    """Raise HangError in this block after so many seconds of processor time.
+
+    Does nothing in other threads than the main one, and where a profiler uses the signal.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGPROF, _stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise HangError(f"it took more than {HANGS} s of processor time")
