@@ -45,6 +45,10 @@ MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
 
+# The members by which packages of torch.export are recognised: of PyTorch 2.8 and later, and of earlier versions.
+PACKAGE, FLAT_PROGRAM = "archive_format", "serialized_exported_program.json"
+
+
 class Format(NamedTuple):
     """A format of files recognised by how they begin, or of folders recognised by the names in them.
 
@@ -311,6 +315,14 @@ def _has_pickle(archive: Archive) -> bool:
     return _has(archive, "data.pkl")
 
 
+def _has_program(archive: Archive) -> bool:
+    """Return whether an archive is a package of torch.export and torch.load does not take it for a file of torch.save."""
+    if FLAT_PROGRAM in archive.members or PACKAGE in archive.members:
+        return True
+    folder = next(iter(archive.members), "").partition("/")[0]
+    return f"{folder}/{PACKAGE}" in archive.members and f"{folder}/data.pkl" not in archive.members
+
+
 def _has(archive: Archive, name: str) -> bool:
     """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
     from .zip._members import text_of
@@ -329,6 +341,7 @@ FORMATS = (
     Format("index", ".many_files._shards:read_index", begins=is_index),
 )
 ZIP_FORMATS = (
+    ZipFormat("pt2", _has_program, ".torch_files._exported:read_exported"),
     ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),

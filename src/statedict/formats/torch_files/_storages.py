@@ -41,7 +41,7 @@ class ArchiveStorages:
         self.single: list[Leaf] = []
         self.tree: object = None
         self._archive = archive
-        self._prefix = prefix
+        self.prefix = prefix
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
         self._kinds: dict[RowKind, int] = {}
@@ -63,7 +63,7 @@ class ArchiveStorages:
         if wanted.numel * itemsize > storage.nbytes:
             raise FormatError(
                 f"a storage of {wanted.numel:,} elements of {itemsize} bytes is named here, "
-                f"but {self._prefix}{wanted.key} has {storage.nbytes:,} bytes"
+                f"but {self.prefix}{wanted.key} has {storage.nbytes:,} bytes"
             )
         return TypedStorage(storage, wanted.dtype, wanted.numel)
 
@@ -78,7 +78,7 @@ class ArchiveStorages:
         # In the order of the pickle, so that the leaves of a state mostly are consecutive rows.
         self._adopt()
         members = cast(ManyMembers, self._archive.members)
-        found = members.rows_of(self._prefix, keys)
+        found = members.rows_of(self.prefix, keys)
         # -2 for kinds that do not cover the storage that they claim.
         lengths = np.array([claim if is_whole(kind, claim) else -2 for kind, claim in zip(kinds, claims)])[of]
         whole = np.flatnonzero((found >= 0) & (lengths == members.sizes[found]))
@@ -154,7 +154,7 @@ class ArchiveStorages:
 
     def unused(self) -> list[str]:
         """Return the members among the storages that no tensor uses."""
-        keys = [(name, name.removeprefix(self._prefix)) for name in self._archive.members]
+        keys = [(name, name.removeprefix(self.prefix)) for name in self._archive.members]
         return [
             name
             for name, key in keys
@@ -167,7 +167,7 @@ class ArchiveStorages:
         return {storage.where.member: path for path, storage in reversed(shown)}
 
     def _open(self, wanted: StorageId, itemsize: int) -> Storage:
-        name = self._prefix + wanted.key
+        name = self.prefix + wanted.key
         member = self._archive.members.get(name)
         if member is None:
             raise FormatError(f"a storage {wanted.key!r} is named here, but the archive has no {name}")

@@ -169,6 +169,11 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
     )
 
 
+def path_of(archive: Archive, name: str) -> str:
+    """Return the path of a member, for messages."""
+    return f"{archive.file.name}/{name}"
+
+
 def _members(
     file: File, directory: Directory
 ) -> tuple[Sequence[Member] | ManyMembers, int, dict[str, bytes], dict[str, Bound]]:
