@@ -292,15 +292,46 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
         archive = open_zip(file, limits)
     except TruncatedError as error:
         raise function(".torch_files._truncated:cut_short")(file, error, limits) from error
+    return _read_members(archive, limits)
+
+
+def _read_members(archive: Archive, limits: Limits) -> Checkpoint:
     for row in ZIP_FORMATS:
         if row.has(archive):
-            return cast(Checkpoint, function(row.read)(file, limits, archive))
+            return cast(Checkpoint, function(row.read)(archive.file, limits, archive))
     named = ", ".join(list(archive.members)[:5]) or "none"
     raise UnknownFormatError(
         f"this is a zip archive, but not a checkpoint; its members: {named}",
-        file=file.name,
+        file=archive.file.name,
         hint="if one of them is a checkpoint, unpack the archive and open that file",
     )
+
+
+def read_unpacked(folder: Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a zip archive that was unpacked: its folder, or the one that contains that."""
+    from .zip._unpacked import unpacked
+
+    inside = folder if _is_unpacked(folder) else folder.folder(_only_folder(folder))
+    top = "" if FLAT_PROGRAM in inside.files else "archive/"
+    return _read_members(unpacked(inside, limits, top), limits)
+
+
+def _is_unpacked(folder: Folder) -> bool:
+    return not {"data.pkl", PACKAGE, FLAT_PROGRAM}.isdisjoint(folder.files)
+
+
+def _only_folder(folder: Folder) -> str:
+    """Return the name of the folder in a folder if there is only one, without hidden ones; else an empty text."""
+    shown = [name for name in folder.folders if not name.startswith((".", "__"))]
+    return shown[0] if len(shown) == 1 else ""
+
+
+def _holds_unpacked(folder: Folder) -> bool:
+    """Return whether a folder is an unpacked archive, or contains one and no other weights."""
+    if _is_unpacked(folder):
+        return True
+    inside = _only_folder(folder)
+    return bool(inside) and not is_weights(folder) and _is_unpacked(folder.folder(inside))
 
 
 def _has_arrays(archive: Archive) -> bool:
@@ -351,6 +382,7 @@ FOLDERS = (
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
+    Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
     Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
     Format("run", ".folders._steps:read_newest", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),

@@ -51,11 +51,11 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     parsed = parse(
         data, storage=storages.find, rows=storages, file=file.name, member=member, limits=limits, paid=file.size
     )
-    storages.settle(parsed.value)
+    tree = storages.settle(parsed.value)
     return Checkpoint(
         file.name,
         "torch",
-        parsed.value,
+        tree,
         size=file.size,
         producer="statedict" if is_ours(archive, folder) else "PyTorch",
         globals=parsed.globals,
@@ -153,6 +153,8 @@ def check_members(archive: Archive, *stores: ArchiveStorages) -> Iterator[Findin
             f"the bytes of {member.name} have changed since they were written: "
             f"CRC-32 is {crc:08x} and should be {member.crc:08x}",
         )
+    for absent in (absent for store in stores for absent in store.absent.values()):
+        yield Finding("error", absent.name, f"its bytes should be in {absent.file}, which is missing")
     unused = [name for store in stores for name in store.unused()]
     if unused:
         yield Finding("note", "", f"{len(unused)} storages are not used by any tensor: {', '.join(unused[:5])}")

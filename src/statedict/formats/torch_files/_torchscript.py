@@ -67,9 +67,8 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
         parsed = parse(
             data, storage=store.find, rows=store, file=file.name, member=member, limits=limits, paid=file.size
         )
-        store.settle(parsed.value)
         imports.extend(parsed.globals)
-        return parsed.value
+        return store.settle(parsed.value)
 
     module = read(folder + PICKLE, stores["data/"])
     constants = read(folder + CONSTANTS, stores["constants/"]) if folder + CONSTANTS in archive.members else ()
