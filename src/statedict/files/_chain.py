@@ -15,8 +15,8 @@ ALIGNMENT = 64
 class FileChain:
     """The File of several files of a folder, each of which begins at a multiple of 64.
 
-    The bytes between two files are zero if they are read with `read`, and undefined with `read_into`. A file is opened when it is
-    read. `sizes` are the names of the files in the folder, and their bytes.
+    The bytes between two files are zero if they are read with `read`, and undefined with `read_into`. A file is opened when
+    it is read. `sizes` are the names of the files in the folder, and their bytes.
 
     Attributes:
         starts: where each file begins.

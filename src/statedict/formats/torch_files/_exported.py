@@ -4,13 +4,13 @@ Theory of operation. There are three layouts, all of them zip archives:
 
 - PyTorch 2.9 and later: one folder with `archive_format`. For each program NAME (`model` if there is only one),
   `data/weights/NAME_weights_config.json` maps the names of tensors to members (`_payloads`), and
-  `data/constants/NAME_constants_config.json` does so for constants: buffers that are not persistent, tensors in the code, and
-  objects.
+  `data/constants/NAME_constants_config.json` does so for constants: buffers that are not persistent, tensors in the code,
+  and objects.
 - PyTorch 2.8: the same with `data/weights/NAME.pt` and `data/constants/NAME.pt`, which are files of torch.save.
 - PyTorch 2.1 to 2.7: no folder, and files of torch.save named `serialized_state_dict.pt` and so on.
 
-AOTInductor adds `data/aotinductor/NAME/`: compiled code, and perhaps `weights_config.json` with weights in files of torch.save.
-Neither code nor the graph (`models/NAME.json`) is read.
+AOTInductor adds `data/aotinductor/NAME/`: compiled code, and perhaps `weights_config.json` with weights in files of
+torch.save. Neither code nor the graph (`models/NAME.json`) is read.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ STATE_DICT = "state_dict"
 WEIGHTS, CONSTANTS, INPUTS, COMPILED = "data/weights/", "data/constants/", "data/sample_inputs/", "data/aotinductor/"
 SHOWN = 5
 UNNAMED = (
-    "AOTInductor compiles the weights into the library, without names: save the model's state dict with torch.save, or compile "
-    "with aot_inductor.package_constants_in_so=False and aot_inductor.package_constants_on_disk_format='pickle_weights'"
+    "AOTInductor compiles the weights into the library, without names: save the model's state dict with torch.save, or "
+    "compile it with aot_inductor.package_constants_in_so=False and "
+    "aot_inductor.package_constants_on_disk_format='pickle_weights'"
 )
 
 # A root, and how to read it; the function returns None if the archive does not have it.
@@ -45,9 +46,9 @@ Part = tuple[str, Callable[[], Any]]
 def read_exported(file: File, limits: Limits = LIMITS, archive: Archive | None = None) -> Checkpoint:
     """Open the Checkpoint in a `.pt2` file.
 
-    Its roots are named like the attributes of an ExportedProgram: `state_dict`, `constants`, `example_inputs`; `weights` are those
-    of AOTInductor. If the file contains several programs, the roots of each are below its name. A root other than a state dict that
-    cannot be read is left out.
+    Its roots are named like the attributes of an ExportedProgram: `state_dict`, `constants`, `example_inputs`; `weights` are
+    those of AOTInductor. If the file contains several programs, the roots of each are below its name. A root other than a
+    state dict that cannot be read is left out.
     """
     archive = archive or open_zip(file, limits)
     flat = FLAT_PROGRAM in archive.members
@@ -64,7 +65,9 @@ def read_exported(file: File, limits: Limits = LIMITS, archive: Archive | None =
             programs[name] = found
     if not programs and not failed:
         listed = ", ".join(name.removeprefix(folder) for name in list(archive.members)[:SHOWN])
-        raise UnknownFormatError(f"this package contains no tensors; its members: {listed}", file=file.name, hint=UNNAMED)
+        raise UnknownFormatError(
+            f"this package contains no tensors; its members: {listed}", file=file.name, hint=UNNAMED
+        )
     tree = programs if len(names) > 1 else programs.get(names[0], {})
     payloads.settle(tree)
     return Checkpoint(
@@ -108,7 +111,9 @@ def _parts(payloads: Payloads, name: str) -> list[Part]:
 def _flat_parts(payloads: Payloads) -> list[Part]:
     # PyTorch 2.1 used the suffix .json for the same content.
     members = {STATE_DICT: "serialized_state_dict", "constants": "serialized_constants"}
-    parts = [(root, partial(payloads.saved, f"{stem}{end}")) for root, stem in members.items() for end in (".pt", ".json")]
+    parts = [
+        (root, partial(payloads.saved, f"{stem}{end}")) for root, stem in members.items() for end in (".pt", ".json")
+    ]
     return [*parts, ("example_inputs", partial(payloads.saved, "serialized_example_inputs.pt"))]
 
 

@@ -1,7 +1,7 @@
 """The payloads of a `.pt2` package: members with the bytes of a storage, and files of torch.save inside the archive.
 
-A configuration in JSON (`_weights_config.json`) gives for each name the member, whether it is a pickle, and the tensor's dtype,
-sizes, strides and offset. Several names can share a member: tied tensors, or views of one storage.
+A configuration in JSON (`_weights_config.json`) gives for each name the member, whether it is a pickle, and the tensor's
+dtype, sizes, strides and offset. Several names can share a member: tied tensors, or views of one storage.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ JSON_DEPTH = 8
 OPAQUE = "opaque_obj_"
 STRIDED = 7
 MOST_DEVICES = 1 << 16
-EIGHT = "e4m3fn e5m2 e4m3fnuz e5m2fnuz e8m0fnu"
+FIRST = "uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128 bool bfloat16"
+EIGHT_BITS = "float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
 # The numbers of torch._export.serde.schema.ScalarType.
 DTYPES: dict[int, str] = {
-    **dict(enumerate("uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128".split(), 1)),
-    **{12: "bool", 13: "bfloat16", 28: "uint16", 34: "uint32", 35: "uint64"},
-    **{number: f"float8_{name}" for number, name in enumerate(EIGHT.split(), 29)},
+    **dict(enumerate(FIRST.split(), 1)),
+    **dict(enumerate(EIGHT_BITS.split(), 29)),
+    28: "uint16",
+    34: "uint32",
+    35: "uint64",
 }
 
 
@@ -85,7 +88,7 @@ class Payloads:
     def compiled(self, config: str, directory: str) -> dict[str, Any] | None:
         """Return the weights of a compiled model by name; None if the archive does not have its configuration.
 
-        The configuration gives the member, a file of torch.save with one tensor, and sizes, strides and offset of a view of it.
+        The configuration gives the member, a file of torch.save with one tensor, and sizes, strides and offset of a view.
         """
         entries = self._json(config)
         if entries is None:
@@ -211,7 +214,10 @@ def _dtype(meta: Mapping[str, Any], name: str) -> DType:
     if type(number) is not int or number not in DTYPES:
         raise FormatError(f"its dtype has the unknown number {shown(number)}", member=name)
     if layout != STRIDED:
-        raise FormatError(f"its layout has the number {shown(layout)}; only strided tensors ({STRIDED}) are stored as bytes", member=name)
+        raise FormatError(
+            f"its layout has the number {shown(layout)}; only strided tensors ({STRIDED}) are stored as bytes",
+            member=name,
+        )
     return dtype(DTYPES[number])
 
 
