@@ -21,6 +21,7 @@ from itertools import chain
 from typing import Any
 
 from statedict.files import File
+from statedict.state import StateDict
 
 from ...errors import FormatError, LimitError, UnknownFormatError
 from .._limits import LIMITS, Limits
@@ -131,7 +132,8 @@ def _read_parts(parts: list[Part], above: str, failed: dict[str, Exception]) -> 
             failed[above + root] = error
         else:
             if value is not None:
-                found.setdefault(root, value)
+                # An empty state dict is a root only if it is a StateDict.
+                found.setdefault(root, value or StateDict() if root == STATE_DICT else value)
     return found
 
 

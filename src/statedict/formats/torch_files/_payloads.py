@@ -6,7 +6,6 @@ dtype, sizes, strides and offset. Several names can share a member: tied tensors
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -67,7 +66,7 @@ class Payloads:
     def stores(self) -> list[ArchiveStorages]:
         return list(self._stores.values())
 
-    def described(self, config: str, directory: str, prefix: str) -> OrderedDict[str, Any] | None:
+    def described(self, config: str, directory: str, prefix: str) -> dict[str, Any] | None:
         """Return the values by name that a configuration describes; None if the archive does not have it.
 
         `directory` contains their members; those with storages begin with `prefix`.
@@ -75,14 +74,12 @@ class Payloads:
         entries = self._json(config)
         if entries is None:
             return None
-        values: OrderedDict[str, Any] = OrderedDict()
+        values: dict[str, Any] = {}
         for name, entry in _typed(_typed(entries, dict, config).get("config"), dict, config).items():
             try:
                 values[name] = self._value(name, _typed(entry, dict, name), directory, prefix)
             except FormatError as error:
                 raise error.located(member=name) from None
-        # It marks an empty state dict as one, too.
-        values._metadata = OrderedDict()  # type: ignore[attr-defined]
         return values
 
     def compiled(self, config: str, directory: str) -> dict[str, Any] | None:
