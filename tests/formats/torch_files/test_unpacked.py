@@ -88,7 +88,9 @@ def test_a_file_of_several_tensors_may_be_missing(folder):
 def test_a_short_file_is_refused(folder):
     """A storage that the file cannot contain is refused when the folder is opened."""
     os.truncate(folder / "model" / "data" / "0", 100)
-    with pytest.raises(FormatError, match=r"12,000 elements of 4 bytes is named here, but archive/data/0 has 100 bytes"):
+    with pytest.raises(
+        FormatError, match=r"12,000 elements of 4 bytes is named here, but archive/data/0 has 100 bytes"
+    ):
         formats.open(folder)
 
 
@@ -174,7 +176,7 @@ def test_unpacked_packages_of_torch_export_are_read(tmp_path):
                 for name, value in checkpoint.state_dict().numpy().items()
             )
     (folder / "m" / "data" / "weights" / "weight_0").unlink()
-    with formats.open(folder) as checkpoint, pytest.raises(FormatError, match="m/data/weights/weight_0: .*missing"):
+    with formats.open(folder) as checkpoint, pytest.raises(FormatError, match=r"m/data/weights/weight_0: .*missing"):
         dict(checkpoint.state_dict().numpy())
 
 

@@ -49,7 +49,7 @@ def read_exported(file: File, limits: Limits = LIMITS, archive: Archive | None =
 
     Its roots are named like the attributes of an ExportedProgram: `state_dict`, `constants`, `example_inputs`; `weights` are
     those of AOTInductor. If the file contains several programs, the roots of each are below its name. A root other than a
-    state dict that cannot be read is left out.
+    state dict that cannot be read is left out, unless all are.
     """
     archive = archive or open_zip(file, limits)
     flat = FLAT_PROGRAM in archive.members
@@ -64,7 +64,9 @@ def read_exported(file: File, limits: Limits = LIMITS, archive: Archive | None =
         found = _read_parts(_flat_parts(payloads) if flat else _parts(payloads, name), above, failed)
         if found:
             programs[name] = found
-    if not programs and not failed:
+    if not programs and failed:
+        raise next(iter(failed.values()))
+    if not programs:
         listed = ", ".join(name.removeprefix(folder) for name in list(archive.members)[:SHOWN])
         raise UnknownFormatError(
             f"this package contains no tensors; its members: {listed}", file=file.name, hint=UNNAMED

@@ -42,6 +42,8 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     """Open the Checkpoint in a file that torch.save wrote; `archive` is the opened zip, if there is one already."""
     archive = archive or open_zip(file, limits)
     folder = top_folder(archive)
+    if folder + PICKLE not in archive.members:
+        raise FormatError(f"this archive is not a file of torch.save: it has no {folder}{PICKLE}", file=file.name)
     facts = read_facts(archive, folder)
     check_version(archive, folder, facts)
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,7 +13,6 @@ from ._archive import Archive
 from ._directory import STORED, check_names
 from ._members import Member
 
-# A folder can contain a link to itself.
 DEEPEST = 32
 UNCHECKED = "the archive was unpacked, which drops the checksums: damage to its content cannot be detected"
 
@@ -36,7 +36,8 @@ def unpacked(folder: Folder, limits: Limits, top: str) -> Archive:
 
 
 def _names(folder: Folder, above: str = "", depth: int = 0) -> Iterator[str]:
-    """Yield the names of the files in a folder and the folders in it."""
+    """Yield the names of the files in a folder and the folders in it, without folders that are links."""
     yield from (above + name for name in folder.files)
     for name in folder.folders if depth < DEEPEST else ():
-        yield from _names(folder.folder(name), f"{above}{name}/", depth + 1)
+        if not os.path.islink(folder.path_of(name)):
+            yield from _names(folder.folder(name), f"{above}{name}/", depth + 1)
