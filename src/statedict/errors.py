@@ -24,7 +24,8 @@
         ├── ChecksumError                    its content does not match its checksum
         ├── BoundsError                      a tensor, or a read, extends beyond its storage
         ├── LimitError                       reading it would exceed `Limits`
-        └── UnsafeFileError                  it names imports that would run code under pickle
+        ├── UnsafeFileError                  it names imports that would run code under pickle
+        └── PluginError                      the plugin that reads its format failed
 
 Each class also derives from the builtin exception that a caller would expect, has fields, and builds its text from them:
 which file, name and byte offset, what was expected and found, what to do. Names may come from untrusted files: control
@@ -388,3 +389,11 @@ class UnsafeFileError(FormatError):
     def __init__(self, reason: str, *, imports: Sequence[str] = (), **where: Any) -> None:
         super().__init__(reason, **where)
         self.imports = tuple(imports)
+
+
+class PluginError(FormatError):
+    """The plugin that reads the file's format failed; `plugin` names it and its distribution."""
+
+    def __init__(self, plugin: str, problem: str, **where: Any) -> None:
+        super().__init__(f"the plugin {plugin} {problem}", **where)
+        self.plugin = plugin

@@ -14,14 +14,16 @@ from pkgutil import walk_packages
 from random import Random
 from typing import Any, NamedTuple
 
-from statedict import formats
+from statedict import formats, plugins
 from statedict.errors import FormatError
+from statedict.formats import _entry_points
 
 from .targets import Target
 
 # All that reading can need is imported now, so that no import of ours is taken for one of the file's.
-for module in walk_packages(formats.__path__, "statedict.formats."):
-    import_module(module.name)
+for package in (formats, plugins):
+    for module in walk_packages(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
 for name in (
     "datetime",
     "decimal",
@@ -32,6 +34,8 @@ for name in (
     "numpy.random",
 ):  # whose values files can hold
     import_module(name)
+
+_entry_points.plugins()
 
 FOUND = Path(__file__).parent / "found"
 SECONDS = 1.0

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.hostile.build import npz, pickles, scripts, shards, streams, tensors, torch_zips
+from tests.hostile.build import gguf, npz, pickles, scripts, shards, streams, tensors, torch_zips
 from tests.hostile.build.zips import DEFLATED, Member, archive
 from tests.hostile.cases.table import GROUPS
 from tests.hostile.reading import read_all
@@ -327,6 +327,7 @@ def _targets() -> list[Target]:
         Target("tar", [streams.tar()], from_memory, change_tar, [raw for raw in loose if raw[257:262] == b"ustar"]),
         Target("torchscript", [scripts.script()], from_memory, change_members),
         Target("safetensors", _safetensors(), from_memory, change_safetensors, _built("safetensors")),
+        Target("gguf", _ggufs(), from_memory, changed, _built("gguf")),
         Target("npz", [npz.npz(), npz.npz(a=npz.npy(), b=npz.npy(version=(2, 0)))], from_memory, change_npz),
         Target("npy", [npz.npy()], from_memory, change_npy),
         Target("index", [indexed[index]], from_folder("index", indexed, index, whole=False), change_json),
@@ -334,6 +335,12 @@ def _targets() -> list[Target]:
             "dcp", [distributed[".metadata"]], from_folder("dcp", distributed, ".metadata", whole=True), change_pickle
         ),
     ]
+
+
+def _ggufs() -> list[bytes]:
+    blocks = [gguf.Tensor(f"k{kind}", (2, 256), kind, bytes(512)) for kind in (2, 12)]
+    metadata = {"a": "text", "n": gguf.Typed("I", 3), "list": ["x", "y"], "numbers": gguf.Typed("f", [1.0, 2.0])}
+    return [gguf.gguf(), gguf.gguf([gguf.Tensor(), *blocks], metadata), gguf.gguf(order=">", metadata=metadata)]
 
 
 def _safetensors() -> list[bytes]:

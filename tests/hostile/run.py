@@ -23,8 +23,9 @@ from typing import Any
 
 from tests.cost import yardstick
 
-from statedict import formats, load
+from statedict import formats, load, plugins
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
+from statedict.formats import _entry_points
 
 from .build import pickles
 from .cases._case import Case
@@ -130,8 +131,11 @@ def main(group: str, folder: str, first: str = "") -> None:
     for module in ("datetime", "decimal", "fractions", "pathlib", "uuid"):
         import_module(module)
     # Every module that reading needs is imported before the watch is set: ours by name, others by reading.
-    for module in pkgutil.walk_packages(formats.__path__, f"{formats.__name__}."):
-        import_module(module.name)
+    for package in (formats, plugins):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    # Which plugins are installed does not depend on the file.
+    _entry_points.plugins = list  # type: ignore[assignment]
     for case in GROUPS["control"]:
         place = Path(folder, f"warm-{case.name}-{first}")
         observed(case, place, watch)

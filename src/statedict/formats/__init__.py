@@ -34,11 +34,23 @@ The way out, from the parameter to the file:
 
 Other formats replace steps 2 and 3: `safetensors/`, `numpy_files/`, the older formats in `torch_files/`, and checkpoints of
 several files in `many_files/`. Limits on what reading may cost are in `_limits.py`.
+
+For authors of formats, in this package or in a plugin (docs/how-to/plugin.md): `Format` describes a format, and its reader
+makes a `Checkpoint` of a `File` or `Folder` within `Limits`, with `FileTensors`. Its writer finds the tensors in an object
+with `leaf_of` or `named_leaves`. These names, `Leaf`, `Finding`, `read_array`, `open` and `statedict.errors` are all that
+a plugin needs.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from statedict.files import File as File
+from statedict.files import Folder as Folder
+from statedict.state import Leaf as Leaf
+from statedict.state import leaf_of as leaf_of
+from statedict.state import read_array as read_array
+
+from ._format import Format as Format
 from ._limits import LIMITS as LIMITS
 from ._limits import Limits as Limits
 from ._pickle import Import as Import
@@ -52,17 +64,24 @@ from .checkpoint._checkpoint import Checkpoint as Checkpoint
 from .checkpoint._checkpoint import Finding as Finding
 from .checkpoint._choose_root import choose_part as choose_part
 from .checkpoint._choose_root import choose_root as choose_root
+from .checkpoint._file_tensors import FileTensors as FileTensors
 from .checkpoint._roots import find_roots as find_roots
 from .checkpoint._walk import leaves as leaves
 from .checkpoint._walk import tensors as tensors
 from .many_files._byte_count import byte_count as byte_count
+from .storages._named import named_leaves as named_leaves
 from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
     "Checkpoint",
+    "File",
+    "FileTensors",
     "Finding",
+    "Folder",
+    "Format",
     "Import",
+    "Leaf",
     "Limits",
     "Pair",
     "Size",
@@ -72,8 +91,11 @@ __all__ = [
     "choose_part",
     "choose_root",
     "find_roots",
+    "leaf_of",
     "leaves",
+    "named_leaves",
     "open",
+    "read_array",
     "runs_of",
     "tensors",
     "unloadable",

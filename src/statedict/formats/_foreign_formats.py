@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 from statedict.files import File
 
 from ..errors import FormatError, TruncatedError, UnknownFormatError
+from ._format import head_of
+from ._limits import Limits
 
 
 class ForeignFormat(NamedTuple):
@@ -16,6 +18,11 @@ class ForeignFormat(NamedTuple):
     begins: re.Pattern[bytes]
     what: str
     hint: str
+
+
+def refuse(file: File, limits: Limits) -> Never:
+    """Raise the error for a file of no supported format: the reader of such files."""
+    raise unknown(file, head_of(file))
 
 
 def unknown(file: File, head: bytes) -> FormatError:
@@ -47,6 +54,7 @@ def _magic(pattern: bytes, what: str, hint: str) -> ForeignFormat:
 
 FETCH = "the download returned an error page: open it as text to read it, then download the file again"
 UNPACK = "unpack it first"
+PLUGIN = "install or write a plugin for it: an entry point in the group 'statedict.formats' (docs/how-to/plugin.md)"
 FOREIGN = (
     _row(rb"version https://git-lfs", "a Git LFS pointer to a file that was not downloaded", "run: git lfs pull"),
     _row(rb"<!doctype html|<html|<head|<body", "an HTML page", FETCH),
@@ -58,14 +66,16 @@ FOREIGN = (
     _magic(rb"\x28\xb5\x2f\xfd", "a zstd-compressed file", "decompress it first with unzstd"),
     _magic(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     _magic(rb"Rar!", "a RAR archive", UNPACK),
-    _magic(rb"\x89HDF", "an HDF5 file (Keras, older TensorFlow)", "read it with h5py"),
-    _magic(rb"\x08[\x01-\x40](?:\x12[\x01-\x7f][ -~]|[\x3a\x42])", "an ONNX model", "read it with onnx.load"),
+    _magic(rb"\x89HDF", "an HDF5 file (Keras, older TensorFlow)", f"read it with h5py, or {PLUGIN}"),
+    _magic(
+        rb"\x08[\x01-\x40](?:\x12[\x01-\x7f][ -~]|[\x3a\x42])", "an ONNX model", f"read it with onnx.load, or {PLUGIN}"
+    ),
     _magic(
         rb"(?:[\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9][ -~\x80-\xff]",
         "a msgpack file (Flax)",
-        "read it with flax.serialization.msgpack_restore",
+        "install the plugin statedict-flax (examples/plugins in the sources of statedict), or read it with "
+        "flax.serialization.msgpack_restore",
     ),
-    _magic(rb"GGUF", "a GGUF model", "read it with the tools of llama.cpp"),
     _magic(
         rb"\x89PNG|\xff\xd8\xff|%PDF",
         "an image or a document",

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from statedict import files
-from statedict.files import Durable, File, Folder, JointWriter, Part
-from statedict.state import StateDict, collector_paused
+from statedict.files import Durable, File, Folder, Frame, JointWriter, Part, Payload
+from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
+from ._format import Format, function, head_of
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from .zip._archive import Archive
 
-# Number of leading bytes to look at: enough for every signature (that of tar is at byte 257) and to tell text from
-# binary.
-HEAD = 512
 # The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
     r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
@@ -49,36 +46,12 @@ METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 PACKAGE, FLAT_PROGRAM = "archive_format", "serialized_exported_program.json"
 
 
-class Format(NamedTuple):
-    """A format of files recognised by how they begin, or of folders recognised by the names in them.
-
-    `read` is `module:function`, which takes a File, or a Folder, and Limits.
-    """
-
-    name: str
-    read: str
-    begins: Callable[[bytes, File], bool] = lambda head, file: False
-    holds: Callable[[Folder], bool] = lambda folder: False
-
-
 class ZipFormat(NamedTuple):
     """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
 
     name: str
     has: Callable[[Archive], bool]
     read: str
-
-
-class FormatWriter(NamedTuple):
-    """How to write a format. `parts` is `module:function`, which takes an object and its metadata and returns Parts; `names`
-    that of a function which returns the names under which the format stores a value, if these are not just its name.
-    `jointly`: whether each tensor is a part of its own, so that several processes can write a file together.
-    """
-
-    suffixes: tuple[str, ...]
-    parts: str
-    names: str = ""
-    jointly: bool = False
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -119,22 +92,19 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
         raise
 
 
-def read(file: File, limits: Limits) -> Checkpoint:
-    """Read the checkpoint in an open File with the first format of the table that matches."""
+def read(file: File, limits: Limits = LIMITS) -> Checkpoint:
+    """Read the checkpoint in an open File with the first format of the table, or of a plugin, that matches.
+
+    The File must stay open as long as the Checkpoint, which closes it; if this raises, close it yourself.
+    """
     head = head_of(file)
-    for row in FORMATS:
-        if row.begins(head, file):
-            return cast(Checkpoint, function(row.read)(file, limits))
-    from ._foreign_formats import unknown
-
-    raise unknown(file, head)
+    return _read_first(FORMATS, lambda row: row.begins(head, file), file, file.name, limits)
 
 
-def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
-    """Read the checkpoint in a folder with the first format of the table that matches."""
-    row = next((row for row in FOLDERS if row.holds(folder)), FOLDERS[-1])
+def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
+    """Read the checkpoint in a folder with the first format of the table, or of a plugin, that matches."""
     try:
-        checkpoint = cast(Checkpoint, function(row.read)(folder, limits))
+        checkpoint = _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
     except BaseException:
         folder.close()
         raise
@@ -142,15 +112,19 @@ def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
     return checkpoint
 
 
-def head_of(file: File) -> bytes:
-    """Return the first bytes of a file, which identify its format."""
-    return file.read(0, min(file.size, HEAD))
+def _read_first(
+    rows: Sequence[Format], fits: Callable[[Format], bool], source: File | Folder, name: str, limits: Limits
+) -> Checkpoint:
+    """Read a source with the first row that fits, or the last one; if it is not of that format, with a plugin."""
+    row = next(filter(fits, rows), rows[-1])
+    try:
+        return cast(Checkpoint, function(row.read)(source, limits))
+    except UnknownFormatError as error:
+        if error.file != name:
+            raise
+        from ._entry_points import read_by_plugin
 
-
-def function(place: str) -> Callable[..., Any]:
-    """Import and return the function that a row of the table names as `module:function`."""
-    module, _, name = place.partition(":")
-    return cast("Callable[..., Any]", getattr(import_module(module, __package__), name))
+        return read_by_plugin(source, fits, limits, error)
 
 
 def write(
@@ -180,14 +154,12 @@ def write(
     """
     if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
         raise SaveError(f"{os.fspath(target)!r} is a directory: pass the path of a file in it")
-    name = format or _by_suffix(target)
-    if name not in WRITERS:
-        raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {name!r}")
+    row = _writer(format, target)
     if together is not None:
-        _require_joint(target, name)
+        _require_joint(target, row)
     fill = files.fill if together is None else together.fill
-    parts: Callable[..., list[Part]] = partial(_with_texts, function(WRITERS[name].parts))
-    if name == "torch":
+    parts: Callable[..., list[Part]] = partial(_with_texts, row)
+    if row.name == "torch":
         parts = partial(parts, substitute=substitute)
     if max_shard_size is None:
         with collector_paused():
@@ -195,41 +167,66 @@ def write(
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
-        names = {"names": function(WRITERS[name].names)} if WRITERS[name].names else {}
+        names = {"names": function(row.names)} if row.names else {}
         function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
 
 
-def _require_joint(target: Any, name: str) -> None:
+def _require_joint(target: Any, row: Format) -> None:
     """Raise SaveError if several processes cannot write this format to this target together."""
     sharded = "the processes that have its parts write the file together"
     if not isinstance(target, (str, os.PathLike)):
         raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
-    if not WRITERS[name].jointly:
-        known = ", ".join(repr(other) for other, writer in WRITERS.items() if writer.jointly)
-        raise SaveError(f"{name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}")
+    if not row.jointly:
+        known = ", ".join(repr(name) for name, writer in WRITERS.items() if writer.jointly)
+        raise SaveError(
+            f"{row.name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}"
+        )
 
 
-def _with_texts(
-    parts: Callable[..., list[Part]], obj: Any, metadata: Mapping[str, str] | None, **options: Any
-) -> list[Part]:
+def _with_texts(row: Format, obj: Any, metadata: Mapping[str, str] | None, **options: Any) -> list[Part]:
     """Return the parts of a file; keep the metadata of the file that `obj` was read from, if the format can store it."""
     texts = getattr(obj, "texts", None) if isinstance(obj, StateDict) else None
+    content = function(row.write)
     if texts:
         with suppress(SaveError):
-            return parts(obj, {**texts, **(metadata or {})}, **options)
-    return parts(obj, metadata, **options)
+            return list(map(_part, content(obj, {**texts, **(metadata or {})}, **options)))
+    return list(map(_part, content(obj, metadata, **options)))
 
 
-def _by_suffix(target: Any) -> str:
+def _part(item: bytes | Leaf | Part) -> Part:
+    """Return a part of a file with the bytes, or the elements of a leaf in row-major order."""
+    if isinstance(item, bytes):
+        return Frame(len(item), lambda: item)
+    if isinstance(item, Leaf):
+        from .storages._pack import elements_of
+
+        return Payload(item.spec.nbytes, partial(elements_of, item))
+    return item
+
+
+def _writer(format: str | None, target: Any) -> Format:
+    """Return the row of the format with that name or, if it is None, with the suffix of the target."""
     suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
-    found = next((name for name, writer in WRITERS.items() if suffix in writer.suffixes), None)
-    if found is None and re.fullmatch(r"\.[a-z]\w*", suffix):
-        known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
-        raise SaveError(
-            f"{os.fspath(target)}: no output format has the suffix {suffix!r}; the known suffixes are {known}. "
-            f"Use one of them, or pass format= explicitly: {', '.join(map(repr, WRITERS))}"
-        )
-    return found or "torch"
+
+    def fits(row: Format) -> bool:
+        return row.name == format if format else suffix in row.suffixes
+
+    found = next(filter(fits, WRITERS.values()), None)
+    if found is not None or not (format or re.fullmatch(r"\.[a-z]\w*", suffix)):
+        return found or WRITERS["torch"]
+    from ._entry_points import plugin_writer
+
+    row, tried = plugin_writer(fits)
+    if row is not None:
+        return row
+    others = f" (the plugins do not have it either: {'; '.join(tried)})" if tried else ""
+    if format:
+        raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {format!r}{others}")
+    known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
+    raise SaveError(
+        f"{os.fspath(target)}: no output format has the suffix {suffix!r}{others}; the known suffixes are {known}. "
+        f"Use one of them, or pass format= explicitly: {', '.join(map(repr, WRITERS))}"
+    )
 
 
 def _directory_of(source: Any) -> str | None:
@@ -368,8 +365,10 @@ FORMATS = (
     Format("safetensors", ".safetensors._read:read_safetensors", begins=_is_safetensors),
     Format("npy", ".numpy_files._read:read_npy", begins=_is_array),
     Format("torch-tar", ".torch_files._tar:read_torch_tar", begins=_is_tar),
+    Format("gguf", "statedict.plugins.gguf:read_gguf", begins=lambda head, file: head[:4] == b"GGUF"),
     Format("pickle", ".torch_files._bare_pickle:read_pickles", begins=_may_be_pickle),
     Format("index", ".many_files._shards:read_index", begins=is_index),
+    Format("unknown", "._foreign_formats:refuse"),
 )
 ZIP_FORMATS = (
     ZipFormat("pt2", _has_program, ".torch_files._exported:read_exported"),
@@ -389,14 +388,22 @@ FOLDERS = (
 )
 SHARDED = ".many_files._shards_write:write_sharded"
 WRITERS = {
-    "torch": FormatWriter(
-        (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
-        ".torch_files._write:torch_parts",
-        jointly=True,
-    ),
-    "safetensors": FormatWriter(
-        (".safetensors",), ".safetensors._write:safetensors_parts", ".safetensors._wrappers:stored_names", jointly=True
-    ),
-    "npz": FormatWriter((".npz",), ".numpy_files._write:npz_parts"),
-    "npy": FormatWriter((".npy",), ".numpy_files._write:npy_parts"),
+    row.name: row
+    for row in (
+        Format(
+            "torch",
+            suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
+            write=".torch_files._write:torch_parts",
+            jointly=True,
+        ),
+        Format(
+            "safetensors",
+            suffixes=(".safetensors",),
+            write=".safetensors._write:safetensors_parts",
+            names=".safetensors._wrappers:stored_names",
+            jointly=True,
+        ),
+        Format("npz", suffixes=(".npz",), write=".numpy_files._write:npz_parts"),
+        Format("npy", suffixes=(".npy",), write=".numpy_files._write:npy_parts"),
+    )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, meanings, packages, proportion, safetensors
+from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -14,6 +14,7 @@ GROUPS: dict[str, list[Case]] = {
     "archives": archives.CASES,
     "meanings": meanings.CASES,
     "safetensors": safetensors.CASES,
+    "gguf": gguf.CASES,
     "damage": damage.CASES,
     "packages": packages.CASES,
 }

@@ -21,9 +21,9 @@ from statedict.state import Absent, Compound
 
 from ...errors import FormatError
 from .._foreign_formats import unknown
+from .._format import head_of
 from .._json import read_json
 from .._limits import LIMITS, Limits
-from .._table import head_of
 from ..checkpoint._checkpoint import Checkpoint, Finding
 
 INDEX = ".index.json"

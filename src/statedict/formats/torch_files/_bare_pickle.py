@@ -5,8 +5,8 @@ from __future__ import annotations
 from statedict.files import File
 
 from ...errors import FormatError
+from .._format import head_of
 from .._limits import LIMITS, Limits
-from .._table import head_of
 from ..checkpoint._checkpoint import Checkpoint
 from ._legacy import MAGIC, UNCHECKED, is_integer, nested_reader, read_torch_legacy
 from ._stacked_pickles import parse_at

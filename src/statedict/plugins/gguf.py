@@ -1,0 +1,245 @@
+"""Read GGUF, the format of llama.cpp: named tensors, usually quantised, and metadata. (docs/formats/gguf.md)
+
+A file is a header (metadata, and for each tensor its name, shape, kind and offset) and the tensors, each at a multiple of
+the alignment. Quantised tensors are read as float32, with the values that llama.cpp computes from them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from functools import partial
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from statedict.errors import FormatError, TruncatedError
+from statedict.formats import Checkpoint, File, FileTensors, Leaf, Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+    Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+ALIGNMENT = "general.alignment"
+# The header is read in pieces of this size.
+AHEAD = 1 << 20
+# Types of metadata: the codes of `struct`, in the order of their numbers; text and arrays are none of these.
+NUMBERS = dict(enumerate("BbHhIif?")) | dict(enumerate("Qqd", 10))
+TEXT, ARRAY = 8, 9
+
+
+class Kind(NamedTuple):
+    """How a kind of tensor is stored: as elements of `dtype`, or in blocks of `elements` elements and `nbytes` bytes."""
+
+    name: str
+    elements: int
+    nbytes: int
+    dtype: str = ""
+
+
+class Entry(NamedTuple):
+    """A tensor in the header; `offset` counts from the end of the header."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    offset: int
+    nbytes: int
+
+
+def read_gguf(file: File, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint in a GGUF file; its object maps names to leaves, in the order of the header."""
+    header = _Header(file, limits)
+    metadata = {name: _text_of(value) for name, value in header.metadata.items()}
+    tensors = FileTensors(file, limits)
+    state = {entry.name: _leaf(tensors, entry, header) for entry in header.entries}
+    notes = ["the file has no checksums: damage to its tensors cannot be detected"]
+    kinds = Counter(entry.kind.name for entry in header.entries if not entry.kind.dtype)
+    if kinds:
+        counts = ", ".join(f"{count:,} {name}" for name, count in kinds.items())
+        notes.append(f"quantised tensors are read as float32: {counts}")
+    if header.metadata.get("split.count", 1) != 1:
+        notes.append(
+            f"this is one of {metadata['split.count']} parts of a model: open the directory to read all of them"
+        )
+    return Checkpoint(file.name, "gguf", state, size=file.size, notes=notes, metadata=metadata, checks=tensors.checks)
+
+
+def _text_of(value: Any) -> str:
+    """Return a value of the metadata as text: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _leaf(tensors: FileTensors, entry: Entry, header: _Header) -> Leaf:
+    name, shape, kind, offset, nbytes = entry
+    if kind.dtype:
+        order: Literal["little", "big"] = "little" if header.order == "<" else "big"
+        return tensors.tensor(name, kind.dtype, shape, header.end + offset, nbytes, byteorder=order)
+    decode, block = partial(_decode, entry, header.order), (kind.nbytes, kind.elements)
+    return tensors.decoded(name, "float32", shape, header.end + offset, nbytes, decode, block=block)
+
+
+def _decode(entry: Entry, order: str, blocks: Bytes) -> Floats:
+    from ._gguf_blocks import DECODERS
+
+    if entry.kind.name not in DECODERS:
+        raise FormatError(
+            f"its elements are of the kind {entry.kind.name}, which is not supported",
+            member=entry.name,
+            hint="leave it out, or convert the file to another kind with llama-quantize",
+        )
+    return DECODERS[entry.kind.name](blocks, order)
+
+
+class _Header:
+    """The header of a file.
+
+    Attributes:
+        order: the byte order of the file, as in `struct`.
+        metadata: the values by name: text, numbers, and lists.
+        entries: the tensors, of different names and without a common byte.
+        end: where the tensors begin.
+    """
+
+    def __init__(self, file: File, limits: Limits) -> None:
+        self.file, self.limits, self.order = file, limits, "<"
+        self._at, self._start, self._buffer = len(MAGIC), 0, b""
+        version = self._number("I")
+        if not version & 0xFFFF:
+            self.order, self._at = ">", len(MAGIC)
+            version = self._number("I")
+        if version not in VERSIONS:
+            raise self._invalid(f"version {version:,} of GGUF is not supported; versions 2 and 3 are")
+        count, keys = self._number("Q"), self._number("Q")
+        self.metadata: dict[str, Any] = {}
+        for _ in range(keys):
+            name = self._text()
+            if name in self.metadata:
+                raise self._invalid(f"the metadata has the name {name[:200]!r} twice")
+            self.metadata[name] = self._value(self._number("I"))
+        rows = [(self._text(), self._shape(), self._number("I"), self._number("Q")) for _ in range(count)]
+        alignment = self.metadata.get(ALIGNMENT, 32)
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise self._invalid(f"the alignment is {str(alignment)[:200]}, which is not a power of two")
+        self.end = -(-self._at // alignment) * alignment
+        stops = sorted({offset for *_, offset in rows} | {max(file.size - self.end, 0)})
+        after = dict(pairwise(stops))
+        self.entries = [self._entry(*row, after.get(row[3], row[3])) for row in rows]
+        self._check(alignment)
+
+    def _check(self, alignment: int) -> None:
+        """Raise FormatError, with the name, for a tensor that is not aligned, or overlaps another."""
+        for name, _, _, offset, _ in self.entries:
+            if offset % alignment:
+                raise self._invalid(f"its offset {offset:,} is not a multiple of the alignment {alignment:,}", name)
+        stored = sorted((entry for entry in self.entries if entry.nbytes), key=lambda entry: entry.offset)
+        for one, next in pairwise(stored):
+            if one.offset + one.nbytes > next.offset:
+                raise self._invalid(f"its bytes overlap those of {one.name[:200]!r}", next.name)
+
+    def _entry(self, name: str, shape: tuple[int, ...], number: int, offset: int, stop: int) -> Entry:
+        """Return the entry of a tensor, which if its kind is unknown has all bytes up to `stop`."""
+        count = prod(shape)
+        kind = KINDS.get(number)
+        if kind is None:
+            kind = Kind(f"{number:,}", max(count, 1), stop - offset)
+            if count > 8 * kind.nbytes:
+                raise self._invalid(f"{kind.nbytes:,} bytes are too few for a tensor of shape {list(shape)}", name)
+        elif shape and shape[-1] % kind.elements:
+            raise self._invalid(f"rows of {shape[-1]:,} elements are not made of blocks of {kind.elements:,}", name)
+        return Entry(name, shape, kind, offset, -(-count // kind.elements) * kind.nbytes)
+
+    def _shape(self) -> tuple[int, ...]:
+        count = self._number("I")
+        if count > self.limits.dimensions:
+            raise self.limits.exceeded("dimensions", f"a tensor of {count:,} dimensions")
+        return self._numbers("Q", count)[::-1]
+
+    def _value(self, type: int, depth: int = 1) -> Any:
+        if type in NUMBERS:
+            return self._number(NUMBERS[type])
+        if type == TEXT:
+            return self._text()
+        if type != ARRAY:
+            raise self._invalid(f"the metadata has a value of the unknown type {type:,}")
+        if depth > self.limits.json_depth:
+            raise self.limits.exceeded("json_depth", f"metadata nested {depth:,} deep")
+        item, count = self._number("I"), self._number("Q")
+        if item in NUMBERS:
+            return list(self._numbers(NUMBERS[item], count))
+        return [self._value(item, depth + 1) for _ in range(count)]
+
+    def _text(self) -> str:
+        nbytes = self._number("Q")
+        if nbytes > self.limits.string_bytes:
+            raise self.limits.exceeded("string_bytes", f"a string of {nbytes:,} bytes")
+        try:
+            return self._take(nbytes).decode()
+        except UnicodeDecodeError as error:
+            raise self._invalid(f"a text in the header is not valid UTF-8: {error.reason}") from error
+
+    def _number(self, code: str) -> Any:
+        return self._numbers(code, 1)[0]
+
+    def _numbers(self, code: str, count: int) -> tuple[Any, ...]:
+        data = self._take(count * struct.calcsize(f"={code}"))
+        return struct.unpack(f"{self.order}{count}{code}", data)
+
+    def _take(self, nbytes: int) -> bytes:
+        """Return the next bytes of the header."""
+        stop = self._at + nbytes
+        if self.limits.json_bytes < stop <= self.file.size:
+            raise self.limits.exceeded("json_bytes", f"a header of at least {stop:,} bytes")
+        if stop > self._start + len(self._buffer):
+            if stop > self.file.size:
+                raise TruncatedError(f"the header needs {nbytes:,} more bytes", file=self.file.name, offset=self._at)
+            self._start = self._at
+            self._buffer = self.file.read(self._at, min(max(nbytes, AHEAD), self.file.size - self._at))
+        data = self._buffer[self._at - self._start : stop - self._start]
+        self._at = stop
+        return data
+
+    def _invalid(self, problem: str, name: str | None = None) -> FormatError:
+        return FormatError(problem, file=self.file.name, member=name, offset=self._at if name is None else None)
+
+
+KINDS = {
+    0: Kind("F32", 1, 4, "float32"),
+    1: Kind("F16", 1, 2, "float16"),
+    2: Kind("Q4_0", 32, 18),
+    3: Kind("Q4_1", 32, 20),
+    6: Kind("Q5_0", 32, 22),
+    7: Kind("Q5_1", 32, 24),
+    8: Kind("Q8_0", 32, 34),
+    9: Kind("Q8_1", 32, 40),
+    10: Kind("Q2_K", 256, 84),
+    11: Kind("Q3_K", 256, 110),
+    12: Kind("Q4_K", 256, 144),
+    13: Kind("Q5_K", 256, 176),
+    14: Kind("Q6_K", 256, 210),
+    15: Kind("Q8_K", 256, 292),
+    16: Kind("IQ2_XXS", 256, 66),
+    17: Kind("IQ2_XS", 256, 74),
+    18: Kind("IQ3_XXS", 256, 98),
+    19: Kind("IQ1_S", 256, 50),
+    20: Kind("IQ4_NL", 32, 18),
+    21: Kind("IQ3_S", 256, 110),
+    22: Kind("IQ2_S", 256, 82),
+    23: Kind("IQ4_XS", 256, 136),
+    24: Kind("I8", 1, 1, "int8"),
+    25: Kind("I16", 1, 2, "int16"),
+    26: Kind("I32", 1, 4, "int32"),
+    27: Kind("I64", 1, 8, "int64"),
+    28: Kind("F64", 1, 8, "float64"),
+    29: Kind("IQ1_M", 256, 56),
+    30: Kind("BF16", 1, 2, "bfloat16"),
+    34: Kind("TQ1_0", 256, 54),
+    35: Kind("TQ2_0", 256, 66),
+    39: Kind("MXFP4", 32, 17),
+    40: Kind("NVFP4", 64, 36),
+}
