@@ -44,6 +44,10 @@ METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 DEEPSPEED = re.compile(r".+[_-](?:model|optim)_states\.pt")
 
 
+# The members by which packages of torch.export are recognised: of PyTorch 2.8 and later, and of earlier versions.
+PACKAGE, FLAT_PROGRAM = "archive_format", "serialized_exported_program.json"
+
+
 class ZipFormat(NamedTuple):
     """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
 
@@ -319,15 +323,46 @@ def read_zip(file: File, limits: Limits) -> Checkpoint:
         archive = open_zip(file, limits)
     except TruncatedError as error:
         raise function(".torch_files._truncated:cut_short")(file, error, limits) from error
+    return _read_members(archive, limits)
+
+
+def _read_members(archive: Archive, limits: Limits) -> Checkpoint:
     for row in ZIP_FORMATS:
         if row.has(archive):
-            return cast(Checkpoint, function(row.read)(file, limits, archive))
+            return cast(Checkpoint, function(row.read)(archive.file, limits, archive))
     named = ", ".join(list(archive.members)[:5]) or "none"
     raise UnknownFormatError(
         f"this is a zip archive, but not a checkpoint; its members: {named}",
-        file=file.name,
+        file=archive.file.name,
         hint="if one of them is a checkpoint, unpack the archive and open that file",
     )
+
+
+def read_unpacked(folder: Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a zip archive that was unpacked: its folder, or the one that contains that."""
+    from .zip._unpacked import unpacked
+
+    inside = folder if _is_unpacked(folder) else folder.folder(_only_folder(folder))
+    top = "" if FLAT_PROGRAM in inside.files else "archive/"
+    return _read_members(unpacked(inside, limits, top), limits)
+
+
+def _is_unpacked(folder: Folder) -> bool:
+    return not {"data.pkl", PACKAGE, FLAT_PROGRAM}.isdisjoint(folder.files)
+
+
+def _only_folder(folder: Folder) -> str:
+    """Return the name of the folder in a folder if there is only one, without hidden ones; else an empty text."""
+    shown = [name for name in folder.folders if not name.startswith((".", "__"))]
+    return shown[0] if len(shown) == 1 else ""
+
+
+def _holds_unpacked(folder: Folder) -> bool:
+    """Return whether a folder is an unpacked archive, or contains one and no other weights."""
+    if _is_unpacked(folder):
+        return True
+    inside = _only_folder(folder)
+    return bool(inside) and not is_weights(folder) and _is_unpacked(folder.folder(inside))
 
 
 def _has_arrays(archive: Archive) -> bool:
@@ -340,6 +375,14 @@ def _has_constants(archive: Archive) -> bool:
 
 def _has_pickle(archive: Archive) -> bool:
     return _has(archive, "data.pkl")
+
+
+def _has_program(archive: Archive) -> bool:
+    """Return whether an archive is a package of torch.export and torch.load does not take it for a file of torch.save."""
+    if FLAT_PROGRAM in archive.members or PACKAGE in archive.members:
+        return True
+    folder = next(iter(archive.members), "").partition("/")[0]
+    return f"{folder}/{PACKAGE}" in archive.members and f"{folder}/data.pkl" not in archive.members
 
 
 def _has(archive: Archive, name: str) -> bool:
@@ -362,6 +405,7 @@ FORMATS = (
     Format("unknown", "._foreign_formats:refuse"),
 )
 ZIP_FORMATS = (
+    ZipFormat("pt2", _has_program, ".torch_files._exported:read_exported"),
     ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
@@ -375,6 +419,7 @@ FOLDERS = (
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
+    Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
     Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
     Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
     Format("directory", ".folders._roles:read_roles", holds=_has_role),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, proportion, safetensors
+from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -16,4 +16,5 @@ GROUPS: dict[str, list[Case]] = {
     "safetensors": safetensors.CASES,
     "gguf": gguf.CASES,
     "damage": damage.CASES,
+    "packages": packages.CASES,
 }

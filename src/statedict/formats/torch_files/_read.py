@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from statedict.files import File
@@ -42,7 +42,10 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     """Open the Checkpoint in a file that torch.save wrote; `archive` is the opened zip, if there is one already."""
     archive = archive or open_zip(file, limits)
     folder = top_folder(archive)
+    if folder + PICKLE not in archive.members:
+        raise FormatError(f"this archive is not a file of torch.save: it has no {folder}{PICKLE}", file=file.name)
     facts = read_facts(archive, folder)
+    check_version(archive, folder, facts)
     storages = ArchiveStorages(archive, f"{folder}data/", facts.get("byteorder") == "big")
     storages.source.expansion = limits.expansion
     member = folder + PICKLE
@@ -50,16 +53,16 @@ def read_torch_zip(file: File, limits: Limits = LIMITS, archive: Archive | None 
     parsed = parse(
         data, storage=storages.find, rows=storages, file=file.name, member=member, limits=limits, paid=file.size
     )
-    storages.settle(parsed.value)
+    tree = storages.settle(parsed.value)
     return Checkpoint(
         file.name,
         "torch",
-        parsed.value,
+        tree,
         size=file.size,
         producer="statedict" if is_ours(archive, folder) else "PyTorch",
         globals=parsed.globals,
         notes=archive.notes,
-        metadata=facts | read_extras(archive, folder, limits),
+        metadata=facts | read_extras(archive, folder + EXTRA, limits),
         checks=partial(check_members, archive, storages),
         close=file.close,
     )
@@ -89,7 +92,7 @@ def _check_meanings(names: str, folder: str, file: str) -> None:
 
 
 def read_facts(archive: Archive, folder: str) -> dict[str, str]:
-    """Read the small members that say how the file was written; check those that affect reading."""
+    """Read the small members that say how the file was written; raise FormatError for an unknown byte order."""
     facts = {}
     located(archive, [archive.members[folder + name] for name in FACTS if folder + name in archive.members])
     for name in FACTS:
@@ -102,6 +105,18 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
                 )
             text = read_member(archive, folder + name).decode("latin-1")
             facts[name] = text if name == "byteorder" else text.strip()
+    order = facts.get("byteorder", "little")
+    if order not in ("little", "big"):
+        raise FormatError(
+            f"the byte order must be 'little' or 'big', not {order!r}",
+            file=archive.file.name,
+            member=f"{folder}byteorder",
+        )
+    return facts
+
+
+def check_version(archive: Archive, folder: str, facts: Mapping[str, str]) -> None:
+    """Raise FormatError if the version of a file of torch.save or torch.jit.save is ambiguous or not supported."""
     if f"{folder}.data/version" in archive.members:
         raise FormatError(
             "this member is ambiguous: PyTorch reads the version here, other readers from `version`",
@@ -115,19 +130,10 @@ def read_facts(archive: Archive, folder: str) -> dict[str, str]:
             file=archive.file.name,
             member=f"{folder}version",
         )
-    order = facts.get("byteorder", "little")
-    if order not in ("little", "big"):
-        raise FormatError(
-            f"the byte order must be 'little' or 'big', not {order!r}",
-            file=archive.file.name,
-            member=f"{folder}byteorder",
-        )
-    return facts
 
 
-def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]:
-    """Return the members below `extra/`, texts that a program stores with the file; long ones are left out."""
-    inside = folder + EXTRA
+def read_extras(archive: Archive, inside: str, limits: Limits) -> dict[str, str]:
+    """Return the members below the folder `inside`, texts that a program stores with the file; long ones are left out."""
     if inside not in text_of(archive.members):
         return {}
     return {
@@ -138,10 +144,10 @@ def read_extras(archive: Archive, folder: str, limits: Limits) -> dict[str, str]
     }
 
 
-def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Finding]:
-    """Yield an error for every member whose bytes do not match its CRC."""
+def check_members(archive: Archive, *stores: ArchiveStorages) -> Iterator[Finding]:
+    """Yield an error for every member whose bytes do not match its CRC, and for every missing one."""
     wrong = verify_members(archive)
-    names = storages.names_of_members() if wrong else {}
+    names = {member: name for store in stores for member, name in store.names_of_members().items()} if wrong else {}
     for member, crc in wrong:
         yield Finding(
             "error",
@@ -149,7 +155,9 @@ def check_members(archive: Archive, storages: ArchiveStorages) -> Iterator[Findi
             f"the bytes of {member.name} have changed since they were written: "
             f"CRC-32 is {crc:08x} and should be {member.crc:08x}",
         )
-    unused = storages.unused()
+    for absent in (absent for store in stores for absent in store.absent.values()):
+        yield Finding("error", absent.name, f"its bytes should be in {absent.file}, which is missing")
+    unused = [name for store in stores for name in store.unused()]
     if unused:
         yield Finding("note", "", f"{len(unused)} storages are not used by any tensor: {', '.join(unused[:5])}")
 

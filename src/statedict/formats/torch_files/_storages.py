@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from statedict.state import Leaf, RowKind, Storage, Table, leaves_of
+from statedict.state import Absent, Leaf, RowKind, Storage, Table, leaves_of, map_tree
 
 from ...errors import FormatError
 from .._pickle import StorageId, TypedStorage
 from ..checkpoint._walk import leaves
 from ..storages._extent import Extent
 from ..storages._file_table import UNKNOWN_CRC, TableSource
-from ..zip._archive import Archive, located, member_bytes
+from ..zip._archive import Archive, located, member_bytes, path_of
 from ..zip._directory import DEFLATED
 from ..zip._members import UNKNOWN, ManyMembers
 
@@ -33,17 +33,20 @@ class ArchiveStorages:
         table: the tensors that cover a storage exactly. Those that a scan of the pickle has found become rows first, and
             get leaves when the reader arrives there (`offer`, `claim`); the others follow when all is read (`settle`).
         single: leaves that were read one by one.
+        absent: the tensors whose files are missing from an unpacked archive.
     """
 
     def __init__(self, archive: Archive, prefix: str, big_endian: bool) -> None:
         self.source = TableSource(archive.file, prefix, self._name_of, self._locate if archive.waiting else None)
         self.table = Table(self.source, (), (), (), (), (), ())
         self.single: list[Leaf] = []
+        self.absent: dict[int, Absent] = {}
         self.tree: object = None
         self._archive = archive
-        self._prefix = prefix
+        self.prefix = prefix
         self._big_endian = big_endian
         self._found: dict[str, Storage] = {}
+        self._missing_files: dict[Hashable, str] = {}
         self._kinds: dict[RowKind, int] = {}
         # The row with a leaf, for each storage by its key as a number; None if the storage was read by itself.
         self._rows: dict[int, int | None] = {}
@@ -63,7 +66,7 @@ class ArchiveStorages:
         if wanted.numel * itemsize > storage.nbytes:
             raise FormatError(
                 f"a storage of {wanted.numel:,} elements of {itemsize} bytes is named here, "
-                f"but {self._prefix}{wanted.key} has {storage.nbytes:,} bytes"
+                f"but {self.prefix}{wanted.key} has {storage.nbytes:,} bytes"
             )
         return TypedStorage(storage, wanted.dtype, wanted.numel)
 
@@ -78,7 +81,7 @@ class ArchiveStorages:
         # In the order of the pickle, so that the leaves of a state mostly are consecutive rows.
         self._adopt()
         members = cast(ManyMembers, self._archive.members)
-        found = members.rows_of(self._prefix, keys)
+        found = members.rows_of(self.prefix, keys)
         # -2 for kinds that do not cover the storage that they claim.
         lengths = np.array([claim if is_whole(kind, claim) else -2 for kind, claim in zip(kinds, claims)])[of]
         whole = np.flatnonzero((found >= 0) & (lengths == members.sizes[found]))
@@ -102,8 +105,19 @@ class ArchiveStorages:
         self._rows.update(new)
         return leaves_of(self.table, rows)
 
-    def settle(self, tree: Any) -> None:
-        """Complete the storages with the tree that was read: rows for single leaves, names, byte order."""
+    def settle(self, tree: Any) -> Any:
+        """Complete the storages with the tree that was read: rows for single leaves, names, byte order.
+
+        Return the tree, with an Absent in place of each tensor whose file is missing from an unpacked archive.
+        """
+        if self._missing_files:
+            lost = [(path, leaf) for path, leaf in leaves(tree) if leaf.storage.key in self._missing_files]
+            self.absent = {id(leaf): Absent(path, self._missing_files[leaf.storage.key]) for path, leaf in lost}
+            tree = map_tree(tree, lambda value: value, self.absent)
+        self._complete(tree)
+        return tree
+
+    def _complete(self, tree: Any) -> None:
         self.tree = tree
         if not self._big_endian:
             self._adopt()
@@ -154,7 +168,7 @@ class ArchiveStorages:
 
     def unused(self) -> list[str]:
         """Return the members among the storages that no tensor uses."""
-        keys = [(name, name.removeprefix(self._prefix)) for name in self._archive.members]
+        keys = [(name, name.removeprefix(self.prefix)) for name in self._archive.members]
         return [
             name
             for name, key in keys
@@ -167,8 +181,10 @@ class ArchiveStorages:
         return {storage.where.member: path for path, storage in reversed(shown)}
 
     def _open(self, wanted: StorageId, itemsize: int) -> Storage:
-        name = self._prefix + wanted.key
+        name = self.prefix + wanted.key
         member = self._archive.members.get(name)
+        if member is None and self._archive.top is not None:
+            return self._missing(wanted, itemsize)
         if member is None:
             raise FormatError(f"a storage {wanted.key!r} is named here, but the archive has no {name}")
         inflate: Callable[[], bytes] | None = None
@@ -177,6 +193,12 @@ class ArchiveStorages:
         crc = member.crc if self._archive.checked else None
         extent = Extent(member.offset, member.nbytes, name, crc, itemsize, 1, inflate)
         return self.source.storage(wanted.key, member.nbytes, extent, wanted.location)
+
+    def _missing(self, wanted: StorageId, itemsize: int) -> Storage:
+        """Return the storage of a file that was not unpacked or is lost: reading it raises an error that names the file."""
+        absent = Absent(wanted.key, path_of(self._archive, self.prefix + wanted.key))
+        self._missing_files[absent.storage.key] = absent.file
+        return Storage(absent.storage.source, absent.storage.key, wanted.numel * itemsize, location=wanted.location)
 
     def _locate(self, storages: Sequence[Storage]) -> None:
         """Find the offsets of storages of whose members only the entries in the directory were read."""

@@ -20,7 +20,7 @@ from .._limits import LIMITS, Limits
 from .._pickle import Import, parse
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..zip._archive import Archive, located, open_zip, read_member, read_parsed
-from ._read import PICKLE, check_members, read_facts, top_folder
+from ._read import PICKLE, check_members, check_version, read_facts, top_folder
 from ._storages import ArchiveStorages
 
 CONSTANTS = "constants.pkl"
@@ -55,6 +55,7 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
     archive = archive or open_zip(file, limits)
     folder = top_folder(archive)
     facts = read_facts(archive, folder)
+    check_version(archive, folder, facts)
     big = facts.get("byteorder") == "big"
     stores = {name: ArchiveStorages(archive, folder + name, big) for name in ("data/", "constants/")}
     for store in stores.values():
@@ -66,9 +67,8 @@ def read_torchscript(file: File, limits: Limits = LIMITS, archive: Archive | Non
         parsed = parse(
             data, storage=store.find, rows=store, file=file.name, member=member, limits=limits, paid=file.size
         )
-        store.settle(parsed.value)
         imports.extend(parsed.globals)
-        return parsed.value
+        return store.settle(parsed.value)
 
     module = read(folder + PICKLE, stores["data/"])
     constants = read(folder + CONSTANTS, stores["constants/"]) if folder + CONSTANTS in archive.members else ()

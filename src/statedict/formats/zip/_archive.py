@@ -37,6 +37,7 @@ class Archive(NamedTuple):
         checked: whether it has CRCs. PyTorch has an option not to compute them; then all are 0.
         comment: the archive's comment.
         extras: the extra fields in the directory, of members that have one.
+        top: what the names of its members begin with that the paths of the files do not, if it was unpacked; else None.
         waiting: the bounds of members by name, if not all of them have been located yet.
     """
 
@@ -47,6 +48,7 @@ class Archive(NamedTuple):
     comment: bytes = b""
     extras: Mapping[str, bytes] = MappingProxyType({})
     waiting: Mapping[str, Bound] = MappingProxyType({})
+    top: str | None = None
 
 
 def open_zip(file: File, limits: Limits = LIMITS, *, trailing: bool = False) -> Archive:
@@ -167,6 +169,11 @@ def damaged(archive: Archive, member: Member, crc: int) -> ChecksumError:
         member=member.name,
         hint="download or save the file again",
     )
+
+
+def path_of(archive: Archive, name: str) -> str:
+    """Return the path of a member, for messages."""
+    return f"{archive.file.name}/{name.removeprefix(archive.top or '')}"
 
 
 def _members(
