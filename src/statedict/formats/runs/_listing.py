@@ -46,6 +46,15 @@ def steps(directory: str | os.PathLike[str]) -> list[RunStep]:
     """Return the checkpoints of a run of another framework, oldest first; an empty list if there are none.
 
     Those of CheckpointManager are listed by itself.
+
+    >>> import tempfile, numpy as np, statedict
+    >>> from pathlib import Path
+    >>> output = Path(tempfile.mkdtemp())
+    >>> for step in (9, 10):
+    ...     (output / f"checkpoint-{step}").mkdir()
+    ...     statedict.save({"weight": np.ones(2)}, output / f"checkpoint-{step}" / "model.safetensors")
+    >>> [(step.number, step.is_newest) for step in steps(output)]
+    [(9, False), (10, True)]
     """
     run = Folder(os.path.abspath(directory))
     try:
