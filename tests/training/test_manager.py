@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -519,5 +520,7 @@ def test_a_policy_of_a_newer_version_is_unknown(tmp_path):
     (step / runs.MANIFEST).write_bytes(runs.dump(replace(runs.read(step), keep=["monthly", 1])))
     manager = CheckpointManager(tmp_path)
     assert [saved.step for saved in manager.checkpoints] == [1]
-    with pytest.raises(FormatError, match=r"the manifest has an unknown policy: \['monthly', 1\] is not a retention policy"):
+    with pytest.raises(
+        FormatError, match=r"the manifest has an unknown policy: \['monthly', 1\] is not a retention policy"
+    ):
         _ = manager.rules

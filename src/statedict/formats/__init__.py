@@ -33,8 +33,8 @@ The way out, from the parameter to the file:
    the way, and renames it over the old file.
 
 Other formats replace steps 2 and 3: `safetensors/`, `numpy_files/`, the older formats in `torch_files/`, checkpoints of
-several files in `many_files/`, and folders whose files are roots in `folders/`; the checkpoints of a run are in `runs/`, which
-other packages use by its own `__init__`. Limits on what reading may cost are in `_limits.py`.
+several files in `many_files/`, and folders whose files are roots in `folders/`. The checkpoints of a run are in `runs/`,
+which other packages use by its own `__init__`. Limits on what reading may cost are in `_limits.py`.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from ._steps import FoundSteps, NamedStep, find_steps
 HISTORY, LARGEST = "trainer_state.json", 16 << 20
 EVALUATION = re.compile(r"eval_(?!.*(?:runtime|per_second|compilation_time)\Z).+")
 # Values in the names of Lightning's files: `epoch=02-val_loss=0.31.ckpt`.
-VALUE = re.compile(r"(?P<name>[^=]+?)=(?P<value>-?[0-9]+(?:\.[0-9]+)?)(?:-|\Z)")
+VALUE = re.compile(r"(?P<name>[^=-]+)=(?P<value>-?[0-9]+(?:\.[0-9]+)?)(?:-|\Z)")
 
 
 class RunStep(NamedTuple):
