@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -507,3 +508,19 @@ def test_metrics_that_are_no_mapping_are_refused(tmp_path, metrics):
         ),
     ):
         manager.save(1, metrics)
+
+
+def test_a_policy_of_a_newer_version_is_unknown(tmp_path):
+    """`rules` raises an error that names the run; the checkpoint itself is valid."""
+    from statedict.formats import runs
+
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1)
+    step = tmp_path / "step-0000000001"
+    (step / runs.MANIFEST).write_bytes(runs.dump(replace(runs.read(step), keep=["monthly", 1])))
+    manager = CheckpointManager(tmp_path)
+    assert [saved.step for saved in manager.checkpoints] == [1]
+    with pytest.raises(
+        FormatError, match=r"the manifest has an unknown policy: \['monthly', 1\] is not a retention policy"
+    ):
+        _ = manager.rules

@@ -21,9 +21,7 @@ ARGUMENT = re.compile(
 # A string, because a Path would merge the double slash of a URL.
 File = Annotated[
     str,
-    typer.Argument(
-        metavar="FILE", help="A checkpoint: a file, a directory of shards, a URL, or `-` for standard input."
-    ),
+    typer.Argument(metavar="FILE", help="A checkpoint: a file, a directory, a URL, or `-` for standard input."),
 ]
 Root = Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in the file.")]
 Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Only names matching PATTERN (repeatable).")]

@@ -4,7 +4,7 @@ The way of a tensor from the file to the parameter, for a `.pt` file of torch.sa
 
 1. Recognise the format. `open` (`_table.py`) gets a File from `statedict.files` (local, remote, or a file object), looks at
    its first 512 bytes and calls the reader of the first matching format. A zip may be one of several formats,
-   told apart by their members; a directory goes to `many_files/_directory.py`.
+   told apart by their members; a directory is recognised by the names in it.
 2. Check the container. `zip/_archive.py` opens the archive: the end records, the central directory and the local headers
    must agree. Each member is then a name, an offset, a length and a CRC. (safetensors: `safetensors/_header.py`.)
 3. Parse the description. `_pickle/reading` interprets `data.pkl` without importing anything. Each tensor record
@@ -32,8 +32,9 @@ The way out, from the parameter to the file:
 5. Write the bytes. `statedict.files` (`_write.py`, `_atomic.py`) writes the parts to a temporary file, computing each CRC on
    the way, and renames it over the old file.
 
-Other formats replace steps 2 and 3: `safetensors/`, `numpy_files/`, the older formats in `torch_files/`, and checkpoints of
-several files in `many_files/`. Limits on what reading may cost are in `_limits.py`.
+Other formats replace steps 2 and 3: `safetensors/`, `numpy_files/`, the older formats in `torch_files/`, checkpoints of
+several files in `many_files/`, and folders whose files are roots in `folders/`. The checkpoints of a run are in `runs/`,
+which other packages use by its own `__init__`. Limits on what reading may cost are in `_limits.py`.
 
 For authors of formats, in this package or in a plugin (docs/how-to/plugin.md): `Format` describes a format, and its reader
 makes a `Checkpoint` of a `File` or `Folder` within `Limits`, with `FileTensors`. Its writer finds the tensors in an object

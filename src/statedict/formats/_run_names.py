@@ -18,11 +18,11 @@ LOCK = ".lock"
 # (`global_step10`), Megatron (`iter_0000010`), torchtune (`epoch_0`).
 STEP = re.compile(r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>[0-9]{1,19})")
 # Lightning's files, which are folders if the model is sharded: `epoch=1-step=20-v1.ckpt`, `epoch=02-val_loss=0.31.ckpt`.
-LIGHTNING = re.compile(r"(?P<values>.*?(?:step|epoch)=[0-9]{1,19}(?![0-9]).*?)(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
+LIGHTNING = re.compile(r".*?(?:step|epoch)=[0-9]{1,19}(?![0-9]).*?(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
 LAST = re.compile(r"last(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
 # Files that name the newest step: of DeepSpeed and Megatron.
-LATEST, LATEST_ITERATION = "latest", "latest_checkpointed_iteration.txt"
-MARKERS = (LATEST, "latest_universal", LATEST_ITERATION)
+LATEST_ITERATION = "latest_checkpointed_iteration.txt"
+MARKERS = ("latest", "latest_universal", LATEST_ITERATION)
 # Folders between a run's directory and its checkpoints: of accelerate and Lightning, torchtitan, Lightning's logger.
 BETWEEN = ("checkpoints", "checkpoint")
 LOGS, VERSION = "lightning_logs", re.compile(r"version_([0-9]{1,9})")

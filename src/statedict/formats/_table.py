@@ -18,9 +18,9 @@ from statedict.files import Durable, File, Folder, Frame, JointWriter, Part, Pay
 from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
+from . import _run_names
 from ._format import Format, function, head_of
 from ._limits import LIMITS, Limits
-from ._run_names import FORMAT, MANIFEST, OWN, is_run
 from .checkpoint._checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -277,13 +277,15 @@ def is_weights(folder: Folder) -> bool:
 
 def _is_step(folder: Folder) -> bool:
     """Return whether a folder is a checkpoint of CheckpointManager, also if its manifest is damaged."""
-    if MANIFEST not in folder.files:
+    manifest = _run_names.MANIFEST
+    if manifest not in folder.files:
         return False
-    return OWN.fullmatch(os.path.basename(folder.path)) is not None or FORMAT.encode() in head_of(folder.file(MANIFEST))
+    named = _run_names.OWN.fullmatch(os.path.basename(folder.path)) is not None
+    return named or _run_names.FORMAT.encode() in head_of(folder.file(manifest))
 
 
 def _is_run(folder: Folder) -> bool:
-    return is_run(folder.files, folder.folders)
+    return _run_names.is_run(folder.files, folder.folders)
 
 
 def _is_zip(head: bytes, file: File) -> bool:

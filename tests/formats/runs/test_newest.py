@@ -117,7 +117,7 @@ def test_the_model_of_a_finished_run(tmp_path):
     layouts.save(run / "pytorch_model.bin", layouts.model(3))
     with formats.open(run) as checkpoint:
         assert weight(checkpoint) == 3
-        assert checkpoint.notes[-1] == "the model of this directory was read, not its checkpoints"
+        assert checkpoint.notes[-1] == "the weights of this directory were read, not those of its checkpoints"
     (run / "pytorch_model.bin").rename(run / "training_args.bin")
     with formats.open(run) as checkpoint:
         assert weight(checkpoint) == 500
@@ -126,8 +126,11 @@ def test_the_model_of_a_finished_run(tmp_path):
 def test_nothing_else_is_searched(tmp_path):
     """A checkpoint in any other folder is not found: the error is that there is none."""
     layouts.transformers(tmp_path / "run" / "checkpoints" / "other")
-    with pytest.raises(UnknownFormatError, match="this directory has no checkpoint"):
+    with pytest.raises(UnknownFormatError, match="this directory does not contain a checkpoint"):
         formats.open(tmp_path / "run")
+    layouts.save(tmp_path / "run" / "net.pt", layouts.model(2))
+    with formats.open(tmp_path / "run") as checkpoint:
+        assert (weight(checkpoint), checkpoint.notes) == (2, [])
 
 
 # our own runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, safetensors
+from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, runs, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -17,4 +17,5 @@ GROUPS: dict[str, list[Case]] = {
     "gguf": gguf.CASES,
     "damage": damage.CASES,
     "packages": packages.CASES,
+    "runs": runs.CASES,
 }

@@ -19,7 +19,7 @@ from ._steps import FoundSteps, NamedStep, find_steps
 HISTORY, LARGEST = "trainer_state.json", 16 << 20
 EVALUATION = re.compile(r"eval_(?!.*(?:runtime|per_second|compilation_time)\Z).+")
 # Values in the names of Lightning's files: `epoch=02-val_loss=0.31.ckpt`.
-VALUE = re.compile(r"(?P<name>[^=]+?)=(?P<value>-?[0-9]+(?:\.[0-9]+)?)(?:-|\Z)")
+VALUE = re.compile(r"(?P<name>[^=-]+)=(?P<value>-?[0-9]+(?:\.[0-9]+)?)(?:-|\Z)")
 
 
 class RunStep(NamedTuple):
@@ -46,6 +46,15 @@ def steps(directory: str | os.PathLike[str]) -> list[RunStep]:
     """Return the checkpoints of a run of another framework, oldest first; an empty list if there are none.
 
     Those of CheckpointManager are listed by itself.
+
+    >>> import tempfile, numpy as np, statedict
+    >>> from pathlib import Path
+    >>> output = Path(tempfile.mkdtemp())
+    >>> for step in (9, 10):
+    ...     (output / f"checkpoint-{step}").mkdir()
+    ...     statedict.save({"weight": np.ones(2)}, output / f"checkpoint-{step}" / "model.safetensors")
+    >>> [(step.number, step.is_newest) for step in steps(output)]
+    [(9, False), (10, True)]
     """
     run = Folder(os.path.abspath(directory))
     try:

@@ -170,7 +170,7 @@ def check_file(folder: Folder, name: str, expected: FileFacts) -> None:
     try:
         file = folder.file(name)
     except (FileNotFoundError, NotADirectoryError, UnknownFormatError) as error:
-        raise TruncatedError("the file is missing, but the manifest lists it", file=path) from error
+        raise missing_file(path) from error
     if file.size != expected.nbytes:
         raise TruncatedError(f"the file has {file.size:,} bytes, expected {expected.nbytes:,}", file=path)
     found = FileFacts.of_open(file)
@@ -178,6 +178,10 @@ def check_file(folder: Folder, name: str, expected: FileFacts) -> None:
         raise ChecksumError(
             f"the file is damaged: its CRC-32 is {found.crc32:08x}, expected {expected.crc32:08x}", file=path
         )
+
+
+def missing_file(path: str) -> TruncatedError:
+    return TruncatedError("the file is missing, but the manifest lists it", file=path)
 
 
 def parse(raw: bytes, file: str) -> Manifest:

@@ -8,46 +8,49 @@ from statedict.files import Folder
 
 from ...errors import FormatError, UnknownFormatError
 from .._limits import Limits
-from .._run_names import LOCK, own_steps
+from .._run_names import LOCK, STEP, is_step_file, own_steps
+from .._table import WEIGHTS, is_weights
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._roots import opened
 from ..many_files._shards import INDEX
-from ..many_files._weights import KNOWN, read_weights
+from ..many_files._weights import read_weights
 from ._manifest import check_step, read_open
 from ._step import open_step
 from ._steps import FoundSteps, find_steps
+
+# The arguments of transformers' Trainer have the suffix of weights.
+ARGUMENTS = "training_args.bin"
 
 
 def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the newest checkpoint of a run, which a note names; raise UnknownFormatError if the run has none.
 
-    A folder that also has the weights of a finished model, as transformers' Trainer saves it beside the checkpoints, is
-    read as that model.
+    A folder that also has weights of its own, as those of the finished model that transformers' Trainer saves beside the
+    checkpoints, is read as these.
     """
     own = own_steps(folder.folders)
     if own:
         return _read_own(folder, own, limits)
-    if _has_model(folder):
-        checkpoint = read_weights(folder, limits)
-        checkpoint.notes.append("the model of this directory was read, not its checkpoints")
-        return checkpoint
-    found = find_steps(folder)
+    found = None if _has_weights(folder) else find_steps(folder)
     if found is not None:
         return _read_foreign(found, limits)
-    reason = "this run does not have a checkpoint yet" if LOCK in folder.files else "this directory has no checkpoint"
-    raise UnknownFormatError(reason, file=folder.path)
+    if LOCK in folder.files and not is_weights(folder):
+        raise UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
+    checkpoint = read_weights(folder, limits)
+    if any(map(STEP.fullmatch, folder.folders)):
+        checkpoint.notes.append("the weights of this directory were read, not those of its checkpoints")
+    return checkpoint
 
 
 def _read_foreign(found: FoundSteps, limits: Limits) -> Checkpoint:
     folder, steps, newest = found
     if isinstance(newest, FormatError):
         raise newest
+    older = [step.name for step in steps if step.name != newest]
     try:
         checkpoint = opened(folder, newest, limits)
     except FormatError as error:
-        raise _with_older(
-            error, folder, newest, [step.name for step in steps if step.name != newest]
-        ) from error.__cause__
+        raise _with_older(error, folder, newest, older) from error.__cause__
     checkpoint.notes.append(f"{newest} is {_among(len(steps), folder)}")
     return checkpoint
 
@@ -85,13 +88,11 @@ def _with_older(error: FormatError, folder: Folder, newest: str, older: Sequence
 
 
 def _among(count: int, folder: Folder) -> str:
-    return (
-        f"the newest of {count:,} checkpoints in {folder.path}"
-        if count > 1
-        else f"the only checkpoint in {folder.path}"
-    )
+    which = f"the newest of {count:,} checkpoints" if count > 1 else "the only checkpoint"
+    return f"{which} in {folder.path}"
 
 
-def _has_model(folder: Folder) -> bool:
-    """Return whether a folder has weights with a name that frameworks give to those of a model."""
-    return any(name.removesuffix(INDEX) in KNOWN for name in folder.files)
+def _has_weights(folder: Folder) -> bool:
+    """Return whether a folder has weights that are not a step of the run."""
+    weights = [name for name in folder.files if name.endswith((*WEIGHTS, INDEX)) and name != ARGUMENTS]
+    return bool(weights) and not any(map(is_step_file, folder.files))

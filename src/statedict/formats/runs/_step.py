@@ -13,9 +13,9 @@ from ...errors import FormatError
 from .._limits import Limits
 from .._run_names import MANIFEST, VALUES
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..folders._roots import read_roots
+from ..folders._roots import opened, read_roots
 from ._json_values import to_json
-from ._manifest import Manifest, check_file, check_step, read_open
+from ._manifest import Manifest, check_file, check_step, missing_file, read_open
 
 # Steps of an object's name: `optimizers/0` has two.
 DEEPEST = 20
@@ -49,7 +49,7 @@ def open_step(
     checkpoint = read_roots(
         folder,
         "step",
-        members,
+        {root: partial(_object, folder, name, limits) for root, name in members.items()},
         limits,
         values=manifest.values,
         notes=notes,
@@ -60,6 +60,13 @@ def open_step(
     if "" in checkpoint.unopened:
         checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")
     return checkpoint
+
+
+def _object(folder: Folder, name: str, limits: Limits) -> Checkpoint:
+    try:
+        return opened(folder, name, limits)
+    except FileNotFoundError as error:
+        raise missing_file(folder.path_of(name)) from error
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
