@@ -16,5 +16,6 @@ __all__ = [
     "PORTION", "WAITING", "Durable", "File", "FileSet", "FileSlice", "Fill", "Folder", "Frame", "JointWriter", "Location",
     "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside", "checksums",
     "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped", "is_plain_name",
-    "is_url", "joined", "open", "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
+    "is_url", "joined", "open", "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write",
+    "write_set",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -30,17 +30,29 @@ if TYPE_CHECKING:
 HEAD = 512
 # The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+# Files with a suffix of weights that are not: the arguments of transformers' Trainer.
+OTHER_FILES = ("training_args.bin",)
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
-    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint)"
-    r"(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"(?:(?P<group>train_end)_)?(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|dl_state_dict|"
+    r"random_states|rng_state|criterion|custom_checkpoint)(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"|(?P<end>train_end)_params\.(?:pt|safetensors)"
 )
-# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
+# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, ignite,
+# Lightning (`epoch=1-step=200.ckpt`, or only the epoch).
 STEP = re.compile(
-    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
+    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})(?:\.(?:pt|pth|ckpt|bin|safetensors))?"
+    r"|.*(?:step|epoch)=(?P<last>\d{1,19})(?:-.*)?\.ckpt"
 )
+# Lightning's copy of the newest checkpoint of a run; later runs in the same folder number theirs.
+LAST = re.compile(r"last(?:-v(?P<version>\d{1,9}))?\.ckpt")
 # Files that name the newest step: of DeepSpeed and Megatron.
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
+# Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
+PARTS = ("model_index.json", "modules.json")
+# Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
+SB3 = "_stable_baselines3_version"
+MANIFEST = "MAR-INF/MANIFEST.json"
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -120,7 +132,7 @@ def read(file: File, limits: Limits) -> Checkpoint:
     head = head_of(file)
     for row in FORMATS:
         if row.begins(head, file):
-            return cast(Checkpoint, function(row.read)(file, limits))
+            return read_row(row, file, limits)
     from ._foreign_formats import unknown
 
     raise unknown(file, head)
@@ -128,14 +140,23 @@ def read(file: File, limits: Limits) -> Checkpoint:
 
 def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
     """Read the checkpoint in a folder with the first format of the table that matches."""
-    row = next((row for row in FOLDERS if row.holds(folder)), FOLDERS[-1])
     try:
-        checkpoint = cast(Checkpoint, function(row.read)(folder, limits))
+        checkpoint = read_row(folder_row(folder) or FOLDERS[-1], folder, limits)
     except BaseException:
         folder.close()
         raise
     checkpoint._close = folder.close
     return checkpoint
+
+
+def folder_row(folder: Folder, rows: Iterable[Format] | None = None) -> Format | None:
+    """Return the first of `rows` (None: the table) that matches a folder, or None."""
+    return next((row for row in rows or FOLDERS if row.holds(folder)), None)
+
+
+def read_row(row: Format, source: File | Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a file or folder with the reader of a row."""
+    return cast(Checkpoint, function(row.read)(source, limits))
 
 
 def head_of(file: File) -> bytes:
@@ -244,11 +265,25 @@ def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
 
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
-    return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
+    return any(name.endswith((*WEIGHTS, ".index.json")) and name not in OTHER_FILES for name in folder.files)
+
+
+def parts(folder: Folder) -> list[str]:
+    """Return the names of the folders in a folder that have weights, and are not steps of a run or hidden."""
+    names = [name for name in folder.folders if not (STEP.fullmatch(name) or name.startswith("."))]
+    return [name for name in names if is_weights(folder.folder(name))]
+
+
+def _has_parts(folder: Folder) -> bool:
+    return not {*PARTS}.isdisjoint(folder.files) and bool(parts(folder))
 
 
 def _is_run(folder: Folder) -> bool:
-    return any(map(STEP.fullmatch, (*folder.folders, *folder.files))) or not {*MARKERS}.isdisjoint(folder.files)
+    """Return whether a folder has checkpoints of several steps, and no other weights at the top: these are the result."""
+    steps = [name for name in (*folder.folders, *folder.files) if STEP.fullmatch(name)]
+    if not steps and {*MARKERS}.isdisjoint(folder.files):
+        return False
+    return not is_weights(folder.without([*steps, *filter(LAST.fullmatch, folder.files)]))
 
 
 def _is_zip(head: bytes, file: File) -> bool:
@@ -311,6 +346,10 @@ def _has_pickle(archive: Archive) -> bool:
     return _has(archive, "data.pkl")
 
 
+def _has_files(archive: Archive) -> bool:
+    return SB3 in archive.members or MANIFEST in archive.members
+
+
 def _has(archive: Archive, name: str) -> bool:
     """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
     from .zip._members import text_of
@@ -332,13 +371,17 @@ ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
+    ZipFormat("files", _has_files, ".folders._archives:read_zip_files"),
 )
+# The first row is for folders that hold what one of the others reads, and files with known roles besides.
 FOLDERS = (
+    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("stable-baselines3", ".folders._archives:read_sb3", holds=lambda folder: SB3 in folder.files),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
-    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("submodels", ".folders._submodels:read_submodels", holds=_has_parts),
     Format("run", ".folders._steps:read_newest", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
 )

@@ -130,7 +130,7 @@ class Checkpoint:
         """
         from ._choose_root import choose_root
 
-        return choose_root(self.roots, root, self.path, tree=self.object)
+        return choose_root(self.roots, root, self.path, tree=self.object, unopened=self.unopened)
 
     @property
     def globals(self) -> list[Import]:

@@ -19,7 +19,8 @@ part at the highest level.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from statedict.state import StateDict, arguments, nearest, raw_values
@@ -28,7 +29,7 @@ from ...errors import RootError
 from ._roots import DEEPEST, holds_state, is_optimizer, is_state, is_tensor, parts, search
 
 # Names of the model in a training checkpoint: Lightning, timm, mmengine; accelerate and most scripts; fairseq,
-# detectron2, YOLO; DeepSpeed; nnU-Net; BasicSR …
+# detectron2, YOLO; DeepSpeed; nnU-Net; BasicSR; Stable-Baselines3 …
 PREFERRED = (
     "state_dict",
     "model_state_dict",
@@ -47,14 +48,23 @@ PREFERRED = (
     "params",
     "parameters",
     "state",
+    "policy",
 )
 _AVERAGE = re.compile(r"(?:\A|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|\Z)", re.IGNORECASE)
 
 
-def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = None, *, tree: Any = None) -> StateDict:
+def choose_root(
+    roots: Mapping[str, StateDict],
+    root: str,
+    file: str | None = None,
+    *,
+    tree: Any = None,
+    unopened: Mapping[str, Exception] = MappingProxyType({}),
+) -> StateDict:
     """Return the root at a path, or the one that `"auto"` selects; raise RootError, with the choices, if it is missing.
 
-    A path in `tree` that contains only nested dicts of tensors is a state dict with dotted names.
+    A path in `tree` that contains only nested dicts of tensors is a state dict with dotted names. `unopened`: roots that
+    exist but cannot be read, and why.
 
     >>> import numpy as np
     >>> from statedict.formats import find_roots
@@ -67,24 +77,40 @@ def choose_root(roots: Mapping[str, StateDict], root: str, file: str | None = No
         state = roots[root] if root in roots else _dotted(part_at(tree, root))
         if state is not None:
             return state
+        _require_opened(unopened, root, file, roots)
         raise RootError(f"no state dict at {root!r}{_hint(roots, root)}", file=file, choices=list(roots))
     if not roots:
-        raise RootError("the file contains no state dict", file=file)
-    models = {path: state for path, state in roots.items() if not is_optimizer(state)} or roots
+        raise RootError(f"the file contains no state dict{_reasons(unopened)}", file=file)
+    # What cannot be read is a choice too: another root must not take its place.
+    known = {**roots, **dict.fromkeys(unopened, StateDict())}
+    models = {path: state for path, state in known.items() if not is_optimizer(state)} or roots
     chosen = "" if "" in models else next(iter(models)) if len(models) == 1 else _preferred(models)
-    if chosen is None:
+    if chosen is not None:
+        _require_opened(unopened, chosen, file, roots)
+    else:
         kind = "optimizers' states" if models is roots and is_optimizer(next(iter(roots.values()))) else "state dicts"
         raise RootError(
-            f"the file contains several {kind}, and no name marks one as the model's", file=file, choices=list(roots)
+            f"the file contains several {kind}, and no name marks one as the model's{_reasons(unopened)}",
+            file=file,
+            choices=list(roots),
         )
     return models[chosen]
 
 
-def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: str | None = None) -> Any:
+def choose_part(
+    tree: Any,
+    root: str,
+    fits: Callable[[Any], bool] | None,
+    file: str | None = None,
+    *,
+    required: bool = True,
+    unopened: Mapping[str, Exception] = MappingProxyType({}),
+) -> Any:
     """Return the part of a tree at a path, or the one that `"auto"` selects; `fits` recognises the kind of state
     wanted.
 
     `fits` None: the state of an object of unknown kind, which is a mapping, or the whole tree if it contains none.
+    `required` False: the same if `fits` accepts nothing. `unopened`: parts that exist but cannot be read, and why.
 
     An optimizer state with dotted names, as a Checkpoint returns it, is accepted too. Raises RootError, with the
     choices, if none or several fit.
@@ -98,6 +124,7 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: 
     if root != "auto":
         part = part_at(tree, root)
         if part is None and root:
+            _require_opened(unopened, root, file, ())
             known = [key for key, part in parts(tree) if found(part) is not None] or list(dict(search(tree, found)))
             raise RootError(f"the file contains nothing at {root!r}{_near(root, known)}", file=file, choices=known)
         return _nested(part)
@@ -108,8 +135,10 @@ def choose_part(tree: Any, root: str, fits: Callable[[Any], bool] | None, file: 
         return states[chosen[0]]
     if fits is None and not states:
         return tree
+    if not (states or required or unopened):
+        return choose_part(tree, root, None, file)
     reason = "several parts of the file fit" if chosen else "the file contains no state of this kind of object"
-    raise RootError(reason, file=file, choices=list(states))
+    raise RootError(f"{reason}{_reasons(unopened)}", file=file, choices=list(states))
 
 
 def part_at(tree: Any, path: str) -> Any:
@@ -169,6 +198,18 @@ def _prefixes(name: str) -> list[str]:
     """Return the dotted prefixes of a name, the shortest first."""
     places = [place for place, character in enumerate(name) if character == "."]
     return [name[:place] for place in places]
+
+
+def _require_opened(unopened: Mapping[str, Exception], root: str, file: str | None, choices: Collection[str]) -> None:
+    """Raise RootError if a path is, or is in, a part that cannot be read."""
+    above = next((path for path in unopened if f"{root}/".startswith(f"{path}/")), None)
+    if above is not None:
+        error = unopened[above]
+        raise RootError(f"{above!r} cannot be read: {error}", file=file, choices=list(choices)) from error
+
+
+def _reasons(unopened: Mapping[str, Exception]) -> str:
+    return "".join(f"; {root!r} cannot be read: {error}" for root, error in unopened.items())
 
 
 def _hint(roots: Mapping[str, StateDict], root: str) -> str:

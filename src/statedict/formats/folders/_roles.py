@@ -1,41 +1,112 @@
 """Folders with the weights of a model, and other state of the training in files of their own.
 
-These are written by transformers' Trainer (`checkpoint-500/`), accelerate (`save_state`), skorch, and many scripts. The role
-of a file is known by its name.
+These are written by transformers' Trainer (`checkpoint-500/`), accelerate (`save_state`), skorch (`Checkpoint`), and many
+scripts. The role of a file is known by its name. What is left of the folder without these files is read as any other
+folder: weights, shards, a distributed checkpoint, the newest of several steps …
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+
 from statedict.files import Folder
 
 from .._limits import Limits
-from .._table import ROLE, is_weights
+from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, folder_row, parts, read_row
 from ..checkpoint._checkpoint import Checkpoint
-from ..many_files._weights import read_weights
-from ._roots import MODEL, read_roots
+from ._roots import MODEL, Member, opened, read_roots
+from ._values import read_values
 
+DIRECTORY = "directory"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
-ROOTS = {"optim": "optimizer", "lr_scheduler": "scheduler", "random_states": "rng", "rng_state": "rng"}
+ROOTS = {
+    "optim": "optimizer",
+    "lr_scheduler": "scheduler",
+    "random_states": "rng",
+    "rng_state": "rng",
+    "dl_state_dict": "dataloader",
+}
 KEEPS_NUMBER = ("custom_checkpoint",)
+# Weights of further models, which accelerate writes beside files with roles.
+FURTHER = re.compile(r"(?:pytorch_)?model(?:_fsdp)?_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
+# Folders of torch.distributed.checkpoint: accelerate's FSDP.
+SHARDED = re.compile(r"(?:pytorch_)?(?P<stem>model|optimizer)(?:_fsdp)?_(?P<number>\d{1,9})")
+# Plain values, as JSON: of transformers and of skorch.
+VALUES = {
+    "trainer_state.json": "trainer_state",
+    "history.json": "history",
+    "train_end_history.json": "train_end/history",
+}
 
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
-    """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its own root."""
-    members = {role_of(name): name for name in folder.files if ROLE.fullmatch(name)}
-    weights = {MODEL: lambda: read_weights(folder, limits)} if is_weights(folder) else {}
-    return read_roots(folder, "directory", {**weights, **members}, limits)
+    """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
+    roles = _distinct({**_roles(folder), **_sharded(folder)})
+    rest = folder.without(roles)
+    row = folder_row(rest, [row for row in FOLDERS if row.name != DIRECTORY])
+    members: dict[str, Member] = {"": partial(read_row, row, rest, limits)} if row else {}
+    if row is None or row.name != "submodels":
+        roles |= {name: name for name in parts(rest)}
+    for name, root in roles.items():
+        members[root] = partial(_unwrapped, folder, name, limits) if SHARDED.fullmatch(name) else name
+    values = {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
+    return read_roots(folder, DIRECTORY, {**members, **values}, limits)
 
 
-def role_of(name: str) -> str:
-    """Return the root of a file, by its name.
+def role_of(name: str) -> str | None:
+    """Return the root of a file by its name, or None if it has no known role.
 
     >>> role_of("optimizer.bin"), role_of("optimizer_1.bin"), role_of("random_states_0.pkl"), role_of("rng_state.pth")
     ('optimizer', 'optimizer_1', 'rng', 'rng')
+    >>> role_of("model_1.safetensors"), role_of("train_end_params.pt"), role_of("model.safetensors")
+    ('model_1', 'train_end/model', None)
     """
+    further = FURTHER.fullmatch(name)
+    if further is not None:
+        return _numbered(MODEL, further["number"])
     match = ROLE.fullmatch(name)
     if match is None:
-        raise ValueError(f"{name!r} is not the name of a file with a known role")
-    root, number = ROOTS.get(match["stem"], match["stem"]), match["number"]
-    if match["stem"] in KEEPS_NUMBER:
-        return f"{root}_{number}"
-    return root if number is None or int(number) == 0 else f"{root}_{int(number)}"
+        return None
+    stem, group = match["stem"] or MODEL, match["group"] or match["end"]
+    root = _numbered(ROOTS.get(stem, stem), match["number"], keep=stem in KEEPS_NUMBER)
+    return f"{group}/{root}" if group else root
+
+
+def _numbered(root: str, number: str | None, keep: bool = False) -> str:
+    return root if number is None or (int(number) == 0 and not keep) else f"{root}_{int(number)}"
+
+
+def _roles(folder: Folder) -> dict[str, str]:
+    """Return the root of each file with a known role. Of a further model in two formats, the one preferred is taken."""
+    found = {name: root for name in folder.files if (root := role_of(name)) is not None}
+    models = sorted(filter(FURTHER.fullmatch, found), key=lambda name: WEIGHTS.index(name[name.rindex(".") :]))
+    kept = {found[name]: name for name in reversed(models)}
+    return {name: root for name, root in found.items() if kept.get(root, name) == name}
+
+
+def _sharded(folder: Folder) -> dict[str, str]:
+    """Return the root of each folder that accelerate saved a model or an optimizer to in parts."""
+    matches = [match for name in folder.folders if (match := SHARDED.fullmatch(name))]
+    return {
+        match[0]: _numbered(match["stem"], match["number"])
+        for match in matches
+        if any(map(METADATA.fullmatch, folder.folder(match[0]).files))
+    }
+
+
+def _unwrapped(folder: Folder, name: str, limits: Limits) -> Checkpoint:
+    """Open a folder that has only one entry, which is called `model` or `optimizer`, and return this."""
+    checkpoint = opened(folder, name, limits)
+    match = SHARDED.fullmatch(name)
+    if match and isinstance(checkpoint.object, Mapping) and [*checkpoint.object] == [match["stem"]]:
+        checkpoint.object = checkpoint.object[match["stem"]]
+    return checkpoint
+
+
+def _distinct(roles: Mapping[str, str]) -> dict[str, str]:
+    """Return the root of each file; those of several files with the same root are their names."""
+    counts = Counter(roles.values())
+    return {name: root if counts[root] == 1 else name for name, root in roles.items()}

@@ -14,8 +14,12 @@ from .._limits import Limits
 from .._pickle import Import
 from .._table import read, read_folder
 from ..checkpoint._checkpoint import Checkpoint, Finding
+from ..checkpoint._roots import is_state
 
 MODEL = "model"
+
+# The name of a file or folder, or a function that opens its checkpoint.
+Member = str | Callable[[], Checkpoint]
 
 
 def opened(folder: Folder, name: str, limits: Limits) -> Checkpoint:
@@ -26,7 +30,7 @@ def opened(folder: Folder, name: str, limits: Limits) -> Checkpoint:
 def read_roots(
     folder: Folder,
     format: str,
-    members: Mapping[str, str | Callable[[], Checkpoint]],
+    members: Mapping[str, Member],
     limits: Limits,
     *,
     values: Mapping[str, Any] | None = None,
@@ -38,30 +42,38 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`. `values` are put beside them. A member that cannot be opened is left out; `verify` and an error about its
-    root say why. Raises the error of the first one if none can be opened.
+    in `"rng"`; the root `""` is `"model"`, or, if its content is not a state, the tree that the others are put into.
+    `values` are put beside them. A member that cannot be opened, or whose pickle would run code, is left out; `verify` and
+    an error about its root say why. Raises the error of the first one if none can be opened.
     """
     found: dict[str, Checkpoint] = {}
     failed: dict[str, FormatError | OSError] = {}
     for root, member in members.items():
         try:
-            found[root] = opened(folder, member, limits) if isinstance(member, str) else member()
+            checkpoint = opened(folder, member, limits) if isinstance(member, str) else member()
+            # Those of a distributed checkpoint are not known yet, and checked when the whole is used.
+            if checkpoint._more_globals is None:
+                checkpoint.require_safe()
+            found[root or _place(checkpoint.object, members)] = checkpoint
         except LimitError:
             raise
         except (FormatError, OSError) as error:
-            failed[root] = error
+            failed[root or MODEL] = error
+            if isinstance(member, str) and isinstance(error, FormatError):
+                error.located(file=folder.path_of(member))
     if failed and not found:
         raise next(iter(failed.values()))
     tree: dict[str, Any] = dict(values or {})
     for root, checkpoint in found.items():
         _put(tree, root, checkpoint.object)
-    model = found.get(MODEL)
+    model = found.get(MODEL) or found.get("")
     return Checkpoint(
         folder.path,
         format,
         tree,
         size=sum(checkpoint.size for checkpoint in found.values()),
-        producer=producer or ", ".join(dict.fromkeys(each.producer for each in found.values())),
+        producer=producer
+        or ", ".join(dict.fromkeys(each.producer for each in found.values() if each.producer != "unknown")),
         more_globals=partial(_globals, found.values()),
         notes=[*notes, *_notes(found)],
         metadata={**(model.metadata if model else {}), **(metadata or {})},
@@ -70,7 +82,16 @@ def read_roots(
     )
 
 
+def _place(content: Any, members: Iterable[str]) -> str:
+    """Return where the member without a root is put: at the top if it has entries, and none that is a root of another."""
+    others = {root.partition("/")[0] for root in members}
+    is_tree = isinstance(content, dict) and not is_state(content) and others.isdisjoint(content)
+    return "" if is_tree else MODEL
+
+
 def _put(tree: dict[str, Any], root: str, value: Any) -> None:
+    if not root:
+        return tree.update(value)
     *above, last = root.split("/")
     for step in above:
         tree = tree.setdefault(step, {})
@@ -89,7 +110,7 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
         for note in member.notes:
             by_text.setdefault(note, []).append(root)
     for text, roots in by_text.items():
-        yield f"{', '.join(roots)}: {text}"
+        yield f"{', '.join(roots)}: {text}" if any(roots) else text
 
 
 def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
@@ -100,5 +121,5 @@ def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
 def _checks(members: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     for root, member in members.items():
         for finding in member._checks():
-            where = f"{root}/{finding.where}" if finding.where else root
+            where = "/".join(filter(None, (root, finding.where)))
             yield finding._replace(where=where)
