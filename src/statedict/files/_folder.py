@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ..errors import FileChangedError, FormatError
 from ._file import File
+from ._open import is_url
 from ._open import open as open_file
 from ._slice import FileSlice
 
@@ -146,6 +147,15 @@ class Folder:
     def _beside(self, name: str, other: str) -> FileSlice:
         above, separator, _ = name.rpartition(SEPARATOR)
         return self.file(f"{above}{separator}{other}")
+
+
+def open_folder(path: str) -> Folder:
+    """Return the Folder of a directory, or of the URL of one."""
+    if is_url(path):
+        from ._remote_folder import remote_folder
+
+        return remote_folder(path)
+    return Folder(path)
 
 
 class _OpenFiles:

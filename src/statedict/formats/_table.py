@@ -38,14 +38,10 @@ ROLE = re.compile(
     r"random_states|rng_state|criterion|custom_checkpoint)(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
     r"|(?P<end>train_end)_params\.(?:pt|safetensors)"
 )
-# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, ignite,
-# Lightning (`epoch=1-step=200.ckpt`, or only the epoch).
+# Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
 STEP = re.compile(
-    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})(?:\.(?:pt|pth|ckpt|bin|safetensors))?"
-    r"|.*(?:step|epoch)=(?P<last>\d{1,19})(?:-.*)?\.ckpt"
+    r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
 )
-# Lightning's copy of the newest checkpoint of a run; later runs in the same folder number theirs.
-LAST = re.compile(r"last(?:-v(?P<version>\d{1,9}))?\.ckpt")
 # Files that name the newest step: of DeepSpeed and Megatron.
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 # Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
@@ -90,8 +86,8 @@ class FormatWriter(NamedTuple):
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
-    """Open the checkpoint in `source`: a path, or a seekable binary file object, which is read from its current
-    position. The path of a directory opens the checkpoint that its files form: shards with an index, a
+    """Open the checkpoint in `source`: a path, a URL, or a seekable binary file object, which is read from its current
+    position. The path or URL of a directory opens the checkpoint that its files form: shards with an index, a
     torch.distributed.checkpoint, what a framework saved during training …
 
     No code from the file is run and no tensor data is read; everything that can be checked without it is checked.
@@ -110,9 +106,12 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     directory = _directory_of(source)
     if directory is not None:
         with collector_paused():
-            return read_folder(Folder(directory), limits)
+            return read_folder(files.open_folder(directory), limits)
     try:
         file = files.open(source)
+    except IsADirectoryError:
+        with collector_paused():
+            return read_folder(files.open_folder(source), limits)
     except FileNotFoundError as error:
         if isinstance(source, (str, os.PathLike)) and os.path.isfile(index := f"{os.fspath(source)}.index.json"):
             error.strerror = f"{error.strerror}; it was saved in shards: open {index}"
@@ -283,7 +282,7 @@ def _is_run(folder: Folder) -> bool:
     steps = [name for name in (*folder.folders, *folder.files) if STEP.fullmatch(name)]
     if not steps and {*MARKERS}.isdisjoint(folder.files):
         return False
-    return not is_weights(folder.without([*steps, *filter(LAST.fullmatch, folder.files)]))
+    return not is_weights(folder.without(steps))
 
 
 def _is_zip(head: bytes, file: File) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from statedict.files import Folder
 
+from ...errors import FormatError
 from .._limits import Limits
-from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, folder_row, parts, read_row
+from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, Format, folder_row, parts, read_row
 from ..checkpoint._checkpoint import Checkpoint
+from ..checkpoint._roots import is_state
 from ._roots import MODEL, Member, opened, read_roots
 from ._values import read_values
 
@@ -47,13 +49,27 @@ def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     roles = _distinct({**_roles(folder), **_sharded(folder)})
     rest = folder.without(roles)
     row = folder_row(rest, [row for row in FOLDERS if row.name != DIRECTORY])
-    members: dict[str, Member] = {"": partial(read_row, row, rest, limits)} if row else {}
+    members = _rest(row, rest, limits, roles.values()) if row else {}
     if row is None or row.name != "submodels":
         roles |= {name: name for name in parts(rest)}
     for name, root in roles.items():
         members[root] = partial(_unwrapped, folder, name, limits) if SHARDED.fullmatch(name) else name
     values = {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
     return read_roots(folder, DIRECTORY, {**members, **values}, limits)
+
+
+def _rest(row: Format, folder: Folder, limits: Limits, others: Iterable[str]) -> dict[str, Member]:
+    """Return the member for what is left of a folder: the model, or a tree, whose entries are put beside the other roots."""
+    again = partial(read_row, row, folder, limits)
+    try:
+        checkpoint = again()
+    except (FormatError, OSError):
+        return {MODEL: again}
+    taken = {root.partition("/")[0] for root in others}
+    is_model = (
+        not isinstance(checkpoint.object, dict) or is_state(checkpoint.object) or taken & checkpoint.object.keys()
+    )
+    return {MODEL if is_model else "": lambda: checkpoint}
 
 
 def role_of(name: str) -> str | None:

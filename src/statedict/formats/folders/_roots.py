@@ -14,7 +14,6 @@ from .._limits import Limits
 from .._pickle import Import
 from .._table import read, read_folder
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..checkpoint._roots import is_state
 
 MODEL = "model"
 
@@ -42,9 +41,9 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`; the root `""` is `"model"`, or, if its content is not a state, the tree that the others are put into.
-    `values` are put beside them. A member that cannot be opened, or whose pickle would run code, is left out; `verify` and
-    an error about its root say why. Raises the error of the first one if none can be opened.
+    in `"rng"`; the entries of the root `""` are put beside the other roots. `values` are put beside them too. A member that
+    cannot be opened, or whose pickle would run code, is left out; `verify` and an error about its root say why. Raises the
+    error of the first one if none can be opened.
     """
     found: dict[str, Checkpoint] = {}
     failed: dict[str, FormatError | OSError] = {}
@@ -54,11 +53,11 @@ def read_roots(
             # Those of a distributed checkpoint are not known yet, and checked when the whole is used.
             if checkpoint._more_globals is None:
                 checkpoint.require_safe()
-            found[root or _place(checkpoint.object, members)] = checkpoint
+            found[root] = checkpoint
         except LimitError:
             raise
         except (FormatError, OSError) as error:
-            failed[root or MODEL] = error
+            failed[root] = error
             if isinstance(member, str) and isinstance(error, FormatError):
                 error.located(file=folder.path_of(member))
     if failed and not found:
@@ -80,13 +79,6 @@ def read_roots(
         checks=lambda: chain(checks(), _problems(failed), _checks(found)),
         unopened=failed,
     )
-
-
-def _place(content: Any, members: Iterable[str]) -> str:
-    """Return where the member without a root is put: at the top if it has entries, and none that is a root of another."""
-    others = {root.partition("/")[0] for root in members}
-    is_tree = isinstance(content, dict) and not is_state(content) and others.isdisjoint(content)
-    return "" if is_tree else MODEL
 
 
 def _put(tree: dict[str, Any], root: str, value: Any) -> None:

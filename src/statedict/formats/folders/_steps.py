@@ -8,7 +8,7 @@ from statedict.files import Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import LAST, MARKERS, STEP
+from .._table import MARKERS, STEP
 from ..checkpoint._checkpoint import Checkpoint
 from ._roots import opened
 
@@ -30,11 +30,9 @@ def steps(folder: Folder) -> list[RunStep]:
 
 
 def newest(folder: Folder) -> RunStep | None:
-    """Return the newest checkpoint: what a marker (`latest` …) names, or `last.ckpt`, or else that of the highest step."""
+    """Return the newest checkpoint: the one that a marker (`latest` …) names, or else that of the highest step."""
     listed = steps(folder)
-    marked = _marked(folder) or _last(folder)
-    if marked in (*folder.folders, *folder.files) and not any(marked == step.name for step in listed):
-        return RunStep(listed[-1].number if listed else 0, marked)
+    marked = _marked(folder)
     return next((step for step in listed if marked in (step.name, str(step.number))), listed[-1] if listed else None)
 
 
@@ -54,9 +52,3 @@ def _marked(folder: Folder) -> str | None:
             file = folder.file(name)
             return file.read(0, min(file.size, LONGEST_MARKER)).decode(errors="replace").strip()
     return None
-
-
-def _last(folder: Folder) -> str | None:
-    """Return the name of Lightning's copy of the newest checkpoint, or None."""
-    found = [(int(match["version"] or 0), name) for name in folder.files if (match := LAST.fullmatch(name))]
-    return max(found)[1] if found else None

@@ -16,7 +16,7 @@ from .._limits import Limits
 from .._table import PARTS, is_weights, parts
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._weights import read_weights
-from ._roots import Member, read_roots
+from ._roots import MODEL, Member, read_roots
 from ._values import read_values
 
 PIPELINE = PARTS[0]
@@ -33,7 +33,7 @@ def read_submodels(folder: Folder, limits: Limits) -> Checkpoint:
     """
     members: dict[str, Member] = {}
     if PIPELINE not in folder.files:
-        members = {"": partial(read_weights, folder, limits)} if is_weights(folder) else {}
+        members = {MODEL: partial(read_weights, folder, limits)} if is_weights(folder) else {}
     found = parts(folder)
     members |= {name: name for name in found}
     listed = read_values(folder, PIPELINE, limits).object if PIPELINE in folder.files else {}

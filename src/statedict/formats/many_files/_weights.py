@@ -15,7 +15,7 @@ from statedict.files import Folder
 
 from ...errors import UnknownFormatError
 from .._limits import Limits
-from .._table import OTHER_FILES, STEP, WEIGHTS, read
+from .._table import OTHER_FILES, WEIGHTS, read
 from ..checkpoint._checkpoint import Checkpoint
 from ._parts import rank_files, read_ranks
 from ._shards import INDEX, NUMBERED, read_numbered
@@ -40,7 +40,7 @@ def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
             return read_numbered(folder, found, limits)
         if len(found) == 1:
             checkpoint = read(folder.file(found[0]), limits)
-            checkpoint.notes += [*_passed_over(names, found[0]), *_steps(folder)]
+            checkpoint.notes += _passed_over(names, found[0])
             return checkpoint
         if found:
             ranks = rank_files(found) if pick is _single else {}
@@ -98,12 +98,6 @@ def _passed_over(names: Sequence[str], chosen: str) -> list[str]:
     """Return a note about the other files of the directory that may contain state, if there are any."""
     others = [name for name in (*_indexes(names), *_single(names)) if name != chosen]
     return [f"{chosen} was read; other files of this directory were not: {_listed(others)}"] if others else []
-
-
-def _steps(folder: Folder) -> list[str]:
-    """Return a note about checkpoints of single steps in the folders of the directory, if there are any."""
-    steps = [name for name in folder.folders if STEP.fullmatch(name)]
-    return [f"checkpoints of a run in this directory were not read: {_listed(steps)}"] if steps else []
 
 
 def _listed(names: Sequence[str]) -> str:
