@@ -21,7 +21,20 @@ KINDS = {dict: "object", list: "list", str: "string", bool: "boolean", int: "int
 KINDS[type(None)] = "null"
 # Objects whose keys are names: tensors, dtypes, parts, metrics.
 NAMED = (
-    *("added", "removed", "renamed", "shape", "dtype", "changed", "tied", "dtypes", "parts", "metrics", "metadata"),
+    *(
+        "added",
+        "removed",
+        "renamed",
+        "shape",
+        "dtype",
+        "changed",
+        "tied",
+        "dtypes",
+        "parts",
+        "metrics",
+        "metadata",
+        "unopened",
+    ),
     "texts",
 )
 
@@ -106,6 +119,9 @@ def samples(tmp_path_factory):
         manager.save(1, {"loss": 1.5, "note": "x", "worst": float("nan"), "ok": True, "none": None}, epoch=1)
     statedict.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "part.safetensors", max_shard_size=8)
     (place / "part-00002-of-00002.safetensors").unlink()
+    (place / "folder").mkdir()
+    statedict.save({"w": torch.ones(1)}, place / "folder" / "model.pt")
+    (place / "folder" / "optimizer.pt").write_bytes(b"")
     statedict.save({"w": scaled()}, place / "wrapped.safetensors")
     offsets = {"DCP_SHARDING_INFO": json.dumps({"w": {"saved_offsets": [2]}})}
     save_file({"w": torch.ones(2)}, place / "shard-00002-model-00001-of-00001.safetensors", offsets)
@@ -122,6 +138,7 @@ def calls(place):
             ["inspect", place / "nan.pt"],
             ["inspect", place / "part.safetensors.index.json"],
             ["inspect", place / "told.pt"],
+            ["inspect", place / "folder"],
             ["inspect", place / "wrapped.safetensors"],
             ["inspect", place / "shard-00002-model-00001-of-00001.safetensors"],
         ],

@@ -104,6 +104,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "globals": imports(checkpoint.globals),
         "metadata": checkpoint.texts,
         "notes": checkpoint.notes,
+        "unopened": {root: str(error) for root, error in checkpoint.unopened.items()},
     }
 
 
@@ -148,6 +149,8 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
     for name, text in facts["metadata"].items():
         cut = "…" if len(text) > TEXT_SHOWN else ""
         _show.say(out, f"metadata {name!r}: {text[:TEXT_SHOWN]!r}{cut}", "dim")
+    for root, reason in facts["unopened"].items():
+        _show.say(out, f"root {root} cannot be read: {reason}", STYLES["dangerous"])
     for level, line in warnings(facts["globals"], facts["notes"]):
         _show.say(out, line, STYLES[level])
 

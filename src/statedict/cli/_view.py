@@ -130,7 +130,7 @@ def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.F
         roots=roots,
         other=report.contents(checkpoint.object, skip=checkpoint.roots),
         imports=report.imports(checkpoint.globals),
-        notes=checkpoint.notes,
+        notes=[*(f"{root} cannot be read: {error}" for root, error in checkpoint.unopened.items()), *checkpoint.notes],
     )
 
 

@@ -74,6 +74,7 @@ class Folder:
         self._names = names if names is None or callable(names) else list(names)
         self._open_files = _OpenFiles(path, opener or (lambda name: open_file(os.path.join(path, name))))
         self._within = ""
+        self._folders: dict[str, Folder] = {}
 
     @cached_property
     def entries(self) -> Entries:
@@ -129,14 +130,16 @@ class Folder:
 
     def folder(self, name: str) -> Folder:
         """Return the folder with that name in this folder; closing either closes the files of both."""
-        found = Folder(self.path_of(name), names=self._names)
-        found._open_files, found._within = self._open_files, f"{self._within}{name}{SEPARATOR}"
-        return found
+        if name not in self._folders:
+            found = Folder(self.path_of(name), names=self._names)
+            found._open_files, found._within = self._open_files, f"{self._within}{name}{SEPARATOR}"
+            self._folders[name] = found
+        return self._folders[name]
 
     def without(self, names: Collection[str]) -> Folder:
         """Return the same folder as if it did not have these files and folders; closing either closes the files of both."""
         found = Folder(self.path, names=self._names)
-        found._open_files, found._within = self._open_files, self._within
+        found._open_files, found._within, found._folders = self._open_files, self._within, self._folders
         found.entries = Entries(*([name for name in kind if name not in names] for kind in self.entries))
         return found
 

@@ -39,6 +39,7 @@ def _rest(checkpoint: Checkpoint) -> list[Section]:
     return [
         listed("other content", others, LINES),
         listed("unknown classes and functions (not imported)", unknown, FEW),
+        listed("cannot be read", [f"{root}: {error}" for root, error in checkpoint.unopened.items()], FEW),
         listed("notes", checkpoint.notes, FEW),
     ]
 
