@@ -303,6 +303,20 @@ def test_accelerates_folders_of_parts_have_roles(tmp_path):
         assert list(checkpoint.object["optimizer"]) == ["state"]
 
 
+@pytest.mark.parametrize("weights", [False, True])
+def test_the_folder_of_deepspeed_has_the_roots_of_the_others(tmp_path, weights):
+    """The folder that `latest` names is joined with the files beside it, or has its own root beside gathered weights."""
+    training = Training()
+    more = {"latest": b"global_step4\n", **({} if weights else {"model__safetensors": None})}
+    folder = trainer(tmp_path / "checkpoint-4", training, optimizer__pt=None, **more)
+    inside = {"model": training.model.state_dict(), "optimizer": training.optimizer.state_dict()}
+    layouts.write(folder, {"global_step4/model.pt": inside, "global_step3/model.pt": {}})
+    with statedict.open(folder) as checkpoint:
+        own = {"global_step4", "model"} if weights else {"model", "optimizer"}
+        assert set(checkpoint.object) == {*own, "scheduler", "rng", "trainer_state"}
+    assert equal(resumed(folder), states(training))
+
+
 def test_the_values_of_a_folder_are_limited(tmp_path):
     """A file of plain values is JSON, no longer and no deeper than allowed."""
     folder = trainer(tmp_path / "f", Training(), trainer_state__json=b"[" * 101 + b"]" * 101)

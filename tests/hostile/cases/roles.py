@@ -83,7 +83,9 @@ def nemo(name: str, size: int, raw: bytes = GOOD) -> bytes:
 
 _case = partial(Case, placed=True)
 DEEP = b"[" * 100_000
-SERIALIZED = json.dumps({"policy_class": {":serialized:": "gASVHwAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAV0b3VjaJSFlFKULg=="}})
+SERIALIZED = json.dumps(
+    {"policy_class": {":serialized:": "gASVHwAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAV0b3VjaJSFlFKULg=="}}
+)
 INDEX = {"unet": ["diffusers", "UNet"], "../../etc": ["diffusers", "X"], "/": ["diffusers", "X"], "vae": ["a", "b"]}
 # fmt: off
 CASES = [

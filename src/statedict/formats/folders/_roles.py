@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from statedict.files import Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, Format, folder_row, parts, read_row
+from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, folder_row, parts, read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
 from ._roots import MODEL, Member, opened, read_roots
 from ._values import read_values
 
-DIRECTORY = "directory"
+DIRECTORY, RUN = "directory", "run"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
 ROOTS = {
     "optim": "optimizer",
@@ -36,6 +36,9 @@ KEEPS_NUMBER = ("custom_checkpoint",)
 FURTHER = re.compile(r"(?:pytorch_)?model(?:_fsdp)?_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
 # Folders of torch.distributed.checkpoint: accelerate's FSDP.
 SHARDED = re.compile(r"(?:pytorch_)?(?P<stem>model|optimizer)(?:_fsdp)?_(?P<number>\d{1,9})")
+# DeepSpeed's marker, which has the name of a folder.
+LATEST = "latest"
+LONGEST_NAME = 255
 # Plain values, as JSON: of transformers and of skorch.
 VALUES = {
     "trainer_state.json": "trainer_state",
@@ -46,10 +49,16 @@ VALUES = {
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
-    roles = _distinct({**_roles(folder), **_sharded(folder)})
-    rest = folder.without(roles)
-    row = folder_row(rest, [row for row in FOLDERS if row.name != DIRECTORY])
-    members = _rest(row, rest, limits, roles.values()) if row else {}
+    roles = _distinct({**_sharded(folder), **_roles(folder)})
+    step = _deepspeed(folder)
+    rest = folder.without([*roles, LATEST, step])
+    row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
+    members: dict[str, Member] = {}
+    if row is not None:
+        members = _rest(partial(read_row, row, rest, limits), roles.values())
+        roles |= {step: step} if step else {}
+    elif step:
+        members = _rest(partial(opened, folder, step, limits), roles.values())
     if row is None or row.name != "submodels":
         roles |= {name: name for name in parts(rest)}
     for name, root in roles.items():
@@ -58,13 +67,12 @@ def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     return read_roots(folder, DIRECTORY, {**members, **values}, limits)
 
 
-def _rest(row: Format, folder: Folder, limits: Limits, others: Iterable[str]) -> dict[str, Member]:
+def _rest(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Member]:
     """Return the member for what is left of a folder: the model, or a tree, whose entries are put beside the other roots."""
-    again = partial(read_row, row, folder, limits)
     try:
-        checkpoint = again()
+        checkpoint = read()
     except (FormatError, OSError):
-        return {MODEL: again}
+        return {MODEL: read}  # which is told when it fails again
     taken = {root.partition("/")[0] for root in others}
     is_model = (
         not isinstance(checkpoint.object, dict) or is_state(checkpoint.object) or taken & checkpoint.object.keys()
@@ -111,6 +119,17 @@ def _sharded(folder: Folder) -> dict[str, str]:
         for match in matches
         if any(map(METADATA.fullmatch, folder.folder(match[0]).files))
     }
+
+
+def _deepspeed(folder: Folder) -> str:
+    """Return the name of the folder with DeepSpeed's state, which transformers and accelerate put beside their own files;
+    an empty text if there is none.
+    """
+    if LATEST not in folder.files:
+        return ""
+    file = folder.file(LATEST)
+    name = file.read(0, min(file.size, LONGEST_NAME)).decode(errors="replace").strip()
+    return name if name in folder.folders else ""
 
 
 def _unwrapped(folder: Folder, name: str, limits: Limits) -> Checkpoint:
