@@ -288,6 +288,14 @@ def test_a_distributed_checkpoint_with_the_same_root_is_the_model(tmp_path):
         assert {"model/model", "model/optimizer", "optimizer"} <= set(checkpoint.roots)
 
 
+def test_weights_beside_a_folder_called_model_are_both_read(tmp_path):
+    """The folder has its name, and neither replaces the other."""
+    folder = trainer(tmp_path / "f", Training())
+    layouts.write(folder, {"model/model.safetensors": {"w": torch.ones(1)}})
+    with statedict.open(folder) as checkpoint:
+        assert (list(checkpoint.state_dict("model")), len(checkpoint.state_dict("weights"))) == (["w"], 9)
+
+
 def test_accelerates_folders_of_parts_have_roles(tmp_path):
     """FSDP of accelerate: `pytorch_model_fsdp_0` and `optimizer_0` are torch.distributed.checkpoint folders of one entry."""
     training = Training()

@@ -36,6 +36,8 @@ KEEPS_NUMBER = ("custom_checkpoint",)
 FURTHER = re.compile(r"(?:pytorch_)?model(?:_fsdp)?_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
 # Folders of torch.distributed.checkpoint: accelerate's FSDP.
 SHARDED = re.compile(r"(?:pytorch_)?(?P<stem>model|optimizer)(?:_fsdp)?_(?P<number>\d{1,9})")
+# The root of weights if another model has the name `model`.
+SECOND = "weights"
 # DeepSpeed's marker, which has the name of a folder.
 LATEST = "latest"
 LONGEST_NAME = 255
@@ -53,31 +55,30 @@ def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     step = _deepspeed(folder)
     rest = folder.without([*roles, LATEST, step])
     row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
-    members: dict[str, Member] = {}
-    if row is not None:
-        members = _rest(partial(read_row, row, rest, limits), roles.values())
-        roles |= {step: step} if step else {}
-    elif step:
-        members = _rest(partial(opened, folder, step, limits), roles.values())
     if row is None or row.name != "submodels":
         roles |= {name: name for name in parts(rest)}
-    for name, root in roles.items():
-        members[root] = partial(_unwrapped, folder, name, limits) if SHARDED.fullmatch(name) else name
-    values = {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
-    return read_roots(folder, DIRECTORY, {**members, **values}, limits)
+    core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
+    if row is not None and step:
+        roles[step] = step
+    members: dict[str, Member] = {
+        root: partial(_unwrapped, folder, name, limits) if SHARDED.fullmatch(name) else name
+        for name, root in roles.items()
+    }
+    members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
+    return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
 
 
-def _rest(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Member]:
+def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Member]:
     """Return the member for what is left of a folder: the model, or a tree, whose entries are put beside the other roots."""
+    taken = {root.partition("/")[0] for root in others}
+    root = MODEL if MODEL not in taken else SECOND
     try:
         checkpoint = read()
     except (FormatError, OSError):
-        return {MODEL: read}  # which is told when it fails again
-    taken = {root.partition("/")[0] for root in others}
-    is_model = (
-        not isinstance(checkpoint.object, dict) or is_state(checkpoint.object) or taken & checkpoint.object.keys()
-    )
-    return {MODEL if is_model else "": lambda: checkpoint}
+        return {root: read}  # it is told when it fails again
+    tree = checkpoint.object
+    is_tree = isinstance(tree, dict) and not is_state(tree) and taken.isdisjoint(tree)
+    return {"" if is_tree else root: lambda: checkpoint}
 
 
 def role_of(name: str) -> str | None:
