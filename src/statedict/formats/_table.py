@@ -105,13 +105,11 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """
     directory = _directory_of(source)
     if directory is not None:
-        with collector_paused():
-            return read_folder(files.open_folder(directory), limits)
+        return _open_folder(files.open_folder(directory), limits)
     try:
         file = files.open(source)
     except IsADirectoryError:
-        with collector_paused():
-            return read_folder(files.open_folder(source), limits)
+        return _open_folder(files.open_folder(source), limits)
     except FileNotFoundError as error:
         if isinstance(source, (str, os.PathLike)) and os.path.isfile(index := f"{os.fspath(source)}.index.json"):
             error.strerror = f"{error.strerror}; it was saved in shards: open {index}"
@@ -137,15 +135,20 @@ def read(file: File, limits: Limits) -> Checkpoint:
     raise unknown(file, head)
 
 
-def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
-    """Read the checkpoint in a folder with the first format of the table that matches."""
+def _open_folder(folder: Folder, limits: Limits) -> Checkpoint:
     try:
-        checkpoint = read_row(folder_row(folder) or FOLDERS[-1], folder, limits)
+        with collector_paused():
+            checkpoint = read_folder(folder, limits)
     except BaseException:
         folder.close()
         raise
     checkpoint._close = folder.close
     return checkpoint
+
+
+def read_folder(folder: Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in an open folder with the first format of the table that matches."""
+    return read_row(folder_row(folder) or FOLDERS[-1], folder, limits)
 
 
 def folder_row(folder: Folder, rows: Iterable[Format] | None = None) -> Format | None:

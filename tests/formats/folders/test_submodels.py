@@ -68,6 +68,17 @@ def test_missing_models_are_named(tmp_path):
         assert len(checkpoint.state_dict("text_encoder")) == 9
 
 
+def test_a_damaged_model_leaves_the_others(tmp_path):
+    """The error of its root names the file; the models after it are read."""
+    folder = pipeline(tmp_path)
+    (folder / "text_encoder" / "model.safetensors").write_bytes(b"x")
+    with statedict.open(folder) as checkpoint:
+        assert list(checkpoint.unopened) == ["text_encoder"]
+        assert not statedict.diff(checkpoint.state_dict("unet"), layouts.model(1))
+        with pytest.raises(RootError, match=r"'text_encoder' cannot be read: .*text_encoder/model\.safetensors"):
+            checkpoint.state_dict("text_encoder")
+
+
 def test_a_damaged_index_is_an_error(tmp_path):
     """It is a JSON object in which each key is there once."""
     folder = pipeline(tmp_path)
