@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from statedict.state import Opaque, StateDict, arguments, every, independent
@@ -24,7 +25,7 @@ def load_stateful(
     from statedict.plan import LoadReport
 
     _sources.require_named(model)
-    fits = _is_optimizer_state if _sources.is_torch_optimizer(obj) else None
+    fits = _is_optimizer_state if _sources.is_torch_optimizer(obj) else _resembling(obj)
     reports: list[LoadReport] = []
 
     def judge(outcome: Outcome) -> None:
@@ -73,21 +74,24 @@ def _write(
 
 
 @contextmanager
-def _opened(source: Any, root: str, fits: Callable[[Any], bool] | None, limits: Limits | None) -> Iterator[Any]:
+def _opened(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None) -> Iterator[Any]:
     """Give the nested state of a source; tensors of a file stay unread.
 
-    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts (`fits` None: a mapping, or
-    the whole source if it contains none). Raises RootError if there is no part at `root`, or if several fit.
+    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts; if it accepts nothing, and
+    the state wanted is not an optimizer's, it is the whole source. Raises RootError if there is no part at `root`, or if
+    several fit.
     """
     from statedict import formats
 
     arguments.texts(root=root)
     with _sources.checkpoint_of(source, limits) as checkpoint:
         if checkpoint is not None:
+            # The files of a directory are of different objects.
+            required = fits is _is_optimizer_state or checkpoint.format == "directory"
             found = checkpoint.object, root, fits, checkpoint.path
-            yield _revived(formats.choose_part(*found, unopened=checkpoint.unopened))
+            yield _revived(formats.choose_part(*found, required=required, unopened=checkpoint.unopened))
         elif isinstance(source, (Mapping, list, tuple)):
-            part = formats.choose_part(source, root, fits)
+            part = formats.choose_part(source, root, fits, required=fits is _is_optimizer_state)
             # A StateDict from a Checkpoint may contain Opaque values.
             yield _revived(part) if isinstance(source, StateDict) else part
         elif _sources.is_stateful(source):
@@ -104,3 +108,14 @@ def _revived(tree: Any) -> Any:
 def _is_optimizer_state(tree: Any) -> bool:
     """Whether a tree looks like the result of an optimizer's `state_dict`."""
     return isinstance(tree, Mapping) and "state" in tree and "param_groups" in tree
+
+
+def _resembling(obj: Any) -> Callable[[Any], bool]:
+    """Return a function that says whether a tree looks like the state of an object: it has half of its keys, or more."""
+
+    @cache
+    def keys() -> frozenset[Any]:
+        state = obj.state_dict()
+        return frozenset(state) if isinstance(state, Mapping) else frozenset()
+
+    return lambda tree: isinstance(tree, Mapping) and len(keys() & tree.keys()) * 2 >= len(keys()) > 0

@@ -69,6 +69,7 @@ def test_json_tells_everything(call, run_file):
         "globals",
         "metadata",
         "notes",
+        "unopened",
     ]
     assert told["schema"] == 1
     assert told["bytes"] == run_file.stat().st_size
@@ -233,8 +234,8 @@ def test_a_name_on_the_hub_is_recognised(call, tmp_path, monkeypatch):
     for name in ("org/some-model", "meta-llama/Llama-3.1-8B"):
         ended = call("inspect", name)
         assert ended.code == 2
-        assert ended.err.startswith(f"statedict: {name}: No such file or directory; files on the Hugging Face Hub are")
-        assert f"hf://{name}/FILE" in ended.err
+        assert ended.err.startswith(f"statedict: {name}: No such file or directory; models on the Hugging Face Hub are")
+        assert f"opened as hf://{name}" in ended.err
     (tmp_path / "here").mkdir()
     for name in ("here/model", "absent/model.pt", "absent", "a/b/c"):
         assert call("inspect", name).err == f"statedict: {name}: No such file or directory\n"

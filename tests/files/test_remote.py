@@ -17,7 +17,6 @@ from statedict.errors import (
     RemoteError,
     SaveError,
     TruncatedError,
-    UnknownFormatError,
 )
 from statedict.files import Span, _remote
 
@@ -341,13 +340,17 @@ def test_any_protocol_of_fsspec_will_do(tmp_path):
         read(file, (77, 2 << 20))
 
 
-def test_a_folder_is_no_file():
-    """It is said to be one, and what to give instead."""
-    fsspec.filesystem("memory").pipe("/folder/m.pt", b"x")
-    with pytest.raises(
-        UnknownFormatError, match=r"memory://folder: this is a directory, not a file .pass the URL of a file in it"
-    ):
+def test_a_folder_is_not_a_file():
+    """The URL of a folder is told from that of a file, and its files are opened by name."""
+    fsspec.filesystem("memory").pipe({"/folder/m.pt": b"x", "/folder/vae/w.pt": b"yz"})
+    with pytest.raises(IsADirectoryError, match=r"this is a directory, not a file: 'memory://folder'"):
         files.open("memory://folder")
+    folder = files.open_folder("memory://folder/")
+    assert (folder.path, folder.files, folder.folders) == ("memory://folder", ["m.pt"], ["vae"])
+    assert folder.file("m.pt").read(0, 1) + folder.folder("vae").file("w.pt").read(0, 2) == b"xyz"
+    assert (folder.folder("vae").files, folder.folder("vae").size("w.pt")) == (["w.pt"], 2)
+    with pytest.raises(FileNotFoundError, match=r"no such file: 'memory://folder/n\.pt'"):
+        folder.file("n.pt")
 
 
 def test_an_unknown_protocol_is_said():

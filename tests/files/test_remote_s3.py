@@ -101,12 +101,13 @@ def test_what_is_not_there_is_said(bucket):
             statedict.open(missing)
 
 
-def test_a_prefix_is_said_to_be_a_folder(bucket, tmp_path):
-    """It is no object."""
+def test_a_prefix_is_opened_as_a_folder(bucket, tmp_path):
+    """A prefix is a folder, which may list itself as an empty object."""
     url, system = bucket
-    system.pipe("weights/runs/m.pt", b"x")
-    with pytest.raises(FormatError, match="s3://weights/runs: this is a directory, not a file"):
-        statedict.open(f"{url}/runs")
+    statedict.save({"weight": np.arange(3.0)}, tmp_path / "m.pt")
+    system.pipe({"weights/runs/": b"", "weights/runs/m.pt": (tmp_path / "m.pt").read_bytes()})
+    with statedict.open(f"{url}/runs") as checkpoint:
+        assert checkpoint.state_dict().numpy()["weight"].tolist() == [0, 1, 2]
 
 
 def test_no_credentials_is_said(bucket, monkeypatch):

@@ -3,7 +3,7 @@
 from ._chain import FileChain
 from ._checksum import checksums, checksums_of, checksums_within, combine, crc32, crc32s, grouped, read_checked
 from ._file import PORTION, WAITING, File, Span, check_inside, fetch, spread
-from ._folder import Folder, Location, is_plain_name
+from ._folder import Folder, Location, is_plain_name, open_folder
 from ._joint import JointWriter, Order, Run, Written, follow, remove_abandoned
 from ._open import is_url, open, redacted
 from ._output import Durable
@@ -17,6 +17,6 @@ __all__ = [
     "PORTION", "WAITING", "Durable", "File", "FileChain", "FileSet", "FileSlice", "Fill", "Folder", "Frame", "JointWriter",
     "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside",
     "checksums", "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped",
-    "is_plain_name", "is_url", "joined", "open", "read_checked", "redacted", "remove_abandoned", "shares", "spread",
-    "whole", "write", "write_set",
+    "is_plain_name", "is_url", "joined", "open", "open_folder",
+    "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
 ]  # fmt: skip

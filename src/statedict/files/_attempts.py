@@ -163,6 +163,19 @@ def sibling(url: str, name: str) -> str:
     >>> sibling("https://host/model/index.json?token=1", "part 1.bin")
     'https://host/model/part%201.bin?token=1'
     """
+    return _replaced(url, lambda path: path.rpartition("/")[0], name)
+
+
+def inside(url: str, name: str) -> str:
+    """Return the URL of the file, or folder, `name` in the folder at a URL.
+
+    >>> inside("hf://org/model@main/", "vae/config.json")
+    'hf://org/model@main/vae/config.json'
+    """
+    return _replaced(url, lambda path: path.rstrip("/"), name)
+
+
+def _replaced(url: str, above: Callable[[str], str], name: str) -> str:
     match = BEGINS.match(url)
     # In a chain of paths (`zip://member::s3://archive`) the first one is the file's own.
     start = match.end() if match else 0
@@ -171,7 +184,7 @@ def sibling(url: str, name: str) -> str:
     if url[:start].rpartition("::")[2].startswith("http"):
         path, mark, query = path.partition("?")
         name, query = quote(name), mark + query
-    return f"{url[:start]}{path.rpartition('/')[0]}/{name}{query}{joint}{rest}"
+    return f"{url[:start]}{above(path)}/{name}{query}{joint}{rest}"
 
 
 def _missing(package: str, url: str) -> MissingDependencyError:

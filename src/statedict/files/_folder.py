@@ -10,12 +10,13 @@ import errno
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property, partial
 from typing import NamedTuple
 
 from ..errors import FileChangedError, FormatError
 from ._file import File
+from ._open import is_url
 from ._open import open as open_file
 from ._slice import FileSlice
 
@@ -54,7 +55,8 @@ def is_plain_name(name: str) -> bool:
 class Folder:
     """The files of a directory, and of the folders in it, by name (`"model.pt"`, `"optimizer/0.pt"`).
 
-    `opener` opens the file of a name, by default one on disk. `names` are the names of all files, by default those on disk.
+    `opener` opens the file of a name, by default one on disk. `names` are the names of all files, or a function that lists
+    a folder by its name (`""`, `"optimizer/"`); by default those on disk.
 
     Attributes:
         path: the path of the directory, for messages.
@@ -63,12 +65,16 @@ class Folder:
     """
 
     def __init__(
-        self, path: str, opener: Callable[[str], File | None] | None = None, names: Iterable[str] | None = None
+        self,
+        path: str,
+        opener: Callable[[str], File | None] | None = None,
+        names: Iterable[str] | Callable[[str], Entries] | None = None,
     ) -> None:
         self.path = path
-        self._names = None if names is None else list(names)
+        self._names = names if names is None or callable(names) else list(names)
         self._open_files = _OpenFiles(path, opener or (lambda name: open_file(os.path.join(path, name))))
         self._within = ""
+        self._folders: dict[str, Folder] = {}
 
     @cached_property
     def entries(self) -> Entries:
@@ -76,6 +82,8 @@ class Folder:
         if self._names is None:
             with os.scandir(self.path) as found:
                 kinds = {entry.name: entry.is_dir() for entry in found}
+        elif callable(self._names):
+            return self._names(self._within)
         else:
             inside = [name.removeprefix(self._within) for name in self._names if name.startswith(self._within)]
             kinds = {name.partition(SEPARATOR)[0]: SEPARATOR in name for name in inside if name}
@@ -122,8 +130,17 @@ class Folder:
 
     def folder(self, name: str) -> Folder:
         """Return the folder with that name in this folder; closing either closes the files of both."""
-        found = Folder(self.path_of(name), names=self._names)
-        found._open_files, found._within = self._open_files, f"{self._within}{name}{SEPARATOR}"
+        if name not in self._folders:
+            found = Folder(self.path_of(name), names=self._names)
+            found._open_files, found._within = self._open_files, f"{self._within}{name}{SEPARATOR}"
+            self._folders[name] = found
+        return self._folders[name]
+
+    def without(self, names: Collection[str]) -> Folder:
+        """Return the same folder as if it did not have these files and folders; closing either closes the files of both."""
+        found = Folder(self.path, names=self._names)
+        found._open_files, found._within, found._folders = self._open_files, self._within, self._folders
+        found.entries = Entries(*([name for name in kind if name not in names] for kind in self.entries))
         return found
 
     def close(self) -> None:
@@ -133,6 +150,15 @@ class Folder:
     def _beside(self, name: str, other: str) -> FileSlice:
         above, separator, _ = name.rpartition(SEPARATOR)
         return self.file(f"{above}{separator}{other}")
+
+
+def open_folder(path: str) -> Folder:
+    """Return the Folder of a directory, or of the URL of one."""
+    if is_url(path):
+        from ._remote_folder import remote_folder
+
+        return remote_folder(path)
+    return Folder(path)
 
 
 class _OpenFiles:

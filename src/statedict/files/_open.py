@@ -243,8 +243,9 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
 def open(source: Any) -> File:
     """Return the File for a path, a URL, a seekable binary file object or a File.
 
-    Raises OSError if the path or URL cannot be opened, UnknownFormatError if it is not a regular file,
-    MissingDependencyError if fsspec, which opens URLs, is not installed, TypeError if `source` has another type.
+    Raises OSError if the path or URL cannot be opened (IsADirectoryError for the URL of a directory), UnknownFormatError if
+    it is not a regular file, MissingDependencyError if fsspec, which opens URLs, is not installed, TypeError if `source`
+    has another type.
 
     >>> import io
     >>> open(io.BytesIO(b"abc")).read(1, 2)
@@ -259,7 +260,7 @@ def open(source: Any) -> File:
             return LocalFile(source)
         except FileNotFoundError as error:
             if isinstance(source, str) and REPOSITORY.fullmatch(source) and not os.path.isdir(os.path.dirname(source)):
-                error.strerror = f"{error.strerror}; files on the Hugging Face Hub are opened as hf://{source}/FILE"
+                error.strerror = f"{error.strerror}; models on the Hugging Face Hub are opened as hf://{source}"
             raise
     if hasattr(source, "check_unchanged"):
         file: File = source

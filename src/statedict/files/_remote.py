@@ -11,12 +11,13 @@ must be exactly the requested bytes of the file that was opened; no further byte
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import FileChangedError, RemoteError, UnknownFormatError
+from ..errors import FileChangedError, RemoteError
 from ._attempts import FinalError, attempt, file_system, sibling
 from ._file import PORTION, WAITING, Span, VectoredRead, check_inside, plan_reads, spread
 from ._open import redacted
@@ -39,8 +40,8 @@ STAMPS = (
 class RemoteFile:
     """The File behind a URL; `name` is the URL without its secrets.
 
-    Raises FileNotFoundError, PermissionError, UnknownFormatError for a directory, MissingDependencyError if fsspec, or
-    a package it needs for the protocol, is not installed, and RemoteError for all other errors.
+    Raises FileNotFoundError, PermissionError, IsADirectoryError, MissingDependencyError if fsspec,
+    or a package it needs for the protocol, is not installed, and RemoteError for all other errors.
     """
 
     far = True
@@ -54,11 +55,7 @@ class RemoteFile:
         self._limit = {"timeout": LONGEST} if getattr(self._fs, "async_impl", False) else {}
         facts = self._facts()
         if facts.get("type") == "directory":
-            raise UnknownFormatError(
-                "this is a directory, not a file",
-                file=self.name,
-                hint="pass the URL of a file in it, or of the index of the shards",
-            )
+            raise IsADirectoryError(errno.EISDIR, "this is a directory, not a file", self.name)
         size = facts.get("size")
         if size is None:
             raise RemoteError(

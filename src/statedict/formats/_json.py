@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NoReturn
 
@@ -23,8 +23,13 @@ OTHERS = bytes(set(range(256)) - set(STEPS))
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read_json(data: bytes, file: str, limits: Limits, member: str | None = None) -> Any:
-    """Parse `data` as JSON; raise FormatError if it is not valid, or if readers would interpret it differently."""
+def read_json(
+    data: bytes, file: str, limits: Limits, member: str | None = None, constant: Callable[[str], Any] | None = None
+) -> Any:
+    """Parse `data` as JSON; raise FormatError if it is not valid, or if readers would interpret it differently.
+
+    `constant` returns the value of `NaN`, `Infinity` and `-Infinity`, which are not valid JSON, but which Python writes.
+    """
     if len(data) > limits.json_bytes:
         raise limits.exceeded("json_bytes", f"JSON of {len(data):,} bytes").located(file=file, member=member)
     depth = max(accumulate(map(STEPS.__getitem__, STRING.sub(b"", data).translate(None, OTHERS))), default=0)
@@ -32,7 +37,7 @@ def read_json(data: bytes, file: str, limits: Limits, member: str | None = None)
         raise limits.exceeded("json_depth", f"JSON nested {depth:,} deep").located(file=file, member=member)
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
+            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=constant or _constant, parse_int=_integer
         )
         # An unpaired surrogate can only come from an escape, which is rare.
         if SURROGATE.search(data):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -28,15 +28,23 @@ if TYPE_CHECKING:
 
 # The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
+# Files with a suffix of weights that are not: the arguments of transformers' Trainer.
+OTHER_FILES = ("training_args.bin",)
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
-    r"(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|random_states|rng_state|custom_checkpoint|"
-    r"pytorch_model_fsdp)(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"(?:(?P<group>train_end)_)?(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|dl_state_dict|random_states|"
+    r"rng_state|criterion|custom_checkpoint|pytorch_model_fsdp)(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?"
+    r"\.(?:pt|pth|bin|pkl|safetensors)|(?P<end>train_end)_params\.(?:pt|safetensors)"
 )
 # Folders with such a role: torch.distributed.checkpoint folders of accelerate with FSDP.
 FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
 # The folder of one model-parallel rank of Megatron-LM.
 MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
+# Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
+PARTS = ("model_index.json", "modules.json")
+# Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
+SB3 = "_stable_baselines3_version"
+MANIFEST = "MAR-INF/MANIFEST.json"
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -57,8 +65,8 @@ class ZipFormat(NamedTuple):
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
-    """Open the checkpoint in `source`: a path, or a seekable binary file object, which is read from its current
-    position. The path of a directory, or a Folder, opens the checkpoint that its files form: shards with an index, a
+    """Open the checkpoint in `source`: a path, a URL, or a seekable binary file object, which is read from its current
+    position. The path or URL of a directory, or a Folder, opens the checkpoint that its files form: shards with an index, a
     torch.distributed.checkpoint, what a framework saved during training …
 
     No code from the file is run and no tensor data is read; everything that can be checked without it is checked.
@@ -79,6 +87,8 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
         return _open_folder(folder, limits)
     try:
         file = files.open(source)
+    except IsADirectoryError:
+        return _open_folder(files.open_folder(source), limits)
     except FileNotFoundError as error:
         if isinstance(source, (str, os.PathLike)) and os.path.isfile(index := f"{os.fspath(source)}.index.json"):
             error.strerror = f"{error.strerror}; it was saved in shards: open {index}"
@@ -118,13 +128,23 @@ def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     return _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
 
 
+def folder_row(folder: Folder, rows: Iterable[Format] | None = None) -> Format | None:
+    """Return the first of `rows` (None: the table) that matches a folder, or None."""
+    return next((row for row in rows or FOLDERS if row.holds(folder)), None)
+
+
+def read_row(row: Format, source: File | Folder, limits: Limits) -> Checkpoint:
+    """Read the checkpoint in a file or folder with the reader of a row."""
+    return cast(Checkpoint, function(row.read)(source, limits))
+
+
 def _read_first(
     rows: Sequence[Format], fits: Callable[[Format], bool], source: File | Folder, name: str, limits: Limits
 ) -> Checkpoint:
     """Read a source with the first row that fits, or the last one; if it is not of that format, with a plugin."""
     row = next(filter(fits, rows), rows[-1])
     try:
-        return cast(Checkpoint, function(row.read)(source, limits))
+        return read_row(row, source, limits)
     except UnknownFormatError as error:
         if error.file != name:
             raise
@@ -242,7 +262,7 @@ def _folder_of(source: Any) -> Folder | None:
     path = os.fspath(source)
     if METADATA.fullmatch(os.path.basename(path)):
         path = os.path.dirname(path) or os.curdir
-    return Folder(path) if os.path.isdir(path) else None
+    return files.open_folder(path) if os.path.isdir(path) else None
 
 
 def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
@@ -272,7 +292,17 @@ def _is_universal(folder: Folder) -> bool:
 
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
-    return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
+    return any(name.endswith((*WEIGHTS, ".index.json")) and name not in OTHER_FILES for name in folder.files)
+
+
+def parts(folder: Folder) -> list[str]:
+    """Return the names of the folders in a folder that have weights, and are not steps of a run or hidden."""
+    names = [name for name in folder.folders if not (_run_names.STEP.fullmatch(name) or name.startswith("."))]
+    return [name for name in names if is_weights(folder.folder(name))]
+
+
+def _has_parts(folder: Folder) -> bool:
+    return not {*PARTS}.isdisjoint(folder.files) and bool(parts(folder))
 
 
 def _is_step(folder: Folder) -> bool:
@@ -387,6 +417,10 @@ def _has_program(archive: Archive) -> bool:
     return f"{folder}/{PACKAGE}" in archive.members and f"{folder}/data.pkl" not in archive.members
 
 
+def _has_files(archive: Archive) -> bool:
+    return SB3 in archive.members or MANIFEST in archive.members
+
+
 def _has(archive: Archive, name: str) -> bool:
     """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
     from .zip._members import text_of
@@ -411,9 +445,13 @@ ZIP_FORMATS = (
     ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
     ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
     ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
+    ZipFormat("files", _has_files, ".folders._archives:read_zip_files"),
 )
+# The first row is for folders that hold what one of the others reads, and files with known roles besides.
 FOLDERS = (
     Format("step", ".runs._step:read_step", holds=_is_step),
+    Format("directory", ".folders._roles:read_roles", holds=_has_role),
+    Format("stable-baselines3", ".folders._archives:read_sb3", holds=lambda folder: SB3 in folder.files),
     Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
     Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
@@ -424,7 +462,7 @@ FOLDERS = (
     Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
     Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
     Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
-    Format("directory", ".folders._roles:read_roles", holds=_has_role),
+    Format("submodels", ".folders._submodels:read_submodels", holds=_has_parts),
     Format("run", ".runs._newest:read_run", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, runs, safetensors
+from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, roles, runs
+from . import safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -18,4 +19,5 @@ GROUPS: dict[str, list[Case]] = {
     "damage": damage.CASES,
     "packages": packages.CASES,
     "runs": runs.CASES,
+    "roles": roles.CASES,
 }

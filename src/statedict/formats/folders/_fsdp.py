@@ -36,6 +36,12 @@ def fsdp_members(folder: Folder, limits: Limits) -> dict[str, Callable[[], Check
     return members | {root: partial(_of_ranks, folder, files, limits) for root, files in ranks.items()}
 
 
+def fsdp_names(folder: Folder) -> list[str]:
+    """Return the names of the files and folders that `fsdp_members` reads."""
+    matches = map(ROLE.fullmatch, folder.files)
+    return [*filter(FSDP_FOLDER.fullmatch, folder.folders), *(match[0] for match in matches if match and match["rank"])]
+
+
 def _root(stem: str, number: str | None) -> str:
     root = MODEL if stem == STEM else stem
     return root if number is None or int(number) == 0 else f"{root}_{int(number)}"

@@ -1,43 +1,126 @@
 """Folders with the weights of a model, and other state of the training in files of their own.
 
-These are written by transformers' Trainer (`checkpoint-500/`), accelerate (`save_state`), skorch, and many scripts. The role
-of a file is known by its name.
+These are written by transformers' Trainer (`checkpoint-500/`), accelerate (`save_state`), skorch (`Checkpoint`), and many
+scripts. The role of a file is known by its name. What is left of the folder without these files is read as any other
+folder: weights, shards, a distributed checkpoint, the newest of several steps …
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
 from statedict.files import Folder
 
+from ...errors import FormatError
 from .._limits import Limits
-from .._table import ROLE, is_weights
+from .._table import FOLDERS, ROLE, WEIGHTS, folder_row, parts, read_row
 from ..checkpoint._checkpoint import Checkpoint
-from ..many_files._weights import read_weights
-from ._fsdp import fsdp_members
-from ._roots import MODEL, read_roots
+from ..checkpoint._roots import is_state
+from ._fsdp import fsdp_members, fsdp_names
+from ._roots import MODEL, Member, opened, read_roots
+from ._values import read_values
 
+DIRECTORY, RUN = "directory", "run"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
-ROOTS = {"pytorch_model_fsdp": MODEL, "optim": "optimizer", "lr_scheduler": "scheduler", "random_states": "rng", "rng_state": "rng"}
+ROOTS = {
+    "pytorch_model_fsdp": MODEL,
+    "optim": "optimizer",
+    "lr_scheduler": "scheduler",
+    "random_states": "rng",
+    "rng_state": "rng",
+    "dl_state_dict": "dataloader",
+}
 KEEPS_NUMBER = ("custom_checkpoint",)
+# Weights of further models, which accelerate writes beside files with roles.
+FURTHER = re.compile(r"(?:pytorch_)?model_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
+# The root of weights if another model has the name `model`.
+SECOND = "weights"
+# DeepSpeed's marker, which has the name of a folder.
+LATEST = "latest"
+LONGEST_NAME = 255
+# Plain values, as JSON: of transformers and of skorch.
+VALUES = {
+    "trainer_state.json": "trainer_state",
+    "history.json": "history",
+    "train_end_history.json": "train_end/history",
+}
 
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
-    """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its own root."""
-    roles = ((name, ROLE.fullmatch(name)) for name in folder.files)
-    members = {role_of(name): name for name, match in roles if match and match["rank"] is None}
-    weights = {MODEL: lambda: read_weights(folder, limits)} if is_weights(folder) else {}
-    return read_roots(folder, "directory", {**weights, **fsdp_members(folder, limits), **members}, limits)
+    """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
+    roles = _distinct(_roles(folder))
+    step = _deepspeed(folder)
+    rest = folder.without([*roles, *fsdp_names(folder), LATEST, step])
+    row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
+    if row is None or row.name != "submodels":
+        roles |= {name: name for name in parts(rest)}
+    core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
+    if row is not None and step:
+        roles[step] = step
+    members: dict[str, Member] = {**fsdp_members(folder, limits), **{root: name for name, root in roles.items()}}
+    members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
+    return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
 
 
-def role_of(name: str) -> str:
-    """Return the root of a file, by its name.
+def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Member]:
+    """Return the member for what is left of a folder: the model, or a tree, whose entries are put beside the other roots."""
+    taken = {root.partition("/")[0] for root in others}
+    root = MODEL if MODEL not in taken else SECOND
+    try:
+        checkpoint = read()
+    except (FormatError, OSError):
+        return {root: read}  # it is told when it fails again
+    tree = checkpoint.object
+    is_tree = isinstance(tree, dict) and not is_state(tree) and taken.isdisjoint(tree)
+    return {"" if is_tree else root: lambda: checkpoint}
+
+
+def role_of(name: str) -> str | None:
+    """Return the root of a file by its name, or None if it has no known role.
 
     >>> role_of("optimizer.bin"), role_of("optimizer_1.bin"), role_of("random_states_0.pkl"), role_of("rng_state.pth")
     ('optimizer', 'optimizer_1', 'rng', 'rng')
+    >>> role_of("model_1.safetensors"), role_of("train_end_params.pt"), role_of("model.safetensors")
+    ('model_1', 'train_end/model', None)
     """
+    further = FURTHER.fullmatch(name)
+    if further is not None:
+        return _numbered(MODEL, further["number"])
     match = ROLE.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name!r} is not the name of a file with a known role")
-    root, number = ROOTS.get(match["stem"], match["stem"]), match["number"]
-    if match["stem"] in KEEPS_NUMBER:
-        return f"{root}_{number}"
-    return root if number is None or int(number) == 0 else f"{root}_{int(number)}"
+    if match is None or match["rank"]:
+        return None
+    stem, group = match["stem"] or MODEL, match["group"] or match["end"]
+    root = _numbered(ROOTS.get(stem, stem), match["number"], keep=stem in KEEPS_NUMBER)
+    return f"{group}/{root}" if group else root
+
+
+def _numbered(root: str, number: str | None, keep: bool = False) -> str:
+    return root if number is None or (int(number) == 0 and not keep) else f"{root}_{int(number)}"
+
+
+def _roles(folder: Folder) -> dict[str, str]:
+    """Return the root of each file with a known role. Of a further model in two formats, the one preferred is taken."""
+    found = {name: root for name in folder.files if (root := role_of(name)) is not None}
+    models = sorted(filter(FURTHER.fullmatch, found), key=lambda name: WEIGHTS.index(name[name.rindex(".") :]))
+    kept = {found[name]: name for name in reversed(models)}
+    return {name: root for name, root in found.items() if kept.get(root, name) == name}
+
+
+def _deepspeed(folder: Folder) -> str:
+    """Return the name of the folder with DeepSpeed's state, which transformers and accelerate put beside their own files;
+    an empty text if there is none.
+    """
+    if LATEST not in folder.files:
+        return ""
+    file = folder.file(LATEST)
+    name = file.read(0, min(file.size, LONGEST_NAME)).decode(errors="replace").strip()
+    return name if name in folder.folders else ""
+
+
+def _distinct(roles: Mapping[str, str]) -> dict[str, str]:
+    """Return the root of each file; those of several files with the same root are their names."""
+    counts = Counter(roles.values())
+    return {name: root if counts[root] == 1 else name for name, root in roles.items()}

@@ -18,6 +18,9 @@ from ..storages._describe import step_of
 
 MODEL = "model"
 
+# The name of a file or folder, or a function that opens its checkpoint.
+Member = str | Callable[[], Checkpoint]
+
 
 def opened(folder: Folder, name: str, limits: Limits) -> Checkpoint:
     """Open the checkpoint in a file of a folder, or in a folder of it."""
@@ -27,7 +30,7 @@ def opened(folder: Folder, name: str, limits: Limits) -> Checkpoint:
 def read_roots(
     folder: Folder,
     format: str,
-    members: Mapping[str, str | Callable[[], Checkpoint]],
+    members: Mapping[str, Member],
     limits: Limits,
     *,
     values: Mapping[str, Any] | None = None,
@@ -39,9 +42,9 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`; the entries of the root `""` are beside the other roots, as `values` are. A member
-    that cannot be opened is left out; `verify` and an error about its root say why. Raises the error of the first one if
-    none can be opened.
+    in `"rng"`; the entries of the root `""` are beside the other roots, as `values` are. A member that cannot be opened, or
+    whose pickle would run code, is left out; `verify` and an error about its root say why. Raises the error of the first
+    one if none can be opened.
     """
     found: dict[str, Checkpoint] = {}
     failed: dict[str, FormatError | OSError] = {}
@@ -50,20 +53,26 @@ def read_roots(
             checkpoint = opened(folder, member, limits) if isinstance(member, str) else member()
             if not root and not isinstance(checkpoint.object, dict):
                 raise FormatError("it should contain a dict", file=checkpoint.path)
+            # Those of a distributed checkpoint are not known yet, and checked when the whole is used.
+            if checkpoint._more_globals is None:
+                checkpoint.require_safe()
             found[root] = checkpoint
         except LimitError:
             raise
         except (FormatError, OSError) as error:
             failed[root] = error
+            if isinstance(member, str) and isinstance(error, FormatError):
+                error.located(file=folder.path_of(member))
     if failed and not found:
         raise next(iter(failed.values()))
-    model = found.get(MODEL)
+    model = found.get(MODEL) or found.get("")
     return Checkpoint(
         folder.path,
         format,
         _joined(values or {}, found),
         size=sum(checkpoint.size for checkpoint in found.values()),
-        producer=producer or ", ".join(dict.fromkeys(each.producer for each in found.values())),
+        producer=producer
+        or ", ".join(dict.fromkeys(each.producer for each in found.values() if each.producer != "unknown")),
         more_globals=partial(_globals, found.values()),
         notes=[*notes, *_notes(found)],
         metadata={**(model.metadata if model else {}), **(metadata or {})},

@@ -15,7 +15,7 @@ from statedict.files import Folder
 
 from ...errors import UnknownFormatError
 from .._limits import Limits
-from .._table import ROLE, WEIGHTS, read
+from .._table import OTHER_FILES, WEIGHTS, read
 from ..checkpoint._checkpoint import Checkpoint
 from ._parts import rank_files, read_ranks
 from ._shards import INDEX, NUMBERED, read_numbered
@@ -33,7 +33,7 @@ Pick = Callable[[Sequence[str]], list[str]]
 
 def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the weights in a folder; raise UnknownFormatError if it contains none, or several models."""
-    names = [name for name in folder.files if not ROLE.fullmatch(name)]
+    names = [name for name in folder.files if name not in OTHER_FILES]
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
         if pick is _numbered and found:

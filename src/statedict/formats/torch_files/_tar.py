@@ -19,6 +19,7 @@ from statedict.state import Leaf, Opaque
 from ...errors import FormatError, TruncatedError, UnknownFormatError
 from .._limits import LIMITS, Limits
 from .._pickle import Import, TypedStorage, spec_in, storage_dtype
+from .._table import WEIGHTS, function
 from ..checkpoint._checkpoint import Checkpoint
 from ..storages._describe import shown
 from ..storages._extent import Extent, FileSource
@@ -36,6 +37,8 @@ FACTS = (b"x", b"g")
 DECISIVE = re.compile(rb"\d+ (?:path|linkpath|size|GNU\.[^=]*)=")
 LONGEST_FACTS = 64 << 10
 PARTS = ("storages", "tensors", "pickle")
+# Reads a tar whose members are files of weights: NeMo's.
+OTHER_TAR = ".folders._archives:read_tar_files"
 
 
 class TarMember(NamedTuple):
@@ -47,7 +50,11 @@ class TarMember(NamedTuple):
 
 def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint in a tar that torch.save wrote before 0.1.13."""
-    members = _parts(file)
+    members = read_tar(file)
+    if not members.keys() >= set(PARTS) and any(name.endswith(WEIGHTS) for name in members):
+        found: Checkpoint = function(OTHER_TAR)(file, limits, members)
+        return found
+    members = _parts(file, members)
     reader = _TarReader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     content = reader.parse(
@@ -70,14 +77,14 @@ def read_torch_tar(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 def read_tar_tensors(file: File, limits: Limits = LIMITS) -> tuple[dict[str, Leaf], bytes]:
     """Return the tensors in a tar by the keys that its object uses, and the object as an unread pickle."""
-    members = _parts(file)
+    members = _parts(file, read_tar(file))
     reader = _TarReader(file, limits)
     tensors = reader.tensors(members["tensors"], reader.storages(members["storages"]))
     return tensors, file.read(*members["pickle"])
 
 
-def _parts(file: File) -> dict[str, TarMember]:
-    members = read_tar(file)
+def _parts(file: File, members: dict[str, TarMember]) -> dict[str, TarMember]:
+    """Return the members of a tar, which must be those of torch.save."""
     if not members.keys() >= set(PARTS):
         named = ", ".join(list(members)[:5]) or "none"
         raise UnknownFormatError(
