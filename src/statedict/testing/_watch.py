@@ -33,7 +33,7 @@ class Watch:
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._on or event in HARMLESS or event.startswith(("gc.", "array.", "signal.")):
             return
-        if threading.get_ident() in self._others or event == "open" and self._may_open(args[0]):
+        if threading.get_ident() in self._others or (event == "open" and self._may_open(args[0])):
             return
         self.seen.append(f"{event} {args[0] if args else ''}"[:200])
 
