@@ -245,12 +245,43 @@ def test_roots_of_nested_states(run):
         match=r"nothing at 'optim'; did you mean 'optimizer'\? Available: 'optimizer'; choose one with root=$",
     ):
         statedict.load_state_dict(optimizer, path, root="optim")
-    with pytest.raises(
-        RootError, match=r"nothing at 'x'\. Available: 'model', 'optimizer', 'scheduler'; choose one with root=$"
-    ):
+    with pytest.raises(RootError, match=r"nothing at 'x'\. Available: 'scheduler'; choose one with root=$"):
         statedict.load_state_dict(schedule, path, root="x")
     both = {"one": optimizer.state_dict(), "two": optimizer.state_dict()}
     with pytest.raises(RootError, match=r"several parts of the file fit.*'one', 'two'"):
         statedict.load_state_dict(optimizer, both)
     with pytest.raises(NotAStateError, match="an int has no state"):
         statedict.state_dict(3)
+
+
+class Counter:
+    """An object of the user's, with a state of its own."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def state_dict(self):
+        return dict(self.values)
+
+    def load_state_dict(self, state):
+        self.values = dict(state)
+
+
+def test_the_state_of_an_object_is_found_by_its_keys(run):
+    """Without a root, an object gets the part that has half of its keys or more; the whole if no part does."""
+    path, _, _, schedule = run
+    other = torch.optim.lr_scheduler.StepLR(torch.optim.AdamW([torch.zeros(1, requires_grad=True)]), step_size=9)
+    statedict.load_state_dict(other, path)
+    assert (other.step_size, other.last_epoch) == (2, schedule.last_epoch)
+    source = {"a": {"n": 1, "old": 2}, "b": {"m": 3}, "list": [{"k": 4}]}
+    for names, found in (("n", source["a"]), ("nm", source["a"]), ("k", {"k": 4}), ("abc", source), ("x", source)):
+        counter = Counter(**dict.fromkeys(names, 0))
+        if names == "nm":
+            with pytest.raises(RootError, match=r"several parts of the file fit. Available: 'a', 'b'"):
+                statedict.load_state_dict(counter, source)
+            continue
+        statedict.load_state_dict(counter, source)
+        assert counter.values == found
+    empty = Counter()
+    statedict.load_state_dict(empty, source)
+    assert empty.values == source

@@ -150,6 +150,25 @@ def test_keys_without_a_text_do_not_name_a_root():
     assert list(find_roots(tree)) == ["model", "optimizer/(1, 'a')"]
 
 
+def test_what_cannot_be_read_is_a_choice():
+    """Its error is given if it is asked for or would be chosen, and told if nothing is chosen."""
+    weights = {"w": np.ones(1)}
+    roots = find_roots({"ema": weights, "optimizer": {"state": {}, "param_groups": []}})
+    broken = {"model": ValueError("it is broken")}
+    for root in ("auto", "model", "model/encoder"):
+        with pytest.raises(RootError, match=r"'model' cannot be read: it is broken. Available: 'ema', 'optimizer'"):
+            choose_root(roots, root, unopened=broken)
+    assert list(choose_root(roots, "ema", unopened=broken)) == ["w"]
+    assert list(choose_root({**roots, "model": roots["ema"]}, "auto", unopened={"scheduler": ValueError()})) == ["w"]
+    with pytest.raises(RootError, match="no state dict; 'model' cannot be read: it is broken"):
+        choose_root({}, "auto", unopened=broken)
+    with pytest.raises(RootError, match="no name marks one as the model's; 'unet' cannot be read: it is broken"):
+        choose_root(find_roots({"vae": weights, "text": weights}), "auto", unopened={"unet": broken["model"]})
+    for root in ("auto", "model"):
+        with pytest.raises(RootError, match="'model' cannot be read: it is broken"):
+            choose_part({"a": 1}, root, lambda part: False, unopened=broken, required=False)
+
+
 def test_a_part_that_is_not_there():
     """The error for an unknown root lists the choices."""
     with pytest.raises(RootError, match=r"nothing at 'optimzer'; did you mean 'optimizer'\?"):
