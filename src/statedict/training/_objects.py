@@ -22,6 +22,8 @@ from .run_directory import _json_values, _layout, _names
 
 # The maximum nesting depth at which objects are searched for.
 DEEPEST = 20
+# The characters of JSON that all plain values of a checkpoint may have in its manifest.
+LONGEST = 64 << 10
 _SIMPLE = {int, float, str, bool, bytes, complex, type(None)}
 
 
@@ -71,12 +73,10 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
 
 def _too_many(plain: Mapping[str, Any]) -> list[str]:
     """The largest of the values, if they are too large together for the manifest, which is read often."""
-    if _json_values.survives(plain):
-        return []
-    sizes = {name: len(json.dumps(_json_values.to_json(value))) for name, value in plain.items()}
+    sizes = {name: len(json.dumps(value)) for name, value in plain.items()}
     smallest_first = sorted(sizes, key=sizes.__getitem__)
     totals = zip(smallest_first, accumulate(sizes[name] for name in smallest_first))
-    return [name for name, total in totals if total > _json_values.LONGEST]
+    return [name for name, total in totals if total > LONGEST]
 
 
 def within(name: str, value: Any) -> dict[str, Any]:
