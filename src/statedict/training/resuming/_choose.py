@@ -54,10 +54,10 @@ def choice(own: Path, run: Any, at: Any) -> Choice:
     Raises TypeError or ValueError for an argument that does not name a run or a checkpoint, or if both do but differ.
     """
     directory = None if run is None else _directory(run)
-    step = None if directory is None else _layout.step_of(directory.name)
-    if directory is not None and step is not None and directory.name == _layout.name_of(step):
+    if directory is not None and _layout.STEP.fullmatch(directory.name):
         raise ValueError(
-            f"{directory} is a checkpoint; pass its run and its step: resume({str(directory.parent)!r}, at={step})"
+            f"{directory} is a checkpoint; pass its run and its step: "
+            f"resume({str(directory.parent)!r}, at={_layout.step_of(directory.name)})"
         )
     if isinstance(at, Saved):
         if directory not in (None, at.path.parent):
