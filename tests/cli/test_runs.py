@@ -256,9 +256,9 @@ def aged(run, *hours):
         (["--keep-within", "12.5h"], "any_of(within(hours=12.5))", [30]),
         (["--keep-every", "90m", "--keep-every", 20], "any_of(every(minutes=90), every(20))", [10, 20, 30]),
         (["--keep-every", "9d"], "any_of(every(days=9))", [10, 30]),
-        (["--at-most", "1kB"], "at_most(1000)", [30]),
-        (["--at-most", "1MB"], "at_most(1000000)", [10, 20, 30]),
-        (["--keep-last", 2, "--at-most", "1MB"], "at_most(1000000, any_of(last(2)))", [20, 30]),
+        (["--at-most", "1kB"], "at_most('1kB')", [30]),
+        (["--at-most", "1MB"], "at_most('1MB')", [10, 20, 30]),
+        (["--keep-last", 2, "--at-most", "1MB"], "at_most('1MB', any_of(last(2)))", [20, 30]),
     ],
 )
 def test_every_rule_has_an_option(call, run, options, rules, kept):

@@ -9,7 +9,7 @@ torch takes. Each life of the training resumes what the one before left, compare
 and goes on; it is killed after a delay that is spread evenly over two saves as long as they take here.
 
 Exit code 1, and a line for each, where anything was not as it must be: a resume that fails, that is not from the last
-durable step or later, or has other values; leftovers of dead saves that pile up.
+durable step or later, or has other values; leftovers of dead saves that pile up; a pinned step that is gone or damaged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import torch
 
 from statedict import CheckpointManager, last
 
-RESUMED, BEGUN, DURABLE, WRONG = range(4)
+RESUMED, BEGUN, DURABLE, WRONG, PINNED = range(5)
 HIDDEN = (".saving-", ".trash-", ".old-")
 # A life in which nothing is said for so long hangs.
 PATIENCE = 60.0
@@ -81,16 +81,18 @@ class Said(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What one life came to: the steps that it resumed, had begun and knew to be durable (-1: none); what was wrong."""
+    """A life's steps that it resumed, had begun, knew to be durable, and pinned (-1: none); what was wrong."""
 
     resumed: int
     begun: int
     durable: int
+    pinned: int
     wrong: str
 
 
 def live(directory: Path, tell: int, *, asynchronous: bool, again: bool) -> None:
-    """One life: resume, compare, and save step after step until killed; `again`: the resumed step is saved once more."""
+    """One life: resume, compare, and save step after step until killed; `again`: the resumed step is pinned, and saved once
+    more."""
 
     def say(kind: int, step: int) -> None:
         os.write(tell, kind.to_bytes(1, "little") + step.to_bytes(8, "little", signed=True))
@@ -107,7 +109,11 @@ def live(directory: Path, tell: int, *, asynchronous: bool, again: bool) -> None
             say(WRONG, step)
             return
     say(RESUMED, step)
-    step += 0 if again and resumed is not None else 1
+    if again and resumed is not None:
+        manager.pin(step)
+        say(PINNED, step)
+    else:
+        step += 1
     while True:
         training.go_to(step)
         say(BEGUN, step)
@@ -159,7 +165,9 @@ def kill(directory: Path, delay: float, *, asynchronous: bool, again: bool) -> T
     wrong = "" if os.WIFSIGNALED(status) else "it ended by itself"
     if any(one.kind == WRONG for one in said):
         wrong = f"the values of step {said[-1].step} are not those of that step"
-    return Told(*(max((s.step for s in said if s.kind == k), default=-1) for k in (RESUMED, BEGUN, DURABLE)), wrong)
+    return Told(
+        *(max((s.step for s in said if s.kind == k), default=-1) for k in (RESUMED, BEGUN, DURABLE, PINNED)), wrong
+    )
 
 
 def first_save(directory: Path) -> None:
@@ -196,7 +204,7 @@ def instant(directory: Path) -> str:
     left = leftovers(directory)
     if not left:
         return "before, between or after"
-    if left[0].name.startswith(".trash-"):
+    if left[0].name.startswith((".trash-", ".old-")):
         return "an old checkpoint was being deleted"
     if (left[0] / "manifest.json").exists():
         return "all was written, and had no name yet"
@@ -211,6 +219,7 @@ class Tally:
         self.wrong: list[str] = []
         self.begun = self.durable = -1
         self.resumed_newer = 0
+        self.pinned: set[int] = set()
         # Lives in a row that were killed before a save of theirs had pruned: each may leave a checkpoint more.
         self.unpruned = 0
 
@@ -223,7 +232,11 @@ class Tally:
         if len(left) > 1:
             wrong.append(f"leftovers pile up: {[path.name for path in left]}")
         self.unpruned = 0 if told.durable > told.resumed else self.unpruned + 1
-        if len(list(directory.glob("step-*"))) > 4 + self.unpruned:
+        self.pinned |= {told.pinned} - {-1}
+        gone = [step for step in self.pinned if not (directory / f"step-{step:010d}").is_dir()]
+        if gone:
+            wrong.append(f"pinned steps are gone: {gone}")
+        if len(list(directory.glob("step-*"))) > 4 + self.unpruned + len(self.pinned):
             wrong.append("checkpoints pile up")
         self.wrong += [f"kill {number}: {text}" for text in wrong]
         self.instants[instant(directory)] += 1
@@ -237,9 +250,9 @@ class Tally:
         return "\n".join([*lines, f"{len(self.wrong):6,}  wrong", *self.wrong])
 
 
-def clean(directory: Path, durable: int, *, asynchronous: bool) -> list[str]:
+def clean(directory: Path, durable: int, pinned: set[int], *, asynchronous: bool) -> list[str]:
     """Resume and save once more without a kill: what is wrong with the directory then; `durable`: the last step known to
-    be (-1: none)."""
+    be (-1: none); `pinned`: those that must be there."""
     training = Training()
     with CheckpointManager(directory, keep=last(2), asynchronous=asynchronous) as manager:
         resumed = manager.resume(**training.objects)
@@ -247,8 +260,13 @@ def clean(directory: Path, durable: int, *, asynchronous: bool) -> list[str]:
             return ["nothing is left to resume from"]
         step = 0 if resumed is None else resumed.step + 1
         manager.save(step, epoch=step, **training.objects)
+        manager.wait()
+        wrong = [] if pinned <= set(manager) else ["pinned steps are gone"]
+        wrong += [
+            f"pinned step {step} is not itself" for step in pinned if manager.resume(at=step).values != {"epoch": step}
+        ]
     names = sorted(path.name for path in directory.iterdir() if not path.name.startswith("step-"))
-    return [] if names == [".lock"] else [f"a save left {names}"]
+    return wrong + ([] if set(names) <= {".lock", ".pins"} else [f"a save left {names}"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -271,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
             delay, again = chance.uniform(0, 2 * long), chance.random() < 0.2
             tally.add(run, number, kill(run, delay, asynchronous=asked.asynchronous, again=again))
         each = (time.perf_counter() - began) / asked.times
-        tally.wrong += clean(run, tally.durable, asynchronous=asked.asynchronous)
+        tally.wrong += clean(run, tally.durable, tally.pinned, asynchronous=asked.asynchronous)
     print(f"{asked.times:,} kills, {each * 1e3:.0f} ms each; a save takes {long * 1e3:.1f} ms")
     print(tally.report())
     return 1 if tally.wrong else 0

@@ -235,3 +235,31 @@ def test_an_objects_state_may_be_anything(tmp_path, state):
     if not isinstance(state, list) or state == [1, 2]:
         statedict.load_state_dict(made, tmp_path / "a.pt")
         assert repr(made.state) == repr(state)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 70_000), max_size=8), st.booleans())
+def test_values_of_any_size_do_not_go_through_the_manifest(sizes, asynchronous):
+    """Small ones are in the manifest, which stays short however many there are; all come back as they were."""
+    values = {f"text{number}": "x" * size for number, size in enumerate(sizes)}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        CheckpointManager(directory, random=False, asynchronous=asynchronous) as manager,
+    ):
+        manager.save(1, epoch=3, **values)
+        manager.wait()
+        manifest = (manager.latest.path / "manifest.json").read_text()
+        assert len(manifest) < 70_000
+        assert '"epoch": 3' in manifest
+        assert ("values.pt" in manifest) == (sum(sizes) + 2 * len(sizes) + 1 > 64 << 10)
+        assert manager.resume().values == {"epoch": 3, **values}
+
+
+def test_a_value_of_megabytes_is_listed_without_being_read(tmp_path):
+    """A million numbers, and a thousand values: the manifest of the checkpoint stays as short as that of any other."""
+    values = {"history": list(range(1_000_000)), **{f"loss{number}": [0.5] * 100 for number in range(1000)}}
+    with CheckpointManager(tmp_path, random=False) as manager:
+        manager.save(1, **values)
+        assert (manager.latest.path / "manifest.json").stat().st_size < 150_000
+        assert manager.latest.nbytes > 1_000_000
+        assert manager.resume().values == values

@@ -482,7 +482,7 @@ def test_another_checkpoint_than_the_newest_is_resumed(tmp_path):
             UnknownNameError, match=r"'7' is not in the steps of the run; did you mean '1' or '2' or '3'"
         ):
             manager.resume(at=7, counter=counter)
-        with pytest.raises(ValueError, match="step must be an integer"):
+        with pytest.raises(TypeError, match="at= must be a step, a checkpoint, or best"):
             manager.resume(at="best", counter=counter)
         assert counter.count == 1
 

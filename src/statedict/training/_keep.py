@@ -139,10 +139,10 @@ def at_most(size: int | str, keep: Keep | int | None = None) -> RunPolicy:
     ([20, 25], [10, 20, 25])
     """
     try:
-        nbytes = byte_count(size)
+        byte_count(size)
     except OverflowError as error:
         raise ValueError(f"at_most(size): {size!r} is too large") from error
-    return RunPolicy("at_most", (nbytes,) if keep is None else (nbytes, policy(keep)))
+    return RunPolicy("at_most", (size,) if keep is None else (size, policy(keep)))
 
 
 def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> RunPolicy:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -16,7 +14,7 @@ from statedict import files
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
 from statedict.formats import runs
 
-from . import _clock, _distributed, _keep, _objects, _select, _when
+from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
 from ._when import When
@@ -27,10 +25,12 @@ from .resuming._retry import retried
 from .run_directory import _changes
 from .run_directory._catalogue import Catalogue
 from .saving import _save
+from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
 from .saving._background_copy import Memory, copied
 from .saving._frozen import frozen_names
 from .saving._ownership import Ownership
+from .saving._schedule import Schedule
 from .saving._sigterm import OnSigterm
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ class CheckpointManager:
         # Absolute, so that a later change of the working directory does not matter.
         self.directory = Path(os.path.abspath(directory))
         self._keep = last(3) if keep is None else _keep.policy(keep)
-        self._when = None if when is None else _when.checked(when)
-        self._after_save = after_save
-        self._calls_back: int | None = None
-        self._saved_at = _clock.monotonic()
+        self._after_save = AfterSave(after_save)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
@@ -105,8 +102,10 @@ class CheckpointManager:
         self._catalogue = Catalogue(self.directory)
         self._memory: list[Memory] = []
         self._meter = Meter("")
-        saves_first = _when.saves_on_preemption(self._when)
+        when = None if when is None else _when.checked(when)
+        saves_first = _when.saves_on_preemption(when)
         self._on_sigterm = OnSigterm(self.close, saves_first=saves_first) if on_sigterm or saves_first else None
+        self._schedule = Schedule(when, self._on_sigterm)
         # Runs when the manager is garbage-collected or the interpreter exits, so it must not refer to the manager itself.
         weakref.finalize(self, _finish, self._background, self._ownership)
         MANAGERS.add(self)
@@ -155,15 +154,7 @@ class CheckpointManager:
         With `on_preemption`, SIGTERM does not end the process at once: `should_save` says yes, and the process (all ranks)
         ends after the next save that does not fail. If there is none, it ends when the manager is closed.
         """
-        if self._when is None:
-            raise ValueError("should_save() needs a policy: CheckpointManager(…, when=every(minutes=30))")
-        moment = _when.Moment(
-            _objects.checked_step(step), _clock.monotonic() - self._saved_at, preempted=self._is_preempted
-        )
-        if not self._is_one_of_many or not _when.needs_agreement(self._when):
-            return _when.is_due(self._when, moment)
-        ask = partial(_when.is_due, self._when, moment)
-        return _distributed.on_any(ask if _distributed.ranks()[0] == 0 else lambda: moment.preempted)
+        return self._schedule.is_due(_objects.checked_step(step))
 
     def save(self, /, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
         """Save a checkpoint of all arguments: an object with a state by its state, any other value as it is.
@@ -181,17 +172,17 @@ class CheckpointManager:
         not resume, if there are several ranks).
         """
         step = _objects.checked_step(step)
-        if self._is_called_back:
+        if self._after_save.is_running_here:
             raise SaveError("after_save= must not save with the same manager: the save that called it has not ended")
         with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
-            if _distributed.is_needed(given.stateful.values()):
-                self._save_together(step, metrics, given)
-            else:
-                self._save_alone(step, metrics, given)
-            self._saved_at = _clock.monotonic()
-            if self._on_sigterm and self._on_sigterm.saves_first and _distributed.on_any(lambda: self._is_preempted):
-                self._on_sigterm.saved()
+            save = self._save_together if _distributed.is_needed(given.stateful.values()) else self._save_alone
+            try:
+                save(step, metrics, given)
+            except AfterSaveError:
+                self._schedule.restart()
+                raise
+            self._schedule.saved()
 
     def pin(self, at: int | Saved | RunPolicy) -> None:
         """Never delete this checkpoint: a step, a Saved, or `best(…)`. Partner of `unpin`.
@@ -245,15 +236,12 @@ class CheckpointManager:
         chosen = self._keep if keep is None else _keep.policy(keep)
         with self._turn():
             self.wait()
-            if dry_run:
-                return expired(self.checkpoints, chosen)
-            self._ownership.hold()
-            return self._remove_expired(chosen)
+            return self._on_first(lambda: expired(self.checkpoints, chosen) if dry_run else self._prune(chosen))
 
     def wait(self) -> None:
         """Wait until all saves are durable and `after_save` has returned; raise the error of a failed one."""
         with self._turn():
-            if self._is_called_back:
+            if self._after_save.is_running_here:
                 return
             if self._background.running:
                 with self._meter.shown():
@@ -299,7 +287,7 @@ class CheckpointManager:
         """
         wanted = _objects.flat(objects)
         asked = choice(self.directory, run, at)
-        if self._is_called_back and self._is_one_of_many:
+        if self._after_save.is_running_here and self._is_one_of_many:
             raise LoadError(
                 "resume() needs all ranks, and after_save= is called on rank 0; load the files with load_state_dict instead"
             )
@@ -334,22 +322,14 @@ class CheckpointManager:
     def _is_one_of_many(self) -> bool:
         return _distributed.ranks()[1] > 1
 
-    @property
-    def _is_preempted(self) -> bool:
-        return self._on_sigterm is not None and self._on_sigterm.preempted
-
-    @property
-    def _is_called_back(self) -> bool:
-        """Whether this thread is inside `after_save`."""
-        return self._calls_back == threading.get_ident()
-
     def _turn(self) -> AbstractContextManager[object]:
         """Wait for the turn of this thread. `after_save` has that of its save, which another thread may be waiting for."""
-        return nullcontext() if self._is_called_back else self._ownership.mutex
+        return nullcontext() if self._after_save.is_running_here else self._ownership.mutex
 
     def _on_first(self, act: Callable[[], T]) -> T:
-        # Inside `after_save`, which only rank 0 is in, it must not talk to the others.
-        return _distributed.on_first(act) if self._is_one_of_many and not self._is_called_back else act()
+        # Only rank 0 is inside `after_save`, so it must not talk to the others there.
+        alone = not self._is_one_of_many or self._after_save.is_running_here
+        return act() if alone else _distributed.on_first(act)
 
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
@@ -400,19 +380,11 @@ class CheckpointManager:
             with _changes.after_save(self.directory, step, "deleting older checkpoints"):
                 self._remove_expired(self._keep, saved=step)
         finally:
-            if self._after_save is not None:
-                self._call_back(self._after_save, step)
+            self._after_save(str(self.directory), step, lambda: self[step])
 
-    def _call_back(self, after_save: Callable[[Saved], object], step: int) -> None:
-        self._calls_back = threading.get_ident()
-        try:
-            after_save(self[step])
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            hint = "the checkpoint is complete; after_save is not called for it again"
-            raise AfterSaveError(str(self.directory), step, "after_save", reason, hint) from error
-        finally:
-            self._calls_back = None
+    def _prune(self, keep: Keep) -> list[Saved]:
+        self._ownership.hold()
+        return self._remove_expired(keep)
 
     def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""

@@ -6,14 +6,16 @@ saved in the manifest if it is small; other values are saved in `values.pt`.
 
 from __future__ import annotations
 
+import json
 import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from statedict import _api, _sources
-from statedict.formats.runs import LARGEST_STEP, excess, survives
+from statedict.formats.runs import LARGEST_STEP, survives
 from statedict.state import StateDict, arguments, library_of
 
 from . import _random
@@ -21,6 +23,8 @@ from .run_directory import _names
 
 # The maximum nesting depth at which objects are searched for.
 DEEPEST = 20
+# The characters of JSON that all plain values of a checkpoint may have in its manifest.
+LONGEST = 64 << 10
 _SIMPLE = {int, float, str, bool, bytes, complex, type(None)}
 
 
@@ -63,9 +67,17 @@ def sort(arguments: Mapping[str, Any]) -> SortedArguments:
         if inside and not _has_content(rest):
             continue
         (result.plain if survives(rest) else result.other)[name] = rest
-    for name in excess(result.plain):
+    for name in _too_many(result.plain):
         result.other[name] = result.plain.pop(name)
     return result
+
+
+def _too_many(plain: Mapping[str, Any]) -> list[str]:
+    """The largest of the values, if they are too large together for the manifest, which is read often."""
+    sizes = {name: len(json.dumps(value)) for name, value in plain.items()}
+    smallest_first = sorted(sizes, key=sizes.__getitem__)
+    totals = zip(smallest_first, accumulate(sizes[name] for name in smallest_first))
+    return [name for name, total in totals if total > LONGEST]
 
 
 def within(name: str, value: Any) -> dict[str, Any]:

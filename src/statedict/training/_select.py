@@ -9,6 +9,8 @@ from itertools import accumulate
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from statedict.formats import byte_count
+
 if TYPE_CHECKING:
     from ._keep import Keep, Saved
 
@@ -32,10 +34,11 @@ def within(saved: Sequence[Saved], **time: float) -> set[int]:
     return {s.step for s in saved if newest - s.time <= timedelta(**time)}
 
 
-def at_most(saved: Sequence[Saved], nbytes: int, keep: Keep | None = None) -> set[int]:
+def at_most(saved: Sequence[Saved], size: int | str, keep: Keep | None = None) -> set[int]:
+    largest = byte_count(size)
     asked = (keep or all_steps)(saved) | last(saved, 1)
     order = sorted((s for s in saved if s.pinned or s.step in asked), key=lambda s: (s.pinned, s.step), reverse=True)
-    return {s.step for s, total in zip(order, accumulate(s.nbytes for s in order)) if total <= nbytes}
+    return {s.step for s, total in zip(order, accumulate(s.nbytes for s in order)) if total <= largest}
 
 
 def best(saved: Sequence[Saved], metric: str, n: int, mode: str) -> set[int]:

@@ -17,8 +17,8 @@ from ._keep import RunPolicy, parts
 
 When = Callable[[int], bool] | RunPolicy
 
-# Save at the next step after SIGTERM has arrived; the process ends after that save.
 on_preemption = RunPolicy("on_preemption")
+"""When to save: at the next step after SIGTERM has arrived. The process ends after that save (see `should_save`)."""
 
 
 class Moment(NamedTuple):

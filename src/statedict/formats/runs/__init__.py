@@ -14,7 +14,6 @@ from .._run_names import RANDOM as RANDOM
 from .._run_names import VALUES as VALUES
 from .._run_names import name_of as name_of
 from .._run_names import own_steps as own_steps
-from ._json_values import excess as excess
 from ._json_values import survives as survives
 from ._listing import RunStep as RunStep
 from ._listing import steps as steps
@@ -39,7 +38,6 @@ __all__ = [
     "check_file",
     "check_step",
     "dump",
-    "excess",
     "name_of",
     "own_steps",
     "read",

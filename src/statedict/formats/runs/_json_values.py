@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import accumulate
 from math import isfinite
 from typing import Any
 
@@ -25,16 +24,6 @@ def survives(value: Any) -> bool:
         return len(text) <= LONGEST and _same(from_json(json.loads(text)), value)
     except (TypeError, ValueError, RecursionError):
         return False
-
-
-def excess(plain: Mapping[str, Any]) -> list[str]:
-    """Return the names of the largest of the values, if they are too large together for a manifest."""
-    if survives(plain):
-        return []
-    sizes = {name: len(json.dumps(to_json(value))) for name, value in plain.items()}
-    smallest_first = sorted(sizes, key=sizes.__getitem__)
-    totals = zip(smallest_first, accumulate(sizes[name] for name in smallest_first))
-    return [name for name, total in totals if total > LONGEST]
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
