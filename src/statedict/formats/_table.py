@@ -38,6 +38,8 @@ STEP = re.compile(
 )
 # Files that name the newest step: of DeepSpeed and Megatron.
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
+# Files of torch_checkpointing, one for each rank.
+OF_A_RANK = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -331,6 +333,12 @@ def _holds_unpacked(folder: Folder) -> bool:
     return bool(inside) and not is_weights(folder) and _is_unpacked(folder.folder(inside))
 
 
+def _is_torch_checkpointing(folder: Folder) -> bool:
+    # The module is imported only for folders that have such files.
+    names = [name for name in folder.files if name == "metadata.pkl" or OF_A_RANK.fullmatch(name)]
+    return bool(names) and bool(function("statedict.plugins.torch_checkpointing:holds")(folder))
+
+
 def _has_arrays(archive: Archive) -> bool:
     return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
 
@@ -380,6 +388,11 @@ FOLDERS = (
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
+    ),
+    Format(
+        "torch-checkpointing",
+        "statedict.plugins.torch_checkpointing:read_checkpoint",
+        holds=_is_torch_checkpointing,
     ),
     Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
     Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
