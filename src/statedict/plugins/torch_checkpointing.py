@@ -10,30 +10,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
-from math import prod
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError, LimitError, UnknownFormatError
 from statedict.formats import (
-    Box,
     Checkpoint,
     Finding,
     Folder,
-    Format,
-    Leaf,
     Limits,
-    LocalBox,
-    MeshPlacement,
     Parts,
-    boxes_of,
     join_ranks,
     open,
-    part_at,
-    placement_text,
     tensors,
 )
+
+from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed
 
 METADATA = "metadata.pkl"
 VERSION = "2.0"
@@ -42,20 +35,22 @@ OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 # Enough of a file to find the classes in its pickle, and the keys of the metadata.
 HEAD = 1 << 16
 LONGEST_PATH = 4096
-MOST_RANKS = MOST_NUMBERS = 1 << 20
-MOST_CHUNKS = 4096
 
 Places = dict[int, str]  # the file of each rank
 
 
-class Sharding(NamedTuple):
-    """Which part of a tensor a rank has: dtype and shape of the whole, boxes, and the shape of the local tensor (if known)."""
+class Group(NamedTuple):
+    """The ranks for which a tensor has the same description, and that, as it is in the metadata."""
 
-    dtype: str
-    shape: tuple[int, ...]
-    boxes: Sequence[LocalBox]
-    local: tuple[int, ...] | None
-    text: str
+    ranks: frozenset[int]
+    sharding: Any
+
+
+class Described(NamedTuple):
+    """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
+
+    tensors: dict[str, list[Group]]
+    layouts: dict[int, Any]
 
 
 def holds(folder: Folder) -> bool:
@@ -118,10 +113,10 @@ class _Reader:
         self.problems: list[Finding] = []
         self._folder = folder
         self._limits = limits
-        self._meshes: dict[int, dict[int, tuple[int, ...]]] = {}
-        self.described: dict[str, Any] = self._metadata() if METADATA in folder.files else {}
+        self._shardings = Shardings()
+        self.described: dict[str, Described] = self._metadata() if METADATA in folder.files else {}
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Described]:
         opened = open(self._folder.file(METADATA), limits=self._limits)
         self.opened.append((METADATA, opened))
         found = opened.object
@@ -130,33 +125,25 @@ class _Reader:
             raise FormatError(
                 f"unsupported version {version!r:.50} of the metadata; {VERSION!r} is supported", file=opened.path
             )
-        return _typed(found.get("metadata"), dict, "metadata")
+        return {
+            str(item): _described(entry, str(item))
+            for item, entry in typed(found.get("metadata"), dict, METADATA).items()
+        }
 
     def described_items(self) -> dict[str, Places]:
         """Return the files of the items in the metadata."""
         items: dict[str, Places] = {}
-        owners: dict[str, str] = {}
-        for item, entry in self.described.items():
-            layouts = _typed(_typed(entry, dict, item).get("rank_to_layout_info"), dict, item)
-            items[item] = {rank: _path(layouts.get(rank), item, rank) for rank in sorted(self._ranks(item))}
-            for path in items[item].values():
-                if owners.setdefault(path, item) != item or list(items[item].values()).count(path) > 1:
-                    raise FormatError(f"the metadata gives {path!r} to several ranks or items", file=self._folder.path)
+        owners: set[str] = set()
+        for item, described in self.described.items():
+            # Ranks that have no tensor of the item have no file that is needed; an item without tensors is on any rank.
+            ranks = {rank for groups in described.tensors.values() for group in groups for rank in group.ranks}
+            items[item] = {
+                rank: _path(described.layouts.get(rank), item, rank) for rank in sorted(ranks or described.layouts)
+            }
+            if len(set(items[item].values())) < len(items[item]) or not owners.isdisjoint(items[item].values()):
+                raise FormatError("the metadata gives a file to several ranks", file=self._folder.path, member=item)
+            owners.update(items[item].values())
         return items
-
-    def _ranks(self, item: str) -> set[int]:
-        """Return the ranks that have tensors of an item, or all if it has no tensors."""
-        entry = self.described[item]
-        groups = [group for found in self._paths(item).values() for group in found]
-        ranks = {rank for group in groups for rank in _typed(group.get("ranks"), tuple, item)} or set(
-            entry["rank_to_layout_info"]
-        )
-        if not all(type(rank) is int and 0 <= rank < MOST_RANKS for rank in ranks):
-            raise FormatError("a rank is not a non-negative integer", file=self._folder.path, member=item)
-        return ranks
-
-    def _paths(self, item: str) -> dict[str, list[Any]]:
-        return _typed(self.described[item].get("nested_path_to_metadata"), dict, item)
 
     def item(self, item: str, places: Places) -> Any:
         """Return the value of an item, joined from the files of its ranks."""
@@ -206,68 +193,33 @@ class _Reader:
         Raises FormatError if the two contradict each other.
         """
         holder = {item: tree}
-        for text, groups in self._paths(item).items():
-            group = next((group for group in groups if rank in group["ranks"]), None)
+        for text, groups in self.described[item].tensors.items():
+            group = next((group for group in groups if rank in group.ranks), None)
             if group is not None:
                 container, key = _found(holder, item, text)
                 value, where = container[key], f"{self._folder.path_of(path)}: {text}"
                 try:
-                    sharding = self._sharding(_typed(group.get("sharding_metadata"), dict, text), rank)
-                    container[key] = _part(value, sharding, where)
+                    sharding = self._shardings.of(group.sharding, rank)
+                    container[key] = part_of(value, sharding, where)
                 except (FormatError, ValueError) as error:
                     raise FormatError(f"the metadata contradicts this tensor: {error}", file=where) from error
         return holder[item]
 
-    def _sharding(self, packed: dict[str, Any], rank: int) -> Sharding:
-        kind, data = packed.get("type"), _typed(packed.get("data"), dict, "sharding_metadata")
-        shape = _numbers(data.get("global_shape"), "global_shape")
-        dtype = str(data.get("dtype")).removeprefix("torch.")
-        if kind == "default_tensor_v1":
-            return Sharding(dtype, shape, _listed(data, len(shape)), None, "listed boxes")
-        if kind != "DTensorShardingMetadata":
-            raise FormatError(f"the metadata describes a tensor as {kind!r:.50}, which is not supported")
-        mesh, placements = _typed(data.get("mesh_spec"), dict, "mesh_spec"), data.get("placements")
-        sizes = _numbers(mesh.get("mesh_shape"), "mesh_shape")
-        coordinate = self._coordinates(mesh, sizes).get(rank)
-        if coordinate is None or not isinstance(placements, list) or len(placements) != len(sizes):
-            raise FormatError(f"the metadata does not say where rank {rank} is on the mesh {list(sizes)}")
-        names = mesh.get("mesh_dim_names") or ("",) * len(sizes)
-        found = tuple(_placement(*each, len(shape)) for each in zip(placements, sizes, coordinate, map(str, names)))
-        if prod(each.factor for each in found) > MOST_CHUNKS or len(found) < len(sizes):
-            raise FormatError("the placements of the metadata do not fit its mesh")
-        return Sharding(dtype, shape, *boxes_of(shape, found), placement_text(found))
 
-    def _coordinates(self, mesh: dict[str, Any], sizes: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-        """Return the coordinate of each rank on a mesh, which many tensors share."""
-        if id(mesh) not in self._meshes:
-            ranks = _numbers(mesh.get("mesh_data"), "mesh_data")
-            if prod(sizes) != len(ranks) or len(set(ranks)) != len(ranks):
-                raise FormatError(
-                    f"the mesh {list(sizes)} of the metadata does not have {len(ranks):,} different ranks"
-                )
-            steps = [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-            self._meshes[id(mesh)] = {
-                rank: tuple(number // step % size for step, size in zip(steps, sizes))
-                for number, rank in enumerate(ranks)
-            }
-        return self._meshes[id(mesh)]
+def _described(entry: Any, item: str) -> Described:
+    found = typed(entry, dict, item)
+    paths, layouts = (typed(found.get(name), dict, item) for name in ("nested_path_to_metadata", "rank_to_layout_info"))
+    tensors = {
+        typed(path, str, item): [_group(group, item) for group in typed(groups, list, item)]
+        for path, groups in paths.items()
+    }
+    numbers(tuple(layouts), "a rank", MOST_RANKS)
+    return Described(tensors, layouts)
 
 
-def _part(value: Any, sharding: Sharding, where: str) -> Any:
-    """Return a value of one rank as the metadata describes it: a local tensor becomes Parts of the whole one."""
-    dtype, shape, boxes, local, text = sharding
-    if not isinstance(value, Leaf):
-        return value
-    expected = shape if isinstance(value, Parts) or local is None else local
-    found = value.spec.shape if isinstance(value, Parts) or local is not None else shape
-    if (value.spec.dtype.name, found) != (dtype, expected):
-        raise FormatError(f"expected {dtype} {list(expected)}, found {value.spec.dtype} {list(value.spec.shape)}")
-    if isinstance(value, Parts):
-        if {piece.box for piece in value.pieces if prod(piece.box.sizes)} != {each.whole for each in boxes}:
-            raise FormatError(f"expected its part for {text}, found {value.placement}")
-        return value
-    whole = [LocalBox(Box((0,) * len(shape), shape), Box((0,) * len(shape), shape))]
-    return value if list(boxes) == whole else part_at(value, shape, boxes, text, value.traits, where)
+def _group(group: Any, item: str) -> Group:
+    found = typed(group, dict, item)
+    return Group(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
 
 
 def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
@@ -289,29 +241,6 @@ def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
     return container, key
 
 
-def _listed(data: Mapping[str, Any], dimensions: int) -> list[LocalBox]:
-    """Return the boxes of a rank that a description lists."""
-    fields = [data.get(name) for name in ("global_offsets", "local_offsets", "local_sizes")]
-    if not all(isinstance(field, (list, tuple)) for field in fields) or len(set(map(len, fields))) != 1:  # type: ignore[arg-type]
-        raise FormatError("its offsets and sizes are not lists of equal length")
-    rows = [[_numbers(numbers, "an offset or size") for numbers in row] for row in zip(*fields)]  # type: ignore[arg-type]
-    if any(len(numbers) != dimensions for row in rows for numbers in row):
-        raise FormatError(f"its offsets and sizes do not have {dimensions} dimensions")
-    return [LocalBox(Box(whole, sizes), Box(local, sizes)) for whole, local, sizes in rows]
-
-
-def _placement(placement: Any, size: int, rank: int, name: str, dimensions: int) -> MeshPlacement:
-    found = placement if isinstance(placement, dict) else {}
-    kind, axis, factor = found.get("type"), found.get("dim"), found.get("split_factor", 1)
-    if kind == "Replicate":
-        return MeshPlacement(kind, None, 1, size, rank, name)
-    if kind not in ("Shard", "StridedShard") or type(axis) is not int or not -dimensions <= axis < dimensions:
-        raise FormatError(f"its placement {found!r:.100} is not supported")
-    if type(factor) is not int or not 0 < factor <= MOST_CHUNKS:
-        raise FormatError(f"it is divided into {factor!r:.50} chunks")
-    return MeshPlacement(kind, axis % dimensions, factor, size, rank, name)
-
-
 def _named_items(folder: Folder) -> dict[str, Places]:
     """Return the files of each item, by their names, in the order of ranks."""
     found: dict[str, Places] = {}
@@ -322,26 +251,11 @@ def _named_items(folder: Folder) -> dict[str, Places]:
 
 def _path(layout: Any, item: str, rank: int) -> str:
     """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
-    path = f"{item}_{rank}.pt" if layout is None else _typed(layout, dict, item).get("file_path")
+    path = f"{item}_{rank}.pt" if layout is None else typed(layout, dict, item).get("file_path")
     plain = isinstance(path, str) and len(path) <= LONGEST_PATH and path.isprintable() and not set(path) & {"\\", ":"}
     if not plain or any(step in ("", ".", "..") for step in path.split("/")):
         raise FormatError(f"the metadata places it in {path!r:.200}, which is not a file of the folder", member=item)
     return str(path)
-
-
-def _typed(value: Any, kind: type, what: str) -> Any:
-    if type(value) is not kind:
-        raise FormatError(f"expected a {kind.__name__} in the metadata, found a {type(value).__name__}", member=what)
-    return value
-
-
-def _numbers(values: Any, what: str) -> tuple[int, ...]:
-    plain = isinstance(values, (list, tuple)) and all(
-        type(number) is int and 0 <= number < 1 << 63 for number in values
-    )
-    if not plain or len(values) > MOST_NUMBERS:
-        raise FormatError(f"{what} in the metadata is not a list of non-negative integers")
-    return tuple(values)
 
 
 def _json(data: bytes, file: str) -> Any:
@@ -352,8 +266,12 @@ def _json(data: bytes, file: str) -> Any:
 
 
 def _head(folder: Folder, name: str) -> bytes:
-    file = folder.file(name)
-    return file.read(0, min(file.size, HEAD))
+    """Return the first bytes of a file; none if it cannot be read."""
+    try:
+        file = folder.file(name)
+        return file.read(0, min(file.size, HEAD))
+    except (FormatError, OSError):
+        return b""
 
 
 def _check(tree: Any, reader: _Reader, failed: Mapping[str, Exception]) -> Iterator[Finding]:
@@ -367,6 +285,3 @@ def _check(tree: Any, reader: _Reader, failed: Mapping[str, Exception]) -> Itera
         for finding in checkpoint.verify():
             if finding.level != "note" and finding.where != "imports":
                 yield finding._replace(where=f"{item}/{finding.where}", text=f"{checkpoint.path}: {finding.text}")
-
-
-FORMAT = Format("torch-checkpointing", read_checkpoint, holds=holds)
