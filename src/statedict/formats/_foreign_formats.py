@@ -67,7 +67,9 @@ FOREIGN = (
     _magic(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     _magic(rb"Rar!", "a RAR archive", UNPACK),
     _magic(rb"\x89HDF", "an HDF5 file (Keras, older TensorFlow)", f"read it with h5py, or {PLUGIN}"),
-    _magic(rb"\x08[\x01-\x40](?:\x12[\x01-\x7f][ -~]|[\x3a\x42])", "an ONNX model", f"read it with onnx.load, or {PLUGIN}"),
+    _magic(
+        rb"\x08[\x01-\x40](?:\x12[\x01-\x7f][ -~]|[\x3a\x42])", "an ONNX model", f"read it with onnx.load, or {PLUGIN}"
+    ),
     _magic(
         rb"(?:[\x81-\x8f]|\xde..|\xdf....)[\xa1-\xbf\xd9][ -~\x80-\xff]",
         "a msgpack file (Flax)",
