@@ -137,8 +137,8 @@ def write(
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
     A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
-    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`); None chooses by the suffix of the
-    path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
+    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None
+    chooses by the suffix of the path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
