@@ -18,7 +18,7 @@ from statedict.files import Durable, File, Folder, Frame, JointWriter, Part, Pay
 from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
-from ._format import Format, function, head_of
+from ._format import Format, close_with, function, head_of
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
 
@@ -104,8 +104,7 @@ def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     except BaseException:
         folder.close()
         raise
-    checkpoint._close = folder.close
-    return checkpoint
+    return close_with(checkpoint, folder)
 
 
 def _read_first(
@@ -120,7 +119,7 @@ def _read_first(
             raise
         from ._entry_points import read_by_plugin
 
-        return read_by_plugin(source, fits, limits, error)
+        return read_by_plugin(source, name, fits, limits, error)
 
 
 def write(
