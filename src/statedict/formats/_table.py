@@ -18,7 +18,7 @@ from statedict.files import Durable, File, Folder, Frame, JointWriter, Part, Pay
 from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
-from ._format import Format, function, head_of
+from ._format import Format, close_with, function, head_of
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
 
@@ -110,8 +110,7 @@ def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     except BaseException:
         folder.close()
         raise
-    checkpoint._close = folder.close
-    return checkpoint
+    return close_with(checkpoint, folder)
 
 
 def _read_first(
@@ -126,7 +125,7 @@ def _read_first(
             raise
         from ._entry_points import read_by_plugin
 
-        return read_by_plugin(source, fits, limits, error)
+        return read_by_plugin(source, name, fits, limits, error)
 
 
 def write(
@@ -143,8 +142,8 @@ def write(
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
     A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
-    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`); None chooses by the suffix of the
-    path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
+    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None
+    chooses by the suffix of the path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
