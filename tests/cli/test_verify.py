@@ -51,7 +51,7 @@ def test_a_missing_file(call, tmp_path):
 
 
 OTHERS = {
-    "model.gguf": (b"GGUF" + bytes(60), "this is a GGUF model"),
+    "model.gguf": (b"GGUF" + bytes(60), "this is a GGUF file of version 0, which is not supported"),
     "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\xff\x01" + bytes(60), "this is an ONNX model"),
     "other.zip": (None, "cannot be read"),
     "folder": ("", "this directory contains several checkpoints: a.pt, b.pt"),

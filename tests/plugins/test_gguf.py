@@ -12,7 +12,7 @@ from tests.hostile.build.gguf import Tensor, Typed, gguf
 from tests.plugins.blocks import KINDS, blocks_of
 
 import statedict
-from statedict.errors import FormatError, LimitError, TruncatedError
+from statedict.errors import FormatError, LimitError, TruncatedError, UnknownFormatError
 from statedict.formats import Limits, leaves, read_array
 from statedict.state import Box, region
 
@@ -224,7 +224,11 @@ def test_every_truncation_is_refused():
 
 
 REFUSED = {
-    "version": (gguf(version=4), FormatError, "version 4 of GGUF is not supported; versions 2 and 3 are"),
+    "version": (
+        gguf(version=4),
+        UnknownFormatError,
+        "this is a GGUF file of version 4, which is not supported; versions 2 and 3 are",
+    ),
     "text": (gguf(metadata=[(b"\xff", "x")]), FormatError, "a text in the header is not valid UTF-8"),
     "key twice": (gguf(metadata=[("a", "x"), ("a", "y")]), FormatError, "the metadata has the name 'a' twice"),
     "type": (gguf(metadata={"a": b"\x0d\0\0\0"}), FormatError, "the metadata has a value of the unknown type 13"),

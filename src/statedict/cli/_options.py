@@ -38,7 +38,10 @@ MapFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Output format: torch, safetensors or npz. Default: from the output suffix."),
+    typer.Option(
+        metavar="NAME",
+        help="Output format: torch, safetensors, npz, or that of a plugin. Default: from the output suffix.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print a machine-readable summary as JSON.")]

@@ -39,16 +39,24 @@ which other packages use by its own `__init__`. Limits on what reading may cost 
 For authors of formats, in this package or in a plugin (docs/how-to/plugin.md): `Format` describes a format, and its reader
 makes a `Checkpoint` of a `File` or `Folder` within `Limits`, with `FileTensors`. Its writer finds the tensors in an object
 with `leaf_of` or `named_leaves`. These names, `Leaf`, `Finding`, `read_array`, `open` and `statedict.errors` are all that
-a plugin needs.
+a plugin needs. A format that divides tensors among ranks describes each part with `part_at` (`MeshPlacement` and `boxes_of`,
+or `LocalBox` and `Box`, say which part it is) and joins them with `join_ranks`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from statedict.files import File as File
 from statedict.files import Folder as Folder
+from statedict.state import Box as Box
 from statedict.state import Leaf as Leaf
+from statedict.state import LocalBox as LocalBox
+from statedict.state import MeshPlacement as MeshPlacement
+from statedict.state import Parts as Parts
+from statedict.state import boxes_of as boxes_of
 from statedict.state import leaf_of as leaf_of
+from statedict.state import part_at as part_at
+from statedict.state import placement_text as placement_text
 from statedict.state import read_array as read_array
 
 from ._format import Format as Format
@@ -77,6 +85,7 @@ from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
+    "Box",
     "Checkpoint",
     "File",
     "FileTensors",
@@ -86,26 +95,45 @@ __all__ = [
     "Import",
     "Leaf",
     "Limits",
+    "LocalBox",
+    "MeshPlacement",
     "Pair",
+    "Parts",
     "Size",
     "TorchConstant",
     "TypedStorage",
+    "boxes_of",
     "byte_count",
     "candidates",
     "choose_part",
     "choose_root",
     "find_roots",
     "is_damage",
+    "join_ranks",
     "leaf_of",
     "leaves",
     "named_leaves",
     "open",
+    "part_at",
+    "placement_text",
     "read_array",
     "runs_of",
     "tensors",
     "unloadable",
     "write",
 ]
+
+
+def join_ranks(trees: Sequence[Any], where: str) -> Any:
+    """Return what several ranks saved, one tree each, as one tree: Parts are joined, and other values are those of the first
+    rank that has them. `where` is the file or folder, for errors.
+
+    A tensor of which a part is missing stays Parts: reading it raises PartError. Raises FormatError if parts contradict
+    each other: in dtype or shape, or because they overlap.
+    """
+    from .many_files._parts import join_ranks as join
+
+    return join(trees, where)
 
 
 def unloadable(obj: Any, substitute: Callable[[Any], Any] = lambda value: value) -> str | None:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from statedict.files import File, Folder
 from statedict.state import Leaf, check_reach
 
-from ..errors import PluginError, SaveError, StateDictError, UnknownFormatError
-from ._format import Format, function
+from ..errors import FormatError, PluginError, SaveError, StateDictError, UnknownFormatError
+from ._format import Format, close_with, function
 from ._limits import Limits
 from .checkpoint._checkpoint import Checkpoint, Finding
 from .checkpoint._walk import leaves
@@ -42,10 +42,12 @@ class Plugin(NamedTuple):
     @contextmanager
     def blamed(self, what: str, file: str | None = None) -> Iterator[None]:
         """Raise PluginError for an error of the plugin in the `with` block. Errors of the disk, and those that the plugin
-        raises on purpose, are not changed.
+        raises on purpose, are not changed, except that the file is filled in.
         """
         try:
             yield
+        except FormatError as error:
+            raise error.located(file=file) from error.__cause__
         except (StateDictError, OSError):
             raise
         except Exception as error:  # a plugin can raise anything
@@ -59,9 +61,12 @@ def plugins() -> list[Plugin]:
 
 
 def read_by_plugin(
-    source: File | Folder, fits: Callable[[Format], bool], limits: Limits, unknown: UnknownFormatError
+    source: File | Folder, name: str, fits: Callable[[Format], bool], limits: Limits, unknown: UnknownFormatError
 ) -> Checkpoint:
-    """Read a file or folder with the first plugin that fits; if there is none, raise `unknown`, and name those tried."""
+    """Read a file or folder with the first plugin that fits; if there is none, raise `unknown`, and name those tried.
+
+    `name` is that of the source, for messages.
+    """
     tried: list[str] = []
     for plugin in plugins():
         try:
@@ -71,9 +76,14 @@ def read_by_plugin(
         except StateDictError as error:
             tried.append(f"{plugin.label}, which failed: {error}")
             continue
-        if recognised:
-            return _read(plugin, row, source, limits)
-        tried.append(plugin.label)
+        try:
+            if recognised:
+                return close_with(_read(plugin, row, source, name, limits), source)
+            tried.append(plugin.label)
+        except UnknownFormatError as error:
+            if error.file != name:
+                raise
+            tried.append(f"{plugin.label}: {error.reason}")
     if tried:
         unknown.reason += f"; it was not recognised by the plugins either: {'; '.join(tried)}"
     raise unknown
@@ -94,8 +104,7 @@ def plugin_writer(fits: Callable[[Format], bool]) -> tuple[Format | None, list[s
     return None, tried
 
 
-def _read(plugin: Plugin, row: Format, source: File | Folder, limits: Limits) -> Checkpoint:
-    name = source.path if isinstance(source, Folder) else source.name
+def _read(plugin: Plugin, row: Format, source: File | Folder, name: str, limits: Limits) -> Checkpoint:
     with plugin.blamed("failed", name):
         checkpoint = function(row.read)(source, limits)
         if not isinstance(checkpoint, Checkpoint):
@@ -108,18 +117,12 @@ def _read(plugin: Plugin, row: Format, source: File | Folder, limits: Limits) ->
                     plugin.label, f"returned an invalid tensor: {error}", file=name, member=path
                 ) from error
     checkpoint._checks = partial(_checks, plugin, checkpoint._checks, name)
-    checkpoint._close = partial(_close, checkpoint._close, source)
     return checkpoint
 
 
 def _checks(plugin: Plugin, checks: Callable[[], Iterable[Finding]], file: str) -> list[Finding]:
     with plugin.blamed("failed to verify this file", file):
         return list(checks())
-
-
-def _close(close: Callable[[], None], source: File | Folder) -> None:
-    close()
-    source.close()
 
 
 def _write(plugin: Plugin, row: Format, obj: Any, metadata: Mapping[str, str] | None) -> list[bytes | Leaf]:

@@ -68,3 +68,15 @@ def function(place: str | Callable[..., Any]) -> Callable[..., Any]:
 def head_of(file: File) -> bytes:
     """Return the first bytes of a file, which identify its format."""
     return file.read(0, min(file.size, HEAD))
+
+
+def close_with(checkpoint: Checkpoint, source: File | Folder) -> Checkpoint:
+    """Let `close` of a checkpoint close this file or folder, too; return the checkpoint."""
+    close = checkpoint._close
+
+    def close_both() -> None:
+        close()
+        source.close()
+
+    checkpoint._close = close_both
+    return checkpoint

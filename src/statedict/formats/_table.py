@@ -19,7 +19,7 @@ from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
 from . import _run_names
-from ._format import Format, function, head_of
+from ._format import Format, close_with, function, head_of
 from ._limits import LIMITS, Limits
 from .checkpoint._checkpoint import Checkpoint
 
@@ -45,6 +45,8 @@ PARTS = ("model_index.json", "modules.json")
 # Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
 SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"
+# Files of torch_checkpointing, one for each rank.
+OF_A_RANK = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -119,8 +121,7 @@ def _open_folder(folder: Folder, limits: Limits) -> Checkpoint:
     except BaseException:
         folder.close()
         raise
-    checkpoint._close = folder.close
-    return checkpoint
+    return close_with(checkpoint, folder)
 
 
 def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
@@ -150,7 +151,7 @@ def _read_first(
             raise
         from ._entry_points import read_by_plugin
 
-        return read_by_plugin(source, fits, limits, error)
+        return read_by_plugin(source, name, fits, limits, error)
 
 
 def write(
@@ -167,8 +168,8 @@ def write(
     """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
 
     A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
-    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`); None chooses by the suffix of the
-    path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
+    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None
+    chooses by the suffix of the path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
     index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
 
@@ -397,6 +398,12 @@ def _holds_unpacked(folder: Folder) -> bool:
     return bool(inside) and not is_weights(folder) and _is_unpacked(folder.folder(inside))
 
 
+def _is_torch_checkpointing(folder: Folder) -> bool:
+    # The module is imported only for folders that have such files.
+    names = [name for name in folder.files if name == "metadata.pkl" or OF_A_RANK.fullmatch(name)]
+    return bool(names) and bool(function("statedict.plugins.torch_checkpointing:holds")(folder))
+
+
 def _has_arrays(archive: Archive) -> bool:
     return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
 
@@ -458,6 +465,11 @@ FOLDERS = (
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
+    ),
+    Format(
+        "torch-checkpointing",
+        "statedict.plugins.torch_checkpointing:read_checkpoint",
+        holds=_is_torch_checkpointing,
     ),
     Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
     Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),

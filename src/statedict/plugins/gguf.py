@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from statedict.errors import FormatError, TruncatedError
+from statedict.errors import FormatError, TruncatedError, UnknownFormatError
 from statedict.formats import Checkpoint, File, FileTensors, Leaf, Limits
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NUMBERS = dict(enumerate("BbHhIif?")) | dict(enumerate("Qqd", 10))
 TEXT, ARRAY = 8, 9
 
 
-class Kind(NamedTuple):
+class TensorKind(NamedTuple):
     """How a kind of tensor is stored: as elements of `dtype`, or in blocks of `elements` elements and `nbytes` bytes."""
 
     name: str
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind
+    kind: TensorKind
     offset: int
     nbytes: int
 
@@ -114,7 +114,10 @@ class _Header:
             self.order, self._at = ">", len(MAGIC)
             version = self._number("I")
         if version not in VERSIONS:
-            raise self._invalid(f"version {version:,} of GGUF is not supported; versions 2 and 3 are")
+            raise UnknownFormatError(
+                f"this is a GGUF file of version {version:,}, which is not supported; versions 2 and 3 are",
+                file=file.name,
+            )
         count, keys = self._number("Q"), self._number("Q")
         self.metadata: dict[str, Any] = {}
         for _ in range(keys):
@@ -147,7 +150,7 @@ class _Header:
         count = prod(shape)
         kind = KINDS.get(number)
         if kind is None:
-            kind = Kind(f"{number:,}", max(count, 1), stop - offset)
+            kind = TensorKind(f"{number:,}", max(count, 1), stop - offset)
             if count > 8 * kind.nbytes:
                 raise self._invalid(f"{kind.nbytes:,} bytes are too few for a tensor of shape {list(shape)}", name)
         elif shape and shape[-1] % kind.elements:
@@ -209,37 +212,37 @@ class _Header:
 
 
 KINDS = {
-    0: Kind("F32", 1, 4, "float32"),
-    1: Kind("F16", 1, 2, "float16"),
-    2: Kind("Q4_0", 32, 18),
-    3: Kind("Q4_1", 32, 20),
-    6: Kind("Q5_0", 32, 22),
-    7: Kind("Q5_1", 32, 24),
-    8: Kind("Q8_0", 32, 34),
-    9: Kind("Q8_1", 32, 40),
-    10: Kind("Q2_K", 256, 84),
-    11: Kind("Q3_K", 256, 110),
-    12: Kind("Q4_K", 256, 144),
-    13: Kind("Q5_K", 256, 176),
-    14: Kind("Q6_K", 256, 210),
-    15: Kind("Q8_K", 256, 292),
-    16: Kind("IQ2_XXS", 256, 66),
-    17: Kind("IQ2_XS", 256, 74),
-    18: Kind("IQ3_XXS", 256, 98),
-    19: Kind("IQ1_S", 256, 50),
-    20: Kind("IQ4_NL", 32, 18),
-    21: Kind("IQ3_S", 256, 110),
-    22: Kind("IQ2_S", 256, 82),
-    23: Kind("IQ4_XS", 256, 136),
-    24: Kind("I8", 1, 1, "int8"),
-    25: Kind("I16", 1, 2, "int16"),
-    26: Kind("I32", 1, 4, "int32"),
-    27: Kind("I64", 1, 8, "int64"),
-    28: Kind("F64", 1, 8, "float64"),
-    29: Kind("IQ1_M", 256, 56),
-    30: Kind("BF16", 1, 2, "bfloat16"),
-    34: Kind("TQ1_0", 256, 54),
-    35: Kind("TQ2_0", 256, 66),
-    39: Kind("MXFP4", 32, 17),
-    40: Kind("NVFP4", 64, 36),
+    0: TensorKind("F32", 1, 4, "float32"),
+    1: TensorKind("F16", 1, 2, "float16"),
+    2: TensorKind("Q4_0", 32, 18),
+    3: TensorKind("Q4_1", 32, 20),
+    6: TensorKind("Q5_0", 32, 22),
+    7: TensorKind("Q5_1", 32, 24),
+    8: TensorKind("Q8_0", 32, 34),
+    9: TensorKind("Q8_1", 32, 40),
+    10: TensorKind("Q2_K", 256, 84),
+    11: TensorKind("Q3_K", 256, 110),
+    12: TensorKind("Q4_K", 256, 144),
+    13: TensorKind("Q5_K", 256, 176),
+    14: TensorKind("Q6_K", 256, 210),
+    15: TensorKind("Q8_K", 256, 292),
+    16: TensorKind("IQ2_XXS", 256, 66),
+    17: TensorKind("IQ2_XS", 256, 74),
+    18: TensorKind("IQ3_XXS", 256, 98),
+    19: TensorKind("IQ1_S", 256, 50),
+    20: TensorKind("IQ4_NL", 32, 18),
+    21: TensorKind("IQ3_S", 256, 110),
+    22: TensorKind("IQ2_S", 256, 82),
+    23: TensorKind("IQ4_XS", 256, 136),
+    24: TensorKind("I8", 1, 1, "int8"),
+    25: TensorKind("I16", 1, 2, "int16"),
+    26: TensorKind("I32", 1, 4, "int32"),
+    27: TensorKind("I64", 1, 8, "int64"),
+    28: TensorKind("F64", 1, 8, "float64"),
+    29: TensorKind("IQ1_M", 256, 56),
+    30: TensorKind("BF16", 1, 2, "bfloat16"),
+    34: TensorKind("TQ1_0", 256, 54),
+    35: TensorKind("TQ2_0", 256, 66),
+    39: TensorKind("MXFP4", 32, 17),
+    40: TensorKind("NVFP4", 64, 36),
 }

@@ -1,6 +1,7 @@
 """Formats from other distributions: found by their entry points, and told of as the cause of their errors."""
 
 import io
+import sys
 import traceback
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import statedict
 from statedict.errors import FormatError, PluginError, SaveError, UnknownFormatError
+from statedict.formats import read_array
 
 NOTES = """
 from statedict.errors import FormatError
@@ -162,6 +164,41 @@ def test_an_error_that_a_plugin_raises_on_purpose_is_not_changed(tmp_path, insta
     with pytest.raises(FormatError) as caught:
         statedict.open(path)
     assert str(caught.value) == f"{path}: it has no tensor"
+
+
+def test_a_plugin_can_leave_a_file_to_others(tmp_path, install):
+    """A reader that raises UnknownFormatError leaves the file to the next plugin, and is told of if there is none."""
+    code = (
+        "from statedict.errors import UnknownFormatError\ndef read(file, limits): raise UnknownFormatError('not mine')"
+    )
+    install("broken", BROKEN.format(code))
+    path = note(tmp_path)
+    with pytest.raises(UnknownFormatError, match=r"plugins either: broken \(statedict-broken 1.2\): not mine"):
+        statedict.open(path)
+    install("notes", NOTES)
+    statedict.open(path).close()
+
+
+def test_a_folder_and_what_its_plugin_opened_are_closed(tmp_path, install):
+    """Closing the checkpoint of a folder calls the plugin's own `close`, and closes the folder's files."""
+    install(
+        "boxes",
+        "from statedict.formats import Checkpoint, FileTensors, Format\n"
+        "closed = []\n"
+        "def read(folder, limits):\n"
+        "    leaf = FileTensors(folder.file('a.box')).tensor('w', 'int8', (2,), 0)\n"
+        "    return Checkpoint(folder.path, 'boxes', {'w': leaf}, size=2, close=lambda: closed.append(1))\n"
+        "FORMAT = Format('boxes', read, holds=lambda folder: 'a.box' in folder.files)\n",
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "a.box").write_bytes(b"ab")
+    with statedict.open(folder) as checkpoint:
+        leaf = checkpoint.object["w"]
+        assert read_array(leaf).tolist() == [97, 98]
+    assert sys.modules["plugin_boxes"].closed == [1]
+    with pytest.raises(ValueError, match="has been closed"):
+        read_array(leaf)
 
 
 def test_checks_of_a_plugin_that_fail_are_told_as_its_own(tmp_path, install):

@@ -14,17 +14,26 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from copy import copy
+from itertools import chain, combinations
+from math import prod
+from typing import Any
 
 from statedict.files import Folder
-from statedict.state import Leaf, Parts, Piece, join_pieces, map_tree
+from statedict.state import Box, Leaf, Parts, Piece, join_pieces
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
 from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
 from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK
+from ..storages._describe import step_of
 from ._shards import joined, opened_shards, state_of
 
+# Deeper values are those of the first rank.
+DEEPEST = 100
+# Parts are compared in pairs, if one is missing; more of them are only counted.
+MOST_COMPARED = 256
 OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
 
 
@@ -78,13 +87,55 @@ def read_ranks(folder: Folder, files: dict[int, str], limits: Limits) -> Checkpo
         return None
     for shard in shards.values():
         shard.notes = [note for note in shard.notes if OF_ONE_RANK not in note]
-    first = next(iter(shards.values()))
-    values = {path: _joined(path, [parts[path] for parts in every if path in parts], folder.path) for path in every[0]}
-    tree = map_tree(first.object, lambda value: value, {id(part): values[path] for path, part in every[0].items()})
+    tree = join_ranks([shard.object for shard in shards.values()], folder.path)
     notes = _notes(len(shards), list(files), min(files))
-    checkpoint = joined(folder.path, {}, shards, 0, {}, notes, folder.close, _problems(values.items()))
+    checkpoint = joined(folder.path, {}, shards, 0, {}, notes, folder.close, _problems(tensors(tree)))
     checkpoint.object = tree
     return checkpoint
+
+
+def join_ranks(trees: Sequence[Any], where: str) -> Any:
+    """Return what several ranks saved, as one tree: Parts are joined, and other values are those of the first rank that has
+    them. `where` is the file or folder, for errors.
+
+    A tensor of which a part is missing stays Parts: reading it raises PartError. Raises FormatError if parts contradict
+    each other: in dtype or shape, or because they overlap.
+    """
+    return _RankMerge(where).of(trees, ())
+
+
+class _RankMerge:
+    """Merges the values of several ranks at one path; values that are shared stay shared, cycles too."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._known: dict[tuple[int, ...], Any] = {}
+
+    def of(self, values: Sequence[Any], path: tuple[str, ...]) -> Any:
+        first = values[0]
+        if type(first) not in (dict, OrderedDict, list, Parts) or len(path) > DEEPEST:
+            return first
+        key = tuple(map(id, values))
+        if key not in self._known:
+            alike = [value for value in values if type(value) is type(first)]
+            if isinstance(first, Parts):
+                self._known[key] = _joined("/".join(path), alike, self._where)
+            elif isinstance(first, list):
+                self._known[key] = self._list(alike, path, key)
+            else:
+                self._dict(alike, path, key)
+        return self._known[key]
+
+    def _list(self, lists: Sequence[list[Any]], path: tuple[str, ...], key: tuple[int, ...]) -> list[Any]:
+        found = self._known[key] = list(lists[0])
+        if all(len(each) == len(found) for each in lists):
+            found[:] = [self.of(items, (*path, str(at))) for at, items in enumerate(zip(*lists))]
+        return found
+
+    def _dict(self, dicts: Sequence[dict[Any, Any]], path: tuple[str, ...], key: tuple[int, ...]) -> None:
+        found = self._known[key] = copy(dicts[0])
+        for name in dict.fromkeys(chain.from_iterable(dicts)):
+            found[name] = self.of([each[name] for each in dicts if name in each], (*path, step_of(name)))
 
 
 def _parts_by_path(tree: object) -> dict[str, Parts]:
@@ -104,12 +155,14 @@ def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
     if not open_ended and any(part.spec.shape != shape for part in parts):
         raise FormatError("its parts belong to tensors of different shapes", file=folder, member=name)
     # Several ranks may have saved the same part: replicas.
-    pieces: dict[object, Piece] = {}
+    pieces: dict[Box, Piece] = {}
     for piece in (piece for part in parts for piece in part.pieces):
         pieces.setdefault(piece.box, piece)
     try:
         return join_pieces(first.spec.dtype, shape, pieces.values(), first.traits)
     except PartError:
+        if not open_ended:
+            _require_apart(name, list(pieces), shape, folder)
         placement = f"{len(pieces)} parts with gaps" if open_ended else first.placement
         return Parts(
             first.spec.dtype,
@@ -120,6 +173,14 @@ def _joined(name: str, parts: Sequence[Parts], folder: str) -> Leaf:
             open_ended=open_ended,
             where=f"{folder}: {name}",
         )
+
+
+def _require_apart(name: str, boxes: Sequence[Box], shape: Sequence[int], folder: str) -> None:
+    """Raise FormatError if some of the boxes have elements in common."""
+    crowded = sum(prod(box.sizes) for box in boxes) > prod(shape)
+    pairs = combinations(boxes, 2) if len(boxes) <= MOST_COMPARED else ()
+    if crowded or any(one.within(other) for one, other in pairs):
+        raise FormatError("its parts overlap: they cannot all belong to the same tensor", file=folder, member=name)
 
 
 def _problems(values: Iterable[tuple[str, object]]) -> list[Finding]:

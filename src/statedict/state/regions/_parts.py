@@ -16,6 +16,7 @@ from ..tensors._dtype import DType
 from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
 from ._boxes import Box, box_shown, run_of, tiling_problem, whole_box
 from ._origins import Origin, origins
+from ._placement import LocalBox
 from ._region import arranged, region
 
 
@@ -90,6 +91,24 @@ class Parts(Leaf):
 
     def __repr__(self) -> str:
         return f"Parts({self.spec.dtype}, {list(self.spec.shape)}, {self.placement})"
+
+
+def part_at(
+    local: Leaf,
+    shape: Sequence[int],
+    boxes: Iterable[LocalBox],
+    placement: str,
+    traits: Traits = PLAIN,
+    where: str = "",
+) -> Parts:
+    """Return the Parts of a whole tensor of which one rank has `boxes`, in its tensor `local`; reads no tensor.
+
+    Raises ValueError if a box exceeds `local`.
+    """
+    pieces = [Piece(each.whole, region(local, each.local)) for each in boxes]
+    # A rank without elements has an empty box.
+    empty = Piece(whole_box(shape)._replace(sizes=(0,) * len(shape)), local)
+    return Parts(local.spec.dtype, shape, pieces or [empty], placement, traits, where=where)
 
 
 def join_pieces(dtype: DType, shape: Sequence[int], pieces: Iterable[Piece], traits: Traits = PLAIN) -> Leaf:

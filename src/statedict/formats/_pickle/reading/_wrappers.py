@@ -19,12 +19,10 @@ from statedict.state import (
     MeshPlacement,
     Opaque,
     Parts,
-    Piece,
     Traits,
     boxes_of,
+    part_at,
     placement_text,
-    region,
-    whole_box,
 )
 
 from .._recipe import RecipeError, take_apart
@@ -107,12 +105,10 @@ def _parts_from(m: Machine, dtype: DType, shape: tuple[int, ...], state: Any, re
             f"the local tensor of a DTensor of {dtype} {list(shape)} {text} should be {dtype} {list(expected)}, but it is "
             f"{local.spec.dtype} {list(local.spec.shape)}"
         )
-    pieces = [Piece(each.whole, region(local, each.local)) for each in boxes]
-    m.charge(PIECE_BYTES * len(pieces))
-    empty = whole_box(shape)._replace(sizes=(0,) * len(shape))
+    m.charge(PIECE_BYTES * len(boxes))
     traits = Traits(parameter=attributes.get("_is_param") is True, requires_grad=requires_grad)
     where = getattr(local.storage.source, "name", "")
-    return Parts(dtype, shape, pieces or [Piece(empty, local)], text, traits, where=where)
+    return part_at(local, shape, boxes, text, traits, where)
 
 
 def _is_name(name: Any) -> bool:

@@ -1,0 +1,287 @@
+"""Read directories of Meta's torch_checkpointing. (docs/formats/torch-checkpointing.md)
+
+An item (`model`, `optim`, `step` …) has one file for each rank that saved it: `<item>_<rank>.pt`, or what its layout says.
+Files of torch.save contain DTensors, which describe themselves; safetensors files contain bare local tensors. `metadata.pkl`
+says for items that can be resharded which part of each tensor a rank has, and where its file is. Synchronous saves do not
+write it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from statedict.errors import FormatError, LimitError, UnknownFormatError
+from statedict.formats import (
+    Checkpoint,
+    Finding,
+    Folder,
+    Limits,
+    Parts,
+    join_ranks,
+    open,
+    tensors,
+)
+
+from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed
+
+METADATA = "metadata.pkl"
+VERSION = "2.0"
+OF_A_RANK = re.compile(r"(?P<item>[A-Za-z0-9_-]+)_(?P<rank>\d{1,7})\.(?:pt|safetensors|json)")
+OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+# Enough of a file to find the classes in its pickle, and the keys of the metadata.
+HEAD = 1 << 16
+LONGEST_PATH = 4096
+
+Places = dict[int, str]  # the file of each rank
+
+
+class Group(NamedTuple):
+    """The ranks for which a tensor has the same description, and that, as it is in the metadata."""
+
+    ranks: frozenset[int]
+    sharding: Any
+
+
+class Described(NamedTuple):
+    """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
+
+    tensors: dict[str, list[Group]]
+    layouts: dict[int, Any]
+
+
+def holds(folder: Folder) -> bool:
+    """Return whether a folder was saved by torch_checkpointing, by its metadata, or by the names and kinds of its files."""
+    if METADATA in folder.files:
+        head = _head(folder, METADATA)
+        return b"nested_path_to_metadata" in head or b"rank_to_layout_info" in head
+    items = _named_items(folder)
+    ranks = {frozenset(places) for places in items.values()}
+    others = any(name.endswith(OTHER_WEIGHTS) and not OF_A_RANK.fullmatch(name) for name in folder.files)
+    if len(items) < 2 or len(ranks) > 1 or others or min(ranks) != frozenset(range(len(min(ranks)))):
+        return False
+    # Files of several numbers are of ranks if they contain DTensors; otherwise they may be of steps.
+    return ranks == {frozenset({0})} or any(b"torch.distributed.tensor" in _head(folder, p[0]) for p in items.values())
+
+
+def read_checkpoint(folder: Folder, limits: Limits) -> Checkpoint:
+    """Open the Checkpoint of a folder; its roots are the items.
+
+    An item that cannot be read is left out; if none can be, the error of the first one is raised.
+    """
+    reader = _Reader(folder, limits)
+    items = {**reader.described_items(), **{k: v for k, v in _named_items(folder).items() if k not in reader.described}}
+    tree: dict[str, Any] = {}
+    failed: dict[str, Exception] = {}
+    for item, places in items.items():
+        try:
+            tree[item] = reader.item(item, places)
+        except LimitError:
+            raise
+        except (FormatError, OSError) as error:
+            failed[item] = error
+    if not tree:
+        raise next(iter(failed.values()), UnknownFormatError("this directory contains no items", file=folder.path))
+    return Checkpoint(
+        folder.path,
+        "torch-checkpointing",
+        tree,
+        size=sum(checkpoint.size for _, checkpoint in reader.opened),
+        producer="torch_checkpointing",
+        globals=list(dict.fromkeys(named for _, checkpoint in reader.opened for named in checkpoint.globals)),
+        notes=reader.notes,
+        checks=partial(_check, tree, reader, failed),
+        unopened=failed,
+    )
+
+
+class _Reader:
+    """Reads the items of one folder.
+
+    Attributes:
+        described: the items in the metadata.
+        opened: the item and Checkpoint of each file.
+        problems: files that are missing or cannot be read.
+    """
+
+    def __init__(self, folder: Folder, limits: Limits) -> None:
+        self.opened: list[tuple[str, Checkpoint]] = []
+        self.notes: list[str] = []
+        self.problems: list[Finding] = []
+        self._folder = folder
+        self._limits = limits
+        self._shardings = Shardings()
+        self.described: dict[str, Described] = self._metadata() if METADATA in folder.files else {}
+
+    def _metadata(self) -> dict[str, Described]:
+        opened = open(self._folder.file(METADATA), limits=self._limits)
+        self.opened.append((METADATA, opened))
+        found = opened.object
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            version = found.get("version") if isinstance(found, dict) else None
+            raise FormatError(
+                f"unsupported version {version!r:.50} of the metadata; {VERSION!r} is supported", file=opened.path
+            )
+        return {
+            str(item): _described(entry, str(item))
+            for item, entry in typed(found.get("metadata"), dict, METADATA).items()
+        }
+
+    def described_items(self) -> dict[str, Places]:
+        """Return the files of the items in the metadata."""
+        items: dict[str, Places] = {}
+        owners: set[str] = set()
+        for item, described in self.described.items():
+            # Ranks that have no tensor of the item have no file that is needed; an item without tensors is on any rank.
+            ranks = {rank for groups in described.tensors.values() for group in groups for rank in group.ranks}
+            items[item] = {
+                rank: _path(described.layouts.get(rank), item, rank) for rank in sorted(ranks or described.layouts)
+            }
+            if len(set(items[item].values())) < len(items[item]) or not owners.isdisjoint(items[item].values()):
+                raise FormatError("the metadata gives a file to several ranks", file=self._folder.path, member=item)
+            owners.update(items[item].values())
+        return items
+
+    def item(self, item: str, places: Places) -> Any:
+        """Return the value of an item, joined from the files of its ranks."""
+        trees: list[Any] = []
+        error: Exception | None = None
+        for rank, path in places.items():
+            try:
+                tree = self._file(item, path)
+            except LimitError:
+                raise
+            except (FormatError, OSError) as problem:
+                error = error or problem
+                what = "is missing" if isinstance(problem, FileNotFoundError) else f"cannot be read: {problem}"
+                self.problems.append(Finding("error", item, f"{path}, the file of rank {rank}, {what}"))
+                continue
+            trees.append(self._place(item, rank, tree, path) if item in self.described else tree)
+        if not trees:
+            raise error or FormatError("no rank has a file of it", file=self._folder.path, member=item)
+        several = len(places) > 1 and item not in self.described
+        if several and any(path.endswith(".safetensors") for path in places.values()):
+            raise FormatError(
+                f"its {len(places):,} files do not say which part of each tensor they contain", file=self._folder.path,
+                member=item, hint="torch_checkpointing writes this if the item has a resharder and the save is asynchronous",
+            )  # fmt: skip
+        if several and not any(isinstance(value, Parts) for _, value in tensors(trees[0])):
+            self.notes.append(f"{item}: the values are those of the first of {len(places):,} ranks")
+        return join_ranks(trees, f"{self._folder.path}: {item}")
+
+    def _file(self, item: str, path: str) -> Any:
+        """Return the content of a file."""
+        *above, name = path.split("/")
+        folder = self._folder
+        for step in above:
+            folder = folder.folder(step)
+        file = folder.file(name)
+        if name.endswith(".json"):
+            if file.size > self._limits.json_bytes:
+                raise self._limits.exceeded("json_bytes", f"JSON of {file.size:,} bytes").located(file=file.name)
+            return _json(file.read(0, file.size), file.name)
+        opened = open(file, limits=self._limits)
+        self.opened.append((item, opened))
+        return opened.object
+
+    def _place(self, item: str, rank: int, tree: Any, path: str) -> Any:
+        """Return the content of a rank's file with Parts in place of its local tensors, as the metadata describes them.
+
+        Raises FormatError if the two contradict each other.
+        """
+        holder = {item: tree}
+        for text, groups in self.described[item].tensors.items():
+            group = next((group for group in groups if rank in group.ranks), None)
+            if group is not None:
+                container, key = _found(holder, item, text)
+                value, where = container[key], f"{self._folder.path_of(path)}: {text}"
+                try:
+                    sharding = self._shardings.of(group.sharding, rank)
+                    container[key] = part_of(value, sharding, where)
+                except (FormatError, ValueError) as error:
+                    raise FormatError(f"the metadata contradicts this tensor: {error}", file=where) from error
+        return holder[item]
+
+
+def _described(entry: Any, item: str) -> Described:
+    found = typed(entry, dict, item)
+    paths, layouts = (typed(found.get(name), dict, item) for name in ("nested_path_to_metadata", "rank_to_layout_info"))
+    tensors = {
+        typed(path, str, item): [_group(group, item) for group in typed(groups, list, item)]
+        for path, groups in paths.items()
+    }
+    numbers(tuple(layouts), "a rank", MOST_RANKS)
+    return Described(tensors, layouts)
+
+
+def _group(group: Any, item: str) -> Group:
+    found = typed(group, dict, item)
+    return Group(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
+
+
+def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
+    """Return the container of a value and its key; safetensors files join the keys of a path with dots."""
+    steps = _json(text.encode()[:LONGEST_PATH], text)
+    flat = ".".join(map(str, steps)) if isinstance(steps, list) else None
+    if flat is None or not all(type(step) in (str, int) for step in steps):
+        raise FormatError(f"{text!r:.200} is not the path of a value", file=item)
+    container, key = holder, item
+    for step in [flat] if isinstance(holder[item], dict) and flat in holder[item] else steps:
+        container, key = container[key], step
+        inside = step in container if isinstance(container, dict) else (
+            isinstance(container, list) and type(step) is int and 0 <= step < len(container)
+        )  # fmt: skip
+        if not inside:
+            raise FormatError(
+                "the metadata describes this tensor, which a rank's file does not contain", file=item, member=text
+            )
+    return container, key
+
+
+def _named_items(folder: Folder) -> dict[str, Places]:
+    """Return the files of each item, by their names, in the order of ranks."""
+    found: dict[str, Places] = {}
+    for match in filter(None, map(OF_A_RANK.fullmatch, folder.files)):
+        found.setdefault(match["item"], {})[int(match["rank"])] = match[0]
+    return {item: dict(sorted(places.items())) for item, places in found.items()}
+
+
+def _path(layout: Any, item: str, rank: int) -> str:
+    """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
+    path = f"{item}_{rank}.pt" if layout is None else typed(layout, dict, item).get("file_path")
+    plain = isinstance(path, str) and len(path) <= LONGEST_PATH and path.isprintable() and not set(path) & {"\\", ":"}
+    if not plain or any(step in ("", ".", "..") for step in path.split("/")):
+        raise FormatError(f"the metadata places it in {path!r:.200}, which is not a file of the folder", member=item)
+    return str(path)
+
+
+def _json(data: bytes, file: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"it is not valid JSON: {error}", file=file) from error
+
+
+def _head(folder: Folder, name: str) -> bytes:
+    """Return the first bytes of a file; none if it cannot be read."""
+    try:
+        file = folder.file(name)
+        return file.read(0, min(file.size, HEAD))
+    except (FormatError, OSError):
+        return b""
+
+
+def _check(tree: Any, reader: _Reader, failed: Mapping[str, Exception]) -> Iterator[Finding]:
+    for item, error in failed.items():
+        yield Finding("error", item, f"cannot be read: {error}")
+    yield from reader.problems
+    for path, value in tensors(tree):
+        if isinstance(value, Parts):
+            yield Finding("error", path, "parts of this tensor are missing")
+    for item, checkpoint in reader.opened:
+        for finding in checkpoint.verify():
+            if finding.level != "note" and finding.where != "imports":
+                yield finding._replace(where=f"{item}/{finding.where}", text=f"{checkpoint.path}: {finding.text}")
