@@ -82,7 +82,7 @@ class FolderSuite(FormatSuite):
 
     @law
     def test_missing_files_are_named(self) -> Iterator[str]:
-        """A missing file is named in a FormatError of each tensor that needs it, or a note; the other tensors are the same."""
+        """A missing file is named in a note, or in an error of each tensor that needs it; the other tensors are the same."""
         files = self.files_of(self.small())
         for name in files:
             needed = any(fnmatchcase(name, pattern) for pattern in self.needed)
