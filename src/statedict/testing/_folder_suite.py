@@ -27,12 +27,17 @@ class FolderSuite(FormatSuite):
     Attributes:
         needed: patterns of the names of files without which the folder may be unreadable, such as an index.
 
-    >>> import io, statedict
-    >>> class TestRanks(FolderSuite):
-    ...     format = "directory"
+    >>> import tempfile, statedict
+    >>> from pathlib import Path
+    >>> class TestShards(FolderSuite):
+    ...     format = "sharded"
+    ...     needed = ("*.index.json",)
     ...
     ...     def write(self, state, metadata):
-    ...         ...
+    ...         with tempfile.TemporaryDirectory() as folder:
+    ...             statedict.save(statedict.StateDict(state), Path(folder, "model.bin"), max_shard_size=1)
+    ...             return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    >>> TestShards().test_missing_files_are_named()
     """
 
     needed: ClassVar[Sequence[str]] = ()
