@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from statedict import formats
-from statedict.errors import FormatError, RootError
+from statedict.errors import RootError
 from statedict.formats.checkpoint._walk import leaves as all_leaves
 from statedict.formats.storages._extent import Extent
 from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize

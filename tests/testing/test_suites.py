@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Collection
 
 import pytest
-from tests.testing import toy
+from tests.testing import toy, toy_folder
 
-from statedict.testing import FormatSuite
-from statedict.testing._law import broken
+from statedict.errors import FormatError
+from statedict.testing import FolderSuite, FormatSuite
+from statedict.testing._law import HangError, broken, no_hang
 
 
 class ToyFormat(FormatSuite):
@@ -30,6 +31,24 @@ class ToyFormat(FormatSuite):
 
 class TestToyFormat(ToyFormat):
     """The toy format without a fault keeps every law."""
+
+
+class ToyFolder(FolderSuite):
+    format = "toy-folder"
+    checksums = metadata = ties = False
+    needed = ("index.json",)
+    copies = 100
+    faults: Collection[str] = ()
+
+    def write(self, state, metadata):
+        return toy_folder.written(state)
+
+    def open(self, source):
+        return toy_folder.opened(source, self.faults)
+
+
+class TestToyFolder(ToyFolder):
+    """The toy folder without a fault keeps every law."""
 
 
 def laws_broken(suite):
@@ -75,3 +94,51 @@ def test_a_fault_breaks_the_law_on_it(fault):
     suite = ToyFormat()
     suite.faults = [fault]
     assert laws_broken(suite) == {FAULTS[fault]}
+
+
+FAULTS_OF_FOLDERS = {
+    "looks at names": "test_files_are_recognised_by_their_content",
+    "ignores truncation": "test_truncated_files_are_refused",
+    "needs every file": "test_missing_files_are_named",
+    "skips missing files": "test_missing_files_are_named",
+    "follows names": "test_names_do_not_leave_the_folder",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_FOLDERS)
+def test_a_fault_of_a_folder_breaks_the_law_on_it(fault):
+    """A fault of a reader of folders is found by the law on it, and by no other."""
+    suite = ToyFolder()
+    suite.faults = [fault]
+    assert laws_broken(suite) == {FAULTS_OF_FOLDERS[fault]}
+
+
+def test_a_failure_says_which_rule_was_broken():
+    """The text of a failure is the rule and the first cases; an exception in a law has the rule as its note."""
+    suite = ToyFormat()
+    suite.faults = ["sorts names"]
+    with pytest.raises(pytest.fail.Exception) as caught:
+        suite.test_names_keep_their_order()
+    assert str(caught.value).splitlines() == [
+        "Names are read as written, in the same order.",
+        "  ['layer.weight', 'bias', 'größe', 'a/b'] is read as ['a/b', 'bias', 'größe', 'layer.weight']",
+        "  ['a/b', 'größe', 'bias', 'layer.weight'] is read as ['a/b', 'bias', 'größe', 'layer.weight']",
+    ]
+    suite.write = lambda state, metadata: b"nothing"
+    with pytest.raises(FormatError) as raised:
+        suite.test_metadata_is_kept()
+    assert raised.value.__notes__ == [
+        "The law that was tested: Text metadata is read as written, in `Checkpoint.texts`."
+    ]
+
+
+def test_a_hang_is_found():
+    """A reader that does not end breaks the law, by the processor time that it took."""
+
+    def hangs():
+        with no_hang(0.05):
+            while True:
+                pass
+
+    with pytest.raises(HangError, match="processor time"):
+        hangs()

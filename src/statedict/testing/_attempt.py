@@ -12,7 +12,7 @@ from statedict.state import Absent, Compound, Leaf, read_array
 from ._law import HangError, no_hang
 
 
-class Attempt(NamedTuple):
+class ReadAttempt(NamedTuple):
     """What happened when a file was opened and read.
 
     Attributes:
@@ -35,18 +35,20 @@ class Attempt(NamedTuple):
         yield from (value for value in self.found.values() if isinstance(value, BaseException))
 
 
-def attempt(open: Callable[[], Checkpoint], tensors: Callable[[Checkpoint], Mapping[str, Leaf | Compound]]) -> Attempt:
+def attempt(
+    open: Callable[[], Checkpoint], tensors: Callable[[Checkpoint], Mapping[str, Leaf | Compound]]
+) -> ReadAttempt:
     """Open a checkpoint, read its tensors one by one, close it."""
     try:
         with no_hang(), open() as checkpoint:
             leaves = tensors(checkpoint)
             beyond = tuple(name for name, tensor in leaves.items() if not all(map(lies_within, parts_of(tensor))))
             notes = (*checkpoint.notes, *(f"{root}: {error}" for root, error in checkpoint.unopened.items()))
-            return Attempt(None, read_each(leaves), beyond, notes)
+            return ReadAttempt(None, read_each(leaves), beyond, notes)
     except RootError:
-        return Attempt(None, {})  # the file has no state dict any more
+        return ReadAttempt(None, {})  # the file has no state dict any more
     except (Exception, HangError) as error:  # noqa: BLE001  # the suites judge it
-        return Attempt(error, {})
+        return ReadAttempt(error, {})
 
 
 def parts_of(tensor: Leaf | Compound) -> Iterable[Leaf]:

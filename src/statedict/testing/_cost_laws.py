@@ -6,16 +6,17 @@ import gc
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
-from statedict.state import Leaf, read_array
+from statedict.state import Compound, Leaf, read_array
 
 from ._attempt import parts_of, read_each
 from ._format_under_test import FormatUnderTest
 from ._law import law
 from ._recording_file import Reading
-from ._samples import same, shown
+from ._samples import Array, same, shown
 
 # What opening may read and allocate, and what reading a tensor may in addition to its size, if the data is much larger.
 SLACK = 384 << 10
@@ -46,7 +47,7 @@ class CostLaws(FormatUnderTest):
         with self.open(self.source(self.files_of(self.large()), log)) as checkpoint:
             for name, tensor in self.tensors(checkpoint).items():
                 log.clear()
-                nbytes = sum(read_array(leaf).nbytes for leaf in parts_of(tensor))
+                nbytes = sum(array.nbytes for array in arrays_of(tensor))
                 read = sum(reading.nbytes for reading in log)
                 if read > nbytes + SLACK:
                     yield f"reading {name!r}, which has {nbytes:,} bytes, reads {read:,} bytes of the file"
@@ -68,7 +69,7 @@ class CostLaws(FormatUnderTest):
         self.attempt(self.files_of(self.small()))
         with self.open(self.source(self.files_of(self.large()))) as checkpoint:
             for name, tensor in self.tensors(checkpoint).items():
-                arrays, peak = peak_of(lambda parts=parts_of(tensor): [read_array(leaf) for leaf in parts])  # type: ignore[misc]
+                arrays, peak = peak_of(partial(arrays_of, tensor))
                 nbytes = sum(array.nbytes for array in arrays)
                 if peak > nbytes + SLACK:
                     yield f"reading {name!r}, which has {nbytes:,} bytes, allocates {peak:,} bytes"
@@ -94,12 +95,11 @@ class CostLaws(FormatUnderTest):
         state = self.expected(self.small())
         wrong: set[str] = set()
 
-        def read(tensors: dict[str, Leaf]) -> None:
+        def read(tensors: Mapping[str, Leaf | Compound]) -> None:
             for _ in range(TIMES):
                 found = read_each(tensors)
-                wrong.update(
-                    f"{name!r} is read as {shown(found[name])}" for name in state if not same(found[name], state[name])
-                )
+                bad = (name for name in state if not same(found[name], state[name]))
+                wrong.update(f"{name!r} is read as {shown(found[name])}" for name in bad)
 
         before = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
@@ -114,6 +114,11 @@ class CostLaws(FormatUnderTest):
         finally:
             sys.setswitchinterval(before)
         yield from sorted(wrong)
+
+
+def arrays_of(tensor: Leaf | Compound) -> list[Array]:
+    """Return the arrays of a tensor."""
+    return [read_array(leaf) for leaf in parts_of(tensor)]
 
 
 def peak_of(act: Callable[[], Result]) -> tuple[Result, int]:

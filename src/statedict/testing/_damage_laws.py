@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from statedict.errors import BoundsError
 
-from ._attempt import Attempt, names_file
+from ._attempt import ReadAttempt, names_file
 from ._format_under_test import FormatUnderTest, located, spread_evenly
 from ._law import law
 from ._recording_file import OutsideFileError
@@ -86,7 +86,13 @@ class DamageLaws(FormatUnderTest):
                     yield f"{done}: it is opened, but reading {tensor!r} raises {shown(value)}"
 
     def wrong(
-        self, found: Attempt, names: Iterable[str], differs: str | None, *, anything: bool = False, lost: bool = False
+        self,
+        found: ReadAttempt,
+        names: Iterable[str],
+        differs: str | None,
+        *,
+        anything: bool = False,
+        lost: bool = False,
     ) -> str | None:
         """Return what is wrong with the result of reading a damaged copy of the small state.
 

@@ -27,12 +27,17 @@ class FolderSuite(FormatSuite):
     Attributes:
         needed: patterns of the names of files without which the folder may be unreadable, such as an index.
 
-    >>> import io, statedict
-    >>> class TestRanks(FolderSuite):
-    ...     format = "directory"
+    >>> import tempfile, statedict
+    >>> from pathlib import Path
+    >>> class TestShards(FolderSuite):
+    ...     format = "sharded"
+    ...     needed = ("*.index.json",)
     ...
     ...     def write(self, state, metadata):
-    ...         ...
+    ...         with tempfile.TemporaryDirectory() as folder:
+    ...             statedict.save(statedict.StateDict(state), Path(folder, "model.bin"), max_shard_size=1)
+    ...             return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    >>> TestShards().test_missing_files_are_named()
     """
 
     needed: ClassVar[Sequence[str]] = ()
@@ -82,7 +87,7 @@ class FolderSuite(FormatSuite):
 
     @law
     def test_missing_files_are_named(self) -> Iterator[str]:
-        """A missing file is named in a FormatError of each tensor that needs it, or a note; the other tensors are the same."""
+        """A missing file is named in a note, or in an error of each tensor that needs it; the other tensors are the same."""
         files = self.files_of(self.small())
         for name in files:
             needed = any(fnmatchcase(name, pattern) for pattern in self.needed)

@@ -11,7 +11,7 @@ from statedict.files import File, Folder
 from statedict.formats import Checkpoint
 from statedict.state import Compound, Leaf
 
-from ._attempt import Attempt, attempt
+from ._attempt import ReadAttempt, attempt
 from ._recording_file import Reading, RecordingFile
 from ._samples import ALL, SHAPES, Array, array_of
 
@@ -85,7 +85,7 @@ class FormatUnderTest(ABC):
         """Return the names of which an error must contain one."""
         return list(files)
 
-    def attempt(self, files: Files) -> Attempt:
+    def attempt(self, files: Files) -> ReadAttempt:
         """Open the files and read all tensors in them."""
         return attempt(lambda: self.open(self.source(files)), self.tensors)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class StateLaws(HostUnderTest):
 
     @law
     def test_loaders_get_their_metadata(self) -> Iterator[str]:
-        """A module that overrides `_load_from_state_dict` gets the version that was saved, and `super()` loads its values."""
+        """An overridden `_load_from_state_dict` gets the version that was saved, and `super()` loads the values."""
         seen: list[Any] = []
 
         class Renaming(type(self.module())):  # type: ignore[misc]
@@ -254,10 +255,8 @@ class RefusalLaws(HostUnderTest):
             raise KeyboardInterrupt
 
         for assign in (False, True):
-            try:
+            with suppress(KeyboardInterrupt):
                 self.write(model, self.native(self.state()), judge=judge, assign=assign)
-            except KeyboardInterrupt:
-                pass
             yield from (f"with assign={assign}, {text}" for text in self.changed(model, before))
         if seen != [list(NAMES)] * 2:
             yield f"in two loads, it got outcomes with the names {seen}"

@@ -21,6 +21,9 @@ class HostSuite(StateLaws, RefusalLaws):
     ...     def parameter(self, array):
     ...         return nn.Parameter(array)
     ...
+    ...     def buffer(self, array):
+    ...         return nn.Buffer(array)
+    ...
     ...     def numpy(self, value):
     ...         return value
     >>> TestNn().test_a_state_has_every_saved_name_in_order()

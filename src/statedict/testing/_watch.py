@@ -17,7 +17,7 @@ HARMLESS = {"mmap.__new__", "os.scandir", "os.listdir", "sys._getframe", "_threa
 class Watch:
     """An audit hook: records what happens while it is on. Hooks cannot be removed, so one process needs only one.
 
-    What other threads do that were running before is not recorded, nor what the garbage collector would close.
+    What other threads do that were running before is not recorded, nor what the garbage collector closes of older objects.
 
     Attributes:
         folder: the folder whose files may be opened; None for none.
@@ -42,15 +42,13 @@ class Watch:
         """Record in this block; return the list that receives the events."""
         self.folder, self.seen = folder, []
         self._others = {thread.ident or 0 for thread in threading.enumerate()} - {threading.get_ident()}
-        collecting = gc.isenabled()
-        gc.disable()
+        gc.freeze()
         self._on = True
         try:
             yield self.seen
         finally:
             self._on = False
-            if collecting:
-                gc.enable()
+            gc.unfreeze()
 
     def _may_open(self, opened: object) -> bool:
         if not isinstance(opened, (str, bytes, os.PathLike)):
