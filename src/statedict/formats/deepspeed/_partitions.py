@@ -8,9 +8,10 @@ each sub-group, in which are the rank's parts of the parameters. The pickles nam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, Opaque, Storage, contiguous
+from statedict.state import Box, Leaf, Opaque, Storage, contiguous, region
 
 from ...errors import FormatError
 from ..storages._describe import shown
@@ -116,9 +117,10 @@ def on_cpu(leaf: Leaf) -> Leaf:
     return Leaf(leaf.spec, Storage(storage.source, storage.key, storage.nbytes, storage.where), leaf.traits)
 
 
-def view(leaf: Leaf, start: int, shape: tuple[int, ...]) -> Leaf:
-    """Return the elements of a flat vector from `start` on as a tensor of this shape."""
-    return Leaf(contiguous(leaf.spec.dtype, shape, leaf.spec.offset + start), leaf.storage)
+def reshaped(leaf: Leaf, start: int, shape: tuple[int, ...]) -> Leaf:
+    """Return the elements of a flat vector from `start` on as a tensor of this shape, in a storage of its own."""
+    part = region(leaf, Box((start,), (prod(shape),)))
+    return Leaf(contiguous(leaf.spec.dtype, shape, part.spec.offset), part.storage)
 
 
 def _states(base: object, count: int, file: str) -> tuple[list[Mapping[Any, Any]], list[dict[str, Any]] | None]:

@@ -8,14 +8,15 @@ the number of ranks, and each rank concatenates its parts of all parameters.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import Leaf, Parts, Piece, boxes_of_run, join_pieces
+from statedict.state import Leaf, Parts, Piece, boxes_of_run, contiguous, join_later, join_pieces
 
 from ...errors import FormatError
-from ._partitions import Partition, view
+from ._partitions import Partition, reshaped
 
 Shape = tuple[int, ...]
 
@@ -41,23 +42,33 @@ class Place(NamedTuple):
 
         If parts are missing, reading it raises PartError; `missing` says why.
         """
-        pieces: list[Piece] = []
         of = next(iter(vectors.values())).spec.dtype
         for run in self.runs:
-            flat, at = vectors[run.rank], run.start
-            if at + run.count > flat.spec.numel or flat.spec.dtype is not of:
+            flat = vectors[run.rank].spec
+            if run.start + run.count > flat.numel or flat.dtype is not of:
                 raise FormatError(
-                    f"expected a {of} vector of at least {at + run.count:,} elements from rank {run.rank}, found "
-                    f"{flat.spec.dtype} {list(flat.spec.shape)}",
+                    f"expected a {of} vector of at least {run.start + run.count:,} elements from rank {run.rank}, found "
+                    f"{flat.dtype} {list(flat.shape)}",
                     file=file,
                     member=name,
                 )
-            for box in boxes_of_run(self.shape, run.first, run.count):
-                pieces.append(Piece(box, view(flat, at, box.sizes)))
-                at += prod(box.sizes)
         if sum(run.count for run in self.runs) != prod(self.shape):
-            return Parts(of, self.shape, pieces, missing, where=f"{file}: {name}")
-        return pieces[0].leaf if len(pieces) == 1 else join_pieces(of, self.shape, pieces)
+            return Parts(of, self.shape, self._pieces(vectors), missing, where=f"{file}: {name}")
+        if not self.runs:
+            return join_pieces(of, self.shape, ())
+        first = vectors[self.runs[0].rank]
+        if len(self.runs) == 1:
+            return reshaped(first, self.runs[0].start, self.shape)
+        key = ("place", first.storage.key, self.runs[0].start, self.shape)
+        return join_later(contiguous(of, self.shape), partial(self._pieces, vectors), key)
+
+    def _pieces(self, vectors: Mapping[int, Leaf]) -> Iterator[Piece]:
+        """Return the boxes that are here, as views of the flat vectors."""
+        for rank, at, first, count in self.runs:
+            flat = vectors[rank]
+            for box in boxes_of_run(self.shape, first, count):
+                yield Piece(box, Leaf(contiguous(flat.spec.dtype, box.sizes, flat.spec.offset + at), flat.storage))
+                at += prod(box.sizes)
 
 
 def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Partition]) -> dict[str, Place]:

@@ -26,7 +26,7 @@ from ..storages._describe import shown
 from ._files import MODEL, OpenFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import copied, named_groups
-from ._partitions import BASE_3, READ, STEP, on_cpu, param_groups, vector, view
+from ._partitions import BASE_3, READ, STEP, on_cpu, param_groups, reshaped, vector
 from ._places import Shape
 from ._weights import weights
 
@@ -107,7 +107,7 @@ def _tensor(opened: OpenFiles, file: str, shape: Shape | None) -> Leaf:
     flat = vector(found, path, PARAM)
     if flat.spec.numel != prod(shape):
         raise FormatError(f"it has {flat.spec.numel:,} elements, but its shape is {list(shape)}", file=path)
-    return view(flat, 0, shape)
+    return reshaped(flat, 0, shape)
 
 
 def _steps(saved: Mapping[Any, Any], group: int) -> dict[str, Any]:
