@@ -20,7 +20,12 @@ FLAT, FLAT_3 = "single_partition_of_fp32_groups", "fp32_flat_groups"
 BASE, BASE_3 = "base_optimizer_state", "optimizer_state_dict"
 STEP = "step"
 # What is read here; everything else in a file is a fact beside.
-READ = frozenset((FLAT, FLAT_3, BASE, BASE_3, "group_paddings", "param_alignment_paddings", "param_slice_mappings"))
+READ = frozenset(
+    (
+        *(FLAT, FLAT_3, BASE, BASE_3, "param_groups"),
+        *("group_paddings", "param_alignment_paddings", "param_slice_mappings"),
+    )
+)
 
 
 class State(NamedTuple):
@@ -83,8 +88,19 @@ def read_partition(content: Mapping[Any, Any], file: str) -> Partition:
         groups,
         paddings,
         None if mappings is None else [_mapping(each, file) for each in _list(found, "param_slice_mappings", file)],
-        {key: value for key, value in found.items() if key not in READ},
+        facts_in(found),
     )
+
+
+def facts_in(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what is not read here, as plain values: the attributes of the loss scaler, the number of the stage."""
+    return {key: _plain(value) for key, value in found.items() if type(key) is str and key not in READ}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Opaque) and value.args and type(value.args[0]) is int:
+        return value.args[0]
+    return value.attributes() if isinstance(value, Opaque) and isinstance(value.state, dict) else value
 
 
 def vector(value: object, file: str, member: str) -> Leaf:

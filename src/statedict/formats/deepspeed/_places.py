@@ -22,12 +22,12 @@ Shape = tuple[int, ...]
 
 
 class Run(NamedTuple):
-    """Elements `first … first + count` of a parameter, which begin at `start` in the flat vector of a rank."""
+    """Elements `first … first + numel` of a parameter, which begin at `start` in the flat vector of a rank."""
 
     rank: int
     start: int
     first: int
-    count: int
+    numel: int
 
 
 class Place(NamedTuple):
@@ -45,14 +45,14 @@ class Place(NamedTuple):
         of = next(iter(vectors.values())).spec.dtype
         for run in self.runs:
             flat = vectors[run.rank].spec
-            if run.start + run.count > flat.numel or flat.dtype is not of:
+            if run.start + run.numel > flat.numel or flat.dtype is not of:
                 raise FormatError(
-                    f"expected a {of} vector of at least {run.start + run.count:,} elements from rank {run.rank}, found "
+                    f"expected a {of} vector of at least {run.start + run.numel:,} elements from rank {run.rank}, found "
                     f"{flat.dtype} {list(flat.shape)}",
                     file=file,
                     member=name,
                 )
-        if sum(run.count for run in self.runs) != prod(self.shape):
+        if sum(run.numel for run in self.runs) != prod(self.shape):
             return Parts(of, self.shape, self._pieces(vectors), missing, where=f"{file}: {name}")
         if not self.runs:
             return join_pieces(of, self.shape, ())
@@ -64,9 +64,9 @@ class Place(NamedTuple):
 
     def _pieces(self, vectors: Mapping[int, Leaf]) -> Iterator[Piece]:
         """Return the boxes that are here, as views of the flat vectors."""
-        for rank, at, first, count in self.runs:
+        for rank, at, first, numel in self.runs:
             flat = vectors[rank]
-            for box in boxes_of_run(self.shape, first, count):
+            for box in boxes_of_run(self.shape, first, numel):
                 yield Piece(box, Leaf(contiguous(flat.spec.dtype, box.sizes, flat.spec.offset + at), flat.storage))
                 at += prod(box.sizes)
 

@@ -27,7 +27,7 @@ from ..storages._describe import shown
 from ._files import MODEL, OpenFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import copied, named_groups
-from ._partitions import BASE_3, READ, STEP, on_cpu, param_groups, reshaped, vector
+from ._partitions import BASE_3, STEP, facts_in, on_cpu, param_groups, reshaped, vector
 from ._places import Shape
 from ._weights import weights
 
@@ -66,9 +66,8 @@ def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
     }
     if len(every) == 1 and states.has_module and not states.is_partitioned:
         tree["module"] = states.module
-    facts = {key: value for key, value in saved.items() if key not in READ and key != "param_groups"}
     missing = [f"{leaf.file} is missing or damaged" for leaf in trained.values() if isinstance(leaf, Absent)]
-    return opened.checkpoint({**tree, **facts, **states.facts}, [], missing)
+    return opened.checkpoint({**tree, **facts_in(saved), **states.facts, **tree}, [], missing)
 
 
 def _joined_shapes(every: Iterable[ModelStates]) -> list[dict[str, Shape]]:
