@@ -24,6 +24,9 @@ SHAPES = {
 }
 BUFFERS = {"table": torch.arange(4.0) / 7, "norm.count": torch.tensor(5), "body.0.mask": torch.tensor([True, False])}
 MOMENTS = ("exp_avg", "exp_avg_sq")
+OPTIONS = {
+    name: value for name, value in torch.optim.AdamW([torch.zeros(1)]).param_groups[0].items() if name != "params"
+}
 STEP = 3
 VERSION = "0.19.8"
 
@@ -34,7 +37,9 @@ def classes():
     made = {
         "deepspeed.runtime.zero.config": enum.IntEnum("ZeroStageEnum", "optimizer_states gradients weights"),
         "deepspeed.runtime.fp16.loss_scaler": type("LossScaler", (), {}),
-        "deepspeed.utils.tensor_fragment": dataclass(type("fragment_address", (), {"__annotations__": {"numel": int, "start": int}})),
+        "deepspeed.utils.tensor_fragment": dataclass(
+            type("fragment_address", (), {"__annotations__": {"numel": int, "start": int}})
+        ),
     }
     names = {".".join(module.split(".")[:end]) for module in made for end in range(1, module.count(".") + 2)}
     for name in names:
@@ -133,14 +138,20 @@ class Job:
 
     def model_states(self, rank):
         frozen = {name: self.values["fp32"][name].to(self.dtype) for name in self.frozen}
-        fragments = {name: self.parts(value)[rank].clone() if self.stage == 3 else value for name, value in frozen.items()}
+        fragments = {
+            name: self.parts(value)[rank].clone() if self.stage == 3 else value for name, value in frozen.items()
+        }
         lists = self.stage > 1
         return {
             "module": self.module(),
             "buffer_names": list(BUFFERS),
             "optimizer": None,
-            "param_shapes": [OrderedDict((name, torch.Size(self.shapes[name])) for name in group) for group in self.groups],
-            "frozen_param_shapes": OrderedDict((name, value.shape) for name, value in frozen.items()) if lists else None,
+            "param_shapes": [
+                OrderedDict((name, torch.Size(self.shapes[name])) for name in group) for group in self.groups
+            ],
+            "frozen_param_shapes": OrderedDict((name, value.shape) for name, value in frozen.items())
+            if lists
+            else None,
             "shared_params": dict(self.tied) if rank == 0 else {},
             "frozen_param_fragments": OrderedDict(fragments) if lists else None,
             "lr_scheduler": {"last_epoch": STEP, "_last_lr": [1e-3]},
@@ -161,10 +172,13 @@ class Job:
         flat = {key: [self.flat(key, group)[rank] for group in range(len(self.groups))] for key in ("fp32", *MOMENTS)}
         scaler = known.LossScaler()
         scaler.__dict__.update(cur_scale=1.0, dynamic=False)
-        state = [{"step": torch.tensor(float(STEP)), **{key: flat[key][n] for key in MOMENTS}} for n in range(len(self.groups))]
+        state = [
+            {"step": torch.tensor(float(STEP)), **{key: flat[key][n] for key in MOMENTS}}
+            for n in range(len(self.groups))
+        ]
         optimizer = {
             "state": dict(enumerate(state)),
-            "param_groups": [{"lr": 1e-3, "params": [number]} for number in range(len(self.groups))],
+            "param_groups": [{**OPTIONS, "params": [number]} for number in range(len(self.groups))],
         }
         facts = {"loss_scaler": scaler, "dynamic_loss_scale": False, "overflow": False}
         if self.stage == 3:
@@ -224,3 +238,11 @@ class Job:
 
     def optimizer_file(self, rank):
         return f"{self.kind}_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+
+
+def change(path, edit):
+    """Change the content of a file that DeepSpeed wrote."""
+    with classes():
+        content = torch.load(path, weights_only=False)
+        edit(content)
+        torch.save(content, path)
