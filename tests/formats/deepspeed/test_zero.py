@@ -109,7 +109,7 @@ def test_shared_parameters_are_tied(tmp_path):
     """A parameter that two modules share is one tensor with two names."""
     for stage in (2, 3):
         state = statedict.open(Job(stage, tied=TIED).save(tmp_path / str(stage))).state_dict()
-        assert state.tied == [["embed.weight", "head.weight"]]
+        assert state.tied == [("embed.weight", "head.weight")]
 
 
 def test_steps_are_not_shared(tmp_path):

@@ -24,6 +24,7 @@ SHAPES = {
 }
 BUFFERS = {"table": torch.arange(4.0) / 7, "norm.count": torch.tensor(5), "body.0.mask": torch.tensor([True, False])}
 MOMENTS = ("exp_avg", "exp_avg_sq")
+OF_RANKS = ("single_partition_of_fp32_groups", "param_slice_mappings")
 OPTIONS = {
     name: value for name, value in torch.optim.AdamW([torch.zeros(1)]).param_groups[0].items() if name != "params"
 }
@@ -63,6 +64,8 @@ class Job:
         groups: the names of the parameters of each group; with ZeRO 3, of each sub-group.
         frozen: names of parameters that are not trained; ZeRO 1 does not list them.
         tied: a name → the name of the parameter that it shares.
+        mp, mps: the number of the mp_rank, and how many there are.
+        layers: whether the module is in files of layers, as that of a pipeline is.
     """
 
     stage: int
@@ -76,6 +79,9 @@ class Job:
     elastic: bool = False
     paddings: list | None = None
     seed: int = 0
+    mp: int = 0
+    mps: int = 1
+    layers: bool = False
 
     def __post_init__(self):
         generator = torch.Generator().manual_seed(self.seed)
@@ -143,7 +149,7 @@ class Job:
         }
         lists = self.stage > 1
         return {
-            "module": self.module(),
+            "module": None if self.layers else self.module(),
             "buffer_names": list(BUFFERS),
             "optimizer": None,
             "param_shapes": [
@@ -161,7 +167,7 @@ class Job:
             "global_steps": STEP,
             "global_samples": 8 * STEP,
             "dp_world_size": self.ranks,
-            "mp_world_size": 1,
+            "mp_world_size": self.mps,
             "checkpoint_parallel_dimensions": {"pp_degree": 1, "tp_degree": 1},
             "ds_config": {"zero_optimization": {"stage": self.stage}},
             "ds_version": VERSION,
@@ -230,14 +236,60 @@ class Job:
         with classes() as known:
             for rank in range(self.ranks):
                 if self.stage == 3:
-                    torch.save(self.model_states(rank), step / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
+                    torch.save(self.model_states(rank), step / f"zero_pp_rank_{rank}_{self.model_file()}")
                 elif rank == 0:
-                    torch.save(self.model_states(rank), step / "mp_rank_00_model_states.pt")
+                    torch.save(self.model_states(rank), step / self.model_file())
                 torch.save(self.optimizer_states(rank, known), step / self.optimizer_file(rank))
         return step
 
     def optimizer_file(self, rank):
-        return f"{self.kind}_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+        return f"{self.kind}_pp_rank_{rank}_mp_rank_{self.mp:02d}_optim_states.pt"
+
+    def model_file(self):
+        return f"mp_rank_{self.mp:02d}_model_states.pt"
+
+    def save_layers(self, step):
+        """Write the parameters `LAYER.NAME` in the model's dtype, a file for each layer."""
+        for layer in filter(str.isdecimal, {name.partition(".")[0] for name in self.shapes}):
+            inside = {
+                name.partition(".")[2]: value.to(self.dtype)
+                for name, value in self.values["fp32"].items()
+                if name.startswith(f"{layer}.")
+            }
+            torch.save(OrderedDict(inside), step / f"layer_{int(layer):02d}-model_states.pt")
+
+    def save_universal(self, folder):
+        """Write what `ds_to_universal.py` makes of the checkpoint; return its folder."""
+        step = Path(folder) / "global_step3_universal"
+        flat = self.stage == 3
+        for name in (name for group in self.groups for name in group):
+            inside = step / "zero" / name
+            inside.mkdir(parents=True)
+            for key in ("fp32", *MOMENTS):
+                value = self.values[key][name]
+                torch.save(value.reshape(-1) if flat else {"cat_dim": 0, "param": value}, inside / f"{key}.pt")
+            if not flat:
+                torch.save(torch.tensor(float(STEP)), inside / "step.pt")
+        with classes() as known:
+            saved = self.optimizer_states(0, known)["optimizer_state_dict"]
+            optimizer = saved["optimizer_state_dict"] if flat else saved.pop("base_optimizer_state")
+            kept = {key: value for key, value in saved.items() if key not in OF_RANKS} | {
+                "param_groups": optimizer["param_groups"]
+            }
+            torch.save(kept, step / "zero" / "optimizer_state.pt")
+            if not flat:
+                self.save_untrained(step)
+            for rank in range(self.ranks if flat else 1):
+                name = f"zero_pp_rank_{rank}_{self.model_file()}" if flat else self.model_file()
+                torch.save(self.model_states(rank), step / name)
+        return step
+
+    def save_untrained(self, step):
+        """Write the tensors that the optimizer does not have, in fp32 whatever their dtype."""
+        for name, value in self.module().items():
+            if not (step / "zero" / name).exists():
+                (step / "zero" / name).mkdir()
+                torch.save({"param": value.float()}, step / "zero" / name / "fp32.pt")
 
 
 def change(path, edit):
