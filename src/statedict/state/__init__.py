@@ -20,7 +20,18 @@ from .mapping._tree import every, holds, map_tree, tensors_of
 from .regions._boxes import Box, box_shown, boxes_of_run, narrowed, run_of, tiling_problem, whole_box
 from .regions._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from .regions._origins import Derived, Origin, origins
-from .regions._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_at, part_of, read_pieces
+from .regions._parts import (
+    IN_PIECES,
+    Parts,
+    Piece,
+    Pieces,
+    is_plain,
+    join_later,
+    join_pieces,
+    part_at,
+    part_of,
+    read_pieces,
+)
 from .regions._placement import LocalBox, MeshPlacement, boxes_of, placement_text
 from .regions._region import Regional, arranged, region
 from .tensors._absent import Absent
@@ -85,6 +96,7 @@ __all__ = [
     "placement_text",
     "is_plain",
     "boxes_of",
+    "join_later",
     "join_pieces",
     "part_at",
     "part_of",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from statedict.files import Folder
+from statedict.state import Leaf, Piece, Spec, join_later, whole_box
 
 from ...errors import FormatError, LimitError
 from .._limits import Limits
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._roots import _checks, _globals, _problems
+from ..storages._describe import shown
 
 MODEL = re.compile(r"(?:zero_pp_rank_(?P<rank>\d{1,6})_)?mp_rank_(?P<mp>\d{2,6})_model_states\.pt")
 OPTIMIZER = re.compile(
@@ -30,22 +31,45 @@ class OpenFiles:
 
     Attributes:
         checkpoints: the open ones, by name.
-        failed: why the others cannot be opened.
+        failed: why others cannot be opened.
     """
 
     def __init__(self, folder: Folder, names: Iterable[str], limits: Limits) -> None:
         self.folder = folder
         self.checkpoints: dict[str, Checkpoint] = {}
         self.failed: dict[str, FormatError | OSError] = {}
+        self._limits = limits
+        self._later: list[str] = []
         for name in names:
             try:
-                self.checkpoints[name] = read(folder.file(name), limits)
+                self.open(name)
             except LimitError:
                 raise
             except (FormatError, OSError) as error:
                 self.failed[name] = error
         if self.failed and not self.checkpoints:
             raise next(iter(self.failed.values()))
+
+    def open(self, name: str) -> Checkpoint:
+        """Return the checkpoint in a file."""
+        if name not in self.checkpoints:
+            self.checkpoints[name] = read(self.folder.file(name), self._limits)
+        return self.checkpoints[name]
+
+    def later(self, name: str, spec: Spec, tensor: Callable[[], Leaf]) -> Leaf:
+        """Return the tensor in a file that is opened when it is read: `tensor` opens it, and `spec` is what it should be."""
+
+        def pieces() -> Iterator[Piece]:
+            leaf = tensor()
+            if leaf.spec.dense() != spec.dense():
+                raise FormatError(
+                    f"expected a tensor of {spec.dtype} {list(spec.shape)}, found {shown(leaf)}",
+                    file=self.folder.path_of(name),
+                )
+            yield Piece(whole_box(spec.shape), leaf)
+
+        self._later.append(name)
+        return join_later(spec, pieces, ("file", self, name))
 
     def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], dict[Any, Any]]]:
         """Yield the match and the content of each open file with such a name, in the order of the numbers in it."""
@@ -71,23 +95,32 @@ class OpenFiles:
 
     def checkpoint(self, tree: dict[str, Any], notes: Sequence[str], missing: Sequence[str]) -> Checkpoint:
         """Return the Checkpoint of the tree that was made from these files; `missing`: texts that name what is missing."""
-        checkpoints = self.checkpoints
         return Checkpoint(
             self.folder.path,
             "deepspeed",
             tree,
-            size=sum(each.size for each in checkpoints.values()),
+            size=sum(map(self.folder.size, {*self.checkpoints, *self._later})),
             producer=f"DeepSpeed {tree.get('ds_version', '')}".strip(),
-            more_globals=partial(_globals, checkpoints.values()),
+            more_globals=lambda: _globals(self._every().values()),
             notes=[*notes, *missing],
-            checks=lambda: chain(_told(missing), _problems(self.failed), _checks(checkpoints)),
+            checks=partial(self._checks, missing),
             unopened=self.failed,
         )
 
+    def _every(self) -> dict[str, Checkpoint]:
+        """Open the files that were not needed so far; return the checkpoints of all that can be opened."""
+        for name in self._later:
+            try:
+                self.open(name)
+            except (FormatError, OSError) as error:
+                self.failed[name] = error
+        return self.checkpoints
 
-def _told(missing: Iterable[str]) -> Iterator[Finding]:
-    for text in missing:
-        yield Finding("error", "", text)
+    def _checks(self, missing: Iterable[str]) -> Iterator[Finding]:
+        every = self._every()
+        yield from (Finding("error", "", text) for text in missing)
+        yield from _problems(self.failed)
+        yield from _checks(every)
 
 
 def numbers_in(name: str) -> list[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple
 from statedict.state import Leaf
 
 from ...errors import FormatError
+from .._limits import LIMITS
 from ..storages._describe import shown
+from ..storages._shape import check_addressable
 from ._files import EXPERT, LAYER, MODEL, OpenFiles
 from ._partitions import on_cpu, vector
 from ._places import Place, Shape, parts_of
@@ -28,6 +31,8 @@ READ = frozenset(
 )
 
 
+# In bytes; of float64.
+LARGEST_ITEM = 8
 RENAMED = {"lr_scheduler": "scheduler"}
 
 
@@ -64,6 +69,12 @@ class ModelStates(NamedTuple):
         """Whether the module is in this file, and not in those of a pipeline's layers."""
         return self.first.get("module") is not None
 
+    @property
+    def mp_world_size(self) -> int:
+        """The number of mp_ranks that saved the checkpoint, as far as it is known."""
+        count = self.first.get("mp_world_size")
+        return count if type(count) is int else 1
+
     def shapes(self) -> list[dict[str, Shape]] | None:
         """Return the shapes of the optimizer's parameters, of each group; None if the file has none."""
         groups = self.first.get("param_shapes")
@@ -71,21 +82,32 @@ class ModelStates(NamedTuple):
             return None
         if not isinstance(groups, list):
             raise FormatError(f"its param_shapes are {shown(groups)}, not a list", file=self.path)
-        return [_shapes(group, self.path) for group in groups]
+        found = [_shapes(group, self.path) for group in groups]
+        twice = [name for name, count in Counter(name for group in found for name in group).items() if count > 1]
+        if twice:
+            raise FormatError("two groups have a parameter of this name", file=self.path, member=twice[0])
+        return found
 
     def frozen(self, ranks: int) -> dict[str, Leaf]:
         """Return the frozen parameters; with ZeRO 3, the files of `ranks` ranks have parts of them."""
         shapes = self.first.get("frozen_param_shapes")
         found: dict[str, Leaf] = {}
         for name, shape in _shapes(shapes, self.path).items() if shapes is not None else ():
-            whole = self._fragment(min(self.files), name)
-            if isinstance(whole, Leaf) and whole.spec.shape == shape and not self.is_partitioned:
-                found[name] = on_cpu(whole)
+            if not self.is_partitioned:
+                found[name] = self._frozen(name, shape)
                 continue
             vectors = {rank: vector(self._fragment(rank, name), self.paths[rank], name) for rank in self.files}
             place = Place(shape, 0, parts_of(prod(shape), ranks, sorted(vectors)))
             found[name] = place.leaf(name, vectors, self.path, "the files of other ranks are missing")
         return found
+
+    def _frozen(self, name: str, shape: Shape) -> Leaf:
+        whole = self._fragment(min(self.files), name)
+        if not isinstance(whole, Leaf) or whole.spec.shape != shape:
+            raise FormatError(
+                f"expected a frozen parameter of shape {list(shape)}, found {shown(whole)}", file=self.path, member=name
+            )
+        return on_cpu(whole)
 
     @property
     def is_partitioned(self) -> bool:
@@ -99,9 +121,13 @@ class ModelStates(NamedTuple):
 
 def model_states(opened: OpenFiles, mp: str) -> ModelStates:
     """Return the model states of an mp_rank; the module may be in the files of a pipeline's layers."""
-    found = {int(match["rank"] or 0): (match[0], each) for match, each in opened.matching(MODEL) if match["mp"] == mp}
-    files = {rank: content for rank, (_, content) in found.items()}
-    paths = {rank: opened.folder.path_of(name) for rank, (name, _) in found.items()}
+    files, paths = dict[int, Mapping[Any, Any]](), dict[int, str]()
+    for match, content in opened.matching(MODEL):
+        if match["mp"] == mp:
+            rank, path = int(match["rank"] or 0), opened.folder.path_of(match[0])
+            if rank in files:
+                raise FormatError(f"it and {paths[rank]} are of the same rank", file=path)
+            files[rank], paths[rank] = content, path
     experts = {
         name: value for match, each in opened.matching(EXPERT) if match["mp"] == mp for name, value in each.items()
     }
@@ -135,8 +161,10 @@ def _shapes(value: object, file: str) -> dict[str, Shape]:
     for name, shape in value.items():
         if type(name) is not str or not isinstance(shape, tuple) or not _are_sizes(shape):
             raise FormatError(f"{shown(shape)} is not a shape", file=file, member=name if type(name) is str else None)
+        check_addressable(shape, LARGEST_ITEM, file=file, member=name)
     return {name: tuple(shape) for name, shape in value.items()}
 
 
 def _are_sizes(shape: Iterable[object]) -> bool:
-    return all(type(n) is int and 0 <= n < 1 << 63 for n in shape)
+    sizes = list(shape)
+    return len(sizes) <= LIMITS.dimensions and all(type(n) is int and 0 <= n < 1 << 63 for n in sizes)

@@ -8,9 +8,10 @@ each sub-group, in which are the rank's parts of the parameters. The pickles nam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, NamedTuple
 
-from statedict.state import Leaf, Opaque, Storage, contiguous
+from statedict.state import Box, Leaf, Opaque, Storage, contiguous, region
 
 from ...errors import FormatError
 from ..storages._describe import shown
@@ -19,7 +20,12 @@ FLAT, FLAT_3 = "single_partition_of_fp32_groups", "fp32_flat_groups"
 BASE, BASE_3 = "base_optimizer_state", "optimizer_state_dict"
 STEP = "step"
 # What is read here; everything else in a file is a fact beside.
-READ = frozenset((FLAT, FLAT_3, BASE, BASE_3, "group_paddings", "param_alignment_paddings", "param_slice_mappings"))
+READ = frozenset(
+    (
+        *(FLAT, FLAT_3, BASE, BASE_3, "param_groups"),
+        *("group_paddings", "param_alignment_paddings", "param_slice_mappings"),
+    )
+)
 
 
 class State(NamedTuple):
@@ -82,8 +88,19 @@ def read_partition(content: Mapping[Any, Any], file: str) -> Partition:
         groups,
         paddings,
         None if mappings is None else [_mapping(each, file) for each in _list(found, "param_slice_mappings", file)],
-        {key: value for key, value in found.items() if key not in READ},
+        facts_in(found),
     )
+
+
+def facts_in(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what is not read here, as plain values: the attributes of the loss scaler, the number of the stage."""
+    return {key: _plain(value) for key, value in found.items() if type(key) is str and key not in READ}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Opaque) and value.args and type(value.args[0]) is int:
+        return value.args[0]
+    return value.attributes() if isinstance(value, Opaque) and isinstance(value.state, dict) else value
 
 
 def vector(value: object, file: str, member: str) -> Leaf:
@@ -116,9 +133,10 @@ def on_cpu(leaf: Leaf) -> Leaf:
     return Leaf(leaf.spec, Storage(storage.source, storage.key, storage.nbytes, storage.where), leaf.traits)
 
 
-def view(leaf: Leaf, start: int, shape: tuple[int, ...]) -> Leaf:
-    """Return the elements of a flat vector from `start` on as a tensor of this shape."""
-    return Leaf(contiguous(leaf.spec.dtype, shape, leaf.spec.offset + start), leaf.storage)
+def reshaped(leaf: Leaf, start: int, shape: tuple[int, ...]) -> Leaf:
+    """Return the elements of a flat vector from `start` on as a tensor of this shape, in a storage of its own."""
+    part = region(leaf, Box((start,), (prod(shape),)))
+    return Leaf(contiguous(leaf.spec.dtype, shape, part.spec.offset), part.storage)
 
 
 def _states(base: object, count: int, file: str) -> tuple[list[Mapping[Any, Any]], list[dict[str, Any]] | None]:

@@ -8,25 +8,26 @@ the number of ranks, and each rank concatenates its parts of all parameters.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
-from statedict.state import Leaf, Parts, Piece, boxes_of_run, join_pieces
+from statedict.state import Leaf, Parts, Piece, boxes_of_run, contiguous, join_later, join_pieces
 
 from ...errors import FormatError
-from ._partitions import Partition, view
+from ._partitions import Partition, reshaped
 
 Shape = tuple[int, ...]
 
 
 class Run(NamedTuple):
-    """Elements `first … first + length` of a parameter, which begin at `start` in the flat vector of a rank."""
+    """Elements `first … first + numel` of a parameter, which begin at `start` in the flat vector of a rank."""
 
     rank: int
     start: int
     first: int
-    length: int
+    numel: int
 
 
 class Place(NamedTuple):
@@ -41,23 +42,33 @@ class Place(NamedTuple):
 
         If parts are missing, reading it raises PartError; `missing` says why.
         """
-        pieces: list[Piece] = []
         of = next(iter(vectors.values())).spec.dtype
         for run in self.runs:
-            flat, at = vectors[run.rank], run.start
-            if at + run.length > flat.spec.numel or flat.spec.dtype is not of:
+            flat = vectors[run.rank].spec
+            if run.start + run.numel > flat.numel or flat.dtype is not of:
                 raise FormatError(
-                    f"expected a {of} vector of at least {at + run.length:,} elements from rank {run.rank}, found "
-                    f"{flat.spec.dtype} {list(flat.spec.shape)}",
+                    f"expected a {of} vector of at least {run.start + run.numel:,} elements from rank {run.rank}, found "
+                    f"{flat.dtype} {list(flat.shape)}",
                     file=file,
                     member=name,
                 )
-            for box in boxes_of_run(self.shape, run.first, run.length):
-                pieces.append(Piece(box, view(flat, at, box.sizes)))
+        if sum(run.numel for run in self.runs) != prod(self.shape):
+            return Parts(of, self.shape, self._pieces(vectors), missing, where=f"{file}: {name}")
+        if not self.runs:
+            return join_pieces(of, self.shape, ())
+        first = vectors[self.runs[0].rank]
+        if len(self.runs) == 1:
+            return reshaped(first, self.runs[0].start, self.shape)
+        key = ("place", first.storage.key, self.runs[0].start, self.shape)
+        return join_later(contiguous(of, self.shape), partial(self._pieces, vectors), key)
+
+    def _pieces(self, vectors: Mapping[int, Leaf]) -> Iterator[Piece]:
+        """Return the boxes that are here, as views of the flat vectors."""
+        for rank, at, first, numel in self.runs:
+            flat = vectors[rank]
+            for box in boxes_of_run(self.shape, first, numel):
+                yield Piece(box, Leaf(contiguous(flat.spec.dtype, box.sizes, flat.spec.offset + at), flat.storage))
                 at += prod(box.sizes)
-        if sum(run.length for run in self.runs) != prod(self.shape):
-            return Parts(of, self.shape, pieces, missing, where=f"{file}: {name}")
-        return pieces[0].leaf if len(pieces) == 1 else join_pieces(of, self.shape, pieces)
 
 
 def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Partition]) -> dict[str, Place]:

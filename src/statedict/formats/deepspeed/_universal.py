@@ -12,6 +12,7 @@ module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -26,35 +27,38 @@ from ..storages._describe import shown
 from ._files import MODEL, OpenFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import copied, named_groups
-from ._partitions import BASE_3, READ, STEP, on_cpu, param_groups, vector, view
+from ._partitions import BASE_3, STEP, facts_in, on_cpu, param_groups, reshaped, vector
 from ._places import Shape
 from ._weights import weights
 
 ZERO, WEIGHTS, SUFFIX, PARAM = "zero", "fp32", ".pt", "param"
 STATE = f"{ZERO}/optimizer_state.pt"
+MOST_GROUPS = 1 << 31
 
 
 def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
-    """Open the Checkpoint of a universal checkpoint's folder."""
+    """Open the Checkpoint of a universal checkpoint's folder.
+
+    The files of weights are opened, because only they have the shapes; those of optimizer states when they are read.
+    """
     inside = folder.folder(ZERO)
     files = {name: [file for file in inside.folder(name).files if file.endswith(SUFFIX)] for name in inside.folders}
-    parameters = [f"{ZERO}/{name}/{file}" for name, each in files.items() for file in each]
-    opened = OpenFiles(folder, [*filter(MODEL.fullmatch, folder.files), STATE, *parameters], limits)
+    names = [_file(name, WEIGHTS) for name, each in files.items() if f"{WEIGHTS}{SUFFIX}" in each]
+    opened = OpenFiles(folder, [*filter(MODEL.fullmatch, folder.files), STATE, *names], limits)
     every = [model_states(opened, mp) for mp in opened.mp_ranks()]
     states, groups = every[0], _joined_shapes(every)
     saved = opened.mapping(STATE) if STATE in opened.checkpoints else {}
 
     shapes = {name: shape for group in groups for name, shape in group.items()}
-    own = {name for name in files if name in shapes or name not in states.module}
+    own = {name for name, each in files.items() if len(each) > 1 or name not in states.module}
     trained = {name: _weights(opened, name, shapes.get(name)) for name in sorted({*own, *shapes})}
-    state = {name: _entry(opened, name, files[name], trained[name]) for name in trained if name in files}
+    state = {name: _entry(opened, name, files.get(name, ()), weight) for name, weight in trained.items()}
     for number, group in enumerate(groups):
         for name in group:
-            state.setdefault(name, {}).update(_steps(saved, number))
-    listed = param_groups(saved, len(groups), folder.path_of(STATE)) if saved else None
-    frozen = states.frozen(len(states.files))
+            state[name].update(_steps(saved, number))
+    listed = param_groups(saved, MOST_GROUPS, folder.path_of(STATE)) if saved else None
     tree: dict[str, Any] = {
-        "model": weights(states, trained, frozen),
+        "model": weights(states, trained, states.frozen(len(states.files))),
         "optimizer": {
             "state": {name: entry for name, entry in state.items() if entry},
             "param_groups": named_groups(listed, [list(group) for group in groups]),
@@ -62,9 +66,8 @@ def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
     }
     if len(every) == 1 and states.has_module and not states.is_partitioned:
         tree["module"] = states.module
-    facts = {key: value for key, value in saved.items() if key not in READ and key != "param_groups"}
-    missing = [f"{name} is missing or damaged" for name in _absent(trained)]
-    return opened.checkpoint({**tree, **facts, **states.facts}, [], missing)
+    missing = [f"{leaf.file} is missing or damaged" for leaf in trained.values() if isinstance(leaf, Absent)]
+    return opened.checkpoint({**tree, **facts_in(saved), **states.facts, **tree}, [], missing)
 
 
 def _joined_shapes(every: Iterable[ModelStates]) -> list[dict[str, Shape]]:
@@ -76,29 +79,34 @@ def _joined_shapes(every: Iterable[ModelStates]) -> list[dict[str, Shape]]:
     ]
 
 
+def _file(name: str, key: str) -> str:
+    return f"{ZERO}/{name}/{key}{SUFFIX}"
+
+
 def _weights(opened: OpenFiles, name: str, shape: Shape | None) -> Leaf:
     """Return the weights of a parameter; if they are missing, a leaf that says so."""
-    file = f"{ZERO}/{name}/{WEIGHTS}{SUFFIX}"
-    path = opened.folder.path_of(file)
-    return _tensor(opened, file, shape) if file in opened.checkpoints else Absent(name, path)
+    file = _file(name, WEIGHTS)
+    return _tensor(opened, file, shape) if file in opened.checkpoints else Absent(name, opened.folder.path_of(file))
 
 
 def _entry(opened: OpenFiles, name: str, files: Iterable[str], trained: Leaf) -> dict[str, Any]:
-    """Return the optimizer's state of a parameter."""
+    """Return the optimizer's state of a parameter. Its tensors have the shape and dtype of the weights."""
+    keys = [file.removesuffix(SUFFIX) for file in files if file != f"{WEIGHTS}{SUFFIX}"]
+    if isinstance(trained, Absent):
+        return {key: Absent(name, opened.folder.path_of(_file(name, key))) for key in keys}
     entry: dict[str, Any] = {}
-    shape = None if isinstance(trained, Absent) else trained.spec.shape
-    for file in files:
-        key, path = file.removesuffix(SUFFIX), f"{ZERO}/{name}/{file}"
-        if key != WEIGHTS and path in opened.checkpoints:
-            found = opened.checkpoints[path].object
-            is_tensor = key != STEP and isinstance(found, (dict, Leaf))
-            entry[key] = _tensor(opened, path, shape) if is_tensor else copied(found)
+    for key in keys:
+        file, spec = _file(name, key), trained.spec
+        if key == STEP:
+            entry[key] = copied(opened.open(file).object)
+        else:
+            entry[key] = opened.later(file, spec, partial(_tensor, opened, file, spec.shape))
     return entry
 
 
 def _tensor(opened: OpenFiles, file: str, shape: Shape | None) -> Leaf:
     """Return the tensor in a file; a flat one, which was made from ZeRO 3, gets the shape of the parameter."""
-    content, path = opened.checkpoints[file].object, opened.folder.path_of(file)
+    content, path = opened.open(file).object, opened.folder.path_of(file)
     found = content.get(PARAM) if isinstance(content, dict) else content
     if not isinstance(found, Leaf):
         raise FormatError(f"expected the tensor of a parameter, found {shown(found)}", file=path)
@@ -107,7 +115,7 @@ def _tensor(opened: OpenFiles, file: str, shape: Shape | None) -> Leaf:
     flat = vector(found, path, PARAM)
     if flat.spec.numel != prod(shape):
         raise FormatError(f"it has {flat.spec.numel:,} elements, but its shape is {list(shape)}", file=path)
-    return view(flat, 0, shape)
+    return reshaped(flat, 0, shape)
 
 
 def _steps(saved: Mapping[Any, Any], group: int) -> dict[str, Any]:
@@ -116,7 +124,3 @@ def _steps(saved: Mapping[Any, Any], group: int) -> dict[str, Any]:
     state = optimizer.get("state") if isinstance(optimizer, dict) else None
     entry = state.get(group) if isinstance(state, dict) else None
     return {STEP: copied(entry[STEP])} if isinstance(entry, dict) and STEP in entry else {}
-
-
-def _absent(trained: Mapping[str, Leaf]) -> Iterable[str]:
-    return [value.file for value in trained.values() if isinstance(value, Absent)]

@@ -31,7 +31,7 @@ from ._files import EXPERT, EXPERT_OPTIMIZER, LAYER, MODEL, OPTIMIZER, OpenFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import joined_optimizers, optimizer
 from ._partitions import Partition, read_partition
-from ._places import Place, Shape, places
+from ._places import Shape, places
 from ._weights import weights
 
 PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
@@ -40,12 +40,19 @@ TIED = "tied_modules."
 
 
 class Part(NamedTuple):
-    """What the files of one mp_rank hold: the tree of its roots, and what is missing."""
+    """What the files of one mp_rank hold.
+
+    Attributes:
+        tree: its roots.
+        names: the parameters that it has; those of a pipeline's stage without ZeRO are not known.
+        missing: what is missing.
+    """
 
     mp: str
-    file: str
+    states: ModelStates
     tree: dict[str, Any]
     names: set[str]
+    notes: list[str]
     missing: list[str]
 
 
@@ -57,21 +64,30 @@ def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
     tree, notes = _tree(parts)
     for match, content in opened.matching(EXPERT_OPTIMIZER):
         tree[match["root"]] = content
-    return opened.checkpoint(tree, notes, [text for part in parts for text in part.missing])
+    missing = [*_missing_mp_ranks(parts), *(text for part in parts for text in part.missing)]
+    return opened.checkpoint(tree, [*notes, *(note for part in parts for note in part.notes)], missing)
+
+
+def _missing_mp_ranks(parts: list[Part]) -> list[str]:
+    count, found = parts[0].states.mp_world_size, {int(part.mp) for part in parts}
+    if len(found) >= count:
+        return []
+    first = next(number for number in range(count) if number not in found)
+    return [f"{count - len(found):,} of {count:,} mp_ranks are missing: there is no file of mp_rank_{first:02d}"]
 
 
 def _tree(parts: list[Part]) -> tuple[dict[str, Any], list[str]]:
     """Return the tree of all mp_ranks, and notes on how they were joined."""
-    if len(parts) == 1:
+    if len(parts) == 1 and (parts[0].states.mp_world_size == 1 or not parts[0].states.has_module):
         return parts[0].tree, []
     names = [name for part in parts for name in part.names if not name.startswith(TIED)]
-    if len(set(names)) < len(names):
-        note = (
-            f"{len(parts)} mp_ranks have slices of the same parameters (tensor parallelism), and the files do not say how "
-            "to join them: each is a root of its own; convert the checkpoint with DeepSpeed's ds_to_universal.py"
-        )
-        return {f"mp_rank_{part.mp}": part.tree for part in parts}, [note]
-    return _joined_stages(parts), [f"joined from {len(parts)} stages of a pipeline"]
+    if len(set(names)) == len(names) and len(parts) > 1:
+        return _joined_stages(parts), [f"joined from {len(parts)} stages of a pipeline"]
+    note = (
+        "the mp_ranks have slices of the same parameters (tensor parallelism), and the files do not say how to join them: "
+        "each is a root of its own; convert the checkpoint with DeepSpeed's ds_to_universal.py"
+    )
+    return {f"mp_rank_{part.mp}": part.tree for part in parts}, [note]
 
 
 def _joined_stages(parts: list[Part]) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def _joined_stages(parts: list[Part]) -> dict[str, Any]:
         # A layer that shares its parameters with another has a copy of them, which no parameter is named after.
         shared = any(name.startswith(TIED) for name in model)
         tree["model"] = model if shared else {**module, **model}
-    optimizers = {part.file: part.tree["optimizer"] for part in parts if "optimizer" in part.tree}
+    optimizers = {part.states.path: part.tree["optimizer"] for part in parts if "optimizer" in part.tree}
     if optimizers and all(part.names for part in parts):
         tree["optimizer"] = joined_optimizers(optimizers)
     elif optimizers:
@@ -95,57 +111,73 @@ def _part(opened: OpenFiles, mp: str) -> Part:
     """Return what the files of an mp_rank hold."""
     states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
-    facts = states.facts
+    names = set(states.module) if states.has_module else set()
     tree: dict[str, Any] = {}
-    placed: dict[str, Place] = {}
-    missing = ""
+    notes: list[str] = []
+    missing: list[str] = []
+    facts = states.facts
     if partitions:
+        first = partitions[min(partitions)]
         placed = places(_shapes(states, partitions), partitions)
-        missing = _missing(opened, partitions, kind, mp)
-        path = partitions[min(partitions)].file
+        names, count = set(placed), max(first.counts)
+        missing = _missing(opened, partitions, states, kind, mp)
+        why = "; ".join(missing)
         trained = {
             name: place.leaf(
-                name, {rank: each.weights[place.group] for rank, each in partitions.items()}, path, missing
+                name, {rank: each.weights[place.group] for rank, each in partitions.items()}, first.file, why
             )
             for name, place in placed.items()
         }
-        count = max(partitions[min(partitions)].counts)
         tree["model"] = weights(states, trained, states.frozen(count))
-        tree["optimizer"] = optimizer(placed, partitions, missing)
-        facts = {**partitions[min(partitions)].facts, **facts}
+        tree["optimizer"] = optimizer(placed, partitions, why)
+        facts = {**first.facts, **facts}
+        if min(first.counts) < count:
+            notes.append(
+                "experts have the weights that they train with: their fp32 weights and optimizer are not joined"
+            )
     elif states.shapes() is None:
         tree["model"] = states.module
         if states.first.get("optimizer") is not None:
             tree["optimizer"] = states.first["optimizer"]
     else:
-        missing = f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"
+        missing = [f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"]
     if states.module and not states.is_partitioned and tree.get("model") is not states.module:
         tree["module"] = states.module
-    names = set(placed or (states.module if states.has_module else ()))
-    return Part(mp, states.path, {**tree, **facts}, names, [missing] if missing else [])
+    return Part(mp, states, {**tree, **facts, **tree}, names, notes, missing)
 
 
 def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
     """Return what the ranks have of the optimizer of an mp_rank, and how their files' names begin."""
-    found, kind = {}, "zero"
+    found: dict[int, Partition] = {}
+    kind = "zero"
     for match, content in opened.matching(OPTIMIZER):
         if match["mp"] == mp:
             kind, rank = match["kind"], int(match["rank"])
             if rank in found:
-                raise FormatError(f"{match[0]} and another file are of the same rank", file=opened.folder.path)
+                raise FormatError(
+                    f"it and {found[rank].file} are of the same rank", file=opened.folder.path_of(match[0])
+                )
             found[rank] = read_partition(content, opened.folder.path_of(match[0]))
     return found, kind
 
 
-def _missing(opened: OpenFiles, partitions: Mapping[int, Partition], kind: str, mp: str) -> str:
-    """Return a text that names the files which are missing; "" if none is."""
+def _missing(
+    opened: OpenFiles, partitions: Mapping[int, Partition], states: ModelStates, kind: str, mp: str
+) -> list[str]:
+    """Return texts that name the files of ranks which are missing."""
     count = max(partitions[min(partitions)].counts)
-    if len(partitions) == count:
-        return ""
-    first = next(rank for rank in range(count) if rank not in partitions)
-    name = f"{kind}_pp_rank_{first}_mp_rank_{mp}_optim_states.pt"
-    why = "cannot be read" if name in opened.failed else "missing"
-    return f"{count - len(partitions):,} of the files of {count:,} ranks are missing or damaged: {name} is {why}"
+    expected = [(f"{kind}_pp_rank_{{}}_mp_rank_{mp}_optim_states.pt", partitions.keys())]
+    if states.is_partitioned:
+        expected.append((f"zero_pp_rank_{{}}_mp_rank_{mp}_model_states.pt", states.files.keys()))
+    texts = []
+    for name, found in expected:
+        if len(found) < count:
+            first = name.format(next(rank for rank in range(count) if rank not in found))
+            why = "cannot be read" if first in opened.failed else "is missing"
+            texts.append(
+                f"{count - len(found):,} of the files of {count:,} ranks are missing or damaged: {first} {why}"
+            )
+    return texts
 
 
 def _shapes(states: ModelStates, partitions: Mapping[int, Partition]) -> list[dict[str, Shape]]:

@@ -6,10 +6,11 @@ spec is that of the whole tensor, and its pieces are those that are here; its ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import PartError
 from ..tensors._dtype import DType
@@ -34,7 +35,7 @@ class Pieces(NamedTuple):
     """
 
     spec: Spec
-    pieces: tuple[Piece, ...]
+    pieces: Sequence[Piece]
     placement: str
     open_ended: bool = False
     where: str = ""
@@ -119,6 +120,35 @@ def join_pieces(dtype: DType, shape: Sequence[int], pieces: Iterable[Piece], tra
     found = Pieces(contiguous(dtype, shape), tuple(pieces), "")
     _require_tiled(found)
     return Leaf(found.spec, _storage(found), traits)
+
+
+def join_later(spec: Spec, make: Callable[[], Iterable[Piece]], key: Hashable) -> Leaf:
+    """Return the same as `join_pieces`, with pieces that `make` returns when the tensor is first read: there may be many.
+
+    `key`: that of its storage. Reading raises PartError if the pieces do not tile the tensor.
+    """
+    dense = spec.dense()
+    return Leaf(dense, Storage(IN_PIECES, key, dense.nbytes, Pieces(dense, _Later(dense, make), "")))
+
+
+class _Later(Sequence[Piece]):
+    """Pieces that are made when they are first used, and tile a tensor."""
+
+    def __init__(self, spec: Spec, make: Callable[[], Iterable[Piece]]) -> None:
+        self._spec = spec
+        self._make = make
+
+    @cached_property
+    def _made(self) -> tuple[Piece, ...]:
+        found = Pieces(self._spec, tuple(self._make()), "")
+        _require_tiled(found)
+        return tuple(found.pieces)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._made[index]
 
 
 def read_pieces(spec: Spec, pieces: Iterable[Piece], start: int, into: memoryview, *, verify: bool) -> None:
@@ -229,6 +259,8 @@ def _tiling_problem(found: Pieces) -> str | None:
 
 
 def _require_tiled(found: Pieces) -> None:
+    if isinstance(found.pieces, _Later):
+        return
     if found.open_ended or _tiling_problem(found):
         raise _not_here(found, "all of it is needed")
 
