@@ -20,8 +20,9 @@ from .mapping._tree import every, holds, map_tree, tensors_of
 from .regions._boxes import Box, box_shown, narrowed, run_of, tiling_problem, whole_box
 from .regions._excerpt import EXCERPTS, Excerpt, excerpt, runs_within
 from .regions._origins import Derived, Origin, origins
-from .regions._parts import IN_PIECES, Parts, Piece, Pieces, is_plain, join_pieces, part_of, read_pieces
+from .regions._parts import IN_PIECES, Parts, Pieces, join_pieces, part_of
 from .regions._placement import LocalBox, MeshPlacement, boxes_of, placement_text
+from .regions._read_pieces import Piece, is_plain, read_pieces, stream_pieces
 from .regions._region import Regional, arranged, region
 from .tensors._absent import Absent
 from .tensors._dtype import DTYPES, DType, dtype
@@ -87,6 +88,7 @@ __all__ = [
     "join_pieces",
     "part_of",
     "read_pieces",
+    "stream_pieces",
     "Regional",
     "arranged",
     "region",

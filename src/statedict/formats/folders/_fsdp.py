@@ -24,7 +24,7 @@ STEM = "pytorch_model_fsdp"
 
 def fsdp_members(folder: Folder, limits: Limits) -> dict[str, Callable[[], Checkpoint]]:
     """Return the roots of a folder that accelerate saved in parts, and the functions that open them."""
-    members = {
+    members: dict[str, Callable[[], Checkpoint]] = {
         _root(*name.rsplit("_", 1)): partial(_of_folder, folder, name, limits)
         for name in filter(FSDP_FOLDER.fullmatch, folder.folders)
     }

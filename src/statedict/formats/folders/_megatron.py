@@ -54,7 +54,9 @@ def read_torch_dist(folder: Folder, limits: Limits) -> Checkpoint:
     optimizer = checkpoint.object.get("optimizer")
     if isinstance(optimizer, dict) and "state" in optimizer:
         optimizer.setdefault("param_groups", _groups(optimizer))
-    if isinstance(optimizer, dict) and any(isinstance(value, Leaf) for value in optimizer.get("distributed", {}).values()):
+    if isinstance(optimizer, dict) and any(
+        isinstance(value, Leaf) for value in optimizer.get("distributed", {}).values()
+    ):
         checkpoint.notes.append(FLAT_BUFFERS)
     return checkpoint
 

@@ -16,7 +16,13 @@ from ._fsdp import fsdp_members
 from ._roots import MODEL, read_roots
 
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
-ROOTS = {"pytorch_model_fsdp": MODEL, "optim": "optimizer", "lr_scheduler": "scheduler", "random_states": "rng", "rng_state": "rng"}
+ROOTS = {
+    "pytorch_model_fsdp": MODEL,
+    "optim": "optimizer",
+    "lr_scheduler": "scheduler",
+    "random_states": "rng",
+    "rng_state": "rng",
+}
 KEEPS_NUMBER = ("custom_checkpoint",)
 
 

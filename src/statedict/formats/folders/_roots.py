@@ -39,8 +39,9 @@ def read_roots(
     """Open the Checkpoint whose tree has one entry for each member, with the content of that file or folder.
 
     `members`: root → the name of a file or folder in `folder`, or a function that opens it. A root `"rng/0"` is an entry
-    in `"rng"`; the entries of the root `""` are put beside the other roots. `values` are put beside them too. A member that cannot be opened is left out; `verify` and an error about its
-    root say why. Raises the error of the first one if none can be opened.
+    in `"rng"`; the entries of the root `""` are put beside the other roots, and `values` too. A member that cannot be
+    opened is left out; `verify` and an error about its root say why. Raises the error of the first one if none can be
+    opened.
     """
     found: dict[str, Checkpoint] = {}
     failed: dict[str, FormatError | OSError] = {}

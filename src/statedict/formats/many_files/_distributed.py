@@ -173,10 +173,14 @@ class _MetadataReader:
         original = self._numbers(said, name)
         sizes = part_shape(shape, original, len(chunks))
         if sizes is None or any(chunk.box.sizes[:-1] != (1,) * len(sizes) for chunk in chunks):
-            raise self._wrong(f"its shape {list(shape)} is not that of a tensor of {list(original)} in flat parts", name)
+            raise self._wrong(
+                f"its shape {list(shape)} is not that of a tensor of {list(original)} in flat parts", name
+            )
         pieces = []
         for box, inside in parts(shape, sizes, chunks):
-            flat = self._source.leaf(Sharded(f"{name} at {box.offsets}", dtype, (*(1,) * len(sizes), shape[-1]), inside))
+            flat = self._source.leaf(
+                Sharded(f"{name} at {box.offsets}", dtype, (*(1,) * len(sizes), shape[-1]), inside)
+            )
             pieces.append(Piece(box, Leaf(contiguous(dtype, sizes), flat.storage)))
         return join_pieces(dtype, original, pieces)
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
 from operator import mul
-from typing import Any
 
 from statedict.state import Box
 

@@ -53,7 +53,9 @@ def _optimizer(value: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _is_state(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("state"), dict) and isinstance(value.get("param_groups"), list)
+    return (
+        isinstance(value, dict) and isinstance(value.get("state"), dict) and isinstance(value.get("param_groups"), list)
+    )
 
 
 def _is_flat(values: Mapping[Any, Any]) -> bool:
@@ -94,7 +96,9 @@ def _numbered(optimizer: dict[Any, Any]) -> dict[Any, Any]:
 def _with_model(tree: dict[Any, Any], parameters: set[Any]) -> dict[Any, Any]:
     """Return the tree with the tensors that are beside an optimizer at `model`: those with dots or of the parameters."""
     model = {
-        name: value for name, value in tree.items() if isinstance(value, Leaf) and ("." in str(name) or name in parameters)
+        name: value
+        for name, value in tree.items()
+        if isinstance(value, Leaf) and ("." in str(name) or name in parameters)
     }
     if not model or MODEL in tree:
         return tree
