@@ -45,6 +45,8 @@ STEP = re.compile(
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 # The folder of one model-parallel rank of Megatron-LM.
 MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
+# The file of one rank of HuggingFaceStorageWriter.
+OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -250,6 +252,11 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
     return lambda folder: {*names} <= {*folder.files}
 
 
+def _has_parts(folder: Folder) -> bool:
+    # Without weights beside it, the folder `sharded` was left by a save that did not consolidate it.
+    return _has_file(OF_A_RANK)(folder) or ("sharded" in folder.folders and not is_weights(folder))
+
+
 def _has_role(folder: Folder) -> bool:
     return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
 
@@ -359,9 +366,7 @@ FOLDERS = (
     Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
-    Format(
-        "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
-    ),
+    Format("rank-files", ".many_files._parts:read_parts", holds=_has_parts),
     Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("run", ".folders._steps:read_newest", holds=_is_run),
     Format("weights", ".many_files._weights:read_weights", holds=is_weights),
