@@ -254,7 +254,8 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
 
 def _has_parts(folder: Folder) -> bool:
     # Without weights beside it, the folder `sharded` was left by a save that did not consolidate it.
-    return _has_file(OF_A_RANK)(folder) or ("sharded" in folder.folders and not is_weights(folder))
+    has = _has_file(OF_A_RANK)
+    return has(folder) or ("sharded" in folder.folders and not is_weights(folder) and has(folder.folder("sharded")))
 
 
 def _has_role(folder: Folder) -> bool:

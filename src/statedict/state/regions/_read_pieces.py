@@ -41,6 +41,8 @@ def read_pieces(spec: Spec, pieces: Iterable[Piece], start: int, into: memoryvie
     reads: dict[int, list[Read]] = {}
     scattered = []
     for piece in pieces:
+        if not prod(piece.box.sizes):
+            continue
         run = run_of(spec.shape, *piece.box)
         if run is None or not is_plain(piece.leaf):
             scattered.append(piece)
@@ -99,12 +101,15 @@ def _filled(
                 target[...] = np.frombuffer(next(blocks), np.uint8).reshape(target.shape)
         if into is not None and not direct:
             into[low - start : high - start] = raw[low - band.start : high - band.start]
-        yield raw[low - band.start : high - band.start] if not direct else raw
+        yield raw if direct else raw[low - band.start : high - band.start]
 
 
 def _bands(spec: Spec, start: int, stop: int) -> Iterator[_Band]:
     """Yield the bands of a row-major tensor that have any of bytes `start … stop`."""
     shape, size = spec.shape, spec.dtype.itemsize
+    if not shape:
+        yield _Band(Box((), ()), 0, size)
+        return
     # A band is some rows along this axis, each with everything below it.
     axis = next(n for n in range(len(shape)) if prod(shape[n + 1 :]) * size <= BAND)
     row = prod(shape[axis + 1 :]) * size
