@@ -79,7 +79,7 @@ def flattened(tensor, axis, tensor_parallel, data_parallel):
     grid = [tensor.shape[0], *[1] * (tensor.ndim - 1)]
     grid[axis] = tensor_parallel
     parts = {}
-    for (at, part) in split(tensor, axis, tensor_parallel).parts.items():
+    for at, part in split(tensor, axis, tensor_parallel).parts.items():
         cell = tuple(a // n for a, n in zip(at, part.shape))
         flat = part.reshape(-1)
         step = -(-len(flat) // data_parallel)
@@ -148,7 +148,10 @@ COMMON = {
     "checkpoint_version": 3.0,
     "opt_param_scheduler": {"num_steps": 10},
     "optimizer": {
-        "optimizer": {"param_groups": [{"lr": 0.1, "wd_mult": 1.0}, {"lr": 0.1, "wd_mult": 0.0}], "state": {"common_step": 2}},
+        "optimizer": {
+            "param_groups": [{"lr": 0.1, "wd_mult": 1.0}, {"lr": 0.1, "wd_mult": 0.0}],
+            "state": {"common_step": 2},
+        },
         "param_state_sharding_type": "fully_reshardable",
     },
 }

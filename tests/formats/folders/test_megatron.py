@@ -96,7 +96,9 @@ def test_chained_optimizers_are_one(tmp_path):
         "chained_1.optimizer.state.exp_avg.b.weight": torch.zeros(2),
     }
     groups = [{"lr": 1}], [{"lr": 2}]
-    common = {"optimizer": {0: {"optimizer": {"param_groups": groups[0]}}, 1: {"optimizer": {"param_groups": groups[1]}}}}
+    common = {
+        "optimizer": {0: {"optimizer": {"param_groups": groups[0]}}, 1: {"optimizer": {"param_groups": groups[1]}}}
+    }
     with statedict.open(megatron.save(tmp_path / "saved", values, common)) as checkpoint:
         assert list(checkpoint.object["optimizer"]["state"]) == ["a.weight", "b.weight"]
         assert checkpoint.object["optimizer"]["param_groups"] == [*groups[0], *groups[1]]

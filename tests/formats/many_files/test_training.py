@@ -39,7 +39,11 @@ def flat(model, optimizer):
 
 def titan(model, optimizer):
     """What torchtitan saves: the model's tensors beside all else."""
-    others = {"train_state": {"step": torch.tensor(3)}, "lr_scheduler": {"last_epoch": 3}, "dataloader": {"rank_0": b"x"}}
+    others = {
+        "train_state": {"step": torch.tensor(3)},
+        "lr_scheduler": {"last_epoch": 3},
+        "dataloader": {"rank_0": b"x"},
+    }
     return {**model.state_dict(), "optimizer": flat(model, optimizer), **others}
 
 

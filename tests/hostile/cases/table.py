@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, meanings, proportion, safetensors
+from . import archives, bombs, bounds, control, damage, execution, folders, meanings, proportion, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -14,5 +14,6 @@ GROUPS: dict[str, list[Case]] = {
     "archives": archives.CASES,
     "meanings": meanings.CASES,
     "safetensors": safetensors.CASES,
+    "folders": folders.CASES,
     "damage": damage.CASES,
 }
