@@ -103,14 +103,14 @@ def save(folder, values: dict[str, Any], common: dict[str, Any], original: dict[
 
 def _add_original_shapes(folder, original):
     """Rewrite the metadata as an instance of the class that Megatron-core 0.15 has for it."""
-    metadata = pickle.loads((folder / ".metadata").read_bytes())  # noqa: S301  # written by us
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
     fake = types.ModuleType(MODULE)
     made = dataclass(type("MCoreMetadata", (type(metadata),), {"__module__": MODULE}))
     fake.MCoreMetadata = made
     new = made(**vars(metadata))
     new.mcore_data = {name: {"nd_reformulated_orig_global_shape": shape} for name, shape in original.items()}
     names = [MODULE.rsplit(".", n)[0] for n in range(MODULE.count(".") + 1)]
-    sys.modules.update({name: fake for name in names})
+    sys.modules.update(dict.fromkeys(names, fake))
     try:
         (folder / ".metadata").write_bytes(pickle.dumps(new))
     finally:
