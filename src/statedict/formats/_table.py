@@ -46,7 +46,9 @@ PARTS = ("model_index.json", "modules.json")
 SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"
 # Files of torch_checkpointing, one for each rank.
-OF_A_RANK = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
+RANK_OF_TORCH_CHECKPOINTING = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
+# The file of one rank of HuggingFaceStorageWriter.
+OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -274,6 +276,12 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
     return lambda folder: {*names} <= {*folder.files}
 
 
+def _has_rank_files(folder: Folder) -> bool:
+    # Without weights beside it, the folder `sharded` was left by a save that did not consolidate it.
+    has = _has_file(OF_A_RANK)
+    return has(folder) or ("sharded" in folder.folders and not is_weights(folder) and has(folder.folder("sharded")))
+
+
 def _has_role(folder: Folder) -> bool:
     return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
 
@@ -400,7 +408,7 @@ def _holds_unpacked(folder: Folder) -> bool:
 
 def _is_torch_checkpointing(folder: Folder) -> bool:
     # The module is imported only for folders that have such files.
-    names = [name for name in folder.files if name == "metadata.pkl" or OF_A_RANK.fullmatch(name)]
+    names = [name for name in folder.files if name == "metadata.pkl" or RANK_OF_TORCH_CHECKPOINTING.fullmatch(name)]
     return bool(names) and bool(function("statedict.plugins.torch_checkpointing:holds")(folder))
 
 
@@ -463,9 +471,7 @@ FOLDERS = (
     Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
-    Format(
-        "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
-    ),
+    Format("rank-files", ".many_files._parts:read_parts", holds=_has_rank_files),
     Format(
         "torch-checkpointing",
         "statedict.plugins.torch_checkpointing:read_checkpoint",

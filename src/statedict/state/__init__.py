@@ -23,16 +23,14 @@ from .regions._origins import Derived, Origin, origins
 from .regions._parts import (
     IN_PIECES,
     Parts,
-    Piece,
     Pieces,
-    is_plain,
     join_later,
     join_pieces,
     part_at,
     part_of,
-    read_pieces,
 )
 from .regions._placement import LocalBox, MeshPlacement, boxes_of, placement_text
+from .regions._read_pieces import Piece, is_plain, read_pieces, stream_pieces
 from .regions._region import Regional, arranged, region
 from .tensors._absent import Absent
 from .tensors._dtype import DTYPES, DType, dtype
@@ -101,6 +99,7 @@ __all__ = [
     "part_at",
     "part_of",
     "read_pieces",
+    "stream_pieces",
     "Regional",
     "arranged",
     "region",

@@ -16,7 +16,7 @@ from tests.hostile.build.torch_zips import as_torch_writes
 
 import statedict
 from statedict import formats
-from statedict.errors import ChecksumError, FormatError, LimitError, TruncatedError, UnsafeFileError
+from statedict.errors import ChecksumError, FormatError, LimitError, UnsafeFileError
 from statedict.formats.many_files import _distributed
 from statedict.state import Leaf, Read, library, materialize
 
@@ -183,16 +183,42 @@ def test_the_hand_made_directory_loads(tmp_path):
     assert array.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-def test_a_missing_file_is_named(tmp_path):
-    """A missing file of one rank is an error when the directory is opened."""
-    with pytest.raises(FormatError, match=r"__1_0.distcp: the metadata refers to this file"):
-        opened(tmp_path, **{"__1_0.distcp": None})
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [(None, "is missing"), (shards.distributed()["__1_0.distcp"][:-1], "should have at least")],
+    ids=["missing", "short"],
+)
+def test_what_does_not_need_a_missing_file_loads(tmp_path, raw, problem):
+    """A missing or truncated file of one rank is named by a note, by `verify`, and by an error about its tensors; other
+    values load."""
+    checkpoint = opened(tmp_path, **{"__1_0.distcp": raw})
+    assert checkpoint.object["step"] == 7
+    [note] = checkpoint.notes
+    assert note.startswith(f"__1_0.distcp {problem}")
+    assert note.endswith("the metadata places 1 of 3 stored items in it")
+    errors = {finding.where: finding.text for finding in checkpoint.verify(values=True) if finding.level == "error"}
+    assert problem in errors["__1_0.distcp"]
+    assert problem in errors["model/w"]
+    with pytest.raises(FormatError, match=rf"__1_0.distcp: model.w: the tensor is in this file, which {problem}"):
+        materialize([checkpoint.object["model"]["w"]], library("numpy"))
 
 
-def test_a_short_file_is_named(tmp_path):
-    """A truncated file is an error that names it."""
-    with pytest.raises(TruncatedError, match=r"__1_0.distcp: the file should have"):
-        opened(tmp_path, **{"__1_0.distcp": shards.distributed()["__1_0.distcp"][:-1]})
+def test_a_directory_without_its_files_is_refused(tmp_path):
+    """If all files are missing, nothing can be read."""
+    with pytest.raises(FormatError, match=r"none of the 2 files that the metadata refers to can be opened"):
+        opened(tmp_path, **{"__1_0.distcp": None, "__0_0.distcp": None})
+
+
+def test_a_damaged_value_is_named_and_the_tensors_load(tmp_path):
+    """A value other than a tensor that cannot be read is named; the rest loads."""
+    raw = shards.distributed()["__0_0.distcp"]
+    checkpoint = opened(tmp_path, **{"__0_0.distcp": b"PK\3\5" + raw[4:]})
+    [array] = materialize([checkpoint.object["model"]["w"]], library("numpy"))
+    assert array.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    [error] = [finding for finding in checkpoint.verify() if finding.level == "error"]
+    assert error.where == "step"
+    assert "__0_0.distcp" in error.text
+    assert "is damaged" in error.text
 
 
 def test_a_damaged_chunk_names_its_tensor(tmp_path):

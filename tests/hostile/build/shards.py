@@ -14,6 +14,8 @@ from .zips import FOUR
 
 METADATA = "torch.distributed.checkpoint.metadata"
 FILESYSTEM = "torch.distributed.checkpoint.filesystem"
+MEGATRON = "megatron.core.dist_checkpointing.strategies.torch"
+MOMENT, RANDOM = "optimizer.state.exp_avg.w", "rng_state/shard_0_1"
 FIRST, SECOND = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
 
 
@@ -95,6 +97,44 @@ def distributed() -> dict[str, bytes]:
         version=p.text("1.0.0"),
     )
     return {".metadata": p.pickled(metadata), "__0_0.distcp": step + halves[0], "__1_0.distcp": halves[1]}
+
+
+def megatron(original: bytes | None = None, rng: bytes | None = None) -> dict[str, bytes]:
+    """A folder of Megatron-core 0.15: a 2x4 tensor "w" of two ranks, the same values stored flat for the optimizer, and an
+    object of one rank. `original`: the shape that the metadata gives for the flat tensor.
+    """
+    rows = [as_torch_writes(p.pickled(p.tensor(size=(1, 4), stride=(4, 1))), {"0": raw}) for raw in (FOUR, ROW)]
+    flat = [as_torch_writes(p.pickled(p.tensor(size=(1, 1, 4), stride=(4, 4, 1))), {"0": raw}) for raw in (FOUR, ROW)]
+    random = as_torch_writes(p.pickled(p.list_(p.integer(7) if rng is None else rng)), {})
+    described = p.dict_(
+        (p.text("w"), tensor_record((2, 4), [((0, 0), (1, 4)), ((1, 0), (1, 4))])),
+        (p.text(MOMENT), tensor_record((2, 1, 4), [((0, 0, 0), (1, 1, 4)), ((1, 0, 0), (1, 1, 4))])),
+        (p.text(RANDOM), instance(METADATA, "BytesStorageMetadata")),
+    )
+    keys = [index_of("w", 0, 0), index_of(MOMENT, 0, 0, 0), index_of("w", 1, 0), index_of(MOMENT, 1, 0, 0)]
+    keys.append(instance(METADATA, "MetadataIndex", fqn=p.text(RANDOM), index=p.NONE))
+    files = {"__0_0.distcp": b"", "__1_0.distcp": b""}
+    places = []
+    for key, raw, file in zip(
+        keys, (rows[0], flat[0], rows[1], flat[1], random), [*files, *files, *files][:4] + [*files]
+    ):
+        places.append((key, place(file, len(files[file]), len(raw))))
+        files[file] += raw
+    shapes = p.dict_(
+        (p.text("nd_reformulated_orig_global_shape"), p.integers((2, 4)) if original is None else original)
+    )
+    metadata = instance(
+        MEGATRON,
+        "MCoreMetadata",
+        state_dict_metadata=described,
+        planner_data=p.NONE,
+        storage_data=p.dict_(*places),
+        version=p.text("1.0.0"),
+        mcore_data=p.dict_((p.text(MOMENT), shapes)),
+    )
+    common = as_torch_writes(p.pickled(p.dict_((p.text("iteration"), p.integer(3)))), {})
+    config = b'{"sharded_backend": "torch_dist", "common_backend": "torch"}'
+    return {".metadata": p.pickled(metadata), "common.pt": common, "metadata.json": config, **files}
 
 
 ROW = struct.pack("<4f", 5, 6, 7, 8)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, roles, runs
-from . import safetensors
+from . import archives, bombs, bounds, control, damage, execution, folders, gguf, meanings, packages, proportion, roles
+from . import runs, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -16,6 +16,7 @@ GROUPS: dict[str, list[Case]] = {
     "meanings": meanings.CASES,
     "safetensors": safetensors.CASES,
     "gguf": gguf.CASES,
+    "folders": folders.CASES,
     "damage": damage.CASES,
     "packages": packages.CASES,
     "runs": runs.CASES,

@@ -113,8 +113,10 @@ def read_beside(
     """Open the Checkpoint of `tensors` and of the file with the other values beside it, whose trees are joined.
 
     `described` are further arguments of `read_roots`. Of two values at one place, that of `tensors` is used; a note says so.
+    Raises the error of `tensors` if they cannot be opened.
     """
-    checkpoint = read_roots(folder, format, {"": tensors, file: file}, limits, **described)
+    whole = tensors()
+    checkpoint = read_roots(folder, format, {"": lambda: whole, file: file}, limits, **described)
     others = checkpoint.object.pop(file, {})
     twice = _add(checkpoint.object, others) if isinstance(others, dict) else ["its content, which is not a dict,"]
     checkpoint.notes += [f"{file}: {path} was not used: there is a value of this name beside it" for path in twice]

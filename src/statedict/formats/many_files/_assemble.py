@@ -22,7 +22,6 @@ from statedict.state import (
     Pieces,
     Read,
     Storage,
-    Streaming,
     arranged,
     box_shown,
     check_bounds,
@@ -32,6 +31,7 @@ from statedict.state import (
     part_of,
     read_pieces,
     region,
+    stream_pieces,
     whole_box,
 )
 
@@ -114,12 +114,9 @@ class ChunkSource:
                 yield from origins(region(self._leaf(sharded, chunk), inside))
 
     def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
-        lone = self._lone(storage)
-        if lone is not None and isinstance(lone.storage.source, Streaming):
-            begin = lone.spec.offset * lone.spec.dtype.itemsize
-            yield from lone.storage.source.stream(lone.storage, begin + start, begin + stop)
-        else:
-            yield self._read(storage, start, stop)
+        sharded: Sharded = storage.where
+        pieces = list(self._pieces(sharded))
+        yield from stream_pieces(contiguous(sharded.dtype, sharded.shape), pieces, start, stop)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
@@ -134,7 +131,7 @@ class ChunkSource:
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         lone = self._lone(storage)
         if lone is None:
-            return None if writable else self._read(storage, 0, storage.nbytes)
+            return None
         view = lone.storage.source.view(lone.storage, writable=writable)
         return None if view is None else view[lone.spec.offset * lone.spec.dtype.itemsize :][: storage.nbytes]
 
@@ -143,11 +140,6 @@ class ChunkSource:
         sharded: Sharded = storage.where
         leaf = self._leaf(sharded, sharded.chunks[0]) if len(sharded.chunks) == 1 else None
         return leaf if leaf is not None and is_plain(leaf) else None
-
-    def _read(self, storage: Storage, start: int, stop: int) -> memoryview:
-        into = memoryview(bytearray(stop - start))
-        self.read_into([Read(storage, start, into)])
-        return into
 
     def _pieces(self, sharded: Sharded, box: Box | None = None) -> Iterator[Piece]:
         """Return the chunks as pieces: all that have elements, or those that overlap with `box`."""

@@ -24,6 +24,7 @@ from statedict.state import Box, Leaf, Parts, Piece, join_pieces
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
+from .._table import OF_A_RANK
 from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
 from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK
@@ -34,14 +35,17 @@ from ._shards import joined, opened_shards, state_of
 DEEPEST = 100
 # Parts are compared in pairs, if one is missing; more of them are only counted.
 MOST_COMPARED = 256
-OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
+# With `enable_consolidation`, the files of ranks are written to this folder first.
+SHARDED = "sharded"
 
 
 def read_parts(folder: Folder, limits: Limits) -> Checkpoint:
-    """Open the Checkpoint that the safetensors files of all ranks form.
+    """Open the Checkpoint that the safetensors files of all ranks form, in the folder or in its `sharded` folder.
 
     A tensor of which a part is missing raises PartError if it is read.
     """
+    if SHARDED in folder.folders and not any(map(OF_A_RANK.fullmatch, folder.files)):
+        folder = folder.folder(SHARDED)
     names = list(filter(OF_A_RANK.fullmatch, folder.files))
     shards = opened_shards(folder.file, names, folder.path, limits)
     found: dict[str, list[Parts]] = {}
@@ -54,7 +58,7 @@ def read_parts(folder: Folder, limits: Limits) -> Checkpoint:
     state = OrderedDict((name, _joined(name, parts, folder.path)) for name, parts in found.items())
     ranks = [int(match["rank"]) for name in names if (match := OF_A_RANK.fullmatch(name))]
     return joined(
-        folder.path, state, shards, 0, {}, _notes(len(shards), ranks, 1), folder.close, _problems(state.items())
+        folder.path, state, shards, 0, {}, _notes(len({*ranks}), ranks, 1), folder.close, _problems(state.items())
     )
 
 

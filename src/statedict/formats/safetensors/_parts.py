@@ -1,11 +1,15 @@
 """Tensors that torch.distributed.checkpoint saved in parts: `HuggingFaceStorageWriter(save_distributed=True)`.
 
+Without `save_distributed`, one process writes whole tensors, with the same metadata; only the names of its files differ.
+
 Each rank writes a safetensors file of its own, whose metadata says under `DCP_SHARDING_INFO` where in the whole tensor
 each of its tensors begins. No file says how large the whole tensor is: that takes all files (`many_files/_parts.py`).
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +23,19 @@ SHARDING_INFO = "DCP_SHARDING_INFO"
 OFFSETS = "saved_offsets"
 ONE_RANK = "the file is one rank's part of a checkpoint: open the directory with the files of all ranks"
 LARGEST = 2**63 - 1
+OF_ONE_PROCESS = re.compile(r"model-\d{5,9}-of-\d{5,9}\.safetensors")
+
+
+def is_whole(file: str, metadata: Mapping[str, str], limits: Limits) -> bool:
+    """Return whether a file with `DCP_SHARDING_INFO` has the name that one process gives to its files, and whole tensors:
+    all of them begin at 0.
+    """
+    if not OF_ONE_PROCESS.fullmatch(os.path.basename(file)):
+        return False
+    info = read_json(metadata[SHARDING_INFO].encode(), file, limits, SHARDING_INFO)
+    entries = info.values() if isinstance(info, dict) else [None]
+    offsets = [entry.get(OFFSETS) if isinstance(entry, dict) else None for entry in entries]
+    return all(isinstance(each, list) and not any(each) for each in offsets)
 
 
 def as_parts(state: Mapping[str, Leaf], metadata: Mapping[str, str], file: str, limits: Limits) -> dict[str, Parts]:

@@ -18,7 +18,7 @@ from ..storages._extent import Extent, FileSource
 from ..storages._file_table import UNKNOWN_CRC, TableSource
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
-from ._parts import ONE_RANK, SHARDING_INFO, as_parts
+from ._parts import ONE_RANK, SHARDING_INFO, as_parts, is_whole
 from ._wrappers import put_together
 
 
@@ -29,7 +29,8 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     # Members have the names of their tensors, so a message names the tensor anyway.
     source = TableSource(file)
     state, table, single = _state(source, header, annotations)
-    if SHARDING_INFO in header.metadata:
+    in_parts = SHARDING_INFO in header.metadata and not is_whole(file.name, header.metadata, limits)
+    if in_parts:
         state = OrderedDict(as_parts(state, header.metadata, file.name, limits))
     if annotations is not None and annotations.wrappers:
         state = OrderedDict(put_together(state, annotations.wrappers, file.name))
@@ -37,7 +38,7 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
     kept = user_metadata(header.metadata)
     notes = []
-    if SHARDING_INFO in header.metadata:
+    if in_parts:
         notes.append(ONE_RANK)
     if annotations is None:
         stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""

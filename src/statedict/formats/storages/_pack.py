@@ -212,17 +212,17 @@ def _elements(storage: Storage, spec: Spec) -> tuple[memoryview]:
 
 
 def ranges_of(storage: Storage, ranges: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-    """Yield the bytes of these ranges of a storage: views of it if possible, else read."""
-    whole = storage.source.view(storage)
-    if whole is not None:
-        for start, stop in ranges:
-            yield whole[start:stop]
-        return
+    """Yield the bytes of these ranges of a storage, with few of them in memory if possible."""
     # Testing for `Streaming` takes as long as reading a small storage.
     stream = getattr(storage.source, "stream", None)
     if stream is not None:
         for start, stop in ranges:
             yield from stream(storage, start, stop)
+        return
+    whole = storage.source.view(storage)
+    if whole is not None:
+        for start, stop in ranges:
+            yield whole[start:stop]
         return
     for start, stop in ranges:
         for at in range(start, stop, PIECE):

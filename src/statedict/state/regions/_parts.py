@@ -15,17 +15,11 @@ from typing import Any, NamedTuple
 from ...errors import PartError
 from ..tensors._dtype import DType
 from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
-from ._boxes import Box, box_shown, run_of, tiling_problem, whole_box
+from ._boxes import Box, box_shown, tiling_problem, whole_box
 from ._origins import Origin, origins
 from ._placement import LocalBox
+from ._read_pieces import Piece, read_pieces, stream_pieces
 from ._region import arranged, region
-
-
-class Piece(NamedTuple):
-    """A box of a tensor, and the leaf of the elements in it."""
-
-    box: Box
-    leaf: Leaf
 
 
 class Pieces(NamedTuple):
@@ -151,52 +145,6 @@ class _Later(Sequence[Piece]):
         return self._made[index]
 
 
-def read_pieces(spec: Spec, pieces: Iterable[Piece], start: int, into: memoryview, *, verify: bool) -> None:
-    """Read bytes `start …` of a row-major tensor from its pieces: those that are contiguous in it straight into place."""
-    size = spec.dtype.itemsize
-    reads: dict[int, list[Read]] = {}
-    scattered = []
-    for piece in pieces:
-        run = run_of(spec.shape, *piece.box)
-        if run is None or not is_plain(piece.leaf):
-            scattered.append(piece)
-            continue
-        low, high = max(run[0] * size, start), min((run[0] + run[1]) * size, start + len(into))
-        if low < high:
-            storage, first = piece.leaf.storage, piece.leaf.spec.offset * size - run[0] * size
-            read = Read(storage, first + low, into[low - start : high - start])
-            reads.setdefault(id(storage.source), []).append(read)
-    for some in reads.values():
-        some[0].storage.source.read_into(some, verify=verify)
-    if scattered:
-        _scatter(spec, scattered, start, into, verify)
-
-
-def is_plain(leaf: Leaf) -> bool:
-    """Whether the elements are consecutive bytes of the storage, starting at the offset."""
-    return leaf.spec.is_contiguous and not leaf.traits.conj and not leaf.traits.neg
-
-
-def _scatter(spec: Spec, pieces: Sequence[Piece], start: int, into: memoryview, verify: bool) -> None:
-    """Copy pieces that are not contiguous runs into their boxes, as bytes, for any dtype."""
-    import numpy as np
-
-    from ..tensors._numpy import read_array
-
-    size = spec.dtype.itemsize
-    is_all = len(into) == spec.nbytes
-    raw = into if is_all else memoryview(bytearray(spec.nbytes))
-    if not is_all:
-        raw[start : start + len(into)] = into
-    whole = np.frombuffer(raw, np.uint8).reshape(*spec.shape, size)
-    for (offsets, sizes), leaf in pieces:
-        elements = np.ascontiguousarray(read_array(leaf, verify=verify))
-        box = tuple(slice(at, at + n) for at, n in zip(offsets, sizes))
-        whole[box] = elements.reshape(-1).view(np.uint8).reshape(*sizes, size)
-    if not is_all:
-        into[:] = raw[start : start + len(into)]
-
-
 class _InPieces:
     """The Source of tensors in pieces."""
 
@@ -215,6 +163,12 @@ class _InPieces:
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
         _require_tiled(storage.where)
         return None
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        found: Pieces = storage.where
+        _require_tiled(found)
+        yield from stream_pieces(found.spec, found.pieces, start, stop)
 
     def part(self, leaf: Leaf) -> Leaf:
         found: Pieces = leaf.storage.where
