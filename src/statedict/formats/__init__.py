@@ -21,7 +21,7 @@ The way of a tensor from the file to the parameter, for a `.pt` file of torch.sa
 The way out, from the parameter to the file:
 
 1. Collect the leaves. `statedict.tree._read` makes a StateDict whose leaves share the memory of the parameters. `write`
-   (`_table.py`) selects the writer by `format`, or by the suffix.
+   (`_write.py`) selects the writer by `format`, or by the suffix.
 2. Write the description. `_pickle/writing/_write.py` produces the pickle. For each tensor it asks for the storage to refer
    to. A pickle with other values than names and tensors is read back at once (`torch_files/_loadable.py`), so that nothing
    is saved that could not be loaded.
@@ -68,7 +68,7 @@ from ._pickle import Size as Size
 from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
 from ._table import open as open
-from ._table import write as write
+from ._write import write as write
 from .checkpoint._checkpoint import Checkpoint as Checkpoint
 from .checkpoint._checkpoint import Finding as Finding
 from .checkpoint._checkpoint import is_damage as is_damage

@@ -1,71 +1,26 @@
-"""The table of formats, recognised by their content and not by their suffix; each has a reader and a writer.
+"""Open files and folders with the first format that recognises them, by their content and not by their suffix.
 
-To add a format, add a row here and a module for it. Readers are imported when they are first needed. Formats that are zip
-archives have a table of their own: they are recognised by their members.
+To add a format, add a row here (`_folder_table` for folders, `_zip_table` for zip archives, `_write` for its writer) and a
+module for it. Readers are imported when they are first needed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from statedict import files
-from statedict.files import Durable, File, Folder, Frame, JointWriter, Part, Payload
-from statedict.state import Leaf, StateDict, collector_paused
+from statedict.files import File, Folder
+from statedict.state import collector_paused
 
-from ..errors import FormatError, SaveError, TruncatedError, UnknownFormatError
-from . import _run_names
+from ..errors import FormatError, UnknownFormatError
+from ._folder_table import FOLDERS
 from ._format import Format, close_with, function, head_of
 from ._limits import LIMITS, Limits
+from ._names import METADATA
 from .checkpoint._checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from .zip._archive import Archive
-
-# The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
-# Files with a suffix of weights that are not: the arguments of transformers' Trainer.
-OTHER_FILES = ("training_args.bin",)
-# Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
-ROLE = re.compile(
-    r"(?:(?P<group>train_end)_)?(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|dl_state_dict|random_states|"
-    r"rng_state|criterion|custom_checkpoint|pytorch_model_fsdp)(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?"
-    r"\.(?:pt|pth|bin|pkl|safetensors)|(?P<end>train_end)_params\.(?:pt|safetensors)"
-)
-# Folders with such a role: torch.distributed.checkpoint folders of accelerate with FSDP.
-FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
-# The folder of one model-parallel rank of Megatron-LM.
-MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
-# Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
-PARTS = ("model_index.json", "modules.json")
-# Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
-SB3 = "_stable_baselines3_version"
-MANIFEST = "MAR-INF/MANIFEST.json"
-# Files of torch_checkpointing, one for each rank.
-RANK_OF_TORCH_CHECKPOINTING = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
-# The file of one rank of HuggingFaceStorageWriter.
-OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
-# torch.distributed.checkpoint writes one metadata file, or one per rank.
-METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
-
-# DeepSpeed writes model states, and one file or more of optimizer states.
-DEEPSPEED = re.compile(r".+[_-](?:model|optim)_states\.pt")
-
-
-# The members by which packages of torch.export are recognised: of PyTorch 2.8 and later, and of earlier versions.
-PACKAGE, FLAT_PROGRAM = "archive_format", "serialized_exported_program.json"
-
-
-class ZipFormat(NamedTuple):
-    """A format that is a zip archive. `read` is `module:function`, which takes a File, Limits and an Archive."""
-
-    name: str
-    has: Callable[[Archive], bool]
-    read: str
 
 
 def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
@@ -131,11 +86,6 @@ def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     return _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
 
 
-def folder_row(folder: Folder, rows: Iterable[Format] | None = None) -> Format | None:
-    """Return the first of `rows` (None: the table) that matches a folder, or None."""
-    return next((row for row in rows or FOLDERS if row.holds(folder)), None)
-
-
 def read_row(row: Format, source: File | Folder, limits: Limits) -> Checkpoint:
     """Read the checkpoint in a file or folder with the reader of a row."""
     return cast(Checkpoint, function(row.read)(source, limits))
@@ -156,108 +106,6 @@ def _read_first(
         return read_by_plugin(source, name, fits, limits, error)
 
 
-def write(
-    obj: Any,
-    target: Any,
-    *,
-    format: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    max_shard_size: int | str | None = None,
-    durable: Durable = True,
-    substitute: Callable[[Any], Any] = lambda value: value,
-    together: JointWriter | None = None,
-) -> None:
-    """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
-
-    A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
-    tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None
-    chooses by the suffix of the path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
-    `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
-    index at `path` plus `.index.json`. `durable`: see `statedict.files.write`.
-
-    `substitute` returns what to write instead of an object that is not plain data (or the object itself). `together`: write
-    together with other processes, which have parts of the tensors.
-
-    Raises SaveError if a value cannot be written in that format or could not be loaded again (nothing is changed then),
-    DiskFullError, OSError.
-    """
-    if isinstance(target, (str, os.PathLike)) and not os.path.basename(os.fspath(target)):
-        raise SaveError(f"{os.fspath(target)!r} is a directory: pass the path of a file in it")
-    row = _writer(format, target)
-    if together is not None:
-        _require_joint(target, row)
-    fill = files.fill if together is None else together.fill
-    parts: Callable[..., list[Part]] = partial(_with_texts, row)
-    if row.name == "torch":
-        parts = partial(parts, substitute=substitute)
-    if max_shard_size is None:
-        with collector_paused():
-            files.write(target, parts(obj, metadata), durable=durable, fill=fill)
-    elif not isinstance(target, (str, os.PathLike)):
-        raise SaveError("shards are several files: pass a path, not a file object")
-    else:
-        names = {"names": function(row.names)} if row.names else {}
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
-
-
-def _require_joint(target: Any, row: Format) -> None:
-    """Raise SaveError if several processes cannot write this format to this target together."""
-    sharded = "the processes that have its parts write the file together"
-    if not isinstance(target, (str, os.PathLike)):
-        raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
-    if not row.jointly:
-        known = ", ".join(repr(name) for name, writer in WRITERS.items() if writer.jointly)
-        raise SaveError(
-            f"{row.name!r} cannot store a tensor that is sharded: {sharded}; the formats for this are {known}"
-        )
-
-
-def _with_texts(row: Format, obj: Any, metadata: Mapping[str, str] | None, **options: Any) -> list[Part]:
-    """Return the parts of a file; keep the metadata of the file that `obj` was read from, if the format can store it."""
-    texts = getattr(obj, "texts", None) if isinstance(obj, StateDict) else None
-    content = function(row.write)
-    if texts:
-        with suppress(SaveError):
-            return list(map(_part, content(obj, {**texts, **(metadata or {})}, **options)))
-    return list(map(_part, content(obj, metadata, **options)))
-
-
-def _part(item: bytes | Leaf | Part) -> Part:
-    """Return a part of a file with the bytes, or the elements of a leaf in row-major order."""
-    if isinstance(item, bytes):
-        return Frame(len(item), lambda: item)
-    if isinstance(item, Leaf):
-        from .storages._pack import elements_of
-
-        return Payload(item.spec.nbytes, partial(elements_of, item))
-    return item
-
-
-def _writer(format: str | None, target: Any) -> Format:
-    """Return the row of the format with that name or, if it is None, with the suffix of the target."""
-    suffix = os.path.splitext(os.fspath(target))[1].lower() if isinstance(target, (str, os.PathLike)) else ""
-
-    def fits(row: Format) -> bool:
-        return row.name == format if format else suffix in row.suffixes
-
-    found = next(filter(fits, WRITERS.values()), None)
-    if found is not None or not (format or re.fullmatch(r"\.[a-z]\w*", suffix)):
-        return found or WRITERS["torch"]
-    from ._entry_points import plugin_writer
-
-    row, tried = plugin_writer(fits)
-    if row is not None:
-        return row
-    others = f" (the plugins do not have it either: {'; '.join(tried)})" if tried else ""
-    if format:
-        raise SaveError(f"format must be one of {', '.join(map(repr, WRITERS))}, not {format!r}{others}")
-    known = ", ".join(suffix for writer in WRITERS.values() for suffix in writer.suffixes)
-    raise SaveError(
-        f"{os.fspath(target)}: no output format has the suffix {suffix!r}{others}; the known suffixes are {known}. "
-        f"Use one of them, or pass format= explicitly: {', '.join(map(repr, WRITERS))}"
-    )
-
-
 def _folder_of(source: Any) -> Folder | None:
     """Return the folder that `source` is or names, directly or by its metadata file; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
@@ -266,65 +114,6 @@ def _folder_of(source: Any) -> Folder | None:
     if METADATA.fullmatch(os.path.basename(path)):
         path = os.path.dirname(path) or os.curdir
     return files.open_folder(path) if os.path.isdir(path) else None
-
-
-def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
-    return lambda folder: any(map(pattern.fullmatch, folder.files))
-
-
-def _has_all(*names: str) -> Callable[[Folder], bool]:
-    return lambda folder: {*names} <= {*folder.files}
-
-
-def _has_rank_files(folder: Folder) -> bool:
-    # Without weights beside it, the folder `sharded` was left by a save that did not consolidate it.
-    has = _has_file(OF_A_RANK)
-    return has(folder) or ("sharded" in folder.folders and not is_weights(folder) and has(folder.folder("sharded")))
-
-
-def _has_role(folder: Folder) -> bool:
-    return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
-
-
-def _is_megatron(folder: Folder) -> bool:
-    # One of them may be missing.
-    return len({"common.pt", "metadata.json", ".metadata"}.intersection(folder.files)) > 1
-
-
-def _has_megatron_ranks(folder: Folder) -> bool:
-    return any(map(MEGATRON_RANK.fullmatch, folder.folders)) or "model_optim_rng.pt" in folder.files
-
-
-def _is_universal(folder: Folder) -> bool:
-    return "zero" in folder.folders and any(map(DEEPSPEED.fullmatch, folder.files))
-
-
-def is_weights(folder: Folder) -> bool:
-    """Return whether a folder has files of weights, or an index of them."""
-    return any(name.endswith((*WEIGHTS, ".index.json")) and name not in OTHER_FILES for name in folder.files)
-
-
-def parts(folder: Folder) -> list[str]:
-    """Return the names of the folders in a folder that have weights, and are not steps of a run or hidden."""
-    names = [name for name in folder.folders if not (_run_names.STEP.fullmatch(name) or name.startswith("."))]
-    return [name for name in names if is_weights(folder.folder(name))]
-
-
-def _has_parts(folder: Folder) -> bool:
-    return not {*PARTS}.isdisjoint(folder.files) and bool(parts(folder))
-
-
-def _is_step(folder: Folder) -> bool:
-    """Return whether a folder is a checkpoint of CheckpointManager, also if its manifest is damaged."""
-    manifest = _run_names.MANIFEST
-    if manifest not in folder.files:
-        return False
-    named = _run_names.OWN.fullmatch(os.path.basename(folder.path)) is not None
-    return named or _run_names.FORMAT.encode() in head_of(folder.file(manifest))
-
-
-def _is_run(folder: Folder) -> bool:
-    return _run_names.is_run(folder.files, folder.folders)
 
 
 def _is_zip(head: bytes, file: File) -> bool:
@@ -356,97 +145,9 @@ def _may_be_pickle(head: bytes, file: File) -> bool:
     return head[:1] in PICKLE_BEGINS
 
 
-def read_zip(file: File, limits: Limits) -> Checkpoint:
-    """Read the checkpoint in a zip archive with the first format of the table that recognises its members."""
-    from .zip._archive import open_zip
-
-    try:
-        archive = open_zip(file, limits)
-    except TruncatedError as error:
-        raise function(".torch_files._truncated:cut_short")(file, error, limits) from error
-    return _read_members(archive, limits)
-
-
-def _read_members(archive: Archive, limits: Limits) -> Checkpoint:
-    for row in ZIP_FORMATS:
-        if row.has(archive):
-            return cast(Checkpoint, function(row.read)(archive.file, limits, archive))
-    named = ", ".join(list(archive.members)[:5]) or "none"
-    raise UnknownFormatError(
-        f"this is a zip archive, but not a checkpoint; its members: {named}",
-        file=archive.file.name,
-        hint="if one of them is a checkpoint, unpack the archive and open that file",
-    )
-
-
-def read_unpacked(folder: Folder, limits: Limits) -> Checkpoint:
-    """Read the checkpoint in a zip archive that was unpacked: its folder, or the one that contains that."""
-    from .zip._unpacked import unpacked
-
-    inside = folder if _is_unpacked(folder) else folder.folder(_only_folder(folder))
-    top = "" if FLAT_PROGRAM in inside.files else "archive/"
-    return _read_members(unpacked(inside, limits, top), limits)
-
-
-def _is_unpacked(folder: Folder) -> bool:
-    return not {"data.pkl", PACKAGE, FLAT_PROGRAM}.isdisjoint(folder.files)
-
-
-def _only_folder(folder: Folder) -> str:
-    """Return the name of the folder in a folder if there is only one, without hidden ones; else an empty text."""
-    shown = [name for name in folder.folders if not name.startswith((".", "__"))]
-    return shown[0] if len(shown) == 1 else ""
-
-
-def _holds_unpacked(folder: Folder) -> bool:
-    """Return whether a folder is an unpacked archive, or contains one and no other weights."""
-    if _is_unpacked(folder):
-        return True
-    inside = _only_folder(folder)
-    return bool(inside) and not is_weights(folder) and _is_unpacked(folder.folder(inside))
-
-
-def _is_torch_checkpointing(folder: Folder) -> bool:
-    # The module is imported only for folders that have such files.
-    names = [name for name in folder.files if name == "metadata.pkl" or RANK_OF_TORCH_CHECKPOINTING.fullmatch(name)]
-    return bool(names) and bool(function("statedict.plugins.torch_checkpointing:holds")(folder))
-
-
-def _has_arrays(archive: Archive) -> bool:
-    return bool(archive.members) and all(name.endswith(".npy") for name in archive.members)
-
-
-def _has_constants(archive: Archive) -> bool:
-    return _has(archive, "data.pkl") and _has(archive, "constants.pkl")
-
-
-def _has_pickle(archive: Archive) -> bool:
-    return _has(archive, "data.pkl")
-
-
-def _has_program(archive: Archive) -> bool:
-    """Return whether an archive is a package of torch.export and torch.load does not take it for a file of torch.save."""
-    if FLAT_PROGRAM in archive.members or PACKAGE in archive.members:
-        return True
-    folder = next(iter(archive.members), "").partition("/")[0]
-    return f"{folder}/{PACKAGE}" in archive.members and f"{folder}/data.pkl" not in archive.members
-
-
-def _has_files(archive: Archive) -> bool:
-    return SB3 in archive.members or MANIFEST in archive.members
-
-
-def _has(archive: Archive, name: str) -> bool:
-    """Return whether a member has that name, in any folder. Searching the joined names is faster than testing each one."""
-    from .zip._members import text_of
-
-    joined = text_of(archive.members)
-    return f"/{name}\n" in f"{joined}\n" or f"\n{name}\n" in f"\n{joined}\n"
-
-
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
-    Format("zip", "._table:read_zip", begins=_is_zip),
+    Format("zip", "._zip_table:read_zip", begins=_is_zip),
     Format("safetensors", ".safetensors._read:read_safetensors", begins=_is_safetensors),
     Format("npy", ".numpy_files._read:read_npy", begins=_is_array),
     Format("torch-tar", ".torch_files._tar:read_torch_tar", begins=_is_tar),
@@ -455,53 +156,3 @@ FORMATS = (
     Format("index", ".many_files._shards:read_index", begins=is_index),
     Format("unknown", "._foreign_formats:refuse"),
 )
-ZIP_FORMATS = (
-    ZipFormat("pt2", _has_program, ".torch_files._exported:read_exported"),
-    ZipFormat("torchscript", _has_constants, ".torch_files._torchscript:read_torchscript"),
-    ZipFormat("torch", _has_pickle, ".torch_files._read:read_torch_zip"),
-    ZipFormat("npz", _has_arrays, ".numpy_files._read:read_npz"),
-    ZipFormat("files", _has_files, ".folders._archives:read_zip_files"),
-)
-# The first row is for folders that hold what one of the others reads, and files with known roles besides.
-FOLDERS = (
-    Format("step", ".runs._step:read_step", holds=_is_step),
-    Format("directory", ".folders._roles:read_roles", holds=_has_role),
-    Format("stable-baselines3", ".folders._archives:read_sb3", holds=lambda folder: SB3 in folder.files),
-    Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
-    Format("megatron-ranks", ".folders._megatron_ranks:read_megatron_ranks", holds=_has_megatron_ranks),
-    Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
-    Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
-    Format("rank-files", ".many_files._parts:read_parts", holds=_has_rank_files),
-    Format(
-        "torch-checkpointing",
-        "statedict.plugins.torch_checkpointing:read_checkpoint",
-        holds=_is_torch_checkpointing,
-    ),
-    Format("unpacked", "._table:read_unpacked", holds=_holds_unpacked),
-    Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
-    Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
-    Format("submodels", ".folders._submodels:read_submodels", holds=_has_parts),
-    Format("run", ".runs._newest:read_run", holds=_is_run),
-    Format("weights", ".many_files._weights:read_weights", holds=is_weights),
-)
-SHARDED = ".many_files._shards_write:write_sharded"
-WRITERS = {
-    row.name: row
-    for row in (
-        Format(
-            "torch",
-            suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".th", ".tar", ".model"),
-            write=".torch_files._write:torch_parts",
-            jointly=True,
-        ),
-        Format(
-            "safetensors",
-            suffixes=(".safetensors",),
-            write=".safetensors._write:safetensors_parts",
-            names=".safetensors._wrappers:stored_names",
-            jointly=True,
-        ),
-        Format("npz", suffixes=(".npz",), write=".numpy_files._write:npz_parts"),
-        Format("npy", suffixes=(".npy",), write=".numpy_files._write:npy_parts"),
-    )
-}

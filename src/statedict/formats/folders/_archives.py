@@ -16,7 +16,8 @@ from statedict.files import File, FileSlice, Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import SB3, read_folder
+from .._names import SB3
+from .._table import read_folder
 from ..checkpoint._checkpoint import Checkpoint
 from ..zip._archive import Archive, is_affordable, located, read_member
 from ..zip._directory import STORED

@@ -14,7 +14,7 @@ from statedict.files import Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import FSDP_FOLDER, ROLE
+from .._names import FSDP_FOLDER, ROLE
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._parts import read_ranks
 from ._roots import MODEL, opened

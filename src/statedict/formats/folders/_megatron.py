@@ -17,7 +17,7 @@ from statedict.state import Leaf
 from ...errors import FormatError, UnknownFormatError
 from .._json import read_json
 from .._limits import Limits
-from .._table import METADATA
+from .._names import METADATA
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._distributed import read_as_saved
 from ._roots import MODEL, read_beside

@@ -13,7 +13,7 @@ from statedict.files import Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import MEGATRON_RANK
+from .._names import MEGATRON_RANK
 from ..checkpoint._checkpoint import Checkpoint
 from ._roots import read_roots
 

@@ -15,8 +15,10 @@ from functools import partial
 from statedict.files import Folder
 
 from ...errors import FormatError
+from .._folder_table import FOLDERS, folder_row, parts
 from .._limits import Limits
-from .._table import FOLDERS, ROLE, WEIGHTS, folder_row, parts, read_row
+from .._names import ROLE, WEIGHTS
+from .._table import read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
 from ._fsdp import fsdp_members, fsdp_names

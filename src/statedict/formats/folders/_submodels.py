@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from statedict.files import Folder
 
 from ...errors import FormatError
+from .._folder_table import is_weights, parts
 from .._limits import Limits
-from .._table import PARTS, is_weights, parts
+from .._names import PARTS
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._weights import read_weights
 from ._roots import MODEL, Member, read_roots

@@ -20,8 +20,8 @@ from statedict.state import Absent, Box, DType, Leaf, Opaque, Piece, contiguous,
 
 from ...errors import FormatError, LimitError
 from .._limits import LIMITS, Limits
+from .._names import METADATA
 from .._pickle import Import, Parsed, StorageId, TypedStorage, parse
-from .._table import METADATA
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._walk import leaves
 from ..storages._describe import shown

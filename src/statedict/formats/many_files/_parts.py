@@ -24,7 +24,7 @@ from statedict.state import Box, Leaf, Parts, Piece, join_pieces
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
-from .._table import OF_A_RANK
+from .._names import OF_A_RANK
 from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
 from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK

@@ -15,7 +15,8 @@ from statedict.files import Folder
 
 from ...errors import UnknownFormatError
 from .._limits import Limits
-from .._table import OTHER_FILES, WEIGHTS, read
+from .._names import OTHER_FILES, WEIGHTS
+from .._table import read
 from ..checkpoint._checkpoint import Checkpoint
 from ._parts import rank_files, read_ranks
 from ._shards import INDEX, NUMBERED, read_numbered

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from statedict.files import Folder
 
 from ...errors import FormatError, UnknownFormatError
+from .._folder_table import is_weights
 from .._limits import Limits
+from .._names import WEIGHTS
 from .._run_names import LOCK, STEP, is_step_file, own_steps
-from .._table import WEIGHTS, is_weights
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._roots import opened
 from ..many_files._shards import INDEX

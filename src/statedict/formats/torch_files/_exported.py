@@ -25,7 +25,7 @@ from statedict.state import StateDict
 
 from ...errors import FormatError, LimitError, UnknownFormatError
 from .._limits import LIMITS, Limits
-from .._table import FLAT_PROGRAM, PACKAGE
+from .._names import FLAT_PROGRAM, PACKAGE
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..zip._archive import Archive, open_zip
 from ._payloads import Payloads

@@ -19,8 +19,8 @@ from statedict.state import Leaf, Opaque
 from ...errors import FormatError, TruncatedError, UnknownFormatError
 from .._format import function
 from .._limits import LIMITS, Limits
+from .._names import WEIGHTS
 from .._pickle import Import, TypedStorage, spec_in, storage_dtype
-from .._table import WEIGHTS
 from ..checkpoint._checkpoint import Checkpoint
 from ..storages._describe import shown
 from ..storages._extent import Extent, FileSource
