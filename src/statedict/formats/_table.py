@@ -74,11 +74,10 @@ def read(file: File, limits: Limits = LIMITS) -> Checkpoint:
 def _open_folder(folder: Folder, limits: Limits) -> Checkpoint:
     try:
         with collector_paused():
-            checkpoint = read_folder(folder, limits)
+            return close_with(read_folder(folder, limits), folder)
     except BaseException:
         folder.close()
         raise
-    return close_with(checkpoint, folder)
 
 
 def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
