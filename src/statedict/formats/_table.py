@@ -45,7 +45,7 @@ STEP = re.compile(
 # Files that name the newest step: of DeepSpeed and Megatron.
 MARKERS = ("latest", "latest_checkpointed_iteration.txt")
 # Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
-PARTS = ("model_index.json", "modules.json")
+PIPELINE, MODULES = "model_index.json", "modules.json"
 # Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
 SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -277,7 +277,7 @@ def parts(folder: Folder) -> list[str]:
 
 
 def _has_parts(folder: Folder) -> bool:
-    return not {*PARTS}.isdisjoint(folder.files) and bool(parts(folder))
+    return PIPELINE in folder.files or (MODULES in folder.files and bool(parts(folder)))
 
 
 def _is_run(folder: Folder) -> bool:
