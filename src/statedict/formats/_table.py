@@ -35,9 +35,12 @@ OTHER_FILES = ("training_args.bin",)
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
 ROLE = re.compile(
     r"(?:(?P<group>train_end)_)?(?P<stem>optimizer|optim|lr_scheduler|scheduler|scaler|sampler|dl_state_dict|"
-    r"random_states|rng_state|criterion|custom_checkpoint)(?:_(?P<number>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
+    r"random_states|rng_state|criterion|custom_checkpoint|pytorch_model_fsdp)"
+    r"(?:_(?P<number>\d{1,9}))?(?:_rank(?P<rank>\d{1,9}))?\.(?:pt|pth|bin|pkl|safetensors)"
     r"|(?P<end>train_end)_params\.(?:pt|safetensors)"
 )
+# Folders with such a role: torch.distributed.checkpoint folders of accelerate with FSDP.
+FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
 # Folders, or files, that are one step of a run: of transformers, accelerate, torchtitan, DeepSpeed, Megatron, Lightning.
 STEP = re.compile(
     r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
@@ -265,6 +268,10 @@ def _has_file(pattern: re.Pattern[str]) -> Callable[[Folder], bool]:
     return lambda folder: any(map(pattern.fullmatch, folder.files))
 
 
+def _has_role(folder: Folder) -> bool:
+    return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
+
+
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
     return any(name.endswith((*WEIGHTS, ".index.json")) and name not in OTHER_FILES for name in folder.files)
@@ -377,7 +384,7 @@ ZIP_FORMATS = (
 )
 # The first row is for folders that hold what one of the others reads, and files with known roles besides.
 FOLDERS = (
-    Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
+    Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("stable-baselines3", ".folders._archives:read_sb3", holds=lambda folder: SB3 in folder.files),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format(

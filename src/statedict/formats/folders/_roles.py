@@ -16,15 +16,17 @@ from statedict.files import Folder
 
 from ...errors import FormatError
 from .._limits import Limits
-from .._table import FOLDERS, METADATA, ROLE, WEIGHTS, folder_row, parts, read_row
+from .._table import FOLDERS, FSDP_FOLDER, ROLE, WEIGHTS, folder_row, parts, read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
+from ._fsdp import fsdp_members
 from ._roots import MODEL, Member, opened, read_roots
 from ._values import read_values
 
 DIRECTORY, RUN = "directory", "run"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
 ROOTS = {
+    "pytorch_model_fsdp": MODEL,
     "optim": "optimizer",
     "lr_scheduler": "scheduler",
     "random_states": "rng",
@@ -33,9 +35,9 @@ ROOTS = {
 }
 KEEPS_NUMBER = ("custom_checkpoint",)
 # Weights of further models, which accelerate writes beside files with roles.
-FURTHER = re.compile(r"(?:pytorch_)?model(?:_fsdp)?_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
-# Folders of torch.distributed.checkpoint: accelerate's FSDP.
-SHARDED = re.compile(r"(?:pytorch_)?(?P<stem>model|optimizer)(?:_fsdp)?_(?P<number>\d{1,9})")
+FURTHER = re.compile(r"(?:pytorch_)?model_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
+# The file of one rank, which FSDP's reader joins with the others.
+RANK = re.compile(r"_rank\d+\.")
 # The root of weights if another model has the name `model`.
 SECOND = "weights"
 # DeepSpeed's marker, which has the name of a folder.
@@ -51,19 +53,18 @@ VALUES = {
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
-    roles = _distinct({**_sharded(folder), **_roles(folder)})
+    members: dict[str, Member] = dict(fsdp_members(folder, limits))
+    roles = _distinct(_roles(folder), members)
     step = _deepspeed(folder)
-    rest = folder.without([*roles, LATEST, step])
+    taken = [name for name in (*folder.files, *folder.folders) if role_of(name) or FSDP_FOLDER.fullmatch(name)]
+    rest = folder.without([*taken, LATEST, step])
     row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
     if row is None or row.name != "submodels":
         roles |= {name: name for name in parts(rest)}
     core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
     if row is not None and step:
         roles[step] = step
-    members: dict[str, Member] = {
-        root: partial(_unwrapped, folder, name, limits) if SHARDED.fullmatch(name) else name
-        for name, root in roles.items()
-    }
+    members |= {root: name for name, root in roles.items()}
     members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
     return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
 
@@ -105,21 +106,13 @@ def _numbered(root: str, number: str | None, keep: bool = False) -> str:
 
 
 def _roles(folder: Folder) -> dict[str, str]:
-    """Return the root of each file with a known role. Of a further model in two formats, the one preferred is taken."""
-    found = {name: root for name in folder.files if (root := role_of(name)) is not None}
+    """Return the root of each file with a known role that is not one of several ranks. Of a further model in two formats,
+    the one preferred is taken.
+    """
+    found = {name: root for name in folder.files if (root := role_of(name)) and not RANK.search(name)}
     models = sorted(filter(FURTHER.fullmatch, found), key=lambda name: WEIGHTS.index(name[name.rindex(".") :]))
     kept = {found[name]: name for name in reversed(models)}
     return {name: root for name, root in found.items() if kept.get(root, name) == name}
-
-
-def _sharded(folder: Folder) -> dict[str, str]:
-    """Return the root of each folder that accelerate saved a model or an optimizer to in parts."""
-    matches = [match for name in folder.folders if (match := SHARDED.fullmatch(name))]
-    return {
-        match[0]: _numbered(match["stem"], match["number"])
-        for match in matches
-        if any(map(METADATA.fullmatch, folder.folder(match[0]).files))
-    }
 
 
 def _deepspeed(folder: Folder) -> str:
@@ -133,16 +126,7 @@ def _deepspeed(folder: Folder) -> str:
     return name if name in folder.folders else ""
 
 
-def _unwrapped(folder: Folder, name: str, limits: Limits) -> Checkpoint:
-    """Open a folder that has only one entry, which is called `model` or `optimizer`, and return this."""
-    checkpoint = opened(folder, name, limits)
-    match = SHARDED.fullmatch(name)
-    if match and isinstance(checkpoint.object, Mapping) and [*checkpoint.object] == [match["stem"]]:
-        checkpoint.object = checkpoint.object[match["stem"]]
-    return checkpoint
-
-
-def _distinct(roles: Mapping[str, str]) -> dict[str, str]:
-    """Return the root of each file; those of several files with the same root are their names."""
-    counts = Counter(roles.values())
+def _distinct(roles: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
+    """Return the root of each file; those of several files with the same root, or with one of `others`, are their names."""
+    counts = Counter((*roles.values(), *others))
     return {name: root if counts[root] == 1 else name for name, root in roles.items()}
