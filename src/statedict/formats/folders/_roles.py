@@ -54,7 +54,7 @@ VALUES = {
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
     members: dict[str, Member] = dict(fsdp_members(folder, limits))
-    roles = _distinct(_roles(folder), members)
+    roles = _roles(folder)
     step = _deepspeed(folder)
     taken = [name for name in (*folder.files, *folder.folders) if role_of(name) or FSDP_FOLDER.fullmatch(name)]
     rest = folder.without([*taken, LATEST, step])
@@ -64,7 +64,7 @@ def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
     if row is not None and step:
         roles[step] = step
-    members |= {root: name for name, root in roles.items()}
+    members |= {root: name for name, root in _distinct(roles, members).items()}
     members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
     return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
 
