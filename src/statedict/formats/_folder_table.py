@@ -19,10 +19,11 @@ from ._names import (
     FSDP_FOLDER,
     MEGATRON_RANK,
     METADATA,
+    MODULES,
     OF_A_RANK,
     OTHER_FILES,
     PACKAGE,
-    PARTS,
+    PIPELINE,
     RANK_OF_TORCH_CHECKPOINTING,
     ROLE,
     SB3,
@@ -78,7 +79,7 @@ def _is_universal(folder: Folder) -> bool:
 
 
 def _has_parts(folder: Folder) -> bool:
-    return not {*PARTS}.isdisjoint(folder.files) and bool(parts(folder))
+    return PIPELINE in folder.files or (MODULES in folder.files and bool(parts(folder)))
 
 
 def _is_step(folder: Folder) -> bool:

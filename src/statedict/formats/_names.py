@@ -19,7 +19,7 @@ FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
 # The folder of one model-parallel rank of Megatron-LM.
 MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
 # Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
-PARTS = ("model_index.json", "modules.json")
+PIPELINE, MODULES = "model_index.json", "modules.json"
 # Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
 SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"

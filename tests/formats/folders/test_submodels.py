@@ -66,6 +66,11 @@ def test_missing_models_are_named(tmp_path):
         with pytest.raises(RootError, match=r"several state dicts, .*'unet' cannot be read"):
             checkpoint.state_dict()
         assert len(checkpoint.state_dict("text_encoder")) == 9
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    with pytest.raises(
+        FormatError, match=r"text_encoder: model_index\.json lists this model, but its weights are missing"
+    ):
+        statedict.open(folder)
 
 
 def test_a_damaged_model_leaves_the_others(tmp_path):

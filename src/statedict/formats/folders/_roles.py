@@ -17,11 +17,11 @@ from statedict.files import Folder
 from ...errors import FormatError
 from .._folder_table import FOLDERS, folder_row, parts
 from .._limits import Limits
-from .._names import ROLE, WEIGHTS
+from .._names import FSDP_FOLDER, ROLE, WEIGHTS
 from .._table import read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
-from ._fsdp import fsdp_members, fsdp_names
+from ._fsdp import fsdp_members
 from ._roots import MODEL, Member, opened, read_roots
 from ._values import read_values
 
@@ -38,6 +38,8 @@ ROOTS = {
 KEEPS_NUMBER = ("custom_checkpoint",)
 # Weights of further models, which accelerate writes beside files with roles.
 FURTHER = re.compile(r"(?:pytorch_)?model_(?P<number>[1-9]\d{0,8})\.(?:bin|safetensors)")
+# The file of one rank, which FSDP's reader joins with the others.
+RANK = re.compile(r"_rank\d+\.")
 # The root of weights if another model has the name `model`.
 SECOND = "weights"
 # DeepSpeed's marker, which has the name of a folder.
@@ -53,16 +55,18 @@ VALUES = {
 
 def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a folder with files of known roles: the weights are at `model`, each other file at its root."""
-    roles = _distinct(_roles(folder))
+    members: dict[str, Member] = dict(fsdp_members(folder, limits))
+    roles = _roles(folder)
     step = _deepspeed(folder)
-    rest = folder.without([*roles, *fsdp_names(folder), LATEST, step])
+    taken = [name for name in (*folder.files, *folder.folders) if role_of(name) or FSDP_FOLDER.fullmatch(name)]
+    rest = folder.without([*taken, LATEST, step])
     row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
     if row is None or row.name != "submodels":
         roles |= {name: name for name in parts(rest)}
     core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
     if row is not None and step:
         roles[step] = step
-    members: dict[str, Member] = {**fsdp_members(folder, limits), **{root: name for name, root in roles.items()}}
+    members |= {root: name for name, root in _distinct(roles, members).items()}
     members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
     return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
 
@@ -104,8 +108,10 @@ def _numbered(root: str, number: str | None, keep: bool = False) -> str:
 
 
 def _roles(folder: Folder) -> dict[str, str]:
-    """Return the root of each file with a known role. Of a further model in two formats, the one preferred is taken."""
-    found = {name: root for name in folder.files if (root := role_of(name)) is not None}
+    """Return the root of each file with a known role that is not one of several ranks. Of a further model in two formats,
+    the one preferred is taken.
+    """
+    found = {name: root for name in folder.files if (root := role_of(name)) and not RANK.search(name)}
     models = sorted(filter(FURTHER.fullmatch, found), key=lambda name: WEIGHTS.index(name[name.rindex(".") :]))
     kept = {found[name]: name for name in reversed(models)}
     return {name: root for name, root in found.items() if kept.get(root, name) == name}
@@ -122,7 +128,7 @@ def _deepspeed(folder: Folder) -> str:
     return name if name in folder.folders else ""
 
 
-def _distinct(roles: Mapping[str, str]) -> dict[str, str]:
-    """Return the root of each file; those of several files with the same root are their names."""
-    counts = Counter(roles.values())
+def _distinct(roles: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
+    """Return the root of each file; those of several files with the same root, or with one of `others`, are their names."""
+    counts = Counter((*roles.values(), *others))
     return {name: root if counts[root] == 1 else name for name, root in roles.items()}

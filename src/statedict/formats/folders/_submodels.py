@@ -14,13 +14,12 @@ from statedict.files import Folder
 from ...errors import FormatError
 from .._folder_table import is_weights, parts
 from .._limits import Limits
-from .._names import PARTS
+from .._names import PIPELINE
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._weights import read_weights
 from ._roots import MODEL, Member, read_roots
 from ._values import read_values
 
-PIPELINE = PARTS[0]
 CONFIG = "config.json"
 # Classes of a pipeline's parts that have no weights.
 WITHOUT_WEIGHTS = re.compile(r".*(?:Tokenizer|TokenizerFast|Scheduler|Processor|FeatureExtractor)")
