@@ -310,7 +310,9 @@ def follows(kind, size, directory):
         manager.unpin(1)
         counter = Counter()
         CheckpointManager(f"{directory}-new").resume(directory, at=best("loss"), counter=counter)
-    return {"called": called, "told": told, "there": there, "unpinned": manager[1].pinned, "count": counter.count}
+        dist.barrier()
+        pruned = [[(saved.step, saved.pinned) for saved in manager.prune(dry_run=dry)] for dry in (True, False, True)]
+    return {"called": called, "told": told, "there": there, "pruned": pruned, "count": counter.count}
 
 
 PHASES = {

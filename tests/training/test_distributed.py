@@ -191,5 +191,5 @@ def test_what_follows_a_save_is_done_by_the_first_rank(tmp_path):
     assert "resume() needs all ranks" in first.pop("told")[0]
     assert "RankError: rank 0 failed" in second.pop("told")[0]
     assert first == second == {
-        "there": [[1, True], [3, True], [4, False]], "unpinned": False, "count": 1,
+        "there": [[1, True], [3, True], [4, False]], "pruned": [[[1, False]], [[1, False]], []], "count": 1,
     }  # fmt: skip

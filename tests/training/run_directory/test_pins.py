@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
+from collections import Counter as Counts
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,85 @@ def test_a_pin_that_comes_in_time_keeps_the_checkpoint(tmp_path, monkeypatch):
         assert manager.prune(last(1)) == []
         counter = Counter()
         assert (steps(manager), manager.resume(at=1, counter=counter).step, counter.count) == ([1, 2], 1, 5)
+
+
+class InTurns:
+    """Two threads that take turns at calls which read or change the directory: 0 and 1 in `order` say whose call is next."""
+
+    def __init__(self, order):
+        self.order, self.ended = list(order), set()
+        self.turn = threading.Condition()
+        self.numbers = {}
+
+    def before(self, genuine):
+        def act(*arguments, **options):
+            number = self.numbers.get(threading.get_ident())
+            if number is not None:
+                self.wait_for(number)
+            return genuine(*arguments, **options)
+
+        return act
+
+    def wait_for(self, number):
+        with self.turn:
+            assert self.turn.wait_for(lambda: self.next() == number, timeout=60)
+            if self.order:
+                self.order.pop(0)
+            self.turn.notify_all()
+
+    def next(self):
+        while self.order and self.order[0] in self.ended:
+            self.order.pop(0)
+        return self.order[0] if self.order else min({0, 1} - self.ended)
+
+    def run(self, *acts):
+        """What each of the two came to: its result, or its error."""
+        results = [None, None]
+
+        def work(number):
+            self.numbers[threading.get_ident()] = number
+            try:
+                results[number] = acts[number]()
+            except UnknownNameError as error:
+                results[number] = error
+            finally:
+                with self.turn:
+                    self.ended.add(number)
+                    self.turn.notify_all()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+def test_in_every_order_a_pin_that_is_returned_from_holds(tmp_path, monkeypatch):
+    """A pin and a deletion, one call of either after the other in every order: the step stays, or the pin is refused."""
+    outcomes = Counts()
+    for chosen in combinations(range(8), 4):
+        turns = InTurns(1 if number in chosen else 0 for number in range(8))
+        directory = tmp_path / "-".join(map(str, chosen))
+        step = directory / "step-0000000001"
+        step.mkdir(parents=True)
+        with monkeypatch.context() as patch:
+            for holder, name in (
+                (Path, "rename"),
+                (Path, "touch"),
+                (Path, "unlink"),
+                (Path, "is_dir"),
+                (os, "listdir"),
+            ):
+                patch.setattr(holder, name, turns.before(getattr(holder, name)))
+            pin, removed = turns.run(
+                lambda at=directory: _changes.pin(at, 1), lambda at=directory, path=step: _changes.remove(at, path)
+            )
+        assert removed == (not step.is_dir())
+        assert not (removed and pin is None)
+        assert _pins.pinned(directory) == (set() if pin else {1})
+        outcomes["deleted" if removed else "pinned" if pin is None else "neither"] += 1
+    assert outcomes.keys() >= {"deleted", "pinned"}
 
 
 @pytest.mark.parametrize("call", range(1, 8))
