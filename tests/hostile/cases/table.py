@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, folders, gguf, meanings, packages, proportion, roles
-from . import runs, safetensors
+from . import (
+    archives,
+    bombs,
+    bounds,
+    control,
+    damage,
+    execution,
+    folders,
+    gguf,
+    meanings,
+    packages,
+    proportion,
+    roles,
+    runs,
+    safetensors,
+)
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {

@@ -96,7 +96,7 @@ def role_of(name: str) -> str | None:
     if further is not None:
         return _numbered(MODEL, further["number"])
     match = ROLE.fullmatch(name)
-    if match is None or match["rank"]:
+    if match is None:
         return None
     stem, group = match["stem"] or MODEL, match["group"] or match["end"]
     root = _numbered(ROOTS.get(stem, stem), match["number"], keep=stem in KEEPS_NUMBER)
