@@ -69,6 +69,7 @@ def test_json_tells_everything(call, run_file):
         "globals",
         "metadata",
         "notes",
+        "unopened",
     ]
     assert told["schema"] == 1
     assert told["bytes"] == run_file.stat().st_size
