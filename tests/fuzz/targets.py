@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.hostile.build import gguf, npz, pickles, scripts, shards, streams, tensors, torch_zips
+from tests.hostile.build import gguf, npz, pickles, runs, scripts, shards, streams, tensors, torch_zips
 from tests.hostile.build.zips import DEFLATED, Member, archive
 from tests.hostile.cases.table import GROUPS
 from tests.hostile.reading import read_all
@@ -268,6 +268,15 @@ def change_json(raw: bytes, random: Random) -> bytes:
         return changed(raw, random)
 
 
+def change_manifest(raw: bytes, random: Random) -> bytes:
+    """A change of a manifest's JSON, with its own checksum made right."""
+    try:
+        content = {key: value for key, value in json.loads(raw).items() if key != "crc32"}
+        return runs.sealed(json.dumps(changed_json(content, random), indent=1).encode().removesuffix(b"\n}"))
+    except Exception:
+        return changed(raw, random)
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -316,6 +325,8 @@ def _targets() -> list[Target]:
     inner = list(_pickles(zips))
     indexed, distributed = shards.indexed(), shards.distributed()
     index = "model.safetensors.index.json"
+    step = {name: torch_zips.torch_zip() for name in ("model.pt", "other.pt", "values.pt")}
+    manifest = runs.manifest(step, metrics={"loss": 0.5}, values={"parts": {"other": None, "rate": [1, 0.5]}, "n": 3})
     return [
         Target("zip", zips, from_memory, change_zip, grown),
         Target("pickle", inner, in_torch_zip, change_pickle, list(_pickles(grown))),
@@ -331,6 +342,7 @@ def _targets() -> list[Target]:
         Target("npz", [npz.npz(), npz.npz(a=npz.npy(), b=npz.npy(version=(2, 0)))], from_memory, change_npz),
         Target("npy", [npz.npy()], from_memory, change_npy),
         Target("index", [indexed[index]], from_folder("index", indexed, index, whole=False), change_json),
+        Target("manifest", [manifest], from_folder("manifest", step, "manifest.json", whole=True), change_manifest),
         Target(
             "dcp", [distributed[".metadata"]], from_folder("dcp", distributed, ".metadata", whole=True), change_pickle
         ),
