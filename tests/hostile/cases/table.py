@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, meanings, proportion, safetensors
+from . import archives, bombs, bounds, control, damage, deepspeed, execution, meanings, proportion, safetensors
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -15,4 +15,5 @@ GROUPS: dict[str, list[Case]] = {
     "meanings": meanings.CASES,
     "safetensors": safetensors.CASES,
     "damage": damage.CASES,
+    "deepspeed": deepspeed.CASES,
 }
