@@ -8,6 +8,7 @@ from . import (
     bounds,
     control,
     damage,
+    deepspeed,
     execution,
     folders,
     gguf,
@@ -35,4 +36,5 @@ GROUPS: dict[str, list[Case]] = {
     "packages": packages.CASES,
     "runs": runs.CASES,
     "roles": roles.CASES,
+    "deepspeed": deepspeed.CASES,
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statedict.state.regions._boxes import MOST_CUT, run_of, tiling_problem
+from statedict.state.regions._boxes import MOST_CUT, boxes_of_run, run_of, tiling_problem
 
 SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
@@ -98,3 +98,23 @@ def test_a_run_is_where_the_elements_are(data):
     consecutive = bool((np.diff(numbers) == 1).all())
     found = run_of(shape, [a for a, _ in box], [n for _, n in box])
     assert found == ((numbers[0], len(numbers)) if consecutive else None)
+
+
+@given(st.data())
+def test_a_run_is_the_boxes_that_it_forms(data):
+    """The boxes of a run have its elements, in order, and each is a run itself."""
+    shape = data.draw(SIZES)
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    first = data.draw(st.integers(0, numbers.size - 1))
+    count = data.draw(st.integers(0, numbers.size - first))
+    boxes = boxes_of_run(shape, first, count)
+    found = [numbers[tuple(slice(a, a + n) for a, n in zip(*box))].reshape(-1) for box in boxes]
+    assert [number for part in found for number in part] == list(range(first, first + count))
+    assert all(run_of(shape, *box) == (part[0], len(part)) for box, part in zip(boxes, found))
+    assert len(boxes) <= max(1, 2 * len(shape) - 1)
+
+
+def test_a_run_in_a_scalar():
+    """A tensor without dimensions has one run, which is one box."""
+    assert boxes_of_run((), 0, 1) == [((), ())]
+    assert boxes_of_run((), 0, 0) == []

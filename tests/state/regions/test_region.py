@@ -23,6 +23,7 @@ from statedict.state import (
     contiguous,
     dtype,
     excerpt,
+    join_later,
     join_pieces,
     leaf_of,
     read_array,
@@ -262,3 +263,21 @@ def test_joined_pieces_must_tile():
     assert [file.count for file in files] == [12, 12]
     read_array(region(whole, Box((0, 0), (4, 3))))
     assert [file.count for file in files] == [60, 12]
+
+
+def test_pieces_can_be_made_when_they_are_needed():
+    """The pieces of a tensor that is joined later are made once, when it is first read, and must tile it then."""
+    array, made = numbers((8, 3)), []
+
+    def pieces(rows=8):
+        made.append(rows)
+        return [Piece(Box((at, 0), (4, 3)), File(array[at : at + 4]).leaf) for at in range(0, rows, 4)]
+
+    spec = contiguous(FLOAT, (8, 3))
+    leaf = join_later(spec, pieces, "key")
+    assert made == []
+    np.testing.assert_array_equal(read_array(leaf), array)
+    np.testing.assert_array_equal(read_array(region(leaf, Box((3, 1), (2, 2)))), array[3:5, 1:])
+    assert made == [8]
+    with pytest.raises(PartError, match="only a part of this tensor"):
+        read_array(join_later(spec, lambda: pieces(4), "key"))

@@ -15,7 +15,7 @@ from ..storages._describe import shown
 from ..storages._shape import check_addressable
 from ._files import EXPERT, LAYER, MODEL, OpenFiles
 from ._partitions import on_cpu, vector
-from ._places import Place, Shape, parts_of
+from ._places import ParameterPlace, Shape, parts_of
 
 # What is read here from the model states; everything else is a fact beside.
 READ = frozenset(
@@ -97,7 +97,7 @@ class ModelStates(NamedTuple):
                 found[name] = self._frozen(name, shape)
                 continue
             vectors = {rank: vector(self._fragment(rank, name), self.paths[rank], name) for rank in self.files}
-            place = Place(shape, 0, parts_of(prod(shape), ranks, sorted(vectors)))
+            place = ParameterPlace(shape, 0, parts_of(prod(shape), ranks, sorted(vectors)))
             found[name] = place.leaf(name, vectors, self.path, "the files of other ranks are missing")
         return found
 

@@ -9,10 +9,12 @@ from statedict.state import Leaf, computed
 
 from ...errors import FormatError
 from ._partitions import Partition, on_cpu
-from ._places import Place
+from ._places import ParameterPlace
 
 
-def optimizer(placed: Mapping[str, Place], partitions: Mapping[int, Partition], missing: str) -> dict[str, Any]:
+def optimizer(
+    placed: Mapping[str, ParameterPlace], partitions: Mapping[int, Partition], missing: str
+) -> dict[str, Any]:
     """Return the state of the optimizer as PyTorch has it, with names in the place of numbers."""
     first = partitions[min(partitions)]
     state: dict[str, dict[str, Any]] = {}

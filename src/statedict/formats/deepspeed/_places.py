@@ -21,7 +21,7 @@ from ._partitions import Partition, reshaped
 Shape = tuple[int, ...]
 
 
-class Run(NamedTuple):
+class FlatRun(NamedTuple):
     """Elements `first … first + numel` of a parameter, which begin at `start` in the flat vector of a rank."""
 
     rank: int
@@ -30,12 +30,12 @@ class Run(NamedTuple):
     numel: int
 
 
-class Place(NamedTuple):
+class ParameterPlace(NamedTuple):
     """A parameter: its shape, its group, and where the elements are that the files of these ranks have."""
 
     shape: Shape
     group: int
-    runs: list[Run]
+    runs: list[FlatRun]
 
     def leaf(self, name: str, vectors: Mapping[int, Leaf], file: str, missing: str) -> Leaf:
         """Return the parameter as a leaf of the whole, from the flat vector of each rank.
@@ -71,7 +71,7 @@ class Place(NamedTuple):
                 at += prod(box.sizes)
 
 
-def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Partition]) -> dict[str, Place]:
+def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Partition]) -> dict[str, ParameterPlace]:
     """Return the place of each parameter by name, without those of experts, which belong to fewer ranks.
 
     `shapes`: those of the parameters of each group; `partitions`: by rank. Raises FormatError if these contradict each
@@ -85,7 +85,7 @@ def places(shapes: Sequence[Mapping[str, Shape]], partitions: Mapping[int, Parti
             file=first.file,
         )
     ranks = sorted(partitions)
-    found: dict[str, Place] = {}
+    found: dict[str, ParameterPlace] = {}
     for group, inside in enumerate(shapes):
         if first.counts[group] == max(first.counts):
             placed = _partitioned if first.stage == 3 else _concatenated
@@ -126,7 +126,7 @@ def _signature(partition: Partition) -> tuple[object, ...]:
 
 def _concatenated(
     group: int, shapes: Mapping[str, Shape], partitions: Mapping[int, Partition], ranks: Sequence[int]
-) -> dict[str, Place]:
+) -> dict[str, ParameterPlace]:
     """Return the places of a group of ZeRO 1 or 2."""
     first = partitions[ranks[0]]
     count = first.counts[group]
@@ -142,7 +142,7 @@ def _concatenated(
         )
     found, at = {}, 0
     for (name, shape), padding in zip(shapes.items(), paddings):
-        found[name] = Place(shape, group, list(_runs(at, prod(shape), size, ranks)))
+        found[name] = ParameterPlace(shape, group, list(_runs(at, prod(shape), size, ranks)))
         at += prod(shape) + padding
     return found
 
@@ -161,25 +161,25 @@ def _size(group: int, partitions: Mapping[int, Partition], count: int) -> int:
     return size
 
 
-def _runs(at: int, numel: int, size: int, ranks: Sequence[int]) -> list[Run]:
+def _runs(at: int, numel: int, size: int, ranks: Sequence[int]) -> list[FlatRun]:
     """Return the runs of elements `at … at + numel` of a vector of which each rank has `size` elements."""
     if not numel:
         return []
     found = []
     for rank in ranks[bisect_left(ranks, at // size) : bisect_left(ranks, -(-(at + numel) // size))]:
         low, high = max(at, rank * size), min(at + numel, (rank + 1) * size)
-        found.append(Run(rank, low - rank * size, low - at, high - low))
+        found.append(FlatRun(rank, low - rank * size, low - at, high - low))
     return found
 
 
 def _partitioned(
     group: int, shapes: Mapping[str, Shape], partitions: Mapping[int, Partition], ranks: Sequence[int]
-) -> dict[str, Place]:
+) -> dict[str, ParameterPlace]:
     """Return the places of a sub-group of ZeRO 3."""
     count = partitions[ranks[0]].counts[group]
     found, at = {}, 0
     for name, shape in shapes.items():
-        found[name] = Place(shape, group, parts_of(prod(shape), count, ranks, at))
+        found[name] = ParameterPlace(shape, group, parts_of(prod(shape), count, ranks, at))
         at += -(-prod(shape) // count)
     for rank in ranks:
         size = partitions[rank].weights[group].spec.numel
@@ -191,10 +191,10 @@ def _partitioned(
     return found
 
 
-def parts_of(numel: int, count: int, ranks: Sequence[int], start: int = 0) -> list[Run]:
+def parts_of(numel: int, count: int, ranks: Sequence[int], start: int = 0) -> list[FlatRun]:
     """Return the runs of a parameter that ZeRO 3 divided among `count` ranks; each part begins at `start`."""
     part = -(-numel // count)
-    return [Run(rank, start, rank * part, min(part, numel - rank * part)) for rank in ranks if rank * part < numel]
+    return [FlatRun(rank, start, rank * part, min(part, numel - rank * part)) for rank in ranks if rank * part < numel]
 
 
 def _aligned(size: int, to: int) -> int:

@@ -39,7 +39,7 @@ PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
 TIED = "tied_modules."
 
 
-class Part(NamedTuple):
+class MpRank(NamedTuple):
     """What the files of one mp_rank hold.
 
     Attributes:
@@ -68,7 +68,7 @@ def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
     return opened.checkpoint(tree, [*notes, *(note for part in parts for note in part.notes)], missing)
 
 
-def _missing_mp_ranks(parts: list[Part]) -> list[str]:
+def _missing_mp_ranks(parts: list[MpRank]) -> list[str]:
     count, found = parts[0].states.mp_world_size, {int(part.mp) for part in parts}
     if len(found) >= count:
         return []
@@ -76,7 +76,7 @@ def _missing_mp_ranks(parts: list[Part]) -> list[str]:
     return [f"{count - len(found):,} of {count:,} mp_ranks are missing: there is no file of mp_rank_{first:02d}"]
 
 
-def _tree(parts: list[Part]) -> tuple[dict[str, Any], list[str]]:
+def _tree(parts: list[MpRank]) -> tuple[dict[str, Any], list[str]]:
     """Return the tree of all mp_ranks, and notes on how they were joined."""
     if len(parts) == 1 and (parts[0].states.mp_world_size == 1 or not parts[0].states.has_module):
         return parts[0].tree, []
@@ -90,7 +90,7 @@ def _tree(parts: list[Part]) -> tuple[dict[str, Any], list[str]]:
     return {f"mp_rank_{part.mp}": part.tree for part in parts}, [note]
 
 
-def _joined_stages(parts: list[Part]) -> dict[str, Any]:
+def _joined_stages(parts: list[MpRank]) -> dict[str, Any]:
     """Return the tree of a pipeline: each stage has its parameters in fp32, and the layers of all stages."""
     tree = dict(parts[0].tree)
     model = {name: value for part in parts for name, value in part.tree.get("model", {}).items()}
@@ -107,7 +107,7 @@ def _joined_stages(parts: list[Part]) -> dict[str, Any]:
     return tree
 
 
-def _part(opened: OpenFiles, mp: str) -> Part:
+def _part(opened: OpenFiles, mp: str) -> MpRank:
     """Return what the files of an mp_rank hold."""
     states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
@@ -143,7 +143,7 @@ def _part(opened: OpenFiles, mp: str) -> Part:
         missing = [f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"]
     if states.module and not states.is_partitioned and tree.get("model") is not states.module:
         tree["module"] = states.module
-    return Part(mp, states, {**tree, **facts, **tree}, names, notes, missing)
+    return MpRank(mp, states, {**tree, **facts, **tree}, names, notes, missing)
 
 
 def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
