@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 import statedict
 from statedict import formats
 from statedict.errors import FormatError, PartError
+from statedict.state import Parts
 
 from .test_distributed import as_torch, assert_same
 from .test_distributed import sharded as sharded  # a fixture
@@ -143,3 +145,47 @@ def test_a_converted_checkpoint_is_an_ordinary_file(parts, tmp_path):
     with statedict.open(tmp_path / "whole.safetensors") as checkpoint:
         assert not any("DCP" in key for key in checkpoint.metadata)
         assert torch.equal(checkpoint.state_dict().torch()["w"], whole)
+
+
+WHOLE = {
+    "a.weight": torch.arange(24.0).reshape(6, 4),
+    "b.weight": torch.ones(5, 8).to(torch.bfloat16),
+    "c": torch.arange(7.0),
+}
+MODES = {
+    "one_file": {},
+    "indexed": {"fqn_to_index_mapping": {"a.weight": 1, "b.weight": 2, "c": 2}},
+    "ranks": {"save_distributed": True},
+    "consolidated": {"save_distributed": True, "enable_consolidation": True},
+}
+
+
+@pytest.mark.parametrize("options", MODES.values(), ids=MODES)
+def test_every_mode_of_the_writer_gives_whole_tensors(tmp_path, options):
+    """Whatever HuggingFaceStorageWriter is asked to write, the tensors are whole, and no note calls them parts."""
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+
+    with warnings.catch_warnings(action="ignore"):  # of a process group that is not there
+        save(dict(WHOLE), storage_writer=HuggingFaceStorageWriter(str(tmp_path / "saved"), **options))
+    with formats.open(tmp_path / "saved") as checkpoint:
+        assert_same(WHOLE, {name: as_torch(checkpoint.object[name]) for name in WHOLE})
+        assert not any("part" in note for note in checkpoint.notes)
+
+
+def test_files_of_ranks_that_were_not_consolidated_are_read(parts, tmp_path):
+    """A save that ended before it consolidated the files leaves them in the folder `sharded`."""
+    whole, folder = parts
+    above = tmp_path / "above"
+    above.mkdir()
+    shutil.move(folder, above / "sharded")
+    with formats.open(above) as checkpoint:
+        assert torch.equal(as_torch(checkpoint.object["w"]), whole)
+
+
+def test_a_first_part_under_another_name_is_a_part(tmp_path):
+    """Only the name that one process gives to its files makes tensors that begin at 0 whole."""
+    entry = json.dumps({"w": {"saved_offsets": [0]}})
+    for name, whole in (("model-00001-of-00001.safetensors", True), ("renamed.safetensors", False)):
+        save_file({"w": torch.ones(3)}, tmp_path / name, metadata={"DCP_SHARDING_INFO": entry})
+        with formats.open(tmp_path / name) as checkpoint:
+            assert isinstance(checkpoint.object["w"], Parts) != whole

@@ -30,7 +30,8 @@ DANGEROUS = """
 """
 ORDINARY = """
     torch.nn.modules.linear.Linear torch.nn.functional.relu torch._C._nn.gelu torch.optim.adam.Adam torch.Generator
-    torch.distributed.checkpoint.metadata.Metadata torch.utils.data.dataset.TensorDataset argparse.Namespace
+    torch.distributed.checkpoint.metadata.Metadata torch.distributed.remote_device._remote_device
+    torch.utils.data.dataset.TensorDataset argparse.Namespace
     enum.Enum collections.ChainMap functools.partial logging.getLogger re._compile builtins.object
     torch._dynamo.decorators._DimRange
     builtins.ValueError builtins.max numpy.random._pickle.__randomstate_ctor numpy.core.multiarray.anything

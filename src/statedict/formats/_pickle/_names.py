@@ -220,7 +220,8 @@ _ORDINARY: dict[str, str | None] = {
 _TORCH = re.compile(
     r"(nn|optim|ao|quantization|distributions|functional|_tensor|tensor|_utils|storage|amp|autograd|nested|sparse|special|fft|"
     r"linalg|masked|random|return_types|torch_version|cuda|xpu|mps|cpu|utils\.(hooks|data|_pytree|_ordered_set|_contextlib)|"
-    r"_C\._nn|distributed\.(checkpoint|tensor|_tensor|_shard|fsdp|device_mesh|_mesh_layout|distributed_c10d|optim|algorithms))(\.|\Z)"
+    r"_C\._nn|distributed\.(checkpoint|tensor|_tensor|_shard|fsdp|device_mesh|_mesh_layout|distributed_c10d|optim|algorithms|"
+    r"remote_device))(\.|\Z)"
 )
 _TORCH_NEVER = _words(
     "load save hub jit ops classes package library fx onnx export serialization multiprocessing testing _dynamo _inductor "

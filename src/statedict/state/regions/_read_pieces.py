@@ -1,7 +1,7 @@
 """Read a tensor from its pieces, with few of their bytes in memory at a time.
 
 Pieces that are runs of the tensor's bytes are read straight into place, or passed on as a stream. For others the tensor is
-divided into bands of a few megabytes, each a run of its bytes. What a piece has of each band are consecutive elements of
+divided into bands of a megabyte, each a run of its bytes. What a piece has of each band are consecutive elements of
 the piece, so every piece is read once, from its beginning to its end.
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from ..tensors._leaf import Leaf, Read, Spec, Storage, Streaming
 from ._boxes import Box, run_of
 
-# The size of bands, in bytes.
-BAND = 4 << 20
+# The size of bands, in bytes: they stay in the processor's cache while they are filled.
+BAND = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -91,7 +91,7 @@ def _filled(
     for number, band in enumerate(bands):
         low, high = max(band.start, start), min(band.start + band.nbytes, stop)
         direct = into is not None and high - low == band.nbytes
-        raw = into[low - start : high - start] if into is not None and direct else memoryview(bytearray(band.nbytes))
+        raw = into[low - start : high - start] if into is not None and direct else np.empty(band.nbytes, np.uint8).data
         if into is not None and not direct:
             raw[low - band.start : high - band.start] = into[low - start : high - start]
         elements = np.frombuffer(raw, np.uint8).reshape(*band.box.sizes, size)
@@ -123,7 +123,7 @@ def _bands(spec: Spec, start: int, stop: int) -> Iterator[_Band]:
             begin += count * row
 
 
-def _blocks(piece: Piece, bands: Sequence[Box], verify: bool) -> tuple[dict[int, Box], Iterator[bytearray]]:
+def _blocks(piece: Piece, bands: Sequence[Box], verify: bool) -> tuple[dict[int, Box], Iterator[memoryview]]:
     """Return which box of each band a piece has, by the number of the band, and the bytes of these boxes."""
     places = {number: box for number, band in enumerate(bands) if (box := piece.box.within(band)) is not None}
     if not places:
@@ -159,16 +159,20 @@ def _stream(storage: Storage, start: int, stop: int, verify: bool) -> Iterator[m
         yield into
 
 
-def _regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[bytearray]:
-    """Yield the bytes of all pieces in blocks of these sizes."""
+def _regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[memoryview]:
+    """Yield the bytes of all pieces in blocks of these sizes: slices of the pieces if possible."""
     rest = memoryview(b"")
     for number, size in enumerate(sizes, 1):
-        block = bytearray()
-        while len(block) < size:
-            rest = rest or next(pieces)
-            missing = size - len(block)
-            block += rest[:missing]
-            rest = rest[missing:]
+        rest = rest or next(pieces)
+        block, rest = rest[:size], rest[size:]
+        if len(block) < size:
+            joined = bytearray(block)
+            while len(joined) < size:
+                rest = next(pieces)
+                missing = size - len(joined)
+                joined += rest[:missing]
+                rest = rest[missing:]
+            block = memoryview(joined)
         if number == len(sizes):
             # A checksum is compared after the last piece.
             for _ in pieces:
