@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from . import archives, bombs, bounds, control, damage, execution, gguf, meanings, packages, proportion, safetensors
+from . import (
+    archives,
+    bombs,
+    bounds,
+    control,
+    damage,
+    execution,
+    gguf,
+    meanings,
+    packages,
+    proportion,
+    ranks,
+    safetensors,
+)
 from ._case import Case
 
 GROUPS: dict[str, list[Case]] = {
@@ -17,4 +30,5 @@ GROUPS: dict[str, list[Case]] = {
     "gguf": gguf.CASES,
     "damage": damage.CASES,
     "packages": packages.CASES,
+    "ranks": ranks.CASES,
 }
