@@ -232,6 +232,20 @@ def test_synchronous_saves_have_no_metadata(tmp_path):
         assert list(checkpoint.state_dict()) == list(model())
 
 
+def test_what_the_library_saves_is_read(tmp_path):
+    """One process, without a process group; skipped where the library is not installed."""
+    library = pytest.importorskip("torch_checkpointing")
+    filesystem = pytest.importorskip("torch_checkpointing.storage.filesystem")
+    config = library.CheckpointManager.Config.with_sync_save()
+    config.storage_config = filesystem.LocalFileSystemStorageConfig(use_direct_io=False)
+    manager = library.CheckpointManager(config)
+    manager.save(str(tmp_path / "run"), {"model": model(), "step": 3})
+    manager.close()
+    found = statedict.load(tmp_path / "run")
+    assert found["step"] == 3
+    assert all(torch.equal(found["model"][name], value) for name, value in model().items())
+
+
 def test_numbered_files_that_are_not_of_ranks_are_left_alone(tmp_path):
     """Files of several numbers without DTensors may be of several steps."""
     for name in ("generator", "discriminator"):
