@@ -102,7 +102,11 @@ def _is_torch_checkpointing(folder: Folder) -> bool:
 
 
 def _is_unpacked(folder: Folder) -> bool:
-    return not {"data.pkl", PACKAGE, FLAT_PROGRAM}.isdisjoint(folder.files)
+    files = {*folder.files}
+    if "data.pkl" not in files:
+        return not files.isdisjoint((PACKAGE, FLAT_PROGRAM))
+    # Data sets have files of this name, too.
+    return not files.isdisjoint(("version", "byteorder")) or ("data" in folder.folders and not is_weights(folder))
 
 
 def _only_folder(folder: Folder) -> str:

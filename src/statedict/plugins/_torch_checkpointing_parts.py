@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError
-from statedict.formats import Box, Leaf, LocalBox, MeshPlacement, Parts, boxes_of, part_at, placement_text
+from statedict.formats import Box, Leaf, LocalBox, MeshPlacement, Parts, boxes_of, part_at, placement_text, tensors
 
 MOST_RANKS = 1 << 20
 MOST_CHUNKS = 4096
@@ -41,7 +41,7 @@ class Shardings:
         shape = numbers(data.get("global_shape"), "global_shape")
         dtype = str(data.get("dtype")).removeprefix("torch.")
         if kind == "default_tensor_v1":
-            return Sharding(dtype, shape, _listed(data, len(shape)), None, "listed boxes")
+            return Sharding(dtype, shape, _listed(data, shape), None, "listed boxes")
         if kind != "DTensorShardingMetadata":
             raise FormatError(f"the metadata describes a tensor as {kind!r:.50}, which is not supported")
         mesh, placements = typed(data.get("mesh_spec"), dict, "mesh_spec"), data.get("placements")
@@ -75,6 +75,8 @@ def part_of(value: Any, sharding: Sharding, where: str) -> Any:
     """Return a value of one rank as the metadata describes it: a local tensor becomes Parts of the whole one."""
     dtype, shape, boxes, local, text = sharding
     if not isinstance(value, Leaf):
+        if next((found for _, found in tensors(value)), None) is not value:
+            raise FormatError(f"expected a tensor, found a {type(value).__name__}")
         return value
     expected = shape if isinstance(value, Parts) or local is None else local
     found = value.spec.shape if isinstance(value, Parts) or local is not None else shape
@@ -88,14 +90,16 @@ def part_of(value: Any, sharding: Sharding, where: str) -> Any:
     return value if list(boxes) == whole else part_at(value, shape, boxes, text, value.traits, where)
 
 
-def _listed(data: Mapping[str, Any], dimensions: int) -> list[LocalBox]:
+def _listed(data: Mapping[str, Any], shape: tuple[int, ...]) -> list[LocalBox]:
     """Return the boxes of a rank that a description lists."""
     fields = [data.get(name) for name in ("global_offsets", "local_offsets", "local_sizes")]
     if not all(isinstance(field, (list, tuple)) for field in fields) or len(set(map(len, fields))) != 1:  # type: ignore[arg-type]
         raise FormatError("its offsets and sizes are not lists of equal length")
     rows = [[numbers(row_of, "an offset or size") for row_of in row] for row in zip(*fields)]
-    if any(len(each) != dimensions for row in rows for each in row):
-        raise FormatError(f"its offsets and sizes do not have {dimensions} dimensions")
+    if any(len(each) != len(shape) for row in rows for each in row):
+        raise FormatError(f"its offsets and sizes do not have {len(shape)} dimensions")
+    if any(at + size > whole for first, _, sizes in rows for at, size, whole in zip(first, sizes, shape)):
+        raise FormatError(f"a part of it exceeds the whole, {list(shape)}")
     return [LocalBox(Box(whole, sizes), Box(local, sizes)) for whole, local, sizes in rows]
 
 

@@ -34,7 +34,7 @@ OF_A_RANK = re.compile(r"(?P<item>[A-Za-z0-9_-]+)_(?P<rank>\d{1,7})\.(?:pt|safet
 OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 # Enough of a file to find the classes in its pickle, and the keys of the metadata.
 HEAD = 1 << 16
-LONGEST_PATH = 4096
+LONGEST = 4096
 
 Places = dict[int, str]  # the file of each rank
 
@@ -125,10 +125,11 @@ class _Reader:
             raise FormatError(
                 f"unsupported version {version!r:.50} of the metadata; {VERSION!r} is supported", file=opened.path
             )
-        return {
-            str(item): _described(entry, str(item))
-            for item, entry in typed(found.get("metadata"), dict, METADATA).items()
-        }
+        try:
+            entries = typed(found.get("metadata"), dict, METADATA).items()
+            return {str(item): _described(entry, str(item)) for item, entry in entries}
+        except FormatError as error:
+            raise error.located(file=opened.path) from None
 
     def described_items(self) -> dict[str, Places]:
         """Return the files of the items in the metadata."""
@@ -137,31 +138,41 @@ class _Reader:
         for item, described in self.described.items():
             # Ranks that have no tensor of the item have no file that is needed; an item without tensors is on any rank.
             ranks = {rank for groups in described.tensors.values() for group in groups for rank in group.ranks}
-            items[item] = {
-                rank: _path(described.layouts.get(rank), item, rank) for rank in sorted(ranks or described.layouts)
-            }
+            layouts = described.layouts
+            items[item] = {rank: self._path(layouts.get(rank), item, rank) for rank in sorted(ranks or layouts)}
             if len(set(items[item].values())) < len(items[item]) or not owners.isdisjoint(items[item].values()):
                 raise FormatError("the metadata gives a file to several ranks", file=self._folder.path, member=item)
             owners.update(items[item].values())
         return items
 
+    def _path(self, layout: Any, item: str, rank: int) -> str:
+        """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
+        path = f"{item}_{rank}.pt" if layout is None else layout.get("file_path") if isinstance(layout, dict) else None
+        plain = isinstance(path, str) and len(path) <= LONGEST and path.isprintable() and not set(path) & {"\\", ":"}
+        if not plain or any(step in ("", ".", "..") for step in path.split("/")):
+            raise FormatError(
+                f"the metadata places rank {rank} in {path!r:.200}, which is not a file of the folder",
+                file=self._folder.path,
+                member=item,
+            )
+        return str(path)
+
     def item(self, item: str, places: Places) -> Any:
         """Return the value of an item, joined from the files of its ranks."""
         trees: list[Any] = []
-        error: Exception | None = None
         for rank, path in places.items():
             try:
                 tree = self._file(item, path)
             except LimitError:
                 raise
             except (FormatError, OSError) as problem:
-                error = error or problem
                 what = "is missing" if isinstance(problem, FileNotFoundError) else f"cannot be read: {problem}"
                 self.problems.append(Finding("error", item, f"{path}, the file of rank {rank}, {what}"))
                 continue
             trees.append(self._place(item, rank, tree, path) if item in self.described else tree)
         if not trees:
-            raise error or FormatError("no rank has a file of it", file=self._folder.path, member=item)
+            reasons = "; ".join(found.text for found in self.problems if found.where == item)
+            raise FormatError(reasons or "no rank has a file of it", file=self._folder.path, member=item)
         several = len(places) > 1 and item not in self.described
         if several and any(path.endswith(".safetensors") for path in places.values()):
             raise FormatError(
@@ -182,7 +193,10 @@ class _Reader:
         if name.endswith(".json"):
             if file.size > self._limits.json_bytes:
                 raise self._limits.exceeded("json_bytes", f"JSON of {file.size:,} bytes").located(file=file.name)
-            return _json(file.read(0, file.size), file.name)
+            try:
+                return _json(file.read(0, file.size))
+            except FormatError as error:
+                raise error.located(file=file.name) from None
         opened = open(file, limits=self._limits)
         self.opened.append((item, opened))
         return opened.object
@@ -196,13 +210,15 @@ class _Reader:
         for text, groups in self.described[item].tensors.items():
             group = next((group for group in groups if rank in group.ranks), None)
             if group is not None:
-                container, key = _found(holder, item, text)
-                value, where = container[key], f"{self._folder.path_of(path)}: {text}"
+                file = self._folder.path_of(path)
                 try:
+                    container, key = _found(holder, item, text)
                     sharding = self._shardings.of(group.sharding, rank)
-                    container[key] = part_of(value, sharding, where)
+                    container[key] = part_of(container[key], sharding, f"{file}: {text}")
                 except (FormatError, ValueError) as error:
-                    raise FormatError(f"the metadata contradicts this tensor: {error}", file=where) from error
+                    raise FormatError(
+                        f"the metadata contradicts it: {error}", file=file, member=text[:LONGEST]
+                    ) from error
         return holder[item]
 
 
@@ -224,20 +240,16 @@ def _group(group: Any, item: str) -> Group:
 
 def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
     """Return the container of a value and its key; safetensors files join the keys of a path with dots."""
-    steps = _json(text.encode()[:LONGEST_PATH], text)
-    flat = ".".join(map(str, steps)) if isinstance(steps, list) else None
-    if flat is None or not all(type(step) in (str, int) for step in steps):
-        raise FormatError(f"{text!r:.200} is not the path of a value", file=item)
+    steps = _json(text.encode()[:LONGEST])
+    if not isinstance(steps, list) or not all(type(step) in (str, int) for step in steps):
+        raise FormatError("its name is not the path of a value")
+    flat = ".".join(map(str, steps))
     container, key = holder, item
     for step in [flat] if isinstance(holder[item], dict) and flat in holder[item] else steps:
         container, key = container[key], step
-        inside = step in container if isinstance(container, dict) else (
-            isinstance(container, list) and type(step) is int and 0 <= step < len(container)
-        )  # fmt: skip
-        if not inside:
-            raise FormatError(
-                "the metadata describes this tensor, which a rank's file does not contain", file=item, member=text
-            )
+        numbered = isinstance(container, list) and type(step) is int and 0 <= step < len(container)
+        if not numbered and not (isinstance(container, dict) and step in container):
+            raise FormatError("the file does not contain it")
     return container, key
 
 
@@ -249,20 +261,11 @@ def _named_items(folder: Folder) -> dict[str, Places]:
     return {item: dict(sorted(places.items())) for item, places in found.items()}
 
 
-def _path(layout: Any, item: str, rank: int) -> str:
-    """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
-    path = f"{item}_{rank}.pt" if layout is None else typed(layout, dict, item).get("file_path")
-    plain = isinstance(path, str) and len(path) <= LONGEST_PATH and path.isprintable() and not set(path) & {"\\", ":"}
-    if not plain or any(step in ("", ".", "..") for step in path.split("/")):
-        raise FormatError(f"the metadata places it in {path!r:.200}, which is not a file of the folder", member=item)
-    return str(path)
-
-
-def _json(data: bytes, file: str) -> Any:
+def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"it is not valid JSON: {error}", file=file) from error
+        raise FormatError(f"it is not valid JSON: {error}") from error
 
 
 def _head(folder: Folder, name: str) -> bytes:

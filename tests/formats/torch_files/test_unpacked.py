@@ -129,6 +129,16 @@ def test_other_weights_beside_the_folder_come_first(folder):
         assert list(checkpoint.object) == ["weight"]
 
 
+def test_a_data_set_is_not_an_unpacked_archive(tmp_path):
+    """A file `data.pkl` beside weights, without the other files of an archive, is left alone."""
+    (tmp_path / "data.pkl").write_bytes(b"N.")
+    torch.save({"weight": torch.ones(1)}, tmp_path / "model.pth")
+    for folder in ("", "data"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        with formats.open(tmp_path) as checkpoint:
+            assert list(checkpoint.object) == ["weight"]
+
+
 def test_hidden_folders_do_not_count(folder):
     """Programs that unpack archives leave such folders behind."""
     (folder / "__MACOSX").mkdir()

@@ -17,6 +17,7 @@ from . import (
     proportion,
     roles,
     runs,
+    ranks,
     safetensors,
 )
 from ._case import Case
@@ -37,4 +38,5 @@ GROUPS: dict[str, list[Case]] = {
     "runs": runs.CASES,
     "roles": roles.CASES,
     "deepspeed": deepspeed.CASES,
+    "ranks": ranks.CASES,
 }
