@@ -86,8 +86,7 @@ def _opened(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits 
     arguments.texts(root=root)
     with _sources.checkpoint_of(source, limits) as checkpoint:
         if checkpoint is not None:
-            # The files of a directory are of different objects.
-            required = fits is _is_optimizer_state or checkpoint.format == "directory"
+            required = fits is _is_optimizer_state or checkpoint.joined
             found = checkpoint.object, root, fits, checkpoint.path
             yield _revived(formats.choose_part(*found, required=required, unopened=checkpoint.unopened))
         elif isinstance(source, (Mapping, list, tuple)):

@@ -39,7 +39,7 @@ LONGEST = 4096
 Places = dict[int, str]  # the file of each rank
 
 
-class Group(NamedTuple):
+class RankGroup(NamedTuple):
     """The ranks for which a tensor has the same description, and that, as it is in the metadata."""
 
     ranks: frozenset[int]
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 class Described(NamedTuple):
     """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
 
-    tensors: dict[str, list[Group]]
+    tensors: dict[str, list[RankGroup]]
     layouts: dict[int, Any]
 
 
@@ -149,7 +149,7 @@ class _Reader:
         """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
         path = f"{item}_{rank}.pt" if layout is None else layout.get("file_path") if isinstance(layout, dict) else None
         plain = isinstance(path, str) and len(path) <= LONGEST and path.isprintable() and not set(path) & {"\\", ":"}
-        if not plain or any(step in ("", ".", "..") for step in path.split("/")):
+        if not plain or any(step in ("", ".", "..") for step in str(path).split("/")):
             raise FormatError(
                 f"the metadata places rank {rank} in {path!r:.200}, which is not a file of the folder",
                 file=self._folder.path,
@@ -233,9 +233,9 @@ def _described(entry: Any, item: str) -> Described:
     return Described(tensors, layouts)
 
 
-def _group(group: Any, item: str) -> Group:
+def _group(group: Any, item: str) -> RankGroup:
     found = typed(group, dict, item)
-    return Group(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
+    return RankGroup(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
 
 
 def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:

@@ -57,7 +57,7 @@ def test_a_folder_is_one_tree(saved):
         assert tree["extra_state"] == {"decoder.layers.mlp.linear_fc1._extra_state": {"0": None, "1": None}}
         assert (tree["iteration"], tree["opt_param_scheduler"]) == (10, {"num_steps": 10})
         assert [finding.level for finding in checkpoint.verify()] == ["note"]
-        assert "iter_0000010 is the newest" in checkpoint.notes[0]
+        assert "iter_0000010 is the only checkpoint" in checkpoint.notes[0]
 
 
 def test_tensors_that_were_stored_flat_have_their_own_shape(tmp_path):
@@ -214,4 +214,4 @@ def test_a_release_without_a_number_is_the_newest(tmp_path):
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("release")
     with statedict.open(tmp_path) as checkpoint:
         assert_same(checkpoint.state_dict(), model)
-        assert checkpoint.notes == [f"release is the newest of 1 checkpoints in {tmp_path}"]
+        assert checkpoint.notes == [f"release is the only checkpoint in {tmp_path}"]

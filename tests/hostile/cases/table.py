@@ -15,9 +15,9 @@ from . import (
     meanings,
     packages,
     proportion,
+    ranks,
     roles,
     runs,
-    ranks,
     safetensors,
 )
 from ._case import Case

@@ -80,6 +80,7 @@ class Checkpoint:
             of unknown classes Opaque.
         notes: unusual but harmless findings.
         unopened: the roots of a directory whose files cannot be read, and why.
+        joined: whether each root is a file of a directory, with the state of another object.
         metadata: the format's facts beside the tensors (versions, byte order, the metadata of a safetensors header).
 
     >>> import io, numpy as np, statedict
@@ -106,6 +107,7 @@ class Checkpoint:
         checks: Callable[[], Iterable[Finding]] = tuple,
         close: Callable[[], None] = lambda: None,
         unopened: Mapping[str, Exception] | None = None,
+        joined: bool = False,
     ) -> None:
         self.path = path
         self.format = format
@@ -119,6 +121,7 @@ class Checkpoint:
         self._checks = checks
         self._close = close
         self.unopened = dict(unopened or {})
+        self.joined = joined
         self._roots: dict[str, StateDict] | None = None
 
     @property

@@ -78,6 +78,7 @@ def read_roots(
         metadata={**(model.metadata if model else {}), **(metadata or {})},
         checks=lambda: chain(checks(), _problems(failed), _checks(found)),
         unopened=failed,
+        joined=True,
     )
 
 
