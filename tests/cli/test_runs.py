@@ -1,10 +1,12 @@
 """statedict runs: what a run has on disk, and what rules would keep of it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import statedict
+from statedict.training import _clock
 
 
 @pytest.fixture
@@ -127,17 +129,15 @@ def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
     assert call("runs", tmp_path / "none", "--keep-best", "los").code == 0
 
 
-def aged(run, *hours):
-    """Change when the checkpoints were saved: so many hours after each other, in the manifests."""
-    from dataclasses import replace
-    from datetime import timedelta
-
-    from statedict.training.run_directory._manifest import dump, read
-
-    for saved, hour in zip(statedict.CheckpointManager(run).checkpoints, hours, strict=True):
-        manifest = read(saved.path)
-        time = manifest.time.replace(year=2026, month=1, day=1, hour=0) + timedelta(hours=hour)
-        (saved.path / "manifest.json").write_bytes(dump(replace(manifest, time=time)))
+@pytest.fixture
+def run_of_days(tmp_path, monkeypatch):
+    """Three checkpoints, saved 200 and 100 hours after each other."""
+    start, hours = datetime(2026, 1, 1, tzinfo=UTC), iter((0, 200, 300))
+    monkeypatch.setattr(_clock, "now", lambda: start + timedelta(hours=next(hours)))
+    with statedict.CheckpointManager(tmp_path / "run", keep=statedict.last(9), random=False) as manager:
+        for step in (10, 20, 30):
+            manager.save(step, tags=(step,))
+    return tmp_path / "run"
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def aged(run, *hours):
         (["--keep-last", 2, "--at-most", "1MB"], "at_most('1MB', any_of(last(2)))", [20, 30]),
     ],
 )
-def test_every_rule_has_an_option(call, run, options, rules, kept):
+def test_every_rule_has_an_option(call, run_of_days, options, rules, kept):
     """What is kept is what the rule of the same name keeps, and a preview deletes nothing."""
-    aged(run, 0, 200, 300)
+    run = run_of_days
     told = json.loads(call("runs", run, "--prune", "--dry-run", *options, "--json").out)
     assert told["rules"] == rules
     assert [fact["step"] for fact in told["checkpoints"] if fact["kept"]] == kept
