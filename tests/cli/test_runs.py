@@ -1,12 +1,10 @@
 """statedict runs: what a run has on disk, and what rules would keep of it."""
 
 import json
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import statedict
-from statedict.training import _clock
 
 
 @pytest.fixture
@@ -129,15 +127,18 @@ def test_a_metric_that_no_checkpoint_has(call, run, tmp_path):
     assert call("runs", tmp_path / "none", "--keep-best", "los").code == 0
 
 
-@pytest.fixture
-def run_of_days(tmp_path, monkeypatch):
-    """Three checkpoints, saved 200 and 100 hours after each other."""
-    start, hours = datetime(2026, 1, 1, tzinfo=UTC), iter((0, 200, 300))
-    monkeypatch.setattr(_clock, "now", lambda: start + timedelta(hours=next(hours)))
-    with statedict.CheckpointManager(tmp_path / "run", keep=statedict.last(9), random=False) as manager:
-        for step in (10, 20, 30):
-            manager.save(step, tags=(step,))
-    return tmp_path / "run"
+def aged(run, *hours):
+    """Save the checkpoints of a run again, at so many hours."""
+    from datetime import UTC, datetime, timedelta
+
+    from statedict.training import _clock
+
+    options = {"keep": statedict.last(9), "random": False}
+    with pytest.MonkeyPatch.context() as patch, statedict.CheckpointManager(run, **options) as manager:
+        for saved, hour in zip(manager.checkpoints, hours, strict=True):
+            time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+            patch.setattr(_clock, "now", lambda time=time: time)
+            manager.save(saved.step, saved.metrics, tags=(saved.step,))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +153,9 @@ def run_of_days(tmp_path, monkeypatch):
         (["--keep-last", 2, "--at-most", "1MB"], "at_most('1MB', any_of(last(2)))", [20, 30]),
     ],
 )
-def test_every_rule_has_an_option(call, run_of_days, options, rules, kept):
+def test_every_rule_has_an_option(call, run, options, rules, kept):
     """What is kept is what the rule of the same name keeps, and a preview deletes nothing."""
-    run = run_of_days
+    aged(run, 0, 200, 300)
     told = json.loads(call("runs", run, "--prune", "--dry-run", *options, "--json").out)
     assert told["rules"] == rules
     assert [fact["step"] for fact in told["checkpoints"] if fact["kept"]] == kept
