@@ -237,16 +237,17 @@ def test_a_damaged_step_is_not_sound(call, trained):
     assert "error: step-0000000002: " in ended.out
     assert call("verify", run / "step-0000000001").code == 0
 def aged(run, *hours):
-    """Change when the checkpoints were saved: so many hours after each other, in the manifests."""
-    from dataclasses import replace
-    from datetime import timedelta
+    """Save the checkpoints of a run again, at so many hours."""
+    from datetime import UTC, datetime, timedelta
 
-    from statedict.training.run_directory._manifest import dump, read
+    from statedict.training import _clock
 
-    for saved, hour in zip(statedict.CheckpointManager(run).checkpoints, hours, strict=True):
-        manifest = read(saved.path)
-        time = manifest.time.replace(year=2026, month=1, day=1, hour=0) + timedelta(hours=hour)
-        (saved.path / "manifest.json").write_bytes(dump(replace(manifest, time=time)))
+    options = {"keep": statedict.last(9), "random": False}
+    with pytest.MonkeyPatch.context() as patch, statedict.CheckpointManager(run, **options) as manager:
+        for saved, hour in zip(manager.checkpoints, hours, strict=True):
+            time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+            patch.setattr(_clock, "now", lambda time=time: time)
+            manager.save(saved.step, saved.metrics, tags=(saved.step,))
 
 
 @pytest.mark.parametrize(
