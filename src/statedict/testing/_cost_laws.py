@@ -18,8 +18,8 @@ from ._law import law
 from ._recording_file import Reading
 from ._samples import Array, same, shown
 
-# What opening may read and allocate, and what reading a tensor may in addition to its size, if the data is much larger.
-SLACK = 384 << 10
+# Bytes that opening may read and allocate, and that reading a tensor may in addition to its size: some read 1 MiB at a time.
+SLACK = 5 << 18
 THREADS, TIMES = 4, 10
 
 Result = TypeVar("Result")

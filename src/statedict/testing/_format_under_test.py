@@ -19,7 +19,7 @@ Files = Mapping[str, bytes]
 # The name of a single file, which errors must show; it has no known suffix.
 ONE = "sample-file"
 # Bytes of each tensor in a file that is mostly data.
-LARGE = 2 << 20
+LARGE = 4 << 20
 
 T = TypeVar("T")
 
