@@ -1,4 +1,7 @@
-"""FolderSuite: what every format of checkpoints in several files must do."""
+"""FolderSuite: what every format of checkpoints in several files must do.
+
+It differs from FormatSuite where damage is concerned: one damaged file must not make the others unreadable.
+"""
 
 from __future__ import annotations
 
