@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Rooms inside a room, which its other files enter file by file.
 INNER = {
     f"statedict.{place.parent.relative_to(SOURCE).as_posix().replace('/', '.')}"
-    for room in ("formats", "plan", "state", "torch", "training")
+    for room in ("formats", "plan", "state", "testing", "torch", "training")
     for place in (SOURCE / room).rglob("__init__.py")
     if not any(isinstance(node, (ast.ImportFrom, ast.Import)) for node in ast.parse(place.read_text()).body)
 }
@@ -65,7 +65,9 @@ def test_all_is_what_can_be_imported(name):
 def test_importing_imports_nothing_heavy():
     """`import statedict` brings in neither torch nor numpy, nor anything for the terminal, the network or the tests."""
     heavy = run("import sys, statedict; print(*{m.partition('.')[0] for m in sys.modules})")
-    assert not {"torch", "numpy", "ml_dtypes", "rich", "typer", "fsspec", "asyncio", "hypothesis", "pytest"} & set(heavy)
+    assert not {"torch", "numpy", "ml_dtypes", "rich", "typer", "fsspec", "asyncio", "hypothesis", "pytest"} & set(
+        heavy
+    )
     assert not {
         "argparse",
         "hashlib",

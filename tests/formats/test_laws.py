@@ -17,7 +17,7 @@ import statedict
 from statedict import formats
 from statedict.state import Leaf, StateDict
 from statedict.testing import FolderSuite, FormatSuite
-from statedict.testing._damage_laws import DamageLaws
+from statedict.testing.format_laws._damage_laws import DamageLaws
 
 torch = pytest.importorskip("torch")
 stock = pytest.importorskip("safetensors.torch")

@@ -11,7 +11,7 @@ from statedict.errors import RootError
 from statedict.formats.checkpoint._walk import leaves as all_leaves
 from statedict.formats.storages._extent import Extent
 from statedict.state import Compound, Leaf, Opaque, StateDict, library, materialize
-from statedict.testing._attempt import lies_within, names_file
+from statedict.testing.format_laws._attempt import lies_within, names_file
 
 Found = dict[str, Any]
 

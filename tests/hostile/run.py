@@ -26,7 +26,7 @@ from tests.cost import yardstick
 from statedict import formats, load, plugins
 from statedict.errors import ChecksumError, FormatError, UnsafeFileError
 from statedict.formats import _entry_points
-from statedict.testing._watch import the_watch
+from statedict.testing.format_laws._watch import the_watch
 
 from .build import pickles
 from .cases._case import Case

@@ -16,7 +16,7 @@ from statedict.testing._law import HangError, broken, no_hang
 class ToyFormat(FormatSuite):
     format = "toy"
     checksums = False
-    copies = 300
+    copies = 900
     faults: Collection[str] = ()
 
     def write(self, state, metadata):
@@ -78,6 +78,7 @@ FAULTS = {
     "ignores what follows": "test_trailing_bytes_are_refused_or_noted",
     "crashes on damage": "test_changed_bits_are_noticed",
     "does not check offsets": "test_tensors_lie_within_their_file",
+    "trusts lengths": "test_tensors_lie_within_their_file",
     "does not check shapes": "test_tensors_lie_within_their_file",
     "reads eagerly": "test_opening_reads_only_the_description",
     "reads everything": "test_one_tensor_reads_only_its_bytes",

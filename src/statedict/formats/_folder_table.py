@@ -130,6 +130,10 @@ def unpacked_in(folder: Folder) -> Folder:
 
 FOLDERS = (
     Format("step", ".runs._step:read_step", holds=_is_step),
+    # Its files look like those with roles: `optimizer_0.pt`.
+    Format(
+        "torch-checkpointing", "statedict.plugins.torch_checkpointing:read_checkpoint", holds=_is_torch_checkpointing
+    ),
     Format("directory", ".folders._roles:read_roles", holds=_has_role),
     Format("stable-baselines3", ".folders._archives:read_sb3", holds=lambda folder: SB3 in folder.files),
     Format("megatron", ".folders._megatron:read_torch_dist", holds=_is_megatron),
@@ -137,11 +141,6 @@ FOLDERS = (
     Format("lightning", ".folders._lightning:read_lightning", holds=_has_all(".metadata", "meta.pt")),
     Format("distributed", ".many_files._distributed:read_distributed", holds=_has_file(METADATA)),
     Format("rank-files", ".many_files._parts:read_parts", holds=_has_rank_files),
-    Format(
-        "torch-checkpointing",
-        "statedict.plugins.torch_checkpointing:read_checkpoint",
-        holds=_is_torch_checkpointing,
-    ),
     Format("unpacked", "._zip_table:read_unpacked", holds=_holds_unpacked),
     Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
     Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),

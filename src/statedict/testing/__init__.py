@@ -9,13 +9,14 @@
             return my_writer(state, metadata)
 
 Each test is a *law*: a generator of the cases that break the rule in the first sentence of its docstring (`_law.py`). A
-failure shows the rule and the first cases. Files are kept in memory (`_recording_file.py`), which counts what is read and
-makes thousands of damaged copies cheap. The package needs pytest (extra `testing`); `import statedict` does not import it.
+failure shows the rule and the first cases. Files are kept in memory (`format_laws/_recording_file.py`): so what is read can
+be counted, and thousands of damaged copies are cheap. The package needs pytest (extra `testing`); `import statedict` does
+not import it.
 """
 
-from ._folder_suite import FolderSuite
-from ._format_suite import FormatSuite
-from ._host_suite import HostSuite
 from ._law import law
+from .format_laws._folder_suite import FolderSuite
+from .format_laws._format_suite import FormatSuite
+from .host_laws._host_suite import HostSuite
 
 __all__ = ["FolderSuite", "FormatSuite", "HostSuite", "law"]

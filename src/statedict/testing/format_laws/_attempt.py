@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
-from statedict.errors import FormatError, RootError
+from statedict.errors import FormatError, PartError, RootError
 from statedict.formats import Checkpoint
 from statedict.state import Absent, Compound, Leaf, read_array
 
-from ._law import HangError, no_hang
+from .._law import HangError, no_hang
+
+Result = TypeVar("Result")
 
 
 class ReadAttempt(NamedTuple):
@@ -66,8 +70,30 @@ def lies_within(leaf: Leaf) -> bool:
 
 
 def names_file(error: BaseException, names: Iterable[str]) -> bool:
-    """Return whether an error is a FormatError that names one of these files."""
-    return isinstance(error, FormatError) and any(name in str(error) for name in names)
+    """Return whether an error is a FormatError, or one for a part that is not there, and names one of these files."""
+    return isinstance(error, (FormatError, PartError)) and any(name in str(error) for name in names)
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Trace allocations in this block, for `peak_of`."""
+    if tracemalloc.is_tracing():
+        yield
+        return
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+def peak_of(act: Callable[[], Result]) -> tuple[Result, int]:
+    """Return the result of `act`, and the most bytes that Python and NumPy had allocated for it at a time."""
+    with traced():
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        result = act()
+        return result, tracemalloc.get_traced_memory()[1] - before
 
 
 def read_each(tensors: Mapping[str, Leaf | Compound]) -> dict[str, Any]:

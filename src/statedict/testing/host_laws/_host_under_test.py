@@ -13,7 +13,7 @@ from statedict import tree
 from statedict.state import Leaf, Read, Storage, contiguous, leaf_of
 from statedict.tree import Host, Rules
 
-from ._samples import Array, same
+from .._samples import Array, same
 
 RULES = {"exact": tree.EXACT, "sound": tree.SOUND}
 SHARED = "group.first.weight", "group.again.weight"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 from statedict.errors import BoundsError
 
-from ._attempt import ReadAttempt, names_file
-from ._format_under_test import FormatUnderTest, located, spread_evenly
-from ._law import law
+from .._law import law
+from .._samples import same, shown
+from ._attempt import ReadAttempt, names_file, peak_of, traced
+from ._format_under_test import SLACK, FormatUnderTest, located, spread_evenly
 from ._recording_file import OutsideFileError
-from ._samples import same, shown
 
 # Values that make most numbers larger: of binary ones, and of decimal digits.
 LARGER = (0xFF, 0x7F, ord("9"))
@@ -72,18 +73,25 @@ class DamageLaws(FormatUnderTest):
 
     @law
     def test_tensors_lie_within_their_file(self) -> Iterator[str]:
-        """A file whose numbers are too large is refused when it is opened: no tensor is outside its storage or the file."""
+        """A file whose numbers are too large is refused when it is opened: no tensor is outside its storage or the file.
+
+        Nor is memory allocated for what a number claims.
+        """
         files = self.files_of(self.small())
         elements = located(files, self.small())
         places = [(name, at) for name, data in files.items() for at in range(len(data)) if (name, at) not in elements]
         copies = [(name, at, byte) for byte in LARGER for name, at in places]
-        for name, at, byte in spread_evenly(copies, self.copies):
-            found = self.attempt({**files, name: changed(files[name], at, byte)})
-            done = f"byte {at:,} of {name} set to {byte:#x}"
-            yield from (f"{done}: {tensor!r} is not within its storage" for tensor in found.beyond)
-            for tensor, value in found.found.items():
-                if isinstance(value, (BoundsError, OutsideFileError)):
-                    yield f"{done}: it is opened, but reading {tensor!r} raises {shown(value)}"
+        with traced():
+            for name, at, byte in spread_evenly(copies, self.copies // 3):
+                damaged = {**files, name: changed(files[name], at, byte)}
+                found, peak = peak_of(partial(self.attempt, damaged))
+                done = f"byte {at:,} of {name} set to {byte:#x}"
+                if peak > SLACK:
+                    yield f"{done}: {peak:,} bytes are allocated"
+                yield from (f"{done}: {tensor!r} is not within its storage" for tensor in found.beyond)
+                for tensor, value in found.found.items():
+                    if isinstance(value, (BoundsError, OutsideFileError)):
+                        yield f"{done}: it is opened, but reading {tensor!r} raises {shown(value)}"
 
     def wrong(
         self,

@@ -11,15 +11,17 @@ from statedict.files import File, Folder
 from statedict.formats import Checkpoint
 from statedict.state import Compound, Leaf
 
+from .._samples import ALL, SHAPES, Array, array_of
 from ._attempt import ReadAttempt, attempt
 from ._recording_file import Reading, RecordingFile
-from ._samples import ALL, SHAPES, Array, array_of
 
 Files = Mapping[str, bytes]
 # The name of a single file, which errors must show; it has no known suffix.
 ONE = "sample-file"
 # Bytes of each tensor in a file that is mostly data.
-LARGE = 2 << 20
+LARGE = 4 << 20
+# Bytes that opening may read and allocate, and that reading a tensor may in addition to its size: some read 1 MiB at a time.
+SLACK = 5 << 18
 
 T = TypeVar("T")
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
-import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TypeVar
 
 from statedict.state import Compound, Leaf, read_array
 
-from ._attempt import parts_of, read_each
-from ._format_under_test import FormatUnderTest
-from ._law import law
+from .._law import law
+from .._samples import Array, same, shown
+from ._attempt import parts_of, peak_of, read_each
+from ._format_under_test import SLACK, FormatUnderTest
 from ._recording_file import Reading
-from ._samples import Array, same, shown
 
-# What opening may read and allocate, and what reading a tensor may in addition to its size, if the data is much larger.
-SLACK = 384 << 10
 THREADS, TIMES = 4, 10
-
-Result = TypeVar("Result")
 
 
 class CostLaws(FormatUnderTest):
@@ -119,19 +112,3 @@ class CostLaws(FormatUnderTest):
 def arrays_of(tensor: Leaf | Compound) -> list[Array]:
     """Return the arrays of a tensor."""
     return [read_array(leaf) for leaf in parts_of(tensor)]
-
-
-def peak_of(act: Callable[[], Result]) -> tuple[Result, int]:
-    """Return the result of `act`, and the most bytes that Python and NumPy had allocated for it at a time."""
-    gc.collect()
-    tracing = tracemalloc.is_tracing()
-    if not tracing:
-        tracemalloc.start()
-    try:
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        result = act()
-        return result, tracemalloc.get_traced_memory()[1] - before
-    finally:
-        if not tracing:
-            tracemalloc.stop()

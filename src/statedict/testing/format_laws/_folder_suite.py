@@ -1,4 +1,7 @@
-"""FolderSuite: what every format of checkpoints in several files must do."""
+"""FolderSuite: what every format of checkpoints in several files must do.
+
+It differs from FormatSuite where damage is concerned: one damaged file must not make the others unreadable.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import ClassVar
 
 from statedict.files import File, Folder
 
+from .._law import law
+from .._samples import shown
 from ._attempt import attempt
 from ._damage_laws import PADDING
 from ._format_suite import FormatSuite
 from ._format_under_test import Files
-from ._law import law
 from ._recording_file import Reading, recording_folder
-from ._samples import shown
 
 PATH = "sample-folder"
 

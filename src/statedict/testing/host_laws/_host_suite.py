@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._host_laws import RefusalLaws, StateLaws
+from ._refusal_laws import RefusalLaws
+from ._state_laws import StateLaws
 
 
 class HostSuite(StateLaws, RefusalLaws):

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from .._law import law
+from .._samples import Array, array_of, layouts, same, shown
 from ._attempt import parts_of, read_each
 from ._format_under_test import FormatUnderTest
-from ._law import law
 from ._pickled import RAN, evil_pickle
 from ._recording_file import RecordingFile
-from ._samples import Array, array_of, layouts, same, shown
 from ._watch import the_watch
 
 # The content of a file decides, not these.
