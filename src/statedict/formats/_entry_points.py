@@ -41,14 +41,14 @@ class Plugin(NamedTuple):
 
     @contextmanager
     def blamed(self, what: str, file: str | None = None) -> Iterator[None]:
-        """Raise PluginError for an error of the plugin in the `with` block. Errors of the disk, and those that the plugin
-        raises on purpose, are not changed, except that the file is filled in.
+        """Raise PluginError for an error of the plugin in the `with` block. Errors of the disk, lack of memory, and what the
+        plugin raises on purpose are not changed, except that the file is filled in.
         """
         try:
             yield
         except FormatError as error:
             raise error.located(file=file) from error.__cause__
-        except (StateDictError, OSError):
+        except (StateDictError, OSError, MemoryError):
             raise
         except Exception as error:  # a plugin can raise anything
             raise PluginError(self.label, f"{what}: {type(error).__name__}: {error}", file=file) from error

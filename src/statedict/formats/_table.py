@@ -76,8 +76,7 @@ def open(source: Any, *, limits: Limits = LIMITS) -> Checkpoint:
     """
     directory = _directory_of(source)
     if directory is not None:
-        with collector_paused():
-            return read_folder(Folder(directory), limits)
+        return _open_folder(Folder(directory), limits)
     try:
         file = files.open(source)
     except FileNotFoundError as error:
@@ -103,14 +102,18 @@ def read(file: File, limits: Limits = LIMITS) -> Checkpoint:
     return _read_first(FORMATS, lambda row: row.begins(head, file), file, file.name, limits)
 
 
-def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
-    """Read the checkpoint in a folder with the first format of the table, or of a plugin, that matches."""
+def _open_folder(folder: Folder, limits: Limits) -> Checkpoint:
     try:
-        checkpoint = _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
+        with collector_paused():
+            return close_with(read_folder(folder, limits), folder)
     except BaseException:
         folder.close()
         raise
-    return close_with(checkpoint, folder)
+
+
+def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
+    """Read the checkpoint in an open folder with the first format of the table, or of a plugin, that matches."""
+    return _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
 
 
 def _read_first(

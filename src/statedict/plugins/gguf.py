@@ -30,6 +30,7 @@ ALIGNMENT = "general.alignment"
 AHEAD = 1 << 20
 # Types of metadata: the codes of `struct`, in the order of their numbers; text and arrays are none of these.
 NUMBERS = dict(enumerate("BbHhIif?")) | dict(enumerate("Qqd", 10))
+SIZES = {code: struct.calcsize(f"={code}") for code in NUMBERS.values()}
 TEXT, ARRAY = 8, 9
 
 
@@ -62,7 +63,7 @@ def read_gguf(file: File, limits: Limits) -> Checkpoint:
     kinds = Counter(entry.kind.name for entry in header.entries if not entry.kind.dtype)
     if kinds:
         counts = ", ".join(f"{count:,} {name}" for name, count in kinds.items())
-        notes.append(f"quantised tensors are read as float32: {counts}")
+        notes.append(f"quantised tensors are read as float32, if their kind is supported: {counts}")
     if header.metadata.get("split.count", 1) != 1:
         notes.append(
             f"this is one of {metadata['split.count']} parts of a model: open the directory to read all of them"
@@ -108,7 +109,7 @@ class _Header:
 
     def __init__(self, file: File, limits: Limits) -> None:
         self.file, self.limits, self.order = file, limits, "<"
-        self._at, self._start, self._buffer = len(MAGIC), 0, b""
+        self._at, self._start, self._stop, self._buffer = len(MAGIC), 0, 0, b""
         version = self._number("I")
         if not version & 0xFFFF:
             self.order, self._at = ">", len(MAGIC)
@@ -187,25 +188,26 @@ class _Header:
             raise self._invalid(f"a text in the header is not valid UTF-8: {error.reason}") from error
 
     def _number(self, code: str) -> Any:
-        return self._numbers(code, 1)[0]
+        return struct.unpack(self.order + code, self._take(SIZES[code]))[0]
 
     def _numbers(self, code: str, count: int) -> tuple[Any, ...]:
-        data = self._take(count * struct.calcsize(f"={code}"))
-        return struct.unpack(f"{self.order}{count}{code}", data)
+        return struct.unpack(f"{self.order}{count}{code}", self._take(count * SIZES[code]))
 
     def _take(self, nbytes: int) -> bytes:
         """Return the next bytes of the header."""
-        stop = self._at + nbytes
-        if self.limits.json_bytes < stop <= self.file.size:
-            raise self.limits.exceeded("json_bytes", f"a header of at least {stop:,} bytes")
-        if stop > self._start + len(self._buffer):
-            if stop > self.file.size:
-                raise TruncatedError(f"the header needs {nbytes:,} more bytes", file=self.file.name, offset=self._at)
-            self._start = self._at
-            self._buffer = self.file.read(self._at, min(max(nbytes, AHEAD), self.file.size - self._at))
-        data = self._buffer[self._at - self._start : stop - self._start]
-        self._at = stop
-        return data
+        first, self._at = self._at, self._at + nbytes
+        if self._at > self._stop:
+            self._fill(first, nbytes)
+        return self._buffer[first - self._start : self._at - self._start]
+
+    def _fill(self, first: int, nbytes: int) -> None:
+        """Read the bytes from `first` on, at least so many, into the buffer."""
+        if first + nbytes > self.file.size:
+            raise TruncatedError(f"the header needs {nbytes:,} more bytes", file=self.file.name, offset=first)
+        if first + nbytes > self.limits.json_bytes:
+            raise self.limits.exceeded("json_bytes", f"a header of at least {first + nbytes:,} bytes")
+        stop = min(first + max(nbytes, AHEAD), self.file.size, self.limits.json_bytes)
+        self._start, self._stop, self._buffer = first, stop, self.file.read(first, stop - first)
 
     def _invalid(self, problem: str, name: str | None = None) -> FormatError:
         return FormatError(problem, file=self.file.name, member=name, offset=self._at if name is None else None)
