@@ -246,6 +246,28 @@ def test_what_the_library_saves_is_read(tmp_path):
     assert all(torch.equal(found["model"][name], value) for name, value in model().items())
 
 
+def test_an_optimizer_state_by_name_can_be_loaded(tmp_path):
+    """`optimizer_transform_pre` drops `params`; their names take their place."""
+    module = torch.nn.Linear(2, 3)
+    saved = torch.optim.Adam(module.named_parameters(), lr=0.5)
+    module(torch.ones(2)).sum().backward()
+    saved.step()
+    state = saved.state_dict()
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    names = groups[0]["param_names"]
+    by_name = {
+        "state": {names[index]: moments for index, moments in state["state"].items()},
+        "param_groups": groups,
+        "_optimizer_state_format_version": 1,
+    }
+    torch.save(by_name, tmp_path / "optim_0.pt")
+    torch.save(module.state_dict(), tmp_path / "model_0.pt")
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
+    statedict.load_state_dict(optimizer, tmp_path)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert torch.equal(optimizer.state[module.bias]["exp_avg"], saved.state[module.bias]["exp_avg"])
+
+
 def test_numbered_files_that_are_not_of_ranks_are_left_alone(tmp_path):
     """Files of several numbers without DTensors may be of several steps."""
     for name in ("generator", "discriminator"):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from statedict.errors import FormatError
 from statedict.formats import Box, Leaf, LocalBox, MeshPlacement, Parts, boxes_of, part_at, placement_text, tensors
 
+# `optimizer_transform_pre` marks the states that it makes.
+BY_NAME = "_optimizer_state_format_version"
 MOST_RANKS = 1 << 20
 MOST_CHUNKS = 4096
 MOST_DIMENSIONS = 64
@@ -113,6 +115,15 @@ def _placement(placement: Any, size: int, rank: int, name: str, dimensions: int)
     if type(factor) is not int or not 0 < factor <= MOST_CHUNKS:
         raise FormatError(f"it is divided into {factor!r:.50} chunks")
     return MeshPlacement(kind, axis % dimensions, factor, size, rank, name)
+
+
+def with_params(tree: Any) -> Any:
+    """Return a tree; an optimizer state by the names of parameters gets them as `params`, which optimizers expect."""
+    if isinstance(tree, dict) and tree.get(BY_NAME) == 1 and isinstance(groups := tree.get("param_groups"), list):
+        for group in groups:
+            if isinstance(group, dict) and isinstance(names := group.get("param_names"), list):
+                group.setdefault("params", list(names))
+    return tree
 
 
 def typed(value: Any, kind: type, what: str) -> Any:

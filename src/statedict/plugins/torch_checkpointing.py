@@ -26,7 +26,7 @@ from statedict.formats import (
     tensors,
 )
 
-from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed
+from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed, with_params
 
 METADATA = "metadata.pkl"
 VERSION = "2.0"
@@ -148,14 +148,13 @@ class _Reader:
     def _path(self, layout: Any, item: str, rank: int) -> str:
         """Return the path of a rank's file; raise FormatError if it leads outside of the folder."""
         path = f"{item}_{rank}.pt" if layout is None else layout.get("file_path") if isinstance(layout, dict) else None
-        plain = isinstance(path, str) and len(path) <= LONGEST and path.isprintable() and not set(path) & {"\\", ":"}
-        if not plain or any(step in ("", ".", "..") for step in str(path).split("/")):
+        if not isinstance(path, str) or not _is_inside(path):
             raise FormatError(
                 f"the metadata places rank {rank} in {path!r:.200}, which is not a file of the folder",
                 file=self._folder.path,
                 member=item,
             )
-        return str(path)
+        return path
 
     def item(self, item: str, places: Places) -> Any:
         """Return the value of an item, joined from the files of its ranks."""
@@ -181,7 +180,7 @@ class _Reader:
             )  # fmt: skip
         if several and not any(isinstance(value, Parts) for _, value in tensors(trees[0])):
             self.notes.append(f"{item}: the values are those of the first of {len(places):,} ranks")
-        return join_ranks(trees, f"{self._folder.path}: {item}")
+        return with_params(join_ranks(trees, f"{self._folder.path}: {item}"))
 
     def _file(self, item: str, path: str) -> Any:
         """Return the content of a file."""
@@ -259,6 +258,12 @@ def _named_items(folder: Folder) -> dict[str, Places]:
     for match in filter(None, map(OF_A_RANK.fullmatch, folder.files)):
         found.setdefault(match["item"], {})[int(match["rank"])] = match[0]
     return {item: dict(sorted(places.items())) for item, places in found.items()}
+
+
+def _is_inside(path: str) -> bool:
+    """Return whether a path from the metadata is one of a file in the folder, on any operating system."""
+    plain = len(path) <= LONGEST and path.isprintable() and not set(path) & {"\\", ":"}
+    return plain and not any(step in ("", ".", "..") for step in path.split("/"))
 
 
 def _json(data: bytes) -> Any:
