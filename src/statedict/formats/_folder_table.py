@@ -56,7 +56,10 @@ def _has_all(*names: str) -> Callable[[Folder], bool]:
 
 
 def _has_role(folder: Folder) -> bool:
-    return any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders))
+    if any(map(ROLE.fullmatch, folder.files)) or any(map(FSDP_FOLDER.fullmatch, folder.folders)):
+        return True
+    # Weights beside a folder of DeepSpeed.
+    return _run_names.LATEST in folder.files and is_weights(folder)
 
 
 def _is_megatron(folder: Folder) -> bool:

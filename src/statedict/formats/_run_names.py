@@ -21,8 +21,8 @@ STEP = re.compile(r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<n
 LIGHTNING = re.compile(r".*?(?:step|epoch)=[0-9]{1,19}(?![0-9]).*?(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
 LAST = re.compile(r"last(?:-v(?P<version>[0-9]{1,9}))?\.ckpt")
 # Files that name the newest step: of DeepSpeed and Megatron.
-LATEST_ITERATION = "latest_checkpointed_iteration.txt"
-MARKERS = ("latest", "latest_universal", LATEST_ITERATION)
+LATEST, LATEST_ITERATION = "latest", "latest_checkpointed_iteration.txt"
+MARKERS = (LATEST, "latest_universal", LATEST_ITERATION)
 # Folders between a run's directory and its checkpoints: of accelerate and Lightning, torchtitan, Lightning's logger.
 BETWEEN = ("checkpoints", "checkpoint")
 LOGS, VERSION = "lightning_logs", re.compile(r"version_([0-9]{1,9})")

@@ -105,6 +105,18 @@ def test_the_folder_of_the_run_opens_the_step_that_latest_names(tmp_path):
     assert equal(state.leaf("embed.weight"), Job(2, seed=1).values["fp32"]["embed.weight"])
 
 
+def test_a_folder_with_the_weights_in_a_file_too(tmp_path):
+    """transformers' Trainer saves 16-bit weights beside DeepSpeed's folder: both are roots, and the optimizer is found."""
+    job = Job(2)
+    job.save(tmp_path)
+    step = (tmp_path / "latest").read_text()
+    statedict.save(job.module(), tmp_path / "model.safetensors")
+    checkpoint = statedict.open(tmp_path)
+    assert equal(checkpoint.state_dict(f"{step}/model").leaf("embed.weight"), job.values["fp32"]["embed.weight"])
+    assert checkpoint.state_dict().keys() == job.module().keys()
+    assert set(checkpoint.object[step]["optimizer"]["state"]) == set(SHAPES)
+
+
 def test_shared_parameters_are_tied(tmp_path):
     """A parameter that two modules share is one tensor with two names."""
     for stage in (2, 3):

@@ -18,6 +18,7 @@ from ...errors import FormatError
 from .._folder_table import FOLDERS, folder_row, parts
 from .._limits import Limits
 from .._names import FSDP_FOLDER, ROLE, WEIGHTS
+from .._run_names import LATEST
 from .._table import read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
@@ -42,8 +43,6 @@ FURTHER = re.compile(r"(?:pytorch_)?model_(?P<number>[1-9]\d{0,8})\.(?:bin|safet
 RANK = re.compile(r"_rank\d+\.")
 # The root of weights if another model has the name `model`.
 SECOND = "weights"
-# DeepSpeed's marker, which has the name of a folder.
-LATEST = "latest"
 LONGEST_NAME = 255
 # Plain values, as JSON: of transformers and of skorch.
 VALUES = {
