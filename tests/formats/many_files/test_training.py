@@ -106,6 +106,15 @@ def test_an_optimizer_alone_is_one(tmp_path):
     assert [group["params"] for group in groups] == [["0.weight", "1.weight"], ["0.bias", "1.bias"]]
 
 
+def test_an_optimizer_without_state_leaves_the_model_its_root(tmp_path):
+    """Before its first step an optimizer has options only; the model beside it is a root all the same."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with statedict.open(saved(tmp_path / "saved", titan(model, optimizer))) as checkpoint:
+        assert list(checkpoint.object["model"]) == ["weight", "bias"]
+        assert checkpoint.object["optimizer"]["state"] == {}
+
+
 def test_names_that_only_look_flat_stay(tmp_path):
     """Tensors whose names begin with `state.` are not an optimizer without any `param_groups.`."""
     with statedict.open(saved(tmp_path / "saved", {"state.a.weight": torch.ones(2)})) as checkpoint:

@@ -49,6 +49,13 @@ def test_any_bytes_of_a_tensor_in_pieces_can_be_read(boxes, turned, verify):
         assert b"".join(leaf.storage.source.stream(leaf.storage, start, stop)) == raw[start:stop]
 
 
+def test_a_stream_is_in_bands(monkeypatch):
+    """A tensor divided by columns is streamed a band at a time, not as a whole."""
+    monkeypatch.setattr(_read_pieces, "BAND", 32)
+    leaf = in_pieces(np.arange(120, dtype=np.int16).reshape(SHAPE), GRIDS["last"])
+    assert {len(band) for band in leaf.storage.source.stream(leaf.storage, 0, 240)} == {32, 8}
+
+
 def test_a_conjugated_scalar_in_one_piece_can_be_read():
     """A piece without dimensions whose elements are not those in memory is read too."""
     leaf = leaf_of(np.array(3 + 4j))

@@ -10,7 +10,7 @@ optimizer, without a prefix.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from statedict.state import Leaf
@@ -29,10 +29,14 @@ def with_roots(tree: dict[Any, Any]) -> dict[Any, Any]:
     if whole is not tree:
         return whole
     made = {key: _optimizer(value) if isinstance(value, dict) else value for key, value in tree.items()}
-    parameters = {
-        name for key, value in made.items() if value is not tree[key] or _is_state(value) for name in value["state"]
-    }
-    return _with_model(made, parameters) if parameters else made
+    groups = [group for value in made.values() if _is_state(value) for group in value["param_groups"]]
+    return _with_model(made, _parameters(groups)) if groups else made
+
+
+def _parameters(groups: Iterable[Any]) -> set[str]:
+    """Return the names of the parameters in an optimizer's groups."""
+    listed = [group.get("params") for group in groups if isinstance(group, dict)]
+    return {name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)}
 
 
 def _lifted(tree: dict[Any, Any]) -> dict[Any, Any]:
@@ -93,7 +97,7 @@ def _numbered(optimizer: dict[Any, Any]) -> dict[Any, Any]:
     return {**optimizer, "state": {numbers.get(key, key): value for key, value in optimizer["state"].items()}}
 
 
-def _with_model(tree: dict[Any, Any], parameters: set[Any]) -> dict[Any, Any]:
+def _with_model(tree: dict[Any, Any], parameters: set[str]) -> dict[Any, Any]:
     """Return the tree with the tensors that are beside an optimizer at `model`: those with dots or of the parameters."""
     model = {
         name: value
