@@ -100,7 +100,7 @@ def test_flat_parameters_of_ranks_are_named(tmp_path):
         assert "contain flat parameters" in str(checkpoint.unopened["model"])
         [error] = [finding for finding in checkpoint.verify() if finding.level == "error"]
         assert (error.where, "SHARDED_STATE_DICT" in error.text) == ("model", True)
-    with pytest.raises(RootError, match="'model' cannot be read: .*flat parameters"):
+    with pytest.raises(RootError, match=r"'model' cannot be read: .*flat parameters"):
         statedict.load_state_dict(model, tmp_path)
 
 
