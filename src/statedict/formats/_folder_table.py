@@ -17,6 +17,7 @@ from ._names import (
     DEEPSPEED,
     FLAT_PROGRAM,
     FSDP_FOLDER,
+    INDEX,
     MEGATRON_RANK,
     METADATA,
     MODULES,
@@ -27,13 +28,14 @@ from ._names import (
     RANK_OF_TORCH_CHECKPOINTING,
     ROLE,
     SB3,
+    SHARDED,
     WEIGHTS,
 )
 
 
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
-    return any(name.endswith((*WEIGHTS, ".index.json")) and name not in OTHER_FILES for name in folder.files)
+    return any(name.endswith((*WEIGHTS, INDEX)) and name not in OTHER_FILES for name in folder.files)
 
 
 def parts(folder: Folder) -> list[str]:
@@ -74,7 +76,7 @@ def _has_megatron_ranks(folder: Folder) -> bool:
 def _has_rank_files(folder: Folder) -> bool:
     # Without weights beside it, the folder `sharded` was left by a save that did not consolidate it.
     has = _has_file(OF_A_RANK)
-    return has(folder) or ("sharded" in folder.folders and not is_weights(folder) and has(folder.folder("sharded")))
+    return has(folder) or (SHARDED in folder.folders and not is_weights(folder) and has(folder.folder(SHARDED)))
 
 
 def _is_universal(folder: Folder) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, NoReturn
 
+from statedict.files import File
+
 from ..errors import FormatError
 from ._limits import Limits
 
@@ -52,6 +54,13 @@ def read_json(
     except FormatError as error:
         problem = error
     raise problem.located(file=file, member=member) from None
+
+
+def read_json_file(file: File, limits: Limits, constant: Callable[[str], Any] | None = None) -> Any:
+    """Parse a whole file as JSON, as `read_json` does. A file that is too large is not read."""
+    if file.size > limits.json_bytes:
+        raise limits.exceeded("json_bytes", f"JSON of {file.size:,} bytes").located(file=file.name)
+    return read_json(file.read(0, file.size), file.name, limits, constant=constant)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

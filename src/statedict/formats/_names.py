@@ -6,6 +6,8 @@ import re
 
 # The suffixes of weights, in order of preference. A directory often has the same weights in several formats.
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".gguf")
+# The suffix of an index of shards.
+INDEX = ".index.json"
 # Files with a suffix of weights that are not: the arguments of transformers' Trainer.
 OTHER_FILES = ("training_args.bin",)
 # Files beside the weights that have a known role in training: of transformers, accelerate, skorch, and many scripts.
@@ -25,8 +27,9 @@ SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"
 # Files of torch_checkpointing, one for each rank.
 RANK_OF_TORCH_CHECKPOINTING = re.compile(r"[A-Za-z0-9_-]+_\d{1,7}\.pt")
-# The file of one rank of HuggingFaceStorageWriter.
+# The file of one rank of HuggingFaceStorageWriter, and the folder for them if it also writes whole tensors.
 OF_A_RANK = re.compile(r"shard-(?P<rank>\d{5,9})-.+\.safetensors")
+SHARDED = "sharded"
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 # DeepSpeed writes model states, and one file or more of optimizer states.

@@ -147,7 +147,7 @@ def test_another_backend_is_named(saved, tmp_path):
 def test_two_values_of_one_name_are_refused(tmp_path):
     """Two objects of one place contradict each other."""
     values = {"w": torch.ones(1), "rng_state/shard_0_1": 1, "rng_state/shard_0.0_1.1": 2}
-    with pytest.raises(FormatError, match="rng_state: two values have this name"):
+    with pytest.raises(FormatError, match="its path rng_state is also the path of another value"):
         statedict.open(megatron.save(tmp_path / "saved", values, {}))
 
 

@@ -366,7 +366,7 @@ def test_a_huge_index_is_refused_unread(folder):
     """An index larger than the limit on JSON is not read."""
     with open(folder / INDEX, "r+b") as file:
         file.truncate(101_000_000)
-    with pytest.raises(LimitError, match=r"an index of 101,000,000 bytes .*json_bytes"):
+    with pytest.raises(LimitError, match=r"JSON of 101,000,000 bytes .*json_bytes"):
         formats.open(folder / INDEX)
 
 

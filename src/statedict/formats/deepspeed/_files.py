@@ -1,20 +1,22 @@
-"""The files of a checkpoint by their names, opened."""
+"""The files of a checkpoint of DeepSpeed: their names, and what is in them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from statedict.files import Folder
 from statedict.state import Leaf, Piece, Spec, join_later, whole_box
 
-from ...errors import FormatError, LimitError
+from ...errors import FormatError
 from .._limits import Limits
+from .._pickle import Import
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..folders._roots import _checks, _globals, _problems
+from ..folders._opened import OpenCheckpoints
 from ..storages._describe import shown
 
 MODEL = re.compile(r"(?:zero_pp_rank_(?P<rank>\d{1,6})_)?mp_rank_(?P<mp>\d{2,6})_model_states\.pt")
@@ -26,29 +28,17 @@ EXPERT = re.compile(r"(?:layer_\d{1,6}_)?expert_\d{1,6}_mp_rank_(?P<mp>\d{2,6})_
 EXPERT_OPTIMIZER = re.compile(r"(?P<root>expp_rank_\d{1,6})_mp_rank_(?P<mp>\d{2,6})_optim_states\.pt")
 
 
-class OpenFiles:
-    """The checkpoints in files of a folder.
-
-    Attributes:
-        checkpoints: the open ones, by name.
-        failed: why others cannot be opened.
-    """
+class DeepSpeedFiles(OpenCheckpoints):
+    """The checkpoints in the files of a folder, by their names."""
 
     def __init__(self, folder: Folder, names: Iterable[str], limits: Limits) -> None:
+        super().__init__()
         self.folder = folder
-        self.checkpoints: dict[str, Checkpoint] = {}
-        self.failed: dict[str, FormatError | OSError] = {}
         self._limits = limits
         self._later: list[str] = []
         for name in names:
-            try:
-                self.open(name)
-            except LimitError:
-                raise
-            except (FormatError, OSError) as error:
-                self.failed[name] = error
-        if self.failed and not self.checkpoints:
-            raise next(iter(self.failed.values()))
+            self.add(name, partial(self.open, name))
+        self.require_one()
 
     def open(self, name: str) -> Checkpoint:
         """Return the checkpoint in a file."""
@@ -101,26 +91,27 @@ class OpenFiles:
             tree,
             size=sum(map(self.folder.size, {*self.checkpoints, *self._later})),
             producer=f"DeepSpeed {tree.get('ds_version', '')}".strip(),
-            more_globals=lambda: _globals(self._every().values()),
+            more_globals=self.globals,
             notes=[*notes, *missing],
-            checks=partial(self._checks, missing),
+            checks=lambda: chain((Finding("error", "", text) for text in missing), self.checks()),
             unopened=self.failed,
         )
 
-    def _every(self) -> dict[str, Checkpoint]:
-        """Open the files that were not needed so far; return the checkpoints of all that can be opened."""
+    def globals(self) -> Iterator[Import]:
+        self._open_all()
+        return super().globals()
+
+    def checks(self) -> Iterator[Finding]:
+        self._open_all()
+        return super().checks()
+
+    def _open_all(self) -> None:
+        """Open the files that were not needed so far."""
         for name in self._later:
             try:
                 self.open(name)
             except (FormatError, OSError) as error:
                 self.failed[name] = error
-        return self.checkpoints
-
-    def _checks(self, missing: Iterable[str]) -> Iterator[Finding]:
-        every = self._every()
-        yield from (Finding("error", "", text) for text in missing)
-        yield from _problems(self.failed)
-        yield from _checks(every)
 
 
 def numbers_in(name: str) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from ...errors import FormatError
 from .._limits import LIMITS
 from ..storages._describe import shown
 from ..storages._shape import check_addressable
-from ._files import EXPERT, LAYER, MODEL, OpenFiles
+from ._files import EXPERT, LAYER, MODEL, DeepSpeedFiles
 from ._partitions import on_cpu, vector
 from ._places import ParameterPlace, Shape, parts_of
 
@@ -119,7 +119,7 @@ class ModelStates(NamedTuple):
         return fragments.get(name) if isinstance(fragments, dict) else None
 
 
-def model_states(opened: OpenFiles, mp: str) -> ModelStates:
+def model_states(opened: DeepSpeedFiles, mp: str) -> ModelStates:
     """Return the model states of an mp_rank; the module may be in the files of a pipeline's layers."""
     files, paths = dict[int, Mapping[Any, Any]](), dict[int, str]()
     for match, content in opened.matching(MODEL):
@@ -141,7 +141,7 @@ def model_states(opened: OpenFiles, mp: str) -> ModelStates:
     return ModelStates(files, paths, module)
 
 
-def _layers(opened: OpenFiles, mp: str) -> dict[str, Any]:
+def _layers(opened: DeepSpeedFiles, mp: str) -> dict[str, Any]:
     """Return the state dict of the layers of a pipeline, which all of its stages have here."""
     slices = {match["mp"] for match, _ in opened.matching(LAYER)}
     if len(slices) > 1:

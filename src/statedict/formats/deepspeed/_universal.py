@@ -24,7 +24,7 @@ from ...errors import FormatError
 from .._limits import Limits
 from ..checkpoint._checkpoint import Checkpoint
 from ..storages._describe import shown
-from ._files import MODEL, OpenFiles
+from ._files import MODEL, DeepSpeedFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import copied, named_groups
 from ._partitions import BASE_3, STEP, facts_in, on_cpu, param_groups, reshaped, vector
@@ -44,7 +44,7 @@ def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
     inside = folder.folder(ZERO)
     files = {name: [file for file in inside.folder(name).files if file.endswith(SUFFIX)] for name in inside.folders}
     names = [_file(name, WEIGHTS) for name, each in files.items() if f"{WEIGHTS}{SUFFIX}" in each]
-    opened = OpenFiles(folder, [*filter(MODEL.fullmatch, folder.files), STATE, *names], limits)
+    opened = DeepSpeedFiles(folder, [*filter(MODEL.fullmatch, folder.files), STATE, *names], limits)
     every = [model_states(opened, mp) for mp in opened.mp_ranks()]
     states, groups = every[0], _joined_shapes(every)
     saved = opened.mapping(STATE) if STATE in opened.checkpoints else {}
@@ -83,13 +83,13 @@ def _file(name: str, key: str) -> str:
     return f"{ZERO}/{name}/{key}{SUFFIX}"
 
 
-def _weights(opened: OpenFiles, name: str, shape: Shape | None) -> Leaf:
+def _weights(opened: DeepSpeedFiles, name: str, shape: Shape | None) -> Leaf:
     """Return the weights of a parameter; if they are missing, a leaf that says so."""
     file = _file(name, WEIGHTS)
     return _tensor(opened, file, shape) if file in opened.checkpoints else Absent(name, opened.folder.path_of(file))
 
 
-def _entry(opened: OpenFiles, name: str, files: Iterable[str], trained: Leaf) -> dict[str, Any]:
+def _entry(opened: DeepSpeedFiles, name: str, files: Iterable[str], trained: Leaf) -> dict[str, Any]:
     """Return the optimizer's state of a parameter. Its tensors have the shape and dtype of the weights."""
     keys = [file.removesuffix(SUFFIX) for file in files if file != f"{WEIGHTS}{SUFFIX}"]
     if isinstance(trained, Absent):
@@ -104,7 +104,7 @@ def _entry(opened: OpenFiles, name: str, files: Iterable[str], trained: Leaf) ->
     return entry
 
 
-def _tensor(opened: OpenFiles, file: str, shape: Shape | None) -> Leaf:
+def _tensor(opened: DeepSpeedFiles, file: str, shape: Shape | None) -> Leaf:
     """Return the tensor in a file; a flat one, which was made from ZeRO 3, gets the shape of the parameter."""
     content, path = opened.open(file).object, opened.folder.path_of(file)
     found = content.get(PARAM) if isinstance(content, dict) else content

@@ -27,7 +27,7 @@ from statedict.state import Leaf
 from ...errors import FormatError
 from .._limits import Limits
 from ..checkpoint._checkpoint import Checkpoint
-from ._files import EXPERT, EXPERT_OPTIMIZER, LAYER, MODEL, OPTIMIZER, OpenFiles
+from ._files import EXPERT, EXPERT_OPTIMIZER, LAYER, MODEL, OPTIMIZER, DeepSpeedFiles
 from ._model_states import ModelStates, model_states
 from ._optimizer import joined_optimizers, optimizer
 from ._partitions import Partition, read_partition
@@ -59,7 +59,7 @@ class MpRank(NamedTuple):
 def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of the folder of one step."""
     names = [name for name in folder.files if any(pattern.fullmatch(name) for pattern in PATTERNS)]
-    opened = OpenFiles(folder, names, limits)
+    opened = DeepSpeedFiles(folder, names, limits)
     parts = [_part(opened, mp) for mp in opened.mp_ranks()]
     tree, notes = _tree(parts)
     for match, content in opened.matching(EXPERT_OPTIMIZER):
@@ -107,7 +107,7 @@ def _joined_stages(parts: list[MpRank]) -> dict[str, Any]:
     return tree
 
 
-def _part(opened: OpenFiles, mp: str) -> MpRank:
+def _part(opened: DeepSpeedFiles, mp: str) -> MpRank:
     """Return what the files of an mp_rank hold."""
     states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
@@ -146,7 +146,7 @@ def _part(opened: OpenFiles, mp: str) -> MpRank:
     return MpRank(mp, states, {**tree, **facts, **tree}, names, notes, missing)
 
 
-def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
+def _partitions(opened: DeepSpeedFiles, mp: str) -> tuple[dict[int, Partition], str]:
     """Return what the ranks have of the optimizer of an mp_rank, and how their files' names begin."""
     found: dict[int, Partition] = {}
     kind = "zero"
@@ -162,7 +162,7 @@ def _partitions(opened: OpenFiles, mp: str) -> tuple[dict[int, Partition], str]:
 
 
 def _missing(
-    opened: OpenFiles, partitions: Mapping[int, Partition], states: ModelStates, kind: str, mp: str
+    opened: DeepSpeedFiles, partitions: Mapping[int, Partition], states: ModelStates, kind: str, mp: str
 ) -> list[str]:
     """Return texts that name the files of ranks which are missing."""
     count = max(partitions[min(partitions)].counts)

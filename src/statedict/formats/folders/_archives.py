@@ -22,7 +22,7 @@ from ..checkpoint._checkpoint import Checkpoint
 from ..zip._archive import Archive, is_affordable, located, read_member
 from ..zip._directory import STORED
 from ._roots import Member, read_roots
-from ._values import read_values
+from ._values import read_name, read_values
 
 DATA = "data"
 # The key of a value that only unpickling gives back.
@@ -67,8 +67,8 @@ def read_sb3(folder: Folder, limits: Limits) -> Checkpoint:
     members: dict[str, Member] = {name.removesuffix(".pth"): name for name in folder.files if name.endswith(".pth")}
     if DATA in folder.files:
         members[DATA] = partial(_plain, folder, limits)
-    version = folder.file(SB3).read(0, min(folder.file(SB3).size, LONGEST_VERSION)).decode(errors="replace").strip()
-    return read_roots(folder, "stable-baselines3", members, limits, producer=f"Stable-Baselines3 {version}")
+    producer = f"Stable-Baselines3 {read_name(folder, SB3)[:LONGEST_VERSION]}"
+    return read_roots(folder, "stable-baselines3", members, limits, producer=producer)
 
 
 def _plain(folder: Folder, limits: Limits) -> Checkpoint:

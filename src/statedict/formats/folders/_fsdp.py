@@ -17,7 +17,8 @@ from .._limits import Limits
 from .._names import FSDP_FOLDER, ROLE
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._parts import read_ranks
-from ._roots import MODEL, opened
+from ._opened import opened
+from ._roots import MODEL, numbered
 
 STEM = "pytorch_model_fsdp"
 
@@ -36,15 +37,8 @@ def fsdp_members(folder: Folder, limits: Limits) -> dict[str, Callable[[], Check
     return members | {root: partial(_of_ranks, folder, files, limits) for root, files in ranks.items()}
 
 
-def fsdp_names(folder: Folder) -> list[str]:
-    """Return the names of the files and folders that `fsdp_members` reads."""
-    matches = map(ROLE.fullmatch, folder.files)
-    return [*filter(FSDP_FOLDER.fullmatch, folder.folders), *(match[0] for match in matches if match and match["rank"])]
-
-
 def _root(stem: str, number: str | None) -> str:
-    root = MODEL if stem == STEM else stem
-    return root if number is None or int(number) == 0 else f"{root}_{int(number)}"
+    return numbered(MODEL if stem == STEM else stem, number)
 
 
 def _of_folder(folder: Folder, name: str, limits: Limits) -> Checkpoint:

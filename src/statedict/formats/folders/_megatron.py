@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from statedict.files import Folder
 from statedict.state import Leaf
 
-from ...errors import FormatError, UnknownFormatError
-from .._json import read_json
+from ...errors import UnknownFormatError
+from .._json import read_json_file
 from .._limits import Limits
 from .._names import METADATA
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._distributed import read_as_saved
+from ..many_files._nesting import NamedValue, nested
 from ._roots import MODEL, read_beside
 
 CONFIG = "metadata.json"
@@ -34,13 +35,6 @@ FLAT_BUFFERS = (
     "optimizer/distributed: the optimizer's state is stored in the flat buffers of its ranks (dp_reshardable), which do not "
     "say which elements belong to which parameter"
 )
-
-
-class _Value(NamedTuple):
-    """A value of the folder, and the steps of its place in the tree."""
-
-    steps: tuple[str, ...]
-    value: Any
 
 
 def read_torch_dist(folder: Folder, limits: Limits) -> Checkpoint:
@@ -64,10 +58,7 @@ def read_torch_dist(folder: Folder, limits: Limits) -> Checkpoint:
 def _check_backend(folder: Folder, limits: Limits) -> None:
     if CONFIG not in folder.files or any(map(METADATA.fullmatch, folder.files)):
         return
-    file = folder.file(CONFIG)
-    if file.size > limits.json_bytes:
-        raise limits.exceeded("json_bytes", f"{CONFIG} of {file.size:,} bytes").located(file=file.name)
-    config = read_json(file.read(0, file.size), file.name, limits)
+    config = read_json_file(folder.file(CONFIG), limits)
     backend = config.get("sharded_backend") if isinstance(config, dict) else None
     if backend != BACKEND:
         raise UnknownFormatError(
@@ -79,14 +70,12 @@ def _check_backend(folder: Folder, limits: Limits) -> None:
 
 def _tensors(folder: Folder, limits: Limits) -> Checkpoint:
     checkpoint = read_as_saved(folder, limits)
-    tree: dict[str, Any] = {}
-    for name, value in checkpoint.object.items():
-        _place(tree, _placed(str(name), value), folder)
-    checkpoint.object = tree
+    placed = [_placed(str(name), value) for name, value in checkpoint.object.items()]
+    checkpoint.object = nested(placed, folder.path)
     return checkpoint
 
 
-def _placed(name: str, value: Any) -> _Value:
+def _placed(name: str, value: Any) -> NamedValue:
     """Return where a value of the folder is in the tree."""
     rank = OBJECT.fullmatch(name)
     # Megatron stores a list of the objects that one rank has under the same name.
@@ -94,24 +83,14 @@ def _placed(name: str, value: Any) -> _Value:
     plain = rank["name"] if rank else name
     of_rank = (rank["place"],) if rank and set(rank["grid"]) - {"1", "."} else ()
     if (match := STATE.fullmatch(plain)) is not None:
-        return _Value(("optimizer", "state", match["parameter"], match["kind"], *of_rank), value)
+        return NamedValue(name, ("optimizer", "state", match["parameter"], match["kind"], *of_rank), value)
     if (match := BUFFERS.fullmatch(plain)) is not None:
-        return _Value(("optimizer", "distributed", f"{match['chained'] or ''}{match['name']}", *of_rank), value)
+        steps = "optimizer", "distributed", f"{match['chained'] or ''}{match['name']}"
+        return NamedValue(name, (*steps, *of_rank), value)
     if rank is None:
-        return _Value((MODEL, plain), value)
+        return NamedValue(name, (MODEL, plain), value)
     # Extra states beside the tensors would not be tensors of the model.
-    return _Value(("extra_state", plain, *of_rank) if plain.endswith(EXTRA) else (plain, *of_rank), value)
-
-
-def _place(tree: dict[str, Any], placed: _Value, folder: Folder) -> None:
-    *above, last = placed.steps
-    for step in above:
-        tree = tree.setdefault(step, {})
-        if not isinstance(tree, dict):
-            break
-    if not isinstance(tree, dict) or last in tree:
-        raise FormatError("two values have this name", file=folder.path, member=".".join(placed.steps))
-    tree[last] = placed.value
+    return NamedValue(name, ("extra_state", plain, *of_rank) if plain.endswith(EXTRA) else (plain, *of_rank), value)
 
 
 def _groups(optimizer: Mapping[Any, Any]) -> list[Any]:

@@ -23,8 +23,9 @@ from .._table import read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
 from ._fsdp import fsdp_members
-from ._roots import MODEL, Member, opened, read_roots
-from ._values import read_values
+from ._opened import opened
+from ._roots import MODEL, Member, numbered, read_roots
+from ._values import read_name, read_values
 
 DIRECTORY, RUN = "directory", "run"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
@@ -43,7 +44,6 @@ FURTHER = re.compile(r"(?:pytorch_)?model_(?P<number>[1-9]\d{0,8})\.(?:bin|safet
 RANK = re.compile(r"_rank\d+\.")
 # The root of weights if another model has the name `model`.
 SECOND = "weights"
-LONGEST_NAME = 255
 # Plain values, as JSON: of transformers and of skorch.
 VALUES = {
     "trainer_state.json": "trainer_state",
@@ -93,17 +93,13 @@ def role_of(name: str) -> str | None:
     """
     further = FURTHER.fullmatch(name)
     if further is not None:
-        return _numbered(MODEL, further["number"])
+        return numbered(MODEL, further["number"])
     match = ROLE.fullmatch(name)
     if match is None:
         return None
     stem, group = match["stem"] or MODEL, match["group"] or match["end"]
-    root = _numbered(ROOTS.get(stem, stem), match["number"], keep=stem in KEEPS_NUMBER)
+    root = numbered(ROOTS.get(stem, stem), match["number"], keep_zero=stem in KEEPS_NUMBER)
     return f"{group}/{root}" if group else root
-
-
-def _numbered(root: str, number: str | None, keep: bool = False) -> str:
-    return root if number is None or (int(number) == 0 and not keep) else f"{root}_{int(number)}"
 
 
 def _roles(folder: Folder) -> dict[str, str]:
@@ -122,8 +118,7 @@ def _deepspeed(folder: Folder) -> str:
     """
     if LATEST not in folder.files:
         return ""
-    file = folder.file(LATEST)
-    name = file.read(0, min(file.size, LONGEST_NAME)).decode(errors="replace").strip()
+    name = read_name(folder, LATEST)
     return name if name in folder.folders else ""
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from statedict.files import Folder
 
-from ...errors import FormatError, LimitError
+from ...errors import FormatError
 from .._limits import Limits
-from .._pickle import Import
-from .._table import read, read_folder
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..storages._describe import step_of
+from ._opened import OpenCheckpoints, opened
 
 MODEL = "model"
 
@@ -22,9 +21,13 @@ MODEL = "model"
 Member = str | Callable[[], Checkpoint]
 
 
-def opened(folder: Folder, name: str, limits: Limits) -> Checkpoint:
-    """Open the checkpoint in a file of a folder, or in a folder of it."""
-    return read_folder(folder.folder(name), limits) if name in folder.folders else read(folder.file(name), limits)
+def numbered(root: str, number: str | None, *, keep_zero: bool = False) -> str:
+    """Return the root of one of several objects of a kind. The first one, number 0, has the name without a number.
+
+    >>> numbered("optimizer", None), numbered("optimizer", "0"), numbered("optimizer", "1")
+    ('optimizer', 'optimizer', 'optimizer_1')
+    """
+    return root if number is None or (int(number) == 0 and not keep_zero) else f"{root}_{int(number)}"
 
 
 def read_roots(
@@ -46,25 +49,11 @@ def read_roots(
     whose pickle would run code, is left out; `verify` and an error about its root say why. Raises the error of the first
     one if none can be opened.
     """
-    found: dict[str, Checkpoint] = {}
-    failed: dict[str, FormatError | OSError] = {}
+    every = OpenCheckpoints()
     for root, member in members.items():
-        try:
-            checkpoint = opened(folder, member, limits) if isinstance(member, str) else member()
-            if not root and not isinstance(checkpoint.object, dict):
-                raise FormatError("it should contain a dict", file=checkpoint.path)
-            # Those of a distributed checkpoint are not known yet, and checked when the whole is used.
-            if checkpoint._more_globals is None:
-                checkpoint.require_safe()
-            found[root] = checkpoint
-        except LimitError:
-            raise
-        except (FormatError, OSError) as error:
-            failed[root] = error
-            if isinstance(member, str) and isinstance(error, FormatError):
-                error.located(file=folder.path_of(member))
-    if failed and not found:
-        raise next(iter(failed.values()))
+        every.add(root, partial(_member, folder, root, member, limits))
+    every.require_one()
+    found = every.checkpoints
     model = found.get(MODEL) or found.get("")
     return Checkpoint(
         folder.path,
@@ -73,13 +62,29 @@ def read_roots(
         size=sum(checkpoint.size for checkpoint in found.values()),
         producer=producer
         or ", ".join(dict.fromkeys(each.producer for each in found.values() if each.producer != "unknown")),
-        more_globals=partial(_globals, found.values()),
+        more_globals=every.globals,
         notes=[*notes, *_notes(found)],
         metadata={**(model.metadata if model else {}), **(metadata or {})},
-        checks=lambda: chain(checks(), _problems(failed), _checks(found)),
-        unopened=failed,
+        checks=lambda: chain(checks(), every.checks()),
+        unopened=every.failed,
         joined=True,
     )
+
+
+def _member(folder: Folder, root: str, member: Member, limits: Limits) -> Checkpoint:
+    """Open one member; raise FormatError if its pickle would run code, or if it has entries but is not a dict."""
+    try:
+        checkpoint = opened(folder, member, limits) if isinstance(member, str) else member()
+        if not root and not isinstance(checkpoint.object, dict):
+            raise FormatError("it should contain a dict", file=checkpoint.path)
+        # The imports of a distributed checkpoint are not known yet; they are checked when the whole is used.
+        if checkpoint._more_globals is None:
+            checkpoint.require_safe()
+        return checkpoint
+    except FormatError as error:
+        if isinstance(member, str):
+            error.located(file=folder.path_of(member))
+        raise
 
 
 def _joined(values: Mapping[str, Any], members: Mapping[str, Checkpoint]) -> dict[str, Any]:
@@ -138,11 +143,6 @@ def _add(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> lis
     return twice
 
 
-def _globals(members: Iterable[Checkpoint]) -> Iterator[Import]:
-    for member in members:
-        yield from member.globals
-
-
 def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
     """Return the notes of all members; one that several have is given once."""
     by_text: dict[str, list[str]] = {}
@@ -151,17 +151,3 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
             by_text.setdefault(note, []).append(root)
     for text, roots in by_text.items():
         yield f"{', '.join(roots)}: {text}" if any(roots) else text
-
-
-def _problems(failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
-    for root, error in failed.items():
-        yield Finding.of(root, error)
-
-
-def _checks(members: Mapping[str, Checkpoint]) -> Iterator[Finding]:
-    for root, member in members.items():
-        try:
-            for finding in member._checks():
-                yield finding._replace(where="/".join(filter(None, (root, finding.where))))
-        except (FormatError, OSError) as error:
-            yield Finding.of(root, error)

@@ -35,13 +35,17 @@ def nested(entries: Iterable[NamedValue], file: str) -> dict[Any, Any]:
                 made.append((branch, step, branch[step]))
             branch = branch[step]
             if type(branch) is not _Branch:
-                raise FormatError(f"its path {step_of(steps)} leads into another value", file=file, member=name)
+                raise FormatError(f"its path {_path(steps)} leads into another value", file=file, member=name)
         if steps[-1] in branch:
-            raise FormatError(f"its path {step_of(steps)} is also the path of another value", file=file, member=name)
+            raise FormatError(f"its path {_path(steps)} is also the path of another value", file=file, member=name)
         branch[steps[-1]] = value
     for parent, step, branch in reversed(made):
         parent[step] = _list_or_dict(branch)
     return dict(root)
+
+
+def _path(steps: Steps) -> str:
+    return "/".join(map(step_of, steps))
 
 
 def _list_or_dict(branch: _Branch) -> dict[Any, Any] | list[Any]:

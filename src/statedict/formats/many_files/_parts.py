@@ -24,7 +24,7 @@ from statedict.state import Box, Leaf, Parts, Piece, join_pieces
 
 from ...errors import FormatError, PartError
 from .._limits import Limits
-from .._names import OF_A_RANK
+from .._names import OF_A_RANK, SHARDED
 from ..checkpoint._checkpoint import OF_ONE_RANK, Checkpoint, Finding
 from ..checkpoint._walk import tensors
 from ..safetensors._parts import ONE_RANK
@@ -35,8 +35,6 @@ from ._shards import joined, opened_shards, state_of
 DEEPEST = 100
 # Parts are compared in pairs, if one is missing; more of them are only counted.
 MOST_COMPARED = 256
-# With `enable_consolidation`, the files of ranks are written to this folder first.
-SHARDED = "sharded"
 
 
 def read_parts(folder: Folder, limits: Limits) -> Checkpoint:

@@ -22,19 +22,16 @@ from statedict.state import Absent, Compound
 from ...errors import FormatError
 from .._foreign_formats import unknown
 from .._format import head_of
-from .._json import read_json
+from .._json import read_json_file
 from .._limits import LIMITS, Limits
 from ..checkpoint._checkpoint import Checkpoint, Finding
 
-INDEX = ".index.json"
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
 
 
 def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint of an index and its shards."""
-    if file.size > limits.json_bytes:
-        raise limits.exceeded("json_bytes", f"an index of {file.size:,} bytes")
-    index = read_json(file.read(0, file.size), file.name, limits)
+    index = read_json_file(file, limits)
     if "weight_map" not in index:
         raise unknown(file, head_of(file))
     places = weight_map(index, file.name)

@@ -23,8 +23,9 @@ from statedict.state import Leaf, StateDict, leaf_of, raw_values, tensors_of
 from ...errors import FormatError, SaveError
 from .._json import read_json
 from .._limits import LIMITS
+from .._names import INDEX
 from ._byte_count import byte_count
-from ._shards import INDEX, weight_map
+from ._shards import weight_map
 
 Parts = Callable[[Any, Mapping[str, str] | None], list[Part]]
 

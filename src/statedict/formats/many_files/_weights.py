@@ -9,17 +9,17 @@ noted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from statedict.files import Folder
 
 from ...errors import UnknownFormatError
 from .._limits import Limits
-from .._names import OTHER_FILES, WEIGHTS
+from .._names import INDEX, OTHER_FILES, WEIGHTS
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint
 from ._parts import rank_files, read_ranks
-from ._shards import INDEX, NUMBERED, read_numbered
+from ._shards import NUMBERED, read_numbered
 
 # Names that transformers, peft and diffusers give to a model's weights, with one of the first two suffixes.
 KNOWN = {
@@ -28,8 +28,6 @@ KNOWN = {
     for suffix in WEIGHTS[:2]
 }
 SHOWN = 5
-
-Pick = Callable[[Sequence[str]], list[str]]
 
 
 def read_weights(folder: Folder, limits: Limits) -> Checkpoint:

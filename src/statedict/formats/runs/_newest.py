@@ -9,18 +9,13 @@ from statedict.files import Folder
 from ...errors import FormatError, UnknownFormatError
 from .._folder_table import is_weights
 from .._limits import Limits
-from .._names import WEIGHTS
 from .._run_names import LOCK, STEP, is_step_file, own_steps
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..folders._roots import opened
-from ..many_files._shards import INDEX
+from ..folders._opened import opened
 from ..many_files._weights import read_weights
 from ._manifest import check_step, read_open
 from ._step import open_step
 from ._steps import FoundSteps, find_steps
-
-# The arguments of transformers' Trainer have the suffix of weights.
-ARGUMENTS = "training_args.bin"
 
 
 def read_run(folder: Folder, limits: Limits) -> Checkpoint:
@@ -95,5 +90,4 @@ def _among(count: int, folder: Folder) -> str:
 
 def _has_weights(folder: Folder) -> bool:
     """Return whether a folder has weights that are not a step of the run."""
-    weights = [name for name in folder.files if name.endswith((*WEIGHTS, INDEX)) and name != ARGUMENTS]
-    return bool(weights) and not any(map(is_step_file, folder.files))
+    return is_weights(folder) and not any(map(is_step_file, folder.files))

@@ -13,7 +13,8 @@ from ...errors import FormatError
 from .._limits import Limits
 from .._run_names import MANIFEST, VALUES
 from ..checkpoint._checkpoint import Checkpoint, Finding
-from ..folders._roots import opened, read_roots
+from ..folders._opened import opened
+from ..folders._roots import read_roots
 from ._json_values import to_json
 from ._manifest import Manifest, check_file, check_step, missing_file, read_open
 

@@ -23,9 +23,8 @@ from statedict.files import Folder, is_plain_name
 
 from ...errors import FormatError
 from .._run_names import BETWEEN, LAST, LATEST_ITERATION, LIGHTNING, LOGS, MARKERS, STEP, VERSION
+from ..folders._values import read_name
 
-# In bytes. A marker has the name of a folder, or a number.
-LONGEST_MARKER = 4096
 # In the names of Lightning's files.
 STEP_VALUE, EPOCH_VALUE = re.compile(r"step=([0-9]+)"), re.compile(r"epoch=([0-9]+)")
 
@@ -96,8 +95,7 @@ def _marked(folder: Folder, listed: list[NamedStep]) -> str | FormatError | None
     marker = next((name for name in MARKERS if name in folder.files), None)
     if marker is None:
         return None
-    file = folder.file(marker)
-    name = file.read(0, min(file.size, LONGEST_MARKER)).decode(errors="replace").strip()
+    name = read_name(folder, marker)
     if marker == LATEST_ITERATION and re.fullmatch(r"[0-9]{1,19}", name):
         name = next((step.name for step in listed if step.number == int(name)), f"iter_{int(name):07d}")
     if is_plain_name(name) and name in folder.folders:
