@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +15,10 @@ from statedict.formats.runs import RunStep, steps
 from statedict.report import Fact, count, plain, size
 
 from ._options import AsJson
+from ._retention import check_metrics, policy_of
 
 if TYPE_CHECKING:
     from statedict.training import Keep, Saved
-
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-TIME = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[mhd])")
-BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")
 
 
 def runs(
@@ -98,7 +94,7 @@ def runs(
 
         statedict runs checkpoints --pin 12000
     """
-    keep = _rules(keep_last, keep_every or [], keep_within, keep_best or [], at_most)
+    keep = policy_of(keep_last, keep_every or [], keep_within, keep_best or [], at_most)
     others = steps(directory)
     if others:
         _refuse_to_delete(keep is not None or prune or dry_run)
@@ -107,7 +103,7 @@ def runs(
     with statedict.CheckpointManager(directory) as manager:
         saved = manager.checkpoints
         _check_steps(saved, pin or [])
-        _check_metrics(saved, keep_best or [])
+        check_metrics(saved, keep_best or [])
         if keep is None and (prune or dry_run):
             keep = manager.rules
             if keep is None:
@@ -149,63 +145,10 @@ def _pinned(
     return [replace(each, pinned=each.step in pin or (each.pinned and each.step not in unpin)) for each in saved]
 
 
-def _rules(
-    newest: int | None, regular: list[str], within: str | None, metrics: list[str], largest: str | None
-) -> Keep | None:
-    """Return the given rules as one, or None if there are none."""
-    rules: list[Keep] = [statedict.last(newest)] if newest else []
-    rules += [_every(each) for each in regular]
-    rules += [statedict.within(**_time(within, "--keep-within"))] if within is not None else []
-    for found in map(_parsed, metrics):
-        mode = cast(Literal["min", "max"], found["mode"] or "min")
-        rules.append(statedict.best(found["metric"], int(found["n"] or 1), mode))
-    keep = statedict.any_of(*rules) if rules else None
-    if largest is None:
-        return keep
-    try:
-        return statedict.at_most(largest, keep)
-    except ValueError as error:
-        raise typer.BadParameter(f"--at-most: {error}") from error
-
-
-def _every(asked: str) -> Keep:
-    if asked.isdecimal() and int(asked):
-        return statedict.every(int(asked))
-    return statedict.every(**_time(asked, "--keep-every"))
-
-
-def _time(asked: str, option: str) -> dict[str, Any]:
-    """The arguments of `every` and `within` for a time such as 30m, 2h or 7d."""
-    found = TIME.fullmatch(asked)
-    if found is None or not float(found["number"]):
-        steps = "a number of at least 1, or " if option == "--keep-every" else ""
-        raise typer.BadParameter(f"{option} needs {steps}a time such as 30m, 12h or 7d, not {asked!r}")
-    number = float(found["number"])
-    return {UNITS[found["unit"]]: int(number) if number.is_integer() else number}
-
-
 def _check_steps(saved: Sequence[Saved], pin: list[int]) -> None:
     missing = sorted(set(pin) - {each.step for each in saved})
     if missing:
         raise typer.BadParameter(f"--pin: this run does not have the step {', '.join(map(str, missing))}")
-
-
-def _check_metrics(saved: Sequence[Saved], asked: list[str]) -> None:
-    """Refuse a metric that no checkpoint has: it is probably misspelt, and pruning by it would delete the best one."""
-    known = {metric for each in saved for metric in each.metrics}
-    for metric in (_parsed(each)["metric"] for each in asked):
-        if saved and metric not in known:
-            available = f"available: {', '.join(sorted(known))}" if known else "they do not have any metrics"
-            raise typer.BadParameter(f"--keep-best: no checkpoint of this run has a metric {metric!r}; {available}")
-
-
-def _parsed(asked: str) -> re.Match[str]:
-    found = BEST.fullmatch(asked)
-    if found is None or found["n"] == "0":
-        raise typer.BadParameter(
-            f"--keep-best needs METRIC, METRIC:N or METRIC:N:max, with N at least 1, not {asked!r}"
-        )
-    return found
 
 
 def _facts(saved: Sequence[Saved], keep: Keep | None) -> list[Fact]:

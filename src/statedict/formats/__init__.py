@@ -131,7 +131,7 @@ def join_ranks(trees: Sequence[Any], where: str) -> Any:
     A tensor of which a part is missing stays Parts: reading it raises PartError. Raises FormatError if parts contradict
     each other: in dtype or shape, or because they overlap.
     """
-    from .many_files._parts import join_ranks as join
+    from .many_files._join_ranks import join_ranks as join
 
     return join(trees, where)
 

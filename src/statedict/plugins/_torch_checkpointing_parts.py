@@ -6,6 +6,7 @@ boxes that a rank has (`default_tensor_v1`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -18,6 +19,22 @@ BY_NAME = "_optimizer_state_format_version"
 MOST_RANKS = 1 << 20
 MOST_CHUNKS = 4096
 MOST_DIMENSIONS = 64
+# In bytes: of the path of a value, as JSON.
+LONGEST = 4096
+
+
+class RankGroup(NamedTuple):
+    """The ranks for which a tensor has the same description, and that, as it is in the metadata."""
+
+    ranks: frozenset[int]
+    sharding: Any
+
+
+class Described(NamedTuple):
+    """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
+
+    tensors: dict[str, list[RankGroup]]
+    layouts: dict[int, Any]
 
 
 class Sharding(NamedTuple):
@@ -139,3 +156,43 @@ def numbers(values: Any, what: str, most: int = MOST_DIMENSIONS) -> tuple[int, .
     if not listed or not all(type(number) is int and 0 <= number < 1 << 63 for number in values):
         raise FormatError(f"{what} in the metadata is not a list of at most {most:,} non-negative integers")
     return tuple(values)
+
+
+def described(entry: Any, item: str) -> Described:
+    """Return what the metadata says of an item; raise FormatError if a value in it has the wrong type."""
+    found = typed(entry, dict, item)
+    paths, layouts = (typed(found.get(name), dict, item) for name in ("nested_path_to_metadata", "rank_to_layout_info"))
+    tensors = {
+        typed(path, str, item): [_group(group, item) for group in typed(groups, list, item)]
+        for path, groups in paths.items()
+    }
+    numbers(tuple(layouts), "a rank", MOST_RANKS)
+    return Described(tensors, layouts)
+
+
+def _group(group: Any, item: str) -> RankGroup:
+    found = typed(group, dict, item)
+    return RankGroup(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
+
+
+def container_of(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
+    """Return the container of a value and its key; safetensors files join the keys of a path with dots."""
+    steps = json_in(text.encode()[:LONGEST])
+    if not isinstance(steps, list) or not all(type(step) in (str, int) for step in steps):
+        raise FormatError("its name is not the path of a value")
+    flat = ".".join(map(str, steps))
+    container, key = holder, item
+    for step in [flat] if isinstance(holder[item], dict) and flat in holder[item] else steps:
+        container, key = container[key], step
+        numbered = isinstance(container, list) and type(step) is int and 0 <= step < len(container)
+        if not numbered and not (isinstance(container, dict) and step in container):
+            raise FormatError("the file does not contain it")
+    return container, key
+
+
+def json_in(data: bytes) -> Any:
+    """Return the value of a JSON text; raise FormatError if it is not valid."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"it is not valid JSON: {error}") from error

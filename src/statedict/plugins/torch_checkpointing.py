@@ -8,11 +8,10 @@ write it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from statedict.errors import FormatError, LimitError, UnknownFormatError
 from statedict.formats import (
@@ -26,7 +25,16 @@ from statedict.formats import (
     tensors,
 )
 
-from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed, with_params
+from ._torch_checkpointing_parts import (
+    Described,
+    Shardings,
+    container_of,
+    described,
+    json_in,
+    part_of,
+    typed,
+    with_params,
+)
 
 METADATA = "metadata.pkl"
 VERSION = "2.0"
@@ -37,20 +45,6 @@ HEAD = 1 << 16
 LONGEST = 4096
 
 Places = dict[int, str]  # the file of each rank
-
-
-class RankGroup(NamedTuple):
-    """The ranks for which a tensor has the same description, and that, as it is in the metadata."""
-
-    ranks: frozenset[int]
-    sharding: Any
-
-
-class Described(NamedTuple):
-    """What the metadata says of an item: the groups of each tensor, by its path as JSON, and the layout of each rank."""
-
-    tensors: dict[str, list[RankGroup]]
-    layouts: dict[int, Any]
 
 
 def holds(folder: Folder) -> bool:
@@ -127,7 +121,7 @@ class _Reader:
             )
         try:
             entries = typed(found.get("metadata"), dict, METADATA).items()
-            return {str(item): _described(entry, str(item)) for item, entry in entries}
+            return {str(item): described(entry, str(item)) for item, entry in entries}
         except FormatError as error:
             raise error.located(file=opened.path) from None
 
@@ -135,10 +129,10 @@ class _Reader:
         """Return the files of the items in the metadata."""
         items: dict[str, Places] = {}
         owners: set[str] = set()
-        for item, described in self.described.items():
+        for item, entry in self.described.items():
             # Ranks that have no tensor of the item have no file that is needed; an item without tensors is on any rank.
-            ranks = {rank for groups in described.tensors.values() for group in groups for rank in group.ranks}
-            layouts = described.layouts
+            ranks = {rank for groups in entry.tensors.values() for group in groups for rank in group.ranks}
+            layouts = entry.layouts
             items[item] = {rank: self._path(layouts.get(rank), item, rank) for rank in sorted(ranks or layouts)}
             if len(set(items[item].values())) < len(items[item]) or not owners.isdisjoint(items[item].values()):
                 raise FormatError("the metadata gives a file to several ranks", file=self._folder.path, member=item)
@@ -193,7 +187,7 @@ class _Reader:
             if file.size > self._limits.json_bytes:
                 raise self._limits.exceeded("json_bytes", f"JSON of {file.size:,} bytes").located(file=file.name)
             try:
-                return _json(file.read(0, file.size))
+                return json_in(file.read(0, file.size))
             except FormatError as error:
                 raise error.located(file=file.name) from None
         opened = open(file, limits=self._limits)
@@ -211,7 +205,7 @@ class _Reader:
             if group is not None:
                 file = self._folder.path_of(path)
                 try:
-                    container, key = _found(holder, item, text)
+                    container, key = container_of(holder, item, text)
                     sharding = self._shardings.of(group.sharding, rank)
                     container[key] = part_of(container[key], sharding, f"{file}: {text}")
                 except (FormatError, ValueError) as error:
@@ -219,37 +213,6 @@ class _Reader:
                         f"the metadata contradicts it: {error}", file=file, member=text[:LONGEST]
                     ) from error
         return holder[item]
-
-
-def _described(entry: Any, item: str) -> Described:
-    found = typed(entry, dict, item)
-    paths, layouts = (typed(found.get(name), dict, item) for name in ("nested_path_to_metadata", "rank_to_layout_info"))
-    tensors = {
-        typed(path, str, item): [_group(group, item) for group in typed(groups, list, item)]
-        for path, groups in paths.items()
-    }
-    numbers(tuple(layouts), "a rank", MOST_RANKS)
-    return Described(tensors, layouts)
-
-
-def _group(group: Any, item: str) -> RankGroup:
-    found = typed(group, dict, item)
-    return RankGroup(frozenset(numbers(found.get("ranks"), "a rank", MOST_RANKS)), found.get("sharding_metadata"))
-
-
-def _found(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any]:
-    """Return the container of a value and its key; safetensors files join the keys of a path with dots."""
-    steps = _json(text.encode()[:LONGEST])
-    if not isinstance(steps, list) or not all(type(step) in (str, int) for step in steps):
-        raise FormatError("its name is not the path of a value")
-    flat = ".".join(map(str, steps))
-    container, key = holder, item
-    for step in [flat] if isinstance(holder[item], dict) and flat in holder[item] else steps:
-        container, key = container[key], step
-        numbered = isinstance(container, list) and type(step) is int and 0 <= step < len(container)
-        if not numbered and not (isinstance(container, dict) and step in container):
-            raise FormatError("the file does not contain it")
-    return container, key
 
 
 def _named_items(folder: Folder) -> dict[str, Places]:
@@ -264,13 +227,6 @@ def _is_inside(path: str) -> bool:
     """Return whether a path from the metadata is one of a file in the folder, on any operating system."""
     plain = len(path) <= LONGEST and path.isprintable() and not set(path) & {"\\", ":"}
     return plain and not any(step in ("", ".", "..") for step in path.split("/"))
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"it is not valid JSON: {error}") from error
 
 
 def _head(folder: Folder, name: str) -> bytes:

@@ -14,7 +14,7 @@ from statedict.state import Opaque
 FIELDS = ("state_dict_metadata", "planner_data", "storage_data")
 
 
-def joined(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def join_metadata(ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the joined metadata: for each tensor the chunks of all ranks, for other values that of the first rank."""
     if len(ranks) == 1:
         return ranks[0]

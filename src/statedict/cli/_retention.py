@@ -1,0 +1,71 @@
+"""The options of `statedict runs` about what to keep, as a retention policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import typer
+
+import statedict
+
+if TYPE_CHECKING:
+    from statedict.training import Keep, Saved
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+TIME = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[mhd])")
+BEST = re.compile(r"(?P<metric>[^:].*?)(?::(?P<n>\d+))?(?::(?P<mode>min|max))?")
+
+
+def policy_of(
+    newest: int | None, regular: list[str], within: str | None, metrics: list[str], largest: str | None
+) -> Keep | None:
+    """Return the given rules as one, or None if there are none."""
+    rules: list[Keep] = [statedict.last(newest)] if newest else []
+    rules += [_every(each) for each in regular]
+    rules += [statedict.within(**_time(within, "--keep-within"))] if within is not None else []
+    for found in map(_parsed, metrics):
+        mode = cast(Literal["min", "max"], found["mode"] or "min")
+        rules.append(statedict.best(found["metric"], int(found["n"] or 1), mode))
+    keep = statedict.any_of(*rules) if rules else None
+    if largest is None:
+        return keep
+    try:
+        return statedict.at_most(largest, keep)
+    except ValueError as error:
+        raise typer.BadParameter(f"--at-most: {error}") from error
+
+
+def _every(asked: str) -> Keep:
+    if asked.isdecimal() and int(asked):
+        return statedict.every(int(asked))
+    return statedict.every(**_time(asked, "--keep-every"))
+
+
+def _time(asked: str, option: str) -> dict[str, Any]:
+    """The arguments of `every` and `within` for a time such as 30m, 2h or 7d."""
+    found = TIME.fullmatch(asked)
+    if found is None or not float(found["number"]):
+        steps = "a number of at least 1, or " if option == "--keep-every" else ""
+        raise typer.BadParameter(f"{option} needs {steps}a time such as 30m, 12h or 7d, not {asked!r}")
+    number = float(found["number"])
+    return {UNITS[found["unit"]]: int(number) if number.is_integer() else number}
+
+
+def check_metrics(saved: Sequence[Saved], asked: list[str]) -> None:
+    """Refuse a metric that no checkpoint has: it is probably misspelt, and pruning by it would delete the best one."""
+    known = {metric for each in saved for metric in each.metrics}
+    for metric in (_parsed(each)["metric"] for each in asked):
+        if saved and metric not in known:
+            available = f"available: {', '.join(sorted(known))}" if known else "they do not have any metrics"
+            raise typer.BadParameter(f"--keep-best: no checkpoint of this run has a metric {metric!r}; {available}")
+
+
+def _parsed(asked: str) -> re.Match[str]:
+    found = BEST.fullmatch(asked)
+    if found is None or found["n"] == "0":
+        raise typer.BadParameter(
+            f"--keep-best needs METRIC, METRIC:N or METRIC:N:max, with N at least 1, not {asked!r}"
+        )
+    return found
