@@ -26,7 +26,7 @@ from statedict.formats import (
     tensors,
 )
 
-from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, typed, with_params
+from ._torch_checkpointing_parts import MOST_RANKS, Shardings, numbers, part_of, shown, typed, with_params
 
 METADATA = "metadata.pkl"
 VERSION = "2.0"
@@ -123,7 +123,7 @@ class _Reader:
         if not isinstance(found, dict) or found.get("version") != VERSION:
             version = found.get("version") if isinstance(found, dict) else None
             raise FormatError(
-                f"unsupported version {version!r:.50} of the metadata; {VERSION!r} is supported", file=opened.path
+                f"unsupported version {shown(version)} of the metadata; {VERSION!r} is supported", file=opened.path
             )
         try:
             entries = typed(found.get("metadata"), dict, METADATA).items()
@@ -150,7 +150,7 @@ class _Reader:
         path = f"{item}_{rank}.pt" if layout is None else layout.get("file_path") if isinstance(layout, dict) else None
         if not isinstance(path, str) or not _is_inside(path):
             raise FormatError(
-                f"the metadata places rank {rank} in {path!r:.200}, which is not a file of the folder",
+                f"the metadata places rank {rank} in {shown(path)}, which is not a file of the folder",
                 file=self._folder.path,
                 member=item,
             )
@@ -268,7 +268,7 @@ def _is_inside(path: str) -> bool:
 
 def _json(data: bytes) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(f"it is not valid JSON: {error}") from error
 
