@@ -40,8 +40,7 @@ STEP = re.compile(
     r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>\d{1,19})|.*step=(?P<last>\d{1,19})\.ckpt"
 )
 # Files that name the newest step: of DeepSpeed and Megatron.
-LATEST = "latest"
-MARKERS = (LATEST, "latest_universal", "latest_checkpointed_iteration.txt")
+MARKERS = ("latest", "latest_universal", "latest_checkpointed_iteration.txt")
 # torch.distributed.checkpoint writes one metadata file, or one per rank.
 METADATA = re.compile(r"(?:__\d{1,9})?\.metadata")
 
@@ -250,13 +249,6 @@ def _is_universal(folder: Folder) -> bool:
     return "zero" in folder.folders and any(map(DEEPSPEED.fullmatch, folder.files))
 
 
-def _is_beside_deepspeed(folder: Folder) -> bool:
-    """Return whether a folder has weights, and beside them a folder of DeepSpeed."""
-    if LATEST not in folder.files or not is_weights(folder):
-        return False
-    return any(any(map(DEEPSPEED.fullmatch, folder.folder(name).files)) for name in folder.folders)
-
-
 def is_weights(folder: Folder) -> bool:
     """Return whether a folder has files of weights, or an index of them."""
     return any(name.endswith((*WEIGHTS, ".index.json")) and not ROLE.fullmatch(name) for name in folder.files)
@@ -354,7 +346,6 @@ FOLDERS = (
         "rank-files", ".many_files._parts:read_parts", holds=_has_file(re.compile(r"shard-\d{5,9}-.+\.safetensors"))
     ),
     Format("deepspeed-universal", ".deepspeed._universal:read_universal", holds=_is_universal),
-    Format("deepspeed-beside", ".deepspeed._beside:read_beside", holds=_is_beside_deepspeed),
     Format("deepspeed", ".deepspeed._zero:read_zero", holds=_has_file(DEEPSPEED)),
     Format("directory", ".folders._roles:read_roles", holds=_has_file(ROLE)),
     Format("run", ".folders._steps:read_newest", holds=_is_run),

@@ -107,20 +107,6 @@ def test_the_folder_of_the_run_opens_the_step_that_latest_names(tmp_path):
     assert equal(state.leaf("embed.weight"), Job(2, seed=1).values["fp32"]["embed.weight"])
 
 
-def test_a_folder_with_the_weights_in_a_file_too(tmp_path):
-    """transformers' Trainer saves 16-bit weights beside DeepSpeed's folder: the fp32 weights and the optimizer are read."""
-    job = Job(2)
-    job.save(tmp_path)
-    statedict.save(job.module(), tmp_path / "model.safetensors")
-    checkpoint = statedict.open(tmp_path)
-    assert equal(checkpoint.state_dict().leaf("embed.weight"), job.values["fp32"]["embed.weight"])
-    assert set(checkpoint.object["optimizer"]["state"]) == set(SHAPES)
-    assert "not the file of weights" in checkpoint.notes[-1]
-    (tmp_path / "latest").write_text("../elsewhere")
-    with pytest.raises(FormatError, match=r"latest: it names the folder '../elsewhere', which is missing"):
-        statedict.open(tmp_path)
-
-
 def test_shared_parameters_are_tied(tmp_path):
     """A parameter that two modules share is one tensor with two names."""
     for stage in (2, 3):
