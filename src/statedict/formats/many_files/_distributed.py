@@ -59,6 +59,8 @@ def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
     """
     names = [name for name in folder.files if METADATA.fullmatch(name)]
     names = [METADATA_OF_ALL] if METADATA_OF_ALL in names else sorted(names, key=lambda name: (len(name), name))
+    if not names:
+        raise FormatError(f"{METADATA_OF_ALL} is missing, which says what the other files contain", file=folder.path)
     every = [_metadata(folder.file(name), limits) for name in names]
     path = folder.path_of(names[0])
     fields = joined([_fields(each.value, METADATA_CLASSES, folder.path_of(name)) for name, each in zip(names, every)])
