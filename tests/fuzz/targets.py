@@ -21,13 +21,13 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.hostile.build import gguf, npz, pickles, runs, scripts, shards, streams, tensors, torch_zips
+from tests.hostile.build import gguf, npz, packages, pickles, ranks, runs, scripts, shards, streams, tensors, torch_zips
 from tests.hostile.build.zips import DEFLATED, Member, archive
 from tests.hostile.cases.table import GROUPS
 from tests.hostile.reading import read_all
 
 from statedict import load
-from statedict.errors import StateDictError
+from statedict.errors import PartError, StateDictError
 
 from . import cycle, paths, records
 from .calls import some_call
@@ -73,6 +73,19 @@ def from_folder(target: str, files: Mapping[str, bytes], name: str, *, whole: bo
         return read_all(folder if whole else folder / name)
 
     return read
+
+
+def in_package(raw: bytes) -> object:
+    """Read the configuration of a package of torch.export."""
+    return from_memory(packages.package(raw))
+
+
+def of_ranks(raw: bytes) -> object:
+    """Read the metadata of a folder of two ranks. What it says may leave gaps, which reading a tensor tells."""
+    try:
+        return from_folder("ranks", ranks.files(), "metadata.pkl", whole=True)(raw)
+    except PartError:
+        return None
 
 
 # zip: lies in headers, around the members of a torch zip
@@ -339,6 +352,8 @@ def _targets() -> list[Target]:
         Target("torchscript", [scripts.script()], from_memory, change_members),
         Target("safetensors", _safetensors(), from_memory, change_safetensors, _built("safetensors")),
         Target("gguf", _ggufs(), from_memory, changed, _built("gguf")),
+        Target("pt2", [packages.config({"w": packages.tensor()})], in_package, change_json),
+        Target("ranks", [ranks.files()["metadata.pkl"]], of_ranks, change_pickle),
         Target("npz", [npz.npz(), npz.npz(a=npz.npy(), b=npz.npy(version=(2, 0)))], from_memory, change_npz),
         Target("npy", [npz.npy()], from_memory, change_npy),
         Target("index", [indexed[index]], from_folder("index", indexed, index, whole=False), change_json),

@@ -62,16 +62,15 @@ class Shardings:
         if kind == "default_tensor_v1":
             return Sharding(dtype, shape, _listed(data, shape), None, "listed boxes")
         if kind != "DTensorShardingMetadata":
-            raise FormatError(f"the metadata describes a tensor as {kind!r:.50}, which is not supported")
+            raise FormatError(f"the metadata describes a tensor as {shown(kind)}, which is not supported")
         mesh, placements = typed(data.get("mesh_spec"), dict, "mesh_spec"), data.get("placements")
         sizes = numbers(mesh.get("mesh_shape"), "mesh_shape")
         coordinate = self._coordinates(mesh, sizes).get(rank)
         if coordinate is None or not isinstance(placements, list) or len(placements) != len(sizes):
             raise FormatError(f"the metadata does not say where rank {rank} is on the mesh {list(sizes)}")
-        names = mesh.get("mesh_dim_names") or ("",) * len(sizes)
-        found = tuple(_placement(*each, len(shape)) for each in zip(placements, sizes, coordinate, map(str, names)))
-        if prod(each.factor for each in found) > MOST_CHUNKS or len(found) < len(sizes):
-            raise FormatError("the placements of the metadata do not fit its mesh")
+        found = tuple(_placement(*each, len(shape)) for each in zip(placements, sizes, coordinate))
+        if prod(each.factor for each in found) > MOST_CHUNKS:
+            raise FormatError(f"it is divided into more than {MOST_CHUNKS:,} chunks")
         return Sharding(dtype, shape, *boxes_of(shape, found), placement_text(found))
 
     def _coordinates(self, mesh: dict[str, Any], sizes: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
@@ -122,16 +121,16 @@ def _listed(data: Mapping[str, Any], shape: tuple[int, ...]) -> list[LocalBox]:
     return [LocalBox(Box(whole, sizes), Box(local, sizes)) for whole, local, sizes in rows]
 
 
-def _placement(placement: Any, size: int, rank: int, name: str, dimensions: int) -> MeshPlacement:
+def _placement(placement: Any, size: int, rank: int, dimensions: int) -> MeshPlacement:
     found = placement if isinstance(placement, dict) else {}
     kind, axis, factor = found.get("type"), found.get("dim"), found.get("split_factor", 1)
     if kind == "Replicate":
-        return MeshPlacement(kind, None, 1, size, rank, name)
+        return MeshPlacement("Replicate", None, 1, size, rank)
     if kind not in ("Shard", "StridedShard") or type(axis) is not int or not -dimensions <= axis < dimensions:
-        raise FormatError(f"its placement {found!r:.100} is not supported")
+        raise FormatError(f"its placement {shown(kind)} along axis {shown(axis)} is not supported")
     if type(factor) is not int or not 0 < factor <= MOST_CHUNKS:
-        raise FormatError(f"it is divided into {factor!r:.50} chunks")
-    return MeshPlacement(kind, axis % dimensions, factor, size, rank, name)
+        raise FormatError(f"it is divided into {shown(factor)} chunks")
+    return MeshPlacement(kind, axis % dimensions, factor, size, rank)
 
 
 def with_params(tree: Any) -> Any:
@@ -141,6 +140,13 @@ def with_params(tree: Any) -> Any:
             if isinstance(group, dict) and isinstance(names := group.get("param_names"), list):
                 group.setdefault("params", list(names))
     return tree
+
+
+def shown(value: Any) -> str:
+    """Return a value from the metadata for a message: text and small numbers, or the type of anything else."""
+    if type(value) is str:
+        return repr(value[:100])
+    return str(value) if type(value) is int and abs(value) < 1 << 63 else f"a {type(value).__name__}"
 
 
 def typed(value: Any, kind: type, what: str) -> Any:
@@ -193,6 +199,6 @@ def container_of(holder: dict[str, Any], item: str, text: str) -> tuple[Any, Any
 def json_in(data: bytes) -> Any:
     """Return the value of a JSON text; raise FormatError if it is not valid."""
     try:
-        return json.loads(data)
+        return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(f"it is not valid JSON: {error}") from error

@@ -32,6 +32,7 @@ from ._torch_checkpointing_parts import (
     described,
     json_in,
     part_of,
+    shown,
     typed,
     with_params,
 )
@@ -117,7 +118,7 @@ class _Reader:
         if not isinstance(found, dict) or found.get("version") != VERSION:
             version = found.get("version") if isinstance(found, dict) else None
             raise FormatError(
-                f"unsupported version {version!r:.50} of the metadata; {VERSION!r} is supported", file=opened.path
+                f"unsupported version {shown(version)} of the metadata; {VERSION!r} is supported", file=opened.path
             )
         try:
             entries = typed(found.get("metadata"), dict, METADATA).items()
@@ -144,7 +145,7 @@ class _Reader:
         path = f"{item}_{rank}.pt" if layout is None else layout.get("file_path") if isinstance(layout, dict) else None
         if not isinstance(path, str) or not _is_inside(path):
             raise FormatError(
-                f"the metadata places rank {rank} in {path!r:.200}, which is not a file of the folder",
+                f"the metadata places rank {rank} in {shown(path)}, which is not a file of the folder",
                 file=self._folder.path,
                 member=item,
             )

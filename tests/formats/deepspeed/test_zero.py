@@ -5,6 +5,8 @@ import shutil
 import pytest
 import torch
 from tests.formats.deepspeed.zero_job import MOMENTS, SHAPES, Job, change
+from tests.hostile.build import pickles, zero
+from tests.hostile.build.shards import write_all
 
 import statedict
 from statedict.errors import FormatError, PartError
@@ -158,6 +160,18 @@ def test_a_part_of_a_parameter_reads_the_ranks_that_have_it(tmp_path):
     leaf = statedict.open(step).state_dict().leaf("w")
     (step / job.optimizer_file(1)).unlink()
     assert equal(region(leaf, Box((1, 0), (2, 3))), job.values["fp32"]["w"][1:3])
+
+
+@pytest.mark.parametrize(("stage", "key"), [(2, "single_partition_of_fp32_groups"), (3, "fp32_flat_groups")])
+def test_the_device_of_a_rank_does_not_matter(stage, key, tmp_path):
+    """Vectors that a rank saved from its own GPU are in main memory when they are read."""
+    half = pickles.tensor(pickles.storage(numel=2, location="cuda:1"), size=(2,))
+    ranks = {
+        zero.optimizer_file(rank): zero.optimizer_states(rank, stage, **{key: pickles.list_(half)}) for rank in range(2)
+    }
+    leaf = statedict.open(write_all(tmp_path, {**zero.files(stage), **ranks})).state_dict().leaf("w")
+    assert leaf.storage.location == "cpu"
+    assert equal(leaf, torch.tensor([1.0, 2, 3, 4]))
 
 
 # missing files

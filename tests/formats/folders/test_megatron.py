@@ -133,6 +133,24 @@ def test_a_missing_file_beside_the_tensors_is_named(saved, tmp_path, gone):
         assert wheres == (["common.pt"] if gone == "common.pt" else [])
 
 
+def test_missing_metadata_is_named(saved, tmp_path):
+    """Without `.metadata` nothing says what the other files contain."""
+    run, _, _ = saved
+    folder = shutil.copytree(run / "iter_0000010", tmp_path / "saved")
+    (folder / ".metadata").unlink()
+    with pytest.raises(FormatError, match=r"\.metadata is missing, which says what the other files contain"):
+        statedict.open(folder)
+
+
+def test_a_damaged_description_that_is_not_needed_is_not_read(saved, tmp_path):
+    """`metadata.json` matters only if one of the other files is missing."""
+    run, whole, _ = saved
+    folder = shutil.copytree(run / "iter_0000010", tmp_path / "saved")
+    (folder / "metadata.json").write_bytes(b"{")
+    with statedict.open(folder) as checkpoint:
+        assert_same(checkpoint.object["model"], whole)
+
+
 def test_another_backend_is_named(saved, tmp_path):
     """A folder in Megatron's older format `zarr` is refused by its name."""
     run, _, _ = saved
@@ -144,6 +162,16 @@ def test_another_backend_is_named(saved, tmp_path):
         statedict.open(folder)
 
 
+def test_the_metadata_of_another_program_is_not_megatrons(saved, tmp_path):
+    """A distributed checkpoint beside another program's `metadata.json` is read as any other."""
+    run, _, _ = saved
+    folder = shutil.copytree(run / "iter_0000010", tmp_path / "saved")
+    (folder / "common.pt").unlink()
+    (folder / "metadata.json").write_text('{"author": "somebody"}')
+    with statedict.open(folder) as checkpoint:
+        assert checkpoint.format == "distributed"
+
+
 def test_two_values_of_one_name_are_refused(tmp_path):
     """Two objects of one place contradict each other."""
     values = {"w": torch.ones(1), "rng_state/shard_0_1": 1, "rng_state/shard_0.0_1.1": 2}
@@ -153,9 +181,11 @@ def test_two_values_of_one_name_are_refused(tmp_path):
 
 def test_a_value_that_common_has_too_is_noted(tmp_path):
     """Of two values at one place, that beside the tensors is used."""
-    with statedict.open(megatron.save(tmp_path / "saved", {"w": torch.ones(1)}, {"model": 3, "step": 1})) as checkpoint:
+    common = {"model": 3, "step": 1, "optimizer": {"distributed": 5}}
+    with statedict.open(megatron.save(tmp_path / "saved", {"w": torch.ones(1)}, common)) as checkpoint:
         assert list(checkpoint.object["model"]) == ["w"]
         assert checkpoint.object["step"] == 1
+        assert checkpoint.object["optimizer"] == {"distributed": 5}
         assert checkpoint.notes == ["common.pt: model was not used: there is a value of this name beside it"]
 
 

@@ -27,20 +27,26 @@ def entry(shape: tuple[int, ...] = (8,)) -> dict[str, Any]:
     return {"sharding_metadata": {"type": "DTensorShardingMetadata", "data": data}, "ranks": (0, 1)}
 
 
-def directory(
-    folder: Path, edit: Edit = lambda item: None, files: Mapping[str, bytes | None] | None = None, version: str = "2.0"
-) -> Path:
-    """A model with the weight "w" of eight elements on two ranks; `edit` changes its metadata, `files` replaces files."""
+def files(edit: Edit = lambda item: None, version: str = "2.0") -> dict[str, bytes]:
+    """The files of a model with the weight "w" of eight elements on two ranks; `edit` changes its metadata."""
     item = {"nested_path_to_metadata": {'["w"]': [entry()]}, "rank_to_layout_info": {0: None, 1: None}}
     edit(item)
     whole = {"metadata": {"model": item}, "world_size": 2, "version": version}
-    made: dict[str, bytes | None] = {
-        f"model_{rank}.pt": torch_zip(p.state(w=p.tensor()), {"0": FOUR}) for rank in (0, 1)
-    }
-    made["metadata.pkl"] = pickle.dumps(whole)
+    parts = {f"model_{rank}.pt": torch_zip(p.state(w=p.tensor()), {"0": FOUR}) for rank in (0, 1)}
+    # Protocol 2 has no frames, whose lengths a change would contradict.
+    return {**parts, "metadata.pkl": pickle.dumps(whole, 2)}
+
+
+def directory(
+    folder: Path,
+    edit: Edit = lambda item: None,
+    changes: Mapping[str, bytes | None] | None = None,
+    version: str = "2.0",
+) -> Path:
+    """A directory of these files; `changes` replace files by name, None removes one."""
     inside = folder / "saved"
     inside.mkdir()
-    for name, raw in {**made, **(files or {})}.items():
+    for name, raw in {**files(edit, version), **(changes or {})}.items():
         if raw is not None:
             (inside / name).write_bytes(raw)
     return inside

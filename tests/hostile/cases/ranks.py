@@ -30,7 +30,7 @@ def edited(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], Path]:
 
 def files(**changes: bytes | None) -> Callable[[Path], Path]:
     """A directory with other files (`model_1` is `model_1.pt`)."""
-    return lambda folder: directory(folder, files={f"{name}.pt": raw for name, raw in changes.items()})
+    return lambda folder: directory(folder, changes={f"{name}.pt": raw for name, raw in changes.items()})
 
 
 def layout(path: object) -> Callable[[Path], Path]:
@@ -62,8 +62,7 @@ def _group(item: dict[str, Any]) -> Any:
 def _evil(folder: Path) -> Path:
     made = directory(folder)
     raw = (made / "metadata.pkl").read_bytes()
-    # After the header and the frame of the pickle.
-    (made / "metadata.pkl").write_bytes(raw[:2] + p.shell() + p.POP + raw[11:])
+    (made / "metadata.pkl").write_bytes(raw[:2] + p.shell() + p.POP + raw[2:])
     return made
 
 
@@ -119,5 +118,5 @@ CASES = [
     _case("ranks_odd", "ranks that are not numbers", edited(lambda item: _group(item).update(ranks=("0", None)))),
     _case("ranks_negative", "a negative rank", edited(lambda item: _group(item).update(ranks=(-1, 0)))),
     _case("version", "another version", lambda folder: directory(folder, version="9")),
-    _case("empty", "metadata that is empty", lambda folder: directory(folder, files={"metadata.pkl": b""})),
+    _case("empty", "metadata that is empty", lambda folder: directory(folder, changes={"metadata.pkl": b""})),
 ]  # fmt: skip

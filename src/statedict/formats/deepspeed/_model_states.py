@@ -55,9 +55,14 @@ class ModelStates(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything in the file that is not read here: the scheduler, numbers of steps, what the user gave."""
+        """Everything in the file that is not read here: the scheduler, numbers of steps, what the user gave.
+
+        A None says that the job had no such object, such as a scheduler.
+        """
         return {
-            RENAMED.get(key, key): value for key, value in self.first.items() if type(key) is str and key not in READ
+            RENAMED.get(key, key): value
+            for key, value in self.first.items()
+            if type(key) is str and key not in READ and value is not None
         }
 
     @property

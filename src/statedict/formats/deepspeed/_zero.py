@@ -37,6 +37,7 @@ from ._weights import weights
 PATTERNS = (MODEL, OPTIMIZER, LAYER, EXPERT, EXPERT_OPTIMIZER)
 # How the names of parameters begin that layers of a pipeline share.
 TIED = "tied_modules."
+EXPERTS = "experts have the weights that they train with: their fp32 weights and optimizer are not joined"
 
 
 class MpRank(NamedTuple):
@@ -111,39 +112,39 @@ def _part(opened: DeepSpeedFiles, mp: str) -> MpRank:
     """Return what the files of an mp_rank hold."""
     states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
-    names = set(states.module) if states.has_module else set()
-    tree: dict[str, Any] = {}
-    notes: list[str] = []
-    missing: list[str] = []
-    facts = states.facts
     if partitions:
-        first = partitions[min(partitions)]
-        placed = places(_shapes(states, partitions), partitions)
-        names, count = set(placed), max(first.counts)
-        missing = _missing(opened, partitions, states, kind, mp)
-        why = "; ".join(missing)
-        trained = {
-            name: place.leaf(
-                name, {rank: each.weights[place.group] for rank, each in partitions.items()}, first.file, why
-            )
-            for name, place in placed.items()
-        }
-        tree["model"] = weights(states, trained, states.frozen(count))
-        tree["optimizer"] = optimizer(placed, partitions, why)
-        facts = {**first.facts, **facts}
-        if min(first.counts) < count:
-            notes.append(
-                "experts have the weights that they train with: their fp32 weights and optimizer are not joined"
-            )
-    elif states.shapes() is None:
+        return _optimized(states, partitions, _missing(opened, partitions, states, kind, mp), mp)
+    tree: dict[str, Any] = {}
+    missing: list[str] = []
+    if states.shapes() is not None:
+        missing = [f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"]
+        if states.module and not states.is_partitioned:
+            tree["module"] = states.module
+    else:
         tree["model"] = states.module
         if states.first.get("optimizer") is not None:
             tree["optimizer"] = states.first["optimizer"]
-    else:
-        missing = [f"the fp32 weights and the optimizer are missing: there is no *_mp_rank_{mp}_optim_states.pt"]
-    if states.module and not states.is_partitioned and tree.get("model") is not states.module:
+    names = set(states.module) if states.has_module else set()
+    return MpRank(mp, states, {**tree, **states.facts, **tree}, names, [], missing)
+
+
+def _optimized(states: ModelStates, partitions: Mapping[int, Partition], missing: list[str], mp: str) -> MpRank:
+    """Return what the files of an mp_rank hold, with the weights and the state of a ZeRO optimizer."""
+    first, why = partitions[min(partitions)], "; ".join(missing)
+    placed = places(_shapes(states, partitions), partitions)
+    trained = {
+        name: place.leaf(name, {rank: each.weights[place.group] for rank, each in partitions.items()}, first.file, why)
+        for name, place in placed.items()
+    }
+    count = max(first.counts)
+    tree: dict[str, Any] = {
+        "model": weights(states, trained, states.frozen(count)),
+        "optimizer": optimizer(placed, partitions, why),
+    }
+    if states.module and not states.is_partitioned:
         tree["module"] = states.module
-    return MpRank(mp, states, {**tree, **facts, **tree}, names, notes, missing)
+    notes = [EXPERTS] if min(first.counts) < count else []
+    return MpRank(mp, states, {**tree, **first.facts, **states.facts, **tree}, set(placed), notes, missing)
 
 
 def _partitions(opened: DeepSpeedFiles, mp: str) -> tuple[dict[int, Partition], str]:

@@ -16,7 +16,7 @@ from ...errors import FormatError
 from .._limits import Limits
 from .._names import FSDP_FOLDER, ROLE
 from ..checkpoint._checkpoint import Checkpoint
-from ..many_files._rank_files import read_ranks
+from ..many_files._parts import read_ranks
 from ._opened import opened
 from ._roots import MODEL, numbered
 

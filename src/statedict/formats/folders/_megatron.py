@@ -19,7 +19,7 @@ from .._json import read_json_file
 from .._limits import Limits
 from .._names import METADATA
 from ..checkpoint._checkpoint import Checkpoint
-from ..many_files._distributed import read_as_saved
+from ..many_files._distributed import read_as_saved, read_distributed
 from ..many_files._nesting import NamedValue, nested
 from ._roots import MODEL, read_beside
 
@@ -41,31 +41,35 @@ def read_torch_dist(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a Megatron-core folder: `model`, `optimizer` (`state` by name of the parameter), and what
     `common.pt` has: iteration, arguments, learning rate schedule …
     """
-    _check_backend(folder, limits)
-    checkpoint = read_beside(
-        folder, "megatron", lambda: _tensors(folder, limits), COMMON, limits, producer="Megatron-core"
-    )
-    optimizer = checkpoint.object.get("optimizer")
-    if isinstance(optimizer, dict) and "state" in optimizer:
-        optimizer.setdefault("param_groups", _groups(optimizer))
-    if isinstance(optimizer, dict) and any(
-        isinstance(value, Leaf) for value in optimizer.get("distributed", {}).values()
-    ):
-        checkpoint.notes.append(FLAT_BUFFERS)
-    return checkpoint
-
-
-def _check_backend(folder: Folder, limits: Limits) -> None:
-    if CONFIG not in folder.files or any(map(METADATA.fullmatch, folder.files)):
-        return
-    config = read_json_file(folder.file(CONFIG), limits)
-    backend = config.get("sharded_backend") if isinstance(config, dict) else None
+    described = any(map(METADATA.fullmatch, folder.files))
+    # If one of them is missing, `metadata.json` says what the folder should be.
+    backend = BACKEND if described and COMMON in folder.files else _backend(folder, limits)
+    if backend != BACKEND and described:
+        return read_distributed(folder, limits)
     if backend != BACKEND:
         raise UnknownFormatError(
             f"this is a Megatron-core checkpoint in the format {backend!r}"[:200] + f"; only {BACKEND!r} can be read",
             file=folder.path,
             hint="convert it with Megatron",
         )
+    checkpoint = read_beside(
+        folder, "megatron", lambda: _tensors(folder, limits), COMMON, limits, producer="Megatron-core"
+    )
+    optimizer = checkpoint.object.get("optimizer")
+    if isinstance(optimizer, dict) and "state" in optimizer:
+        optimizer.setdefault("param_groups", _groups(optimizer))
+    buffers = optimizer.get("distributed") if isinstance(optimizer, dict) else None
+    if isinstance(buffers, dict) and any(isinstance(value, Leaf) for value in buffers.values()):
+        checkpoint.notes.append(FLAT_BUFFERS)
+    return checkpoint
+
+
+def _backend(folder: Folder, limits: Limits) -> object:
+    """Return the format of the tensors that `metadata.json` names; None if it names none."""
+    if CONFIG not in folder.files:
+        return None
+    config = read_json_file(folder.file(CONFIG), limits)
+    return config.get("sharded_backend") if isinstance(config, dict) else None
 
 
 def _tensors(folder: Folder, limits: Limits) -> Checkpoint:

@@ -18,7 +18,7 @@ from .._limits import Limits
 from .._names import INDEX, OTHER_FILES, WEIGHTS
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint
-from ._rank_files import rank_files, read_ranks
+from ._parts import rank_files, read_ranks
 from ._shards import NUMBERED, read_numbered
 
 # Names that transformers, peft and diffusers give to a model's weights, with one of the first two suffixes.

@@ -28,7 +28,7 @@ from ._join_ranks import join_parts, join_ranks
 from ._shards import joined, opened_shards, state_of
 
 
-def read_shards_of_ranks(folder: Folder, limits: Limits) -> Checkpoint:
+def read_parts(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint that the safetensors files of all ranks form, in the folder or in its `sharded` folder.
 
     A tensor of which a part is missing raises PartError if it is read.
