@@ -1,4 +1,4 @@
-"""The files of a folder, one after the other, as one File: what an archive of them would be, without being one."""
+"""The files of a folder, one after the other, as one File: so readers of archives can read an unpacked one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ALIGNMENT = 64
 class FileChain:
     """The File of several files of a folder, each of which begins at a multiple of 64.
 
-    The bytes between two files are zero if they are read with `read`, and undefined with `read_into`. A file is opened when
-    it is read. `sizes` are the names of the files in the folder, and their bytes.
+    `read` returns zeros for the bytes between two files; `read_into` leaves them as they are. A file is opened when it is
+    read. `sizes`: the size of each file in bytes, by its name in the folder.
 
     Attributes:
         starts: where each file begins.

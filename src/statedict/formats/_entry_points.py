@@ -1,8 +1,8 @@
 """Formats that other distributions add: the entry points of the group `statedict.formats`.
 
 An entry point names a Format. Entry points are looked up only for what no built-in format recognises, so plugins
-cost nothing otherwise, and cannot replace a built-in format. Whatever goes wrong in a plugin is told as its error, and does
-not keep other plugins from working.
+cost nothing otherwise, and cannot replace a built-in format. Any failure of a plugin is reported as an error
+of the plugin, and does not keep other plugins from working.
 """
 
 from __future__ import annotations

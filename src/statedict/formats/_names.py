@@ -20,9 +20,9 @@ ROLE = re.compile(
 FSDP_FOLDER = re.compile(r"(?:pytorch_model_fsdp|optimizer)_\d{1,9}")
 # The folder of one model-parallel rank of Megatron-LM.
 MEGATRON_RANK = re.compile(r"mp_rank_\d{2,9}(?:_\d{3,9}){0,2}")
-# Files that say that folders have the parts of a model: of diffusers and sentence-transformers.
+# Files that list the models in the folders beside them: of diffusers and sentence-transformers.
 PIPELINE, MODULES = "model_index.json", "modules.json"
-# Members of archives whose files are read like those of a folder: of Stable-Baselines3 and of model archives (`.mar`).
+# Members by which archives are recognised that are read like folders: Stable-Baselines3, model archives (`.mar`).
 SB3 = "_stable_baselines3_version"
 MANIFEST = "MAR-INF/MANIFEST.json"
 # Files of torch_checkpointing, one for each rank.

@@ -143,7 +143,7 @@ def test_the_keys_of_fabric_are_kept(tmp_path):
     torch.save({"iteration": 5, "opt": 1}, tmp_path / "meta.pt")
     with statedict.open(tmp_path) as checkpoint:
         assert list(checkpoint.object) == ["net", "opt", "iteration"]
-        assert checkpoint.notes == ["meta.pt: opt was not used: there is a value of this name beside it"]
+        assert checkpoint.notes == ["meta.pt: opt was not used: the tensors have a value of the same name"]
     assert_loads(tmp_path, model, optimizer)
 
 

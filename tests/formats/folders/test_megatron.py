@@ -186,7 +186,7 @@ def test_a_value_that_common_has_too_is_noted(tmp_path):
         assert list(checkpoint.object["model"]) == ["w"]
         assert checkpoint.object["step"] == 1
         assert checkpoint.object["optimizer"] == {"distributed": 5}
-        assert checkpoint.notes == ["common.pt: model was not used: there is a value of this name beside it"]
+        assert checkpoint.notes == ["common.pt: model was not used: the tensors have a value of the same name"]
 
 
 # Megatron-LM's older format: a file for each rank

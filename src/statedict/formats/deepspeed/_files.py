@@ -78,13 +78,14 @@ class DeepSpeedFiles(OpenCheckpoints):
         return found
 
     def mapping(self, name: str) -> dict[Any, Any]:
+        """Return the content of an open file; raise FormatError if it is not a dict."""
         content = self.checkpoints[name].object
         if not isinstance(content, dict):
             raise FormatError(f"it contains a {type(content).__name__}, not a dict", file=self.folder.path_of(name))
         return content
 
     def checkpoint(self, tree: dict[str, Any], notes: Sequence[str], missing: Sequence[str]) -> Checkpoint:
-        """Return the Checkpoint of the tree that was made from these files; `missing`: texts that name what is missing."""
+        """Return the Checkpoint of the tree that was made from these files. `missing`: messages about missing files."""
         return Checkpoint(
             self.folder.path,
             "deepspeed",

@@ -1,4 +1,4 @@
-"""The files of model states: the module, the shapes of its parameters, frozen parameters, and facts beside."""
+"""The files of model states: the module, the shapes of its parameters, frozen parameters, and other values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._files import EXPERT, LAYER, MODEL, DeepSpeedFiles
 from ._partitions import on_cpu, vector
 from ._places import ParameterPlace, Shape, parts_of
 
-# What is read here from the model states; everything else is a fact beside.
+# What is read here from the model states; every other value becomes a root.
 READ = frozenset(
     {
         "module",

@@ -15,7 +15,7 @@ from ._places import ParameterPlace
 def optimizer(
     placed: Mapping[str, ParameterPlace], partitions: Mapping[int, Partition], missing: str
 ) -> dict[str, Any]:
-    """Return the state of the optimizer as PyTorch has it, with names in the place of numbers."""
+    """Return the state of the optimizer as PyTorch has it, but with the names of parameters instead of their numbers."""
     first = partitions[min(partitions)]
     state: dict[str, dict[str, Any]] = {}
     for name, place in placed.items():

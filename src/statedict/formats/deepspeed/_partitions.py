@@ -19,7 +19,7 @@ from ..storages._describe import shown
 FLAT, FLAT_3 = "single_partition_of_fp32_groups", "fp32_flat_groups"
 BASE, BASE_3 = "base_optimizer_state", "optimizer_state_dict"
 STEP = "step"
-# What is read here; everything else in a file is a fact beside.
+# What is read here; every other value in a file becomes a root.
 READ = frozenset(
     (
         *(FLAT, FLAT_3, BASE, BASE_3, "param_groups"),

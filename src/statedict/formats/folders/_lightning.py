@@ -11,7 +11,7 @@ from statedict.files import Folder
 from .._limits import Limits
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._distributed import read_distributed
-from ._roots import MODEL, read_beside
+from ._roots import MODEL, read_with_values
 
 META = "meta.pt"
 # Lightning's keys → ours.
@@ -22,7 +22,7 @@ def read_lightning(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of a sharded folder of Lightning: `model`, `optimizer`, and what `meta.pt` has: epoch, step,
     loops, hyperparameters …
     """
-    return read_beside(folder, "lightning", lambda: _tensors(folder, limits), META, limits, producer="Lightning")
+    return read_with_values(folder, "lightning", lambda: _tensors(folder, limits), META, limits, producer="Lightning")
 
 
 def _tensors(folder: Folder, limits: Limits) -> Checkpoint:

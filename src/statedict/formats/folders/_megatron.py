@@ -21,7 +21,7 @@ from .._names import METADATA
 from ..checkpoint._checkpoint import Checkpoint
 from ..many_files._distributed import read_as_saved, read_distributed
 from ..many_files._nesting import NamedValue, nested
-from ._roots import MODEL, read_beside
+from ._roots import MODEL, read_with_values
 
 CONFIG = "metadata.json"
 COMMON = "common.pt"
@@ -52,7 +52,7 @@ def read_torch_dist(folder: Folder, limits: Limits) -> Checkpoint:
             file=folder.path,
             hint="convert it with Megatron",
         )
-    checkpoint = read_beside(
+    checkpoint = read_with_values(
         folder, "megatron", lambda: _tensors(folder, limits), COMMON, limits, producer="Megatron-core"
     )
     optimizer = checkpoint.object.get("optimizer")

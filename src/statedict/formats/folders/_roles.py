@@ -1,8 +1,8 @@
 """Folders with the weights of a model, and other state of the training in files of their own.
 
 These are written by transformers' Trainer (`checkpoint-500/`), accelerate (`save_state`), skorch (`Checkpoint`), and many
-scripts. The role of a file is known by its name. What is left of the folder without these files is read as any other
-folder: weights, shards, a distributed checkpoint, the newest of several steps …
+scripts. The role of a file is known by its name. The rest of the folder is read as if these files were not there:
+weights, shards, a distributed checkpoint, the newest of several steps …
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Me
     try:
         checkpoint = read()
     except (FormatError, OSError):
-        return {root: read}  # it is told when it fails again
+        return {root: read}  # `read_roots` reports the error when it fails again
     tree = checkpoint.object
     is_tree = isinstance(tree, dict) and not is_state(tree) and taken.isdisjoint(tree)
     return {"" if is_tree else root: lambda: checkpoint}

@@ -58,7 +58,7 @@ def read_roots(
     return Checkpoint(
         folder.path,
         format,
-        _joined(values or {}, found),
+        _tree_of(values or {}, found),
         size=sum(checkpoint.size for checkpoint in found.values()),
         producer=producer
         or ", ".join(dict.fromkeys(each.producer for each in found.values() if each.producer != "unknown")),
@@ -87,7 +87,7 @@ def _member(folder: Folder, root: str, member: Member, limits: Limits) -> Checkp
         raise
 
 
-def _joined(values: Mapping[str, Any], members: Mapping[str, Checkpoint]) -> dict[str, Any]:
+def _tree_of(values: Mapping[str, Any], members: Mapping[str, Checkpoint]) -> dict[str, Any]:
     """Return the tree of all members, and values beside them."""
     tree = dict(values)
     if "" in members and isinstance(members[""].object, dict):
@@ -113,23 +113,23 @@ def _entries(value: Any) -> dict[str, Any]:
     return {str(index): part for index, part in enumerate(value)} if isinstance(value, (list, tuple)) else {}
 
 
-def read_beside(
+def read_with_values(
     folder: Folder, format: str, tensors: Callable[[], Checkpoint], file: str, limits: Limits, **described: Any
 ) -> Checkpoint:
-    """Open the Checkpoint of `tensors` and of the file with the other values beside it, whose trees are joined.
+    """Open the Checkpoint of `tensors` and of the file with the values that are not tensors; their trees are merged.
 
-    `described` are further arguments of `read_roots`. Of two values at one place, that of `tensors` is used; a note says so.
-    Raises the error of `tensors` if they cannot be opened.
+    `described` are further arguments of `read_roots`. If both have a value at the same path, that of `tensors` is used, and
+    a note says so. Raises the error of `tensors` if they cannot be opened.
     """
     whole = tensors()
     checkpoint = read_roots(folder, format, {"": lambda: whole, file: file}, limits, **described)
     others = checkpoint.object.pop(file, {})
-    twice = _add(checkpoint.object, others) if isinstance(others, dict) else ["its content, which is not a dict,"]
-    checkpoint.notes += [f"{file}: {path} was not used: there is a value of this name beside it" for path in twice]
+    twice = _merge(checkpoint.object, others) if isinstance(others, dict) else ["its content, which is not a dict,"]
+    checkpoint.notes += [f"{file}: {path} was not used: the tensors have a value of the same name" for path in twice]
     return checkpoint
 
 
-def _add(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> list[str]:
+def _merge(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> list[str]:
     """Add entries to a tree, also to the dicts in it; return the paths of those that it has already."""
     twice: list[str] = []
     for key, value in others.items():
@@ -137,7 +137,7 @@ def _add(tree: dict[Any, Any], others: Mapping[Any, Any], path: str = "") -> lis
         if key not in tree:
             tree[key] = value
         elif isinstance(tree[key], dict) and isinstance(value, dict):
-            twice += _add(tree[key], value, place)
+            twice += _merge(tree[key], value, place)
         else:
             twice.append(place)
     return twice

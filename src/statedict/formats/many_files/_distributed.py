@@ -34,7 +34,7 @@ METADATA_CLASSES = ("Metadata", "MCoreMetadata")
 def read_distributed(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     """Open the Checkpoint of a folder with `.metadata`; tensors are read on demand.
 
-    Optimizer states get the form of `Optimizer.state_dict`, and the model its own root (`_training`).
+    Optimizer states have the form of `Optimizer.state_dict`, and the model is at the root `model` (`_training`).
     """
     checkpoint = read_as_saved(folder, limits)
     checkpoint.object = with_roots(checkpoint.object)

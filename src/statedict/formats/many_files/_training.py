@@ -1,7 +1,7 @@
-"""Give the state of a training the form that it has in one file: optimizers as `Optimizer.state_dict` returns them, and
-the model at a root of its own.
+"""Convert the tree of a distributed checkpoint to the usual form: optimizers as `Optimizer.state_dict` returns them, and the
+model at the root `model`.
 
-torch.distributed.checkpoint writes dict keys as text, so the numbers of parameters become `"0"`, `"1"` … Other
+torch.distributed.checkpoint writes dict keys as text, so the numbers of parameters become `"0"`, `"1"` … Some
 states are flat: with `StateDictOptions(flatten_optimizer_state_dict=True)` every value of an optimizer has a name, such as
 `state.layer.weight.exp_avg` or `param_groups.layer.weight.lr`; torchtitan also saves the model's tensors beside the
 optimizer, without a prefix.

@@ -232,21 +232,23 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     step = content["step"]
     if type(step) is not int or step < 0:
         raise ValueError(f"invalid step {step!r}")
-    listed = {_inside(name): FileFacts(int(f["bytes"]), int(f["crc32"], 16)) for name, f in content["files"].items()}
+    listed = {
+        _checked_path(name): FileFacts(int(f["bytes"]), int(f["crc32"], 16)) for name, f in content["files"].items()
+    }
     return Manifest(
         step=step,
         time=datetime.fromisoformat(content["time"]),
         metrics={name: from_json(value) for name, value in content["metrics"].items()},
         values={name: from_json(value) for name, value in content["values"].items()},
-        objects={str(name): _inside(file) for name, file in content["objects"].items()},
+        objects={str(name): _checked_path(file) for name, file in content["objects"].items()},
         files=listed,
         versions=dict(content["versions"]),
         keep=None if content["keep"] is None else list(content["keep"]),
-        shards={name: {_inside(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
+        shards={name: {_checked_path(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )
 
 
-def _inside(name: str) -> str:
+def _checked_path(name: str) -> str:
     """Return the path, after checking that it is relative and inside the checkpoint's directory."""
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):

@@ -21,8 +21,8 @@ from ._steps import FoundSteps, find_steps
 def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the newest checkpoint of a run, which a note names; raise UnknownFormatError if the run has none.
 
-    A folder that also has weights of its own, as those of the finished model that transformers' Trainer saves beside the
-    checkpoints, is read as these.
+    If the folder also contains weights of its own, these are opened instead: transformers' Trainer saves the finished model
+    beside the checkpoints.
     """
     own = own_steps(folder.folders)
     if own:

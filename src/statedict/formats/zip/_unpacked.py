@@ -1,4 +1,4 @@
-"""An archive that was unpacked: a folder whose files are its members. It has no checksums."""
+"""A folder into which an archive was unpacked, as that archive. The checksums are lost."""
 
 from __future__ import annotations
 
