@@ -17,7 +17,7 @@ from tests.hostile.build.torch_zips import as_torch_writes
 import statedict
 from statedict import formats
 from statedict.errors import ChecksumError, FormatError, LimitError, UnsafeFileError
-from statedict.formats.many_files import _distributed
+from statedict.formats.many_files import _metadata
 from statedict.state import Leaf, Read, library, materialize
 
 torch = pytest.importorskip("torch")
@@ -326,7 +326,7 @@ def test_a_piece_that_cannot_be_read_is_a_finding(tmp_path):
 
 def test_places_in_the_tree_are_paid_for(tmp_path, monkeypatch):
     """The number of dicts made for the steps of names is limited."""
-    monkeypatch.setattr(_distributed, "MOST_STEPS", -10_000)
+    monkeypatch.setattr(_metadata, "MOST_STEPS", -10_000)
     steps = p.tuple_(*(p.text(str(n)) for n in range(900)), p.text("w"))
     old = p.tuple_(p.text("model"), p.text("w"))
     with pytest.raises(FormatError, match="too many steps for the size of the metadata"):
