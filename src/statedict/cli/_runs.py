@@ -98,7 +98,7 @@ def runs(
     others = steps(directory)
     if others:
         _refuse_to_delete(keep is not None or prune or dry_run)
-        _tell([_fact_of(each) for each in others], as_json, {})
+        _report([_fact_of(each) for each in others], as_json, {})
         return
     with statedict.CheckpointManager(directory) as manager:
         saved = manager.checkpoints
@@ -115,15 +115,18 @@ def runs(
             manager.prune(keep)
     pruned = prune and not dry_run
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
-    _tell(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
+    _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
 
 
-def _tell(facts: list[Fact], as_json: bool, rules: Fact, gone: str | None = None) -> None:
-    """Print the checkpoints. `gone`: what happens to those that no rule keeps; None for a run that rules do not apply to."""
+def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None = None) -> None:
+    """Print the checkpoints.
+
+    `deletion`: `"deleted"` or `"would be deleted"`, of those that no rule keeps; None for another framework's run.
+    """
     if as_json:
         typer.echo(json.dumps({"schema": 1, **rules, "checkpoints": facts}))
     else:
-        _print(facts, gone)
+        _print(facts, deletion)
 
 
 def _refuse_to_delete(asked: bool) -> None:
@@ -181,7 +184,7 @@ def _fact_of(step: RunStep) -> Fact:
     }
 
 
-def _print(facts: list[Fact], gone: str | None) -> None:
+def _print(facts: list[Fact], deletion: str | None) -> None:
     from . import _show
 
     out = _show.console()
@@ -191,22 +194,24 @@ def _print(facts: list[Fact], gone: str | None) -> None:
         kept = fact.get("kept", True)
         time = fact["time"][:19].replace("T", " ")
         step = "" if fact["step"] is None else fact["step"]
-        cells = (step, time, size(fact["bytes"]), metrics, _remark(fact, gone))
+        cells = (step, time, size(fact["bytes"]), metrics, _remark(fact, deletion))
         made.add_row(*(_show.text(cell, "" if kept else "dim") for cell in cells))
     if facts:
         out.print(made)
     _show.say(out, f"{count(len(facts), 'checkpoint')}, {size(sum(fact['bytes'] for fact in facts))}", "dim")
     expired = [fact for fact in facts if not fact.get("kept", True)]
     if expired:
-        _show.say(out, f"{count(len(expired), 'checkpoint')} {gone}, {size(sum(fact['bytes'] for fact in expired))}")
+        _show.say(
+            out, f"{count(len(expired), 'checkpoint')} {deletion}, {size(sum(fact['bytes'] for fact in expired))}"
+        )
 
 
-def _remark(fact: Fact, gone: str | None) -> str:
-    """Return why a checkpoint is kept or not; the name of another framework's checkpoint (`gone` is None)."""
-    if gone is None:
+def _remark(fact: Fact, deletion: str | None) -> str:
+    """Return why a checkpoint is kept or not; the name of another framework's checkpoint (`deletion` is None)."""
+    if deletion is None:
         return f"{Path(fact['path']).name}{' (the newest)' if fact['newest'] else ''}"
     if "why" in fact:
-        return f"{'kept' if fact['kept'] else gone}: {', '.join(fact['why'])}"
+        return f"{'kept' if fact['kept'] else deletion}: {', '.join(fact['why'])}"
     return "pinned" if fact["pinned"] else ""
 
 

@@ -61,7 +61,7 @@ def read_zero(folder: Folder, limits: Limits) -> Checkpoint:
     """Open the Checkpoint of the folder of one step."""
     names = [name for name in folder.files if any(pattern.fullmatch(name) for pattern in PATTERNS)]
     opened = DeepSpeedFiles(folder, names, limits)
-    parts = [_part(opened, mp) for mp in opened.mp_ranks()]
+    parts = [_read_mp_rank(opened, mp) for mp in opened.mp_ranks()]
     tree, notes = _tree(parts)
     for match, content in opened.matching(EXPERT_OPTIMIZER):
         tree[match["root"]] = content
@@ -108,12 +108,12 @@ def _joined_stages(parts: list[MpRank]) -> dict[str, Any]:
     return tree
 
 
-def _part(opened: DeepSpeedFiles, mp: str) -> MpRank:
-    """Return what the files of an mp_rank hold."""
+def _read_mp_rank(opened: DeepSpeedFiles, mp: str) -> MpRank:
+    """Return what the files of an mp_rank (a model-parallel rank) hold."""
     states = model_states(opened, mp)
     partitions, kind = _partitions(opened, mp)
     if partitions:
-        return _optimized(states, partitions, _missing(opened, partitions, states, kind, mp), mp)
+        return _with_zero(states, partitions, _missing(opened, partitions, states, kind, mp), mp)
     tree: dict[str, Any] = {}
     missing: list[str] = []
     if states.shapes() is not None:
@@ -128,7 +128,7 @@ def _part(opened: DeepSpeedFiles, mp: str) -> MpRank:
     return MpRank(mp, states, {**tree, **states.facts, **tree}, names, [], missing)
 
 
-def _optimized(states: ModelStates, partitions: Mapping[int, Partition], missing: list[str], mp: str) -> MpRank:
+def _with_zero(states: ModelStates, partitions: Mapping[int, Partition], missing: list[str], mp: str) -> MpRank:
     """Return what the files of an mp_rank hold, with the weights and the state of a ZeRO optimizer."""
     first, why = partitions[min(partitions)], "; ".join(missing)
     placed = places(_shapes(states, partitions), partitions)
