@@ -1,7 +1,8 @@
 """Files by name: those in a directory, in an archive, or next to an index.
 
-A checkpoint may have thousands of files, so only the most recently used ones stay open. Names cannot lead outside the
-directory. A file may be a symbolic link, though: the Hugging Face cache uses them.
+A checkpoint may have thousands of files, so only the most recently used ones stay open. A name that was read from a file may
+lead outside the directory, so check it with `is_plain_name` before it is used. Files may be symbolic links: the Hugging Face
+cache uses them.
 """
 
 from __future__ import annotations
