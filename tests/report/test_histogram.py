@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from statedict.report._measures import BINS, FEWEST, Histogram
+from statedict.report._measures import BINS, FEWEST, NARROWEST, Histogram
 
 extreme = st.floats(allow_nan=False, allow_infinity=False)
 # Floors of numbers this far apart are exact.
@@ -57,7 +57,9 @@ def test_bins_are_no_wider_than_they_must_be(numbers, power):
     """The bins are few, and still so many that a shape is seen: half of BINS at least, at any scale."""
     scaled = np.array(numbers) * 2.0**power
     found = counted([scaled])
-    if scaled.max() - scaled.min() > np.abs(scaled).max() * 2.0**-40:  # what floats are near enough to tell apart
+    span = scaled.max() - scaled.min()
+    # What floats can tell apart, and bins of the least width.
+    if span > np.abs(scaled).max() * 2.0**-40 and span > BINS * 2.0**NARROWEST:
         assert len(found.counts) > BINS / 2 - 1
     assert found.counts[0]
     assert found.counts[-1]
