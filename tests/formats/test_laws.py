@@ -179,6 +179,15 @@ class TestShards(FolderSuite):
             return files_in(folder)
 
 
+class TestNumberedShards(TestShards):
+    needed = ()
+    metadata = False
+
+    def write(self, state, metadata):
+        files = super().write(state, metadata)
+        return {name: data for name, data in files.items() if not name.endswith(".index.json")}
+
+
 class TestRankFiles(FolderSuite):
     """One file for each rank, as torch.distributed.checkpoint writes safetensors: the second one has the last rows."""
 

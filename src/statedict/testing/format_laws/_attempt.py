@@ -38,6 +38,10 @@ class ReadAttempt(NamedTuple):
             yield self.error
         yield from (value for value in self.found.values() if isinstance(value, BaseException))
 
+    def noted(self, file: str) -> bool:
+        """Return whether a note names a file."""
+        return any(file in note for note in self.notes)
+
 
 def attempt(
     open: Callable[[], Checkpoint], tensors: Callable[[Checkpoint], Mapping[str, Leaf | Compound]]
