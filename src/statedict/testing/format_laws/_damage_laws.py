@@ -43,7 +43,7 @@ class DamageLaws(FormatUnderTest):
         for name, data in files.items():
             for more in (b"more", data):
                 found = self.attempt({**files, name: data + more})
-                wrong = self.wrong(found, files, None, lost=found.noted(name))
+                wrong = self.wrong(found, {*files, *self.places(files)}, None, lost=found.noted(name))
                 if wrong:
                     yield f"{name} and {len(more):,} bytes after it: {wrong}"
                 elif found.error is None and len(found.notes) <= len(notes):

@@ -77,13 +77,14 @@ class FolderSuite(FormatSuite):
 
     @law
     def test_truncated_files_are_refused(self) -> Iterator[str]:
-        """A file that ends early, at whatever byte, is named in a FormatError; tensors that do not need it are the same."""
+        """A file that ends early, at whatever byte, is named in a FormatError or a note; tensors that do not need it are
+        the same."""
         whole = self.files_of(self.small())
         for name, done, files in self.prefixes(whole):
             found = self.attempt(files)
             cut = whole[name][len(files[name]) :]
             noted = found.noted(name)
-            wrong = self.wrong(found, [name], None, lost=noted)
+            wrong = self.wrong(found, [name, PATH] if noted else [name], None, lost=noted)
             if wrong:
                 yield f"{done}: {wrong}"
             elif not any(found.errors) and not noted and cut.strip(PADDING):
@@ -97,7 +98,7 @@ class FolderSuite(FormatSuite):
             needed = any(fnmatchcase(name, pattern) for pattern in self.needed)
             found = self.attempt({other: data for other, data in files.items() if other != name})
             lost = found.noted(name) or needed
-            wrong = self.wrong(found, [name, PATH] if needed else [name], None, lost=lost)
+            wrong = self.wrong(found, [name, PATH] if lost else [name], None, lost=lost)
             if wrong:
                 yield f"without {name}: {wrong}"
             elif found.error is not None and not needed:
