@@ -46,7 +46,7 @@ class DamageLaws(FormatUnderTest):
                 wrong = self.wrong(found, {*files, *self.places(files)}, None, lost=found.noted(name))
                 if wrong:
                     yield f"{name} and {len(more):,} bytes after it: {wrong}"
-                elif found.error is None and len(found.notes) <= len(notes):
+                elif not any(found.errors) and len(found.notes) <= len(notes):
                     yield f"{name} and {len(more):,} bytes after it: it is opened without a note"
 
     @law

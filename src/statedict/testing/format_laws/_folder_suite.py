@@ -84,7 +84,8 @@ class FolderSuite(FormatSuite):
             found = self.attempt(files)
             cut = whole[name][len(files[name]) :]
             noted = found.noted(name)
-            wrong = self.wrong(found, [name, PATH] if noted else [name], None, lost=noted)
+            needed = any(fnmatchcase(name, pattern) for pattern in self.needed)
+            wrong = self.wrong(found, [name, PATH] if noted or needed else [name], None, lost=noted)
             if wrong:
                 yield f"{done}: {wrong}"
             elif not any(found.errors) and not noted and cut.strip(PADDING):
