@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.hostile.build import pickles, streams, torch_zips
+from tests.hostile.build import gguf, pickles, streams, torch_zips
 
 import statedict
 from statedict import formats
 from statedict.state import Leaf, StateDict
 from statedict.testing import FolderSuite, FormatSuite
+from statedict.testing._samples import array_of
+from statedict.testing.format_laws._cost_laws import CostLaws
 from statedict.testing.format_laws._damage_laws import DamageLaws
+from statedict.testing.format_laws._format_under_test import LARGE
 
 torch = pytest.importorskip("torch")
 stock = pytest.importorskip("safetensors.torch")
@@ -96,8 +99,6 @@ class TestTorchTar(DamageLaws):
 
     format = "torch-tar"
     checksums = False
-    # What follows the end mark of a tar is not part of it.
-    test_trailing_bytes_are_refused_or_noted = None
 
     def small(self):
         return {"w": np.frombuffer(torch_zips.FOUR, "f4")}
@@ -168,6 +169,56 @@ class TestNpy(FormatSuite):
         return {"": checkpoint.object} if isinstance(checkpoint.object, Leaf) else {}
 
 
+class TestGguf(FormatSuite):
+    """GGUF as llama.cpp writes it: the shape of a tensor is reversed, and each begins at a multiple of 32."""
+
+    format = "gguf"
+    kinds = {
+        "float32": 0,
+        "float16": 1,
+        "int8": 24,
+        "int16": 25,
+        "int32": 26,
+        "int64": 27,
+        "float64": 28,
+        "bfloat16": 30,
+    }
+    dtypes = tuple(kinds)
+    checksums = ties = False
+
+    def write(self, state, metadata):
+        dtypes = {array_of(name, ()).dtype: number for name, number in self.kinds.items()}
+        tensors = [
+            gguf.Tensor(name, array.shape, dtypes[array.dtype], array.tobytes()) for name, array in state.items()
+        ]
+        return gguf.gguf(tensors, metadata)
+
+
+class TestGgufQuantised(DamageLaws, CostLaws):
+    """Each tensor is stored in blocks of 32 elements, and read as the float32 values that they stand for."""
+
+    format = "gguf"
+    dtypes = ("float32",)
+    checksums = ties = False
+    copies = 500
+    # Blocks are decoded a few megabytes at a time.
+    test_reading_needs_the_memory_of_one_tensor = None
+
+    def small(self):
+        return {name: np.arange(32 * count, dtype="f4") % 7 for name, count in zip(self.names, (2, 9))}
+
+    def large(self):
+        return {name: np.full(LARGE // 4, seed, "f4") for seed, name in enumerate(self.names[:2])}
+
+    def write(self, state, metadata):
+        scale = np.array(1, "<f2").tobytes()
+        blocks = {
+            name: b"".join(scale + block.tobytes() for block in array.astype("i1").reshape(-1, 32))
+            for name, array in state.items()
+        }
+        return gguf.gguf([gguf.Tensor(name, array.shape, 8, blocks[name]) for name, array in state.items()])
+
+
 class TestShards(FolderSuite):
     format = "sharded"
     needed = ("*.index.json",)
@@ -177,6 +228,15 @@ class TestShards(FolderSuite):
         with tempfile.TemporaryDirectory() as folder:
             formats.write(StateDict(state), Path(folder, "model.safetensors"), max_shard_size=1, metadata=metadata)
             return files_in(folder)
+
+
+class TestNumberedShards(TestShards):
+    needed = ()
+    metadata = False
+
+    def write(self, state, metadata):
+        files = super().write(state, metadata)
+        return {name: data for name, data in files.items() if not name.endswith(".index.json")}
 
 
 class TestRankFiles(FolderSuite):

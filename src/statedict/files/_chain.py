@@ -55,7 +55,8 @@ class FileChain:
         return None
 
     def check_unchanged(self) -> None:
-        """Do nothing: each file is checked when it is read."""
+        """Do nothing but raise ValueError if the folder was closed: each file is checked when it is read."""
+        self._folder.require_open()
 
     def close(self, at: int = 0) -> None:
         self._folder.close()

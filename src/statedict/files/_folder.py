@@ -144,6 +144,10 @@ class Folder:
         found.entries = Entries(*([name for name in kind if name not in names] for kind in self.entries))
         return found
 
+    def require_open(self) -> None:
+        """Raise ValueError if the folder was closed."""
+        self._open_files.require_open()
+
     def close(self) -> None:
         """Close all files; nothing can be read afterwards."""
         self._open_files.close()
@@ -175,11 +179,16 @@ class _OpenFiles:
     def file(self, name: str) -> File:
         """Return the open file with that name; raise OSError if it cannot be opened."""
         with self._lock:
-            if self._files is None:
-                raise ValueError(f"{self.path} has been closed; open it again")
-            found = self._files.pop(name, None) or self._open(name, self._files)
-            self._files[name] = found
+            files = self.require_open()
+            found = files.pop(name, None) or self._open(name, files)
+            files[name] = found
             return found
+
+    def require_open(self) -> dict[str, File]:
+        """Return the open files by name; raise ValueError if the folder was closed."""
+        if self._files is None:
+            raise ValueError(f"{self.path} has been closed; open it again")
+        return self._files
 
     def close(self) -> None:
         with self._lock:

@@ -43,7 +43,10 @@ def read_unpacked(folder: Folder, limits: Limits) -> Checkpoint:
 
     inside = unpacked_in(folder)
     top = "" if FLAT_PROGRAM in inside.files else "archive/"
-    return _read_members(unpacked(inside, limits, top), limits)
+    archive = unpacked(inside, limits, top)
+    checkpoint = _read_members(archive, limits)
+    checkpoint.size = sum(member.nbytes for member in archive.members.values())
+    return checkpoint
 
 
 def _read_members(archive: Archive, limits: Limits) -> Checkpoint:

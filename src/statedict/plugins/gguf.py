@@ -68,7 +68,18 @@ def read_gguf(file: File, limits: Limits) -> Checkpoint:
         notes.append(
             f"this is one of {metadata['split.count']} parts of a model: open the directory to read all of them"
         )
-    return Checkpoint(file.name, "gguf", state, size=file.size, notes=notes, metadata=metadata, checks=tensors.checks)
+    if header.trailing:
+        notes.append(f"{header.trailing:,} bytes after the last tensor were not read")
+    return Checkpoint(
+        file.name,
+        "gguf",
+        state,
+        size=file.size,
+        notes=notes,
+        metadata=metadata,
+        checks=tensors.checks,
+        close=file.close,
+    )
 
 
 def _text_of(value: Any) -> str:
@@ -105,6 +116,7 @@ class _Header:
         metadata: the values by name: text, numbers, and lists.
         entries: the tensors, of different names and without a common byte.
         end: where the tensors begin.
+        trailing: how many bytes follow the last tensor and what aligns its end.
     """
 
     def __init__(self, file: File, limits: Limits) -> None:
@@ -135,6 +147,8 @@ class _Header:
         after = dict(pairwise(stops))
         self.entries = [self._entry(*row, after.get(row[3], row[3])) for row in rows]
         self._check(alignment)
+        last = max((entry.offset + entry.nbytes for entry in self.entries), default=0)
+        self.trailing = max(file.size - self.end - -(-last // alignment) * alignment, 0)
 
     def _check(self, alignment: int) -> None:
         """Raise FormatError, with the name, for a tensor that is not aligned, or overlaps another."""

@@ -87,7 +87,7 @@ def read_checkpoint(folder: Folder, limits: Limits) -> Checkpoint:
         size=sum(checkpoint.size for _, checkpoint in reader.opened),
         producer="torch_checkpointing",
         globals=list(dict.fromkeys(named for _, checkpoint in reader.opened for named in checkpoint.globals)),
-        notes=reader.notes,
+        notes=[*reader.notes, *(f"{problem.where}: {problem.text}" for problem in reader.problems)],
         checks=partial(_check, tree, reader, failed),
         unopened=failed,
     )

@@ -14,11 +14,12 @@ from tests.hostile.build import shards as build
 from tests.hostile.build.tensors import entry, safetensors
 from tests.hostile.build.zips import FOUR
 
+import statedict
 from statedict import formats
-from statedict.errors import FileChangedError, FormatError, LimitError, SaveError, UnknownFormatError
+from statedict.errors import FileChangedError, FormatError, LimitError, SaveError, TruncatedError, UnknownFormatError
 from statedict.formats import byte_count
 from statedict.formats.many_files._shards_write import split
-from statedict.state import StateDict, library, materialize
+from statedict.state import StateDict, library, materialize, read_array
 
 STATE = {
     "embed.weight": np.arange(40, dtype="<f4").reshape(10, 4),
@@ -211,6 +212,48 @@ def test_a_missing_shard_is_an_error_where_it_is_needed(folder):
         assert state.tied == []
 
 
+@pytest.mark.parametrize(
+    ("damage", "kind", "level"),
+    [
+        (lambda data: data[:-1], TruncatedError, "error"),
+        (lambda data: b"", TruncatedError, "error"),
+        (lambda data: data[:8] + b"!" + data[9:], UnknownFormatError, "unread"),
+        (lambda data: data[:9] + b"!" + data[10:], FormatError, "error"),
+    ],
+)
+@pytest.mark.parametrize("index", [INDEX, None])
+def test_a_damaged_shard_is_an_error_where_it_is_needed(folder, tmp_path, damage, kind, level, index):
+    """The other shards can be read; what needs the damaged one raises its error. `verify` and a note have it, too."""
+    if index is None:
+        (folder / INDEX).unlink()
+    shard = folder / build.SECOND
+    shard.write_bytes(damage(shard.read_bytes()))
+    with formats.open(folder) as checkpoint:
+        state = checkpoint.state_dict()
+        lost = "c" if index else build.SECOND
+        assert sorted(state) == sorted(["a", "b", lost])
+        assert state.select("a", "b").numpy()["b"].shape == (4,)
+        assert any(note.startswith(f"{build.SECOND} cannot be read (") for note in checkpoint.notes)
+        assert (checkpoint.verify()[0].where, checkpoint.verify()[0].level) == (build.SECOND, level)
+        for needs_it in (lambda: state.numpy()[lost], lambda: formats.write(state, tmp_path / "all.safetensors")):
+            with pytest.raises(kind, match=build.SECOND):
+                needs_it()
+    with pytest.raises(kind, match=build.SECOND):
+        statedict.load(folder)
+
+
+def test_shards_that_are_all_damaged_are_refused(folder):
+    """If no shard can be read, the error of the first one is raised; so it is for objects that are not states."""
+    for shard in (build.FIRST, build.SECOND):
+        (folder / shard).write_bytes(b"")
+    with pytest.raises(TruncatedError, match=build.FIRST):
+        formats.open(folder)
+    for shard in (build.FIRST, build.SECOND):
+        formats.write([1, 2], folder / shard, format="torch")
+    with pytest.raises(FormatError, match=rf"{build.FIRST}: a shard must contain a mapping"):
+        formats.open(folder)
+
+
 def test_a_source_for_a_missing_shard_has_no_bytes(folder):
     """Reading the storage of a missing tensor gives the same error as reading the tensor."""
     (folder / build.SECOND).unlink()
@@ -370,10 +413,13 @@ def test_a_huge_index_is_refused_unread(folder):
         formats.open(folder / INDEX)
 
 
-def test_an_index_among_the_shards_is_refused(folder):
-    """An index that names itself or another index is refused."""
-    with pytest.raises(FormatError, match="a shard must not be a JSON file"):
-        formats.open(reindexed(folder, a=INDEX))
+def test_an_index_among_the_shards_is_not_read(folder):
+    """An index that names itself or another index is not followed: it has no tensors."""
+    with (
+        formats.open(reindexed(folder, a=INDEX)) as checkpoint,
+        pytest.raises(FormatError, match="a shard must not be a"),
+    ):
+        read_array(checkpoint.object["a"])
 
 
 def test_an_index_needs_its_folder(folder):
@@ -425,9 +471,28 @@ def test_numbered_shards_need_no_index(folder):
     (folder / build.SECOND).write_bytes(safetensors({"a": entry()}, FOUR))
     with pytest.raises(FormatError, match="a: another shard also has a tensor of this name"):
         formats.open(folder)
-    (folder / build.SECOND).unlink()
-    with pytest.raises(FormatError, match="1 of its 2 shards are there"):
+
+
+@pytest.mark.parametrize(("old", "new"), [("00001-of-00002", "00003-of-00002"), ("of-00002", "of-99999999")])
+def test_numbers_of_shards_are_checked(folder, old, new):
+    """Shards whose numbers exceed their count are refused, and so are those of which too many are missing."""
+    for path in folder.glob("*.safetensors"):
+        path.rename(folder / path.name.replace(old, new))
+    (folder / INDEX).unlink()
+    with pytest.raises(FormatError, match=r"2 of its (2|99,999,999) shards are there"):
         formats.open(folder)
+
+
+def test_a_missing_numbered_shard_is_named(folder):
+    """Of numbered shards without an index, the others can be read; a note, `verify` and `load` name the missing one."""
+    for name in (INDEX, build.SECOND):
+        (folder / name).unlink()
+    with formats.open(folder) as checkpoint:
+        assert sorted(checkpoint.object) == ["a", "b", build.SECOND]
+        assert f"{build.SECOND} is missing" in checkpoint.notes
+        assert (checkpoint.verify()[0].where, checkpoint.verify()[0].level) == (build.SECOND, "error")
+    with pytest.raises(FormatError, match=f"{build.SECOND}: the tensor is in this file, which is missing"):
+        statedict.load(folder)
 
 
 def test_shards_of_two_checkpoints_are_not_mixed(folder):

@@ -69,8 +69,11 @@ class DeepSpeedFiles(OpenCheckpoints):
                 yield match, self.mapping(name)
 
     def mp_ranks(self) -> list[str]:
-        """Return the numbers of the mp_ranks that have model states; raise FormatError if there are none."""
+        """Return the numbers of the mp_ranks that have model states; raise an error if none can be read."""
         found = sorted({match["mp"] for match, _ in self.matching(MODEL)})
+        for name, error in self.failed.items():
+            if not found and MODEL.fullmatch(name):
+                raise error
         if not found:
             raise FormatError(
                 "it has no file of model states", file=self.folder.path, hint="fetch it from where it was saved"

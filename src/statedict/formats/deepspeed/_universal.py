@@ -11,7 +11,7 @@ module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from math import prod
@@ -53,6 +53,8 @@ def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
     own = {name for name, each in files.items() if len(each) > 1 or name not in states.module}
     trained = {name: _weights(opened, name, shapes.get(name)) for name in sorted({*own, *shapes})}
     state = {name: _entry(opened, name, files.get(name, ()), weight) for name, weight in trained.items()}
+    for name, file in _lacking(groups, files):
+        state[name][file.removesuffix(SUFFIX)] = Absent(name, folder.path_of(f"{ZERO}/{name}/{file}"))
     for number, group in enumerate(groups):
         for name in group:
             state[name].update(_steps(saved, number))
@@ -66,7 +68,8 @@ def read_universal(folder: Folder, limits: Limits) -> Checkpoint:
     }
     if len(every) == 1 and states.has_module and not states.is_partitioned:
         tree["module"] = states.module
-    missing = [f"{leaf.file} is missing or damaged" for leaf in trained.values() if isinstance(leaf, Absent)]
+    leaves = [*trained.values(), *(value for entry in state.values() for value in entry.values())]
+    missing = [f"{leaf.file} is missing or damaged" for leaf in leaves if isinstance(leaf, Absent)]
     return opened.checkpoint({**tree, **facts_in(saved), **states.facts, **tree}, [], missing)
 
 
@@ -77,6 +80,14 @@ def _joined_shapes(every: Iterable[ModelStates]) -> list[dict[str, Shape]]:
         {name: shape for group in groups for name, shape in group.items()}
         for groups in zip_longest(*by_file, fillvalue={})
     ]
+
+
+def _lacking(groups: Iterable[Iterable[str]], files: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Yield the parameters without a file of the optimizer that others of their group have, and the file."""
+    for group in groups:
+        present = {name: {*files[name]} - {f"{WEIGHTS}{SUFFIX}"} for name in group if name in files}
+        for name, own in present.items():
+            yield from ((name, file) for file in sorted(set().union(*present.values()) - own))
 
 
 def _file(name: str, key: str) -> str:

@@ -50,6 +50,12 @@ def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
     A value whose file is missing or damaged is `Absent`.
     """
     names = [name for name in folder.files if METADATA.fullmatch(name)]
+    if not names:
+        raise FormatError(
+            f"{METADATA_OF_ALL}, which describes the tensors, is missing",
+            file=folder.path,
+            hint="fetch it from where it was saved",
+        )
     names = [METADATA_OF_ALL] if METADATA_OF_ALL in names else sorted(names, key=lambda name: (len(name), name))
     if not names:
         raise FormatError(f"{METADATA_OF_ALL} is missing, which says what the other files contain", file=folder.path)

@@ -1,8 +1,8 @@
 """Checkpoints in several files: an index (`*.index.json`, as Hugging Face writes) maps each tensor to a shard.
 
 An index can only name files in its own folder. Each shard is opened as a checkpoint of whatever format it has, so
-tensors are known at once and read on demand; only the most recently used files stay open. A missing shard is an error
-only if one of its tensors is needed.
+tensors are known at once and read on demand; only the most recently used files stay open. A missing or damaged shard is
+an error only if one of its tensors is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,10 @@ from .._limits import LIMITS, Limits
 from ..checkpoint._checkpoint import Checkpoint, Finding
 
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})(?P<suffix>(?:\.\w+)?)")
+# Numbered shards of which more are missing are refused.
+MOST_MISSING = 10_000
+# Why shards cannot be read, by name: FileNotFoundError if they are missing.
+Failures = dict[str, FormatError | FileNotFoundError]
 
 
 def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
@@ -41,53 +44,64 @@ def read_index(file: File, limits: Limits = LIMITS) -> Checkpoint:
     close: Callable[[], None]
     if file.far:
         # Each shard costs a few round trips and holds no file descriptor.
-        shards = opened_shards(partial(_beside, file), names, file.name, limits, files.WAITING)
+        shards, failed = opened_shards(partial(_beside, file), names, file.name, limits, files.WAITING)
         close = partial(_close, shards)
     else:
         folder = Folder(os.path.dirname(file.name), partial(_beside, file))
-        shards, close = opened_shards(folder.file, names, file.name, limits), folder.close
+        shards, failed = opened_shards(folder.file, names, file.name, limits)
+        close = folder.close
     try:
-        values, notes = _indexed(places, shards, os.path.dirname(file.name))
+        values, notes = _indexed(places, _states(shards, failed), failed, os.path.dirname(file.name))
     except BaseException:
         close()
         raise
     file.close()
-    return joined(file.name, values, shards, file.size, facts, notes, close)
+    return joined(file.name, values, shards, file.size, facts, notes, close, _problems(failed))
 
 
 def read_numbered(folder: Folder, names: Sequence[str], limits: Limits = LIMITS) -> Checkpoint:
-    """Open the Checkpoint of numbered shards without an index: all of them, each tensor in one."""
+    """Open the Checkpoint of numbered shards without an index: all of them, each tensor in one.
+
+    The names of tensors in a missing or damaged shard are not known: an absent tensor with the name of the file stands for
+    them.
+    """
     values: dict[str, Any] = {}
-    shards = opened_shards(folder.file, complete(names, folder.path), folder.path, limits)
-    for shard in shards.values():
-        for name, value in state_of(shard).items():
+    shards, failed = opened_shards(folder.file, complete(names, folder.path), folder.path, limits)
+    for shard, state in _states(shards, failed).items():
+        for name, value in state.items():
             if name in values:
-                raise FormatError("another shard also has a tensor of this name", file=shard.path, member=name)
+                raise FormatError(
+                    "another shard also has a tensor of this name", file=folder.path_of(shard), member=name
+                )
             values[name] = value
-    return joined(folder.path, values, shards, 0, {}, ["the shards have no index"], folder.close)
+    values |= {name: _absent(name, folder.path_of(name), error) for name, error in failed.items()}
+    notes = ["the shards have no index", *(f"{name} {_reason(error)}" for name, error in failed.items())]
+    return joined(folder.path, values, shards, 0, {}, notes, folder.close, _problems(failed))
 
 
 def complete(names: Iterable[str], folder: str) -> list[str]:
-    """Return the names of numbered shards in order; raise FormatError if one is missing, or if they belong to several
-    sets.
+    """Return the names of all numbered shards in order, missing ones too; raise FormatError if they belong to several sets.
 
-    >>> complete(["m-00002-of-00002.bin", "m-00001-of-00002.bin"], "folder")
-    ['m-00001-of-00002.bin', 'm-00002-of-00002.bin']
+    >>> complete(["m-00003-of-00003.bin", "m-00001-of-00003.bin"], "folder")
+    ['m-00001-of-00003.bin', 'm-00002-of-00003.bin', 'm-00003-of-00003.bin']
     """
     found = [match for name in sorted(names) if (match := NUMBERED.fullmatch(name))]
-    if len({(match["stem"], match["count"], match["suffix"]) for match in found}) != 1:
+    if len({(match["stem"], match["count"], match["suffix"], len(match["number"])) for match in found}) != 1:
         raise FormatError(
             "this directory contains shards of several checkpoints, and no index",
             file=folder,
             hint="open one of the shards",
         )
-    numbers, count = [int(match["number"]) for match in found], int(found[0]["count"])
+    numbers, one = {int(match["number"]) for match in found}, found[0]
     # Most writers count from 1, some from 0.
-    if len(found) != count or numbers[0] > 1:
+    first = min(numbers | {1})
+    every = range(first, first + int(one["count"]))
+    if len(every) > MOST_MISSING + len(numbers) or not numbers <= {*every}:
         raise FormatError(
-            f"{len(found):,} of its {count:,} shards are there", file=folder, hint="download or save it again"
+            f"{len(found):,} of its {len(every):,} shards are there", file=folder, hint="download or save it again"
         )
-    return [match[0] for match in found]
+    width = len(one["number"])
+    return [f"{one['stem']}-{number:0{width}}-of-{one['count']}{one['suffix']}" for number in every]
 
 
 def weight_map(index: Any, file: str) -> dict[str, str]:
@@ -103,33 +117,60 @@ def weight_map(index: Any, file: str) -> dict[str, str]:
     return places
 
 
+def _states(shards: Mapping[str, Checkpoint], failed: Failures) -> dict[str, Mapping[str, Any]]:
+    """Return the states of shards, and add those that have none to `failed`; raise the first error if no shard has one."""
+    states: dict[str, Mapping[str, Any]] = {}
+    for name, shard in shards.items():
+        try:
+            states[name] = state_of(shard)
+        except FormatError as error:
+            failed[name] = error
+    if failed and not states:
+        raise next(iter(failed.values()))
+    return states
+
+
 def _indexed(
-    places: Mapping[str, str], shards: Mapping[str, Checkpoint], folder: str
+    places: Mapping[str, str], states: Mapping[str, Mapping[str, Any]], failed: Failures, folder: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values of an index's names, in its order, and the problems found."""
-    states = {name: state_of(shard) for name, shard in shards.items()}
     owners = {shard: _owners(state) for shard, state in states.items()}
     values: dict[str, Any] = {}
     for name, shard in places.items():
-        if shard not in states:
-            values[name] = Absent(name, os.path.join(folder, shard))
+        path = os.path.join(folder, shard)
+        if shard in failed:
+            values[name] = _absent(name, path, failed[shard])
         elif name in states[shard]:
             values[name] = states[shard][name]
         elif name in owners[shard]:
             owner = owners[shard][name]
             values[owner] = states[shard][owner]
         else:
-            raise FormatError(
-                "the index places it in this shard, which does not contain it", file=shards[shard].path, member=name
-            )
-    missing = Counter(shard for shard in places.values() if shard not in states)
-    extra = sum(map(len, states.values())) - (len(values) - missing.total())
+            raise FormatError("the index places it in this shard, which does not contain it", file=path, member=name)
+    lost = Counter(shard for shard in places.values() if shard in failed)
+    extra = sum(map(len, states.values())) - (len(values) - lost.total())
     return values, [
         *(
-            f"{shard} is missing; it contains {count:,} of the {len(places):,} tensors"
-            for shard, count in missing.items()
+            f"{shard} {_reason(failed[shard])}; it contains {count:,} of the {len(places):,} tensors"
+            for shard, count in lost.items()
         ),
         *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
+    ]
+
+
+def _absent(name: str, path: str, error: FormatError | FileNotFoundError) -> Absent:
+    return Absent(name, path, cause=error if isinstance(error, FormatError) else None)
+
+
+def _reason(error: FormatError | FileNotFoundError) -> str:
+    """Return why a shard cannot be read, to follow its name."""
+    return f"cannot be read ({error.reason})" if isinstance(error, FormatError) else "is missing"
+
+
+def _problems(failed: Failures) -> list[Finding]:
+    return [
+        Finding.of(name, error) if isinstance(error, FormatError) else Finding("error", name, "this shard is missing")
+        for name, error in failed.items()
     ]
 
 
@@ -156,7 +197,9 @@ def joined(
     if kept:
         state._metadata = kept[0]  # type: ignore[attr-defined]
     common = dict(set.intersection(*(set(shard.metadata.items()) for shard in shards))) if shards else {}
-    absent = {value.file for value in values.values() if isinstance(value, Absent)}
+    count = len(
+        {shard.path for shard in shards} | {value.file for value in values.values() if isinstance(value, Absent)}
+    )
     return Checkpoint(
         path,
         "sharded",
@@ -165,8 +208,8 @@ def joined(
         producer=", ".join(dict.fromkeys(shard.producer for shard in shards)) or "unknown",
         globals=list(dict.fromkeys(named for shard in shards for named in shard.globals)),
         notes=list(dict.fromkeys([*notes, *(note for shard in shards for note in shard.notes)])),
-        metadata={**common, **facts, "shards": str(len(shards) + len(absent))},
-        checks=partial(_check, shards, sorted(absent), problems),
+        metadata={**common, **facts, "shards": str(count)},
+        checks=partial(_check, shards, problems),
         close=close,
     )
 
@@ -180,27 +223,33 @@ def _beside(index: File, name: str) -> File:
 
 def opened_shards(
     place: Callable[[str], File], names: Sequence[str], index: str, limits: Limits, threads: int = 1
-) -> dict[str, Checkpoint]:
-    """Open the shards with those names with `place`, leaving out missing ones.
+) -> tuple[dict[str, Checkpoint], Failures]:
+    """Open the shards with those names with `place`; return them, and why others cannot be read.
 
-    Raises FormatError if one is damaged or all are missing, OSError if one cannot be opened.
+    Raises FormatError if none can be read, OSError if one is there but cannot be opened.
     """
     found: dict[str, Checkpoint] = {}
+    failed: Failures = {}
 
     def take(name: str) -> None:
-        with suppress(FileNotFoundError):
+        try:
             found[name] = _open(place(name), limits)
+        except (FormatError, FileNotFoundError) as error:
+            failed[name] = error
 
     try:
         files.spread(take, names, threads)
-        if names and not found:
-            raise FormatError(
-                f"all of its {len(names):,} shards are missing", file=index, hint="download the shards too"
-            )
     except BaseException:
         _close(found)
         raise
-    return {name: found[name] for name in names if name in found}
+    for error in failed.values():
+        if not found and isinstance(error, FormatError):
+            raise error
+    if failed and not found:
+        raise FormatError(f"all of its {len(names):,} shards are missing", file=index, hint="download the shards too")
+    return {name: found[name] for name in names if name in found}, {
+        name: failed[name] for name in names if name in failed
+    }
 
 
 def _open(file: File, limits: Limits) -> Checkpoint:
@@ -211,8 +260,10 @@ def _open(file: File, limits: Limits) -> Checkpoint:
         if is_index(head_of(file), file):
             raise FormatError("a shard must not be a JSON file", file=file.name)
         return read(file, limits)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, FormatError):
+            error.located(file=file.name)
         raise
 
 
@@ -223,10 +274,8 @@ def state_of(shard: Checkpoint) -> Mapping[str, Any]:
     return shard.object
 
 
-def _check(shards: Iterable[Checkpoint], missing: Iterable[str], problems: Sequence[Finding]) -> Iterator[Finding]:
+def _check(shards: Iterable[Checkpoint], problems: Sequence[Finding]) -> Iterator[Finding]:
     yield from problems
-    for path in missing:
-        yield Finding("error", os.path.basename(path), "this shard is missing")
     for shard in shards:
         yield from shard._checks()
 

@@ -58,6 +58,7 @@ def open_step(
         metadata=_metadata(manifest),
         checks=partial(_check, folder, manifest, findings),
     )
+    checkpoint.size += folder.size(MANIFEST)
     if "" in checkpoint.unopened:
         checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")
     return checkpoint

@@ -30,6 +30,7 @@ from ._stacked_pickles import Stacked, parse_at
 # An archive is written in records of twenty blocks, the last padded with zeros.
 BLOCK = 512
 RECORD = 20 * BLOCK
+PIECE = 1 << 20
 # Types of members: regular files, folders, and extended headers for the next member or all of them.
 PLAIN = (b"0", b"\0")
 FOLDER = b"5"
@@ -99,16 +100,17 @@ def _parts(file: File, members: dict[str, TarMember]) -> dict[str, TarMember]:
 def read_tar(file: File) -> dict[str, TarMember]:
     """Return the regular files of a tar, by name.
 
-    Raises FormatError for links, devices and duplicate names, TruncatedError if the end is missing.
+    Raises FormatError for links, devices, duplicate names and bytes after the end, TruncatedError if the end is missing.
     """
     members: dict[str, TarMember] = {}
     at = 0
     while at + BLOCK <= file.size:
         header = file.read(at, BLOCK)
         if not header.strip(b"\0"):
-            if file.size % RECORD == 0:
-                return members
-            break
+            if file.size % RECORD:
+                break
+            _check_end(file, at)
+            return members
         name = header[:100].rstrip(b"\0").decode("latin-1").removeprefix("./")
         nbytes, kind = _number(file, header[124:136], at), header[156:157]
         if "\0" in name or header[345:500].strip(b"\0") or (kind == FOLDER and nbytes):
@@ -134,6 +136,18 @@ def read_tar(file: File) -> dict[str, TarMember]:
         f"the file has {file.size:,} of at least {at + BLOCK:,} bytes; the end of the tar archive is missing",
         file=file.name,
     )
+
+
+def _check_end(file: File, at: int) -> None:
+    """Raise FormatError if anything but zeros follows the end mark of a tar, such as another tar."""
+    for start in range(at, file.size, PIECE):
+        if file.read(start, min(PIECE, file.size - start)).strip(b"\0"):
+            raise FormatError(
+                "bytes follow the end of the tar archive",
+                file=file.name,
+                offset=start,
+                hint="if another archive was appended to it, separate them",
+            )
 
 
 def _check_facts(file: File, name: str, offset: int, nbytes: int) -> None:

@@ -18,18 +18,22 @@ class Absent(Leaf):
         name: the name of the tensor in the checkpoint.
         file: the path of the file.
         problem: what is wrong with the file, to follow its name.
+        cause: the error of reading the file, which is raised instead of one that describes the problem.
     """
 
-    __slots__ = ("file", "name", "problem")
+    __slots__ = ("cause", "file", "name", "problem")
 
-    def __init__(self, name: str, file: str, problem: str = "is missing") -> None:
+    def __init__(self, name: str, file: str, problem: str = "is missing", *, cause: FormatError | None = None) -> None:
         self.name = name
         self.file = file
         self.problem = problem
+        self.cause = cause
         self.storage = Storage(_AbsentSource(self), ("absent", next(_TOKENS)), 0)
 
     def error(self) -> FormatError:
         """Return the error to raise when the tensor is needed."""
+        if self.cause is not None:
+            return self.cause.with_traceback(None)
         return FormatError(
             f"the tensor is in this file, which {self.problem}",
             file=self.file,

@@ -38,19 +38,24 @@ class ReadAttempt(NamedTuple):
             yield self.error
         yield from (value for value in self.found.values() if isinstance(value, BaseException))
 
+    def noted(self, file: str) -> bool:
+        """Return whether a note names a file."""
+        return any(file in note for note in self.notes)
+
 
 def attempt(
     open: Callable[[], Checkpoint], tensors: Callable[[Checkpoint], Mapping[str, Leaf | Compound]]
 ) -> ReadAttempt:
     """Open a checkpoint, read its tensors one by one, close it."""
+    notes: tuple[str, ...] = ()
     try:
         with no_hang(), open() as checkpoint:
+            notes = (*checkpoint.notes, *(f"{root}: {error}" for root, error in checkpoint.unopened.items()))
             leaves = tensors(checkpoint)
             beyond = tuple(name for name, tensor in leaves.items() if not all(map(lies_within, parts_of(tensor))))
-            notes = (*checkpoint.notes, *(f"{root}: {error}" for root, error in checkpoint.unopened.items()))
             return ReadAttempt(None, read_each(leaves), beyond, notes)
     except RootError:
-        return ReadAttempt(None, {})  # the file has no state dict any more
+        return ReadAttempt(None, {}, (), notes)  # the file has no state dict any more
     except (Exception, HangError) as error:  # noqa: BLE001  # the suites judge it
         return ReadAttempt(error, {})
 

@@ -43,10 +43,10 @@ class DamageLaws(FormatUnderTest):
         for name, data in files.items():
             for more in (b"more", data):
                 found = self.attempt({**files, name: data + more})
-                wrong = self.wrong(found, files, None)
+                wrong = self.wrong(found, {*files, *self.places(files)}, None, lost=found.noted(name))
                 if wrong:
                     yield f"{name} and {len(more):,} bytes after it: {wrong}"
-                elif found.error is None and len(found.notes) <= len(notes):
+                elif not any(found.errors) and len(found.notes) <= len(notes):
                     yield f"{name} and {len(more):,} bytes after it: it is opened without a note"
 
     @law
@@ -59,7 +59,8 @@ class DamageLaws(FormatUnderTest):
                 tensor = elements.get((name, at))
                 found = self.attempt({**files, name: changed(data, at, data[at] ^ 1 << bit)})
                 anything = not self.checksums and tensor is None
-                wrong = self.wrong(found, self.places(files), None if self.checksums else tensor, anything=anything)
+                differs, lost = None if self.checksums else tensor, found.noted(name)
+                wrong = self.wrong(found, self.places(files), differs, anything=anything, lost=lost)
                 if wrong:
                     yield f"byte {at:,} of {name}, bit {bit} changed: {wrong}"
 
@@ -105,7 +106,7 @@ class DamageLaws(FormatUnderTest):
         """Return what is wrong with the result of reading a damaged copy of the small state.
 
         Errors must name one of `names`. The tensor `differs` may differ; with `anything`, all may; with `lost`, tensors may
-        be left out.
+        be left out. A name that reading raises an error for may stand for them.
         """
         names = [*names]
         for error in found.errors:
@@ -113,14 +114,20 @@ class DamageLaws(FormatUnderTest):
                 return f"it raises {shown(error)}"
         if found.error is not None or anything:
             return None
-        wanted = {name: array for name, array in self.expected(self.small()).items() if name in found.found or not lost}
-        if found.found.keys() != wanted.keys():
+        state = self.expected(self.small())
+        wanted = {name: array for name, array in state.items() if name in found.found or not lost}
+        read = {name for name, value in found.found.items() if name in state or not (lost and is_error(value))}
+        if read != wanted.keys():
             return f"it is read with the names {list(found.found)}"
         for name, array in wanted.items():
             value = found.found[name]
-            if name != differs and not isinstance(value, BaseException) and not same(value, array):
+            if name != differs and not is_error(value) and not same(value, array):
                 return f"{name!r} has other elements"
         return None
+
+
+def is_error(value: object) -> bool:
+    return isinstance(value, BaseException)
 
 
 def changed(data: bytes, at: int, byte: int) -> bytes:

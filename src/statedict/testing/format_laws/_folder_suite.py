@@ -77,15 +77,18 @@ class FolderSuite(FormatSuite):
 
     @law
     def test_truncated_files_are_refused(self) -> Iterator[str]:
-        """A file that ends early, at whatever byte, is named in a FormatError; tensors that do not need it are the same."""
+        """A file that ends early, at whatever byte, is named in a FormatError or a note; tensors that do not need it are
+        the same."""
         whole = self.files_of(self.small())
         for name, done, files in self.prefixes(whole):
             found = self.attempt(files)
             cut = whole[name][len(files[name]) :]
-            wrong = self.wrong(found, [name], None)
+            noted = found.noted(name)
+            needed = any(fnmatchcase(name, pattern) for pattern in self.needed)
+            wrong = self.wrong(found, [name, PATH] if noted or needed else [name], None, lost=noted)
             if wrong:
                 yield f"{done}: {wrong}"
-            elif not any(found.errors) and not any(name in note for note in found.notes) and cut.strip(PADDING):
+            elif not any(found.errors) and not noted and cut.strip(PADDING):
                 yield f"{done} is read"
 
     @law
@@ -95,8 +98,8 @@ class FolderSuite(FormatSuite):
         for name in files:
             needed = any(fnmatchcase(name, pattern) for pattern in self.needed)
             found = self.attempt({other: data for other, data in files.items() if other != name})
-            noted = any(name in note for note in found.notes)
-            wrong = self.wrong(found, [name, PATH] if needed else [name], None, lost=noted or needed)
+            lost = found.noted(name) or needed
+            wrong = self.wrong(found, [name, PATH] if lost else [name], None, lost=lost)
             if wrong:
                 yield f"without {name}: {wrong}"
             elif found.error is not None and not needed:

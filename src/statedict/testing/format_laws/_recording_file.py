@@ -48,19 +48,24 @@ class RecordingFile:
         return None
 
     def check_unchanged(self) -> None:
-        """Do nothing: the bytes cannot change."""
+        """Do nothing but raise ValueError if it was closed: the bytes cannot change."""
+        self._require_open()
 
     def close(self, at: int = 0) -> None:
         self._data = None
 
     def _part(self, offset: int, nbytes: int) -> memoryview:
-        if self._data is None:
-            raise ValueError(f"{self.name} has been closed; open it again")
+        data = self._require_open()
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             problem = f"{nbytes:,} bytes are needed here, but the file has only {self.size:,}"
             raise OutsideFileError(problem, file=self.name, offset=offset)
         self.log.append(Reading(self.name, offset, nbytes))
-        return self._data[offset : offset + nbytes]
+        return data[offset : offset + nbytes]
+
+    def _require_open(self) -> memoryview:
+        if self._data is None:
+            raise ValueError(f"{self.name} has been closed; open it again")
+        return self._data
 
 
 def recording_folder(path: str, files: Mapping[str, bytes], log: list[Reading]) -> Folder:
