@@ -236,6 +236,8 @@ def test_a_damaged_step_is_not_sound(call, trained):
     assert ended.code == 1
     assert "error: step-0000000002: " in ended.out
     assert call("verify", run / "step-0000000001").code == 0
+
+
 def aged(run, *hours):
     """Save the checkpoints of a run again, at so many hours."""
     from datetime import UTC, datetime, timedelta
