@@ -41,7 +41,7 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     if LOCK in folder.files and not is_weights(folder):
         raise UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
     checkpoint = read_weights(folder, limits)
-    if found is not None:
+    if found is not None and found.steps:
         newest = "" if isinstance(found.newest, FormatError) else f", of which {found.newest} is the newest"
         checkpoint.notes.append(f"the weights of this directory were read, not those of its checkpoints{newest}")
     return checkpoint
