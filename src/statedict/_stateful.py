@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from statedict.state import Opaque, StateDict, arguments, every, independent
@@ -13,7 +13,7 @@ from statedict.state import Opaque, StateDict, arguments, every, independent
 from . import _arrays, _loading, _sources
 
 if TYPE_CHECKING:
-    from statedict.formats import Limits
+    from statedict.formats import Checkpoint, Limits
     from statedict.plan import LoadReport
     from statedict.tree import Outcome
 
@@ -40,7 +40,7 @@ def load_stateful(
         reports.append(report.allowing(missing=request.missing, unexpected=request.unexpected))
         request.require(reports[0])
 
-    with suppress(_loading.Undo), _opened(source, root, fits, limits) as state:
+    with suppress(_loading.Undo), _opened(obj, source, root, fits, limits) as state:
         _write(obj, state, model, dtype, request, judge)
     return request.conclude(reports[0], obj)
 
@@ -74,19 +74,19 @@ def _write(
 
 
 @contextmanager
-def _opened(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None) -> Iterator[Any]:
-    """Give the nested state of a source; tensors of a file stay unread.
+def _opened(obj: Any, source: Any, root: str, fits: Callable[[Any], bool], limits: Limits | None) -> Iterator[Any]:
+    """Give the nested state of a source for an object; tensors of a file stay unread.
 
-    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts; if it accepts nothing, and
-    the state wanted is not an optimizer's, it is the whole source. Raises RootError if there is no part at `root`, or if
-    several fit.
+    `root="auto"` is the source itself if `fits` accepts it, else the part that `fits` accepts; if it accepts nothing, it is
+    the whole source, unless the state wanted is an optimizer's, or the source is a checkpoint of something else.
+    Raises RootError if there is no part at `root`, or if several fit.
     """
     from statedict import formats
 
     arguments.texts(root=root)
     with _sources.checkpoint_of(source, limits) as checkpoint:
         if checkpoint is not None:
-            required = fits is _is_optimizer_state or checkpoint.joined
+            required = fits is _is_optimizer_state or checkpoint.joined or _is_unrelated(obj, checkpoint)
             found = checkpoint.object, root, fits, checkpoint.path
             yield _revived(formats.choose_part(*found, required=required, unopened=checkpoint.unopened))
         elif isinstance(source, (Mapping, list, tuple)):
@@ -97,6 +97,20 @@ def _opened(source: Any, root: str, fits: Callable[[Any], bool], limits: Limits 
             yield _sources.nested(source)
         else:
             raise _sources.not_a_source(source)
+
+
+def _is_unrelated(obj: Any, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint has state dicts, and no entry with the name of one in the state of an object."""
+    tree = checkpoint.object
+    if not (checkpoint.roots and isinstance(tree, Mapping)):
+        return False
+    keys = _keys(obj)
+    return bool(keys) and keys.isdisjoint(tree)
+
+
+def _keys(obj: Any) -> frozenset[Any]:
+    state = obj.state_dict()
+    return frozenset(state) if isinstance(state, Mapping) else frozenset()
 
 
 def _revived(tree: Any) -> Any:
@@ -112,9 +126,5 @@ def _is_optimizer_state(tree: Any) -> bool:
 def _resembling(obj: Any) -> Callable[[Any], bool]:
     """Return a function that says whether a tree looks like the state of an object: it has half of its keys, or more."""
 
-    @cache
-    def keys() -> frozenset[Any]:
-        state = obj.state_dict()
-        return frozenset(state) if isinstance(state, Mapping) else frozenset()
-
+    keys = cache(partial(_keys, obj))
     return lambda tree: isinstance(tree, Mapping) and len(keys() & tree.keys()) * 2 >= len(keys()) > 0

@@ -285,3 +285,14 @@ def test_the_state_of_an_object_is_found_by_its_keys(run):
     empty = Counter()
     statedict.load_state_dict(empty, source)
     assert empty.values == source
+
+
+def test_a_file_of_something_else_has_no_state_for_a_scheduler(tmp_path):
+    """A file of a model is not tried as the state of another object: the error says that there is none."""
+    model, _, schedule = trained()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    before = flat(schedule.state_dict())
+    for strict in (True, False):
+        with pytest.raises(RootError, match="the file contains no state of this kind of object"):
+            statedict.load_state_dict(schedule, tmp_path / "model.pt", strict=strict)
+    assert flat(schedule.state_dict()) == before

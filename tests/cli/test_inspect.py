@@ -162,6 +162,20 @@ def test_an_unknown_root_is_told_with_those_there_are(call, run_file):
     assert "'model'" in ended.err
 
 
+def test_a_root_without_tensors_has_none_to_list(call, tmp_path):
+    """The option that lists the tensors of a root is named only for roots that have some."""
+    states = {
+        "model": nn.Linear(1, 1).state_dict(),
+        "ema": nn.Linear(2, 1).state_dict(),
+        "criterion": nn.MSELoss().state_dict(),
+    }
+    torch.save(states, tmp_path / "run.pt")
+    shown = call("inspect", tmp_path / "run.pt").out
+    assert "root criterion\n0 tensors, 0 B\n" in shown
+    assert "--root criterion" not in shown
+    assert "(use --root ema to list its tensors)" in shown
+
+
 def test_hostile_names_cannot_reach_the_terminal(call, tmp_path):
     """Escape sequences and markup in a file's names and values are shown, not obeyed."""
     torch.save({"a\x1b[31m.[bold]w\n": torch.zeros(2), "note": "x\x1b]0;owned\x07"}, tmp_path / "hostile.pt")

@@ -112,6 +112,15 @@ def test_an_empty_directory(call, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_is_not_a_run(call, run):
+    """For a directory without checkpoints that has something else, a hint on stderr says what shows it."""
+    step = run / "step-0000000010"
+    ended = call("runs", step)
+    assert (ended.code, ended.out) == (0, "0 checkpoints, 0 B\n")
+    assert f"statedict inspect {step} shows what it contains" in " ".join(ended.err.split())
+    assert call("runs", step, "--json").err == ""
+
+
 def test_mistakes(call, tmp_path):
     """A directory that is not there is a mistake: exit code 2."""
     ended = call("runs", tmp_path / "nowhere")

@@ -140,7 +140,7 @@ def _print(facts: Fact, full: set[str], *, flat: bool) -> None:
             out.print((_show.flat if flat else _show.tree)(root["tensors"]))
         for line in _show.summary(root):
             _show.say(out, line, "dim")
-        if root["path"] not in full:
+        if root["path"] not in full and root["tensors"]:
             _show.say(out, f"(use --root {root['path']} to list its tensors)", "dim")
         _print_content(out, root["values"], flat)
     if facts["other"]:

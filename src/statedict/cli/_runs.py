@@ -116,6 +116,10 @@ def runs(
     pruned = prune and not dry_run
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
+    if not saved and not as_json and any(directory.iterdir()):
+        typer.echo(
+            f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
+        )
 
 
 def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None = None) -> None:

@@ -126,6 +126,15 @@ def test_an_adapter_is_the_model(tmp_path):
         assert list(checkpoint.state_dict()) == list(checkpoint.state_dict("second")) == list(adapter)
 
 
+def test_further_adapters_without_files_of_roles_are_noted(tmp_path):
+    """What PEFT saves alone is opened as the first adapter; a note lists the folders of the others."""
+    adapter = {"base_model.model.q.lora_A.weight": torch.ones(2, 4)}
+    files = {f"{place}adapter_model.safetensors": adapter for place in ("", "second/")}
+    with statedict.open(layouts.write(tmp_path / "f", {**files, "adapter_config.json": {}})) as checkpoint:
+        assert list(checkpoint.object) == list(adapter)
+        assert checkpoint.notes[-1] == "other adapters, in folders of this directory, were not read: second"
+
+
 def test_models_in_folders_beside_files_with_roles_have_their_names(tmp_path):
     """Trainings of diffusers save each model in its folder, and the rest by accelerate."""
     folder = accelerate(tmp_path / "checkpoint-500", [Training()])
@@ -323,6 +332,17 @@ def test_the_folder_of_deepspeed_has_the_roots_of_the_others(tmp_path, weights):
         own = {"global_step4", "model"} if weights else {"model", "optimizer"}
         assert set(checkpoint.object) == {*own, "scheduler", "rng", "trainer_state"}
     assert equal(resumed(folder), states(training))
+
+
+def test_files_of_unknown_purpose_do_not_replace_the_folder_of_deepspeed(tmp_path):
+    """Several files beside it, of which no name marks one as the model's, are left out; a note lists them."""
+    training = Training()
+    state = training.model.state_dict()
+    inside = {"model": state, "optimizer": training.optimizer.state_dict()}
+    files = {"latest": b"global_step4", "global_step4/model.pt": inside, "a.pt": state, "b.pt": state}
+    with statedict.open(layouts.write(tmp_path / "f", files)) as checkpoint:
+        assert set(checkpoint.object) == {"model", "optimizer"}
+        assert checkpoint.notes[-1].endswith("no name marks one as the model's: a.pt, b.pt")
 
 
 def test_the_values_of_a_folder_are_limited(tmp_path):

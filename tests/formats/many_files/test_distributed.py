@@ -95,6 +95,12 @@ def test_a_saved_state_is_read_as_the_tree_that_it_was(saved):
         assert checkpoint.verify() == []
 
 
+def test_the_classes_of_the_metadata_are_known(saved):
+    """The classes that describe every such checkpoint are not listed as unknown."""
+    with formats.open(saved[1]) as checkpoint:
+        assert {named.risk for named in checkpoint.globals} == {"safe"}
+
+
 def test_the_metadata_file_opens_its_directory(saved):
     """Giving `.metadata` itself is the same as giving the directory."""
     with formats.open(saved[1] / ".metadata") as checkpoint:

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 def test_the_files_of_all_ranks_are_one_checkpoint(folder):
     """Every placement, even, uneven and with empty shards, comes back as the whole tensor; values are the first rank's."""
     with formats.open(folder) as checkpoint:
-        assert checkpoint.notes == ["the tensors are joined from the files of 4 ranks"]
+        assert checkpoint.notes == ["the tensors are read from the files of 4 ranks"]
         assert [finding.level for finding in checkpoint.verify()] == ["note"]
         assert checkpoint.dangerous == []
         assert {named.risk for named in checkpoint.globals} == {"safe"}

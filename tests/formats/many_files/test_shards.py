@@ -507,8 +507,10 @@ def test_a_directory_with_one_file_is_that_file(folder, tmp_path):
     """The only file of a directory is opened; safetensors takes precedence, and two files of a kind are ambiguous."""
     inside = tmp_path / "single"
     inside.mkdir()
-    with pytest.raises(UnknownFormatError, match="does not contain a checkpoint"):
+    with pytest.raises(UnknownFormatError, match=r"does not contain a checkpoint \(pass the path of a file in it\)"):
         formats.open(inside)
+    with pytest.raises(UnknownFormatError, match="the folders in it are model, single: pass the path of one"):
+        formats.open(tmp_path)
     formats.write({"x": np.ones(2)}, inside / "pytorch_model.bin")
     with formats.open(inside) as checkpoint:
         assert checkpoint.format == "torch"

@@ -117,10 +117,21 @@ def test_the_model_of_a_finished_run(tmp_path):
     layouts.save(run / "pytorch_model.bin", layouts.model(3))
     with formats.open(run) as checkpoint:
         assert weight(checkpoint) == 3
-        assert checkpoint.notes[-1] == "the weights of this directory were read, not those of its checkpoints"
+        note = "the weights of this directory were read, not those of its checkpoints, of which checkpoint-500 is the newest"
+        assert checkpoint.notes[-1] == note
     (run / "pytorch_model.bin").rename(run / "training_args.bin")
     with formats.open(run) as checkpoint:
         assert weight(checkpoint) == 500
+
+
+def test_several_files_that_may_be_weights_do_not_hide_the_run(tmp_path):
+    """If no name marks one of several files as the model's, the newest checkpoint is read, and a note lists the files."""
+    run = layouts.transformers(tmp_path / "run")
+    for name in ("a.pt", "b.pt"):
+        layouts.save(run / name, layouts.model(3))
+    with formats.open(run) as checkpoint:
+        assert weight(checkpoint) == 500
+        assert checkpoint.notes[-1].endswith("no name marks one as the model's: a.pt, b.pt")
 
 
 def test_nothing_else_is_searched(tmp_path):

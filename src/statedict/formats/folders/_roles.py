@@ -22,12 +22,13 @@ from .._run_names import LATEST
 from .._table import read_row
 from ..checkpoint._checkpoint import Checkpoint
 from ..checkpoint._roots import is_state
+from ..many_files._weights import unclear
 from ._fsdp import fsdp_members
 from ._opened import opened
 from ._roots import MODEL, Member, numbered, read_roots
 from ._values import read_name, read_values
 
-DIRECTORY, RUN = "directory", "run"
+DIRECTORY, RUN, WEIGHTS_ROW = "directory", "run", "weights"
 # A file's stem → its root. Others keep their stem (`optimizer`, `scheduler`, `custom_checkpoint_0`). N is the rank.
 ROOTS = {
     "pytorch_model_fsdp": MODEL,
@@ -60,14 +61,19 @@ def read_roles(folder: Folder, limits: Limits) -> Checkpoint:
     taken = [name for name in (*folder.files, *folder.folders) if role_of(name) or FSDP_FOLDER.fullmatch(name)]
     rest = folder.without([*taken, LATEST, step])
     row = folder_row(rest, [row for row in FOLDERS if row.name not in (DIRECTORY, step and RUN)])
+    notes = unclear(rest) if row is not None and row.name == WEIGHTS_ROW and step else []
+    if notes:
+        row = None  # such files do not take the place of the state that DeepSpeed saved
     if row is None or row.name != "submodels":
-        roles |= {name: name for name in parts(rest)}
+        inside = parts(rest)
+        roles |= {name: name for name in inside}
+        rest = rest.without(inside)
     core = partial(read_row, row, rest, limits) if row else partial(opened, folder, step, limits) if step else None
     if row is not None and step:
         roles[step] = step
     members |= {root: name for name, root in _distinct(roles, members).items()}
     members |= {VALUES[name]: partial(read_values, folder, name, limits) for name in VALUES if name in folder.files}
-    return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits)
+    return read_roots(folder, DIRECTORY, {**(_core(core, members) if core else {}), **members}, limits, notes=notes)
 
 
 def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Member]:

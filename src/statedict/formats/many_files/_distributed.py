@@ -29,6 +29,8 @@ from ._training import with_roots
 METADATA_OF_ALL = ".metadata"
 # Megatron-core before 0.16 has a class of its own.
 METADATA_CLASSES = ("Metadata", "MCoreMetadata")
+# The modules whose classes describe the checkpoint in that file.
+DESCRIBING = {f"torch.distributed.checkpoint.{name}" for name in ("metadata", "filesystem", "planner")}
 
 
 def read_distributed(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
@@ -73,7 +75,7 @@ def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
         tree,
         size=reader.files.size + described,
         producer="torch.distributed.checkpoint",
-        globals=_once([*(named for parsed in every for named in parsed.globals), *reader.globals]),
+        globals=_once([*(_judged(named) for parsed in every for named in parsed.globals), *reader.globals]),
         more_globals=source.imports,
         notes=[*_of_first_rank(len(names)), *reader.files.notes()],
         checks=lambda: chain(reader.files.check(), _check(tree)),
@@ -101,6 +103,12 @@ def _check(tree: object) -> Iterator[Finding]:
 
 def _no_storage(wanted: StorageId) -> TypedStorage:
     raise FormatError(f"it refers to storage {wanted.key!r}, but metadata has no storages")
+
+
+def _judged(named: Import) -> Import:
+    """Return the import, marked safe if it belongs to this format."""
+    known = named.module in DESCRIBING or named.name in METADATA_CLASSES
+    return named._replace(risk="safe") if known and named.risk == "unknown" else named
 
 
 def _once(imports: Iterable[Import]) -> list[Import]:

@@ -114,4 +114,5 @@ def _notes(count: int, ranks: Sequence[int], first: int) -> list[str]:
     gaps = sorted(set(range(first, max(ranks) + 1)) - set(ranks))
     listed = ", ".join(map(str, gaps[:8]))
     missing = [f"there is no file of rank {listed} (a rank may have had no part)"] if gaps else []
-    return [f"the tensors are joined from the files of {count:,} ranks", *missing]
+    whose = "the file of 1 rank" if count == 1 else f"the files of {count:,} ranks"
+    return [f"the tensors are read from {whose}", *missing]

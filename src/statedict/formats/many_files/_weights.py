@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from statedict.files import Folder
 
 from ...errors import UnknownFormatError
+from .._folder_table import parts
 from .._limits import Limits
 from .._names import INDEX, OTHER_FILES, WEIGHTS
 from .._table import read
@@ -27,11 +28,32 @@ KNOWN = {
     for name in ("model", "pytorch_model", "adapter_model", "diffusion_pytorch_model")
     for suffix in WEIGHTS[:2]
 }
+# PEFT saves further adapters in folders beside the file of the first. Other folders are not searched: each is a listing.
+ADAPTER = "adapter_config.json"
 SHOWN = 5
 
 
 def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
-    """Open the weights in a folder; raise UnknownFormatError if it contains none, or several models."""
+    """Open the weights in a folder; raise UnknownFormatError if it contains none, or several models. A note lists the
+    folders with further adapters of PEFT.
+    """
+    checkpoint = _read_chosen(folder, limits)
+    others = parts(folder) if ADAPTER in folder.files else []
+    if others:
+        checkpoint.notes.append(f"other adapters, in folders of this directory, were not read: {_listed(others)}")
+    return checkpoint
+
+
+def unclear(folder: Folder) -> list[str]:
+    """Return a note if a folder has weights, and the names do not say which are the model's; else an empty list."""
+    names = [name for name in folder.files if name not in OTHER_FILES]
+    picked = next(filter(None, (_preferred(pick(names)) for pick in (_indexes, _numbered, _single))), [])
+    if len(picked) < 2 or any(map(NUMBERED.fullmatch, picked)):
+        return []
+    return [f"files of this directory were not read, because no name marks one as the model's: {_listed(picked)}"]
+
+
+def _read_chosen(folder: Folder, limits: Limits) -> Checkpoint:
     names = [name for name in folder.files if name not in OTHER_FILES]
     for pick in (_indexes, _numbered, _single):
         found = _preferred(pick(names))
@@ -51,8 +73,10 @@ def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
                 file=folder.path,
                 hint="open one of them",
             )
+    folders = [name for name in folder.folders if not name.startswith(".")]
+    inside = f"the folders in it are {_listed(folders)}: pass the path of one" if folders else ""
     raise UnknownFormatError(
-        "this directory does not contain a checkpoint", file=folder.path, hint="pass the path of a file in it"
+        "this directory does not contain a checkpoint", file=folder.path, hint=inside or "pass the path of a file in it"
     )
 
 

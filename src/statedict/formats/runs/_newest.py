@@ -9,10 +9,10 @@ from statedict.files import Folder
 from ...errors import FormatError, UnknownFormatError
 from .._folder_table import is_weights
 from .._limits import Limits
-from .._run_names import LOCK, STEP, is_step_file, own_steps
+from .._run_names import LOCK, is_step_file, own_steps
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._opened import opened
-from ..many_files._weights import read_weights
+from ..many_files._weights import read_weights, unclear
 from ._manifest import check_step, read_open
 from ._step import open_step
 from ._steps import FoundSteps, find_steps
@@ -27,14 +27,18 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     own = own_steps(folder.folders)
     if own:
         return _read_own(folder, own, limits)
-    found = None if _has_weights(folder) else find_steps(folder)
-    if found is not None:
-        return _read_foreign(found, limits)
+    found = find_steps(folder)
+    notes = unclear(folder) if _has_weights(folder) else []
+    if found is not None and (notes or not _has_weights(folder)):
+        checkpoint = _read_foreign(found, limits)
+        checkpoint.notes += notes
+        return checkpoint
     if LOCK in folder.files and not is_weights(folder):
         raise UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
     checkpoint = read_weights(folder, limits)
-    if any(map(STEP.fullmatch, folder.folders)):
-        checkpoint.notes.append("the weights of this directory were read, not those of its checkpoints")
+    if found is not None and found.steps:
+        newest = "" if isinstance(found.newest, FormatError) else f", of which {found.newest} is the newest"
+        checkpoint.notes.append(f"the weights of this directory were read, not those of its checkpoints{newest}")
     return checkpoint
 
 
