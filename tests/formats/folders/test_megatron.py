@@ -138,7 +138,7 @@ def test_missing_metadata_is_named(saved, tmp_path):
     run, _, _ = saved
     folder = shutil.copytree(run / "iter_0000010", tmp_path / "saved")
     (folder / ".metadata").unlink()
-    with pytest.raises(FormatError, match=r"\.metadata is missing, which says what the other files contain"):
+    with pytest.raises(FormatError, match=r"\.metadata, which describes the tensors, is missing"):
         statedict.open(folder)
 
 

@@ -59,8 +59,6 @@ def read_as_saved(folder: Folder, limits: Limits) -> Checkpoint:
             hint="fetch it from where it was saved",
         )
     names = [METADATA_OF_ALL] if METADATA_OF_ALL in names else sorted(names, key=lambda name: (len(name), name))
-    if not names:
-        raise FormatError(f"{METADATA_OF_ALL} is missing, which says what the other files contain", file=folder.path)
     every = [_metadata(folder.file(name), limits) for name in names]
     path = folder.path_of(names[0])
     of_ranks = [fields_of(each.value, METADATA_CLASSES, folder.path_of(name)) for name, each in zip(names, every)]
