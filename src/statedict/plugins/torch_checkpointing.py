@@ -70,7 +70,7 @@ def read_checkpoint(folder: Folder, limits: Limits) -> Checkpoint:
     reader = _Reader(folder, limits)
     items = {**reader.described_items(), **{k: v for k, v in _named_items(folder).items() if k not in reader.described}}
     tree: dict[str, Any] = {}
-    failed: dict[str, Exception] = {}
+    failed: dict[str, FormatError | OSError] = {}
     for item, places in items.items():
         try:
             tree[item] = reader.item(item, places)
@@ -169,7 +169,7 @@ class _Reader:
             raise FormatError(reasons or "no rank has a file of it", file=self._folder.path, member=item)
         several = len(places) > 1 and item not in self.described
         if several and any(path.endswith(".safetensors") for path in places.values()):
-            raise FormatError(
+            raise UnknownFormatError(
                 f"its {len(places):,} files do not say which part of each tensor they contain", file=self._folder.path,
                 member=item, hint="torch_checkpointing writes this if the item has a resharder and the save is asynchronous",
             )  # fmt: skip
@@ -239,9 +239,9 @@ def _head(folder: Folder, name: str) -> bytes:
         return b""
 
 
-def _check(tree: Any, reader: _Reader, failed: Mapping[str, Exception]) -> Iterator[Finding]:
+def _check(tree: Any, reader: _Reader, failed: Mapping[str, FormatError | OSError]) -> Iterator[Finding]:
     for item, error in failed.items():
-        yield Finding("error", item, f"cannot be read: {error}")
+        yield Finding.of(item, error)
     yield from reader.problems
     for path, value in tensors(tree):
         if isinstance(value, Parts):

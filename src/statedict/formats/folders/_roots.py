@@ -150,4 +150,4 @@ def _notes(members: Mapping[str, Checkpoint]) -> Iterator[str]:
         for note in member.notes:
             by_text.setdefault(note, []).append(root)
     for text, roots in by_text.items():
-        yield f"{', '.join(roots)}: {text}" if any(roots) else text
+        yield text if "" in roots else f"{', '.join(roots)}: {text}"
