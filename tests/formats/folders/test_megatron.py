@@ -133,6 +133,14 @@ def test_a_missing_file_beside_the_tensors_is_named(saved, tmp_path, gone):
         assert wheres == (["common.pt"] if gone == "common.pt" else [])
 
 
+def test_a_missing_description_is_named(saved, tmp_path):
+    """Without `.metadata` the tensors cannot be found; the error names it."""
+    folder = shutil.copytree(saved[0] / "iter_0000010", tmp_path / "step")
+    (folder / ".metadata").unlink()
+    with pytest.raises(FormatError, match=r"\.metadata, which describes the tensors, is missing"):
+        statedict.open(folder)
+
+
 def test_another_backend_is_named(saved, tmp_path):
     """A folder in Megatron's older format `zarr` is refused by its name."""
     run, _, _ = saved
