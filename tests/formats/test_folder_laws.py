@@ -58,7 +58,7 @@ class TestExported(FormatSuite):
     format = "pt2"
     dtypes = tuple(EXPORTED)
     ties = False
-    copies = 300
+    copies = 150
 
     def write(self, state, metadata):
         numbers = {array_of(name, ()).dtype: number for name, number in EXPORTED.items()}

@@ -185,6 +185,7 @@ class TestGguf(FormatSuite):
     }
     dtypes = tuple(kinds)
     checksums = ties = False
+    copies = 500
 
     def write(self, state, metadata):
         dtypes = {array_of(name, ()).dtype: number for name, number in self.kinds.items()}
@@ -200,7 +201,7 @@ class TestGgufQuantised(DamageLaws, CostLaws):
     format = "gguf"
     dtypes = ("float32",)
     checksums = ties = False
-    copies = 500
+    copies = 200
     # Blocks are decoded a few megabytes at a time.
     test_reading_needs_the_memory_of_one_tensor = None
 
@@ -233,6 +234,7 @@ class TestShards(FolderSuite):
 class TestNumberedShards(TestShards):
     needed = ()
     metadata = False
+    copies = 100
 
     def write(self, state, metadata):
         files = super().write(state, metadata)

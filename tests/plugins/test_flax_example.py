@@ -3,12 +3,14 @@
 The hexadecimal files are those of Flax 0.12.8.
 """
 
+import importlib.util
 import io
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import ml_dtypes
@@ -16,8 +18,12 @@ import numpy as np
 import pytest
 
 import statedict
+from statedict import files
 from statedict.errors import FormatError, LimitError, SaveError, TruncatedError, UnknownFormatError
-from statedict.formats import Limits, leaves, read_array
+from statedict.formats import LIMITS, Limits, leaves, read_array
+from statedict.formats._format import close_with
+from statedict.testing import FormatSuite
+from statedict.testing.format_laws._recording_file import RecordingFile
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "statedict-flax"
 # msgpack_serialize({"params": {"Dense_0": {"kernel": …, "bias": …}}, "step": np.int32(7), "epoch": 3, "z": 1 + 2j,
@@ -52,6 +58,34 @@ def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(site))
     yield site
     sys.modules.pop("statedict_flax", None)
+
+
+@cache
+def plugin():
+    spec = importlib.util.spec_from_file_location("statedict_flax", EXAMPLE / "statedict_flax.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FORMAT
+
+
+class TestFlax(FormatSuite):
+    """The laws of every format; the plugin is loaded from its file."""
+
+    format = "flax"
+    dtypes = [name for name in FormatSuite.dtypes if name != "complex128"]
+    metadata = ties = checksums = False
+    copies = 200
+
+    def open(self, source):
+        file = source if isinstance(source, RecordingFile) else files.open(source)
+        try:
+            return close_with(plugin().read(file, LIMITS), file)
+        except FormatError as error:
+            raise error.located(file=file.name) from None
+
+    def write(self, state, metadata):
+        parts = plugin().write(statedict.StateDict(state), {})
+        return b"".join(part if isinstance(part, bytes) else read_array(part).tobytes() for part in parts)
 
 
 def opened(raw, **limits):

@@ -290,3 +290,19 @@ def test_a_model_loads_the_weights(tmp_path):
     with statedict.open(tmp_path / "a.gguf") as checkpoint:
         assert model.weight.detach().numpy().tobytes() == array(checkpoint, "weight").tobytes()
     assert math.isclose(model.bias[1].item(), 2)
+
+
+def test_bytes_after_the_last_tensor_are_noted():
+    """What follows the last tensor, beyond the alignment, is not read; a note says so."""
+    for more, notes in ((b"", 0), (b"more", 1)):
+        with statedict.open(io.BytesIO(gguf([Tensor("w")]) + more)) as checkpoint:
+            assert checkpoint.notes.count("4 bytes after the last tensor were not read") == notes
+
+
+def test_a_closed_file_cannot_be_read(tmp_path):
+    """`close` of the checkpoint closes the file."""
+    (tmp_path / "m.gguf").write_bytes(gguf([Tensor("w")]))
+    with statedict.open(tmp_path / "m.gguf") as checkpoint:
+        leaf = checkpoint.object["w"]
+    with pytest.raises(ValueError, match="closed"):
+        read_array(leaf)

@@ -75,6 +75,7 @@ def test_a_missing_rank_is_named_and_the_rest_loads(tmp_path):
     (tmp_path / "model_1.pt").unlink()
     with formats.open(tmp_path) as checkpoint:
         errors = {(f.where, f.text) for f in checkpoint.verify() if f.level == "error"}
+        assert "model: model_1.pt, the file of rank 1, is missing" in checkpoint.notes
         assert ("model", "model_1.pt, the file of rank 1, is missing") in errors
         assert ("model/encoder.bias", "parts of this tensor are missing") in errors
         state = checkpoint.state_dict("model")

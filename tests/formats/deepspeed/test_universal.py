@@ -8,7 +8,7 @@ from tests.formats.deepspeed.test_zero import LARGE, SMALL, TIED, equal
 from tests.formats.deepspeed.zero_job import MOMENTS, Job
 
 import statedict
-from statedict.errors import FormatError
+from statedict.errors import FormatError, TruncatedError
 from statedict.state import read_array
 
 JOBS = {
@@ -47,6 +47,26 @@ def test_files_of_the_optimizer_are_opened_when_they_are_read(tmp_path):
         FormatError, match=r"expected a tensor of float32 \[11, 6\], found a tensor of float32 \[3, 4\]"
     ):
         read_array(statedict.open(step).object["optimizer"]["state"]["embed.weight"]["exp_avg"])
+
+
+def test_damaged_model_states_are_named(tmp_path):
+    """If the only file of model states cannot be read, its own error is raised."""
+    step = Job(2).save_universal(tmp_path)
+    (step / "mp_rank_00_model_states.pt").write_bytes(b"")
+    with pytest.raises(TruncatedError, match=r"mp_rank_00_model_states\.pt"):
+        statedict.open(step)
+
+
+def test_a_missing_moment_is_named(tmp_path):
+    """A file of the optimizer that other parameters of the group have is missing: it is named, and the rest loads."""
+    step = Job(2).save_universal(tmp_path)
+    (step / "zero" / "embed.weight" / "exp_avg.pt").unlink()
+    checkpoint = statedict.open(step)
+    entry = checkpoint.object["optimizer"]["state"]["embed.weight"]
+    with pytest.raises(FormatError, match=r"embed\.weight/exp_avg\.pt.*missing"):
+        read_array(entry["exp_avg"])
+    assert equal(entry["exp_avg_sq"], Job(2).values["exp_avg_sq"]["embed.weight"])
+    assert "embed.weight/exp_avg.pt is missing or damaged" in checkpoint.verify()[0].text
 
 
 def test_a_missing_parameter_is_named(tmp_path):

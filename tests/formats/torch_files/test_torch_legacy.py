@@ -194,6 +194,14 @@ def test_facts_that_make_another_archive_are_refused(tmp_path):
         formats.open(path)
 
 
+def test_what_follows_the_end_of_a_tar_is_refused():
+    """Zeros may follow the end of a tar, but nothing else: a second archive would be ignored."""
+    raw = streams.tar()
+    assert opened(raw + bytes(10240)).format == "torch-tar"
+    with pytest.raises(FormatError, match="bytes follow the end of the tar archive"):
+        opened(raw + raw)
+
+
 def test_a_damaged_header_of_a_tar_is_noticed():
     """A damaged tar header is noticed by its checksum."""
     raw = bytearray(streams.tar())
