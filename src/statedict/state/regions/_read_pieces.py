@@ -164,17 +164,14 @@ def _regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[m
     rest = memoryview(b"")
     for number, size in enumerate(sizes, 1):
         rest = rest or next(pieces)
-        block, rest = rest[:size], rest[size:]
-        if len(block) < size:
-            joined = bytearray(block)
-            while len(joined) < size:
-                rest = next(pieces)
-                missing = size - len(joined)
-                joined += rest[:missing]
-                rest = rest[missing:]
-            block = memoryview(joined)
+        found, rest = [rest[:size]], rest[size:]
+        missing = size - len(found[0])
+        while missing:
+            rest = next(pieces)
+            found.append(rest[:missing])
+            rest, missing = rest[missing:], missing - len(found[-1])
         if number == len(sizes):
             # A checksum is compared after the last piece.
             for _ in pieces:
                 pass
-        yield block
+        yield found[0] if len(found) == 1 else memoryview(b"".join(found))
