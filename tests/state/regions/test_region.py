@@ -153,6 +153,25 @@ def test_a_storage_that_cannot_be_read_in_parts_is_read_once():
     assert (file.calls, file.count) == (1, array.nbytes)
 
 
+class StreamedFile(File):
+    """The same, which gives bytes as a stream, too, in pieces of up to 16."""
+
+    def stream(self, storage, start, stop):
+        for at in range(start, stop, 16):
+            self.count += min(16, stop - at)
+            yield memoryview(self.raw)[at : min(at + 16, stop)]
+
+
+def test_a_stream_of_rows_is_that_of_their_file():
+    """Rows are streamed in the pieces of their file, of which nothing else is read, and no piece is copied."""
+    file = StreamedFile(numbers((8, 5)))
+    rows = region(file.leaf, Box((2, 0), (3, 5)))
+    pieces = list(rows.storage.source.stream(rows.storage, 4, 60))
+    assert b"".join(pieces) == file.raw[44:100]
+    assert ([len(piece) for piece in pieces], file.count, file.calls) == ([16, 16, 16, 8], 56, 0)
+    assert all(piece.obj is file.raw for piece in pieces)
+
+
 def test_parts_of_an_excerpt_are_read_alone():
     """Any range of bytes of an excerpt, starting inside a run, is what the same range of its array is."""
     for width in (7, 1000):
@@ -163,6 +182,7 @@ def test_parts_of_an_excerpt_are_read_alone():
             into = memoryview(bytearray(stop - start))
             found.storage.source.read_into([(found.storage, start, into)])
             assert into == raw[start:stop]
+            assert b"".join(found.storage.source.stream(found.storage, start, stop)) == raw[start:stop]
 
 
 def test_reads_of_one_file_are_one_batch():

@@ -12,7 +12,7 @@ from math import prod
 from typing import NamedTuple
 
 from ..tensors._dtype import dtype
-from ..tensors._leaf import Bulk, Leaf, Read, Spec, Storage, check_bounds, contiguous
+from ..tensors._leaf import Bulk, Leaf, Read, Spec, Storage, Streaming, check_bounds, contiguous
 from ._boxes import Box, narrowed
 from ._origins import Origin, origins
 
@@ -143,6 +143,18 @@ class _Excerpts:
             return None
         whole = found.storage.source.view(found.storage, writable=writable)
         return None if whole is None else whole[found.start : found.start + found.run]
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        found: Excerpt = storage.where
+        whole = found.storage
+        if not found.counts and isinstance(whole.source, Streaming):
+            yield from whole.source.stream(whole, found.start + start, found.start + stop)
+            return
+        for at in range(start, stop, SPAN):
+            into = memoryview(bytearray(min(SPAN, stop - at)))
+            self.read_into([Read(storage, at, into)])
+            yield into
 
     def part(self, leaf: Leaf) -> Leaf:
         return excerpt(leaf)

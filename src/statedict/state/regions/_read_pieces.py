@@ -1,7 +1,7 @@
 """Read a tensor from its pieces, with few of their bytes in memory at a time.
 
 Pieces that are runs of the tensor's bytes are read straight into place, or passed on as a stream. For others the tensor is
-divided into bands of a megabyte, each a run of its bytes. What a piece has of each band are consecutive elements of
+divided into bands of a few megabytes, each a run of its bytes. What a piece has of each band are consecutive elements of
 the piece, so every piece is read once, from its beginning to its end.
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from ..tensors._leaf import Leaf, Read, Spec, Storage, Streaming
 from ._boxes import Box, run_of
 
-# The size of bands, in bytes: they stay in the processor's cache while they are filled.
-BAND = 1 << 20
+# The size of bands, in bytes. The allocator reuses buffers of this size; those of 1 MB it returned to the system each time.
+BAND = 4 << 20
 
 
 class Piece(NamedTuple):
@@ -164,17 +164,14 @@ def _regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[m
     rest = memoryview(b"")
     for number, size in enumerate(sizes, 1):
         rest = rest or next(pieces)
-        block, rest = rest[:size], rest[size:]
-        if len(block) < size:
-            joined = bytearray(block)
-            while len(joined) < size:
-                rest = next(pieces)
-                missing = size - len(joined)
-                joined += rest[:missing]
-                rest = rest[missing:]
-            block = memoryview(joined)
+        found, rest = [rest[:size]], rest[size:]
+        missing = size - len(found[0])
+        while missing:
+            rest = next(pieces)
+            found.append(rest[:missing])
+            rest, missing = rest[missing:], missing - len(found[-1])
         if number == len(sizes):
             # A checksum is compared after the last piece.
             for _ in pieces:
                 pass
-        yield block
+        yield found[0] if len(found) == 1 else memoryview(b"".join(found))
