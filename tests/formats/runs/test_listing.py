@@ -89,6 +89,8 @@ def test_our_own_checkpoints_are_listed_by_their_manager(tmp_path):
         manager.save(1, model=torch.nn.Linear(1, 1))
     (tmp_path / "empty").mkdir()
     assert steps(tmp_path / "run") == steps(tmp_path / "empty") == []
+    (tmp_path / "run").rename(tmp_path / "checkpoints")
+    assert steps(tmp_path) == []
 
 
 def test_names_of_our_own_steps():

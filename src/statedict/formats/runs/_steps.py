@@ -10,7 +10,7 @@
 | Megatron | `iter_0000010/`, `release/` | the one in `latest_checkpointed_iteration.txt` |
 | Lightning | `lightning_logs/version_0/checkpoints/epoch=1-step=20.ckpt` | `last.ckpt`, or the highest step |
 
-Nothing else is searched.
+Nothing else is searched. The checkpoints of CheckpointManager are found by `_run_names.own_steps`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 from statedict.files import Folder, is_plain_name
 
 from ...errors import FormatError
-from .._run_names import BETWEEN, LAST, LATEST_ITERATION, LIGHTNING, LOGS, MARKERS, STEP, VERSION
+from .._run_names import BETWEEN, LAST, LATEST_ITERATION, LIGHTNING, LOGS, MARKERS, OWN, STEP, VERSION
 from ..folders._values import read_name
 
 # In the names of Lightning's files.
@@ -78,7 +78,8 @@ def _places(run: Folder) -> Iterator[Folder]:
 
 
 def _listed(folder: Folder) -> list[NamedStep]:
-    found = [NamedStep(int(match["number"]), 0, match[0]) for match in map(STEP.fullmatch, folder.folders) if match]
+    names = [name for name in folder.folders if not OWN.fullmatch(name)]
+    found = [NamedStep(int(match["number"]), 0, match[0]) for match in map(STEP.fullmatch, names) if match]
     for name in (*folder.files, *folder.folders):
         match = LAST.fullmatch(name) or LIGHTNING.fullmatch(name)
         if match:
