@@ -185,7 +185,7 @@ class TestGguf(FormatSuite):
     }
     dtypes = tuple(kinds)
     checksums = ties = False
-    copies = 500
+    copies = 200
 
     def write(self, state, metadata):
         dtypes = {array_of(name, ()).dtype: number for name, number in self.kinds.items()}
