@@ -164,7 +164,7 @@ def test_tensors_of_other_kinds_are_named_when_they_are_read():
     with opened(*others) as checkpoint:
         assert array(checkpoint, "w").tolist() == [1, 2, 3, 4]
         assert checkpoint.object["a"].spec.shape == (2, 256)
-        assert "quantised tensors are read as float32, if their kind is supported: 1 IQ2_XXS, 1 99" in checkpoint.notes
+        assert "tensors cannot be read: 1 IQ2_XXS, 1 99" in checkpoint.notes
         with pytest.raises(FormatError, match=r": a: its elements are of the kind IQ2_XXS, which is not supported \("):
             array(checkpoint, "a")
         with pytest.raises(FormatError, match=": b: its elements are of the kind 99, which is not supported"):

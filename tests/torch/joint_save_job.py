@@ -166,7 +166,7 @@ def refused(folder, made):
     attempt(model, io.BytesIO(), "a file object cannot receive a tensor that is sharded")
     attempt(model, "memory://m.pt", "a URL cannot be replaced atomically")
     attempt({"a": model.up.weight, "b": print}, place / "m.pt", "b: builtins.print would run code")
-    attempt({"a": model.up.weight, "b": 3}, place / "m.safetensors", "'b' is a int")
+    attempt({"a": model.up.weight, "b": 3}, place / "m.safetensors", "'b' is an int")
     attempt(model, place / "nowhere" / "m.pt", "No such file or directory to save in")
     other = Two(a=torch.ones(4, 2))
     attempt(other if rank else model, place / "m.pt", "rank 1 saves other sharded tensors than rank 0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -60,10 +61,7 @@ def read_gguf(file: File, limits: Limits) -> Checkpoint:
     tensors = FileTensors(file, limits)
     state = {entry.name: _leaf(tensors, entry, header) for entry in header.entries}
     notes = ["the file has no checksums: damage to its tensors cannot be detected"]
-    kinds = Counter(entry.kind.name for entry in header.entries if not entry.kind.dtype)
-    if kinds:
-        counts = ", ".join(f"{count:,} {name}" for name, count in kinds.items())
-        notes.append(f"quantised tensors are read as float32, if their kind is supported: {counts}")
+    notes += _notes_on_kinds(Counter(entry.kind.name for entry in header.entries if not entry.kind.dtype))
     if header.metadata.get("split.count", 1) != 1:
         notes.append(
             f"this is one of {metadata['split.count']} parts of a model: open the directory to read all of them"
@@ -85,6 +83,18 @@ def read_gguf(file: File, limits: Limits) -> Checkpoint:
 def _text_of(value: Any) -> str:
     """Return a value of the metadata as text: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _notes_on_kinds(kinds: Counter[str]) -> Iterator[str]:
+    """Return which quantised tensors are read as float32, and which cannot be read."""
+    if not kinds:
+        return
+    from ._gguf_blocks import DECODERS
+
+    for supported, text in ((True, "quantised tensors are read as float32"), (False, "tensors cannot be read")):
+        counts = [f"{count:,} {name}" for name, count in kinds.items() if (name in DECODERS) is supported]
+        if counts:
+            yield f"{text}: {', '.join(counts)}"
 
 
 def _leaf(tensors: FileTensors, entry: Entry, header: _Header) -> Leaf:

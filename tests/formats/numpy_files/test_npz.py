@@ -160,7 +160,7 @@ def test_arrays_are_aligned_and_can_be_mapped(tmp_path):
     [
         ({}, "an npz file needs at least one tensor"),
         ([np.ones(1)], "npz stores a mapping of names to tensors, not a list"),
-        ({"n": 3}, "'n' is a int"),
+        ({"n": 3}, "'n' is an int"),
         ({"../x": np.ones(1)}, r"'\.\./x' is not a valid name for a member of an archive"),
         ({"a\\b": np.ones(1)}, "is not a valid name for a member of an archive"),
     ],

@@ -222,7 +222,7 @@ def test_equal_content_gives_equal_bytes():
         ([1], "safetensors stores a mapping of names to tensors, not a list"),
         (
             {"model": {"w": np.ones(1)}, "n": 3},
-            "'model' is a dict; 'n' is a int. Use the torch format for other values",
+            "'model' is a dict; 'n' is an int. Use the torch format for other values",
         ),
         ({f"n{i}": i for i in range(8)}, "and 3 more"),
         ({1: np.ones(1)}, "1 is not a valid name"),

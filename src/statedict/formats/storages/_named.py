@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from statedict.state import Compound, Leaf, leaf_of, raw_values, require_in_proportion
+from statedict.state import Compound, Leaf, arguments, leaf_of, raw_values, require_in_proportion
 
 from ...errors import SaveError
 from .._json import read_json
@@ -57,9 +57,9 @@ def _problem(name: object, value: object, leaf: Leaf | Compound | None) -> str |
     except UnicodeEncodeError:
         return f"{name!r} cannot be written as UTF-8"
     if leaf is None and hasattr(type(value), "__tensor_flatten__"):
-        return f"{name!r} is a {type(value).__name__} whose parts and attributes are not plain data"
+        return f"{name!r} is {arguments.a(value)} whose parts and attributes are not plain data"
     if leaf is None:
-        return f"{name!r} is a {type(value).__name__}"
+        return f"{name!r} is {arguments.a(value)}"
     return f"{name!r} is a {leaf.layout} tensor" if isinstance(leaf, Compound) else None
 
 
