@@ -35,8 +35,11 @@ VERSION = "0.19.8"
 @contextmanager
 def classes():
     """Provide the classes of DeepSpeed that a pickle names, while a file is written."""
+    stages = enum.IntEnum("ZeroStageEnum", "optimizer_states gradients weights")
+    # CPython 3.11.0 to 3.11.3 would pickle a member as getattr(class, name).
+    stages.__reduce_ex__ = lambda self, protocol: (type(self), (self.value,))
     made = {
-        "deepspeed.runtime.zero.config": enum.IntEnum("ZeroStageEnum", "optimizer_states gradients weights"),
+        "deepspeed.runtime.zero.config": stages,
         "deepspeed.runtime.fp16.loss_scaler": type("LossScaler", (), {}),
         "deepspeed.utils.tensor_fragment": dataclass(
             type("fragment_address", (), {"__annotations__": {"numel": int, "start": int}})

@@ -1,5 +1,7 @@
 """Folders that the frameworks themselves write, compared with what is in memory. Each test needs its framework."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,15 @@ from statedict import formats
 torch = pytest.importorskip("torch")
 # Importing and running a framework warns of many things.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """Restore the environment variables: some frameworks set them for the whole process when they are imported."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def trained(seed=0):

@@ -98,7 +98,9 @@ def test_a_saved_state_is_read_as_the_tree_that_it_was(saved):
 def test_the_classes_of_the_metadata_are_known(saved):
     """The classes that describe every such checkpoint are not listed as unknown."""
     with formats.open(saved[1]) as checkpoint:
-        assert {named.risk for named in checkpoint.globals} == {"safe"}
+        others = {named.name for named in checkpoint.globals if named.risk != "safe"}
+        # CPython 3.11.0 to 3.11.3 pickle the member of an Enum as getattr(class, name).
+        assert others <= {"getattr"}
 
 
 def test_the_metadata_file_opens_its_directory(saved):
