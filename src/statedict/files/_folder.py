@@ -99,6 +99,19 @@ class Folder:
     def folders(self) -> list[str]:
         return self.entries.folders
 
+    @property
+    def depth(self) -> int:
+        """How many levels this folder is below the one that was opened."""
+        return self._within.count(SEPARATOR)
+
+    def count_visit(self) -> int:
+        """Count that this folder is read as a checkpoint; return the count for all folders below the one that was opened.
+
+        Symbolic links can lead to the same folder in any number of ways.
+        """
+        self._open_files.visits += 1
+        return self._open_files.visits
+
     def path_of(self, name: str) -> str:
         """Return the path of a file or folder, for messages."""
         return os.path.join(self.path, name)
@@ -174,6 +187,7 @@ class _OpenFiles:
         self._opener = opener
         self._files: dict[str, File] | None = {}
         self._stamps: dict[str, tuple[int, ...]] = {}
+        self.visits = 0
         self._lock = threading.Lock()
 
     def file(self, name: str) -> File:

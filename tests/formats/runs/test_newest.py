@@ -201,3 +201,13 @@ def test_the_newest_step_of_our_own_cannot_be_opened(own):
     (own / "step-0000000003" / "model.pt").write_bytes(np.zeros(9).tobytes())
     with pytest.raises(FormatError, match=f"the next older one is {own / 'step-0000000002'}"):
         formats.open(own)
+
+
+def test_steps_within_steps_are_not_followed_for_ever(tmp_path):
+    """A folder can be its own step by a symbolic link, or contain others to any depth: this is an error, not a crash."""
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "step-1").symlink_to(".")
+    (tmp_path / "deep" / "/".join(["step-1"] * 200)).mkdir(parents=True)
+    for name in ("loop", "deep"):
+        with pytest.raises(FormatError, match="more than 16 folders deep"):
+            statedict.open(tmp_path / name)

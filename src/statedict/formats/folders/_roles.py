@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import NoReturn
 
 from statedict.files import Folder
 
@@ -82,11 +83,15 @@ def _core(read: Callable[[], Checkpoint], others: Iterable[str]) -> dict[str, Me
     root = MODEL if MODEL not in taken else SECOND
     try:
         checkpoint = read()
-    except (FormatError, OSError):
-        return {root: read}  # `read_roots` reports the error when it fails again
+    except (FormatError, OSError) as error:
+        return {root: partial(_fail, error)}  # `read_roots` reports it; reading again would double the cost of each level
     tree = checkpoint.object
     is_tree = isinstance(tree, dict) and not is_state(tree) and taken.isdisjoint(tree)
     return {"" if is_tree else root: lambda: checkpoint}
+
+
+def _fail(error: FormatError | OSError) -> NoReturn:
+    raise error
 
 
 def role_of(name: str) -> str | None:
