@@ -21,6 +21,8 @@ from ._compare import diff, match, merge
 from .errors import LoadError, StateDictError
 from .state import StateDict
 
+__version__ = "0.1.0.dev0"
+
 if _typing.TYPE_CHECKING:
     from . import nn, torch
     from .formats import Checkpoint, Limits

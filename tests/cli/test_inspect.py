@@ -162,6 +162,32 @@ def test_an_unknown_root_is_told_with_those_there_are(call, run_file):
     assert "'model'" in ended.err
 
 
+def test_parameters_are_counted(call, run_file):
+    """The totals count the elements of a model, tied tensors once, as parameters; those of an optimizer are elements."""
+    model = torch.load(run_file, weights_only=False)["model"]
+    expected = sum(value.numel() for name, value in model.items() if name != "head.weight")
+    shown = call("inspect", run_file).out
+    assert f"{len(model)} tensors, {expected:,} parameters, " in shown
+    optimizer = call("inspect", run_file, "--root", "optimizer").out
+    assert " parameters, " not in optimizer
+    facts = json.loads(call("inspect", run_file, "--json").out)["roots"]
+    (counted,) = (root for root in facts if root["path"] == "model")
+    assert sum(total["elements"] for total in counted["dtypes"].values()) == expected
+
+
+def test_tensors_are_sorted(call, run_file):
+    """`--sort size` lists the largest tensors first, `--sort name` all in the order of their names, without folding."""
+    sizes = [t["bytes"] for root in _roots(call, run_file, "--sort", "size") for t in root["tensors"]]
+    assert sizes == sorted(sizes, reverse=True)
+    names = [t["name"] for root in _roots(call, run_file, "--sort", "name") for t in root["tensors"]]
+    assert names == sorted(names)
+    assert "encoder.layers.1.norm1.weight" in call("inspect", run_file, "--sort", "size").out
+
+
+def _roots(call, file, *options):
+    return json.loads(call("inspect", file, "--root", "model", *options, "--json").out)["roots"]
+
+
 def test_a_root_without_tensors_has_none_to_list(call, tmp_path):
     """The option that lists the tensors of a root is named only for roots that have some."""
     states = {
@@ -171,7 +197,7 @@ def test_a_root_without_tensors_has_none_to_list(call, tmp_path):
     }
     torch.save(states, tmp_path / "run.pt")
     shown = call("inspect", tmp_path / "run.pt").out
-    assert "root criterion\n0 tensors, 0 B\n" in shown
+    assert "root criterion\n0 tensors\n" in shown
     assert "--root criterion" not in shown
     assert "(use --root ema to list its tensors)" in shown
 

@@ -46,6 +46,20 @@ def test_every_option_is_in_the_reference(name):
     assert [option for option in options if option not in chapter] == []
 
 
+def test_a_file_without_a_command_is_inspected(call, tmp_path):
+    """`statedict FILE` is `statedict inspect FILE`, with its options; a wrong path is an error about the file."""
+    statedict.save({"w": np.zeros(2)}, tmp_path / "model.pt")
+    assert call(tmp_path / "model.pt", "--json").out == call("inspect", tmp_path / "model.pt", "--json").out
+    missing = call(tmp_path / "missing.pt")
+    assert (missing.code, missing.out) == (2, "")
+    assert "missing.pt: cannot be read: No such file" in missing.err
+
+
+def test_the_version_is_the_installed_one(call):
+    """`statedict --version` prints `statedict.__version__`."""
+    assert call("--version").out == f"statedict {statedict.__version__}\n"
+
+
 @pytest.mark.parametrize("arguments", [["inspekt"], ["inspect"], ["inspect", "a.pt", "--nonsense"]])
 def test_a_wrong_call_is_explained(call, arguments):
     """A call that makes no sense exits with 2, says so on standard error, and prints nothing else."""

@@ -80,8 +80,8 @@ def test_ties_and_views():
     ]
     assert [own_bytes(fact) for fact in facts] == [24, 0, 16, 16]
     assert totals(facts, lambda fact: fact["dtype"]) == {
-        "float32": {"tensors": 3, "bytes": 40},
-        "int64": {"tensors": 1, "bytes": 16},
+        "float32": {"tensors": 3, "elements": 10, "bytes": 40},
+        "int64": {"tensors": 1, "elements": 2, "bytes": 16},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,14 @@ TEXT_SHOWN = 200
 STYLES = {"dangerous": "bold red", "unknown": "dim", "note": "yellow"}
 
 
+class ListingOrder(StrEnum):
+    """The order in which tensors are listed."""
+
+    FILE = "file"
+    NAME = "name"
+    SIZE = "size"
+
+
 def inspect(
     file: File,
     root: Annotated[
@@ -49,6 +58,10 @@ def inspect(
         bool,
         typer.Option("--stats", help="Also show min, max, mean, std, zeros, NaN and Inf; reads every tensor shown."),
     ] = False,
+    sort: Annotated[
+        ListingOrder,
+        typer.Option(help="List tensors by name, or the largest first, without folding.", show_default=False),
+    ] = ListingOrder.FILE,
     values: Annotated[str | None, typer.Option(metavar="NAME", help="Print the elements of one tensor.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,6 +77,8 @@ def inspect(
 
         statedict inspect run.ckpt --root optimizer --flat
 
+        statedict inspect model.pt --sort size | head
+
         statedict inspect model.safetensors --values head.bias
     """
     with opened(file) as checkpoint:
@@ -73,12 +88,21 @@ def inspect(
             return
         tell_unmatched(match or [], list(chosen.values()))
         facts = _facts(checkpoint, chosen, match, stats)
+    for listed in facts["roots"]:
+        _sort(listed["tensors"], sort)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         # Of roots that were not requested, and are not the default, only totals are shown.
-        listed = chosen if root is not None or match or facts["auto"] is None else {facts["auto"]}
-        _print(facts, set(listed), flat=flat or stats)
+        full = chosen if root is not None or match or facts["auto"] is None else {facts["auto"]}
+        _print(facts, set(full), flat=flat or stats or sort is not ListingOrder.FILE)
+
+
+def _sort(facts: list[Fact], order: ListingOrder) -> None:
+    if order is ListingOrder.NAME:
+        facts.sort(key=lambda fact: str(fact["name"]))
+    elif order is ListingOrder.SIZE:
+        facts.sort(key=lambda fact: -fact["bytes"])
 
 
 def _auto(checkpoint: Any) -> str | None:

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import statedict
+
 from ..errors import StateDictError
 from ._files import note, one_line
 
@@ -39,6 +41,12 @@ class Program(TyperGroup):
                 self.add_command(_built(name), name)
         return super().get_command(ctx, cmd_name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        # `statedict model.pt` inspects that file. No command has a dot or a slash in its name.
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS and _is_path(args[0]):
+            args = ["inspect", *args]
+        return super().parse_args(ctx, args)
+
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _errors_reported():  # --help prints while the arguments are parsed
             return super().make_context(*args, **kwargs)
@@ -46,6 +54,10 @@ class Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _errors_reported():
             return super().invoke(ctx)
+
+
+def _is_path(argument: str) -> bool:
+    return "." in argument or "/" in argument or os.path.exists(argument)
 
 
 @contextmanager
@@ -83,9 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"statedict {version('statedict')}")
+        typer.echo(f"statedict {statedict.__version__}")
         raise typer.Exit
 
 
@@ -94,7 +104,10 @@ def _program(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Inspect, verify, convert, compare and merge checkpoint files of neural networks. Does not need PyTorch."""
+    """Inspect, verify, convert, compare and merge checkpoint files of neural networks. Does not need PyTorch.
+
+    `statedict FILE` is short for `statedict inspect FILE`.
+    """
 
 
 def _built(name: str) -> Any:

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, remark, size
+from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, own_elements, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
@@ -139,10 +139,18 @@ def _label(group: Group) -> str:
 def summary(root: Fact) -> Iterator[str]:
     """Return the totals of a state dict: of all tensors, by dtype, and by part."""
     facts = root["tensors"]
-    dtypes = f": {_listed(root['dtypes'])}" if facts else ""
-    yield f"{count(len(facts), 'tensor')}, {size(sum(own_bytes(fact) for fact in facts))}{dtypes}"
+    totals = [count(len(facts), "tensor")]
+    if facts:
+        nbytes = f"{size(sum(map(own_bytes, facts)))}: {_listed(root['dtypes'])}"
+        totals += [count(sum(map(own_elements, facts)), _noun(root)), nbytes]
+    yield ", ".join(totals)
     if len(root["parts"]) > 1:
         yield f"by part: {_listed(root['parts'])}"
+
+
+def _noun(root: Fact) -> str:
+    """What the elements of a state dict are called: users count the parameters of a model, but not those of an optimizer."""
+    return "element" if any(fact["path"].startswith("param_groups") for fact in root["values"]) else "parameter"
 
 
 def _listed(sums: dict[str, Fact]) -> str:

@@ -8,6 +8,7 @@ from ._facts import (
     extent,
     imports,
     own_bytes,
+    own_elements,
     plain,
     remark,
     shape,
@@ -24,6 +25,6 @@ from ._survey import BUDGET, SurveyResult, survey
 
 __all__ = [
     "BUDGET", "MARK", "PIECE", "Fact", "FileContent", "Row", "SurveyResult", "TreeEntry", "charting", "contents",
-    "count", "elements", "extent", "fold", "imports", "own_bytes", "page", "plain", "remark", "shape", "size",
-    "statistics", "survey", "tensors", "totals", "values", "warnings",
+    "count", "elements", "extent", "fold", "imports", "own_bytes", "own_elements", "page", "plain", "remark", "shape",
+    "size", "statistics", "survey", "tensors", "totals", "values", "warnings",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from math import inf, isfinite, prod, sqrt
+from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import printable
-from ._facts import Fact, extent, own_bytes, remark, totals, warnings
+from ._facts import Fact, extent, own_bytes, own_elements, remark, totals, warnings
 from ._fold import TreeEntry, fold
 from ._measures import Heat
 from ._survey import Measures, SurveyResult
@@ -119,7 +119,7 @@ def _file(file: FileContent) -> Fact:
         "producer": printable(file.producer),
         "bytes": file.nbytes,
         "tensors": len(facts),
-        "elements": sum(prod(fact["shape"]) for fact in facts if "tied_to" not in fact),
+        "elements": sum(map(own_elements, facts)),
         "held": sum(own_bytes(fact) for fact in facts),
         "dtypes": [[name, total["tensors"], total["bytes"]] for name, total in by_dtype.items()],
         "other": [_other(fact) for fact in islice(_others(file), OTHERS)],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 from statedict.state import Absent, Compound, Leaf, Opaque, Parts, Short, StateDict
@@ -66,11 +66,15 @@ def values(state: StateDict, fits: Callable[[str], bool]) -> list[Fact]:
 
 
 def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fact]:
-    """Return the number of tensors and bytes for each value of `key`, the largest first; tied tensors count 0 bytes."""
+    """Return the number of tensors, elements and bytes for each value of `key`, the largest first.
+
+    Tied tensors are counted, but not their elements and bytes.
+    """
     sums: dict[str, Fact] = {}
     for fact in facts:
-        total = sums.setdefault(key(fact), {"tensors": 0, "bytes": 0})
+        total = sums.setdefault(key(fact), {"tensors": 0, "elements": 0, "bytes": 0})
         total["tensors"] += 1
+        total["elements"] += own_elements(fact)
         total["bytes"] += own_bytes(fact)
     return dict(sorted(sums.items(), key=lambda item: -item[1]["bytes"]))
 
@@ -78,6 +82,11 @@ def totals(facts: Collection[Fact], key: Callable[[Fact], str]) -> dict[str, Fac
 def own_bytes(fact: Fact) -> int:
     """Return a tensor's bytes, 0 if it is tied to another."""
     return 0 if "tied_to" in fact else int(fact["bytes"])
+
+
+def own_elements(fact: Fact) -> int:
+    """Return a tensor's number of elements, 0 if it is tied to another or missing."""
+    return 0 if "tied_to" in fact or "missing" in fact else prod(fact["shape"])
 
 
 def contents(value: Any, path: str = "", skip: Collection[str] = ()) -> list[Fact]:
