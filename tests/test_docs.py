@@ -50,10 +50,10 @@ def test_every_public_name_is_in_the_reference():
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_told_with_an_example(name):
-    """A docstring says what a name is, and shows it at work; the examples are run where they stand."""
+    """A docstring says what a name is and, unless it is an error, shows it in an example, which is run."""
     text = inspect.getdoc(PUBLIC[name])
     assert text
-    assert ">>> " in text
+    assert ">>> " in text or name.endswith("Error")
 
 
 @pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isclass(value)])

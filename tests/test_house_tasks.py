@@ -36,6 +36,16 @@ def test_the_readme_has_two_commands_and_ci_calls_its_tests(tasks):
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
+def test_examples_are_code_in_the_reference():
+    """The API pages show the examples of docstrings as code, which Markdown alone would show as quotations."""
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("griffe_examples", ROOT / "tools" / "griffe_examples.py")
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    text = "Add.\n\n    >>> 1 + 1\n    2\n\n    More.\n\n    >>> 2\n    2"
+    assert extension.fenced(text) == "Add.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore.\n\n```pycon\n>>> 2\n2\n```"
+
+
 def test_torch_is_pinned(tasks):
     """Every task's dependency group exists, and names exactly one PyTorch (an unpinned one would bring CUDA's gigabytes)."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]

@@ -18,7 +18,34 @@ from importlib import import_module as _import_module
 
 from ._api import audit, load, load_state_dict, open, save, snapshot, state_dict
 from ._compare import diff, match, merge
-from .errors import LoadError, StateDictError
+from .errors import (
+    AfterSaveError,
+    BoundsError,
+    ChecksumError,
+    CollisionError,
+    DiskFullError,
+    FileChangedError,
+    FormatError,
+    LimitError,
+    LoadError,
+    LockedError,
+    MergeError,
+    MissingDependencyError,
+    NotAStateError,
+    PartError,
+    PluginError,
+    RankError,
+    RemoteError,
+    RootError,
+    RunDeniedError,
+    RunGoneError,
+    SaveError,
+    StateDictError,
+    TruncatedError,
+    UnknownFormatError,
+    UnknownNameError,
+    UnsafeFileError,
+)
 from .state import StateDict
 
 __version__ = "0.1.0.dev0"
@@ -26,11 +53,15 @@ __version__ = "0.1.0.dev0"
 if _typing.TYPE_CHECKING:
     from . import nn, torch
     from .formats import Checkpoint, Limits
-    from .plan import KeyMap, LoadReport
-    from .training import CheckpointManager, any_of, at_most, best, every, last, on_preemption, within
+    from .plan import Diff, Inference, KeyMap, LoadReport
+    from .training import CheckpointManager, Resumed, Saved, any_of, at_most, best, every, last, on_preemption, within
 
 __all__ = [
-    "Checkpoint", "CheckpointManager", "KeyMap", "Limits", "LoadError", "LoadReport", "StateDict", "StateDictError",
+    "AfterSaveError", "BoundsError", "Checkpoint", "CheckpointManager", "ChecksumError", "CollisionError", "Diff",
+    "DiskFullError", "FileChangedError", "FormatError", "Inference", "KeyMap", "LimitError", "Limits", "LoadError",
+    "LoadReport", "LockedError", "MergeError", "MissingDependencyError", "NotAStateError", "PartError", "PluginError",
+    "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError", "RunGoneError", "SaveError", "Saved",
+    "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError", "UnknownNameError", "UnsafeFileError",
     "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn",
     "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
 ]  # fmt: skip
@@ -41,11 +72,9 @@ _LAZY = {
     "torch": "torch",
     "Checkpoint": "formats",
     "Limits": "formats",
-    "KeyMap": "plan",
-    "LoadReport": "plan",
-    **dict.fromkeys(
-        ("CheckpointManager", "any_of", "at_most", "best", "every", "last", "on_preemption", "within"), "training"
-    ),
+    **dict.fromkeys(("Diff", "Inference", "KeyMap", "LoadReport"), "plan"),
+    **dict.fromkeys(("CheckpointManager", "Resumed", "Saved"), "training"),
+    **dict.fromkeys(("any_of", "at_most", "best", "every", "last", "on_preemption", "within"), "training"),
 }
 
 

@@ -6,10 +6,10 @@ Importing this file is cheap: numpy, torch and the packages that need them are i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, overload
 
 from statedict.errors import MissingDependencyError
 from statedict.state import Patterns, arguments, library, materialize, without_collector
@@ -19,11 +19,20 @@ from .errors import FormatError
 
 if TYPE_CHECKING:
     from statedict.formats import Checkpoint, Limits
-    from statedict.plan import LoadReport
-    from statedict.state import CastKind
+    from statedict.plan import KeyMap, LoadReport, Mismatched
+    from statedict.state import CastKind, StateDict
     from statedict.torch import AuditFinding
 
+    Renames = KeyMap | str | Mapping[str, str] | Callable[[str], str]
+
 Path = str | os.PathLike[str] | BinaryIO
+Backend = Literal["auto", "numpy", "torch"]
+
+
+class ModuleLike(Protocol):
+    """What a module has, of PyTorch or `statedict.nn`, and no other object with a state: for type checkers only."""
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def open(path: Path, *, limits: Limits | None = None) -> Checkpoint:
@@ -59,7 +68,7 @@ def load(
     *,
     map_location: Any = None,
     mmap: bool = False,
-    backend: str = "auto",
+    backend: Backend = "auto",
     verify: bool = True,
     limits: Limits | None = None,
 ) -> Any:
@@ -165,6 +174,10 @@ def save(
     _saving.save(obj, path, options)
 
 
+@overload
+def state_dict(obj: ModuleLike, *, prefix: str = "", keep_vars: bool = False, model: None = None) -> StateDict: ...
+@overload
+def state_dict(obj: object, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any: ...
 @without_collector
 def state_dict(obj: Any, *, prefix: str = "", keep_vars: bool = False, model: Any = None) -> Any:
     """Return the state of a module; its tensors share the module's memory and change with it (see `snapshot` for a copy).
@@ -206,11 +219,11 @@ def load_state_dict(
     root: str = "auto",
     include: Patterns = None,
     exclude: Patterns = None,
-    rename: Any = None,
+    rename: Renames | Iterable[Renames] | None = None,
     allow_missing: Patterns = (),
     allow_unexpected: Patterns = (),
     allow_casts: CastKind | Sequence[CastKind] = (),
-    mismatched: Any = "error",
+    mismatched: Mismatched = "error",
     dtype: Any = None,
     device: Any = None,
     model: Any = None,
@@ -301,6 +314,10 @@ def load_state_dict(
             return _loading.load_module(module, resolved, request)
 
 
+@overload
+def snapshot(obj: ModuleLike | StateDict, *, out: StateDict | None = None) -> StateDict: ...
+@overload
+def snapshot(obj: object, *, out: Any = None) -> Any: ...
 @without_collector
 def snapshot(obj: Any, *, out: Any = None) -> Any:
     """Return an independent copy of a state, which further training does not change; tied tensors stay tied.

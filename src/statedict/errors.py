@@ -83,7 +83,7 @@ class LoadError(StateDictError, RuntimeError):
     ['bias']
     """
 
-    def __init__(self, text: str, *, report: object = None) -> None:
+    def __init__(self, text: str, *, report: Any = None) -> None:
         super().__init__(text)
         self.report = report
 

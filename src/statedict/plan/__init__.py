@@ -19,10 +19,11 @@ from .reports._report import Adapted, LoadReport
 from .reports._report_text import error_text
 from .reports._suggest import Suggestion
 from .tensors._interpolate import interpolate
+from .tensors._policy import Mismatched
 from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
     "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
-    "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate",
-    "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
+    "Mismatched", "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer",
+    "interpolate", "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
 ]  # fmt: skip

@@ -101,6 +101,11 @@ class Inference(NamedTuple):
         unmatched: source names without a model tensor.
         unfilled: names of model tensors without a source.
         notes: known reasons why names could not be matched.
+
+    >>> import numpy as np, statedict
+    >>> found = statedict.match({"encoder.weight": np.zeros(2)}, {"net.encoder.weight": np.ones(2), "old": np.ones(3)})
+    >>> str(found.key_map), found.unmatched
+    ('net.{*p} -> {*p}', ('old',))
     """
 
     key_map: KeyMap

@@ -51,6 +51,11 @@ class Diff(NamedTuple):
         untied, tied: groups of names whose tensors share elements in the first state only, and in the second only.
         texts: key in the metadata of the files → both texts (None: missing), if they differ.
         equal: the number of equal entries.
+
+    >>> import numpy as np, statedict
+    >>> found = statedict.diff({"w": np.zeros(2), "old": np.ones(1)}, {"w": np.zeros(3), "new": np.ones(1)})
+    >>> found.shape, list(found.added), list(found.removed)
+    ({'w': ((2,), (3,))}, ['new'], ['old'])
     """
 
     added: dict[str, Shape | None]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from statedict.state import Box, DType, Leaf, Spec, computed, region, whole_box
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 Function = Callable[..., Any]
-Mismatched = str | Policy | Function | Mapping[str, str | Policy | Function]
+PolicyName = Literal["error", "skip", "slice", "interpolate"]
+Mismatched = PolicyName | Policy | Function | Mapping[str, PolicyName | Policy | Function]
 
 
 def chooser(mismatched: Mismatched) -> Callable[..., Policy]:
