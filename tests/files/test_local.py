@@ -1,7 +1,9 @@
 """Files that are read: through one descriptor, in batches, and only while they stay what they were."""
 
+import copy
 import io
 import os
+import pickle
 import socket
 import threading
 
@@ -243,3 +245,16 @@ def test_spread_does_all_and_raises_the_first_error():
 
     with pytest.raises(ValueError, match="job"):
         files.spread(fail, range(10), threads=3)
+
+
+def test_an_open_file_is_not_copied(tmp_path):
+    """A deep copy or a pickle of an open file is refused: both would close the same descriptor."""
+    (tmp_path / "x.bin").write_bytes(b"abc")
+    file = files.open(tmp_path / "x.bin")
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(
+            TypeError, match=r"x\.bin is an open file, which cannot be copied or pickled: open it again"
+        ):
+            copied(file)
+    assert file.read(0, 3) == b"abc"
+    file.close()

@@ -524,3 +524,14 @@ def test_a_policy_of_a_newer_version_is_unknown(tmp_path):
         FormatError, match=r"the manifest has an unknown policy: \['monthly', 1\] is not a retention policy"
     ):
         _ = manager.rules
+
+
+def test_a_saved_checkpoint_is_a_path(tmp_path):
+    """A Saved is accepted where a path is: it opens, loads, and names its directory."""
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    with CheckpointManager(tmp_path / "run") as manager:
+        manager.save(1, {"loss": 0.5}, model=model)
+        assert statedict.load_state_dict(other, manager.best("loss")).ok
+        with statedict.open(manager.latest) as checkpoint:
+            assert "model" in checkpoint.roots
+    assert torch.equal(model.weight, other.weight)

@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
@@ -107,6 +107,10 @@ class LocalFile:
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close this file's descriptor, or by then another file's.
+        raise TypeError(f"{self.name} is an open file, which cannot be copied or pickled: open it again there")
 
     def _descriptor(self) -> int:
         if self._fd < 0:

@@ -48,6 +48,10 @@ class Saved:
     nbytes: int
     pinned: bool = False
 
+    def __fspath__(self) -> str:
+        """Its directory, so that a Saved can be given where a path is: `load_state_dict(model, manager.best("loss"))`."""
+        return str(self.path)
+
 
 Keep = Callable[[Sequence[Saved]], set[int]]
 
