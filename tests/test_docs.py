@@ -71,3 +71,14 @@ def test_every_page_is_in_the_navigation():
     """No page is forgotten by mkdocs.yml."""
     listed = set(re.findall(r"(\S+\.md)", (DOCS.parent / "mkdocs.yml").read_text()))
     assert {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} == listed
+
+
+def test_every_error_is_in_the_catalogue():
+    """The page of errors has a heading for each class, with the built-in class that it derives from in brackets."""
+    text = (DOCS / "errors.md").read_text()
+    found = dict(re.findall(r"^### (\w+)\n\n(?:\((\w+)\))?", text, re.MULTILINE))
+    classes = {name: value for name, value in own("statedict.errors").items() if inspect.isclass(value)}
+    assert set(found) == {name.rpartition(".")[2] for name in classes}
+    for name, value in classes.items():
+        (builtin,) = [base.__name__ for base in value.__bases__ if base.__module__ == "builtins"] or [""]
+        assert found[name.rpartition(".")[2]] == builtin, name
