@@ -34,6 +34,9 @@ NAMED = (
         "metrics",
         "metadata",
         "unopened",
+        "environment",
+        "packages",
+        "limits",
     ),
     "texts",
 )
@@ -161,6 +164,7 @@ def calls(place):
             [*match, "--mismatched", "slice", "--exclude", "extra", "--rename", "no -> x"],
         ],
         "match 2": [[*match, "--infer"], [match[0], place / "a.pt", "--keys", place / "mine.pt", "--infer"]],
+        "doctor": [["doctor"]],
         "runs": [["runs", place / "run"], ["runs", place / "run", "--keep-last", 1], ["runs", place / "other"]],
     }  # fmt: skip
 

@@ -1,7 +1,17 @@
 """Files: batched reads, atomic replacement, checksums. This package knows nothing about tensors."""
 
 from ._chain import FileChain
-from ._checksum import checksums, checksums_of, checksums_within, combine, crc32, crc32s, grouped, read_checked
+from ._checksum import (
+    CHECKSUMS,
+    checksums,
+    checksums_of,
+    checksums_within,
+    combine,
+    crc32,
+    crc32s,
+    grouped,
+    read_checked,
+)
 from ._file import PORTION, WAITING, File, Span, check_inside, fetch, spread
 from ._folder import Folder, Location, is_plain_name, open_folder
 from ._joint import JointWriter, Order, Run, Written, follow, remove_abandoned
@@ -14,9 +24,9 @@ from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, write
 
 __all__ = [
-    "PORTION", "WAITING", "Durable", "File", "FileChain", "FileSet", "FileSlice", "Fill", "Folder", "Frame", "JointWriter",
-    "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside",
-    "checksums", "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped",
-    "is_plain_name", "is_url", "joined", "open", "open_folder",
-    "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
+    "CHECKSUMS", "PORTION", "WAITING", "Durable", "File", "FileChain", "FileSet", "FileSlice", "Fill", "Folder",
+    "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System",
+    "Written", "check_inside", "checksums", "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch",
+    "fill", "follow", "grouped", "is_plain_name", "is_url", "joined", "open", "open_folder", "read_checked",
+    "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
 ]  # fmt: skip

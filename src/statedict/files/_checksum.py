@@ -23,6 +23,8 @@ try:
     from isal.isal_zlib import crc32 as _crc32
 except ImportError:
     _crc32 = zlib.crc32
+# The library that computes checksums: isal, or zlib, which is several times slower.
+CHECKSUMS = "isal" if _crc32 is not zlib.crc32 else "zlib"
 
 # Bytes that one thread processes at a time.
 PIECE = 4 << 20
