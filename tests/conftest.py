@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,25 @@ settings.register_profile("statedict", deadline=None)
 settings.load_profile("statedict")
 
 PACKAGES = ROOT / ".cache" / "packages"
+# Most of the suite runs without these; tests that import them are skipped where they are not installed.
+OPTIONAL = {"torch", "transformers", "accelerate", "diffusers", "lightning", "skorch", "gguf", "jax", "sklearn", "s3fs", "moto"}
+
+
+class OptionalModule(pytest.Module):
+    """A file of tests, which is skipped if it imports an optional package that is not installed."""
+
+    def _getobj(self) -> ModuleType:
+        try:
+            return super()._getobj()
+        except self.CollectError as error:
+            missing = getattr(error.__cause__, "name", None) or ""
+            if isinstance(error.__cause__, ModuleNotFoundError) and missing.partition(".")[0] in OPTIONAL:
+                pytest.skip(f"needs the package {missing}", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    return OptionalModule.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")

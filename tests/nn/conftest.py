@@ -6,30 +6,43 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_allclose
 
 import statedict.nn
 
-TORCH = SimpleNamespace(name="torch", nn=torch.nn, F=torch.nn.functional, optim=torch.optim, xp=torch)
+try:
+    import torch
+except ModuleNotFoundError:
+    torch = TORCH = None
+else:
+    TORCH = SimpleNamespace(name="torch", nn=torch.nn, F=torch.nn.functional, optim=torch.optim, xp=torch)
 OURS = SimpleNamespace(name="statedict", nn=statedict.nn, F=statedict.nn.functional, optim=statedict.nn.optim, xp=np)
 
 
-@pytest.fixture(params=[TORCH, OURS], ids=["torch", "statedict"])
+@pytest.fixture(params=["torch", "statedict"])
 def lib(request):
     """One of the two imports: `nn`, `F` (functional), `optim`, and `xp`, the library of arrays."""
-    return request.param
+    return both_of()[0] if request.param == "torch" else OURS
+
+
+def both_of():
+    if TORCH is None:
+        pytest.skip("needs the package torch")
+    return TORCH, OURS
 
 
 @pytest.fixture(scope="session")
 def both():
     """PyTorch's import and ours."""
-    return TORCH, OURS
+    return both_of()
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_its_own_fast_path():
     """PyTorch's fast path gives zeros at padded positions, where its other path and ours give what the layers compute."""
+    if torch is None:
+        yield
+        return
     torch.backends.mha.set_fastpath_enabled(False)
     yield
     torch.backends.mha.set_fastpath_enabled(True)
@@ -37,7 +50,7 @@ def _one_thread_and_its_own_fast_path():
 
 def plain(value):
     """Tensors, Parameters and arrays as NumPy arrays, within tuples, lists and dicts too."""
-    if isinstance(value, torch.Tensor):
+    if torch is not None and isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy()
     if isinstance(value, (list, tuple)):
         items = [plain(item) for item in value]
@@ -86,6 +99,8 @@ def twins():
 
     It seeds PyTorch, so that an example that failed can be repeated.
     """
+
+    both_of()
 
     def make(kind, *args, **kwargs):
         torch.manual_seed(0)
