@@ -12,6 +12,8 @@ FILES = ["digits.pt", "parity.pt", "uninterrupted.pt"]
 @pytest.mark.slow
 def test_the_tour(tmp_path):
     """All of it, as a process: every step told and proved, the files where it said, nothing half-written among them."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
     command = [sys.executable, "-m", "statedict", "tour", str(tmp_path / "files")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -43,6 +45,7 @@ def test_json(call, monkeypatch, tmp_path):
         place.console.print("beside")
         return _tour.StepResult("did it.", "which proves it.")
 
+    monkeypatch.setattr(_tour, "find_spec", lambda name: object())
     monkeypatch.setattr(_tour, "STEPS", (step,))
     ended = call("tour", tmp_path / "files", "--json")
     assert (ended.code, ended.err) == (0, "")
