@@ -24,7 +24,19 @@ settings.load_profile("statedict")
 
 PACKAGES = ROOT / ".cache" / "packages"
 # Most of the suite runs without these; tests that import them are skipped where they are not installed.
-OPTIONAL = {"torch", "transformers", "accelerate", "diffusers", "lightning", "skorch", "gguf", "jax", "sklearn", "s3fs", "moto"}
+OPTIONAL = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "diffusers",
+    "lightning",
+    "skorch",
+    "gguf",
+    "jax",
+    "sklearn",
+    "s3fs",
+    "moto",
+}
 
 
 class OptionalModule(pytest.Module):

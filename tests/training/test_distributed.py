@@ -10,6 +10,8 @@ import pytest
 import statedict
 from statedict.cli import main
 
+pytest.importorskip("torch")
+
 NAMES = ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 

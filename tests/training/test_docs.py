@@ -11,6 +11,8 @@ import pytest
 
 import statedict
 
+pytest.importorskip("torch")
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "resume.md"
 
 

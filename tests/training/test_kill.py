@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+
 
 def run(script, *arguments):
     command = [sys.executable, Path(__file__).with_name(script), *arguments]

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytest.importorskip("torch")
+
 SCRIPT = """
 import sys, torch
 from statedict import CheckpointManager
