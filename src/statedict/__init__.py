@@ -8,7 +8,8 @@
     CheckpointManager                  the checkpoints of a training run: save, keep, resume
 
 Importing this takes a few milliseconds: numpy and torch are imported by the calls that need them. `statedict.nn` (modules
-without torch) and `statedict.torch` (PyTorch's function names on this engine) are imported at their first use.
+without torch), `statedict.maps` (renaming rules for well-known models) and `statedict.torch` (PyTorch's function names on this
+engine) are imported at their first use.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from .errors import LoadError, StateDictError
 from .state import StateDict
 
 if _typing.TYPE_CHECKING:
-    from . import nn, torch
+    from . import maps, nn, torch
     from .formats import Checkpoint, Limits
     from .plan import KeyMap, LoadReport
     from .training import CheckpointManager, any_of, at_most, best, every, last, on_preemption, within
 
 __all__ = [
     "Checkpoint", "CheckpointManager", "KeyMap", "Limits", "LoadError", "LoadReport", "StateDict", "StateDictError",
-    "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn",
+    "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "maps", "match", "merge", "nn",
     "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
 ]  # fmt: skip
 
 # Names imported at their first use, and the subpackage of each.
 _LAZY = {
+    "maps": "maps",
     "nn": "nn",
     "torch": "torch",
     "Checkpoint": "formats",
