@@ -5,6 +5,7 @@
     to = "transformers"                      the one on the right
     source = "https://…"                     the script that it replaces, or that documents the names
     complete = true                          the rules name every tensor, so other names are reported
+    one_way = "…"                            why it does not have an inverse, if the rules do not show that
     rules = ["OLD -> NEW | OPERATION", …]    see `statedict.plan` for the grammar; {name} in an operation is a parameter
 
     [proven]                                 the versions of the implementations that the map was tested with
@@ -26,6 +27,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from statedict.errors import MapError
@@ -65,20 +67,18 @@ class MapFile:
     right: str = ""
     source: str = ""
     complete: bool = False
+    one_way: str = ""
     proven: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def obstacles(self) -> dict[str, str]:
-        """Why rules do not have an exact inverse, by rule; empty if the map is invertible."""
-        trial = dict.fromkeys(self.parameters, 1)
-        return {
-            str(rule): rule.obstacle
-            for line in self.rules
-            for rule in KeyMap(line.bound(trial)).rules
-            if rule.obstacle is not None
-        }
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why the map does not have an exact inverse, or None if it has one."""
+        if self.one_way:
+            return self.one_way
+        rules = (rule for line in self.rules for rule in KeyMap(line.bound(dict.fromkeys(self.parameters, 1))).rules)
+        return next((f"'{rule}': {rule.obstacle}" for rule in rules if rule.obstacle is not None), None)
 
     def values(self, given: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, int]:
         """Return a number for each parameter: one that is given, or that of the config; raises MapError if one has neither."""
@@ -191,7 +191,7 @@ class _Reader:
         return dict(given)
 
 
-TEXTS = {"description": "description", "from": "left", "to": "right", "source": "source"}
+TEXTS = {"description": "description", "from": "left", "to": "right", "source": "source", "one_way": "one_way"}
 KEYS: dict[str, type] = {
     **dict.fromkeys(TEXTS, str),
     "complete": bool,

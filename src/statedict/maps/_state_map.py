@@ -38,16 +38,21 @@ class StateMap(KeyMap):
 
     @cached_property
     def inverse(self) -> StateMap:
-        """The map in the other direction; raises MapError, with the rule and the reason, if it does not have one."""
-        try:
-            back = super().inverse
-        except ValueError as error:
-            raise MapError(self.file.name, None, f"it works in one direction only: {error}") from None
+        """The map in the other direction; raises MapError, with the reason, if it does not have one."""
+        reason = self.file.obstacle
+        if reason is not None:
+            raise MapError(self.file.name, None, f"it converts in one direction only: {reason}")
+        back = super().inverse
         inverse = StateMap(self.file, self.values)
         inverse.rules, inverse.left, inverse.right = back.rules, self.right, self.left
         inverse.inverted = not self.inverted
         inverse.__dict__["inverse"] = self
         return inverse
+
+    @property
+    def invertible(self) -> bool:
+        """Whether there is a map in the other direction."""
+        return self.file.obstacle is None
 
     def extended(self, rules: Any) -> StateMap:
         """Return this map with further rules after its own."""
@@ -80,8 +85,8 @@ class StateMap(KeyMap):
         return super().rename(state)
 
     def ignored(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the names that the map leaves out, each with the reason; a rule that matches a name takes precedence."""
-        return {name: reason for name in names for fits, reason in self._ignored if fits(name) and not self.index.find(name)}
+        """Return the names that the map leaves out, each with the reason."""
+        return {name: reason for name in names for fits, reason in reversed(self._ignored) if fits(name)}
 
     def unknown(self, names: Iterable[str]) -> list[str]:
         """Return the names that no rule matches and that the map does not ignore."""
