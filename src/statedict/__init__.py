@@ -8,8 +8,8 @@
     CheckpointManager                  the checkpoints of a training run: save, keep, resume
 
 Importing this takes a few milliseconds: numpy and torch are imported by the calls that need them. `statedict.nn` (modules
-without torch), `statedict.maps` (renaming rules for well-known models) and `statedict.torch` (PyTorch's function names on this
-engine) are imported at their first use.
+without torch), `statedict.maps` (renaming rules for well-known models) and `statedict.torch` (PyTorch's function names on
+this engine) are imported at their first use.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def table(name):
 def hf_llama():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return filled(LlamaForCausalLM(LlamaConfig(**SIZES | {"intermediate_size": 128}, num_key_value_heads=2, vocab_size=50)))
+    return filled(
+        LlamaForCausalLM(LlamaConfig(**SIZES | {"intermediate_size": 128}, num_key_value_heads=2, vocab_size=50))
+    )
 
 
 def hf_gpt2():

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+from tests.maps import models
 
 import statedict
 from statedict import maps
 from statedict.errors import MapError
-from tests.maps import models
 
 torch = pytest.importorskip("torch")
 # Importing and running a framework warns of many things.

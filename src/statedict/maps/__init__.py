@@ -1,8 +1,8 @@
 """Key maps as data: how the state of one implementation of a model becomes that of another, proven by tests.
 
-A map is a TOML file beside this one (`_map_file` has its keys). `load` reads it, with numbers for its parameters, and returns
-a StateMap: a KeyMap that can be printed, inverted, and used wherever renaming rules can. `fitting` finds the maps that fit two
-states; `transformers_rules` reports what is known about the conversions of transformers itself.
+A map is a TOML file beside this one (`_map_file` has its keys). `load` reads it, with numbers for its parameters, and
+returns a StateMap: a KeyMap that can be printed, inverted, and used wherever renaming rules can. `fitting` finds the maps
+that fit two states.
 
 >>> import numpy as np, statedict
 >>> theirs = {"transformer.wte.weight": np.zeros((50, 32)), "transformer.h.0.mlp.c_fc.weight": np.zeros((32, 128))}

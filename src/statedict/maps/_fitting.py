@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from statedict.plan import Rule
 
-from ._library import load, names, read
+from ._library import names, read
 from ._state_map import StateMap
 
 
@@ -56,7 +56,7 @@ def fitting(source: Iterable[str], target: Iterable[str]) -> list[MapFit]:
 def _fits(name: str, given: list[str], wanted: set[str]) -> list[MapFit]:
     """Return how one map fits, in each direction."""
     file = read(name)
-    there = load(name, **dict.fromkeys(file.parameters, 1))
+    there = StateMap(file, dict.fromkeys(file.parameters, 1))
     found = []
     for one in (there, there.inverse) if there.invertible else (there,):
         made = produced(one, given)

@@ -57,8 +57,10 @@ def load(name: str | Path, *, config: Mapping[str, Any] | None = None, **paramet
     >>> llama = load("llama-hf", config={"dim": 4096, "n_heads": 32})
     >>> llama.values
     {'head_dim': 128}
-    >>> print(llama.inverse.rules[0])
-    model.layers.{i}.self_attn.q_proj.weight -> layers.{i}.attention.wq.weight | interleave 0 128
+    >>> print(llama.rules[0])
+    layers.{i}.attention.wq.weight -> model.layers.{i}.self_attn.q_proj.weight | deinterleave 0 128
+    >>> llama.inverse("model.norm.weight")
+    'norm.weight'
     """
     file = read(name)
     return StateMap(file, file.values(parameters, config or {}))

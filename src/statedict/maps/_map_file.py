@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 from statedict.errors import MapError
 from statedict.plan import KeyMap
 
+from ..errors import printable
 from ._parameter import REFERENCE, Parameter
 
 
@@ -80,8 +81,19 @@ class MapFile:
         rules = (rule for line in self.rules for rule in KeyMap(line.bound(dict.fromkeys(self.parameters, 1))).rules)
         return next((f"'{rule}': {rule.obstacle}" for rule in rules if rule.obstacle is not None), None)
 
+    def __str__(self) -> str:
+        inverse = f"one direction only: {self.obstacle}" if self.obstacle else "both directions"
+        lines = [self.description or self.name, f"from {self.left or '?'} to {self.right or '?'}; {inverse}"]
+        lines += [f"source: {self.source}"] * bool(self.source)
+        lines += [
+            f"proven with {', '.join(f'{package} {version}' for package, version in self.proven.items())}"
+        ] * bool(self.proven)
+        lines += [f"needs {one.name}: {one.description}" for one in self.parameters.values()]
+        lines += [f"leaves out {pattern}: {reason}" for pattern, reason in self.ignored.items()]
+        return "\n".join(map(printable, [*lines, "rules:", *(f"  {rule.text}" for rule in self.rules)]))
+
     def values(self, given: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, int]:
-        """Return a number for each parameter: one that is given, or that of the config; raises MapError if one has neither."""
+        """Return a number for each parameter: the given one, or that of the config; raises MapError if there is neither."""
         for name in given:
             if name not in self.parameters:
                 known = f"its parameters: {', '.join(self.parameters)}" if self.parameters else "it has no parameters"

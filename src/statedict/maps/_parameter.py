@@ -22,8 +22,8 @@ class Parameter:
     Attributes:
         name: as in the rules, `{name}`.
         description: what it is, in words.
-        config: where it is in a model's config: keys (`"text_config.head_dim"`), or quotients of two keys (`"dim / n_heads"`).
-            The first that the config has is used.
+        config: where it is in a model's config: keys (`"text_config.head_dim"`), or quotients of two keys
+            (`"dim / n_heads"`). The first that the config has is used.
     """
 
     name: str

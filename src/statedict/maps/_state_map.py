@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from statedict.errors import MapError, printable
+from statedict.errors import MapError
 from statedict.plan import KeyMap, Resolved, SpecOf
 from statedict.state import StateDict, matcher
 
+from ..errors import printable
 from ._map_file import MapFile
 
 _FEW = 5
@@ -74,7 +75,8 @@ class StateMap(KeyMap):
     def rename(self, state: Mapping[str, Any]) -> StateDict:
         """Return the converted state, as KeyMap does; names may have the prefixes of wrappers (`module.`, `_orig_mod.`).
 
-        Issues a UserWarning for names that are left out, or that no rule matches. Raises MapError if no rule matches any name.
+        Issues a UserWarning for names that are left out, and for those that no rule matches. Raises MapError if no rule
+        matches any name.
         """
         unknown = self.unknown(state)
         if self.file.complete and len(unknown) == len(state):

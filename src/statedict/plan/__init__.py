@@ -25,6 +25,6 @@ from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
     "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
-    "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step", "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate",
-    "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
+    "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step", "Suggestion", "call_text", "diff",
+    "error_text", "infer", "interpolate", "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
 ]  # fmt: skip

@@ -39,7 +39,7 @@ class KeyMap:
 
     def __init__(self, rules: Any = None, *, optional: bool = False) -> None:
         self.rules: tuple[AnyRule, ...] = tuple(_rules(rules))
-        self.optional = optional or (isinstance(rules, KeyMap) and rules.optional)
+        self.optional: bool = optional or (isinstance(rules, KeyMap) and rules.optional)
 
     @classmethod
     def from_toml(cls, text: str) -> KeyMap:
