@@ -20,19 +20,33 @@ def maps(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME|FILE", help="Show this map: its rules, source and parameters.")
     ] = None,
+    transformers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Instead: check the conversions that the installed transformers makes for this model type or class.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the key maps that `convert` and `match` know: conversions between two implementations of a model.
 
     Each is proven by tests: it names every tensor once, its round trip is exact to the bit, and both implementations compute
-    the same.
+    the same. With --transformers, report for each rule of transformers whether it can be undone, and a name that breaks it.
 
     Examples:
 
         statedict maps
 
         statedict maps llama-hf
+
+        statedict maps --transformers mixtral
     """
+    if transformers is not None:
+        if name is not None:
+            raise typer.BadParameter("it cannot be combined with a map", param_hint="--transformers")
+        _tell_conversions(transformers, as_json)
+        return
     from statedict.maps import names, read
 
     if name is None:
@@ -44,6 +58,18 @@ def maps(
         return
     file = read(name)
     tell(json.dumps({"schema": 1, "maps": [_fact(file, rules=True)]}) if as_json else str(file))
+
+
+def _tell_conversions(model: str, as_json: bool) -> None:
+    """Print whether each rule of transformers for a model can be undone, and a name that breaks it."""
+    from statedict.maps import conversion_rules
+
+    found = conversion_rules(model)
+    tell(
+        json.dumps({"schema": 1, "rules": [rule._asdict() for rule in found]})
+        if as_json
+        else "\n".join(map(str, found))
+    )
 
 
 def _print(files: list[MapFile]) -> None:
