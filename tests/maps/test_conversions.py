@@ -58,7 +58,12 @@ class Forward(Halved):
 
 
 OPERATIONS = [
-    (["^e.*.w1.weight", "^e.*.w2.weight"], "^e.w", [loading.MergeModulelist(0), loading.Concatenate(1)], "invertible"),
+    (
+        ["^e.*.w1.weight", "^e.*.w2.weight"],
+        "^e.w",
+        [loading.MergeModulelist(0), loading.Concatenate(1)],
+        "needs an anchor",
+    ),
     (r"^a\.qkv\.weight", [r"^a\.q", r"^a\.k", r"^a\.v"], [loading.Chunk(0)], "invertible"),
     ("^w", "^v", [loading.Interleave(0)], "invertible"),
     ("^q", "^p", [loading.PermuteForRope()], "invertible"),
@@ -81,7 +86,7 @@ def test_models_of_the_installed_transformers():
     assert {rule.verdict for rule in found} <= {"invertible", "needs an anchor", "lossy", "not tried"}
     assert any("MergeModulelist" in rule.rule for rule in found)
     assert all(bool(rule.reason) == (rule.verdict != "invertible") for rule in found)
-    with pytest.raises(MapError, match="mixtrall: transformers does not have conversions .* did you mean 'mixtral'"):
+    with pytest.raises(MapError, match=r"mixtrall: transformers does not have conversions .* did you mean 'mixtral'"):
         maps.conversion_rules("mixtrall")
 
 

@@ -23,7 +23,7 @@ config = ["size", "whole / parts"]
 """
 
 BAD = {
-    "rules = [": ("test.toml, line 2: ", "is not valid TOML"),
+    "rules = [": ("test.toml, line 1: ", "is not valid TOML"),
     'rules = ["a -> b"]\nrule = 1': ("test.toml, line 2: ", "unknown key 'rule'; the keys are description, from, to"),
     'description = "x"': ("test.toml: ", 'expected a TOML list rules = ["OLD -> NEW", …]'),
     "rules = 'a -> b'": ("test.toml, line 1: ", "'rules' must be a list, not 'a -> b'"),
@@ -39,7 +39,7 @@ BAD = {
     ),
     GOOD.replace("config =", "from ="): ("test.toml, line 10: ", "unknown key parameters.size.'from'"),
     GOOD.replace("[parameters.size]", "[parameters]\nsize = 4\n[other]"): (
-        "test.toml, line 12: ",
+        "test.toml, line 10: ",
         "unknown key 'other'",
     ),
     GOOD.replace('"not needed"', "1"): ("test.toml, line 13: ", "ignored.'x.*' must be text, not 1"),

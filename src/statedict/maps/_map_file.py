@@ -121,7 +121,8 @@ def parse_map(text: str, name: str) -> MapFile:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"line (\d+)", str(error))
-        raise MapError(name, int(at[1]) if at else None, f"it is not valid TOML: {error}") from None
+        line = int(at[1]) if at else text.count("\n") + 1  # "at end of document"
+        raise MapError(name, line, f"it is not valid TOML: {error}") from None
     reader = _Reader(text, name)
     reader.check(data, KEYS, "")
     rules = reader.rules(data.get("rules"))

@@ -78,13 +78,15 @@ class StateMap(KeyMap):
         Issues a UserWarning for names that are left out, and for those that no rule matches. Raises MapError if no rule
         matches any name.
         """
-        unknown = self.unknown(state)
-        if self.file.complete and len(unknown) == len(state):
-            raise MapError(self.file.name, None, self._refusal(state))
+        given = self._given(state)
+        names = self.seen(given)
+        unknown = self.unknown(given)
         if self.file.complete and unknown:
+            if len(unknown) + len(self.ignored(names)) == len(given):
+                raise MapError(self.file.name, None, self._refusal(unknown))
             text = f"{self.file.name} does not have a rule for {_listed(unknown)}; unchanged"
             warnings.warn(printable(text), UserWarning, stacklevel=2)
-        return super().rename(state)
+        return self._renamed(state, names, given)
 
     def ignored(self, names: Iterable[str]) -> dict[str, str]:
         """Return the names that the map leaves out, each with the reason."""
@@ -100,12 +102,12 @@ class StateMap(KeyMap):
     def _ignored(self) -> list[tuple[Any, str]]:
         return [(matcher(pattern), reason) for pattern, reason in self.file.ignored.items()]
 
-    def _refusal(self, state: Mapping[str, Any]) -> str:
-        """Say why the map does not apply to any name."""
-        if self.invertible and len(self.inverse.unknown(state)) < len(state):
+    def _refusal(self, names: list[str]) -> str:
+        """Say why the map does not apply to any of these names."""
+        if self.invertible and len(self.inverse.unknown(names)) < len(names):
             there = "add --inverse on the command line, or use its .inverse in Python"
             return f"these are the names of {self.right}, not of {self.left}: {there}"
-        return f"no rule matches any of {_listed(list(state))}; it converts the names of {self.left or 'its rules'}"
+        return f"no rule matches any of {_listed(names)}; it converts the names of {self.left or 'its rules'}"
 
 
 def _listed(names: list[str]) -> str:

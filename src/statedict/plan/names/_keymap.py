@@ -129,8 +129,20 @@ class KeyMap:
         >>> fused.spec("0.qkv.weight").shape, fused.numpy()["0.qkv.weight"][:, 0].tolist()
         ((6, 3), [0, 0, 1, 1, 2, 2])
         """
-        given = _named(state)
+        given = self._given(state)
         return self._renamed(state, {name: name for name in given}, given)
+
+    @staticmethod
+    def _given(state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values of a state by name; raises NotAStateError if a name is not a string."""
+        arguments.mappings(state=state)
+        given = raw_values(state)
+        for name in given:
+            if not isinstance(name, str):
+                raise NotAStateError(
+                    f"the names in a state dict must be strings, but this one has {arguments.described(name)}"
+                )
+        return given
 
     def _renamed(self, state: Mapping[str, Any], names: Mapping[str, str], given: Mapping[str, Any]) -> StateDict:
         """Return the renamed state; `names` are those that the rules see, each with the state's own."""
@@ -180,18 +192,6 @@ class KeyMap:
                 there = name if back is None else renamed(self.inverse.rules[back.rule], back)
                 strays += [name] * (there != name)
         return strays
-
-
-def _named(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the values of a state by name; raises NotAStateError if a name is not a string."""
-    arguments.mappings(state=state)
-    given = raw_values(state)
-    for name in given:
-        if not isinstance(name, str):
-            raise NotAStateError(
-                f"the names in a state dict must be strings, but this one has {arguments.described(name)}"
-            )
-    return given
 
 
 def _rules(given: Any) -> list[AnyRule]:
