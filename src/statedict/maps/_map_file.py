@@ -123,7 +123,7 @@ def parse_map(text: str, name: str) -> MapFile:
         at = re.search(r"line (\d+)", str(error))
         line = int(at[1]) if at else text.count("\n") + 1  # "at end of document"
         raise MapError(name, line, f"it is not valid TOML: {error}") from None
-    reader = _Reader(text, name)
+    reader = _MapReader(text, name)
     reader.check(data, KEYS, "")
     rules = reader.rules(data.get("rules"))
     parameters = {key: reader.parameter(key, value) for key, value in data.get("parameters", {}).items()}
@@ -139,7 +139,7 @@ def parse_map(text: str, name: str) -> MapFile:
     )
 
 
-class _Reader:
+class _MapReader:
     """Checks the data of one file."""
 
     def __init__(self, text: str, name: str) -> None:
