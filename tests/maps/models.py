@@ -60,6 +60,12 @@ def hf_llama():
     )
 
 
+def hf_qwen2():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return filled(Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=4, vocab_size=50)))
+
+
 def hf_gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -7,6 +7,7 @@ from statedict import maps
 
 LEFT = {
     "llama-hf": "meta-llama",
+    "qwen-hf": "qwen",
     "vit-timm-hf": "timm-vit",
     "resnet-timm-hf": "torchvision-resnet-basic",
     "clip-hf": "open-clip",

@@ -34,6 +34,7 @@ def shapes_of(state):
 # Map, its parameters, the names and shapes on its left, and those on its right.
 PAIRS = {
     "llama-hf": ({"head_dim": 8}, lambda: models.table("meta-llama"), lambda: models.saved(models.hf_llama())),
+    "qwen-hf": ({}, lambda: models.table("qwen"), lambda: models.saved(models.hf_qwen2())),
     "gpt2-nanogpt": ({}, lambda: models.hf_gpt2().state_dict(), lambda: models.table("nanogpt")),
     "bert-hf": ({}, bert_with_gamma, lambda: models.saved(models.hf_bert())),
     "vit-timm-hf": ({}, lambda: models.table("timm-vit"), lambda: models.saved(models.hf_vit())),
