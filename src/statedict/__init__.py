@@ -8,7 +8,8 @@
     CheckpointManager                  the checkpoints of a training run: save, keep, resume
 
 Importing this takes a few milliseconds: numpy and torch are imported by the calls that need them. `statedict.nn` (modules
-without torch) and `statedict.torch` (PyTorch's function names on this engine) are imported at their first use.
+without torch), `statedict.maps` (renaming rules for well-known models) and `statedict.torch` (PyTorch's function names on
+this engine) are imported at their first use.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .errors import (
     LimitError,
     LoadError,
     LockedError,
+    MapError,
     MergeError,
     MissingDependencyError,
     NotAStateError,
@@ -51,7 +53,7 @@ from .state import StateDict
 __version__ = "0.1.0.dev0"
 
 if _typing.TYPE_CHECKING:
-    from . import nn, torch
+    from . import maps, nn, torch
     from .formats import Checkpoint, Limits
     from .plan import Diff, Inference, KeyMap, LoadReport
     from .training import CheckpointManager, Resumed, Saved, any_of, at_most, best, every, last, on_preemption, within
@@ -59,15 +61,16 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "AfterSaveError", "BoundsError", "Checkpoint", "CheckpointManager", "ChecksumError", "CollisionError", "Diff",
     "DiskFullError", "FileChangedError", "FormatError", "Inference", "KeyMap", "LimitError", "Limits", "LoadError",
-    "LoadReport", "LockedError", "MergeError", "MissingDependencyError", "NotAStateError", "PartError", "PluginError",
-    "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError", "RunGoneError", "SaveError", "Saved",
-    "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError", "UnknownNameError", "UnsafeFileError",
-    "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict", "match", "merge", "nn",
-    "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
+    "LoadReport", "LockedError", "MapError", "MergeError", "MissingDependencyError", "NotAStateError", "PartError",
+    "PluginError", "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError", "RunGoneError", "SaveError",
+    "Saved", "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError", "UnknownNameError",
+    "UnsafeFileError", "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict",
+    "maps", "match", "merge", "nn", "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
 ]  # fmt: skip
 
 # Names imported at their first use, and the subpackage of each.
 _LAZY = {
+    "maps": "maps",
     "nn": "nn",
     "torch": "torch",
     "Checkpoint": "formats",

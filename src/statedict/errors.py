@@ -5,6 +5,7 @@
     ├── NotAStateError (TypeError)           the value given is not a state dict, or one of its names is not a string
     ├── UnknownNameError (KeyError)          a name is not in the state dict or the module
     ├── CollisionError (ValueError)          two source tensors have the same target name
+    ├── MapError (ValueError)                a key map's file is not valid, or the map does not apply
     ├── PartError (ValueError)               a process or a file has only a part of a tensor, and more of it is needed
     ├── MergeError (ValueError)              the states to merge do not have the same names or shapes
     ├── RootError (LookupError)              the file has no state dict there, or has several and none was chosen
@@ -120,6 +121,25 @@ class CollisionError(StateDictError, ValueError):
 
     def _text(self) -> str:
         return f"{' and '.join(map(repr, self.sources))} would both become {self.name!r}"
+
+
+class MapError(StateDictError, ValueError):
+    """A key map's file is not valid, or the map does not apply to a state.
+
+    Attributes:
+        file: the file, or the name of a map that comes with the package.
+        line: the line in the file, counted from 1; None if the error does not belong to one.
+        reason: what is wrong, and what to do.
+    """
+
+    def __init__(self, file: str, line: int | None, reason: str) -> None:
+        super().__init__(file, line, reason)
+        self.file = file
+        self.line = line
+        self.reason = reason
+
+    def _text(self) -> str:
+        return f"{self.file}{'' if self.line is None else f', line {self.line}'}: {self.reason}"
 
 
 class PartError(StateDictError, ValueError):

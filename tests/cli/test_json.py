@@ -39,6 +39,9 @@ NAMED = (
         "limits",
     ),
     "texts",
+    "proven",
+    "parameters",
+    "ignored",
 )
 
 
@@ -127,6 +130,10 @@ def samples(tmp_path_factory):
     (place / "folder").mkdir()
     statedict.save({"w": torch.ones(1)}, place / "folder" / "model.pt")
     (place / "folder" / "optimizer.pt").write_bytes(b"")
+    theirs = {f"layers.0.attention.{name}.weight": torch.zeros(4, 4) for name in ("wq", "wk", "wv", "odd")}
+    ours = {f"model.layers.0.self_attn.{name}_proj.weight": torch.zeros(4, 4) for name in "qkv"}
+    statedict.save(theirs, place / "meta.pt")
+    statedict.save(ours, place / "hf.safetensors")
     statedict.save({"w": scaled()}, place / "wrapped.safetensors")
     offsets = {"DCP_SHARDING_INFO": json.dumps({"w": {"saved_offsets": [2]}})}
     save_file({"w": torch.ones(2)}, place / "shard-00002-model-00001-of-00001.safetensors", offsets)
@@ -161,9 +168,15 @@ def calls(place):
         "match": [
             match,
             [*match, "--mismatched", "skip"],
+            ["match", place / "meta.pt", "--keys", place / "hf.safetensors"],
             [*match, "--mismatched", "slice", "--exclude", "extra", "--rename", "no -> x"],
         ],
-        "match 2": [[*match, "--infer"], [match[0], place / "a.pt", "--keys", place / "mine.pt", "--infer"]],
+        "maps": [["maps"], ["maps", "llama-hf"], ["maps", "peft-base"]],
+        "maps 2": [["maps", "--transformers", "ViTModel"]],
+        "match 2": [
+            [*match, "--infer"],
+            ["match", place / "meta.pt", "--keys", place / "hf.safetensors", "--infer"],
+            [match[0], place / "a.pt", "--keys", place / "mine.pt", "--infer"]],
         "doctor": [["doctor"]],
         "runs": [["runs", place / "run"], ["runs", place / "run", "--keep-last", 1], ["runs", place / "other"]],
     }  # fmt: skip

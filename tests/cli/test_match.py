@@ -56,7 +56,7 @@ def test_rules(call, files):
     assert (inferred.code, inferred.err) == (0, "")
     assert call("match", "renamed.pt", "--keys", "mine.pt", "--map", "names.toml").code == 0
     told = json.loads(call("match", "renamed.pt", "--keys", "mine.pt", "--infer", "--json").out)
-    assert list(told) == ["schema", "rules", "steps", "unmatched", "unfilled"]
+    assert list(told) == ["schema", "rules", "steps", "unmatched", "unfilled", "maps"]
     assert [list(step) for step in told["steps"][:1]] == [["source", "target", "reason"]]
     assert (told["unmatched"], told["unfilled"]) == ([], [])
 

@@ -29,7 +29,8 @@ from ._files import (
     tell_unmatched,
     warnings_told,
 )
-from ._options import Exclude, File, Format, Include, JsonSummary, MapFile, Rename, as_bad_parameter
+from ._key_map import Inverse, Map, Param, key_map
+from ._options import Exclude, File, Format, Include, JsonSummary, Rename, as_bad_parameter
 from ._progress import nbytes_of, showing
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def convert(
     include: Include = None,
     exclude: Exclude = None,
     rename: Rename = None,
-    map_file: MapFile = None,
+    map_name: Map = None,
+    inverse: Inverse = False,
+    param: Param = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +82,8 @@ def convert(
 
         statedict convert model.pt small.safetensors --dtype bfloat16 --dtype '*.norm.*=float32'
 
+        statedict convert consolidated.00.pth model.safetensors --map llama-hf --param head_dim=128
+
         statedict convert model.pt sharded.safetensors --max-shard-size 5GB
 
         statedict convert old-run.pt run.pt --root '*'
@@ -86,15 +91,16 @@ def convert(
     if max_shard_size is not None:
         with as_bad_parameter({"--max-shard-size": max_shard_size}):
             byte_count(max_shard_size)
-    keep_inputs(destination, map_file, option="DESTINATION")
+    keep_inputs(destination, map_name, option="DESTINATION")
+    names = key_map(rename or [], map_name, inverse, param, source)
     in_place = is_in_place(destination, source)
     with opened(source) as checkpoint:
         if root == WHOLE:
-            made = _whole(checkpoint, any((include, exclude, rename, map_file, dtype)))
+            made = _whole(checkpoint, any((include, exclude, names.rules, dtype)))
         else:
             state = checkpoint.state_dict(root)
             part = _chosen(state, include, exclude)
-            made = _cast(_renamed(part, rename or [], map_file), dtype or [])
+            made = _cast(_renamed(part, names, {"--rename": rename, "--map": map_name}), dtype or [])
             left = _left(checkpoint, state)
             if in_place:
                 _refuse_loss(destination, [*left, *(name for name in state if name not in part)])
@@ -171,17 +177,9 @@ def _chosen(state: StateDict, include: Sequence[str] | None, exclude: Sequence[s
     return part
 
 
-def key_map(rules: Sequence[str], file: Path | None) -> KeyMap:
-    """Return the renaming rules of the options `--map` and `--rename`, in that order."""
-    with as_bad_parameter({"--rename": rules, "--map": file}):
-        saved = [statedict.KeyMap.from_toml(file.read_text())] if file else []
-        return statedict.KeyMap([*saved, *rules])
-
-
-def _renamed(state: StateDict, rules: Sequence[str], file: Path | None) -> StateDict:
+def _renamed(state: StateDict, names: KeyMap, options: dict[str, object]) -> StateDict:
     """Return the renamed state; reports on standard error the rules that do not match any name."""
-    names = key_map(rules, file)
-    with warnings_told(), as_bad_parameter({"--rename": rules, "--map": file}):
+    with warnings_told(), as_bad_parameter(options):
         return names.rename(state)
 
 

@@ -117,7 +117,7 @@ def _built(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
-COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "runs", "doctor", "tour")
+COMMANDS = ("inspect", "view", "verify", "convert", "diff", "merge", "match", "maps", "runs", "doctor", "tour")
 # The exit code that a shell reports for a program ended by this signal.
 CLOSED_PIPE = 128 + signal.SIGPIPE
 SETTINGS: dict[str, Any] = {

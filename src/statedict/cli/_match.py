@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -18,11 +18,12 @@ import typer
 import statedict
 from statedict.report import Fact
 
-from ._convert import key_map
 from ._files import keep_inputs, opened, tell
-from ._options import AsJson, Exclude, File, Include, MapFile, Rename, Root, as_bad_parameter, in_options, option
+from ._key_map import Inverse, Map, Param, key_map
+from ._options import AsJson, Exclude, File, Include, Rename, Root, as_bad_parameter, in_options, option
 
 if TYPE_CHECKING:
+    from statedict.maps import MapFit
     from statedict.plan import Inference
 
 
@@ -41,7 +42,9 @@ def match(
     exclude: Exclude = None,
     into: Annotated[str | None, typer.Option(metavar="PATH", help="Load into the module at this path.")] = None,
     rename: Rename = None,
-    map_file: MapFile = None,
+    map_name: Map = None,
+    inverse: Inverse = False,
+    param: Param = None,
     mismatched: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,17 +74,21 @@ def match(
 
         statedict match pretrained.pt --model mypackage.models:make_encoder --exclude head
 
+        statedict match consolidated.00.pth --keys model.safetensors --map llama-hf --param head_dim=128
+
         statedict match theirs.pt --keys mine.pt --infer --save-map names.toml
     """
     if (model is None) == (keys is None):
         raise typer.BadParameter("exactly one of them is required", param_hint="--model, --keys")
     if save_map is not None:
-        keep_inputs(save_map, file, keys, map_file, option="--save-map")
+        keep_inputs(save_map, file, keys, map_name, option="--save-map")
     from statedict import plan
+    from statedict.maps import fitting
 
     options: dict[str, Any] = {"include": include, "exclude": exclude, "mismatched": _policies(mismatched or [])}
-    if rename or map_file:
-        options["rename"] = key_map(rename or [], map_file)
+    names = key_map(rename or [], map_name, inverse, param, file)
+    if names:
+        options["rename"] = names
     with opened(file) as source:
         given = source.state_dict(root)
         if keys is None:
@@ -92,11 +99,12 @@ def match(
         if into:
             target = target.sub(into)
         if infer:
-            _tell_inferred(statedict.match(target, given), save_map, as_json)
+            _tell_inferred(statedict.match(target, given), save_map, fitting(given, target), as_json)
             return
-        asked = {"--include": include, "--exclude": exclude, "--rename": rename, "--map": map_file}
+        asked = {"--include": include, "--exclude": exclude, "--rename": rename, "--map": map_name}
         with as_bad_parameter({**asked, "--mismatched": mismatched}):
             report = plan.match(given, target, **options).report()
+        fits = [] if report.ok or map_name else fitting(given, target)
     report = report.allowing(missing=allow_missing or (), unexpected=allow_unexpected or ())
     report.notes = [in_options(note) for note in report.notes]
     if report.attempt is not None:
@@ -104,7 +112,8 @@ def match(
         command += ["--keys-root", keys_root] if keys_root != "auto" else []
         fixed = {name: value for name, value in (("root", root), ("into", into)) if value not in (None, "auto")}
         report.attempt = replace(report.attempt, fixed=fixed, call=partial(_command, command))
-    tell(json.dumps({"schema": 1, **report.to_dict()}) if as_json else str(report))
+    facts = {"schema": 1, **report.to_dict(), "maps": [fit._asdict() for fit in fits]}
+    tell(json.dumps(facts) if as_json else "\n".join([str(report), *_maps_text(fits)]))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -145,7 +154,12 @@ def _made(place: str) -> Any:
         sys.path.remove("")
 
 
-def _tell_inferred(found: Inference, save_map: Path | None, as_json: bool) -> None:
+def _maps_text(fits: Sequence[MapFit]) -> list[str]:
+    """Return lines that name the maps that fit, the best first."""
+    return ["maps that fit:", *(f"  {fit}" for fit in fits[:3])] if fits else []
+
+
+def _tell_inferred(found: Inference, save_map: Path | None, maps: Sequence[MapFit], as_json: bool) -> None:
     if save_map is not None:
         save_map.write_text(found.key_map.to_toml())
     fits = not found.unfilled and not found.unmatched
@@ -155,6 +169,7 @@ def _tell_inferred(found: Inference, save_map: Path | None, as_json: bool) -> No
         "steps": [step._asdict() for step in found.steps],
         "unmatched": list(found.unmatched),
         "unfilled": list(found.unfilled),
+        "maps": [fit._asdict() for fit in maps],
     }
-    tell(json.dumps(facts) if as_json else str(found))
+    tell(json.dumps(facts) if as_json else "\n".join([str(found), *_maps_text(maps)]))
     raise typer.Exit(0 if fits else 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,10 +30,6 @@ Exclude = Annotated[
 Rename = Annotated[
     list[str] | None,
     typer.Option(metavar="'OLD -> NEW'", help="A renaming rule (repeatable; the first that matches a name is used)."),
-]
-MapFile = Annotated[
-    Path | None,
-    typer.Option("--map", metavar="FILE", help="A file with renaming rules, as written by `match --save-map`."),
 ]
 Format = Annotated[
     str | None,

@@ -13,6 +13,8 @@ from .comparing._merge import merge
 from .comparing._statistics import Change, numbers
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
+from .names._resolve import Resolved, SpecOf
+from .names._rule import Rule
 from .names._wrappers import pair
 from .reports._attempt import call_text, tensor_info
 from .reports._report import Adapted, LoadReport
@@ -24,6 +26,6 @@ from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
     "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
-    "Mismatched", "Plan", "Policy", "Problem", "Step", "Suggestion", "call_text", "diff", "error_text", "infer",
-    "interpolate", "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
+    "Mismatched", "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step", "Suggestion", "call_text", "diff",
+    "error_text", "infer", "interpolate", "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
 ]  # fmt: skip

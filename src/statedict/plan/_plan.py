@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from statedict.errors import CollisionError
 from statedict.state import Absent, Cast, DType, Patterns, StateDict, cast_kind, fold, raw_values
 from statedict.state import dtype as find_dtype
 
@@ -27,7 +26,7 @@ from .names._parts import notes_on_parts, parts_of
 from .names._recipe import Evaluator, moved_metadata
 from .names._resolve import Resolved
 from .names._select import Selection, assign, by_pattern, unmatched_patterns
-from .names._wrappers import bare, follow
+from .names._wrappers import follow
 from .operations._specs import Shape, dtype_of, shape_of, spec_of
 from .reports._attempt import attempt
 from .reports._report import Adapted, LoadReport
@@ -285,7 +284,7 @@ def match(
     if same and not asked:
         # The usual load. Shapes are compared only if the report needs them: the loader compares them as well.
         return Plan(None, slots, given, find_mismatched=lambda: misfits(given, slots))
-    offered, notes = _offers(given, KeyMap(rename), wrappers)
+    offered, notes = _offers(given, rename if isinstance(rename, KeyMap) else KeyMap(rename), wrappers)
     selection = Selection(include, exclude)
     selection.check([*offered, *given, *slots])
     found = assign(offered, slots, selection, wrappers)
@@ -315,13 +314,7 @@ def _offers(given: Mapping[str, Any], rename: KeyMap, wrappers: bool) -> Resolve
     """Return the source's tensors under their new names. A rule written for bare names also applies to wrapped ones."""
     if not rename:
         return Resolved({name: name for name in given}, [])
-    seen: dict[str, str] = {}
-    for name in given:
-        without = bare(name) if wrappers else name
-        shown = without if without != name and not rename.index.find(name) and rename.index.find(without) else name
-        if shown in seen:
-            raise CollisionError(shown, (seen[shown], name))
-        seen[shown] = name
+    seen = rename.seen(given) if wrappers else {name: name for name in given}
     return rename.resolve(seen, lambda name: spec_of(given[name]))
 
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statedict.plan.operations._operation import on_leaves, on_specs, parse_operation, undone
-from statedict.state import Leaf, Storage, contiguous, dtype, leaf_of, read_array
+from statedict.state import Box, Leaf, Storage, contiguous, dtype, leaf_of, read_array, region
 
 X = np.arange(24.0).reshape(2, 3, 4)
 M = np.arange(12.0).reshape(3, 4)
+LONG = np.arange(24.0).reshape(12, 2)
 
 RESULTS = [
     ("transpose", [M], 1, [M.T]),
@@ -23,6 +24,18 @@ RESULTS = [
     ("cat 0", [M, M + 1], 1, [np.concatenate([M, M + 1])]),
     ("cat 1 4 2", [M, M[:, :2]], 1, [np.concatenate([M, M[:, :2]], 1)]),
     ("stack 1", [M, -M], 1, [np.stack([M, -M], 1)]),
+    ("squeeze 0", [X[:1]], 1, [X[0]]),
+    ("squeeze -1", [X[..., :1]], 1, [X[..., 0]]),
+    ("unsqueeze 1", [M], 1, [M[:, None]]),
+    ("unsqueeze -1", [M], 1, [M[..., None]]),
+    ("unsqueeze 2", [M], 1, [M[..., None]]),
+    ("interleave 1", [M], 1, [M[:, [0, 2, 1, 3]]]),
+    ("interleave 2 4", [X], 1, [X[..., [0, 2, 1, 3]]]),
+    ("deinterleave -1 4", [X], 1, [X[..., [0, 2, 1, 3]]]),
+    ("deinterleave 0 6", [LONG], 1, [LONG[[0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]]]),
+    ("interleave 0 6", [LONG], 1, [LONG[[0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]]]),
+    ("deinterleave 0 2", [LONG], 1, [LONG]),
+    ("deinterleave 0", [np.zeros((0, 2))], 1, [np.zeros((0, 2))]),
 ]
 
 
@@ -61,6 +74,13 @@ MISFITS = [
     ("cat 2", [M, M], "no dimension 2"),
     ("stack 0", [M, M.T], "does not fit"),
     ("stack 3", [M, M], "does not fit"),
+    ("squeeze 0", [M], "the size of dimension 0 is not 1"),
+    ("squeeze 2", [M], "no dimension 2"),
+    ("unsqueeze 3", [M], "does not fit"),
+    ("interleave 0", [M], "groups of 3 entries, or that number is odd"),
+    ("deinterleave 1 6", [M], "dimension 1 does not consist of groups of 6 entries"),
+    ("deinterleave 1 -2", [M], "groups of -2 entries"),
+    ("interleave 2", [M], "no dimension 2"),
 ]
 
 
@@ -72,7 +92,20 @@ def test_what_does_not_fit_is_refused_on_specs(text, inputs, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "turn 0", "cat", "split", "split x", "unstack 0 1", "stack", "transpose 0", "permute"]
+    "text",
+    [
+        "",
+        "turn 0",
+        "cat",
+        "split",
+        "split x",
+        "unstack 0 1",
+        "stack",
+        "transpose 0",
+        "permute",
+        "squeeze",
+        "interleave 0 1 2",
+    ],
 )
 def test_an_unknown_operation_is_refused(text):
     """The error for an unknown operation lists those that exist."""
@@ -97,6 +130,34 @@ def test_parts_read_only_their_own_bytes():
     made = on_leaves([parse_operation("unstack 0")], [stacked], 128)
     read_array(made[5])
     assert reads == [(5 * 40, 40)]
+
+
+@pytest.mark.parametrize("word", ["interleave", "deinterleave"])
+def test_a_part_of_an_interleaved_tensor_reads_only_its_groups(word):
+    """Each box of the result is made from the groups that it overlaps with, and equals that box of the whole."""
+    reads = []
+
+    class File:
+        def read_into(self, some, *, verify=True):
+            for _, start, into in some:
+                reads.append(len(into))
+                into[:] = DATA[start : start + len(into)]
+
+        def verify(self, storages): ...
+
+        def view(self, storage, *, writable=False):
+            return None
+
+    DATA = np.arange(128 * 10, dtype="f4").tobytes()
+    leaf = Leaf(contiguous(dtype("float32"), (128, 10)), Storage(File(), "wq", len(DATA)))
+    (made,) = on_leaves([parse_operation(f"{word} 0 16")], [leaf], 1)
+    whole = read_array(made)
+    for offsets, sizes in [((0, 0), (1, 10)), ((5, 2), (30, 3)), ((127, 9), (1, 1)), ((16, 0), (16, 10))]:
+        reads.clear()
+        part = read_array(region(made, Box(offsets, sizes)))
+        assert np.array_equal(part, whole[offsets[0] : offsets[0] + sizes[0], offsets[1] : offsets[1] + sizes[1]])
+        groups = (offsets[0] + sizes[0] - 1) // 16 - offsets[0] // 16 + 1
+        assert sum(reads) <= groups * 16 * 10 * 4
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.data())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from statedict.errors import NotAStateError
+from statedict.errors import CollisionError, NotAStateError
 from statedict.state import StateDict, arguments, raw_values
 
 from ...errors import printable
@@ -20,13 +20,15 @@ from ._index import Index
 from ._recipe import Evaluator, moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
 from ._rule import AnyRule, Escape, Rule, pairs, parse
+from ._wrappers import bare
 
 
 class KeyMap:
     """An ordered list of renaming rules; the first rule that matches a name is used.
 
     `rules` is text (one rule per line, `#` starts a comment line), a mapping from old to new templates, a function of a
-    name, another KeyMap, or a list of any of these. Raises ValueError, with the rule, if one is not valid.
+    name, another KeyMap, or a list of any of these. Raises ValueError, with the rule, if one is not valid. A rule that does
+    not match any name is reported, unless the map is `optional`: written for all models of a family, for example.
 
     >>> names = KeyMap("transformer.h.{i}.ln_1.{*p} -> layers.{i}.norm1.{*p}")
     >>> names("transformer.h.3.ln_1.weight")
@@ -35,8 +37,9 @@ class KeyMap:
     layers.{i}.norm1.{*p} -> transformer.h.{i}.ln_1.{*p}
     """
 
-    def __init__(self, rules: Any = None) -> None:
+    def __init__(self, rules: Any = None, *, optional: bool = False) -> None:
         self.rules: tuple[AnyRule, ...] = tuple(_rules(rules))
+        self.optional: bool = optional or (isinstance(rules, KeyMap) and rules.optional)
 
     @classmethod
     def from_toml(cls, text: str) -> KeyMap:
@@ -110,7 +113,7 @@ class KeyMap:
         If two rules could have produced a name, the more specific one is undone. `strays` lists the names for which this is
         wrong.
         """
-        inverse = KeyMap(sorted((rule.inverse() for rule in self.rules), key=_vagueness))
+        inverse = KeyMap(sorted((rule.inverse() for rule in self.rules), key=_vagueness), optional=self.optional)
         inverse.__dict__["inverse"] = self
         return inverse
 
@@ -126,6 +129,12 @@ class KeyMap:
         >>> fused.spec("0.qkv.weight").shape, fused.numpy()["0.qkv.weight"][:, 0].tolist()
         ((6, 3), [0, 0, 1, 1, 2, 2])
         """
+        given = self._given(state)
+        return self._renamed(state, {name: name for name in given}, given)
+
+    @staticmethod
+    def _given(state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values of a state by name; raises NotAStateError if a name is not a string."""
         arguments.mappings(state=state)
         given = raw_values(state)
         for name in given:
@@ -133,9 +142,13 @@ class KeyMap:
                 raise NotAStateError(
                     f"the names in a state dict must be strings, but this one has {arguments.described(name)}"
                 )
-        offers, notes = self.resolve({name: name for name in given}, lambda name: spec_of(given[name]))
+        return given
+
+    def _renamed(self, state: Mapping[str, Any], names: Mapping[str, str], given: Mapping[str, Any]) -> StateDict:
+        """Return the renamed state; `names` are those that the rules see, each with the state's own."""
+        offers, notes = self.resolve(names, lambda name: spec_of(given[name]))
         for note in notes:
-            warnings.warn(printable(note), UserWarning, stacklevel=2)
+            warnings.warn(printable(note), UserWarning, stacklevel=3)
         evaluator = Evaluator(given)
         values = {name: evaluator.offered(offer) for name, offer in offers.items()}
         moves = ((name, sources_of(offer)) for name, offer in offers.items())
@@ -146,7 +159,24 @@ class KeyMap:
 
     def resolve(self, names: Mapping[str, str], spec: SpecOf) -> Resolved:
         """Apply the rules to `names` (from the name that rules see to the source's own); `spec` returns a source's Spec."""
-        return resolve(self.rules, self.index, names, spec)
+        return resolve(self.rules, self.index, names, spec, unused=not self.optional)
+
+    def seen(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the names as the rules see them, each with the own one: without wrappers if only that matches a rule.
+
+        Raises CollisionError if two names differ in their wrappers only.
+
+        >>> KeyMap("a.{*p} -> b.{*p}").seen(["_orig_mod.a.weight", "_orig_mod.c.weight"])
+        {'a.weight': '_orig_mod.a.weight', '_orig_mod.c.weight': '_orig_mod.c.weight'}
+        """
+        seen: dict[str, str] = {}
+        for name in names:
+            without = bare(name)
+            shown = without if without != name and not self.index.find(name) and self.index.find(without) else name
+            if shown in seen:
+                raise CollisionError(shown, (seen[shown], name))
+            seen[shown] = name
+        return seen
 
     def strays(self, names: Iterable[str]) -> list[str]:
         """Return the names that `inverse` would not restore; empty for most maps.

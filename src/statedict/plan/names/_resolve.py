@@ -40,8 +40,10 @@ class _Group:
         self.found: dict[str, str] = {}
 
 
-def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], spec: SpecOf) -> Resolved:
-    """Apply the rules to `names` (from the name that rules see to the source's own).
+def resolve(
+    rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], spec: SpecOf, *, unused: bool = True
+) -> Resolved:
+    """Apply the rules to `names` (from the name that rules see to the source's own); notes name `unused` rules if asked.
 
     Raises CollisionError if two tensors would get the same name, ValueError if a tensor does not fit its rule's operations.
     """
@@ -66,7 +68,7 @@ def resolve(rules: Sequence[AnyRule], index: Index, names: Mapping[str, str], sp
             if name in offers:
                 raise CollisionError(name, (sources_of(offers[name])[0], sources_of(offer)[0]))
             offers[name] = offer
-    return Resolved(offers, notes + _unused(rules, used, list(names)))
+    return Resolved(offers, notes + (_unused(rules, used, list(names)) if unused else []))
 
 
 def renamed(rule: AnyRule, hit: Hit) -> str:

@@ -6,6 +6,10 @@
     unstack D            split into the slices along D, without D                         stack D
     cat D [sizes]        concatenate along D: parts of these sizes, or of the same size   split D [sizes]
     stack D              stack tensors of the same shape along a new dimension D          unstack D
+    squeeze D            remove the dimension D, whose size is 1                          unsqueeze D
+    unsqueeze D          insert a dimension D of size 1                                   squeeze D
+    interleave D [N]     a0 a1 … b0 b1 … → a0 b0 a1 b1 …, in each N entries along D       deinterleave D [N]
+    deinterleave D [N]   a0 b0 a1 b1 … → a0 a1 … b0 b1 …, in each N entries along D       interleave D [N]
     reshape [D E …]      the same elements, in row-major order, in another shape          -
 
 The last column is the exact inverse; `reshape` does not have one, because it loses the original shape. Each operation first
@@ -20,9 +24,10 @@ from typing import Any, Protocol
 
 from statedict.state import Leaf, Spec, computed, region
 
+from ._interleave import Interleave
 from ._joins import Cat, Join, Stack, plain
 from ._reshape import Reshape
-from ._views import Permute, Split, Transpose, Unstack
+from ._views import Permute, Split, Squeeze, Transpose, Unsqueeze, Unstack
 
 
 class Operation(Protocol):
@@ -42,7 +47,10 @@ def parse_operation(text: str) -> Operation:
         dims = [int(number) for number in numbers]
         return OPERATIONS[word](*dims)
     except (KeyError, ValueError, TypeError):
-        usage = "transpose [D E], permute D E …, split D [sizes], unstack D, cat D [sizes], stack D, reshape [sizes]"
+        usage = (
+            "transpose [D E], permute D E …, split D [sizes], unstack D, cat D [sizes], stack D, squeeze D, unsqueeze D, "
+            "interleave D [N], deinterleave D [N], reshape [sizes]"
+        )
         raise ValueError(f"{text!r} is not a tensor operation; use one of: {usage}") from None
 
 
@@ -95,6 +103,10 @@ OPERATIONS: dict[str, Callable[..., Operation]] = {
     "unstack": lambda dim: Unstack(dim),
     "cat": lambda dim, *sizes: Cat(dim, sizes),
     "stack": lambda dim: Stack(dim),
+    "squeeze": lambda dim: Squeeze(dim),
+    "unsqueeze": lambda dim: Unsqueeze(dim),
+    "interleave": lambda dim, group=0: Interleave(dim, group),
+    "deinterleave": lambda dim, group=0: Interleave(dim, group, apart=True),
     "reshape": lambda *sizes: Reshape(sizes),
 }
 
@@ -105,4 +117,7 @@ INVERSES: dict[type, Callable[[Any], Operation]] = {
     Cat: lambda it: Split(it.dim, it.sizes),
     Unstack: lambda it: Stack(it.dim),
     Stack: lambda it: Unstack(it.dim),
+    Squeeze: lambda it: Unsqueeze(it.dim),
+    Unsqueeze: lambda it: Squeeze(it.dim),
+    Interleave: lambda it: Interleave(it.dim, it.group, not it.apart),
 }

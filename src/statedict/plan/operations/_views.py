@@ -1,4 +1,4 @@
-"""Operations whose results are views of the same storage: permute, transpose, split, unstack. They read no tensor."""
+"""Operations whose results are views of the same storage: permute, split, squeeze … They read no tensor."""
 
 from __future__ import annotations
 
@@ -90,6 +90,40 @@ class Unstack(View):
             raise ValueError(f"'{self}' does not split shape {list(spec.shape)} into {count} tensors")
         parts = [_part(spec, dim, n, 1) for n in range(count)]
         return [p._replace(shape=without(p.shape, dim), strides=without(p.strides, dim)) for p in parts]
+
+
+@dataclass(frozen=True)
+class Squeeze(View):
+    """Remove a dimension of size 1."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return f"squeeze {self.dim}"
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        dim = dimension(spec, self.dim, self)
+        if spec.shape[dim] != 1:
+            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}: the size of dimension {dim} is not 1")
+        return [spec._replace(shape=without(spec.shape, dim), strides=without(spec.strides, dim))]
+
+
+@dataclass(frozen=True)
+class Unsqueeze(View):
+    """Insert a dimension of size 1."""
+
+    dim: int
+
+    def __str__(self) -> str:
+        return f"unsqueeze {self.dim}"
+
+    def views(self, spec: Spec, count: int) -> list[Spec]:
+        dims = len(spec.shape) + 1
+        if not -dims <= self.dim < dims:
+            raise ValueError(f"'{self}' does not fit shape {list(spec.shape)}")
+        dim = self.dim % dims
+        shape, strides = ((*row[:dim], 1, *row[dim:]) for row in (spec.shape, spec.strides))
+        return [spec._replace(shape=shape, strides=strides)]
 
 
 def dimension(spec: Spec, dim: int, operation: object) -> int:
