@@ -9,7 +9,7 @@ from statedict.state import Cast
 from ._infer import Inference, Inferred, infer
 from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
-from .comparing._merge import merge
+from .merging._merge import merge
 from .comparing._statistics import Change, numbers
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ._wrappers import Pairing, bare
@@ -89,7 +89,8 @@ def pair_adapter(
     if not any(map(is_adapter_parameter, sources)):
         return Pairing({}, [])
     stored = {slot: stored_name(slot) for slot in slots}
-    best = _best(_votes(sources, stored, takes))
+    added = {slot: name for slot, name in stored.items() if is_adapter_parameter(slot)}
+    best = _best(_votes(filter(is_adapter_parameter, sources), added, _start, takes))
     if len(best) != 1:
         return Pairing({}, _ambiguous(best))
     fit = best[0]
@@ -108,6 +109,18 @@ def pair_adapter(
         adapter == fit.adapter and (adapter or is_adapter_parameter(s)))))
 
 
+def prefixes(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the prefix to remove from the wanted names, and the one to add, so that most of them are among `names`, which
+    are bare; None if this is not unique.
+
+    >>> prefixes(["base_model.model.a.q.weight", "base_model.model.a.k.weight"], ["net.a.q.weight", "net.a.k.weight"])
+    ('base_model.model.', 'net.')
+    """
+    stored = {name: StoredName(name) for name in names}
+    best = _best(_votes(wanted, stored, lambda name: name.rfind(".") + 1))
+    return (best[0].removed, best[0].added) if len(best) == 1 else None
+
+
 def _best(votes: Counter[tuple[_Fit, int]]) -> list[_Fit]:
     """Return the fits with the most votes, and of these those with the longest common end."""
     counts, depths = Counter[_Fit](), dict[_Fit, int]()
@@ -120,37 +133,46 @@ def _best(votes: Counter[tuple[_Fit, int]]) -> list[_Fit]:
 
 
 def _votes(
-    sources: Iterable[str], stored: dict[str, StoredName], takes: Callable[[str, str], bool]
+    sources: Iterable[str],
+    stored: Mapping[str, StoredName],
+    start: Callable[[str], int],
+    takes: Callable[[str, str], bool] = lambda source, slot: True,
 ) -> Counter[tuple[_Fit, int]]:
-    """Count the votes for each fit, by the number of components in the common end."""
-    places: dict[str, list[tuple[str, str]]] = {}
+    """Count the votes for each fit, by the number of components in the common end, which begins at `start(name)` at the
+    latest."""
+    places: dict[str, list[str]] = {}
     for slot, (name, _) in stored.items():
-        if is_adapter_parameter(slot):
-            for end, _ in _ends(name):
-                places.setdefault(end, []).append((slot, name))
+        for end, _ in _ends(name, start(name)):
+            places.setdefault(end, []).append(slot)
     votes = Counter[tuple[_Fit, int]]()
-    for source in filter(is_adapter_parameter, sources):
-        for end, removed in _ends(source):
-            found = [(slot, name) for slot, name in places.get(end, ()) if takes(source, slot)]
+    for source in sources:
+        for end, removed in _ends(source, start(source)):
+            found = [slot for slot in places.get(end, ()) if takes(source, slot)]
             if found:
-                fits = {_Fit(removed, name[: len(name) - len(end)], stored[slot].adapter) for slot, name in found}
+                fits = {
+                    _Fit(removed, name[: len(name) - len(end)], adapter)
+                    for name, adapter in map(stored.__getitem__, found)
+                }
                 if len(fits) <= _MOST_PLACES:
                     votes.update((fit, end.count(".")) for fit in fits)
                 break
     return votes
 
 
-def _ends(name: str) -> Iterator[tuple[str, str]]:
-    """Yield the ends of a dotted name that have the whole name of an adapter's parameter, longest first, and what is before
-    each."""
-    found = _PARAMETER.match(name)
-    last = found.start("kind") if found is not None else 0
+def _ends(name: str, last: int) -> Iterator[tuple[str, str]]:
+    """Yield the ends of a dotted name down to the one that begins at `last`, longest first, and what is before each."""
     at = 0
     while name.count(".", 0, last) < _MOST_COMPONENTS:
         yield name[at:], name[:at]
         at = name.find(".", at) + 1
         if not at or at > last:
             return
+
+
+def _start(name: str) -> int:
+    """Return where the name of an adapter's parameter begins in a name."""
+    found = _PARAMETER.match(name)
+    return found.start("kind") if found is not None else 0
 
 
 def _is_whole(sources: Iterable[str]) -> bool:
