@@ -5,7 +5,7 @@
 with the shapes A (r, in), B (out, r) for linear layers, A (r, in, kernel…), B (out, r, 1…) for convolutions, and
 lora_embedding_A (r, words), lora_embedding_B (dim, r) for embeddings, whose product is transposed. The product is computed in
 float32 (float64 if one of the matrices is), and the sum is rounded once to the dtype of the base weight, as in a model that
-`PeftModel.from_pretrained` has loaded. Modules that the adapter has whole (`modules_to_save`, biases) replace those of the
+`PeftModel.from_pretrained` has loaded; the product for an embedding is rounded to this dtype before, as there. Modules that the adapter has whole (`modules_to_save`, biases) replace those of the
 base.
 """
 
@@ -120,7 +120,10 @@ def _added(values: Mapping[str, Any], adapter: Adapter, weight: float) -> dict[s
     for module, pair in adapter.pairs.items():
         scaling = _scaling(adapter, module, pair) * weight
         target = merged.leaf(place[f"{module}.weight"])
-        merged.set(place[f"{module}.weight"], _sum(target, _product(pair, target, scaling, ways.of(module))))
+        product = _product(pair, target, scaling, ways.of(module))
+        if module in adapter.embeddings:
+            product = cast_leaf(product, target.spec.dtype)
+        merged.set(place[f"{module}.weight"], _sum(target, product))
         if "bias" in pair:
             bias = merged.leaf(place[f"{module}.bias"])
             merged.set(place[f"{module}.bias"], _sum(bias, _scaled(pair["bias"], scaling)))
