@@ -344,7 +344,9 @@ def test_a_tied_name_must_be_free_in_the_metadata():
     """The metadata has one entry for each key: a tied tensor of the same name is refused."""
     array = np.arange(3.0)
     for name in ("format", "note", "statedict.x"):
-        with pytest.raises(SaveError, match=f"'{name}' is tied to 'x', which is recorded in the metadata under its name"):
+        with pytest.raises(
+            SaveError, match=f"'{name}' is tied to 'x', which is recorded in the metadata under its name"
+        ):
             written({"x": array, name: array}, metadata={"note": "x"})
 
 

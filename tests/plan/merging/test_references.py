@@ -31,9 +31,12 @@ def deltas(tensors):
 
 @pytest.mark.filterwarnings("ignore:The density")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("count", "density"), [(1, 0.5), (2, 0.2), (3, 0.8), (5, 1)])
+@pytest.mark.parametrize(("count", "density"), [(1, 0.5), (2, 0.2), (3, 0.8), (4, 1)])
 def test_ties_is_what_peft_computes(dtype, count, density):
-    """Equal to `peft.utils.merge_utils.ties`, to the bit, if no two elements at the threshold are equal."""
+    """Equal to `peft.utils.merge_utils.ties`, to the bit, if no two elements at the threshold are equal.
+
+    That is so for up to four sources: PyTorch adds up more of them in another order.
+    """
     reference = pytest.importorskip("peft.utils.merge_utils")
     tensors = [tensor.to(dtype) for tensor in states(count, torch.float64)]
     if dtype in (torch.bfloat16, torch.float16):  # most magnitudes occur several times: take some that do not
@@ -48,8 +51,8 @@ def test_ties_is_what_peft_computes(dtype, count, density):
 def distinct(count, dtype):
     """A base of zeros, and states whose magnitudes are all different: steps of one unit of the dtype."""
     torch.manual_seed(0)
-    values = torch.arange(1, 257, dtype=torch.float32).sqrt().to(dtype)
-    values = torch.cat([values.unique() * sign * 2.0**n for n, sign in ((0, 1), (8, -1), (16, 1))][: 3 - (dtype is torch.float16)])
+    values = torch.arange(1, 257, dtype=torch.float32).sqrt().to(dtype).unique()
+    values = torch.cat([values, -256 * values, *([65536 * values] if dtype is torch.bfloat16 else [])])
     return [torch.zeros(len(values), dtype=dtype)] + [values[torch.randperm(len(values))] for _ in range(count)]
 
 
@@ -75,7 +78,7 @@ def test_dare_is_what_peft_computes(monkeypatch, dtype, method, count, density):
     monkeypatch.setattr(torch, "bernoulli", lambda probabilities: next(masks).to(probabilities.dtype))
     weights = [0.3 + number for number in range(count)]
     wide = torch.float64 if dtype is torch.float64 else torch.float32
-    with pytest.warns(UserWarning) if density == 1 else nullcontext():
+    with pytest.warns(UserWarning, match="no pruning") if density == 1 else nullcontext():
         change = getattr(reference, method)(deltas(tensors), torch.tensor(weights, dtype=wide), density)
     expected = (tensors[0] + change).to(dtype)
     assert torch.equal(merged(tensors, method, weights=weights, density=density, seed=7), expected)
@@ -109,7 +112,7 @@ def test_seeds_names_and_sources_draw_different_elements():
     assert not torch.equal(drawn(1, [tuneds, tuneds])["a"], 2 * drawn(1)["a"])
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.complex64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_ema_is_what_pytorch_computes(dtype):
     """Equal to an AveragedModel with `get_ema_avg_fn`, to the bit, in the models' dtype."""
     from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn

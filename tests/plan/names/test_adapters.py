@@ -127,7 +127,9 @@ def test_every_method_of_peft_is_known():
     assert {f"{name}_" for name in METHODS} <= theirs
 
 
-@given(st.lists(st.text("ab.\nlora_A", max_size=30), max_size=6), st.lists(st.text("ab.\nlora_A", max_size=30), max_size=6))
+@given(
+    st.lists(st.text("ab.\nlora_A", max_size=30), max_size=6), st.lists(st.text("ab.\nlora_A", max_size=30), max_size=6)
+)
 def test_any_names_can_be_paired(sources, others):
     """Every source is paired with at most one slot, every slot with at most one source, and what is paired is not `own`."""
     found = pair_adapter(dict.fromkeys(sources), dict.fromkeys(others))

@@ -30,6 +30,10 @@ from ._shards import weight_map
 Parts = Callable[[Any, Mapping[str, str] | None], list[Part]]
 
 
+def _own_names(state: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: [name] for name in state}
+
+
 def write_sharded(
     obj: Any,
     path: str,
@@ -37,7 +41,7 @@ def write_sharded(
     largest: int | str,
     metadata: Mapping[str, str] | None = None,
     durable: Durable = True,
-    names: Callable[[Mapping[str, Any]], Mapping[str, list[str]]] = lambda state: {name: [name] for name in state},
+    names: Callable[[Mapping[str, Any]], Mapping[str, list[str]]] = _own_names,
     fill: Fill = files.fill,
 ) -> None:
     """Write a mapping of names to tensors as shards with at most `largest` bytes of tensors each (a number, or text:

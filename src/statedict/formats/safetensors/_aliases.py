@@ -1,14 +1,14 @@
 """Tied tensors in safetensors files: written once, under their first name; the metadata maps each other name to it.
 
 The format cannot express that tensors share memory. `safetensors.torch.save_model` leaves out all names but one of a tied
-tensor and records the others as `{"lm_head.weight": "model.embed_tokens.weight"}` in the metadata; we do the same. In our own
-files an annotation lists which entries these are, and the place of each name in the state. In other files an entry is taken
-for one only if its value is the name of a tensor, and its key ends like it, because metadata may contain any text.
+tensor and records the others as `{"lm_head.weight": "model.embed_tokens.weight"}` in the metadata; we do the same. In our
+own files an annotation lists which entries these are, and the place of each name in the state. In other files, whose
+metadata may contain any text, an entry is taken for one only if its value is the name of a tensor and its key ends like it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from statedict.state import Leaf, leaf_of, raw_values

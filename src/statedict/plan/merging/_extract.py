@@ -72,7 +72,9 @@ def extracted(tuned: State, base: State, rank: int) -> StateDict:
     for name in biases:
         module, _, last = name.rpartition(".")
         if module not in whole:
-            values[f"{_PREFIX}{module}.base_layer.{last}" if module in targets else f"{_PREFIX}{name}"] = every[name].tuned
+            values[f"{_PREFIX}{module}.base_layer.{last}" if module in targets else f"{_PREFIX}{name}"] = every[
+                name
+            ].tuned
     values |= {f"{_PREFIX}{n}": pair.tuned for n, pair in every.items() if n.rpartition(".")[0] in whole}
     adapter = StateDict(values, backend=getattr(tuned, "_backend", "auto"))
     ranks = {name.removesuffix(".weight"): _rank(pair, rank) for name, pair in matrices.items()}
@@ -100,7 +102,7 @@ def _is_transposed(name: str, pair: _Pair, every: Mapping[str, _Pair]) -> bool:
 def _sides(name: str, every: Mapping[str, _Pair]) -> tuple[int, int, int] | None:
     """Return the sides of a matrix and the length of its bias; None without a bias."""
     shape, bias = every[name].base.spec.shape, every.get(f"{name.removesuffix('weight')}bias")
-    return None if bias is None or len(shape) != 2 else (*shape, bias.base.spec.numel)  # type: ignore[return-value]
+    return None if bias is None or len(shape) != 2 else (*shape, bias.base.spec.numel)
 
 
 def _rank(pair: _Pair, rank: int) -> int:

@@ -3,10 +3,11 @@
     weight + scaling · (B @ A)        scaling = alpha / r, or alpha / √r with use_rslora
 
 with the shapes A (r, in), B (out, r) for linear layers, A (r, in, kernel…), B (out, r, 1…) for convolutions, and
-lora_embedding_A (r, words), lora_embedding_B (dim, r) for embeddings, whose product is transposed. The product is computed in
-float32 (float64 if one of the matrices is), and the sum is rounded once to the dtype of the base weight, as in a model that
-`PeftModel.from_pretrained` has loaded; the product for an embedding is rounded to this dtype before, as there. Modules that the adapter has whole (`modules_to_save`, biases) replace those of the
-base.
+lora_embedding_A (r, words), lora_embedding_B (dim, r) for embeddings, whose product is transposed. The product is computed
+in float32 (float64 if one of the matrices is), and the sum is rounded once to the dtype of the base weight, as in a model
+that `PeftModel.from_pretrained` has loaded; the product for an embedding is rounded to this dtype before, as there.
+
+Modules that the adapter has whole (`modules_to_save`, biases) replace those of the base.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from statedict.errors import MergeError
-from statedict.state import DType, Leaf, StateDict, cast_array, cast_leaf, computed, contiguous, elementwise, leaf_of, raw_values
+from statedict.state import (
+    DType,
+    Leaf,
+    StateDict,
+    cast_array,
+    cast_leaf,
+    computed,
+    contiguous,
+    elementwise,
+    leaf_of,
+    raw_values,
+)
 from statedict.state import dtype as find_dtype
 
 from ..names._adapters import prefixes, stored_name

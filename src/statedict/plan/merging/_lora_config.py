@@ -50,7 +50,7 @@ class LoraConfig:
 
     def rank_of(self, module: str) -> int:
         """Return the rank of the adapter of a module."""
-        return _by_pattern(self.rank_pattern, module, self.rank)
+        return int(_by_pattern(self.rank_pattern, module, self.rank))
 
     def scaling(self, module: str) -> float:
         """Return the factor of the product of the two matrices of a module."""
@@ -90,7 +90,9 @@ def _parsed(found: Mapping[str, Any], source: str) -> LoraConfig:
         )
     unknown = [name for name, value in found.items() if value and name not in _HARMLESS]
     if unknown:
-        raise MergeError(f"{source} uses {', '.join(map(repr, unknown))}, which is not understood here: merge it with PEFT")
+        raise MergeError(
+            f"{source} uses {', '.join(map(repr, unknown))}, which is not understood here: merge it with PEFT"
+        )
     ranks, alphas = found.get("rank_pattern") or {}, found.get("alpha_pattern") or {}
     for rank in (found["r"], *ranks.values()):
         if type(rank) is not int or rank < 1:
@@ -118,7 +120,7 @@ def _compiles(pattern: str) -> bool:
     return True
 
 
-def _by_pattern(patterns: Mapping[str, Any], module: str, otherwise: Any) -> Any:
+def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
     """Return the value of the first pattern that matches the end of a module's path, as PEFT does."""
     if patterns and len(module) > _LONGEST_NAME:
         raise MergeError(f"the name of {module!r} is too long for the patterns in adapter_config.json")

@@ -1,9 +1,9 @@
 """Merge several states into one. Each tensor is computed separately when it is read, so files may be larger than memory.
 
-Names are paired as in a load: equal names, then names that are equal without wrappers. The result has the dtype of the first
-state (or of the base). Only floating-point and complex tensors are merged: integers, booleans and other values (position ids,
-step counts) are taken from the first state (or the base), and so are sparse and quantised tensors that are equal in all
-states. Tensors that are tied in every state stay tied.
+Names are paired as in a load: equal names, then names that are equal without wrappers. The result has the dtype of the
+first state (or of the base). Only floating-point and complex tensors are merged: integers, booleans and other values
+(position ids, step counts) are taken from the first state (or the base), and so are sparse and quantised tensors that are
+equal in all states. Tensors that are tied in every state stay tied.
 """
 
 from __future__ import annotations
@@ -72,20 +72,21 @@ def merge(sources: Sequence[State], method: str = "average", **options: Any) -> 
 
 
 class Method(NamedTuple):
-    """A row of the table: the function, the options that it needs, and those that it accepts as well."""
+    """A row of the table: the function, the options that it needs, and those that it accepts as well, and the number of
+    sources if it is fixed."""
 
     merge: Callable[[list[State], Options], StateDict]
     needs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
-    count: int | None = None
+    number: int | None = None
 
 
 def _check(sources: Sequence[State], method: str, row: Method, options: Mapping[str, Any]) -> None:
     """Raise ValueError if the number of sources or the given options do not fit the method."""
     if not sources:
         raise ValueError("sources is empty: give at least one state to merge")
-    if row.count is not None and len(sources) != row.count:
-        raise ValueError(f"{method!r} needs exactly {_NUMBERS[row.count]}, not {len(sources)}")
+    if row.number is not None and len(sources) != row.number:
+        raise ValueError(f"{method!r} needs exactly {_NUMBERS[row.number]}, not {len(sources)}")
     given = [name for name, value in options.items() if value is not None]
     missing = [f"{name}=" for name in row.needs if name not in given]
     if missing:
@@ -191,12 +192,12 @@ _NUMBERS = {1: "one state", 2: "two states"}
 METHODS: dict[str, Method] = {
     "average": Method(_average, accepts=("weights",)),
     "ema": Method(_ema, needs=("decay",)),
-    "slerp": Method(_slerp, accepts=("weights",), count=2),
+    "slerp": Method(_slerp, accepts=("weights",), number=2),
     "task_arithmetic": Method(_task_arithmetic, needs=("base",), accepts=("weights",)),
     "ties": Method(_ties, needs=("base", "density"), accepts=("weights",)),
     "dare_linear": Method(partial(_dare, elect=False), needs=("base", "density"), accepts=("weights", "seed")),
     "dare_ties": Method(partial(_dare, elect=True), needs=("base", "density"), accepts=("weights", "seed")),
     "lora": Method(_lora, accepts=("weights",)),
-    "extract_lora": Method(_extract_lora, needs=("base", "rank"), count=1),
+    "extract_lora": Method(_extract_lora, needs=("base", "rank"), number=1),
     "union": Method(_union),
 }

@@ -84,7 +84,13 @@ def _mask_of_largest(array: Array, count: int) -> Array:
 
 
 def _merged(
-    base: Leaf, others: Sequence[Leaf], masks: Sequence[Leaf], weights: Sequence[float], *, elect: bool, rescale: float = 1
+    base: Leaf,
+    others: Sequence[Leaf],
+    masks: Sequence[Leaf],
+    weights: Sequence[float],
+    *,
+    elect: bool,
+    rescale: float = 1,
 ) -> Leaf:
     dtype = base.spec.dtype
     working, rounded = arithmetic(dtype)

@@ -105,8 +105,15 @@ def pair_adapter(
     if _is_whole(sources):
         return Pairing(pairs, [])
     filled = set(pairs.values())
-    return Pairing(pairs, [], frozenset(s for s, (_, adapter) in stored.items() if s not in filled and not (
-        adapter == fit.adapter and (adapter or is_adapter_parameter(s)))))
+    return Pairing(
+        pairs,
+        [],
+        frozenset(
+            s
+            for s, (_, adapter) in stored.items()
+            if s not in filled and not (adapter == fit.adapter and (adapter or is_adapter_parameter(s)))
+        ),
+    )
 
 
 def prefixes(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, str] | None:
