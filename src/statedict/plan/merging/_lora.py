@@ -124,7 +124,7 @@ def _without_base_layer(name: str) -> str:
 
 def _added(values: Mapping[str, Any], adapter: Adapter, weight: float) -> dict[str, Any]:
     """Return the values with an adapter added; tied tensors stay tied."""
-    place, merged = _places(values, adapter), _Values(values)
+    place, merged = _places(values, adapter), _TiedValues(values)
     for name, leaf in adapter.whole.items():
         dtype = merged.leaf(place[name]).spec.dtype
         merged.set(place[name], cast_leaf(leaf, dtype), shared=name in adapter.shared)
@@ -142,7 +142,7 @@ def _added(values: Mapping[str, Any], adapter: Adapter, weight: float) -> dict[s
     return merged.values
 
 
-class _Values:
+class _TiedValues:
     """The values of a state, of which some are set; names that are tied are set together."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Leaves that are computed from other leaves when they are read: casts, slices, concatenations, averages.
 
 An executed plan is a StateDict of such leaves. They are read when the state is saved or loaded, one tensor at a time, so the
-conversion of a file needs only the memory of its largest tensor. An `elementwise` leaf needs only that of a few pieces: it is
-computed piece by piece while its inputs are streamed, each once, from its beginning to its end.
+conversion of a file needs only the memory of its largest tensor. An `elementwise` leaf needs only that of a few pieces: it
+is computed piece by piece while its inputs are streamed, each once, from its beginning to its end.
 """
 
 from __future__ import annotations
