@@ -66,12 +66,8 @@ def with_aliases(names: Sequence[str], aliases: Mapping[str, Alias]) -> list[str
 
 def names_in_file(state: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names under which the file of a state has each of its tensors: none for one that is tied to an earlier."""
-    found: dict[str, list[str]] = {}
-    seen: set[object] = set()
-    for name, value in raw_values(state).items():
-        leaf = leaf_of(value)
-        is_alias = isinstance(leaf, Leaf) and bool(leaf.spec.numel) and leaf.shown in seen
-        if isinstance(leaf, Leaf):
-            seen.add(leaf.shown)
-        found[name] = [] if is_alias else stored_names(name, value)
-    return found
+    # Kept until all are compared: a leaf of a copied array has an address only while it lives.
+    leaves = {name: leaf_of(value) for name, value in raw_values(state).items()}
+    groups = ties({name: leaf for name, leaf in leaves.items() if isinstance(leaf, Leaf)})
+    aliases = {name for group in groups for name in group[1:]}
+    return {name: [] if name in aliases else stored_names(name, value) for name, value in raw_values(state).items()}
