@@ -149,8 +149,9 @@ class _TiedValues:
         self.values = dict(values)
         self._tied: dict[str, list[str]] = {}
         groups: dict[Hashable, list[str]] = {}
-        for name, value in values.items():
-            leaf = leaf_of(value)
+        # Kept: a leaf of a copied array has an address only while it lives.
+        self._leaves = {name: leaf_of(value) for name, value in values.items()}
+        for name, leaf in self._leaves.items():
             if isinstance(leaf, Leaf) and leaf.spec.numel:
                 self._tied[name] = groups.setdefault(leaf.shown, [])
                 self._tied[name].append(name)
