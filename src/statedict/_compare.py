@@ -54,21 +54,48 @@ def diff(a: Any, b: Any, *, root: str = "auto") -> Diff:
 
 
 def merge(
-    sources: Sequence[Any], method: str = "average", *, weights: Any = None, base: Any = None, root: str = "auto"
+    sources: Sequence[Any],
+    method: str = "average",
+    *,
+    weights: Any = None,
+    base: Any = None,
+    density: float | None = None,
+    decay: float | None = None,
+    seed: int | None = None,
+    rank: int | None = None,
+    root: str = "auto",
 ) -> StateDict:
     """Merge several states into one, which is computed one tensor at a time when it is read, saved or loaded.
 
     Args:
         sources: a list of paths, StateDicts, mappings, modules …
-        method: `"average"`, `"task_arithmetic"` (`base` plus the weighted differences from it), `"slerp"` (of two) or
-            `"union"`.
-        weights: one number for each source; for `"slerp"`, one number: 0 is the first source, 1 the second.
-        base: for `"task_arithmetic"`: the source that the others were trained from.
+        method: how to merge them:
+
+            - `"average"`: the mean, weighted by `weights`, which need not add up to one.
+            - `"ema"`: the exponential moving average of states in order of time, with `decay`.
+            - `"slerp"`: spherical interpolation of two states, each tensor as one vector.
+            - `"task_arithmetic"`: `base` plus the weighted differences from it.
+            - `"ties"`: as task arithmetic, but keep only the `density` largest elements of each difference, and average
+              those that agree with the elected sign.
+            - `"dare_linear"`, `"dare_ties"`: keep a random `density` of each difference, divided by the density; then add
+              them up, or merge them as TIES does.
+            - `"lora"`: add LoRA adapters to the first source, their base: folders with an `adapter_config.json` of PEFT.
+            - `"extract_lora"`: the adapter of rank `rank` that is nearest to the difference of one source from `base`.
+            - `"union"`: all names of all states; each name in one state only.
+        weights: one number for each source, by default 1; for `"lora"`, one for each adapter; for `"slerp"`, one number: 0
+            is the first source, 1 the second (default 0.5).
+        base: the source that the others were trained from.
+        density: the share of elements to keep, above 0 and at most 1.
+        decay: the weight of the average so far, from 0 to 1, as in `torch.optim.swa_utils.get_ema_avg_fn`.
+        seed: for the random elements of DARE (default 0). They depend only on it, on the tensor's name and the source's
+            place in the list, and not on the order in which tensors are read.
+        rank: the rank of the extracted adapter.
         root: the state dict to use if a file holds several.
 
     Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
 
-    Raises MergeError (a ValueError) if names or shapes differ, CollisionError if a union has the same name twice.
+    Raises MergeError (a ValueError) if names or shapes differ, or an adapter has something that is not understood;
+    CollisionError if a union has the same name twice; ValueError for options that do not fit the method.
 
     >>> import numpy as np, statedict
     >>> statedict.merge([{"w": np.zeros(2)}, {"w": np.ones(2)}]).numpy()["w"]
@@ -81,5 +108,12 @@ def merge(
     arguments.texts(method=method)
     if weights is not None and not isinstance(weights, (int, float)) and not hasattr(weights, "__len__"):
         raise TypeError(f"weights= must be a number for each source, not {arguments.described(weights)}")
+    for name, number, kinds in (("density", density, (int, float)), ("decay", decay, (int, float))):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, kinds)):
+            raise TypeError(f"{name}= must be a number, not {arguments.described(number)}")
+    for name, whole in (("seed", seed), ("rank", rank)):
+        if whole is not None and (isinstance(whole, bool) or not isinstance(whole, int)):
+            raise TypeError(f"{name}= must be an integer, not {arguments.described(whole)}")
+    options = {"weights": weights, "density": density, "decay": decay, "seed": seed, "rank": rank}
     states = [_sources.kept(source, root) for source in sources]
-    return merged(states, method, weights=weights, base=None if base is None else _sources.kept(base, root))
+    return merged(states, method, base=None if base is None else _sources.kept(base, root), **options)

@@ -46,6 +46,10 @@ def test_weights_and_base(call, files):
         (["--method", "median"], "median"),
         (["--method", "task_arithmetic"], "base"),
         (["--weight", "1"], "--weight [1.0]"),
+        (["--method", "ties"], "needs --base and --density"),
+        (["--density", "0.5"], "--density is not used by --method 'average'"),
+        (["--method", "ema", "--decay", "2"], "--decay 2.0"),
+        (["--method", "lora"], "source 1 has no adapter_config.json"),
         (["--root", "ema"], "'model'"),
     ],
 )
@@ -79,3 +83,52 @@ def test_texts_that_differ_are_told(call, tmp_path):
     assert ended.err == "statedict: not merged: the metadata 'step', which differs between the sources\n"
     with statedict.open(out) as checkpoint:
         assert checkpoint.texts == {"license": "MIT"}
+
+
+def test_ties_dare_and_ema(call, files):
+    """Options arrive at the methods: the file has what `merge` returns."""
+    place, _ = files
+    for method, options in {
+        "ties": {"base": place / "0.pt", "density": 0.5, "weights": [1, 2]},
+        "dare_ties": {"base": place / "0.pt", "density": 0.5, "seed": 3},
+        "ema": {"decay": 0.9},
+    }.items():
+        said = [word for name, value in options.items() if name != "weights" for word in (f"--{name}", value)]
+        said += [word for weight in options.get("weights", ()) for word in ("--weight", weight)]
+        ended = call("merge", place / "1.pt", place / "2.pt", "-o", place / "out.pt", "--method", method, *said)
+        assert (ended.code, ended.err) == (0, "")
+        expected = statedict.merge([place / "1.pt", place / "2.pt"], method, **options).torch()
+        assert torch.equal(torch.load(place / "out.pt")["w"], expected["w"])
+
+
+def test_an_extracted_lora_is_a_folder_that_merges_again(call, tmp_path):
+    """`extract_lora` writes the two files of PEFT; `lora` adds them to the base; an existing folder is not touched."""
+    torch.manual_seed(0)
+    base = {"layer.q.weight": torch.randn(6, 8), "layer.q.bias": torch.randn(6), "norm.weight": torch.ones(6)}
+    change = {"layer.q.weight": torch.randn(6, 2) @ torch.randn(2, 8), "norm.weight": torch.randn(6)}
+    tuned = {name: value + change.get(name, 0) for name, value in base.items()}
+    for name, state in (("base", base), ("tuned", tuned)):
+        statedict.save(state, tmp_path / f"{name}.safetensors")
+    files = [tmp_path / f"{name}.safetensors" for name in ("base", "tuned")]
+    options = ["--method", "extract_lora", "--base", files[0], "--rank", "2", "-o", f"{tmp_path}/adapter/"]
+    ended = call("merge", files[1], *options)
+    assert (ended.code, ended.err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    again = call("merge", files[1], *options)
+    assert (again.code, "an adapter is a new folder, but" in again.err, "--output" in again.err) == (2, True, True)
+    assert call("merge", files[0], tmp_path / "adapter", "--method", "lora", "-o", tmp_path / "out.pt").code == 0
+    merged = torch.load(tmp_path / "out.pt")
+    assert merged.keys() == tuned.keys()
+    for name, value in tuned.items():
+        torch.testing.assert_close(merged[name], value)
+    failed = call("merge", files[0], *options[:-1], tmp_path / "none")
+    assert (failed.code, "does not differ from its base" in failed.err) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter",
+        "base.safetensors",
+        "out.pt",
+        "tuned.safetensors",
+    ]

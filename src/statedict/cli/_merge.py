@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import statedict
 from statedict.report import count, size
 
+from ._adapter_folder import save_adapter
 from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
-from ._options import Format, JsonSummary, as_bad_parameter
+from ._options import Format, JsonSummary, as_bad_parameter, option
 from ._progress import showing
 
 
@@ -25,22 +26,39 @@ def merge(
         str,
         typer.Option(
             metavar="NAME",
-            help="average, task_arithmetic (needs --base), slerp (of two files), or union (of different names).",
+            help="average, ema (needs --decay), slerp (of two files), task_arithmetic (needs --base), ties, dare_linear, "
+            "dare_ties (need --base and --density), lora (the base, then adapters), extract_lora (needs --base and "
+            "--rank), or union (of different names).",
         ),
     ] = "average",
     weight: Annotated[
         list[float] | None,
-        typer.Option(metavar="NUMBER", help="One for each file, in order; for slerp one number from 0 to 1."),
+        typer.Option(
+            metavar="NUMBER",
+            help="One for each file, in order; for lora one for each adapter; for slerp one number from 0 to 1.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="For task_arithmetic: the checkpoint that the others were trained from."),
+        typer.Option(metavar="FILE", help="The checkpoint that the others were trained from."),
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="The share of each difference to keep, at most 1.")
+    ] = None,
+    decay: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="For the random elements of DARE (default 0).")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")
     ] = None,
     root: Annotated[str, typer.Option(metavar="PATH", help="The state dict at this path in every file.")] = "auto",
     format: Format = None,
     as_json: JsonSummary = False,
 ) -> None:
-    """Merge checkpoints of the same architecture: average or combine them. Needs memory for only one tensor at a time.
+    """Merge checkpoints of the same architecture, or a LoRA into its base; or extract a LoRA. One tensor at a time.
 
     Examples:
 
@@ -49,17 +67,26 @@ def merge(
         statedict merge a.safetensors b.safetensors --method slerp --weight 0.3 -o between.safetensors
 
         statedict merge math.pt code.pt --method task_arithmetic --base base.pt --weight 0.5 --weight 0.5 -o both.pt
+
+        statedict merge base.safetensors adapter/ --method lora -o merged.safetensors
+
+        statedict merge tuned.safetensors --method extract_lora --base base.safetensors --rank 16 -o adapter/
     """
     keep_inputs(output, *files, base, option="--output")
     with ExitStack() as stack:
         states = [stack.enter_context(opened(file)).state_dict(root) for file in files]
         under = stack.enter_context(opened(base)).state_dict(root) if base else None
         weights = weight[0] if weight and method == "slerp" and len(weight) == 1 else weight
+        numbers: dict[str, Any] = {"density": density, "decay": decay, "seed": seed, "rank": rank}
         asked = {"--method": method != "average", "--weight": weight, "--base": base}
+        asked |= {option(name): number is not None for name, number in numbers.items()}
         with warnings_told(), as_bad_parameter(asked):
-            merged = statedict.merge(states, method=method, weights=weights or None, base=under)
+            merged = statedict.merge(states, method=method, weights=weights or None, base=under, **numbers)
         with showing(merged, f"writing {output}") as shown:
-            statedict.save(shown, target(output), format=format)
+            if method == "extract_lora":
+                save_adapter(shown, merged.texts or {}, output)
+            else:
+                statedict.save(shown, target(output), format=format)
         tensors = sum(1 for _ in merged.leaves())
     written = {"schema": 1, "file": output, "method": method, "tensors": tensors, "bytes": merged.nbytes}
     line = f"{output}: {method} of {count(len(files), 'file')}, {count(tensors, 'tensor')}, {size(merged.nbytes)}"

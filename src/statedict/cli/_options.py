@@ -13,7 +13,7 @@ from ..errors import StateDictError, printable
 
 # An argument in a text, and the first character of its value, if there is one.
 ARGUMENT = re.compile(
-    r"(?<![\w.])(root|into|include|exclude|rename|mismatched|allow_missing|allow_unexpected|base|method|weights|format|"
+    r"(?<![\w.])(root|into|include|exclude|rename|mismatched|allow_missing|allow_unexpected|base|method|weights|density|decay|seed|rank|format|"
     r"max_shard_size)=([^\s,;:)]?)"
 )
 

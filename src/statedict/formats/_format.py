@@ -41,8 +41,8 @@ class Format(NamedTuple):
         write: a function that takes an object and its metadata (a dict of strings, or None), and returns the content of
             the file: bytes, and leaves, which stand for their elements in row-major order. It reads no tensor. It raises
             SaveError for values that the format cannot store.
-        names: a function that takes a name and a value, and returns the names under which the format stores it, if these
-            are not just its name.
+        names: a function that takes a state, and returns the names under which the format stores each of its tensors, by
+            name, if these are not just its own.
         jointly: whether several processes can write a file together: `write` returns a Part for each tensor. (Built-in
             formats only.)
     """
@@ -53,7 +53,7 @@ class Format(NamedTuple):
     holds: Callable[[Folder], bool] = lambda folder: False
     suffixes: tuple[str, ...] = ()
     write: str | Writer = ""
-    names: str | Callable[[str, Any], list[str]] = ""
+    names: str | Callable[[Mapping[str, Any]], Mapping[str, list[str]]] = ""
     jointly: bool = False
 
 

@@ -133,7 +133,7 @@ WRITERS = {
             "safetensors",
             suffixes=(".safetensors",),
             write=".safetensors._write:safetensors_parts",
-            names=".safetensors._wrappers:stored_names",
+            names=".safetensors._aliases:names_in_file",
             jointly=True,
         ),
         Format("npz", suffixes=(".npz",), write=".numpy_files._write:npz_parts"),

@@ -9,8 +9,8 @@ from statedict.state import Cast
 from ._infer import Inference, Inferred, infer
 from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
-from .comparing._merge import merge
 from .comparing._statistics import Change, numbers
+from .merging._merge import merge
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._resolve import Resolved, SpecOf

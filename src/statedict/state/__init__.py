@@ -6,7 +6,7 @@ from . import _arguments as arguments
 from ._process import collector_paused, have_room, not_put_back, without_collector
 from .casts._cast import Casts, cast_array, cast_leaf
 from .casts._cast_kind import Cast, CastKind, ValueRange, cast_kind, joined
-from .casts._computed import COMPUTED, computed
+from .casts._computed import COMPUTED, computed, elementwise
 from .mapping._copy import independent
 from .mapping._fold import Group, fold, spans
 from .mapping._metadata import renamed as renamed_metadata
@@ -71,6 +71,7 @@ from .tensors._values import Compound, Opaque
 
 __all__ = [
     "COMPUTED",
+    "elementwise",
     "Box",
     "box_shown",
     "boxes_of_run",

@@ -16,7 +16,7 @@ from typing import Any
 
 from statedict import files
 from statedict.files import File, Folder, is_plain_name
-from statedict.state import Absent, Compound
+from statedict.state import Absent, Compound, Leaf
 
 from ...errors import FormatError
 from .._foreign_formats import unknown
@@ -147,6 +147,7 @@ def _indexed(
             values[owner] = states[shard][owner]
         else:
             raise FormatError("the index places it in this shard, which does not contain it", file=path, member=name)
+    values |= _tied_names(values, states)
     lost = Counter(shard for shard in places.values() if shard in failed)
     extra = sum(map(len, states.values())) - (len(values) - lost.total())
     return values, [
@@ -156,6 +157,17 @@ def _indexed(
         ),
         *([f"{extra:,} tensors of the shards are not in the index"] if extra else []),
     ]
+
+
+def _tied_names(values: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tensors of shards that are not in the index because they are tied to one that is."""
+    storages = {id(value.storage) for value in values.values() if isinstance(value, Leaf) and value.row is None}
+    return {
+        name: value
+        for state in states.values()
+        for name, value in state.items()
+        if name not in values and isinstance(value, Leaf) and value.row is None and id(value.storage) in storages
+    }
 
 
 def _absent(name: str, path: str, error: FormatError | FileNotFoundError) -> Absent:

@@ -30,6 +30,10 @@ from ._shards import weight_map
 Parts = Callable[[Any, Mapping[str, str] | None], list[Part]]
 
 
+def _own_names(state: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {name: [name] for name in state}
+
+
 def write_sharded(
     obj: Any,
     path: str,
@@ -37,12 +41,12 @@ def write_sharded(
     largest: int | str,
     metadata: Mapping[str, str] | None = None,
     durable: Durable = True,
-    names: Callable[[str, Any], list[str]] = lambda name, value: [name],
+    names: Callable[[Mapping[str, Any]], Mapping[str, list[str]]] = _own_names,
     fill: Fill = files.fill,
 ) -> None:
     """Write a mapping of names to tensors as shards with at most `largest` bytes of tensors each (a number, or text:
     see `byte_count`) and an index; or as the single file `path` if everything fits. A tensor, or a group of tied ones,
-    larger than that gets its own shard. `names` returns the names under which the format stores a value.
+    larger than that gets its own shard. `names` returns the names under which the format stores each value.
 
     Readers find either the earlier save at this path or the new one, complete; files of the earlier save that are no
     longer used are then deleted. Raises SaveError if `obj` is not such a mapping, and what `files.write_set` raises.
@@ -104,7 +108,7 @@ def _index_parts(
     state: Mapping[str, Any],
     shards: Sequence[Sequence[str]],
     metadata: Mapping[str, str] | None,
-    stored: Callable[[str, Any], list[str]],
+    stored: Callable[[Mapping[str, Any]], Mapping[str, list[str]]],
     targets: Sequence[str],
 ) -> list[Part]:
     if "total_size" in (metadata or {}):
@@ -113,7 +117,7 @@ def _index_parts(
     sizes = {_tie(name, value): _nbytes(value) for name, value in state.items()}
     index = {
         "metadata": {**(metadata or {}), "total_size": sum(sizes.values())},
-        "weight_map": {part: places[name] for name, value in state.items() for part in stored(name, value)},
+        "weight_map": {part: places[name] for name, parts in stored(state).items() for part in parts},
     }
     text = json.dumps(index, indent=2).encode() + b"\n"
     if len(text) > LIMITS.json_bytes:

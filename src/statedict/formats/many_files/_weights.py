@@ -19,6 +19,7 @@ from .._limits import Limits
 from .._names import INDEX, OTHER_FILES, WEIGHTS
 from .._table import read
 from ..checkpoint._checkpoint import Checkpoint
+from ._adapter import describe_adapter
 from ._parts import rank_files, read_ranks
 from ._shards import NUMBERED, read_numbered
 
@@ -38,9 +39,11 @@ def read_weights(folder: Folder, limits: Limits) -> Checkpoint:
     folders with further adapters of PEFT.
     """
     checkpoint = _read_chosen(folder, limits)
-    others = parts(folder) if ADAPTER in folder.files else []
-    if others:
-        checkpoint.notes.append(f"other adapters, in folders of this directory, were not read: {_listed(others)}")
+    if ADAPTER in folder.files:
+        describe_adapter(checkpoint, folder.file(ADAPTER), limits)
+        others = parts(folder)
+        if others:
+            checkpoint.notes.append(f"other adapters, in folders of this directory, were not read: {_listed(others)}")
     return checkpoint
 
 

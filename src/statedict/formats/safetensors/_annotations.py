@@ -30,12 +30,12 @@ RECIPE_DEPTH = 100
 
 
 class Annotations(NamedTuple):
-    """The recorded facts: `crcs` in the order of the tensors in the header; groups of tied names; `_metadata`; the recipes
-    of tensors that wrap others, by name.
+    """The recorded facts: `crcs` in the order of the tensors in the header; the place of each name that the metadata records
+    as tied to another (see `_aliases`); `_metadata`; the recipes of tensors that wrap others, by name.
     """
 
     crcs: list[int]
-    ties: list[list[str]]
+    places: dict[str, int]
     modules: OrderedDict[str, Any] | None
     wrappers: dict[str, Any]
 
@@ -61,13 +61,16 @@ def _parsed(header: Header, file: str, limits: Limits) -> Annotations:
     crcs = [int(digits[at : at + DIGITS], 16) for at in range(0, len(digits), DIGITS)]
     if len(crcs) != len(header.entries):
         raise ValueError("a checksum is missing")
-    ties = read_json(said.get(f"{PREFIX}ties", "[]").encode(), file, limits)
-    by_name = dict(zip(header.entries, crcs))
-    for group in ties:
-        if len({(*header.entries[name][:2], by_name[name]) for name in group}) != 1:
-            raise ValueError("tied tensors differ in type, shape or checksum")
-    if len({name for group in ties for name in group}) != sum(map(len, ties)):
-        raise ValueError("a tensor is tied twice")
+    places = read_json(said.get(f"{PREFIX}ties", "{}").encode(), file, limits)
+    if not isinstance(places, dict):
+        raise TypeError("the places of tied tensors are not a mapping")
+    total = len(header.entries) + len(places)
+    if not all(type(place) is int and 0 <= place < total for place in places.values()):
+        raise ValueError("the place of a tied tensor is not in the state")
+    if len(set(places.values())) < len(places):
+        raise ValueError("two tied tensors have the same place")
+    if not all(name not in header.entries and said[name] in header.entries for name in places):
+        raise ValueError("a tensor is tied to one that is not in the file")
     modules = read_json(said.get(f"{PREFIX}modules", "null").encode(), file, limits)
     if modules is not None and not all(isinstance(facts, dict) for facts in modules.values()):
         raise TypeError("the _metadata of a module is not a mapping")
@@ -75,7 +78,7 @@ def _parsed(header: Header, file: str, limits: Limits) -> Annotations:
     wrappers = read_json(said.get(f"{PREFIX}wrappers", "{}").encode(), file, deep)
     if not isinstance(wrappers, dict):
         raise TypeError("the recipes are not a mapping")
-    return Annotations(crcs, ties, None if modules is None else OrderedDict(modules), wrappers)
+    return Annotations(crcs, places, None if modules is None else OrderedDict(modules), wrappers)
 
 
 def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -86,8 +89,8 @@ def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 def begin_header(annotations: Annotations, metadata: Mapping[str, str]) -> str:
     """Return the header up to its first tensor, with zeros in place of its own checksum."""
     said = {f"{PREFIX}crc32": struct.pack(f">{len(annotations.crcs)}I", *annotations.crcs).hex()}
-    if annotations.ties:
-        said[f"{PREFIX}ties"] = json.dumps(annotations.ties, ensure_ascii=False)
+    if annotations.places:
+        said[f"{PREFIX}ties"] = json.dumps(annotations.places, ensure_ascii=False)
     if annotations.modules is not None:
         said[f"{PREFIX}modules"] = json.dumps(annotations.modules, ensure_ascii=False)
     if annotations.wrappers:

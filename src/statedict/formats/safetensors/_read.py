@@ -16,6 +16,7 @@ from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..checkpoint._verify import check_storages
 from ..storages._extent import Extent, FileSource
 from ..storages._file_table import UNKNOWN_CRC, TableSource
+from ._aliases import Alias, recorded_aliases, with_aliases
 from ._annotations import Annotations, read_annotations, user_metadata
 from ._header import Header, read_header
 from ._parts import ONE_RANK, SHARDING_INFO, as_parts, is_whole
@@ -28,20 +29,22 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
     annotations = read_annotations(header, file.name, limits)
     # Members have the names of their tensors, so a message names the tensor anyway.
     source = TableSource(file)
-    state, table, single = _state(source, header, annotations)
     in_parts = SHARDING_INFO in header.metadata and not is_whole(file.name, header.metadata, limits)
+    aliases = {} if in_parts else recorded_aliases(header, annotations.places if annotations else None)
+    state, table, single = _state(source, header, annotations, aliases)
     if in_parts:
         state = OrderedDict(as_parts(state, header.metadata, file.name, limits))
     if annotations is not None and annotations.wrappers:
         state = OrderedDict(put_together(state, annotations.wrappers, file.name))
     if annotations is not None and annotations.modules is not None:
         state._metadata = annotations.modules  # type: ignore[attr-defined]
-    kept = user_metadata(header.metadata)
+    kept = {key: text for key, text in user_metadata(header.metadata).items() if key not in aliases}
     notes = []
     if in_parts:
         notes.append(ONE_RANK)
     if annotations is None:
-        stale = " (those in the metadata belong to another file)" if len(kept) < len(header.metadata) else ""
+        foreign = len(user_metadata(header.metadata)) < len(header.metadata)
+        stale = " (those in the metadata belong to another file)" if foreign else ""
         notes.append(f"the file has no checksums: damage to its tensors cannot be detected{stale}")
     return Checkpoint(
         file.name,
@@ -57,12 +60,11 @@ def read_safetensors(file: File, limits: Limits = LIMITS) -> Checkpoint:
 
 
 def _state(
-    source: TableSource, header: Header, annotations: Annotations | None
+    source: TableSource, header: Header, annotations: Annotations | None, aliases: Mapping[str, Alias]
 ) -> tuple[OrderedDict[str, Any], Table, dict[str, Storage]]:
     """Return the leaves by name, the table of which they are rows, and the storages of those that are not: tied and empty
     tensors."""
-    ties = annotations.ties if annotations else []
-    tied = {name for names in ties for name in names}
+    tied = {alias.of for alias in aliases.values()}
     kinds: dict[tuple[DType, tuple[int, ...]], int] = {}
     rows, single = [], {}
     for (name, entry), crc in zip(header.entries.items(), annotations.crcs if annotations else repeat(UNKNOWN_CRC)):
@@ -75,14 +77,14 @@ def _state(
             single[name] = source.storage(name, nbytes, extent)
     columns = list(zip(*rows)) or [()] * 5
     table = Table(source, [RowKind(contiguous(*kind), PLAIN) for kind in kinds], *columns)
-    state: OrderedDict[str, Any] = OrderedDict.fromkeys(header.entries)
+    state: OrderedDict[str, Any] = OrderedDict.fromkeys(with_aliases(list(header.entries), aliases))
     state.update(zip(columns[4], leaves_of(table, range(len(table)))))
-    firsts = {name: first for first, *others in ties for name in others}
     for name, storage in single.items():
         entry = header.entries[name]
-        state[name] = Leaf(contiguous(entry.dtype, entry.shape), single.get(firsts.get(name, name), storage))
-    for first, *others in ties:
-        single[first].where = single[first].where._replace(twins=tuple(single[name].where for name in others))
+        state[name] = Leaf(contiguous(entry.dtype, entry.shape), storage)
+    for name, alias in aliases.items():
+        entry = header.entries[alias.of]
+        state[name] = Leaf(contiguous(entry.dtype, entry.shape), single[alias.of])
     return state, table, single
 
 

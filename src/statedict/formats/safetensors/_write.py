@@ -1,8 +1,8 @@
 """Write safetensors files: any state of named tensors, readable by every reader of the format.
 
-Tensors are written dense, widest elements first, so that each is aligned. Tied tensors are all written, because other
-readers expect each name; the metadata records the ties, and reading restores them. It also contains checksums, which
-the format itself does not have.
+Tensors are written dense, widest elements first, so that each is aligned. Tied tensors are written once, and the metadata
+maps the other names to the one in the file (`_aliases`); reading restores the ties. It also contains checksums, which the
+format itself does not have.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from statedict.state import Leaf, Spec, Table, copies_of, library_of, raw_values
 
 from ...errors import SaveError
 from .._limits import LIMITS
-from ..storages._named import check_metadata, modules_of, named_leaves, ties
+from ..storages._named import check_metadata, modules_of, named_leaves
 from ..storages._pack import contents_of, elements_of, key_in_parts
+from ._aliases import Alias, tied_aliases
 from ._annotations import PREFIX, Annotations, begin_header, close_header
 from ._header import DTYPE_OF, LENGTH, PAIRED
 from ._wrappers import taken_apart
@@ -39,14 +40,19 @@ def safetensors_parts(obj: Any, metadata: Mapping[str, str] | None = None) -> li
     """
     live = live_tensors(obj)
     recipes: dict[str, Any] = {}
+    aliases: dict[str, Alias] = {}
+    extra = _checked({**FORMAT, **(metadata or {})})
     if live is None:
         values, recipes = taken_apart(obj)
         leaves = named_leaves(values, "safetensors", _unfit)
-        body, tied = _Body(list(leaves), single_rows(list(leaves.values())), list(leaves.values())), ties(leaves)
+        aliases = tied_aliases(leaves, extra)
+        kept = {name: leaf for name, leaf in leaves.items() if name not in aliases}
+        body = _Body(list(kept), single_rows(list(kept.values())), list(kept.values()))
+        extra |= {name: alias.of for name, alias in aliases.items()}
     else:
-        body, tied = _Body(list(raw_values(obj)), live), []
-    extra = _checked({**FORMAT, **(metadata or {})})
-    annotations = Annotations(body.crcs, tied, modules_of(obj, "safetensors"), recipes)
+        body = _Body(list(raw_values(obj)), live)
+    places = {name: alias.place for name, alias in aliases.items()}
+    annotations = Annotations(body.crcs, places, modules_of(obj, "safetensors"), recipes)
     tensors = ",".join(body.entries)
 
     def header() -> bytes:

@@ -1,1 +1,1 @@
-"""Operations on two or more states: `_diff` with its `_statistics`, and `_merge`."""
+"""Compare two states: `_diff` with its `_statistics`."""

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from statedict.errors import UnknownNameError
 from statedict.state import Patterns, matcher
 
+from ._adapters import pair_adapter
 from ._near_misses import near_pattern
 from ._recipe import Offers, sources_of
-from ._wrappers import bare, pair
+from ._wrappers import COUNT, Pairing, bare, pair
 
 
 class Selection:
@@ -106,7 +107,7 @@ def assign(offered: Offers, slots: Collection[str], selection: Selection, wrappe
     Offers that are excluded by their own name are removed before pairing, so that `exclude` can resolve a collision.
     """
     if selection.everything:
-        pairs, notes, own = pair(offered, slots, wrappers=wrappers)
+        pairs, notes, own = _paired(offered, slots, wrappers)
         filled = set(pairs.values())
         missing = [slot for slot in slots if slot not in filled]
         unexpected = [name for name in offered if name not in pairs]
@@ -118,7 +119,7 @@ def assign(offered: Offers, slots: Collection[str], selection: Selection, wrappe
         return Assignment(pairs, missing, unexpected, excluded, notes)
     names = {name: (name, *sources_of(offer)) for name, offer in offered.items()}
     chosen = {name: None for name in offered if not selection.refuses(*names[name])}
-    pairs, notes, own = pair(chosen, slots, wrappers=wrappers)
+    pairs, notes, own = _paired(chosen, slots, wrappers, lambda name, slot: selection.takes(slot, *names[name]))
     filled = set(pairs.values())
     # A slot whose only tensor is excluded by its own name is not missing.
     refused = pair(
@@ -134,11 +135,28 @@ def assign(offered: Offers, slots: Collection[str], selection: Selection, wrappe
     return Assignment(kept, missing, unexpected, excluded, notes)
 
 
+def _paired(
+    offered: Collection[str],
+    slots: Collection[str],
+    wrappers: bool,
+    takes: Callable[[str, str], bool] = lambda name, slot: True,
+) -> Pairing:
+    """Pair offers with slots: by equal names, by names without wrappers, and then by those of an adapter."""
+    found = pair(offered, slots, wrappers=wrappers)
+    filled = set(found.pairs.values())
+    if not wrappers or len(found.pairs) == len(offered) or len(filled) == len(slots):
+        return found
+    more = pair_adapter(
+        [name for name in offered if name not in found.pairs], [slot for slot in slots if slot not in filled], takes
+    )
+    return Pairing({**found.pairs, **more.pairs}, found.notes + more.notes, found.own | more.own)
+
+
 def _kept_counts(missing: Collection[str], own: Collection[str]) -> list[str]:
     """Return a note for each counter of an AveragedModel that is not filled."""
     return [
         f"{slot!r}, the update counter of AveragedModel, is not in the source and keeps its value; if it is 0, the next "
         "update replaces the average"
         for slot in missing
-        if slot in own
+        if slot in own and slot.rpartition(".")[2] == COUNT
     ]

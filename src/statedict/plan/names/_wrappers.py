@@ -30,9 +30,9 @@ from statedict.errors import CollisionError
 CERTAIN = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 WRAPPERS = CERTAIN | {"module"}
 # The update counter of AveragedModel, next to its only child `module`.
-_COUNT = "n_averaged"
+COUNT = "n_averaged"
 # Each is compared with all names; the limit keeps this linear for a hostile file. Real models have one or two.
-_MOST_COUNTS = 64
+_MOSTCOUNTS = 64
 
 
 _Seen = tuple[str, str]  # a name, and its view
@@ -81,7 +81,7 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
     )
     filled = set(pairs.values())
     left = (
-        [n for n in side if n.endswith(_COUNT) and n not in done] for side, done in ((sources, pairs), (slots, filled))
+        [n for n in side if n.endswith(COUNT) and n not in done] for side, done in ((sources, pairs), (slots, filled))
     )
     pairs |= _pair(*left).pairs
     filled = set(pairs.values())
@@ -91,10 +91,10 @@ def pair(sources: Collection[str], slots: Collection[str], *, wrappers: bool = T
 
 def _counts(names: Collection[str]) -> frozenset[str]:
     """Return the names of AveragedModel counters: everything next to them is below the child `module`."""
-    found = [name for name in names if name.endswith(_COUNT) and name.rpartition(".")[2] == _COUNT][:_MOST_COUNTS]
+    found = [name for name in names if name.endswith(COUNT) and name.rpartition(".")[2] == COUNT][:_MOSTCOUNTS]
     counts = set()
     for name in found:
-        above = name.removesuffix(_COUNT)
+        above = name.removesuffix(COUNT)
         beside = [other for other in names if other != name and other.startswith(above)]
         if beside and all(other.startswith(f"{above}module.") for other in beside):
             counts.add(name)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..regions._region import region
 from ..tensors._dtype import DType
 from ..tensors._leaf import Leaf, contiguous
 from ..tensors._ties import tied
 from ._cast_kind import NUMBERS
-from ._computed import computed
+from ._computed import elementwise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,12 +68,7 @@ def _cast(leaf: Leaf, dtype: DType) -> Leaf:
     for one in (leaf.spec.dtype, dtype):
         if one.kind not in NUMBERS:
             raise ValueError(f"cannot cast {leaf.spec.dtype} to {dtype}: {one} is not a numeric dtype")
-    return computed(
-        leaf.spec._replace(dtype=dtype),
-        [leaf],
-        lambda array: cast_array(array, dtype),
-        within=lambda box: cast_leaf(region(leaf, box), dtype),
-    )
+    return elementwise(dtype, [leaf], lambda array: cast_array(array, dtype))
 
 
 def cast_array(array: Array, dtype: DType) -> Array:

@@ -1,7 +1,8 @@
 """Leaves that are computed from other leaves when they are read: casts, slices, concatenations, averages.
 
 An executed plan is a StateDict of such leaves. They are read when the state is saved or loaded, one tensor at a time, so the
-conversion of a file needs only the memory of its largest tensor.
+conversion of a file needs only the memory of its largest tensor. An `elementwise` leaf needs only that of a few pieces: it
+is computed piece by piece while its inputs are streamed, each once, from its beginning to its end.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..regions._boxes import Box, box_shown, whole_box
 from ..regions._origins import Origin, origins
 from ..regions._parts import Parts
-from ..regions._region import arranged
-from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds
+from ..regions._read_pieces import BAND, regrouped, stream_elements
+from ..regions._region import arranged, region
+from ..tensors._dtype import DType
+from ..tensors._leaf import PLAIN, Leaf, Read, Spec, Storage, Traits, check_bounds, contiguous
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +27,13 @@ Within = Callable[[Box], Leaf]
 
 
 class Computation(NamedTuple):
-    """The value of `Storage.where` here; the arguments of `computed`."""
+    """The value of `Storage.where` here; the arguments of `computed`. `elementwise`: the function accepts flat pieces."""
 
     function: Function
     inputs: tuple[Leaf, ...]
     spec: Spec
     within: Within | None
+    elementwise: bool = False
 
 
 class _Computed:
@@ -38,7 +42,14 @@ class _Computed:
     def read_into(self, reads: Sequence[Read], *, verify: bool = True) -> None:
         check_bounds((storage, start, len(into)) for storage, start, into in reads)
         for storage, start, into in reads:
-            into[:] = self._bytes(storage, verify)[start : start + len(into)]
+            at = 0
+            for piece in _pieces(storage, start, start + len(into), verify):
+                into[at : at + len(piece)] = piece
+                at += len(piece)
+
+    def stream(self, storage: Storage, start: int, stop: int) -> Iterator[memoryview]:
+        check_bounds([(storage, start, stop - start)])
+        yield from _pieces(storage, start, stop, verify=True)
 
     def verify(self, storages: Iterable[Storage]) -> None:
         for storage in storages:
@@ -47,7 +58,11 @@ class _Computed:
                 leaf.storage.source.verify([leaf.storage])
 
     def view(self, storage: Storage, *, writable: bool = False) -> memoryview | None:
-        return self._bytes(storage, verify=True)
+        if _is_small(storage.where):
+            return _whole(storage.where, verify=True)
+        whole = memoryview(bytearray(storage.nbytes))
+        self.read_into([Read(storage, 0, whole)])
+        return whole
 
     def part(self, leaf: Leaf) -> Leaf:
         computation: Computation = leaf.storage.where
@@ -65,20 +80,6 @@ class _Computed:
         if shown is not None and computation.within is not None and shown[0] != whole_box(computation.spec.shape):
             return origins(computation.within(shown[0]))
         return chain.from_iterable(map(origins, computation.inputs))
-
-    @staticmethod
-    def _bytes(storage: Storage, verify: bool) -> memoryview:
-        import numpy as np
-
-        from ..tensors._numpy import bytes_of, read_array
-
-        function, inputs, spec, _ = storage.where
-        inputs = [read_array(leaf, verify=verify) for leaf in inputs]
-        # Not `ascontiguousarray`, which returns one dimension for a scalar.
-        result = np.asarray(function(*inputs), dtype=spec.dtype.numpy, order="C")
-        if result.shape != spec.shape:
-            raise ValueError(f"a computed tensor has shape {result.shape}, but {spec.shape} was expected")
-        return bytes_of(result)
 
 
 def computed(
@@ -100,8 +101,94 @@ def computed(
     return Leaf(dense, Storage(COMPUTED, ("computed", id(where)), dense.nbytes, where), traits)
 
 
+def elementwise(dtype: DType, inputs: Sequence[Leaf], function: Function, traits: Traits = PLAIN) -> Leaf:
+    """Return a leaf of `dtype` whose elements are a function of the inputs' elements at the same place.
+
+    The inputs have the same shape. `function` gets an array for each, of any shape, and returns one of that shape.
+
+    >>> import numpy as np
+    >>> from statedict.state import leaf_of, read_array
+    >>> a, b = leaf_of(np.array([1.0, 2.0])), leaf_of(np.array([3.0, 4.0]))
+    >>> read_array(elementwise(a.spec.dtype, [a, b], lambda x, y: x * y))
+    array([3., 8.])
+    """
+
+    def within(box: Box) -> Leaf:
+        return elementwise(dtype, [region(leaf, box) for leaf in inputs], function, traits)
+
+    spec = contiguous(dtype, inputs[0].spec.shape)
+    where = Computation(function, tuple(inputs), spec, within, elementwise=True)
+    return Leaf(spec, Storage(COMPUTED, ("computed", id(where)), spec.nbytes, where), traits)
+
+
+def _pieces(storage: Storage, start: int, stop: int, verify: bool) -> Iterator[memoryview]:
+    """Yield bytes `start … stop` of a storage in order: in pieces if it can be computed in pieces."""
+    computation: Computation = storage.where
+    if _is_small(computation):
+        yield _whole(computation, verify)[start:stop]
+        return
+    size = computation.spec.dtype.itemsize
+    first, last = start // size, -(-stop // size)
+    at = first * size
+    for piece in _elementwise_pieces(computation, first, last, verify):
+        yield piece[max(start - at, 0) : stop - at]
+        at += len(piece)
+
+
+def _is_small(computation: Computation) -> bool:
+    """Whether a tensor is computed at once: its function needs whole inputs, or they fit in a piece."""
+    return not computation.elementwise or computation.spec.numel <= _piece(computation)
+
+
+def _piece(computation: Computation) -> int:
+    """Return the number of elements in a piece; all inputs of a piece together have the size of a band."""
+    widest = max(leaf.spec.dtype.itemsize for leaf in computation.inputs)
+    return max(BAND // (widest * len(computation.inputs)), _SMALLEST_PIECE)
+
+
+def _whole(computation: Computation, verify: bool) -> memoryview:
+    import numpy as np
+
+    from ..tensors._numpy import bytes_of, read_array
+
+    function, inputs, spec, *_ = computation
+    # Not `ascontiguousarray`, which returns one dimension for a scalar.
+    arrays = [read_array(leaf, verify=verify) for leaf in inputs]
+    result = np.asarray(function(*arrays), dtype=spec.dtype.numpy, order="C")
+    if result.shape != spec.shape:
+        raise ValueError(f"a computed tensor has shape {result.shape}, but {spec.shape} was expected")
+    return bytes_of(result)
+
+
+def _elementwise_pieces(computation: Computation, first: int, last: int, verify: bool) -> Iterator[memoryview]:
+    """Yield the bytes of elements `first … last`, computed in pieces while the inputs are streamed."""
+    import numpy as np
+
+    from ..tensors._numpy import bytes_of
+
+    function, inputs, spec, *_ = computation
+    step = _piece(computation)
+    counts = [min(step, last - at) for at in range(first, last, step)]
+    blocks = [_blocks(leaf, first, counts, verify) for leaf in inputs]
+    for count, *raw in zip(counts, *blocks, strict=True):
+        arrays = [np.frombuffer(each, leaf.spec.dtype.numpy) for each, leaf in zip(raw, inputs)]
+        result = np.asarray(function(*arrays), dtype=spec.dtype.numpy, order="C")
+        if result.shape != (count,):
+            raise ValueError(f"a piece of a computed tensor has shape {result.shape}, but {(count,)} was expected")
+        yield bytes_of(result)
+
+
+def _blocks(leaf: Leaf, first: int, counts: Sequence[int], verify: bool) -> Iterator[memoryview]:
+    """Yield the bytes of consecutive elements from `first`, so many at a time."""
+    size = leaf.spec.dtype.itemsize
+    found = stream_elements(leaf, first * size, (first + sum(counts)) * size, verify, max(counts) * size)
+    return regrouped(found, [count * size for count in counts])
+
+
 def _same(array: Any) -> Any:
     return array
 
 
+# So many elements that the calls of NumPy's functions do not take longer than their loops.
+_SMALLEST_PIECE = 1 << 14
 COMPUTED = _Computed()

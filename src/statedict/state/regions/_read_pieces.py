@@ -133,33 +133,33 @@ def _blocks(piece: Piece, bands: Sequence[Box], verify: bool) -> tuple[dict[int,
     run = run_of(piece.box.sizes, *first) if first is not None else None
     start = run[0] * size if run is not None else 0
     sizes = [prod(box.sizes) * size for box in places.values()]
-    return places, _regrouped(_bytes_of(piece.leaf, start, start + sum(sizes), verify), sizes)
+    return places, regrouped(stream_elements(piece.leaf, start, start + sum(sizes), verify), sizes)
 
 
-def _bytes_of(leaf: Leaf, start: int, stop: int, verify: bool) -> Iterator[memoryview]:
-    """Yield bytes `start … stop` of the elements of a leaf, in row-major order."""
+def stream_elements(leaf: Leaf, start: int, stop: int, verify: bool, step: int = BAND) -> Iterator[memoryview]:
+    """Yield bytes `start … stop` of the elements of a leaf, in row-major order; `step` at a time if it is up to us."""
     import numpy as np
 
     from ..tensors._numpy import read_array
 
     if is_plain(leaf):
         begin = leaf.spec.offset * leaf.spec.dtype.itemsize
-        yield from _stream(leaf.storage, begin + start, begin + stop, verify)
+        yield from _stream(leaf.storage, begin + start, begin + stop, verify, step)
     else:
         yield np.ascontiguousarray(read_array(leaf, verify=verify)).reshape(-1).view(np.uint8).data[start:stop]
 
 
-def _stream(storage: Storage, start: int, stop: int, verify: bool) -> Iterator[memoryview]:
+def _stream(storage: Storage, start: int, stop: int, verify: bool, step: int = BAND) -> Iterator[memoryview]:
     if verify and isinstance(storage.source, Streaming):
         yield from storage.source.stream(storage, start, stop)
         return
-    for at in range(start, stop, BAND):
-        into = memoryview(bytearray(min(BAND, stop - at)))
+    for at in range(start, stop, step):
+        into = memoryview(bytearray(min(step, stop - at)))
         storage.source.read_into([Read(storage, at, into)], verify=verify)
         yield into
 
 
-def _regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[memoryview]:
+def regrouped(pieces: Iterator[memoryview], sizes: Sequence[int]) -> Iterator[memoryview]:
     """Yield the bytes of all pieces in blocks of these sizes: slices of the pieces if possible."""
     rest = memoryview(b"")
     for number, size in enumerate(sizes, 1):

@@ -135,7 +135,7 @@ def test_ties_stay():
     ("arguments", "message"),
     [
         (([], "average"), "sources is empty"),
-        ((states(2), "mean"), "method must be one of 'average', 'task_arithmetic', 'slerp', 'union', not 'mean'"),
+        ((states(2), "mean"), "method must be one of 'average', 'ema', 'slerp', .*'union', not 'mean'"),
         ((states(3), "slerp"), "needs exactly two states, not 3"),
     ],
 )
@@ -152,8 +152,15 @@ def test_arguments_that_do_not_go_together(arguments, message):
         ({"weights": 0.5}, "expected one number for each of the 2 sources"),
         ({"weights": [1, -1]}, "add up to zero"),
         ({"method": "slerp", "weights": [0.5, 0.5]}, "'slerp' needs one number"),
-        ({"base": {}}, "base= is required for method='task_arithmetic'"),
-        ({"method": "task_arithmetic"}, "base= is required for method='task_arithmetic'"),
+        ({"base": {}}, "base= is not used by method='average', only by 'task_arithmetic', 'ties', 'dare_linear'"),
+        ({"method": "task_arithmetic"}, "method='task_arithmetic' needs base="),
+        ({"method": "ties"}, "method='ties' needs base= and density="),
+        ({"method": "union", "weights": [1, 2]}, "weights= is not used by method='union'"),
+        ({"method": "ties", "base": {}, "density": 0}, "density=0: expected the share of elements to keep"),
+        ({"method": "dare_ties", "base": {}, "density": 1.5}, "density=1.5: expected the share"),
+        ({"method": "ema"}, "method='ema' needs decay="),
+        ({"method": "ema", "decay": 2}, "decay=2: expected a number from 0 to 1"),
+        ({"method": "extract_lora", "base": {}, "rank": 4}, "'extract_lora' needs exactly one state, not 2"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

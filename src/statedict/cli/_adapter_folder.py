@@ -1,0 +1,37 @@
+"""Write an adapter as the folder that PEFT loads: its weights and its configuration."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+import statedict
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def save_adapter(adapter: Any, texts: Mapping[str, str], folder: str) -> None:
+    """Write the files of an adapter to a new folder, which gets its name when both are complete.
+
+    Raises typer.BadParameter if the folder exists: its files could be those of another adapter.
+    """
+    folder = folder.rstrip("/") or folder
+    if folder == "-" or os.path.lexists(folder):
+        found = "is standard output" if folder == "-" else "exists already"
+        raise typer.BadParameter(f"an adapter is a new folder, but {folder} {found}", param_hint="--output")
+    # Beside the folder, so that the rename stays on one file system.
+    made = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}-{secrets.token_hex(4)}")
+    os.mkdir(made)
+    try:
+        statedict.save(adapter, os.path.join(made, WEIGHTS))
+        with open(os.path.join(made, CONFIG), "w", encoding="utf-8") as file:
+            file.write(texts["adapter_config"] + "\n")
+        os.rename(made, folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise

@@ -1,0 +1,130 @@
+"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; everything that is not understood is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from statedict.errors import MergeError
+
+# The key under which the reader of a folder keeps the text of the file, and `extract_lora` writes it.
+ADAPTER_CONFIG = "adapter_config"
+# Entries about how the adapter was trained, or where: they do not change what is added to the weights.
+_HARMLESS = frozenset({
+    "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
+    "loftq_config", "lora_alpha", "lora_bias", "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core",
+    "modules_to_save", "alpha_pattern", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
+    "runtime_config", "target_modules", "task_type", "use_rslora",
+})  # fmt: skip
+# The initialisations that leave the base weights as they are. All others change them when the adapter is loaded.
+_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
+# A pattern is a regular expression in a file that may be hostile: a quantified group could take exponential time.
+_PATTERN = re.compile(r"[\w.*+?|^$\\()\[\]-]*")
+_QUANTIFIED_GROUP = re.compile(r"\)[*+?{]")
+# With these limits a match takes at most a few million steps.
+_MOST_QUANTIFIERS, _LONGEST_NAME = 2, 300
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The numbers that decide how much is added to the weights.
+
+    Attributes:
+        rank, alpha: the rank, and the numerator of the scaling.
+        rank_pattern, alpha_pattern: the same by patterns for modules.
+        rank_stabilised: divide by the square root of the rank.
+        transposed: the weights of linear layers are stored as (in, out), as those of GPT-2's Conv1D.
+    """
+
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rank_stabilised: bool = False
+    transposed: bool = False
+
+    def rank_of(self, module: str) -> int:
+        """Return the rank of the adapter of a module."""
+        return int(_by_pattern(self.rank_pattern, module, self.rank))
+
+    def scaling(self, module: str) -> float:
+        """Return the factor of the product of the two matrices of a module."""
+        rank, alpha = self.rank_of(module), _by_pattern(self.alpha_pattern, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def read_config(text: str | None, source: str) -> LoraConfig:
+    """Return the configuration in the text of an adapter_config.json; `source` names the adapter in errors.
+
+    Raises MergeError if there is none, if it is not that of a LoRA, or if it has entries that change the weights in a way
+    that is not known here.
+    """
+    if text is None:
+        raise MergeError(f"{source} has no adapter_config.json: pass the folder that PEFT wrote, not the file in it")
+    try:
+        found = json.loads(text)
+        return _parsed(found, source)
+    except MergeError:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError, KeyError) as error:
+        raise MergeError(f"{source}: adapter_config.json is not valid: {error!r}") from error
+
+
+def _parsed(found: Mapping[str, Any], source: str) -> LoraConfig:
+    if found.get("peft_type") != "LORA":
+        raise MergeError(f"{source} is an adapter of the kind {found.get('peft_type')!r}: only 'LORA' can be merged")
+    if found.get("use_dora"):
+        raise MergeError(
+            f"{source} is a DoRA (use_dora), whose magnitudes replace the norms of the weights: merge it with PEFT"
+        )
+    if found.get("init_lora_weights") not in _INITIALISATIONS:
+        raise MergeError(
+            f"{source} has init_lora_weights={found['init_lora_weights']!r}, which changes the base weights when it is "
+            "loaded: convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=…), or merge it with "
+            "PEFT"
+        )
+    unknown = [name for name, value in found.items() if value and name not in _HARMLESS]
+    if unknown:
+        raise MergeError(
+            f"{source} uses {', '.join(map(repr, unknown))}, which is not understood here: merge it with PEFT"
+        )
+    ranks, alphas = found.get("rank_pattern") or {}, found.get("alpha_pattern") or {}
+    for rank in (found["r"], *ranks.values()):
+        if type(rank) is not int or rank < 1:
+            raise MergeError(f"{source}: adapter_config.json has the rank {rank!r}")
+    for pattern in (*ranks, *alphas):
+        if not _is_safe(pattern):
+            raise MergeError(f"{source}: the pattern {pattern!r} in adapter_config.json is not understood here")
+    alphas = {pattern: float(alpha) for pattern, alpha in alphas.items()}
+    flags = bool(found.get("use_rslora")), bool(found.get("fan_in_fan_out"))
+    return LoraConfig(found["r"], float(found.get("lora_alpha", 8)), ranks, alphas, *flags)
+
+
+def _is_safe(pattern: str) -> bool:
+    quantifiers = sum(map(pattern.count, "*+"))
+    return bool(
+        _PATTERN.fullmatch(pattern) and not _QUANTIFIED_GROUP.search(pattern) and quantifiers <= _MOST_QUANTIFIERS
+    ) and _compiles(pattern)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
+    """Return the value of the first pattern that matches the end of a module's path, as PEFT does."""
+    if patterns and len(module) > _LONGEST_NAME:
+        raise MergeError(f"the name of {module!r} is too long for the patterns in adapter_config.json")
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return otherwise
