@@ -58,7 +58,11 @@ def environment(group: str) -> Path:
     stamp = home / "made-from"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"creating .venv/{group} (once; with PyTorch, whose CPU build is about 200 MB, it takes minutes)", file=sys.stderr, flush=True)
+        print(
+            f"creating .venv/{group} (once; it takes minutes if PyTorch is part of it)",
+            file=sys.stderr,
+            flush=True,
+        )
         create(home)
         # `--group` needs pip 25.1. The group pins torch, because an unpinned version may install CUDA libraries.
         install(python, "--upgrade", "pip>=25.1")
@@ -94,7 +98,9 @@ DOCS = ("mkdocs build --quiet --strict",)
 TASKS = {
     "tour": Task("tour", "a demonstration on real data: train, kill, resume, transfer, inspect", ("statedict tour",)),
     "test": Task("dev", "every test, including the examples in the docs", ("pytest -n 2",)),
-    "light": Task("light", "the parts of the suite that run without PyTorch, where it is not installed", ("pytest -n 2 tests",)),
+    "light": Task(
+        "light", "the parts of the suite that run without PyTorch, where it is not installed", ("pytest -n 2 tests",)
+    ),
     "lint": Task("dev", "lint and format checks of ruff", LINT),
     "types": Task("dev", "mypy, strict", TYPES),
     "imports": Task("dev", "import layers (docs/architecture.md)", IMPORTS),
