@@ -98,7 +98,16 @@ class ObstoreBucket:
                 raise raised[0] from None
             raise
 
-    def list(self, prefix: str = "") -> list[Entry]:
+    def names(self, folder: str = "") -> tuple[list[str], list[str]]:
+        """Return the plain names of the objects, and of the folders, directly in a folder (`""`, `"optimizer/"`)."""
+        found: Any = self._attempt(
+            folder, lambda: self._api.list_with_delimiter(self._store, folder.rstrip("/") or None)
+        )
+        paths = [each["path"] for each in found["objects"]], found["common_prefixes"]
+        files, folders = ([path.rstrip("/").rpartition("/")[2] for path in kind] for kind in paths)
+        return files, folders
+
+    def list(self, prefix: str = "") -> Sequence[Entry]:
         # obstore lists by whole steps of a path, so the last step of the prefix is compared here.
         folder, _, _ = prefix.rpartition("/")
         found = self._attempt(
