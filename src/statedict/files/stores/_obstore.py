@@ -147,6 +147,8 @@ class ObstoreBucket:
             return error
         text = str(error)
         status = STATUS.search(text)
+        if status and status[1].startswith("404"):
+            return FileNotFoundError(errno.ENOENT, "no such file or bucket", name)
         reason = (
             f"the store answered HTTP {status[1].strip()}" if status else scrubbed(" ".join(_first(text)), self._url)
         )
