@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 
 import pytest
+from tests.s3 import once, s3, s3_server  # noqa: F401
 
 import statedict
 from statedict.errors import ConflictError, RemoteError, SaveError
 from statedict.files import ABSENT, Upload, open_bucket, put_surely, read_all
 from statedict.files.stores import _obstore
-from tests.s3 import once, s3, s3_server  # noqa: F401
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("fsspec")
