@@ -1,6 +1,5 @@
 """An S3 server on this machine (moto), which counts what it sends and fails when it is told to."""
 
-import os
 import threading
 from collections.abc import Callable
 
@@ -18,8 +17,8 @@ class Server:
         url: of the server.
         sent: bytes of content that were sent for GETs.
         requests: (method, path) of each request, in order.
-        fault: called with (method, path) before each request; returns "refuse" (503, nothing is done), "lose" (500 after it was
-            done), "cut" (half of the content), or None.
+        fault: called with (method, path) before each request; returns "refuse" (503, nothing is done), "lose" (500 after
+            it was done), "cut" (half of the content), or None.
     """
 
     def __init__(self) -> None:
@@ -83,24 +82,3 @@ def once(kind, method, ending):
     """A fault of the first request with that method whose path ends so."""
     left = [kind]
     return lambda m, path: left.pop() if left and m == method and path.endswith(ending) else None
-
-
-@pytest.fixture(scope="session")
-def s3_server():
-    os.environ.setdefault("MOTO_LOG", "0")
-    import logging
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def s3(s3_server, monkeypatch):
-    """The server, empty but for the bucket `s3://bucket`."""
-    s3_server.reset()
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    return s3_server

@@ -15,7 +15,7 @@ from ._checksum import crc32
 from ._open import local_path
 from ._output import Durable
 from ._system import SYSTEM, System
-from .stores._open import open_bucket, split
+from .stores._open import open_object
 from .stores._upload import Upload
 
 # Bytes that are checksummed and then written while they are in the cache.
@@ -141,8 +141,7 @@ def write(
             fill(new, parts, durable)
             new.commit(durable)
     elif isinstance(target, (str, os.PathLike)):
-        folder, key = split(os.fspath(target))
-        with Upload(open_bucket(folder), key) as stream:
+        with Upload(*open_object(os.fspath(target))) as stream:
             _stream(stream, parts)
     elif hasattr(target, "write"):
         _stream(target, parts)

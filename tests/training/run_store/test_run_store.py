@@ -7,7 +7,7 @@ from contextlib import suppress
 from secrets import token_hex
 
 import pytest
-from tests.s3 import once, s3, s3_server  # noqa: F401
+from tests.s3 import once
 from tests.training.run_store.faulty import Died, FaultyBucket
 
 import statedict
@@ -350,6 +350,11 @@ while True:
 """
 
 
+def killing(process, server, request):
+    """A fault that is the death of the client."""
+    return lambda method, path: process.kill() if len(server.requests) == request else None
+
+
 @pytest.mark.slow
 def test_killed_at_random_requests_a_run_goes_on(s3):
     """After each SIGKILL the next process resumes from the last step that was saved, with equal values."""
@@ -364,8 +369,7 @@ def test_killed_at_random_requests_a_run_goes_on(s3):
             stdout=subprocess.PIPE,
             text=True,
         )
-        until = len(s3.requests) + drawn.randrange(40, 120)
-        s3.fault = lambda method, path: process.kill() if len(s3.requests) == until else None
+        s3.fault = killing(process, s3, len(s3.requests) + drawn.randrange(40, 120))
         said = [int(line) for line in process.stdout]
         process.stdout.close()
         assert process.wait() == -9

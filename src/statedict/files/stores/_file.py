@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ...errors import ConflictError, FileChangedError, RemoteError
@@ -26,9 +27,10 @@ class StoreFile(RemoteFile):
         try:
             found = self._bucket.stat(self._key)
         except FileNotFoundError:
-            if not any(self._bucket.names(f"{self._key}/")):
-                raise
-            return {"type": "directory"}
+            with suppress(FileNotFoundError):
+                if any(self._bucket.names(f"{self._key}/")):
+                    return {"type": "directory"}
+            raise
         return {"size": found.nbytes, "ETag": found.etag}
 
     def _range(self, offset: int, nbytes: int) -> bytes:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from ...errors import ConflictError, MissingDependencyError, RemoteError
-from .._attempts import scrubbed
+from .._attempts import MISSING, REFUSED, scrubbed
 from .._open import redacted
 from ._bucket import ABSENT, Entry
 from ._credentials import options_of
@@ -139,16 +139,15 @@ class ObstoreBucket:
         missing = isinstance(error, FileNotFoundError) or kind == "NotFoundError"
         if kind in ("AlreadyExistsError", "PreconditionError") or (missing and conditional):
             return ConflictError(name)
-        if missing:
+        text = str(error)
+        status = STATUS.search(text)
+        code = int(status[1][:3]) if status else 0
+        if missing or code in MISSING:
             return FileNotFoundError(errno.ENOENT, "no such file", name)
-        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+        if kind in ("PermissionDeniedError", "UnauthenticatedError") or code in REFUSED:
             return PermissionError(errno.EACCES, "the store refuses access: check your credentials", name)
         if not (type(error).__module__.startswith("obstore") or isinstance(error, (OSError, ValueError))):
             return error
-        text = str(error)
-        status = STATUS.search(text)
-        if status and status[1].startswith("404"):
-            return FileNotFoundError(errno.ENOENT, "no such file or bucket", name)
         reason = (
             f"the store answered HTTP {status[1].strip()}" if status else scrubbed(" ".join(_first(text)), self._url)
         )

@@ -24,6 +24,17 @@ def is_in_store(url: str) -> bool:
 
 def open_bucket(url: str) -> Bucket:
     """Return the Bucket of the objects below a URL; raise SaveError if its scheme is not that of a store."""
+    return _kind(url)(url)
+
+
+def open_object(url: str) -> tuple[Bucket, str]:
+    """Return the Bucket of the folder of an object, and the object's key in it; raise what `open_bucket` raises."""
+    kind = _kind(url)
+    folder, key = split(url)
+    return kind(folder), key
+
+
+def _kind(url: str) -> Callable[[str], Bucket]:
     kind = SCHEMES.get(_scheme(url))
     if kind is None:
         known = ", ".join(f"{name}://" for name in SCHEMES)
@@ -31,7 +42,7 @@ def open_bucket(url: str) -> Bucket:
             f"{redacted(url)}: {_scheme(url)}:// can only be read; save to a local path, to one of {known}, or to a file "
             "object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
         )
-    return kind(url)
+    return kind
 
 
 def split(url: str) -> tuple[str, str]:
