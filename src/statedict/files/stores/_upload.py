@@ -11,9 +11,10 @@ from typing import Any, Self
 from .._checksum import crc32
 from ._bucket import Bucket
 
-# Bytes handed over at a time, and how many of these blocks may wait.
-BLOCK = 2 << 20
-WAITING = 4
+# Bytes handed over at a time, and how many of these blocks may wait. Smaller writes are collected first; larger ones are
+# copied once.
+BLOCK = 256 << 10
+WAITING = 32
 
 
 class _AbandonedError(Exception):
@@ -49,9 +50,14 @@ class Upload:
         self.crc32 = crc32(view, self.crc32)
         self.nbytes += len(view)
         for start in range(0, len(view), BLOCK):
-            self._block += view[start : start + BLOCK]
-            if len(self._block) >= BLOCK:
-                self._hand_over()
+            piece = view[start : start + BLOCK]
+            if self._block or len(piece) < BLOCK:
+                self._block += piece
+                if len(self._block) >= BLOCK:
+                    self._hand_over(bytes(self._block))
+                    self._block.clear()
+            else:
+                self._hand_over(bytes(piece))
         return len(view)
 
     def tell(self) -> int:
@@ -59,6 +65,9 @@ class Upload:
 
     def flush(self) -> None:
         """Do nothing: what was written is uploaded in parts."""
+
+    def close(self) -> None:
+        """Do nothing: the object is complete when the context ends."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,12 +80,11 @@ class Upload:
         if error is None and self._error is not None:
             raise self._error
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, block: bytes) -> None:
         self._free.acquire()
         if self._ended:
             raise self._error or RuntimeError(f"{self._bucket.url}/{self._key}: the upload has ended")
-        self._blocks.put(bytes(self._block))
-        self._block.clear()
+        self._blocks.put(block)
 
     def _send(self) -> None:
         try:
