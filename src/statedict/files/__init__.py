@@ -13,12 +13,12 @@ from ._shares import Range, Shares, Sum, joined, shares, whole
 from ._slice import FileSlice
 from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, write
-from .stores._bucket import ABSENT, Bucket, Entry, put_surely, read_all
+from .stores._bucket import ABSENT, Bucket, StoredObject, put_surely, read_all
 from .stores._open import open_bucket
 from .stores._upload import Upload
 
 __all__ = [
-    "ABSENT", "PORTION", "WAITING", "Bucket", "Durable", "Entry", "File", "FileChain", "FileSet", "FileSlice", "Fill",
+    "ABSENT", "PORTION", "WAITING", "Bucket", "Durable", "StoredObject", "File", "FileChain", "FileSet", "FileSlice", "Fill",
     "Folder", "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum",
     "System", "Upload", "Written", "check_inside", "checksums", "checksums_of", "checksums_within", "combine", "crc32",
     "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name", "is_url", "joined", "local_path", "open",

@@ -19,20 +19,20 @@ from . import _names, _objects, _random
 from ._objects import SortedArguments
 from ._progress import Meter
 from ._ranks import ranks as ranks
-from ._run import Draft, Run
+from ._run import Draft, TrainingRun
 from .saving import _save
 
 T = TypeVar("T")
 
 
 def on_first(act: Callable[[], T]) -> T:
-    """Run `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
+    """TrainingRun `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
     found: T = _together(act if ranks()[0] == 0 else lambda: None)[0]
     return found
 
 
 def on_all(act: Callable[[], T]) -> T:
-    """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
+    """TrainingRun `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
     if ranks()[1] == 1:
         return act()
     results: list[T] = []
@@ -41,7 +41,7 @@ def on_all(act: Callable[[], T]) -> T:
 
 
 def on_any(act: Callable[[], bool]) -> bool:
-    """Run `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
+    """TrainingRun `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
 
     One small collective: unlike the others, this function may be called at every step.
     """
@@ -66,14 +66,14 @@ def on_any(act: Callable[[], bool]) -> bool:
 
 
 def _together(act: Callable[[], Any]) -> list[Any]:
-    """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
+    """TrainingRun `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
     from statedict.torch import Joint
 
     with Joint() as joint:
         return joint.agree(act())
 
 
-def save(run: Run, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
+def save(run: TrainingRun, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
     """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
     # An error here must reach all ranks before they wait for each other.
     on_all(lambda: _refuse_shards(content.states))
@@ -93,7 +93,7 @@ def save(run: Run, content: _save.Content, objects: Mapping[str, Any], *, random
         raise
 
 
-def _begun(run: Run, step: int) -> Draft:
+def _begun(run: TrainingRun, step: int) -> Draft:
     """Start a checkpoint on rank 0; return each rank's Draft of it."""
     first: list[Draft] = []
 

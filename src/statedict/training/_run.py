@@ -1,4 +1,4 @@
-"""The Run protocol: a run's checkpoints, in a directory or in an object store, and every change to them.
+"""The TrainingRun protocol: a run's checkpoints, in a directory or in an object store, and every change to them.
 
 The manager, saving and resuming know a run by this protocol only. `run_directory` and `run_store` implement it.
 """
@@ -17,7 +17,7 @@ from statedict.formats.runs import FileFacts, Manifest
 from ._keep import Place, Saved
 
 
-class Lock(Protocol):
+class RunLock(Protocol):
     """The right to change a run, which one manager has at a time. This is its whole surface."""
 
     def holds(self) -> bool:
@@ -72,7 +72,7 @@ class Draft(Protocol):
         """Delete what was written."""
 
 
-class Run(Protocol):
+class TrainingRun(Protocol):
     """A run's checkpoints and the changes to them. This is its whole surface.
 
     Only the holder of the lock may call `begin`, `remove`, `set_aside` and `tidy`; everybody else may pin, and read.
@@ -112,7 +112,7 @@ class Run(Protocol):
     def is_interrupted(self) -> bool:
         """Whether a checkpoint is missing until the run is locked: its replacement was interrupted."""
 
-    def lock(self, *, seize: bool) -> Lock:
+    def lock(self, *, seize: bool) -> RunLock:
         """Lock the run, creating it if needed. `seize`: also from a process that may have died, if that cannot be known.
 
         Raises LockedError if another manager holds the lock.
@@ -146,7 +146,7 @@ class Run(Protocol):
         """Translate an OSError of something that follows a successful save into AfterSaveError, or RunGoneError."""
 
 
-def open_run(at: str | os.PathLike[str]) -> Run:
+def open_run(at: str | os.PathLike[str]) -> TrainingRun:
     """Return the run in a directory or behind a URL; raise SaveError for a URL that cannot be written to."""
     local = files.local_path(at)
     if local is None:

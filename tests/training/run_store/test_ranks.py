@@ -36,17 +36,18 @@ def job(run, rendezvous, environment, ranks=2):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ranks_save_to_a_store_as_to_a_directory(s3, tmp_path):
-    """The same script, the same numbers: saved by two ranks, resumed by two, and by one."""
+    """The same script, the same numbers: saved by two ranks, and resumed by one."""
     run = "s3://bucket/run"
-    for number, ranks in enumerate((2, 2, 1)):
+    for number, ranks in enumerate((2, 1)):
         local = job(tmp_path / "run", tmp_path / f"local-{number}", {}, ranks)
         assert job(run, tmp_path / f"s3-{number}", s3.environment, ranks) == local
         assert local[0] == 3 * number + 1
     reader = CheckpointManager(run)
-    assert [saved.step for saved in reader.checkpoints] == [8, 9]
+    assert [saved.step for saved in reader.checkpoints] == [5, 6]
     written = reader._run.manifest(reader.latest.path)
     kept = CheckpointManager(tmp_path / "run")
     assert written.files.keys() == kept._run.manifest(kept.latest.path).files.keys()
     listed = {entry.key.partition("/")[0] for entry in reader._run.bucket.list()}
-    assert listed == {".writer", runs.name_of(8), runs.name_of(9)}
+    assert listed == {".writer", runs.name_of(5), runs.name_of(6)}

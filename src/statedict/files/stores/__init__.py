@@ -4,3 +4,5 @@
 `_obstore` and `_memory` are the two implementations; `_open` chooses one by the scheme of a URL. `_upload` is a file object
 that is uploaded while it is written.
 """
+
+__all__: list[str] = []

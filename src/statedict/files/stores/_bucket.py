@@ -12,7 +12,7 @@ from ...errors import ConflictError, RemoteError
 ABSENT = ""
 
 
-class Entry(NamedTuple):
+class StoredObject(NamedTuple):
     """What a store says about an object.
 
     Attributes:
@@ -44,7 +44,7 @@ class Bucket(Protocol):
     @property
     def url(self) -> str: ...
 
-    def stat(self, key: str) -> Entry:
+    def stat(self, key: str) -> StoredObject:
         """Return the facts of an object."""
 
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
@@ -62,7 +62,7 @@ class Bucket(Protocol):
         If `blocks` raises, nothing is written.
         """
 
-    def list(self, prefix: str = "") -> Sequence[Entry]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         """Return all objects whose keys begin with `prefix`, sorted by key. The list may be out of date."""
 
     def delete(self, keys: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import ConflictError
 from .._attempts import file_system
 from .._open import redacted
-from ._bucket import ABSENT, Entry
+from ._bucket import ABSENT, StoredObject
 
 # fsspec's memory has neither ETags nor conditional writes.
 _TURN = threading.RLock()
@@ -27,7 +27,7 @@ class MemoryBucket:
         self._fs, path = file_system(url)
         self._path = path.rstrip("/")
 
-    def stat(self, key: str) -> Entry:
+    def stat(self, key: str) -> StoredObject:
         with _TURN:
             return self._entry(self._path_of(key), self._object(key))
 
@@ -46,7 +46,7 @@ class MemoryBucket:
     def upload(self, key: str, blocks: Iterable[bytes]) -> None:
         self.put(key, b"".join(blocks))
 
-    def list(self, prefix: str = "") -> Sequence[Entry]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         with _TURN:
             inside = self._path_of(prefix)
             found = [(path, file) for path, file in self._fs.store.items() if path.startswith(inside)]
@@ -77,9 +77,9 @@ class MemoryBucket:
         if etag is not None and now != etag:
             raise ConflictError(f"{self.url}/{key}")
 
-    def _entry(self, path: str, file: Any) -> Entry:
+    def _entry(self, path: str, file: Any) -> StoredObject:
         modified = getattr(file, "modified", None) or datetime.now(UTC)
-        return Entry(path.removeprefix(f"{self._path}/"), file.getbuffer().nbytes, _etag(file), modified)
+        return StoredObject(path.removeprefix(f"{self._path}/"), file.getbuffer().nbytes, _etag(file), modified)
 
 
 def _etag(file: Any) -> str:

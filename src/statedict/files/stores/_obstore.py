@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ...errors import ConflictError, MissingDependencyError, RemoteError
 from .._attempts import MISSING, REFUSED, scrubbed
 from .._open import redacted
-from ._bucket import ABSENT, Entry
+from ._bucket import ABSENT, StoredObject
 from ._credentials import options_of
 
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ class ObstoreBucket:
             self._url.rstrip("/"), retry_config=RETRIES, client_options={**CLIENT, **client}, **options
         )
 
-    def stat(self, key: str) -> Entry:
+    def stat(self, key: str) -> StoredObject:
         return _entry(self._attempt(key, lambda: self._api.head(self._store, key)))
 
     def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
@@ -107,7 +107,7 @@ class ObstoreBucket:
         files, folders = ([path.rstrip("/").rpartition("/")[2] for path in kind] for kind in paths)
         return files, folders
 
-    def list(self, prefix: str = "") -> Sequence[Entry]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         # obstore lists by whole steps of a path, so the last step of the prefix is compared here.
         folder, _, _ = prefix.rpartition("/")
         found = self._attempt(
@@ -159,5 +159,5 @@ def _first(text: str) -> list[str]:
     return text.partition("\n")[0].split()
 
 
-def _entry(facts: Any) -> Entry:
-    return Entry(facts["path"], facts["size"], facts["e_tag"] or "", facts["last_modified"])
+def _entry(facts: Any) -> StoredObject:
+    return StoredObject(facts["path"], facts["size"], facts["e_tag"] or "", facts["last_modified"])

@@ -12,7 +12,7 @@ from statedict.state import arguments, nearest
 
 from .. import _objects, _select
 from .._keep import RunPolicy, Saved
-from .._run import Run, above, name_of, open_run
+from .._run import TrainingRun, above, name_of, open_run
 from ..saving._ownership import Ownership
 from . import _find
 from ._retry import retried
@@ -26,10 +26,10 @@ class Choice(NamedTuple):
         at: a step or `best(…)`; None for the newest valid checkpoint.
     """
 
-    run: Run | None
+    run: TrainingRun | None
     at: int | RunPolicy | None
 
-    def find(self, own: Run, ownership: Ownership) -> _find.Found:
+    def find(self, own: TrainingRun, ownership: Ownership) -> _find.Found:
         """Find the checkpoint. Only in the manager's own run, and without `at`, the run may be empty or be changed."""
         run = self.run or own
         if self.at is not None:
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
         return found
 
 
-def choice(own: Run, run: Any, at: Any) -> Choice:
+def choice(own: TrainingRun, run: Any, at: Any) -> Choice:
     """The arguments of `resume`, checked. `own` is the manager's run.
 
     Raises TypeError or ValueError for an argument that does not name a run or a checkpoint, or if both do but differ.
@@ -90,7 +90,7 @@ def _checked(at: Any) -> int | RunPolicy:
     return _objects.checked_step(at)
 
 
-def _run(run: Any) -> Run:
+def _run(run: Any) -> TrainingRun:
     if not isinstance(run, (str, os.PathLike)):
         hint = (
             f"to select a step, pass at={run}" if isinstance(run, int) else "pass objects by name: resume(model=model)"

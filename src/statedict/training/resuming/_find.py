@@ -18,7 +18,7 @@ from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
 from .._keep import Place
-from .._run import Run, content_of
+from .._run import TrainingRun, content_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -84,7 +84,7 @@ class Found(NamedTuple):
             raise FormatError(f"all checkpoints are damaged: {listed}", file=run)
 
 
-def find(run: Run, ownership: Ownership) -> Found:
+def find(run: TrainingRun, ownership: Ownership) -> Found:
     """Find the checkpoint to resume from, and set the damaged newer ones aside.
 
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
@@ -100,7 +100,7 @@ def find(run: Run, ownership: Ownership) -> Found:
     return found._replace(passed_over=[_set_aside(run, entry, ownership) for entry in found.passed_over])
 
 
-def find_step(run: Run, step: int) -> Found:
+def find_step(run: TrainingRun, step: int) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
     steps = retried(run.steps)
     if step not in steps:
@@ -108,7 +108,7 @@ def find_step(run: Run, step: int) -> Found:
     return Found(steps[step], retried(partial(verify, run, steps[step])), [])
 
 
-def _set_aside(run: Run, entry: PassedOver, ownership: Ownership) -> PassedOver:
+def _set_aside(run: TrainingRun, entry: PassedOver, ownership: Ownership) -> PassedOver:
     """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
     try:
         ownership.hold(take_over=False)
@@ -118,7 +118,7 @@ def _set_aside(run: Run, entry: PassedOver, ownership: Ownership) -> PassedOver:
     return entry if moved is None else entry._replace(path=moved)
 
 
-def newest(run: Run) -> Found:
+def newest(run: TrainingRun) -> Found:
     """Find the newest valid checkpoint. Reads every byte of it once.
 
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
@@ -133,7 +133,7 @@ def newest(run: Run) -> Found:
     )
 
 
-def _search(run: Run) -> Found | None:
+def _search(run: TrainingRun) -> Found | None:
     """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
     passed_over: list[PassedOver] = []
     for step, path in reversed(retried(run.steps).items()):
@@ -154,7 +154,7 @@ def _search(run: Run) -> Found | None:
     return Found(None, None, passed_over)
 
 
-def verify(run: Run, path: Place) -> Manifest:
+def verify(run: TrainingRun, path: Place) -> Manifest:
     """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
     manifest = run.manifest(path)
     folder = open_folder(str(content_of(path, manifest)))

@@ -4,4 +4,6 @@ change it.
 What a checkpoint contains is described by its manifest (`statedict.formats.runs`).
 """
 
-from ._run import DirectoryRun as DirectoryRun
+from ._run import DirectoryRun
+
+__all__ = ["DirectoryRun"]

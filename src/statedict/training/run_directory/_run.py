@@ -1,4 +1,4 @@
-"""A run in a local directory: `Run` over the functions of this package."""
+"""A run in a local directory: `TrainingRun` over the functions of this package."""
 
 from __future__ import annotations
 

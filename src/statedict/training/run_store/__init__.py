@@ -22,4 +22,6 @@ A list may be out of date, and a response may be lost after the write. So object
 matters, and a conditional write that has failed is read back: if the content is there, it has succeeded.
 """
 
-from ._run import StoreRun as StoreRun
+from ._run import StoreRun
+
+__all__ = ["StoreRun"]

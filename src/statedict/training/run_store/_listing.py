@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from statedict.files import Entry
+from statedict.files import StoredObject
 from statedict.formats import runs
 
 PINS, REMOVING = ".pins", ".removing"
 
 
-class Step(NamedTuple):
+class StoredStep(NamedTuple):
     """The objects of a step.
 
     Attributes:
@@ -33,21 +33,21 @@ class Listing(NamedTuple):
         pinned, removing: names of steps.
     """
 
-    steps: dict[str, Step]
+    steps: dict[str, StoredStep]
     pinned: set[str]
     removing: set[str]
 
 
-def listing(entries: Iterable[Entry]) -> Listing:
+def listing(entries: Iterable[StoredObject]) -> Listing:
     """Sort the objects of a run; those with other names do not belong to it."""
-    steps: dict[str, Step] = {}
+    steps: dict[str, StoredStep] = {}
     marked: dict[str, set[str]] = {PINS: set(), REMOVING: set()}
     for entry in sorted(entries):
         first, _, rest = entry.key.partition("/")
         if first in marked:
             marked[first].update(runs.own_steps([rest]).values())
         elif rest and runs.own_steps([first]):
-            step = steps.setdefault(first, Step(first, "", {}))
+            step = steps.setdefault(first, StoredStep(first, "", {}))
             token, _, file = rest.partition("/")
             if rest == runs.MANIFEST:
                 steps[first] = step._replace(etag=entry.etag)

@@ -25,7 +25,7 @@ from .._holder import holder
 from .._keep import Place, Saved
 from .._run import name_of
 from ._draft import StoreDraft
-from ._listing import PINS, REMOVING, Step, listing, marker
+from ._listing import PINS, REMOVING, StoredStep, listing, marker
 from ._lock import StoreLock, read_writer
 
 
@@ -38,7 +38,7 @@ class StoreRun:
         self.at: Place = self.name
         self._lock: StoreLock | None = None
         self._drafts: set[str] = set()
-        # Step's name → the ETag of its manifest, and what the manifest says.
+        # StoredStep's name → the ETag of its manifest, and what the manifest says.
         self._known: dict[str, tuple[str, Manifest | FormatError]] = {}
 
     # what is there
@@ -76,7 +76,7 @@ class StoreRun:
     def is_interrupted(self) -> bool:
         return False
 
-    def _manifests(self, steps: dict[str, Step]) -> dict[str, Manifest | FormatError]:
+    def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
         """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
         known, found = self._known, {}
         newest = read_writer(self.bucket)[0].newest
@@ -156,7 +156,7 @@ class StoreRun:
         with suppress(LockedError, OSError):
             self._held()
             found = listing(self.bucket.list(f"{draft.step_name}/")).steps
-            step = found.get(draft.step_name, Step(draft.step_name, "", {}))
+            step = found.get(draft.step_name, StoredStep(draft.step_name, "", {}))
             self._delete_leftovers(step)
 
     def remove(self, place: Place) -> bool:
@@ -210,7 +210,7 @@ class StoreRun:
             if name not in now.removing and not clean:
                 self._delete_leftovers(step)
 
-    def _delete_leftovers(self, step: Step) -> None:
+    def _delete_leftovers(self, step: StoredStep) -> None:
         """Delete the files of a step that its manifest does not name, and its claim if no draft of ours has made it."""
         if any(key.partition("/")[0] == step.name for key in self._drafts):
             return
@@ -237,7 +237,7 @@ class StoreRun:
         put_surely(self.bucket, key, runs.claim(holder(), token_hex(8)), if_match=etag)
         self.bucket.delete([key])
 
-    def _delete_all(self, step: Step | None) -> None:
+    def _delete_all(self, step: StoredStep | None) -> None:
         if step is not None:
             self.bucket.delete([key for keys in step.files.values() for key in keys])
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from statedict.errors import LockedError, RunGoneError
 
-from .._run import Lock, Run
+from .._run import RunLock, TrainingRun
 from ._background import Background
 
 
@@ -25,20 +25,20 @@ class Ownership:
         in_use: whether the manager is in its `with` block, and does not hand the directory over.
     """
 
-    def __init__(self, run: Run, background: Background) -> None:
+    def __init__(self, run: TrainingRun, background: Background) -> None:
         self.mutex = RLock()
         self.held = self.in_use = False
         self._run = run
         self._background = background
-        self._lock: Lock | None = None
+        self._lock: RunLock | None = None
         self._number = next(NUMBERS)
         OWNERSHIPS.add(self)
 
     def hold(self, *, take_over: bool = True, seize: bool = False) -> None:
         """Lock the run, creating it if needed, and delete what interrupted saves left there.
 
-        `take_over`: take the lock from an older manager of this process; `seize`: as in `Run.lock`. Raises RunGoneError if
-        the run was deleted since it was locked, LockedError if another manager holds the lock.
+        `take_over`: take the lock from an older manager of this process; `seize`: as in `TrainingRun.lock`. Raises
+        RunGoneError if the run was deleted since it was locked, LockedError if another manager holds the lock.
         """
         with self._run.translated():
             if self._lock is not None and not self._lock.holds():
@@ -65,7 +65,7 @@ class Ownership:
         if lock is not None:
             lock.release()
 
-    def _locked(self, take_over: bool, seize: bool) -> Lock:
+    def _locked(self, take_over: bool, seize: bool) -> RunLock:
         try:
             return self._run.lock(seize=seize)
         except LockedError as error:

@@ -20,7 +20,7 @@ from statedict.state import Leaf, tensors_of
 
 from .. import _clock, _names
 from .._progress import Meter
-from .._run import Draft, Run, content_of
+from .._run import Draft, TrainingRun, content_of
 from . import _frozen
 from ._frozen import Donor
 
@@ -46,7 +46,7 @@ class Content:
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-def write(run: Run, content: Content, meter: Meter, *, durable: bool) -> None:
+def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) -> None:
     """Write a checkpoint. If anything fails, it is removed, and older checkpoints do not change.
 
     Raises AfterSaveError if the checkpoint is complete but its directory entry could not be flushed.
@@ -62,7 +62,7 @@ def write(run: Run, content: Content, meter: Meter, *, durable: bool) -> None:
 
 
 def complete(
-    run: Run,
+    run: TrainingRun,
     draft: Draft,
     content: Content,
     others: Mapping[str, str],
@@ -81,7 +81,7 @@ def complete(
     draft.finish(manifest, durable=durable)
 
 
-def _donor(run: Run) -> Donor:
+def _donor(run: TrainingRun) -> Donor:
     """The newest checkpoint, whose shards can be shared."""
     for place in reversed(run.steps().values()):
         try:
