@@ -15,6 +15,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
@@ -154,6 +155,18 @@ def is_url(path: Any) -> bool:
     return isinstance(path, str) and BEGINS.match(path) is not None
 
 
+def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
+    """Return the local path that a path or a `file://` URL means; None for the URL of anything else.
+
+    >>> local_path("file:///tmp/a%20b"), local_path("s3://bucket/a")
+    ('/tmp/a b', None)
+    """
+    if not is_url(path):
+        return path
+    parts = urlsplit(os.fspath(path))
+    return unquote(parts.path) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
+
+
 def redacted(text: str) -> str:
     """Return the URL, or a text with URLs in it, without secrets.
 
@@ -240,6 +253,18 @@ def _end(stream: Any) -> int:
     return end
 
 
+def _remote(url: str) -> File:
+    from .stores._open import is_in_store
+
+    if is_in_store(url):
+        from .stores._file import StoreFile
+
+        return StoreFile(url)
+    from ._remote import RemoteFile
+
+    return RemoteFile(url)
+
+
 # The form of a model name on the Hugging Face Hub, `owner/name`, as opposed to a path with a suffix of letters.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
 
@@ -255,10 +280,11 @@ def open(source: Any) -> File:
     >>> open(io.BytesIO(b"abc")).read(1, 2)
     b'bc'
     """
-    if is_url(source):
-        from ._remote import RemoteFile
-
-        return RemoteFile(source)
+    local = local_path(source) if isinstance(source, (str, os.PathLike)) else None
+    if local is None and is_url(source):
+        return _remote(source)
+    if local is not None:
+        source = local
     if isinstance(source, (str, os.PathLike)):
         try:
             return LocalFile(source)
