@@ -6,18 +6,20 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict import files
-from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
+from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
 from statedict.formats import runs
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
 from ._when import When
+from .resuming import _find
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
@@ -298,13 +300,17 @@ class CheckpointManager:
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged(asked.run or self.directory)
                     return None
+                read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
+                is_replaced = partial(_find.is_replaced, found.path, found.manifest)
                 try:
-                    read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
-                    return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
-                except FileNotFoundError:
-                    # The training process has deleted this checkpoint meanwhile, so there is a newer one.
-                    if found.path.is_dir() or self._is_one_of_many:
+                    resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
+                except (StateDictError, OSError):
+                    if self._is_one_of_many or not is_replaced():
                         raise
+                else:
+                    if not self._on_first(is_replaced):
+                        return resumed
+                # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there now.
 
     def __enter__(self) -> Self:
         self._ownership.in_use = True

@@ -6,8 +6,7 @@ read and is wrong: a file that cannot be read at the moment (permission, stale h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..run_directory import _changes, _layout
 from ..saving._ownership import Ownership
 from ._retry import retried
 
-# Maximum number of searches: a search restarts if the training process deletes the checkpoint that is being read.
+# Maximum number of searches: one restarts if the training process deletes or replaces the checkpoint that is being read.
 LOOKS = 10
 
 
@@ -90,32 +89,29 @@ def find(directory: Path, ownership: Ownership) -> Found:
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
     ownership.check_exists()
-    if _layout.of_kind(directory, _layout.OLD):
-        # A process died between the two renames that replace a step; locking restores the step.
-        with suppress(LockedError, OSError):
-            ownership.hold(take_over=False)
     found = newest(directory)
-    if found.path is None:
+    if found.path is None or not found.passed_over:
         return found
-    return found._replace(passed_over=[_set_aside(directory, entry, ownership) for entry in found.passed_over])
+    try:
+        ownership.hold(take_over=False)
+    except (LockedError, OSError):
+        return found
+    # Search again: now that this manager holds the lock, no other one can replace what is found to be damaged.
+    found = newest(directory)
+    return found._replace(passed_over=[_set_aside(directory, entry) for entry in found.passed_over])
 
 
 def find_step(directory: Path, step: int) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
-    steps = retried(lambda: _layout.steps(directory))
-    if step not in steps:
-        raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-    return Found(steps[step], retried(partial(verify, steps[step])), [])
 
+    def search() -> Found | None:
+        steps = retried(lambda: _layout.steps(directory))
+        if step not in steps:
+            raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
+        manifest = verify(steps[step])
+        return None if manifest is None else Found(steps[step], manifest, [])
 
-def _set_aside(directory: Path, entry: PassedOver, ownership: Ownership) -> PassedOver:
-    """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
-    try:
-        ownership.hold(take_over=False)
-    except (LockedError, OSError):
-        return entry
-    moved = _changes.set_aside(directory, entry.path)
-    return entry if moved is None else entry._replace(path=moved)
+    return _searched(search, directory)
 
 
 def newest(directory: Path) -> Found:
@@ -124,26 +120,30 @@ def newest(directory: Path) -> Found:
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
     that a newer version of this library wrote: these may be valid.
     """
+    return _searched(lambda: _search(directory), directory)
+
+
+def _searched(search: Callable[[], Found | None], directory: Path) -> Found:
     for _ in range(LOOKS):
-        found = _search(directory)
+        found = search()
         if found is not None:
             return found
     raise FormatError(
-        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=str(directory)
+        f"checkpoints were deleted or replaced while they were read, {LOOKS} times in a row; try again",
+        file=str(directory),
     )
 
 
 def _search(directory: Path) -> Found | None:
-    """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
+    """Search once; return None if the list of checkpoints is out of date."""
     passed_over: list[PassedOver] = []
     for step, path in reversed(retried(lambda: _layout.steps(directory)).items()):
         try:
-            return Found(path, retried(partial(verify, path)), passed_over)
+            manifest = verify(path)
+            return None if manifest is None else Found(path, manifest, passed_over)
         except (LimitError, NewerVersionError):
             raise
         except FormatError as error:
-            if not path.is_dir():
-                return None
             passed_over.append(PassedOver(step, path, str(error)))
         except (OSError, MemoryError) as error:
             error.add_note(
@@ -154,14 +154,45 @@ def _search(directory: Path) -> Found | None:
     return Found(None, None, passed_over)
 
 
-def verify(path: Path) -> Manifest:
-    """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
-    manifest = runs.read(path)
-    runs.check_step(manifest, str(path))
+def _set_aside(directory: Path, entry: PassedOver) -> PassedOver:
+    moved = _changes.set_aside(directory, entry.path)
+    return entry if moved is None else entry._replace(path=moved)
+
+
+def verify(path: Path) -> Manifest | None:
+    """Check every file of a checkpoint and return its manifest; None if it was deleted or replaced meanwhile.
+
+    Raises FormatError if it is damaged, OSError if it cannot be read at the moment.
+    """
+    manifest = None
+    try:
+        manifest = retried(lambda: runs.read(path))
+        runs.check_step(manifest, str(path))
+        retried(partial(_check_files, path, manifest))
+    except FormatError:
+        if is_replaced(path, manifest):
+            return None
+        raise
+    return manifest
+
+
+def is_replaced(path: Path, manifest: Manifest | None) -> bool:
+    """Whether the checkpoint at a path is no longer the one with this manifest (None: one without a valid manifest).
+
+    A process that saves may have deleted it, or saved the same step again.
+    """
+    if not path.is_dir():
+        return True
+    try:
+        return retried(lambda: runs.read(path)) != manifest
+    except FormatError:
+        return manifest is not None
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
     folder = Folder(str(path))
     try:
         for name, expected in manifest.files.items():
             runs.check_file(folder, name, expected)
     finally:
         folder.close()
-    return manifest

@@ -51,6 +51,8 @@ class Ownership:
                 _changes.make(self._directory)
                 self._lock = self._locked(take_over)
                 self.held = True
+                # A process may have died before it could flush its last save, and older ones may be deleted now.
+                _changes.sync(self._directory)
                 _changes.tidy(self._directory)
 
     def check_exists(self) -> None:
