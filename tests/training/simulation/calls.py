@@ -11,6 +11,7 @@ import builtins
 import ctypes
 import errno
 import fcntl
+import gc
 import io
 import os
 import random
@@ -42,7 +43,8 @@ class SystemCalls:
     @property
     def running(self) -> Process | None:
         """The process whose turn it is."""
-        return None if self.computer is None else self.computer.running
+        computer = self.computer
+        return None if computer is None else computer.running
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -53,6 +55,8 @@ class SystemCalls:
         try:
             yield
         finally:
+            # What dead processes had open is closed while that means nothing.
+            gc.collect()
             for module, name, found in before:
                 setattr(module, name, found)
 
@@ -103,17 +107,14 @@ class SystemCalls:
         def make(real: Any) -> Any:
             def call(path: Any, *arguments: Any, **options: Any) -> Any:
                 process = self.running
-                if process is None:
-                    return real(path, *arguments, **options)
-                folder = options.get("dir_fd")
-                if isinstance(path, int) or (folder is not None and folder < FIRST_DESCRIPTOR):
+                if process is None or isinstance(path, int):
                     return real(path, *arguments, **options)
                 name = _path(path)
-                if folder is not None:
+                folder = options.pop("dir_fd", None)
+                if folder is not None and folder >= FIRST_DESCRIPTOR:
                     name = f"{process.path_of(folder)}/{name}"
                 elif not name.startswith(ROOT):
-                    return real(path, *arguments, **options)
-                options.pop("dir_fd", None)
+                    return real(path, *arguments, **options) if folder is None else real(path, *arguments, dir_fd=folder, **options)
                 return simulated(process, name, *arguments, **options)
 
             return call
@@ -298,7 +299,7 @@ class Entry:
 
 
 def _path(path: Any) -> str:
-    return os.fsdecode(path)
+    return path if type(path) is str else os.fsdecode(path)
 
 
 def _random_bytes(process: Process, count: int) -> bytes:

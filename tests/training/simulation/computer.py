@@ -22,6 +22,30 @@ BEGINNING, CALL = 1_800_000_000_000_000_000, 1_000_000
 TEMPOS = (0.7, 3, 10, 30, 80)
 
 
+VERBS = {
+    "stat": "looks at {}",
+    "fstat": "looks at {}",
+    "list": "lists {}",
+    "mkdir": "makes the directory {}",
+    "rmdir": "deletes the directory {}",
+    "unlink": "deletes {}",
+    "rename": "renames {} to {}",
+    "exchange": "exchanges {} and {}",
+    "link": "links {} as {}",
+    "utime": "touches {}",
+    "statvfs": "asks how much is free in {}",
+    "open": "opens {}",
+    "close": "closes {}",
+    "lock": "locks {}",
+    "read": "reads {}",
+    "write": "writes {} {}",
+    "resize": "resizes {} {}",
+    "allocate": "reserves for {} {}",
+    "fsync": "flushes {}",
+    "sleep": "waits {}",
+}
+
+
 class KilledError(BaseException):
     """The process has ended; nothing that its code does has an effect."""
 
@@ -48,7 +72,7 @@ class Computer:
         self.crashes = crashes
         self.power = power
         self.is_on = True
-        self.calls = 0
+        self.calls = self.kills = self.cuts = 0
         self._tempo = random.choice(TEMPOS)
         self._interrupts = False
         self._left = 0
@@ -101,7 +125,7 @@ class Computer:
             if self._left < 0:
                 self._interrupt(process)
         if self.log is not None:
-            self.log.append(f"{process} {call} {' '.join(map(str, arguments))}")
+            self.log.append(f"{process} {VERBS.get(call, call).format(*arguments)}".replace("/simulated/run/", ""))
 
     def wait(self, process: Process, is_over: Callable[[], bool]) -> None:
         """Let others run until a condition is true."""
@@ -120,6 +144,7 @@ class Computer:
     def kill(self, process: Process) -> None:
         """End a process, as `kill -9` does; raises KilledError, since it was running."""
         self.say(process, "IS KILLED")
+        self.kills += 1
         process.die()
         raise KilledError
 
@@ -134,6 +159,7 @@ class Computer:
             if self.power and drawn < 0.15:
                 self.say("THE POWER", "IS CUT")
                 self.is_on = False
+                self.cuts += 1
                 self._kill_all()
                 self.disk.cut(self.random)
                 raise KilledError

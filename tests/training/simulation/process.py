@@ -19,6 +19,7 @@ FIRST_DESCRIPTOR = 1 << 20
 # Timestamps of real file systems are this coarse (ns), so two changes can have the same.
 COARSE = 10_000_000
 BLOCK = 512
+USER, GROUP = os.geteuid(), os.getegid()
 
 
 @dataclass(eq=False, slots=True)
@@ -205,9 +206,8 @@ class Process:
 def _status(node: Node) -> os.stat_result:
     mode = (stat.S_IFDIR | 0o755) if node.is_folder else (stat.S_IFREG | 0o644)
     modified, changed = (time // COARSE * COARSE for time in (node.modified, node.changed))
-    user, group = os.geteuid(), os.getegid()
     whole = modified // 10**9
     return os.stat_result(
-        (mode, node.number, 1, node.names, user, group, len(node.content), whole, whole, changed // 10**9),
+        (mode, node.number, 1, node.names, USER, GROUP, len(node.content), whole, whole, changed // 10**9),
         {"st_atime_ns": modified, "st_mtime_ns": modified, "st_ctime_ns": changed},
     )
