@@ -6,8 +6,8 @@ wrappers (DDP, FSDP2) and sharding. `load_state_dict` reads it like any other fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -28,11 +28,16 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
-def write_sharded(state: dict[str, Any], path: Path) -> None:
-    """Write every rank's part of a state (`sharded_state`) into the directory `path`; called by all ranks."""
+def write_sharded(state: dict[str, Any], create: Callable[[str], AbstractContextManager[Any]], folder: str) -> None:
+    """Write every rank's part of a state (`sharded_state`) into files in `folder`; called by all ranks.
+
+    `create` returns the context of a new file by its name (`model/__0_0.distcp`): a path, or a binary file object.
+    """
     import torch.distributed.checkpoint as dcp
 
-    dcp.save(state, checkpoint_id=path)  # type: ignore[attr-defined]
+    from ._checkpoint_files import writer
+
+    dcp.save(state, storage_writer=writer(create, folder))  # type: ignore[attr-defined]
 
 
 def has_shards(obj: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Checkpoints of several processes (ranks): each writes its part, and rank 0 completes the checkpoint with one rename.
+"""Checkpoints of several processes (ranks): each writes its part, and rank 0 completes the checkpoint in one step.
 
 torch.distributed.checkpoint writes modules and optimizers; rank 0 writes all other objects. Every rank saves its own random
 state. If one rank fails, all ranks raise, and nothing is left behind. One rank saves a sharded model in the same way.
@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from statedict import _api
 from statedict.errors import AfterSaveError, RankError, SaveError
+from statedict.formats.runs import FileFacts
 
-from . import _objects, _random
+from . import _names, _objects, _random
 from ._objects import SortedArguments
 from ._progress import Meter
 from ._ranks import ranks as ranks
-from .run_directory import _changes, _names
+from ._run import Draft, Run
 from .saving import _save
 
 T = TypeVar("T")
@@ -73,23 +73,36 @@ def _together(act: Callable[[], Any]) -> list[Any]:
         return joint.agree(act())
 
 
-def save(directory: Path, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
+def save(run: Run, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
     """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
     # An error here must reach all ranks before they wait for each other.
     on_all(lambda: _refuse_shards(content.states))
     states = on_all(lambda: {name: _state(value, objects) for name, value in objects.items()})
-    path = on_first(lambda: _changes.begin(directory, content.step))
+    draft = _begun(run, content.step)
     others = _names.stems(objects)
+    parts = {others[name]: state for name, state in states.items()}
     try:
-        on_all(lambda: _write_part(path, {others[name]: state for name, state in states.items()}, random=random))
-        on_first(lambda: _save.complete(directory, path, content, others, Meter(""), durable=durable))
+        uploaded = _together(lambda: _write_part(draft, parts, random=random))
+        on_first(lambda: _save.complete(run, draft, content, others, Meter(""), durable=durable, uploaded=uploaded))
     except AfterSaveError:
         raise
     except BaseException:
         if ranks()[0] == 0:
             with suppress(OSError):
-                _changes.abandon(path)
+                draft.abandon()
         raise
+
+
+def _begun(run: Run, step: int) -> Draft:
+    """Start a checkpoint on rank 0; return each rank's Draft of it."""
+    first: list[Draft] = []
+
+    def begin() -> str:
+        first.append(run.begin(step))
+        return first[0].key
+
+    key = on_first(begin)
+    return first[0] if first else run.draft(key)
 
 
 def _refuse_shards(states: Mapping[str, Any]) -> None:
@@ -139,10 +152,13 @@ def _state(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
     return sharded_state(value, _objects.owner_of(value, objects))
 
 
-def _write_part(path: Path, states: Mapping[str, dict[str, Any]], *, random: bool) -> None:
+def _write_part(draft: Draft, states: Mapping[str, dict[str, Any]], *, random: bool) -> Mapping[str, FileFacts]:
+    """Write this rank's part of each state; return the facts of the files that only this rank knows."""
     from statedict.torch import write_sharded
 
     for name, state in states.items():
-        write_sharded(state, path / name)
+        write_sharded(state, draft.create, name)
     if random:
-        _api.save(_random.read(), path / _random.file_of(ranks()[0]), durable=False)
+        with draft.create(_random.file_of(ranks()[0])) as target:
+            _api.save(_random.read(), target, format="torch", durable=False)
+    return draft.uploaded

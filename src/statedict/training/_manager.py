@@ -7,25 +7,21 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from statedict import files
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
-from statedict.formats import runs
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
+from ._run import open_run
 from ._when import When
 from .resuming import _find
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
-from .run_directory import _changes
-from .run_directory._catalogue import Catalogue
 from .saving import _save
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
@@ -45,7 +41,8 @@ class CheckpointManager:
     """Save a run's checkpoints in a directory, and resume from them.
 
     Args:
-        directory: the run's directory; the first save creates it. Only one manager at a time can save in it.
+        directory: the run's directory, or its URL in an object store (`s3://bucket/run`); the first save creates it. Only
+            one manager at a time can save in it.
         keep: which checkpoints to keep (`last`, `every`, `best`, `within`, `at_most`, `any_of`; 3 means `last(3)`). The
             newest is always kept, as are pinned ones, and a checkpoint is deleted only after a newer one is durable.
         when: when `should_save` says yes (`every`, `on_preemption`, `any_of`, or a function of the step).
@@ -88,20 +85,14 @@ class CheckpointManager:
         on_sigterm: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        if files.is_url(directory):
-            raise SaveError(
-                f"{files.redacted(str(directory))}: CheckpointManager needs a local directory, not a URL; "
-                "save the run locally and upload it from there"
-            )
-        # Absolute, so that a later change of the working directory does not matter.
-        self.directory = Path(os.path.abspath(directory))
+        self._run = open_run(directory)
+        self.directory = self._run.at
         self._keep = last(3) if keep is None else _keep.policy(keep)
         self._after_save = AfterSave(after_save)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
-        self._ownership = Ownership(self.directory, self._background)
-        self._catalogue = Catalogue(self.directory)
+        self._ownership = Ownership(self._run, self._background)
         self._memory: list[Memory] = []
         self._meter = Meter("")
         when = None if when is None else _when.checked(when)
@@ -117,7 +108,7 @@ class CheckpointManager:
     @property
     def checkpoints(self) -> list[Saved]:
         """The run's checkpoints, oldest first. Raises OSError if one cannot be read at the moment."""
-        return retried(self._catalogue.saved)
+        return retried(self._run.saved)
 
     @property
     def latest(self) -> Saved | None:
@@ -203,14 +194,14 @@ class CheckpointManager:
         """
         with self._turn():
             self.wait()
-            self._on_first(lambda: _changes.pin(self.directory, self[_step(at)].step))
+            self._on_first(lambda: self._run.pin(self[_step(at)].step))
 
     def unpin(self, at: int | Saved | RunPolicy) -> None:
         """Let retention policies decide about a checkpoint again. Partner of `pin`."""
         with self._turn():
             self.wait()
             step = _step(at)
-            self._on_first(lambda: _changes.unpin(self.directory, step if isinstance(step, int) else self[step].step))
+            self._on_first(lambda: self._run.unpin(step if isinstance(step, int) else self[step].step))
 
     @property
     def rules(self) -> Keep | None:
@@ -224,11 +215,11 @@ class CheckpointManager:
         last(2)
         """
         latest = self.latest
-        written = None if latest is None else runs.read(latest.path).keep
+        written = None if latest is None else self._run.manifest(latest.path).keep
         try:
             return None if written is None else _keep.parse(written)
         except ValueError as error:
-            raise FormatError(f"the manifest has an unknown policy: {error}", file=str(self.directory)) from error
+            raise FormatError(f"the manifest has an unknown policy: {error}", file=self._run.name) from error
 
     def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.
@@ -288,7 +279,7 @@ class CheckpointManager:
         read and found damaged is skipped.
         """
         wanted = _objects.flat(objects)
-        asked = choice(self.directory, run, at)
+        asked = choice(self._run, run, at)
         if self._after_save.is_running_here and self._is_one_of_many:
             raise LoadError(
                 "resume() needs all ranks, and after_save= is called on rank 0; load the files with load_state_dict instead"
@@ -296,12 +287,12 @@ class CheckpointManager:
         with self._turn():
             self.wait()
             while True:
-                found = self._on_first(lambda: asked.find(self.directory, self._ownership))
+                found = self._on_first(lambda: asked.find(self._run, self._ownership))
                 if found.path is None or found.manifest is None:
-                    found.refuse_damaged(asked.run or self.directory)
+                    found.refuse_damaged((asked.run or self._run).name)
                     return None
                 read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
-                is_replaced = partial(_find.is_replaced, found.path, found.manifest)
+                is_replaced = partial(_find.is_replaced, asked.run or self._run, found.path, found.manifest)
                 try:
                     resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
                 except (StateDictError, OSError):
@@ -340,7 +331,7 @@ class CheckpointManager:
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
             self._background.wait()
-        self._ownership.hold()
+        self._ownership.hold(seize=True)
         if not self._asynchronous:
             content = self._content(step, metrics, given)
             meter = _meter(content)
@@ -365,28 +356,28 @@ class CheckpointManager:
         return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
-        with _changes.translated(self.directory):
+        with self._run.translated():
             # Retry the deletions that failed in an earlier save.
-            _changes.tidy(self.directory)
-            _save.write(self.directory, content, meter, durable=self._durable)
+            self._run.tidy()
+            _save.write(self._run, content, meter, durable=self._durable)
         self._follow_up(content.step)
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         """Save with all ranks, synchronously. Rank 0 locks the directory, writes what is not sharded, and prunes."""
-        _distributed.on_first(self._ownership.hold)
+        _distributed.on_first(partial(self._ownership.hold, seize=True))
         parts, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
         content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
-        _distributed.save(self.directory, content, parts, random=self._random, durable=self._durable)
+        _distributed.save(self._run, content, parts, random=self._random, durable=self._durable)
         _distributed.on_first(lambda: self._follow_up(step))
 
     def _follow_up(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, and call `after_save`, after a save."""
         try:
-            with _changes.after_save(self.directory, step, "deleting older checkpoints"):
+            with self._run.after_save(step, "deleting older checkpoints"):
                 self._remove_expired(self._keep, saved=step)
         finally:
-            self._after_save(str(self.directory), step, lambda: self[step])
+            self._after_save(self._run.name, step, lambda: self[step])
 
     def _prune(self, keep: Keep) -> list[Saved]:
         self._ownership.hold()
@@ -395,7 +386,7 @@ class CheckpointManager:
     def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
-        return [each for each in gone if _changes.remove(self.directory, each.path)]
+        return [each for each in gone if self._run.remove(each.path)]
 
     def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
         try:
@@ -403,7 +394,7 @@ class CheckpointManager:
         except AfterSaveError:
             raise
         except BaseException as error:
-            error.add_note(f"{self.directory}: step {content.step} was not saved")
+            error.add_note(f"{self._run.name}: step {content.step} was not saved")
             raise
         finally:
             self._memory.append(memory)

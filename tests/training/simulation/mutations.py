@@ -35,11 +35,11 @@ def prune_before_commit() -> list[Replaced]:
     write = CheckpointManager._write
 
     def early(self: CheckpointManager, content: Any, meter: Any) -> None:
-        new = Saved(content.step, self.directory, {}, datetime.now(UTC), 0)
+        new = Saved(content.step, Path(), {}, datetime.now(UTC), 0)
         older = [each for each in self.checkpoints if each.step != content.step]
         for each in expired(sorted([*older, new], key=lambda saved: saved.step), self._keep):
             if each is not new:
-                _changes.remove(self.directory, each.path)
+                self._run.remove(each.path)
         write(self, content, meter)
 
     return [(CheckpointManager, "_write", early)]
@@ -123,9 +123,9 @@ def tidied_without_lock() -> list[Replaced]:
     """Every resume deletes what interrupted saves have left, without the lock: also saves that are running."""
     find = _find.find
 
-    def tidy(directory: Path, ownership: Any) -> _find.Found:
-        _changes.tidy(directory)
-        return find(directory, ownership)
+    def tidy(run: Any, ownership: Any) -> _find.Found:
+        run.tidy()
+        return find(run, ownership)
 
     return [(_find, "find", tidy)]
 
@@ -146,7 +146,7 @@ def tidied_without_flush() -> list[Replaced]:
 
 def not_compared_again() -> list[Replaced]:
     """A reader does not look again whether it has read one version."""
-    return [(_find, "is_replaced", lambda path, manifest: False)]
+    return [(_find, "is_replaced", lambda run, path, manifest: False)]
 
 
 def replaced_is_lost() -> list[Replaced]:

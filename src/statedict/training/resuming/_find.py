@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError, LimitError, LockedError, UnknownNameError, printable
-from statedict.files import Folder
+from statedict.files import open_folder
 from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
-from ..run_directory import _changes, _layout
+from .._keep import Place
+from .._run import Run, content_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -32,7 +32,7 @@ class Resumed:
     Attributes:
         step, metrics: as passed to `save`.
         values: the plain values passed to `save`, by name.
-        path: the checkpoint's directory.
+        path: the checkpoint's directory, or its URL.
         reports: object name (`"model"`, `"optimizers/0"`) → its LoadReport.
         passed_over: newer checkpoints that are damaged, and why.
 
@@ -48,7 +48,7 @@ class Resumed:
     step: int
     metrics: Mapping[str, Any]
     values: Mapping[str, Any]
-    path: Path
+    path: Place
     reports: Mapping[str, Any] = field(default_factory=dict)
     passed_over: tuple[PassedOver, ...] = ()
 
@@ -62,7 +62,7 @@ class PassedOver(NamedTuple):
     """
 
     step: int
-    path: Path
+    path: Place
     reason: str
 
     def __str__(self) -> str:
@@ -72,74 +72,74 @@ class PassedOver(NamedTuple):
 class Found(NamedTuple):
     """The checkpoint to resume from, and the damaged newer ones."""
 
-    path: Path | None
+    path: Place | None
     manifest: Manifest | None
     passed_over: list[PassedOver]
 
-    def refuse_damaged(self, directory: Path) -> None:
+    def refuse_damaged(self, run: str) -> None:
         """Raise FormatError if there are checkpoints but all are damaged: that must not be taken for a first run."""
         if self.path is None and self.passed_over:
             listed = "; ".join(map(str, self.passed_over))
-            raise FormatError(f"all checkpoints are damaged: {listed}", file=str(directory))
+            raise FormatError(f"all checkpoints are damaged: {listed}", file=run)
 
 
-def find(directory: Path, ownership: Ownership) -> Found:
+def find(run: Run, ownership: Ownership) -> Found:
     """Find the checkpoint to resume from, and set the damaged newer ones aside.
 
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
     ownership.check_exists()
-    found = newest(directory)
+    found = newest(run)
     if found.path is None or not found.passed_over:
         return found
     try:
         ownership.hold(take_over=False)
     except (LockedError, OSError):
+        # Another manager saves here: the damaged ones stay as they are.
         return found
     # Search again: now that this manager holds the lock, no other one can replace what is found to be damaged.
-    found = newest(directory)
-    return found._replace(passed_over=[_set_aside(directory, entry) for entry in found.passed_over])
+    found = newest(run)
+    return found._replace(passed_over=[_set_aside(run, entry) for entry in found.passed_over])
 
 
-def find_step(directory: Path, step: int) -> Found:
+def find_step(run: Run, step: int) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
 
     def search() -> Found | None:
-        steps = retried(lambda: _layout.steps(directory))
+        steps = retried(run.steps)
         if step not in steps:
             raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-        manifest = verify(steps[step])
+        manifest = verify(run, steps[step])
         return None if manifest is None else Found(steps[step], manifest, [])
 
-    return _searched(search, directory)
+    return _searched(run, search)
 
 
-def newest(directory: Path) -> Found:
+def newest(run: Run) -> Found:
     """Find the newest valid checkpoint. Reads every byte of it once.
 
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
     that a newer version of this library wrote: these may be valid.
     """
-    return _searched(lambda: _search(directory), directory)
+    return _searched(run, lambda: _search(run))
 
 
-def _searched(search: Callable[[], Found | None], directory: Path) -> Found:
+def _searched(run: Run, search: Callable[[], Found | None]) -> Found:
     for _ in range(LOOKS):
         found = search()
         if found is not None:
             return found
     raise FormatError(
-        f"checkpoints were deleted or replaced while they were read, {LOOKS} times in a row; try again",
-        file=str(directory),
+        f"checkpoints were deleted or replaced while they were read, {LOOKS} times in a row; try again", file=run.name
     )
 
 
-def _search(directory: Path) -> Found | None:
+def _search(run: Run) -> Found | None:
     """Search once; return None if the list of checkpoints is out of date."""
     passed_over: list[PassedOver] = []
-    for step, path in reversed(retried(lambda: _layout.steps(directory)).items()):
+    for step, path in reversed(retried(run.steps).items()):
         try:
-            manifest = verify(path)
+            manifest = verify(run, path)
             return None if manifest is None else Found(path, manifest, passed_over)
         except (LimitError, NewerVersionError):
             raise
@@ -154,43 +154,42 @@ def _search(directory: Path) -> Found | None:
     return Found(None, None, passed_over)
 
 
-def _set_aside(directory: Path, entry: PassedOver) -> PassedOver:
-    moved = _changes.set_aside(directory, entry.path)
+def _set_aside(run: Run, entry: PassedOver) -> PassedOver:
+    moved = run.set_aside(entry.path)
     return entry if moved is None else entry._replace(path=moved)
 
 
-def verify(path: Path) -> Manifest | None:
+def verify(run: Run, path: Place) -> Manifest | None:
     """Check every file of a checkpoint and return its manifest; None if it was deleted or replaced meanwhile.
 
     Raises FormatError if it is damaged, OSError if it cannot be read at the moment.
     """
     manifest = None
     try:
-        manifest = retried(lambda: runs.read(path))
-        runs.check_step(manifest, str(path))
+        manifest = retried(partial(run.manifest, path))
         retried(partial(_check_files, path, manifest))
-    except FormatError:
-        if is_replaced(path, manifest):
+    except (FormatError, FileNotFoundError):
+        if is_replaced(run, path, manifest):
             return None
         raise
     return manifest
 
 
-def is_replaced(path: Path, manifest: Manifest | None) -> bool:
-    """Whether the checkpoint at a path is no longer the one with this manifest (None: one without a valid manifest).
+def is_replaced(run: Run, path: Place, manifest: Manifest | None) -> bool:
+    """Whether a checkpoint is no longer the one with this manifest (None: the one without a valid manifest).
 
     A process that saves may have deleted it, or saved the same step again.
     """
-    if not path.is_dir():
+    if not run.has(path):
         return True
     try:
-        return retried(lambda: runs.read(path)) != manifest
-    except FormatError:
+        return retried(partial(run.manifest, path)) != manifest
+    except (FormatError, FileNotFoundError):
         return manifest is not None
 
 
-def _check_files(path: Path, manifest: Manifest) -> None:
-    folder = Folder(str(path))
+def _check_files(path: Place, manifest: Manifest) -> None:
+    folder = open_folder(str(content_of(path, manifest)))
     try:
         for name, expected in manifest.files.items():
             runs.check_file(folder, name, expected)
