@@ -135,7 +135,7 @@ def tidied_without_flush() -> list[Replaced]:
     sync, hold = _changes.sync, _find.Ownership.hold
 
     def unflushed(self: Any, **options: Any) -> None:
-        _changes.sync = lambda directory: None
+        _changes.sync = lambda directory: None if directory == self._run.at else sync(directory)
         try:
             hold(self, **options)
         finally:

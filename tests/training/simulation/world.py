@@ -62,6 +62,8 @@ class Schedule:
         """Play the schedule to its end."""
         CALLS.computer = self.computer
         try:
+            if self.random.random() < 0.5:
+                self._prepare()
             while True:
                 self.computer.run(self._actors())
                 self._check_after_crash()
@@ -72,6 +74,15 @@ class Schedule:
             for manager in self._managers:
                 manager.close()
             CALLS.computer = None
+
+    def _prepare(self) -> None:
+        """Save some steps in peace, so that there is something to lose."""
+        self.computer.start("first writer")
+        manager = self._manager(self.keep)
+        for step in range(1, self.random.randint(2, self.keep + 1)):
+            self._save(manager, step)
+        manager.close()
+        self.computer.end()
 
     # actors
 
@@ -106,7 +117,7 @@ class Schedule:
         manager = self._manager(self.keep)
         step = self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
         try:
-            for _ in range(self.random.randint(1, 3)):
+            for _ in range(self.random.randint(1, 2)):
                 step = max(1, step + (self.random.random() < 0.75))
                 self._save(manager, step)
         except LockedError:
@@ -126,9 +137,9 @@ class Schedule:
 
     def _pin(self) -> None:
         manager = self._manager(self.keep)
-        steps = list(manager)
-        for step in self.random.sample(steps, min(len(steps), self.random.randint(1, 2))):
-            if self.random.random() < 0.75:
+        # Mostly the oldest, which others want to delete.
+        for step in list(manager)[: self.random.choice((1, 1, 2, 3))]:
+            if self.random.random() < 0.8:
                 try:
                     manager.pin(step)
                     self.promises.pinned.add(step)
