@@ -11,17 +11,13 @@ Exit code 1 if a promise was broken (with `--mutation`: if none was).
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 
-from .explore import Outcome, explore
+from .explore import Outcome, explore, explore_many
 from .mutations import MUTATIONS, mutated
-
-# Schedules that a process simulates before it reports.
-SLICE = 200
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         with mutated(asked.mutation) if asked.mutation else nullcontext():
             outcomes: Iterable[Outcome] = list(explore(range(asked.seed, asked.seed + 1), log=True))
     else:
-        outcomes = simulated(range(asked.first, asked.first + asked.schedules), asked.mutation, asked.jobs)
+        outcomes = explore_many(range(asked.first, asked.first + asked.schedules), asked.mutation, asked.jobs)
     count = calls = kills = cuts = broken = 0
     for outcome in outcomes:
         count, calls = count + 1, calls + outcome.calls
@@ -54,29 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{count:,} schedules, {calls:,} system calls, {kills:,} killed processes, {cuts:,} power cuts: {broken} broken")
     print(f"{seconds:.0f} s, {seconds / count * 1e3:.1f} ms each")
     return int(bool(broken) != bool(asked.mutation))
-
-
-def simulated(seeds: range, mutation: str | None, jobs: int) -> Iterator[Outcome]:
-    """The outcomes of seeds, in any order."""
-    slices = [(seeds[start : start + SLICE], mutation) for start in range(0, len(seeds), SLICE)]
-    if jobs == 1:
-        for one in slices:
-            yield from _slice(one)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for outcomes in pool.imap_unordered(_slice, slices):
-            yield from outcomes
-
-
-def _slice(asked: tuple[range, str | None]) -> list[Outcome]:
-    seeds, mutation = asked
-    with mutated(mutation) if mutation else nullcontext():
-        outcomes = []
-        for outcome in explore(seeds):
-            outcomes.append(outcome)
-            if outcome.failure and mutation:
-                break
-        return outcomes
 
 
 if __name__ == "__main__":
