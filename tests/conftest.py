@@ -60,3 +60,26 @@ def _fetch(requirement: str, folder: Path) -> None:
     with zipfile.ZipFile(found[0]) as wheel:
         wheel.extractall(unpacked)
     unpacked.rename(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server on this machine."""
+    import logging
+
+    from tests.s3 import Server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """The server, empty but for the bucket `s3://bucket`, and the variables by which clients find it."""
+    s3_server.reset()
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return s3_server

@@ -1,4 +1,4 @@
-"""S3, by s3fs against a server that behaves as S3 does: the same rules as over HTTP."""
+"""S3, against a server that behaves as S3 does: the same rules as over HTTP. The objects are written by s3fs."""
 
 import pytest
 
@@ -116,5 +116,5 @@ def test_no_credentials_is_said(bucket, monkeypatch):
     system.pipe("weights/m.pt", b"x")
     monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": fsspec.config.conf["s3"]["endpoint_url"]})
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(OSError, match=r"s3://weights/m\.pt: .*credentials"):
+    with pytest.raises(OSError, match=r"check your credentials: 's3://weights/m\.pt'"):
         statedict.open(f"{url}/m.pt")

@@ -9,7 +9,7 @@ from tests.training.objects import Value, failing, needs_raising_profiles
 from statedict import CheckpointManager, last
 from statedict.errors import AfterSaveError, RunGoneError
 from statedict.training.resuming._find import verify
-from statedict.training.run_directory import _changes
+from statedict.training.run_directory import DirectoryRun, _changes
 
 
 def refuse(*arguments):
@@ -134,7 +134,7 @@ def test_an_error_of_each_system_call_of_a_save_says_whether_the_step_was_saved(
         manager.resume(value=found)
         assert (found.array == value).all() == saved
         for each in manager.checkpoints:
-            verify(each.path)
+            verify(DirectoryRun(each.path.parent), each.path)
         if seen[0] < count:
             break
         manager.save(step, value=Value(-value))

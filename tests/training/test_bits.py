@@ -8,6 +8,7 @@ from tests.training.objects import Value
 from statedict import CheckpointManager
 from statedict.errors import FormatError
 from statedict.training.resuming._find import verify
+from statedict.training.run_directory import DirectoryRun
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,12 @@ def test_a_flip_of_any_bit_is_found(run, name):
                 file.write(flipped(raw, bit)[bit // 8 : bit // 8 + 1])
                 file.flush()
                 with pytest.raises(FormatError):
-                    verify(path)
+                    verify(DirectoryRun(path.parent), path)
                 file.seek(bit // 8)
                 file.write(raw[bit // 8 : bit // 8 + 1])
     finally:
         (path / name).write_bytes(raw)
-    assert verify(path).step == 2
+    assert verify(DirectoryRun(path.parent), path).step == 2
 
 
 @pytest.mark.parametrize("text", [b'"epoch": 2', b'"loss": 0.5', b'"value.pt"', b'"last"', b'"values"', b'"step": 2'])

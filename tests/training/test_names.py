@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from statedict.training._names import LONGEST, LONGEST_PART, check, stems
 
 

@@ -13,6 +13,7 @@ from statedict import CheckpointManager
 from statedict.errors import LockedError, SaveError
 from statedict.training import all_steps
 from statedict.training.resuming._find import verify
+from statedict.training.run_directory import DirectoryRun
 from statedict.training.saving._background import Background
 from statedict.training.saving._ownership import OWNERSHIPS
 
@@ -65,15 +66,15 @@ def test_saves_of_several_threads_come_one_after_the_other(tmp_path, options):
     assert wrong == []
     assert [saved.step for saved in manager.checkpoints] == list(range(32))
     for saved in manager.checkpoints:
-        verify(saved.path)
+        verify(DirectoryRun(saved.path.parent), saved.path)
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {".lock"}
 
 
 def test_a_save_whose_files_are_deleted_meanwhile_fails(tmp_path, monkeypatch):
     """A manifest that lists objects without files is not written: the checkpoint does not get its name."""
-    from statedict.training.saving import _save
+    from statedict.training.run_directory import _run
 
-    monkeypatch.setattr(_save, "relative", lambda path: [])
+    monkeypatch.setattr(_run, "relative", lambda path: [])
     with (
         CheckpointManager(tmp_path, random=False) as manager,
         pytest.raises(SaveError, match="the files of 'value' were deleted by another program"),

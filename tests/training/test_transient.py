@@ -77,11 +77,11 @@ def test_a_temporary_error_is_retried(run, monkeypatch):
     """A checkpoint that can be read at the third attempt is used."""
     tries = []
 
-    def verify(path):
+    def verify(of, path):
         tries.append(path)
         if len(tries) < 3:
             raise OSError(errno.ESTALE, "stale")
-        return genuine(path)
+        return genuine(of, path)
 
     genuine = _find.verify
     monkeypatch.setattr(_find, "verify", verify)
@@ -93,7 +93,7 @@ def test_a_temporary_error_is_retried(run, monkeypatch):
 def test_an_error_says_that_the_checkpoint_may_be_undamaged(run, monkeypatch):
     """The error of the system is raised, with a note that says what to do."""
 
-    def refuse(path):
+    def refuse(of, path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(_find, "verify", refuse)
@@ -154,12 +154,12 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
     """If another process deletes the checkpoint meanwhile, the search starts again and finds the next one."""
     deleted = []
 
-    def verify(path):
+    def verify(of, path):
         if not deleted:
             deleted.append(path)
             shutil.copytree(path, run / "copy")
             shutil.rmtree(path)
-        return genuine(path)
+        return genuine(of, path)
 
     genuine = _find.verify
     monkeypatch.setattr(_find, "verify", verify)

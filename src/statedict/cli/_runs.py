@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import statedict
+from statedict.files import is_url, open_folder
 from statedict.formats.runs import RunStep, steps
 from statedict.report import Fact, count, plain, size
 
@@ -21,14 +22,21 @@ if TYPE_CHECKING:
     from statedict.training import Keep, Saved
 
 
+def _existing(directory: str) -> str:
+    """Return a URL, or the path of an existing directory."""
+    if not is_url(directory) and not Path(directory).is_dir():
+        what = "is not a directory" if Path(directory).exists() else "does not exist"
+        raise typer.BadParameter(f"{directory!r} {what}")
+    return directory
+
+
 def runs(
     directory: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="The directory of a run, of CheckpointManager or another framework.",
+            help="The directory of a run, of CheckpointManager or another framework; or its URL in an object store.",
             show_default=False,
-            exists=True,
-            file_okay=False,
+            callback=_existing,
         ),
     ],
     keep_last: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rule: keep the newest N.")] = None,
@@ -93,9 +101,11 @@ def runs(
         statedict runs checkpoints --prune --keep-within 7d --at-most 200GB
 
         statedict runs checkpoints --pin 12000
+
+        statedict runs s3://bucket/runs/a --prune --dry-run
     """
     keep = policy_of(keep_last, keep_every or [], keep_within, keep_best or [], at_most)
-    others = steps(directory)
+    others = [] if is_url(directory) else steps(directory)
     if others:
         _refuse_to_delete(keep is not None or prune or dry_run)
         _report([_fact_of(each) for each in others], as_json, {})
@@ -116,10 +126,19 @@ def runs(
     pruned = prune and not dry_run
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
-    if not saved and not as_json and any(directory.iterdir()):
+    if not saved and not as_json and _has_others(directory):
         typer.echo(
             f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
         )
+
+
+def _has_others(directory: str) -> bool:
+    """Return whether a directory without checkpoints has other content."""
+    folder = open_folder(directory)
+    try:
+        return bool(folder.files or folder.folders)
+    finally:
+        folder.close()
 
 
 def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None = None) -> None:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import DiskFullError, SaveError
-from ._open import is_url, kind_of, redacted
+from ._open import kind_of
 from ._output import DURABILITY, Durable, Output
 from ._system import System
 
@@ -48,11 +48,6 @@ class Replacement(Output):
     """
 
     def __init__(self, path: str | os.PathLike[str], nbytes: int, system: System, *, like: str | None = None) -> None:
-        if is_url(path):
-            raise SaveError(
-                f"{redacted(os.fspath(path))}: a URL cannot be replaced atomically; save to a local file and "
-                "copy that, or write to a file object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
-            )
         directory, name = os.path.split(os.fspath(path))
         full = os.path.realpath(path) if like is None else os.path.join(os.path.realpath(directory), name)
         super().__init__(full, system)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import FileChangedError, FormatError
 from ._file import File
-from ._open import is_url
+from ._open import local_path
 from ._open import open as open_file
 from ._slice import FileSlice
 
@@ -172,11 +172,18 @@ class Folder:
 
 def open_folder(path: str) -> Folder:
     """Return the Folder of a directory, or of the URL of one."""
-    if is_url(path):
-        from ._remote_folder import remote_folder
+    local = local_path(path)
+    if local is not None:
+        return Folder(os.fspath(local))
+    from .stores._open import is_in_store
 
-        return remote_folder(path)
-    return Folder(path)
+    if is_in_store(path):
+        from .stores._file import stored_folder
+
+        return stored_folder(path)
+    from ._remote_folder import remote_folder
+
+    return remote_folder(path)
 
 
 class _OpenFiles:

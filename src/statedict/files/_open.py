@@ -249,6 +249,18 @@ def _end(stream: Any) -> int:
     return end
 
 
+def _remote(url: str) -> File:
+    from .stores._open import is_in_store
+
+    if is_in_store(url):
+        from .stores._file import StoreFile
+
+        return StoreFile(url)
+    from ._remote import RemoteFile
+
+    return RemoteFile(url)
+
+
 # The form of a model name on the Hugging Face Hub, `owner/name`, as opposed to a path with a suffix of letters.
 REPOSITORY = re.compile(r"[\w-][\w.-]*/(?!.*\.[A-Za-z]+\Z)[\w-][\w.-]*")
 
@@ -264,10 +276,11 @@ def open(source: Any) -> File:
     >>> open(io.BytesIO(b"abc")).read(1, 2)
     b'bc'
     """
-    if is_url(source):
-        from ._remote import RemoteFile
-
-        return RemoteFile(source)
+    local = local_path(source) if isinstance(source, (str, os.PathLike)) else None
+    if local is None and is_url(source):
+        return _remote(source)
+    if local is not None:
+        source = local
     if isinstance(source, (str, os.PathLike)):
         try:
             return LocalFile(source)

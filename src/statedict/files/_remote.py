@@ -1,10 +1,11 @@
-"""A file behind a URL, read by ranges through fsspec: HTTP, S3, Google Cloud Storage, and others.
+"""A file behind a URL, read by ranges: through fsspec (HTTP, the Hugging Face Hub and others), or from an object store.
 
 Theory of operation. Each request costs a round trip, so requests are few and concurrent. The end of a file is read when
 it is opened, because a zip has its directory there; a small file is read whole. Small reads fetch some bytes beyond
 what is needed, which are cached. Batches are planned like those of a local file, with larger gaps, and run on more
 threads than there are processors, since these only wait. The server's facts about the file (size, ETag, date) are
-requested when it is opened, after every batch and after every large read; if they differ, the file was replaced.
+requested when it is opened, after every batch and after every large read; if they differ, the file was replaced. An object
+store is asked for the bytes of the version that was opened, which needs no second request.
 fsspec accepts any response over HTTP: another range, an endless one, one that decompresses to any size. Here the response
 must be exactly the requested bytes of the file that was opened; no further byte is read, and a silent server times out.
 """
@@ -49,10 +50,7 @@ class RemoteFile:
     def __init__(self, url: str) -> None:
         self.name = redacted(url)
         self._url = url
-        self._fs, self._path = file_system(url)
-        self._is_http = "http" in self._fs.protocol
-        # fsspec's own timeout, which only asynchronous file systems accept.
-        self._limit = {"timeout": LONGEST} if getattr(self._fs, "async_impl", False) else {}
+        self._connect()
         facts = self._facts()
         if facts.get("type") == "directory":
             raise IsADirectoryError(errno.EISDIR, "this is a directory, not a file", self.name)
@@ -69,13 +67,19 @@ class RemoteFile:
         if nbytes:
             self._keep(self.size - nbytes, self._range(self.size - nbytes, nbytes))
 
+    def _connect(self) -> None:
+        self._fs, self._path = file_system(self._url)
+        self._is_http = "http" in self._fs.protocol
+        # fsspec's own timeout, which only asynchronous file systems accept.
+        self._limit = {"timeout": LONGEST} if getattr(self._fs, "async_impl", False) else {}
+
     def read(self, offset: int, nbytes: int) -> bytes:
         check_inside(self, offset, nbytes)
         kept = self._find(offset, nbytes)
         if kept is None and nbytes > PORTION:
             into = bytearray(nbytes)
             spread(self._fill, plan_reads([Span(offset, memoryview(into))], piece=PORTION), WAITING)
-            self.check_unchanged()
+            self._after_ranges()
             return bytes(into)
         if kept is None:
             data = self._range(offset, min(max(nbytes, BLOCK), self.size - offset))
@@ -94,7 +98,11 @@ class RemoteFile:
         else:
             spread(self._fill, calls, WAITING)
         if calls:
-            self.check_unchanged()
+            self._after_ranges()
+
+    def _after_ranges(self) -> None:
+        """Raise FileChangedError if the ranges that were read may be of another version."""
+        self.check_unchanged()
 
     def _has(self, span: Span) -> bool:
         """Fill the span if its bytes are cached, and return whether they were."""
@@ -107,7 +115,7 @@ class RemoteFile:
         raise RemoteError(self.name, "only local files can be memory-mapped: load it without mmap, or map a local copy")
 
     def beside(self, name: str) -> RemoteFile:
-        return RemoteFile(sibling(self._url, name))
+        return type(self)(sibling(self._url, name))
 
     def check_unchanged(self) -> None:
         opened = self._stamp_when_opened()

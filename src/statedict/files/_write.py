@@ -12,8 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 from ._atomic import Replacement, check_durability
 from ._checksum import crc32
+from ._open import local_path
 from ._output import Durable
 from ._system import SYSTEM, System
+from .stores._open import open_object
+from .stores._upload import Upload
 
 # Bytes that are checksummed and then written while they are in the cache.
 PIECE = 1 << 18
@@ -117,24 +120,29 @@ def fill(new: Replacement, parts: Sequence[Part], durable: Durable, skip: Collec
 def write(
     target: Any, parts: Sequence[Part], *, durable: Durable = True, system: System = SYSTEM, fill: Fill = fill
 ) -> None:
-    """Write the parts, one after the other, to a path or to a binary file object.
+    """Write the parts, one after the other, to a path, to the URL of an object in a store, or to a binary file object.
 
-    A path is replaced atomically. `durable` says what is flushed to the disk before the call returns:
+    An object is uploaded while its parts are produced, and is visible when it is complete. A path is replaced atomically.
+    `durable` says what is flushed to the disk before the call returns:
 
     - `"full"` (or True): the file, then its name. After a power failure the new file is there.
     - `"rename"`: the file only. After a power failure either the old or the new file is there, complete.
     - `"none"` (or False): nothing. A killed process leaves the old or the new file, complete; a power failure may lose both.
 
-    Raises DiskFullError if there is not enough space, SaveError if the path is not a regular file, OSError for other
-    errors of the system; the old file is then unchanged.
+    Raises DiskFullError if there is not enough space, SaveError if the path is not a regular file or the URL is not one of a
+    store, RemoteError if the store fails, OSError for other errors of the system; the old file is then unchanged.
 
-    `fill` writes the parts into a new file: see `JointWriter` for several processes that do so together.
+    `fill` writes the parts into a new file: see `JointWriter` for several processes that do so together (not to a URL).
     """
     check_durability(durable)
-    if isinstance(target, (str, os.PathLike)):
-        with Replacement(target, total_of(parts), system) as new:
+    local = local_path(target) if isinstance(target, (str, os.PathLike)) else None
+    if local is not None:
+        with Replacement(local, total_of(parts), system) as new:
             fill(new, parts, durable)
             new.commit(durable)
+    elif isinstance(target, (str, os.PathLike)):
+        with Upload(*open_object(os.fspath(target))) as stream:
+            _stream(stream, parts)
     elif hasattr(target, "write"):
         _stream(target, parts)
     else:

@@ -28,9 +28,11 @@ def write(
     substitute: Callable[[Any], Any] = lambda value: value,
     together: JointWriter | None = None,
 ) -> None:
-    """Write a tree with arrays of any library, or arrays read from another file, to a path or a binary file object.
+    """Write a tree with arrays of any library, or arrays read from another file, to a path, a URL or a binary file object.
 
-    A path is replaced atomically. A tensor is written as its own elements, not its whole storage; tied tensors stay
+    A path or an object in a store is replaced atomically.
+
+    A tensor is written as its own elements, not its whole storage; tied tensors stay
     tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None chooses by
     the suffix of the path, `"torch"` for a path without one. `metadata` is stored in the file and maps strings to strings.
     `max_shard_size` is in bytes, or text such as `"5GB"`: a larger state dict is split into several files, with an
@@ -57,6 +59,11 @@ def write(
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
     else:
+        if files.local_path(target) is None:
+            raise SaveError(
+                f"{files.redacted(os.fspath(target))}: shards are written to local paths only; save one object, or use "
+                "CheckpointManager"
+            )
         names = {"names": function(row.names)} if row.names else {}
         function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
 
@@ -64,8 +71,12 @@ def write(
 def _require_joint(target: Any, row: Format) -> None:
     """Raise SaveError if several processes cannot write this format to this target together."""
     sharded = "the processes that have its parts write the file together"
-    if not isinstance(target, (str, os.PathLike)):
-        raise SaveError(f"a file object cannot receive a tensor that is sharded: {sharded}, which needs a path")
+    if not isinstance(target, (str, os.PathLike)) or files.local_path(target) is None:
+        what = "a file object" if hasattr(target, "write") else files.redacted(os.fspath(target))
+        raise SaveError(
+            f"{what} cannot receive a tensor that is sharded: {sharded}, which needs a local path; "
+            "CheckpointManager saves sharded models to a URL"
+        )
     if not row.jointly:
         known = ", ".join(repr(name) for name, writer in WRITERS.items() if writer.jointly)
         raise SaveError(

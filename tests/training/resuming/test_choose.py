@@ -6,7 +6,7 @@ import pytest
 from tests.training.objects import Counter
 
 from statedict import CheckpointManager, any_of, best, every, last
-from statedict.errors import FormatError, UnknownFormatError, UnknownNameError
+from statedict.errors import FormatError, SaveError, UnknownFormatError, UnknownNameError
 from statedict.training import all_steps
 
 
@@ -123,7 +123,7 @@ def test_steps_of_a_manager(two):
     [
         ((Counter(),), None, TypeError, r"the directory of another run, not .*; pass objects by name: resume\(model="),
         ((300,), None, TypeError, r"the directory of another run, not 300 \(int\); to select a step, pass at=300"),
-        (("s3://bucket/run",), None, ValueError, r"s3://bucket/run: resume\(\) needs a local directory"),
+        (("https://host/run",), None, SaveError, r"https://host/run: https:// can only be read"),
         (
             ("a/step-0000000003",),
             None,

@@ -46,7 +46,7 @@ class MemoryBucket:
     def upload(self, key: str, blocks: Iterable[bytes]) -> None:
         self.put(key, b"".join(blocks))
 
-    def list(self, prefix: str = "") -> list[Entry]:
+    def list(self, prefix: str = "") -> Sequence[Entry]:
         with _TURN:
             inside = self._path_of(prefix)
             found = [(path, file) for path, file in self._fs.store.items() if path.startswith(inside)]

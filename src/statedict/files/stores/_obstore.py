@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from ...errors import ConflictError, MissingDependencyError, RemoteError
-from .._attempts import scrubbed
+from .._attempts import MISSING, REFUSED, scrubbed
 from .._open import redacted
 from ._bucket import ABSENT, Entry
 from ._credentials import options_of
@@ -98,7 +98,16 @@ class ObstoreBucket:
                 raise raised[0] from None
             raise
 
-    def list(self, prefix: str = "") -> list[Entry]:
+    def names(self, folder: str = "") -> tuple[list[str], list[str]]:
+        """Return the plain names of the objects, and of the folders, directly in a folder (`""`, `"optimizer/"`)."""
+        found: Any = self._attempt(
+            folder, lambda: self._api.list_with_delimiter(self._store, folder.rstrip("/") or None)
+        )
+        paths = [each["path"] for each in found["objects"]], found["common_prefixes"]
+        files, folders = ([path.rstrip("/").rpartition("/")[2] for path in kind] for kind in paths)
+        return files, folders
+
+    def list(self, prefix: str = "") -> Sequence[Entry]:
         # obstore lists by whole steps of a path, so the last step of the prefix is compared here.
         folder, _, _ = prefix.rpartition("/")
         found = self._attempt(
@@ -130,14 +139,15 @@ class ObstoreBucket:
         missing = isinstance(error, FileNotFoundError) or kind == "NotFoundError"
         if kind in ("AlreadyExistsError", "PreconditionError") or (missing and conditional):
             return ConflictError(name)
-        if missing:
+        text = str(error)
+        status = STATUS.search(text)
+        code = int(status[1][:3]) if status else 0
+        if missing or code in MISSING:
             return FileNotFoundError(errno.ENOENT, "no such file", name)
-        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+        if kind in ("PermissionDeniedError", "UnauthenticatedError") or code in REFUSED:
             return PermissionError(errno.EACCES, "the store refuses access: check your credentials", name)
         if not (type(error).__module__.startswith("obstore") or isinstance(error, (OSError, ValueError))):
             return error
-        text = str(error)
-        status = STATUS.search(text)
         reason = (
             f"the store answered HTTP {status[1].strip()}" if status else scrubbed(" ".join(_first(text)), self._url)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...errors import SaveError
-from .._open import is_url, redacted
+from .._open import redacted
 from ._bucket import Bucket
 from ._credentials import AZURE, GOOGLE, S3
 from ._memory import MemoryBucket
@@ -17,20 +17,32 @@ SCHEMES: dict[str, Callable[[str], Bucket]] = {
 }
 
 
-def is_stored(url: str) -> bool:
-    """Return whether a URL is that of an object, or a prefix, in a store: those of other schemes are read through fsspec."""
-    return is_url(url) and _scheme(url) in SCHEMES
+def is_in_store(url: str) -> bool:
+    """Return whether obstore reads a URL; those of other schemes are read through fsspec."""
+    return SCHEMES.get(_scheme(url)) is ObstoreBucket
 
 
 def open_bucket(url: str) -> Bucket:
     """Return the Bucket of the objects below a URL; raise SaveError if its scheme is not that of a store."""
-    if not is_stored(url):
+    return _kind(url)(url)
+
+
+def open_object(url: str) -> tuple[Bucket, str]:
+    """Return the Bucket of the folder of an object, and the object's key in it; raise what `open_bucket` raises."""
+    kind = _kind(url)
+    folder, key = split(url)
+    return kind(folder), key
+
+
+def _kind(url: str) -> Callable[[str], Bucket]:
+    kind = SCHEMES.get(_scheme(url))
+    if kind is None:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise SaveError(
             f"{redacted(url)}: {_scheme(url)}:// can only be read; save to a local path, to one of {known}, or to a file "
             "object: with fsspec.open(url, 'wb') as file: statedict.save(state, file)"
         )
-    return SCHEMES[_scheme(url)](url)
+    return kind
 
 
 def split(url: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from ._manifest import check_file as check_file
 from ._manifest import check_step as check_step
 from ._manifest import claim as claim
 from ._manifest import dump as dump
+from ._manifest import missing_manifest as missing_manifest
 from ._manifest import parse as parse
 from ._manifest import read as read
 
@@ -45,6 +46,7 @@ __all__ = [
     "check_step",
     "claim",
     "dump",
+    "missing_manifest",
     "name_of",
     "own_steps",
     "parse",

@@ -163,14 +163,14 @@ def read(directory: Path) -> Manifest:
         with path.open("rb") as stream:
             raw = stream.read(LARGEST + 1)
     except FileNotFoundError as error:
-        raise _missing(str(path)) from error
+        raise missing_manifest(str(path)) from error
     return parse(raw, str(path))
 
 
 def read_open(folder: Folder) -> Manifest:
     """The manifest of an open folder; raises what `read` raises."""
     if MANIFEST not in folder.files:
-        raise _missing(folder.path_of(MANIFEST))
+        raise missing_manifest(folder.path_of(MANIFEST))
     file = folder.file(MANIFEST)
     return parse(file.read(0, min(file.size, LARGEST + 1)), file.name)
 
@@ -233,7 +233,8 @@ def parse(raw: bytes, file: str) -> Manifest:
     return manifest
 
 
-def _missing(file: str) -> UnknownFormatError:
+def missing_manifest(file: str) -> UnknownFormatError:
+    """The error for a checkpoint without a manifest."""
     return UnknownFormatError(
         "the manifest is missing: this directory is not a checkpoint, or it is incomplete", file=file
     )

@@ -59,6 +59,7 @@ def open_step(
         metadata=_metadata(manifest),
         checks=partial(_check, step, folder, manifest, findings),
     )
+    checkpoint.path = step.path
     checkpoint.size += step.size(MANIFEST)
     if "" in checkpoint.unopened:
         checkpoint.unopened[VALUES] = checkpoint.unopened.pop("")

@@ -62,7 +62,10 @@ class StoreRun:
         ]
 
     def manifest(self, place: Place) -> Manifest:
-        found = self._read(name_of(place))[1]
+        try:
+            found = self._read(name_of(place))[1]
+        except FileNotFoundError as error:
+            raise runs.missing_manifest(f"{place}/{runs.MANIFEST}") from error
         if isinstance(found, FormatError):
             raise found
         return found
