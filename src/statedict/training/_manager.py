@@ -296,10 +296,10 @@ class CheckpointManager:
                 try:
                     resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
                 except (StateDictError, OSError):
-                    if self._is_one_of_many or not is_replaced():
+                    if self._is_one_of_many or not retried(is_replaced):
                         raise
                 else:
-                    if not self._on_first(is_replaced):
+                    if not self._on_first(partial(_surely, is_replaced)):
                         return resumed
                 # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there now.
 
@@ -414,6 +414,14 @@ def _finish(background: Background, ownership: Ownership) -> None:
             background.wait()
         finally:
             ownership.release()
+
+
+def _surely(is_true: Callable[[], bool]) -> bool:
+    """Whether something is true; False if that cannot be found out at the moment."""
+    try:
+        return retried(is_true)
+    except (OSError, MemoryError):
+        return False
 
 
 def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:

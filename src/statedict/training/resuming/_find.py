@@ -109,7 +109,7 @@ def find_step(run: Run, step: int) -> Found:
         steps = retried(run.steps)
         if step not in steps:
             raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-        manifest = verify(run, steps[step])
+        manifest = retried(partial(verify, run, steps[step]))
         return None if manifest is None else Found(steps[step], manifest, [])
 
     return _searched(run, search)
@@ -139,7 +139,7 @@ def _search(run: Run) -> Found | None:
     passed_over: list[PassedOver] = []
     for step, path in reversed(retried(run.steps).items()):
         try:
-            manifest = verify(run, path)
+            manifest = retried(partial(verify, run, path))
             return None if manifest is None else Found(path, manifest, passed_over)
         except (LimitError, NewerVersionError):
             raise
@@ -166,8 +166,8 @@ def verify(run: Run, path: Place) -> Manifest | None:
     """
     manifest = None
     try:
-        manifest = retried(partial(run.manifest, path))
-        retried(partial(_check_files, path, manifest))
+        manifest = run.manifest(path)
+        _check_files(path, manifest)
     except (FormatError, FileNotFoundError):
         if is_replaced(run, path, manifest):
             return None
@@ -183,7 +183,7 @@ def is_replaced(run: Run, path: Place, manifest: Manifest | None) -> bool:
     if not run.has(path):
         return True
     try:
-        return retried(partial(run.manifest, path)) != manifest
+        return run.manifest(path) != manifest
     except (FormatError, FileNotFoundError):
         return manifest is not None
 
