@@ -22,7 +22,9 @@ from .mutations import MUTATIONS, mutated
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.training.simulation", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.training.simulation", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--schedules", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first one")
     parser.add_argument("--seed", type=int, help="only this one, and everything that happens in it")
@@ -47,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
             if asked.mutation:
                 break
     seconds = time.perf_counter() - began
-    print(f"{count:,} schedules, {calls:,} system calls, {kills:,} killed processes, {cuts:,} power cuts: {broken} broken")
+    print(
+        f"{count:,} schedules, {calls:,} system calls, {kills:,} killed processes, {cuts:,} power cuts: {broken} broken"
+    )
     print(f"{seconds:.0f} s, {seconds / count * 1e3:.1f} ms each")
     return int(bool(broken) != bool(asked.mutation))
 

@@ -97,7 +97,11 @@ class SystemCalls:
             (builtins, "open", self._stream),
             (time, "sleep", self._instead(lambda process, seconds: process.sleep(seconds))),
             (time, "time_ns", self._instead(lambda process: process.computer.clock)),
-            (_clock, "now", self._instead(lambda process: datetime.fromtimestamp(process.computer.clock // 10**9, UTC))),
+            (
+                _clock,
+                "now",
+                self._instead(lambda process: datetime.fromtimestamp(process.computer.clock // 10**9, UTC)),
+            ),
             (ctypes, "CDLL", self._library),
         ]
 
@@ -114,7 +118,11 @@ class SystemCalls:
                 if folder is not None and folder >= FIRST_DESCRIPTOR:
                     name = f"{process.path_of(folder)}/{name}"
                 elif not name.startswith(ROOT):
-                    return real(path, *arguments, **options) if folder is None else real(path, *arguments, dir_fd=folder, **options)
+                    return (
+                        real(path, *arguments, **options)
+                        if folder is None
+                        else real(path, *arguments, dir_fd=folder, **options)
+                    )
                 return simulated(process, name, *arguments, **options)
 
             return call

@@ -110,33 +110,6 @@ def pin_not_flushed() -> list[Replaced]:
     return [(_changes, "pin", pin)]
 
 
-def pins_not_flushed() -> list[Replaced]:
-    """A pin is flushed, but the directory of the pins is not, if another process has created it."""
-    sync = _changes.sync
-
-    def pin(directory: Path, step: int) -> None:
-        is_new = not _pins.file_of(directory, step).parent.exists()
-        _changes.sync = lambda path: None if path == directory and not is_new else sync(path)
-        try:
-            real(directory, step)
-        finally:
-            _changes.sync = sync
-
-    real = _changes.pin
-    return [(_changes, "pin", pin)]
-
-
-def run_not_flushed() -> list[Replaced]:
-    """The run's own name is flushed only by the process that creates it."""
-    make = _changes.make
-
-    def unless_there(directory: Path) -> None:
-        if not directory.exists():
-            make(directory)
-
-    return [(_changes, "make", unless_there)]
-
-
 def lock_ignored() -> list[Replaced]:
     """Two processes save in one directory."""
 
@@ -195,8 +168,6 @@ MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
         deleted_in_place,
         pin_not_checked_again,
         pin_not_flushed,
-        pins_not_flushed,
-        run_not_flushed,
         lock_ignored,
         tidied_without_lock,
         tidied_without_flush,

@@ -106,7 +106,9 @@ class Promises:
         require(not others, BOUNDED, f"after a save there is still {sorted(others)}")
         pins = entries[PINS].entries if PINS in entries else {}
         most = keep + len(pins or {})
-        require(len(steps) <= most, BOUNDED, f"{len(steps)} checkpoints, and at most {most} are wanted: {sorted(steps)}")
+        require(
+            len(steps) <= most, BOUNDED, f"{len(steps)} checkpoints, and at most {most} are wanted: {sorted(steps)}"
+        )
         for name in entries:
             if STEP.fullmatch(name):
                 extra = sorted({*(entries[name].entries or {})} - {MANIFEST, *_listed(entries[name])})
@@ -122,7 +124,9 @@ def version_of(name: str, folder: Node) -> int:
     try:
         manifest = json.loads(bytes(entries[MANIFEST].content))
     except ValueError:
-        raise BrokenError(WHOLE, f"the manifest of {name} is not JSON: {bytes(entries[MANIFEST].content)[:50]!r}") from None
+        raise BrokenError(
+            WHOLE, f"the manifest of {name} is not JSON: {bytes(entries[MANIFEST].content)[:50]!r}"
+        ) from None
     for file, facts in manifest["files"].items():
         require(file in entries, WHOLE, f"{name} has no {file}")
         content = entries[file].content

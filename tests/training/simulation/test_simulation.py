@@ -1,11 +1,19 @@
 """The manager on a simulated computer: a slice of what `python -m tests.training.simulation` does at length."""
 
+import os
+from contextlib import contextmanager
+from random import Random
+
 import pytest
 
+from statedict import CheckpointManager
+from tests.training.simulation.calls import CALLS, ROOT
+from tests.training.simulation.computer import Computer
 from tests.training.simulation.explore import explore, explore_many
-from tests.training.simulation.mutations import MUTATIONS
+from tests.training.simulation.mutations import MUTATIONS, mutated
+from tests.training.simulation.world import RUN
 
-# Schedules in which a mistake must be found. Three of the mistakes need rare interleavings.
+# Schedules in which a mistake must be found. Some need rare interleavings.
 WITHIN = {"pin_not_checked_again": 3000, "tidied_without_flush": 3000, "replaced_is_lost": 1500}
 
 
@@ -17,11 +25,63 @@ def test_no_schedule_breaks_a_promise():
     assert sum(outcome.cuts for outcome in outcomes) > 10
 
 
-@pytest.mark.parametrize("seed", [24, 994, 1307, 1471, 1664, 1679])
-def test_schedules_that_once_broke_a_promise(seed):
-    """Seeds of faults that were found and repaired."""
+@pytest.mark.parametrize(
+    ("seed", "mutation"),
+    [(40, "not_compared_again"), (178, "replaced_is_lost"), (998, "tidied_without_flush")],
+)
+def test_faults_that_were_found_here_stay_repaired(seed, mutation):
+    """The schedule in which a fault shows: it breaks a promise with the fault, and none without."""
+    with mutated(mutation):
+        (broken,) = explore([seed])
     (outcome,) = explore([seed])
+    assert broken.failure is not None
     assert outcome.failure is None
+
+
+@contextmanager
+def after_a_cut(seed, first, second):
+    """What is left when a process has done `first` and died, another one `second`, and then the power was cut."""
+    computer = Computer(Random(seed), crashes=0)
+    computer.disk.create(ROOT, folder=True)
+    computer.disk.sync(computer.disk.root)
+    with CALLS.installed():
+        CALLS.computer = computer
+        try:
+            for act in (first, second):
+                computer.start("process")
+                act()
+                computer.end()
+            computer.disk.cut(computer.random)
+            computer.start("process")
+            yield
+            computer.end()
+        finally:
+            CALLS.computer = None
+
+
+def save(step=1):
+    with CheckpointManager(RUN, random=False) as manager:
+        manager.save(step, epoch=step)
+
+
+def save_and_pin():
+    save()
+    os.mkdir(f"{RUN}/.pins")
+    CheckpointManager(RUN).pin(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_save_flushes_the_directory_that_a_dead_process_has_created(seed):
+    """The process that created the run's directory died before it could flush its name; a later save is durable anyway."""
+    with after_a_cut(seed, lambda: os.mkdir(RUN), save):
+        assert [saved.step for saved in CheckpointManager(RUN).checkpoints] == [1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pin_flushes_the_directory_that_a_dead_process_has_created(seed):
+    """The same for the directory of the pins."""
+    with after_a_cut(seed, lambda: None, save_and_pin):
+        assert [saved.pinned for saved in CheckpointManager(RUN).checkpoints] == [True]
 
 
 def test_a_seed_determines_every_call():

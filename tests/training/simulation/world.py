@@ -237,4 +237,3 @@ class Schedule:
 def _newest(manager: CheckpointManager) -> int:
     latest = manager.latest
     return 0 if latest is None else latest.step
-
