@@ -301,7 +301,7 @@ class CheckpointManager:
                 else:
                     if not self._on_first(partial(_surely, is_replaced)):
                         return resumed
-                # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there now.
+                # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there.
 
     def __enter__(self) -> Self:
         self._ownership.in_use = True

@@ -2,8 +2,8 @@
 
 Each actor (a writer, a reader, …) is a thread, but only one runs at any time: the one whose turn it is. Before each system
 call the running one may have to pass the turn to another, its process may be killed, or the power may be cut; so a seed
-determines everything that happens. A killed process makes no further call: its next one raises KilledError, and so do all others
-that its `finally` blocks try to make.
+determines everything that happens. A killed process makes no further call: its next one raises KilledError, and so do all
+others that its `finally` blocks try to make.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from random import Random
 from typing import NamedTuple
 
@@ -71,7 +70,7 @@ class Disk:
     Raises the OSError that Linux raises.
     """
 
-    def __init__(self, clock: Callable[[], int] = count().__next__) -> None:
+    def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._made = 0
         self.root = self._new(folder=True)

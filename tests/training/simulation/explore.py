@@ -40,7 +40,7 @@ def explore(seeds: Iterable[int], *, log: bool = False) -> Iterator[Outcome]:
             failure = None
             try:
                 schedule.run()
-            except Exception as error:  # noqa: BLE001  # an error that nothing justifies is as bad as a broken promise
+            except Exception as error:  # an error that nothing justifies is as bad as a broken promise
                 failure = f"{type(error).__name__}: {error}"
             computer = schedule.computer
             yield Outcome(seed, failure, computer.calls, computer.kills, computer.cuts, lines)

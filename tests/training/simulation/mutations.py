@@ -1,4 +1,4 @@
-"""Mistakes in the protocol that the simulation must find: each puts a function with one of them in the place of the real one."""
+"""Mistakes in the protocol that the simulation must find: each replaces a real function by one with a mistake."""
 
 from __future__ import annotations
 

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
-
-from statedict import CheckpointManager
 from tests.training.simulation.calls import CALLS, ROOT
 from tests.training.simulation.computer import Computer
 from tests.training.simulation.explore import explore, explore_many
 from tests.training.simulation.mutations import MUTATIONS, mutated
 from tests.training.simulation.world import RUN
+
+from statedict import CheckpointManager
 
 # Schedules in which a mistake must be found. Some need rare interleavings.
 WITHIN = {"pin_not_checked_again": 3000, "tidied_without_flush": 3000, "replaced_is_lost": 1500}

@@ -1,4 +1,4 @@
-"""One schedule: a seed draws who uses a run, what each of them does, in which order their system calls happen, and the crashes.
+"""One schedule: a seed draws who uses a run, what each does, the order of their system calls, and the crashes.
 
     writer    resumes, saves some steps (sometimes the same one again), closes
     rival     another writer, in another process
