@@ -17,7 +17,7 @@ from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
 from .._keep import Place
-from .._run import Run, content_of
+from .._run import Run, content_of, name_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -90,7 +90,8 @@ def find(run: Run, ownership: Ownership) -> Found:
     """
     ownership.check_exists()
     found = newest(run)
-    if found.path is None or not found.passed_over:
+    # A checkpoint whose replacement was interrupted has another name, which locking restores.
+    if found.path is None or (not found.passed_over and runs.own_steps([name_of(found.path)])):
         return found
     try:
         ownership.hold(take_over=False)
