@@ -171,7 +171,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
 def test_the_search_for_a_checkpoint_ends(run, monkeypatch):
     """If checkpoints are deleted faster than they are read, `resume` raises after ten searches."""
     monkeypatch.setattr(_find, "_search", lambda directory: None)
-    with pytest.raises(ValueError, match="deleted while they were read, 10 times in a row"):
+    with pytest.raises(ValueError, match="deleted or replaced while they were read, 10 times in a row"):
         CheckpointManager(run).resume()
 
 

@@ -10,13 +10,14 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
+from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
 from ._run import open_run
 from ._when import When
+from .resuming import _find
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
@@ -290,13 +291,17 @@ class CheckpointManager:
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged((asked.run or self._run).name)
                     return None
+                read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
+                is_replaced = partial(_find.is_replaced, asked.run or self._run, found.path, found.manifest)
                 try:
-                    read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
-                    return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
-                except FileNotFoundError:
-                    # The training process has deleted this checkpoint meanwhile, so there is a newer one.
-                    if (asked.run or self._run).has(found.path) or self._is_one_of_many:
+                    resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
+                except (StateDictError, OSError):
+                    if self._is_one_of_many or not retried(is_replaced):
                         raise
+                else:
+                    if not self._on_first(partial(_surely, is_replaced)):
+                        return resumed
+                # The training process has deleted this checkpoint meanwhile, or saved its step again: read what is there.
 
     def __enter__(self) -> Self:
         self._ownership.in_use = True
@@ -409,6 +414,14 @@ def _finish(background: Background, ownership: Ownership) -> None:
             background.wait()
         finally:
             ownership.release()
+
+
+def _surely(is_true: Callable[[], bool]) -> bool:
+    """Whether something is true; False if that cannot be found out at the moment."""
+    try:
+        return retried(is_true)
+    except (OSError, MemoryError):
+        return False
 
 
 def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:

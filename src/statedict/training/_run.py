@@ -95,7 +95,7 @@ class TrainingRun(Protocol):
     def exists(self) -> bool: ...
 
     def steps(self) -> dict[int, Place]:
-        """Return all checkpoints with a step's name, valid or not, oldest first."""
+        """Return all checkpoints, valid or not, oldest first; also those whose replacement was interrupted."""
 
     def saved(self) -> list[Saved]:
         """Return the checkpoints with a valid manifest, oldest first.
@@ -108,9 +108,6 @@ class TrainingRun(Protocol):
 
     def has(self, place: Place) -> bool:
         """Whether a checkpoint is (still) there."""
-
-    def is_interrupted(self) -> bool:
-        """Whether a checkpoint is missing until the run is locked: its replacement was interrupted."""
 
     def lock(self, *, seize: bool) -> RunLock:
         """Lock the run, creating it if needed. `seize`: also from a process that may have died, if that cannot be known.

@@ -6,8 +6,7 @@ read and is wrong: a file that cannot be read at the moment (permission, stale h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,11 +17,11 @@ from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
 from .._keep import Place
-from .._run import TrainingRun, content_of
+from .._run import TrainingRun, content_of, name_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
-# Maximum number of searches: a search restarts if the training process deletes the checkpoint that is being read.
+# Maximum number of searches: one restarts if the training process deletes or replaces the checkpoint that is being read.
 LOOKS = 10
 
 
@@ -90,32 +89,31 @@ def find(run: TrainingRun, ownership: Ownership) -> Found:
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
     ownership.check_exists()
-    if run.is_interrupted():
-        # Locking restores the checkpoint.
-        with suppress(LockedError, OSError):
-            ownership.hold(take_over=False)
     found = newest(run)
-    if found.path is None:
+    # A checkpoint whose replacement was interrupted has another name, which locking restores.
+    if found.path is None or (not found.passed_over and runs.own_steps([name_of(found.path)])):
         return found
-    return found._replace(passed_over=[_set_aside(run, entry, ownership) for entry in found.passed_over])
+    try:
+        ownership.hold(take_over=False)
+    except (LockedError, OSError):
+        # Another manager saves here: the damaged ones stay as they are.
+        return found
+    # Search again: now that this manager holds the lock, no other one can replace what is found to be damaged.
+    found = newest(run)
+    return found._replace(passed_over=[_set_aside(run, entry) for entry in found.passed_over])
 
 
 def find_step(run: TrainingRun, step: int) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
-    steps = retried(run.steps)
-    if step not in steps:
-        raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-    return Found(steps[step], retried(partial(verify, run, steps[step])), [])
 
+    def search() -> Found | None:
+        steps = retried(run.steps)
+        if step not in steps:
+            raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
+        manifest = retried(partial(verify, run, steps[step]))
+        return None if manifest is None else Found(steps[step], manifest, [])
 
-def _set_aside(run: TrainingRun, entry: PassedOver, ownership: Ownership) -> PassedOver:
-    """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
-    try:
-        ownership.hold(take_over=False)
-    except (LockedError, OSError):
-        return entry
-    moved = run.set_aside(entry.path)
-    return entry if moved is None else entry._replace(path=moved)
+    return _searched(run, search)
 
 
 def newest(run: TrainingRun) -> Found:
@@ -124,26 +122,29 @@ def newest(run: TrainingRun) -> Found:
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
     that a newer version of this library wrote: these may be valid.
     """
+    return _searched(run, lambda: _search(run))
+
+
+def _searched(run: TrainingRun, search: Callable[[], Found | None]) -> Found:
     for _ in range(LOOKS):
-        found = _search(run)
+        found = search()
         if found is not None:
             return found
     raise FormatError(
-        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=run.name
+        f"checkpoints were deleted or replaced while they were read, {LOOKS} times in a row; try again", file=run.name
     )
 
 
 def _search(run: TrainingRun) -> Found | None:
-    """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
+    """Search once; return None if the list of checkpoints is out of date."""
     passed_over: list[PassedOver] = []
     for step, path in reversed(retried(run.steps).items()):
         try:
-            return Found(path, retried(partial(verify, run, path)), passed_over)
+            manifest = retried(partial(verify, run, path))
+            return None if manifest is None else Found(path, manifest, passed_over)
         except (LimitError, NewerVersionError):
             raise
         except FormatError as error:
-            if not run.has(path):
-                return None
             passed_over.append(PassedOver(step, path, str(error)))
         except (OSError, MemoryError) as error:
             error.add_note(
@@ -154,13 +155,44 @@ def _search(run: TrainingRun) -> Found | None:
     return Found(None, None, passed_over)
 
 
-def verify(run: TrainingRun, path: Place) -> Manifest:
-    """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
-    manifest = run.manifest(path)
+def _set_aside(run: TrainingRun, entry: PassedOver) -> PassedOver:
+    moved = run.set_aside(entry.path)
+    return entry if moved is None else entry._replace(path=moved)
+
+
+def verify(run: TrainingRun, path: Place) -> Manifest | None:
+    """Check every file of a checkpoint and return its manifest; None if it was deleted or replaced meanwhile.
+
+    Raises FormatError if it is damaged, OSError if it cannot be read at the moment.
+    """
+    manifest = None
+    try:
+        manifest = run.manifest(path)
+        _check_files(path, manifest)
+    except (FormatError, FileNotFoundError):
+        if is_replaced(run, path, manifest):
+            return None
+        raise
+    return manifest
+
+
+def is_replaced(run: TrainingRun, path: Place, manifest: Manifest | None) -> bool:
+    """Whether a checkpoint is no longer the one with this manifest (None: the one without a valid manifest).
+
+    A process that saves may have deleted it, or saved the same step again.
+    """
+    if not run.has(path):
+        return True
+    try:
+        return run.manifest(path) != manifest
+    except (FormatError, FileNotFoundError):
+        return manifest is not None
+
+
+def _check_files(path: Place, manifest: Manifest) -> None:
     folder = open_folder(str(content_of(path, manifest)))
     try:
         for name, expected in manifest.files.items():
             runs.check_file(folder, name, expected)
     finally:
         folder.close()
-    return manifest

@@ -74,9 +74,10 @@ def after_save(directory: Path, step: int, what: str) -> Iterator[None]:
 
 def make(directory: Path) -> None:
     """Create the run's directory and its parents, durably."""
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in made:
+    missing = [path for path in directory.parents if not path.exists()]
+    # The directory itself is flushed in any case: the process that created it may have died before it could.
+    for path in (*reversed(missing), directory):
+        path.mkdir(exist_ok=True)
         # A directory that may not be listed cannot be flushed either.
         with suppress(PermissionError):
             sync(path.parent)
@@ -145,14 +146,15 @@ def pin(directory: Path, step: int) -> None:
     """
     file = _pins.file_of(directory, step)
     with translated(directory):
-        if not file.parent.is_dir():
-            file.parent.mkdir(exist_ok=True)
-            sync(directory)
+        file.parent.mkdir(exist_ok=True)
         file.touch()
         sync(file.parent)
     if not (directory / name_of(step)).is_dir():
         unpin(directory, step)
         raise UnknownNameError(str(step), among="the steps of the run")
+    with translated(directory):
+        # The processes that created the checkpoint and `.pins` may not have flushed their names yet, or have died.
+        sync(directory)
 
 
 def unpin(directory: Path, step: int) -> None:
@@ -175,15 +177,19 @@ def set_aside(directory: Path, path: Path) -> Path | None:
 
 
 def tidy(directory: Path) -> None:
-    """Delete the remains of interrupted saves and deletions, and restore a checkpoint whose replacement was interrupted."""
-    for path in of_kind(directory, OLD):
-        step = step_of(path.name)
+    """Delete the remains of interrupted saves and deletions, and restore a checkpoint whose replacement was interrupted.
+
+    The process that left them may have died before it could flush its last rename: it is flushed before anything is deleted.
+    """
+    left = of_kind(directory, OLD, SAVING, TRASH)
+    if left:
+        sync(directory)
+    for path in left:
+        step = step_of(path.name) if path.name.startswith(OLD) else None
         if step is not None and not (directory / name_of(step)).exists():
             path.rename(directory / name_of(step))
         else:
             _delete(path)
-    for path in of_kind(directory, SAVING, TRASH):
-        _delete(path)
 
 
 def sync(directory: Path) -> None:

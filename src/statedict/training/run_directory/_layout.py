@@ -30,7 +30,10 @@ SAVING, TRASH, OLD, DAMAGED = ".saving-", ".trash-", ".old-", "damaged-"
 
 
 def steps(directory: Path) -> dict[int, Path]:
-    """All directories with a step's name, valid or not, oldest first."""
+    """All checkpoints, valid or not, oldest first.
+
+    A step whose only directory is `.old-…` is among them: its replacement is in progress, or was interrupted.
+    """
     return {step: directory / name for step, name in _steps(directory).items()}
 
 
@@ -42,9 +45,13 @@ def names(directory: Path) -> list[str]:
 def _steps(directory: Path) -> dict[int, str]:
     try:
         with os.scandir(directory) as entries:
-            return runs.own_steps(entry.name for entry in entries if entry.is_dir())
+            folders = [entry.name for entry in entries if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    found = runs.own_steps(folders)
+    old = {step_of(name): name for name in folders if name.startswith(OLD)}
+    missing = {step: name for step, name in old.items() if step is not None and step not in found}
+    return dict(sorted({**found, **missing}.items())) if missing else found
 
 
 def describe(path: Path) -> Saved | None:

@@ -49,13 +49,13 @@ class DirectoryRun:
     def has(self, place: Place) -> bool:
         return Path(place).is_dir()
 
-    def is_interrupted(self) -> bool:
-        return bool(_layout.of_kind(self.at, _layout.OLD))
-
     def lock(self, *, seize: bool) -> Lock:
         # The kernel releases the lock of a process that has died.
         _changes.make(self.at)
-        return Lock(self.at)
+        lock = Lock(self.at)
+        # A process may have died before it could flush its last save, and older ones may be deleted now.
+        _changes.sync(self.at)
+        return lock
 
     def begin(self, step: int) -> DirectoryDraft:
         return DirectoryDraft(self.at, _changes.begin(self.at, step))

@@ -73,9 +73,6 @@ class StoreRun:
     def has(self, place: Place) -> bool:
         return self._exists(_manifest_of(name_of(place)))
 
-    def is_interrupted(self) -> bool:
-        return False
-
     def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
         """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
         known, found = self._known, {}

@@ -1,0 +1,191 @@
+"""Mistakes in the protocol that the simulation must find: each replaces a real function by one with a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from statedict import CheckpointManager
+from statedict.formats.runs import MANIFEST, name_of
+from statedict.training._keep import Saved, expired
+from statedict.training.resuming import _find
+from statedict.training.run_directory import _changes, _layout, _lock, _pins
+
+Replaced = tuple[Any, str, Any]
+
+
+def commit_before_flush() -> list[Replaced]:
+    """The checkpoint gets its name before its files are flushed."""
+    finish = _changes.finish
+
+    def late(directory: Path, written: Path, step: int, *, durable: bool) -> None:
+        finish(directory, written, step, durable=False)
+        if durable:
+            _changes._sync_all(directory / name_of(step))
+            _changes.sync(directory)
+
+    return [(_changes, "finish", late)]
+
+
+def prune_before_commit() -> list[Replaced]:
+    """Old checkpoints are deleted before the new one, for which they make room, is there."""
+    write = CheckpointManager._write
+
+    def early(self: CheckpointManager, content: Any, meter: Any) -> None:
+        new = Saved(content.step, Path(), {}, datetime.now(UTC), 0)
+        older = [each for each in self.checkpoints if each.step != content.step]
+        for each in expired(sorted([*older, new], key=lambda saved: saved.step), self._keep):
+            if each is not new:
+                self._run.remove(each.path)
+        write(self, content, meter)
+
+    return [(CheckpointManager, "_write", early)]
+
+
+def manifest_first() -> list[Replaced]:
+    """The manifest is put in place before the files that it lists."""
+
+    def finish(directory: Path, written: Path, step: int, *, durable: bool) -> None:
+        _changes._sync_all(written)
+        final = directory / name_of(step)
+        final.mkdir(exist_ok=True)
+        for path in sorted(written.iterdir(), key=lambda path: path.name != MANIFEST):
+            path.rename(final / path.name)
+            _changes.sync(final)
+            _changes.sync(directory)
+        written.rmdir()
+
+    return [(_changes, "finish", finish)]
+
+
+def directory_not_flushed() -> list[Replaced]:
+    """The run's directory is not flushed after a checkpoint got its name."""
+    finish = _changes.finish
+
+    def forgetful(directory: Path, written: Path, step: int, *, durable: bool) -> None:
+        if durable:
+            _changes._sync_all(written)
+        finish(directory, written, step, durable=False)
+
+    return [(_changes, "finish", forgetful)]
+
+
+def deleted_in_place() -> list[Replaced]:
+    """A checkpoint is deleted without being renamed first."""
+
+    def remove(directory: Path, path: Path) -> bool:
+        _changes._delete(path)
+        return True
+
+    return [(_changes, "remove", remove)]
+
+
+def pin_not_checked_again() -> list[Replaced]:
+    """Pruning does not look for a pin again after it has renamed the checkpoint."""
+
+    def remove(directory: Path, path: Path) -> bool:
+        trash = directory / f"{_layout.TRASH}{path.name}-00000000"
+        path.rename(trash)
+        _changes.sync(directory)
+        _changes._delete(trash)
+        return True
+
+    return [(_changes, "remove", remove)]
+
+
+def pin_not_flushed() -> list[Replaced]:
+    """A pin is not flushed to the disk."""
+
+    def pin(directory: Path, step: int) -> None:
+        file = _pins.file_of(directory, step)
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        if not (directory / name_of(step)).is_dir():
+            _changes.unpin(directory, step)
+            raise _changes.UnknownNameError(str(step), among="the steps of the run")
+
+    return [(_changes, "pin", pin)]
+
+
+def lock_ignored() -> list[Replaced]:
+    """Two processes save in one directory."""
+
+    def flock(fd: int, how: int) -> None:
+        pass
+
+    return [(_lock, "fcntl", type("fcntl", (), {"flock": staticmethod(flock), "LOCK_EX": 2, "LOCK_NB": 4}))]
+
+
+def tidied_without_lock() -> list[Replaced]:
+    """Every resume deletes what interrupted saves have left, without the lock: also saves that are running."""
+    find = _find.find
+
+    def tidy(run: Any, ownership: Any) -> _find.Found:
+        run.tidy()
+        return find(run, ownership)
+
+    return [(_find, "find", tidy)]
+
+
+def tidied_without_flush() -> list[Replaced]:
+    """A new owner builds on what it finds, without flushing the names that a dead process has left."""
+    sync, hold = _changes.sync, _find.Ownership.hold
+
+    def unflushed(self: Any, **options: Any) -> None:
+        _changes.sync = lambda directory: None if directory == self._run.at else sync(directory)
+        try:
+            hold(self, **options)
+        finally:
+            _changes.sync = sync
+
+    return [(_find.Ownership, "hold", unflushed)]
+
+
+def not_compared_again() -> list[Replaced]:
+    """A reader does not look again whether it has read one version."""
+    return [(_find, "is_replaced", lambda run, path, manifest: False)]
+
+
+def replaced_is_lost() -> list[Replaced]:
+    """What was set aside while a step was replaced is neither read nor restored."""
+
+    def steps(directory: Path) -> dict[int, str]:
+        return _layout.runs.own_steps(entry.name for entry in directory.iterdir()) if directory.is_dir() else {}
+
+    return [(_layout, "_steps", steps)]
+
+
+MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        commit_before_flush,
+        prune_before_commit,
+        manifest_first,
+        directory_not_flushed,
+        deleted_in_place,
+        pin_not_checked_again,
+        pin_not_flushed,
+        lock_ignored,
+        tidied_without_lock,
+        tidied_without_flush,
+        not_compared_again,
+        replaced_is_lost,
+    )
+}
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Make a mistake until the block ends."""
+    replaced = MUTATIONS[name]()
+    before = [getattr(where, attribute) for where, attribute, _ in replaced]
+    for where, attribute, mutant in replaced:
+        setattr(where, attribute, mutant)
+    try:
+        yield
+    finally:
+        for (where, attribute, _), real in zip(replaced, before):
+            setattr(where, attribute, real)

@@ -1,0 +1,105 @@
+"""The manager on a simulated computer: a slice of what `python -m tests.training.simulation` does at length."""
+
+import os
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+from tests.training.simulation.calls import CALLS, ROOT
+from tests.training.simulation.computer import Computer
+from tests.training.simulation.explore import explore, explore_many
+from tests.training.simulation.mutations import MUTATIONS, mutated
+from tests.training.simulation.world import RUN
+
+from statedict import CheckpointManager
+
+# Schedules in which a mistake must be found. Some need rare interleavings.
+WITHIN = {"pin_not_checked_again": 3000, "tidied_without_flush": 3000, "replaced_is_lost": 1500}
+
+
+def test_no_schedule_breaks_a_promise():
+    """Whatever the order of system calls and wherever processes die and the power is cut, the five sentences are true."""
+    outcomes = list(explore(range(60)))
+    assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
+    assert sum(outcome.kills for outcome in outcomes) > 10
+    assert sum(outcome.cuts for outcome in outcomes) > 10
+
+
+@pytest.mark.parametrize(
+    ("seed", "mutation"),
+    [(40, "not_compared_again"), (178, "replaced_is_lost"), (998, "tidied_without_flush")],
+)
+def test_faults_that_were_found_here_stay_repaired(seed, mutation):
+    """The schedule in which a fault shows: it breaks a promise with the fault, and none without."""
+    with mutated(mutation):
+        (broken,) = explore([seed])
+    (outcome,) = explore([seed])
+    assert broken.failure is not None
+    assert outcome.failure is None
+
+
+@contextmanager
+def after_a_cut(seed, first, second):
+    """What is left when a process has done `first` and died, another one `second`, and then the power was cut."""
+    computer = Computer(Random(seed), crashes=0)
+    computer.disk.create(ROOT, folder=True)
+    computer.disk.sync(computer.disk.root)
+    with CALLS.installed():
+        CALLS.computer = computer
+        try:
+            for act in (first, second):
+                computer.start("process")
+                act()
+                computer.end()
+            computer.disk.cut(computer.random)
+            computer.start("process")
+            yield
+            computer.end()
+        finally:
+            CALLS.computer = None
+
+
+def save(step=1):
+    with CheckpointManager(RUN, random=False) as manager:
+        manager.save(step, epoch=step)
+
+
+def save_and_pin():
+    save()
+    os.mkdir(f"{RUN}/.pins")
+    CheckpointManager(RUN).pin(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_save_flushes_the_directory_that_a_dead_process_has_created(seed):
+    """The process that created the run's directory died before it could flush its name; a later save is durable anyway."""
+    with after_a_cut(seed, lambda: os.mkdir(RUN), save):
+        assert [saved.step for saved in CheckpointManager(RUN).checkpoints] == [1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pin_flushes_the_directory_that_a_dead_process_has_created(seed):
+    """The same for the directory of the pins."""
+    with after_a_cut(seed, lambda: None, save_and_pin):
+        assert [saved.pinned for saved in CheckpointManager(RUN).checkpoints] == [True]
+
+
+def test_a_seed_determines_every_call():
+    """The same seed has the same schedule, call by call, so that every failure can be seen again."""
+    (one,), (other,) = (list(explore([7], log=True)) for _ in range(2))
+    assert len(one.log) > 100
+    assert one.log == other.log
+
+
+@pytest.mark.parametrize("mutation", ["commit_before_flush", "prune_before_commit", "manifest_first"])
+def test_mistakes_in_the_order_of_a_save_are_found(mutation):
+    """A save that commits too early, or deletes too early, breaks a promise in one of the first schedules."""
+    assert any(outcome.failure for outcome in explore_many(range(200), mutation, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_mistakes_are_found(mutation):
+    """Each mistake in the protocol is found within a bounded number of schedules."""
+    outcomes = explore_many(range(WITHIN.get(mutation, 600)), mutation, 1)
+    assert any(outcome.failure for outcome in outcomes)

@@ -1,0 +1,239 @@
+"""One schedule: a seed draws who uses a run, what each does, the order of their system calls, and the crashes.
+
+    writer    resumes, saves some steps (sometimes the same one again), closes
+    rival     another writer, in another process
+    pruner    deletes all but the newest checkpoints
+    pinner    pins a step, or unpins one
+    reader    resumes, from the newest checkpoint or from a step, and compares every value
+
+A killed process is sometimes started again. After each power cut, and at the end, a new process resumes and saves in peace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from statedict import CheckpointManager, last, nn
+from statedict.errors import LockedError, UnknownNameError
+
+from .calls import CALLS, ROOT
+from .computer import Computer, KilledError
+from .disk import Node
+from .promises import LOADABLE, ONE_VERSION, WHOLE, Promises, require
+
+RUN = f"{ROOT}/run"
+# What a frozen parameter has in all checkpoints.
+FROZEN = 7.0
+
+
+class Model(nn.Module):
+    """A model with a parameter that is the version, and a frozen one."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.base = nn.Parameter(np.full(2, FROZEN), requires_grad=False)
+        self.head = nn.Parameter(np.full(2, float(version)))
+
+
+class Schedule:
+    """What happens with one seed. `log` gets a line for each system call.
+
+    Raises BrokenError, or whatever error the library has raised although nothing justified it.
+    """
+
+    def __init__(self, seed: int, log: list[str] | None = None) -> None:
+        self.random = Random(seed)
+        self.durable = self.random.random() < 0.9
+        crashes = self.random.choice((0, 1, 1, 1, 2, 2, 3))
+        self.computer = Computer(self.random, crashes=crashes, power=self.durable, log=log)
+        self.computer.disk.create(ROOT, folder=True)
+        self.computer.disk.sync(self.computer.disk.root)
+        self.keep = self.random.randint(1, 3)
+        self.promises = Promises(self.keep)
+        # What a checkpoint has beside its manifest; the more, the longer a schedule takes.
+        self.kind = self.random.choices(("nothing", "a file", "shards"), (5, 3, 1))[0]
+        self._managers: list[CheckpointManager] = []
+
+    def run(self) -> None:
+        """Play the schedule to its end."""
+        CALLS.computer = self.computer
+        try:
+            if self.random.random() < 0.5:
+                self._prepare()
+            while True:
+                self.computer.run(self._actors())
+                self._check_after_crash()
+                if self.computer.is_on:
+                    return
+        finally:
+            # Those of dead processes, which would otherwise close their descriptors when Python ends.
+            for manager in self._managers:
+                manager.close()
+            CALLS.computer = None
+
+    def _prepare(self) -> None:
+        """Save some steps in peace, so that there is something to lose."""
+        self.computer.start("first writer")
+        manager = self._manager(self.keep)
+        for step in range(1, self.random.randint(2, self.keep + 1)):
+            self._save(manager, step)
+        manager.close()
+        self.computer.end()
+
+    # actors
+
+    def _actors(self) -> dict[str, Callable[[], None]]:
+        chances = {"writer": 1.0, "rival": 0.35, "pruner": 0.35, "pinner": 0.35, "reader": 0.6}
+        scripts = {
+            "writer": self._write,
+            "rival": self._write,
+            "pruner": self._prune,
+            "pinner": self._pin,
+            "reader": self._read,
+        }
+        names = [name for name, chance in chances.items() if self.random.random() < chance]
+        return {name: lambda name=name: self._live(name, scripts[name]) for name in names}
+
+    def _live(self, name: str, script: Callable[[], None]) -> None:
+        """Run an actor in a process, and in another one if that is killed."""
+        while True:
+            self.computer.start(name)
+            try:
+                script()
+                self.computer.end()
+                return
+            except KilledError:
+                if not self.computer.is_on:
+                    raise
+                self.promises.check_names(self._run_folder)
+            if self.random.random() < 0.5:
+                return
+
+    def _write(self) -> None:
+        manager = self._manager(self.keep)
+        step = self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
+        try:
+            for _ in range(self.random.randint(1, 2)):
+                step = max(1, step + (self.random.random() < 0.75))
+                self._save(manager, step)
+        except LockedError:
+            self._say("is refused: another process saves here")
+        manager.close()
+
+    def _prune(self) -> None:
+        manager = self._manager(self.keep)
+        keep = self.random.randint(1, self.keep)
+        self.promises.keep = min(keep, self.promises.keep)
+        try:
+            gone = manager.prune(last(keep))
+            self._say(f"has deleted {[saved.step for saved in gone]}")
+        except LockedError:
+            self._say("is refused: another process saves here")
+        manager.close()
+
+    def _pin(self) -> None:
+        manager = self._manager(self.keep)
+        # Mostly the oldest, which others want to delete.
+        for step in list(manager)[: self.random.choice((1, 1, 2, 3))]:
+            if self.random.random() < 0.8:
+                try:
+                    manager.pin(step)
+                    self.promises.pinned.add(step)
+                    self._say(f"has pinned step {step}")
+                except UnknownNameError:
+                    self._say(f"cannot pin step {step}: it is gone")
+            else:
+                self.promises.pinned.discard(step)
+                manager.unpin(step)
+        manager.close()
+
+    def _read(self) -> None:
+        manager = self._manager(self.keep)
+        for _ in range(self.random.randint(1, 2)):
+            pinned = sorted(self.promises.pinned)
+            if pinned and self.random.random() < 0.5:
+                self._resume(manager, at=self.random.choice(pinned))
+            else:
+                self._resume(manager)
+        manager.close()
+
+    # steps of actors
+
+    def _manager(self, keep: int) -> CheckpointManager:
+        manager = CheckpointManager(RUN, keep=last(keep), random=False, durable=self.durable)
+        self._managers.append(manager)
+        return manager
+
+    def _save(self, manager: CheckpointManager, step: int) -> None:
+        process = self.computer.running
+        assert process is not None
+        version = self.promises.begin(step, process)
+        self._say(f"saves version {version} as step {step}")
+        objects: dict[str, Any] = {}
+        if self.kind == "a file":
+            # JSON has no tuples, so this value gets a file of its own.
+            objects["content"] = (version,)
+        elif self.kind == "shards":
+            objects["model"] = Model(version)
+        manager.save(step, version=version, **objects)
+        self.promises.end(step, version)
+        self._say(f"has saved version {version} as step {step}")
+
+    def _resume(self, manager: CheckpointManager, at: int | None = None) -> int:
+        """Resume and check what was read; return the step."""
+        newest, version_before = self.promises.newest, self.promises.version
+        possible = {step: set(versions) for step, versions in self.promises.contents.items()}
+        objects = {"model": Model(0)} if self.kind == "shards" else {}
+        self._say("resumes" if at is None else f"resumes at step {at}")
+        try:
+            resumed = manager.resume(at=at, **objects)
+        except UnknownNameError:
+            require(at not in self.promises.pinned, LOADABLE, f"the pinned step {at} cannot be found")
+            return 0
+        if resumed is None:
+            require(not newest, LOADABLE, f"step {newest} was saved, and the reader found no checkpoint")
+            return 0
+        self._say(f"has resumed step {resumed.step}, version {resumed.values.get('version')}")
+        require(not resumed.passed_over, WHOLE, f"damaged: {resumed.passed_over}")
+        step, version = resumed.step, resumed.values["version"]
+        require(step == at if at else step >= newest, LOADABLE, f"resumed step {step}, but {at or newest} was saved")
+        is_possible = version > version_before or version in possible.get(step, ())
+        require(is_possible, LOADABLE, f"step {step} has version {version}, and should have {possible.get(step)}")
+        parts = {*resumed.values.get("content", ())}
+        for model in objects.values():
+            require(np.array_equal(model.base, np.full(2, FROZEN)), ONE_VERSION, f"the frozen values are {model.base}")
+            parts |= {*np.asarray(model.head).tolist()}
+        require(parts <= {version}, ONE_VERSION, f"step {step} has version {version} and parts of {parts}")
+        return step
+
+    def _check_after_crash(self) -> None:
+        """A new process resumes in peace, then one saves in peace; both must find everything."""
+        self._say("--- a new process looks")
+        self.promises.check_names(self._run_folder)
+        self.computer.start("recovery")
+        manager = self._manager(self.keep)
+        newest = self._resume(manager)
+        self._save(manager, newest + 1)
+        manager.close()
+        folder = self._run_folder
+        assert folder is not None
+        self.promises.check_kept(self.promises.check_names(folder))
+        self.promises.check_space(folder, self.keep)
+        self.computer.end()
+
+    @property
+    def _run_folder(self) -> Node | None:
+        entries = self.computer.disk.find(ROOT).entries or {}
+        return entries.get("run")
+
+    def _say(self, what: str) -> None:
+        self.computer.say(self.computer.running or "", what)
+
+
+def _newest(manager: CheckpointManager) -> int:
+    latest = manager.latest
+    return 0 if latest is None else latest.step
