@@ -6,7 +6,7 @@ of its rules). A `LoadReport` is the result of a load. This package does not kno
 
 from statedict.state import Cast
 
-from ._infer import Inference, Inferred, infer
+from .inferring import Inference, Inferred, infer
 from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
 from .comparing._merge import merge

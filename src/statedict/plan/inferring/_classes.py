@@ -1,0 +1,232 @@
+"""Pair the members of a class: modules with the same contents, or tensors of the same shape.
+
+Members that differ only in their numbers are one *family* (`layers.0`, `layers.1` …). Families are paired by the words in their
+names and by the modules above them that correspond (`Context`); the members of two families by their numbers. If families
+do not fit together, single members are paired by words. What words cannot tell apart is paired in order, which is uncertain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from statedict.state import parents
+
+from ._nodes import Node
+from ._reasons import CONFLICT, LAST, NUMBERED, ONLY_LAST, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
+from ._words import GENERIC, ORDINALS, alike, words
+
+# Below this likeness names are not similar, and the best must be better than the next by the margin.
+_SIMILAR, _MARGIN = 0.3, 0.2
+# More members than this are not compared with each other by words, which takes quadratic time.
+_MOST = 96
+
+
+class Pair(NamedTuple):
+    """A node of the source, the node of the model it corresponds to, and why."""
+
+    source: Node
+    target: Node
+    reason: Reason
+
+
+class Context:
+    """What the pairs found so far say about the modules above them, and about the order of numbers."""
+
+    def __init__(self) -> None:
+        self._votes: tuple[dict[str, Counter[str]], dict[str, Counter[str]]] = ({}, {})
+        self._numbers: dict[tuple[str, str], list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+
+    def add(self, pair: Pair) -> None:
+        ours, theirs = (list(parents(node.path))[1:] for node in pair[:2])
+        for one in ours:
+            for other in theirs:
+                self._votes[0].setdefault(one, Counter())[other] += 1
+                self._votes[1].setdefault(other, Counter())[one] += 1
+        family = (pair.source.pattern, pair.target.pattern)
+        self._numbers.setdefault(family, []).append((pair.source.numbers, pair.target.numbers))
+
+    def marks(self, node: Node, side: int) -> frozenset[tuple[str, str]]:
+        """Return the modules above a node that correspond to one of the other side, as pairs."""
+        found = set()
+        for path in list(parents(node.path))[1:]:
+            partner = self._partner(path, side)
+            if partner and self._partner(partner, 1 - side) == path:
+                found.add((partner, path) if side else (path, partner))
+        return frozenset(found)
+
+    def _partner(self, path: str, side: int) -> str | None:
+        votes = self._votes[side].get(path)
+        if not votes:
+            return None
+        (best, count), *others = votes.most_common(2)
+        return best if not others or others[0][1] < count else None
+
+    def numbers(self, source: str, target: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return the numbers of the pairs found so far in two families."""
+        return self._numbers.get((source, target), [])
+
+
+def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[Pair]:
+    """Pair equally many members; of different numbers, only those that the words tell apart."""
+    ours, theirs = (sorted(side, key=lambda node: node.place) for side in (ours, theirs))
+    families = _families(ours), _families(theirs)
+    sizes = [sorted(map(len, some.values())) for some in families]
+    if len(ours) != len(theirs):
+        return _selected(families, context)
+    if sizes[0] == sizes[1] and len(families[0]) < len(ours):
+        heads = [[members[0] for members in some.values()] for some in families]
+        pairs = []
+        for a, b, reason in _assigned(*heads, context, lambda i, j: True):
+            members = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
+            if len(members[0]) != len(members[1]):
+                return _by_order(ours, theirs)
+            pairs += _by_number(*members, context, reason)
+        return pairs
+    if len(ours) > _MOST:
+        return _by_order(ours, theirs)
+    return [Pair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context, lambda i, j: True)]
+
+
+def _families(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    found: dict[str, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(node.pattern, []).append(node)
+    return found
+
+
+def _by_order(ours: Sequence[Node], theirs: Sequence[Node]) -> list[Pair]:
+    return [Pair(a, b, ORDER) for a, b in zip(ours, theirs)]
+
+
+def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, reason: Reason) -> list[Pair]:
+    """Pair the members of two families by their numbers, ascending unless the pairs found so far say the opposite."""
+    if len(ours) == 1:
+        return [Pair(ours[0], theirs[0], reason)]
+    known = context.numbers(ours[0].pattern, theirs[0].pattern)
+    ours = sorted(ours, key=lambda node: node.numbers)
+    everything = [node.numbers for node in theirs] + [target for _, target in known]
+    varies = next(n for n in range(len(everything[0])) if len({numbers[n] for numbers in everything}) > 1)
+
+    def backwards(numbers: tuple[int, ...]) -> tuple[int, ...]:
+        return (*numbers[:varies], -numbers[varies], *numbers[varies + 1 :])
+
+    sure = reason if not reason.certain else NUMBERED if _counted(ours[0], theirs[0]) else ORDER
+    for key, found in ((tuple, sure), (backwards, REVERSED)):
+        ordered = sorted(theirs, key=lambda node: key(node.numbers))
+        together = sorted([*known, *((a.numbers, b.numbers) for a, b in zip(ours, ordered))])
+        if [target for _, target in together] == sorted((target for _, target in together), key=key):
+            return [Pair(a, b, found) for a, b in zip(ours, ordered)]
+    return _by_order(ours, theirs)
+
+
+def _counted(one: Node, other: Node) -> bool:
+    """Whether numbers count positions: they are components of their own on both sides, or belong to similar words."""
+    alone = all(part == "#" or "#" not in part for node in (one, other) for part in node.pattern.split("."))
+    return alone or any(
+        alike(a, b) >= 0.6 for a in words(one.path) if a not in GENERIC for b in words(other.path) if b not in GENERIC
+    )
+
+
+def _selected(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[Pair]:
+    """Pair members of different numbers, if their families have clearly similar names."""
+    heads = [[members[0] for members in some.values()] for some in families]
+    if max(map(len, heads)) > _MOST:
+        return []
+    pairs = []
+    for a, b, reason in _assigned(*heads, context, lambda i, j: True):
+        if not reason.certain or reason is LAST:
+            continue
+        ours, theirs = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
+        if len(ours) == 1 == len(theirs):
+            pairs.append(Pair(ours[0], theirs[0], reason))
+        elif len(ours) == len(theirs):
+            pairs += _by_number(ours, theirs, context, reason)
+        else:
+            numbered = {node.numbers: node for node in theirs}
+            pairs += [Pair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
+    return pairs
+
+
+def _assigned(
+    ours: Sequence[Node], theirs: Sequence[Node], context: Context, fits: Callable[[int, int], bool]
+) -> list[tuple[int, int, Reason]]:
+    """Pair members by their words, in the order of certainty; those that remain, if equally many, by their order."""
+    if len(ours) == 1 == len(theirs):
+        return [(0, 0, SIMILAR)]
+    likeness = _likeness(ours, theirs, context)
+    rows, columns = set(range(len(ours))), set(range(len(theirs)))
+    found: dict[int, int] = {}
+    while best := _clear(likeness, rows, columns):
+        found |= best
+        rows -= best.keys()
+        columns -= set(best.values())
+    if len(ours) != len(theirs):
+        return [(a, b, SIMILAR) for a, b in found.items()]
+    if len(rows) == 1:
+        return _completed(found, rows.pop(), columns.pop(), likeness)
+    ordered = zip(sorted(rows), sorted(columns))
+    return [(a, b, SIMILAR) for a, b in found.items()] + [(a, b, ORDER) for a, b in ordered]
+
+
+def _completed(
+    found: dict[int, int], row: int, column: int, likeness: list[list[float]]
+) -> list[tuple[int, int, Reason]]:
+    """Add the last pair. Of two pairs of which only one has similar names, the order must agree."""
+    if likeness[row][column] < _SIMILAR and len(found) == 1 and row != column:
+        return [(0, 0, CONFLICT), (1, 1, CONFLICT)]
+    last = LAST if likeness[row][column] >= _SIMILAR or row == column else ONLY_LAST
+    return [*((a, b, SIMILAR) for a, b in found.items()), (row, column, last)]
+
+
+def _clear(likeness: list[list[float]], rows: set[int], columns: set[int]) -> dict[int, int]:
+    """Return the pairs that are clearly the best for both members."""
+    best: dict[int, int] = {}
+    for row in rows:
+        order = sorted(columns, key=lambda column: -likeness[row][column])[:2]
+        others = sorted((likeness[other][order[0]] for other in rows if other != row), reverse=True)[:1]
+        others += [likeness[row][column] for column in order[1:]]
+        value = likeness[row][order[0]]
+        if value >= _SIMILAR and all(value - other >= _MARGIN for other in others):
+            best[row] = order[0]
+    return best
+
+
+def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[list[float]]:
+    """Return how alike the names are; a word counts less if more members have it."""
+    said = [[words(node.path) for node in side] for side in (ours, theirs)]
+    marks = [[_marks(node, side, n, context, (ours, theirs)) for node in some] for n, (side, some) in enumerate(
+        zip(_numbers(ours, theirs), (ours, theirs)))]
+    counts = [Counter(word for some in side for word in some) for side in said]
+    counted = [Counter(mark for some in side for mark in some) for side in marks]
+    table = []
+    for a, seen in zip(said[0], marks[0]):
+        row = []
+        for b, there in zip(said[1], marks[1]):
+            value = sum(
+                max((alike(x, y) / max(counts[0][x], counts[1][y]) for y in b), default=0.0) for x in a
+            )
+            row.append(value + sum(1 / max(counted[0][mark], counted[1][mark]) for mark in seen & there))
+        table.append(row)
+    return table
+
+
+def _numbers(ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[dict[int, object], dict[int, object]]:
+    """Return what the numbers in names say: their values, if both sides have the same, or the first and second of two."""
+    if {node.numbers for node in ours} == {node.numbers for node in theirs}:
+        return {id(n): n.numbers for n in ours}, {id(n): n.numbers for n in theirs}
+    if len(ours) == 2 == len(theirs):
+        return _ordinals(ours), _ordinals(theirs)
+    return {}, {}
+
+
+def _ordinals(two: Sequence[Node]) -> dict[int, object]:
+    if two[0].pattern == two[1].pattern:
+        return {id(node): which for node, which in zip(sorted(two, key=lambda n: n.numbers), ("first", "second"))}
+    said = [{ORDINALS[word] for word in words(node.path) if word in ORDINALS} for node in two]
+    return {id(node): some.pop() for node, some in zip(two, said) if len(some) == 1}
+
+
+def _marks(node: Node, numbers: dict[int, object], side: int, context: Context, both: object) -> frozenset[object]:
+    return context.marks(node, side) | ({numbers[id(node)]} if numbers.get(id(node)) else set())

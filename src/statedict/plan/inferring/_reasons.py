@@ -1,0 +1,44 @@
+"""Why a tensor of the source belongs to a tensor of the model, and, if that is not certain, what would decide it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one."""
+
+    text: str
+    decides: str = ""
+
+    @property
+    def certain(self) -> bool:
+        return not self.decides
+
+
+SAME_NAME = Reason("same name")
+UNWRAPPED = Reason("same name without wrapper prefixes")
+UNIQUE = Reason("the only ones with these shapes")
+NUMBERED = Reason("equal contents, numbered in the same order")
+REVERSED = Reason("equal contents, numbered in the opposite order, as those next to them")
+SIMILAR = Reason("equal shapes, similar names")
+LAST = Reason("the only ones left of several with these shapes")
+
+_CODE = "read where both models use them, or compare the outputs of both models"
+ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
+CONFLICT = Reason("equal shapes: the order and the names disagree, matched by the order", _CODE)
+ONLY_LAST = Reason("equal shapes: matched after all others, without a similar name", _CODE)
+LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are left over", _CODE)
+SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")
+RESHAPED = Reason(
+    "the same number of elements in other shapes",
+    "compare the outputs of both models: the elements may also be in another order",
+)
+JOINED = Reason(
+    "several tensors in one",
+    "check that the parts are one after the other, in this order: some models interleave them by attention head",
+)
+SQUARE = Reason(
+    "a square matrix, transposed as the other matrices near it", "compare the outputs of both models: the shape cannot tell"
+)
+OTHER_SHAPE = Reason("same name, other shape", "see what mismatched= offers, or exclude it")
