@@ -15,7 +15,7 @@ from statedict.state import parents
 
 from ._nodes import Node
 from ._reasons import CONFLICT, LAST, NUMBERED, ONLY_LAST, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
-from ._words import GENERIC, ORDINALS, alike, words
+from ._words import GENERIC, ORDINALS, alike, shared, words
 
 # Below this likeness names are not similar, and the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
@@ -122,11 +122,13 @@ def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, r
 
 
 def _counted(one: Node, other: Node) -> bool:
-    """Whether numbers count positions: they are components of their own on both sides, or belong to similar words."""
-    alone = all(part == "#" or "#" not in part for node in (one, other) for part in node.pattern.split("."))
-    return alone or any(
-        alike(a, b) >= 0.6 for a in words(one.path) if a not in GENERIC for b in words(other.path) if b not in GENERIC
-    )
+    """Whether numbers count positions: they stand alone on both sides, or what they number has similar names."""
+    if all(part == "#" or "#" not in part for node in (one, other) for part in node.pattern.split(".")):
+        return True
+    numbered = [words(node.pattern[: node.pattern.rindex("#")])[-1:] for node in (one, other)]
+    if not all(numbered):
+        return set(numbered[0] + numbered[1]) <= GENERIC
+    return alike(numbered[0][0], numbered[1][0]) >= 0.6 or shared(*map(words, (one.path, other.path)))
 
 
 def _selected(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[Pair]:
@@ -209,7 +211,8 @@ def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
             )
             row.append(value + sum(1 / max(counted[0][mark], counted[1][mark]) for mark in seen & there))
         table.append(row)
-    return table
+    common = min(map(min, table))  # what all names have in common does not tell them apart
+    return [[value - common for value in row] for row in table]
 
 
 def _numbers(ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[dict[int, object], dict[int, object]]:

@@ -88,7 +88,7 @@ class _Front:
     """The nodes of two modules, opened until they are equal: `classes` of equally many, and the tensors left over."""
 
     def __init__(self, left: Iterable[Node], right: Iterable[Node], transposed: bool | None) -> None:
-        self.classes: list[tuple[list[Node], list[Node], bool]] = []
+        self.classes: list[tuple[list[Node], list[Node]]] = []
         self.left_over: tuple[list[Node], list[Node]] = ([], [])
         self._transposed = transposed
         self._sizes: dict[int, tuple[list[Node], list[Node]]] = {}
@@ -112,7 +112,7 @@ class _Front:
                 rest[1].extend(theirs)
         modules = [[node for node in side if not node.is_tensor] for side in rest]
         if len(rest[0]) == len(rest[1]) > 0 and (modules == [[], []] or modules == list(rest)):
-            self.classes.append((*rest, False))
+            self.classes.append(rest)
             return
         for side, some in enumerate(rest):
             for node in some:
@@ -124,27 +124,27 @@ class _Front:
     def _classify(self, ours: list[Node], theirs: list[Node]) -> None:
         """Make one class, or several if the order of the dimensions tells them apart."""
         if len(ours) == 1:
-            self.classes.append((ours, theirs, True))
+            self.classes.append((ours, theirs))
             return
         kinds = [Counter(node.exact() for node in ours)]
         kinds += [Counter(node.exact(turned) for node in theirs) for turned in (False, True)]
         fits = [turned for turned in (False, True) if kinds[0] == kinds[1 + turned]]
         turned = fits[0] if len(fits) == 1 else self._transposed if len(fits) == 2 else None
         if turned is None or len(kinds[0]) == 1:
-            self.classes.append((ours, theirs, True))
+            self.classes.append((ours, theirs))
             return
         for key in kinds[0]:
             some = [node for node in ours if node.exact() == key]
-            self.classes.append((some, [node for node in theirs if node.exact(turned) == key], True))
+            self.classes.append((some, [node for node in theirs if node.exact(turned) == key]))
 
     def pairs(self) -> list[Pair]:
         """Pair the members of the classes, the certain ones first, and then the tensors left over, by their names."""
         context, pairs = Context(), list[Pair]()
-        for ours, theirs, same in self.classes:
+        for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
-                pairs.append(Pair(ours[0], theirs[0], UNIQUE if same else RESHAPED))
+                pairs.append(Pair(ours[0], theirs[0], UNIQUE))
                 context.add(pairs[-1])
-        waiting = [(ours, theirs) for ours, theirs, _ in self.classes if len(ours) > 1]
+        waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for final in (False, True):
             later = []
             for ours, theirs in waiting:
