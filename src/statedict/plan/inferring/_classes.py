@@ -19,6 +19,8 @@ from ._words import GENERIC, ORDINALS, alike, shared, words
 
 # Below this likeness names are not similar, and the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
+# What corresponding modules above the members add: more than any single word.
+_STRUCTURE = 2.0
 # More members than this are not compared with each other by words, which takes quadratic time.
 _MOST = 96
 
@@ -160,7 +162,7 @@ def _assigned(
     likeness = _likeness(ours, theirs, context)
     rows, columns = set(range(len(ours))), set(range(len(theirs)))
     found: dict[int, int] = {}
-    while best := _clear(likeness, rows, columns):
+    while rows and columns and (best := _clear(likeness, rows, columns)):
         found |= best
         rows -= best.keys()
         columns -= set(best.values())
@@ -176,7 +178,8 @@ def _completed(
     found: dict[int, int], row: int, column: int, likeness: list[list[float]]
 ) -> list[tuple[int, int, Reason]]:
     """Add the last pair. Of two pairs of which only one has similar names, the order must agree."""
-    if likeness[row][column] < _SIMILAR and len(found) == 1 and row != column:
+    alone = len(found) == 1 and max(map(max, likeness)) < _STRUCTURE
+    if likeness[row][column] < _SIMILAR and alone and row != column:
         return [(0, 0, CONFLICT), (1, 1, CONFLICT)]
     last = LAST if likeness[row][column] >= _SIMILAR or row == column else ONLY_LAST
     return [*((a, b, SIMILAR) for a, b in found.items()), (row, column, last)]
@@ -196,20 +199,23 @@ def _clear(likeness: list[list[float]], rows: set[int], columns: set[int]) -> di
 
 
 def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[list[float]]:
-    """Return how alike the names are; a word counts less if more members have it."""
-    said = [[words(node.path) for node in side] for side in (ours, theirs)]
-    marks = [[_marks(node, side, n, context, (ours, theirs)) for node in some] for n, (side, some) in enumerate(
-        zip(_numbers(ours, theirs), (ours, theirs)))]
+    """Return how alike the names are, and the modules above them; a word counts less if more members have it."""
+    both = (ours, theirs)
+    said = [[words(node.path) for node in side] for side in both]
+    above = [[context.marks(node, n) for node in side] for n, side in enumerate(both)]
+    numbers = _numbers(ours, theirs)
     counts = [Counter(word for some in side for word in some) for side in said]
-    counted = [Counter(mark for some in side for mark in some) for side in marks]
+    marked = [Counter(mark for some in side for mark in some) for side in above]
     table = []
-    for a, seen in zip(said[0], marks[0]):
+    for a, one in enumerate(ours):
         row = []
-        for b, there in zip(said[1], marks[1]):
+        for b, other in enumerate(theirs):
             value = sum(
-                max((alike(x, y) / max(counts[0][x], counts[1][y]) for y in b), default=0.0) for x in a
+                max((alike(x, y) / max(counts[0][x], counts[1][y]) for y in said[1][b]), default=0.0) for x in said[0][a]
             )
-            row.append(value + sum(1 / max(counted[0][mark], counted[1][mark]) for mark in seen & there))
+            shared_marks = above[0][a] & above[1][b]
+            value += sum(_STRUCTURE / max(marked[0][mark], marked[1][mark]) for mark in shared_marks)
+            row.append(value + (id(one) in numbers[0] and numbers[0][id(one)] == numbers[1].get(id(other))))
         table.append(row)
     common = min(map(min, table))  # what all names have in common does not tell them apart
     return [[value - common for value in row] for row in table]
@@ -229,7 +235,3 @@ def _ordinals(two: Sequence[Node]) -> dict[int, object]:
         return {id(node): which for node, which in zip(sorted(two, key=lambda n: n.numbers), ("first", "second"))}
     said = [{ORDINALS[word] for word in words(node.path) if word in ORDINALS} for node in two]
     return {id(node): some.pop() for node, some in zip(two, said) if len(some) == 1}
-
-
-def _marks(node: Node, numbers: dict[int, object], side: int, context: Context, both: object) -> frozenset[object]:
-    return context.marks(node, side) | ({numbers[id(node)]} if numbers.get(id(node)) else set())
