@@ -8,13 +8,13 @@ do not fit together, single members are paired by words. What words cannot tell 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from statedict.state import parents
 
-from ._nodes import Node
-from ._reasons import CONFLICT, LAST, NUMBERED, ONLY_LAST, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
+from ._nodes import Node, Numbers, numbers, pattern
+from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
 from ._words import GENERIC, ORDINALS, alike, shared, words
 
 # Below this likeness names are not similar, and the best must be better than the next by the margin.
@@ -38,21 +38,24 @@ class Context:
 
     def __init__(self) -> None:
         self._votes: tuple[dict[str, Counter[str]], dict[str, Counter[str]]] = ({}, {})
-        self._numbers: dict[tuple[str, str], list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        self._numbers: dict[tuple[str, str], set[tuple[Numbers, Numbers]]] = {}
 
     def add(self, pair: Pair) -> None:
-        ours, theirs = (list(parents(node.path))[1:] for node in pair[:2])
+        ours, theirs = (list(parents(node.path))[:-1] for node in pair[:2])
         for one in ours:
             for other in theirs:
                 self._votes[0].setdefault(one, Counter())[other] += 1
                 self._votes[1].setdefault(other, Counter())[one] += 1
-        family = (pair.source.pattern, pair.target.pattern)
-        self._numbers.setdefault(family, []).append((pair.source.numbers, pair.target.numbers))
+        for one in (*ours, pair.source.path):
+            for other in (*theirs, pair.target.path):
+                if numbers(one) and numbers(other):
+                    family = (pattern(one), pattern(other))
+                    self._numbers.setdefault(family, set()).add((numbers(one), numbers(other)))
 
     def marks(self, node: Node, side: int) -> frozenset[tuple[str, str]]:
         """Return the modules above a node that correspond to one of the other side, as pairs."""
         found = set()
-        for path in list(parents(node.path))[1:]:
+        for path in list(parents(node.path))[:-1]:
             partner = self._partner(path, side)
             if partner and self._partner(partner, 1 - side) == path:
                 found.add((partner, path) if side else (path, partner))
@@ -62,12 +65,12 @@ class Context:
         votes = self._votes[side].get(path)
         if not votes:
             return None
-        (best, count), *others = votes.most_common(2)
-        return best if not others or others[0][1] < count else None
+        best = max(votes.values())
+        return min((path for path, count in votes.items() if count == best), key=len)
 
-    def numbers(self, source: str, target: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Return the numbers of the pairs found so far in two families."""
-        return self._numbers.get((source, target), [])
+    def numbers(self, source: str, target: str) -> set[tuple[Numbers, Numbers]]:
+        """Return the numbers of the pairs found so far in two families, or below them."""
+        return self._numbers.get((source, target), set())
 
 
 def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[Pair]:
@@ -80,7 +83,7 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
     if sizes[0] == sizes[1] and len(families[0]) < len(ours):
         heads = [[members[0] for members in some.values()] for some in families]
         pairs = []
-        for a, b, reason in _assigned(*heads, context, lambda i, j: True):
+        for a, b, reason in _assigned(*heads, context):
             members = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
             if len(members[0]) != len(members[1]):
                 return _by_order(ours, theirs)
@@ -88,7 +91,7 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
         return pairs
     if len(ours) > _MOST:
         return _by_order(ours, theirs)
-    return [Pair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context, lambda i, j: True)]
+    return [Pair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context)]
 
 
 def _families(nodes: Sequence[Node]) -> dict[str, list[Node]]:
@@ -109,10 +112,10 @@ def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, r
     known = context.numbers(ours[0].pattern, theirs[0].pattern)
     ours = sorted(ours, key=lambda node: node.numbers)
     everything = [node.numbers for node in theirs] + [target for _, target in known]
-    varies = next(n for n in range(len(everything[0])) if len({numbers[n] for numbers in everything}) > 1)
+    varies = next(n for n in range(len(everything[0])) if len({some[n] for some in everything}) > 1)
 
-    def backwards(numbers: tuple[int, ...]) -> tuple[int, ...]:
-        return (*numbers[:varies], -numbers[varies], *numbers[varies + 1 :])
+    def backwards(some: Numbers) -> Numbers:
+        return (*some[:varies], -some[varies], *some[varies + 1 :])
 
     sure = reason if not reason.certain else NUMBERED if _counted(ours[0], theirs[0]) else ORDER
     for key, found in ((tuple, sure), (backwards, REVERSED)):
@@ -128,8 +131,8 @@ def _counted(one: Node, other: Node) -> bool:
     if all(part == "#" or "#" not in part for node in (one, other) for part in node.pattern.split(".")):
         return True
     numbered = [words(node.pattern[: node.pattern.rindex("#")])[-1:] for node in (one, other)]
-    if not all(numbered):
-        return set(numbered[0] + numbered[1]) <= GENERIC
+    if set(numbered[0]) <= GENERIC or set(numbered[1]) <= GENERIC:
+        return True
     return alike(numbered[0][0], numbered[1][0]) >= 0.6 or shared(*map(words, (one.path, other.path)))
 
 
@@ -139,23 +142,27 @@ def _selected(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], con
     if max(map(len, heads)) > _MOST:
         return []
     pairs = []
-    for a, b, reason in _assigned(*heads, context, lambda i, j: True):
-        if not reason.certain or reason is LAST:
+    for a, b, reason in _assigned(*heads, context):
+        if reason is not SIMILAR:
             continue
         ours, theirs = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
-        if len(ours) == 1 == len(theirs):
-            pairs.append(Pair(ours[0], theirs[0], reason))
-        elif len(ours) == len(theirs):
-            pairs += _by_number(ours, theirs, context, reason)
+        if len(ours) == len(theirs):
+            pairs += _by_number(ours, theirs, context, SIMILAR if _only(heads, a, b) else MORE)
         else:
             numbered = {node.numbers: node for node in theirs}
             pairs += [Pair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
     return pairs
 
 
-def _assigned(
-    ours: Sequence[Node], theirs: Sequence[Node], context: Context, fits: Callable[[int, int], bool]
-) -> list[tuple[int, int, Reason]]:
+def _only(heads: Sequence[Sequence[Node]], a: int, b: int) -> bool:
+    """Whether only these two of all members have a word in common that says something."""
+    said = [[words(node.path) for node in side] for side in heads]
+    rivals = [(said[0][a], other) for n, other in enumerate(said[1]) if n != b]
+    rivals += [(other, said[1][b]) for n, other in enumerate(said[0]) if n != a]
+    return shared(said[0][a], said[1][b]) and not any(shared(*both) for both in rivals)
+
+
+def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[tuple[int, int, Reason]]:
     """Pair members by their words, in the order of certainty; those that remain, if equally many, by their order."""
     if len(ours) == 1 == len(theirs):
         return [(0, 0, SIMILAR)]
@@ -181,8 +188,7 @@ def _completed(
     alone = len(found) == 1 and max(map(max, likeness)) < _STRUCTURE
     if likeness[row][column] < _SIMILAR and alone and row != column:
         return [(0, 0, CONFLICT), (1, 1, CONFLICT)]
-    last = LAST if likeness[row][column] >= _SIMILAR or row == column else ONLY_LAST
-    return [*((a, b, SIMILAR) for a, b in found.items()), (row, column, last)]
+    return [*((a, b, SIMILAR) for a, b in found.items()), (row, column, LAST)]
 
 
 def _clear(likeness: list[list[float]], rows: set[int], columns: set[int]) -> dict[int, int]:
@@ -203,7 +209,7 @@ def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
     both = (ours, theirs)
     said = [[words(node.path) for node in side] for side in both]
     above = [[context.marks(node, n) for node in side] for n, side in enumerate(both)]
-    numbers = _numbers(ours, theirs)
+    told = _told(ours, theirs)
     counts = [Counter(word for some in side for word in some) for side in said]
     marked = [Counter(mark for some in side for mark in some) for side in above]
     table = []
@@ -215,13 +221,13 @@ def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
             )
             shared_marks = above[0][a] & above[1][b]
             value += sum(_STRUCTURE / max(marked[0][mark], marked[1][mark]) for mark in shared_marks)
-            row.append(value + (id(one) in numbers[0] and numbers[0][id(one)] == numbers[1].get(id(other))))
+            row.append(value + (id(one) in told[0] and told[0][id(one)] == told[1].get(id(other))))
         table.append(row)
     common = min(map(min, table))  # what all names have in common does not tell them apart
     return [[value - common for value in row] for row in table]
 
 
-def _numbers(ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[dict[int, object], dict[int, object]]:
+def _told(ours: Sequence[Node], theirs: Sequence[Node]) -> tuple[dict[int, object], dict[int, object]]:
     """Return what the numbers in names say: their values, if both sides have the same, or the first and second of two."""
     if {node.numbers for node in ours} == {node.numbers for node in theirs}:
         return {id(n): n.numbers for n in ours}, {id(n): n.numbers for n in theirs}

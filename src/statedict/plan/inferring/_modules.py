@@ -20,8 +20,12 @@ from ._classes import Context, Pair, resolve
 from ._joined import joined
 from ._nodes import Entries, Node, bare_shape, nodes
 from ._operations import operation
-from ._reasons import LEFT_OVER, RESHAPED, UNIQUE, Reason
+from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
 from ._words import alike, shared, words
+
+
+# A module with more tensors than a linear layer has is not confused with another one by chance.
+_LAYER = 2
 
 
 class Match(NamedTuple):
@@ -164,8 +168,9 @@ class _Front:
 
 
 def _doubted(pair: Pair) -> Pair:
-    """If tensors are left over, a shape that occurs once is certain only if the names have a word in common."""
-    if pair.reason is UNIQUE and not shared(words(pair.source.path), words(pair.target.path)):
+    """If tensors are left over, a single layer is certain only if the names have a word in common."""
+    alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= _LAYER
+    if alone and not shared(words(pair.source.path), words(pair.target.path)):
         return pair._replace(reason=LEFT_OVER)
     return pair
 

@@ -13,6 +13,9 @@ from ..operations._specs import Shape
 _NUMBER = re.compile(r"\d+")
 
 
+Numbers = tuple[int, ...]
+
+
 class Entry(NamedTuple):
     """A tensor below a module: its name from there, its shape, and whether it is a part of a weight (see `parts_of`)."""
 
@@ -52,15 +55,25 @@ class Node:
     @cached_property
     def pattern(self) -> str:
         """The path with `#` for its numbers."""
-        return _NUMBER.sub("#", self.path)
+        return pattern(self.path)
 
     @cached_property
-    def numbers(self) -> tuple[int, ...]:
-        return tuple(map(int, _NUMBER.findall(self.path)))
+    def numbers(self) -> Numbers:
+        return numbers(self.path)
 
     def children(self) -> list[Node]:
         """Return the nodes below; a module with a single child is skipped, so that wrapping a module changes nothing."""
         return nodes(self.entries, self.path, self.place)
+
+
+def pattern(path: str) -> str:
+    """Return a path with `#` for each of its numbers."""
+    return _NUMBER.sub("#", path)
+
+
+def numbers(path: str) -> Numbers:
+    """Return the numbers in a path."""
+    return tuple(map(int, _NUMBER.findall(path)))
 
 
 def nodes(entries: Entries, above: str = "", place: int = 0) -> list[Node]:

@@ -36,7 +36,7 @@ def _is_square(one: Made, shapes: Mapping[str, Shape | None]) -> bool:
 
 def _likely(one: Made, votes: Mapping[str, Counter[bool]]) -> bool:
     """Whether most matrices in the nearest module that has any are transposed."""
-    near = next((votes[path] for path in reversed(list(parents(one.sources[0]))) if path in votes), Counter[bool]())
+    near = next((votes[path] for path in parents(one.sources[0]) if path in votes), Counter[bool]())
     return near[True] > near[False]
 
 
