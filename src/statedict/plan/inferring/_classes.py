@@ -19,6 +19,8 @@ from ._words import GENERIC, ORDINALS, alike, shared, words
 
 # Below this likeness names are not similar, and the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
+# A module with more tensors than a linear layer has is not confused with another one by chance.
+LAYER = 2
 # What corresponding modules above the members add: more than any single word.
 _STRUCTURE = 2.0
 # More members than this are not compared with each other by words, which takes quadratic time.
@@ -79,7 +81,7 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
     families = _families(ours), _families(theirs)
     sizes = [sorted(map(len, some.values())) for some in families]
     if len(ours) != len(theirs):
-        return _selected(families, context)
+        return _named(families, context)
     if sizes[0] == sizes[1] and len(families[0]) < len(ours):
         heads = [[members[0] for members in some.values()] for some in families]
         pairs = []
@@ -92,6 +94,16 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
     if len(ours) > _MOST:
         return _by_order(ours, theirs)
     return [Pair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context)]
+
+
+def selected(ours: Sequence[Node], theirs: Sequence[Node]) -> list[Pair]:
+    """Pair different numbers of equal blocks that have equal numbers, as in a model with fewer layers; else return nothing."""
+    families = _families(ours), _families(theirs)
+    if len(families[0]) != 1 or len(families[1]) != 1 or min(len(ours[0].entries), len(theirs[0].entries)) <= LAYER:
+        return []
+    numbered = {node.numbers: node for node in theirs}
+    pairs = [Pair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
+    return pairs if len(pairs) == min(len(ours), len(theirs)) else []
 
 
 def _families(nodes: Sequence[Node]) -> dict[str, list[Node]]:
@@ -136,7 +148,7 @@ def _counted(one: Node, other: Node) -> bool:
     return alike(numbered[0][0], numbered[1][0]) >= 0.6 or shared(*map(words, (one.path, other.path)))
 
 
-def _selected(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[Pair]:
+def _named(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[Pair]:
     """Pair members of different numbers, if their families have clearly similar names."""
     heads = [[members[0] for members in some.values()] for some in families]
     if max(map(len, heads)) > _MOST:
@@ -148,9 +160,6 @@ def _selected(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], con
         ours, theirs = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
         if len(ours) == len(theirs):
             pairs += _by_number(ours, theirs, context, SIMILAR if _only(heads, a, b) else MORE)
-        else:
-            numbered = {node.numbers: node for node in theirs}
-            pairs += [Pair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
     return pairs
 
 

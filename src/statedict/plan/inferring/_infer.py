@@ -19,9 +19,9 @@ from ._inference import Inference, Inferred
 from ._modules import Match, Matcher
 from ._nodes import Entries, Entry, inventory
 from ._operations import operation
-from ._reasons import OTHER_SHAPE, SAME_NAME, SQUARE, UNWRAPPED, Reason
+from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNWRAPPED, Reason
 from ._rules import Made, key_map
-from ._square import transposed
+from ._square import squares
 
 Shapes = Mapping[str, Shape | None]
 
@@ -86,8 +86,10 @@ def _convention(source: Entries, target: Entries) -> bool | None:
 
 
 def _squares(matches: list[Match], shapes: Shapes) -> list[Match]:
-    for number in transposed([Made(*match[:3]) for match in matches], shapes):
-        matches[number] = matches[number]._replace(operations="transpose", reason=SQUARE)
+    """Transpose the square matrices that are likely to be stored so; none of them is certain."""
+    for number, turned in squares([Made(*match[:3]) for match in matches], shapes).items():
+        how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
+        matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches
 
 

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from ..operations._specs import Shape
 from ._nodes import Node
-from ._reasons import JOINED, Reason
+from ._reasons import JOINED, STACKED, Reason
 from ._words import alike, words
 
 Joined = tuple[tuple[str, ...], tuple[str, ...], str, Reason]
@@ -18,12 +18,37 @@ _ORDERS = (("query", "key", "value"), ("key", "value"), ("gate", "up"))
 
 def joined(sources: Sequence[Node], targets: Sequence[Node]) -> list[Joined]:
     """Return the tensors that make one of the other side, as names, the text of the operations, and the reason."""
-    found: list[Joined] = []
+    found = [(parts, (whole,), "stack 0", STACKED) for whole, parts in _stacks(targets, sources)]
+    found += [((whole,), parts, "unstack 0", STACKED) for whole, parts in _stacks(sources, targets)]
+    if found:
+        return found
     for whole, parts, sizes, turned in _parts_of(targets, sources):
         found.append((parts, (whole,), f"cat 0 {sizes}{' | transpose' * turned}", JOINED))
     for whole, parts, sizes, turned in _parts_of(sources, targets):
         found.append(((whole,), parts, f"split {int(turned)} {sizes}{' | transpose' * turned}", JOINED))
     return found
+
+
+def _stacks(wholes: Sequence[Node], candidates: Sequence[Node]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Return the tensors that are a stack of numbered tensors of the other side, and these in the order of their numbers."""
+    families: dict[tuple[str, Shape], list[Node]] = {}
+    for node in candidates:
+        *others, last = node.numbers or (None,)
+        if last is not None:
+            above = (str(others), node.pattern)
+            families.setdefault((" ".join(above), node.entries[0].shape), []).append(node)
+    for whole in wholes:
+        shape = whole.entries[0].shape
+        fitting = [
+            (key, some) for key, some in families.items() if shape[:1] == (len(some),) and shape[1:] == key[1] and len(some) > 1
+        ]
+        if len(fitting) > 1:
+            last = words(whole.path)[-1:]
+            fitting = [one for one in fitting if any(alike(a, b) >= 0.6 for a in last for b in words(one[1][0].path)[-2:])]
+        if len(fitting) == 1:
+            ((key, some),) = fitting
+            del families[key]
+            yield whole.path, tuple(node.path for node in sorted(some, key=lambda node: node.numbers))
 
 
 def _parts_of(
@@ -51,7 +76,8 @@ def _is_part(node: Node, whole: Node, turned: bool) -> bool:
         return False
     expected = of[::-1] if turned else of
     last = words(node.path.rpartition(".")[2])[-1:], words(whole.path.rpartition(".")[2])[-1:]
-    return len(shape) == len(expected) and shape[1:] == expected[1:] and shape[0] < expected[0] and last[0] == last[1]
+    fits = len(shape) == len(expected) and shape[1:] == expected[1:] and shape[0] < expected[0]
+    return fits and last[0] == last[1] and (node.numbers == whole.numbers or not (node.numbers and whole.numbers))
 
 
 def _chosen(whole: Node, some: list[Node], turned: bool) -> tuple[list[Node], list[int]] | None:

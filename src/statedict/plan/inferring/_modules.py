@@ -16,16 +16,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..operations._specs import Shape
-from ._classes import Context, Pair, resolve
+from ._classes import LAYER, Context, Pair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, bare_shape, nodes
 from ._operations import operation
 from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
 from ._words import alike, shared, words
-
-
-# A module with more tensors than a linear layer has is not confused with another one by chance.
-_LAYER = 2
 
 
 class Match(NamedTuple):
@@ -93,6 +89,7 @@ class _Front:
 
     def __init__(self, left: Iterable[Node], right: Iterable[Node], transposed: bool | None) -> None:
         self.classes: list[tuple[list[Node], list[Node]]] = []
+        self.selected: list[Pair] = []
         self.left_over: tuple[list[Node], list[Node]] = ([], [])
         self._transposed = transposed
         self._sizes: dict[int, tuple[list[Node], list[Node]]] = {}
@@ -111,6 +108,8 @@ class _Front:
         for ours, theirs in _grouped(left, right, lambda node: node.content):
             if len(ours) == len(theirs):
                 self._classify(ours, theirs)
+            elif some := selected(ours, theirs):
+                self.selected += some
             else:
                 rest[0].extend(ours)
                 rest[1].extend(theirs)
@@ -143,7 +142,7 @@ class _Front:
 
     def pairs(self) -> list[Pair]:
         """Pair the members of the classes, the certain ones first, and then the tensors left over, by their names."""
-        context, pairs = Context(), list[Pair]()
+        context, pairs = Context(), list(self.selected)
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
                 pairs.append(Pair(ours[0], theirs[0], UNIQUE))
@@ -169,7 +168,7 @@ class _Front:
 
 def _doubted(pair: Pair) -> Pair:
     """If tensors are left over, a single layer is certain only if the names have a word in common."""
-    alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= _LAYER
+    alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= LAYER
     if alone and not shared(words(pair.source.path), words(pair.target.path)):
         return pair._replace(reason=LEFT_OVER)
     return pair

@@ -38,7 +38,8 @@ JOINED = Reason(
     "several tensors in one",
     "check that the parts are one after the other, in this order: some models interleave them by attention head",
 )
-SQUARE = Reason(
-    "a square matrix, transposed as the other matrices near it", "compare the outputs of both models: the shape cannot tell"
-)
+STACKED = Reason("numbered tensors stacked into one", "check that their order in the stack is that of their numbers")
+_OUTPUTS = "compare the outputs of both models: the shape of a square matrix cannot tell"
+TURNED = Reason("square matrices, transposed as the other matrices near them", _OUTPUTS)
+NOT_TURNED = Reason("square matrices, not transposed as most near them, although others are", _OUTPUTS)
 OTHER_SHAPE = Reason("same name, other shape", "see what mismatched= offers, or exclude it")

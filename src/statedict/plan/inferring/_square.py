@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from statedict.state import parents
 
@@ -11,33 +11,50 @@ from ..operations._specs import Shape
 from ._rules import Made
 from ._words import alike, words
 
+_Place = tuple[str, str, str]
 
-def transposed(made: Sequence[Made], shapes: Mapping[str, Shape | None]) -> list[int]:
-    """Return the positions of the square matrices in `made` that are transposed if the matrices near them are.
 
-    The shape of a square matrix does not change, but checkpoints that store matrices as (inputs, outputs) store all of them
-    so, except for embeddings.
+def squares(made: Sequence[Made], shapes: Mapping[str, Shape | None]) -> dict[int, bool]:
+    """Return whether to transpose the square matrices in `made`, by position; empty if none is known to be transposed.
+
+    The shape of a square matrix does not tell, but models that store matrices as (inputs, outputs) do so for all of them,
+    except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module are.
     """
-    votes: dict[str, Counter[bool]] = {}
+    votes: dict[_Place, Counter[bool]] = {}
     for one in made:
-        shape = shapes[one.sources[0]] or ()
-        if "transpose" in one.operations or (len(shape) == 2 and shape[0] != shape[1] and not _embeds(one)):
-            for path in parents(one.sources[0]):
-                votes.setdefault(path, Counter())["transpose" in one.operations] += 1
-    if not any(counted[True] for counted in votes.values()):
-        return []
-    return [number for number, one in enumerate(made) if _is_square(one, shapes) and _likely(one, votes)]
+        turned = "transpose" in one.operations
+        if turned or (_is_matrix(one, shapes) and not _is_square(one, shapes)):
+            for place in _places(one):
+                votes.setdefault(place, Counter())[turned] += 1
+    any_turned = any(counted[True] for counted in votes.values())
+    asked = (number for number, one in enumerate(made) if _is_matrix(one, shapes) and _is_square(one, shapes))
+    return {number: _likely(made[number], votes) for number in asked if any_turned or _is_kernel(made[number], votes)}
+
+
+def _is_kernel(one: Made, votes: Mapping[_Place, Counter[bool]]) -> bool:
+    """Whether one side calls it a kernel, as TensorFlow and Flax do, which store (inputs, outputs), and nothing else tells."""
+    *_, (_, *last) = _places(one)
+    return last.count("kernel") == 1 and ("", *last) not in votes
+
+
+def _is_matrix(one: Made, shapes: Mapping[str, Shape | None]) -> bool:
+    return not one.operations and len(shapes[one.sources[0]] or ()) == 2 and not _embeds(one)
 
 
 def _is_square(one: Made, shapes: Mapping[str, Shape | None]) -> bool:
-    shape = shapes[one.sources[0]] or ()
-    return not one.operations and len(shape) == 2 and shape[0] == shape[1] > 1 and not _embeds(one)
+    return len(set(shapes[one.sources[0]] or ())) == 1
 
 
-def _likely(one: Made, votes: Mapping[str, Counter[bool]]) -> bool:
-    """Whether most matrices in the nearest module that has any are transposed."""
-    near = next((votes[path] for path in parents(one.sources[0]) if path in votes), Counter[bool]())
+def _likely(one: Made, votes: Mapping[_Place, Counter[bool]]) -> bool:
+    near = next((votes[place] for place in _places(one) if place in votes), Counter({True: _is_kernel(one, votes)}))
     return near[True] > near[False]
+
+
+def _places(one: Made) -> Iterator[_Place]:
+    """Return the modules above a tensor, the nearest first, each with the last names on both sides."""
+    last = one.sources[0].rpartition(".")[2], one.targets[0].rpartition(".")[2]
+    for path in parents(one.sources[0]):
+        yield (path, *last)
 
 
 def _embeds(one: Made) -> bool:

@@ -15,7 +15,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SYNONYMS = {
     "ln": "norm", "layernorm": "norm", "bn": "norm", "batchnorm": "norm", "gn": "norm", "rmsnorm": "norm",
     "groupnorm": "norm", "ffn": "mlp", "ff": "mlp", "feedforward": "mlp", "intermediate": "fc", "wte": "token", "wpe": "position",
-    "word": "token", "words": "token", "wq": "query", "wk": "key", "wv": "value", "wo": "output", "visual": "vision", "image": "vision",
+    "word": "token", "words": "token", "wq": "query", "wk": "key", "wv": "value", "wo": "output", "visual": "vision", "image": "vision", "language": "text",
     "gamma": "weight", "kernel": "weight", "scale": "weight", "beta": "bias", "shortcut": "skip", "downsample": "skip", "classifier": "head", "cls": "class",
 }  # fmt: skip
 
