@@ -8,7 +8,7 @@ do not fit together, single members are paired by words. What words cannot tell 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from statedict.state import parents
@@ -36,13 +36,20 @@ class Pair(NamedTuple):
 
 
 class Context:
-    """What the pairs found so far say about the modules above them, and about the order of numbers."""
+    """What the pairs found so far say about the modules above them, the nodes next to them, and the order of numbers.
 
-    def __init__(self) -> None:
+    `sides` are the nodes of both sides, of which the pairs are some.
+    """
+
+    def __init__(self, *sides: Iterable[Node]) -> None:
+        rows = [sorted(side, key=lambda node: node.place) for side in sides]
+        self._places = {id(node): (row, n) for row in rows for n, node in enumerate(row)}
+        self._partners: dict[int, int] = {}
         self._votes: tuple[dict[str, Counter[str]], dict[str, Counter[str]]] = ({}, {})
         self._numbers: dict[tuple[str, str], set[tuple[Numbers, Numbers]]] = {}
 
     def add(self, pair: Pair) -> None:
+        self._partners[id(pair.source)] = id(pair.target)
         ours, theirs = (list(parents(node.path))[:-1] for node in pair[:2])
         for one in ours:
             for other in theirs:
@@ -53,6 +60,12 @@ class Context:
                 if numbers(one) and numbers(other):
                     family = (pattern(one), pattern(other))
                     self._numbers.setdefault(family, set()).add((numbers(one), numbers(other)))
+
+    def neighbours(self, source: Node, target: Node) -> int:
+        """Return how many of the nodes directly before and after two nodes correspond."""
+        (ours, a), (theirs, b) = self._places[id(source)], self._places[id(target)]
+        beside = ((ours[a + step], theirs[b + step]) for step in (-1, 1) if a + step in range(len(ours)) and b + step in range(len(theirs)))
+        return sum(self._partners.get(id(one)) == id(other) for one, other in beside)
 
     def marks(self, node: Node, side: int) -> frozenset[tuple[str, str]]:
         """Return the modules above a node that correspond to one of the other side, as pairs."""
@@ -186,8 +199,12 @@ def _assigned(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
         return [(a, b, SIMILAR) for a, b in found.items()]
     if len(rows) == 1:
         return _completed(found, rows.pop(), columns.pop(), likeness)
-    ordered = zip(sorted(rows), sorted(columns))
-    return [(a, b, SIMILAR) for a, b in found.items()] + [(a, b, ORDER) for a, b in ordered]
+    ordered = {}
+    if rows and len(ours[0].entries) > LAYER:  # single layers are in any order: w1, w2, w3, or gate, up, down
+        beside = [[float(context.neighbours(one, other)) for other in theirs] for one in ours]
+        ordered = _clear(beside, rows, columns)
+    left = zip(sorted(rows - ordered.keys()), sorted(columns - set(ordered.values())))
+    return [(a, b, SIMILAR) for a, b in found.items()] + [(a, b, ORDER) for a, b in [*ordered.items(), *left]]
 
 
 def _completed(

@@ -6,13 +6,18 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from ..operations._specs import Shape
-from ._nodes import Node
+from ._nodes import Node, Numbers
 from ._reasons import JOINED, STACKED, Reason
 from ._words import alike, words
 
 Joined = tuple[tuple[str, ...], tuple[str, ...], str, Reason]
 
-# The words of the parts, in the order in which they are joined. Without them, three or two neighbours are joined.
+_Key = tuple[Shape, tuple[str, ...], Numbers]
+# More tensors than this in a module are not searched for parts.
+_MOST = 12
+# The same for all modules together: layers whose blocks did not correspond. The time is this times the number of tensors.
+_MANY = 256
+# The words of the parts, in the order in which they are joined.
 _ORDERS = (("query", "key", "value"), ("key", "value"), ("gate", "up"))
 
 
@@ -54,35 +59,33 @@ def _stacks(wholes: Sequence[Node], candidates: Sequence[Node]) -> Iterator[tupl
 def _parts_of(
     wholes: Sequence[Node], candidates: Sequence[Node]
 ) -> Iterator[tuple[str, tuple[str, ...], str, bool]]:
-    free = list(candidates)
+    groups: dict[_Key, list[Node]] = {}
+    for node in candidates:
+        if node.entries[0].shape:
+            groups.setdefault(_key(node, node.entries[0].shape), []).append(node)
     for whole in wholes:
-        (entry,) = whole.entries
-        if not 1 <= len(entry.shape) <= 2:
-            continue
-        for turned in (False, True):
-            made = _chosen(whole, [node for node in free if _is_part(node, whole, turned)], turned)
+        shape = whole.entries[0].shape
+        for turned in (False, True) if len(shape) == 2 and shape[0] != shape[1] else (False,) if len(shape) in (1, 2) else ():
+            of = shape[::-1] if turned else shape
+            group = groups.get(_key(whole, of), [])
+            if len(group) > _MANY:
+                continue
+            made = _chosen(of[0], [node for node in group if node.entries[0].shape[0] < of[0]])
             if made:
                 parts, sizes = made
                 for node in parts:
-                    free.remove(node)
+                    group.remove(node)
                 yield whole.path, tuple(node.path for node in parts), " ".join(map(str, sizes)), turned
                 break
 
 
-def _is_part(node: Node, whole: Node, turned: bool) -> bool:
-    """Whether a tensor may be a part: a shape that differs in one dimension only, and the same last word."""
-    shape, of = node.entries[0].shape, whole.entries[0].shape
-    if turned and (len(of) != 2 or of[0] == of[1]):
-        return False
-    expected = of[::-1] if turned else of
-    last = words(node.path.rpartition(".")[2])[-1:], words(whole.path.rpartition(".")[2])[-1:]
-    fits = len(shape) == len(expected) and shape[1:] == expected[1:] and shape[0] < expected[0]
-    return fits and last[0] == last[1] and (node.numbers == whole.numbers or not (node.numbers and whole.numbers))
+def _key(node: Node, shape: Shape) -> _Key:
+    """Return what a tensor and its parts have in common: the dimensions but the first, the last word, and the numbers."""
+    return shape[1:], words(node.path.rpartition(".")[2])[-1:], node.numbers
 
 
-def _chosen(whole: Node, some: list[Node], turned: bool) -> tuple[list[Node], list[int]] | None:
-    """Choose the parts, by their words or else the first neighbours of fitting sizes."""
-    total = max(whole.entries[0].shape) if turned else whole.entries[0].shape[0]
+def _chosen(total: int, some: list[Node]) -> tuple[list[Node], list[int]] | None:
+    """Choose the parts by their words, so that their sizes add up to `total`."""
     sizes = {id(node): node.entries[0].shape[0] for node in some}
     for order in _ORDERS:
         for group in _groups(some, len(order)):
@@ -97,7 +100,7 @@ def _groups(some: list[Node], count: int) -> Iterator[tuple[Node, ...]]:
     for node in some:
         by_module.setdefault(node.path.rpartition(".")[0].rpartition(".")[0], []).append(node)
     for beside in by_module.values():
-        if len(beside) <= 12:
+        if len(beside) <= _MOST:
             yield from combinations(beside, count)
 
 

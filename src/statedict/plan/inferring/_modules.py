@@ -140,9 +140,13 @@ class _Front:
             some = [node for node in ours if node.exact() == key]
             self.classes.append((some, [node for node in theirs if node.exact(turned) == key]))
 
+    def _all(self) -> list[list[Node]]:
+        both = [*self.classes, self.left_over]
+        return [[node for pair in both for node in pair[side]] for side in (0, 1)]
+
     def pairs(self) -> list[Pair]:
         """Pair the members of the classes, the certain ones first, and then the tensors left over, by their names."""
-        context, pairs = Context(), list(self.selected)
+        context, pairs = Context(*self._all()), list(self.selected)
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
                 pairs.append(Pair(ours[0], theirs[0], UNIQUE))
