@@ -33,7 +33,11 @@ def transformer(layers: int = 4, d: int = 16, ff: int = 40, kv: int = 8, vocab: 
 
 
 def made(
-    name: str, source: Shapes, rules: Iterable[str], order: Callable[[str], object] = lambda name: 0, extra: Shapes | None = None
+    name: str,
+    source: Shapes,
+    rules: Iterable[str],
+    order: Callable[[str], object] = lambda name: 0,
+    extra: Shapes | None = None,
 ) -> ModelPair:
     """Return the pair whose target is what the rules make of the source, sorted by `order`, and with `extra` tensors."""
     truth = KeyMap(list(rules))
@@ -93,7 +97,11 @@ def prefixes_at_depths() -> ModelPair:
 
 @maker
 def flat_names() -> ModelPair:
-    rules = ["layers.{i}.{a}.{b}.{c} -> layer{i}_{a}_{b}_{c}", "layers.{i}.{a}.{c} -> layer{i}_{a}_{c}", "{a}.{b} -> {a}_{b}"]
+    rules = [
+        "layers.{i}.{a}.{b}.{c} -> layer{i}_{a}_{b}_{c}",
+        "layers.{i}.{a}.{c} -> layer{i}_{a}_{c}",
+        "{a}.{b} -> {a}_{b}",
+    ]
     return made("names without dots", transformer(), rules)
 
 
@@ -207,7 +215,11 @@ def other_heads() -> ModelPair:
     """Both models have a head of the same shape that the other does not have."""
     source = transformer() | {"pooler.dense.weight": (16, 16), "pooler.dense.bias": (16,)}
     rules = ["layers.{i}.{*p} -> encoder.block.{i}.{*p}"]
-    extra: Shapes = {"lm.transform.dense.weight": (16, 16), "lm.transform.dense.bias": (16,), "lm.transform.norm.weight": (16,)}
+    extra: Shapes = {
+        "lm.transform.dense.weight": (16, 16),
+        "lm.transform.dense.bias": (16,),
+        "lm.transform.norm.weight": (16,),
+    }
     pair = made("heads that only one side has", source, rules)
     target = {name: shape for name, shape in pair.target.items() if "pooler" not in name}
     return pair._replace(target=target | extra)
@@ -218,7 +230,9 @@ def own_buffers() -> ModelPair:
     source = dict(transformer())
     for i in range(4):
         source |= {f"layers.{i}.attn.mask": (1, 1, 24, 24), f"layers.{i}.attn.inv_freq": (4,)}
-    pair = made("buffers that only one side has", source, [*WORDS, "layers.{i}.attn.{*p} -> blocks.{i}.self_attention.{*p}"])
+    pair = made(
+        "buffers that only one side has", source, [*WORDS, "layers.{i}.attn.{*p} -> blocks.{i}.self_attention.{*p}"]
+    )
     target = {name: shape for name, shape in pair.target.items() if "mask" not in name and "inv_freq" not in name}
     return pair._replace(target=target)
 
@@ -226,7 +240,9 @@ def own_buffers() -> ModelPair:
 @maker
 def fewer_layers() -> ModelPair:
     pair = made("fewer layers", transformer(), WORDS)
-    return pair._replace(target={name: shape for name, shape in pair.target.items() if not name.startswith("blocks.3.")})
+    return pair._replace(
+        target={name: shape for name, shape in pair.target.items() if not name.startswith("blocks.3.")}
+    )
 
 
 @maker

@@ -1,7 +1,7 @@
 """The pairs of models in `pairs/`: the names and shapes of two implementations, and the rules that convert one to the other.
 
-A file has three parts, `# source`, `# target` and `# truth`, after lines that say where it comes from. Names are written as a tree; a
-number range such as `0-2` stands for equal modules. The truth is a KeyMap.
+A file has three parts, `# source`, `# target` and `# truth`, after lines that say where it comes from. Names are written as
+a tree; a number range such as `0-2` stands for equal modules. The truth is a KeyMap.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Pair the members of a class: modules with the same contents, or tensors of the same shape.
 
-Members that differ only in their numbers are one *family* (`layers.0`, `layers.1` …). Families are paired by the words in their
-names and by the modules above them that correspond (`Context`); the members of two families by their numbers. If families
-do not fit together, single members are paired by words. What words cannot tell apart is paired in order, which is uncertain.
+Members that differ only in their numbers are one *family* (`layers.0`, `layers.1` …). Families are paired by the words in
+their names and by the modules above them that correspond (`Context`); the members of two families by their numbers. If
+families do not fit together, single members are paired by words. What words cannot tell apart is paired in order, which is
+uncertain.
 """
 
 from __future__ import annotations
@@ -64,7 +65,11 @@ class Context:
     def neighbours(self, source: Node, target: Node) -> int:
         """Return how many of the nodes directly before and after two nodes correspond."""
         (ours, a), (theirs, b) = self._places[id(source)], self._places[id(target)]
-        beside = ((ours[a + step], theirs[b + step]) for step in (-1, 1) if a + step in range(len(ours)) and b + step in range(len(theirs)))
+        beside = (
+            (ours[a + step], theirs[b + step])
+            for step in (-1, 1)
+            if a + step in range(len(ours)) and b + step in range(len(theirs))
+        )
         return sum(self._partners.get(id(one)) == id(other) for one, other in beside)
 
     def marks(self, node: Node, side: int) -> frozenset[tuple[str, str]]:
@@ -98,7 +103,7 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
     if sizes[0] == sizes[1] and len(families[0]) < len(ours):
         heads = [[members[0] for members in some.values()] for some in families]
         pairs = []
-        for a, b, reason in _assigned(*heads, context):
+        for a, b, reason in _assigned(heads[0], heads[1], context):
             members = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
             if len(members[0]) != len(members[1]):
                 return _by_order(ours, theirs)
@@ -110,7 +115,7 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
 
 
 def selected(ours: Sequence[Node], theirs: Sequence[Node]) -> list[Pair]:
-    """Pair different numbers of equal blocks that have equal numbers, as in a model with fewer layers; else return nothing."""
+    """Pair different numbers of equal blocks that have equal numbers, as in a model with fewer layers."""
     families = _families(ours), _families(theirs)
     if len(families[0]) != 1 or len(families[1]) != 1 or min(len(ours[0].entries), len(theirs[0].entries)) <= LAYER:
         return []
@@ -167,7 +172,7 @@ def _named(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], contex
     if max(map(len, heads)) > _MOST:
         return []
     pairs = []
-    for a, b, reason in _assigned(*heads, context):
+    for a, b, reason in _assigned(heads[0], heads[1], context):
         if reason is not SIMILAR:
             continue
         ours, theirs = families[0][heads[0][a].pattern], families[1][heads[1][b].pattern]
@@ -243,7 +248,8 @@ def _likeness(ours: Sequence[Node], theirs: Sequence[Node], context: Context) ->
         row = []
         for b, other in enumerate(theirs):
             value = sum(
-                max((alike(x, y) / max(counts[0][x], counts[1][y]) for y in said[1][b]), default=0.0) for x in said[0][a]
+                max((alike(x, y) / max(counts[0][x], counts[1][y]) for y in said[1][b]), default=0.0)
+                for x in said[0][a]
             )
             shared_marks = above[0][a] & above[1][b]
             value += sum(_STRUCTURE / max(marked[0][mark], marked[1][mark]) for mark in shared_marks)

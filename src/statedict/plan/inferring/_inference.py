@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import printable
-from ..names._generalise import templates
 from ..names._keymap import KeyMap
-from ..names._rule import Rule
+from ._folded import folded
 
 _LINES = 20
 
@@ -30,12 +29,6 @@ class Inferred(NamedTuple):
     certain: bool = True
     operations: str = ""
     decides: str = ""
-
-    @property
-    def line(self) -> str:
-        """The step as a rule, with placeholders for its numbers."""
-        arrow = Rule(*templates([self.source], [self.target])).line
-        return f"{arrow} | {self.operations}" if self.operations else arrow
 
 
 class Inference(NamedTuple):
@@ -62,9 +55,11 @@ class Inference(NamedTuple):
 
     def __str__(self) -> str:
         matched = len({step.target for step in self.steps})
+        unsure = len({step.target for step in self.steps if not step.certain})
         lines = [
-            f"{matched:,} of {matched + len(self.unfilled):,} model tensors matched, {len(self.unmatched):,} checkpoint "
-            "tensors unused"
+            f"{matched:,} of {matched + len(self.unfilled):,} model tensors matched"
+            + (f" ({unsure:,} not certain)" if unsure else "")
+            + f", {len(self.unmatched):,} checkpoint tensors unused"
         ]
         for certain in (True, False):
             lines += self._grouped(certain)
@@ -80,12 +75,10 @@ class Inference(NamedTuple):
         lines = []
         for reason, steps in groups.items():
             lines.append(f"{'' if certain else 'not certain: '}{reason}: {len(steps):,}")
-            folded: dict[str, int] = {}
-            for step in steps:
-                if step.source != step.target or not certain:
-                    folded[step.line] = folded.get(step.line, 0) + 1
-            shown = list(folded.items())[:_LINES]
-            lines += [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in shown]
-            lines += [f"  … and {len(folded) - _LINES:,} more"] if len(folded) > _LINES else []
+            shown = folded(
+                (s.source, s.target, s.operations) for s in steps if s.source != s.target or s.operations or not certain
+            )
+            lines += [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in shown[:_LINES]]
+            lines += [f"  … and {len(shown) - _LINES:,} more"] if len(shown) > _LINES else []
             lines += [f"  to be sure: {steps[0].decides}"] if steps[0].decides else []
         return lines

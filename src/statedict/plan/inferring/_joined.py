@@ -23,7 +23,7 @@ _ORDERS = (("query", "key", "value"), ("key", "value"), ("gate", "up"))
 
 def joined(sources: Sequence[Node], targets: Sequence[Node]) -> list[Joined]:
     """Return the tensors that make one of the other side, as names, the text of the operations, and the reason."""
-    found = [(parts, (whole,), "stack 0", STACKED) for whole, parts in _stacks(targets, sources)]
+    found: list[Joined] = [(parts, (whole,), "stack 0", STACKED) for whole, parts in _stacks(targets, sources)]
     found += [((whole,), parts, "unstack 0", STACKED) for whole, parts in _stacks(sources, targets)]
     if found:
         return found
@@ -36,36 +36,38 @@ def joined(sources: Sequence[Node], targets: Sequence[Node]) -> list[Joined]:
 
 def _stacks(wholes: Sequence[Node], candidates: Sequence[Node]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Return the tensors that are a stack of numbered tensors of the other side, and these in the order of their numbers."""
-    families: dict[tuple[str, Shape], list[Node]] = {}
+    families: dict[tuple[Numbers, str, Shape], list[Node]] = {}
     for node in candidates:
-        *others, last = node.numbers or (None,)
-        if last is not None:
-            above = (str(others), node.pattern)
-            families.setdefault((" ".join(above), node.entries[0].shape), []).append(node)
+        if node.numbers:
+            families.setdefault((node.numbers[:-1], node.pattern, node.entries[0].shape), []).append(node)
     for whole in wholes:
         shape = whole.entries[0].shape
         fitting = [
-            (key, some) for key, some in families.items() if shape[:1] == (len(some),) and shape[1:] == key[1] and len(some) > 1
+            (key, some)
+            for key, some in families.items()
+            if shape[:1] == (len(some),) and shape[1:] == key[2] and len(some) > 1
         ]
         if len(fitting) > 1:
             last = words(whole.path)[-1:]
-            fitting = [one for one in fitting if any(alike(a, b) >= 0.6 for a in last for b in words(one[1][0].path)[-2:])]
+            fitting = [
+                one for one in fitting if any(alike(a, b) >= 0.6 for a in last for b in words(one[1][0].path)[-2:])
+            ]
         if len(fitting) == 1:
             ((key, some),) = fitting
             del families[key]
             yield whole.path, tuple(node.path for node in sorted(some, key=lambda node: node.numbers))
 
 
-def _parts_of(
-    wholes: Sequence[Node], candidates: Sequence[Node]
-) -> Iterator[tuple[str, tuple[str, ...], str, bool]]:
+def _parts_of(wholes: Sequence[Node], candidates: Sequence[Node]) -> Iterator[tuple[str, tuple[str, ...], str, bool]]:
     groups: dict[_Key, list[Node]] = {}
     for node in candidates:
         if node.entries[0].shape:
             groups.setdefault(_key(node, node.entries[0].shape), []).append(node)
     for whole in wholes:
         shape = whole.entries[0].shape
-        for turned in (False, True) if len(shape) == 2 and shape[0] != shape[1] else (False,) if len(shape) in (1, 2) else ():
+        for turned in (
+            (False, True) if len(shape) == 2 and shape[0] != shape[1] else (False,) if len(shape) in (1, 2) else ()
+        ):
             of = shape[::-1] if turned else shape
             group = groups.get(_key(whole, of), [])
             if len(group) > _MANY:
@@ -108,7 +110,9 @@ def _in_order(group: Sequence[Node], order: Sequence[str]) -> list[Node] | None:
     """Return the group in the order of these words; None if it does not have each of them once."""
     found = []
     for word in order:
-        fitting = [node for node in group if any(alike(one, word) >= 0.6 for one in words(node.path.rpartition(".")[0])[-3:])]
+        fitting = [
+            node for node in group if any(alike(one, word) >= 0.6 for one in words(node.path.rpartition(".")[0])[-3:])
+        ]
         if len(fitting) != 1:
             return None
         found += fitting

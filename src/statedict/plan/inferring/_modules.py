@@ -12,16 +12,15 @@ Tensors that are left over may be joined on the other side (`_joined`): they are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..operations._specs import Shape
 from ._classes import LAYER, Context, Pair, resolve, selected
 from ._joined import joined
-from ._nodes import Entries, Node, bare_shape, nodes
+from ._nodes import Entries, Node, nodes
 from ._operations import operation
 from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
-from ._words import alike, shared, words
+from ._words import shared, words
 
 
 class Match(NamedTuple):
@@ -34,9 +33,12 @@ class Match(NamedTuple):
 
     def below(self, source: str, target: str, reason: Reason) -> Match:
         """Return the match with the names below two paths; it is only as certain as the match of these modules."""
-        moved = (tuple(_join(path, n) for n in side) for path, side in ((source, self.sources), (target, self.targets)))
+        sources, targets = (
+            tuple(_join(source, n) for n in self.sources),
+            tuple(_join(target, n) for n in self.targets),
+        )
         weaker = reason if self.reason.certain and not reason.certain else self.reason
-        return Match(*moved, self.operations, weaker)
+        return Match(sources, targets, self.operations, weaker)
 
 
 def _join(path: str, name: str) -> str:
@@ -65,13 +67,14 @@ class Matcher:
             matches = [Match(*one) for one in parts]
             used = {name for one in matches for name in one.sources}, {name for one in matches for name in one.targets}
             rest = (
-                tuple(entry for entry in side if entry.name not in names)
-                for side, names in zip((source, target), used)
+                tuple(entry for entry in side if entry.name not in names) for side, names in zip((source, target), used)
             )
             return matches + self(*rest)
         pairs = front.pairs()
         found = [
-            match.below(pair.source.path, pair.target.path, pair.reason) for pair in pairs for match in self._inside(pair)
+            match.below(pair.source.path, pair.target.path, pair.reason)
+            for pair in pairs
+            for match in self._inside(pair)
         ]
         return found
 
@@ -105,11 +108,11 @@ class _Front:
     def _compare(self, left: list[Node], right: list[Node]) -> None:
         """Make classes of the nodes of one size, and open the others."""
         rest: tuple[list[Node], list[Node]] = ([], [])
-        for ours, theirs in _grouped(left, right, lambda node: node.content):
+        for ours, theirs in _grouped(left, right):
             if len(ours) == len(theirs):
                 self._classify(ours, theirs)
-            elif some := selected(ours, theirs):
-                self.selected += some
+            elif same := selected(ours, theirs):
+                self.selected += same
             else:
                 rest[0].extend(ours)
                 rest[1].extend(theirs)
@@ -178,17 +181,17 @@ def _doubted(pair: Pair) -> Pair:
     return pair
 
 
-def _grouped(left: list[Node], right: list[Node], key: object) -> list[tuple[list[Node], list[Node]]]:
+def _grouped(left: Iterable[Node], right: Iterable[Node]) -> list[tuple[list[Node], list[Node]]]:
+    """Group the nodes of both sides by their contents."""
     groups: dict[object, tuple[list[Node], list[Node]]] = {}
     for side, some in enumerate((left, right)):
         for node in some:
-            groups.setdefault(key(node), ([], []))[side].append(node)  # type: ignore[operator]
+            groups.setdefault(node.content, ([], []))[side].append(node)
     return list(groups.values())
 
 
 def _by_words(left: list[Node], right: list[Node], context: Context) -> Iterable[Pair]:
     """Pair tensors of the same shape by clearly similar names, if there are more of them on one side."""
-    for ours, theirs in _grouped(left, right, lambda node: node.content):
+    for ours, theirs in _grouped(left, right):
         if ours and theirs:
-            for pair in resolve(ours, theirs, context):
-                yield pair
+            yield from resolve(ours, theirs, context)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ..names._generalise import generalise, templates
+from ..names._index import Hit
 from ..names._keymap import KeyMap
 from ..names._rule import Rule
 from ..names._template import Template
@@ -39,22 +40,26 @@ def _converting(made: Sequence[Made], others: Collection[str]) -> list[Rule]:
         rule = _rule(one, literal=False)
         for position, name in enumerate(one.sources):
             hit = index.find(name)
-            if hit is None or proposed[hit.rule] != rule or hit.position != position or _filled(rule, hit) != one.targets:
+            if (
+                hit is None
+                or proposed[hit.rule] != rule
+                or hit.position != position
+                or _filled(rule, hit) != one.targets
+            ):
                 wrong |= {rule} | ({proposed[hit.rule]} if hit else set())
     exact = [_rule(one, literal=True) for one in made if _rule(one, literal=False) in wrong]
     return exact + [rule for rule in proposed if rule not in wrong]
 
 
-def _filled(rule: Rule, hit: object) -> tuple[str, ...]:
-    return tuple(target.fill(hit.placeholders) for target in rule.targets)  # type: ignore[attr-defined]
+def _filled(rule: Rule, hit: Hit) -> tuple[str, ...]:
+    return tuple(target.fill(hit.placeholders) for target in rule.targets)
 
 
 def _rule(one: Made, *, literal: bool) -> Rule:
+    sources, targets = templates(one.sources, one.targets)
     if literal:
-        sides = tuple(tuple(Template((name,)) for name in names) for names in (one.sources, one.targets))
-    else:
-        sides = templates(one.sources, one.targets)
-    return Rule(*sides, _operations(one.operations))
+        sources, targets = (tuple(Template((name,)) for name in names) for names in (one.sources, one.targets))
+    return Rule(sources, targets, _operations(one.operations))
 
 
 def _operations(text: str) -> tuple[Operation, ...]:

@@ -32,7 +32,7 @@ def squares(made: Sequence[Made], shapes: Mapping[str, Shape | None]) -> dict[in
 
 
 def _is_kernel(one: Made, votes: Mapping[_Place, Counter[bool]]) -> bool:
-    """Whether one side calls it a kernel, as TensorFlow and Flax do, which store (inputs, outputs), and nothing else tells."""
+    """Whether one side calls it a kernel, as TensorFlow does, which stores (inputs, outputs), and nothing else tells."""
     *_, (_, *last) = _places(one)
     return last.count("kernel") == 1 and ("", *last) not in votes
 

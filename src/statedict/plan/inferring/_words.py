@@ -1,7 +1,7 @@
 """Compare the words of two names: `attn` with `attention`, `q` with `query`, `ln` with `norm`.
 
-Most abbreviations are recognised by their letters: the beginning of a word, or a word without some of its letters. `_SYNONYMS`
-has only pairs that share no letters worth comparing: the initials and the synonyms that most model code uses.
+Most abbreviations are recognised by their letters: the beginning of a word, or a word without some of its letters.
+`_SYNONYMS` has only pairs that share no letters worth comparing: the initials and the synonyms that most model code uses.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from functools import lru_cache
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _SYNONYMS = {
-    "ln": "norm", "layernorm": "norm", "bn": "norm", "batchnorm": "norm", "gn": "norm", "rmsnorm": "norm",
-    "groupnorm": "norm", "ffn": "mlp", "ff": "mlp", "feedforward": "mlp", "intermediate": "fc", "wte": "token", "wpe": "position",
-    "word": "token", "words": "token", "wq": "query", "wk": "key", "wv": "value", "wo": "output", "visual": "vision", "image": "vision", "language": "text",
-    "gamma": "weight", "kernel": "weight", "scale": "weight", "beta": "bias", "shortcut": "skip", "downsample": "skip", "classifier": "head", "cls": "class",
+    word: meaning
+    for meaning, said in {
+        "norm": "ln layernorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
+        "query": "wq", "key": "wk", "value": "wv", "output": "wo", "token": "wte word words", "position": "wpe",
+        "weight": "gamma kernel scale", "bias": "beta", "skip": "shortcut downsample", "head": "classifier",
+        "class": "cls", "vision": "visual image", "text": "language",
+    }.items()
+    for word in said.split()
 }  # fmt: skip
 
 # Words that say only that something is a tensor or a module.
