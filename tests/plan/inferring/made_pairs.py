@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-from tests.plan.inferring.model_pairs import ModelPair, Shapes
+from tests.plan.inferring.model_pairs import ModelPair, Shapes, converted, filled
 
-from statedict import StateDict
 from statedict.plan import KeyMap
 
 MAKERS: list[Callable[[], ModelPair]] = []
@@ -41,8 +39,7 @@ def made(
 ) -> ModelPair:
     """Return the pair whose target is what the rules make of the source, sorted by `order`, and with `extra` tensors."""
     truth = KeyMap(list(rules))
-    zeros = StateDict({one: np.zeros(shape, "f4") for one, shape in source.items()})
-    shapes = {one: tuple(value.shape) for one, value in truth.rename(zeros).numpy().items()}
+    shapes = {one: value.shape for one, value in converted(truth, filled(source)).items()}
     target = {one: shapes[one] for one in sorted(shapes, key=order)} | (extra or {})
     return ModelPair(name, source, target, truth)
 

@@ -6,11 +6,13 @@ a tree; a number range such as `0-2` stands for equal modules. The truth is a Ke
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from statedict import StateDict
 from statedict.plan import KeyMap
 
 FOLDER = Path(__file__).parent / "pairs"
@@ -79,6 +81,13 @@ def written(shapes: Shapes, depth: int = 0) -> list[str]:
         else:
             lines += [" " * depth + label, *written(below, depth + 1)]
     return lines
+
+
+def converted(rules: KeyMap, source: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what the rules make of a source; rules for tensors that it does not have are ignored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return rules.rename(StateDict(source)).numpy()
 
 
 def filled(shapes: Shapes) -> dict[str, np.ndarray]:

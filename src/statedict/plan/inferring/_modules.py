@@ -37,8 +37,7 @@ class Match(NamedTuple):
             tuple(_join(source, n) for n in self.sources),
             tuple(_join(target, n) for n in self.targets),
         )
-        weaker = reason if self.reason.certain and not reason.certain else self.reason
-        return Match(sources, targets, self.operations, weaker)
+        return Match(sources, targets, self.operations, self.reason.weaker(reason))
 
 
 def _join(path: str, name: str) -> str:

@@ -6,23 +6,33 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one."""
+    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one.
+
+    `rank` orders the certain reasons: a tensor gets the reason with the highest of those of the modules above it.
+    """
 
     text: str
     decides: str = ""
+    rank: int = 0
 
     @property
     def certain(self) -> bool:
         return not self.decides
 
+    def weaker(self, other: Reason) -> Reason:
+        """Return the weaker of two reasons; of two uncertain ones, this one."""
+        if self.certain and other.certain:
+            return max(self, other, key=lambda reason: reason.rank)
+        return other if self.certain else self
+
 
 SAME_NAME = Reason("same name")
 UNWRAPPED = Reason("same name without wrapper prefixes")
 UNIQUE = Reason("the only ones with these shapes")
-NUMBERED = Reason("equal contents, numbered in the same order")
-REVERSED = Reason("equal contents, numbered in the opposite order, as those next to them")
-SIMILAR = Reason("equal shapes, similar names")
-LAST = Reason("the only ones left of several with these shapes")
+NUMBERED = Reason("equal contents, numbered in the same order", rank=1)
+REVERSED = Reason("equal contents, numbered in the opposite order, as those next to them", rank=2)
+SIMILAR = Reason("equal shapes, similar names", rank=3)
+LAST = Reason("the only ones left of several with these shapes", rank=4)
 
 _CODE = "read where both models use them, or compare the outputs of both models"
 ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
