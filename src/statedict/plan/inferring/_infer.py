@@ -11,7 +11,7 @@ from typing import Any
 from statedict.errors import CollisionError
 from statedict.state import raw_values
 
-from ..names._parts import notes_on_parts, parts_of
+from ..names._parts import WeightPart, notes_on_parts, parts_of
 from ..names._wrappers import pair
 from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
@@ -19,7 +19,7 @@ from ._inference import Inference, Inferred
 from ._modules import Match, Matcher
 from ._nodes import Entries, Entry, inventory
 from ._operations import operation
-from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNWRAPPED, Reason
+from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
 from ._rules import Made, key_map
 from ._square import squares
 
@@ -38,18 +38,24 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     """
     shapes, wanted = ({name: shape_of(value) for name, value in raw_values(side).items()} for side in (source, target))
     matches, own = _same_names(shapes, wanted)
-    sources = [name for name in shapes if name not in own and name not in {m.sources[0] for m in matches}]
-    slots = [name for name in wanted if name not in own and name not in {m.targets[0] for m in matches}]
+    done = own.union(match.sources[0] for match in matches), own.union(match.targets[0] for match in matches)
+    sources, slots = ([name for name in side if name not in names] for side, names in zip((shapes, wanted), done))
     parts, slot_parts = parts_of(list(shapes)), parts_of(list(wanted))
-    theirs = _entries(sources, shapes, {name for name in parts if not parts[name].base})
-    ours = _entries(slots, wanted, {name for name in slot_parts if not slot_parts[name].base})
-    matches += Matcher(_convention(theirs, ours))(theirs, ours)
+    for is_part in (False, True):  # a part of a weight never matches a whole weight
+        theirs = _entries((name for name in sources if _is_part(parts, name) is is_part), shapes)
+        ours = _entries((name for name in slots if _is_part(slot_parts, name) is is_part), wanted)
+        matches += Matcher(_convention(theirs, ours))(theirs, ours)
+    unmerged = {m.sources[0]: m.targets[0] for m in matches if m.sources[0] in parts and m.targets[0] not in slot_parts}
+    matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
     place = {name: number for number, name in enumerate(shapes)}
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
     rules = key_map([Made(*match[:3]) for match in matches], [*unmatched])
-    notes = notes_on_parts(unfilled, unmatched, parts, slot_parts)
+    left = unmerged.keys() | unmatched
+    notes = notes_on_parts(
+        [*unfilled, *unmerged.values()], [name for name in shapes if name in left], parts, slot_parts
+    )
     return Inference(rules, tuple(_steps(matches)), tuple(unmatched), tuple(unfilled), tuple(notes))
 
 
@@ -71,9 +77,14 @@ def _as_it_is(old: str, new: str, shapes: Shapes, wanted: Shapes) -> tuple[str, 
     return (how, reason) if exact else ("", OTHER_SHAPE)
 
 
-def _entries(names: Iterable[str], shapes: Shapes, parts: set[str]) -> Entries:
+def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
+    """Whether a tensor is a part of a weight, other than the weight that LoRA adapts."""
+    return name in parts and not parts[name].base
+
+
+def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
     """Return the tensors whose shape is known."""
-    return tuple(Entry(name, shape, name in parts) for name in names if (shape := shapes[name]) is not None)
+    return tuple(Entry(name, shape) for name in names if (shape := shapes[name]) is not None)
 
 
 def _convention(source: Entries, target: Entries) -> bool | None:

@@ -17,11 +17,10 @@ Numbers = tuple[int, ...]
 
 
 class Entry(NamedTuple):
-    """A tensor below a module: its name from there, its shape, and whether it is a part of a weight (see `parts_of`)."""
+    """A tensor below a module: its name from there, and its shape."""
 
     name: str
     shape: Shape
-    part: bool = False
 
 
 Entries = tuple[Entry, ...]
@@ -43,9 +42,9 @@ class Node:
         return sum(prod(entry.shape) for entry in self.entries)
 
     @cached_property
-    def content(self) -> tuple[tuple[bool, Shape], ...]:
+    def content(self) -> tuple[Shape, ...]:
         """The shapes, without the order of dimensions, the dimensions of size 1, and the order of tensors."""
-        return tuple(sorted((entry.part, bare_shape(entry.shape)) for entry in self.entries))
+        return tuple(sorted(bare_shape(entry.shape) for entry in self.entries))
 
     def exact(self, transposed: bool = False) -> tuple[tuple[int, ...], ...]:
         """Return the shapes without the order of tensors; `transposed` swaps the dimensions of matrices."""

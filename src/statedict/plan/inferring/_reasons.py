@@ -52,4 +52,7 @@ STACKED = Reason("numbered tensors stacked into one", "check that their order in
 _OUTPUTS = "compare the outputs of both models: the shape of a square matrix cannot tell"
 TURNED = Reason("square matrices, transposed as the other matrices near them", _OUTPUTS)
 NOT_TURNED = Reason("square matrices, not transposed as most near them, although others are", _OUTPUTS)
+UNMERGED = Reason(
+    "the weight that LoRA adapts, without what LoRA adds to it", "merge the parts into one weight if that counts"
+)
 OTHER_SHAPE = Reason("same name, other shape", "see what mismatched= offers, or exclude it")
