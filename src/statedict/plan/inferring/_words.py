@@ -16,8 +16,8 @@ _SYNONYMS = {
     word: meaning
     for meaning, said in {
         "norm": "ln layernorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
-        "query": "wq", "key": "wk", "value": "wv", "output": "wo", "token": "wte word words", "position": "wpe",
-        "weight": "gamma kernel scale", "bias": "beta", "skip": "shortcut downsample", "head": "classifier",
+        "query": "q wq", "key": "k wk", "value": "v wv", "output": "o wo", "token": "wte word words", "position": "wpe",
+        "weight": "w gamma kernel scale", "bias": "b beta", "skip": "shortcut downsample", "head": "classifier",
         "class": "cls", "vision": "visual image", "text": "language",
     }.items()
     for word in said.split()
@@ -52,15 +52,13 @@ def alike(one: str, other: str) -> float:
     """Return how probably two words mean the same: 1 for equal words and synonyms, 0 for unrelated ones.
 
     >>> alike("attn", "attention"), alike("q", "query"), alike("gate", "up")
-    (0.8, 0.6, 0.0)
+    (0.8, 1.0, 0.0)
     """
     one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
     if one == other:
         return 1.0
     if one[0] != other[0]:
         return 0.0
-    if len(one) == 1:
-        return 0.6
     letters = iter(other)
     if len(one) >= 3 and (other.startswith(one) or (len(one) > 3 and all(letter in letters for letter in one))):
         return 0.8
