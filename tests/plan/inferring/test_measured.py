@@ -82,7 +82,7 @@ def test_meaningless_words_do_not_mislead(pair):
     """If each word is replaced by random letters and the modules are in another order, nothing wrong is certain."""
     for seed in range(3):
         random = Random(seed)
-        new = defaultdict[str, str](lambda: "".join(random.choices(ascii_lowercase, k=random.randint(1, 7))))  # noqa: B023
+        new = defaultdict[str, str](lambda: "".join(random.choices(ascii_lowercase, k=random.randint(3, 7))))  # noqa: B023
         renamed = {name: re.sub("[A-Za-z]+", lambda word: new[word[0]], name) for name in pair.source}  # noqa: B023
         if len(set(renamed.values())) < len(renamed):
             continue
