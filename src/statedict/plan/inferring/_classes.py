@@ -28,7 +28,7 @@ _STRUCTURE = 2.0
 _MOST = 96
 
 
-class Pair(NamedTuple):
+class NodePair(NamedTuple):
     """A node of the source, the node of the model it corresponds to, and why."""
 
     source: Node
@@ -49,7 +49,7 @@ class Context:
         self._votes: tuple[dict[str, Counter[str]], dict[str, Counter[str]]] = ({}, {})
         self._numbers: dict[tuple[str, str], set[tuple[Numbers, Numbers]]] = {}
 
-    def add(self, pair: Pair) -> None:
+    def add(self, pair: NodePair) -> None:
         self._partners[id(pair.source)] = id(pair.target)
         ours, theirs = (list(parents(node.path))[:-1] for node in pair[:2])
         for one in ours:
@@ -93,7 +93,7 @@ class Context:
         return self._numbers.get((source, target), set())
 
 
-def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[Pair]:
+def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[NodePair]:
     """Pair equally many members; of different numbers, only those that the words tell apart."""
     ours, theirs = (sorted(side, key=lambda node: node.place) for side in (ours, theirs))
     families = _families(ours), _families(theirs)
@@ -111,16 +111,16 @@ def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> l
         return pairs
     if len(ours) > _MOST:
         return _by_order(ours, theirs)
-    return [Pair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context)]
+    return [NodePair(ours[a], theirs[b], reason) for a, b, reason in _assigned(ours, theirs, context)]
 
 
-def selected(ours: Sequence[Node], theirs: Sequence[Node]) -> list[Pair]:
+def selected(ours: Sequence[Node], theirs: Sequence[Node]) -> list[NodePair]:
     """Pair different numbers of equal blocks that have equal numbers, as in a model with fewer layers."""
     families = _families(ours), _families(theirs)
     if len(families[0]) != 1 or len(families[1]) != 1 or min(len(ours[0].entries), len(theirs[0].entries)) <= LAYER:
         return []
     numbered = {node.numbers: node for node in theirs}
-    pairs = [Pair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
+    pairs = [NodePair(node, numbered[node.numbers], SAME_NUMBERS) for node in ours if node.numbers in numbered]
     return pairs if len(pairs) == min(len(ours), len(theirs)) else []
 
 
@@ -131,14 +131,14 @@ def _families(nodes: Sequence[Node]) -> dict[str, list[Node]]:
     return found
 
 
-def _by_order(ours: Sequence[Node], theirs: Sequence[Node]) -> list[Pair]:
-    return [Pair(a, b, ORDER) for a, b in zip(ours, theirs)]
+def _by_order(ours: Sequence[Node], theirs: Sequence[Node]) -> list[NodePair]:
+    return [NodePair(a, b, ORDER) for a, b in zip(ours, theirs)]
 
 
-def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, reason: Reason) -> list[Pair]:
+def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, reason: Reason) -> list[NodePair]:
     """Pair the members of two families by their numbers, ascending unless the pairs found so far say the opposite."""
     if len(ours) == 1:
-        return [Pair(ours[0], theirs[0], reason)]
+        return [NodePair(ours[0], theirs[0], reason)]
     known = context.numbers(ours[0].pattern, theirs[0].pattern)
     ours = sorted(ours, key=lambda node: node.numbers)
     everything = [node.numbers for node in theirs] + [target for _, target in known]
@@ -152,7 +152,7 @@ def _by_number(ours: Sequence[Node], theirs: Sequence[Node], context: Context, r
         ordered = sorted(theirs, key=lambda node: key(node.numbers))
         together = sorted([*known, *((a.numbers, b.numbers) for a, b in zip(ours, ordered))])
         if [target for _, target in together] == sorted((target for _, target in together), key=key):
-            return [Pair(a, b, found) for a, b in zip(ours, ordered)]
+            return [NodePair(a, b, found) for a, b in zip(ours, ordered)]
     return _by_order(ours, theirs)
 
 
@@ -166,7 +166,7 @@ def _counted(one: Node, other: Node) -> bool:
     return alike(numbered[0][0], numbered[1][0]) >= 0.6 or shared(*map(words, (one.path, other.path)))
 
 
-def _named(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[Pair]:
+def _named(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], context: Context) -> list[NodePair]:
     """Pair members of different numbers, if their families have clearly similar names."""
     heads = [[members[0] for members in some.values()] for some in families]
     if max(map(len, heads)) > _MOST:

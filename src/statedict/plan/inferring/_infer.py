@@ -16,11 +16,11 @@ from ..names._wrappers import pair
 from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
 from ._inference import Inference, Inferred
-from ._modules import Match, Matcher
-from ._nodes import Entries, Entry, inventory
+from ._modules import Matched, Matcher
+from ._nodes import Below, Entries, inventory
 from ._operations import operation
 from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
-from ._rules import Made, key_map
+from ._rules import Converted, key_map
 from ._square import squares
 
 Shapes = Mapping[str, Shape | None]
@@ -51,7 +51,7 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
     used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
     unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
-    rules = key_map([Made(*match[:3]) for match in matches], [*unmatched])
+    rules = key_map([Converted(*match[:3]) for match in matches], [*unmatched])
     left = unmerged.keys() | unmatched
     notes = notes_on_parts(
         [*unfilled, *unmerged.values()], [name for name in shapes if name in left], parts, slot_parts
@@ -59,13 +59,13 @@ def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
     return Inference(rules, tuple(_steps(matches)), tuple(unmatched), tuple(unfilled), tuple(notes))
 
 
-def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Match], frozenset[str]]:
+def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozenset[str]]:
     """Match equal names, with or without wrappers; return the names that belong to wrappers, too."""
     try:
         pairs, _, own = pair(shapes, wanted)
     except CollisionError:  # not an error in a proposal: the load itself raises it
         pairs, _, own = pair(shapes, wanted, wrappers=False)
-    return [Match((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in pairs.items()], own
+    return [Matched((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in pairs.items()], own
 
 
 def _as_it_is(old: str, new: str, shapes: Shapes, wanted: Shapes) -> tuple[str, Reason]:
@@ -84,7 +84,7 @@ def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
 
 def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
     """Return the tensors whose shape is known."""
-    return tuple(Entry(name, shape) for name in names if (shape := shapes[name]) is not None)
+    return tuple(Below(name, shape) for name in names if (shape := shapes[name]) is not None)
 
 
 def _convention(source: Entries, target: Entries) -> bool | None:
@@ -96,15 +96,15 @@ def _convention(source: Entries, target: Entries) -> bool | None:
     return True if any(ours[shape] == theirs[shape[::-1]] for shape in turned) else None
 
 
-def _squares(matches: list[Match], shapes: Shapes) -> list[Match]:
+def _squares(matches: list[Matched], shapes: Shapes) -> list[Matched]:
     """Transpose the square matrices that are likely to be stored so; none of them is certain."""
-    for number, turned in squares([Made(*match[:3]) for match in matches], shapes).items():
+    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes).items():
         how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
         matches[number] = matches[number]._replace(operations=how, reason=reason)
     return matches
 
 
-def _steps(matches: Iterable[Match]) -> Iterable[Inferred]:
+def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:
     for sources, targets, operations, reason in matches:
         for old in sources:
             for new in targets:

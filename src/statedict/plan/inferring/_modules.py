@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._classes import LAYER, Context, Pair, resolve, selected
+from ._classes import LAYER, Context, NodePair, resolve, selected
 from ._joined import joined
 from ._nodes import Entries, Node, nodes
 from ._operations import operation
@@ -23,7 +23,7 @@ from ._reasons import LAST, LEFT_OVER, RESHAPED, UNIQUE, Reason
 from ._words import shared, words
 
 
-class Match(NamedTuple):
+class Matched(NamedTuple):
     """Tensors of the source that make tensors of the model, by names relative to a module, and the reason."""
 
     sources: tuple[str, ...]
@@ -31,13 +31,13 @@ class Match(NamedTuple):
     operations: str
     reason: Reason
 
-    def below(self, source: str, target: str, reason: Reason) -> Match:
+    def below(self, source: str, target: str, reason: Reason) -> Matched:
         """Return the match with the names below two paths; it is only as certain as the match of these modules."""
         sources, targets = (
             tuple(_join(source, n) for n in self.sources),
             tuple(_join(target, n) for n in self.targets),
         )
-        return Match(sources, targets, self.operations, self.reason.weaker(reason))
+        return Matched(sources, targets, self.operations, self.reason.weaker(reason))
 
 
 def _join(path: str, name: str) -> str:
@@ -49,21 +49,21 @@ class Matcher:
 
     def __init__(self, transposed: bool | None) -> None:
         self._transposed = transposed
-        self._known: dict[tuple[Entries, Entries], list[Match]] = {}
+        self._known: dict[tuple[Entries, Entries], list[Matched]] = {}
 
-    def __call__(self, source: Entries, target: Entries) -> list[Match]:
+    def __call__(self, source: Entries, target: Entries) -> list[Matched]:
         """Return the matches between the tensors of two modules, with names relative to these modules."""
         key = (source, target)
         if key not in self._known:
             self._known[key] = self._found(source, target)
         return self._known[key]
 
-    def _found(self, source: Entries, target: Entries) -> list[Match]:
+    def _found(self, source: Entries, target: Entries) -> list[Matched]:
         front = _Front(nodes(source), nodes(target), self._transposed)
         left, right = front.left_over
         parts = joined(left, right)
         if parts:
-            matches = [Match(*one) for one in parts]
+            matches = [Matched(*one) for one in parts]
             used = {name for one in matches for name in one.sources}, {name for one in matches for name in one.targets}
             rest = (
                 tuple(entry for entry in side if entry.name not in names) for side, names in zip((source, target), used)
@@ -77,13 +77,13 @@ class Matcher:
         ]
         return found
 
-    def _inside(self, pair: Pair) -> list[Match]:
+    def _inside(self, pair: NodePair) -> list[Matched]:
         source, target = pair.source, pair.target
         if not source.is_tensor and not target.is_tensor:
             return self(source.entries, target.entries)
         how, exact = operation(source.entries[0].shape, target.entries[0].shape)
         reason = pair.reason if exact or not pair.reason.certain else RESHAPED
-        return [Match(("",), ("",), how, reason)]
+        return [Matched(("",), ("",), how, reason)]
 
 
 class _Front:
@@ -91,7 +91,7 @@ class _Front:
 
     def __init__(self, left: Iterable[Node], right: Iterable[Node], transposed: bool | None) -> None:
         self.classes: list[tuple[list[Node], list[Node]]] = []
-        self.selected: list[Pair] = []
+        self.selected: list[NodePair] = []
         self.left_over: tuple[list[Node], list[Node]] = ([], [])
         self._transposed = transposed
         self._sizes: dict[int, tuple[list[Node], list[Node]]] = {}
@@ -146,12 +146,12 @@ class _Front:
         both = [*self.classes, self.left_over]
         return [[node for pair in both for node in pair[side]] for side in (0, 1)]
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[NodePair]:
         """Pair the members of the classes, the certain ones first, and then the tensors left over, by their names."""
         context, pairs = Context(*self._all()), list(self.selected)
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
-                pairs.append(Pair(ours[0], theirs[0], UNIQUE))
+                pairs.append(NodePair(ours[0], theirs[0], UNIQUE))
                 context.add(pairs[-1])
         waiting = [(ours, theirs) for ours, theirs in self.classes if len(ours) > 1]
         for final in (False, True):
@@ -172,7 +172,7 @@ class _Front:
         return pairs + named
 
 
-def _doubted(pair: Pair) -> Pair:
+def _doubted(pair: NodePair) -> NodePair:
     """If tensors are left over, a single layer is certain only if the names have a word in common."""
     alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= LAYER
     if alone and not shared(words(pair.source.path), words(pair.target.path)):
@@ -189,7 +189,7 @@ def _grouped(left: Iterable[Node], right: Iterable[Node]) -> list[tuple[list[Nod
     return list(groups.values())
 
 
-def _by_words(left: list[Node], right: list[Node], context: Context) -> Iterable[Pair]:
+def _by_words(left: list[Node], right: list[Node], context: Context) -> Iterable[NodePair]:
     """Pair tensors of the same shape by clearly similar names, if there are more of them on one side."""
     for ours, theirs in _grouped(left, right):
         if ours and theirs:

@@ -13,7 +13,7 @@ from ..names._template import Template
 from ..operations._operation import Operation, parse_operation
 
 
-class Made(NamedTuple):
+class Converted(NamedTuple):
     """`targets` are made from `sources` by `operations`, which is the text of a rule's operations, or empty."""
 
     sources: tuple[str, ...]
@@ -21,7 +21,7 @@ class Made(NamedTuple):
     operations: str
 
 
-def key_map(made: Sequence[Made], others: Collection[str]) -> KeyMap:
+def key_map(made: Sequence[Converted], others: Collection[str]) -> KeyMap:
     """Return a KeyMap with few rules that does exactly what `made` says; `others` are names without a target."""
     renamed = {one.sources[0]: one.targets[0] for one in made if not one.operations}
     converted = [one for one in made if one.operations]
@@ -30,7 +30,7 @@ def key_map(made: Sequence[Made], others: Collection[str]) -> KeyMap:
     return KeyMap([*rules, *generalise(renamed, [*others, *taken]).rules])
 
 
-def _converting(made: Sequence[Made], others: Collection[str]) -> list[Rule]:
+def _converting(made: Sequence[Converted], others: Collection[str]) -> list[Rule]:
     """Return rules with placeholders where they convert exactly these names, and rules without where they do not."""
     rules = {_rule(one, literal=False): None for one in made}
     index = KeyMap(list(rules)).index
@@ -55,7 +55,7 @@ def _filled(rule: Rule, hit: Hit) -> tuple[str, ...]:
     return tuple(target.fill(hit.placeholders) for target in rule.targets)
 
 
-def _rule(one: Made, *, literal: bool) -> Rule:
+def _rule(one: Converted, *, literal: bool) -> Rule:
     sources, targets = templates(one.sources, one.targets)
     if literal:
         sources, targets = (tuple(Template((name,)) for name in names) for names in (one.sources, one.targets))
