@@ -18,7 +18,7 @@ from ._nodes import Node, Numbers, numbers, pattern
 from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
 from ._words import GENERIC, ORDINALS, alike, shared, words
 
-# Below this likeness names are not similar, and the best must be better than the next by the margin.
+# TensorBelow this likeness names are not similar, and the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
 # A module with more tensors than a linear layer has is not confused with another one by chance.
 LAYER = 2

@@ -17,7 +17,7 @@ from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
-from ._nodes import Below, Entries, inventory
+from ._nodes import TensorBelow, Entries, inventory
 from ._operations import operation
 from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
@@ -84,7 +84,7 @@ def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
 
 def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
     """Return the tensors whose shape is known."""
-    return tuple(Below(name, shape) for name in names if (shape := shapes[name]) is not None)
+    return tuple(TensorBelow(name, shape) for name in names if (shape := shapes[name]) is not None)
 
 
 def _convention(source: Entries, target: Entries) -> bool | None:

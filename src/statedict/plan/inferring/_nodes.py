@@ -16,14 +16,14 @@ _NUMBER = re.compile(r"\d+")
 Numbers = tuple[int, ...]
 
 
-class Below(NamedTuple):
+class TensorBelow(NamedTuple):
     """A tensor below a module: its name from there, and its shape."""
 
     name: str
     shape: Shape
 
 
-Entries = tuple[Below, ...]
+Entries = tuple[TensorBelow, ...]
 
 
 class Node:
@@ -77,7 +77,7 @@ def numbers(path: str) -> Numbers:
 
 def nodes(entries: Entries, above: str = "", place: int = 0) -> list[Node]:
     """Return the modules and tensors directly below a path, in order."""
-    found: dict[tuple[str, bool], list[Below]] = {}  # a tensor and a module may have the same name
+    found: dict[tuple[str, bool], list[TensorBelow]] = {}  # a tensor and a module may have the same name
     for entry in entries:
         head, _, rest = entry.name.partition(".")
         found.setdefault((head, bool(rest)), []).append(entry._replace(name=rest))
