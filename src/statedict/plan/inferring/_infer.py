@@ -17,7 +17,7 @@ from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
-from ._nodes import TensorBelow, Entries, inventory
+from ._nodes import Entries, TensorBelow, inventory
 from ._operations import operation
 from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
