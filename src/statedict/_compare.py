@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def match(model: Any, source: Any, *, root: str = "auto") -> Inference:
     """Infer the KeyMap that renames the tensors of a checkpoint to those of a model, with a reason for each rule.
 
-    Nothing is loaded or changed. Print the result and check it, then pass its `key_map` to `load_state_dict` as `rename`.
+    Nothing is loaded or changed, and no tensor is read: only names and shapes count. Tensors may be transposed, reshaped,
+    joined or split. Print the result, check the matches that are not certain, then pass its `key_map` to `load_state_dict`
+    as `rename`.
 
     Args:
         model: the model (or any other source: a path, a mapping …) whose names to match.

@@ -57,7 +57,9 @@ def test_rules(call, files):
     assert call("match", "renamed.pt", "--keys", "mine.pt", "--map", "names.toml").code == 0
     told = json.loads(call("match", "renamed.pt", "--keys", "mine.pt", "--infer", "--json").out)
     assert list(told) == ["schema", "rules", "steps", "unmatched", "unfilled", "maps"]
-    assert [list(step) for step in told["steps"][:1]] == [["source", "target", "reason"]]
+    assert [list(step) for step in told["steps"][:1]] == [
+        ["source", "target", "reason", "certain", "operations", "decides"]
+    ]
     assert (told["unmatched"], told["unfilled"]) == ([], [])
 
 

@@ -6,10 +6,10 @@ of its rules). A `LoadReport` is the result of a load. This package does not kno
 
 from statedict.state import Cast
 
-from ._infer import Inference, Inferred, infer
 from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
 from .comparing._statistics import Change, numbers
+from .inferring import Inference, Inferred, infer
 from .merging._merge import merge
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern

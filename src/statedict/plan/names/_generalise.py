@@ -7,7 +7,7 @@ before it. The resulting KeyMap renames exactly as the pairs say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ._keymap import KeyMap
 from ._rule import Rule
@@ -99,19 +99,36 @@ def _literal(old: str, new: str) -> Rule:
 
 def _rule(olds: list[str], news: list[str], rest: list[Placeholder]) -> Rule:
     """Make a rule from components; the numbers that both names share, counted from the end, become placeholders."""
-    places = [[n for n, part in enumerate(parts) if part.isdecimal()] for parts in (olds, news)]
+    sides = _with_placeholders([olds, news], rest)
+    return Rule((sides[0],), (sides[1],))
+
+
+def templates(olds: Sequence[str], news: Sequence[str]) -> tuple[tuple[Template, ...], tuple[Template, ...]]:
+    """Return templates for the names of both sides of a rule, with placeholders for the numbers that all of them share.
+
+    >>> old, new = templates(["h.3.q.w", "h.3.k.w"], ["layers.3.qk.w"])
+    >>> [str(template) for template in (*old, *new)]
+    ['h.{i}.q.w', 'h.{i}.k.w', 'layers.{i}.qk.w']
+    """
+    made = _with_placeholders([name.split(".") for name in (*olds, *news)], [])
+    return tuple(made[: len(olds)]), tuple(made[len(olds) :])
+
+
+def _with_placeholders(names: Sequence[list[str]], rest: list[Placeholder]) -> list[Template]:
+    """Return a template for each name; the numbers that all share, counted from the end, become placeholders."""
+    places = [[n for n, part in enumerate(parts) if part.isdecimal()] for parts in names]
     shared = 0
-    while shared < min(map(len, places)) and olds[places[0][-1 - shared]] == news[places[1][-1 - shared]]:
+    while shared < min(map(len, places)) and len({p[n[-1 - shared]] for p, n in zip(names, places)}) == 1:
         shared += 1
     sides = []
-    for parts, numbers in zip((olds, news), places):
+    for parts, numbers in zip(names, places):
         placeholders = {
             place: Placeholder(_letter(n), False) for n, place in enumerate(numbers[len(numbers) - shared :])
         }
         components = [*(placeholders.get(n, part) for n, part in enumerate(parts)), *rest]
         dotted = (piece for n, part in enumerate(components) for piece in ((".", part) if n else (part,)))
         sides.append(Template(merged(dotted)))
-    return Rule((sides[0],), (sides[1],))
+    return sides
 
 
 def _letter(number: int) -> str:

@@ -190,7 +190,7 @@ def _unloaded(names: Collection[str], loaded: Iterable[str]) -> Iterator[str]:
 
 def _suggest_match(report: LoadReport, attempt: Attempt) -> list[Suggestion]:
     """Suggest `match` if it would find a place for more names."""
-    from .._infer import infer
+    from ..inferring import infer
 
     few = len(attempt.given) + len(attempt.slots) <= _MOST_INFERRED
     if not (report.missing_keys and report.unexpected_keys and few) or "into" in attempt.fixed:

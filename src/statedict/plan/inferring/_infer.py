@@ -1,0 +1,111 @@
+"""Infer the KeyMap for a model whose names differ from those of the source, from names and shapes only.
+
+First, names that are equal with or without wrappers are matched, and then the rest, by `_modules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from statedict.errors import CollisionError
+from statedict.state import raw_values
+
+from ..names._parts import WeightPart, notes_on_parts, parts_of
+from ..names._wrappers import pair
+from ..operations._specs import Shape, shape_of
+from ..tensors._fit import fits
+from ._inference import Inference, Inferred
+from ._modules import Matched, Matcher
+from ._nodes import Entries, TensorBelow, inventory
+from ._operations import operation
+from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
+from ._rules import Converted, key_map
+from ._square import squares
+
+Shapes = Mapping[str, Shape | None]
+
+
+def infer(target: Mapping[str, Any], source: Mapping[str, Any]) -> Inference:
+    """Infer the KeyMap that renames the tensors of `source` to those of `target`. Reads no tensor and changes nothing.
+
+    >>> import numpy as np
+    >>> old = {f"h.{i}.{n}": np.zeros(s) for i in range(2) for n, s in [("ln.weight", 3), ("fc.weight", (4, 3))]}
+    >>> new = {f"blocks.{i}.{n}": np.zeros(s) for i in range(2) for n, s in [("norm.weight", 3), ("fc.weight", (4, 3))]}
+    >>> print(infer(new, old).key_map)
+    h.{i}.ln.{*p} -> blocks.{i}.norm.{*p}
+    h.{*p} -> blocks.{*p}
+    """
+    shapes, wanted = ({name: shape_of(value) for name, value in raw_values(side).items()} for side in (source, target))
+    matches, own = _same_names(shapes, wanted)
+    done = own.union(match.sources[0] for match in matches), own.union(match.targets[0] for match in matches)
+    sources, slots = ([name for name in side if name not in names] for side, names in zip((shapes, wanted), done))
+    parts, slot_parts = parts_of(list(shapes)), parts_of(list(wanted))
+    for is_part in (False, True):  # a part of a weight never matches a whole weight
+        theirs = _entries((name for name in sources if _is_part(parts, name) is is_part), shapes)
+        ours = _entries((name for name in slots if _is_part(slot_parts, name) is is_part), wanted)
+        matches += Matcher(_convention(theirs, ours))(theirs, ours)
+    unmerged = {m.sources[0]: m.targets[0] for m in matches if m.sources[0] in parts and m.targets[0] not in slot_parts}
+    matches = [m._replace(reason=UNMERGED) if m.sources[0] in unmerged else m for m in matches]
+    place = {name: number for number, name in enumerate(shapes)}
+    matches = _squares(sorted(matches, key=lambda match: place[match.sources[0]]), shapes)
+    used = {name for match in matches for name in match.sources}, {name for match in matches for name in match.targets}
+    unmatched, unfilled = ([n for n in side if n not in names] for side, names in zip((sources, slots), used))
+    rules = key_map([Converted(*match[:3]) for match in matches], [*unmatched])
+    left = unmerged.keys() | unmatched
+    notes = notes_on_parts(
+        [*unfilled, *unmerged.values()], [name for name in shapes if name in left], parts, slot_parts
+    )
+    return Inference(rules, tuple(_steps(matches)), tuple(unmatched), tuple(unfilled), tuple(notes))
+
+
+def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozenset[str]]:
+    """Match equal names, with or without wrappers; return the names that belong to wrappers, too."""
+    try:
+        pairs, _, own = pair(shapes, wanted)
+    except CollisionError:  # not an error in a proposal: the load itself raises it
+        pairs, _, own = pair(shapes, wanted, wrappers=False)
+    return [Matched((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in pairs.items()], own
+
+
+def _as_it_is(old: str, new: str, shapes: Shapes, wanted: Shapes) -> tuple[str, Reason]:
+    found, expected = shapes[old], wanted[new]
+    reason = SAME_NAME if old == new else UNWRAPPED
+    if found is None or expected is None or fits(found, expected):
+        return "", reason
+    how, exact = operation(found, expected)
+    return (how, reason) if exact else ("", OTHER_SHAPE)
+
+
+def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
+    """Whether a tensor is a part of a weight, other than the weight that LoRA adapts."""
+    return name in parts and not parts[name].base
+
+
+def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
+    """Return the tensors whose shape is known."""
+    return tuple(TensorBelow(name, shape) for name in names if (shape := shapes[name]) is not None)
+
+
+def _convention(source: Entries, target: Entries) -> bool | None:
+    """Whether matrices are transposed, by the shapes that only one side has, or that have another count there."""
+    ours, theirs = inventory(source), inventory(target)
+    turned = [shape for shape in ours if ours[shape] != theirs[shape]]
+    if not turned:
+        return None if all(ours[shape] == ours[shape[::-1]] for shape in ours) else False
+    return True if any(ours[shape] == theirs[shape[::-1]] for shape in turned) else None
+
+
+def _squares(matches: list[Matched], shapes: Shapes) -> list[Matched]:
+    """Transpose the square matrices that are likely to be stored so; none of them is certain."""
+    for number, turned in squares([Converted(*match[:3]) for match in matches], shapes).items():
+        how, reason = ("transpose", TURNED) if turned else ("", NOT_TURNED)
+        matches[number] = matches[number]._replace(operations=how, reason=reason)
+    return matches
+
+
+def _steps(matches: Iterable[Matched]) -> Iterable[Inferred]:
+    for sources, targets, operations, reason in matches:
+        for old in sources:
+            for new in targets:
+                yield Inferred(old, new, reason.text, reason.certain, operations, reason.decides)

@@ -1,0 +1,58 @@
+"""Why a tensor of the source belongs to a tensor of the model, and, if that is not certain, what would decide it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one.
+
+    `rank` orders the certain reasons: a tensor gets the reason with the highest of those of the modules above it.
+    """
+
+    text: str
+    decides: str = ""
+    rank: int = 0
+
+    @property
+    def certain(self) -> bool:
+        return not self.decides
+
+    def weaker(self, other: Reason) -> Reason:
+        """Return the weaker of two reasons; of two uncertain ones, this one."""
+        if self.certain and other.certain:
+            return max(self, other, key=lambda reason: reason.rank)
+        return other if self.certain else self
+
+
+SAME_NAME = Reason("same name")
+UNWRAPPED = Reason("same name without wrapper prefixes")
+UNIQUE = Reason("the only ones with these shapes")
+NUMBERED = Reason("equal contents, numbered in the same order", rank=1)
+REVERSED = Reason("equal contents, numbered in the opposite order, as those next to them", rank=2)
+SIMILAR = Reason("equal shapes, similar names", rank=3)
+LAST = Reason("the only ones left of several with these shapes", rank=4)
+
+_CODE = "read where both models use them, or compare the outputs of both models"
+ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
+CONFLICT = Reason("equal shapes: the order and the names disagree, matched by the order", _CODE)
+MORE = Reason("equal shapes, similar names, but there are more of these shapes on one side", _CODE)
+LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are left over", _CODE)
+SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")
+RESHAPED = Reason(
+    "the same number of elements in other shapes",
+    "compare the outputs of both models: the elements may also be in another order",
+)
+JOINED = Reason(
+    "several tensors in one",
+    "check that the parts are one after the other, in this order: some models interleave them by attention head",
+)
+STACKED = Reason("numbered tensors stacked into one", "check that their order in the stack is that of their numbers")
+_OUTPUTS = "compare the outputs of both models: the shape of a square matrix cannot tell"
+TURNED = Reason("square matrices, transposed as the other matrices near them", _OUTPUTS)
+NOT_TURNED = Reason("square matrices, not transposed as most near them, although others are", _OUTPUTS)
+UNMERGED = Reason(
+    "the weight that LoRA adapts, without what LoRA adds to it", "merge the parts into one weight if that counts"
+)
+OTHER_SHAPE = Reason("same name, other shape", "see what mismatched= offers, or exclude it")

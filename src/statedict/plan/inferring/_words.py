@@ -1,0 +1,71 @@
+"""Compare the words of two names: `attn` with `attention`, `q` with `query`, `ln` with `norm`.
+
+Most abbreviations are recognised by their letters: the beginning of a word, or a word without some of its letters.
+`_SYNONYMS` has only pairs that share no letters worth comparing: the initials and the synonyms that most model code uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+_SYNONYMS = {
+    word: meaning
+    for meaning, said in {
+        "norm": "ln layernorm bn batchnorm gn groupnorm rmsnorm", "mlp": "ffn ff feedforward", "fc": "intermediate",
+        "query": "q wq", "key": "k wk", "value": "v wv", "output": "o wo", "token": "wte word words", "position": "wpe",
+        "weight": "w gamma kernel scale", "bias": "b beta", "skip": "shortcut downsample", "head": "classifier",
+        "class": "cls", "vision": "visual image", "text": "language",
+    }.items()
+    for word in said.split()
+}  # fmt: skip
+
+# Words that say only that something is a tensor or a module.
+GENERIC = frozenset(
+    {
+        *("weight", "bias", "layer", "layers", "block", "blocks", "module", "model", "proj", "projection", "dense"),
+        *("linear", "encoder", "decoder"),
+    }
+)
+
+# Words for the first and for the second of two modules, as `norm1` and `norm2`.
+ORDINALS = dict.fromkeys(("before", "pre", "in", "input", "first"), "first") | dict.fromkeys(
+    ("after", "post", "out", "output", "second"), "second"
+)
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a name, in lower case, without repetitions; numbers are left out.
+
+    >>> words("h.0.self_attn.qProj2.weight")
+    ('h', 'self', 'attn', 'q', 'proj', 'weight')
+    """
+    found = (word.lower() for word in _WORD.findall(name) if not word.isdecimal())
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=1 << 16)
+def alike(one: str, other: str) -> float:
+    """Return how probably two words mean the same: 1 for equal words and synonyms, 0 for unrelated ones.
+
+    >>> alike("attn", "attention"), alike("q", "query"), alike("gate", "up")
+    (0.8, 1.0, 0.0)
+    """
+    one, other = sorted((_SYNONYMS.get(one, one), _SYNONYMS.get(other, other)), key=lambda word: (len(word), word))
+    if one == other:
+        return 1.0
+    if one[0] != other[0]:
+        return 0.0
+    letters = iter(other)
+    if len(one) >= 3 and (other.startswith(one) or (len(one) > 3 and all(letter in letters for letter in one))):
+        return 0.8
+    return 0.0
+
+
+def shared(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Whether two names have a word in common that says more than that something is a tensor or a module."""
+    others = [word for word in other if word not in GENERIC]
+    return any(alike(word, b) >= 0.6 for word in one if word not in GENERIC for b in others)
