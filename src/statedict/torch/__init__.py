@@ -5,11 +5,14 @@ from ._install import uninstall as uninstall
 from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
+from ._sharded import RankPart as RankPart
+from ._sharded import Stored as Stored
+from ._sharded import dump_metadata as dump_metadata
 from ._sharded import has_shards as has_shards
 from ._sharded import holds_shards as holds_shards
+from ._sharded import join_plans as join_plans
 from ._sharded import ranks as ranks
 from ._sharded import sharded_state as sharded_state
-from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from .audit._find import audit as audit
 from .audit._findings import AuditFinding as AuditFinding
@@ -34,6 +37,7 @@ from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
 from .together._checksums import SharedChecksums as SharedChecksums
 from .together._joint import Joint as Joint
+from .together._rank_group import RankGroup as RankGroup
 from .together._vote import gather as gather
 from .together._vote import vote as vote
 
@@ -61,7 +65,11 @@ __all__ = [
     "has_shards",
     "holds_shards",
     "sharded_state",
-    "write_sharded",
+    "RankGroup",
+    "RankPart",
+    "Stored",
+    "dump_metadata",
+    "join_plans",
     "snapshot",
     "take",
     "maker",

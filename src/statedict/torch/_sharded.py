@@ -1,20 +1,32 @@
-"""States of several processes: torch.distributed.checkpoint writes each rank's part.
+"""States of several processes: each rank writes its part of a directory of torch.distributed.checkpoint.
 
 A model or optimizer is saved as a directory (`.metadata` and `*.distcp`) with the full parameter names, independently of
 wrappers (DDP, FSDP2) and sharding. `load_state_dict` reads it like any other file, on any number of ranks.
+
+PyTorch's planner says which items a state has, and which rank writes an item that several have; the messages between the
+ranks are the caller's, so that no collective is needed here. Our own writer writes the items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 
+from statedict.files import Part
+from statedict.formats.torch_archive import torch_parts
+
 from .snapshots._copy_tree import values_of
-from .tensors._dtensor import any_sharded
+from .tensors._dtensor import any_sharded, is_sharded, local_of
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
+    from torch.distributed.checkpoint.planner import SavePlan
+
+METADATA = ".metadata"
 
 
 def ranks() -> tuple[int, int]:
@@ -28,11 +40,71 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
-def write_sharded(state: dict[str, Any], path: Path) -> None:
-    """Write every rank's part of a state (`sharded_state`) into the directory `path`; called by all ranks."""
-    import torch.distributed.checkpoint as dcp
+class RankPart:
+    """This rank's part of a state (`sharded_state`), to be written.
 
-    dcp.save(state, checkpoint_id=path)  # type: ignore[attr-defined]
+    Attributes:
+        values: flat name → the value; of a DTensor the local tensor; of a ShardedTensor (FSDP1) its local shards, by their
+            offsets. They may be replaced by copies.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+
+        self._planner = DefaultSavePlanner()
+        self._planner.set_up_planner(state, is_coordinator=ranks()[0] == 0)
+        self.values = {name: _local(value) for name, value in self._planner.state_dict.items()}
+
+    def plan(self) -> SavePlan:
+        """The items that this rank has, without their bytes."""
+        return self._planner.create_local_plan()
+
+    def parts(self, plan: SavePlan, file: str) -> tuple[list[Part], list[Stored]]:
+        """Return the parts of a file with these items of this rank, and where each item is in it."""
+        parts: list[Part] = []
+        stored = []
+        at = 0
+        for item in plan.items:
+            value = self.values[item.index.fqn]
+            made = torch_parts(value[item.index.offset] if isinstance(value, dict) else value)
+            nbytes = sum(part.nbytes for part in made)
+            stored.append(Stored(item.index, file, at, nbytes))
+            parts += made
+            at += nbytes
+        return parts, stored
+
+
+class Stored(NamedTuple):
+    """Where an item is: `nbytes` bytes at `offset` in a file of the directory."""
+
+    item: MetadataIndex
+    file: str
+    offset: int
+    nbytes: int
+
+
+def join_plans(plans: Sequence[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+    """Return what each rank writes of the items that the ranks have, each of them once, and the metadata of all."""
+    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+
+    return DefaultSavePlanner().create_global_plan(list(plans))
+
+
+def dump_metadata(metadata: Metadata, stored: Sequence[Stored]) -> bytes:
+    """Return the content of `.metadata`, with the places of all items."""
+    from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
+
+    metadata.version = CURRENT_DCP_VERSION
+    metadata.storage_data = {each.item: _StorageInfo(each.file, each.offset, each.nbytes) for each in stored}
+    return pickle.dumps(metadata)
+
+
+def _local(value: Any) -> Any:
+    from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+
+    if isinstance(value, ShardedTensor):
+        return {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
+    return local_of(value) if is_sharded(value) else value
 
 
 def has_shards(obj: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statedict import _arrays
 
 from ..run_directory import _names
-from . import _save
+from . import _save, _together
 
 # Object name → its copy, whose memory the next save reuses.
 Memory = dict[str, _arrays.Copy]
@@ -27,3 +27,13 @@ def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memor
             copies[name] = _arrays.copied_again(state, memory.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
     return replace(content, values=deepcopy(content.values), states=states), copies
+
+
+def copied_of_rank(content: _together.Content, memory: Memory) -> tuple[_together.Content, Memory]:
+    """Copy what this rank saves, as `copied` does; its parts are copied in place."""
+    live = {name: part.values for name, part in content.parts.items()}
+    copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
+    for name, part in content.parts.items():
+        part.values = copy.states[name]
+    own = replace(copy, states={name: copy.states[name] for name in content.own.states})
+    return replace(content, own=own), kept

@@ -49,6 +49,21 @@ class Content:
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What other ranks, or this one before, have written into a checkpoint.
+
+    Attributes:
+        objects: object name → its file or directory.
+        facts: the facts of those files that need not be read again.
+        shards: as in the Manifest.
+    """
+
+    objects: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, FileFacts] = field(default_factory=dict)
+    shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> None:
     """Write a checkpoint. If anything fails, it is removed, and older checkpoints do not change.
 
@@ -56,7 +71,7 @@ def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> 
     """
     path = _changes.begin(directory, content.step)
     try:
-        complete(directory, path, content, {}, meter, durable=durable)
+        complete(directory, path, content, Others(), meter, durable=durable)
     except AfterSaveError:
         raise
     except BaseException:
@@ -65,17 +80,17 @@ def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> 
 
 
 def complete(
-    directory: Path, path: Path, content: Content, others: Mapping[str, str], meter: Meter, *, durable: bool
+    directory: Path, path: Path, content: Content, others: Others, meter: Meter, *, durable: bool
 ) -> None:
     """Write the files and the manifest into the directory `path`, and rename it.
 
-    `others` are objects that are already in it: name → file or directory. `meter` counts the bytes written.
+    `others` is what is already in it. `meter` counts the bytes written.
     """
-    _write_files(path, content, others, _donor(directory), meter)
+    _write_files(path, content, others, donor(directory), meter)
     _changes.finish(directory, path, content.step, durable=durable)
 
 
-def _donor(directory: Path) -> Donor:
+def donor(directory: Path) -> Donor:
     """The newest checkpoint, whose shards can be linked."""
     newest = _layout.newest(directory)
     if newest is None:
@@ -96,11 +111,11 @@ def nbytes_of(value: Any) -> int:
     return size
 
 
-def _write_files(path: Path, content: Content, others: Mapping[str, str], donor: Donor, meter: Meter) -> None:
+def _write_files(path: Path, content: Content, others: Others, donor: Donor, meter: Meter) -> None:
     # Files are not flushed here: `finish` flushes each of them once.
-    objects = dict(others)
-    shards = {}
-    stems = _names.stems([*others, *content.states])
+    objects = dict(others.objects)
+    shards = dict(others.shards)
+    stems = _names.stems([*objects, *content.states])
     for name, state in content.states.items():
         parts = _frozen.split(state, content.frozen.get(name, frozenset()))
         objects[name] = f"{stems[name]}{'.pt' if parts is None else _frozen.INDEX}"
@@ -116,7 +131,7 @@ def _write_files(path: Path, content: Content, others: Mapping[str, str], donor:
         metrics=content.metrics,
         values=content.values,
         objects=objects,
-        files={file: FileFacts.of(path / file) for file in sorted(relative(path))},
+        files={file: others.facts.get(file) or FileFacts.of(path / file) for file in sorted(relative(path))},
         versions=_versions(),
         shards=shards,
         keep=content.keep,
