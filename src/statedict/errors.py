@@ -12,6 +12,7 @@
     ├── DiskFullError (OSError)              there is not enough disk space; the old file is unchanged
     ├── FileChangedError (OSError)           a file changed while it was being read
     ├── RemoteError (OSError)                a server did not return a file, or the requested part of it
+    ├── ConflictError (OSError)              another writer has created or replaced an object in a store
     ├── AfterSaveError (OSError)             a checkpoint was saved, but a step after it failed
     ├── LockedError (RuntimeError)           another process or manager is writing to the run's directory
     ├── RunGoneError (FileNotFoundError)     the run's directory no longer exists
@@ -218,6 +219,17 @@ class RemoteError(StateDictError, OSError):
         return f"{self.file}: {self.what}" + (f" (tried {self.tries} times)" if self.tries > 1 else "")
 
 
+class ConflictError(StateDictError, OSError):
+    """Another writer has created, replaced or deleted an object in a store, so it was not written; `file` is its URL."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(errno.EEXIST, "not as expected", file)
+        self.file = file
+
+    def _text(self) -> str:
+        return f"{self.file}: another writer has changed this object; nothing was written"
+
+
 class AfterSaveError(StateDictError, OSError):
     """A checkpoint was saved, but a step after it failed: flushing its entry, deleting older checkpoints, or `after_save`.
 
@@ -242,11 +254,12 @@ class AfterSaveError(StateDictError, OSError):
 class LockedError(StateDictError, RuntimeError):
     """Another process or manager is writing to the run's directory; `holder` describes it, as far as is known.
 
-    `own` is True if it is another manager in this process.
+    `own` is True if it is another manager in this process; `hint` says more about the other one.
     """
 
-    def __init__(self, directory: str, holder: str, *, own: bool = False) -> None:
+    def __init__(self, directory: str, holder: str, *, own: bool = False, hint: str = "") -> None:
         super().__init__(directory, holder)
+        self.hint = hint
         self.directory = directory
         self.holder = holder
         self.own = own
@@ -261,6 +274,7 @@ class LockedError(StateDictError, RuntimeError):
         return (
             f"{self.directory}: this run is being written{by}; two runs in one directory would delete each other's "
             "checkpoints. Use a separate directory for each run, or stop the other one"
+            + (f"; {self.hint}" if self.hint else "")
         )
 
 

@@ -1,22 +1,27 @@
 """Files: batched reads, atomic replacement, checksums. This package knows nothing about tensors."""
 
+from ._attempts import inside
 from ._chain import FileChain
 from ._checksum import checksums, checksums_of, checksums_within, combine, crc32, crc32s, grouped, read_checked
 from ._file import PORTION, WAITING, File, Span, check_inside, fetch, spread
 from ._folder import Folder, Location, is_plain_name, open_folder
 from ._joint import JointWriter, Order, Run, Written, follow, remove_abandoned
-from ._open import is_url, open, redacted
+from ._open import is_url, local_path, open, redacted
 from ._output import Durable
 from ._set import FileSet, write_set
 from ._shares import Range, Shares, Sum, joined, shares, whole
 from ._slice import FileSlice
 from ._system import System
 from ._write import Fill, Frame, Part, Payload, fill, write
+from .stores._bucket import ABSENT, Bucket, Entry, put_surely, read_all
+from .stores._open import open_bucket
+from .stores._upload import Upload
 
 __all__ = [
-    "PORTION", "WAITING", "Durable", "File", "FileChain", "FileSet", "FileSlice", "Fill", "Folder", "Frame", "JointWriter",
-    "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum", "System", "Written", "check_inside",
-    "checksums", "checksums_of", "checksums_within", "combine", "crc32", "crc32s", "fetch", "fill", "follow", "grouped",
-    "is_plain_name", "is_url", "joined", "open", "open_folder",
-    "read_checked", "redacted", "remove_abandoned", "shares", "spread", "whole", "write", "write_set",
+    "ABSENT", "PORTION", "WAITING", "Bucket", "Durable", "Entry", "File", "FileChain", "FileSet", "FileSlice", "Fill",
+    "Folder", "Frame", "JointWriter", "Location", "Order", "Part", "Payload", "Range", "Run", "Shares", "Span", "Sum",
+    "System", "Upload", "Written", "check_inside", "checksums", "checksums_of", "checksums_within", "combine", "crc32",
+    "crc32s", "fetch", "fill", "follow", "grouped", "inside", "is_plain_name", "is_url", "joined", "local_path", "open",
+    "open_bucket", "open_folder", "put_surely", "read_all", "read_checked", "redacted", "remove_abandoned", "shares",
+    "spread", "whole", "write", "write_set",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ..errors import FileChangedError, UnknownFormatError
 from ._file import File, Span, VectoredRead, check_inside, plan_reads, spread
@@ -148,6 +149,18 @@ HIDDEN = "***"
 def is_url(path: Any) -> bool:
     """Return whether a path is a URL or a chain of URLs, as opposed to a local path."""
     return isinstance(path, str) and BEGINS.match(path) is not None
+
+
+def local_path(path: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
+    """Return the local path that a path or a `file://` URL means; None for the URL of anything else.
+
+    >>> local_path("file:///tmp/a%20b"), local_path("s3://bucket/a")
+    ('/tmp/a b', None)
+    """
+    if not is_url(path):
+        return path
+    parts = urlsplit(os.fspath(path))
+    return unquote(parts.path) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
 
 
 def redacted(text: str) -> str:

@@ -10,10 +10,14 @@ OWN = re.compile(r"step-([0-9]{10,19})")
 LARGEST_STEP = 10**19 - 1
 MANIFEST = "manifest.json"
 FORMAT = "statedict checkpoint"
+# A manifest of a checkpoint in an object store whose files are still being uploaded.
+CLAIM = "statedict checkpoint in progress"
 # Objects of a checkpoint that are not the user's: values that JSON cannot represent, and the state of random generators.
 VALUES, RANDOM = "values", "random"
 # The lock of CheckpointManager: a folder that has it is a run, even if nothing was saved yet.
 LOCK = ".lock"
+# The same in an object store, where it also says that a folder of a step without a manifest is unfinished, not damaged.
+WRITER = ".writer"
 # Folders of a step: of transformers (`checkpoint-500`), accelerate (`checkpoint_0`), torchtitan (`step-10`), DeepSpeed
 # (`global_step10`), Megatron (`iter_0000010`), torchtune (`epoch_0`).
 STEP = re.compile(r"(?:checkpoint[-_]|step[-_]|global_step|iter_|epoch[-_])(?P<number>[0-9]{1,19})")
@@ -51,6 +55,6 @@ def is_step_file(name: str) -> bool:
 
 def is_run(files: Collection[str], folders: Collection[str]) -> bool:
     """Return whether a folder with these files and folders is that of a run, or leads to one."""
-    if not {*MARKERS, LOCK}.isdisjoint(files) or not {*BETWEEN, LOGS}.isdisjoint(folders):
+    if not {*MARKERS, LOCK, WRITER}.isdisjoint(files) or not {*BETWEEN, LOGS}.isdisjoint(folders):
         return True
     return any(map(is_step_file, (*files, *folders))) or any(STEP.fullmatch(n) or VERSION.fullmatch(n) for n in folders)

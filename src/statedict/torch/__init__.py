@@ -5,6 +5,7 @@ from ._install import uninstall as uninstall
 from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
+from ._sharded import METADATA as METADATA
 from ._sharded import RankPart as RankPart
 from ._sharded import Stored as Stored
 from ._sharded import dump_metadata as dump_metadata
@@ -65,6 +66,7 @@ __all__ = [
     "has_shards",
     "holds_shards",
     "sharded_state",
+    "METADATA",
     "RankGroup",
     "RankPart",
     "Stored",

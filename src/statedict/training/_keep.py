@@ -20,6 +20,9 @@ from statedict.state import arguments
 
 from . import _select
 
+# Where a checkpoint, or a file of one, is: a path, or the URL of a prefix in an object store.
+Place = Path | str
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
@@ -27,7 +30,7 @@ class Saved:
 
     Attributes:
         step: the training step it was saved at.
-        path: its directory.
+        path: its directory, or its URL in an object store.
         metrics: as given to `save`.
         time: when it was saved (UTC).
         nbytes: total size of its files, including files shared with other checkpoints.
@@ -42,7 +45,7 @@ class Saved:
     """
 
     step: int
-    path: Path
+    path: Place
     metrics: Mapping[str, Any]
     time: datetime
     nbytes: int

@@ -9,24 +9,20 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from statedict import files
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError
-from statedict.formats import runs
 
 from . import _distributed, _keep, _objects, _random, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
+from ._run import open_run
 from ._when import When
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
-from .run_directory import _changes
-from .run_directory._catalogue import Catalogue
 from .saving import _save, _together
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
@@ -48,7 +44,8 @@ class CheckpointManager:
     """Save a run's checkpoints in a directory, and resume from them.
 
     Args:
-        directory: the run's directory; the first save creates it. Only one manager at a time can save in it.
+        directory: the run's directory, or its URL in an object store (`s3://bucket/run`); the first save creates it. Only
+            one manager at a time can save in it.
         keep: which checkpoints to keep (`last`, `every`, `best`, `within`, `at_most`, `any_of`; 3 means `last(3)`). The
             newest is always kept, as are pinned ones, and a checkpoint is deleted only after a newer one is durable.
         when: when `should_save` says yes (`every`, `on_preemption`, `any_of`, or a function of the step).
@@ -94,20 +91,14 @@ class CheckpointManager:
         timeout: timedelta = timedelta(minutes=30),
         limits: Limits | None = None,
     ) -> None:
-        if files.is_url(directory):
-            raise SaveError(
-                f"{files.redacted(str(directory))}: CheckpointManager needs a local directory, not a URL; "
-                "save the run locally and upload it from there"
-            )
-        # Absolute, so that a later change of the working directory does not matter.
-        self.directory = Path(os.path.abspath(directory))
+        self._run = open_run(directory)
+        self.directory = self._run.at
         self._keep = last(3) if keep is None else _keep.policy(keep)
         self._after_save = AfterSave(after_save)
         self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
         self._limits = limits
         self._background = Background()
-        self._ownership = Ownership(self.directory, self._background)
-        self._catalogue = Catalogue(self.directory)
+        self._ownership = Ownership(self._run, self._background)
         self._memory: list[Memory] = []
         self._timeout = timeout
         self._group: RankGroup | None = None
@@ -126,7 +117,7 @@ class CheckpointManager:
     @property
     def checkpoints(self) -> list[Saved]:
         """The run's checkpoints, oldest first. Raises OSError if one cannot be read at the moment."""
-        return retried(self._catalogue.saved)
+        return retried(self._run.saved)
 
     @property
     def latest(self) -> Saved | None:
@@ -212,14 +203,14 @@ class CheckpointManager:
         """
         with self._turn():
             self.wait()
-            self._on_first(lambda: _changes.pin(self.directory, self[_step(at)].step))
+            self._on_first(lambda: self._run.pin(self[_step(at)].step))
 
     def unpin(self, at: int | Saved | RunPolicy) -> None:
         """Let retention policies decide about a checkpoint again. Partner of `pin`."""
         with self._turn():
             self.wait()
             step = _step(at)
-            self._on_first(lambda: _changes.unpin(self.directory, step if isinstance(step, int) else self[step].step))
+            self._on_first(lambda: self._run.unpin(step if isinstance(step, int) else self[step].step))
 
     @property
     def rules(self) -> Keep | None:
@@ -233,11 +224,11 @@ class CheckpointManager:
         last(2)
         """
         latest = self.latest
-        written = None if latest is None else runs.read(latest.path).keep
+        written = None if latest is None else self._run.manifest(latest.path).keep
         try:
             return None if written is None else _keep.parse(written)
         except ValueError as error:
-            raise FormatError(f"the manifest has an unknown policy: {error}", file=str(self.directory)) from error
+            raise FormatError(f"the manifest has an unknown policy: {error}", file=self._run.name) from error
 
     def prune(self, keep: Keep | int | None = None, *, dry_run: bool = False) -> list[Saved]:
         """Delete the checkpoints that the policy (default: the manager's) does not keep; return them, oldest first.
@@ -300,7 +291,7 @@ class CheckpointManager:
         read and found damaged is skipped.
         """
         wanted = _objects.flat(objects)
-        asked = choice(self.directory, run, at)
+        asked = choice(self._run, run, at)
         if self._after_save.is_running_here and self._is_one_of_many:
             raise LoadError(
                 "resume() needs all ranks, and after_save= is called on rank 0; load the files with load_state_dict instead"
@@ -308,16 +299,16 @@ class CheckpointManager:
         with self._turn():
             self.wait()
             while True:
-                found = self._on_first(lambda: asked.find(self.directory, self._ownership))
+                found = self._on_first(lambda: asked.find(self._run, self._ownership))
                 if found.path is None or found.manifest is None:
-                    found.refuse_damaged(asked.run or self.directory)
+                    found.refuse_damaged((asked.run or self._run).name)
                     return None
                 try:
                     read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
                     return read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
                 except FileNotFoundError:
                     # The training process has deleted this checkpoint meanwhile, so there is a newer one.
-                    if found.path.is_dir() or self._is_one_of_many:
+                    if (asked.run or self._run).has(found.path) or self._is_one_of_many:
                         raise
 
     def __enter__(self) -> Self:
@@ -348,7 +339,7 @@ class CheckpointManager:
     def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
         if self._busy == "wait":
             self._background.wait()
-        self._ownership.hold()
+        self._ownership.hold(seize=True)
         if not self._asynchronous:
             content = self._content(step, metrics, given)
             meter = _meter(content)
@@ -393,8 +384,8 @@ class CheckpointManager:
         if self._group is None or not self._group.is_current:
             self._group = RankGroup(self._timeout)
         return SaveOfRanks(
-            self.directory, self._group, next(self._numbers), durable=self._durable,
-            hold=self._ownership.hold, follow_up=self._follow_up,
+            self._run, self._group, next(self._numbers), durable=self._durable,
+            hold=partial(self._ownership.hold, seize=True), follow_up=self._follow_up,
         )  # fmt: skip
 
     def _content_of_rank(
@@ -411,7 +402,7 @@ class CheckpointManager:
     def _write_together(self, save: SaveOfRanks, content: _together.Content, meter: Meter) -> None:
         if not save.write(content, meter) and self._busy == "wait":
             raise SaveError(
-                f"{self.directory}: other ranks have made a later save than step {content.own.step}: every rank must make "
+                f"{self._run.name}: other ranks have made a later save than step {content.own.step}: every rank must make "
                 "the same saves"
             )
 
@@ -433,19 +424,19 @@ class CheckpointManager:
         return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
 
     def _write(self, content: _save.Content, meter: Meter) -> None:
-        with _changes.translated(self.directory):
+        with self._run.translated():
             # Retry the deletions that failed in an earlier save.
-            _changes.tidy(self.directory)
-            _save.write(self.directory, content, meter, durable=self._durable)
+            self._run.tidy()
+            _save.write(self._run, content, meter, durable=self._durable)
         self._follow_up(content.step)
 
     def _follow_up(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, and call `after_save`, after a save."""
         try:
-            with _changes.after_save(self.directory, step, "deleting older checkpoints"):
+            with self._run.after_save(step, "deleting older checkpoints"):
                 self._remove_expired(self._keep, saved=step)
         finally:
-            self._after_save(str(self.directory), step, lambda: self[step])
+            self._after_save(self._run.name, step, lambda: self[step])
 
     def _prune(self, keep: Keep) -> list[Saved]:
         self._ownership.hold()
@@ -454,7 +445,7 @@ class CheckpointManager:
     def _remove_expired(self, keep: Keep, *, saved: int | None = None) -> list[Saved]:
         """Delete the checkpoints that a policy does not keep, except the step `saved` (a rerun can be behind the newest)."""
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
-        return [each for each in gone if _changes.remove(self.directory, each.path)]
+        return [each for each in gone if self._run.remove(each.path)]
 
     def _run_and_return(self, step: int, job: Callable[[], None], memory: Memory) -> None:
         try:
@@ -462,7 +453,7 @@ class CheckpointManager:
         except AfterSaveError:
             raise
         except BaseException as error:
-            error.add_note(f"{self.directory}: step {step} was not saved")
+            error.add_note(f"{self._run.name}: step {step} was not saved")
             raise
         finally:
             self._memory.append(memory)

@@ -18,8 +18,7 @@ from statedict import _api, _sources
 from statedict.formats.runs import LARGEST_STEP, survives
 from statedict.state import StateDict, arguments, library_of
 
-from . import _random
-from .run_directory import _names
+from . import _names, _random
 
 # The maximum nesting depth at which objects are searched for.
 DEEPEST = 20

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 from statedict import _api
 from statedict.formats.runs import Manifest
 
 from . import _ranks
+from ._keep import Place
+from ._run import inside
 
 
 def read() -> dict[str, Any]:
@@ -47,10 +48,10 @@ def file_of(rank: int) -> str:
     return f"random-{rank:05d}.pt"
 
 
-def stored(path: Path, manifest: Manifest) -> dict[str, Any] | None:
+def stored(place: Place, manifest: Manifest) -> dict[str, Any] | None:
     """The random state in a checkpoint: this rank's own, if every rank saved one; None if it was not saved."""
     name = manifest.objects.get("random", file_of(_ranks.ranks()[0]))
     if name not in manifest.files:
         return None
-    found: dict[str, Any] = _api.load(path / name)
+    found: dict[str, Any] = _api.load(inside(place, name))
     return found

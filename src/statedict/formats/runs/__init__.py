@@ -12,6 +12,7 @@ from .._run_names import LOCK as LOCK
 from .._run_names import MANIFEST as MANIFEST
 from .._run_names import RANDOM as RANDOM
 from .._run_names import VALUES as VALUES
+from .._run_names import WRITER as WRITER
 from .._run_names import name_of as name_of
 from .._run_names import own_steps as own_steps
 from ._json_values import survives as survives
@@ -20,9 +21,12 @@ from ._listing import steps as steps
 from ._manifest import FileFacts as FileFacts
 from ._manifest import Manifest as Manifest
 from ._manifest import NewerVersionError as NewerVersionError
+from ._manifest import UnfinishedError as UnfinishedError
 from ._manifest import check_file as check_file
 from ._manifest import check_step as check_step
+from ._manifest import claim as claim
 from ._manifest import dump as dump
+from ._manifest import parse as parse
 from ._manifest import read as read
 
 __all__ = [
@@ -31,15 +35,19 @@ __all__ = [
     "MANIFEST",
     "RANDOM",
     "VALUES",
+    "WRITER",
     "FileFacts",
     "Manifest",
     "NewerVersionError",
     "RunStep",
+    "UnfinishedError",
     "check_file",
     "check_step",
+    "claim",
     "dump",
     "name_of",
     "own_steps",
+    "parse",
     "read",
     "steps",
     "survives",

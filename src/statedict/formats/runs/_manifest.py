@@ -28,7 +28,7 @@ from statedict import files
 from statedict.files import File, Folder
 
 from ...errors import ChecksumError, FormatError, SaveError, TruncatedError, UnknownFormatError
-from .._run_names import FORMAT, MANIFEST, OWN, name_of
+from .._run_names import CLAIM, FORMAT, MANIFEST, OWN, name_of
 from ._json_values import from_json, to_json
 
 VERSION = 1
@@ -40,6 +40,16 @@ SEAL = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n}\n\Z')
 
 class NewerVersionError(UnknownFormatError):
     """The manifest was written by a newer version of this library; it is not damaged."""
+
+
+class UnfinishedError(UnknownFormatError):
+    """The checkpoint is still being uploaded to an object store, or its writer has died; `holder` describes the writer."""
+
+    def __init__(self, holder: str, *, file: str) -> None:
+        super().__init__(
+            f"this checkpoint is not complete: it is being written by {holder}, or that process has ended", file=file
+        )
+        self.holder = holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,8 @@ class Manifest:
         versions: the versions of Python and the packages that wrote it.
         shards: object name → shard file → digest of its content, for shards that later checkpoints may share.
         keep: the run's retention policy as JSON values; None if it is a function of the caller's.
+        within: in an object store, the folder of the files in the checkpoint's, which is different for each writer.
+        version: in an object store, distinguishes manifests with otherwise the same content.
     """
 
     step: int
@@ -87,6 +99,8 @@ class Manifest:
     versions: Mapping[str, str]
     shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     keep: list[Any] | None = None
+    within: str = ""
+    version: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -121,6 +135,7 @@ def dump(manifest: Manifest) -> bytes:
         "shards": {name: dict(digests) for name, digests in manifest.shards.items()},
         "keep": manifest.keep,
         "versions": dict(manifest.versions),
+        **({"within": manifest.within, "version_id": manifest.version} if manifest.within else {}),
     }
     sealed = seal(json.dumps(content, indent=1, allow_nan=False).encode().removesuffix(b"\n}"))
     if len(sealed) > LARGEST:
@@ -129,6 +144,11 @@ def dump(manifest: Manifest) -> bytes:
             "pass fewer objects and plain values, or combine them in one object"
         )
     return sealed
+
+
+def claim(holder: str, token: str) -> bytes:
+    """The manifest of a checkpoint that is being uploaded by `holder`; reading it raises UnfinishedError."""
+    return json.dumps({"format": CLAIM, "holder": holder, "token": token}, indent=1).encode() + b"\n"
 
 
 def seal(content: bytes) -> bytes:
@@ -192,6 +212,8 @@ def parse(raw: bytes, file: str) -> Manifest:
         content = json.loads(raw[: LARGEST + 1])
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the manifest is not valid JSON: {error}", file=file) from error
+    if isinstance(content, dict) and content.get("format") == CLAIM:
+        raise UnfinishedError(str(content.get("holder")), file=file)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UnknownFormatError("this is not the manifest of a checkpoint", file=file)
     _check_seal(raw, file)
@@ -244,6 +266,8 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         files=listed,
         versions=dict(content["versions"]),
         keep=None if content["keep"] is None else list(content["keep"]),
+        within=_checked_path(content["within"]) if "within" in content else "",
+        version=str(content.get("version_id", "")),
         shards={name: {_checked_path(f): str(d) for f, d in s.items()} for name, s in content["shards"].items()},
     )
 

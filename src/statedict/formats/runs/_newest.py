@@ -9,11 +9,11 @@ from statedict.files import Folder
 from ...errors import FormatError, UnknownFormatError
 from .._folder_table import is_weights
 from .._limits import Limits
-from .._run_names import LOCK, is_step_file, own_steps
+from .._run_names import LOCK, MANIFEST, WRITER, is_step_file, own_steps
 from ..checkpoint._checkpoint import Checkpoint, Finding
 from ..folders._opened import opened
 from ..many_files._weights import read_weights, unclear
-from ._manifest import check_step, read_open
+from ._manifest import UnfinishedError, check_step, read_open
 from ._step import open_step
 from ._steps import FoundSteps, find_steps
 
@@ -24,7 +24,7 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
     If the folder also contains weights of its own, these are opened instead: transformers' Trainer saves the finished model
     beside the checkpoints.
     """
-    own = own_steps(folder.folders)
+    own = _without_unfinished(folder, own_steps(folder.folders))
     if own:
         return _read_own(folder, own, limits)
     found = find_steps(folder)
@@ -33,13 +33,32 @@ def read_run(folder: Folder, limits: Limits) -> Checkpoint:
         checkpoint = _read_foreign(found, limits)
         checkpoint.notes += notes
         return checkpoint
-    if LOCK in folder.files and not is_weights(folder):
+    if not {LOCK, WRITER}.isdisjoint(folder.files) and not is_weights(folder):
         raise UnknownFormatError("this run does not have a checkpoint yet", file=folder.path)
     checkpoint = read_weights(folder, limits)
     if found is not None and found.steps:
         newest = "" if isinstance(found.newest, FormatError) else f", of which {found.newest} is the newest"
         checkpoint.notes.append(f"the weights of this directory were read, not those of its checkpoints{newest}")
     return checkpoint
+
+
+def _without_unfinished(folder: Folder, own: dict[int, str]) -> dict[int, str]:
+    """Leave out the newest steps of a run in an object store that are being written, or whose deletion is not complete."""
+    while own and WRITER in folder.files and _is_unfinished(folder.folder(next(reversed(own.values())))):
+        own.popitem()
+    return own
+
+
+def _is_unfinished(step: Folder) -> bool:
+    if MANIFEST not in step.files:
+        return True
+    try:
+        read_open(step)
+    except UnfinishedError:
+        return True
+    except FormatError:
+        return False
+    return False
 
 
 def _read_foreign(found: FoundSteps, limits: Limits) -> Checkpoint:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from statedict import files
 from statedict.errors import UnknownFormatError, UnknownNameError
+from statedict.formats.runs import own_steps
 from statedict.state import arguments, nearest
 
 from .. import _objects, _select
 from .._keep import RunPolicy, Saved
-from ..run_directory import _layout
-from ..run_directory._catalogue import Catalogue
+from .._run import Run, above, name_of, open_run
 from ..saving._ownership import Ownership
 from . import _find
 from ._retry import retried
@@ -28,42 +26,41 @@ class Choice(NamedTuple):
         at: a step or `best(…)`; None for the newest valid checkpoint.
     """
 
-    run: Path | None
+    run: Run | None
     at: int | RunPolicy | None
 
-    def find(self, own: Path, ownership: Ownership) -> _find.Found:
+    def find(self, own: Run, ownership: Ownership) -> _find.Found:
         """Find the checkpoint. Only in the manager's own run, and without `at`, the run may be empty or be changed."""
-        directory = self.run or own
+        run = self.run or own
         if self.at is not None:
-            step = (
-                one_of(retried(Catalogue(directory).saved), self.at).step if not isinstance(self.at, int) else self.at
-            )
-            return _find.find_step(directory, step)
+            step = one_of(retried(run.saved), self.at).step if not isinstance(self.at, int) else self.at
+            return _find.find_step(run, step)
         if self.run is None:
             return _find.find(own, ownership)
-        found = _find.newest(directory)
+        found = _find.newest(run)
         if found.path is None and not found.passed_over:
-            what = "has no checkpoints" if directory.is_dir() else "does not exist"
-            raise UnknownFormatError(f"the run to resume from {what}", file=str(directory))
+            what = "has no checkpoints" if run.exists() else "does not exist"
+            raise UnknownFormatError(f"the run to resume from {what}", file=run.name)
         return found
 
 
-def choice(own: Path, run: Any, at: Any) -> Choice:
-    """The arguments of `resume`, checked. `own` is the manager's directory.
+def choice(own: Run, run: Any, at: Any) -> Choice:
+    """The arguments of `resume`, checked. `own` is the manager's run.
 
     Raises TypeError or ValueError for an argument that does not name a run or a checkpoint, or if both do but differ.
     """
-    directory = None if run is None else _directory(run)
-    if directory is not None and _layout.STEP.fullmatch(directory.name):
+    other = None if run is None else _run(run)
+    if other is not None and (steps := own_steps([name_of(other.at)])):
+        (step,) = steps
         raise ValueError(
-            f"{directory} is a checkpoint; pass its run and its step: "
-            f"resume({str(directory.parent)!r}, at={_layout.step_of(directory.name)})"
+            f"{other.name} is a checkpoint; pass its run and its step: resume({str(above(other.at))!r}, at={step})"
         )
     if isinstance(at, Saved):
-        if directory not in (None, at.path.parent):
-            raise ValueError(f"the checkpoint {at.path} is not in the run {directory}")
-        return Choice(None if at.path.parent == own else at.path.parent, at.step)
-    return Choice(directory, None if at is None else _checked(at))
+        place = above(at.path)
+        if other is not None and place != other.at:
+            raise ValueError(f"the checkpoint {at.path} is not in the run {other.name}")
+        return Choice(None if place == own.at else open_run(place), at.step)
+    return Choice(other, None if at is None else _checked(at))
 
 
 def one_of(saved: Sequence[Saved], at: Any) -> Saved:
@@ -93,12 +90,10 @@ def _checked(at: Any) -> int | RunPolicy:
     return _objects.checked_step(at)
 
 
-def _directory(run: Any) -> Path:
+def _run(run: Any) -> Run:
     if not isinstance(run, (str, os.PathLike)):
         hint = (
             f"to select a step, pass at={run}" if isinstance(run, int) else "pass objects by name: resume(model=model)"
         )
         raise TypeError(f"the first argument is the directory of another run, not {arguments.described(run)}; {hint}")
-    if files.is_url(run):
-        raise ValueError(f"{files.redacted(str(run))}: resume() needs a local directory, not a URL; download the run")
-    return Path(os.path.abspath(run))
+    return open_run(run)

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from statedict.errors import FormatError, LimitError, LockedError, UnknownNameError, printable
-from statedict.files import Folder
+from statedict.files import open_folder
 from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
-from ..run_directory import _changes, _layout
+from .._keep import Place
+from .._run import Run, content_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -33,7 +33,7 @@ class Resumed:
     Attributes:
         step, metrics: as passed to `save`.
         values: the plain values passed to `save`, by name.
-        path: the checkpoint's directory.
+        path: the checkpoint's directory, or its URL.
         reports: object name (`"model"`, `"optimizers/0"`) → its LoadReport.
         passed_over: newer checkpoints that are damaged, and why.
 
@@ -49,7 +49,7 @@ class Resumed:
     step: int
     metrics: Mapping[str, Any]
     values: Mapping[str, Any]
-    path: Path
+    path: Place
     reports: Mapping[str, Any] = field(default_factory=dict)
     passed_over: tuple[PassedOver, ...] = ()
 
@@ -63,7 +63,7 @@ class PassedOver(NamedTuple):
     """
 
     step: int
-    path: Path
+    path: Place
     reason: str
 
     def __str__(self) -> str:
@@ -73,76 +73,76 @@ class PassedOver(NamedTuple):
 class Found(NamedTuple):
     """The checkpoint to resume from, and the damaged newer ones."""
 
-    path: Path | None
+    path: Place | None
     manifest: Manifest | None
     passed_over: list[PassedOver]
 
-    def refuse_damaged(self, directory: Path) -> None:
+    def refuse_damaged(self, run: str) -> None:
         """Raise FormatError if there are checkpoints but all are damaged: that must not be taken for a first run."""
         if self.path is None and self.passed_over:
             listed = "; ".join(map(str, self.passed_over))
-            raise FormatError(f"all checkpoints are damaged: {listed}", file=str(directory))
+            raise FormatError(f"all checkpoints are damaged: {listed}", file=run)
 
 
-def find(directory: Path, ownership: Ownership) -> Found:
+def find(run: Run, ownership: Ownership) -> Found:
     """Find the checkpoint to resume from, and set the damaged newer ones aside.
 
     If all are damaged, none is renamed: a second attempt must not take the run for a new one.
     """
     ownership.check_exists()
-    if _layout.of_kind(directory, _layout.OLD):
-        # A process died between the two renames that replace a step; locking restores the step.
+    if run.is_interrupted():
+        # Locking restores the checkpoint.
         with suppress(LockedError, OSError):
             ownership.hold(take_over=False)
-    found = newest(directory)
+    found = newest(run)
     if found.path is None:
         return found
-    return found._replace(passed_over=[_set_aside(directory, entry, ownership) for entry in found.passed_over])
+    return found._replace(passed_over=[_set_aside(run, entry, ownership) for entry in found.passed_over])
 
 
-def find_step(directory: Path, step: int) -> Found:
+def find_step(run: Run, step: int) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
-    steps = retried(lambda: _layout.steps(directory))
+    steps = retried(run.steps)
     if step not in steps:
         raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-    return Found(steps[step], retried(partial(verify, steps[step])), [])
+    return Found(steps[step], retried(partial(verify, run, steps[step])), [])
 
 
-def _set_aside(directory: Path, entry: PassedOver, ownership: Ownership) -> PassedOver:
+def _set_aside(run: Run, entry: PassedOver, ownership: Ownership) -> PassedOver:
     """Rename a damaged checkpoint, unless another manager saves here (then it stays as it is)."""
     try:
         ownership.hold(take_over=False)
     except (LockedError, OSError):
         return entry
-    moved = _changes.set_aside(directory, entry.path)
+    moved = run.set_aside(entry.path)
     return entry if moved is None else entry._replace(path=moved)
 
 
-def newest(directory: Path) -> Found:
+def newest(run: Run) -> Found:
     """Find the newest valid checkpoint. Reads every byte of it once.
 
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
     that a newer version of this library wrote: these may be valid.
     """
     for _ in range(LOOKS):
-        found = _search(directory)
+        found = _search(run)
         if found is not None:
             return found
     raise FormatError(
-        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=str(directory)
+        f"checkpoints were deleted while they were read, {LOOKS} times in a row; try again", file=run.name
     )
 
 
-def _search(directory: Path) -> Found | None:
+def _search(run: Run) -> Found | None:
     """Search once; return None if a checkpoint was deleted while it was read, so that the list is out of date."""
     passed_over: list[PassedOver] = []
-    for step, path in reversed(retried(lambda: _layout.steps(directory)).items()):
+    for step, path in reversed(retried(run.steps).items()):
         try:
-            return Found(path, retried(partial(verify, path)), passed_over)
+            return Found(path, retried(partial(verify, run, path)), passed_over)
         except (LimitError, NewerVersionError):
             raise
         except FormatError as error:
-            if not path.is_dir():
+            if not run.has(path):
                 return None
             passed_over.append(PassedOver(step, path, str(error)))
         except (OSError, MemoryError) as error:
@@ -154,11 +154,10 @@ def _search(directory: Path) -> Found | None:
     return Found(None, None, passed_over)
 
 
-def verify(path: Path) -> Manifest:
+def verify(run: Run, path: Place) -> Manifest:
     """Check every file of a checkpoint and return its manifest; raises FormatError or OSError."""
-    manifest = runs.read(path)
-    runs.check_step(manifest, str(path))
-    folder = Folder(str(path))
+    manifest = run.manifest(path)
+    folder = open_folder(str(content_of(path, manifest)))
     try:
         for name, expected in manifest.files.items():
             runs.check_file(folder, name, expected)

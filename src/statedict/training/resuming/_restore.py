@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, _loading, _sources
@@ -13,9 +12,10 @@ from statedict.errors import UnknownNameError
 from statedict.formats.runs import Manifest
 from statedict.state import nearest
 
-from .. import _distributed, _objects, _random
+from .. import _distributed, _names, _objects, _random
+from .._keep import Place
 from .._progress import Meter
-from ..run_directory import _names
+from .._run import content_of, inside
 from ._find import PassedOver, Resumed
 from ._retry import retried
 
@@ -43,7 +43,7 @@ class _Ready(NamedTuple):
 class VerifiedCheckpoint:
     """A checkpoint that was verified, with the resource limits for reading it."""
 
-    path: Path
+    path: Place
     manifest: Manifest
     limits: Limits | None = None
 
@@ -65,6 +65,10 @@ class VerifiedCheckpoint:
             _random.write(ready.drawn)
         return Resumed(manifest.step, manifest.metrics, ready.values, self.path, reports, passed_over)
 
+    @property
+    def _content(self) -> Place:
+        return content_of(self.path, self.manifest)
+
     def _check_names(self, objects: Mapping[str, Any], options: Options) -> None:
         held = [name for name in self.manifest.objects if name not in _names.OWN]
         for name in (*objects, *options):
@@ -77,7 +81,7 @@ class VerifiedCheckpoint:
         self._check_names(objects, options)
         chosen = {name: _options(value, objects) | dict(options.get(name, {})) for name, value in objects.items()}
         values = dict(self.manifest.values) | retried(self._values)
-        drawn = retried(partial(_random.stored, self.path, self.manifest)) if random else None
+        drawn = retried(partial(_random.stored, self._content, self.manifest)) if random else None
         for name, value in objects.items():
             report = retried(partial(self._load_one, name, value, {**chosen[name], "dry_run": True}))
             _loading.refuse(report, type(value).__name__, chosen[name].get("strict", True))
@@ -96,13 +100,13 @@ class VerifiedCheckpoint:
         return {name: reports[name] for name in objects}
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
-        file = self.path / self.manifest.objects[name]
+        file = inside(self._content, self.manifest.objects[name])
         return _api.load_state_dict(value, file, **{"limits": self.limits, **options})
 
     def _values(self) -> dict[str, Any]:
         """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
-        return {} if file is None else dict(_api.load(self.path / file, limits=self.limits))
+        return {} if file is None else dict(_api.load(inside(self._content, file), limits=self.limits))
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:

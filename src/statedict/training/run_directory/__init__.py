@@ -1,4 +1,7 @@
-"""The run's directory on disk: its checkpoints (`_layout`, `_catalogue`), the names of files in them (`_names`), `_changes`.
+"""A run in a directory: `_run` implements the protocol of `training/_run.py`; `_layout` and `_catalogue` list, `_changes`
+change it.
 
 What a checkpoint contains is described by its manifest (`statedict.formats.runs`).
 """
+
+from ._run import DirectoryRun as DirectoryRun

@@ -47,11 +47,6 @@ def _steps(directory: Path) -> dict[int, str]:
         return {}
 
 
-def newest(directory: Path) -> Saved | None:
-    """The newest checkpoint with a valid manifest."""
-    return next(filter(None, (describe(directory / name) for name in reversed(names(directory)))), None)
-
-
 def describe(path: Path) -> Saved | None:
     """The facts in a checkpoint's manifest; None if the manifest is missing, invalid, or of another step.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from statedict.errors import LockedError
 from statedict.formats.runs import LOCK
 
+from .._holder import holder
+
 
 class Lock:
     """The lock of a run's directory. It ends with `release`, with this object, or with the process.
@@ -18,28 +20,29 @@ class Lock:
     """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip()
+            by = os.pread(self._fd, 200, 0).decode(errors="replace").strip()
             self.release()
-            raise LockedError(str(directory), holder, own=holder == _holder()) from None
+            raise LockedError(str(directory), by, own=by == holder()) from None
         except BaseException:
             self.release()
             raise
         # The holder's name only improves the error message, so a full disk must not make locking fail.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{_holder()}\n".encode(), 0)
+            os.pwrite(self._fd, f"{holder()}\n".encode(), 0)
 
     def __del__(self) -> None:
         self.release()
 
-    def holds(self, directory: Path) -> bool:
-        """Whether this locks the directory that is at `directory` now, which may have been replaced by another one."""
+    def holds(self) -> bool:
+        """Whether this locks the directory that is at its path now, which may have been replaced by another one."""
         try:
-            there = (directory / LOCK).stat()
+            there = (self._directory / LOCK).stat()
         except OSError:
             return False
         return os.path.samestat(there, os.fstat(self._fd))
@@ -48,7 +51,3 @@ class Lock:
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
             os.close(fd)
-
-
-def _holder() -> str:
-    return f"process {os.getpid()} on {os.uname().nodename}"

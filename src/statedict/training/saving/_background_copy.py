@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from statedict import _arrays
 
-from ..run_directory import _names
+from .. import _names
 from . import _save, _together
 
 # Object name → its copy, whose memory the next save reuses.

@@ -2,25 +2,26 @@
 
 A module with enough frozen parameters is saved as shards with an index (`model.pt.index.json`, as Hugging Face does), with
 the frozen tensors apart from the rest. If the content of a frozen shard (a SHA-256 of names, dtypes, shapes and elements)
-equals that of a shard of the previous checkpoint, it becomes a hard link to that file. The file system frees a file with
-its last link, so deleting one checkpoint does not affect another, and a copy of a checkpoint is complete.
+equals that of a shard of the previous checkpoint, it becomes a hard link to that file (in an object store: a copy, made by
+the store). The file system frees a file with its last link, so deleting one checkpoint does not affect another, and a copy
+of a checkpoint is complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from statedict import _api, files
 from statedict.formats.runs import FileFacts
 from statedict.state import Leaf, StateDict, raw_values
 
+from .._keep import Place
 from .._progress import Meter
+from .._run import Draft
 
 # Bytes. Writing less than this again is faster than hashing and linking it.
 WORTH_SHARING = 1 << 20
@@ -30,9 +31,9 @@ INDEX = ".pt.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """The previous checkpoint: its directory, and its shards (digest of the content → file and facts)."""
+    """The previous checkpoint: where its files are, and its shards (digest of the content → file and facts)."""
 
-    path: Path | None = None
+    place: Place | None = None
     shards: Mapping[str, tuple[str, FileFacts]] = field(default_factory=dict)
 
 
@@ -72,9 +73,9 @@ def split(state: Any, frozen: Collection[str]) -> tuple[list[StateDict], StateDi
 
 
 def write(
-    path: Path, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor, meter: Meter
+    draft: Draft, name: str, parts: tuple[list[StateDict], StateDict], donor: Donor, meter: Meter
 ) -> dict[str, str]:
-    """Write an object's shards and their index into a checkpoint's directory; return the digests of the frozen shards."""
+    """Write an object's shards and their index into a checkpoint; return the digests of the frozen shards."""
     shared, rest = parts
     total = len(shared) + 1
     places: dict[str, str] = {}
@@ -82,33 +83,31 @@ def write(
     for number, shard in enumerate([*shared, rest], start=1):
         file = f"{name}-{number:05d}-of-{total:05d}.pt"
         if number == total:
-            _api.save(shard, path / file, durable=False)
+            _save(shard, draft, file)
         else:
             digests[file] = shard.fingerprint()
-            if not _linked(donor, digests[file], path / file):
-                _api.save(shard, path / file, durable=False)
+            if not _shared(donor, digests[file], draft, file):
+                _save(shard, draft, file)
         places.update(dict.fromkeys(shard, file))
-        meter((path / file).stat().st_size)
+        meter(draft.size(file))
     index = {"metadata": {"total_size": sum(part.nbytes for part in (*shared, rest))}, "weight_map": places}
     text = json.dumps(index, indent=1).encode() + b"\n"
-    files.write(path / f"{name}{INDEX}", [files.Frame(len(text), lambda: text)], durable="none")
+    with draft.create(f"{name}{INDEX}") as target:
+        files.write(target, [files.Frame(len(text), lambda: text)], durable="none")
     return digests
 
 
-def _linked(donor: Donor, digest: str, target: Path) -> bool:
-    """Link to the donor's shard if it has one with this digest and its file is undamaged; return whether it did."""
-    if donor.path is None or digest not in donor.shards:
+def _save(shard: StateDict, draft: Draft, file: str) -> None:
+    with draft.create(file) as target:
+        _api.save(shard, target, format="torch", durable=False)
+
+
+def _shared(donor: Donor, digest: str, draft: Draft, target: str) -> bool:
+    """Share the donor's shard if it has one with this digest; return whether it was possible."""
+    if donor.place is None or digest not in donor.shards:
         return False
     file, facts = donor.shards[digest]
-    try:
-        os.link(donor.path / file, target)
-    except OSError:
-        # The file system does not support hard links, or the previous checkpoint was deleted.
-        return False
-    if FileFacts.of(target) == facts:
-        return True
-    target.unlink()
-    return False
+    return draft.share(donor.place, file, facts, target)
 
 
 def _shards(sizes: Mapping[str, int], tied: Iterable[tuple[str, ...]]) -> list[set[str]]:

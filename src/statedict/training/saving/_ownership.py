@@ -6,16 +6,13 @@ that is run again), unless the older one is in its `with` block.
 
 from __future__ import annotations
 
-import os
 from itertools import count
-from pathlib import Path
 from threading import RLock
 from weakref import WeakSet
 
 from statedict.errors import LockedError, RunGoneError
 
-from ..run_directory import _changes
-from ..run_directory._lock import Lock
+from .._run import Lock, Run
 from ._background import Background
 
 
@@ -24,44 +21,43 @@ class Ownership:
 
     Attributes:
         mutex: held by the thread that uses the manager.
-        held: whether the directory was ever locked.
+        held: whether the run was ever locked.
         in_use: whether the manager is in its `with` block, and does not hand the directory over.
     """
 
-    def __init__(self, directory: Path, background: Background) -> None:
+    def __init__(self, run: Run, background: Background) -> None:
         self.mutex = RLock()
         self.held = self.in_use = False
-        self._directory = directory
+        self._run = run
         self._background = background
         self._lock: Lock | None = None
         self._number = next(NUMBERS)
         OWNERSHIPS.add(self)
 
-    def hold(self, *, take_over: bool = True) -> None:
-        """Lock the directory, creating it if needed, and delete what interrupted saves left there.
+    def hold(self, *, take_over: bool = True, seize: bool = False) -> None:
+        """Lock the run, creating it if needed, and delete what interrupted saves left there.
 
-        `take_over`: take the lock from an older manager of this process. Raises RunGoneError if the directory was deleted
-        since it was locked, LockedError if another manager holds the lock.
+        `take_over`: take the lock from an older manager of this process; `seize`: as in `Run.lock`. Raises RunGoneError if
+        the run was deleted since it was locked, LockedError if another manager holds the lock.
         """
-        if self._lock is not None and not self._lock.holds(self._directory):
-            self.release()
-        if self._lock is None:
-            with _changes.translated(self._directory):
+        with self._run.translated():
+            if self._lock is not None and not self._lock.holds():
+                self.release()
+            if self._lock is None:
                 self.check_exists()
-                _changes.make(self._directory)
-                self._lock = self._locked(take_over)
+                self._lock = self._locked(take_over, seize)
                 self.held = True
-                _changes.tidy(self._directory)
+                self._run.tidy()
 
     def check_exists(self) -> None:
-        """Raise RunGoneError if the directory was locked before and has been deleted."""
-        if self.held and not self._directory.is_dir():
-            raise RunGoneError(str(self._directory))
+        """Raise RunGoneError if the run was locked before and has been deleted."""
+        if self.held and not self._run.exists():
+            raise RunGoneError(self._run.name)
 
     def forget(self) -> None:
         """Drop the lock and the mutex, which belong to the parent. Called in a forked child."""
         self.mutex = RLock()
-        self.release()
+        self._lock = None
 
     def release(self) -> None:
         """Unlock the directory."""
@@ -69,19 +65,16 @@ class Ownership:
         if lock is not None:
             lock.release()
 
-    def _locked(self, take_over: bool) -> Lock:
+    def _locked(self, take_over: bool, seize: bool) -> Lock:
         try:
-            return Lock(self._directory)
+            return self._run.lock(seize=seize)
         except LockedError as error:
             if not error.own or not take_over:
                 raise
         for ownership in list(OWNERSHIPS):
-            if ownership._number < self._number and not ownership.in_use and ownership._place() == self._place():
+            if ownership._number < self._number and not ownership.in_use and ownership._run.real == self._run.real:
                 ownership._give_up()
-        return Lock(self._directory)
-
-    def _place(self) -> str:
-        return os.path.realpath(self._directory)
+        return self._run.lock(seize=seize)
 
     def _give_up(self) -> None:
         """Release the lock once no save is running."""

@@ -1,29 +1,26 @@
-"""Write one checkpoint: every file, then the manifest that lists them, then rename the directory.
+"""Write one checkpoint: every file, then the manifest that lists them, which completes it.
 
 The content no longer changes with training: it is a copy, or the live state of a synchronous save.
 """
 
 from __future__ import annotations
 
-import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from statedict import _sources, files, formats
-from statedict.errors import AfterSaveError, SaveError
-from statedict.formats import runs
+from statedict import _sources, formats
+from statedict.errors import AfterSaveError, FormatError, SaveError
 from statedict.formats.runs import FileFacts, Manifest
 from statedict.state import Leaf, tensors_of
 
-from .. import _clock
+from .. import _clock, _names
 from .._progress import Meter
-from ..run_directory import _changes, _layout, _names
+from .._run import Draft, Run, content_of
 from . import _frozen
 from ._frozen import Donor
 
@@ -51,54 +48,52 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What other ranks, or this one before, have written into a checkpoint.
+    """What is already in a checkpoint, because all ranks have written it.
 
     Attributes:
         objects: object name → its file or directory.
-        facts: the facts of those files that need not be read again.
+        uploaded: the facts that the draft of each rank has of its files.
         shards: as in the Manifest.
     """
 
     objects: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, FileFacts] = field(default_factory=dict)
+    uploaded: Sequence[Mapping[str, FileFacts]] = ()
     shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def write(directory: Path, content: Content, meter: Meter, *, durable: bool) -> None:
+def write(run: Run, content: Content, meter: Meter, *, durable: bool) -> None:
     """Write a checkpoint. If anything fails, it is removed, and older checkpoints do not change.
 
     Raises AfterSaveError if the checkpoint is complete but its directory entry could not be flushed.
     """
-    path = _changes.begin(directory, content.step)
+    draft = run.begin(content.step)
     try:
-        complete(directory, path, content, Others(), meter, durable=durable)
+        complete(run, draft, content, Others(), meter, durable=durable)
     except AfterSaveError:
         raise
     except BaseException:
-        _changes.abandon(path)
+        draft.abandon()
         raise
 
 
-def complete(
-    directory: Path, path: Path, content: Content, others: Others, meter: Meter, *, durable: bool
-) -> None:
-    """Write the files and the manifest into the directory `path`, and rename it.
-
-    `others` is what is already in it. `meter` counts the bytes written.
-    """
-    _write_files(path, content, others, donor(directory), meter)
-    _changes.finish(directory, path, content.step, durable=durable)
+def complete(run: Run, draft: Draft, content: Content, others: Others, meter: Meter, *, durable: bool) -> None:
+    """Write the files and the manifest into the draft, and finish it. `meter` counts the bytes written."""
+    donor = donor_of(run) if any(content.frozen.values()) else Donor()
+    draft.finish(_write_files(draft, content, others, donor, meter), durable=durable)
 
 
-def donor(directory: Path) -> Donor:
-    """The newest checkpoint, whose shards can be linked."""
-    newest = _layout.newest(directory)
-    if newest is None:
-        return Donor()
-    manifest = runs.read(newest.path)
-    digests = {digest: file for of_one in manifest.shards.values() for file, digest in of_one.items()}
-    facts = manifest.files
-    return Donor(newest.path, {d: (file, facts[file]) for d, file in digests.items() if file in facts})
+def donor_of(run: Run) -> Donor:
+    """The newest checkpoint, whose shards can be shared."""
+    for place in reversed(run.steps().values()):
+        try:
+            manifest = run.manifest(place)
+        except FormatError:
+            continue
+        digests = {digest: file for of_one in manifest.shards.values() for file, digest in of_one.items()}
+        facts = manifest.files
+        found = {d: (file, facts[file]) for d, file in digests.items() if file in facts}
+        return Donor(content_of(place, manifest), found)
+    return Donor()
 
 
 def nbytes(content: Content) -> int:
@@ -111,8 +106,7 @@ def nbytes_of(value: Any) -> int:
     return size
 
 
-def _write_files(path: Path, content: Content, others: Others, donor: Donor, meter: Meter) -> None:
-    # Files are not flushed here: `finish` flushes each of them once.
+def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, meter: Meter) -> Manifest:
     objects = dict(others.objects)
     shards = dict(others.shards)
     stems = _names.stems([*objects, *content.states])
@@ -121,32 +115,36 @@ def _write_files(path: Path, content: Content, others: Others, donor: Donor, met
         objects[name] = f"{stems[name]}{'.pt' if parts is None else _frozen.INDEX}"
         with named(name, state):
             if parts is None:
-                write_state(state, path / objects[name])
-                meter((path / objects[name]).stat().st_size)
+                write_state(state, draft, objects[name])
+                meter(draft.size(objects[name]))
             else:
-                shards[name] = _frozen.write(path, stems[name], parts, donor, meter)
+                shards[name] = _frozen.write(draft, stems[name], parts, donor, meter)
     manifest = Manifest(
         step=content.step,
         time=_clock.now(),
         metrics=content.metrics,
         values=content.values,
         objects=objects,
-        files={file: others.facts.get(file) or FileFacts.of(path / file) for file in sorted(relative(path))},
+        files=draft.files([draft.uploaded, *others.uploaded]),
         versions=_versions(),
         shards=shards,
         keep=content.keep,
     )
     if manifest.without_files():
         lost = ", ".join(map(repr, manifest.without_files()))
-        raise SaveError(f"{path}: the files of {lost} were deleted by another program while the checkpoint was written")
-    block = memoryview(runs.dump(manifest))
-    files.write(path / runs.MANIFEST, [files.Frame(len(block), lambda: block)], durable="none")
+        raise SaveError(
+            f"{draft.place}: the files of {lost} were deleted by another program while the checkpoint was written"
+        )
+    return manifest
 
 
-def write_state(state: Any, path: Path) -> None:
+def write_state(state: Any, draft: Draft, name: str) -> None:
     """Write a state or tree to a file; NumPy arrays stay NumPy arrays, and tensors stay tensors."""
     substitute = _sources.States().of
-    formats.write(state, path, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute)
+    with draft.create(name) as target:
+        formats.write(
+            state, target, format="torch", metadata=None, max_shard_size=None, durable=False, substitute=substitute
+        )
 
 
 @contextmanager
@@ -160,14 +158,6 @@ def named(name: str, state: Any) -> Iterator[None]:
     except TypeError as error:
         # Raised when a value cannot be copied, so it cannot be saved either; the SaveError names its path.
         raise SaveError(f"{what}: {_sources.unloadable(state) or error}") from error
-
-
-def relative(path: Path) -> list[str]:
-    """Every file below a directory except the manifest, as a relative path with `/`; links are not followed."""
-    found = []
-    for folder, _, names in os.walk(path, onerror=_changes.fail):
-        found += [Path(folder, name).relative_to(path).as_posix() for name in names]
-    return [name for name in found if name != runs.MANIFEST]
 
 
 @cache

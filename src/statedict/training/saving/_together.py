@@ -1,12 +1,12 @@
-"""A save of several ranks: each writes its part, and rank 0 completes the checkpoint with one rename.
+"""A save of several ranks: each writes its part, and rank 0 completes the checkpoint in one step.
 
 *Theory of operation.* Every rank runs the same job, in its background thread or in the caller's. They meet twice, over
 connections of their own (RankGroup), never over those of the training:
 
-1. Each rank says which save it is about to write, and which items it has (Offer). Rank 0 locks the directory, makes the
-   checkpoint's hidden one, and replies who writes what (Task). Each rank then writes its items.
+1. Each rank says which save it is about to write, and which items it has (Offer). Rank 0 locks the run, begins a draft, and
+   replies who writes what (Task). Each rank then writes its items.
 2. Each rank says where its items are, and the checksums of its files (Wrote). Rank 0 then writes what only it has, the
-   metadata and the manifest, and renames the directory.
+   metadata and the manifest, and finishes the draft, which makes the checkpoint visible in one step.
 
 If anything fails on any rank, or its process ends, all ranks raise, and nothing is left behind. What fails before the job,
 while the state is copied, is passed to the others in step 1.
@@ -20,17 +20,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statedict import _api, files
 from statedict.errors import AfterSaveError, SaveError
 from statedict.formats.runs import FileFacts
 
-from .. import _random
+from .. import _names, _random
 from .._progress import Meter
 from .._ranks import ranks
-from ..run_directory import _changes, _names
+from .._run import Draft, Run
 from . import _save
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ class Offer(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a rank is to write: the items of each object, into the directory `path`; None if `newest` is another save."""
+    """What a rank is to write: the items of each object, into the draft `key`; empty if `newest` is another save."""
 
     newest: int
-    path: Path | None = None
+    key: str = ""
     plans: Mapping[str, SavePlan] = {}
 
 
@@ -85,17 +85,17 @@ class SaveOfRanks:
     """
 
     def __init__(
-        self, directory: Path, group: RankGroup, number: int, *, durable: bool,
+        self, run: Run, group: RankGroup, number: int, *, durable: bool,
         hold: Callable[[], object], follow_up: Callable[[int], object],
     ) -> None:  # fmt: skip
-        self._directory = directory
+        self._run = run
         self._group = group
         self._number = number
         self._durable = durable
         self._hold = hold
         self._follow_up = follow_up
-        # Rank 0 only: the directory that is being written, and the metadata of each object.
-        self._path: Path | None = None
+        # Rank 0 only: the draft that it has begun, and the metadata of each object.
+        self._begun: Draft | None = None
         self._metadata: Mapping[str, Metadata] = {}
 
     def fail(self, error: BaseException) -> None:
@@ -109,15 +109,19 @@ class SaveOfRanks:
         """
         try:
             task = self._begin(content)
-            if task.path is None:
+            if not task.key:
                 return False
-            self._agree(lambda: self._write_part(content, task), lambda wrote: self._complete(content.own, wrote, meter))
+            draft = self._begun or self._run.draft(task.key)
+            self._agree(
+                lambda: self._write_part(draft, content, task),
+                lambda wrote: self._complete(draft, content.own, wrote, meter),
+            )
         except AfterSaveError:
             raise
         except BaseException:
-            if self._path is not None:
+            if self._begun is not None:
                 with suppress(OSError):
-                    _changes.abandon(self._path)
+                    self._begun.abandon()
             raise
         return True
 
@@ -138,7 +142,7 @@ class SaveOfRanks:
             return Offer(self._number, content.own.step, {name: part.plan() for name, part in content.parts.items()})
 
         task: Task = self._agree(offer, self._decided)
-        while task.path is None and task.newest == self._number:
+        while not task.key and task.newest == self._number:
             # The others are about to join with it.
             task = self._agree(offer, self._decided)
         return task
@@ -153,54 +157,47 @@ class SaveOfRanks:
         joined = {name: join_plans([offer.plans[name] for offer in offers]) for name in offers[0].plans}
         self._metadata = {name: metadata for name, (_, metadata) in joined.items()}
         self._hold()
-        with _changes.translated(self._directory):
+        with self._run.translated():
             # Retry the deletions that failed in an earlier save.
-            _changes.tidy(self._directory)
-            self._path = _changes.begin(self._directory, offers[0].step)
-        for stem in _names.stems(joined).values():
-            (self._path / stem).mkdir()
+            self._run.tidy()
+            self._begun = self._run.begin(offers[0].step)
         return [
-            Task(newest, self._path, {name: plans[rank] for name, (plans, _) in joined.items()})
+            Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()})
             for rank in range(len(offers))
         ]
 
     # step 2
 
-    def _write_part(self, content: Content, task: Task) -> Wrote:
-        assert task.path is not None
-        stored = {}
-        written = []
+    def _write_part(self, draft: Draft, content: Content, task: Task) -> Wrote:
         stems = _names.stems(content.parts)
         rank, _ = ranks()
+        stored = {}
         for name, part in content.parts.items():
             file = f"__{rank}_0.distcp"
             with _save.named(name, part.values):
                 parts, stored[name] = part.parts(task.plans[name], file)
                 if parts:
-                    files.write(task.path / stems[name] / file, parts, durable=self._flush)
-                    written.append(f"{stems[name]}/{file}")
+                    self._write(draft, f"{stems[name]}/{file}", parts)
         if content.random is not None:
-            written.append(_random.file_of(rank))
-            _api.save(content.random, task.path / written[-1], durable=False)
-        return Wrote(stored, {file: FileFacts.of(task.path / file) for file in written})
+            with draft.create(_random.file_of(rank)) as target:
+                _api.save(content.random, target, format="torch", durable=False)
+        return Wrote(stored, draft.uploaded)
 
-    @property
-    def _flush(self) -> files.Durable:
-        # Rank 0 may be on another machine, where it cannot flush what this one has cached.
-        return "rename" if self._durable else "none"
+    def _write(self, draft: Draft, name: str, parts: Sequence[files.Part]) -> None:
+        # Rank 0, which flushes the whole checkpoint, may be on another machine.
+        with draft.create(name) as target:
+            files.write(target, parts, durable="rename" if self._durable else "none")
 
-    def _complete(self, own: _save.Content, wrote: list[Wrote], meter: Meter) -> list[None]:
-        from statedict.torch import dump_metadata
+    def _complete(self, draft: Draft, own: _save.Content, wrote: list[Wrote], meter: Meter) -> list[None]:
+        from statedict.torch import METADATA, dump_metadata
 
-        assert self._path is not None
         stems = _names.stems(self._metadata)
-        facts = {file: known for each in wrote for file, known in each.facts.items()}
-        for name, metadata in self._metadata.items():
-            block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
-            file = self._path / stems[name] / ".metadata"
-            files.write(file, [files.Frame(len(block), lambda block=block: block)], durable="none")  # type: ignore[misc]
-        with _changes.translated(self._directory):
-            _save.complete(self._directory, self._path, own, _save.Others(stems, facts), meter, durable=self._durable)
+        with self._run.translated():
+            for name, metadata in self._metadata.items():
+                block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
+                self._write(draft, f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
+            others = _save.Others(stems, [each.facts for each in wrote])
+            _save.complete(self._run, draft, own, others, meter, durable=self._durable)
         self._follow_up(own.step)
         return [None] * len(wrote)
 

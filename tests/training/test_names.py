@@ -3,8 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from statedict.training.run_directory._names import LONGEST, LONGEST_PART, check, stems
+from statedict.training._names import LONGEST, LONGEST_PART, check, stems
 
 
 @pytest.mark.parametrize(

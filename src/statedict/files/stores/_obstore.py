@@ -1,0 +1,153 @@
+"""A Bucket of S3, Google Cloud Storage or Azure, through obstore (the Rust crate object_store).
+
+obstore retries failed requests by itself, except those of a conditional write after which the outcome is unknown. Its errors
+contain URLs with their signatures, so none of them is passed on as a cause.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from ...errors import ConflictError, MissingDependencyError, RemoteError
+from .._attempts import scrubbed
+from .._open import redacted
+from ._bucket import ABSENT, Entry
+from ._credentials import options_of
+
+Result = TypeVar("Result")
+
+# Bytes of one part of a multipart upload, and how many are sent at a time: with the part that is being filled, and copies
+# inside the client, less than 64 MiB. S3 allows 10,000 parts, so an object may have 78 GiB; see `part_size`.
+PART = 8 << 20
+PARTS = 4
+MOST_PARTS = 10_000
+# Retries of the client: five in at most 30 s, so that a dead store is reported and a commit does not hang.
+RETRIES = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+CLIENT = {
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=20),
+    "timeout": timedelta(minutes=5),
+}
+# The first line of obstore's errors ends with the reason; the other lines repeat it as Rust's debug text.
+STATUS = re.compile(r"status code: (\d{3}[ \w]*)")
+
+
+class ObstoreBucket:
+    """The objects behind a URL such as `s3://bucket/prefix`; raises MissingDependencyError without obstore."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore
+            from obstore import store
+        except ImportError:
+            raise MissingDependencyError("obstore", needed_for=f"reading {redacted(url)}", extra="remote") from None
+        self.url = redacted(url).rstrip("/")
+        self._url = url
+        self._api = obstore
+        self._store: Any = self._attempt("", lambda: self._connected(store))
+
+    def _connected(self, store: Any) -> Any:
+        options, client = options_of(self._url)
+        return store.from_url(
+            self._url.rstrip("/"), retry_config=RETRIES, client_options={**CLIENT, **client}, **options
+        )
+
+    def stat(self, key: str) -> Entry:
+        return _entry(self._attempt(key, lambda: self._api.head(self._store, key)))
+
+    def read(self, key: str, start: int, stop: int, etag: str = "") -> bytes:
+        if stop <= start:
+            return b""
+        wanted = {"range": (start, stop), **({"if_match": etag} if etag else {})}
+        return self._attempt(key, lambda: bytes(self._api.get(self._store, key, options=wanted).bytes()))
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None) -> str:
+        mode: Any = "overwrite" if if_match is None else "create" if if_match == ABSENT else {"e_tag": if_match}
+        done = self._attempt(
+            key, lambda: self._api.put(self._store, key, data, mode=mode, use_multipart=False), writes=if_match
+        )
+        return str(done["e_tag"])
+
+    def upload(self, key: str, blocks: Iterable[bytes]) -> None:
+        raised: list[BaseException] = []
+
+        def guarded() -> Iterator[bytes]:
+            try:
+                yield from blocks
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        def send() -> None:
+            # An error of the iterator aborts the upload: the parts that were sent are deleted.
+            self._api.put(self._store, key, guarded(), use_multipart=True, chunk_size=PART, max_concurrency=PARTS)
+
+        try:
+            self._attempt(key, send)
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        # obstore lists by whole steps of a path, so the last step of the prefix is compared here.
+        folder, _, _ = prefix.rpartition("/")
+        found = self._attempt(
+            prefix, lambda: [each for page in self._api.list(self._store, folder or None) for each in page]
+        )
+        return sorted(entry for entry in map(_entry, found) if entry.key.startswith(prefix))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if keys:
+            with suppress(FileNotFoundError):
+                self._attempt(keys[0], lambda: self._api.delete(self._store, list(keys)))
+
+    def copy(self, source: str, target: str) -> None:
+        self._attempt(source, lambda: self._api.copy(self._store, source, target))
+
+    def _attempt(self, key: str, work: Callable[[], Result], *, writes: str | None = None) -> Result:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  # whatever obstore raises
+            translated = self._translated(
+                error, f"{self.url}/{key}" if key else self.url, conditional=writes is not None
+            )
+        # Raised outside of the handler, so that the original error is not even its context.
+        raise translated
+
+    def _translated(self, error: Exception, name: str, *, conditional: bool) -> Exception:
+        kind = type(error).__name__
+        # A conditional write to an object that was deleted meanwhile.
+        missing = isinstance(error, FileNotFoundError) or kind == "NotFoundError"
+        if kind in ("AlreadyExistsError", "PreconditionError") or (missing and conditional):
+            return ConflictError(name)
+        if missing:
+            return FileNotFoundError(errno.ENOENT, "no such file", name)
+        if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+            return PermissionError(errno.EACCES, "the store refuses access: check your credentials", name)
+        if not (type(error).__module__.startswith("obstore") or isinstance(error, (OSError, ValueError))):
+            return error
+        text = str(error)
+        status = STATUS.search(text)
+        reason = (
+            f"the store answered HTTP {status[1].strip()}" if status else scrubbed(" ".join(_first(text)), self._url)
+        )
+        return RemoteError(name, reason)
+
+
+def _first(text: str) -> list[str]:
+    """Return the words of an error's first line."""
+    return text.partition("\n")[0].split()
+
+
+def _entry(facts: Any) -> Entry:
+    return Entry(facts["path"], facts["size"], facts["e_tag"] or "", facts["last_modified"])

@@ -1,0 +1,183 @@
+"""The Run protocol: a run's checkpoints, in a directory or in an object store, and every change to them.
+
+The manager, saving and resuming know a run by this protocol only. `run_directory` and `run_store` implement it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from statedict import files
+from statedict.formats.runs import FileFacts, Manifest
+
+from ._keep import Place, Saved
+
+
+class Lock(Protocol):
+    """The right to change a run, which one manager has at a time. This is its whole surface."""
+
+    def holds(self) -> bool:
+        """Whether this locks the run that is there now; False if the run was deleted.
+
+        Raises LockedError if another process has taken it over.
+        """
+
+    def release(self) -> None:
+        """End it. It also ends with this object, or with the process."""
+
+
+class Draft(Protocol):
+    """A checkpoint that is being written, which readers do not see. This is its whole surface.
+
+    Several ranks may write files into it: each has a Draft with the same key.
+
+    Attributes:
+        key: what distinguishes it from others of the same run.
+        place: where it is, for messages.
+        uploaded: the facts of the files written here.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def uploaded(self) -> Mapping[str, FileFacts]: ...
+
+    def create(self, name: str) -> AbstractContextManager[Any]:
+        """Return the context in which a file is written: to the path, or the binary file object, that it provides."""
+
+    def size(self, name: str) -> int:
+        """Return the size of a file that was written here."""
+
+    def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
+        """Make `name` the same as a file of another checkpoint, without its bytes; return False if that is impossible."""
+
+    def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
+        """Return the facts of all files; `uploaded` are those of all ranks."""
+
+    def finish(self, manifest: Manifest, *, durable: bool) -> None:
+        """Write the manifest and make the checkpoint visible, in one step. It replaces one of the same step.
+
+        Raises AfterSaveError if that was done but something after it failed.
+        """
+
+    def abandon(self) -> None:
+        """Delete what was written."""
+
+
+class Run(Protocol):
+    """A run's checkpoints and the changes to them. This is its whole surface.
+
+    Only the holder of the lock may call `begin`, `remove`, `set_aside` and `tidy`; everybody else may pin, and read.
+
+    Attributes:
+        name: its path or URL, for messages.
+        at: the path or the URL.
+        real: equal for all names of the same run.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def at(self) -> Place: ...
+
+    @property
+    def real(self) -> str: ...
+
+    def exists(self) -> bool: ...
+
+    def steps(self) -> dict[int, Place]:
+        """Return all checkpoints with a step's name, valid or not, oldest first."""
+
+    def saved(self) -> list[Saved]:
+        """Return the checkpoints with a valid manifest, oldest first.
+
+        Raises OSError if a manifest cannot be read at the moment: a list without that checkpoint would be wrong.
+        """
+
+    def manifest(self, place: Place) -> Manifest:
+        """Return the manifest of a checkpoint; raise FormatError if it is missing, damaged, or of another step."""
+
+    def has(self, place: Place) -> bool:
+        """Whether a checkpoint is (still) there."""
+
+    def is_interrupted(self) -> bool:
+        """Whether a checkpoint is missing until the run is locked: its replacement was interrupted."""
+
+    def lock(self, *, seize: bool) -> Lock:
+        """Lock the run, creating it if needed. `seize`: also from a process that may have died, if that cannot be known.
+
+        Raises LockedError if another manager holds the lock.
+        """
+
+    def begin(self, step: int) -> Draft:
+        """Start a checkpoint."""
+
+    def draft(self, key: str) -> Draft:
+        """Return the draft that another rank has started."""
+
+    def remove(self, place: Place) -> bool:
+        """Delete a checkpoint, unless it was pinned just now; return whether it was deleted."""
+
+    def pin(self, step: int) -> None:
+        """Pin a step, durably, without the lock; raise UnknownNameError if the run does not have its checkpoint."""
+
+    def unpin(self, step: int) -> None:
+        """Remove the pin of a step, if there is one, durably."""
+
+    def set_aside(self, place: Place) -> Place | None:
+        """Rename a damaged checkpoint, so that it is never resumed from and never deleted; None if that is impossible."""
+
+    def tidy(self) -> None:
+        """Delete the remains of interrupted saves and deletions, and restore a checkpoint that one of them hides."""
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Translate an OSError about the run into an error that says what to do."""
+
+    def after_save(self, step: int, what: str) -> AbstractContextManager[None]:
+        """Translate an OSError of something that follows a successful save into AfterSaveError, or RunGoneError."""
+
+
+def open_run(at: str | os.PathLike[str]) -> Run:
+    """Return the run in a directory or behind a URL; raise SaveError for a URL that cannot be written to."""
+    local = files.local_path(at)
+    if local is None:
+        from .run_store import StoreRun
+
+        return StoreRun(os.fspath(at))
+    from .run_directory import DirectoryRun
+
+    # Absolute, so that a later change of the working directory does not matter.
+    return DirectoryRun(Path(os.path.abspath(local)))
+
+
+def inside(place: Place, name: str) -> Place:
+    """Return the place of a file or folder in a checkpoint."""
+    return place / name if isinstance(place, Path) else files.inside(place, name)
+
+
+def content_of(place: Place, manifest: Manifest) -> Place:
+    """Return where the files of a checkpoint are."""
+    return inside(place, manifest.within) if manifest.within else place
+
+
+def name_of(place: Place) -> str:
+    """Return the last part of a place: for a checkpoint, the name of its step."""
+    return str(place).rstrip("/").rpartition("/")[2]
+
+
+def above(place: Place) -> Place:
+    """Return the place of the run that a checkpoint is in."""
+    return place.parent if isinstance(place, Path) else place.rstrip("/").rpartition("/")[0]
+
+
+# Writes a state to the path or binary file object that it is given.
+Write = Callable[[Any], object]

@@ -1,0 +1,149 @@
+"""A run in a local directory: `Run` over the functions of this package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from statedict import files
+from statedict.formats import runs
+from statedict.formats.runs import FileFacts, Manifest
+
+from .._keep import Place, Saved
+from . import _changes, _layout
+from ._catalogue import Catalogue
+from ._lock import Lock
+
+
+class DirectoryRun:
+    """The run in a directory (an absolute path)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.at = directory
+        self._catalogue = Catalogue(directory)
+
+    @property
+    def name(self) -> str:
+        return str(self.at)
+
+    @property
+    def real(self) -> str:
+        return os.path.realpath(self.at)
+
+    def exists(self) -> bool:
+        return self.at.is_dir()
+
+    def steps(self) -> dict[int, Place]:
+        return {**_layout.steps(self.at)}
+
+    def saved(self) -> list[Saved]:
+        return self._catalogue.saved()
+
+    def manifest(self, place: Place) -> Manifest:
+        manifest = runs.read(Path(place))
+        runs.check_step(manifest, str(place))
+        return manifest
+
+    def has(self, place: Place) -> bool:
+        return Path(place).is_dir()
+
+    def is_interrupted(self) -> bool:
+        return bool(_layout.of_kind(self.at, _layout.OLD))
+
+    def lock(self, *, seize: bool) -> Lock:
+        # The kernel releases the lock of a process that has died.
+        _changes.make(self.at)
+        return Lock(self.at)
+
+    def begin(self, step: int) -> DirectoryDraft:
+        return DirectoryDraft(self.at, _changes.begin(self.at, step))
+
+    def draft(self, key: str) -> DirectoryDraft:
+        return DirectoryDraft(self.at, self.at / key)
+
+    def remove(self, place: Place) -> bool:
+        return _changes.remove(self.at, Path(place))
+
+    def pin(self, step: int) -> None:
+        _changes.pin(self.at, step)
+
+    def unpin(self, step: int) -> None:
+        _changes.unpin(self.at, step)
+
+    def set_aside(self, place: Place) -> Place | None:
+        return _changes.set_aside(self.at, Path(place))
+
+    def tidy(self) -> None:
+        _changes.tidy(self.at)
+
+    def translated(self) -> AbstractContextManager[None]:
+        return _changes.translated(self.at)
+
+    def after_save(self, step: int, what: str) -> AbstractContextManager[None]:
+        return _changes.after_save(self.at, step, what)
+
+
+class DirectoryDraft:
+    """A checkpoint in a hidden directory of the run."""
+
+    def __init__(self, directory: Path, path: Path) -> None:
+        self._directory = directory
+        self.place = path
+        self._facts: dict[str, FileFacts | None] = {}
+
+    @property
+    def key(self) -> str:
+        return self.place.name
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[Path]:
+        path = self.place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        self._facts[name] = None
+
+    @property
+    def uploaded(self) -> Mapping[str, FileFacts]:
+        """The facts of the files written here; the files are read for them, once."""
+        self._facts = {name: known or FileFacts.of(self.place / name) for name, known in self._facts.items()}
+        return {name: known for name, known in self._facts.items() if known is not None}
+
+    def size(self, name: str) -> int:
+        return (self.place / name).stat().st_size
+
+    def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
+        """Link to a file of another checkpoint, if it is undamaged."""
+        target = self.place / name
+        try:
+            os.link(Path(source) / file, target)
+        except OSError:
+            # The file system does not support hard links, or the other checkpoint was deleted.
+            return False
+        if FileFacts.of(target) == facts:
+            self._facts[name] = facts
+            return True
+        target.unlink()
+        return False
+
+    def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
+        known = {name: facts for each in uploaded for name, facts in each.items()}
+        return {name: known.get(name) or FileFacts.of(self.place / name) for name in sorted(relative(self.place))}
+
+    def finish(self, manifest: Manifest, *, durable: bool) -> None:
+        block = memoryview(runs.dump(manifest))
+        # Files are not flushed before: `finish` flushes each of them once.
+        files.write(self.place / runs.MANIFEST, [files.Frame(len(block), lambda: block)], durable="none")
+        _changes.finish(self._directory, self.place, manifest.step, durable=durable)
+
+    def abandon(self) -> None:
+        _changes.abandon(self.place)
+
+
+def relative(path: Path) -> list[str]:
+    """Every file below a directory except the manifest, as a relative path with `/`; links are not followed."""
+    found = []
+    for folder, _, names in os.walk(path, onerror=_changes.fail):
+        found += [Path(folder, name).relative_to(path).as_posix() for name in names]
+    return [name for name in found if name != runs.MANIFEST]

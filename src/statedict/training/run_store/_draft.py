@@ -1,0 +1,64 @@
+"""A checkpoint that is being written to an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from statedict.files import Upload
+from statedict.formats.runs import FileFacts, Manifest
+
+from .._keep import Place
+
+if TYPE_CHECKING:
+    from ._run import StoreRun
+
+
+class StoreDraft:
+    """The files of one attempt to write a step: the objects below its key, `step-0000001200/TOKEN`.
+
+    `replaces` is the ETag of what the manifest must replace, if this is the Draft of the rank that completes it.
+    """
+
+    def __init__(self, run: StoreRun, key: str, replaces: str = "") -> None:
+        self.key = key
+        self.place: Place = f"{run.name}/{key}"
+        self.replaces = replaces
+        self.uploaded: dict[str, FileFacts] = {}
+        self.step_name, _, self.token = key.partition("/")
+        self._run = run
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[Upload]:
+        with Upload(self._run.bucket, f"{self.key}/{name}") as stream:
+            yield stream
+        self.uploaded[name] = FileFacts(stream.nbytes, stream.crc32)
+
+    def size(self, name: str) -> int:
+        return self.uploaded[name].nbytes
+
+    def share(self, source: Place, file: str, facts: FileFacts, name: str) -> bool:
+        """Let the store copy a file of another checkpoint of the run."""
+        bucket, target = self._run.bucket, f"{self.key}/{name}"
+        try:
+            bucket.copy(f"{str(source).removeprefix(f'{self._run.name}/')}/{file}", target)
+            if bucket.stat(target).nbytes != facts.nbytes:
+                return False
+        except OSError:
+            # The other checkpoint was deleted, or the store refuses to copy: the bytes are uploaded again.
+            return False
+        self.uploaded[name] = facts
+        return True
+
+    def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
+        return dict(sorted(pair for each in uploaded for pair in each.items()))
+
+    def finish(self, manifest: Manifest, *, durable: bool) -> None:
+        # What a store has accepted is durable.
+        self._run.finish(self, replace(manifest, within=self.token, version=token_hex(8)))
+
+    def abandon(self) -> None:
+        self._run.abandon(self)
