@@ -6,6 +6,7 @@ from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
 from ._sharded import METADATA as METADATA
+from ._sharded import RankFile as RankFile
 from ._sharded import RankPart as RankPart
 from ._sharded import Stored as Stored
 from ._sharded import dump_metadata as dump_metadata
@@ -68,6 +69,7 @@ __all__ = [
     "sharded_state",
     "METADATA",
     "RankGroup",
+    "RankFile",
     "RankPart",
     "Stored",
     "dump_metadata",

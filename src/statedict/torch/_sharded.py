@@ -24,7 +24,7 @@ from .tensors._dtensor import any_sharded, is_sharded, local_of
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
-    from torch.distributed.checkpoint.planner import SavePlan
+    from torch.distributed.checkpoint.planner import SavePlan, WriteItem
 
 METADATA = ".metadata"
 
@@ -46,32 +46,55 @@ class RankPart:
     Attributes:
         values: flat name → the value; of a DTensor the local tensor; of a ShardedTensor (FSDP1) its local shards, by their
             offsets. They may be replaced by copies.
+        frozen: the names of the parameters that are not trained.
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], obj: Any = None) -> None:
         from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
         self._planner = DefaultSavePlanner()
         self._planner.set_up_planner(state, is_coordinator=ranks()[0] == 0)
         self.values = {name: _local(value) for name, value in self._planner.state_dict.items()}
+        self.frozen = _frozen_names(obj, self.values)
 
     def plan(self) -> SavePlan:
         """The items that this rank has, without their bytes."""
         return self._planner.create_local_plan()
 
-    def parts(self, plan: SavePlan, file: str) -> tuple[list[Part], list[Stored]]:
-        """Return the parts of a file with these items of this rank, and where each item is in it."""
+    def files(self, plan: SavePlan, rank: int, worth: int) -> list[RankFile]:
+        """Return the files with these items of this rank: the frozen ones have one of their own from `worth` bytes on."""
+        frozen = [item for item in plan.items if item.index.fqn in self.frozen]
+        if sum(item.tensor_storage_size() or 0 for item in frozen) < worth:
+            frozen = []
+        apart = {item.index for item in frozen}
+        rest = [item for item in plan.items if item.index not in apart]
+        return [
+            self._file(items, f"__{rank}_{number}.distcp", is_frozen=items is frozen)
+            for number, items in enumerate((rest, frozen))
+            if items
+        ]
+
+    def _file(self, items: Sequence[WriteItem], name: str, *, is_frozen: bool) -> RankFile:
         parts: list[Part] = []
         stored = []
         at = 0
-        for item in plan.items:
+        for item in items:
             value = self.values[item.index.fqn]
             made = torch_parts(value[item.index.offset] if isinstance(value, dict) else value)
             nbytes = sum(part.nbytes for part in made)
-            stored.append(Stored(item.index, file, at, nbytes))
+            stored.append(Stored(item.index, name, at, nbytes))
             parts += made
             at += nbytes
-        return parts, stored
+        return RankFile(name, parts, stored, is_frozen)
+
+
+class RankFile(NamedTuple):
+    """A file that a rank writes: its parts, the places of the items in it, and whether all of them are frozen."""
+
+    name: str
+    parts: list[Part]
+    stored: list[Stored]
+    is_frozen: bool
 
 
 class Stored(NamedTuple):
@@ -105,6 +128,22 @@ def _local(value: Any) -> Any:
     if isinstance(value, ShardedTensor):
         return {tuple(shard.metadata.shard_offsets): shard.tensor for shard in value.local_shards()}
     return local_of(value) if is_sharded(value) else value
+
+
+def _frozen_names(obj: Any, values: Mapping[str, Any]) -> frozenset[str]:
+    """The names of a module's parameters that do not require gradients, found by their memory: wrappers change names."""
+    if not isinstance(obj, torch.nn.Module) or all(parameter.requires_grad for parameter in obj.parameters()):
+        return frozenset()
+    places: dict[bool, set[int]] = {True: set(), False: {0}}
+    for parameter in obj.parameters():
+        places[not parameter.requires_grad].update(_places(_local(parameter)))
+    found = places[True] - places[False]
+    return frozenset(name for name, value in values.items() if not found.isdisjoint(_places(value)))
+
+
+def _places(value: Any) -> list[int]:
+    tensors = list(value.values()) if isinstance(value, dict) else [value]
+    return [tensor.data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor)]
 
 
 def has_shards(obj: Any) -> bool:

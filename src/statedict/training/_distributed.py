@@ -104,7 +104,8 @@ def parts_of(objects: Mapping[str, Any]) -> dict[str, RankPart]:
     from statedict.torch import RankPart, sharded_state
 
     return {
-        name: RankPart(sharded_state(value, _objects.owner_of(value, objects))) for name, value in objects.items()
+        name: RankPart(sharded_state(value, _objects.owner_of(value, objects)), value)
+        for name, value in objects.items()
     }
 
 

@@ -376,7 +376,9 @@ class CheckpointManager:
             return
         self._meter = meter
         self._submit(step, job, memory)
-        self._background.raise_error()
+        if self._busy == "replace":
+            # After it has been submitted: another rank may not know of the error yet, and goes on with this save.
+            self._background.raise_error()
 
     def _save_of_ranks(self) -> SaveOfRanks:
         from statedict.torch import RankGroup

@@ -117,6 +117,7 @@ class DirectoryDraft:
         """Link to a file of another checkpoint, if it is undamaged."""
         target = self.place / name
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.link(Path(source) / file, target)
         except OSError:
             # The file system does not support hard links, or the other checkpoint was deleted.

@@ -31,7 +31,8 @@ from .. import _names, _random
 from .._progress import Meter
 from .._ranks import ranks
 from .._run import Draft, Run
-from . import _save
+from . import _frozen, _save
+from ._frozen import Donor
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
@@ -56,26 +57,44 @@ class Content:
 
 
 class Offer(NamedTuple):
-    """What a rank is about to save: the number of the save, its step, and the items of each object."""
+    """What a rank is about to save.
+
+    Attributes:
+        number, step: of the save.
+        plans: the items of each object.
+        has_frozen: whether some of them are not trained.
+    """
 
     number: int
     step: int
     plans: Mapping[str, SavePlan]
+    has_frozen: bool
 
 
 class Task(NamedTuple):
-    """What a rank is to write: the items of each object, into the draft `key`; empty if `newest` is another save."""
+    """What a rank is to write: the items of each object, into the draft `key`; empty if `newest` is another save.
+
+    `donor` is the checkpoint whose frozen files can be shared.
+    """
 
     newest: int
     key: str = ""
     plans: Mapping[str, SavePlan] = {}
+    donor: Donor = Donor()
 
 
 class Wrote(NamedTuple):
-    """What a rank has written: the places of the items of each object, and the facts of each file."""
+    """What a rank has written.
+
+    Attributes:
+        stored: the places of the items of each object.
+        facts: the facts of each file.
+        shards: the digests of the frozen files, as in the Manifest.
+    """
 
     stored: Mapping[str, Sequence[Stored]]
     facts: Mapping[str, FileFacts]
+    shards: Mapping[str, Mapping[str, str]]
 
 
 class SaveOfRanks:
@@ -139,7 +158,9 @@ class SaveOfRanks:
 
     def _begin(self, content: Content) -> Task:
         def offer() -> Offer:
-            return Offer(self._number, content.own.step, {name: part.plan() for name, part in content.parts.items()})
+            plans = {name: part.plan() for name, part in content.parts.items()}
+            has_frozen = any(part.frozen for part in content.parts.values())
+            return Offer(self._number, content.own.step, plans, has_frozen)
 
         task: Task = self._agree(offer, self._decided)
         while not task.key and task.newest == self._number:
@@ -161,8 +182,9 @@ class SaveOfRanks:
             # Retry the deletions that failed in an earlier save.
             self._run.tidy()
             self._begun = self._run.begin(offers[0].step)
+            donor = _save.donor_of(self._run) if any(offer.has_frozen for offer in offers) else Donor()
         return [
-            Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()})
+            Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()}, donor)
             for rank in range(len(offers))
         ]
 
@@ -171,17 +193,23 @@ class SaveOfRanks:
     def _write_part(self, draft: Draft, content: Content, task: Task) -> Wrote:
         stems = _names.stems(content.parts)
         rank, _ = ranks()
-        stored = {}
+        stored: dict[str, list[Stored]] = {name: [] for name in content.parts}
+        shards: dict[str, dict[str, str]] = {}
         for name, part in content.parts.items():
-            file = f"__{rank}_0.distcp"
             with _save.named(name, part.values):
-                parts, stored[name] = part.parts(task.plans[name], file)
-                if parts:
-                    self._write(draft, f"{stems[name]}/{file}", parts)
+                made = part.files(task.plans[name], rank, _frozen.WORTH_SHARING)
+            for file in made:
+                stored[name] += file.stored
+                target = f"{stems[name]}/{file.name}"
+                if file.is_frozen:
+                    digest = shards.setdefault(name, {})[target] = _frozen.digest_of(file)
+                    if _frozen.share(task.donor, digest, draft, target):
+                        continue
+                self._write(draft, target, file.parts)
         if content.random is not None:
-            with draft.create(_random.file_of(rank)) as target:
-                _api.save(content.random, target, format="torch", durable=False)
-        return Wrote(stored, draft.uploaded)
+            with draft.create(_random.file_of(rank)) as random:
+                _api.save(content.random, random, format="torch", durable=False)
+        return Wrote(stored, draft.uploaded, shards)
 
     def _write(self, draft: Draft, name: str, parts: Sequence[files.Part]) -> None:
         # Rank 0, which flushes the whole checkpoint, may be on another machine.
@@ -196,10 +224,18 @@ class SaveOfRanks:
             for name, metadata in self._metadata.items():
                 block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
                 self._write(draft, f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
-            others = _save.Others(stems, [each.facts for each in wrote])
+            others = _save.Others(stems, [each.facts for each in wrote], _merged([each.shards for each in wrote]))
             _save.complete(self._run, draft, own, others, meter, durable=self._durable)
         self._follow_up(own.step)
         return [None] * len(wrote)
+
+
+def _merged(shards: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for of_rank in shards:
+        for name, digests in of_rank.items():
+            found.setdefault(name, {}).update(digests)
+    return found
 
 
 def _require_same(offers: Sequence[Offer]) -> None:
