@@ -344,7 +344,9 @@ def background(kind, size, directory):
         for number in (2, 3):
             manager.save(number, model=model, optimizer=optimizer)
             manager.wait()
-            copies.append([tensor.data_ptr() for copy in manager._memory[0].values() for tensor in copy.memory.tensors])
+            copies.append(
+                [tensor.data_ptr() for copy in manager._memory[0].copies.values() for tensor in copy.memory.tensors]
+            )
         told["reused"] = copies[0] == copies[1]
     manager.save(4, counter=Counter())
     manager.close()

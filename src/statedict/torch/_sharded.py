@@ -47,6 +47,9 @@ class RankPart:
         values: flat name → the value; of a DTensor the local tensor; of a ShardedTensor (FSDP1) its local shards, by their
             offsets. They may be replaced by copies.
         frozen: the names of the parameters that are not trained.
+        made: the parts of a file that were made of a tensor, by its item. They can be written again while the tensor is the
+            same, whatever its elements: an asynchronous save passes on those of the last, whose copies it overwrites. To
+            make them takes 0.3 ms for each tensor, during which the training's thread cannot run.
     """
 
     def __init__(self, state: dict[str, Any], obj: Any = None) -> None:
@@ -56,6 +59,7 @@ class RankPart:
         self._planner.set_up_planner(state, is_coordinator=ranks()[0] == 0)
         self.values = {name: _local(value) for name, value in self._planner.state_dict.items()}
         self.frozen = _frozen_names(obj, self.values)
+        self.made: dict[Any, tuple[torch.Tensor, list[Part]]] = {}
 
     def plan(self) -> SavePlan:
         """The items that this rank has, without their bytes."""
@@ -79,13 +83,23 @@ class RankPart:
         stored = []
         at = 0
         for item in items:
-            value = self.values[item.index.fqn]
-            made = torch_parts(value[item.index.offset] if isinstance(value, dict) else value)
+            made = self._made(item)
             nbytes = sum(part.nbytes for part in made)
             stored.append(Stored(item.index, name, at, nbytes))
             parts += made
             at += nbytes
         return RankFile(name, parts, stored, is_frozen)
+
+    def _made(self, item: WriteItem) -> list[Part]:
+        value = self.values[item.index.fqn]
+        value = value[item.index.offset] if isinstance(value, dict) else value
+        if not isinstance(value, torch.Tensor):
+            return torch_parts(value)
+        key = (item.index.fqn, item.index.offset)
+        tensor, parts = self.made.get(key, (None, []))
+        if tensor is not value:
+            _, parts = self.made[key] = (value, torch_parts(value))
+        return parts
 
 
 class RankFile(NamedTuple):

@@ -168,6 +168,9 @@ class CheckpointManager:
 
         Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
 
+        With several processes, all ranks must make the same saves. If one fails on any rank, all raise: RankError names the
+        rank. Of an asynchronous one all are told at the next call, and with `busy="replace"` that call's save is made, too.
+
         Then `after_save` is called, in the thread that wrote the checkpoint: this one, or the background thread of an
         asynchronous save, whose successor waits for it. With several processes rank 0 calls it, and the others wait. If it
         raises, the checkpoint stays, and AfterSaveError is raised from its error. It may use the manager, but not save (and
@@ -359,7 +362,7 @@ class CheckpointManager:
         """
         if self._busy == "wait":
             self._background.wait()
-        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else {}
+        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else Memory()
         meter = Meter("")
         try:
             content = self._content_of_rank(step, metrics, given)
@@ -410,7 +413,7 @@ class CheckpointManager:
 
     def _spare(self) -> Memory:
         """The memory of an earlier copy."""
-        return self._memory.pop() if self._memory else {}
+        return self._memory.pop() if self._memory else Memory()
 
     def _submit(self, step: int, job: Callable[[], None], memory: Memory) -> None:
         self._background.submit(

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from statedict import _arrays
 
 from .. import _names
 from . import _save, _together
 
-# Object name → its copy, whose memory the next save reuses.
-Memory = dict[str, _arrays.Copy]
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the next save reuses.
+
+    Attributes:
+        copies: object name → its copy.
+        made: object name → the parts of files that were made of its tensors (see `RankPart.made`).
+    """
+
+    copies: Mapping[str, _arrays.Copy] = field(default_factory=dict)
+    made: dict[str, dict[Any, Any]] = field(default_factory=dict)
 
 
 def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
@@ -24,9 +36,9 @@ def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memor
     copies = {}
     for name, state in live.items():
         with _save.named(name, state):
-            copies[name] = _arrays.copied_again(state, memory.get(name, _arrays.Copy(None)))
+            copies[name] = _arrays.copied_again(state, memory.copies.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), copies
+    return replace(content, values=deepcopy(content.values), states=states), Memory(copies, memory.made)
 
 
 def copied_of_rank(content: _together.Content, memory: Memory) -> tuple[_together.Content, Memory]:
@@ -35,5 +47,6 @@ def copied_of_rank(content: _together.Content, memory: Memory) -> tuple[_togethe
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
     for name, part in content.parts.items():
         part.values = copy.states[name]
+        part.made = kept.made.setdefault(name, {})
     own = replace(copy, states={name: copy.states[name] for name in content.own.states})
     return replace(content, own=own), kept
