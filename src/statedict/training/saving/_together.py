@@ -35,10 +35,12 @@ from . import _frozen, _save
 from ._frozen import Donor
 
 if TYPE_CHECKING:
-    from torch.distributed.checkpoint.metadata import Metadata
-    from torch.distributed.checkpoint.planner import SavePlan
-
     from statedict.torch import RankGroup, RankPart, Stored
+
+
+# PyTorch's SavePlan and Metadata, which only `statedict.torch` knows.
+Plan = Any
+Metadata = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Offer(NamedTuple):
 
     number: int
     step: int
-    plans: Mapping[str, SavePlan]
+    plans: Mapping[str, Plan]
     has_frozen: bool
 
 
@@ -79,7 +81,7 @@ class Task(NamedTuple):
 
     newest: int
     key: str = ""
-    plans: Mapping[str, SavePlan] = {}
+    plans: Mapping[str, Plan] = {}
     donor: Donor = Donor()
 
 
