@@ -26,7 +26,7 @@ from .resuming._retry import retried
 from .saving import _save, _together
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
-from .saving._background_copy import Memory, copied, copied_of_rank
+from .saving._background_copy import CopyMemory, copied, copied_of_rank
 from .saving._frozen import frozen_names
 from .saving._ownership import Ownership
 from .saving._schedule import Schedule
@@ -99,7 +99,7 @@ class CheckpointManager:
         self._limits = limits
         self._background = Background()
         self._ownership = Ownership(self._run, self._background)
-        self._memory: list[Memory] = []
+        self._memory: list[CopyMemory] = []
         self._timeout = timeout
         self._group: RankGroup | None = None
         self._numbers = count()
@@ -362,7 +362,7 @@ class CheckpointManager:
         """
         if self._busy == "wait":
             self._background.wait()
-        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else Memory()
+        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else CopyMemory()
         meter = Meter("")
         try:
             content = self._content_of_rank(step, metrics, given)
@@ -395,27 +395,27 @@ class CheckpointManager:
 
     def _content_of_rank(
         self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments
-    ) -> _together.Content:
+    ) -> _together.RankContent:
         parts, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
         _distributed.refuse_shards(states)
         own = _save.Content(
             step, metrics, given.plain, states if _distributed.ranks()[0] == 0 else {}, _keep.dump(self._keep)
         )
-        return _together.Content(own, _distributed.parts_of(parts), _random.read() if self._random else None)
+        return _together.RankContent(own, _distributed.parts_of(parts), _random.read() if self._random else None)
 
-    def _write_together(self, save: SaveOfRanks, content: _together.Content, meter: Meter) -> None:
+    def _write_together(self, save: SaveOfRanks, content: _together.RankContent, meter: Meter) -> None:
         if not save.write(content, meter) and self._busy == "wait":
             raise SaveError(
                 f"{self._run.name}: other ranks have made a later save than step {content.own.step}: every rank must make "
                 "the same saves"
             )
 
-    def _spare(self) -> Memory:
+    def _spare(self) -> CopyMemory:
         """The memory of an earlier copy."""
-        return self._memory.pop() if self._memory else Memory()
+        return self._memory.pop() if self._memory else CopyMemory()
 
-    def _submit(self, step: int, job: Callable[[], None], memory: Memory) -> None:
+    def _submit(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
         self._background.submit(
             lambda: self._run_and_return(step, job, memory), dropped=lambda: self._memory.append(memory)
         )
@@ -452,7 +452,7 @@ class CheckpointManager:
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
         return [each for each in gone if self._run.remove(each.path)]
 
-    def _run_and_return(self, step: int, job: Callable[[], None], memory: Memory) -> None:
+    def _run_and_return(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
         try:
             job()
         except AfterSaveError:

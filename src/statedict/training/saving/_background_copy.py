@@ -14,7 +14,7 @@ from . import _save, _together
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class CopyMemory:
     """What the next save reuses.
 
     Attributes:
@@ -26,7 +26,7 @@ class Memory:
     made: dict[str, dict[Any, Any]] = field(default_factory=dict)
 
 
-def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
+def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, CopyMemory]:
     """Copy what a save writes, into the memory of an earlier copy; return the copy and its memory.
 
     Raises SaveError, naming the object, if a value cannot be copied.
@@ -38,10 +38,10 @@ def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memor
         with _save.named(name, state):
             copies[name] = _arrays.copied_again(state, memory.copies.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), Memory(copies, memory.made)
+    return replace(content, values=deepcopy(content.values), states=states), CopyMemory(copies, memory.made)
 
 
-def copied_of_rank(content: _together.Content, memory: Memory) -> tuple[_together.Content, Memory]:
+def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[_together.RankContent, CopyMemory]:
     """Copy what this rank saves, as `copied` does; its parts are copied in place."""
     live = {name: part.values for name, part in content.parts.items()}
     copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)

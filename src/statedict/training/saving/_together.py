@@ -44,7 +44,7 @@ Metadata = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class RankContent:
     """What this rank saves.
 
     Attributes:
@@ -123,7 +123,7 @@ class SaveOfRanks:
         """Tell the other ranks, instead of `write`, that this one has nothing to save; raises the error."""
         self._group.agree(error)
 
-    def write(self, content: Content, meter: Meter) -> bool:
+    def write(self, content: RankContent, meter: Meter) -> bool:
         """Write the checkpoint; return False if other ranks have a newer save instead.
 
         Raises this rank's error, RankError if another rank has failed. AfterSaveError: the checkpoint is complete.
@@ -158,7 +158,7 @@ class SaveOfRanks:
 
     # step 1
 
-    def _begin(self, content: Content) -> Task:
+    def _begin(self, content: RankContent) -> Task:
         def offer() -> Offer:
             plans = {name: part.plan() for name, part in content.parts.items()}
             has_frozen = any(part.frozen for part in content.parts.values())
@@ -192,7 +192,7 @@ class SaveOfRanks:
 
     # step 2
 
-    def _write_part(self, draft: Draft, content: Content, task: Task) -> Wrote:
+    def _write_part(self, draft: Draft, content: RankContent, task: Task) -> Wrote:
         stems = _names.stems(content.parts)
         rank, _ = ranks()
         stored: dict[str, list[Stored]] = {name: [] for name in content.parts}
