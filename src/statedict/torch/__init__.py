@@ -38,8 +38,8 @@ from .tensors._values import revived as revived
 from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
 from .together._checksums import SharedChecksums as SharedChecksums
+from .together._connections import RankConnections as RankConnections
 from .together._joint import Joint as Joint
-from .together._rank_group import RankGroup as RankGroup
 from .together._vote import gather as gather
 from .together._vote import vote as vote
 
@@ -68,7 +68,7 @@ __all__ = [
     "holds_shards",
     "sharded_state",
     "METADATA",
-    "RankGroup",
+    "RankConnections",
     "RankFile",
     "RankPart",
     "Stored",

@@ -35,7 +35,7 @@ from .saving._together import SaveOfRanks
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
-    from statedict.torch import RankGroup
+    from statedict.torch import RankConnections
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class CheckpointManager:
         self._ownership = Ownership(self._run, self._background)
         self._memory: list[CopyMemory] = []
         self._timeout = timeout
-        self._group: RankGroup | None = None
+        self._group: RankConnections | None = None
         self._numbers = count()
         self._meter = Meter("")
         when = None if when is None else _when.checked(when)
@@ -384,10 +384,10 @@ class CheckpointManager:
             self._background.raise_error()
 
     def _save_of_ranks(self) -> SaveOfRanks:
-        from statedict.torch import RankGroup
+        from statedict.torch import RankConnections
 
         if self._group is None or not self._group.is_current:
-            self._group = RankGroup(self._timeout)
+            self._group = RankConnections(self._timeout)
         return SaveOfRanks(
             self._run, self._group, next(self._numbers), durable=self._durable,
             hold=partial(self._ownership.hold, seize=True), follow_up=self._follow_up,

@@ -1,7 +1,7 @@
 """A save of several ranks: each writes its part, and rank 0 completes the checkpoint in one step.
 
 *Theory of operation.* Every rank runs the same job, in its background thread or in the caller's. They meet twice, over
-connections of their own (RankGroup), never over those of the training:
+connections of their own (RankConnections), never over those of the training:
 
 1. Each rank says which save it is about to write, and which items it has (Offer). Rank 0 locks the run, begins a draft, and
    replies who writes what (Task). Each rank then writes its items.
@@ -35,7 +35,7 @@ from . import _frozen, _save
 from ._frozen import Donor
 
 if TYPE_CHECKING:
-    from statedict.torch import RankGroup, RankPart, Stored
+    from statedict.torch import RankConnections, RankPart, Stored
 
 
 # PyTorch's SavePlan and Metadata, which only `statedict.torch` knows.
@@ -106,7 +106,7 @@ class SaveOfRanks:
     """
 
     def __init__(
-        self, run: Run, group: RankGroup, number: int, *, durable: bool,
+        self, run: Run, group: RankConnections, number: int, *, durable: bool,
         hold: Callable[[], object], follow_up: Callable[[int], object],
     ) -> None:  # fmt: skip
         self._run = run

@@ -28,7 +28,7 @@ LOST = "lost"
 PATIENCE = timedelta(seconds=1)
 
 
-class RankGroup:
+class RankConnections:
     """All ranks of the job, with connections of their own. Every rank makes it, and calls its methods, at the same time.
 
     `timeout`: how long a rank waits for another one.
