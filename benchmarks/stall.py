@@ -1,26 +1,44 @@
-"""Measure how long training waits for an asynchronous save: `python -m benchmarks.stall`.
+"""Measure what an asynchronous save costs training: `python -m benchmarks.stall`.
 
-For each case, one torch call copies the state into allocated memory, and then a CheckpointManager saves it; both in turn,
-while no other save is running. The ratio compares the asynchronous save with the copy, which it cannot avoid. The first
-save, which allocates its memory, is shown separately.
+Two tables. The first shows how long `save` keeps training waiting: one torch call copies the state into allocated memory,
+and then a CheckpointManager saves it; both in turn, while no other save is running. The ratio compares the save with the
+copy, which it cannot avoid. The first save, which allocates its memory, is shown separately.
+
+The second shows how much slower the steps of a training are while a save is written, without the stalls: a loop of small
+steps runs while nothing is written, while another process writes as many bytes with plain `write` and checksums (what the
+bytes cost by themselves), and while saves follow each other without a pause. With `--ranks`, several processes train and
+save together, and an all-reduce ends each step.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from multiprocessing import get_context
+from statistics import mean
 from time import perf_counter, thread_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from rich.console import Console
 from rich.table import Table
 
 from statedict import CheckpointManager, last
+from statedict.files import crc32
 from statedict.state import tensors_of
 
-from ._cases import SIZES, many, mid
+from ._cases import SIZES, Size, many, mid
+
+# Seconds that a training runs with each way to save.
+SECONDS = {"tiny": 0.2, "quick": 5.0, "full": 15.0}
 
 
 class Stall(NamedTuple):
@@ -37,25 +55,25 @@ def timed(act: Callable[[], object]) -> Stall:
     return Stall(elapsed, used)
 
 
-def measure(
-    objects: dict[str, object], folder: str | None, rounds: int
-) -> tuple[list[torch.Tensor], list[Stall], list[Stall]]:
-    """The tensors of a state, and the times to copy and to save them, round by round."""
-    live = [tensor.detach() for value in objects.values() for tensor in tensors_of(value.state_dict())]  # type: ignore[attr-defined]
+def tensors(objects: dict[str, Any]) -> list[torch.Tensor]:
+    """The live tensors of some objects."""
+    return [tensor.detach() for value in objects.values() for tensor in tensors_of(value.state_dict())]
+
+
+def measure(objects: dict[str, Any], folder: str, rounds: int) -> tuple[list[Stall], list[Stall]]:
+    """The times to copy and to save a state, round by round."""
+    live = tensors(objects)
     memory = [torch.zeros_like(tensor) for tensor in live]
     copies, saves = [], []
-    with (
-        tempfile.TemporaryDirectory(dir=folder) as place,
-        CheckpointManager(place, keep=last(1), asynchronous=True, durable=False) as manager,
-    ):
+    with CheckpointManager(f"{folder}/stalls", keep=last(1), asynchronous=True, durable=False) as manager:
         for number in range(rounds):
             copies.append(timed(lambda: torch._foreach_copy_(memory, live)))
             saves.append(timed(lambda step=number: manager.save(step, **objects)))  # type: ignore[misc]
             manager.wait()
-    return live, copies, saves
+    return copies, saves
 
 
-def with_optimizer(model: torch.nn.Module) -> dict[str, object]:
+def with_optimizer(model: torch.nn.Module) -> dict[str, Any]:
     """Return a model and an Adam optimizer that has state."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.is_floating_point()])
     for parameter in model.parameters():
@@ -64,34 +82,178 @@ def with_optimizer(model: torch.nn.Module) -> dict[str, object]:
     return {"model": model, "optimizer": optimizer}
 
 
+CASES: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "mid": lambda size: {"model": mid(size)},
+    "mid, with Adam": lambda size: with_optimizer(mid(size)),
+    "many": lambda size: {"model": many(size)},
+}
+
+
+def stalls(size: Size, folder: str, rounds: int, ranks: int) -> Table:
+    """The table of how long `save` keeps training waiting."""
+    title = f"save() of {ranks} ranks, as rank 0 sees it" if ranks > 1 else "save()"
+    table = Table("case", "MB", "tensors", "copy, ms", "save, ms", "ratio", "ratio, cpu", "first save, ms", title=title)
+    for name, made in CASES.items():
+        objects = made(size)
+        live = tensors(objects)
+        copies, saves = measure(objects, folder, rounds)
+        copied, saved = (Stall(*map(min, zip(*found))) for found in (copies, saves[1:] or saves))
+        table.add_row(
+            name, f"{sum(tensor.nbytes for tensor in live) / 1e6:,.0f}", f"{len(live):,}",
+            f"{copied.wall * 1e3:,.1f}", f"{saved.wall * 1e3:,.1f}",
+            f"{saved.wall / copied.wall:.2f}", f"{saved.cpu / copied.cpu:.2f}", f"{saves[0].wall * 1e3:,.1f}",
+        )  # fmt: skip
+    return table
+
+
+class Saver(NamedTuple):
+    """A way to save while a training runs.
+
+    Attributes:
+        save: starts a save, unless one is being written.
+        is_writing: whether one is.
+    """
+
+    save: Callable[[], object]
+    is_writing: Callable[[], bool]
+
+
+ALWAYS = Saver(lambda: None, lambda: True)
+
+
+@contextmanager
+def nothing(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
+    yield ALWAYS
+
+
+@contextmanager
+def raw_writer(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
+    """Another process writes as many bytes, with their checksums, again and again."""
+    nbytes = sum(tensor.nbytes for tensor in tensors(objects))
+    process = get_context("fork").Process(target=_write_raw, args=(nbytes, f"{folder}/raw-{os.getpid()}"))
+    process.start()
+    try:
+        yield ALWAYS
+    finally:
+        process.kill()
+        process.join()
+
+
+def _write_raw(nbytes: int, path: str) -> None:
+    block = memoryview(os.urandom(1 << 20))
+    while True:
+        with open(path, "wb", buffering=0) as file:
+            for start in range(0, nbytes, len(block)):
+                piece = block[: nbytes - start]
+                crc32(piece)
+                file.write(piece)
+        os.unlink(path)
+
+
+@contextmanager
+def ours(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
+    steps = count()
+    with CheckpointManager(f"{folder}/run", keep=last(1), asynchronous=True, durable=False) as manager:
+        running = manager._background
+
+        def save() -> None:
+            if not running.running:
+                manager.save(next(steps), **objects)
+
+        yield Saver(save, lambda: running.running)
+
+
+@contextmanager
+def torch_dcp(objects: dict[str, Any], folder: str) -> Iterator[Saver]:
+    """`async_save` of torch.distributed.checkpoint, with a process group of its own."""
+    group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+    futures: list[Any] = []
+
+    def save() -> None:
+        if not is_writing():
+            state = {name: value.state_dict() for name, value in objects.items()}
+            futures[:] = [dcp.async_save(state, checkpoint_id=f"{folder}/dcp", process_group=group)]
+
+    def is_writing() -> bool:
+        return bool(futures) and not futures[0].done()
+
+    yield Saver(save, is_writing)
+    for future in futures:
+        future.result()
+
+
+NOTHING, BYTES = "nobody", "another process, as many bytes"
+WAYS = {NOTHING: nothing, BYTES: raw_writer, "CheckpointManager": ours, "torch DCP, async_save": torch_dcp}
+
+
+def train(saver: Saver, seconds: float, ranks: int) -> float:
+    """Take steps of a small model for some seconds, and save all the time; the mean time of a step while one is written."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(12)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch, times = torch.randn(64, 256), []
+    end, goes_on = perf_counter() + seconds, torch.ones(1)
+    while goes_on or not times:
+        saver.save()
+        began = perf_counter()
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+        goes_on = torch.tensor([float(began < end)])
+        if ranks > 1:
+            dist.all_reduce(goes_on, op=dist.ReduceOp.MAX)
+        if saver.is_writing():
+            times.append(perf_counter() - began)
+    return mean(times)
+
+
+def slowdowns(size: Size, folder: str, seconds: float, rounds: int, ranks: int) -> Table:
+    """The table of how much slower steps are while a save is written; the ways run in turn, and the fastest round counts."""
+    objects = CASES["mid, with Adam"](size)
+    steps: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, way in WAYS.items():
+            with way(objects, folder) as saver:
+                steps[name] = min(train(saver, seconds, ranks), steps.get(name, math.inf))
+            if ranks > 1:
+                dist.barrier()
+    title = f"steps of {ranks} process{'es' if ranks > 1 else ''}, while a save is written"
+    table = Table("written by", "step, ms", "slower by", "beyond the bytes", title=title)
+    plain, raw = steps[NOTHING], steps[BYTES]
+    for name, step in steps.items():
+        table.add_row(name, f"{step * 1e3:.2f}", f"{step / plain - 1:.1%}", f"{step / raw - 1:.1%}")
+    return table
+
+
+def run(rank: int, ranks: int, asked: argparse.Namespace, folder: str) -> None:
+    """Measure as one of the processes; rank 0 prints the tables."""
+    warnings.simplefilter("ignore")
+    size = SIZES[asked.size]
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
+        torch.set_num_threads(1)
+    tables = [stalls(size, folder, asked.rounds, ranks)]
+    tables.append(slowdowns(size, folder, SECONDS[asked.size], min(asked.rounds, 3), ranks))
+    if rank == 0:
+        for table in tables:
+            Console(width=100).print(table)
+    if ranks > 1:
+        dist.destroy_process_group()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line asks for, and print the table."""
+    """Measure what the command line asks for, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stall", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=8, help="number of rounds; the smallest time counts")
     parser.add_argument("--size", choices=SIZES, default="full", help="as in the other benchmarks")
+    parser.add_argument("--ranks", type=int, default=1, help="number of processes that train together")
     parser.add_argument("--folder", help="where to write (default: a temporary directory)")
     asked = parser.parse_args(arguments)
-    size = SIZES[asked.size]
-    cases: dict[str, Callable[[], dict[str, object]]] = {
-        "mid": lambda: {"model": mid(size)},
-        "mid, with Adam": lambda: with_optimizer(mid(size)),
-        "many": lambda: {"model": many(size)},
-    }
-    table = Table("case", "MB", "tensors", "copy, ms", "save, ms", "ratio", "ratio, cpu", "first save, ms")
-    for name, made in cases.items():
-        tensors, copies, saves = measure(made(), asked.folder, asked.rounds)
-        copied, saved = (Stall(*map(min, zip(*found))) for found in (copies, saves[1:] or saves))
-        numbers = (copied.wall * 1e3, saved.wall * 1e3)
-        ratios = (saved.wall / copied.wall, saved.cpu / copied.cpu)
-        nbytes = sum(tensor.nbytes for tensor in tensors)
-        cells = [
-            f"{nbytes / 1e6:,.0f}",
-            f"{len(tensors):,}",
-            *(f"{n:,.1f}" for n in numbers),
-            *(f"{r:.2f}" for r in ratios),
-        ]
-        table.add_row(name, *cells, f"{saves[0].wall * 1e3:,.1f}")
-    Console(width=100).print(table)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        if asked.ranks == 1:
+            run(0, 1, asked, folder)
+        else:
+            torch.multiprocessing.spawn(run, (asked.ranks, asked, folder), nprocs=asked.ranks)
 
 
 if __name__ == "__main__":

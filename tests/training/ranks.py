@@ -10,7 +10,11 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -248,7 +252,7 @@ def asks(kind, size, directory):
     step = 0
     signal.signal(signal.SIGTERM, lambda number, frame: came.append(step))
     when = any_of(every(minutes=1), lambda step: step == (1 if rank == 0 else 2), on_preemption)
-    with CheckpointManager(directory, when=when) as manager:
+    with CheckpointManager(directory, when=when, asynchronous=kind == "background") as manager:
         for step in range(1, 9):
             if step == 6 and rank == size - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -270,7 +274,8 @@ def meanwhile(kind, size, directory):
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().state_dict()
 
-    with CheckpointManager(directory, when=any_of(every(2), on_preemption)) as manager:
+    when = any_of(every(2), on_preemption)
+    with CheckpointManager(directory, when=when, asynchronous=kind == "background") as manager:
         for step in range(1, 5):
             if manager.should_save(step):
                 manager.save(step, counter=Signalled(step) if step == 2 else Counter(step))
@@ -315,11 +320,165 @@ def follows(kind, size, directory):
     return {"called": called, "told": told, "there": there, "pruned": pruned, "count": counter.count}
 
 
+def background(kind, size, directory):
+    """Saves in the background: what happens meanwhile, and what is saved then."""
+    model, optimizer = training(kind, size)
+    step(model, optimizer, 0)
+    saved, gate = numbers(model, optimizer), threading.Event()
+    told = {}
+    with CheckpointManager(directory, asynchronous=True, after_save=lambda saved: gate.wait()) as manager:
+        manager.save(1, model=model, optimizer=optimizer, counter=Counter(dist.get_rank()))
+        step(model, optimizer, 1)
+        told["unfinished"] = manager._background.running
+        total = torch.ones(1000)
+        for _ in range(20):
+            dist.all_reduce(total)
+            total /= size
+        told["collective"] = total.eq(1).all().item()
+        gate.set()
+        counter = Counter(-1)
+        manager.resume(model=model, optimizer=optimizer, counter=counter)
+        told["same"] = saved == numbers(model, optimizer)
+        told["count"] = counter.count
+        copies = []
+        for number in (2, 3):
+            manager.save(number, model=model, optimizer=optimizer)
+            manager.wait()
+            copies.append(
+                [tensor.data_ptr() for copy in manager._memory[0].copies.values() for tensor in copy.memory.tensors]
+            )
+        told["reused"] = copies[0] == copies[1]
+    manager.save(4, counter=Counter())
+    manager.close()
+    told["steps"] = list(manager)
+    return told
+
+
+def _wait_for(gate, saved):
+    gate.wait()
+
+
+def replaces(kind, size, directory):
+    """Waiting saves that one rank has replaced by newer ones before the others: what is saved."""
+    rank, saved = dist.get_rank(), []
+    for ahead in range(2):
+        gate, run = threading.Event(), f"{directory}-{ahead}"
+        after_save = partial(_wait_for, gate)
+        with CheckpointManager(run, keep=last(9), asynchronous=True, busy="replace", after_save=after_save) as manager:
+            manager.save(1, counter=Counter(1))
+            while rank == 0 and not manager._after_save._thread:
+                time.sleep(0.01)
+            manager.save(2, counter=Counter(2))
+            if rank == ahead:
+                manager.save(3, counter=Counter(3))
+            dist.barrier()
+            gate.set()
+            while rank != ahead and manager._background._waiting:
+                time.sleep(0.01)
+            if rank != ahead:
+                manager.save(3, counter=Counter(3))
+            manager.wait()
+            manager.save(4, counter=Counter(4))
+        dist.barrier()
+        saved.append(list(manager))
+    return saved
+
+
+class Refuses(Counter):
+    """An object of which rank 0 saves what cannot be loaded again."""
+
+    def state_dict(self):
+        return {"count": lambda: 0}
+
+
+def one_fails(kind, size, directory):
+    """Saves in the background that fail on one rank: when each rank is told, and what. The next saves work."""
+    model, optimizer = training(kind, size)
+    told = []
+
+    def after_save(saved):
+        if saved.step == 4:
+            raise OSError("no upload")
+
+    with CheckpointManager(directory, keep=last(9), asynchronous=True, after_save=after_save) as manager:
+        both = {"model": model, "optimizer": optimizer}
+        for number, objects in enumerate(({"model": Fails(2, 2)}, {"counter": Refuses()}, both, both), 1):
+            manager.save(number, **objects)
+            try:
+                manager.wait()
+            except (StateDictError, OSError) as error:
+                told.append(f"{type(error).__name__}: {error}")
+        manager.save(5 if dist.get_rank() else 6, model=model)
+        try:
+            manager.save(7, model=model)
+        except StateDictError as error:
+            told.append(f"{type(error).__name__}: {error}")
+        manager.save(8, model=model)
+    return {
+        "told": told,
+        "steps": list(manager),
+        "left": [p.name for p in Path(directory).iterdir() if p.name[0] == "."],
+    }
+
+
+def hangs(kind, size, directory):
+    """The last rank is stopped during a save: what each rank is told, within the manager's time limit."""
+    rank, told = dist.get_rank(), []
+    processes = [None] * size
+    dist.all_gather_object(processes, os.getpid())
+    with CheckpointManager(directory, asynchronous=True, timeout=timedelta(seconds=10)) as manager:
+        manager.save(1, counter=Counter(1))
+        manager.wait()
+        dist.barrier()
+        if rank == size - 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        for step in (2, 3):
+            manager.save(step, counter=Counter(step))
+            try:
+                manager.wait()
+            except StateDictError as error:
+                told.append(f"{type(error).__name__}: {error}")
+        if rank == 0:
+            os.kill(processes[-1], signal.SIGCONT)
+    return {"told": told, "steps": list(manager)}
+
+
+def frozen(kind, size, directory):
+    """A model with a large frozen part, saved three times, then changed: the files of the checkpoints, and the values."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(1024, 1024), torch.nn.Linear(1024, 1024), torch.nn.Linear(1024, 4))
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    if kind == "fsdp":
+        model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (size,)))
+    elif kind == "ddp":
+        model = torch.nn.parallel.DistributedDataParallel(model)
+    weight = next(model.parameters())
+    with CheckpointManager(directory, keep=last(9), asynchronous=True) as manager:
+        for number in range(4):
+            if number == 3:
+                with torch.no_grad():
+                    weight += 1
+            manager.save(number, model=model)
+        manager.wait()
+        files = [sorted(Path(directory, f"step-{step:010d}", "model").glob("*_1.distcp")) for step in manager]
+        inodes = [[file.stat().st_ino for file in some] for some in files]
+        before = whole(weight.detach()).clone()
+        with torch.no_grad():
+            weight.zero_()
+        manager.resume(model=model)
+        same = torch.equal(before, whole(weight.detach()))
+        manager.prune(last(1))
+        dist.barrier()
+        resumed = manager.resume(model=model)
+    return {"same": same, "after": resumed.step, "inodes": inodes}
+
+
 PHASES = {
     each.__name__: each
     for each in (
         *(save, resume, structure, fail, misfit, untrained, other_shards, broken, part, locked),
-        *(asks, meanwhile, raises, follows),
+        *(asks, meanwhile, raises, follows, background, replaces, one_fails, hangs, frozen),
     )
 }
 

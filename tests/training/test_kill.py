@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+ROOT = Path(__file__).parents[2]
 
 
-def run(script, *arguments):
-    command = [sys.executable, Path(__file__).with_name(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+def run(name, *arguments):
+    command = [sys.executable, "-m", f"tests.training.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     if "Operation not permitted" in done.stderr:
         pytest.skip("a process may not trace its own child here")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -22,7 +23,7 @@ def run(script, *arguments):
 @pytest.mark.parametrize("way", [[], ["--asynchronous"]], ids=["synchronous", "asynchronous"])
 def test_killed_at_random_instants_of_its_saves_a_run_goes_on(tmp_path, way):
     """After each SIGKILL: resumed from the last durable step with exact values, and no litter."""
-    run("kill.py", "--times", "25", "--folder", tmp_path, *way)
+    run("kill", "--times", "25", "--folder", tmp_path, *way)
 
 
 @pytest.mark.slow
@@ -31,4 +32,11 @@ def test_killed_at_random_instants_of_its_saves_a_run_goes_on(tmp_path, way):
 )
 def test_killed_after_system_calls_of_a_save_a_run_goes_on(tmp_path, way, every):
     """The same after every so many system calls of a save, in whichever thread."""
-    run("calls.py", "--every", every, "--folder", tmp_path, *way)
+    run("calls", "--every", every, "--folder", tmp_path, *way)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [["--ranks", "2"], ["--ranks", "4", "--sharded"]], ids=["2 ranks", "4 ranks, sharded"])
+def test_a_run_goes_on_after_any_rank_was_killed_during_its_saves(tmp_path, way):
+    """After each SIGKILL the others are told which rank it was, and the next life resumes from the last durable step."""
+    run("kill_ranks", "--times", "8", "--folder", tmp_path, *way)

@@ -24,6 +24,7 @@ from .torch_files._storages import ArchiveStorages as ArchiveStorages
 from .torch_files._tar import read_tar as read_tar
 from .torch_files._tar import read_tar_tensors as read_tar_tensors
 from .torch_files._write import archive_parts as archive_parts
+from .torch_files._write import torch_parts as torch_parts
 from .zip._archive import Archive as Archive
 from .zip._archive import member_bytes as member_bytes
 from .zip._archive import open_zip as open_zip

@@ -5,11 +5,16 @@ from ._install import uninstall as uninstall
 from ._joint_save import joint_save as joint_save
 from ._random import read_random as read_random
 from ._random import write_random as write_random
+from ._sharded import METADATA as METADATA
+from ._sharded import RankFile as RankFile
+from ._sharded import RankPart as RankPart
+from ._sharded import Stored as Stored
+from ._sharded import dump_metadata as dump_metadata
 from ._sharded import has_shards as has_shards
 from ._sharded import holds_shards as holds_shards
+from ._sharded import join_plans as join_plans
 from ._sharded import ranks as ranks
 from ._sharded import sharded_state as sharded_state
-from ._sharded import write_sharded as write_sharded
 from ._snapshot import snapshot as snapshot
 from .audit._find import audit as audit
 from .audit._findings import AuditFinding as AuditFinding
@@ -33,6 +38,7 @@ from .tensors._values import revived as revived
 from .tensors._values import set_attributes as set_attributes
 from .tensors._values import storage_shown as storage_shown
 from .together._checksums import SharedChecksums as SharedChecksums
+from .together._connections import RankConnections as RankConnections
 from .together._joint import Joint as Joint
 from .together._vote import gather as gather
 from .together._vote import vote as vote
@@ -61,7 +67,13 @@ __all__ = [
     "has_shards",
     "holds_shards",
     "sharded_state",
-    "write_sharded",
+    "METADATA",
+    "RankConnections",
+    "RankFile",
+    "RankPart",
+    "Stored",
+    "dump_metadata",
+    "join_plans",
     "snapshot",
     "take",
     "maker",

@@ -1,26 +1,23 @@
-"""Checkpoints of several processes (ranks): each writes its part, and rank 0 completes the checkpoint in one step.
+"""Several processes (ranks): what they do together in the training's thread, and which objects they save in parts.
 
-torch.distributed.checkpoint writes modules and optimizers; rank 0 writes all other objects. Every rank saves its own random
-state. If one rank fails, all ranks raise, and nothing is left behind. One rank saves a sharded model in the same way.
+Modules and optimizers are saved in parts, each rank its own; rank 0 saves all other objects. One rank saves a sharded model
+in the same way.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from statedict import _api
-from statedict.errors import AfterSaveError, RankError, SaveError
-from statedict.formats.runs import FileFacts
+from statedict.errors import RankError, SaveError
 
-from . import _names, _objects, _random
+from . import _objects
 from ._objects import SortedArguments
-from ._progress import Meter
 from ._ranks import ranks as ranks
-from ._run import Draft, TrainingRun
-from .saving import _save
+
+if TYPE_CHECKING:
+    from statedict.torch import RankPart
 
 T = TypeVar("T")
 
@@ -73,50 +70,6 @@ def _together(act: Callable[[], Any]) -> list[Any]:
         return joint.agree(act())
 
 
-def save(run: TrainingRun, content: _save.Content, objects: Mapping[str, Any], *, random: bool, durable: bool) -> None:
-    """Write a checkpoint of all ranks: `objects` in parts, and `content`, which only rank 0 writes."""
-    # An error here must reach all ranks before they wait for each other.
-    on_all(lambda: _refuse_shards(content.states))
-    states = on_all(lambda: {name: _state(value, objects) for name, value in objects.items()})
-    draft = _begun(run, content.step)
-    others = _names.stems(objects)
-    parts = {others[name]: state for name, state in states.items()}
-    try:
-        uploaded = _together(lambda: _write_part(draft, parts, random=random))
-        on_first(lambda: _save.complete(run, draft, content, others, Meter(""), durable=durable, uploaded=uploaded))
-    except AfterSaveError:
-        raise
-    except BaseException:
-        if ranks()[0] == 0:
-            with suppress(OSError):
-                draft.abandon()
-        raise
-
-
-def _begun(run: TrainingRun, step: int) -> Draft:
-    """Start a checkpoint on rank 0; return each rank's Draft of it."""
-    first: list[Draft] = []
-
-    def begin() -> str:
-        first.append(run.begin(step))
-        return first[0].key
-
-    key = on_first(begin)
-    return first[0] if first else run.draft(key)
-
-
-def _refuse_shards(states: Mapping[str, Any]) -> None:
-    """Raise SaveError if an object that rank 0 saves alone has sharded tensors, of which rank 0 has only parts."""
-    from statedict.torch import holds_shards
-
-    for name, state in states.items() if ranks()[1] > 1 else ():
-        if holds_shards(state):
-            raise SaveError(
-                f"{name!r} has sharded tensors, and is neither a PyTorch module nor an optimizer, which are saved in parts: "
-                "save a module, or full tensors (full_tensor())"
-            )
-
-
 def is_needed(values: Iterable[Any]) -> bool:
     """Whether a save of these objects is one of all ranks: there are several, or an object is sharded."""
     return ranks()[1] > 1 or any(map(has_shards, values))
@@ -146,19 +99,23 @@ def _is_in_parts(value: Any) -> bool:
     return _objects.is_optimizer(value) or callable(getattr(value, "named_parameters", None))
 
 
-def _state(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
-    from statedict.torch import sharded_state
+def parts_of(objects: Mapping[str, Any]) -> dict[str, RankPart]:
+    """This rank's part of each of the objects that are saved in parts."""
+    from statedict.torch import RankPart, sharded_state
 
-    return sharded_state(value, _objects.owner_of(value, objects))
+    return {
+        name: RankPart(sharded_state(value, _objects.owner_of(value, objects)), value)
+        for name, value in objects.items()
+    }
 
 
-def _write_part(draft: Draft, states: Mapping[str, dict[str, Any]], *, random: bool) -> Mapping[str, FileFacts]:
-    """Write this rank's part of each state; return the facts of the files that only this rank knows."""
-    from statedict.torch import write_sharded
+def refuse_shards(states: Mapping[str, Any]) -> None:
+    """Raise SaveError if an object that rank 0 saves alone has sharded tensors, of which rank 0 has only parts."""
+    from statedict.torch import holds_shards
 
-    for name, state in states.items():
-        write_sharded(state, draft.create, name)
-    if random:
-        with draft.create(_random.file_of(ranks()[0])) as target:
-            _api.save(_random.read(), target, format="torch", durable=False)
-    return draft.uploaded
+    for name, state in states.items() if ranks()[1] > 1 else ():
+        if holds_shards(state):
+            raise SaveError(
+                f"{name!r} has sharded tensors, and is neither a PyTorch module nor an optimizer, which are saved in parts: "
+                "save a module, or full tensors (full_tensor())"
+            )

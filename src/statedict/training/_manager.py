@@ -6,13 +6,15 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
 
-from . import _distributed, _keep, _objects, _select, _when
+from . import _distributed, _keep, _objects, _random, _select, _when
 from ._keep import Keep, RunPolicy, Saved, expired, last
 from ._progress import Meter, watched
 from ._run import open_run
@@ -22,17 +24,19 @@ from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
-from .saving import _save
+from .saving import _save, _together
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
-from .saving._background_copy import Memory, copied
+from .saving._background_copy import CopyMemory, copied, copied_of_rank
 from .saving._frozen import frozen_names
 from .saving._ownership import Ownership
 from .saving._schedule import Schedule
 from .saving._sigterm import OnSigterm
+from .saving._together import SaveOfRanks
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
+    from statedict.torch import RankConnections
 
 T = TypeVar("T")
 
@@ -47,12 +51,14 @@ class CheckpointManager:
             newest is always kept, as are pinned ones, and a checkpoint is deleted only after a newer one is durable.
         when: when `should_save` says yes (`every`, `on_preemption`, `any_of`, or a function of the step).
         after_save: called with each checkpoint (a Saved) that is durable, to upload, evaluate or log it. See `save`.
-        asynchronous: `save` returns once the state is copied, and a thread writes it. With several processes `save` still
-            waits for the write, because the ranks must agree that the checkpoint is complete.
+        asynchronous: `save` returns once the state is copied, and a thread writes it. With several processes each rank does
+            so with its own part.
         busy: what an asynchronous save does while another one is running: `"wait"` for it, or `"replace"` the waiting one.
         durable: flush to the disk before a checkpoint gets its name. Without it, a power failure can damage the newest.
         random: save and restore the state of the random generators of Python, NumPy and torch.
         on_sigterm: on SIGTERM, finish the running save before the process ends.
+        timeout: how long a rank waits for the others in a save: longer than the slowest takes to write, and `after_save`.
+            A process that has ended is noticed at once; one that hangs, after this time.
         limits: resource limits for reading a checkpoint, if the defaults are too low.
 
     A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes the
@@ -83,6 +89,7 @@ class CheckpointManager:
         durable: bool = True,
         random: bool = True,
         on_sigterm: bool = False,
+        timeout: timedelta = timedelta(minutes=30),
         limits: Limits | None = None,
     ) -> None:
         self._run = open_run(directory)
@@ -93,7 +100,10 @@ class CheckpointManager:
         self._limits = limits
         self._background = Background()
         self._ownership = Ownership(self._run, self._background)
-        self._memory: list[Memory] = []
+        self._memory: list[CopyMemory] = []
+        self._timeout = timeout
+        self._group: RankConnections | None = None
+        self._numbers = count()
         self._meter = Meter("")
         when = None if when is None else _when.checked(when)
         saves_first = _when.saves_on_preemption(when)
@@ -158,6 +168,9 @@ class CheckpointManager:
         anything else raises TypeError.
 
         Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
+
+        With several processes, all ranks must make the same saves. If one fails on any rank, all raise: RankError names the
+        rank. Of an asynchronous one all are told at the next call, and with `busy="replace"` that call's save is made, too.
 
         Then `after_save` is called, in the thread that wrote the checkpoint: this one, or the background thread of an
         asynchronous save, whose successor waits for it. With several processes rank 0 calls it, and the others wait. If it
@@ -248,6 +261,9 @@ class CheckpointManager:
                 self.wait()
             finally:
                 self._ownership.release()
+                group, self._group = self._group, None
+                if group is not None:
+                    group.close()
                 if self._on_sigterm:
                     self._on_sigterm.forget()
 
@@ -339,12 +355,74 @@ class CheckpointManager:
                 self._write(content, meter)
             return
         self._background.raise_error()
-        memory = self._memory.pop() if self._memory else {}
-        content, kept = copied(self._content(step, metrics, given, copied=True), memory)
+        content, kept = copied(self._content(step, metrics, given, copied=True), self._spare())
         # The progress bar is shown only by `wait`.
         meter = self._meter = _meter(content)
+        self._submit(step, lambda: self._write(content, meter), kept)
+
+    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
+        """Save with all ranks. What fails on this one is told to the others, in the background too, so that all go on alike.
+
+        So every rank makes the same saves, and if an asynchronous one fails, all raise at the same call.
+        """
+        if self._busy == "wait":
+            self._background.wait()
+        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else CopyMemory()
+        meter = Meter("")
+        try:
+            content = self._content_of_rank(step, metrics, given)
+            if self._asynchronous:
+                content, memory = copied_of_rank(content, memory)
+            meter = _meter(content.own)
+        except BaseException as error:  # noqa: BLE001  # raised by the job
+            job = partial(save.fail, error)
+        else:
+            job = partial(self._write_together, save, content, meter)
+        if not self._asynchronous:
+            with meter.shown():
+                job()
+            return
+        self._meter = meter
+        self._submit(step, job, memory)
+        if self._busy == "replace":
+            # After it has been submitted: another rank may not know of the error yet, and goes on with this save.
+            self._background.raise_error()
+
+    def _save_of_ranks(self) -> SaveOfRanks:
+        from statedict.torch import RankConnections
+
+        if self._group is None or not self._group.is_current:
+            self._group = RankConnections(self._timeout)
+        return SaveOfRanks(
+            self._run, self._group, next(self._numbers), durable=self._durable,
+            hold=partial(self._ownership.hold, seize=True), follow_up=self._follow_up,
+        )  # fmt: skip
+
+    def _content_of_rank(
+        self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments
+    ) -> _together.RankContent:
+        parts, rest = _distributed.split(given)
+        states = _objects.states(rest, random=False)
+        _distributed.refuse_shards(states)
+        own = _save.Content(
+            step, metrics, given.plain, states if _distributed.ranks()[0] == 0 else {}, _keep.dump(self._keep)
+        )
+        return _together.RankContent(own, _distributed.parts_of(parts), _random.read() if self._random else None)
+
+    def _write_together(self, save: SaveOfRanks, content: _together.RankContent, meter: Meter) -> None:
+        if not save.write(content, meter) and self._busy == "wait":
+            raise SaveError(
+                f"{self._run.name}: other ranks have made a later save than step {content.own.step}: every rank must make "
+                "the same saves"
+            )
+
+    def _spare(self) -> CopyMemory:
+        """The memory of an earlier copy."""
+        return self._memory.pop() if self._memory else CopyMemory()
+
+    def _submit(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
         self._background.submit(
-            lambda: self._write_and_return(content, meter, kept), dropped=lambda: self._memory.append(kept)
+            lambda: self._run_and_return(step, job, memory), dropped=lambda: self._memory.append(memory)
         )
 
     def _content(
@@ -361,15 +439,6 @@ class CheckpointManager:
             self._run.tidy()
             _save.write(self._run, content, meter, durable=self._durable)
         self._follow_up(content.step)
-
-    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
-        """Save with all ranks, synchronously. Rank 0 locks the directory, writes what is not sharded, and prunes."""
-        _distributed.on_first(partial(self._ownership.hold, seize=True))
-        parts, rest = _distributed.split(given)
-        states = _objects.states(rest, random=False)
-        content = _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep))
-        _distributed.save(self._run, content, parts, random=self._random, durable=self._durable)
-        _distributed.on_first(lambda: self._follow_up(step))
 
     def _follow_up(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, and call `after_save`, after a save."""
@@ -388,13 +457,13 @@ class CheckpointManager:
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
         return [each for each in gone if self._run.remove(each.path)]
 
-    def _write_and_return(self, content: _save.Content, meter: Meter, memory: Memory) -> None:
+    def _run_and_return(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
         try:
-            self._write(content, meter)
+            job()
         except AfterSaveError:
             raise
         except BaseException as error:
-            error.add_note(f"{self._run.name}: step {content.step} was not saved")
+            error.add_note(f"{self._run.name}: step {step} was not saved")
             raise
         finally:
             self._memory.append(memory)
@@ -404,6 +473,7 @@ class CheckpointManager:
         self._ownership.forget()
         self._background.forget()
         self._memory = []
+        self._group = None
         if self._on_sigterm:
             self._on_sigterm.reset()
 

@@ -38,7 +38,7 @@ class Draft(Protocol):
     Attributes:
         key: what distinguishes it from others of the same run.
         place: where it is, for messages.
-        uploaded: the facts of the files written here, if nobody can read them again from `place`.
+        uploaded: the facts of the files written here.
     """
 
     @property

@@ -14,12 +14,15 @@ through gloo). So nobody needs a time limit of its own: a slow rank is waited fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
 from statedict.errors import RankError
+
+# Returns a reply to each rank, from the payloads of all.
+Decide = Callable[[list[Any]], Sequence[Any]]
 
 
 class Ballot(NamedTuple):
@@ -32,24 +35,71 @@ class Ballot(NamedTuple):
 GONE = Ballot("its process has ended, or its connection was lost")
 
 
-def vote(error: BaseException | None, payload: Any = None, ranks: Sequence[int] | None = None) -> list[Any]:
+class Mail:
+    """Messages between ranks, over one process group (None: the default one).
+
+    Attributes:
+        failure: the rank to or from which the first message failed, and why; None if none has failed.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.failure: tuple[int, str] | None = None
+        self._group = group
+
+    def send(self, rank: int, message: Any) -> bool:
+        """Send a message; return whether the other process was there to receive it."""
+        try:
+            dist.send_object_list([message], dst=rank, group=self._group)
+        except RuntimeError as error:
+            self.failure = self.failure or (rank, str(error))
+            return False
+        return True
+
+    def receive(self, rank: int) -> Any:
+        """Return the next message of a rank; None if its process has ended."""
+        box: list[Any] = [None]
+        try:
+            dist.recv_object_list(box, src=rank, group=self._group)
+        except RuntimeError as error:
+            self.failure = self.failure or (rank, str(error))
+            return None
+        return box[0]
+
+
+def vote(
+    error: BaseException | None,
+    payload: Any = None,
+    ranks: Sequence[int] | None = None,
+    *,
+    mail: Mail | None = None,
+    decide: Decide | None = None,
+) -> list[Any]:
     """Return the payloads of all ranks, in their order, if all have succeeded; raise on every rank otherwise.
 
     Every rank of `ranks` (None: all) must call this the same number of times. `error` is why this rank has failed: it raises
     that error, and the others raise RankError, which names all ranks that have failed. A rank whose process has ended
     without voting has failed; one that ends after it has voted may count as either, but all others agree which.
 
+    `decide`: if all have succeeded, the first rank calls it with the payloads, and each rank gets its reply instead of them
+    (a list of that reply only). If it raises, the first rank has failed. All ranks give it, or none.
+
     Not guaranteed: if the processes of the first two ranks both end during one vote, some of the others may succeed and
     others fail. If a vote is interrupted (KeyboardInterrupt), the other ranks wait until the process of that rank has ended.
     `payload` is pickled; only the ranks of one job exchange it.
     """
     members = all_ranks() if ranks is None else sorted(ranks)
-    ballots = ballots_of_all(Ballot(None if error is None else _text(error), payload), members)
+    decision = None if decide is None else Decision(decide)
+    own = Ballot(None if error is None else _text(error), payload)
+    ballots = ballots_of_all(own, members, mail or Mail(), decision)
+    if error is None and decision is not None:
+        error = decision.error
     if error is not None:
         raise error
     failed = {rank: ballot.error for rank, ballot in zip(members, ballots) if ballot.error is not None}
     if failed:
         raise RankError(failed)
+    if decide is not None:
+        ballots = [ballots[members.index(_me(members))]]
     return [ballot.payload for ballot in ballots]
 
 
@@ -63,69 +113,88 @@ def gather(payload: Any) -> list[Any]:
     return found
 
 
-def ballots_of_all(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
-    """Return the ballots of all members, a sorted list of ranks that contains this one; never raises for a failed rank."""
-    if len(members) == 1:
-        return [ballot]
-    rank = dist.get_rank()
+class Decision:
+    """What the leader replies to each rank. An error in it is the leader's.
+
+    Attributes:
+        error: the error, or None.
+    """
+
+    def __init__(self, decide: Decide) -> None:
+        self.error: BaseException | None = None
+        self._decide = decide
+
+    def replies(self, ballots: list[Ballot]) -> list[Ballot]:
+        """Return the ballots with the replies as their payloads."""
+        if any(ballot.error is not None for ballot in ballots):
+            return ballots
+        try:
+            replies = self._decide([ballot.payload for ballot in ballots])
+        except BaseException as error:  # noqa: BLE001  # `vote` raises it once the other ranks know
+            self.error = error
+            return [Ballot(_text(error)), *ballots[1:]]
+        return [Ballot(None, reply) for reply in replies]
+
+
+def ballots_of_all(
+    ballot: Ballot, members: Sequence[int], mail: Mail | None = None, decision: Decision | None = None
+) -> list[Ballot]:
+    """Return the ballots of all members, a sorted list of ranks that contains this one; never raises for a failed rank.
+
+    With a `decision`, the payloads are the replies; a rank other than the first two gets only its own.
+    """
+    mail = mail or Mail()
+    rank = _me(members)
     if rank == members[0]:
-        return _lead(ballot, members)
-    return _deputise(ballot, members) if rank == members[1] else _follow(ballot, members)
+        return _lead(ballot, members, mail, decision)
+    return _deputise(ballot, members, mail) if rank == members[1] else _follow(ballot, members, mail)
 
 
-def _lead(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
-    ballots = [ballot, *(_receive(rank) or GONE for rank in members[1:])]
-    if not (_send(members[1], ballots) and _receive(members[1])):
+def _lead(ballot: Ballot, members: Sequence[int], mail: Mail, decision: Decision | None) -> list[Ballot]:
+    ballots = [ballot, *(mail.receive(rank) or GONE for rank in members[1:])]
+    if decision is not None:
+        ballots = decision.replies(ballots)
+    if len(members) > 1 and not (mail.send(members[1], ballots) and mail.receive(members[1])):
         # Nobody else knows the result yet, so it may still change.
         ballots[1] = GONE
-    for rank in members[2:]:
-        _send(rank, ballots)
+    for number, rank in enumerate(members[2:], 2):
+        mail.send(rank, ballots if decision is None else _only(ballots, number))
     return ballots
 
 
-def _deputise(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
-    _send(members[0], ballot)
-    ballots: list[Ballot] | None = _receive(members[0])
+def _only(ballots: Sequence[Ballot], number: int) -> list[Ballot]:
+    """The ballots with only one of the payloads: all of them, sent to all ranks, would be too much of a plan for each."""
+    return [each if n == number else Ballot(each.error) for n, each in enumerate(ballots)]
+
+
+def _deputise(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
+    mail.send(members[0], ballot)
+    ballots: list[Ballot] | None = mail.receive(members[0])
     if ballots is not None:
-        _send(members[0], True)
-    asked = [_receive(rank) or GONE for rank in members[2:]]
+        mail.send(members[0], True)
+    asked = [mail.receive(rank) or GONE for rank in members[2:]]
     if ballots is None:
         ballots = [GONE, ballot, *asked]
     for rank, request in zip(members[2:], asked):
         if request not in (GONE, _INFORMED):
-            _send(rank, ballots)
+            mail.send(rank, ballots)
     return ballots
 
 
-def _follow(ballot: Ballot, members: Sequence[int]) -> list[Ballot]:
-    _send(members[0], ballot)
-    ballots: list[Ballot] | None = _receive(members[0])
-    _send(members[1], ballot if ballots is None else _INFORMED)
+def _follow(ballot: Ballot, members: Sequence[int], mail: Mail) -> list[Ballot]:
+    mail.send(members[0], ballot)
+    ballots: list[Ballot] | None = mail.receive(members[0])
+    mail.send(members[1], ballot if ballots is None else _INFORMED)
     if ballots is None:
-        ballots = _receive(members[1])
+        ballots = mail.receive(members[1])
     return ballots or [GONE if rank in members[:2] else Ballot(None) for rank in members]
 
 
 _INFORMED = "informed"
 
 
-def _send(rank: int, message: Any) -> bool:
-    """Send a message; return whether the other process was there to receive it."""
-    try:
-        dist.send_object_list([message], dst=rank)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _receive(rank: int) -> Any:
-    """Return the next message of a rank; None if its process has ended."""
-    box: list[Any] = [None]
-    try:
-        dist.recv_object_list(box, src=rank)
-    except RuntimeError:
-        return None
-    return box[0]
+def _me(members: Sequence[int]) -> int:
+    return members[0] if len(members) == 1 else dist.get_rank()
 
 
 def all_ranks() -> list[int]:

@@ -91,7 +91,7 @@ class DirectoryDraft:
     def __init__(self, directory: Path, path: Path) -> None:
         self._directory = directory
         self.place = path
-        self.uploaded: Mapping[str, FileFacts] = {}
+        self._facts: dict[str, FileFacts | None] = {}
 
     @property
     def key(self) -> str:
@@ -102,6 +102,13 @@ class DirectoryDraft:
         path = self.place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path
+        self._facts[name] = None
+
+    @property
+    def uploaded(self) -> Mapping[str, FileFacts]:
+        """The facts of the files written here; the files are read for them, once."""
+        self._facts = {name: known or FileFacts.of(self.place / name) for name, known in self._facts.items()}
+        return {name: known for name, known in self._facts.items() if known is not None}
 
     def size(self, name: str) -> int:
         return (self.place / name).stat().st_size
@@ -110,17 +117,20 @@ class DirectoryDraft:
         """Link to a file of another checkpoint, if it is undamaged."""
         target = self.place / name
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.link(Path(source) / file, target)
         except OSError:
             # The file system does not support hard links, or the other checkpoint was deleted.
             return False
         if FileFacts.of(target) == facts:
+            self._facts[name] = facts
             return True
         target.unlink()
         return False
 
     def files(self, uploaded: Iterable[Mapping[str, FileFacts]]) -> dict[str, FileFacts]:
-        return {name: FileFacts.of(self.place / name) for name in sorted(relative(self.place))}
+        known = {name: facts for each in uploaded for name, facts in each.items()}
+        return {name: known.get(name) or FileFacts.of(self.place / name) for name in sorted(relative(self.place))}
 
     def finish(self, manifest: Manifest, *, durable: bool) -> None:
         block = memoryview(runs.dump(manifest))

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from statedict import _arrays
 
 from .. import _names
-from . import _save
-
-# Object name → its copy, whose memory the next save reuses.
-Memory = dict[str, _arrays.Copy]
+from . import _save, _together
 
 
-def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memory]:
+@dataclass(frozen=True, slots=True)
+class CopyMemory:
+    """What the next save reuses.
+
+    Attributes:
+        copies: object name → its copy.
+        made: object name → the parts of files that were made of its tensors (see `RankPart.made`).
+    """
+
+    copies: Mapping[str, _arrays.Copy] = field(default_factory=dict)
+    made: dict[str, dict[Any, Any]] = field(default_factory=dict)
+
+
+def copied(content: _save.Content, memory: CopyMemory) -> tuple[_save.Content, CopyMemory]:
     """Copy what a save writes, into the memory of an earlier copy; return the copy and its memory.
 
     Raises SaveError, naming the object, if a value cannot be copied.
@@ -24,6 +36,17 @@ def copied(content: _save.Content, memory: Memory) -> tuple[_save.Content, Memor
     copies = {}
     for name, state in live.items():
         with _save.named(name, state):
-            copies[name] = _arrays.copied_again(state, memory.get(name, _arrays.Copy(None)))
+            copies[name] = _arrays.copied_again(state, memory.copies.get(name, _arrays.Copy(None)))
     states = {**content.states, **{name: copy.tree for name, copy in copies.items()}}
-    return replace(content, values=deepcopy(content.values), states=states), copies
+    return replace(content, values=deepcopy(content.values), states=states), CopyMemory(copies, memory.made)
+
+
+def copied_of_rank(content: _together.RankContent, memory: CopyMemory) -> tuple[_together.RankContent, CopyMemory]:
+    """Copy what this rank saves, as `copied` does; its parts are copied in place."""
+    live = {name: part.values for name, part in content.parts.items()}
+    copy, kept = copied(replace(content.own, states={**content.own.states, **live}), memory)
+    for name, part in content.parts.items():
+        part.values = copy.states[name]
+        part.made = kept.made.setdefault(name, {})
+    own = replace(copy, states={name: copy.states[name] for name in content.own.states})
+    return replace(content, own=own), kept

@@ -5,6 +5,8 @@ the frozen tensors apart from the rest. If the content of a frozen shard (a SHA-
 equals that of a shard of the previous checkpoint, it becomes a hard link to that file (in an object store: a copy, made by
 the store). The file system frees a file with its last link, so deleting one checkpoint does not affect another, and a copy
 of a checkpoint is complete.
+
+If several ranks save, each of them has a file for its part of the frozen tensors, which is shared in the same way.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from statedict import _api, files
 from statedict.formats.runs import FileFacts
@@ -22,6 +25,9 @@ from statedict.state import Leaf, StateDict, raw_values
 from .._keep import Place
 from .._progress import Meter
 from .._run import Draft
+
+if TYPE_CHECKING:
+    from statedict.torch import RankFile
 
 # Bytes. Writing less than this again is faster than hashing and linking it.
 WORTH_SHARING = 1 << 20
@@ -86,7 +92,7 @@ def write(
             _save(shard, draft, file)
         else:
             digests[file] = shard.fingerprint()
-            if not _shared(donor, digests[file], draft, file):
+            if not share(donor, digests[file], draft, file):
                 _save(shard, draft, file)
         places.update(dict.fromkeys(shard, file))
         meter(draft.size(file))
@@ -102,12 +108,24 @@ def _save(shard: StateDict, draft: Draft, file: str) -> None:
         _api.save(shard, target, format="torch", durable=False)
 
 
-def _shared(donor: Donor, digest: str, draft: Draft, target: str) -> bool:
+def share(donor: Donor, digest: str, draft: Draft, target: str) -> bool:
     """Share the donor's shard if it has one with this digest; return whether it was possible."""
     if donor.place is None or digest not in donor.shards:
         return False
     file, facts = donor.shards[digest]
     return draft.share(donor.place, file, facts, target)
+
+
+def digest_of(file: RankFile) -> str:
+    """Return the SHA-256 of a file that a rank is about to write, and of the names of the items in it."""
+    digest = sha256(
+        repr([(each.item.fqn, each.item.offset, each.offset, each.nbytes) for each in file.stored]).encode()
+    )
+    # The other parts are computed from these.
+    for part in file.parts:
+        for chunk in () if part.last else part.chunks():
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _shards(sizes: Mapping[str, int], tied: Iterable[tuple[str, ...]]) -> list[set[str]]:

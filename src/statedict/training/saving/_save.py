@@ -6,7 +6,7 @@ The content no longer changes with training: it is a copy, or the live state of 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +46,21 @@ class Content:
     frozen: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What is already in a checkpoint, because all ranks have written it.
+
+    Attributes:
+        objects: object name → its file or directory.
+        uploaded: the facts that the draft of each rank has of its files.
+        shards: as in the Manifest.
+    """
+
+    objects: Mapping[str, str] = field(default_factory=dict)
+    uploaded: Sequence[Mapping[str, FileFacts]] = ()
+    shards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) -> None:
     """Write a checkpoint. If anything fails, it is removed, and older checkpoints do not change.
 
@@ -53,7 +68,7 @@ def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) ->
     """
     draft = run.begin(content.step)
     try:
-        complete(run, draft, content, {}, meter, durable=durable)
+        complete(run, draft, content, Others(), meter, durable=durable)
     except AfterSaveError:
         raise
     except BaseException:
@@ -61,27 +76,13 @@ def write(run: TrainingRun, content: Content, meter: Meter, *, durable: bool) ->
         raise
 
 
-def complete(
-    run: TrainingRun,
-    draft: Draft,
-    content: Content,
-    others: Mapping[str, str],
-    meter: Meter,
-    *,
-    durable: bool,
-    uploaded: Iterable[Mapping[str, FileFacts]] = (),
-) -> None:
-    """Write the files and the manifest into the draft, and finish it.
-
-    `others` are objects that are already in it: name → file or directory; `uploaded` are the facts that the drafts of other
-    ranks have of their files. `meter` counts the bytes written.
-    """
-    donor = _donor(run) if any(content.frozen.values()) else Donor()
-    manifest = _write_files(draft, content, others, donor, meter, uploaded)
-    draft.finish(manifest, durable=durable)
+def complete(run: TrainingRun, draft: Draft, content: Content, others: Others, meter: Meter, *, durable: bool) -> None:
+    """Write the files and the manifest into the draft, and finish it. `meter` counts the bytes written."""
+    donor = donor_of(run) if any(content.frozen.values()) else Donor()
+    draft.finish(_write_files(draft, content, others, donor, meter), durable=durable)
 
 
-def _donor(run: TrainingRun) -> Donor:
+def donor_of(run: TrainingRun) -> Donor:
     """The newest checkpoint, whose shards can be shared."""
     for place in reversed(run.steps().values()):
         try:
@@ -105,17 +106,10 @@ def nbytes_of(value: Any) -> int:
     return size
 
 
-def _write_files(
-    draft: Draft,
-    content: Content,
-    others: Mapping[str, str],
-    donor: Donor,
-    meter: Meter,
-    uploaded: Iterable[Mapping[str, FileFacts]],
-) -> Manifest:
-    objects = dict(others)
-    shards = {}
-    stems = _names.stems([*others, *content.states])
+def _write_files(draft: Draft, content: Content, others: Others, donor: Donor, meter: Meter) -> Manifest:
+    objects = dict(others.objects)
+    shards = dict(others.shards)
+    stems = _names.stems([*objects, *content.states])
     for name, state in content.states.items():
         parts = _frozen.split(state, content.frozen.get(name, frozenset()))
         objects[name] = f"{stems[name]}{'.pt' if parts is None else _frozen.INDEX}"
@@ -131,7 +125,7 @@ def _write_files(
         metrics=content.metrics,
         values=content.values,
         objects=objects,
-        files=draft.files([draft.uploaded, *uploaded]),
+        files=draft.files([draft.uploaded, *others.uploaded]),
         versions=_versions(),
         shards=shards,
         keep=content.keep,

@@ -1,0 +1,86 @@
+"""The ranks that save together, apart from the training: a process group of their own, and who of them is lost.
+
+The group is gloo's, on the CPU, whatever the training uses. So its messages, which a background thread sends, never mix with
+the training's collectives, and a process that has ended is noticed at once: its connections are closed.
+
+A process that hangs is noticed by the time limit. Then gloo closes all connections of the process that has waited, and every
+other rank would blame that one. So the first rank whose time limit passes writes down in the job's store for whom it waited,
+and the others look there before they blame anybody. Nothing can be saved with a lost rank: later votes fail at once, with
+the same error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from statedict.errors import RankError
+
+from ._vote import GONE, Decide, Mail, vote
+
+LOST = "lost"
+# How long to wait for what another rank may be writing down.
+PATIENCE = timedelta(seconds=1)
+
+
+class RankConnections:
+    """All ranks of the job, with connections of their own. Every rank makes it, and calls its methods, at the same time.
+
+    `timeout`: how long a rank waits for another one.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        self._world = _world()
+        self._timeout = timeout
+        self._group: Any = None if self._world is None else dist.new_group(backend="gloo", timeout=timeout)
+        self._mail = Mail(self._group)
+        self._lost: Mapping[int, str] = {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether torch.distributed was not initialised, or ended, since the group was made."""
+        return _world() is self._world
+
+    def agree(self, error: BaseException | None, payload: Any = None, decide: Decide | None = None) -> list[Any]:
+        """Vote: see `vote`. Raises RankError, naming the rank, if a rank is lost."""
+        if self._lost:
+            raise error or RankError(self._lost)
+        members = None if self._world is not None else [0]
+        try:
+            return vote(error, payload, members, mail=self._mail, decide=decide)
+        except RankError as failed:
+            if GONE.error not in failed.failed.values():
+                raise
+            known = {rank: text for rank, text in failed.failed.items() if text != GONE.error}
+            self._lost = self._blamed(next(rank for rank, text in failed.failed.items() if text == GONE.error))
+            raise RankError({**known, **self._lost}) from failed
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._group is not None and self.is_current:
+            dist.destroy_process_group(self._group)
+
+    def _blamed(self, gone: int) -> dict[int, str]:
+        """The rank that is lost, as all ranks name it: the first to write it down is right. `gone`: as the vote says."""
+        rank, why = self._mail.failure or (gone, "")
+        timed_out = "Timed out" in why
+        limit = f"it has not answered within {self._timeout.total_seconds():g} s"
+        found = json.dumps([rank, limit] if timed_out else [gone, GONE.error])
+        # Without the store, whose process may be the one that has ended, this rank's own finding has to do.
+        with suppress(RuntimeError):
+            store = self._group.get_group_store()
+            if not timed_out:
+                with suppress(RuntimeError):
+                    store.wait([LOST], PATIENCE)
+            found = store.compare_set(LOST, "", found).decode()
+        rank, text = json.loads(found)
+        return {rank: text}
+
+
+def _world() -> dist.ProcessGroup | None:
+    return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None

@@ -1,0 +1,250 @@
+"""A save of several ranks: each writes its part, and rank 0 completes the checkpoint in one step.
+
+*Theory of operation.* Every rank runs the same job, in its background thread or in the caller's. They meet twice, over
+connections of their own (RankConnections), never over those of the training:
+
+1. Each rank says which save it is about to write, and which items it has (Offer). Rank 0 locks the run, begins a draft, and
+   replies who writes what (Task). Each rank then writes its items.
+2. Each rank says where its items are, and the checksums of its files (Wrote). Rank 0 then writes what only it has, the
+   metadata and the manifest, and finishes the draft, which makes the checkpoint visible in one step.
+
+If anything fails on any rank, or its process ends, all ranks raise, and nothing is left behind. What fails before the job,
+while the state is copied, is passed to the others in step 1.
+
+With `busy="replace"`, some ranks may have replaced a waiting save by a newer one, and others not yet. Saves are numbered,
+and in step 1 the newest number wins: a rank with an older one drops it, and joins with its next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from statedict import _api, files
+from statedict.errors import AfterSaveError, SaveError
+from statedict.formats.runs import FileFacts
+
+from .. import _names, _random
+from .._progress import Meter
+from .._ranks import ranks
+from .._run import Draft, TrainingRun
+from . import _frozen, _save
+from ._frozen import Donor
+
+if TYPE_CHECKING:
+    from statedict.torch import RankConnections, RankPart, Stored
+
+
+# PyTorch's SavePlan and Metadata, which only `statedict.torch` knows.
+Plan = Any
+Metadata = Any
+
+
+@dataclass(frozen=True, slots=True)
+class RankContent:
+    """What this rank saves.
+
+    Attributes:
+        own: what rank 0 writes alone; only its step matters on the other ranks.
+        parts: object name → this rank's part of its state.
+        random: the state of this rank's random generators, or None.
+    """
+
+    own: _save.Content
+    parts: Mapping[str, RankPart]
+    random: dict[str, Any] | None
+
+
+class Offer(NamedTuple):
+    """What a rank is about to save.
+
+    Attributes:
+        number, step: of the save.
+        plans: the items of each object.
+        has_frozen: whether some of them are not trained.
+    """
+
+    number: int
+    step: int
+    plans: Mapping[str, Plan]
+    has_frozen: bool
+
+
+class Task(NamedTuple):
+    """What a rank is to write: the items of each object, into the draft `key`; empty if `newest` is another save.
+
+    `donor` is the checkpoint whose frozen files can be shared.
+    """
+
+    newest: int
+    key: str = ""
+    plans: Mapping[str, Plan] = {}
+    donor: Donor = Donor()
+
+
+class Wrote(NamedTuple):
+    """What a rank has written.
+
+    Attributes:
+        stored: the places of the items of each object.
+        facts: the facts of each file.
+        shards: the digests of the frozen files, as in the Manifest.
+    """
+
+    stored: Mapping[str, Sequence[Stored]]
+    facts: Mapping[str, FileFacts]
+    shards: Mapping[str, Mapping[str, str]]
+
+
+class SaveOfRanks:
+    """One save, as each rank runs it.
+
+    `hold` locks the run's directory, and `follow_up` does what follows a save; rank 0 calls them.
+    """
+
+    def __init__(
+        self, run: TrainingRun, group: RankConnections, number: int, *, durable: bool,
+        hold: Callable[[], object], follow_up: Callable[[int], object],
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._group = group
+        self._number = number
+        self._durable = durable
+        self._hold = hold
+        self._follow_up = follow_up
+        # Rank 0 only: the draft that it has begun, and the metadata of each object.
+        self._begun: Draft | None = None
+        self._metadata: Mapping[str, Metadata] = {}
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other ranks, instead of `write`, that this one has nothing to save; raises the error."""
+        self._group.agree(error)
+
+    def write(self, content: RankContent, meter: Meter) -> bool:
+        """Write the checkpoint; return False if other ranks have a newer save instead.
+
+        Raises this rank's error, RankError if another rank has failed. AfterSaveError: the checkpoint is complete.
+        """
+        try:
+            task = self._begin(content)
+            if not task.key:
+                return False
+            draft = self._begun or self._run.draft(task.key)
+            self._agree(
+                lambda: self._write_part(draft, content, task),
+                lambda wrote: self._complete(draft, content.own, wrote, meter),
+            )
+        except AfterSaveError:
+            raise
+        except BaseException:
+            if self._begun is not None:
+                with suppress(OSError):
+                    self._begun.abandon()
+            raise
+        return True
+
+    def _agree(self, act: Callable[[], Any], decide: Callable[[list[Any]], Sequence[Any]]) -> Any:
+        """Run `act` on every rank, then `decide` with all results on rank 0; return its reply to this rank."""
+        result: Any = None
+        raised: BaseException | None = None
+        try:
+            result = act()
+        except BaseException as error:  # noqa: BLE001  # the vote raises it, and tells the other ranks
+            raised = error
+        return self._group.agree(raised, result, decide)[0]
+
+    # step 1
+
+    def _begin(self, content: RankContent) -> Task:
+        def offer() -> Offer:
+            plans = {name: part.plan() for name, part in content.parts.items()}
+            has_frozen = any(part.frozen for part in content.parts.values())
+            return Offer(self._number, content.own.step, plans, has_frozen)
+
+        task: Task = self._agree(offer, self._decided)
+        while not task.key and task.newest == self._number:
+            # The others are about to join with it.
+            task = self._agree(offer, self._decided)
+        return task
+
+    def _decided(self, offers: list[Offer]) -> list[Task]:
+        newest = max(offer.number for offer in offers)
+        if any(offer.number != newest for offer in offers):
+            return [Task(newest)] * len(offers)
+        _require_same(offers)
+        from statedict.torch import join_plans
+
+        joined = {name: join_plans([offer.plans[name] for offer in offers]) for name in offers[0].plans}
+        self._metadata = {name: metadata for name, (_, metadata) in joined.items()}
+        self._hold()
+        with self._run.translated():
+            # Retry the deletions that failed in an earlier save.
+            self._run.tidy()
+            self._begun = self._run.begin(offers[0].step)
+            donor = _save.donor_of(self._run) if any(offer.has_frozen for offer in offers) else Donor()
+        return [
+            Task(newest, self._begun.key, {name: plans[rank] for name, (plans, _) in joined.items()}, donor)
+            for rank in range(len(offers))
+        ]
+
+    # step 2
+
+    def _write_part(self, draft: Draft, content: RankContent, task: Task) -> Wrote:
+        stems = _names.stems(content.parts)
+        rank, _ = ranks()
+        stored: dict[str, list[Stored]] = {name: [] for name in content.parts}
+        shards: dict[str, dict[str, str]] = {}
+        for name, part in content.parts.items():
+            with _save.named(name, part.values):
+                made = part.files(task.plans[name], rank, _frozen.WORTH_SHARING)
+            for file in made:
+                stored[name] += file.stored
+                target = f"{stems[name]}/{file.name}"
+                if file.is_frozen:
+                    digest = shards.setdefault(name, {})[target] = _frozen.digest_of(file)
+                    if _frozen.share(task.donor, digest, draft, target):
+                        continue
+                self._write(draft, target, file.parts)
+        if content.random is not None:
+            with draft.create(_random.file_of(rank)) as random:
+                _api.save(content.random, random, format="torch", durable=False)
+        return Wrote(stored, draft.uploaded, shards)
+
+    def _write(self, draft: Draft, name: str, parts: Sequence[files.Part]) -> None:
+        # Rank 0, which flushes the whole checkpoint, may be on another machine.
+        with draft.create(name) as target:
+            files.write(target, parts, durable="rename" if self._durable else "none")
+
+    def _complete(self, draft: Draft, own: _save.Content, wrote: list[Wrote], meter: Meter) -> list[None]:
+        from statedict.torch import METADATA, dump_metadata
+
+        stems = _names.stems(self._metadata)
+        with self._run.translated():
+            for name, metadata in self._metadata.items():
+                block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
+                self._write(draft, f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
+            others = _save.Others(stems, [each.facts for each in wrote], _merged([each.shards for each in wrote]))
+            _save.complete(self._run, draft, own, others, meter, durable=self._durable)
+        self._follow_up(own.step)
+        return [None] * len(wrote)
+
+
+def _merged(shards: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for of_rank in shards:
+        for name, digests in of_rank.items():
+            found.setdefault(name, {}).update(digests)
+    return found
+
+
+def _require_same(offers: Sequence[Offer]) -> None:
+    first = offers[0]
+    for rank, offer in enumerate(offers):
+        if offer.step != first.step or offer.plans.keys() != first.plans.keys():
+            one, other = (f"step {each.step} with {', '.join(each.plans) or 'no objects'}" for each in (first, offer))
+            raise SaveError(
+                f"rank 0 saves {one}, and rank {rank} {other}: every rank must make the same saves, of the same objects"
+            )
