@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 
 import torch
 from tests.training.bit_exact.row import Rows
@@ -79,50 +79,42 @@ def train_on(model, optimizer, inputs):
 # between epochs
 
 
-def epochs(run, loader, **more):
-    """Train epochs, and save after each: `more` are the objects that the loader needs."""
-    model, optimizer = network()
-    objects = {"model": model, "optimizer": optimizer, **more}
-    resumed = run.manager.resume(**objects)
+def between_epochs(run, workers, DataLoader=DataLoader):
+    manager, (model, optimizer), data = run.manager, network(), Numbers()
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(data, 4, shuffle=True, num_workers=workers, generator=generator)
+    resumed = manager.resume(model=model, optimizer=optimizer, generator=generator)
     step = 5 * (resumed.step if resumed else 0)
-    for epoch in range(step // 5 + 1, 4):
+    for epoch in range(resumed.step + 1 if resumed else 1, 4):
         for inputs in loader:
             step += 1
             loss = train_on(model, optimizer, inputs)
             run.done(step, loss, model=model, optimizer=optimizer)
-        run.manager.save(epoch, **objects)
+        manager.save(epoch, model=model, optimizer=optimizer, generator=generator)
 
 
 @ROWS.row("`DataLoader`, saved between epochs, with any number of workers", **WORKERS)
-def between_epochs(run, workers):
-    data = Numbers()
-    generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(data, batch_size=4, shuffle=True, num_workers=workers, generator=generator)
-    epochs(run, loader, generator=generator)
+def epochs(run, workers):
+    between_epochs(run, workers)
 
 
-@ROWS.row("`DataLoader` with `persistent_workers=True` and random augmentation in them", exact=False)
+@ROWS.row("`DataLoader` with `persistent_workers=True` and random augmentation", exact=False)
 def persistent(run):
-    generator = torch.Generator().manual_seed(0)
-    settings = {"num_workers": 2, "persistent_workers": True, "generator": generator}
-    epochs(run, DataLoader(Numbers(), batch_size=4, shuffle=True, **settings), generator=generator)
+    between_epochs(run, 2, partial(DataLoader, persistent_workers=True))
 
 
 # in the middle of an epoch
 
 
-def within_epochs(run, data_of, workers):
+def within_epochs(run, data_of, workers=0):
     manager, (model, optimizer) = run.manager, network()
-    step = epoch = done = 0
     resumed = manager.resume(model=model, optimizer=optimizer)
-    if resumed:
-        step, epoch, done = resumed.step, resumed.values["epoch"], resumed.values["done"]
-    for epoch in range(epoch, 3):
+    step, first, done = (resumed.step, resumed.values["epoch"], resumed.values["done"]) if resumed else (0, 0, 0)
+    for epoch in range(first, 3):
         data = data_of(epoch)
         generator = torch.Generator().manual_seed(epoch)
-        order = torch.randperm(len(data), generator=generator).tolist()
-        rest = order[done * 4 :]
-        for inputs in DataLoader(data, batch_size=4, sampler=rest, num_workers=workers, generator=generator):
+        rest = torch.randperm(len(data), generator=generator).tolist()[done * 4 :]
+        for inputs in DataLoader(data, 4, sampler=rest, num_workers=workers, generator=generator):
             loss = train_on(model, optimizer, inputs)
             step, done = step + 1, done + 1
             run.done(step, loss, model=model, optimizer=optimizer)
@@ -131,9 +123,9 @@ def within_epochs(run, data_of, workers):
         done = 0
 
 
-@ROWS.row("`DataLoader` in the middle of an epoch, random augmentation without workers")
+@ROWS.row("`DataLoader` in the middle of an epoch, without workers")
 def position(run):
-    within_epochs(run, lambda epoch: Numbers(), 0)
+    within_epochs(run, lambda epoch: Numbers())
 
 
 @ROWS.row("`DataLoader` in the middle of an epoch, with workers, without random augmentation")
@@ -141,17 +133,17 @@ def position_in_workers(run):
     within_epochs(run, lambda epoch: Numbers(augmented=False), 2)
 
 
-@ROWS.row("`DataLoader` in the middle of an epoch, random augmentation by the index, with any number of workers", **WORKERS)
+@ROWS.row("`DataLoader` in the middle of an epoch, with random augmentation by index", **WORKERS)
 def indexed(run, workers):
     within_epochs(run, Indexed, workers)
 
 
-@ROWS.row("`DataLoader` in the middle of an epoch, random augmentation in workers", exact=False)
+@ROWS.row("`DataLoader` in the middle of an epoch, with random augmentation in workers", exact=False)
 def augmented_in_workers(run):
     within_epochs(run, lambda epoch: Numbers(), 2)
 
 
-def steps(run, loader, saved):
+def steps(run, loader, /, **saved):
     """Train step by step: `saved` are the objects that are saved for the loader."""
     model, optimizer = network()
     objects = {"model": model, "optimizer": optimizer, **saved}
@@ -171,57 +163,56 @@ def steps(run, loader, saved):
 @ROWS.row("`DataLoader` in the middle of an epoch, without its position", exact=False)
 def lost_position(run):
     generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(Numbers(augmented=False), batch_size=4, shuffle=True, generator=generator)
-    steps(run, loader, {"generator": generator})
+    steps(run, DataLoader(Numbers(augmented=False), 4, shuffle=True, generator=generator), generator=generator)
 
 
-@ROWS.row("`DataLoader` of an `IterableDataset` with a state, without workers")
+@ROWS.row("`IterableDataset` with a state, without workers")
 def stream(run):
     data = Stream()
-    loader = DataLoader(data, batch_size=4, generator=torch.Generator())
-    steps(run, loader, {"data": data})
+    loader = DataLoader(data, 4, generator=torch.Generator())
+    steps(run, loader, data=data)
 
 
-@ROWS.row("`DataLoader` of an `IterableDataset` with a state, with workers", exact=False)
+@ROWS.row("`IterableDataset` with a state, with workers", exact=False)
 def stream_in_workers(run):
     data = Stream()
-    steps(run, DataLoader(data, batch_size=4, num_workers=2, generator=torch.Generator()), {"data": data})
+    steps(run, DataLoader(data, 4, num_workers=2, generator=torch.Generator()), data=data)
 
 
-def stateful(data, workers, **more):
+# torchdata
+
+
+def shuffled_stateful(run, data, workers):
     from torchdata.stateful_dataloader import StatefulDataLoader
-
-    with warnings.catch_warnings():
-        # torchdata 0.11 calls a function that torch 2.13 has deprecated.
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)
-        return StatefulDataLoader(data, batch_size=4, num_workers=workers, **more)
-
-
-@ROWS.row("torchdata's `StatefulDataLoader`, without random augmentation in workers", **WORKERS)
-def stateful_loader(run, workers):
     from torchdata.stateful_dataloader.sampler import RandomSampler
 
-    data = Numbers(augmented=workers == 0)
-    shuffled = RandomSampler(data, generator=torch.Generator().manual_seed(0))
-    loader = stateful(data, workers, sampler=shuffled, generator=torch.Generator())
-    steps(run, loader, {"loader": loader})
+    sampler = RandomSampler(data, generator=torch.Generator().manual_seed(0))
+    loader = StatefulDataLoader(data, 4, sampler=sampler, num_workers=workers, generator=torch.Generator())
+    steps(run, loader, loader=loader)
 
 
-@ROWS.row("`StatefulDataLoader` with `shuffle=True`", exact=False, alone={}, shared={"seed": 0})
-def stateful_shuffle(run, options):
-    more = {"generator": torch.Generator().manual_seed(options["seed"])} if options else {}
-    loader = stateful(Numbers(), 0, shuffle=True, **more)
-    steps(run, loader, {"loader": loader})
+@ROWS.row("torchdata's `StatefulDataLoader`, with two generators", **WORKERS)
+def stateful_loader(run, workers):
+    shuffled_stateful(run, Numbers(augmented=not workers), workers)
 
 
 @ROWS.row("`StatefulDataLoader` of an `IterableDataset` with a state", **WORKERS)
 def stateful_stream(run, workers):
-    loader = stateful(Stream(), workers, generator=torch.Generator())
-    steps(run, loader, {"loader": loader})
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    loader = StatefulDataLoader(Stream(), 4, num_workers=workers, generator=torch.Generator())
+    steps(run, loader, loader=loader)
 
 
 @ROWS.row("`StatefulDataLoader` with random augmentation in workers", exact=False)
 def stateful_augmented(run):
-    generator = torch.Generator().manual_seed(0)
-    loader = stateful(Numbers(), 2, shuffle=True, generator=generator)
-    steps(run, loader, {"loader": loader})
+    shuffled_stateful(run, Numbers(), 2)
+
+
+@ROWS.row("`StatefulDataLoader(shuffle=True)`, with one generator or none", exact=False, none={}, one={"seed": 0})
+def stateful_shuffle(run, options):
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    more = {"generator": torch.Generator().manual_seed(options["seed"])} if options else {}
+    loader = StatefulDataLoader(Numbers(), 4, shuffle=True, **more)
+    steps(run, loader, loader=loader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import numpy as np
 import torch
@@ -256,7 +257,9 @@ def compiled(run, backend):
 
 @ROWS.row("`torch.compile`")
 def inductor(run):
-    compiled(run, "inductor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what inductor imports uses torch.jit
+        compiled(run, "inductor")
 
 
 # what is in the model
@@ -286,15 +289,15 @@ def frozen(run):
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
-    def step(number):
-        model[0].requires_grad_(number < 5)
+    def train_step(step):
+        model[0].requires_grad_(step < 5)
         loss = loss_of(model)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss
 
-    train(run, model, optimizer, step=step)
+    train(run, model, optimizer, step=train_step)
 
 
 # gradient accumulation
@@ -316,7 +319,7 @@ def accumulated(run):
     train(run, model, optimizer, step=step)
 
 
-@ROWS.row("gradient accumulation, saved between micro-steps")
+@ROWS.row("gradient accumulation, saved between micro-steps with the gradients")
 def micro_steps(run):
     manager, model = run.manager, network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)

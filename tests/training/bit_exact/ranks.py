@@ -1,4 +1,4 @@
-"""Trainings of two processes (ranks of gloo)."""
+"""Trainings of several processes (ranks of gloo)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 ROWS = Rows()
-RANKS = 2
 
 
-def on_ranks(run, act):
+def on_ranks(run, act, ranks=2):
     """Run a training on each rank, in a process of its own; end as the ranks have ended."""
     with tempfile.TemporaryDirectory() as folder:
         children = []
-        for rank in range(RANKS):
+        for rank in range(ranks):
             child = os.fork()
             if not child:
                 try:
-                    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
+                    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
                     seeded()  # Python seeds its generator anew in a forked process
                     act(run.of_rank(rank), rank)
                     dist.barrier()
@@ -42,65 +41,69 @@ def on_ranks(run, act):
                     os._exit(1)
             children.append(child)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if codes == [-signal.SIGKILL] * RANKS:
+    if codes == [-signal.SIGKILL] * ranks:
         os.kill(os.getpid(), signal.SIGKILL)
-    assert codes == [0] * RANKS, codes
+    assert codes == [0] * ranks, codes
 
 
-def network(*more):
-    return nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.1), *more, nn.Linear(16, 4))
-
-
-def train_ranks(run, parallel, *more):
+def train_ranks(run, parallel, *more, ranks=2):
     """Train a network that `parallel` distributes, with data and dropout of its own on each rank."""
 
     def act(run, rank):
-        model = parallel(network(*more))
+        model = parallel(nn.Sequential(nn.Linear(8, 32), nn.Dropout(0.1), *more, nn.Linear(32, 32), nn.Linear(32, 4)))
         torch.manual_seed(rank)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         train(run, model, optimizer, scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 4))
 
-    on_ranks(run, act)
+    on_ranks(run, act, ranks)
 
 
 def sharded(model):
-    return fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (RANKS,)))
+    return fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),)))
 
 
-@ROWS.row("`DistributedDataParallel`, two ranks", ranks=RANKS)
+@ROWS.row("`DistributedDataParallel`, two ranks", ranks=2)
 def ddp(run):
-    train_ranks(run, DistributedDataParallel, nn.BatchNorm1d(16))
+    train_ranks(run, DistributedDataParallel, nn.BatchNorm1d(32))
 
 
-@ROWS.row("FSDP2 (`fully_shard`), two ranks", ranks=RANKS)
+@ROWS.row("`DistributedDataParallel`, more than two ranks, with `find_unused_parameters=True`", ranks=3)
+def ddp_fixed_buckets(run):
+    train_ranks(
+        run, lambda model: DistributedDataParallel(model, find_unused_parameters=True), nn.BatchNorm1d(32), ranks=3
+    )
+
+
+@ROWS.row("`DistributedDataParallel`, more than two ranks", exact=False, ranks=3)
+def ddp_three(run):
+    train_ranks(run, DistributedDataParallel, nn.BatchNorm1d(32), ranks=3)
+
+
+@ROWS.row("FSDP2 (`fully_shard`)", ranks=2)
 def fsdp(run):
-    train_ranks(run, sharded, nn.LayerNorm(16))
+    train_ranks(run, sharded, nn.LayerNorm(32))
 
 
-@ROWS.row("FSDP2 with buffers that differ between the ranks", ranks=RANKS, exact=False)
+@ROWS.row("FSDP2 with batch normalisation", exact=False, ranks=2)
 def fsdp_buffers(run):
-    train_ranks(run, sharded, nn.BatchNorm1d(16))
+    train_ranks(run, sharded, nn.BatchNorm1d(32))
 
 
-@ROWS.row("an object whose state differs between the ranks", ranks=RANKS)
+@ROWS.row("an object whose state differs between ranks: a generator, a data loader", ranks=2)
 def rank_states(run):
-    def act(run, rank):
-        model = DistributedDataParallel(network())
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        generator = torch.Generator().manual_seed(rank)
-        train_with(run, model, optimizer, generator)
-
-    on_ranks(run, act)
+    on_ranks(run, train_with_generator)
 
 
-def train_with(run, model, optimizer, generator):
+def train_with_generator(run, rank):
     manager = run.manager
+    model = DistributedDataParallel(nn.Linear(8, 4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
     resumed = manager.resume(model=model, optimizer=optimizer)
     if resumed:
         generator.set_state(resumed.values["generators"][dist.get_rank()])
     for step in range(resumed.step + 1 if resumed else 1, STEPS + 1):
-        inputs = torch.randn(4, 8, generator=generator)
-        loss = model(inputs).square().mean()
+        loss = model(torch.randn(4, 8, generator=generator)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Those with several processes or a compiler, which take seconds each.
-SLOW_ROWS = frozenset({"torch.compile with inductor"})
-
 
 @dataclass(frozen=True)
 class Row:
@@ -37,7 +34,9 @@ class Rows(dict[str, Row]):
             if not variants:
                 self[train.__name__] = Row(title, train, exact, ranks)
             for suffix, given in variants.items():
-                self[f"{train.__name__}-{suffix}"] = Row(title, lambda run, given=given: train(run, given), exact, ranks)
+                self[f"{train.__name__}-{suffix}"] = Row(
+                    title, lambda run, given=given: train(run, given), exact, ranks
+                )
             return train
 
         return add

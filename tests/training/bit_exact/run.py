@@ -16,6 +16,8 @@ import random
 import signal
 import sys
 import traceback
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -43,15 +45,20 @@ class Run:
     """What a training is given: the manager, and `done`, which is called after each step."""
 
     def __init__(self, phase, directory, name, seed):
-        self.manager = Straight() if phase == "straight" else CheckpointManager(directory / "runs" / name, durable=False)
+        self.manager = (
+            Straight() if phase == "straight" else CheckpointManager(directory / "runs" / name, durable=False)
+        )
         self.last = random.Random(f"{seed} {name}").randint(2 * EVERY, STEPS - 1) if phase == "killed" else None
         self.records = directory / phase / f"{name}.jsonl"
         self.directory = directory
 
     def done(self, step, loss, **objects):
-        """Record the loss and the states after a step, and those of the generators; end this process if its time has come."""
+        """Record the loss and the states after a step, and of the generators; end this process if its time has come."""
         found = {name: digest(value.state_dict()) for name, value in objects.items()}
-        found |= {"loss": digest(loss), "random": digest([random.getstate(), np.random.get_state(), torch.get_rng_state()])}
+        found |= {
+            "loss": digest(loss),
+            "random": digest([random.getstate(), np.random.get_state(), torch.get_rng_state()]),
+        }
         with self.records.open("a") as file:
             file.write(json.dumps({"step": step, **found}) + "\n")
         if step == self.last:
@@ -98,6 +105,11 @@ def seeded():
     torch.manual_seed(0)
 
 
+def train(row, run):
+    seeded()
+    row.train(run)
+
+
 def in_child(act, *arguments):
     """Run a function in a forked process, of a process group of its own; return the process."""
     process = os.fork()
@@ -105,10 +117,10 @@ def in_child(act, *arguments):
         try:
             os.setpgid(0, 0)
             act(*arguments)
-            sys.stderr.flush()
             os._exit(0)
         except BaseException:
             traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
     return process
 
@@ -116,10 +128,8 @@ def in_child(act, *arguments):
 def ended(process, phase):
     """Wait for a process, and end what it has started; whether it ended as it must in this phase."""
     status = os.waitpid(process, 0)[1]
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     return os.waitstatus_to_exitcode(status) == (-signal.SIGKILL if phase == "killed" else 0)
 
 
@@ -135,12 +145,13 @@ def warm(directory):
 def main(phase, directory, seed, *names):
     from tests.training.bit_exact.rows import ROWS
 
+    # torchdata 0.11 calls a function that torch 2.13 has deprecated.
+    warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)
     (Path(directory) / phase).mkdir(parents=True)
     warm(Path(directory) / phase / "warm")
     wrong = []
     for name in names:
-        run = Run(phase, Path(directory), name, seed)
-        if not ended(in_child(lambda: (seeded(), ROWS[name].train(run))), phase):
+        if not ended(in_child(train, ROWS[name], Run(phase, Path(directory), name, seed)), phase):
             wrong.append(name)
     print(json.dumps(wrong))
     return 0
