@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from statedict.errors import LoadError
+
 
 class _Kind(NamedTuple):
     """A class of generators: where it is, and how its state is read and written."""
@@ -14,6 +16,10 @@ class _Kind(NamedTuple):
     name: str
     read: Callable[[Any], Any]
     write: Callable[[Any, Any], object]
+
+    @property
+    def title(self) -> str:
+        return f"{self.module}.{self.name}"
 
 
 class GeneratorState:
@@ -36,11 +42,16 @@ class GeneratorState:
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values and arrays."""
-        return {"state": self._kind.read(self._generator)}
+        return {"generator": self._kind.title, "state": self._kind.read(self._generator)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set the state; raises an error of the generator if it is of another kind."""
-        self._kind.write(self._generator, state["state"])
+        """Set the state; raises LoadError if it is that of another kind of generator."""
+        if state["generator"] != self._kind.title:
+            raise LoadError(f"the state of a {state['generator']} does not fit a {self._kind.title}")
+        try:
+            self._kind.write(self._generator, state["state"])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise LoadError(f"the state does not fit this {self._kind.title}: {error}") from error
 
 
 def is_generator(value: Any) -> bool:
