@@ -1,4 +1,4 @@
-"""A slice of what `python -m tests.training.kill` and `python -m tests.training.calls` do at length."""
+"""A slice of what `kill`, `kill_around` and `calls` in this directory do at length (`python -m tests.training.kill`)."""
 
 import subprocess
 import sys
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 
-def run(script, *arguments):
-    command = [sys.executable, Path(__file__).with_name(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+def run(name, *arguments):
+    command = [sys.executable, "-m", f"tests.training.{name}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT)
     if "Operation not permitted" in done.stderr:
         pytest.skip("a process may not trace its own child here")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -20,7 +22,14 @@ def run(script, *arguments):
 @pytest.mark.parametrize("way", [[], ["--asynchronous"]], ids=["synchronous", "asynchronous"])
 def test_killed_at_random_instants_of_its_saves_a_run_goes_on(tmp_path, way):
     """After each SIGKILL: resumed from the last durable step with exact values, and no litter."""
-    run("kill.py", "--times", "25", "--folder", tmp_path, *way)
+    run("kill", "--times", "25", "--folder", tmp_path, *way)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [[], ["--asynchronous"]], ids=["synchronous", "asynchronous"])
+def test_killed_while_it_resumes_uploads_or_prunes_a_run_goes_on(tmp_path, way):
+    """The same around the saves: the run that is read from is as it was, and an upload is complete and was durable."""
+    run("kill_around", "--times", "20", "--folder", tmp_path, *way)
 
 
 @pytest.mark.slow
@@ -29,4 +38,4 @@ def test_killed_at_random_instants_of_its_saves_a_run_goes_on(tmp_path, way):
 )
 def test_killed_after_system_calls_of_a_save_a_run_goes_on(tmp_path, way, every):
     """The same after every so many system calls of a save, in whichever thread."""
-    run("calls.py", "--every", every, "--folder", tmp_path, *way)
+    run("calls", "--every", every, "--folder", tmp_path, *way)

@@ -1,6 +1,6 @@
 """Train in processes that are killed, and record every bit of each step.
 
-    python run.py PHASE DIRECTORY SEED ROW …
+    python -m tests.training.bit_exact.run PHASE DIRECTORY SEED ROW …
 
 A phase is one of `straight` (train without a manager and without a stop), `killed` (SIGKILL in the step that the seed draws)
 and `resumed` (resume what the killed process left, and train to the end). Each row is trained in a process of its own,
@@ -158,5 +158,4 @@ def main(phase, directory, seed, *names):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[3]))
     sys.exit(main(*sys.argv[1:]))

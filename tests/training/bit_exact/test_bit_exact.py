@@ -23,10 +23,10 @@ COMPILED = "inductor"
 
 
 def run(directory: Path, seed: str, names: list[str], *phases: str) -> None:
-    """Run phases of `run.py` side by side; warnings are errors there, and every training must end as it should."""
-    script = Path(__file__).with_name("run.py")
-    commands = {phase: [sys.executable, "-W", "error", script, phase, directory, seed, *names] for phase in phases}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    """Run phases side by side; warnings are errors there, and every training must end as it should."""
+    command = [sys.executable, "-W", "error", "-m", "tests.training.bit_exact.run"]
+    commands = {phase: [*command, phase, directory, seed, *names] for phase in phases}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     started = {phase: subprocess.Popen(command, **pipes) for phase, command in commands.items()}
     ended = {phase: (*process.communicate(), process.returncode) for phase, process in started.items()}
     for phase, (output, errors, code) in ended.items():
