@@ -79,20 +79,11 @@ def test_what_would_not_come_back_is_refused(tmp_path, what, asynchronous, kind)
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "step-0000000001"}
 
 
-def drawn(value):
-    """What an object shows of itself: generators by what they draw."""
-    if isinstance(value, torch.Generator):
-        return torch.rand(3, generator=value).tolist()
-    return value.random(3).tolist() if isinstance(value, np.random.Generator) else repr(value)
-
-
 @pytest.mark.parametrize(
     "make",
     [
         lambda: argparse.Namespace(lr=0.1, path=pathlib.Path("a")),
         lambda: types.SimpleNamespace(a=1),
-        lambda: np.random.default_rng(3),
-        lambda: torch.Generator().manual_seed(3),
         lambda: collections.defaultdict(list, a=[1]),
         lambda: datetime.date(2026, 1, 31),
         lambda: (decimal.Decimal("1.50"), fractions.Fraction(1, 3), 1j, b"x", frozenset({1}), range(3)),
@@ -112,7 +103,7 @@ def test_harmless_values_come_back(tmp_path, make):
         manager.save(1, value=make(), holder=Holder(make()))
         holder = Holder()
         values = manager.resume(holder=holder).values
-    assert drawn(values["value"]) == drawn(holder.state) == drawn(make())
+    assert repr(values["value"]) == repr(holder.state) == repr(make())
 
 
 leaves = (

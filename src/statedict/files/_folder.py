@@ -104,12 +104,12 @@ class Folder:
         """How many levels this folder is below the one that was opened."""
         return self._within.count(SEPARATOR)
 
-    def count_visit(self) -> int:
-        """Count that this folder is read as a checkpoint; return the count for all folders below the one that was opened.
+    def count_visits(self, number: int) -> int:
+        """Count that `number` folders are looked into; return the count for all folders below the one that was opened.
 
         Symbolic links can lead to the same folder in any number of ways.
         """
-        self._open_files.visits += 1
+        self._open_files.visits += number
         return self._open_files.visits
 
     def path_of(self, name: str) -> str:

@@ -41,6 +41,7 @@ def is_weights(folder: Folder) -> bool:
 def parts(folder: Folder) -> list[str]:
     """Return the names of the folders in a folder that have weights, and are not steps of a run or hidden."""
     names = [name for name in folder.folders if not (_run_names.STEP.fullmatch(name) or name.startswith("."))]
+    folder.count_visits(len(names))
     return [name for name in names if is_weights(folder.folder(name))]
 
 

@@ -44,6 +44,8 @@ class Limits:
         parsed_bytes: replaces `inflated_bytes` for one compressed member that is parsed (a pickle).
         member_ratio: decompressed size of one member, as a multiple of its compressed size (deflate reaches 1,032).
         json_bytes, json_depth: size and nesting depth of a JSON header or index.
+        folders: folders in a folder in which checkpoints are searched for, at any depth. Symbolic links can lead to the
+            same folder any number of times.
         expansion: elements of a view, as a multiple of its storage, that are written out without an explicit request.
     """
 
@@ -72,6 +74,7 @@ class Limits:
     member_ratio: int = 1_032
     json_bytes: int = 100_000_000
     json_depth: int = 4
+    folders: int = 1_000
     expansion: int = 16
 
     def exceeded(self, budget: str, what: str) -> LimitError:

@@ -84,8 +84,8 @@ def read_folder(folder: Folder, limits: Limits = LIMITS) -> Checkpoint:
     """Read the checkpoint in an open folder with the first format of the table, or of a plugin, that matches."""
     if folder.depth > DEEPEST:
         raise FormatError(f"the checkpoint is more than {DEEPEST} folders deep", file=folder.path)
-    if folder.count_visit() > MOST_FOLDERS:
-        raise FormatError(f"the checkpoint has more than {MOST_FOLDERS:,} checkpoints in its folders", file=folder.path)
+    if (count := folder.count_visits(1)) > limits.folders:
+        raise limits.exceeded("folders", f"a checkpoint of at least {count:,} folders").located(file=folder.path)
     return _read_first(FOLDERS, lambda row: row.holds(folder), folder, folder.path, limits)
 
 
@@ -148,8 +148,8 @@ def _may_be_pickle(head: bytes, file: File) -> bool:
     return head[:1] in PICKLE_BEGINS
 
 
-# The layouts of all frameworks have fewer. Deeper folders could exhaust the stack, and links among them have no end.
-DEEPEST, MOST_FOLDERS = 16, 1_000
+# The layouts of all frameworks have fewer. Deeper folders could exhaust the stack.
+DEEPEST = 16
 PICKLE_BEGINS = [bytes([code]) for code in b"\x80(}])cIKMJLFGSUVXTN"]
 FORMATS = (
     Format("zip", "._zip_table:read_zip", begins=_is_zip),

@@ -188,7 +188,23 @@ def sharded_state(obj: Any, model: Any = None) -> dict[str, Any]:
             found = {**found, "state": {}}
     else:
         found = get_model_state_dict(obj)
+        if ranks()[0]:
+            found = _without_copies(found, obj)
     return cast("dict[str, Any]", found)
+
+
+def _without_copies(state: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
+    """The state without buffers and other values that every rank has: those of rank 0 are saved.
+
+    PyTorch would save those of any rank. They can differ: the running statistics of batch normalisation are those of a
+    rank's own batches, and DDP continues with those of rank 0.
+    """
+    parameters = {parameter.data_ptr() for parameter in module.parameters() if not is_sharded(parameter)}
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and (is_sharded(value) or value.data_ptr() in parameters)
+    }
 
 
 def _named(optimizer: torch.optim.Optimizer, model: Any) -> torch.nn.Module:

@@ -162,6 +162,8 @@ class CheckpointManager:
     def save(self, /, step: int, metrics: Mapping[str, Any] | None = None, **objects: Any) -> None:
         """Save a checkpoint of all arguments: an object with a state by its state, any other value as it is.
 
+        Objects with a state have `state_dict` and `load_state_dict`, or are random generators of torch, NumPy or Python.
+
         Objects may be in lists, tuples and mappings: `optimizers=[one, other]` is saved as the objects `optimizers/0` and
         `optimizers/1`, and resumed into such a list. Other values in it are returned in `values`, with None in place of the
         objects. `metrics` are numbers (an array or tensor of one element counts as one) or other values that JSON preserves;

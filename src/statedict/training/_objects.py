@@ -18,7 +18,7 @@ from statedict import _api, _sources
 from statedict.formats.runs import LARGEST_STEP, survives
 from statedict.state import StateDict, arguments, library_of
 
-from . import _names, _random
+from . import _generators, _names, _random
 
 # The maximum nesting depth at which objects are searched for.
 DEEPEST = 20
@@ -112,7 +112,7 @@ def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _walk(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     if is_stateful(value):
-        yield path, value
+        yield path, _generators.GeneratorState(value) if _generators.is_generator(value) else value
     elif _is_container(value):
         if depth == DEEPEST:
             raise ValueError(
@@ -210,11 +210,16 @@ def _number(value: Any) -> Any:
 
 
 def is_stateful(value: Any) -> bool:
-    """Whether the value has a state to save and load, as modules, optimizers, schedulers, scalers and data loaders do."""
-    return _has_state(value) and callable(getattr(value, "load_state_dict", None))
+    """Whether the value has a state to save and load, as modules, optimizers, schedulers, scalers and generators do."""
+    has_methods = _has_method(value) and callable(getattr(value, "load_state_dict", None))
+    return has_methods or _generators.is_generator(value)
 
 
 def _has_state(value: Any) -> bool:
+    return _has_method(value) or _generators.is_generator(value)
+
+
+def _has_method(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and not isinstance(value, type)
 
 

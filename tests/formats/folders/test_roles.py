@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 
@@ -11,7 +12,8 @@ from tests.formats.folders import layouts
 from tests.formats.folders.layouts import Training, accelerate, skorch, trainer
 
 import statedict
-from statedict.errors import LimitError, RootError, UnknownFormatError
+from statedict import files, formats
+from statedict.errors import FormatError, LimitError, RootError, UnknownFormatError
 
 
 def equal(a, b):
@@ -356,3 +358,72 @@ def test_the_values_of_a_folder_are_limited(tmp_path):
     size = (folder / "trainer_state.json").write_text(f'"{"x" * 2000}"')
     with pytest.raises(LimitError, match=rf"trainer_state\.json: JSON of {size:,} bytes exceeds the limit of 1,000"):
         statedict.open(folder, limits=statedict.Limits(json_bytes=1000))
+
+
+class CountedReads(io.BytesIO):
+    """A file in memory that counts how often it is read."""
+
+    reads = 0
+
+    def readinto(self, into):
+        self.reads += 1
+        return super().readinto(into)
+
+    def read(self, nbytes=-1):
+        self.reads += 1
+        return super().read(nbytes)
+
+
+def reads_of(damaged, names):
+    """How often a damaged file is read when a Folder with it, and with good files of other names, is opened."""
+    good = io.BytesIO()
+    torch.save({"x": torch.ones(1)}, good)
+    file = CountedReads(b"\x80\x02damaged")
+    opener = lambda name: files.open(file if name == damaged else io.BytesIO(good.getvalue()))  # noqa: E731
+    try:
+        with formats.open(files.Folder("memory", opener, [damaged, *names])) as checkpoint:
+            assert list(checkpoint.unopened) == ["model"]
+    except FormatError:
+        assert not names
+    return file.reads
+
+
+def test_damaged_weights_are_read_once(tmp_path):
+    """A damaged file of weights beside any number of files with roles is read as often as one that is alone."""
+    alone = reads_of("model.bin", [])
+    assert 0 < alone < 20
+    assert reads_of("model.bin", ["optimizer.pt"]) == alone
+    assert reads_of("model.bin", ["optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth"]) == alone
+
+
+def test_each_level_of_damaged_folders_is_read_once(tmp_path):
+    """The rest of a folder may be a run, whose newest step has roles and a rest, and so on: each level is opened once."""
+    levels = 8
+    for level in range(levels):
+        layouts.write(tmp_path.joinpath(*["checkpoint-1"] * level), {"optimizer.pt": b"\x80\x02damaged"})
+    folder = files.open_folder(str(tmp_path))
+    with pytest.raises(FormatError, match="damaged"):
+        formats.open(folder)
+    assert folder.count_visits(0) == levels
+
+
+@pytest.mark.parametrize("links", [2, 3, 40])
+def test_links_to_the_same_folder_are_not_followed_for_ever(tmp_path, links):
+    """Links to a folder, in this folder, make a tree of it that has no end: exceeding the limit is an error of the whole."""
+    layouts.write(tmp_path, {"model.pt": layouts.model().state_dict(), "optimizer.pt": {}})
+    for number in range(links):
+        (tmp_path / f"part{number}").symlink_to(".")
+    message = r"a checkpoint of at least 1,0\d\d folders exceeds the limit of 1,000 .*Limits\(folders=…\)"
+    with pytest.raises(LimitError, match=message) as caught:
+        statedict.open(tmp_path)
+    assert caught.value.file.startswith(str(tmp_path))
+
+
+def test_a_checkpoint_of_as_many_folders_as_allowed(tmp_path):
+    """Each folder beside the files is looked into, and those with weights are opened; one more than the limit is refused."""
+    state = layouts.model().state_dict()
+    layouts.write(tmp_path, {"optimizer.pt": {}, **{f"part{number}/model.pt": state for number in range(4)}})
+    with statedict.open(tmp_path, limits=statedict.Limits(folders=9)) as checkpoint:
+        assert set(checkpoint.object) == {"optimizer", *(f"part{number}" for number in range(4))}
+    with pytest.raises(LimitError, match="at least 9 folders exceeds the limit of 8"):
+        statedict.open(tmp_path, limits=statedict.Limits(folders=8))

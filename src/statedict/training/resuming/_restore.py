@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,6 +94,11 @@ class VerifiedCheckpoint:
         # The ranks vote about each sharded object, so no rank may fail alone before, or try again alone.
         for name in sharded:
             reports[name] = self._load_one(name, objects[name], ready.options[name])
+        # Whether a state fits an object with a loader of its own is known only when that is called: before all others.
+        own = {name: value for name, value in objects.items() if _has_own_loader(value)}
+        with _all_or_none(own.values()):
+            for name in own:
+                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
         for name in objects:
             if name not in reports:
                 reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
@@ -107,6 +113,23 @@ class VerifiedCheckpoint:
         """The values that are saved outside the manifest."""
         file = self.manifest.objects.get(_names.VALUES)
         return {} if file is None else dict(_api.load(inside(self._content, file), limits=self.limits))
+
+
+def _has_own_loader(value: Any) -> bool:
+    """Whether an object is neither a module nor an optimizer, whose loads were tried."""
+    return _sources.host_of(value) is None and not _objects.is_optimizer(value)
+
+
+@contextmanager
+def _all_or_none(objects: Collection[Any]) -> Iterator[None]:
+    """Give objects their states back if an error occurs: one that has raised has already done so itself."""
+    before = [(each, _api.snapshot(each)) for each in objects] if len(objects) > 1 else []
+    try:
+        yield
+    except BaseException:
+        for each, state in before:
+            each.load_state_dict(state)
+        raise
 
 
 def _options(value: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
