@@ -13,6 +13,8 @@ from typing import Any
 
 from statedict.training import read_random, write_random
 
+from ._each_rank import of_all, own
+
 
 class Pass:
     """Iterate over a loader, and know the position. Other attributes are those of the loader.
@@ -119,12 +121,13 @@ class ResumableLoader(Pass):
     __slots__ = ()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: `taken`, and `start`, the random generators when the pass began (None between two passes)."""
-        return {"start": self.start, "taken": self.taken}
+        """The position on each rank: `taken`, and `start`, the random generators when the pass began (or None)."""
+        return {"ranks": of_all({"start": self.start, "taken": self.taken})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass begin at a position."""
-        if state["start"] is None:
+        """Let the next pass begin at this rank's position. Raises ValueError if another number of ranks saved it."""
+        position = own(state["ranks"])
+        if position["start"] is None:
             self.start, self.taken, self._drawn = None, 0, None
         else:
-            self.go_to(state["start"], state["taken"])
+            self.go_to(**position)

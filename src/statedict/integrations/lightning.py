@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import statedict
 from statedict.training import CheckpointManager, read_random
 
+from ._each_rank import of_all, own
 from ._loader import Pass
 
 # The package has two names, whose classes differ; the caller's trainer is of the one that has been imported.
@@ -74,7 +75,7 @@ class StateDictCheckpoint(Checkpoint):
             rest = _Rest(trainer, pl_module)
             self.resumed = self.manager.resume(**_objects(trainer, pl_module), rest=rest)
         if self.resumed is not None and trainer.ckpt_path is None:
-            self._positions = self.resumed.values["positions"]
+            self._positions = own(self.resumed.values["positions"])
             self._now = read_random()
             _step_plateau(trainer, self.resumed.values["plateau"])
         self._asked_at = self._saved_at = trainer.global_step
@@ -105,6 +106,10 @@ class StateDictCheckpoint(Checkpoint):
 
     # saving
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """End the restart: the loop would leave out the update of ReduceLROnPlateau at the end of the resumed epoch."""
+        trainer.fit_loop._restarting = False
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ask at each optimizer step whether to save; save unless the validation or the end of the epoch comes first."""
         loop = trainer.fit_loop.epoch_loop
@@ -130,7 +135,7 @@ class StateDictCheckpoint(Checkpoint):
         if trainer.global_step == self._saved_at:
             return
         values = {
-            "positions": [] if epoch_ended else _positions(trainer),
+            "positions": of_all([] if epoch_ended else _positions(trainer)),
             "plateau": _plateau(trainer) if epoch_ended else {},
         }
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
