@@ -1,8 +1,8 @@
-"""The position in a pass over the data: which generators it began with, and how many batches it has given.
+"""The position in a pass over the data: what the random generators were when it began, and how many batches it has given.
 
-A loader draws its order, and often its augmentation, from the global generators. So a pass is replayed: with the
-generators as they were when it began, the same batches are drawn again and dropped. That costs the loading of these batches,
-and needs nothing from the loader except that it draws from nothing else.
+A loader draws its order, and often its augmentation, from the global generators, or from one of its own. So a pass is replayed:
+with the generators as they were when it began, the same batches are drawn again and dropped. That costs the loading of these
+batches, and needs nothing from the loader except that it draws from nothing else.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from statedict.training import read_random, write_random
 
 from ._each_rank import of_all, own
 
+Position = dict[str, Any]
+"""`taken`: how many batches the pass has given; `global`, `own`: the state of the generators when it began; `asked`: the global
+ones when the last batch was asked for. Between two passes `taken` is 0, and `own` what the next one begins with."""
+
 
 class Pass:
-    """Iterate over a loader, and know the position. Other attributes are those of the loader.
+    """Iterate over a loader, and know the position. Other attributes are those of the loader."""
 
-    Attributes:
-        loader: the loader.
-        taken: how many batches the current pass has given; 0 between two passes.
-        start: the state of the random generators when the pass began, or None.
-    """
-
-    __slots__ = ("_drawn", "loader", "start", "taken")
+    __slots__ = ("_batches", "_resume", "loader")
 
     loader: Any
-    taken: int
-    start: dict[str, Any] | None
 
     def __init__(self, loader: Any) -> None:
-        self.loader, self.start, self.taken, self._drawn = loader, None, 0, None
+        self.loader, self._batches, self._resume = loader, None, None
 
     def __getattr__(self, name: str) -> Any:
         if name in Pass.__slots__:  # not there yet: a copy is being made
@@ -50,49 +46,111 @@ class Pass:
 
     def __iter__(self) -> Iterator[Any]:
         # A generator: the pass begins when its first batch is wanted, after whatever a framework does before that.
-        if self._drawn is None:
-            self.start, self.taken = read_random(), 0
-            batches = iter(self.loader)
+        if self._resume is None:
+            position = begin(self.loader)
+            self._batches = Batches(iter(self.loader), position)
         else:
-            assert self.start is not None
-            ahead, now = self._drawn
-            self._drawn = None
-            batches = replay(self.loader, self.start, self.taken, ahead=ahead, now=now)
-        for batch in batches:
-            self.taken += 1
-            yield batch
-        self.start, self.taken = None, 0
+            (position, ahead, now), self._resume = self._resume, None
+            self._batches = replay(self.loader, position, ahead=ahead, now=now)
+        yield from self._batches
+        self._batches = None
 
-    def go_to(self, start: dict[str, Any], taken: int, *, ahead: int = 0, now: dict[str, Any] | None = None) -> None:
-        """Let the next pass begin where another one was; see `replay`."""
-        self.start, self.taken, self._drawn = start, taken, (ahead, now)
+    @property
+    def position(self) -> Position:
+        """The position of the pass, or between two passes."""
+        if self._resume is not None:
+            saved: Position = self._resume[0]
+            return saved
+        return begin(self.loader) if self._batches is None else self._batches.position
+
+    def go_to(self, position: Position, *, ahead: int = 0, now: dict[str, Any] | None = None) -> None:
+        """Let the next pass begin at a position; see `replay`."""
+        self._batches, self._resume = None, None
+        if position["taken"] or ahead:
+            self._resume = (position, ahead, now)
+        else:
+            write_own(self.loader, position["own"])
 
 
-def replay(
-    loader: Any, start: dict[str, Any], taken: int, *, ahead: int = 0, now: dict[str, Any] | None = None
-) -> Iterator[Any]:
-    """Return an iterator over the rest of a pass that began with the generators at `start` and has given `taken` batches.
+class Batches:
+    """The batches of one pass, which know the position."""
 
-    Afterwards the generators are at `now` (default: as before the call). `ahead`: this many further batches had been drawn,
-    but not given; they are the next ones.
+    def __init__(self, batches: Iterator[Any], position: Position) -> None:
+        self._batches, self._position = batches, position
+        self.taken, self._asked = position["taken"], position["asked"]
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        # Loaders such as accelerate's draw a batch when the one before is asked for.
+        self._asked = read_random()
+        batch = next(self._batches)
+        self.taken += 1
+        return batch
+
+    @property
+    def position(self) -> Position:
+        """The position after the last batch."""
+        return self._position | {"taken": self.taken, "asked": self._asked}
+
+
+def begin(loader: Any) -> Position:
+    """The position of a pass that begins now."""
+    return {"global": read_random(), "own": _read_own(loader), "taken": 0, "asked": None}
+
+
+def replay(loader: Any, position: Position, *, ahead: int = 0, now: dict[str, Any] | None = None) -> Batches:
+    """Return the rest of a pass.
+
+    Afterwards the global generators are at `now` (default: as before the call). `ahead`: this many further batches had been
+    drawn, but not given; they are the next ones.
 
     Raises ValueError if the loader has fewer batches.
     """
-    now = read_random() if now is None else now
-    write_random(start)
+    now, taken = read_random() if now is None else now, position["taken"]
+    write_random(position["global"])
+    write_own(loader, position["own"])
     batches = iter(loader)
     drawn: list[Any] = []
-    for position in range(taken + ahead):
+    for number in range(taken + ahead):
+        if number == taken + ahead - 1:
+            write_random(position["asked"])
         try:
             batch = next(batches)
         except StopIteration:
             raise ValueError(
-                f"the checkpoint was saved after {taken} batches of a pass over the data, but the loader has only {position}"
+                f"the checkpoint was saved after {taken} batches of a pass over the data, but the loader has only {number}"
             ) from None
-        if position >= taken:
+        if number >= taken:
             drawn.append(batch)
     write_random(now)
-    return chain(drawn, batches)
+    return Batches(chain(drawn, batches), position)
+
+
+def _read_own(loader: Any) -> dict[str, Any]:
+    """The states of a loader's own generators, and the number of passes if it counts them (as accelerate's does)."""
+    states = {name: each.get_state() for name, each in _generators(loader, "").items()}
+    return {"generators": states, "passes": getattr(loader, "iteration", None)}
+
+
+def write_own(loader: Any, state: dict[str, Any]) -> None:
+    """Restore a loader's own generators, and its number of passes: `own` of a position."""
+    for name, each in _generators(loader, "").items():
+        if name in state["generators"]:  # some samplers make theirs when the first pass begins
+            each.set_state(state["generators"][name])
+    if state["passes"] is not None:
+        loader.iteration = state["passes"]
+
+
+def _generators(part: Any, prefix: str) -> dict[str, Any]:
+    """The generators of a loader and its samplers, by the names of the attributes."""
+    found = {prefix + name: getattr(part, name, None) for name in ("generator", "synchronized_generator")}
+    found = {name: each for name, each in found.items() if hasattr(each, "set_state")}
+    for name in ("sampler", "batch_sampler"):
+        if (inner := getattr(part, name, None)) is not None:
+            found |= _generators(inner, f"{prefix}{name}.")
+    return found
 
 
 class ResumableLoader(Pass):
@@ -102,8 +160,8 @@ class ResumableLoader(Pass):
         loader: anything that can be iterated over several times, such as a DataLoader, also one that accelerate prepared.
 
     After `resume` the next pass continues after the last batch that the loop had got; the next one is complete. What it
-    gives is the same, bit for bit, if the loader draws its order and augmentation from the global random generators. The
-    batches before are loaded again and dropped. One pass at a time.
+    gives is the same, bit for bit, if the loader draws its order and augmentation from the global random generators or its
+    own. The batches before are loaded again and dropped. One pass at a time.
 
     >>> import tempfile, statedict
     >>> loader = ResumableLoader(range(5))
@@ -121,13 +179,9 @@ class ResumableLoader(Pass):
     __slots__ = ()
 
     def state_dict(self) -> dict[str, Any]:
-        """The position on each rank: `taken`, and `start`, the random generators when the pass began (or None)."""
-        return {"ranks": of_all({"start": self.start, "taken": self.taken})}
+        """The position on each rank."""
+        return {"ranks": of_all(self.position)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass begin at this rank's position. Raises ValueError if another number of ranks saved it."""
-        position = own(state["ranks"])
-        if position["start"] is None:
-            self.start, self.taken, self._drawn = None, 0, None
-        else:
-            self.go_to(**position)
+        self.go_to(own(state["ranks"]))

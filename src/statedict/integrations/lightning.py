@@ -20,7 +20,7 @@ import statedict
 from statedict.training import CheckpointManager, read_random
 
 from ._each_rank import of_all, own
-from ._loader import Pass
+from ._loader import Pass, Position, begin
 
 # The package has two names, whose classes differ; the caller's trainer is of the one that has been imported.
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
@@ -98,7 +98,8 @@ class StateDictCheckpoint(Checkpoint):
                 return made
             wrapped = Pass(made)
             if self._positions:
-                wrapped.go_to(**self._positions.pop(0), now=self._now)
+                position, ahead = self._positions.pop(0)
+                wrapped.go_to(position, ahead=ahead, now=self._now)
             return wrapped
 
         strategy.process_dataloader = processed
@@ -135,7 +136,7 @@ class StateDictCheckpoint(Checkpoint):
         if trainer.global_step == self._saved_at:
             return
         values = {
-            "positions": of_all([] if epoch_ended else _positions(trainer)),
+            "positions": of_all(_positions(trainer, epoch_ended)),
             "plateau": _plateau(trainer) if epoch_ended else {},
         }
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -189,12 +190,15 @@ class _Rest:
             self._hooks("on_load_checkpoint", dict(state["added"]))
 
 
-def _positions(trainer: Any) -> list[dict[str, Any]]:
-    """The position of each training loader in its pass. Some fetchers are ahead of the training."""
+def _positions(trainer: Any, epoch_ended: bool) -> list[tuple[Position, int]]:
+    """The position of each training loader, and by how many batches its fetcher is ahead of the training."""
     passes = [each for each in CombinedLoader(trainer.train_dataloader).flattened if isinstance(each, Pass)]
+    if epoch_ended:  # the last batch may have been taken without the loader knowing that it is the last
+        return [(begin(each.loader), 0) for each in passes]
     trained = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    ahead = max((each.taken for each in passes), default=0) - trained
-    return [{"start": each.start, "taken": each.taken - ahead, "ahead": ahead} for each in passes]
+    positions = [each.position for each in passes]
+    ahead = max((each["taken"] for each in positions), default=0) - trained
+    return [(each | {"taken": each["taken"] - ahead}, ahead) for each in positions]
 
 
 def _plateau(trainer: Any) -> dict[str, float]:

@@ -22,7 +22,7 @@ from statedict.training import CheckpointManager, all_steps, last, read_random, 
 from transformers import Trainer, TrainerCallback
 
 from ._each_rank import of_all, own
-from ._loader import replay
+from ._loader import Batches, Position, begin, replay, write_own
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -54,7 +54,7 @@ class StateDictTrainerMixin(_Base):
         keep = all_steps() if limit is None else last(limit)
         self.manager = CheckpointManager(self.args.output_dir, keep=keep) if manager is None else manager
         self._resumed: _ResumedTraining | None = None
-        self._epoch = _EpochBegin(self)
+        self._epoch = _Epoch(self)
         self.add_callback(self._epoch)
 
     # saving
@@ -64,8 +64,7 @@ class StateDictTrainerMixin(_Base):
             raise ValueError("DeepSpeed keeps the optimizer's state to itself: use the Trainer's own checkpoints")
         step = self.state.global_step
         self.store_flos()
-        position = {"start": self._epoch.start, "batches": self._epoch.batches}
-        values = {"trainer_state": self._state_as_json(), "positions": of_all(position)}
+        values = {"trainer_state": self._state_as_json(), "positions": of_all(self._epoch.position())}
         self.manager.save(step, self._metrics(), **self._objects(), **values)
         best = getattr(self.state, "best_global_step", None)
         if best in self.manager:
@@ -131,9 +130,7 @@ class StateDictTrainerMixin(_Base):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **options: Any) -> Any:
         """Draw batches; in the resumed epoch those that follow the checkpoint."""
-        found = super().get_batch_samples(self._epoch.batches_of(epoch_iterator), *args, **options)
-        self._epoch.batches += len(found[0])
-        return found
+        return super().get_batch_samples(self._epoch.batches_of(epoch_iterator), *args, **options)
 
 
 @dataclasses.dataclass
@@ -151,44 +148,47 @@ class _ResumedTraining:
     random: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class _EpochBegin(TrainerCallback):
-    """Where the training is in its epoch.
-
-    Attributes:
-        start: the random generators when the epoch began.
-        batches: how many batches of it were trained on.
-    """
+class _Epoch(TrainerCallback):
+    """Where the training is in its epoch."""
 
     def __init__(self, trainer: StateDictTrainerMixin) -> None:
         self._trainer = trainer
-        self.start: dict[str, Any] | None = None
-        self.batches = 0
-        self._replaced: tuple[Any, Iterator[Any]] | None = None
-        self._unfinished = False
+        self._begin: Position = {}
+        self._batches: Batches | None = None
+
+    @property
+    def _loader(self) -> Any:
+        return self._trainer.callback_handler.train_dataloader
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Note the generators; in the first epoch of a resumed training, return to those of the checkpoint."""
-        resumed, self._replaced = self._trainer._resumed, None
-        first = resumed is not None and state.global_step == resumed.step
-        self._unfinished = first and not float(state.epoch).is_integer()
-        if resumed is not None and self._unfinished:
-            position = own(resumed.values["positions"])
-            self.start, self.batches = position["start"], position["batches"]
-            return
-        if resumed is not None and first:
+        """Note the position; in the first epoch of a resumed training, return to that of the checkpoint."""
+        resumed, self._batches = self._trainer._resumed, None
+        if resumed is not None and state.global_step == resumed.step:
+            self._begin = own(resumed.values["positions"])
+            if self._begin["taken"]:
+                return
+            write_own(self._loader, self._begin["own"])
             write_random(resumed.random)
-        self.start, self.batches = read_random(), 0
+        self._begin = begin(self._loader)
 
-    def batches_of(self, given: Iterator[Any]) -> Iterator[Any]:
-        """The iterator to draw from, instead of the one that the Trainer made."""
-        resumed = self._trainer._resumed
-        if resumed is not None and self._unfinished and self.start is not None:
-            loader = self._trainer.callback_handler.train_dataloader
-            if hasattr(loader, "set_epoch"):
-                loader.set_epoch(int(self._trainer.state.epoch))
-            rest = replay(loader, self.start, self.batches, now=resumed.random)
-            self._replaced, self._unfinished = (given, rest), False
-        return self._replaced[1] if self._replaced is not None and self._replaced[0] is given else given
+    def position(self) -> Position:
+        """The position to save; at the end of an epoch that of the next one."""
+        ended = self._batches is None or float(self._trainer.state.epoch or 0).is_integer()
+        return begin(self._loader) if ended or self._batches is None else self._batches.position
+
+    def batches_of(self, given: Iterator[Any]) -> Batches:
+        """The batches of the epoch, from the iterator that the Trainer made, or that which continues after the checkpoint."""
+        if self._batches is None:
+            resumed = self._trainer._resumed
+            if resumed is None or not self._begin["taken"]:
+                # The Trainer tells the loader the epoch after `on_epoch_begin`.
+                self._begin["own"]["passes"] = getattr(self._loader, "iteration", None)
+                self._batches = Batches(given, self._begin)
+            else:
+                if hasattr(self._loader, "set_epoch"):
+                    self._loader.set_epoch(int(self._trainer.state.epoch))
+                self._batches = replay(self._loader, self._begin, now=resumed.random)
+        return self._batches
 
 
 class StateDictTrainer(StateDictTrainerMixin, Trainer):
