@@ -20,8 +20,9 @@ import traceback
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
-from statedict import CheckpointManager
 from tests.integrations.trainings import TRAININGS
+
+from statedict import CheckpointManager
 
 # A life in which nothing happens for so long hangs.
 PATIENCE = 120.0

@@ -1,9 +1,9 @@
 """accelerate: a CheckpointManager of everything that an Accelerator prepared or was told to checkpoint.
 
-    manager = AcceleratorCheckpoints(accelerator)     # in accelerator.project_dir
-    manager.resume()
-    ...
-    manager.save(step, epoch=epoch)
+manager = AcceleratorCheckpoints(accelerator)     # in accelerator.project_dir
+manager.resume()
+...
+manager.save(step, epoch=epoch)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+
 from statedict.training import CheckpointManager, Resumed, last
 
 __all__ = ["AcceleratorCheckpoints"]

@@ -118,7 +118,11 @@ class StateDictCheckpoint(Checkpoint):
             self._asked_at = trainer.global_step
             if not self._by_epoch:
                 self._due = self.manager.should_save(trainer.global_step) or self._due
-        if self._due and not loop.batch_progress.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if (
+            self._due
+            and not loop.batch_progress.is_last_batch
+            and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        ):
             self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -149,7 +153,12 @@ class StateDictCheckpoint(Checkpoint):
 def _objects(trainer: Any, module: Any) -> dict[str, Any]:
     """The objects with a state of their own file."""
     schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
-    found = {"model": module, "optimizers": list(trainer.optimizers), "schedulers": schedulers, "loop": trainer.fit_loop}
+    found = {
+        "model": module,
+        "optimizers": list(trainer.optimizers),
+        "schedulers": schedulers,
+        "loop": trainer.fit_loop,
+    }
     return {name: value for name, value in found.items() if value != []}
 
 

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import Trainer, TrainerCallback
+
 import statedict
 from statedict.training import CheckpointManager, all_steps, last, read_random, write_random
-from transformers import Trainer, TrainerCallback
 
 from ._each_rank import of_all, own
 from ._loader import Batches, Position, begin, replay, write_own
