@@ -122,20 +122,8 @@ def outcomes(suite: Suite, checkout: Path, arguments: list[str], *, engine: bool
             "HF_DATASETS_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        plain = [
-            "-p",
-            "frameworks",
-            "-p",
-            "no:cacheprovider",
-            "-o",
-            "addopts=",
-            "-W",
-            "ignore",
-            "-q",
-            "--no-header",
-            "--tb=no",
-            "--continue-on-collection-errors",
-        ]
+        quiet = ["-W", "ignore", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors"]
+        plain = ["-p", "frameworks", "-p", "no:cacheprovider", "-o", "addopts=", *quiet]
         command = [sys.executable, "-m", "pytest", *plain, *arguments]
         subprocess.run(command, cwd=checkout / suite.folder, env=environment, check=False)
         return dict(json.loads(line) for line in results.read_text().splitlines())

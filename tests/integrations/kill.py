@@ -29,7 +29,8 @@ PATIENCE = 120.0
 
 
 def start(training, directory):
-    """Begin a life; return its process and the pipe on which it says `s` for a save, `d` when that is durable, and its end."""
+    """Begin a life; return its process and the pipe on which it says `s` for a save, `d` when that is durable, and
+    its end."""
     hear, say = os.pipe()
     process = os.fork()
     if process:
@@ -63,7 +64,7 @@ def said(pipe):
 
 
 def run(training, directory, kill_at=None, delay=0.0):
-    """One life. Return what it ended with; None if it was killed at its save number `kill_at`, `delay` seconds after it began."""
+    """One life. Return what it ended with; None if it was killed, `delay` seconds into its save number `kill_at`."""
     process, pipe = start(training, directory)
     saves = 0
     try:

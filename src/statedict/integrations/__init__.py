@@ -1,4 +1,4 @@
-"""A run's checkpoints inside other people's training loops; each file imports its framework, and is imported by its users only.
+"""A run's checkpoints inside other people's training loops. Each file imports its framework; import the one you need.
 
     lightning      a callback that resumes in the middle of an epoch, and a CheckpointIO plugin
     transformers   a Trainer, and a mix-in for its subclasses

@@ -1,6 +1,7 @@
 """The position in a pass over the data: what the random generators were when it began, and how many batches it has given.
 
-A loader draws its order, and often its augmentation, from the global generators, or from one of its own. So a pass is replayed:
+A loader draws its order, and often its augmentation, from the global generators, or from one of its own. So a pass is
+replayed:
 with the generators as they were when it began, the same batches are drawn again and dropped. That costs the loading of these
 batches, and needs nothing from the loader except that it draws from nothing else.
 """
@@ -16,7 +17,8 @@ from statedict.training import read_random, write_random
 from ._each_rank import of_all, own
 
 Position = dict[str, Any]
-"""`taken`: how many batches the pass has given; `global`, `own`: the state of the generators when it began; `asked`: the global
+"""`taken`: how many batches the pass has given; `global`, `own`: the state of the generators when it began; `asked`: the
+global
 ones when the last batch was asked for. Between two passes `taken` is 0, and `own` what the next one begins with."""
 
 

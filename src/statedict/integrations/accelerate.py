@@ -27,10 +27,13 @@ class AcceleratorCheckpoints(CheckpointManager):
         accelerator: its models, optimizers, schedulers, gradient scaler and stateful data loaders are objects of each
             checkpoint, and what was given to `register_for_checkpointing`.
         directory: the run's directory, by default `checkpoints` in `accelerator.project_dir`.
-        options: those of CheckpointManager. `keep` is by default `last(total_limit)` of the project configuration, if it is set.
+        options: those of CheckpointManager. `keep` is by default `last(total_limit)` of the project configuration, if it
+        is set.
 
-    The objects are named as accelerate names their files: `models/0`, `optimizers/0`, `schedulers/0`, `scaler`, `dataloaders/0`,
-    `custom/0`. To resume in mid-epoch, iterate over `loader = ResumableLoader(accelerator.prepare(loader))`, and register it.
+    The objects are named as accelerate names their files: `models/0`, `optimizers/0`, `schedulers/0`, `scaler`,
+    `dataloaders/0`,
+    `custom/0`. To resume in mid-epoch, iterate over `loader = ResumableLoader(accelerator.prepare(loader))`, and register
+    it.
 
     >>> import tempfile, torch
     >>> def training():

@@ -3,9 +3,12 @@
     trainer = Trainer(callbacks=[StateDictCheckpoint("runs/a", when=every(100))])
     trainer.fit(model, loader)                      # continues if the run has a checkpoint
 
-The callback resumes in `on_fit_start`: the optimizers exist, and the loaders do not yet, whose iterators draw from the random
-generators. It saves where the state is complete: after the batch, or after the validation or the end of the epoch that follow
-this batch. The training loaders are wrapped as they are made (`Strategy.process_dataloader`), so that their position is known.
+The callback resumes in `on_fit_start`: the optimizers exist, and the loaders do not yet, whose iterators draw from the
+random
+generators. It saves where the state is complete: after the batch, or after the validation or the end of the epoch that
+follow
+this batch. The training loaders are wrapped as they are made (`Strategy.process_dataloader`), so that their position is
+known.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class StateDictCheckpoint(Checkpoint):
 
     Args:
         directory: the run's directory.
-        when: at which `trainer.global_step` to save (`every`, `on_preemption`, `any_of`); by default at the end of each epoch.
+        when: at which `trainer.global_step` to save (`every`, `on_preemption`, `any_of`); by default at the end of each
+        epoch.
         options: the other arguments of CheckpointManager: `keep`, `asynchronous`, `after_save` …
 
     Saved are the module, optimizers, schedulers, the precision plugin, the states of the other callbacks and of the data
@@ -228,7 +232,8 @@ def _step_plateau(trainer: Any, metrics: Mapping[str, float]) -> None:
 class StateDictCheckpointIO(CheckpointIO):
     """Write and read Lightning's own checkpoints with `statedict.save` and `statedict.load`: `Trainer(plugins=[…])`.
 
-    ModelCheckpoint decides what to save and to keep, and `fit(ckpt_path=…)` resumes. A file is complete or does not exist, its
+    ModelCheckpoint decides what to save and to keep, and `fit(ckpt_path=…)` resumes. A file is complete or does not
+    exist, its
     checksums are verified when it is loaded, and no code from it is run: a value of an unknown class is an inert Opaque.
 
     >>> import tempfile

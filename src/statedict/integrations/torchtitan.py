@@ -1,7 +1,9 @@
 """torchtitan: a checkpoint manager with the interface of `torchtitan.components.checkpointer.BaseCheckpointManager`.
 
-In a torchtitan configuration, `checkpoint=TitanCheckpoints.Config(enable=True, interval=500)` takes the place of torchtitan's
-own; its trainer calls `build`, `load`, `save`, `maybe_wait_for_staging` and `close`. This file imports nothing of torchtitan.
+In a torchtitan configuration, `checkpoint=TitanCheckpoints.Config(enable=True, interval=500)` takes the place of
+torchtitan's
+own; its trainer calls `build`, `load`, `save`, `maybe_wait_for_staging` and `close`. This file imports nothing of
+torchtitan.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class TitanCheckpoints:
         config: what the configuration file says.
         dataloader: has a state of its own on each rank, or is None.
         model_parts, optimizers, lr_schedulers: the parts of the model, and torchtitan's containers. Each optimizer in a
-            container is saved with the parameter names of its part, so a checkpoint can be resumed by other numbers of ranks.
+            container is saved with the parameter names of its part, so a checkpoint can be resumed by other numbers of
+            ranks.
         states: further objects with a state by name; torchtitan passes its trainer as `train_state`.
         base_folder: the directory that `config.folder` is in.
 

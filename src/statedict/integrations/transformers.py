@@ -40,9 +40,11 @@ class StateDictTrainerMixin(_Base):
         manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints.
 
     Saved are model, optimizer, scheduler, gradient scaler, the TrainerState, the random generators, and those that the epoch
-    began with. `train(resume_from_checkpoint=True)` continues after the newest valid checkpoint, or begins if there is none; a
+    began with. `train(resume_from_checkpoint=True)` continues after the newest valid checkpoint, or begins if there is
+    none; a
     step instead of True selects that one. The resumed training equals the uninterrupted one bit for bit: the batches of the
-    epoch that were trained on are drawn again and dropped, so the next ones are what they would have been, also from a collator
+    epoch that were trained on are drawn again and dropped, so the next ones are what they would have been, also from a
+    collator
     that draws random numbers. The numbers of an evaluation at the same step are the checkpoint's metrics:
     `keep=any_of(last(2), best("eval_loss"))`.
 
@@ -93,7 +95,8 @@ class StateDictTrainerMixin(_Base):
     # resuming
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **options: Any) -> Any:
-        """Train; `resume_from_checkpoint`: True for the newest checkpoint, a step for that one, or a folder of the Trainer's own."""
+        """Train; `resume_from_checkpoint`: True for the newest checkpoint, a step for that one, or a folder of the
+        Trainer's own."""
         if not isinstance(resume_from_checkpoint, int) or resume_from_checkpoint is False:
             return super().train(resume_from_checkpoint, *args, **options)
         if self.args.ignore_data_skip:
@@ -178,7 +181,8 @@ class _Epoch(TrainerCallback):
         return begin(self._loader) if ended or self._batches is None else self._batches.position
 
     def batches_of(self, given: Iterator[Any]) -> Batches:
-        """The batches of the epoch, from the iterator that the Trainer made, or that which continues after the checkpoint."""
+        """The batches of the epoch, from the iterator that the Trainer made, or that which continues after the
+        checkpoint."""
         if self._batches is None:
             resumed = self._trainer._resumed
             if resumed is None or not self._begin["taken"]:
