@@ -28,6 +28,8 @@ class Pass:
     __slots__ = ("_batches", "_resume", "loader")
 
     loader: Any
+    _batches: Batches | None
+    _resume: tuple[Position, int, dict[str, Any] | None] | None
 
     def __init__(self, loader: Any) -> None:
         self.loader, self._batches, self._resume = loader, None, None

@@ -25,10 +25,7 @@ from statedict.training import CheckpointManager, all_steps, last, read_random, 
 from ._each_rank import of_all, own
 from ._loader import Batches, Position, begin, replay, write_own
 
-if TYPE_CHECKING:
-    _Base = Trainer
-else:
-    _Base = object
+_Base: Any = Trainer if TYPE_CHECKING else object
 
 __all__ = ["StateDictTrainer", "StateDictTrainerMixin"]
 
@@ -70,7 +67,7 @@ class StateDictTrainerMixin(_Base):
         values = {"trainer_state": self._state_as_json(), "positions": of_all(self._epoch.position())}
         self.manager.save(step, self._metrics(), **self._objects(), **values)
         best = getattr(self.state, "best_global_step", None)
-        if best in self.manager:
+        if best is not None and best in list(self.manager):
             self.state.best_model_checkpoint = str(self.manager[best].path)
 
     def _objects(self) -> dict[str, Any]:
