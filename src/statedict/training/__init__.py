@@ -2,6 +2,8 @@
 
 from ._keep import Keep, Saved, all_steps, any_of, at_most, best, every, expired, last, reasons, within
 from ._manager import CheckpointManager
+from ._random import read as read_random
+from ._random import write as write_random
 from ._when import When, on_preemption
 from .resuming._find import PassedOver, Resumed
 
@@ -20,6 +22,8 @@ __all__ = [
     "expired",
     "last",
     "on_preemption",
+    "read_random",
     "reasons",
     "within",
+    "write_random",
 ]

@@ -1,0 +1,32 @@
+"""accelerate: everything that an Accelerator knows is saved and resumed."""
+
+import pytest
+from accelerate import Accelerator
+from tests.integrations.interrupt import outcomes
+from tests.integrations.trainings import accelerate
+
+from statedict import CheckpointManager
+from statedict.formats import runs
+from statedict.integrations.accelerate import AcceleratorCheckpoints
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_resumes_bit_for_bit(monkeypatch, tmp_path, step):
+    """Interrupted in the middle or at the end of an epoch, training ends with the same bits."""
+    resumed, expected = outcomes(monkeypatch, tmp_path, accelerate, step)
+    assert resumed == expected
+
+
+def test_project_folder(tmp_path):
+    """Checkpoints are in the project's folder, as many as its configuration says, with everything that was registered."""
+    accelerate(tmp_path)
+    saved = CheckpointManager(tmp_path / "checkpoints").checkpoints
+    assert [each.step for each in saved] == [16, 18]
+    names = {name for name in runs.read(saved[-1].path).objects if "/" in name}
+    assert names == {"models/0", "optimizers/0", "schedulers/0", "custom/0", "custom/1"}
+
+
+def test_no_folder():
+    """Without a folder there is nowhere to save."""
+    with pytest.raises(ValueError, match="pass a directory, or Accelerator"):
+        AcceleratorCheckpoints(Accelerator(cpu=True))

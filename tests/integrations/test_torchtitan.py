@@ -1,0 +1,40 @@
+"""torchtitan: the calls that its trainer makes of a checkpoint manager. It is not installed; the trainer is one of ours."""
+
+import pytest
+from tests.integrations.interrupt import outcomes
+from tests.integrations.trainings import Titan, torchtitan
+
+from statedict import CheckpointManager
+from statedict.integrations.torchtitan import TitanCheckpoints
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_resumes_bit_for_bit(monkeypatch, tmp_path, step):
+    """An interrupted training ends with the same bits."""
+    resumed, expected = outcomes(monkeypatch, tmp_path, torchtitan, step)
+    assert resumed == expected
+
+
+def test_when_it_saves(tmp_path):
+    """It saves at each interval, after the last step, and after the first one if asked; `load_only` saves nothing."""
+    usual = {"enable": True, "interval": 3, "keep_latest_k": 0, "folder": "run", "enable_first_step_checkpoint": True}
+    config = TitanCheckpoints.Config(**usual)
+    config.folder = str(tmp_path / "run")
+    Titan(config).train(7)
+    assert list(CheckpointManager(tmp_path / "run")) == [1, 3, 6, 7]
+    config.load_only = True
+    Titan(config).train(9)
+    assert list(CheckpointManager(tmp_path / "run")) == [1, 3, 6, 7]
+
+
+def test_load_step(tmp_path):
+    """A step can be chosen; a disabled manager does nothing."""
+    config = TitanCheckpoints.Config(enable=True, interval=2, folder=str(tmp_path))
+    Titan(config).train(6)
+    trainer = Titan(config)
+    assert trainer.checkpointer.load(step=4)
+    assert trainer.step == 4
+    trainer = Titan(TitanCheckpoints.Config(folder=str(tmp_path)))
+    trainer.checkpointer.maybe_wait_for_saving()
+    assert not trainer.checkpointer.load()
+    assert not trainer.checkpointer.save(2)

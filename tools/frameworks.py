@@ -1,0 +1,183 @@
+"""Run the state and checkpoint tests of other frameworks on stock PyTorch, then with `statedict.torch.install()`; compare.
+
+    python tools/frameworks.py NAME CHECKOUT [--report FILE.json] [pytest arguments ...]
+
+`NAME` is a row of SUITES, and `CHECKOUT` the root of that framework's source tree, whose own code is tested (it precedes
+an installed version on the path). Tests run offline. Every test that passes on stock PyTorch and does not pass on this
+engine is run once more, both ways, and printed if the difference remains; the exit code is then 1. Child processes of a
+test use the engine too.
+
+This file is also the pytest plugin that records the outcomes: one JSON line for each test, with the number of calls of
+this engine. A test without any says nothing about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ENGINE = (
+    "save", "load", "module_state_dict", "module_load_state_dict", "optimizer_state_dict", "optimizer_load_state_dict"
+)  # fmt: skip
+
+
+class Suite(NamedTuple):
+    """Where a framework's tests are, relative to its source tree, and which of them are about state.
+
+    Attributes:
+        source: the folder to import the framework from.
+        folder: the folder that pytest runs in.
+        paths: files and folders of tests, relative to `folder`.
+        chosen: pytest's `-k` expression.
+    """
+
+    source: str
+    folder: str
+    paths: tuple[str, ...]
+    chosen: str = ""
+
+
+# Families with tied weights, several kinds of attention, experts, convolutions, recurrence, audio, vision, and text to text.
+FAMILIES = (
+    "albert", "bart", "bert", "bloom", "clip", "convnext", "deberta", "distilbert", "electra", "falcon", "gemma", "gpt2",
+    "gpt_neox", "hubert", "llama", "mamba", "mistral", "mixtral", "opt", "phi", "qwen2", "resnet", "roberta", "swin", "t5",
+    "vit", "wav2vec2", "whisper", "xlnet",
+)  # fmt: skip
+STATE = "save or load or state_dict or checkpoint or tied or tie_"
+NOT_STATE = "not flash and not workload and not download and not payload and not generat and not pipeline"
+
+SUITES = {
+    "accelerate": Suite(
+        "src", ".", ("tests/test_accelerator.py", "tests/test_modeling_utils.py", "tests/test_offload.py",
+                     "tests/test_big_modeling.py", "tests/test_optimizer.py", "tests/test_scheduler.py",
+                     "tests/test_utils.py", "tests/test_state_checkpointing.py"),
+    ),
+    "peft": Suite(
+        "src", ".", ("tests/test_custom_models.py", "tests/test_decoder_models.py", "tests/test_encoder_decoder_models.py",
+                     "tests/test_low_level_api.py", "tests/test_trainable_tokens.py", "tests/test_initialization.py"),
+        "save or load or state_dict or checkpoint",
+    ),
+    "lightning": Suite("src", "tests/tests_pytorch", ("checkpointing",)),
+    "ignite": Suite(".", ".", ("tests/ignite/handlers/test_checkpoint.py", "tests/ignite/handlers/test_ema_handler.py")),
+    "transformers": Suite(
+        "src", ".", (*(f"tests/models/{name}/test_modeling_{name}.py" for name in FAMILIES),
+                     "tests/utils/test_modeling_utils.py"), f"({STATE}) and {NOT_STATE}",
+    ),
+    "diffusers": Suite(
+        "src", ".", ("tests/pipelines/stable_diffusion/test_stable_diffusion.py", "tests/pipelines/ddim",
+                     "tests/pipelines/ddpm", "tests/pipelines/dit", "tests/models/unets/test_models_unet_2d.py",
+                     "tests/models/unets/test_models_unet_2d_condition.py", "tests/models/autoencoders",
+                     "tests/others/test_ema.py"),
+        "save or load or state_dict or checkpoint or ema or variant",
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Run a suite both ways; return 1 if a test fails with this engine only."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SUITES)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--report", type=Path, help="write the outcome of every test to this file")
+    options, extra = parser.parse_known_args()
+    suite = SUITES[options.name]
+    paths = [path for path in suite.paths if (options.checkout / suite.folder / path).exists()]
+    chosen = ["-k", suite.chosen] if suite.chosen else []
+    first = run(suite, options.checkout, [*paths, *chosen, *extra])
+    again = [name for name in first[0] if differs(name, *first)]
+    second = run(suite, options.checkout, [*again, *extra]) if again else ({}, {})
+    lost = [name for name in again if differs(name, *second)]
+    if options.report:
+        options.report.write_text(json.dumps({"stock": first[0], "installed": first[1], "lost": lost}, indent=1))
+    print(summary(*first), *(f"passes on stock PyTorch only: {name}" for name in lost), sep="\n")
+    return bool(lost)
+
+
+def run(suite: Suite, checkout: Path, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what came of each test on stock PyTorch, and with this engine."""
+    return outcomes(suite, checkout, arguments, engine=False), outcomes(suite, checkout, arguments, engine=True)
+
+
+def outcomes(suite: Suite, checkout: Path, arguments: list[str], *, engine: bool) -> dict[str, Any]:
+    """Run pytest once; return outcome and number of calls for each test."""
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch, "results.jsonl")
+        results.touch()
+        if engine:  # Python imports it at the start of every process
+            Path(scratch, "sitecustomize.py").write_text("import frameworks\nframeworks.install()\n")
+        path = [scratch, str(Path(__file__).parent.resolve()), str((checkout / suite.source).resolve())]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "SUITE_RESULTS": str(results),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        quiet = ["-W", "ignore", "-q", "--no-header", "--tb=no", "--continue-on-collection-errors"]
+        plain = ["-p", "frameworks", "-p", "no:cacheprovider", "-o", "addopts=", *quiet]
+        command = [sys.executable, "-m", "pytest", *plain, *arguments]
+        subprocess.run(command, cwd=checkout / suite.folder, env=environment, check=False)
+        return dict(json.loads(line) for line in results.read_text().splitlines())
+
+
+def differs(name: str, stock: dict[str, Any], installed: dict[str, Any]) -> bool:
+    """Whether a test passes on stock PyTorch only."""
+    return stock.get(name, [""])[0] == "passed" and installed.get(name, [""])[0] != "passed"
+
+
+def summary(stock: dict[str, Any], installed: dict[str, Any]) -> str:
+    """One line: how many tests passed both ways, and how many of those called this engine."""
+    counts = Counter(outcome for outcome, _ in stock.values())
+    both = [name for name, (outcome, _) in installed.items() if outcome == stock.get(name, [""])[0] == "passed"]
+    called = sum(installed[name][1] > 0 for name in both)
+    return f"stock: {dict(counts)}; passed both ways: {len(both)}, of which {called} call this engine"
+
+
+# --- inside pytest and its children
+
+CALLS = Counter[str]()
+
+
+def install() -> None:
+    """Put this engine under PyTorch's names, and count its calls."""
+    import statedict.torch as room
+
+    for name in ENGINE:
+        setattr(room, name, counted(getattr(room, name)))
+    room.install()
+
+
+def counted(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        CALLS["all"] += 1
+        return function(*args, **kwargs)
+
+    return call
+
+
+OUTCOME: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Keep the worst of a test's phases, and write it with the last one."""
+    if report.when == "setup":
+        CALLS.clear()
+    if OUTCOME.get(report.nodeid) in (None, "passed"):
+        OUTCOME[report.nodeid] = report.outcome
+    if report.when == "teardown":
+        with Path(os.environ["SUITE_RESULTS"]).open("a") as results:
+            print(json.dumps([report.nodeid, [OUTCOME.pop(report.nodeid), CALLS["all"]]]), file=results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
