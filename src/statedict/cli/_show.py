@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, own_elements, remark, size
+from statedict.report import Fact, TreeEntry, count, extent, fold, noun, own_bytes, own_elements, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
@@ -142,15 +142,10 @@ def summary(root: Fact) -> Iterator[str]:
     totals = [count(len(facts), "tensor")]
     if facts:
         nbytes = f"{size(sum(map(own_bytes, facts)))}: {_listed(root['dtypes'])}"
-        totals += [count(sum(map(own_elements, facts)), _noun(root)), nbytes]
+        totals += [count(sum(map(own_elements, facts)), noun(root["values"])), nbytes]
     yield ", ".join(totals)
     if len(root["parts"]) > 1:
         yield f"by part: {_listed(root['parts'])}"
-
-
-def _noun(root: Fact) -> str:
-    """What the elements of a state dict are called: users count the parameters of a model, but not those of an optimizer."""
-    return "element" if any(fact["path"].startswith("param_groups") for fact in root["values"]) else "parameter"
 
 
 def _listed(sums: dict[str, Fact]) -> str:
