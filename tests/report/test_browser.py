@@ -214,7 +214,9 @@ def test_two_files(browser, two):
     assert drawn(browser, "#tensor .heatmaplayer image") == 2
     assert drawn(browser, "#tensor .barlayer .point") > 10
     assert drawn(browser, "#tensor .scatterlayer .js-line") == 1
-    assert browser.texts("#tensor thead th")[:2] == ["before.pt", "after.pt"]
+    assert browser.texts("#tensor thead th")[:2] == ["A", "B"]
+    titles = "return [...document.querySelectorAll('#tensor thead abbr')].map((e) => e.title.split('/').at(-1))"
+    assert browser.run(titles) == ["before.pt", "after.pt"]
 
 
 COLOURS = """

@@ -40,16 +40,33 @@ class CellTable(Table):
             self.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold", min_width=width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = max((cell_len(str(cell)) for cell in self.columns[0].cells), default=0)
+        self.columns[0].no_wrap = names <= options.max_width // 2
         if sum(map(_narrowest, self.columns)) <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
         for cells in zip(*(column.cells for column in self.columns)):
             shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
-            yield Text("  ", overflow="fold").join(cell for cell in shown if cell.plain.strip())
+            yield from _packed([cell for cell in shown if cell.plain.strip()], options.max_width)
 
     def _labelled(self, place: int, cell: object) -> Text:
         text = cell if isinstance(cell, Text) else Text(str(cell))
         return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
+
+
+def _packed(cells: Iterable[Text], width: int) -> Iterator[Text]:
+    """Return lines of whole cells; those after the first are indented under it."""
+    line = Text(overflow="fold")
+    for cell in cells:
+        if line and line.cell_len + GAP + cell.cell_len > width:
+            line.rstrip()
+            yield line
+            line = Text(" " * 2 * GAP, overflow="fold")
+        elif line:
+            line.append(" " * GAP)
+        line.append_text(cell)
+    line.rstrip()
+    yield line
 
 
 def _narrowest(column: Column) -> int:

@@ -26,6 +26,6 @@ from ._survey import BUDGET, SurveyResult, survey
 
 __all__ = [
     "BUDGET", "MARK", "PIECE", "Fact", "FileContent", "Row", "SurveyResult", "TreeEntry", "charting", "contents",
-    "count", "elements", "extent", "fold", "imports", "noun", "own_bytes", "own_elements", "page", "plain", "remark", "shape",
-    "size", "statistics", "survey", "tensors", "totals", "values", "warnings",
+    "count", "elements", "extent", "fold", "imports", "noun", "own_bytes", "own_elements", "page", "plain",
+    "remark", "shape", "size", "statistics", "survey", "tensors", "totals", "values", "warnings",
 ]  # fmt: skip
