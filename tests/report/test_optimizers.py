@@ -1,10 +1,12 @@
 """Optimizer states: parameter names in the place of indices, where the file has them and they are unambiguous."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 
-from statedict import state_dict
+import statedict
 from statedict.report._optimizers import noun, parameter_labels
 from statedict.report._survey import survey
 from statedict.state import StateDict
@@ -15,7 +17,10 @@ def trained(named):
     optimizer = torch.optim.AdamW(model.named_parameters() if named else model.parameters())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    return state_dict(optimizer)
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    return statedict.open(file).roots["optimizer"]
 
 
 def test_names_of_torch():

@@ -41,7 +41,7 @@ class CellTable(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names = max((cell_len(str(cell)) for cell in self.columns[0].cells), default=0)
-        self.columns[0].no_wrap = names <= options.max_width // 2
+        self.columns[0].no_wrap = names <= options.max_width * 2 // 3
         if sum(map(_narrowest, self.columns)) <= options.max_width:
             yield from super().__rich_console__(console, options)
             return

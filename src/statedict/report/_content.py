@@ -92,7 +92,7 @@ def _alone(file: FileContent) -> list[PageRow]:
     """Return the tensors of a file: those of its default root first, those of optimizers last."""
     roots = sorted(file.roots.items(), key=lambda item: (item[0] != file.primary, is_optimizer(item[1].values)))
     return [
-        PageRow(root, fact["name"], survey.labels.get(fact["name"], fact["name"]), "", ((fact, measures),))
+        PageRow(root, fact["name"], survey.labels.get(str(fact["name"]), str(fact["name"])), "", ((fact, measures),))
         for root, survey in roots
         for fact, measures in zip(survey.tensors, survey.measures)
     ]
