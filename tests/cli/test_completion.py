@@ -68,3 +68,21 @@ def test_bash_takes_it(tmp_path):
     )
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("convert\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["merge", "--method", "ti"], ["ties"]),
+        (["merge", "--method", "dare"], ["dare_linear", "dare_ties"]),
+        (["convert", "--format", "s"], ["safetensors"]),
+        (["match", "--mismatched", "sl"], ["slice"]),
+        (["match", "--mismatched", "head.*=sl"], ["head.*=slice"]),
+        (["convert", "--dtype", "bf"], ["bfloat16"]),
+        (["convert", "--dtype", "norm=float3"], ["norm=float32"]),
+        (["convert", "--dtype", "int"], []),
+    ],
+)
+def test_closed_sets(words, offered):
+    """Options with a closed set of values complete them, with the pattern in front of them."""
+    assert in_bash(*words) == offered

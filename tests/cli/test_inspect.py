@@ -279,3 +279,21 @@ def test_a_name_on_the_hub_is_recognised(call, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     for name in ("here/model", "absent/model.pt", "absent", "a/b/c"):
         assert call("inspect", name).err == f"statedict: {name}: No such file or directory\n"
+
+
+def test_no_word_is_broken_in_sixty_columns(call, monkeypatch, tmp_path):
+    """A narrow table keeps names, labels and numbers whole; lines in the place of columns break between them."""
+    state = {f"layers.{i}.attention.weight": torch.randn(3, 4) for i in range(2)}
+    names = {"param_groups": [{"params": [0], "decoupled_weight_decay": True, "lr": 0.25}]}
+    torch.save({"model": state, "optimizer": {"state": {}} | names}, tmp_path / "run.pt")
+    for options in (["--root", "model", "--stats"], ["--root", "optimizer", "--flat"], []):
+        monkeypatch.setenv("COLUMNS", "60")
+        words = set(call("inspect", tmp_path / "run.pt", *options).out.split())
+        monkeypatch.setenv("COLUMNS", "300")
+        assert set(call("inspect", tmp_path / "run.pt", *options).out.split()) - words <= set(HEADINGS)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("inspect", tmp_path / "run.pt", "--root", "model", "--stats").out.splitlines()
+    assert all(line.split()[-1] not in ("min", "max", "mean", "std", "zeros", "nan", "inf") for line in lines if line)
+
+
+HEADINGS = ("name", "shape", "dtype", "size", "other", "content", "type", "value")

@@ -37,6 +37,15 @@ def test_every_option_is_documented(call, name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_examples_can_be_copied(call, monkeypatch, name):
+    """Each example is one line of the help, in a narrow terminal too, and the last thing there."""
+    monkeypatch.setenv("COLUMNS", "50")
+    written = COMMANDS[name].help.partition("Examples:")[2].split("\n")
+    shown = call(name, "--help").out.partition("Examples:")[2].split("\n")
+    assert [line.strip() for line in shown if line.strip()] == [line.strip() for line in written if line.strip()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_in_the_reference(name):
     """The reference names every option of every command."""
     chapter = REFERENCE.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]

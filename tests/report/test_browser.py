@@ -1,5 +1,8 @@
 """The page in a real browser, from the disk: it renders, finds, opens, draws, and logs no error; light and dark."""
 
+import csv
+import time
+
 import numpy as np
 import pytest
 
@@ -214,7 +217,9 @@ def test_two_files(browser, two):
     assert drawn(browser, "#tensor .heatmaplayer image") == 2
     assert drawn(browser, "#tensor .barlayer .point") > 10
     assert drawn(browser, "#tensor .scatterlayer .js-line") == 1
-    assert browser.texts("#tensor thead th")[:2] == ["before.pt", "after.pt"]
+    assert browser.texts("#tensor thead th")[:2] == ["A", "B"]
+    titles = "return [...document.querySelectorAll('#tensor thead abbr')].map((e) => e.title.split('/').at(-1))"
+    assert browser.run(titles) == ["before.pt", "after.pt"]
 
 
 COLOURS = """
@@ -301,3 +306,173 @@ def test_ten_thousand_tensors(browser, viewed):
     retype(browser, "block")
     assert browser.one("#found").text == "10,000 of 10,000 tensors"
     assert len(browser.all("#tree .row")) < 800
+
+
+@pytest.fixture(scope="module")
+def run(viewed):
+    """A run whose optimizer is in front of the model, is larger, and knows the names of the parameters."""
+    model = network(layers=3)
+    groups = [{"params": list(range(len(model))), "param_names": list(model), "lr": 0.1}]
+    state = {i: {"exp_avg": array, "exp_avg_sq": array**2} for i, array in enumerate(model.values())}
+    return viewed({"optimizer": {"state": state, "param_groups": groups}, "model": model, "epoch": 7})
+
+
+def test_the_model_is_first_and_open(browser, run):
+    """The model is above its optimizer and open, the optimizer is closed, however large; the treemap begins in the model."""
+    browser.open(run)
+    labels = browser.texts(LABELS)
+    assert labels[:2] == ["model", "embed.weight"]
+    assert labels[-1] == "optimizer"
+    assert "16k parameters" in browser.texts("#tree .kind")  # of the model, in its row
+    assert "16,020 parameters in model" in browser.one("#about .told").text
+    drawn(browser, "#map .slice")
+    assert browser.texts("#map .path button") == ["all", "model"]
+
+
+def test_an_optimizers_state_has_the_names_of_parameters(browser, run):
+    """Rows of the optimizer have the parameters' names, folded over the layers; a tensor says what the file calls it."""
+    browser.open(run)
+    browser.one("#search").send_keys("attn.weight exp_avg_sq")
+    assert browser.one("#found").text == "3 of 33 tensors"
+    keys(browser, "\ue007")
+    assert browser.one("#tensor-title").text == "state.layers.{0…2}.attn.weight.exp_avg_sq"
+    retype(browser, "state.layers.1.attn.weight exp_avg_sq")
+    keys(browser, "\ue007")
+    assert browser.one("#tensor-title").text == "state.layers.1.attn.weight.exp_avg_sq"
+    assert browser.one("#tensor .note.named span").text == "In the file: state.4.exp_avg_sq"
+
+
+def test_enter_opens_the_first_match(browser, one):
+    """Enter in the search selects the first tensor found and keeps the search; ↓ and Enter in the tree do the same."""
+    browser.open(one)
+    browser.one("#search").click()
+    keys(browser, "3 norm", "\ue007")
+    assert browser.one("#tensor-title").text == "layers.3.norm.weight"
+    assert browser.one("#search").get_attribute("value") == "3 norm"
+    assert browser.texts('#tree [aria-selected="true"] .label') == ["layers.3.norm.weight"]
+    retype(browser, "5 norm")
+    keys(browser, "\ue015", "\ue007")
+    assert browser.one("#tensor-title").text == "layers.5.norm.weight"
+    retype(browser, "zzz")
+    keys(browser, "\ue007")
+    assert browser.one("#tensor-title").text == "layers.5.norm.weight"
+
+
+def test_addresses(browser, run):
+    """A selection is in the address, which opens it again, also by going back; with several roots the root is in it."""
+    browser.open(run)
+    row(browser, "embed.weight").click()
+    address = browser.driver.current_url
+    assert address.endswith("#root=model&tensor=embed.weight")
+    row(browser, "head.weight").click()
+    browser.driver.back()
+    browser.wait("return document.querySelector('#tensor-title').textContent === 'embed.weight'", "not gone back")
+    for fragment, title in (
+        ("root=optimizer&tensor=state.embed.weight.exp_avg", "state.embed.weight.exp_avg"),
+        ("tensor=layers.{0…2}.norm.weight", "layers.{0…2}.norm.weight"),
+        ("tensor=layers.1.norm.weight", "layers.1.norm.weight"),
+    ):
+        browser.driver.get("about:blank")
+        browser.driver.get(f"{address.partition('#')[0]}#{fragment}")
+        browser.wait("return document.documentElement.dataset.ready === 'yes'", "the page is not ready")
+        assert browser.one("#tensor-title").text == title
+        assert len(browser.all('#tree [aria-selected="true"]')) == 1
+    browser.run("location.hash = 'tensor=<img src=x onerror=window.pwned=1>'")
+    browser.wait("return document.querySelector('#found').textContent.includes('not in this page')", "nothing is said")
+
+
+def test_the_largest_rows_first(browser, one):
+    """The tree can be sorted by size, at every level, and back into the order of the file; what is open stays open."""
+    browser.open(one)
+    before = browser.texts(LABELS)
+    browser.one("#order button:last-child").click()
+    labels = browser.texts(LABELS)
+    assert labels[:2] == ["layers.{0…11}", "attn"]
+    assert sorted(labels) == sorted(before)
+    browser.one("#order button:first-child").click()
+    assert browser.texts(LABELS) == before
+
+
+def test_layers_are_whole_numbers(browser, viewed):
+    """The axis over layers shows the numbers that are in the names, and nothing between them."""
+    browser.open(viewed({f"h.{i}.w": np.full(3, i, "f4") for i in (2, 3, 4, 7)}))
+    row(browser, "h.{2…4,7}.w").click()
+    assert drawn(browser, "#tensor .scatterlayer .point") == 12
+    ticks = browser.texts("#tensor .xtick text")
+    assert ticks == [str(number) for number in range(2, 8)]
+
+
+def test_copy(browser, one):
+    """The button beside a name copies it, as it is in the file."""
+    permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    browser.open(one)
+    row(browser, "embed.weight").click()
+    browser.one("#tensor .copy").click()
+    browser.wait("return document.querySelector('#tensor .copy').textContent === 'copied'", "not copied")
+    read = "const done = arguments[arguments.length - 1]; navigator.clipboard.readText().then(done)"
+    assert browser.driver.execute_async_script(read) == "embed.weight"
+
+
+def downloaded(browser, folder, click):
+    """The file that a click downloads, when it is complete."""
+    folder.mkdir()
+    behaviour = {"behavior": "allow", "downloadPath": str(folder)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    click()
+    end = time.monotonic() + 60
+    while not (found := [path for path in folder.iterdir() if path.suffix in (".csv", ".png")]):
+        assert time.monotonic() < end, list(folder.iterdir())
+        time.sleep(0.02)
+    return found[0]
+
+
+def test_the_table_as_csv(browser, viewed, tmp_path):
+    """The table of all tensors is saved as CSV, each name once; a name that begins like a formula is text."""
+    state = {"w": np.array([[1, 3]], "f4"), "=1+1": np.ones(2), 'a,"b"': np.ones((0, 3))}
+    browser.open(viewed(state, {"w": np.array([[1, 1]], "f4"), "=1+1": np.ones(2), 'a,"b"': np.ones((0, 3))}))
+    saved = downloaded(browser, tmp_path / "csv", browser.one("#csv").click)
+    table = {line["name"]: line for line in csv.DictReader(saved.read_text().splitlines())}
+    assert set(table) == {"w", "'=1+1", 'a,"b"'}
+    assert [table["w"][key] for key in ("shape A", "dtype B", "elements A", "bytes A", "max A", "max B", "status")] == [
+        *("1×2", "float32", "2", "8", "3", "1", "changed"),
+    ]
+    assert float(table["w"]["relative change"]) == pytest.approx(2 / 10**0.5, rel=1e-5)
+
+
+def test_a_chart_as_png(browser, one, tmp_path):
+    """Every chart has a button that saves it as PNG."""
+    browser.open(one)
+    drawn(browser, "#map .slice")
+    saved = downloaded(browser, tmp_path / "png", browser.one("#map .modebar-btn").click)
+    assert saved.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_flat_names_are_grouped_in_the_treemap(browser, viewed):
+    """Thousands of names without dots are boxes of neighbours, whose labels can be read, and which open like modules."""
+    state = {f"layer{i}_{kind}": np.ones((4, 3), "f4") for i in range(500) for kind in ("w", "b")}
+    browser.open(viewed(state, options=["--headers"]))
+    drawn(browser, "#map .slice")
+    assert 12 < len(browser.all("#map .slice")) <= 42
+    assert "layer13 – 25" in browser.run(NAMES)
+    sizes = (
+        "return [...document.querySelectorAll('#map .slicetext')].map((e) => parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert min(browser.run(sizes)) >= 10
+    click_box(browser, "layer13 – 25")
+    browser.wait(f"{NAMES}.some((name) => name.startsWith('layer13_w'))", "the group is not open")
+    assert browser.texts("#map .path button") == ["all", "layer13 – 25"]
+    click_box(browser, "layer13_w")
+    browser.wait("return document.querySelector('#tensor-title')?.textContent === 'layer13_w'", "nothing was taken")
+
+
+def test_a_phone_shows_shape_and_dtype(browser, one):
+    """Rows on a phone have a second line with shape and dtype, and nothing is wider than the screen."""
+    browser.open(one, width=390, height=844)
+    kind = row(browser, "embed.weight").find_element("xpath", "..").find_element("css selector", ".kind")
+    assert kind.is_displayed()
+    assert kind.text == "200×32 float32"
+    assert kind.rect["y"] > row(browser, "embed.weight").rect["y"]
+
+
+NAMES = "return [...document.querySelectorAll('#map .slicetext')].map((e) => e.firstChild?.textContent ?? '')"

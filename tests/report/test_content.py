@@ -47,7 +47,8 @@ def test_columns(state):
     assert list(cells) == [round(value / 11 * (ODD - 1)) for value in range(12)]
     assert values["files"][0]["other"] == [["model/step", "int", "5"]]
     assert values["files"][0]["dtypes"] == [["float32", 8, 96]]
-    assert values["files"][0]["elements"] == 24
+    assert values["files"][0]["counted"] == [24, "parameter", ""]
+    assert column["elements"] == [12, 0, 2, 2, 2, 2, 2, 2]
     json.dumps(values, allow_nan=False)
 
 
@@ -126,3 +127,31 @@ def test_names_are_printable():
     assert text.isprintable()
     assert values["names"] == ["a\\x1b\\u202e\\ud800<b>"]
     assert values["columns"][0]["stats"] == [[None] * 4 + [0, 1, 1]]
+
+
+def test_the_default_root_is_first_and_optimizers_are_last():
+    """However the file orders its roots, the page begins with the default one; the parameters that it counts are its own."""
+    groups = {"param_groups": [{"params": [0], "param_names": ["w"]}]}
+    roots = {
+        "optimizer": StateDict({"state.0.m": np.ones(4)} | groups),
+        "ema": StateDict({"w": np.ones(3)}),
+        "model": StateDict({"w": np.ones(2)}),
+    }
+    values, _ = content([file(**roots)._replace(primary="model")])
+    assert values["roots"] == ["model", "ema", "optimizer"]
+    assert values["nouns"] == ["parameter", "parameter", "element"]
+    assert values["files"][0]["counted"] == [2, "parameter", "model"]
+    assert (values["names"], values["stored"]) == (["w", "w", "state.w.m"], {2: "state.0.m"})
+    values, _ = content([file(**roots)])
+    assert values["roots"] == ["ema", "model", "optimizer"]
+    assert values["files"][0]["counted"] == [5, "parameter", ""]
+
+
+def test_names_of_parameters_in_a_pair():
+    """Optimizer states of two files are compared by their own names, and shown with those of the parameters."""
+    groups = {"param_groups": [{"params": [0], "param_names": ["w"]}]}
+    before, after = ({"state.0.m": np.full(4, n)} | groups for n in (1.0, 2.0))
+    values, _ = compared(before, after)
+    assert (values["names"], values["stored"], values["status"]) == (["state.w.m"], {0: "state.0.m"}, ["changed"])
+    values, _ = compared({"state.w.m": np.ones(1)}, after)  # a name that only the first file has stays unique
+    assert values["names"] == ["state.0.m", "state.w.m"]

@@ -23,7 +23,7 @@ from statedict.training import (
     reasons,
     within,
 )
-from statedict.training._keep import dump, parse, policy
+from statedict.training._keep import SavedCheckpoints, dump, parse, policy
 
 
 def run(*steps, **metrics):
@@ -251,3 +251,13 @@ def test_what_is_no_policy_is_refused(keep):
         policy(keep)
     with pytest.raises(TypeError, match="keep= must be a policy"):
         any_of(last(1), keep)
+
+
+def test_a_list_of_checkpoints_in_a_notebook():
+    """Checkpoints are a list, which a notebook shows as a table: step, metrics, size; nothing in them is markup."""
+    saved = [replace(run(10)[0], metrics={"loss": 0.51234567, "<b>": 1}, nbytes=2_500_000, pinned=True)]
+    html = SavedCheckpoints(saved)._repr_html_()
+    assert SavedCheckpoints(saved) == saved
+    assert "1 checkpoint<" in html
+    assert "<code>step 10 (pinned)</code></td><td>loss 0.5123, &lt;b&gt; 1, 2.5 MB, " in html
+    assert "0 checkpoints" in SavedCheckpoints()._repr_html_()

@@ -15,6 +15,7 @@ from statedict.formats import byte_count
 from statedict.report import count, size
 from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
 
+from ._complete import dtypes
 from ._files import (
     INDEX,
     STREAM,
@@ -60,6 +61,7 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="[PATTERN=]DTYPE",
+            autocompletion=dtypes,
             help="Cast floating-point tensors (that match PATTERN) to DTYPE (repeatable; the last match is used).",
         ),
     ] = None,

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,7 +23,7 @@ import statedict
 from statedict.files import is_url
 from statedict.state import StateDict, matcher
 
-from ..errors import printable
+from ..errors import RootError, printable
 from ._options import in_options
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def opened(file: str) -> Iterator[Checkpoint]:
         kept.name = NAME  # instead of its descriptor's number, for messages
         with statedict.open(kept) as checkpoint:
             yield checkpoint
+
+
+def default_root(checkpoint: Checkpoint) -> str | None:
+    """Return the path of the default root; None if there is no clear default."""
+    with suppress(RootError):
+        taken = checkpoint.state_dict()
+        return next((path for path, state in checkpoint.roots.items() if state is taken), None)
+    return None
 
 
 def tell(text: str, *, err: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -28,7 +27,7 @@ from statedict.report import (
 from statedict.state import Leaf, StateDict, matcher, nearest, pieces, require_in_proportion
 
 from ..errors import RootError, UnknownNameError
-from ._files import opened, tell, tell_unmatched
+from ._files import default_root, opened, tell, tell_unmatched
 from ._options import AsJson, File
 
 SCHEMA = 1
@@ -105,14 +104,6 @@ def _sort(facts: list[Fact], order: ListingOrder) -> None:
         facts.sort(key=lambda fact: -fact["bytes"])
 
 
-def _auto(checkpoint: Any) -> str | None:
-    """Return the path of the default root; None if there is no clear default."""
-    with suppress(RootError):
-        taken = checkpoint.state_dict()
-        return next((path for path, state in checkpoint.roots.items() if state is taken), None)
-    return None
-
-
 def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | None, stats: bool) -> Fact:
     fits = matcher(match) if match else lambda name: True
     roots = [_root(path, state, fits, stats) for path, state in chosen.items()]
@@ -122,7 +113,7 @@ def _facts(checkpoint: Any, chosen: dict[str, StateDict], match: list[str] | Non
         "format": checkpoint.format,
         "producer": checkpoint.producer,
         "bytes": checkpoint.size,
-        "auto": _auto(checkpoint),
+        "auto": default_root(checkpoint),
         "roots": [root for root in roots if root["tensors"] or root["values"] or not match],
         "other": [] if match else contents(checkpoint.object, skip=checkpoint.roots),
         "globals": imports(checkpoint.globals),
@@ -212,7 +203,7 @@ def _holding(checkpoint: Any, chosen: dict[str, StateDict], name: str) -> tuple[
     if not holding:
         names = [known for state in chosen.values() for known in state]
         raise UnknownNameError(name, among=checkpoint.path, near=nearest(name, names, 3))
-    path = next(iter(holding)) if len(holding) == 1 else _auto(checkpoint)
+    path = next(iter(holding)) if len(holding) == 1 else default_root(checkpoint)
     if path not in holding:
         raise RootError(f"several state dicts have {name!r}", file=checkpoint.path, choices=list(holding))
     return path, holding[path]

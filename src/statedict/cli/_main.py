@@ -15,12 +15,27 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import statedict
 
 from ..errors import StateDictError
 from ._files import note, one_line
+
+
+class CommandWithExamples(TyperCommand):
+    """A command whose help ends with its examples, each in one line that can be copied, however narrow the terminal is."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        whole = self.help or ""
+        self.help, heading, examples = whole.partition("Examples:")
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.help = whole
+        if heading:
+            lines = [f"   {line.strip()}" for line in examples.splitlines() if line.strip()]
+            typer.echo("\n".join([f" {heading}", "", *lines, ""]))
 
 
 class Program(TyperGroup):
@@ -113,7 +128,7 @@ def _program(
 def _built(name: str) -> Any:
     """Return the command of that name: the function of that name in the file `_NAME.py`."""
     alone = typer.Typer(add_completion=False, **SETTINGS)
-    alone.command()(getattr(import_module(f"._{name}", __package__), name))
+    alone.command(cls=CommandWithExamples)(getattr(import_module(f"._{name}", __package__), name))
     return typer.main.get_command(alone)
 
 

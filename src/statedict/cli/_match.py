@@ -18,6 +18,7 @@ import typer
 import statedict
 from statedict.report import Fact
 
+from ._complete import policies
 from ._files import keep_inputs, opened, tell
 from ._key_map import Inverse, Map, Param, key_map
 from ._options import AsJson, Exclude, File, Include, Rename, Root, as_bad_parameter, in_options, option
@@ -49,6 +50,7 @@ def match(
         list[str] | None,
         typer.Option(
             metavar="[PATTERN=]HOW",
+            autocompletion=policies,
             help="For different shapes (of names matching PATTERN): error, skip, slice or interpolate (repeatable).",
         ),
     ] = None,

@@ -12,6 +12,7 @@ import statedict
 from statedict.report import count, size
 
 from ._adapter_folder import save_adapter
+from ._complete import methods
 from ._files import STREAM, keep_inputs, opened, target, tell, warnings_told
 from ._options import Format, JsonSummary, as_bad_parameter, option
 from ._progress import showing
@@ -26,6 +27,7 @@ def merge(
         str,
         typer.Option(
             metavar="NAME",
+            autocompletion=methods,
             help="average, ema (needs --decay), slerp (of two files), task_arithmetic (needs --base), ties, dare_linear, "
             "dare_ties (need --base and --density), lora (the base, then adapters), extract_lora (needs --base and "
             "--rank), or union (of different names).",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StateDictError, printable
+from ._complete import formats
 
 # An argument in a text, and the first character of its value, if there is one.
 ARGUMENT = re.compile(
@@ -35,6 +36,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        autocompletion=formats,
         help="Output format: torch, safetensors, npz, or that of a plugin. Default: from the output suffix.",
     ),
 ]

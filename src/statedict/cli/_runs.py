@@ -111,7 +111,7 @@ def runs(
         _report([_fact_of(each) for each in others], as_json, {})
         return
     with statedict.CheckpointManager(directory) as manager:
-        saved = manager.checkpoints
+        saved: list[Saved] = manager.checkpoints
         _check_steps(saved, pin or [])
         check_metrics(saved, keep_best or [])
         if keep is None and (prune or dry_run):

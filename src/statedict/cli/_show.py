@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
-from statedict.report import Fact, TreeEntry, count, extent, fold, own_bytes, own_elements, remark, size
+from statedict.report import Fact, TreeEntry, count, extent, fold, noun, own_bytes, own_elements, remark, size
 from statedict.state import Group
 from statedict.state import fold as fold_names
 
@@ -40,16 +40,33 @@ class CellTable(Table):
             self.add_column(column, justify=justify, no_wrap=column in WHOLE, overflow="fold", min_width=width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names = max((cell_len(str(cell)) for cell in self.columns[0].cells), default=0)
+        self.columns[0].no_wrap = names <= options.max_width * 2 // 3
         if sum(map(_narrowest, self.columns)) <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
         for cells in zip(*(column.cells for column in self.columns)):
             shown = [self._labelled(place, cell) for place, cell in enumerate(cells)]
-            yield Text("  ", overflow="fold").join(cell for cell in shown if cell.plain.strip())
+            yield from _packed([cell for cell in shown if cell.plain.strip()], options.max_width)
 
     def _labelled(self, place: int, cell: object) -> Text:
         text = cell if isinstance(cell, Text) else Text(str(cell))
         return Text(f"{self._named[place]} ") + text if place in self._named and text.plain else text
+
+
+def _packed(cells: Iterable[Text], width: int) -> Iterator[Text]:
+    """Return lines of whole cells; those after the first are indented under it."""
+    line = Text(overflow="fold")
+    for cell in cells:
+        if line and line.cell_len + GAP + cell.cell_len > width:
+            line.rstrip()
+            yield line
+            line = Text(" " * 2 * GAP, overflow="fold")
+        elif line:
+            line.append(" " * GAP)
+        line.append_text(cell)
+    line.rstrip()
+    yield line
 
 
 def _narrowest(column: Column) -> int:
@@ -142,15 +159,10 @@ def summary(root: Fact) -> Iterator[str]:
     totals = [count(len(facts), "tensor")]
     if facts:
         nbytes = f"{size(sum(map(own_bytes, facts)))}: {_listed(root['dtypes'])}"
-        totals += [count(sum(map(own_elements, facts)), _noun(root)), nbytes]
+        totals += [count(sum(map(own_elements, facts)), noun(root["values"])), nbytes]
     yield ", ".join(totals)
     if len(root["parts"]) > 1:
         yield f"by part: {_listed(root['parts'])}"
-
-
-def _noun(root: Fact) -> str:
-    """What the elements of a state dict are called: users count the parameters of a model, but not those of an optimizer."""
-    return "element" if any(fact["path"].startswith("param_groups") for fact in root["values"]) else "parameter"
 
 
 def _listed(sums: dict[str, Fact]) -> str:

@@ -14,7 +14,7 @@ import statedict
 from statedict import report
 from statedict.files import Frame, redacted, write
 
-from ._files import STREAM, chosen, keep_inputs, opened, target, tell
+from ._files import STREAM, chosen, default_root, keep_inputs, opened, target, tell
 from ._options import Exclude, File, Include, JsonSummary
 from ._progress import showing
 
@@ -131,6 +131,7 @@ def _file(checkpoint: Any, states: dict[str, StateDict], read: bool) -> report.F
         other=report.contents(checkpoint.object, skip=checkpoint.roots),
         imports=report.imports(checkpoint.globals),
         notes=[*(f"{root} cannot be read: {error}" for root, error in checkpoint.unopened.items()), *checkpoint.notes],
+        primary=default_root(checkpoint),
     )
 
 

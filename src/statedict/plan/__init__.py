@@ -10,7 +10,7 @@ from ._plan import Plan, Problem, match
 from .comparing._diff import Diff, diff
 from .comparing._statistics import Change, numbers
 from .inferring import Inference, Inferred, infer
-from .merging._merge import merge
+from .merging._merge import METHODS, merge
 from .names._keymap import KeyMap
 from .names._near_misses import near_pattern
 from .names._resolve import Resolved, SpecOf
@@ -21,11 +21,12 @@ from .reports._report import Adapted, LoadReport
 from .reports._report_text import error_text
 from .reports._suggest import Suggestion
 from .tensors._interpolate import interpolate
-from .tensors._policy import Mismatched
+from .tensors._policy import POLICIES, Mismatched
 from .tensors._step import Adaptation, Mismatch, Policy, Step
 
 __all__ = [
-    "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap", "LoadReport", "Mismatch",
-    "Mismatched", "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step", "Suggestion", "call_text", "diff",
-    "error_text", "infer", "interpolate", "match", "merge", "near_pattern", "numbers", "pair", "tensor_info",
+    "METHODS", "POLICIES", "Adaptation", "Adapted", "Cast", "Change", "Diff", "Inference", "Inferred", "KeyMap",
+    "LoadReport", "Mismatch", "Mismatched", "Plan", "Policy", "Problem", "Resolved", "Rule", "SpecOf", "Step",
+    "Suggestion", "call_text", "diff", "error_text", "infer", "interpolate", "match", "merge", "near_pattern",
+    "numbers", "pair", "tensor_info",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from ..errors import printable
 from ._facts import Fact, extent, own_bytes, own_elements, remark, totals, warnings
 from ._fold import TreeEntry, fold
 from ._measures import Heat
+from ._optimizers import is_optimizer, noun
 from ._survey import Measures, SurveyResult
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class FileContent(NamedTuple):
         name: as the user gave it.
         format, producer, nbytes: those of the Checkpoint.
         roots: the state dicts that are shown, by path.
+        primary: the path of the default root, if there is one; it is shown first.
         other: facts about the other values in the file.
         imports: facts about the imports that the file names.
         notes: warnings, as text.
@@ -46,14 +48,16 @@ class FileContent(NamedTuple):
     other: Sequence[Fact] = ()
     imports: Sequence[Fact] = ()
     notes: Sequence[str] = ()
+    primary: str | None = None
 
 
 class PageRow(NamedTuple):
-    """One row of the page's table: a root and a name, as in the newer file, and the tensor of each file (its fact and
-    measures), or None if the file does not have it."""
+    """One row of the page's table: a root and a name, as in the newer file, the name that is shown, and the tensor of each
+    file (its fact and measures), or None if the file does not have it."""
 
     root: str
     name: str
+    label: str
     status: str
     tensors: tuple[tuple[Fact, Measures | None] | None, ...]
 
@@ -72,7 +76,9 @@ def content(files: Sequence[FileContent], diff: Diff | None = None) -> tuple[Fac
         "files": [_file(file) for file in files],
         "roots": [printable(root) for root in dict.fromkeys(row.root for row in rows)],
         "root": _indices(row.root for row in rows),
-        "names": [printable(row.name) for row in rows],
+        "nouns": [noun(files[-1].roots[root].values) for root in dict.fromkeys(row.root for row in rows)],
+        "names": [printable(row.label) for row in rows],
+        "stored": {i: printable(row.name) for i, row in enumerate(rows) if row.label != row.name},
         "columns": columns,
         "rows": _rows(rows),
     }
@@ -83,9 +89,11 @@ def content(files: Sequence[FileContent], diff: Diff | None = None) -> tuple[Fac
 
 
 def _alone(file: FileContent) -> list[PageRow]:
+    """Return the tensors of a file: those of its default root first, those of optimizers last."""
+    roots = sorted(file.roots.items(), key=lambda item: (item[0] != file.primary, is_optimizer(item[1].values)))
     return [
-        PageRow(root, fact["name"], "", ((fact, measures),))
-        for root, survey in file.roots.items()
+        PageRow(root, fact["name"], survey.labels.get(str(fact["name"]), str(fact["name"])), "", ((fact, measures),))
+        for root, survey in roots
         for fact, measures in zip(survey.tensors, survey.measures)
     ]
 
@@ -94,9 +102,13 @@ def _paired(files: Sequence[FileContent], diff: Diff) -> list[PageRow]:
     """Return the tensors of two states side by side, the removed ones at the end."""
     old, new = ({fact["name"]: (fact, m) for fact, m in _tensors(file)} for file in files)
     before = {diff.renamed.get(name, name): tensor for name, tensor in old.items() if name not in diff.removed}
-    (root,) = files[-1].roots
-    both = [PageRow(root, name, _status(name, diff), (before.get(name), tensor)) for name, tensor in new.items()]
-    gone = [PageRow(root, name, "removed", (old[name], None)) for name in diff.removed if name in old]
+    ((root, survey),) = files[-1].roots.items()
+    labels = {} if set(diff.removed).intersection(survey.labels.values()) else survey.labels
+    both = [
+        PageRow(root, name, labels.get(name, name), _status(name, diff), (before.get(name), tensor))
+        for name, tensor in new.items()
+    ]
+    gone = [PageRow(root, name, name, "removed", (old[name], None)) for name in diff.removed if name in old]
     return [*both, *gone]
 
 
@@ -119,13 +131,23 @@ def _file(file: FileContent) -> Fact:
         "producer": printable(file.producer),
         "bytes": file.nbytes,
         "tensors": len(facts),
-        "elements": sum(map(own_elements, facts)),
+        "counted": _counted(file),
         "held": sum(own_bytes(fact) for fact in facts),
         "dtypes": [[name, total["tensors"], total["bytes"]] for name, total in by_dtype.items()],
         "other": [_other(fact) for fact in islice(_others(file), OTHERS)],
         "others": sum(1 for _ in _others(file)),
         "warnings": [[level, printable(line)] for level, line in warnings(file.imports, file.notes)],
     }
+
+
+def _counted(file: FileContent) -> list[Any]:
+    """Return how many elements the default root has, what they are called, and the root if it is one of several; without a
+    default root, those of all roots that are not optimizers."""
+    models = {path: survey for path, survey in file.roots.items() if not is_optimizer(survey.values)} or file.roots
+    chosen = {path: survey for path, survey in file.roots.items() if path == file.primary} or models
+    word = noun(fact for survey in chosen.values() for fact in survey.values)
+    root = next(iter(chosen)) if len(chosen) == 1 < len(file.roots) else ""
+    return [sum(own_elements(fact) for survey in chosen.values() for fact in survey.tensors), word, printable(root)]
 
 
 def _others(file: FileContent) -> Iterable[Fact]:
@@ -148,6 +170,7 @@ def _columns(tensors: Sequence[tuple[Fact, Measures | None] | None], cells: byte
         "dtype": [fact and fact["dtype"] for fact in facts],
         "shape": [fact and extent(fact) for fact in facts],
         "bytes": [fact and fact["bytes"] for fact in facts],
+        "elements": [fact and own_elements(fact) for fact in facts],
         "remark": {i: printable(remark(fact)) for i, fact in enumerate(facts) if fact and remark(fact)},
         "stats": [m and [_short(m.stats[key]) for key in MOMENTS] for m in measured],
         "histogram": [m and [m.histogram.start, m.histogram.width, *m.histogram.counts] for m in measured],
@@ -175,7 +198,7 @@ def _rows(table: Sequence[PageRow]) -> list[list[Any]]:
     for i, row in enumerate(table):
         roots.setdefault(row.root, []).append(i)
     for root, chosen in roots.items():
-        index = {table[i].name: i for i in chosen}
+        index = {table[i].label: i for i in chosen}
         below = fold(_entry(table[i]) for i in chosen)
         if len(roots) > 1:
             rows.append([0, printable(root), 1, sum(line.nbytes for line in below if not line.depth), []])
@@ -190,7 +213,7 @@ def _entry(row: PageRow) -> TreeEntry:
     facts = [tensor[0] if tensor else None for tensor in row.tensors]
     kind = tuple(fact and (fact["dtype"], *fact["shape"]) for fact in facts)
     last = next(fact for fact in reversed(facts) if fact)
-    return TreeEntry(row.name, kind, own_bytes(last), remark(last))
+    return TreeEntry(row.label, kind, own_bytes(last), remark(last))
 
 
 def _changes(rows: Sequence[PageRow], diff: Diff) -> Fact:

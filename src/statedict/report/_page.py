@@ -31,6 +31,9 @@ SCRIPTS = (
     "elements.js",
     "words.js",
     "nodes.js",
+    "addresses.js",
+    "grouping.js",
+    "download.js",
     "charts.js",
     "tree.js",
     "treemap.js",
@@ -42,7 +45,7 @@ SCRIPTS = (
 # The beginning of every page; a file that begins differently is not replaced by default.
 MARK = b"<!doctype html><!-- statedict view -->"
 
-ALLOWED = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+ALLOWED = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
 def page(files: Sequence[FileContent], diff: Diff | None = None) -> bytes:
@@ -84,7 +87,8 @@ def _packed_charting() -> str:
 
 
 def _policy(*scripts: str) -> str:
-    """Return a Content-Security-Policy without connections and other scripts. Charts need inline styles and data images."""
+    """Return a Content-Security-Policy without connections and other scripts. Charts need inline styles and
+    the images that they make."""
     hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return f"default-src 'none'; script-src {hashes}; {ALLOWED}"
 

@@ -14,6 +14,7 @@ from statedict.state import Absent, Leaf, StateDict, pieces, require_in_proporti
 
 from ._facts import Fact, tensors, values
 from ._measures import PIECE, Heat, Histogram, Moments, matrix, step, widened
+from ._optimizers import parameter_labels
 
 # Bytes of all heat maps of a page, so that the charting library is the largest part of a page.
 BUDGET = 2 << 20
@@ -29,12 +30,13 @@ class Measures(NamedTuple):
 
 
 class SurveyResult(NamedTuple):
-    """The content of a page for one state dict: a fact and the measures of each tensor (None if it was not read), and the
-    entries that are not tensors."""
+    """The content of a page for one state dict: a fact and the measures of each tensor (None if it was not read), the
+    entries that are not tensors, and the names to show instead of those in the file."""
 
     tensors: list[Fact]
     measures: list[Measures | None]
     values: list[Fact]
+    labels: dict[str, str]
 
 
 def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> SurveyResult:
@@ -61,7 +63,7 @@ def survey(state: StateDict, *, read: bool = True, budget: int = BUDGET) -> Surv
             found.append(known[leaf.shown])
         else:
             found.append(None)
-    return SurveyResult(facts, found, values(state, lambda name: True))
+    return SurveyResult(facts, found, values(state, lambda name: True), parameter_labels(state))
 
 
 def resolution(shapes: Sequence[Sequence[int]], budget: int) -> int:

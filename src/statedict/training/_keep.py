@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from statedict.formats import byte_count
-from statedict.state import arguments
+from statedict.state import Section, arguments, as_html
 
 from . import _select
 
@@ -54,6 +54,23 @@ class Saved:
     def __fspath__(self) -> str:
         """Its directory, so that a Saved can be given where a path is: `load_state_dict(model, manager.best("loss"))`."""
         return str(self.path)
+
+
+class SavedCheckpoints(list[Saved]):
+    """A list of checkpoints that notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        lines = [(f"step {saved.step:,}{' (pinned)' if saved.pinned else ''}", _about(saved)) for saved in self]
+        counted = f"{len(self):,} checkpoint{'' if len(self) == 1 else 's'}"
+        return as_html(counted, [Section("oldest first:", lines)])
+
+
+def _about(saved: Saved) -> str:
+    numbers = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in saved.metrics.items()
+    )
+    return ", ".join([*numbers, f"{saved.nbytes / 1e6:,.1f} MB", f"{saved.time:%Y-%m-%d %H:%M}"])
 
 
 Keep = Callable[[Sequence[Saved]], set[int]]

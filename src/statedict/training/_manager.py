@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
 
 from . import _distributed, _keep, _objects, _random, _select, _when
-from ._keep import Keep, RunPolicy, Saved, expired, last
+from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
 from ._progress import Meter, watched
 from ._run import open_run
 from ._when import When
@@ -116,9 +116,9 @@ class CheckpointManager:
     # checkpoints
 
     @property
-    def checkpoints(self) -> list[Saved]:
-        """The run's checkpoints, oldest first. Raises OSError if one cannot be read at the moment."""
-        return retried(self._run.saved)
+    def checkpoints(self) -> SavedCheckpoints:
+        """The run's checkpoints, oldest first: a list. Raises OSError if one cannot be read at the moment."""
+        return SavedCheckpoints(retried(self._run.saved))
 
     @property
     def latest(self) -> Saved | None:

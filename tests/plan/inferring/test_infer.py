@@ -284,3 +284,26 @@ def test_rules_that_nothing_needs_are_dropped():
     kept = generalise({"a.0.w": "b.0.w", "a.1.w": "b.1.w", "a.2.w": "b.2.w", "a.x": "a.x"})
     assert "a.x -> a.x" in str(kept).splitlines()
     assert [kept(name) for name in ("a.0.w", "a.x")] == ["b.0.w", "a.x"]
+
+
+def test_in_a_notebook():
+    """A notebook shows the counts, the steps by reason and the rules, and nothing in a name is markup."""
+    found = infer({"<b>net.w": np.ones(2), "<b>net.v": np.ones(3)}, {"w": np.ones(2), "v": np.ones(3)})
+    html = found._repr_html_()
+    assert "<b>2 of 2 model tensors matched, 0 checkpoint tensors unused</b>" in html
+    assert "<code>&lt;b&gt;net.{*p} -&gt; {*p}</code>" in html
+    assert "<summary>key map:</summary>" in html
+    assert "<b>net" not in html
+    html = found.key_map._repr_html_()
+    assert "<b>KeyMap: 1 rule</b>" in html
+    assert "<code>&lt;b&gt;net.{*p} -&gt; {*p}</code>" in html
+
+
+def test_the_text_of_an_inference():
+    """The text has a line for each reason, says that names are equal, and ends with the rules, uncut."""
+    same = {f"a.{i}.w": np.ones(2 + i) for i in range(3)}
+    assert str(infer(same, same)).splitlines()[-3:] == [
+        *("  (under the same names)", "key map:", "  (empty: no name changes)"),
+    ]
+    long = "x" * 300
+    assert str(infer({f"{long}.w": np.ones(2)}, {"w": np.ones(2)})).splitlines()[-1] == f"  {long}.{{*p}} -> {{*p}}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from statedict.state import Section, as_html, as_text, listed
 
 from ...errors import printable
 from ..names._keymap import KeyMap
 from ._folded import folded
 
 _LINES = 20
+# Rules are copied from the output, so they are not cut.
+_WHOLE = 10_000
 
 
 class Inferred(NamedTuple):
@@ -59,31 +64,41 @@ class Inference(NamedTuple):
         return all(step.certain for step in self.steps)
 
     def __str__(self) -> str:
+        return as_text(self._counts(), self._sections())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._counts(), self._sections())
+
+    def _counts(self) -> str:
         matched = len({step.target for step in self.steps})
         unsure = len({step.target for step in self.steps if not step.certain})
-        lines = [
+        return (
             f"{matched:,} of {matched + len(self.unfilled):,} model tensors matched"
             + (f" ({unsure:,} not certain)" if unsure else "")
             + f", {len(self.unmatched):,} checkpoint tensors unused"
-        ]
-        for certain in (True, False):
-            lines += self._grouped(certain)
-        lines += list(self.notes[:_LINES])
-        return "\n".join(map(printable, [*lines, "key map:", *(f"  {rule}" for rule in self.key_map.rules)]))
+        )
 
-    def _grouped(self, certain: bool) -> list[str]:
-        """Return the steps by reason, those that differ only in their numbers as one line."""
+    def _sections(self) -> list[Section]:
+        rules = [(printable(str(rule)), "") for rule in self.key_map.rules]
+        return [
+            *self._grouped(certain=True),
+            *self._grouped(certain=False),
+            listed("notes", self.notes, _LINES, _WHOLE),
+            Section("key map:", rules or [("(empty: no name changes)", "")], width=_WHOLE),
+        ]
+
+    def _grouped(self, *, certain: bool) -> Iterator[Section]:
+        """Return a section for each reason; the steps that differ only in their numbers are one line."""
         groups: dict[str, list[Inferred]] = {}
         for step in self.steps:
             if step.certain is certain:
                 groups.setdefault(step.reason, []).append(step)
-        lines = []
         for reason, steps in groups.items():
-            lines.append(f"{'' if certain else 'not certain: '}{reason}: {len(steps):,}")
             shown = folded(
                 (s.source, s.target, s.operations) for s in steps if s.source != s.target or s.operations or not certain
             )
-            lines += [f"  {line}" + (f"  ×{count:,}" if count > 1 else "") for line, count in shown[:_LINES]]
-            lines += [f"  … and {len(shown) - _LINES:,} more"] if len(shown) > _LINES else []
-            lines += [f"  to be sure: {steps[0].decides}"] if steps[0].decides else []
-        return lines
+            lines = [(line, f"×{count:,}" if count > 1 else "") for line, count in shown[:_LINES]]
+            lines += [("to be sure:", steps[0].decides)] if steps[0].decides else []
+            more = f"… and {len(shown) - _LINES:,} more" if len(shown) > _LINES else ""
+            title = f"{'' if certain else 'not certain: '}{reason}: {len(steps):,}"
+            yield Section(title, lines or [("(under the same names)", "")], more, _WHOLE)

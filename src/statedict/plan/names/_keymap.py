@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from statedict.errors import CollisionError, NotAStateError
-from statedict.state import StateDict, arguments, raw_values
+from statedict.state import StateDict, arguments, as_html, listed, raw_values
 
 from ...errors import printable
 from ..operations._specs import spec_of
@@ -21,6 +21,9 @@ from ._recipe import Evaluator, moved_metadata, sources_of
 from ._resolve import Resolved, SpecOf, renamed, resolve
 from ._rule import AnyRule, Escape, Rule, pairs, parse
 from ._wrappers import bare
+
+# The number of rules that a notebook shows.
+_RULES = 100
 
 
 class KeyMap:
@@ -74,6 +77,10 @@ class KeyMap:
 
     def __repr__(self) -> str:
         return f"KeyMap({[rule.line for rule in self.rules]})"
+
+    def _repr_html_(self) -> str:
+        counted = f"KeyMap: {len(self):,} rule{'' if len(self) == 1 else 's'}"
+        return as_html(counted, [listed("the first that matches a name is used", map(str, self.rules), _RULES)])
 
     def __eq__(self, other: object) -> bool:
         return self.rules == other.rules if isinstance(other, KeyMap) else NotImplemented

@@ -3,14 +3,18 @@
 function showAbout(element, page) {
   page.values.files.forEach((file, which) => {
     const made = file.producer === "unknown" ? [] : [`written by ${file.producer}`];
-    const told = [file.format, size(file.bytes), ...made, count(file.tensors, "tensor"), `${about(file.elements)} elements`];
+    const told = [file.format, size(file.bytes), ...made, count(file.tensors, "tensor"), counted(file)];
     const dtypes = file.dtypes.slice(0, 6).map(([name, , bytes]) => make("span", { class: "chip" }, `${name} ${size(bytes)}`));
     element.append(make("div", { class: "file" },
-      make("h1", { class: page.compared ? `file${which}` : "" }, clipped(file.name, 200)),
+      make("h1", {}, page.compared ? side(which, page) : null, ...breakable(clipped(file.name, 200))),
       make("p", { class: "told" }, told.join(" · ")),
       make("p", { class: "chips" }, ...dtypes),
       ...file.warnings.map(([level, line]) => make("p", { class: `warning ${level}` }, line))));
   });
+}
+
+function counted({ counted: [number, noun, root] }) {
+  return `${about(number)} ${noun}${number === 1 ? "" : "s"}${root ? ` in ${clipped(root, 40)}` : ""}`;
 }
 
 function showOther(element, page) {
@@ -21,7 +25,7 @@ function showOther(element, page) {
   for (const file of held) {
     const lines = file.other.map(([path, type, value]) =>
       make("tr", {}, make("th", { scope: "row" }, path || "(the file)"), make("td", {}, type), make("td", {}, value)));
-    if (page.compared) element.append(make("h3", {}, clipped(file.name, 200)));
+    if (page.compared) element.append(make("h3", {}, side(page.values.files.indexOf(file), page)));
     element.append(make("div", { class: "scroll" }, make("table", { class: "list" },
       make("thead", {}, make("tr", {}, ...["where", "type", "value"].map((word) => make("th", { scope: "col" }, word)))),
       make("tbody", {}, ...lines))));

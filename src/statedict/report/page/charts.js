@@ -23,16 +23,20 @@ function mixed(one, other, share) {
   return `#${[1, 3, 5].map((at) => mix(at).toString(16).padStart(2, "0")).join("")}`;
 }
 
+// The only tool of a chart: a button that saves it as PNG.
+const MODES = { displayModeBar: true, displaylogo: false, modeBarButtons: [["toImage"]] };
+const named = (label) => label.replace(/[^\w.]+/g, "-").slice(0, 60);
+
 // Draw what `figure()` returns ([traces, layout]) in the element, now and whenever the colours change; `label` describes it
 // for screen readers. Resolves to the element, which then has Plotly's events.
 async function draw(element, label, figure) {
-  element.setAttribute("role", "img");
+  element.setAttribute("role", "figure");
   element.setAttribute("aria-label", label);
   const redraw = async () => {
     const library = await plotly();
     if (!element.isConnected) return void redrawn.delete(element);
     const [traces, layout] = figure();
-    await library.react(element, traces, dressed(layout), { displayModeBar: false, responsive: true });
+    await library.react(element, traces, dressed(layout), { ...MODES, responsive: true, toImageButtonOptions: { filename: named(label), scale: 2 } });
   };
   redrawn.set(element, redraw);
   await redraw();
@@ -49,8 +53,9 @@ function dressed(layout) {
     margin: { l: 8, r: 8, t: 8, b: 8, pad: 0 },
     showlegend: false,
     dragmode: false,
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: colour("surface"),
+    plot_bgcolor: colour("surface"),
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("accent") },
     ...layout,
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("quiet") },
     hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("line"), font: { color: colour("ink") }, align: "left" },

@@ -18,6 +18,29 @@ function heading(id, text, ...beside) {
   return make("div", { class: "heading" }, make("h2", { id }, text), ...beside);
 }
 
+// Text that is broken after punctuation rather than inside a word.
+function breakable(text) {
+  return text.split(/(?<=[-_./])/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));
+}
+
+// A button that copies the text. Without access to the clipboard, it selects the text of the element in front of it.
+function copier(text) {
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "copied";
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling);
+    }
+  };
+  const button = make("button", { type: "button", class: "quiet copy", title: "Copy the name", click: copy }, "copy");
+  return button;
+}
+
+// The letter of one of two files, with its name as a tooltip.
+const SIDES = ["A", "B"];
+const side = (file, page) => make("abbr", { class: `side-of file${file}`, title: page.values.files[file].name }, SIDES[file]);
+
 // A row of buttons, one of which is pressed; `words` is [[key, label]…].
 function choice(label, words, chosen, pick) {
   const group = make("div", { class: "choice", role: "group", "aria-label": label });

@@ -1,7 +1,8 @@
 // Decode the content of the page, show its parts, and connect them.
 
 const values = JSON.parse(await unpackedText("content-data"));
-const root = grown(values.rows, values.roots.length);
+const elements = (i) => values.columns.findLast((column) => column.elements[i] !== null).elements[i];
+const root = grown(values.rows, values.roots.length, elements);
 const owners = []; // index of a tensor → the node of its row
 for (const node of everyNode(root)) for (const i of node.which) owners[i] = node;
 
@@ -12,7 +13,10 @@ const page = {
   roots: values.roots,
   compared: values.files.length > 1,
   read: values.columns.some((column) => column.stats.some(Boolean)),
-  words: told(values.files.map((file) => file.name)),
+  stored: (i) => values.stored[i] ?? values.names[i], // the name in the file
+  elements,
+  noun: (i) => values.nouns[values.root[i]],
+  taken: null,
   before: new Map(Object.entries(values.renamed ?? {})), // name → the name in the first file
   cells: later(() => unpackedBytes("cells-data")),
   newest: (i) => {
@@ -26,16 +30,20 @@ const page = {
   change: (node) => (node.change ??= changeOf(node)),
   // Called when a tensor is selected: in the tree, or elsewhere (`far`); then the tree opens down to it.
   take: (node, far) => {
+    page.taken = node;
     showTensor(byId("tensor"), node, page);
+    location.hash = addressOf(node, page);
     if (far) {
       if (search.value) find((search.value = ""));
       tree.reveal(node);
     }
     if (far || narrow()) byId("tensor").scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
   },
-  takeTensor: (i) => page.take(owners[i].which.length > 1 ? members(owners[i], page.names)[owners[i].which.indexOf(i)] : owners[i], true),
+  nodeOf: (i) => (owners[i].which.length > 1 ? members(owners[i], page.names)[owners[i].which.indexOf(i)] : owners[i]),
+  takeTensor: (i) => page.take(page.nodeOf(i), true),
   takeLayer: (name) => {
-    const changed = page.names.flatMap((own, i) => (own.slice(0, Math.max(own.lastIndexOf("."), 0)) === name ? [i] : []));
+    const layer = (own) => own.slice(0, Math.max(own.lastIndexOf("."), 0));
+    const changed = page.names.flatMap((_, i) => (layer(page.stored(i)) === name ? [i] : []));
     changed.sort((a, b) => page.relative(b) - page.relative(a));
     if (changed.length) page.takeTensor(changed[0]);
   },
@@ -44,12 +52,6 @@ const page = {
     byId("tree").querySelector('[aria-selected="true"]')?.focus();
   },
 };
-
-// Label the files by the last components of their paths, if these differ.
-function told(names) {
-  const last = names.map((name) => name.split("/").at(-1));
-  return new Set(last).size === last.length ? last : names;
-}
 
 const narrow = () => matchMedia("(max-width: 899px)").matches;
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -89,11 +91,23 @@ function rowFacts(node) {
   const badge = change && change.word !== "equal" ? make("span", { class: `badge ${change.word}`, title: change.words }, BADGES[change.word] ?? percent(change.relative === Infinity ? "Infinity" : change.relative)) : null;
   return [
     node.times > 1 ? make("span", { class: "times" }, `×${whole(node.times)}`) : null,
-    told ? make("span", { class: "kind" }, `${told.shape} ${told.dtype}${remark ? ` ${clipped(remark, 60)}` : ""}`) : null,
+    told ? make("span", { class: "kind" }, `${told.shape} ${told.dtype}${remark ? ` ${clipped(remark, 60)}` : ""}`) : total(node),
     badge,
     make("span", { class: "size" }, size(node.bytes)),
     bar,
   ].filter(Boolean);
+}
+
+// The number of parameters below a module.
+function total(node) {
+  const noun = page.noun(firstBelow(node));
+  return make("span", { class: "kind", title: count(node.elements, noun) }, `${brief(node.elements)} ${noun}${node.elements === 1 ? "" : "s"}`);
+}
+
+function firstBelow(node) {
+  let at = node;
+  while (!at.which.length) at = at.children[0];
+  return at.which[0];
 }
 
 const BADGES = { added: "added", removed: "removed", shape: "shape", dtype: "dtype" };
@@ -110,8 +124,10 @@ search.addEventListener("input", () => find(search.value));
 search.addEventListener("keydown", (event) => {
   if (event.key !== "ArrowDown" && event.key !== "Enter") return;
   event.preventDefault();
-  tree.focusFirst();
+  if (event.key === "Enter") tree.takeFirst();
+  else tree.focusFirst();
 });
+byId("order").append(choice("Order of the rows", [["file", "file order"], ["size", "largest first"]], "file", (key) => tree.sort(key === "size")));
 addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.matches("input")) return;
   event.preventDefault();
@@ -130,8 +146,19 @@ function dress(chosen) {
 dark.addEventListener("change", () => dress());
 dress();
 
+// Select the tensor that the page's address names, at first and when the address changes.
+function follow() {
+  const node = addressed(location.hash, root, page);
+  if (node === null) byId("found").textContent = "The tensor in the address is not in this page.";
+  else if (node && node !== page.taken) page.take(node, true);
+}
+addEventListener("hashchange", follow);
+
+byId("csv").addEventListener("click", () => download(`${named(values.files.map((file) => file.name.split("/").at(-1)).join("-"))}.csv`, "text/csv", tensorTable(page)));
+
 showAbout(byId("about"), page);
 showOther(byId("other"), page);
 if (page.compared) showChanges(byId("changes"), page);
+follow();
 if (root.bytes) await mapped(byId("map"), root, page);
 document.documentElement.dataset.ready = "yes";

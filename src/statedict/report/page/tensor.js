@@ -7,12 +7,14 @@ function showTensor(element, node, page) {
   const [i] = node.which;
   const several = node.which.length > 1;
   const name = several ? full(node) : page.names[i];
+  const title = make("span", { class: "named" }, make("h2", { id: "tensor-title" }, ...breakable(clipped(name, 300))), copier(name));
   const facts = make("p", { class: "chips" });
   const back = make("button", { type: "button", class: "quiet back", click: () => page.backToTree() }, "↑ tree");
-  element.replaceChildren(heading("tensor-title", clipped(name, 300), back), facts);
+  element.replaceChildren(make("div", { class: "heading" }, title, back), facts);
   element.hidden = false;
   const add = (text, kind = "") => facts.append(make("span", { class: `chip ${kind}` }, text));
   if (several) add(count(node.which.length, "tensor"));
+  if (several) add(count(node.which.reduce((sum, at) => sum + page.elements(at), 0), page.noun(i)));
   if (page.roots.length > 1) add(`root ${page.roots[page.values.root[i]]}`);
   if (page.compared) add(page.change(node).words, page.change(node).word);
   if (several) drawLayers(element, node, page);
@@ -21,7 +23,8 @@ function showTensor(element, node, page) {
 
 function drawOne(element, i, page) {
   element.append(numbers(i, page));
-  const before = page.before.get(page.names[i]);
+  if (page.stored(i) !== page.names[i]) element.append(make("p", { class: "note named" }, make("span", {}, `In the file: ${page.stored(i)}`), copier(page.stored(i))));
+  const before = page.before.get(page.stored(i));
   if (before) element.append(make("p", { class: "note" }, `Before: ${before}`));
   const sides = page.columns.map((column, file) => ({ column, file })).filter(({ column }) => column.shape[i] !== null);
   const measured = sides.filter(({ column }) => column.stats[i]);
@@ -42,7 +45,7 @@ function numbers(i, page) {
     return make("dl", { class: "facts" }, ...lines.map(({ word, values, odd }) =>
       make("div", { class: odd ? "odd" : null }, make("dt", {}, word), make("dd", {}, values[0]))));
   }
-  const head = page.words.map((word, file) => make("th", { scope: "col", class: `file${file}` }, word));
+  const head = page.columns.map((_, file) => make("th", { scope: "col" }, side(file, page)));
   const rows = lines.map(({ word, values, odd }) =>
     make("tr", { class: odd ? "odd" : null }, make("th", { scope: "row" }, word), ...values.map((value) => make("td", {}, value))));
   const table = make("table", { class: "numbers" }, make("thead", {}, make("tr", {}, make("td", {}), ...head)), make("tbody", {}, ...rows));
@@ -60,7 +63,7 @@ function known(i, page) {
     line("dtype", (column) => column.dtype[i]),
     line("size", (column) => size(column.bytes[i])),
   ];
-  if (page.columns.some((column) => column.remark[i])) lines.push(line("note", (column) => clipped(column.remark[i] ?? "", 200)));
+  if (page.columns.some((column) => column.remark[i])) lines.push(line("note", (column) => clipped(column.remark[i] ?? "–", 200)));
   if (!page.columns.some((column) => column.stats[i])) return lines;
   return [...lines, ...MOMENTS.map((key, at) =>
     line(MOMENT_WORDS[key] ?? key, (column) => short(column.stats[i]?.[at]), at > 4 && page.columns.some((column) => column.stats[i]?.[at])))];
@@ -115,7 +118,7 @@ function bars([start, width, ...counts], file, page) {
   const centre = (at) => (counts.length === 1 ? start : start + (at + 0.5) * width);
   const said = {
     customdata: counts.map((number, at) => `${count(number, "element")} ${counts.length === 1 ? `at ${short(start)}` : `from ${short(start + at * width)} to ${short(start + (at + 1) * width)}`}`),
-    hovertemplate: `%{customdata}<extra>${page.compared ? plain(clipped(page.words[file], 30)) : ""}</extra>`,
+    hovertemplate: `%{customdata}<extra>${page.compared ? SIDES[file] : ""}</extra>`,
   };
   // The second histogram is an outline, so that the first stays visible.
   if (file && counts.length > 1) {
@@ -142,7 +145,7 @@ async function drawHeat(element, i, sides, page) {
   const reach = Math.max(...drawn.map(({ column }) => Math.max(...column.heat[i].slice(5).map(Math.abs))));
   for (const { column, file } of drawn) {
     const chart = make("div", { class: "chart square" });
-    const about = page.compared ? [make("figcaption", { class: `file${file}` }, page.words[file])] : [];
+    const about = page.compared ? [make("figcaption", {}, side(file, page))] : [];
     row.append(make("figure", {}, ...about, chart));
     draw(chart, `Heat map, ${column.shape[i]}`, () => heat(column.heat[i], cells, reach));
   }
@@ -204,10 +207,21 @@ function drawLayers(element, node, page) {
   }
 }
 
+// Where the tensors of a row are on the axis, and the axis: their layer numbers, if the names differ in one number only;
+// otherwise their places in the file.
+function layerAxis(node, page) {
+  const parts = node.which.map((i) => page.names[i].split(/(\d+)/));
+  const differing = parts[0].flatMap((part, at) => (parts.some((own) => own[at] !== part) ? [at] : []));
+  const at = node.which.map((_, place) => (differing.length === 1 ? Number(parts[place][differing[0]]) : place));
+  const width = Math.max(...at) - Math.min(...at);
+  const dtick = [1, 2, 5, 10].map((step) => step * 10 ** Math.floor(Math.log10(Math.max(width / 10, 1)))).find((step) => width / step <= 12);
+  return [at, { tickmode: "linear", tick0: 0, dtick, title: { text: differing.length === 1 ? "layer" : "place in the file", standoff: 4 } }];
+}
+
 function bands(node, page) {
   const column = page.columns.at(-1);
   const stats = node.which.map((i) => column.stats[i] ?? []);
-  const at = stats.map((_, place) => place);
+  const [at, axis] = layerAxis(node, page);
   const names = node.which.map((i) => plain(clipped(page.names[i], 80)));
   const tint = FILES[page.columns.length - 1];
   const line = (name, values, style) => ({
@@ -221,19 +235,20 @@ function bands(node, page) {
     line("min", stats.map((own) => own[0]), { dash: "dot", width: 1 }),
     line("max", stats.map((own) => own[1]), { dash: "dot", width: 1 }),
     line("mean", stats.map((own) => own[2]), {}),
-  ], { margin: { l: 48, r: 8, t: 8, b: 28 }, xaxis: { nticks: 12 }, hovermode: "closest" }];
+  ], { margin: { l: 48, r: 8, t: 8, b: 40 }, xaxis: axis, hovermode: "closest" }];
 }
 
 function relativeBars(node, page) {
   const relative = node.which.map((i) => page.relative(i));
+  const [at, axis] = layerAxis(node, page);
   return [[{
     type: "bar",
-    x: node.which.map((_, at) => at),
+    x: at,
     y: relative,
     text: node.which.map((i) => plain(clipped(page.names[i], 80))),
     textposition: "none",
     customdata: relative.map(percent),
     hovertemplate: "%{text}<br>%{customdata}<extra></extra>",
     marker: { color: colour("changed") },
-  }], { margin: { l: 48, r: 8, t: 8, b: 28 }, yaxis: { tickformat: "~%", rangemode: "tozero", nticks: 5 }, xaxis: { nticks: 12 } }];
+  }], { margin: { l: 48, r: 8, t: 8, b: 40 }, yaxis: { tickformat: "~%", rangemode: "tozero", nticks: 5 }, xaxis: axis }];
 }

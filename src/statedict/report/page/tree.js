@@ -12,12 +12,14 @@ function planted(element, root, names, { facts, take }) {
   const opened = new Set(); // while browsing
   let query = null; // {terms, hits: node → how many of its tensors match, match: index → bool, opened}
   let taken = null;
+  let bySize = false;
 
   const isOpen = (node) => (query ? query.opened : opened).has(node);
   // A name that is also a prefix of others has its own tensors and those below it.
   const below = (node) => (node.kind === "tensor" ? [...members(node, names), ...node.children] : node.children);
+  const ordered = (nodes) => (bySize && nodes[0]?.kind !== "root" ? [...nodes].sort((a, b) => b.bytes - a.bytes) : nodes);
   const seen = (node) => {
-    const nodes = below(node);
+    const nodes = ordered(below(node));
     if (!query) return nodes;
     return nodes.filter((child) => (child.kind === "one" ? query.match(child.which[0]) : query.hits.get(child)));
   };
@@ -109,8 +111,7 @@ function planted(element, root, names, { facts, take }) {
 
   function render() {
     element.replaceChildren();
-    const nodes = query ? root.children.filter((node) => query.hits.get(node)) : root.children;
-    grow(element, nodes, 0, -1);
+    grow(element, seen(root), 0, -1);
     focus(element.firstElementChild, false);
   }
 
@@ -197,8 +198,13 @@ function planted(element, root, names, { facts, take }) {
     mark(node);
   }
 
-  // Initially the largest modules are open, as many as fit on a screen.
-  const heaviest = [...everyNode(root)].filter((node) => node.children.length).sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
+  // The row that Enter in the search selects: the first with tensors, all of which match.
+  const firstFound = () => [...element.querySelectorAll('[role="treeitem"]')]
+    .find((item) => item.node?.which.length && item.node.which.every(query.match));
+
+  // Initially the largest modules are open, as many as fit on a screen; of several state dicts, only the first is open.
+  const shown = root.children[0]?.kind === "root" ? [root.children[0]] : root.children;
+  const heaviest = [...everyNode({ children: shown })].filter((node) => node.children.length).sort((a, b) => b.bytes - a.bytes || a.depth - b.depth);
   let rows = root.children.length;
   for (const node of heaviest) {
     if (node.parent !== root && !opened.has(node.parent)) continue;
@@ -207,5 +213,19 @@ function planted(element, root, names, { facts, take }) {
     opened.add(node);
   }
   render();
-  return { search, reveal, focusFirst: () => focus(element.querySelector('[role="treeitem"]')) };
+  return {
+    search,
+    reveal,
+    focusFirst: () => focus((query && firstFound()) ?? element.querySelector('[role="treeitem"]')),
+    takeFirst: () => {
+      const item = query && firstFound();
+      if (!item) return;
+      focus(item, false);
+      act(item);
+    },
+    sort: (wanted) => {
+      bySize = wanted;
+      render();
+    },
+  };
 }

@@ -23,6 +23,14 @@ function about(number) {
   return whole(number);
 }
 
+// 397,632 → 398k.
+function brief(number) {
+  for (const [unit, letter] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+    if (number >= 0.9995 * unit) return `${Number((number / unit).toPrecision(3))}${letter}`;
+  }
+  return whole(number);
+}
+
 // A number with at most `digits` significant digits.
 function short(number, digits = 5) {
   if (number === null || number === undefined) return "–";
