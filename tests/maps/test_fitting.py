@@ -46,4 +46,4 @@ def test_unknown_names_are_counted():
     """A map that does not know a name of the source says how many."""
     (fit,) = maps.fitting(["norm.weight", "odd"], ["model.norm.weight"])
     assert fit.unknown == ("odd",)
-    assert str(fit) == "--map llama-hf --param head_dim=N: 1 of 1 model tensors, 1 checkpoint tensors unknown to it"
+    assert str(fit) == "--map llama-hf --param head_dim=N: 1 of 1 model tensors, 1 checkpoint tensors without a rule"

@@ -61,7 +61,7 @@ class StateDictTrainerMixin(_Base):
 
     def _save_checkpoint(self, model: Any, trial: Any, *rest: Any, **options: Any) -> None:
         if self.is_deepspeed_enabled:
-            raise ValueError("DeepSpeed keeps the optimizer's state to itself: use the Trainer's own checkpoints")
+            raise ValueError("DeepSpeed manages the optimizer's state itself: use the Trainer's own checkpoints")
         step = self.state.global_step
         self.store_flos()
         values = {"trainer_state": self._state_as_json(), "positions": of_all(self._epoch.position())}
@@ -97,7 +97,7 @@ class StateDictTrainerMixin(_Base):
         if not isinstance(resume_from_checkpoint, int) or resume_from_checkpoint is False:
             return super().train(resume_from_checkpoint, *args, **options)
         if self.args.ignore_data_skip:
-            raise ValueError("ignore_data_skip=True trains on other data than the interrupted run would have")
+            raise ValueError("a run cannot resume exactly with ignore_data_skip=True: set it to False")
         found = self.manager.resume(at=None if resume_from_checkpoint is True else resume_from_checkpoint)
         if found is None:
             return super().train(None, *args, **options)

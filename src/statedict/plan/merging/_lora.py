@@ -110,7 +110,7 @@ def _read(state: State, name: str) -> Adapter:
     lone = [module for module, pair in adapter.pairs.items() if not {"A", "B"} <= pair.keys()]
     if unknown or lone:
         raise MergeError(
-            f"{name} has tensors that are not understood: {names_listed(unknown or lone)}: merge it with PEFT",
+            f"{name} has unsupported tensors: {names_listed(unknown or lone)}: merge it with PEFT",
             names=unknown or lone,
         )
     if not adapter.pairs:

@@ -14,7 +14,7 @@ from statedict.formats.runs import WRITER
 
 from .._holder import holder
 
-UNLOCK = f"if that process has ended, save with a new manager, which takes the run over, or delete the object {WRITER}"
+UNLOCK = f"if that process has ended, save with a new manager, which takes over the run, or delete the object {WRITER}"
 
 
 class Writer(NamedTuple):
@@ -102,6 +102,6 @@ class StoreLock:
         return LockedError(self._bucket.url, now.holder or "another manager", own=own, hint=TAKEN)
 
 
-TAKEN = "it has taken the run over from this manager, which can save here no more"
+TAKEN = "it has taken over the run, so this manager can no longer save here"
 # The locks that the managers of this process hold: (process, token), because a forked child has none of them.
 LIVE: set[tuple[int, str]] = set()
