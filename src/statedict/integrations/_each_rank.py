@@ -1,4 +1,4 @@
-"""Values that differ between the processes (ranks) of a training: a checkpoint holds those of all, in their order."""
+"""Values that differ between the processes (ranks) of a training: a checkpoint holds those of all ranks, in order."""
 
 from __future__ import annotations
 

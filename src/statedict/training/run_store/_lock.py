@@ -85,7 +85,7 @@ class StoreLock:
         self._replace(self._now._replace(newest=step, number=self._now.number + 1))
 
     def release(self) -> None:
-        """Record that nobody saves here, unless another manager does already."""
+        """Record that no manager saves here, unless another one already does."""
         LIVE.discard((os.getpid(), self._token))
         with suppress(LockedError, OSError):
             self._replace(self._now._replace(holder="", token="", number=self._now.number + 1))
@@ -103,5 +103,5 @@ class StoreLock:
 
 
 TAKEN = "it has taken over the run, so this manager can no longer save here"
-# The locks that the managers of this process hold: (process, token), because a forked child has none of them.
+# The locks that the managers of this process hold: (process, token), because a forked child does not hold them.
 LIVE: set[tuple[int, str]] = set()
