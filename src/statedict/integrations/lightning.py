@@ -46,8 +46,8 @@ class StateDictCheckpoint(Checkpoint):
         options: the other arguments of CheckpointManager: `keep`, `asynchronous`, `after_save` …
 
     A checkpoint contains the module, optimizers, schedulers, the precision plugin, the states of the other callbacks and of
-    the data module, what `on_save_checkpoint` hooks add, the loops, the random generators, and the position in the training data. The
-    `trainer.callback_metrics` are the metrics of the checkpoint: `keep=any_of(last(2), best("val_loss"))`.
+    the data module, what `on_save_checkpoint` hooks add, the loops, the random generators, and the position in the training
+    data. The `trainer.callback_metrics` are the metrics of the checkpoint: `keep=any_of(last(2), best("val_loss"))`.
 
     The resumed training equals the uninterrupted one bit for bit, also in the middle of an epoch, if the data depend on the
     random generators only. `fit(ckpt_path=…)` resumes from that checkpoint instead. It replaces ModelCheckpoint.

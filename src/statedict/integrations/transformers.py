@@ -37,14 +37,13 @@ class StateDictTrainerMixin(_Base):
     Args:
         manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints.
 
-    A checkpoint contains the model, optimizer, scheduler, gradient scaler, the TrainerState, and the random generators,
-    as they are and as they were at the start of the epoch. `train(resume_from_checkpoint=True)` continues after the
-    newest valid checkpoint, or starts from the beginning if the run has no checkpoint; a step instead of True selects
-    its checkpoint. The resumed training equals the uninterrupted one bit for bit: the batches of the
-    epoch that were trained on are drawn again and dropped, so the next ones are the same as without the interruption,
-    even with a collator that draws random numbers. The results of an evaluation at the same step are the checkpoint's
-    metrics:
-    `keep=any_of(last(2), best("eval_loss"))`.
+    A checkpoint contains the model, optimizer, scheduler, gradient scaler, the TrainerState, and the random generators, as
+    they are and as they were at the start of the epoch. `train(resume_from_checkpoint=True)` continues after the newest
+    valid checkpoint, or starts from the beginning if the run has no checkpoint; a step instead of True selects its
+    checkpoint. The resumed training equals the uninterrupted one bit for bit: the batches of the epoch that were trained on
+    are drawn again and dropped, so the next ones are the same as without the interruption, even with a collator that draws
+    random numbers. The results of an evaluation at the same step are the checkpoint's metrics: `keep=any_of(last(2),
+    best("eval_loss"))`.
 
     Raises ValueError for DeepSpeed, and for `ignore_data_skip`.
     """

@@ -62,8 +62,8 @@ class CheckpointManager:
         limits: resource limits for reading a checkpoint, if the defaults are too low.
 
     A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes
-    over the directory from an older one, unless that one is in its `with` block. If standard error is a terminal, long saves and
-    resumes show a progress bar, as does waiting for an asynchronous save.
+    over the directory from an older one, unless that one is in its `with` block. If standard error is a terminal, long
+    saves and resumes show a progress bar, as does waiting for an asynchronous save.
 
     Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
     DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the
