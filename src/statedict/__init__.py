@@ -24,6 +24,7 @@ from .errors import (
     BoundsError,
     ChecksumError,
     CollisionError,
+    ConflictError,
     DiskFullError,
     FileChangedError,
     FormatError,
@@ -59,13 +60,14 @@ if _typing.TYPE_CHECKING:
     from .training import CheckpointManager, Resumed, Saved, any_of, at_most, best, every, last, on_preemption, within
 
 __all__ = [
-    "AfterSaveError", "BoundsError", "Checkpoint", "CheckpointManager", "ChecksumError", "CollisionError", "Diff",
-    "DiskFullError", "FileChangedError", "FormatError", "Inference", "KeyMap", "LimitError", "Limits", "LoadError",
-    "LoadReport", "LockedError", "MapError", "MergeError", "MissingDependencyError", "NotAStateError", "PartError",
-    "PluginError", "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError", "RunGoneError", "SaveError",
-    "Saved", "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError", "UnknownNameError",
-    "UnsafeFileError", "any_of", "at_most", "audit", "best", "diff", "every", "last", "load", "load_state_dict",
-    "maps", "match", "merge", "nn", "on_preemption", "open", "save", "snapshot", "state_dict", "torch", "within",
+    "AfterSaveError", "BoundsError", "Checkpoint", "CheckpointManager", "ChecksumError", "CollisionError",
+    "ConflictError", "Diff", "DiskFullError", "FileChangedError", "FormatError", "Inference", "KeyMap", "LimitError",
+    "Limits", "LoadError", "LoadReport", "LockedError", "MapError", "MergeError", "MissingDependencyError",
+    "NotAStateError", "PartError", "PluginError", "RankError", "RemoteError", "Resumed", "RootError", "RunDeniedError",
+    "RunGoneError", "SaveError", "Saved", "StateDict", "StateDictError", "TruncatedError", "UnknownFormatError",
+    "UnknownNameError", "UnsafeFileError", "any_of", "at_most", "audit", "best", "diff", "every", "last", "load",
+    "load_state_dict", "maps", "match", "merge", "nn", "on_preemption", "open", "save", "snapshot", "state_dict",
+    "torch", "within",
 ]  # fmt: skip
 
 # Names imported at their first use, and the subpackage of each.
