@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one.
+    """A reason for a match; `decides` says how to decide an uncertain one, and is empty for a certain one.
 
     `rank` orders the certain reasons: a tensor gets the reason with the highest of those of the modules above it.
     """

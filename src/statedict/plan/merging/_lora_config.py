@@ -1,4 +1,4 @@
-"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; everything that is not understood is refused."""
+"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; unsupported options are refused."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class LoraConfig:
 def read_config(text: str | None, source: str) -> LoraConfig:
     """Return the configuration in the text of an adapter_config.json; `source` names the adapter in errors.
 
-    Raises MergeError if there is none, if it is not that of a LoRA, or if it has entries that change the weights in a way
-    that is not known here.
+    Raises MergeError if there is none, if it is not that of a LoRA, or if it has entries that change the weights in an
+    unsupported way.
     """
     if text is None:
         raise MergeError(f"{source} has no adapter_config.json: pass the folder that PEFT wrote, not the file in it")
