@@ -1,4 +1,4 @@
-"""An S3 server on this machine (moto), which counts what it sends and fails when it is told to."""
+"""An S3 server on this machine (moto), which counts the bytes that it sends, and fails on request."""
 
 import threading
 from collections.abc import Callable

@@ -30,7 +30,7 @@ Backend = Literal["auto", "numpy", "torch"]
 
 
 class ModuleLike(Protocol):
-    """What a module has, of PyTorch or `statedict.nn`, and no other object with a state: for type checkers only."""
+    """The methods of a module, of PyTorch or `statedict.nn`, that other objects do not have: for type checkers only."""
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Any: ...
 

@@ -83,20 +83,20 @@ def merge(
               them up, or merge them as TIES does.
             - `"lora"`: add LoRA adapters to the first source, their base: folders with an `adapter_config.json` of PEFT.
             - `"extract_lora"`: the adapter of rank `rank` that is nearest to the difference of one source from `base`.
-            - `"union"`: all names of all states; each name in one state only.
+            - `"union"`: all names of all states; each name may be in only one state.
         weights: one number for each source, by default 1; for `"lora"`, one for each adapter; for `"slerp"`, one number: 0
             is the first source, 1 the second (default 0.5).
         base: the source that the others were trained from.
         density: the share of elements to keep, above 0 and at most 1.
         decay: the weight of the average so far, from 0 to 1, as in `torch.optim.swa_utils.get_ema_avg_fn`.
-        seed: for the random elements of DARE (default 0). They depend only on it, on the tensor's name and the source's
-            place in the list, and not on the order in which tensors are read.
+        seed: for the random elements of DARE (default 0). They depend only on the seed, the tensor's name and the
+            source's place in the list, not on the order in which tensors are read.
         rank: the rank of the extracted adapter.
         root: the state dict to use if a file holds several.
 
     Metadata texts of the files are kept unless they differ between the sources; a UserWarning lists those that do.
 
-    Raises MergeError (a ValueError) if names or shapes differ, or an adapter has something that is not understood;
+    Raises MergeError (a ValueError) if names or shapes differ, or an adapter has unsupported tensors or options;
     CollisionError if a union has the same name twice; ValueError for options that do not fit the method.
 
     >>> import numpy as np, statedict

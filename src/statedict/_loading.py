@@ -224,7 +224,7 @@ def _casts(module: Any, host: Host, state: Mapping[str, Any], request: Request) 
     if not outcomes:
         return [], []
     casts = outcomes[0].casts
-    refused = [f'"{cast.name}", its elements would be lost' for cast in casts if cast.kind in rules.refused]
+    refused = [f'"{cast.name}": casting ' for cast in casts if cast.kind in rules.refused]
     return casts, [error for error in outcomes[0].errors if any(text in error for text in refused)]
 
 

@@ -223,11 +223,11 @@ def test_tied_and_several(tmp_path):
         ({"use_dora": True}, "is a DoRA"),
         ({"peft_type": "LOHA"}, "of the kind 'LOHA': only 'LORA'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa', which changes the base weights"),
-        ({"trainable_token_indices": [1]}, "uses 'trainable_token_indices', which is not understood"),
+        ({"trainable_token_indices": [1]}, "uses 'trainable_token_indices', which is not supported"),
         ({"layer_replication": [[0, 1]], "use_qalora": True}, "uses 'layer_replication', 'use_qalora'"),
         ({"r": 0}, "has the rank 0"),
         ({"r": 8}, r"not a pair of rank 8"),
-        ({"rank_pattern": {"(a+)+$": 2}}, r"the pattern '\(a\+\)\+\$' in adapter_config.json is not understood"),
+        ({"rank_pattern": {"(a+)+$": 2}}, r"the pattern '\(a\+\)\+\$' in adapter_config.json is not supported"),
         ({"alpha_pattern": {"[": 2}}, r"the pattern '\[' in"),
         ({"alpha_pattern": [1]}, "adapter_config.json is not valid"),
     ],
@@ -242,7 +242,7 @@ def test_what_is_not_understood_is_refused(tmp_path, change, message):
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path):
-    """Names and shapes that the base does not have are listed; so are tensors that are not understood."""
+    """Names and shapes that the base does not have are listed; so are unsupported tensors."""
     adapted(llama()).save_pretrained(tmp_path)
     with pytest.raises(MergeError, match=r"is for another base: it changes .*which the base does not have"):
         statedict.merge([torch.nn.Linear(2, 2), tmp_path], "lora")
@@ -259,7 +259,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
     ]:
         adapter = statedict.state.StateDict({**state, extra: torch.ones(2, 2)})
         adapter.texts = {"adapter_config": (tmp_path / "adapter_config.json").read_text()}
-        with pytest.raises(MergeError, match=f"not understood: {message}"):
+        with pytest.raises(MergeError, match=f"unsupported tensors: {message}"):
             statedict.merge([llama(), adapter], "lora")
 
 

@@ -66,7 +66,7 @@ def test_a_saved_map(call, model, tmp_path):
 
 def test_dtypes(call, model, tmp_path):
     """--dtype casts floating-point tensors; of several that fit, the last counts; integers stay as they are."""
-    options = ["--dtype", "bfloat16", "--dtype", "head=float64", "--dtype", "head.bias=float16"]
+    options = ["--dtype", "bf16", "--dtype", "head=float64", "--dtype", "head.bias=torch.float16"]
     assert call("convert", model, tmp_path / "out.pt", *options).code == 0
     found, expected = load(tmp_path / "out.pt"), torch.load(model)["model"]
     wanted = {"head.weight": torch.float64, "head.bias": torch.float16, "encoder.1.num_batches_tracked": torch.int64}

@@ -1,4 +1,4 @@
-"""accelerate: everything that an Accelerator knows is saved and resumed."""
+"""accelerate: everything that an Accelerator has prepared or registered is saved and resumed."""
 
 import pytest
 from accelerate import Accelerator
@@ -27,6 +27,6 @@ def test_project_folder(tmp_path):
 
 
 def test_no_folder():
-    """Without a folder there is nowhere to save."""
+    """Without a project folder or a directory, the error says to pass one."""
     with pytest.raises(ValueError, match="pass a directory, or Accelerator"):
         AcceleratorCheckpoints(Accelerator(cpu=True))

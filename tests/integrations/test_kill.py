@@ -1,4 +1,4 @@
-"""Each integration, killed in the middle of saves and resumed, ends as a training does that nothing interrupted."""
+"""Each integration, killed in the middle of saves and resumed, ends like an uninterrupted training."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Which maps fit two states: the right one, in the right direction, and none where equal names do as well."""
+"""Which maps fit two states: the right one, in the right direction, and none if equal names fit as well."""
 
 import pytest
 from tests.maps.models import table
@@ -43,7 +43,7 @@ def test_equal_names_need_no_map():
 
 
 def test_unknown_names_are_counted():
-    """A map that does not know a name of the source says how many."""
+    """A map without rules for some names of the source says how many."""
     (fit,) = maps.fitting(["norm.weight", "odd"], ["model.norm.weight"])
     assert fit.unknown == ("odd",)
-    assert str(fit) == "--map llama-hf --param head_dim=N: 1 of 1 model tensors, 1 checkpoint tensors unknown to it"
+    assert str(fit) == "--map llama-hf --param head_dim=N: 1 of 1 model tensors, 1 checkpoint tensors without a rule"

@@ -49,7 +49,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_errors_name_the_file_and_the_line(text):
-    """What is not valid is refused with the file, the line, what was found, and what is expected."""
+    """An invalid map is refused with the file, the line, what was found, and what is expected."""
     where, said = BAD[text]
     with pytest.raises(MapError) as error:
         parse_map(text, "test.toml")
@@ -58,7 +58,7 @@ def test_errors_name_the_file_and_the_line(text):
 
 
 def test_a_file_is_read():
-    """Each rule knows its line; parameters, ignored names and texts are as written."""
+    """Each rule has its line; parameters, ignored names and texts are as written."""
     file = parse_map(GOOD, "test.toml")
     assert [rule.line for rule in file.rules] == [4, 5]
     assert (file.name, file.description, file.complete, file.left) == ("test.toml", "words", False, "")

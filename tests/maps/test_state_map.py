@@ -36,7 +36,7 @@ def test_it_prints_and_inverts():
 
 
 def test_rules_that_match_nothing_are_not_reported():
-    """A map is written for all models of a family: that one has no biases is not worth a warning."""
+    """A map covers all models of a family, so a model without biases does not cause a warning."""
     made, notes = told(maps.load("llama-hf", head_dim=4).rename, LLAMA)
     assert sorted(made) == [
         "model.layers.0.self_attn.q_proj.weight",
@@ -81,7 +81,7 @@ def test_the_other_direction_is_named():
 
 
 def test_further_rules():
-    """Rules that are added apply to names that the map does not know."""
+    """Added rules apply to names that no rule of the map matches."""
     one = maps.load("llama-hf", head_dim=4)
     for some, old, new in ((one, LLAMA, "model.norm.weight"), (one.inverse, one.rename(LLAMA), "norm.weight")):
         made, notes = told(some.extended("extra -> lost").rename, {**old, "extra": np.ones(1)})

@@ -186,7 +186,7 @@ def test_two_values_for_a_tied_parameter_are_named():
     """Two different values for a tied parameter are an error that names both."""
     model = net_ours(tied=True)
     state = model.state_dict()
-    with pytest.raises(RuntimeError, match=r'"c\.weight", it is tied to "a\.weight" in the model'):
+    with pytest.raises(RuntimeError, match=r'"a\.weight" and "c\.weight" are tied in the model'):
         model.load_state_dict({**state, "c.weight": state["a.weight"] + 1})
 
 

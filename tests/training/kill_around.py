@@ -93,7 +93,7 @@ def live(place: Place, tell: int, *, asynchronous: bool) -> None:
 
 
 def forked(place: Place, *, asynchronous: bool) -> tuple[int, int]:
-    """A life in a child: its process, and the pipe on which it tells."""
+    """A life in a child process: the process, and the pipe on which it reports."""
     hear, tell = os.pipe()
     process = os.fork()
     if not process:
@@ -153,7 +153,7 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 class Tally:
-    """What the lives of a run have come to, what was interrupted, and what was wrong."""
+    """The results of the lives of a run: the state they reached, what was interrupted, and what was wrong."""
 
     def __init__(self) -> None:
         self.instants: Counter[str] = Counter()
@@ -166,7 +166,7 @@ class Tally:
         self.unpruned = 0
 
     def add(self, place: Place, number: int, kind: int, said: list[tuple[int, int]]) -> None:
-        """Judge a life by what the lives before it had come to, and what it has left."""
+        """Check a life against the state that the earlier lives reached, and what it left behind."""
         by_kind = {each: [step for k, step in said if k == each] for each in range(9)}
         wrong = ["a resumed value, or the end of the life, was not as it must be"] if by_kind[WRONG] else []
         for step in by_kind[RESUMED]:
@@ -184,7 +184,7 @@ class Tally:
         self.instants[NAMES[kind] if by_kind[kind] and not by_kind[kind + 1] else f"after the {NAMES[kind]}"] += 1
 
     def end(self, place: Place, number: int, source: dict[str, str]) -> None:
-        """Judge what is left of a run: its uploads, and the run that it began from."""
+        """Check what is left of a run: its uploads, and the run that it began from."""
         wrong = ["the run that is only read has changed"] if contents(place.source) != source else []
         for path in place.uploads.glob("step-*"):
             with CheckpointManager(place.uploads) as manager:
@@ -202,7 +202,7 @@ def new_run(folder: Path, number: int, source: Path, largest: int) -> Place:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line asks for; the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.training.kill_around")
     parser.add_argument("--times", type=int, default=40, help="how many kills")
     parser.add_argument("--asynchronous", action="store_true", help="a thread saves while training goes on")

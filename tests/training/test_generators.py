@@ -22,7 +22,7 @@ GENERATORS = {
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_a_resumed_generator_draws_what_the_saved_one_would_have_drawn(tmp_path, kind, asynchronous):
-    """Alone and in a list; drawing after an asynchronous save does not change what is saved."""
+    """A resumed generator, alone or in a list, continues as saved; drawing after an asynchronous save changes nothing."""
     make, draw = GENERATORS[kind]
     one, several = make(), [make(), make()]
     draw(one), draw(several[1])
@@ -38,7 +38,7 @@ def test_a_resumed_generator_draws_what_the_saved_one_would_have_drawn(tmp_path,
 
 @pytest.mark.parametrize(("saved", "other"), [("torch", "numpy"), ("numpy", "mersenne"), ("python", "torch")])
 def test_if_the_state_is_of_another_kind_nothing_is_loaded(tmp_path, saved, other):
-    """The error gives the kinds; the objects beside the generator have their own states again."""
+    """The error names both kinds of generator, and all other objects have their own states again."""
     make, draw = GENERATORS[other]
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, counter=Counter(1), generator=GENERATORS[saved][0]())
@@ -49,7 +49,7 @@ def test_if_the_state_is_of_another_kind_nothing_is_loaded(tmp_path, saved, othe
 
 
 def test_a_generator_inside_the_state_of_an_object_stays_a_value(tmp_path):
-    """What an object's `state_dict` holds is given to its `load_state_dict`, with its type."""
+    """A generator in an object's `state_dict` is passed to its `load_state_dict` with its type."""
     counter = Counter(np.random.default_rng(3))
     with CheckpointManager(tmp_path, random=False) as manager:
         manager.save(1, counter=counter)

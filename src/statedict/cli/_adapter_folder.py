@@ -23,7 +23,7 @@ def save_adapter(adapter: Any, texts: Mapping[str, str], folder: str) -> None:
     folder = folder.rstrip("/") or folder
     if folder == "-" or os.path.lexists(folder):
         found = "is standard output" if folder == "-" else "exists already"
-        raise typer.BadParameter(f"an adapter is a new folder, but {folder} {found}", param_hint="--output")
+        raise typer.BadParameter(f"an adapter is written to a new folder, but {folder} {found}", param_hint="--output")
     # Beside the folder, so that the rename stays on one file system.
     made = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}-{secrets.token_hex(4)}")
     os.mkdir(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 import statedict
 from statedict.formats import byte_count
 from statedict.report import count, size
-from statedict.state import DTYPES, Compound, Leaf, StateDict, matcher, tensors_of
+from statedict.state import DTYPES, Compound, DType, Leaf, StateDict, dtype, matcher, tensors_of
 
 from ._complete import dtypes
 from ._files import (
@@ -191,17 +192,22 @@ def _cast(state: StateDict, wanted: Sequence[str]) -> StateDict:
     tell_unmatched([text.rpartition("=")[0] for text in wanted if "=" in text], [state])
     for text in reversed(wanted):
         pattern, _, name = text.rpartition("=")
-        if name.removeprefix("torch.") not in DTYPES or not DTYPES[name.removeprefix("torch.")].is_floating:
-            known = ", ".join(key for key, value in DTYPES.items() if value.is_floating)
-            raise typer.BadParameter(
-                f"{name!r} is not a floating-point dtype; use one of {known}", param_hint="--dtype"
-            )
         fits = matcher(pattern) if pattern else lambda _: True
-        cast = state.to(name)
+        cast = state.to(_floating(name))
         fitting = [n for n in left if fits(n)]
         state = state | {n: cast.leaf(n) for n in fitting if cast.leaf(n) is not None}
         left = [n for n in left if not fits(n)]
     return state
+
+
+def _floating(name: str) -> DType:
+    """Return the floating-point dtype of this name, which may be a short one such as `bf16`."""
+    with suppress(KeyError):
+        found = dtype(name)
+        if found.is_floating:
+            return found
+    known = ", ".join(key for key, value in DTYPES.items() if value.is_floating)
+    raise typer.BadParameter(f"{name!r} is not a floating-point dtype; use one of {known}", param_hint="--dtype")
 
 
 FEW = 8

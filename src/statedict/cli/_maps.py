@@ -24,15 +24,15 @@ def maps(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Instead: check the conversions that the installed transformers makes for this model type or class.",
+            help="Check the conversions of the installed transformers for this model type or class, instead of a map.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the key maps that `convert` and `match` know: conversions between two implementations of a model.
+    """List the built-in key maps of `convert` and `match`, which convert between two implementations of a model.
 
-    Each is proven by tests: it names every tensor once, its round trip is exact to the bit, and both implementations compute
-    the same. With --transformers, report for each rule of transformers whether it can be undone, and a name that breaks it.
+    Tests check each map: it names every tensor once, a round trip is exact to the bit, and both implementations give equal
+    outputs. With --transformers, report which conversions of transformers can be undone; for the others, name an example.
 
     Examples:
 

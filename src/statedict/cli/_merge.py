@@ -37,7 +37,7 @@ def merge(
         list[float] | None,
         typer.Option(
             metavar="NUMBER",
-            help="One for each file, in order; for lora one for each adapter; for slerp one number from 0 to 1.",
+            help="One weight for each file, in order; for lora, one for each adapter; for slerp, one number from 0 to 1.",
         ),
     ] = None,
     base: Annotated[
@@ -51,7 +51,7 @@ def merge(
         float | None, typer.Option(metavar="NUMBER", help="For ema: the weight of the average so far, from 0 to 1.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="For the random elements of DARE (default 0).")
+        int | None, typer.Option(metavar="NUMBER", help="Seed of the random elements of DARE (default 0).")
     ] = None,
     rank: Annotated[
         int | None, typer.Option(metavar="NUMBER", help="For extract_lora: the rank of the adapter.")
@@ -60,7 +60,9 @@ def merge(
     format: Format = None,
     as_json: JsonSummary = False,
 ) -> None:
-    """Merge checkpoints of the same architecture, or a LoRA into its base; or extract a LoRA. One tensor at a time.
+    """Merge checkpoints of the same architecture, merge a LoRA into its base model, or extract a LoRA.
+
+    Processes one tensor at a time, so files may be larger than memory.
 
     Examples:
 

@@ -48,7 +48,7 @@ def runs(
         ),
     ] = None,
     keep_within: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Rule: keep the last 12h or 7d, counted from the newest.")
+        str | None, typer.Option(metavar="TIME", help="Rule: keep those saved within 12h or 7d before the newest.")
     ] = None,
     keep_best: Annotated[
         list[str] | None,
@@ -60,7 +60,8 @@ def runs(
     at_most: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Of what the rules keep (or of all), keep only the newest that take at most 200GB."
+            metavar="SIZE",
+            help="Of those that the rules keep (or of all), keep the newest, up to this total, such as 200GB.",
         ),
     ] = None,
     pin: Annotated[
@@ -70,7 +71,7 @@ def runs(
         list[int] | None, typer.Option(min=0, metavar="STEP", help="Remove the pin of a step (repeatable).")
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete what no rule keeps. Default rules: those of the run.")
+        bool, typer.Option("--prune", help="Delete the checkpoints that no rule keeps (default: the run's own rules).")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what the other options would do, and why; change nothing.")
@@ -80,7 +81,7 @@ def runs(
     """List the checkpoints of a run (step, time, size, metrics), pin steps, and preview or apply retention rules.
 
     Runs of transformers, accelerate, Lightning, DeepSpeed, Megatron, torchtitan and torchtune are listed by the names of
-    their checkpoints; nothing of them is deleted.
+    their checkpoints, and are never deleted.
 
     A checkpoint is kept if any rule keeps it; the newest and pinned ones are always kept. Without rules, --prune uses the
     run's own. Nothing is deleted without --prune, or while another process saves in the directory (exit code 2). Steps can
@@ -155,8 +156,8 @@ def _report(facts: list[Fact], as_json: bool, rules: Fact, deletion: str | None 
 def _refuse_to_delete(asked: bool) -> None:
     if asked:
         raise typer.BadParameter(
-            "these checkpoints were not saved by CheckpointManager, so no rule applies to them and none is deleted; use the "
-            "program that saved them, or delete them yourself"
+            "these checkpoints were not saved by CheckpointManager, so retention rules do not apply to them, and "
+            "nothing was deleted; use the program that saved them, or delete them yourself"
         )
 
 

@@ -103,7 +103,8 @@ def train_until_killed(place: Workspace) -> StepResult:
     did = f"Trained a CNN on handwritten digits, and killed it (SIGKILL) in the middle of saving epoch {FATAL_EPOCH}"
     left = f", which left {count(len(litter), 'half-written file')} beside it" if litter else ""
     return StepResult(
-        f"{did}{left}.", f"{place.digits.name} is epoch {saved}, every checksum right: a save is all or nothing."
+        f"{did}{left}.",
+        f"{place.digits.name} holds epoch {saved}, and every checksum is right: a save is all or nothing.",
     )
 
 
@@ -125,7 +126,7 @@ def resume(place: Workspace) -> StepResult:
     did = (
         f"Resumed from epoch {FATAL_EPOCH - 1}, trained to epoch {EPOCHS}: {right:.1%} of 297 unseen digits are right."
     )
-    same = f"Model and optimizer came back whole: equal, bit for bit, to a run never interrupted ({prints[0][:12]}…)."
+    same = f"The result equals that of an uninterrupted run, bit for bit ({prints[0][:12]}…)."
     return StepResult(did, same)
 
 

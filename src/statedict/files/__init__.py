@@ -1,4 +1,4 @@
-"""Files: batched reads, atomic replacement, checksums. This package knows nothing about tensors."""
+"""Files: batched reads, atomic replacement, checksums. This package does not depend on tensors."""
 
 from ._attempts import inside
 from ._chain import FileChain

@@ -61,7 +61,7 @@ class ScatteredSum:
     """The CRC-32 of bytes of which this process has only some runs, given in ascending order, as a share.
 
     Without its initial and final inversion CRC-32 is linear: the CRCs of the runs, each with zeros in place of the other
-    bytes, add up (XOR) to that of the whole, whoever has which run.
+    bytes, add up (XOR) to that of the whole, whichever process has which run.
 
     >>> shares = [ScatteredSum(), ScatteredSum()]
     >>> shares[0].add(0, b"ab"), shares[1].add(2, b"c"), shares[0].add(3, b"d")

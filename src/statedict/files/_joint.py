@@ -8,7 +8,7 @@ its temporary name and gives it its final one. Only the way in which the parts g
 2. All of them say how much they have written, and the shares of the checksums. The leader combines these, and writes the
    other parts: those that only it has, and those that contain checksums.
 
-After the last file they meet once more: the leader tells that it has finished, or why not.
+After the last file they meet once more: the leader reports that it has finished, or why not.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class _TakenError(Exception):
 
 
 class _Journal:
-    """The names of files that may be left over, recorded before they are created or become unused."""
+    """The names of files that may remain unused, recorded before they are created or become unused."""
 
     def __init__(self, file: Replacement) -> None:
         self._file = file

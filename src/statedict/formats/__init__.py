@@ -4,7 +4,7 @@ The way of a tensor from the file to the parameter, for a `.pt` file of torch.sa
 
 1. Recognise the format. `open` (`_table.py`) gets a File from `statedict.files` (local, remote, or a file object), looks at
    its first 512 bytes and calls the reader of the first matching format. A zip may be one of several formats,
-   told apart by their members; a directory is recognised by the names in it.
+   distinguished by their members; a directory is recognised by the names in it.
 2. Check the container. `zip/_archive.py` opens the archive: the end records, the central directory and the local headers
    must agree. Each member is then a name, an offset, a length and a CRC. (safetensors: `safetensors/_header.py`.)
 3. Parse the description. `_pickle/reading` interprets `data.pkl` without importing anything. Each tensor record

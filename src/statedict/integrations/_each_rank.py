@@ -1,4 +1,4 @@
-"""Values that differ between the processes (ranks) of a training: a checkpoint holds those of all, in their order."""
+"""Values that differ between the processes (ranks) of a training: a checkpoint holds those of all ranks, in order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own(values: Sequence[Any]) -> Any:
         rank, size = ranks()
     if len(values) != size:
         raise ValueError(
-            f"the position in the data was saved by {len(values)} processes, and there are {size} now: the batches "
-            "that each had got cannot be found again. Resume with as many, or without the loader"
+            f"the position in the data was saved by {len(values)} processes, but this job has {size}, so the batches that "
+            f"each process has seen are not known. Resume with {len(values)} processes, or without the loader"
         )
     return values[rank]

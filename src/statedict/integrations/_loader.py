@@ -1,9 +1,8 @@
-"""The position in a pass over the data: what the random generators were when it began, and how many batches it has given.
+"""The position in a pass over the data: the random generators at its start, and the number of batches so far.
 
-A loader draws its order, and often its augmentation, from the global generators, or from one of its own. So a pass is
-replayed:
-with the generators as they were when it began, the same batches are drawn again and dropped. That costs the loading of these
-batches, and needs nothing from the loader except that it draws from nothing else.
+A loader draws its order, and often its augmentation, from the global generators, or from one of its own. To resume, the
+pass is replayed: the generators are set back to its start, and the same batches are drawn again and dropped. This takes
+the time to load these batches, and works for every loader that does not draw from any other generator.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from statedict.training import read_random, write_random
 from ._each_rank import of_all, own
 
 Position = dict[str, Any]
-"""`taken`: how many batches the pass has given; `global`, `own`: the state of the generators when it began; `asked`: the
-global
-ones when the last batch was asked for. Between two passes `taken` is 0, and `own` what the next one begins with."""
+"""`taken`: the number of batches so far; `global`, `own`: the generators at the start of the pass; `asked`: the global
+ones when the last batch was requested. Between two passes, `taken` is 0, and `own` is the start of the next pass."""
 
 
 class Pass:
-    """Iterate over a loader, and know the position. Other attributes are those of the loader."""
+    """Iterate over a loader, and record the position. Other attributes are those of the loader."""
 
     __slots__ = ("_batches", "_resume", "loader")
 
@@ -49,7 +47,7 @@ class Pass:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: the pass begins when its first batch is wanted, after whatever a framework does before that.
+        # A generator: the pass starts when its first batch is requested, after anything that a framework does before.
         if self._resume is None:
             position = begin(self.loader)
             self._batches = Batches(iter(self.loader), position)
@@ -77,7 +75,7 @@ class Pass:
 
 
 class Batches:
-    """The batches of one pass, which know the position."""
+    """The batches of one pass, which record the position."""
 
     def __init__(self, batches: Iterator[Any], position: Position) -> None:
         self._batches, self._position = batches, position
@@ -87,7 +85,7 @@ class Batches:
         return self
 
     def __next__(self) -> Any:
-        # Loaders such as accelerate's draw a batch when the one before is asked for.
+        # Some loaders, such as accelerate's, draw a batch when the previous one is requested.
         self._asked = read_random()
         batch = next(self._batches)
         self.taken += 1
@@ -107,8 +105,8 @@ def begin(loader: Any) -> Position:
 def replay(loader: Any, position: Position, *, ahead: int = 0, now: dict[str, Any] | None = None) -> Batches:
     """Return the rest of a pass.
 
-    Afterwards the global generators are at `now` (default: as before the call). `ahead`: this many further batches had been
-    drawn, but not given; they are the next ones.
+    Afterwards the global generators have the state `now` (default: as before the call). `ahead`: the number of further
+    batches that had been drawn, but not returned; they are returned next.
 
     Raises ValueError if the loader has fewer batches.
     """
@@ -163,9 +161,10 @@ class ResumableLoader(Pass):
     Args:
         loader: anything that can be iterated over several times, such as a DataLoader, also one that accelerate prepared.
 
-    After `resume` the next pass continues after the last batch that the loop had got; the next one is complete. What it
-    gives is the same, bit for bit, if the loader draws its order and augmentation from the global random generators or its
-    own. The batches before are loaded again and dropped. One pass at a time.
+    After `resume`, the next pass continues after the last batch that the loop had received; later passes are complete.
+    The batches are the same, bit for bit, if the loader draws its order and augmentation only from the global random
+    generators or its own. The earlier batches of the pass are loaded again and dropped. Only one pass may run at a
+    time.
 
     >>> import tempfile, statedict
     >>> loader = ResumableLoader(range(5))

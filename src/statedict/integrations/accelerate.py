@@ -1,4 +1,4 @@
-"""accelerate: a CheckpointManager of everything that an Accelerator prepared or was told to checkpoint.
+"""accelerate: a CheckpointManager of everything that an Accelerator prepared or registered for checkpointing.
 
 manager = AcceleratorCheckpoints(accelerator)     # in accelerator.project_dir
 manager.resume()

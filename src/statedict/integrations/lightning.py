@@ -3,12 +3,10 @@
     trainer = Trainer(callbacks=[StateDictCheckpoint("runs/a", when=every(100))])
     trainer.fit(model, loader)                      # continues if the run has a checkpoint
 
-The callback resumes in `on_fit_start`: the optimizers exist, and the loaders do not yet, whose iterators draw from the
-random
-generators. It saves where the state is complete: after the batch, or after the validation or the end of the epoch that
-follow
-this batch. The training loaders are wrapped as they are made (`Strategy.process_dataloader`), so that their position is
-known.
+The callback resumes in `on_fit_start`: the optimizers exist then, but not yet the loaders, whose iterators draw from
+the random generators. It saves when the state is complete: after the batch, or after the validation or the end of the
+epoch that follows this batch. The training loaders are wrapped when they are created (`Strategy.process_dataloader`),
+so that their position is known.
 """
 
 from __future__ import annotations
@@ -47,12 +45,12 @@ class StateDictCheckpoint(Checkpoint):
         epoch.
         options: the other arguments of CheckpointManager: `keep`, `asynchronous`, `after_save` …
 
-    Saved are the module, optimizers, schedulers, the precision plugin, the states of the other callbacks and of the data
-    module, what `on_save_checkpoint` hooks add, the loops, the random generators, and the position in the training data. The
-    `trainer.callback_metrics` are the metrics of the checkpoint: `keep=any_of(last(2), best("val_loss"))`.
+    A checkpoint contains the module, optimizers, schedulers, the precision plugin, the states of the other callbacks and of
+    the data module, what `on_save_checkpoint` hooks add, the loops, the random generators, and the position in the training
+    data. The `trainer.callback_metrics` are the metrics of the checkpoint: `keep=any_of(last(2), best("val_loss"))`.
 
     The resumed training equals the uninterrupted one bit for bit, also in the middle of an epoch, if the data depend on the
-    random generators only. With `fit(ckpt_path=…)`, that checkpoint is resumed from instead. It replaces ModelCheckpoint.
+    random generators only. `fit(ckpt_path=…)` resumes from that checkpoint instead. It replaces ModelCheckpoint.
 
     Attributes:
         manager: the CheckpointManager.
@@ -85,7 +83,7 @@ class StateDictCheckpoint(Checkpoint):
         self._asked_at = self._saved_at = trainer.global_step
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Wait for the running save, and leave the strategy as it was."""
+        """Wait for the running save, and restore the strategy."""
         if self._restore is not None:
             self._restore()
             self._restore = None
@@ -112,7 +110,7 @@ class StateDictCheckpoint(Checkpoint):
     # saving
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """End the restart: the loop would leave out the update of ReduceLROnPlateau at the end of the resumed epoch."""
+        """End the restart: otherwise the loop would skip ReduceLROnPlateau at the end of the resumed epoch."""
         trainer.fit_loop._restarting = False
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -195,7 +193,7 @@ class _Rest:
         return {"states": {name: state for name, state in states.items() if state}, "added": added}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Give everything its state, if it is there now."""
+        """Load each state into its object, if this training has it."""
         for name, each in self._named.items():
             if name in state["states"]:
                 each.load_state_dict(state["states"][name])
@@ -245,7 +243,7 @@ class StateDictCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save a checkpoint. Raises TypeError for `storage_options`, which no local file has."""
+        """Save a checkpoint. Raises TypeError for `storage_options`, which do not apply to local files."""
         if storage_options is not None:
             raise TypeError("StateDictCheckpointIO writes local files, and has no storage_options")
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

@@ -1,7 +1,6 @@
 """torchtitan: a checkpoint manager with the interface of `torchtitan.components.checkpointer.BaseCheckpointManager`.
 
-In a torchtitan configuration, `checkpoint=TitanCheckpoints.Config(enable=True, interval=500)` takes the place of
-torchtitan's
+In a torchtitan configuration, `checkpoint=TitanCheckpoints.Config(enable=True, interval=500)` replaces torchtitan's
 own; its trainer calls `build`, `load`, `save`, `maybe_wait_for_staging` and `close`. This file imports nothing of
 torchtitan.
 """
@@ -24,16 +23,16 @@ class TitanCheckpoints:
     """The checkpoints of a torchtitan training, in a CheckpointManager.
 
     Args:
-        config: what the configuration file says.
+        config: the settings of the configuration file.
         dataloader: has a state of its own on each rank, or is None.
         model_parts, optimizers, lr_schedulers: the parts of the model, and torchtitan's containers. Each optimizer in a
-            container is saved with the parameter names of its part, so a checkpoint can be resumed by other numbers of
+            container is saved with the parameter names of its part, so a checkpoint can be resumed on another number of
             ranks.
         states: further objects with a state by name; torchtitan passes its trainer as `train_state`.
         base_folder: the directory that `config.folder` is in.
 
-    `initial_load_path` and exports in Hugging Face's format are not its business: `statedict.load_state_dict(model, path)`
-    and `statedict convert` do both from any checkpoint.
+    `initial_load_path` and exports in Hugging Face's format are not supported: use `statedict.load_state_dict(model,
+    path)` and `statedict convert`, which read any checkpoint.
 
     >>> import tempfile, torch
     >>> model = torch.nn.Linear(2, 1)
@@ -59,7 +58,7 @@ class TitanCheckpoints:
             enable_first_step_checkpoint: save after the first step, too.
             load_only: do not save.
             create_seed_checkpoint: read by torchtitan; save the initial model as step 0, and end.
-            asynchronous: let a thread write, if there is one process only.
+            asynchronous: write in a thread, if there is only one process.
         """
 
         enable: bool = False
@@ -132,7 +131,7 @@ class TitanCheckpoints:
 
 
 class _EachRank:
-    """A data loader whose state has other names on each rank, as torchtitan's: a checkpoint gets those of all."""
+    """A data loader whose state has other names on each rank, as torchtitan's: a checkpoint holds all of them."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader

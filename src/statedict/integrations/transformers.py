@@ -3,8 +3,9 @@
     trainer = StateDictTrainer(model, args, train_dataset=data)
     trainer.train(resume_from_checkpoint=True)      # from the beginning if the run has no checkpoint yet
 
-TrainingArguments decide when (`save_strategy`, `save_steps`) and how many (`save_total_limit`), as usual. A TrainerCallback
-cannot resume: the Trainer computes its position before it calls one, and keeps the data order to itself. So this is a mix-in
+TrainingArguments decide when to save (`save_strategy`, `save_steps`) and how many checkpoints to keep
+(`save_total_limit`), as usual. A TrainerCallback cannot resume: the Trainer computes its position before it calls callbacks,
+and does not give them access to the data order. Therefore this is a mix-in
 for the Trainer and its subclasses: `class MyTrainer(StateDictTrainerMixin, SFTTrainer)`.
 """
 
@@ -36,14 +37,13 @@ class StateDictTrainerMixin(_Base):
     Args:
         manager: the CheckpointManager; by default one in `args.output_dir` that keeps `args.save_total_limit` checkpoints.
 
-    Saved are model, optimizer, scheduler, gradient scaler, the TrainerState, the random generators, and those that the epoch
-    began with. `train(resume_from_checkpoint=True)` continues after the newest valid checkpoint, or begins if there is
-    none; a
-    step instead of True selects that one. The resumed training equals the uninterrupted one bit for bit: the batches of the
-    epoch that were trained on are drawn again and dropped, so the next ones are what they would have been, also from a
-    collator
-    that draws random numbers. The numbers of an evaluation at the same step are the checkpoint's metrics:
-    `keep=any_of(last(2), best("eval_loss"))`.
+    A checkpoint contains the model, optimizer, scheduler, gradient scaler, the TrainerState, and the random generators, as
+    they are and as they were at the start of the epoch. `train(resume_from_checkpoint=True)` continues after the newest
+    valid checkpoint, or starts from the beginning if the run has no checkpoint; a step instead of True selects its
+    checkpoint. The resumed training equals the uninterrupted one bit for bit: the batches of the epoch that were trained on
+    are drawn again and dropped, so the next ones are the same as without the interruption, even with a collator that draws
+    random numbers. The results of an evaluation at the same step are the checkpoint's metrics: `keep=any_of(last(2),
+    best("eval_loss"))`.
 
     Raises ValueError for DeepSpeed, and for `ignore_data_skip`.
     """
@@ -61,7 +61,7 @@ class StateDictTrainerMixin(_Base):
 
     def _save_checkpoint(self, model: Any, trial: Any, *rest: Any, **options: Any) -> None:
         if self.is_deepspeed_enabled:
-            raise ValueError("DeepSpeed keeps the optimizer's state to itself: use the Trainer's own checkpoints")
+            raise ValueError("DeepSpeed manages the optimizer's state itself: use the Trainer's own checkpoints")
         step = self.state.global_step
         self.store_flos()
         values = {"trainer_state": self._state_as_json(), "positions": of_all(self._epoch.position())}
@@ -97,7 +97,7 @@ class StateDictTrainerMixin(_Base):
         if not isinstance(resume_from_checkpoint, int) or resume_from_checkpoint is False:
             return super().train(resume_from_checkpoint, *args, **options)
         if self.args.ignore_data_skip:
-            raise ValueError("ignore_data_skip=True trains on other data than the interrupted run would have")
+            raise ValueError("a run cannot resume exactly with ignore_data_skip=True: set it to False")
         found = self.manager.resume(at=None if resume_from_checkpoint is True else resume_from_checkpoint)
         if found is None:
             return super().train(None, *args, **options)
@@ -162,7 +162,7 @@ class _Epoch(TrainerCallback):
         return self._trainer.callback_handler.train_dataloader
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Note the position; in the first epoch of a resumed training, return to that of the checkpoint."""
+        """Record the position; in the first epoch of a resumed training, return to that of the checkpoint."""
         resumed, self._batches = self._trainer._resumed, None
         if resumed is not None and state.global_step == resumed.step:
             self._begin = own(resumed.values["positions"])
@@ -178,12 +178,12 @@ class _Epoch(TrainerCallback):
         return begin(self._loader) if ended or self._batches is None else self._batches.position
 
     def batches_of(self, given: Iterator[Any]) -> Batches:
-        """The batches of the epoch, from the iterator that the Trainer made, or that which continues after the
+        """The batches of the epoch, from the Trainer's own iterator, or from the one that continues after the
         checkpoint."""
         if self._batches is None:
             resumed = self._trainer._resumed
             if resumed is None or not self._begin["taken"]:
-                # The Trainer tells the loader the epoch after `on_epoch_begin`.
+                # The Trainer sets the loader's epoch after `on_epoch_begin`.
                 self._begin["own"]["passes"] = getattr(self._loader, "iteration", None)
                 self._batches = Batches(given, self._begin)
             else:

@@ -4,8 +4,8 @@
 `WeightConverter`), and the reverse that transformers makes of it for saving, on names that the rule's pattern matches:
 
 - *invertible*: every name came back;
-- *needs an anchor*: only a name that has the pattern, or what it becomes, at another place as well did not come back;
-- *lossy*: a usual name did not come back, or the tensors did not, so a file that is loaded and saved is a different one;
+- *needs an anchor*: only names that have the pattern, or its replacement, a second time did not come back;
+- *lossy*: a usual name did not come back, or the tensors did not, so a file changes when it is loaded and saved;
 - *not tried*: the rule needs a real model, or none of the names was one that it renames.
 """
 

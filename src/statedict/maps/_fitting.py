@@ -35,7 +35,7 @@ class MapFit(NamedTuple):
 
     def __str__(self) -> str:
         options = " --inverse" * self.inverse + "".join(f" --param {name}=N" for name in self.parameters)
-        unknown = f", {len(self.unknown):,} checkpoint tensors unknown to it" if self.unknown else ""
+        unknown = f", {len(self.unknown):,} checkpoint tensors without a rule" if self.unknown else ""
         return f"--map {self.name}{options}: {self.placed:,} of {self.total:,} model tensors{unknown}"
 
 

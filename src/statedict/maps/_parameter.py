@@ -1,4 +1,4 @@
-"""Parameters of maps: numbers that the names and shapes of a state do not tell, such as the size of an attention head."""
+"""Parameters of maps: numbers that names and shapes do not show, such as the size of an attention head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StateMap: a KeyMap that knows which implementations it relates, and reports the names that it does not know."""
+"""StateMap: a KeyMap between two named implementations, which reports the names that no rule matches."""
 
 from __future__ import annotations
 

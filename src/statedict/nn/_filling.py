@@ -131,8 +131,8 @@ def _check_tie(slots: Slots, index: int, value: Any) -> None:
     key, theirs = slots.ties.setdefault(("value", id(current)), (slots.keys[index], value))
     if key != slots.keys[index] and not _same(theirs, value):
         raise _MisfitError(
-            f'While copying the parameter named "{slots.keys[index]}", it is tied to "{key}" in the model, but the '
-            "checkpoint has different values for them. Exclude one of the two names, or untie them in the model."
+            f'"{key}" and "{slots.keys[index]}" are tied in the model but differ in the checkpoint. Exclude one of them, or '
+            "untie them in the model."
         )
 
 

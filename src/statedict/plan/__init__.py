@@ -1,7 +1,7 @@
 """Decide which tensor goes where: select, rename, match, adapt, execute, report; compare and merge states.
 
 `match` makes a plan from two states, which can be printed and executed. A `KeyMap` renames (`names/_rule.py` has the grammar
-of its rules). A `LoadReport` is the result of a load. This package does not know files or modules.
+of its rules). A `LoadReport` is the result of a load. This package does not depend on files or modules.
 """
 
 from statedict.state import Cast

@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 def on_first(act: Callable[[], T]) -> T:
-    """TrainingRun `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
+    """Run `act` on rank 0 and return its result on every rank; if it raises there, raise on every rank."""
     found: T = _together(act if ranks()[0] == 0 else lambda: None)[0]
     return found
 
 
 def on_all(act: Callable[[], T]) -> T:
-    """TrainingRun `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
+    """Run `act` on every rank and return this rank's result; if it raises on any rank, raise on all of them."""
     if ranks()[1] == 1:
         return act()
     results: list[T] = []
@@ -38,7 +38,7 @@ def on_all(act: Callable[[], T]) -> T:
 
 
 def on_any(act: Callable[[], bool]) -> bool:
-    """TrainingRun `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
+    """Run `act` on every rank and return whether it is true on any; if it raises on any rank, raise on all of them.
 
     One small collective: unlike the others, this function may be called at every step.
     """
@@ -63,7 +63,7 @@ def on_any(act: Callable[[], bool]) -> bool:
 
 
 def _together(act: Callable[[], Any]) -> list[Any]:
-    """TrainingRun `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
+    """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
     from statedict.torch import Joint
 
     with Joint() as joint:

@@ -6,5 +6,5 @@ import os
 
 
 def holder() -> str:
-    """This process, as other processes are told about it."""
+    """Return the name of this process for the messages of other processes."""
     return f"process {os.getpid()} on {os.uname().nodename}"

@@ -58,12 +58,12 @@ class CheckpointManager:
         random: save and restore the state of the random generators of Python, NumPy and torch.
         on_sigterm: on SIGTERM, finish the running save before the process ends.
         timeout: how long a rank waits for the others in a save: longer than the slowest takes to write, and `after_save`.
-            A process that has ended is noticed at once; one that hangs, after this time.
+            A process that has ended is detected at once, and a process that hangs after this time.
         limits: resource limits for reading a checkpoint, if the defaults are too low.
 
-    A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes the
-    directory over from an older one, unless that is in its `with` block. If standard error is a terminal, long saves and
-    resumes show a progress bar, as does waiting for an asynchronous save.
+    A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes
+    over the directory from an older one, unless that one is in its `with` block. If standard error is a terminal, long
+    saves and resumes show a progress bar, as does waiting for an asynchronous save.
 
     Raises LockedError at the first save if another process saves in the directory. RunGoneError, RunDeniedError and
     DiskFullError say what to do; no checkpoint is lost, and the next save works once it is done. AfterSaveError: the
@@ -172,10 +172,11 @@ class CheckpointManager:
         Also raises the error of an earlier asynchronous save. Older checkpoints are deleted only after this one is durable.
 
         With several processes, all ranks must make the same saves. If one fails on any rank, all raise: RankError names the
-        rank. Of an asynchronous one all are told at the next call, and with `busy="replace"` that call's save is made, too.
+        rank. For an asynchronous save, all ranks raise at the next call; with `busy="replace"`, that call's save is
+        made nevertheless.
 
         Then `after_save` is called, in the thread that wrote the checkpoint: this one, or the background thread of an
-        asynchronous save, whose successor waits for it. With several processes rank 0 calls it, and the others wait. If it
+        asynchronous save. The next save waits for it. With several processes rank 0 calls it, and the others wait. If it
         raises, the checkpoint stays, and AfterSaveError is raised from its error. It may use the manager, but not save (and
         not resume, if there are several ranks).
         """
@@ -363,7 +364,7 @@ class CheckpointManager:
         self._submit(step, lambda: self._write(content, meter), kept)
 
     def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
-        """Save with all ranks. What fails on this one is told to the others, in the background too, so that all go on alike.
+        """Save with all ranks, which learn of a failure on this one, also in the background, and so continue alike.
 
         So every rank makes the same saves, and if an asynchronous one fails, all raise at the same call.
         """

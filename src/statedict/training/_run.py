@@ -75,7 +75,7 @@ class Draft(Protocol):
 class TrainingRun(Protocol):
     """A run's checkpoints and the changes to them. This is its whole surface.
 
-    Only the holder of the lock may call `begin`, `remove`, `set_aside` and `tidy`; everybody else may pin, and read.
+    Only the holder of the lock may call `begin`, `remove`, `set_aside` and `tidy`; everyone else may pin and read.
 
     Attributes:
         name: its path or URL, for messages.

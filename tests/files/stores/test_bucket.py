@@ -41,7 +41,7 @@ def keys(bucket):
 
 
 def test_an_object_is_what_was_put(bucket):
-    """Content, size and ETag; ranges end where the object does; lists are sorted, and by any prefix."""
+    """An object has the content, size and ETag of its write; ranges end where it ends; lists are sorted, for any prefix."""
     etag = bucket.put("b/1", b"hello")
     bucket.put("a", b"")
     bucket.put("b/2", b"x")
@@ -63,7 +63,7 @@ def test_an_object_is_what_was_put(bucket):
 
 
 def test_a_conditional_write_is_refused_if_the_object_is_another(bucket):
-    """Created once, replaced from the version that was seen, and never if it was deleted."""
+    """An object is created once, replaced only if it is still the version that was read, and never after a deletion."""
     first = bucket.put("a", b"1", if_match=ABSENT)
     with pytest.raises(ConflictError, match="/run/a: another writer has changed this object; nothing was written"):
         bucket.put("a", b"2", if_match=ABSENT)
@@ -80,7 +80,7 @@ def test_a_conditional_write_is_refused_if_the_object_is_another(bucket):
 
 
 def test_of_many_writers_exactly_one_wins(bucket):
-    """The others get ConflictError, and the object is the winner's."""
+    """All writers but one get ConflictError, and the object has the content of that one."""
 
     def write(number):
         try:
@@ -95,7 +95,7 @@ def test_of_many_writers_exactly_one_wins(bucket):
 
 
 def test_a_large_object_is_uploaded_in_parts(bucket):
-    """Its content arrives in order; the checksum is that of what was written."""
+    """The parts of a large object arrive in order, and its checksum is that of the written bytes."""
     content = os.urandom(20 << 20) + b"end"
     with Upload(bucket, "big") as stream:
         for start in range(0, len(content), 700_001):
@@ -105,7 +105,7 @@ def test_a_large_object_is_uploaded_in_parts(bucket):
 
 
 def test_an_upload_that_fails_leaves_nothing(bucket):
-    """What was there before stays; the error is the writer's."""
+    """If the writer raises, its error is raised, and the earlier object stays."""
     bucket.put("big", b"old")
     with suppress(ZeroDivisionError), Upload(bucket, "big") as stream:
         stream.write(bytes(20 << 20))
@@ -115,7 +115,7 @@ def test_an_upload_that_fails_leaves_nothing(bucket):
 
 @pytest.mark.parametrize("key", ["a", "b/c"])
 def test_a_lost_response_is_not_taken_for_a_refusal(s3, key):
-    """The client tries again and finds its own object: the write has succeeded."""
+    """If the response to a write is lost, the client reads its own object back, and the write has succeeded."""
     bucket = open_bucket("s3://bucket/run")
     etag = ABSENT
     for number in range(3):
@@ -125,7 +125,7 @@ def test_a_lost_response_is_not_taken_for_a_refusal(s3, key):
 
 
 def test_a_busy_store_is_asked_again(s3, impatient):
-    """One 503 is retried; if it goes on, RemoteError says so, and nothing was written."""
+    """One HTTP 503 is retried; if the store stays busy, RemoteError is raised, and nothing was written."""
     bucket = open_bucket("s3://bucket/run")
     s3.fault = once("refuse", "PUT", "a")
     bucket.put("a", b"1")
@@ -139,7 +139,7 @@ def test_a_busy_store_is_asked_again(s3, impatient):
 
 
 def test_errors_name_the_object(s3):
-    """A bucket that does not exist, and a scheme that is only read."""
+    """Errors about a missing bucket, and about a scheme that can only be read, name the object."""
     with pytest.raises(FileNotFoundError, match="s3://nobody/run/a"):
         open_bucket("s3://nobody/run").stat("a")
     with pytest.raises(FileNotFoundError, match="s3://nobody/run"):
@@ -153,7 +153,7 @@ STATE = {"l": np.arange(700_000, dtype=np.float32)}
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors", "m.npz"])
 def test_a_state_is_saved_to_a_url(bucket, name):
-    """The object has the same bytes as a local file would have, replaces an older one, and is loaded."""
+    """A state that is saved to a URL has the same bytes as a local file, replaces an older object, and can be loaded."""
     statedict.save({"old": np.ones(3)}, f"{bucket.url}/{name}")
     statedict.save(STATE, f"{bucket.url}/{name}")
     assert keys(bucket) == [name]
@@ -163,14 +163,14 @@ def test_a_state_is_saved_to_a_url(bucket, name):
 
 
 def test_a_state_is_saved_to_a_file_url(tmp_path):
-    """`file://` is the local path: the file is replaced by a rename."""
+    """A `file://` URL means the local path: the file is replaced by a rename."""
     statedict.save(STATE, f"file://{tmp_path}/a%20b.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a b.safetensors"]
     assert statedict.load(f"file://{tmp_path}/a%20b.safetensors", backend="numpy").keys() == STATE.keys()
 
 
 def test_what_cannot_be_written_changes_nothing(bucket):
-    """A value that is refused, and shards, which are several files."""
+    """A value that is refused, and shards (which are several files), leave the store unchanged."""
     statedict.save(STATE, f"{bucket.url}/m.pt")
     with pytest.raises(SaveError, match="would run code"):
         statedict.save({"f": print}, f"{bucket.url}/m.pt")
@@ -181,7 +181,7 @@ def test_what_cannot_be_written_changes_nothing(bucket):
 
 
 def test_loading_from_s3_fetches_each_byte_once(s3):
-    """Verified, and into the arrays: the store sends the file, and little more."""
+    """A verified load into arrays fetches the bytes of the file once, and little more."""
     large = {f"l.{i}": np.full(1_000_000, i, dtype=np.float32) for i in range(4)}
     for name in ("m.pt", "m.safetensors"):
         statedict.save(large, f"s3://bucket/{name}")
@@ -204,7 +204,7 @@ print(peak() - before)
 
 
 def test_a_save_to_s3_needs_little_memory(s3):
-    """At most 64 MB beside the tensors, of which there are 200 MB."""
+    """A save of 200 MB of tensors needs at most 64 MB of further memory."""
     environment = {**os.environ, **s3.environment}
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], env=environment, capture_output=True, text=True, timeout=200, check=False

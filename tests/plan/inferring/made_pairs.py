@@ -201,7 +201,7 @@ def two_towers() -> ModelPair:
 
 @maker
 def unknown_towers() -> ModelPair:
-    """Nothing tells which tower is which."""
+    """Nothing shows which tower corresponds to which."""
     source = {f"{tower}.{name}": shape for tower in ("query", "passage") for name, shape in transformer(2).items()}
     rules = ["query.{*p} -> student.{*p}", "passage.{*p} -> context.{*p}"]
     return made("two equal towers with unrelated names", source, rules, order=lambda name: name)

@@ -27,7 +27,7 @@ def slots(prefix="", adapter="default."):
     ],
 )
 def test_an_adapter_is_found_below_any_prefix(prefix, adapter):
-    """A file's names fill the adapter, whatever is before the names and whatever the adapter is called."""
+    """A file's names fill the adapter, with any prefix and any name of the adapter."""
     base, parameters = slots(prefix, adapter)
     plan = match(dict.fromkeys(FILE, 0), dict.fromkeys([*base, *parameters], 0))
     assert [step.target for step in plan.steps] == parameters

@@ -48,7 +48,7 @@ WRONG = [
     ("a -> b | cat 0", "only one tensor to join"),
     ("a -> b | split 0", "there is only one target"),
     ("a, b -> c, d | cat 0", "more names than tensors"),
-    ("a.w -> a.{e}.w | split 0", "'split' does not know how many"),
+    ("a.w -> a.{e}.w | split 0", "'split' needs a fixed number of"),
     ("a.{i}, b.{j} -> c | cat 0", "must have the same placeholders"),
     ("a -> b | turn", "is not a tensor operation"),
     ("a.{i -> b", "is not part of a placeholder"),

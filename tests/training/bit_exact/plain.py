@@ -1,4 +1,4 @@
-"""Trainings whose loop does nothing for an exact resume but pass its objects to the manager, and some that do a little."""
+"""Trainings that resume exactly by passing their objects to the manager, and some that do a little more."""
 
 from __future__ import annotations
 

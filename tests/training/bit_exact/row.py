@@ -25,7 +25,7 @@ class Row:
 
 
 class Rows(dict[str, Row]):
-    """Rows by a short name, which is that of a directory, too."""
+    """Rows by a short name, which is also the name of a directory."""
 
     def row(self, title: str, *, exact: bool = True, ranks: int = 1, **variants: Any) -> Callable[..., Any]:
         """Add the decorated training; with `variants` (a suffix of the name → what the training is given), several."""

@@ -32,7 +32,7 @@ STEPS, EVERY = 12, 3
 
 
 class Straight:
-    """A manager that neither saves nor resumes: a training with it is the one that nothing has disturbed."""
+    """A manager that neither saves nor resumes, for the uninterrupted training."""
 
     def resume(self, **objects):
         return None
@@ -42,7 +42,7 @@ class Straight:
 
 
 class Run:
-    """What a training is given: the manager, and `done`, which is called after each step."""
+    """The arguments of a training: the manager, and `done`, which is called after each step."""
 
     def __init__(self, phase, directory, name, seed):
         self.manager = (
@@ -53,7 +53,7 @@ class Run:
         self.directory = directory
 
     def done(self, step, loss, **objects):
-        """Record the loss and the states after a step, and of the generators; end this process if its time has come."""
+        """Record the loss and the states after a step, and of the generators; end this process if it is the drawn step."""
         found = {name: digest(value.state_dict()) for name, value in objects.items()}
         found |= {
             "loss": digest(loss),

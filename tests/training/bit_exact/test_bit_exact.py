@@ -45,7 +45,7 @@ def records(directory: Path, phase: str, name: str) -> dict[tuple[int, int], dic
 
 
 def differences(directory: Path, name: str) -> list[str]:
-    """What differs from the training that nothing disturbed, as texts `rank 0, step 7: model`."""
+    """The differences from the uninterrupted training, as texts such as `rank 0, step 7: model`."""
     straight, killed, resumed = (records(directory, phase, name) for phase in ("straight", "killed", "resumed"))
     last = max(step for _, step in straight)
     assert last >= STEPS
@@ -83,7 +83,7 @@ def test_a_killed_and_resumed_training_has_the_bits_that_the_table_promises(tmp_
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_code_of_inductor_has_the_same_bits_in_another_process(tmp_path, monkeypatch):
-    """The same with `torch.compile` as it is used, though each process compiles."""
+    """A training with `torch.compile` and its default backend has the same bits, although each process compiles anew."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     assert trained(tmp_path, "0", [COMPILED]) == {COMPILED: []}
@@ -99,7 +99,7 @@ def table() -> dict[str, tuple[bool, str]]:
 
 
 def test_the_table_has_a_row_for_each_training():
-    """No row without a training, no training without a row, and yes where the bits are equal."""
+    """Each row has a training, each training has a row, and the row says yes if the bits are equal."""
     said = {title: exact for title, (exact, _) in table().items() if title != "part of the training"}
     assert said == {row.title: row.exact for row in ROWS.values()}
 
@@ -111,13 +111,13 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def test_each_block_of_the_page_is_of_a_training():
-    """So all of it has run."""
+    """Each code block of the page belongs to a training, so all of them have run."""
     assert len(blocks()) == PAGE.read_text().count("```python") > 4
 
 
 @pytest.mark.parametrize("place", [place for place, _ in blocks()])
 def test_the_code_of_the_page_is_that_of_the_training(place):
-    """Line by line and in order: the training only has lines between them that record or that make it end."""
+    """The training has the lines of the page in order, with further lines only for recording and ending."""
     file, name = place.split(":")
     source = Path(__file__).with_name(file).read_text()
     body = re.search(rf"^(?:def|class) {name}\b.*?(?=^\S|\Z)", source, re.DOTALL | re.MULTILINE)[0]

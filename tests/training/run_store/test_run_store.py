@@ -85,7 +85,7 @@ def resumed(url, **options):
 
 
 def test_a_run_is_saved_and_resumed(any_url):
-    """As in a directory: values, metrics, retention, pins, the best; and other functions open it by its URL."""
+    """Values, metrics, retention, pins and `best` work as in a directory, and other functions open the run by its URL."""
     with CheckpointManager(any_url, keep=last(2)) as manager:
         assert manager.resume(value=Value()) is None
         for step in range(5):
@@ -121,7 +121,7 @@ def test_a_step_is_saved_again(any_url):
 
 
 def test_a_run_is_resumed_from_another_place(any_url, tmp_path):
-    """`resume(other)` takes a URL for a local run, and a path for one in a store; a URL that is a step says so."""
+    """`resume(other)` takes a URL in a local run, and a path in a run of a store; the error for a step's URL says so."""
     with CheckpointManager(any_url, random=False) as manager:
         manager.save(3, value=Value(3))
     value = Value()
@@ -136,7 +136,7 @@ def test_a_run_is_resumed_from_another_place(any_url, tmp_path):
 
 
 def test_of_two_writers_the_later_one_wins_and_the_other_is_told(any_url, elsewhere):
-    """Also in the middle of a save; what the loser has uploaded disappears, and it stays the loser."""
+    """The later of two writers wins, even during a save; the files of the other are deleted, and it cannot save again."""
     first = CheckpointManager(any_url, keep=all_steps(), random=False)
     first.save(1, value=Value(1))
     elsewhere()
@@ -161,7 +161,7 @@ def test_of_two_writers_the_later_one_wins_and_the_other_is_told(any_url, elsewh
 
 
 def test_managers_of_one_process_hand_the_run_over(url):
-    """As in a directory: to a newer one, unless the older one is in its `with` block."""
+    """A newer manager takes over the run, as in a directory, unless the older one is in its `with` block."""
     older = CheckpointManager(url, random=False)
     older.save(1)
     newer = CheckpointManager(url, random=False)
@@ -171,7 +171,7 @@ def test_managers_of_one_process_hand_the_run_over(url):
 
 
 def test_only_a_save_takes_a_run_over(url, elsewhere):
-    """Deleting does not: the error says what to do if the other process has died."""
+    """Deleting does not take over a run: the error says what to do if the other process has died."""
     manager = CheckpointManager(url, keep=all_steps(), random=False)
     manager.save(1, value=Value(1))
     manager.save(2, value=Value(2))
@@ -185,7 +185,7 @@ def test_only_a_save_takes_a_run_over(url, elsewhere):
 
 
 def test_a_writer_that_was_thought_dead_cannot_complete_its_checkpoint(url, elsewhere):
-    """Its files are deleted by the manager that takes the run over, so its manifest must never arrive: new or again."""
+    """The manager that takes over deletes the files of the other, whose manifest must then never be written or replaced."""
     CheckpointManager(url, random=False).save(1, value=Value(1))
     elsewhere()
     late = CheckpointManager(url, random=False)
@@ -208,7 +208,7 @@ def test_a_writer_that_was_thought_dead_cannot_complete_its_checkpoint(url, else
 
 
 def test_a_half_deleted_checkpoint_is_not_there(url):
-    """Without its manifest it is not listed, not opened and not damaged; the next save deletes the rest."""
+    """A checkpoint without its manifest is not listed, opened or reported as damaged; the next save deletes the rest."""
     with CheckpointManager(url, keep=all_steps(), random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step))
@@ -222,7 +222,7 @@ def test_a_half_deleted_checkpoint_is_not_there(url):
 
 
 def test_a_reader_whose_checkpoint_is_deleted_meanwhile_takes_another(url, monkeypatch):
-    """The list that it had is out of date: it looks again."""
+    """A reader whose list is out of date lists the run again."""
     with CheckpointManager(url, keep=all_steps(), random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step))
@@ -239,7 +239,7 @@ def test_a_reader_whose_checkpoint_is_deleted_meanwhile_takes_another(url, monke
 
 
 def test_a_damaged_checkpoint_is_passed_over(url):
-    """A flipped bit is found; the older checkpoint is resumed, and the damaged one is never deleted."""
+    """A flipped bit is detected; the older checkpoint is resumed, and the damaged one is never deleted."""
     with CheckpointManager(url, random=False) as manager:
         for step in (1, 2):
             manager.save(step, value=Value(step))
@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_passed_over(url):
 
 
 def test_the_newest_checkpoint_is_found_in_a_list_that_is_out_of_date(url, monkeypatch):
-    """It is looked up by its key; and a list that still has deleted checkpoints does not bring them back."""
+    """The newest checkpoint is read by its key, and deleted checkpoints in an old list are ignored."""
     with CheckpointManager(url, keep=last(1), random=False) as manager:
         manager.save(1, value=Value(1))
         stale = FaultyBucket(open_bucket(url), stale=True)
@@ -272,7 +272,7 @@ def test_the_newest_checkpoint_is_found_in_a_list_that_is_out_of_date(url, monke
 
 
 def test_a_run_that_was_deleted_is_said(url):
-    """As for a directory: nothing is saved to what the user has deleted."""
+    """As for a directory, a save raises RunGoneError if the user has deleted the run."""
     with CheckpointManager(url, random=False) as manager:
         manager.save(1)
         open_bucket(url).delete(objects(url))
@@ -283,8 +283,8 @@ def test_a_run_that_was_deleted_is_said(url):
 @pytest.mark.parametrize("kind", ["refuse", "lose", "die", "die after"])
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step"])
 def test_a_request_that_fails_loses_nothing(kind, again, monkeypatch, elsewhere):
-    """Each request of a save in turn: what was returned from is there, what failed is not half there, and the next manager
-    leaves only whole checkpoints."""
+    """If any request of a save fails, saves that returned are complete, others are not visible or complete, and the next
+    manager leaves only complete checkpoints."""
     at, ended = 1, False
     while not ended:
         url = f"memory://{token_hex(4)}/run"
@@ -322,7 +322,7 @@ def test_a_request_that_fails_loses_nothing(kind, again, monkeypatch, elsewhere)
 @pytest.mark.parametrize("kind", ["refuse", "lose", "cut"])
 @pytest.mark.parametrize(("method", "ending"), [("PUT", ".pt"), ("PUT", ".json"), ("PUT", ".writer"), ("GET", ".pt")])
 def test_faults_of_a_server_are_survived(s3, kind, method, ending):
-    """The client's retries and ours: every save succeeds, and the run is resumed."""
+    """With the client's retries and ours, every save succeeds despite faults of the server, and the run is resumed."""
     with CheckpointManager("s3://bucket/run", random=False) as manager:
         for step in (1, 2, 3):
             s3.fault = once(kind, method, ending)
@@ -351,7 +351,7 @@ while True:
 
 
 def killing(process, server, request):
-    """A fault that is the death of the client."""
+    """A fault that kills the client."""
     return lambda method, path: process.kill() if len(server.requests) == request else None
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple, Protocol
 
 from ...errors import ConflictError, RemoteError
 
-# The condition of a `put` for an object that must not exist yet, in the place of an ETag.
+# The condition of a `put` for an object that must not exist yet, instead of an ETag.
 ABSENT = ""
 
 
 class StoredObject(NamedTuple):
-    """What a store says about an object.
+    """The facts that a store has about an object.
 
     Attributes:
         key: relative to the bucket's prefix.

@@ -196,7 +196,7 @@ def _shapes(states: ModelStates, partitions: Mapping[int, Partition]) -> list[di
         for name in chain.from_iterable(groups):
             value = states.module.get(name)
             if not isinstance(value, Leaf):
-                raise FormatError("no file says which shape it has", file=states.path, member=name)
+                raise FormatError("its shape is not in any of the files", file=states.path, member=name)
             if len(partitions) == max(each.counts[0] for each in partitions.values()):
                 numel = sum(mapping.get(name, 0) for mapping in groups)
                 if numel != prod(value.spec.shape):

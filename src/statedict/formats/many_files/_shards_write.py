@@ -98,7 +98,7 @@ def shard_names(path: str, count: int, mark: str = "") -> list[str]:
 
 
 def numbered(path: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a name is that of a shard of `path`."""
+    """Return a function that returns whether a name is that of a shard of `path`."""
     stem, suffix = map(re.escape, os.path.splitext(os.path.basename(path)))
     shape = re.compile(rf"{stem}(?:-[0-9a-f]{{8}})?-\d{{5,9}}-of-\d{{5,9}}{suffix}")
     return lambda name: shape.fullmatch(name) is not None

@@ -88,7 +88,7 @@ def _indexes(names: Sequence[str]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """Return the numbered shards, without those left over by a save of the whole file or by an unfinished save."""
+    """Return the numbered shards, without those that a save of the whole file or an unfinished save left behind."""
     found = ((name, NUMBERED.fullmatch(name)) for name in names)
     return [name for name, shard in found if shard and shard["stem"] + shard["suffix"] not in names]
 

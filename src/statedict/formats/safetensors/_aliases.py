@@ -3,7 +3,8 @@
 The format cannot express that tensors share memory. `safetensors.torch.save_model` leaves out all names but one of a tied
 tensor and records the others as `{"lm_head.weight": "model.embed_tokens.weight"}` in the metadata; we do the same. In our
 own files an annotation lists which entries these are, and the place of each name in the state. In other files, whose
-metadata may contain any text, an entry is taken for one only if its value is the name of a tensor and its key ends like it.
+metadata may contain any text, an entry counts as one only if its value is the name of a tensor and both have the same
+last part.
 """
 
 from __future__ import annotations

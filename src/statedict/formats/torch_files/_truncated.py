@@ -14,7 +14,7 @@ from ._stacked_pickles import parse_at
 
 
 def cut_short(file: File, error: TruncatedError, limits: Limits) -> TruncatedError:
-    """Return the error for an archive without an end record, with the expected size if the first member tells it."""
+    """Return the error for an archive without an end record, with the expected size if the first member shows it."""
     try:
         least = _least_size(file, limits)
     except FormatError:

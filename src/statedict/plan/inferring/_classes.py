@@ -2,8 +2,8 @@
 
 Members that differ only in their numbers are one *family* (`layers.0`, `layers.1` …). Families are paired by the words in
 their names and by the modules above them that correspond (`Context`); the members of two families by their numbers. If
-families do not fit together, single members are paired by words. What words cannot tell apart is paired in order, which is
-uncertain.
+families do not fit together, single members are paired by words. Members that words do not distinguish are paired in
+order, which is uncertain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._nodes import Node, Numbers, numbers, pattern
 from ._reasons import CONFLICT, LAST, MORE, NUMBERED, ORDER, REVERSED, SAME_NUMBERS, SIMILAR, Reason
 from ._words import GENERIC, ORDINALS, alike, shared, words
 
-# TensorBelow this likeness names are not similar, and the best must be better than the next by the margin.
+# Names below this likeness are not similar; the best must be better than the next by the margin.
 _SIMILAR, _MARGIN = 0.3, 0.2
 # A module with more tensors than a linear layer has is not confused with another one by chance.
 LAYER = 2
@@ -94,7 +94,7 @@ class Context:
 
 
 def resolve(ours: Sequence[Node], theirs: Sequence[Node], context: Context) -> list[NodePair]:
-    """Pair equally many members; of different numbers, only those that the words tell apart."""
+    """Pair equally many members; of different numbers, only those that words distinguish."""
     ours, theirs = (sorted(side, key=lambda node: node.place) for side in (ours, theirs))
     families = _families(ours), _families(theirs)
     sizes = [sorted(map(len, some.values())) for some in families]
@@ -182,7 +182,7 @@ def _named(families: tuple[dict[str, list[Node]], dict[str, list[Node]]], contex
 
 
 def _only(heads: Sequence[Sequence[Node]], a: int, b: int) -> bool:
-    """Whether only these two of all members have a word in common that says something."""
+    """Whether only these two of all members have a distinctive word in common."""
     said = [[words(node.path) for node in side] for side in heads]
     rivals = [(said[0][a], other) for n, other in enumerate(said[1]) if n != b]
     rivals += [(other, said[1][b]) for n, other in enumerate(said[0]) if n != a]

@@ -25,7 +25,7 @@ class Inferred(NamedTuple):
         reason: why they belong together.
         certain: False if other matches would fit as well.
         operations: how the tensor is converted, as in a rule (`"transpose"`); empty if it is only renamed.
-        decides: what would make sure of a match that is not certain; otherwise empty.
+        decides: what would confirm a match that is not certain; otherwise empty.
     """
 
     source: str

@@ -2,11 +2,11 @@
 
 *Theory of operation.* The number of elements of a module does not change if its tensors are transposed, reshaped, joined or
 split. Therefore the two trees are opened from the top, the largest module first: the modules of one size are compared with
-those of the same size on the other side, and modules without an equal are replaced by their children. So modules find each
-other however deep they are nested. What equally many modules have in common is a *class*; `_classes` pairs its members. Then
-each pair is matched in the same way, on its own. Equal blocks are matched once.
+those of the same size on the other side, and modules without an equal are replaced by their children. So modules are
+matched at any depth. Modules with the same contents, equally many on both sides, are a *class*; `_classes` pairs its
+members. Then each pair is matched in the same way, on its own. Equal blocks are matched once.
 
-Tensors that are left over may be joined on the other side (`_joined`): they are taken out, and the rest is matched again.
+Tensors that remain may be joined on the other side (`_joined`): they are taken out, and the rest is matched again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Matcher:
 
 
 class _Front:
-    """The nodes of two modules, opened until they are equal: `classes` of equally many, and the tensors left over."""
+    """The nodes of two modules, opened until they are equal: `classes` of equally many, and the remaining tensors."""
 
     def __init__(self, left: Iterable[Node], right: Iterable[Node], transposed: bool | None) -> None:
         self.classes: list[tuple[list[Node], list[Node]]] = []
@@ -127,7 +127,7 @@ class _Front:
                     self._add(side, node.children())
 
     def _classify(self, ours: list[Node], theirs: list[Node]) -> None:
-        """Make one class, or several if the order of the dimensions tells them apart."""
+        """Make one class, or several if the order of the dimensions distinguishes them."""
         if len(ours) == 1:
             self.classes.append((ours, theirs))
             return
@@ -147,7 +147,7 @@ class _Front:
         return [[node for pair in both for node in pair[side]] for side in (0, 1)]
 
     def pairs(self) -> list[NodePair]:
-        """Pair the members of the classes, the certain ones first, and then the tensors left over, by their names."""
+        """Pair the members of the classes, the certain ones first, and then the remaining tensors, by their names."""
         context, pairs = Context(*self._all()), list(self.selected)
         for ours, theirs in self.classes:
             if len(ours) == 1 == len(theirs):
@@ -173,7 +173,7 @@ class _Front:
 
 
 def _doubted(pair: NodePair) -> NodePair:
-    """If tensors are left over, a single layer is certain only if the names have a word in common."""
+    """If tensors remain, a single layer is certain only if the names have a word in common."""
     alone = pair.reason in (UNIQUE, LAST) and len(pair.source.entries) <= LAYER
     if alone and not shared(words(pair.source.path), words(pair.target.path)):
         return pair._replace(reason=LEFT_OVER)

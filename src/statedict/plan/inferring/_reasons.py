@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """A reason for a match; `decides` says what would make sure of an uncertain one, and is empty for a certain one.
+    """A reason for a match; `decides` says how to decide an uncertain one, and is empty for a certain one.
 
     `rank` orders the certain reasons: a tensor gets the reason with the highest of those of the modules above it.
     """
@@ -30,15 +30,15 @@ SAME_NAME = Reason("same name")
 UNWRAPPED = Reason("same name without wrapper prefixes")
 UNIQUE = Reason("the only ones with these shapes")
 NUMBERED = Reason("equal contents, numbered in the same order", rank=1)
-REVERSED = Reason("equal contents, numbered in the opposite order, as those next to them", rank=2)
+REVERSED = Reason("equal contents, numbered in the opposite order, like their neighbours", rank=2)
 SIMILAR = Reason("equal shapes, similar names", rank=3)
-LAST = Reason("the only ones left of several with these shapes", rank=4)
+LAST = Reason("the only remaining ones of several with these shapes", rank=4)
 
-_CODE = "read where both models use them, or compare the outputs of both models"
+_CODE = "check how the code of both models uses them, or compare the outputs of both models"
 ORDER = Reason("equal shapes and no similar names: matched by their order", _CODE)
 CONFLICT = Reason("equal shapes: the order and the names disagree, matched by the order", _CODE)
 MORE = Reason("equal shapes, similar names, but there are more of these shapes on one side", _CODE)
-LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are left over", _CODE)
+LEFT_OVER = Reason("the only ones with these shapes, but no similar names, and other tensors are unmatched", _CODE)
 SAME_NUMBERS = Reason("equal shapes and numbers, but there are more of them on one side", "check which layers to load")
 RESHAPED = Reason(
     "the same number of elements in other shapes",
@@ -48,11 +48,12 @@ JOINED = Reason(
     "several tensors in one",
     "check that the parts are one after the other, in this order: some models interleave them by attention head",
 )
-STACKED = Reason("numbered tensors stacked into one", "check that their order in the stack is that of their numbers")
-_OUTPUTS = "compare the outputs of both models: the shape of a square matrix cannot tell"
-TURNED = Reason("square matrices, transposed as the other matrices near them", _OUTPUTS)
-NOT_TURNED = Reason("square matrices, not transposed as most near them, although others are", _OUTPUTS)
+STACKED = Reason("numbered tensors stacked into one", "check that they are in the order of their numbers in the stack")
+_OUTPUTS = "compare the outputs of both models: the shape of a square matrix does not show whether it is transposed"
+TURNED = Reason("square matrices, transposed like the other matrices near them", _OUTPUTS)
+NOT_TURNED = Reason("square matrices, not transposed, like most matrices near them; but some are transposed", _OUTPUTS)
 UNMERGED = Reason(
-    "the weight that LoRA adapts, without what LoRA adds to it", "merge the parts into one weight if that counts"
+    "the base weight of a LoRA layer, without the change that LoRA adds",
+    "merge the LoRA into it if you need the change",
 )
-OTHER_SHAPE = Reason("same name, other shape", "see what mismatched= offers, or exclude it")
+OTHER_SHAPE = Reason("same name, other shape", "adapt it with mismatched=, or exclude it")

@@ -17,8 +17,9 @@ _Place = tuple[str, str, str]
 def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> dict[int, bool]:
     """Return whether to transpose the square matrices in `made`, by position; empty if none is known to be transposed.
 
-    The shape of a square matrix does not tell, but models that store matrices as (inputs, outputs) do so for all of them,
-    except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module are.
+    The shape of a square matrix does not show it, but models that store matrices as (inputs, outputs) do so for all of
+    them, except for embeddings. Therefore each is treated as most matrices with the same last names in the nearest module
+    are.
     """
     votes: dict[_Place, Counter[bool]] = {}
     for one in made:
@@ -32,7 +33,7 @@ def squares(made: Sequence[Converted], shapes: Mapping[str, Shape | None]) -> di
 
 
 def _is_kernel(one: Converted, votes: Mapping[_Place, Counter[bool]]) -> bool:
-    """Whether one side calls it a kernel, as TensorFlow does, which stores (inputs, outputs), and nothing else tells."""
+    """Whether one side calls it a kernel (TensorFlow's are (inputs, outputs)), and no other matrix decides."""
     *_, (_, *last) = _places(one)
     return last.count("kernel") == 1 and ("", *last) not in votes
 

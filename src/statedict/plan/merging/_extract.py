@@ -1,11 +1,11 @@
 """Make a LoRA of the difference between a model and its base: `merge([tuned], "extract_lora", base=…, rank=…)`.
 
 The difference of each matrix is approximated by its `rank` largest singular values, the best approximation of this rank
-(Eckart-Young): B = U √S and A = √S Vᵀ, with alpha = r, so that the scaling is one. What is not a matrix is kept whole:
-biases, and the modules of other tensors (norms) as `modules_to_save`. Names are those of PEFT's files, and the text of
-adapter_config.json is in `texts["adapter_config"]`.
+(Eckart-Young): B = U √S and A = √S Vᵀ, with alpha = r, so that the scaling is one. Tensors that are not matrices are
+kept whole: biases, and the modules of other tensors (norms) as `modules_to_save`. Names are those of PEFT's files, and the
+text of adapter_config.json is in `texts["adapter_config"]`.
 
-Which tensors have changed is found out at once, by reading both states in pieces; the singular values are computed when a
+Both states are read at once, in pieces, to find the tensors that have changed; the singular values are computed when a
 tensor of the result is first read, and its factors are kept.
 """
 

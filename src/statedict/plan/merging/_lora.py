@@ -77,7 +77,7 @@ class Adapter:
 def with_adapters(base: State, adapters: Sequence[State], weights: Sequence[float]) -> StateDict:
     """Return the base with adapters added, one after the other; each is scaled by its weight as well.
 
-    Raises MergeError if an adapter does not fit the base, or has something that is not understood.
+    Raises MergeError if an adapter does not fit the base, or has unsupported tensors or options.
     """
     values = dict(raw_values(base))
     for number, (state, weight) in enumerate(zip(adapters, weights), 1):
@@ -89,7 +89,7 @@ def with_adapters(base: State, adapters: Sequence[State], weights: Sequence[floa
 
 
 def _read(state: State, name: str) -> Adapter:
-    """Sort the tensors of an adapter's file; raise MergeError for those that are not understood."""
+    """Sort the tensors of an adapter's file; raise MergeError for unsupported ones."""
     adapter = Adapter(name, read_config((getattr(state, "texts", None) or {}).get(ADAPTER_CONFIG), name))
     unknown = []
     for given, value in raw_values(state).items():
@@ -110,7 +110,7 @@ def _read(state: State, name: str) -> Adapter:
     lone = [module for module, pair in adapter.pairs.items() if not {"A", "B"} <= pair.keys()]
     if unknown or lone:
         raise MergeError(
-            f"{name} has tensors that are not understood: {names_listed(unknown or lone)}: merge it with PEFT",
+            f"{name} has unsupported tensors: {names_listed(unknown or lone)}: merge it with PEFT",
             names=unknown or lone,
         )
     if not adapter.pairs:

@@ -1,4 +1,4 @@
-"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; everything that is not understood is refused."""
+"""What the `adapter_config.json` of a LoRA of PEFT says about merging it; unsupported options are refused."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class LoraConfig:
 def read_config(text: str | None, source: str) -> LoraConfig:
     """Return the configuration in the text of an adapter_config.json; `source` names the adapter in errors.
 
-    Raises MergeError if there is none, if it is not that of a LoRA, or if it has entries that change the weights in a way
-    that is not known here.
+    Raises MergeError if there is none, if it is not that of a LoRA, or if it has entries that change the weights in an
+    unsupported way.
     """
     if text is None:
         raise MergeError(f"{source} has no adapter_config.json: pass the folder that PEFT wrote, not the file in it")
@@ -90,16 +90,14 @@ def _parsed(found: Mapping[str, Any], source: str) -> LoraConfig:
         )
     unknown = [name for name, value in found.items() if value and name not in _HARMLESS]
     if unknown:
-        raise MergeError(
-            f"{source} uses {', '.join(map(repr, unknown))}, which is not understood here: merge it with PEFT"
-        )
+        raise MergeError(f"{source} uses {', '.join(map(repr, unknown))}, which is not supported: merge it with PEFT")
     ranks, alphas = found.get("rank_pattern") or {}, found.get("alpha_pattern") or {}
     for rank in (found["r"], *ranks.values()):
         if type(rank) is not int or rank < 1:
             raise MergeError(f"{source}: adapter_config.json has the rank {rank!r}")
     for pattern in (*ranks, *alphas):
         if not _is_safe(pattern):
-            raise MergeError(f"{source}: the pattern {pattern!r} in adapter_config.json is not understood here")
+            raise MergeError(f"{source}: the pattern {pattern!r} in adapter_config.json is not supported")
     alphas = {pattern: float(alpha) for pattern, alpha in alphas.items()}
     flags = bool(found.get("use_rslora")), bool(found.get("fan_in_fan_out"))
     return LoraConfig(found["r"], float(found.get("lora_alpha", 8)), ranks, alphas, *flags)

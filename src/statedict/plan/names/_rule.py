@@ -181,9 +181,7 @@ def _check(rule: Rule) -> None:
             "more names than tensors: 'cat' and 'stack' have one target, 'split' and 'unstack' have one source"
         )
     if rule.scattered and any(isinstance(op, Split) for op in rule.operations):
-        raise ValueError(
-            f"'split' does not know how many {{{rule.scattered}}} there are: use 'unstack', or list each name"
-        )
+        raise ValueError(f"'split' needs a fixed number of {{{rule.scattered}}}: use 'unstack', or list each name")
     known = _placeholders(rule.sources)
     if any(set(template.placeholders) - {rule.gathered} != known - {rule.gathered} for template in rule.sources):
         raise ValueError("the names on the left must have the same placeholders")

@@ -95,7 +95,7 @@ class StateLaws(HostUnderTest):
 
     @law
     def test_a_tied_parameter_needs_one_name(self) -> Iterator[str]:
-        """Under sound rules the other names of a tied parameter are not missing; the outcome tells them."""
+        """Under sound rules the other names of a tied parameter are not missing; the outcome lists them."""
         for given, other in (SHARED, SHARED[::-1]):
             model, state = self.model(), self.native(self.state())
             del state[other]

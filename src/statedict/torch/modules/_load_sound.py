@@ -166,8 +166,8 @@ class _Copying:
         self.fit.casts.append(Cast(key, found.name, wanted.name, kind))
         if kind in self.rules.refused:
             raise MisfitError(
-                f'While copying the parameter named "{key}", its elements would be lost: the checkpoint has {found} and '
-                f"the model {wanted} ({kind}). Convert one of them, or allow the cast."
+                f'"{key}": casting {found} from the checkpoint to {wanted} of the model would lose values ({kind}). '
+                f'Convert one of them, or pass allow_casts="{kind}" to accept this.'
             )
         # Otherwise PyTorch would warn of the cast that was just allowed, and some programs make warnings errors.
         return read_now(value, verify=self.rules.verify).real if kind == "imaginary" else value

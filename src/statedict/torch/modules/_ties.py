@@ -40,8 +40,8 @@ def contradictions(
             other, theirs, _ = first.setdefault((place, *_geometry(current)), (key, value, current))
             if other != key and not waiting and not same_elements(theirs, value, current.dtype, verify=verify):
                 found[index] = (
-                    f'While copying the parameter named "{key}", it is tied to "{other}" in the model, but the checkpoint '
-                    "has different values for them. Exclude one of the two names, or untie them in the model."
+                    f'"{other}" and "{key}" are tied in the model but differ in the checkpoint. Exclude one of them, or '
+                    "untie them in the model."
                 )
     return found
 

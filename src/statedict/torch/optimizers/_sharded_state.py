@@ -32,7 +32,7 @@ def joint_optimizer(optimizer: torch.optim.Optimizer) -> Joint | None:
 
 
 class ShardedState:
-    """The states to be loaded, with a new DTensor in the place of each tensor that is sharded.
+    """The states to be loaded, with a new DTensor instead of each sharded tensor.
 
     Attributes:
         states: the states of the parameters, in which a DTensor is wrapped in Made.

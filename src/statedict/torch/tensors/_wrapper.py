@@ -1,4 +1,4 @@
-"""Tensors that wrap others (`__tensor_flatten__`): torchao's, quanto's, anybody's. There is no table of classes.
+"""Tensors that wrap others (`__tensor_flatten__`): torchao's, quanto's and all others. There is no table of classes.
 
 A live one is taken apart into a Compound of layout `"wrapper"`: its attributes that are tensors, and a recipe of plain data
 (`formats._pickle._recipe`). It is put together again by its class in one of two ways:

@@ -2,7 +2,7 @@
 
 Theory of operation. All messages go from rank to rank. A rank whose process ends closes its connections, and a message to or
 from it fails at once (gloo; NCCL does not notice: there, a group that also has gloo, such as `cpu:gloo,cuda:nccl`, votes
-through gloo). So nobody needs a time limit of its own: a slow rank is waited for as long as the process group allows.
+through gloo). So no rank needs a time limit of its own: a slow rank is waited for as long as the process group allows.
 
 1. Every rank sends its ballot to the first rank (the leader).
 2. The leader sends all ballots, the result, to the second rank (the deputy), which acknowledges them, and only then to the

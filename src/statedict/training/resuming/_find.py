@@ -77,7 +77,7 @@ class Found(NamedTuple):
     passed_over: list[PassedOver]
 
     def refuse_damaged(self, run: str) -> None:
-        """Raise FormatError if there are checkpoints but all are damaged: that must not be taken for a first run."""
+        """Raise FormatError if there are checkpoints but all are damaged: such a run is not a new one."""
         if self.path is None and self.passed_over:
             listed = "; ".join(map(str, self.passed_over))
             raise FormatError(f"all checkpoints are damaged: {listed}", file=run)
@@ -86,7 +86,7 @@ class Found(NamedTuple):
 def find(run: TrainingRun, ownership: Ownership) -> Found:
     """Find the checkpoint to resume from, and set the damaged newer ones aside.
 
-    If all are damaged, none is renamed: a second attempt must not take the run for a new one.
+    If all are damaged, none is renamed: a second attempt must not mistake the run for a new one.
     """
     ownership.check_exists()
     found = newest(run)

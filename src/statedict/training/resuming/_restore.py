@@ -122,7 +122,7 @@ def _has_own_loader(value: Any) -> bool:
 
 @contextmanager
 def _all_or_none(objects: Collection[Any]) -> Iterator[None]:
-    """Give objects their states back if an error occurs: one that has raised has already done so itself."""
+    """Restore the states of objects if an error occurs; an object that raised has already restored its own."""
     before = [(each, _api.snapshot(each)) for each in objects] if len(objects) > 1 else []
     try:
         yield

@@ -11,12 +11,13 @@ There are no renames and no locks in a store, so each change is decided by a con
 
 - *A checkpoint becomes visible* when its manifest replaces what its writer found there when it began: its own claim, or the
   manifest of an earlier checkpoint of the step. If another writer has changed the object meanwhile, the write is refused.
-- *A manager saves here* from when it has replaced `.writer` by its own until another one does. It looks there before and
-  after it completes a checkpoint, so that of two managers the later one wins, and the other is told by whom.
+- *A manager owns the run* from the moment it replaces `.writer` until another manager replaces it. It checks `.writer`
+  before and after it completes a checkpoint, so that the later of two managers wins, and the error of the other one
+  names it.
 - *A checkpoint is gone* when its manifest is deleted, which is done before its files are. A reader that has read the
   manifest finds files missing, looks again, and takes another checkpoint.
-- *Files are deleted* only when no manifest can name them any more: what another writer could still complete is changed first
-  (`_fence`), so that its conditional write is refused, however late it arrives.
+- *Files are deleted* only when no manifest can name them any more: everything that another writer could still complete
+  is changed first (`_fence`), so that its conditional write is refused, however late it arrives.
 
 A list may be out of date, and a response may be lost after the write. So objects are looked up by their keys where it
 matters, and a conditional write that has failed is read back: if the content is there, it has succeeded.

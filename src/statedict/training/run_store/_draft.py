@@ -57,7 +57,7 @@ class StoreDraft:
         return dict(sorted(pair for each in uploaded for pair in each.items()))
 
     def finish(self, manifest: Manifest, *, durable: bool) -> None:
-        # What a store has accepted is durable.
+        # Data that a store has accepted is durable.
         self._run.finish(self, replace(manifest, within=self.token, version=token_hex(8)))
 
     def abandon(self) -> None:

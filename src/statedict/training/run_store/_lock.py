@@ -14,7 +14,7 @@ from statedict.formats.runs import WRITER
 
 from .._holder import holder
 
-UNLOCK = f"if that process has ended, save with a new manager, which takes the run over, or delete the object {WRITER}"
+UNLOCK = f"if that process has ended, save with a new manager, which takes over the run, or delete the object {WRITER}"
 
 
 class Writer(NamedTuple):
@@ -85,7 +85,7 @@ class StoreLock:
         self._replace(self._now._replace(newest=step, number=self._now.number + 1))
 
     def release(self) -> None:
-        """Record that nobody saves here, unless another manager does already."""
+        """Record that no manager saves here, unless another one already does."""
         LIVE.discard((os.getpid(), self._token))
         with suppress(LockedError, OSError):
             self._replace(self._now._replace(holder="", token="", number=self._now.number + 1))
@@ -102,6 +102,6 @@ class StoreLock:
         return LockedError(self._bucket.url, now.holder or "another manager", own=own, hint=TAKEN)
 
 
-TAKEN = "it has taken the run over from this manager, which can save here no more"
-# The locks that the managers of this process hold: (process, token), because a forked child has none of them.
+TAKEN = "it has taken over the run, so this manager can no longer save here"
+# The locks that the managers of this process hold: (process, token), because a forked child does not hold them.
 LIVE: set[tuple[int, str]] = set()

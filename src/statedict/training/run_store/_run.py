@@ -38,7 +38,7 @@ class StoreRun:
         self.at: Place = self.name
         self._lock: StoreLock | None = None
         self._drafts: set[str] = set()
-        # StoredStep's name → the ETag of its manifest, and what the manifest says.
+        # Step's name → the ETag of its manifest, and what the manifest says.
         self._known: dict[str, tuple[str, Manifest | FormatError]] = {}
 
     # what is there
@@ -131,7 +131,7 @@ class StoreRun:
         return StoreDraft(self, key)
 
     def finish(self, draft: StoreDraft, manifest: Manifest) -> None:
-        """Replace what was in the place of the manifest when the draft was begun, if it has not changed since.
+        """Write the manifest, if the object under its key has not changed since the draft was begun.
 
         Raises LockedError if another manager has taken the run.
         """
@@ -140,7 +140,7 @@ class StoreRun:
         try:
             put_surely(self.bucket, key, runs.dump(manifest), if_match=draft.replaces)
         except ConflictError:
-            # Most probably the manager that has taken the run: then this says who.
+            # Probably by a manager that has taken over the run: then this raises an error that names it.
             self._held()
             raise
         self._drafts.discard(draft.key)
@@ -159,8 +159,8 @@ class StoreRun:
     def remove(self, place: Place) -> bool:
         """Delete a checkpoint: its manifest first, and its files if no pin was set meanwhile.
 
-        The deletion is announced before pins are looked up, and `pin` looks for announcements after it has set one: so they
-        cannot miss each other.
+        The deletion is announced before pins are looked up, and `pin` looks for announcements after it has set one: so
+        at least one of them sees the other.
         """
         self._held()
         name = name_of(place)

@@ -109,7 +109,7 @@ def _save(shard: StateDict, draft: Draft, file: str) -> None:
 
 
 def share(donor: Donor, digest: str, draft: Draft, target: str) -> bool:
-    """Share the donor's shard if it has one with this digest; return whether it was possible."""
+    """Share the donor's shard with this digest, if it has one; return whether that was possible."""
     if donor.place is None or digest not in donor.shards:
         return False
     file, facts = donor.shards[digest]

@@ -87,7 +87,7 @@ class OnSigterm:
 
     def _handle(self, number: int, frame: Any) -> None:
         self._came = True
-        # A manager that nobody has any more does not save.
+        # A manager that was garbage-collected does not save.
         self._saves_first = self._saves_first and self._finish() is not None
         self._end_if_due()
 

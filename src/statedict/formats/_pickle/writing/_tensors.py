@@ -71,7 +71,7 @@ def strided(w: PickleWriter, leaf: Leaf, requires_grad: bool) -> int:
 
 
 def hooks(w: PickleWriter) -> None:
-    """Write the empty OrderedDict in the place of backward hooks."""
+    """Write an empty OrderedDict instead of backward hooks."""
     w.reference("collections", "OrderedDict")
     w.out.extend(b")R")
     w.put()
