@@ -158,9 +158,13 @@ def replaced_is_lost() -> list[Replaced]:
     return [(_layout, "_steps", steps)]
 
 
-MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
-    mutation.__name__: mutation
-    for mutation in (
+def _by_name(*mutations: Callable[[], list[Replaced]]) -> dict[str, Callable[[], list[Replaced]]]:
+    return {mutation.__name__: mutation for mutation in mutations}
+
+
+# World → the mistakes that can be made in it.
+MUTATIONS = {
+    "disk": _by_name(
         commit_before_flush,
         prune_before_commit,
         manifest_first,
@@ -173,14 +177,15 @@ MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
         tidied_without_flush,
         not_compared_again,
         replaced_is_lost,
-    )
+    ),
+    "store": _by_name(prune_before_commit, not_compared_again),
 }
 
 
 @contextmanager
-def mutated(name: str) -> Iterator[None]:
+def mutated(name: str, world: str = "disk") -> Iterator[None]:
     """Make a mistake until the block ends."""
-    replaced = MUTATIONS[name]()
+    replaced = MUTATIONS[world][name]()
     before = [getattr(where, attribute) for where, attribute, _ in replaced]
     for where, attribute, mutant in replaced:
         setattr(where, attribute, mutant)

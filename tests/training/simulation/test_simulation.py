@@ -42,8 +42,8 @@ def test_faults_that_were_found_here_stay_repaired(seed, mutation):
 def after_a_cut(seed, first, second):
     """What is left when a process has done `first` and died, another one `second`, and then the power was cut."""
     computer = Computer(Random(seed), crashes=0)
-    computer.disk.create(ROOT, folder=True)
-    computer.disk.sync(computer.disk.root)
+    computer.medium.create(ROOT, folder=True)
+    computer.medium.sync(computer.medium.root)
     with CALLS.installed():
         CALLS.computer = computer
         try:
@@ -51,7 +51,7 @@ def after_a_cut(seed, first, second):
                 computer.start("process")
                 act()
                 computer.end()
-            computer.disk.cut(computer.random)
+            computer.medium.cut(computer.random)
             computer.start("process")
             yield
             computer.end()
