@@ -60,6 +60,8 @@ class Promises:
     saved: set[int] = field(default_factory=set)
     pinned: set[int] = field(default_factory=set)
     _running: dict[int, Process] = field(default_factory=dict)
+    # Version that is being saved → those that may have been written since that save began.
+    _meanwhile: dict[int, set[int]] = field(default_factory=dict)
 
     @property
     def newest(self) -> int:
@@ -70,6 +72,7 @@ class Promises:
         """A save begins; return the version that it saves."""
         self.version += 1
         self._running[self.version] = writer
+        self._meanwhile[self.version] = set()
         self.contents.setdefault(step, set()).add(self.version)
         return self.version
 
@@ -78,11 +81,18 @@ class Promises:
         self.saved.add(step)
         del self._running[version]
         others = {other for other in self.contents[step] if other in self._running and not self._running[other].is_dead}
-        self.contents[step] = {version} | others
+        self.contents[step] = {version} | others | (self.contents[step] & self._meanwhile.pop(version))
+        self._is_written(version)
 
-    def fail(self, version: int) -> None:
-        """A save has raised an error: its version may be there or not, until another save of the step returns."""
-        del self._running[version]
+    def fail(self, version: int, *, is_written: bool) -> None:
+        """A save has raised an error. `is_written`: its version may be there, until another save of the step returns."""
+        del self._running[version], self._meanwhile[version]
+        if is_written:
+            self._is_written(version)
+
+    def _is_written(self, version: int) -> None:
+        for written in self._meanwhile.values():
+            written.add(version)
 
     def check_names(self, run: Contents) -> set[int]:
         """Check the checkpoints with a step's name; return the steps."""

@@ -123,7 +123,7 @@ class Schedule:
                 return
 
     def _write(self, manager: CheckpointManager) -> None:
-        step = self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
+        step = self._start(manager)
         for _ in range(self.random.randint(1, 2)):
             step = max(1, step + (self.random.random() < 0.75))
             self._save(manager, step)
@@ -176,8 +176,8 @@ class Schedule:
             objects["model"] = Model(version)
         try:
             manager.save(step, version=version, **objects)
-        except Exception:
-            self.promises.fail(version)
+        except Exception as error:
+            self.promises.fail(version, is_written=not isinstance(error, LockedError))
             raise
         self.promises.end(step, version)
         self._say(f"has saved version {version} as step {step}")
@@ -232,6 +232,10 @@ class Schedule:
 
     # what is different in an object store
 
+    def _start(self, manager: CheckpointManager) -> int:
+        """The step from which a writer goes on."""
+        return self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
+
     def _computer(self, crashes: int, log: list[str] | None) -> Computer:
         computer = Computer(self.random, crashes=crashes, power=self.durable, log=log)
         computer.medium.create(ROOT, folder=True)
@@ -259,6 +263,10 @@ class StoreSchedule(Schedule):
     """What happens to a run in an object store with one seed. `log` gets a line for each request."""
 
     run_at = f"{SCHEME}://bucket/run"
+
+    def _start(self, manager: CheckpointManager) -> int:
+        """Sometimes an older step, of a job that goes back."""
+        return super()._start(manager) - self.random.choice((0, 0, 0, 1, 2))
 
     def _recover(self, manager: CheckpointManager) -> int:
         """Resume, and save twice: what was still on its way arrives between the two."""
