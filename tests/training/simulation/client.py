@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 from statedict.errors import ConflictError, RemoteError
 from statedict.files import StoredObject
+from statedict.files import _file as local
 from statedict.files.stores import _file, _open
 
 from .calls import CALLS
@@ -160,6 +163,15 @@ class SimulatedBucket:
         return True
 
 
+class RefusedThread:
+    """A thread that the system refuses, so that all requests of a process come from one thread, in one order."""
+
+    def __init__(self, **options: Any) -> None: ...
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
 @contextmanager
 def simulated_store() -> Iterator[None]:
     """Let the library reach the simulated store, as it reaches S3, by URLs with SCHEME."""
@@ -168,5 +180,6 @@ def simulated_store() -> Iterator[None]:
         patch.object(_open, "SCHEMES", schemes),
         patch.object(_open, "ObstoreBucket", SimulatedBucket),
         patch.object(_file, "ObstoreBucket", SimulatedBucket),
+        patch.object(local, "threading", SimpleNamespace(Thread=RefusedThread, Lock=threading.Lock)),
     ):
         yield
