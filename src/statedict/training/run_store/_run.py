@@ -202,8 +202,9 @@ class StoreRun:
             # Otherwise it was not deleted after all, and the retention policy decides again.
             self.bucket.delete([marker(REMOVING, name)])
         for name, step in now.steps.items():
-            known = self._known.get(name)
-            clean = known is not None and known[0] == step.etag and step.files.keys() <= _tokens(known[1])
+            etag, known = self._known.get(name, ("", None))
+            is_complete = known is not None and not isinstance(known, UnfinishedError) and etag == step.etag
+            clean = is_complete and step.files.keys() <= _tokens(known)
             if name not in now.removing and not clean:
                 self._delete_leftovers(step)
 
@@ -271,6 +272,6 @@ def _manifest_of(name: str) -> str:
     return f"{name}/{runs.MANIFEST}"
 
 
-def _tokens(manifest: Manifest | FormatError) -> set[str]:
+def _tokens(manifest: Manifest | FormatError | None) -> set[str]:
     """Return which files of a step its manifest names, by their token."""
     return {manifest.within} if isinstance(manifest, Manifest) else set()
