@@ -50,7 +50,10 @@ def explore(seeds: Iterable[int], world: str = "disk", *, log: bool = False) -> 
 
 
 def explore_many(seeds: range, mutation: str | None = None, world: str = "disk", jobs: int = 1) -> Iterator[Outcome]:
-    """The outcomes of seeds in a world, in any order, from several processes; with a mistake, those of each slice until it is found."""
+    """The outcomes of seeds in a world, in any order, from `jobs` processes.
+
+    With a mistake, those of each slice until it is found.
+    """
     slices = [(seeds[start : start + SLICE], mutation, world) for start in range(0, len(seeds), SLICE)]
     if jobs == 1:
         for one in slices:

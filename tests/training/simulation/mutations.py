@@ -17,6 +17,7 @@ from statedict.training.resuming import _find
 from statedict.training.run_directory import _changes, _layout, _lock, _pins
 from statedict.training.run_store import _draft, _run
 from statedict.training.run_store._listing import PINS, REMOVING
+from statedict.training.run_store._lock import StoreLock
 
 Replaced = tuple[Any, str, Any]
 
@@ -243,6 +244,21 @@ def list_believed() -> list[Replaced]:
     return [(_run, "read_writer", without_newest)]
 
 
+def newest_goes_back() -> list[Replaced]:
+    """`.writer` says which step was completed last, although there is a newer one."""
+
+    def note_newest(self: Any, step: int) -> None:
+        self._replace(self._now._replace(newest=step, number=self._now.number + 1))
+
+    return [(StoreLock, "note_newest", note_newest)]
+
+
+def claims_left() -> list[Replaced]:
+    """A claim is deleted only if its writer has uploaded a file."""
+    delete = _run.StoreRun._delete_leftovers
+    return [(_run.StoreRun, "_delete_leftovers", lambda self, step: delete(self, step) if step.files else None)]
+
+
 def _by_name(*mutations: Callable[[], list[Replaced]]) -> dict[str, Callable[[], list[Replaced]]]:
     return {mutation.__name__: mutation for mutation in mutations}
 
@@ -273,6 +289,8 @@ MUTATIONS = {
         pin_not_looked_up,
         deletion_not_announced,
         list_believed,
+        newest_goes_back,
+        claims_left,
     ),
 }
 

@@ -10,6 +10,7 @@ no client of a store can delete under a condition, so no protocol could survive 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import md5
 from random import Random
 from typing import NamedTuple
@@ -64,10 +65,8 @@ class Store:
 
     def arrive(self, write: Write) -> None:
         """Carry a late write out, if its condition is still met."""
-        try:
+        with suppress(ConflictError):
             self.do(write)
-        except ConflictError:
-            pass
 
     def settle(self) -> None:
         """Let everything arrive that is on its way."""

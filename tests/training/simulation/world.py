@@ -289,11 +289,7 @@ class StoreSchedule(Schedule):
 
     def _visible(self) -> Contents:
         """The steps with a manifest that is not the claim of a writer."""
-        return {
-            name: files
-            for name, files in self._contents().items()
-            if b'"files"' in files.get(MANIFEST, b"")
-        }
+        return {name: files for name, files in self._contents().items() if b'"files"' in files.get(MANIFEST, b"")}
 
     @contextmanager
     def _justified(self) -> Iterator[None]:

@@ -71,7 +71,10 @@ class StoreRun:
         return found
 
     def has(self, place: Place) -> bool:
-        return self._exists(_manifest_of(name_of(place)))
+        try:
+            return not isinstance(self._read(name_of(place))[1], UnfinishedError)
+        except FileNotFoundError:
+            return False
 
     def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
         """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
