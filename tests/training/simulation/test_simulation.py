@@ -1,4 +1,4 @@
-"""The manager on a simulated computer, with a disk or a store: a slice of what `python -m tests.training.simulation` does at length."""
+"""The manager on a simulated computer, with a disk or a store: what `python -m tests.training.simulation` does at length."""
 
 import os
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def test_no_schedule_breaks_a_promise(world):
         ("disk", 290, "replaced_is_lost"),
         ("disk", 1021, "tidied_without_flush"),
         ("store", 882, "newest_goes_back"),
-        ("store", 7155, "claims_left"),
+        ("store", 533, "claims_left"),
     ],
 )
 def test_faults_that_were_found_here_stay_repaired(world, seed, mutation):
