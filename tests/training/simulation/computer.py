@@ -1,4 +1,4 @@
-"""A computer whose processes run one system call at a time, in an order that a seed draws, until they or it dies.
+"""A computer whose processes run one system call or request at a time, in an order that a seed draws, until they or it dies.
 
 Each actor (a writer, a reader, …) is a thread, but only one runs at any time: the one whose turn it is. Before each system
 call the running one may have to pass the turn to another, its process may be killed, or the power may be cut; so a seed
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from itertools import count
 from random import Random
+from typing import Any
 
 from .disk import Disk
 from .process import FIRST_DESCRIPTOR, OpenFile, Process
@@ -43,6 +44,10 @@ VERBS = {
     "allocate": "reserves for {} {}",
     "fsync": "flushes {}",
     "sleep": "waits {}",
+    "put": "writes {}",
+    "upload": "uploads {}",
+    "copy": "copies to {}",
+    "delete": "deletes {}",
 }
 
 
@@ -51,18 +56,28 @@ class KilledError(BaseException):
 
 
 class Computer:
-    """The disk, the processes that use it, and what happens to them.
+    """The disk or store, the processes that use it, and what happens to them.
 
     Attributes:
+        medium: where the processes keep what they save.
+        is_concurrent: whether they run side by side, and may be interrupted; otherwise one runs in peace.
         log: what happened, if it is wanted: (process, call, what it was called with).
         failure: the first error that was not one of a dead process.
         crashes: how many more processes may be killed, or times the power may be cut.
     """
 
-    def __init__(self, random: Random, *, crashes: int, power: bool = True, log: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        random: Random,
+        medium: Callable[[Callable[[], int]], Any] = Disk,
+        *,
+        crashes: int,
+        power: bool = True,
+        log: list[str] | None = None,
+    ) -> None:
         self.random = random
         self.clock = BEGINNING
-        self.disk = Disk(lambda: self.clock)
+        self.medium = medium(lambda: self.clock)
         self.running: Process | None = None
         self.has_exchange = random.random() < 0.7
         self.open_files: dict[int, OpenFile] = {}
@@ -74,7 +89,7 @@ class Computer:
         self.is_on = True
         self.calls = self.kills = self.cuts = 0
         self._tempo = random.choice(TEMPOS)
-        self._interrupts = False
+        self.is_concurrent = False
         self._left = 0
         self._processes: list[Process] = []
         self._ready: list[_Turn] = []
@@ -102,14 +117,14 @@ class Computer:
 
     def run(self, actors: dict[str, Callable[[], None]]) -> None:
         """Run actors, one system call of one of them at a time, until all have ended or the power was cut."""
-        self.is_on, self._interrupts = True, True
+        self.is_on, self.is_concurrent = True, True
         self._pause()
         turns = [_Turn(name) for name in actors]
         self._ready = list(turns)
         for turn, act in zip(turns, actors.values()):
             WORKERS.start(lambda turn=turn, act=act: self._act(turn, act))
         self._pass(self._main, self.random.choice(turns))
-        self._interrupts = False
+        self.is_concurrent = False
         self._kill_all()
         if self.failure is not None:
             raise self.failure
@@ -120,7 +135,7 @@ class Computer:
             raise KilledError
         self.calls += 1
         self.clock += CALL
-        if self._interrupts:
+        if self.is_concurrent:
             self._left -= 1
             if self._left < 0:
                 self._interrupt(process)
@@ -161,7 +176,7 @@ class Computer:
                 self.is_on = False
                 self.cuts += 1
                 self._kill_all()
-                self.disk.cut(self.random)
+                self.medium.cut(self.random)
                 raise KilledError
             self.kill(process)
         if others := self._others():

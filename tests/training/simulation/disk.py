@@ -302,6 +302,19 @@ def _put(content: bytearray, offset: int, data: bytes) -> None:
     content[offset : offset + len(data)] = data
 
 
+def contents_of(folder: Node | None) -> dict[str, dict[str, bytes]]:
+    """The files below each name in a directory, by path; a file itself has the path ""."""
+    entries = {} if folder is None or folder.entries is None else folder.entries
+    return {name: dict(_files(node, "")) for name, node in entries.items()}
+
+
+def _files(node: Node, path: str) -> Iterator[tuple[str, bytes]]:
+    if node.entries is None:
+        yield path, bytes(node.content)
+    for name, child in (node.entries or {}).items():
+        yield from _files(child, f"{path}/{name}" if path else name)
+
+
 def error(number: int, path: str, other: str | None = None) -> OSError:
     """The error of the system with that number."""
     return OSError(number, os.strerror(number), path, None, other)

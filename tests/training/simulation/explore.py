@@ -11,8 +11,9 @@ from typing import NamedTuple
 from statedict.training.saving import _frozen
 
 from .calls import CALLS
+from .client import simulated_store
 from .mutations import mutated
-from .world import Schedule
+from .world import WORLDS
 
 # Schedules between two collections of garbage, which are otherwise a third of the time.
 COLLECT = 200
@@ -31,12 +32,12 @@ class Outcome(NamedTuple):
     log: list[str]
 
 
-def explore(seeds: Iterable[int], *, log: bool = False) -> Iterator[Outcome]:
-    """Run the schedule of each seed. `log`: record every call, in words."""
-    with _small_shards(), CALLS.installed(), _few_collections():
+def explore(seeds: Iterable[int], world: str = "disk", *, log: bool = False) -> Iterator[Outcome]:
+    """Run the schedule of each seed in a world. `log`: record every call, in words."""
+    with _small_shards(), CALLS.installed(), simulated_store(), _few_collections():
         for number, seed in enumerate(seeds):
             lines: list[str] = []
-            schedule = Schedule(seed, lines if log else None)
+            schedule = WORLDS[world](seed, lines if log else None)
             failure = None
             try:
                 schedule.run()
@@ -48,9 +49,12 @@ def explore(seeds: Iterable[int], *, log: bool = False) -> Iterator[Outcome]:
                 gc.collect()
 
 
-def explore_many(seeds: range, mutation: str | None, jobs: int) -> Iterator[Outcome]:
-    """The outcomes of seeds, in any order, from several processes; with a mistake, those of each slice until it is found."""
-    slices = [(seeds[start : start + SLICE], mutation) for start in range(0, len(seeds), SLICE)]
+def explore_many(seeds: range, mutation: str | None = None, world: str = "disk", jobs: int = 1) -> Iterator[Outcome]:
+    """The outcomes of seeds in a world, in any order, from `jobs` processes.
+
+    With a mistake, those of each slice until it is found.
+    """
+    slices = [(seeds[start : start + SLICE], mutation, world) for start in range(0, len(seeds), SLICE)]
     if jobs == 1:
         for one in slices:
             yield from _slice(one)
@@ -60,11 +64,11 @@ def explore_many(seeds: range, mutation: str | None, jobs: int) -> Iterator[Outc
             yield from outcomes
 
 
-def _slice(asked: tuple[range, str | None]) -> list[Outcome]:
-    seeds, mutation = asked
+def _slice(asked: tuple[range, str | None, str]) -> list[Outcome]:
+    seeds, mutation, world = asked
     outcomes: list[Outcome] = []
-    with mutated(mutation) if mutation else nullcontext():
-        for outcome in explore(seeds):
+    with mutated(mutation, world) if mutation else nullcontext():
+        for outcome in explore(seeds, world):
             outcomes.append(outcome)
             if outcome.failure and mutation:
                 break

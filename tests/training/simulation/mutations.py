@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from statedict import CheckpointManager
-from statedict.formats.runs import MANIFEST, name_of
+from statedict.formats.runs import MANIFEST, FileFacts, name_of
 from statedict.training._keep import Saved, expired
 from statedict.training.resuming import _find
 from statedict.training.run_directory import _changes, _layout, _lock, _pins
+from statedict.training.run_store import _draft, _run
+from statedict.training.run_store._listing import PINS, REMOVING
+from statedict.training.run_store._lock import StoreLock
 
 Replaced = tuple[Any, str, Any]
 
@@ -158,9 +163,109 @@ def replaced_is_lost() -> list[Replaced]:
     return [(_layout, "_steps", steps)]
 
 
-MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
-    mutation.__name__: mutation
-    for mutation in (
+# in an object store
+
+
+def manifest_uploaded_first() -> list[Replaced]:
+    """The manifest is written before the files that it lists are uploaded."""
+    finish = _draft.StoreDraft.finish
+
+    @contextmanager
+    def create(self: _draft.StoreDraft, name: str) -> Iterator[BytesIO]:
+        stream = BytesIO()
+        yield stream
+        content = stream.getvalue()
+        self.uploaded[name] = FileFacts(len(content), zlib.crc32(content))
+        self.contents = {**getattr(self, "contents", {}), name: content}
+
+    def early(self: _draft.StoreDraft, manifest: Any, *, durable: bool) -> None:
+        finish(self, manifest, durable=durable)
+        for name, content in getattr(self, "contents", {}).items():
+            self._run.bucket.upload(f"{self.key}/{name}", [content])
+
+    return [(_draft.StoreDraft, "create", create), (_draft.StoreDraft, "finish", early)]
+
+
+def put_without_condition() -> list[Replaced]:
+    """The manifest is written whoever else has written it meanwhile."""
+
+    def put(bucket: Any, key: str, data: bytes, *, if_match: str | None) -> str:
+        return bucket.put(key, data)
+
+    return [(_run, "put_surely", put)]
+
+
+def late_writer_not_fenced() -> list[Replaced]:
+    """The files of an unfinished checkpoint are deleted while its writer could still complete it."""
+    return [(_run.StoreRun, "_fence", lambda self, name, etag, now: None)]
+
+
+def files_deleted_first() -> list[Replaced]:
+    """The files of a checkpoint are deleted before its manifest."""
+
+    def remove(self: Any, place: Any) -> bool:
+        self.bucket.delete([entry.key for entry in reversed(self.bucket.list(f"{name_of(place)}/"))])
+        return True
+
+    def name_of(place: str) -> str:
+        return place.rpartition("/")[2]
+
+    return [(_run.StoreRun, "remove", remove)]
+
+
+def pin_not_looked_up() -> list[Replaced]:
+    """A checkpoint is deleted without a look whether it was pinned after the list."""
+    exists = _run.StoreRun._exists
+
+    def looked_up(self: Any, key: str) -> bool:
+        return not key.startswith(PINS) and exists(self, key)
+
+    return [(_run.StoreRun, "_exists", looked_up)]
+
+
+def deletion_not_announced() -> list[Replaced]:
+    """A pin is set without a look whether the checkpoint is being deleted."""
+    exists = _run.StoreRun._exists
+
+    def looked_up(self: Any, key: str) -> bool:
+        return not key.startswith(REMOVING) and exists(self, key)
+
+    return [(_run.StoreRun, "_exists", looked_up)]
+
+
+def list_believed() -> list[Replaced]:
+    """The newest checkpoint is looked for in the list only, which may be out of date."""
+    read = _run.read_writer
+
+    def without_newest(bucket: Any) -> tuple[Any, str]:
+        found, etag = read(bucket)
+        return found._replace(newest=-1), etag
+
+    return [(_run, "read_writer", without_newest)]
+
+
+def newest_goes_back() -> list[Replaced]:
+    """`.writer` says which step was completed last, although there is a newer one."""
+
+    def note_newest(self: Any, step: int) -> None:
+        self._replace(self._now._replace(newest=step, number=self._now.number + 1))
+
+    return [(StoreLock, "note_newest", note_newest)]
+
+
+def claims_left() -> list[Replaced]:
+    """A claim is deleted only if its writer has uploaded a file."""
+    delete = _run.StoreRun._delete_leftovers
+    return [(_run.StoreRun, "_delete_leftovers", lambda self, step: delete(self, step) if step.files else None)]
+
+
+def _by_name(*mutations: Callable[[], list[Replaced]]) -> dict[str, Callable[[], list[Replaced]]]:
+    return {mutation.__name__: mutation for mutation in mutations}
+
+
+# World → the mistakes that can be made in it.
+MUTATIONS = {
+    "disk": _by_name(
         commit_before_flush,
         prune_before_commit,
         manifest_first,
@@ -173,14 +278,27 @@ MUTATIONS: dict[str, Callable[[], list[Replaced]]] = {
         tidied_without_flush,
         not_compared_again,
         replaced_is_lost,
-    )
+    ),
+    "store": _by_name(
+        prune_before_commit,
+        not_compared_again,
+        manifest_uploaded_first,
+        put_without_condition,
+        late_writer_not_fenced,
+        files_deleted_first,
+        pin_not_looked_up,
+        deletion_not_announced,
+        list_believed,
+        newest_goes_back,
+        claims_left,
+    ),
 }
 
 
 @contextmanager
-def mutated(name: str) -> Iterator[None]:
+def mutated(name: str, world: str = "disk") -> Iterator[None]:
     """Make a mistake until the block ends."""
-    replaced = MUTATIONS[name]()
+    replaced = MUTATIONS[world][name]()
     before = [getattr(where, attribute) for where, attribute, _ in replaced]
     for where, attribute, mutant in replaced:
         setattr(where, attribute, mutant)

@@ -38,6 +38,7 @@ class Process:
     Attributes:
         pid: its number.
         is_dead: whether it has ended. Its files are then closed and its locks released.
+        faults: how many of its requests have failed.
     """
 
     def __init__(self, computer: Computer, name: str) -> None:
@@ -45,7 +46,8 @@ class Process:
         self.pid = next(computer.pids)
         self.name = name
         self.is_dead = False
-        self._disk = computer.disk
+        self.faults = 0
+        self._disk = computer.medium
 
     def __str__(self) -> str:
         return f"{self.name} ({self.pid})"
@@ -182,6 +184,10 @@ class Process:
         """Let others run for a while."""
         self._step("sleep", f"{seconds} s")
         self.computer.sleep(self, seconds)
+
+    def request(self, verb: str, key: str) -> None:
+        """Make a request to an object store, which is as good a moment as any for other processes, or for a crash."""
+        self._step(verb, key)
 
     # parts
 

@@ -1,6 +1,6 @@
 """The five sentences that must be true of a run, and what was promised so far.
 
-They are checked here by a plain reading of the simulated disk, which shares no code with the library.
+They are checked here by a plain reading of the simulated disk or store, which shares no code with the library.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ import json
 import re
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
-from .disk import Node
 from .process import Process
+
+# Name in the run → the content of each file below it, by its path; a file itself has the path "".
+Contents = dict[str, dict[str, bytes]]
 
 STEP = re.compile(r"step-([0-9]{10})")
 PINS = ".pins"
+LOCKS = {".lock", ".writer"}
 MANIFEST = "manifest.json"
 
 LOADABLE = "there is always a loadable checkpoint"
@@ -56,6 +60,8 @@ class Promises:
     saved: set[int] = field(default_factory=set)
     pinned: set[int] = field(default_factory=set)
     _running: dict[int, Process] = field(default_factory=dict)
+    # Version that is being saved → those that may have been written since that save began.
+    _meanwhile: dict[int, set[int]] = field(default_factory=dict)
 
     @property
     def newest(self) -> int:
@@ -66,6 +72,7 @@ class Promises:
         """A save begins; return the version that it saves."""
         self.version += 1
         self._running[self.version] = writer
+        self._meanwhile[self.version] = set()
         self.contents.setdefault(step, set()).add(self.version)
         return self.version
 
@@ -74,17 +81,28 @@ class Promises:
         self.saved.add(step)
         del self._running[version]
         others = {other for other in self.contents[step] if other in self._running and not self._running[other].is_dead}
-        self.contents[step] = {version} | others
+        self.contents[step] = {version} | others | (self.contents[step] & self._meanwhile.pop(version))
+        self._is_written(version)
 
-    def check_names(self, run: Node | None) -> set[int]:
-        """Check the directories with a step's name; return the steps."""
+    def fail(self, version: int, *, is_written: bool) -> None:
+        """A save has raised an error. `is_written`: its version may be there, until another save of the step returns."""
+        del self._running[version], self._meanwhile[version]
+        if is_written:
+            self._is_written(version)
+
+    def _is_written(self, version: int) -> None:
+        for written in self._meanwhile.values():
+            written.add(version)
+
+    def check_names(self, run: Contents) -> set[int]:
+        """Check the checkpoints with a step's name; return the steps."""
         found = set()
-        for name, node in ((run and run.entries) or {}).items():
+        for name, files in run.items():
             require(not name.startswith("damaged-"), WHOLE, f"{name}: a checkpoint was found to be damaged")
             match = STEP.fullmatch(name)
             if match:
                 step = int(match[1])
-                version = version_of(name, node)
+                version = version_of(name, files)
                 possible = self.contents.get(step, set())
                 require(version in possible, LOADABLE, f"step {step} has version {version}, and should have {possible}")
                 found.add(step)
@@ -98,44 +116,38 @@ class Promises:
         for step in self.pinned:
             require(step in steps, SHARED, f"step {step} is pinned, and there are {steps}")
 
-    def check_space(self, run: Node, keep: int) -> None:
+    def check_space(self, run: Contents, keep: int) -> None:
         """Check that only what `last(keep)` and pins want is left, after a save in peace."""
-        entries = run.entries or {}
-        steps = {int(match[1]) for match in map(STEP.fullmatch, entries) if match}
-        others = {name for name in entries if not STEP.fullmatch(name)} - {".lock", PINS}
+        steps = {name for name in run if STEP.fullmatch(name)}
+        others = {*run} - steps - LOCKS - {PINS}
         require(not others, BOUNDED, f"after a save there is still {sorted(others)}")
-        pins = entries[PINS].entries if PINS in entries else {}
-        most = keep + len(pins or {})
+        most = keep + len(run.get(PINS, {}))
         require(
             len(steps) <= most, BOUNDED, f"{len(steps)} checkpoints, and at most {most} are wanted: {sorted(steps)}"
         )
-        for name in entries:
-            if STEP.fullmatch(name):
-                extra = sorted({*(entries[name].entries or {})} - {MANIFEST, *_listed(entries[name])})
-                require(not extra, BOUNDED, f"{name} contains {extra}, which its manifest does not list")
+        for name in steps:
+            extra = sorted({*run[name]} - {MANIFEST, *_listed(run[name])})
+            require(not extra, BOUNDED, f"{name} contains {extra}, which its manifest does not list")
 
 
-def version_of(name: str, folder: Node) -> int:
+def version_of(name: str, files: dict[str, bytes]) -> int:
     """The version in a checkpoint's manifest, after a check of everything that it lists."""
-    entries = folder.entries
-    require(entries is not None, WHOLE, f"{name} is a file")
-    assert entries is not None
-    require(MANIFEST in entries, WHOLE, f"{name} has no manifest, only {sorted(entries)}")
+    require(MANIFEST in files, WHOLE, f"{name} has no manifest, only {sorted(files)}")
     try:
-        manifest = json.loads(bytes(entries[MANIFEST].content))
+        manifest = json.loads(files[MANIFEST])
     except ValueError:
-        raise BrokenError(
-            WHOLE, f"the manifest of {name} is not JSON: {bytes(entries[MANIFEST].content)[:50]!r}"
-        ) from None
-    for file, facts in manifest["files"].items():
-        require(file in entries, WHOLE, f"{name} has no {file}")
-        content = entries[file].content
+        raise BrokenError(WHOLE, f"the manifest of {name} is not JSON: {files[MANIFEST][:50]!r}") from None
+    for file, facts in _listed(files).items():
+        require(file in files, WHOLE, f"{name} has no {file}")
+        content = files[file]
         require(len(content) == facts["bytes"], WHOLE, f"{name}/{file} has {len(content)} bytes, not {facts['bytes']}")
         require(f"{zlib.crc32(content):08x}" == facts["crc32"], WHOLE, f"{name}/{file} has other bytes")
     version: int = manifest["values"]["version"]
     return version
 
 
-def _listed(folder: Node) -> list[str]:
-    entries = folder.entries or {}
-    return list(json.loads(bytes(entries[MANIFEST].content))["files"])
+def _listed(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The files that a manifest lists; those in a store are in a folder of their own."""
+    manifest = json.loads(files.get(MANIFEST, b"{}"))
+    within = manifest.get("within")
+    return {f"{within}/{file}" if within else file: facts for file, facts in manifest.get("files", {}).items()}

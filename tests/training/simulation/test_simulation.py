@@ -1,4 +1,4 @@
-"""The manager on a simulated computer: a slice of what `python -m tests.training.simulation` does at length."""
+"""The manager on a simulated computer, with a disk or a store: what `python -m tests.training.simulation` does at length."""
 
 import os
 from contextlib import contextmanager
@@ -9,31 +9,38 @@ from tests.training.simulation.calls import CALLS, ROOT
 from tests.training.simulation.computer import Computer
 from tests.training.simulation.explore import explore, explore_many
 from tests.training.simulation.mutations import MUTATIONS, mutated
-from tests.training.simulation.world import RUN
+from tests.training.simulation.world import RUN, WORLDS
 
 from statedict import CheckpointManager
 
 # Schedules in which a mistake must be found. Some need rare interleavings.
-WITHIN = {"pin_not_checked_again": 3000, "tidied_without_flush": 3000, "replaced_is_lost": 1500}
+WITHIN = {"pin_not_checked_again": 3000, "tidied_without_flush": 3000, "replaced_is_lost": 1500, "claims_left": 3000}
 
 
-def test_no_schedule_breaks_a_promise():
-    """Whatever the order of system calls and wherever processes die and the power is cut, the five sentences are true."""
-    outcomes = list(explore(range(60)))
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_schedule_breaks_a_promise(world):
+    """Whatever the order of calls and wherever processes die and the power is cut, the five sentences are true."""
+    outcomes = list(explore(range(60), world))
     assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
     assert sum(outcome.kills for outcome in outcomes) > 10
     assert sum(outcome.cuts for outcome in outcomes) > 10
 
 
 @pytest.mark.parametrize(
-    ("seed", "mutation"),
-    [(40, "not_compared_again"), (178, "replaced_is_lost"), (998, "tidied_without_flush")],
+    ("world", "seed", "mutation"),
+    [
+        ("disk", 40, "not_compared_again"),
+        ("disk", 290, "replaced_is_lost"),
+        ("disk", 1021, "tidied_without_flush"),
+        ("store", 882, "newest_goes_back"),
+        ("store", 533, "claims_left"),
+    ],
 )
-def test_faults_that_were_found_here_stay_repaired(seed, mutation):
+def test_faults_that_were_found_here_stay_repaired(world, seed, mutation):
     """The schedule in which a fault shows: it breaks a promise with the fault, and none without."""
-    with mutated(mutation):
-        (broken,) = explore([seed])
-    (outcome,) = explore([seed])
+    with mutated(mutation, world):
+        (broken,) = explore([seed], world)
+    (outcome,) = explore([seed], world)
     assert broken.failure is not None
     assert outcome.failure is None
 
@@ -42,8 +49,8 @@ def test_faults_that_were_found_here_stay_repaired(seed, mutation):
 def after_a_cut(seed, first, second):
     """What is left when a process has done `first` and died, another one `second`, and then the power was cut."""
     computer = Computer(Random(seed), crashes=0)
-    computer.disk.create(ROOT, folder=True)
-    computer.disk.sync(computer.disk.root)
+    computer.medium.create(ROOT, folder=True)
+    computer.medium.sync(computer.medium.root)
     with CALLS.installed():
         CALLS.computer = computer
         try:
@@ -51,7 +58,7 @@ def after_a_cut(seed, first, second):
                 computer.start("process")
                 act()
                 computer.end()
-            computer.disk.cut(computer.random)
+            computer.medium.cut(computer.random)
             computer.start("process")
             yield
             computer.end()
@@ -84,22 +91,33 @@ def test_a_pin_flushes_the_directory_that_a_dead_process_has_created(seed):
         assert [saved.pinned for saved in CheckpointManager(RUN).checkpoints] == [True]
 
 
-def test_a_seed_determines_every_call():
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_seed_determines_every_call(world):
     """The same seed has the same schedule, call by call, so that every failure can be seen again."""
-    (one,), (other,) = (list(explore([7], log=True)) for _ in range(2))
+    (one,), (other,) = (list(explore([7], world, log=True)) for _ in range(2))
     assert len(one.log) > 100
     assert one.log == other.log
 
 
-@pytest.mark.parametrize("mutation", ["commit_before_flush", "prune_before_commit", "manifest_first"])
-def test_mistakes_in_the_order_of_a_save_are_found(mutation):
+@pytest.mark.parametrize(
+    ("world", "mutation"),
+    [
+        ("disk", "commit_before_flush"),
+        ("disk", "prune_before_commit"),
+        ("disk", "manifest_first"),
+        ("store", "prune_before_commit"),
+        ("store", "manifest_uploaded_first"),
+        ("store", "put_without_condition"),
+    ],
+)
+def test_mistakes_in_the_order_of_a_save_are_found(world, mutation):
     """A save that commits too early, or deletes too early, breaks a promise in one of the first schedules."""
-    assert any(outcome.failure for outcome in explore_many(range(200), mutation, 1))
+    assert any(outcome.failure for outcome in explore_many(range(200), mutation, world))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_mistakes_are_found(mutation):
+@pytest.mark.parametrize(("world", "mutation"), [(world, name) for world in WORLDS for name in MUTATIONS[world]])
+def test_mistakes_are_found(world, mutation):
     """Each mistake in the protocol is found within a bounded number of schedules."""
-    outcomes = explore_many(range(WITHIN.get(mutation, 600)), mutation, 1)
+    outcomes = explore_many(range(WITHIN.get(mutation, 600)), mutation, world)
     assert any(outcome.failure for outcome in outcomes)

@@ -7,23 +7,29 @@
     reader    resumes, from the newest checkpoint or from a step, and compares every value
 
 A killed process is sometimes started again. After each power cut, and at the end, a new process resumes and saves in peace.
+
+The run is on a disk, or (StoreSchedule) in an object store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from statedict import CheckpointManager, last, nn
-from statedict.errors import LockedError, UnknownNameError
+from statedict.errors import AfterSaveError, ConflictError, LockedError, RemoteError, UnknownNameError
 
 from .calls import CALLS, ROOT
+from .client import SCHEME
 from .computer import Computer, KilledError
-from .disk import Node
-from .promises import LOADABLE, ONE_VERSION, WHOLE, Promises, require
+from .disk import contents_of
+from .promises import LOADABLE, MANIFEST, ONE_VERSION, WHOLE, Contents, Promises, require
+from .store import Store
 
 RUN = f"{ROOT}/run"
 # What a frozen parameter has in all checkpoints.
@@ -40,18 +46,18 @@ class Model(nn.Module):
 
 
 class Schedule:
-    """What happens with one seed. `log` gets a line for each system call.
+    """What happens to a run on a disk with one seed. `log` gets a line for each system call.
 
     Raises BrokenError, or whatever error the library has raised although nothing justified it.
     """
+
+    run_at = RUN
 
     def __init__(self, seed: int, log: list[str] | None = None) -> None:
         self.random = Random(seed)
         self.durable = self.random.random() < 0.9
         crashes = self.random.choice((0, 1, 1, 1, 2, 2, 3))
-        self.computer = Computer(self.random, crashes=crashes, power=self.durable, log=log)
-        self.computer.disk.create(ROOT, folder=True)
-        self.computer.disk.sync(self.computer.disk.root)
+        self.computer = self._computer(crashes, log)
         self.keep = self.random.randint(1, 3)
         self.promises = Promises(self.keep)
         # What a checkpoint has beside its manifest; the more, the longer a schedule takes.
@@ -78,7 +84,7 @@ class Schedule:
     def _prepare(self) -> None:
         """Save some steps in peace, so that there is something to lose."""
         self.computer.start("first writer")
-        manager = self._manager(self.keep)
+        manager = self._manager()
         for step in range(1, self.random.randint(2, self.keep + 1)):
             self._save(manager, step)
         manager.close()
@@ -96,47 +102,39 @@ class Schedule:
             "reader": self._read,
         }
         names = [name for name, chance in chances.items() if self.random.random() < chance]
-        return {name: lambda name=name: self._live(name, scripts[name]) for name in names}
+        return {name: partial(self._live, name, scripts[name]) for name in names}
 
-    def _live(self, name: str, script: Callable[[], None]) -> None:
+    def _live(self, name: str, script: Callable[[CheckpointManager], None]) -> None:
         """Run an actor in a process, and in another one if that is killed."""
         while True:
             self.computer.start(name)
+            manager = self._manager()
             try:
-                script()
+                with self._justified():
+                    script(manager)
+                manager.close()
                 self.computer.end()
                 return
             except KilledError:
                 if not self.computer.is_on:
                     raise
-                self.promises.check_names(self._run_folder)
+                self.promises.check_names(self._visible())
             if self.random.random() < 0.5:
                 return
 
-    def _write(self) -> None:
-        manager = self._manager(self.keep)
-        step = self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
-        try:
-            for _ in range(self.random.randint(1, 2)):
-                step = max(1, step + (self.random.random() < 0.75))
-                self._save(manager, step)
-        except LockedError:
-            self._say("is refused: another process saves here")
-        manager.close()
+    def _write(self, manager: CheckpointManager) -> None:
+        step = self._start(manager)
+        for _ in range(self.random.randint(1, 2)):
+            step = max(1, step + (self.random.random() < 0.75))
+            self._save(manager, step)
 
-    def _prune(self) -> None:
-        manager = self._manager(self.keep)
+    def _prune(self, manager: CheckpointManager) -> None:
         keep = self.random.randint(1, self.keep)
         self.promises.keep = min(keep, self.promises.keep)
-        try:
-            gone = manager.prune(last(keep))
-            self._say(f"has deleted {[saved.step for saved in gone]}")
-        except LockedError:
-            self._say("is refused: another process saves here")
-        manager.close()
+        gone = manager.prune(last(keep))
+        self._say(f"has deleted {[saved.step for saved in gone]}")
 
-    def _pin(self) -> None:
-        manager = self._manager(self.keep)
+    def _pin(self, manager: CheckpointManager) -> None:
         # Mostly the oldest, which others want to delete.
         for step in list(manager)[: self.random.choice((1, 1, 2, 3))]:
             if self.random.random() < 0.8:
@@ -149,22 +147,19 @@ class Schedule:
             else:
                 self.promises.pinned.discard(step)
                 manager.unpin(step)
-        manager.close()
 
-    def _read(self) -> None:
-        manager = self._manager(self.keep)
+    def _read(self, manager: CheckpointManager) -> None:
         for _ in range(self.random.randint(1, 2)):
             pinned = sorted(self.promises.pinned)
             if pinned and self.random.random() < 0.5:
                 self._resume(manager, at=self.random.choice(pinned))
             else:
                 self._resume(manager)
-        manager.close()
 
     # steps of actors
 
-    def _manager(self, keep: int) -> CheckpointManager:
-        manager = CheckpointManager(RUN, keep=last(keep), random=False, durable=self.durable)
+    def _manager(self) -> CheckpointManager:
+        manager = CheckpointManager(self.run_at, keep=last(self.keep), random=False, durable=self.durable)
         self._managers.append(manager)
         return manager
 
@@ -179,7 +174,11 @@ class Schedule:
             objects["content"] = (version,)
         elif self.kind == "shards":
             objects["model"] = Model(version)
-        manager.save(step, version=version, **objects)
+        try:
+            manager.save(step, version=version, **objects)
+        except Exception as error:
+            self.promises.fail(version, is_written=not isinstance(error, LockedError))
+            raise
         self.promises.end(step, version)
         self._say(f"has saved version {version} as step {step}")
 
@@ -211,29 +210,105 @@ class Schedule:
         return step
 
     def _check_after_crash(self) -> None:
-        """A new process resumes in peace, then one saves in peace; both must find everything."""
+        """A new process resumes in peace, then saves in peace; it must find everything."""
         self._say("--- a new process looks")
-        self.promises.check_names(self._run_folder)
+        self.promises.check_names(self._visible())
         self.computer.start("recovery")
-        manager = self._manager(self.keep)
-        newest = self._resume(manager)
-        self._save(manager, newest + 1)
+        manager = self._manager()
+        self._recover(manager)
         manager.close()
-        folder = self._run_folder
-        assert folder is not None
-        self.promises.check_kept(self.promises.check_names(folder))
-        self.promises.check_space(folder, self.keep)
+        self.promises.check_kept(self.promises.check_names(self._visible()))
+        self.promises.check_space(self._contents(), self.keep)
         self.computer.end()
 
-    @property
-    def _run_folder(self) -> Node | None:
-        entries = self.computer.disk.find(ROOT).entries or {}
-        return entries.get("run")
+    def _recover(self, manager: CheckpointManager) -> int:
+        """Resume, and save another step; return it."""
+        step = self._resume(manager) + 1
+        self._save(manager, step)
+        return step
 
     def _say(self, what: str) -> None:
         self.computer.say(self.computer.running or "", what)
+
+    # what is different in an object store
+
+    def _start(self, manager: CheckpointManager) -> int:
+        """The step from which a writer goes on."""
+        return self._resume(manager) if self.random.random() < 0.4 else _newest(manager)
+
+    def _computer(self, crashes: int, log: list[str] | None) -> Computer:
+        computer = Computer(self.random, crashes=crashes, power=self.durable, log=log)
+        computer.medium.create(ROOT, folder=True)
+        computer.medium.sync(computer.medium.root)
+        return computer
+
+    def _contents(self) -> Contents:
+        """The files of the run, as they are now."""
+        return contents_of((self.computer.medium.find(ROOT).entries or {}).get("run"))
+
+    def _visible(self) -> Contents:
+        """What readers may take for a checkpoint: every directory with a step's name."""
+        return self._contents()
+
+    @contextmanager
+    def _justified(self) -> Iterator[None]:
+        """Suppress the errors with which a process may be told that it cannot do what it wants."""
+        try:
+            yield
+        except LockedError:
+            self._say("is refused: another process saves here")
+
+
+class StoreSchedule(Schedule):
+    """What happens to a run in an object store with one seed. `log` gets a line for each request."""
+
+    run_at = f"{SCHEME}://bucket/run"
+
+    def _start(self, manager: CheckpointManager) -> int:
+        """Sometimes an older step, of a job that goes back."""
+        return super()._start(manager) - self.random.choice((0, 0, 0, 1, 2))
+
+    def _recover(self, manager: CheckpointManager) -> int:
+        """Resume, and save twice: what was still on its way arrives between the two."""
+        step = super()._recover(manager)
+        self.computer.medium.settle()
+        self.promises.check_names(self._visible())
+        self._save(manager, step + 1)
+        return step + 1
+
+    def _computer(self, crashes: int, log: list[str] | None) -> Computer:
+        staleness, faults = self.random.choice((0, 0.1, 0.5)), self.random.choice((0, 0.01, 0.05, 0.2))
+        return Computer(self.random, partial(Store, staleness=staleness, faults=faults), crashes=crashes, log=log)
+
+    def _contents(self) -> Contents:
+        found: Contents = {}
+        for key, content in self.computer.medium.objects.items():
+            name, _, file = key.removeprefix("bucket/run/").partition("/")
+            found.setdefault(name, {})[file] = content
+        return found
+
+    def _visible(self) -> Contents:
+        """The steps with a manifest that is not the claim of a writer."""
+        return {name: files for name, files in self._contents().items() if b'"files"' in files.get(MANIFEST, b"")}
+
+    @contextmanager
+    def _justified(self) -> Iterator[None]:
+        process = self.computer.running
+        assert process is not None
+        try:
+            with super()._justified():
+                yield
+        except (AfterSaveError, ConflictError) as error:
+            self._say(f"is told: {error}")
+        except RemoteError as error:
+            if not process.faults:
+                raise
+            self._say(f"gives up: {error}")
 
 
 def _newest(manager: CheckpointManager) -> int:
     latest = manager.latest
     return 0 if latest is None else latest.step
+
+
+WORLDS: dict[str, type[Schedule]] = {"disk": Schedule, "store": StoreSchedule}

@@ -17,7 +17,7 @@ from statedict.formats import runs
 from statedict.formats.runs import Manifest, NewerVersionError
 
 from .._keep import Place
-from .._run import TrainingRun, content_of, name_of
+from .._run import TrainingRun, content_of, inside, name_of
 from ..saving._ownership import Ownership
 from ._retry import retried
 
@@ -108,10 +108,12 @@ def find_step(run: TrainingRun, step: int) -> Found:
 
     def search() -> Found | None:
         steps = retried(run.steps)
-        if step not in steps:
+        # The list of a store may be out of date.
+        place = steps.get(step, inside(run.at, runs.name_of(step)))
+        if step not in steps and not retried(partial(run.has, place)):
             raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-        manifest = retried(partial(verify, run, steps[step]))
-        return None if manifest is None else Found(steps[step], manifest, [])
+        manifest = retried(partial(verify, run, place))
+        return None if manifest is None else Found(place, manifest, [])
 
     return _searched(run, search)
 

@@ -1,4 +1,4 @@
-"""`.writer`, the object that says which manager saves in a run, and which step was completed last."""
+"""`.writer`, the object that says which manager saves in a run, and the newest step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Writer(NamedTuple):
     Attributes:
         holder: the process, as text; empty if its manager has released the run.
         token: which manager it is.
-        newest: the step that was completed last; -1 if there is none.
+        newest: the highest step that was completed; -1 if there is none.
         number: increases with each change, so that no two contents are the same.
     """
 
@@ -81,8 +81,9 @@ class StoreLock:
         return True
 
     def note_newest(self, step: int) -> None:
-        """Record the step that was completed; raise LockedError if another manager has taken the run meanwhile."""
-        self._replace(self._now._replace(newest=step, number=self._now.number + 1))
+        """Record that a step was completed; raise LockedError if another manager has taken the run meanwhile."""
+        # A job that goes back saves a step that is not the newest.
+        self._replace(self._now._replace(newest=max(step, self._now.newest), number=self._now.number + 1))
 
     def release(self) -> None:
         """Record that no manager saves here, unless another one already does."""

@@ -71,7 +71,10 @@ class StoreRun:
         return found
 
     def has(self, place: Place) -> bool:
-        return self._exists(_manifest_of(name_of(place)))
+        try:
+            return not isinstance(self._read(name_of(place))[1], UnfinishedError)
+        except FileNotFoundError:
+            return False
 
     def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
         """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
@@ -202,8 +205,9 @@ class StoreRun:
             # Otherwise it was not deleted after all, and the retention policy decides again.
             self.bucket.delete([marker(REMOVING, name)])
         for name, step in now.steps.items():
-            known = self._known.get(name)
-            clean = known is not None and known[0] == step.etag and step.files.keys() <= _tokens(known[1])
+            etag, known = self._known.get(name, ("", None))
+            is_complete = known is not None and not isinstance(known, UnfinishedError) and etag == step.etag
+            clean = is_complete and step.files.keys() <= _tokens(known)
             if name not in now.removing and not clean:
                 self._delete_leftovers(step)
 
@@ -271,6 +275,6 @@ def _manifest_of(name: str) -> str:
     return f"{name}/{runs.MANIFEST}"
 
 
-def _tokens(manifest: Manifest | FormatError) -> set[str]:
+def _tokens(manifest: Manifest | FormatError | None) -> set[str]:
     """Return which files of a step its manifest names, by their token."""
     return {manifest.within} if isinstance(manifest, Manifest) else set()
