@@ -7,6 +7,9 @@ A process that hangs is noticed by the time limit. Then gloo closes all connecti
 other rank would blame that one. So the first rank whose time limit passes writes down in the job's store for whom it waited,
 and the others look there before they blame anybody. Nothing can be saved with a lost rank: later votes fail at once, with
 the same error.
+
+Before there are connections, a process that has ended cannot be told from one that hangs, and gloo does not say for whom it
+has waited. So the ranks meet in the store before they connect, and after it (`_connect.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch.distributed as dist
 
 from statedict.errors import RankError
 
+from ._connect import connected, late
 from ._vote import GONE, Decide, Mail, vote
 
 LOST = "lost"
@@ -31,15 +35,17 @@ PATIENCE = timedelta(seconds=1)
 class RankConnections:
     """All ranks of the job, with connections of their own. Every rank makes it, and calls its methods, at the same time.
 
-    `timeout`: how long a rank waits for another one.
+    `timeout`: how long a rank waits for another one. If one is lost while the connections are made, `agree` says so.
     """
 
     def __init__(self, timeout: timedelta) -> None:
         self._world = _world()
         self._timeout = timeout
-        self._group: Any = None if self._world is None else dist.new_group(backend="gloo", timeout=timeout)
-        self._mail = Mail(self._group)
+        self._group: Any = None
         self._lost: Mapping[int, str] = {}
+        if self._world is not None:
+            self._group, self._lost = connected(self._world, timeout)
+        self._mail = Mail(self._group)
 
     @property
     def is_current(self) -> bool:
@@ -69,8 +75,7 @@ class RankConnections:
         """The rank that is lost, as all ranks name it: the first to write it down is right. `gone`: as the vote says."""
         rank, why = self._mail.failure or (gone, "")
         timed_out = "Timed out" in why
-        limit = f"it has not answered within {self._timeout.total_seconds():g} s"
-        found = json.dumps([rank, limit] if timed_out else [gone, GONE.error])
+        found = json.dumps([rank, late(self._timeout)] if timed_out else [gone, GONE.error])
         # Without the store, whose process may be the one that has ended, this rank's own finding has to do.
         with suppress(RuntimeError):
             store = self._group.get_group_store()
