@@ -236,7 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
             longest[one.kind] = max(longest[one.kind], needed)
         each = (time.perf_counter() - began) / asked.times
     print(f"{asked.times:,} kills of {asked.ranks} ranks, {each * 1e3:.0f} ms each; a save takes {long * 1e3:.1f} ms")
-    print(f"the others ended within {longest[DURABLE]:.1f} s, and {longest[BEGUN]:.1f} s after kills in the first saves")
+    print(
+        f"the others ended within {longest[DURABLE]:.1f} s, and {longest[BEGUN]:.1f} s after kills in the first saves"
+    )
     print(tally.report())
     return 1 if tally.wrong else 0
 
