@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -43,7 +44,11 @@ def background(kind, size, directory):
             manager.save(number, model=model, optimizer=optimizer)
             manager.wait()
             copies.append(
-                [tensor.data_ptr() for copy in manager._memory[0].copies.values() for tensor in copy.memory.tensors]
+                [
+                    tensor.data_ptr()
+                    for copy in manager._saver._memory[0].copies.values()
+                    for tensor in copy.memory.tensors
+                ]
             )
         told["reused"] = copies[0] == copies[1]
     manager.save(4, counter=Counter())
@@ -199,12 +204,11 @@ def _local(tensor):
 def bits(kind, size, directory):
     """Tensors of every dtype, changed after each save: the names of those that DCP or a resume reads otherwise."""
     model = torch.nn.Module()
-    for number, dtype in enumerate(DTYPES):
-        for shape in ((33, 7), (1,), (0, 3)):
-            tensor = torch.empty(shape, dtype=dtype)
-            _fill(tensor, number)
-            tensor = torch.nn.Parameter(tensor, requires_grad=dtype.is_floating_point)
-            model.register_parameter(f"{dtype}".replace(".", "_") + str(len(shape) + shape[0]), tensor)
+    for number, (dtype, shape) in enumerate(product(DTYPES, ((33, 7), (1,), (0, 3)))):
+        tensor = torch.empty(shape, dtype=dtype)
+        _fill(tensor, number)
+        tensor = torch.nn.Parameter(tensor, requires_grad=dtype.is_floating_point)
+        model.register_parameter(f"{number}", tensor)
     if kind == "fsdp":
         model = fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (size,)))
     state = model.state_dict()

@@ -12,8 +12,9 @@ from time import monotonic
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 
-from ._vote import GONE
+from ._vote import ENDED
 
 # How much later than the others a rank may say that its time limit has passed.
 SLACK = timedelta(seconds=5)
@@ -34,7 +35,7 @@ def connected(world: dist.ProcessGroup, timeout: timedelta) -> tuple[dist.Proces
             lost = meeting.meet("connected", failed, timedelta(seconds=until - monotonic()))
     except RuntimeError:
         # The store does not answer. It is in the process of rank 0, or in that of the launcher, without which none runs on.
-        lost = {0: GONE.error}
+        lost = {0: ENDED}
     return group, lost
 
 
@@ -58,7 +59,7 @@ class _Meeting:
         store = world.get_group_store()
         # Each rank counts its own groups, and all make the same ones.
         number = store.add(f"statedict/groups-of-{world.rank()}", 1)
-        self._store = dist.PrefixStore(f"statedict/{number}", store)
+        self._store = PrefixStore(f"statedict/{number}", store)
         self._rank, self._size = world.rank(), world.size()
         self._timeout = timeout
 

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from statedict.errors import RankError
 
 from ._connect import connected, late
-from ._vote import GONE, Decide, Mail, vote
+from ._vote import ENDED, Decide, Mail, vote
 
 LOST = "lost"
 # How long to wait for what another rank may be writing down.
@@ -60,10 +60,10 @@ class RankConnections:
         try:
             return vote(error, payload, members, mail=self._mail, decide=decide)
         except RankError as failed:
-            if GONE.error not in failed.failed.values():
+            if ENDED not in failed.failed.values():
                 raise
-            known = {rank: text for rank, text in failed.failed.items() if text != GONE.error}
-            self._lost = self._blamed(next(rank for rank, text in failed.failed.items() if text == GONE.error))
+            known = {rank: text for rank, text in failed.failed.items() if text != ENDED}
+            self._lost = self._blamed(next(rank for rank, text in failed.failed.items() if text == ENDED))
             raise RankError({**known, **self._lost}) from failed
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class RankConnections:
         """The rank that is lost, as all ranks name it: the first to write it down is right. `gone`: as the vote says."""
         rank, why = self._mail.failure or (gone, "")
         timed_out = "Timed out" in why
-        found = json.dumps([rank, late(self._timeout)] if timed_out else [gone, GONE.error])
+        found = json.dumps([rank, late(self._timeout)] if timed_out else [gone, ENDED])
         # Without the store, whose process may be the one that has ended, this rank's own finding has to do.
         with suppress(RuntimeError):
             store = self._group.get_group_store()
