@@ -252,3 +252,23 @@ def dies(kind, size, directory):
             told.append(f"{type(error).__name__}: {error}")
     manager.close()
     return {"told": told, "steps": list(manager)}
+
+
+def leaves(kind, size, directory):
+    """The job is shut down while one save is followed up and another waits: what each rank is told."""
+    gate = threading.Event()
+    wait = partial(_wait_for, gate)
+    model, _ = training(kind, size)
+    manager = CheckpointManager(directory, asynchronous=True, busy="replace", after_save=wait)
+    manager.save(1, model=model)
+    while dist.get_rank() == 0 and not manager._after_save._thread:
+        time.sleep(0.01)
+    dist.barrier()
+    manager.save(2, model=model)
+    dist.destroy_process_group()
+    gate.set()
+    try:
+        manager.close()
+    except StateDictError as error:
+        told = f"{type(error).__name__}: {error}"
+    return {"told": told, "steps": list(manager)}

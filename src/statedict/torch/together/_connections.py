@@ -22,24 +22,33 @@ from typing import Any
 
 import torch.distributed as dist
 
-from statedict.errors import RankError
+from statedict.errors import RankError, SaveError
 
 from ._connect import connected, late
-from ._vote import ENDED, Decide, Mail, vote
+from ._vote import ENDED, Decide, Mail, all_ranks, vote
 
 LOST = "lost"
 # How long to wait for what another rank may be writing down.
 PATIENCE = timedelta(seconds=1)
+SHUT_DOWN = (
+    "torch.distributed was shut down before this save had ended: wait for it with the manager's wait() or close() before "
+    "destroy_process_group()"
+)
 
 
 class RankConnections:
     """All ranks of the job, with connections of their own. Every rank makes it, and calls its methods, at the same time.
 
     `timeout`: how long a rank waits for another one. If one is lost while the connections are made, `agree` says so.
+
+    Attributes:
+        rank: this one. It does not change, whatever becomes of torch.distributed.
     """
 
     def __init__(self, timeout: timedelta) -> None:
         self._world = _world()
+        self._members = all_ranks()
+        self.rank = dist.get_rank() if self._world is not None else 0
         self._timeout = timeout
         self._group: Any = None
         self._lost: Mapping[int, str] = {}
@@ -53,14 +62,15 @@ class RankConnections:
         return _world() is self._world
 
     def agree(self, error: BaseException | None, payload: Any = None, decide: Decide | None = None) -> list[Any]:
-        """Vote: see `vote`. Raises RankError, naming the rank, if a rank is lost."""
+        """Vote: see `vote`. Raises RankError, naming the rank, if a rank is lost; SaveError if the job was shut down."""
         if self._lost:
             raise error or RankError(self._lost)
-        members = None if self._world is not None else [0]
         try:
-            return vote(error, payload, members, mail=self._mail, decide=decide)
-        except RankError as failed:
-            if ENDED not in failed.failed.values():
+            return vote(error, payload, self._members, mail=self._mail, decide=decide)
+        except (RankError, ValueError) as failed:
+            if failed is not error and not self.is_current:
+                raise SaveError(SHUT_DOWN) from failed
+            if not isinstance(failed, RankError) or ENDED not in failed.failed.values():
                 raise
             known = {rank: text for rank, text in failed.failed.items() if text != ENDED}
             self._lost = self._blamed(next(rank for rank, text in failed.failed.items() if text == ENDED))
