@@ -77,7 +77,8 @@ def with_optimizer(model: torch.nn.Module) -> dict[str, Any]:
     """Return a model and an Adam optimizer that has state."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.is_floating_point()])
     for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        # Not zero, which would make the parameters of half precision NaN: Adam's eps is 0 in it.
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
     optimizer.step()
     return {"model": model, "optimizer": optimizer}
 

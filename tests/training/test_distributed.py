@@ -1,11 +1,10 @@
 """A run of several processes: one checkpoint of all, resumed on any number of them."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tests.training.ranks import answers as ranks
 
 import statedict
 from statedict.cli import main
@@ -16,14 +15,6 @@ NAMES = ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
 RESUMED = ["resume:fsdp:4", "resume:tp:2", "resume:ddp:2", "resume:fsdp:1", "resume:plain:1"]
-
-
-def ranks(directory, *phases):
-    """What each rank of each phase answers; warnings are errors there, too."""
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("ranks.py"), directory, *phases]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def flat(model):
@@ -196,65 +187,3 @@ def test_what_follows_a_save_is_done_by_the_first_rank(tmp_path):
     assert first == second == {
         "there": [[1, True], [3, True], [4, False]], "pruned": [[[1, False]], [[1, False]], []], "count": 1,
     }  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", ["background:ddp:2", "background:fsdp:4"])
-def test_training_goes_on_while_all_ranks_write(tmp_path, phase):
-    """The copy of each rank is saved, whatever the training does meanwhile; the next save reuses its memory."""
-    (answers,) = ranks(tmp_path / "run", phase)
-    told = {"unfinished": True, "collective": True, "same": True, "count": 0, "reused": True, "steps": [2, 3, 4]}
-    assert answers == [told] * len(answers)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_all_ranks_replace_a_waiting_save_alike(tmp_path, size):
-    """A rank that holds an older save than another one drops it, and joins with the newer one."""
-    (answers,) = ranks(tmp_path / "run", f"replaces:plain:{size}")
-    assert answers == [[[1, 3, 4], [1, 3, 4]]] * size
-
-
-@pytest.mark.slow
-def test_a_save_in_the_background_that_fails_on_one_rank_fails_on_all(tmp_path):
-    """All are told at the same call: in the copy, in the write, after it, or if the ranks save different steps."""
-    (answers,) = ranks(tmp_path / "run", "one_fails:plain:2")
-    for answer, expected in zip(
-        answers,
-        (
-            [
-                "RankError: rank 1 failed: no state",
-                "SaveError: 'counter': count",
-                "AfterSaveError",
-                "SaveError: rank 0 saves",
-            ],
-            ["OSError: no state here", *["RankError: rank 0 failed"] * 3],
-        ),
-    ):
-        assert len(answer["told"]) == len(expected)
-        assert all(text.startswith(start) for text, start in zip(answer["told"], expected))
-        assert "rank 0 saves step 6 with model, and rank 1 step 5 with model" in answer["told"][3]
-        assert (answer["steps"], answer["left"]) == ([3, 4, 8], [".lock"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path, size):
-    """Also by itself, once it runs again; later saves fail at once, and the older checkpoint stays."""
-    (answers,) = ranks(tmp_path / "run", f"hangs:plain:{size}")
-    told = [f"RankError: rank {size - 1} failed: it has not answered within 10 s"] * 2
-    assert answers == [{"told": told, "steps": [1]}] * size
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_ranks_share_frozen_parameters_between_checkpoints(tmp_path, kind):
-    """Each rank's part of them is one file of all checkpoints until it changes; deleting the others does not affect one."""
-    (answers,) = ranks(tmp_path / "run", f"frozen:{kind}:2")
-    for answer in answers:
-        first, second, third, changed = answer["inodes"]
-        assert len(first) == 2
-        assert first == second == third
-        # With DDP, each frozen layer was written by one of the ranks.
-        assert len(set(first) & set(changed)) == (1 if kind == "ddp" else 0)
-        assert (answer["same"], answer["after"]) == (True, 3)

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
 
-from . import _distributed, _keep, _objects, _random, _select, _when
+from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
-from ._progress import Meter, watched
 from ._run import open_run
 from ._when import When
 from .resuming import _find
@@ -24,19 +22,15 @@ from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
 from .resuming._restore import VerifiedCheckpoint
 from .resuming._retry import retried
-from .saving import _save, _together
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
-from .saving._background_copy import CopyMemory, copied, copied_of_rank
-from .saving._frozen import frozen_names
 from .saving._ownership import Ownership
+from .saving._saver import SaveOptions, Saver
 from .saving._schedule import Schedule
 from .saving._sigterm import OnSigterm
-from .saving._together import SaveOfRanks
 
 if TYPE_CHECKING:
     from statedict.formats import Limits
-    from statedict.torch import RankConnections
 
 T = TypeVar("T")
 
@@ -58,7 +52,7 @@ class CheckpointManager:
         random: save and restore the state of the random generators of Python, NumPy and torch.
         on_sigterm: on SIGTERM, finish the running save before the process ends.
         timeout: how long a rank waits for the others in a save: longer than the slowest takes to write, and `after_save`.
-            A process that has ended is detected at once, and a process that hangs after this time.
+            A process that has ended is detected at once; one that hangs, or ends in the first save, after this time.
         limits: resource limits for reading a checkpoint, if the defaults are too low.
 
     A manager may be used from several threads: its methods run one at a time. A newer manager of the same process takes
@@ -96,15 +90,11 @@ class CheckpointManager:
         self.directory = self._run.at
         self._keep = last(3) if keep is None else _keep.policy(keep)
         self._after_save = AfterSave(after_save)
-        self._asynchronous, self._busy, self._durable, self._random = asynchronous, busy, durable, random
-        self._limits = limits
+        self._random, self._limits = random, limits
         self._background = Background()
         self._ownership = Ownership(self._run, self._background)
-        self._memory: list[CopyMemory] = []
-        self._timeout = timeout
-        self._group: RankConnections | None = None
-        self._numbers = count()
-        self._meter = Meter("")
+        saving = SaveOptions(self._keep, asynchronous, busy, durable, random, timeout)
+        self._saver = Saver(self._run, saving, self._background, self._ownership)
         when = None if when is None else _when.checked(when)
         saves_first = _when.saves_on_preemption(when)
         self._on_sigterm = OnSigterm(self.close, saves_first=saves_first) if on_sigterm or saves_first else None
@@ -185,9 +175,8 @@ class CheckpointManager:
             raise SaveError("after_save= must not save with the same manager: the save that called it has not ended")
         with self._on_sigterm.delayed() if self._on_sigterm else nullcontext(), self._ownership.mutex:
             given, metrics = _objects.sort(objects), _objects.numbers(metrics or {})
-            save = self._save_together if _distributed.is_needed(given.stateful.values()) else self._save_alone
             try:
-                save(step, metrics, given)
+                self._saver.save(step, metrics, given, self._follow_up)
             except AfterSaveError:
                 self._schedule.restart()
                 raise
@@ -250,12 +239,8 @@ class CheckpointManager:
     def wait(self) -> None:
         """Wait until all saves are durable and `after_save` has returned; raise the error of a failed one."""
         with self._turn():
-            if self._after_save.is_running_here:
-                return
-            if self._background.running:
-                with self._meter.shown():
-                    self._background.settle()
-            self._background.raise_error()
+            if not self._after_save.is_running_here:
+                self._saver.wait()
 
     def close(self) -> None:
         """Wait for the running save, and unlock the directory."""
@@ -264,9 +249,7 @@ class CheckpointManager:
                 self.wait()
             finally:
                 self._ownership.release()
-                group, self._group = self._group, None
-                if group is not None:
-                    group.close()
+                self._saver.close()
                 if self._on_sigterm:
                     self._on_sigterm.forget()
 
@@ -347,102 +330,6 @@ class CheckpointManager:
         alone = not self._is_one_of_many or self._after_save.is_running_here
         return act() if alone else _distributed.on_first(act)
 
-    def _save_alone(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
-        if self._busy == "wait":
-            self._background.wait()
-        self._ownership.hold(seize=True)
-        if not self._asynchronous:
-            content = self._content(step, metrics, given)
-            meter = _meter(content)
-            with meter.shown():
-                self._write(content, meter)
-            return
-        self._background.raise_error()
-        content, kept = copied(self._content(step, metrics, given, copied=True), self._spare())
-        # The progress bar is shown only by `wait`.
-        meter = self._meter = _meter(content)
-        self._submit(step, lambda: self._write(content, meter), kept)
-
-    def _save_together(self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments) -> None:
-        """Save with all ranks, which learn of a failure on this one, also in the background, and so continue alike.
-
-        So every rank makes the same saves, and if an asynchronous one fails, all raise at the same call.
-        """
-        if self._busy == "wait":
-            self._background.wait()
-        save, memory = self._save_of_ranks(), self._spare() if self._asynchronous else CopyMemory()
-        meter = Meter("")
-        try:
-            content = self._content_of_rank(step, metrics, given)
-            if self._asynchronous:
-                content, memory = copied_of_rank(content, memory)
-            meter = _meter(content.own)
-        except BaseException as error:  # noqa: BLE001  # raised by the job
-            job = partial(save.fail, error)
-        else:
-            job = partial(self._write_together, save, content, meter)
-        if not self._asynchronous:
-            with meter.shown():
-                job()
-            return
-        self._meter = meter
-        self._submit(step, job, memory)
-        if self._busy == "replace":
-            # After it has been submitted: another rank may not know of the error yet, and goes on with this save.
-            self._background.raise_error()
-
-    def _save_of_ranks(self) -> SaveOfRanks:
-        from statedict.torch import RankConnections
-
-        if self._group is None or not self._group.is_current:
-            self._group = RankConnections(self._timeout)
-        return SaveOfRanks(
-            self._run, self._group, next(self._numbers), durable=self._durable,
-            hold=partial(self._ownership.hold, seize=True), follow_up=self._follow_up,
-        )  # fmt: skip
-
-    def _content_of_rank(
-        self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments
-    ) -> _together.RankContent:
-        parts, rest = _distributed.split(given)
-        states = _objects.states(rest, random=False)
-        _distributed.refuse_shards(states)
-        own = _save.Content(
-            step, metrics, given.plain, states if _distributed.ranks()[0] == 0 else {}, _keep.dump(self._keep)
-        )
-        return _together.RankContent(own, _distributed.parts_of(parts), _random.read() if self._random else None)
-
-    def _write_together(self, save: SaveOfRanks, content: _together.RankContent, meter: Meter) -> None:
-        if not save.write(content, meter) and self._busy == "wait":
-            raise SaveError(
-                f"{self._run.name}: other ranks have made a later save than step {content.own.step}: every rank must make "
-                "the same saves"
-            )
-
-    def _spare(self) -> CopyMemory:
-        """The memory of an earlier copy."""
-        return self._memory.pop() if self._memory else CopyMemory()
-
-    def _submit(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
-        self._background.submit(
-            lambda: self._run_and_return(step, job, memory), dropped=lambda: self._memory.append(memory)
-        )
-
-    def _content(
-        self, step: int, metrics: Mapping[str, Any], given: _objects.SortedArguments, *, copied: bool = False
-    ) -> _save.Content:
-        """What this save writes. `copied`: the caller copies it at once, so it may contain the live parameters."""
-        states = _objects.states(given, random=self._random, copied=copied)
-        frozen = {name: frozen_names(value, states[name]) for name, value in given.stateful.items()}
-        return _save.Content(step, metrics, given.plain, states, _keep.dump(self._keep), frozen)
-
-    def _write(self, content: _save.Content, meter: Meter) -> None:
-        with self._run.translated():
-            # Retry the deletions that failed in an earlier save.
-            self._run.tidy()
-            _save.write(self._run, content, meter, durable=self._durable)
-        self._follow_up(content.step)
-
     def _follow_up(self, step: int) -> None:
         """Delete the checkpoints that the policy does not keep, and call `after_save`, after a save."""
         try:
@@ -460,23 +347,11 @@ class CheckpointManager:
         gone = [each for each in expired(self.checkpoints, keep) if each.step != saved]
         return [each for each in gone if self._run.remove(each.path)]
 
-    def _run_and_return(self, step: int, job: Callable[[], None], memory: CopyMemory) -> None:
-        try:
-            job()
-        except AfterSaveError:
-            raise
-        except BaseException as error:
-            error.add_note(f"{self._run.name}: step {step} was not saved")
-            raise
-        finally:
-            self._memory.append(memory)
-
     def _forget(self) -> None:
         """Reset the copy in a forked child: the lock, the mutex and the thread belong to the parent."""
         self._ownership.forget()
         self._background.forget()
-        self._memory = []
-        self._group = None
+        self._saver.forget()
         if self._on_sigterm:
             self._on_sigterm.reset()
 
@@ -501,11 +376,6 @@ def _step(at: int | Saved | RunPolicy) -> int | RunPolicy:
     if isinstance(at, RunPolicy):
         return at
     return _objects.checked_step(at.step if isinstance(at, Saved) else at)
-
-
-def _meter(content: _save.Content) -> Meter:
-    # Computing the size visits every tensor, so it is done only if a bar can be shown.
-    return Meter(f"saving step {content.step}", _save.nbytes(content) if watched() else 0)
 
 
 def _after_fork() -> None:

@@ -32,7 +32,8 @@ class Ballot(NamedTuple):
     payload: Any = None
 
 
-GONE = Ballot("its process has ended, or its connection was lost")
+ENDED = "its process has ended, or its connection was lost"
+GONE = Ballot(ENDED)
 
 
 class Mail:

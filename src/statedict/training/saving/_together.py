@@ -29,7 +29,6 @@ from statedict.formats.runs import FileFacts
 
 from .. import _names, _random
 from .._progress import Meter
-from .._ranks import ranks
 from .._run import Draft, TrainingRun
 from . import _frozen, _save
 from ._frozen import Donor
@@ -194,7 +193,7 @@ class SaveOfRanks:
 
     def _write_part(self, draft: Draft, content: RankContent, task: Task) -> Wrote:
         stems = _names.stems(content.parts)
-        rank, _ = ranks()
+        rank = self._group.rank
         stored: dict[str, list[Stored]] = {name: [] for name in content.parts}
         shards: dict[str, dict[str, str]] = {}
         for name, part in content.parts.items():

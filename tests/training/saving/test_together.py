@@ -1,0 +1,94 @@
+"""Asynchronous saves of several ranks."""
+
+import pytest
+from tests.training.ranks import answers as ranks
+
+pytest.importorskip("torch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["background:ddp:2", "background:fsdp:4"])
+def test_training_goes_on_while_all_ranks_write(tmp_path, phase):
+    """The copy of each rank is saved, whatever the training does meanwhile; the next save reuses its memory."""
+    (answers,) = ranks(tmp_path / "run", phase)
+    told = {"unfinished": True, "collective": True, "same": True, "count": 0, "reused": True, "steps": [2, 3, 4]}
+    assert answers == [told] * len(answers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_all_ranks_replace_a_waiting_save_alike(tmp_path, size):
+    """A rank that holds an older save than another one drops it, and joins with the newer one."""
+    (answers,) = ranks(tmp_path / "run", f"replaces:plain:{size}")
+    assert answers == [[[1, 3, 4], [1, 3, 4]]] * size
+
+
+@pytest.mark.slow
+def test_a_save_in_the_background_that_fails_on_one_rank_fails_on_all(tmp_path):
+    """All are told at the same call: in the copy, in the write, after it, or if the ranks save different steps."""
+    (answers,) = ranks(tmp_path / "run", "one_fails:plain:2")
+    for answer, expected in zip(
+        answers,
+        (
+            [
+                "RankError: rank 1 failed: no state",
+                "SaveError: 'counter': count",
+                "AfterSaveError",
+                "SaveError: rank 0 saves",
+            ],
+            ["OSError: no state here", *["RankError: rank 0 failed"] * 3],
+        ),
+    ):
+        assert len(answer["told"]) == len(expected)
+        assert all(text.startswith(start) for text, start in zip(answer["told"], expected))
+        assert "rank 0 saves step 6 with model, and rank 1 step 5 with model" in answer["told"][3]
+        assert (answer["steps"], answer["left"]) == ([3, 4, 8], [".lock"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_that_hangs_is_named_by_all_within_the_time_limit(tmp_path, size):
+    """Also by itself, once it runs again; later saves fail at once, and the older checkpoint stays."""
+    (answers,) = ranks(tmp_path / "run", f"hangs:plain:{size}")
+    told = [f"RankError: rank {size - 1} failed: it has not answered within 10 s"] * 2
+    assert answers == [{"told": told, "steps": [1]}] * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_ranks_share_frozen_parameters_between_checkpoints(tmp_path, kind):
+    """Each rank's part of them is one file of all checkpoints until it changes; deleting the others does not affect one."""
+    (answers,) = ranks(tmp_path / "run", f"frozen:{kind}:2")
+    for answer in answers:
+        first, second, third, changed = answer["inodes"]
+        assert len(first) == 2
+        assert first == second == third
+        # With DDP, each frozen layer was written by one of the ranks.
+        assert len(set(first) & set(changed)) == (1 if kind == "ddp" else 0)
+        assert (answer["same"], answer["after"]) == (True, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "fsdp"])
+def test_every_bit_is_saved_as_it_was_at_the_save(tmp_path, kind):
+    """Of every dtype, with every kind of NaN, as torch.distributed.checkpoint reads it and as a resume does."""
+    (answers,) = ranks(tmp_path / "run", f"bits:{kind}:2")
+    assert answers == [[60, {"dcp": [], "resume": []}]] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "connecting", "connected"])
+def test_a_rank_that_is_lost_in_the_first_save_is_named(tmp_path, when):
+    """Before the ranks have connected, the time limit passes first; the next save fails at once."""
+    (answers,) = ranks(tmp_path / "run", f"dies:{when}:3")
+    told = ["RankError: rank 2 failed: it has not answered within 10 s"] * 2
+    assert answers == [*[{"told": told, "steps": []}] * 2, None]
+
+
+@pytest.mark.slow
+def test_a_save_whose_job_is_shut_down_says_what_to_wait_for(tmp_path):
+    """It never becomes a checkpoint of one rank; one that was complete stays."""
+    (answers,) = ranks(tmp_path / "run", "leaves:fsdp:2")
+    for answer in answers:
+        assert answer["told"].startswith("SaveError: torch.distributed was shut down before this save had ended")
+        assert answer["steps"] == [1]
