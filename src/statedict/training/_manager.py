@@ -405,6 +405,9 @@ class CheckpointManager:
     ) -> _together.RankContent:
         parts, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
+        states |= _distributed.merged(
+            {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
+        )
         _distributed.refuse_shards(states)
         own = _save.Content(
             step, metrics, given.plain, states if _distributed.ranks()[0] == 0 else {}, _keep.dump(self._keep)
