@@ -16,12 +16,26 @@ from statedict.integrations.lightning import StateDictCheckpoint, StateDictCheck
 
 @pytest.mark.parametrize(
     ("options", "step"),
-    [({}, 2), ({}, 6), ({"val_check_interval": 0.5}, 10), ({"accumulate_grad_batches": 2}, 4), ({"max_steps": 16}, 10)],
+    [
+        ({}, 2),
+        ({}, 6),
+        ({"val_check_interval": 0.5}, 10),
+        ({"accumulate_grad_batches": 2}, 4),
+        ({"max_steps": 16}, 10),
+        ({"max_steps": 16}, 12),
+    ],
 )
 def test_resumes_bit_for_bit(monkeypatch, tmp_path, options, step):
     """Interrupted in the middle or at the end of an epoch, training ends with the same bits."""
     resumed, expected = outcomes(monkeypatch, tmp_path, partial(lightning, **options), step)
     assert resumed == expected
+
+
+@pytest.mark.parametrize("short", [{"max_steps": 12}, {"max_steps": 15}, {"max_epochs": 2}])
+def test_trains_longer(tmp_path, short):
+    """A finished training that is started again with a higher limit ends as if it had had that from the beginning."""
+    lightning(tmp_path / "parts", when=None, **short)
+    assert lightning(tmp_path / "parts", when=None) == lightning(tmp_path / "whole", when=None)
 
 
 def test_checkpoints(tmp_path):

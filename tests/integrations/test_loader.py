@@ -63,7 +63,7 @@ def test_loading_changes_the_state_only():
     next(iter(loader))
     other = ResumableLoader(range(5))
     other.load_state_dict(loader.state_dict())
-    assert other.state_dict()["ranks"][0]["taken"] == 1
+    assert other.state_dict()["rank 0 of 1"]["taken"] == 1
 
 
 def test_fewer_batches():
@@ -81,9 +81,9 @@ def test_fewer_batches():
 
 def test_other_number_of_ranks():
     """The positions of two ranks are not those of one."""
-    state = ResumableLoader(range(5)).state_dict()
-    with pytest.raises(ValueError, match="saved by 2 processes, and there are 1 now"):
-        ResumableLoader(range(5)).load_state_dict({"ranks": state["ranks"] * 2})
+    (position,) = ResumableLoader(range(5)).state_dict().values()
+    with pytest.raises(ValueError, match=r"saved by other processes \(rank 0 of 2, rank 1 of 2\), .* is rank 0 of 1"):
+        ResumableLoader(range(5)).load_state_dict({"rank 0 of 2": position, "rank 1 of 2": position})
 
 
 def test_attributes_are_those_of_the_loader():

@@ -82,7 +82,7 @@ def loop(directory):
     return outcome(model, optimizer, step, seen.total)
 
 
-def lightning(directory, plugin=False, **options):
+def lightning(directory, plugin=False, when=every(2), **options):
     """Lightning with the callback, or with its own ModelCheckpoint over the plugin."""
     import lightning.pytorch as pl
 
@@ -122,11 +122,11 @@ def lightning(directory, plugin=False, **options):
         found = Path(directory, "last.ckpt")
         path = found if found.exists() else None
     else:
-        callback = StateDictCheckpoint(directory, when=every(2), keep=last(2))
+        callback = StateDictCheckpoint(directory, when=when, keep=last(2))
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = pl.Trainer(max_epochs=3, accelerator="cpu", callbacks=[callback], **quiet, **options)
+        trainer = pl.Trainer(accelerator="cpu", callbacks=[callback], **{"max_epochs": 3, **quiet, **options})
         trainer.fit(module, DataLoader(Points(), 4, shuffle=True), DataLoader(Points(), 12), ckpt_path=path)
     if plugin:  # Lightning's own checkpoints have no random state
         return [*outcome(module, trainer.optimizers[0])[:0], trainer.global_step, trainer.current_epoch]

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) if torch.distributed is not in use."""
+    if sys.modules.get("torch") is None:
+        return 0, 1
+    from statedict import torch as host
+
+    return host.ranks()
 
 
 def of_all(value: Any) -> list[Any]:
     """Return the values of all ranks: a small collective if there are several. Partner of `own`."""
-    if sys.modules.get("torch") is None:
+    if ranks()[1] == 1:
         return [value]
-    from statedict.torch import gather, ranks
+    from statedict.torch import gather
 
-    return gather(value) if ranks()[1] > 1 else [value]
+    return gather(value)
 
 
 def own(values: Sequence[Any]) -> Any:
     """Return this rank's value; raises ValueError if another number of ranks saved them. Partner of `of_all`."""
-    rank, size = 0, 1
-    if sys.modules.get("torch") is not None:
-        from statedict.torch import ranks
+    return own_of({_key(rank, len(values)): value for rank, value in enumerate(values)})
 
-        rank, size = ranks()
-    if len(values) != size:
+
+def rank_of() -> str:
+    """The key of this rank's value in a state that has those of all, such as `rank 0 of 2`. Partner of `own_of`."""
+    return _key(*ranks())
+
+
+def own_of(values: Mapping[str, Any]) -> Any:
+    """Return this rank's value in a state; raises ValueError if another number of ranks saved it. Partner of `rank_of`."""
+    if rank_of() not in values:
         raise ValueError(
-            f"the position in the data was saved by {len(values)} processes, but this job has {size}, so the batches that "
-            f"each process has seen are not known. Resume with {len(values)} processes, or without the loader"
+            f"the position in the data was saved by other processes ({', '.join(values)}), and this one is {rank_of()}, so "
+            "the batches that each process has seen are not known. Resume with as many processes, or without the loader"
         )
-    return values[rank]
+    return values[rank_of()]
+
+
+def _key(rank: int, size: int) -> str:
+    return f"rank {rank} of {size}"

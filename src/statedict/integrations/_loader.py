@@ -13,7 +13,7 @@ from typing import Any
 
 from statedict.training import read_random, write_random
 
-from ._each_rank import of_all, own
+from ._each_rank import own_of, rank_of
 
 Position = dict[str, Any]
 """`taken`: the number of batches so far; `global`, `own`: the generators at the start of the pass; `asked`: the global
@@ -181,10 +181,13 @@ class ResumableLoader(Pass):
 
     __slots__ = ()
 
+    differs_by_rank = True
+    """A save of several ranks has the positions of all. `state_dict` is not a collective: a load calls it for a backup."""
+
     def state_dict(self) -> dict[str, Any]:
-        """The position on each rank."""
-        return {"ranks": of_all(self.position)}
+        """The position on this rank."""
+        return {rank_of(): self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass begin at this rank's position. Raises ValueError if another number of ranks saved it."""
-        self.go_to(own(state["ranks"]))
+        self.go_to(own_of(state))

@@ -80,6 +80,7 @@ class StateDictCheckpoint(Checkpoint):
             self._positions = own(self.resumed.values["positions"])
             self._now = read_random()
             _step_plateau(trainer, self.resumed.values["plateau"])
+            _continue_epoch(trainer.fit_loop)
         self._asked_at = self._saved_at = trainer.global_step
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -133,9 +134,9 @@ class StateDictCheckpoint(Checkpoint):
             self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save at the end of an epoch."""
+        """Save at the end of an epoch, or where `max_steps` ends the training in the middle of one."""
         if self._due or self._by_epoch:
-            self._save(trainer, pl_module, epoch_ended=True)
+            self._save(trainer, pl_module, epoch_ended=trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
     def _save(self, trainer: Any, module: Any, *, epoch_ended: bool = False) -> None:
         self._due = False
@@ -225,6 +226,23 @@ def _plateau(trainer: Any) -> dict[str, float]:
 def _step_plateau(trainer: Any, metrics: Mapping[str, float]) -> None:
     for index, metric in metrics.items():
         trainer.lr_scheduler_configs[int(index)].scheduler.step(metric)
+
+
+def _continue_epoch(loop: Any) -> None:
+    """Correct what a FitLoop does after loading a state that was saved in `on_train_epoch_end`.
+
+    After a complete epoch the next one begins; with `max_steps` the loop would end the saved one again, and count it twice.
+    After an epoch that `max_steps` cut short, the loop would not count the rest as this epoch.
+    """
+    epoch = loop.epoch_progress
+    if epoch.current.processed != epoch.current.ready:
+        return
+    if loop.epoch_loop.batch_progress.is_last_batch:
+        loop._restarting = loop.epoch_loop.restarting = False
+    else:
+        epoch.current.processed -= 1
+        epoch.total.processed -= 1
+        loop.restarting = True
 
 
 class StateDictCheckpointIO(CheckpointIO):

@@ -14,8 +14,6 @@ from typing import Any
 
 from statedict.training import CheckpointManager, all_steps, last
 
-from ._each_rank import of_all
-
 __all__ = ["TitanCheckpoints"]
 
 
@@ -133,11 +131,13 @@ class TitanCheckpoints:
 class _EachRank:
     """A data loader whose state has other names on each rank, as torchtitan's: a checkpoint holds all of them."""
 
+    differs_by_rank = True
+
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value for state in of_all(self._loader.state_dict()) for name, value in state.items()}
+        return dict(self._loader.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._loader.load_state_dict(dict(state))

@@ -178,6 +178,11 @@ def _without_objects(value: Any) -> Any:
     return tuple(made) if isinstance(value, tuple) else made
 
 
+def differs_by_rank(value: Any) -> bool:
+    """Whether an object has a state of its own on each rank, whose keys name the rank: a save merges those of all."""
+    return getattr(value, "differs_by_rank", False) is True
+
+
 def _has_content(rest: Any) -> bool:
     """Whether it contains anything besides containers and None."""
     return any(part is not None for part in _innermost(rest))

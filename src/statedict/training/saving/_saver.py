@@ -158,6 +158,9 @@ class Saver:
     ) -> _together.RankContent:
         parts, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
+        states |= _distributed.merged(
+            {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
+        )
         _distributed.refuse_shards(states)
         alone = states if _distributed.ranks()[0] == 0 else {}
         own = _save.Content(step, metrics, given.plain, alone, _keep.dump(self._options.keep))
