@@ -3,8 +3,8 @@
 The first of these is used: an index of shards, numbered shards, a single weights file. Shards are passed over if the whole
 file is there as well, or `model.safetensors`, which is what transformers loads then; diffusers loads the shards. Among
 several, files with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A
-file whose name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not used are
-noted.
+file whose name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not
+used are noted.
 """
 
 from __future__ import annotations
