@@ -138,8 +138,9 @@ def save(
         obj: the object to save. Modules, optimizers and other objects with a `state_dict` method are saved as their state,
             not as code, anywhere in the tree.
         path: a path, or a binary file object to write to. An existing file is replaced in one step, after the new one is
-            completely written. The new file keeps the mode and group of the old one, and its owner if this user is allowed
-            to set it, but not its extended attributes (ACLs, for example). Other hard links still refer to the old file.
+            completely written; shards of an earlier save to this path are then deleted. The new file keeps the mode and
+            group of the old one, and its owner if this user is allowed to set it, but not its extended attributes (ACLs, for
+            example). Other hard links still refer to the old file.
         format: `"torch"` (readable by `torch.load`, with `weights_only=True` if the tree contains only tensors, dicts,
             lists, tuples, sets, numbers and text), `"safetensors"` or `"npz"`. None: chosen by the suffix of the path,
             `"torch"` if it does not have one. An unknown suffix is an error.

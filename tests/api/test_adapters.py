@@ -3,6 +3,7 @@
 import json
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -201,6 +202,30 @@ def test_convolutions_and_square_conv1d(tmp_path):
         statedict.merge([tmp_path / "gpt2", tmp_path / "lora"], "lora")
 
 
+@pytest.mark.parametrize(
+    ("base", "adapter", "message"),
+    [
+        ({"k.weight": np.ones((4, 6))}, {}, "is for another base: it changes base_model.model.q.weight"),
+        ({"q.weight": np.ones((4, 6), "int8")}, {}, "dtype int8: a quantised base cannot be changed"),
+        ({"q.weight": np.ones((4, 6), ml_dtypes.float8_e4m3fn)}, {}, "dtype float8_e4m3fn: a quantised base"),
+        ({}, {"A": np.ones((2, 6), "int32")}, "A of 'base_model.model.q' has the dtype int32, not a float"),
+        ({}, {"B": np.ones((4, 2), "complex64")}, "B of 'base_model.model.q' has the dtype complex64, not a float"),
+        ({}, {"A": np.array(1, "float32")}, r"have the shapes \[\] and \[4, 2\], which is not a pair"),
+        ({}, {"A": np.ones(0, "float32")}, r"have the shapes \[0\] and \[4, 2\], which is not a pair"),
+    ],
+)
+def test_hostile_tensors_are_refused(base, adapter, message):
+    """A base without the module, or with quantised weights, and matrices of other dtypes or shapes are refused before
+    anything is computed."""
+    matrices = {"A": np.ones((2, 6), "float32"), "B": np.ones((4, 2), "float32"), **adapter}
+    state = statedict.state.StateDict(
+        {f"base_model.model.q.lora_{role}.weight": each for role, each in matrices.items()}
+    )
+    state.texts = {"adapter_config": json.dumps({"peft_type": "LORA", "r": 2})}
+    with pytest.raises(MergeError, match=message):
+        statedict.merge([base or {"q.weight": np.ones((4, 6), "float32")}, state], "lora")
+
+
 def test_tied_and_several(tmp_path):
     """A tied embedding stays tied and is changed once; a second adapter is added to the result of the first."""
     tied = llama(tie_word_embeddings=True)
@@ -226,8 +251,16 @@ def test_tied_and_several(tmp_path):
         ({"trainable_token_indices": [1]}, "uses 'trainable_token_indices', which is not supported"),
         ({"layer_replication": [[0, 1]], "use_qalora": True}, "uses 'layer_replication', 'use_qalora'"),
         ({"r": 0}, "has the rank 0"),
+        ({"r": None}, "has the rank None: expected a positive integer"),
         ({"r": 8}, r"not a pair of rank 8"),
-        ({"rank_pattern": {"(a+)+$": 2}}, r"the pattern '\(a\+\)\+\$' in adapter_config.json is not supported"),
+        ({"lora_alpha": 1e308}, r"has the alpha 1e\+308: expected a finite number"),
+        ({"alpha_pattern": {"q": "2"}}, "has the alpha '2'"),
+        (
+            {"rank_pattern": {"(?i)q": 2}},
+            r"the pattern '\(\?i\)q' in adapter_config.json is not understood here: global",
+        ),
+        ({"alpha_pattern": {f".*{n}": 2 for n in range(17)}}, r"more than 16 patterns with \* or \+"),
+        ({"rank_pattern": {"(a+)+$": 2}}, r"the pattern '\(a\+\)\+\$' in adapter_config.json is not understood"),
         ({"alpha_pattern": {"[": 2}}, r"the pattern '\[' in"),
         ({"alpha_pattern": [1]}, "adapter_config.json is not valid"),
     ],
@@ -250,8 +283,10 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2))  # fmt: skip
     with pytest.raises(MergeError, match="do not fit its weight in the base"):
         statedict.merge([wide, tmp_path], "lora")
-    with pytest.raises(MergeError, match=r"source 1 has no adapter_config\.json: pass the folder"):
+    with pytest.raises(MergeError, match=r"source 1 has no adapter_config\.json, .*: pass the folder"):
         statedict.merge([llama(), tmp_path / "adapter_model.safetensors"], "lora")
+    with pytest.raises(MergeError, match="This base has an adapter itself: convert it with the map peft-base first"):
+        statedict.merge([adapted(llama()), tmp_path], "lora")
     state = statedict.load(tmp_path)
     for extra, message in [
         ("q.lora_magnitude_vector", "q.lora_mag"),

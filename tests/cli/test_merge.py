@@ -49,7 +49,7 @@ def test_weights_and_base(call, files):
         (["--method", "ties"], "needs --base and --density"),
         (["--density", "0.5"], "--density is not used by --method 'average'"),
         (["--method", "ema", "--decay", "2"], "--decay 2.0"),
-        (["--method", "lora"], "source 1 has no adapter_config.json"),
+        (["--method", "lora"], "source 1 has no adapter_config.json, or one that is not valid JSON"),
         (["--root", "ema"], "'model'"),
     ],
 )

@@ -122,7 +122,12 @@ def test_a_checkpoint_is_not_a_run(call, run):
 
 
 def test_mistakes(call, tmp_path):
-    """A directory that is not there is a mistake: exit code 2."""
+    """A directory or a URL that is not there is a mistake: exit code 2, and nothing on stdout."""
+    pytest.importorskip("fsspec")
+    for options in ([], ["--json"]):
+        ended = call("runs", "memory://nowhere/run", *options)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == "statedict: memory://nowhere/run: no such file\n"
     ended = call("runs", tmp_path / "nowhere")
     assert (ended.code, ended.out) == (2, "")
     assert "nowhere" in ended.err

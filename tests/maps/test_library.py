@@ -12,6 +12,15 @@ def test_names_and_files(tmp_path):
     (tmp_path / "mine.toml").write_text('rules = ["a -> b"]')
     assert str(maps.load(tmp_path / "mine.toml")) == "a -> b"
     assert maps.read(tmp_path / "mine.toml").name.endswith("mine.toml")
+    (tmp_path / "notepad.toml").write_text('rules = ["a -> b"]', encoding="utf-8-sig")
+    assert str(maps.load(tmp_path / "notepad.toml")) == "a -> b"
+
+
+@pytest.mark.parametrize("number", [0, -2, 2.5, "64", True])
+def test_a_parameter_is_a_positive_integer(number):
+    """Other numbers for a parameter are refused, before any rule is made of them."""
+    with pytest.raises(MapError, match=f"llama-hf: head_dim must be a positive integer, not {number!r}"):
+        maps.load("llama-hf", head_dim=number)
 
 
 def test_an_unknown_name():
@@ -20,6 +29,8 @@ def test_an_unknown_name():
         MapError, match=r"lama-hf: there is no such map \(did you mean 'llama-hf'\?\); the maps are bert-hf, "
     ):
         maps.load("lama-hf")
+    with pytest.raises(MapError, match=r"did you mean 'llama-hf'\?"):
+        maps.load("LLAMA-HF")
     with pytest.raises(MapError, match=r"a file's name must end with \.toml"):
         maps.load("zzz")
     with pytest.raises(FileNotFoundError):

@@ -80,6 +80,13 @@ def test_the_other_direction_is_named():
     assert len(one.rename({})) == 0
 
 
+def test_another_model_is_not_called_the_other_direction():
+    """The inverse is advised only if it knows most of the names: `lm_head.weight` in common is not enough."""
+    names = ["transformer.h.0.ln_1.weight", "transformer.h.0.attn.c_attn.weight", "lm_head.weight"]
+    with pytest.raises(MapError, match=r"no rule matches any of 3 tensors .*; it converts the names of Meta Llama"):
+        maps.load("llama-hf", head_dim=4).rename(dict.fromkeys(names, np.ones((4, 4))))
+
+
 def test_further_rules():
     """Added rules apply to names that no rule of the map matches."""
     one = maps.load("llama-hf", head_dim=4)

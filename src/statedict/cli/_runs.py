@@ -126,15 +126,16 @@ def runs(
             manager.prune(keep)
     pruned = prune and not dry_run
     rules = {} if keep is None else {"rules": str(keep), "pruned": pruned}
+    stray = not saved and _has_others(directory)
     _report(_facts(saved, keep), as_json, rules, "deleted" if pruned else "would be deleted")
-    if not saved and not as_json and _has_others(directory):
+    if stray and not as_json:
         typer.echo(
             f"this is not the directory of a run; statedict inspect {directory} shows what it contains", err=True
         )
 
 
 def _has_others(directory: str) -> bool:
-    """Return whether a directory without checkpoints has other content."""
+    """Return whether a directory without checkpoints has other content; raise FileNotFoundError for a URL without any."""
     folder = open_folder(directory)
     try:
         return bool(folder.files or folder.folders)

@@ -15,6 +15,7 @@ from statedict.state import Leaf, StateDict, collector_paused
 
 from ..errors import SaveError
 from ._format import Format, function
+from ._names import INDEX
 
 
 def write(
@@ -30,7 +31,7 @@ def write(
 ) -> None:
     """Write a tree with arrays of any library, or arrays read from another file, to a path, a URL or a binary file object.
 
-    A path or an object in a store is replaced atomically.
+    A path or an object in a store is replaced atomically. Shards of an earlier save to the same path are deleted.
 
     A tensor is written as its own elements, not its whole storage; tied tensors stay
     tied. `format` is a name from the table (`"torch"`, `"safetensors"`, `"npz"`) or of a plugin's format; None chooses by
@@ -53,19 +54,25 @@ def write(
     parts: Callable[..., list[Part]] = partial(_with_texts, row)
     if row.name == "torch":
         parts = partial(parts, substitute=substitute)
+    local = files.local_path(target) if isinstance(target, (str, os.PathLike)) else None
+    path = None if local is None else os.fspath(local)
     if max_shard_size is None:
         with collector_paused():
-            files.write(target, parts(obj, metadata), durable=durable, fill=fill)
+            content = parts(obj, metadata)
+            if path is not None and os.path.lexists(path + INDEX):
+                function(WHOLE)(path, content, durable, fill)
+            else:
+                files.write(target, content, durable=durable, fill=fill)
     elif not isinstance(target, (str, os.PathLike)):
         raise SaveError("shards are several files: pass a path, not a file object")
+    elif path is None:
+        raise SaveError(
+            f"{files.redacted(os.fspath(target))}: shards are written to local paths only; save one object, or use "
+            "CheckpointManager"
+        )
     else:
-        if files.local_path(target) is None:
-            raise SaveError(
-                f"{files.redacted(os.fspath(target))}: shards are written to local paths only; save one object, or use "
-                "CheckpointManager"
-            )
         names = {"names": function(row.names)} if row.names else {}
-        function(SHARDED)(obj, os.fspath(target), parts, max_shard_size, metadata, durable, fill=fill, **names)
+        function(SHARDED)(obj, path, parts, max_shard_size, metadata, durable, fill=fill, **names)
 
 
 def _require_joint(target: Any, row: Format) -> None:
@@ -131,6 +138,7 @@ def _writer(format: str | None, target: Any) -> Format:
 
 
 SHARDED = ".many_files._shards_write:write_sharded"
+WHOLE = ".many_files._shards_write:write_whole"
 WRITERS = {
     row.name: row
     for row in (

@@ -38,7 +38,7 @@ def read(name: str | Path) -> MapFile:
         return _read(_FOLDER / f"{name}.toml", str(name))
     path = Path(name)
     if not path.suffix and not path.exists():
-        near = get_close_matches(str(name), names(), 1)
+        near = get_close_matches(str(name).lower(), names(), 1)
         hint = f"did you mean {near[0]!r}?" if near else "a file's name must end with .toml"
         raise MapError(str(name), None, f"there is no such map ({hint}); the maps are {', '.join(names())}")
     return _read(path, str(name))
@@ -68,6 +68,6 @@ def load(name: str | Path, *, config: Mapping[str, Any] | None = None, **paramet
 
 def _read(path: Path, name: str) -> MapFile:
     try:
-        return parse_map(path.read_text(encoding="utf-8"), name)
+        return parse_map(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
         raise MapError(name, None, f"it is not UTF-8 text: byte {error.start}") from None

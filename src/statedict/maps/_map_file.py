@@ -98,6 +98,8 @@ class MapFile:
             if name not in self.parameters:
                 known = f"its parameters: {', '.join(self.parameters)}" if self.parameters else "it has no parameters"
                 raise MapError(self.name, None, f"it does not have the parameter {name!r} ({known})")
+            if type(given[name]) is not int or given[name] < 1:
+                raise MapError(self.name, None, f"{name} must be a positive integer, not {given[name]!r}")
         found = {name: given.get(name, one.within(config)) for name, one in self.parameters.items()}
         missing = [self.parameters[name] for name, value in found.items() if value is None]
         if missing:
@@ -123,6 +125,8 @@ def parse_map(text: str, name: str) -> MapFile:
         at = re.search(r"line (\d+)", str(error))
         line = int(at[1]) if at else text.count("\n") + 1  # "at end of document"
         raise MapError(name, line, f"it is not valid TOML: {error}") from None
+    except RecursionError:
+        raise MapError(name, None, "it is nested too deeply") from None
     reader = _MapReader(text, name)
     reader.check(data, KEYS, "")
     rules = reader.rules(data.get("rules"))
@@ -164,8 +168,9 @@ class _MapReader:
                 raise MapError(self.name, self.line_of_key(key), f"{where}{key!r} must be {wanted}, not {value!r}")
 
     def rules(self, given: Any) -> tuple[RuleLine, ...]:
-        if given is None:
-            raise MapError(self.name, None, 'it has no rules: expected a TOML list rules = ["OLD -> NEW", …]')
+        if not given:
+            wanted = 'a TOML list rules = ["OLD -> NEW", …] above the first [table]'
+            raise MapError(self.name, None, f"it has no rules: expected {wanted}")
         lines, start = [], 0
         for rule in given:
             if not isinstance(rule, str):

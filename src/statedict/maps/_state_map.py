@@ -104,7 +104,7 @@ class StateMap(KeyMap):
 
     def _refusal(self, names: list[str]) -> str:
         """Say why the map does not apply to any of these names."""
-        if self.invertible and len(self.inverse.unknown(names)) < len(names):
+        if self.invertible and 2 * len(self.inverse.unknown(names)) < len(names):
             there = "add --inverse on the command line, or use its .inverse in Python"
             return f"these are the names of {self.right}, not of {self.left}: {there}"
         return f"no rule matches any of {_listed(names)}; it converts the names of {self.left or 'its rules'}"

@@ -139,7 +139,19 @@ def test_a_busy_store_is_asked_again(s3, impatient):
 
 
 def test_errors_name_the_object(s3):
-    """Errors about a missing bucket, and about a scheme that can only be read, name the object."""
+    """A bucket that does not exist, an object that is missing, and a scheme that is only read."""
+    for write in (
+        lambda: statedict.save(STATE, "s3://nobody/m.pt"),
+        lambda: statedict.CheckpointManager("s3://nobody/run").save(1, state=STATE),
+    ):
+        with pytest.raises(FileNotFoundError, match="the bucket does not exist: create it, or check the URL"):
+            write()
+    with pytest.raises(SaveError, match="s3://bucket is a bucket: pass the URL of an object in it"):
+        statedict.save(STATE, "s3://bucket")
+    with pytest.raises(
+        SaveError, match=r"file://a\.pt names another machine: pass a path, or file:// with an absolute"
+    ):
+        statedict.save(STATE, "file://a.pt")
     with pytest.raises(FileNotFoundError, match="s3://nobody/run/a"):
         open_bucket("s3://nobody/run").stat("a")
     with pytest.raises(FileNotFoundError, match="s3://nobody/run"):

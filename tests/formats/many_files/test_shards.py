@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import OrderedDict
 
@@ -105,10 +106,16 @@ def test_an_earlier_save_leaves_nothing_behind(tmp_path):
     for largest, count in [(1, 4), (100, 2), (None, 1), (100, 2), (10**6, 1), (1, 4)]:
         formats.write(STATE, path, max_shard_size=largest)
         weights = {f.name for f in tmp_path.iterdir()} - {"config.json", "other-00001-of-00002.safetensors"}
-        if largest is not None:
-            assert len(weights) == (count + 1 if count > 1 else 1)
-            with formats.open(path if count == 1 else f"{path}.index.json") as checkpoint:
-                assert sorted(checkpoint.object) == sorted(STATE)
+        assert len(weights) == (count + 1 if count > 1 else 1)
+        with formats.open(path if count == 1 else f"{path}.index.json") as checkpoint:
+            assert sorted(checkpoint.object) == sorted(STATE)
+
+
+def test_shards_are_written_to_the_url_of_a_file(tmp_path):
+    """A `file://` URL means the local path, with shards as without."""
+    formats.write(STATE, f"file://{tmp_path}/model.safetensors", max_shard_size=100)
+    with formats.open(tmp_path) as checkpoint:
+        assert sorted(checkpoint.object) == sorted(STATE)
 
 
 def test_a_state_can_be_saved_over_the_shards_that_it_is_read_from(tmp_path):
@@ -578,19 +585,45 @@ def test_left_over_shards_do_not_hide_the_whole_file(tmp_path):
         assert list(checkpoint.object) == ["net.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("whole", "shards", "read"),
+    [
+        ("model.safetensors", "model.safetensors", "whole"),
+        ("model.safetensors", "pytorch_model.bin", "whole"),
+        ("pytorch_model.bin", "pytorch_model.bin", "whole"),
+        ("pytorch_model.bin", "model.safetensors", "shards"),
+        ("net.safetensors", "net.safetensors", "whole"),
+        ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors", "shards"),
+    ],
+)
+def test_a_whole_file_beside_shards(tmp_path, whole, shards, read):
+    """Of a file and shards in one folder, the one that transformers loads is read (for diffusers' names, that which
+    diffusers loads), and the other is noted."""
+    inside, other = tmp_path / "f", tmp_path / "other"
+    other.mkdir()
+    formats.write({f"{n}": np.ones(9) for n in range(3)}, other / shards, max_shard_size=80)
+    contents(inside, whole)
+    for file in other.iterdir():
+        shutil.copy(file, inside / file.name)
+    with formats.open(inside) as checkpoint:
+        assert list(checkpoint.object) == ([whole] if read == "whole" else ["0", "1", "2"])
+        first, second = (whole, f"{shards}.index.json") if read == "whole" else (f"{shards}.index.json", whole)
+        assert checkpoint.notes == [f"{first} was read; other files of this directory were not: {second}"]
+
+
 # a save that does not come to its end
 
 
 def read_back(folder, name):
-    """What a reader finds of a save to `name`: by the index, by the file, and by the directory if that holds one set."""
-    path = folder / name
-    index = folder / f"{name}.index.json"
-    with formats.open(index if index.exists() else path) as checkpoint:
-        assert [finding for finding in checkpoint.verify() if finding.level == "error"] == []
-        found = {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()}
-    with formats.open(folder) as checkpoint:
-        assert {name: float(array.flat[0]) for name, array in arrays(checkpoint).items()} == found
-    return found
+    """What a reader finds of a save to `name`: by the directory, which is what the index or the file has."""
+    path, index = folder / name, folder / f"{name}.index.json"
+    states = []
+    for place in (folder, *filter(os.path.exists, (path, index))):
+        with formats.open(place) as checkpoint:
+            assert [finding for finding in checkpoint.verify() if finding.level == "error"] == []
+            states.append({name: float(array.flat[0]) for name, array in arrays(checkpoint).items()})
+    assert states[0] in states[1:]
+    return states[0]
 
 
 @pytest.mark.parametrize(
@@ -606,8 +639,6 @@ def read_back(folder, name):
 def test_a_killed_save_leaves_no_mixture(tmp_path, monkeypatch, name, largest):
     """A save of as many, more or fewer shards than are there, or of one file, that is killed at any system call leaves the
     old tensors or the new ones; the next save leaves nothing of it behind."""
-    import os
-
     from statedict.files import System
 
     def state(value):

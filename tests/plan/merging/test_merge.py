@@ -151,6 +151,8 @@ def test_arguments_that_do_not_go_together(arguments, message):
         ({"weights": [1]}, "expected one number for each of the 2 sources"),
         ({"weights": 0.5}, "expected one number for each of the 2 sources"),
         ({"weights": [1, -1]}, "add up to zero"),
+        ({"weights": [1, float("nan")]}, "expected finite numbers"),
+        ({"weights": ["a", 1]}, "expected finite numbers"),
         ({"method": "slerp", "weights": [0.5, 0.5]}, "'slerp' needs one number"),
         ({"base": {}}, "base= is not used by method='average', only by 'task_arithmetic', 'ties', 'dare_linear'"),
         ({"method": "task_arithmetic"}, "method='task_arithmetic' needs base="),

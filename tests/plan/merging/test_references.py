@@ -1,12 +1,17 @@
 """Merges against their reference implementations: PEFT's for TIES and DARE, PyTorch's for averages over time."""
 
+import tracemalloc
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from statedict.plan import merge
 from statedict.plan.merging._random_mask import random_mask
+from statedict.plan.merging._sparse import _mask_of_largest
 from statedict.state import Box, read_array, region
 
 torch = pytest.importorskip("torch")
@@ -63,6 +68,35 @@ def test_the_first_of_equal_magnitudes_are_kept():
     assert found.tolist() == [1, -1, 0, 0, 2, -2, 0, 0]
     assert merged([base, other], "ties", density=0.1).tolist() == [0] * 8
     assert merged([base[:0], other[:0]], "ties", density=0.5).tolist() == []
+
+
+@given(
+    arrays(
+        st.sampled_from(["f4", "f8"]),
+        st.integers(1, 40),
+        elements=st.floats(0, width=32, allow_nan=False) | st.sampled_from([0, 1, float("inf")]),
+    ),
+    st.data(),
+)
+def test_the_largest_are_those_of_a_stable_sort(sizes, data):
+    """Found by counting bits, the largest elements are those that a stable sort puts first."""
+    count = data.draw(st.integers(1, len(sizes)))
+    expected = np.zeros(len(sizes), bool)
+    expected[np.argsort(-sizes, kind="stable")[:count]] = True
+    assert np.array_equal(_mask_of_largest(sizes, count), expected)
+
+
+def test_ties_needs_one_copy_of_a_tensor_and_its_masks():
+    """Thresholds are found without a copy of the magnitudes, whose dtype is float32."""
+    tensors = [np.random.default_rng(number).normal(size=1 << 23).astype("float32") for number in range(3)]
+    base, *others = [{"w": tensor} for tensor in tensors]
+    mixed = merge(others, "ties", base=base, density=0.2)
+    tracemalloc.start()
+    for _ in mixed.leaf("w").storage.source.stream(mixed.leaf("w").storage, 0, 4 << 23):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (4 + 2) * (1 << 23) + (24 << 20)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

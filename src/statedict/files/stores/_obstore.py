@@ -38,6 +38,7 @@ CLIENT = {
     "timeout": timedelta(minutes=5),
 }
 # The first line of obstore's errors ends with the reason; the other lines repeat it as Rust's debug text.
+NO_BUCKET = re.compile(r"<Code>NoSuchBucket</Code>|The specified bucket does not exist|ContainerNotFound")
 STATUS = re.compile(r"status code: (\d{3}[ \w]*)")
 
 
@@ -135,11 +136,15 @@ class ObstoreBucket:
 
     def _translated(self, error: Exception, name: str, *, conditional: bool) -> Exception:
         kind = type(error).__name__
+        text = str(error)
+        if NO_BUCKET.search(text):
+            # For a conditional write, too: that it is not there does not mean that another writer was faster.
+            reason = "the bucket does not exist: create it, or check the URL, the endpoint and the region"
+            return FileNotFoundError(errno.ENOENT, reason, name)
         # A conditional write to an object that was deleted meanwhile.
         missing = isinstance(error, FileNotFoundError) or kind == "NotFoundError"
         if kind in ("AlreadyExistsError", "PreconditionError") or (missing and conditional):
             return ConflictError(name)
-        text = str(error)
         status = STATUS.search(text)
         code = int(status[1][:3]) if status else 0
         if missing or code in MISSING:

@@ -31,11 +31,19 @@ def open_object(url: str) -> tuple[Bucket, str]:
     """Return the Bucket of the folder of an object, and the object's key in it; raise what `open_bucket` raises."""
     kind = _kind(url)
     folder, key = split(url)
+    if "://" not in folder:
+        raise SaveError(
+            f"{redacted(url)} is a bucket: pass the URL of an object in it, such as {redacted(url)}/model.pt"
+        )
     return kind(folder), key
 
 
 def _kind(url: str) -> Callable[[str], Bucket]:
     kind = SCHEMES.get(_scheme(url))
+    if kind is None and _scheme(url) == "file":
+        raise SaveError(
+            f"{url} names another machine: pass a path, or file:// with an absolute path (file:///tmp/a.pt)"
+        )
     if kind is None:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise SaveError(

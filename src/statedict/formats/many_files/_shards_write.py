@@ -54,17 +54,24 @@ def write_sharded(
     state = _named(obj)
     shards = split(state, byte_count(largest))
     made = [parts(_shard(obj, state, some), metadata) for some in shards]
-    earlier = partial(_earlier, path)
-    if len(shards) > 1:
-        index = partial(_index_parts, state, shards, metadata, names)
-        wanted = FileSet(
-            path, path + INDEX, index, made, partial(shard_names, path, len(shards)), earlier, numbered(path)
-        )
-    elif os.path.lexists(path + INDEX):
-        wanted = FileSet(path, path, lambda _: made[0], [], lambda _: [], earlier, numbered(path))
-    else:
-        return files.write(path, made[0], durable=durable, fill=fill)
+    if len(shards) == 1:
+        return write_whole(path, made[0], durable, fill)
+    index = partial(_index_parts, state, shards, metadata, names)
+    called = partial(shard_names, path, len(shards))
+    wanted = FileSet(path, path + INDEX, index, made, called, partial(_earlier, path), numbered(path))
     files.write_set(wanted, durable=durable, fill=fill)
+
+
+def write_whole(path: str, parts: list[Part], durable: Durable = True, fill: Fill = files.fill) -> None:
+    """Write a single file; the index and the shards of an earlier save to `path`, if there are any, are then deleted.
+
+    Otherwise the folder would hold both, and a reader that prefers the index would load the old values.
+    """
+    if os.path.lexists(path + INDEX):
+        wanted = FileSet(path, path, lambda _: parts, [], lambda _: [], partial(_earlier, path), numbered(path))
+        files.write_set(wanted, durable=durable, fill=fill)
+    else:
+        files.write(path, parts, durable=durable, fill=fill)
 
 
 def split(state: Mapping[str, Any], largest: int) -> list[list[str]]:

@@ -1,9 +1,10 @@
 """Open the weights in a folder: choose which of its files to read.
 
-The first of these is used: an index of shards, numbered shards, a single weights file. Among several, files
-with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A file whose
-name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not used are
-noted.
+The first of these is used: an index of shards, numbered shards, a single weights file. Shards are passed over if the whole
+file is there as well, or `model.safetensors`, which is what transformers loads then; diffusers loads the shards. Among
+several, files with a name that frameworks give to a model's weights come first, then safetensors, as in transformers. A
+file whose name marks it as a variant (`x.fp16.safetensors`) is used only if the plain one is missing. Files that were not
+used are noted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ KNOWN = {
 }
 # PEFT saves further adapters in folders beside the file of the first. Other folders are not searched: each is a listing.
 ADAPTER = "adapter_config.json"
+# If both are there, transformers loads this file before any shards, and diffusers the shards of files with this name.
+WHOLE_FIRST, SHARDS_FIRST = "model.safetensors", "diffusion_pytorch_model."
 SHOWN = 5
 
 
@@ -84,13 +87,26 @@ def _read_chosen(folder: Folder, limits: Limits) -> Checkpoint:
 
 
 def _indexes(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.endswith(INDEX)]
+    """Return the indexes, without those left over by an earlier save."""
+    found = filter(_is_index, names)
+    return [
+        name for name in found if name.startswith(SHARDS_FIRST) or not _is_left_over(name.removesuffix(INDEX), names)
+    ]
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
     """Return the numbered shards, without those that a save of the whole file or an unfinished save left behind."""
     found = ((name, NUMBERED.fullmatch(name)) for name in names)
-    return [name for name, shard in found if shard and shard["stem"] + shard["suffix"] not in names]
+    return [name for name, shard in found if shard and not _is_left_over(shard["stem"] + shard["suffix"], names)]
+
+
+def _is_index(name: str) -> bool:
+    return name.endswith(INDEX)
+
+
+def _is_left_over(whole: str, names: Sequence[str]) -> bool:
+    """Return whether shards of the file `whole` are passed over, because a whole file is there as well."""
+    return whole in names or WHOLE_FIRST in names
 
 
 def _single(names: Sequence[str]) -> list[str]:
@@ -122,7 +138,7 @@ def _preferred(names: Sequence[str]) -> list[str]:
 
 def _passed_over(names: Sequence[str], chosen: str) -> list[str]:
     """Return a note about the other files of the directory that may contain state, if there are any."""
-    others = [name for name in (*_indexes(names), *_single(names)) if name != chosen]
+    others = [name for name in (*filter(_is_index, names), *_single(names)) if name != chosen]
     return [f"{chosen} was read; other files of this directory were not: {_listed(others)}"] if others else []
 
 

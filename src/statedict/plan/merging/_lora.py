@@ -132,6 +132,11 @@ def _added(values: Mapping[str, Any], adapter: Adapter, weight: float) -> dict[s
     for module, pair in adapter.pairs.items():
         scaling = _scaling(adapter, module, pair) * weight
         target = merged.leaf(place[f"{module}.weight"])
+        if not target.spec.dtype.is_floating or target.spec.dtype.itemsize < 2:
+            raise MergeError(
+                f"{adapter.name} changes {place[f'{module}.weight']!r}, which has the dtype {target.spec.dtype.name}: a "
+                "quantised base cannot be changed; give the base in float32, bfloat16 or float16"
+            )
         product = _product(pair, target, scaling, ways.of(module))
         if module in adapter.embeddings:
             product = cast_leaf(product, target.spec.dtype)
@@ -179,8 +184,13 @@ def _places(values: Mapping[str, Any], adapter: Adapter) -> dict[str, str]:
     found = {name: known.get(added + name[len(removed) :]) for name in wanted if name.startswith(removed)}
     missing = [name for name in wanted if found.get(name) is None]
     if missing:
+        hint = ""
+        if any(".base_layer." in name for name in values):
+            hint = ". This base has an adapter itself: convert it with the map peft-base first"
+        elif len(missing) < len(wanted):
+            hint = ". A weight that is tied is stored once by some libraries: give the base with both names"
         raise MergeError(
-            f"{adapter.name} is for another base: it changes {names_listed(missing)}, which the base does not have",
+            f"{adapter.name} is for another base: it changes {names_listed(missing)}, which the base does not have{hint}",
             names=missing,
         )
     return {name: place for name, place in found.items() if place is not None}
@@ -196,6 +206,9 @@ def _scaling(adapter: Adapter, module: str, pair: Mapping[str, Leaf]) -> float:
             f"{adapter.name}: the matrices of {module!r} have the shapes {list(shapes[0])} and {list(shapes[1])}, which is "
             f"not a pair of rank {rank}"
         )
+    for role, leaf in pair.items():
+        if not leaf.spec.dtype.is_floating:
+            raise MergeError(f"{adapter.name}: {role} of {module!r} has the dtype {leaf.spec.dtype.name}, not a float")
     return adapter.config.scaling(path)
 
 
@@ -228,7 +241,7 @@ class _Orientations:
 
     def _fits(self, module: str, shape: Shape) -> list[bool]:
         pair = self._adapter.pairs[module]
-        product = (pair["B"].spec.shape[0], *pair["A"].spec.shape[1:])
+        product = (*pair["B"].spec.shape[:1], *pair["A"].spec.shape[1:])
         if module in self._adapter.embeddings:
             return [True] if product[::-1] == shape else []
         ways = [(False, product), *([(True, product[::-1])] if len(product) == 2 else [])]

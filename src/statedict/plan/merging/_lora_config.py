@@ -21,13 +21,18 @@ _HARMLESS = frozenset({
     "modules_to_save", "alpha_pattern", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
     "runtime_config", "target_modules", "task_type", "use_rslora",
 })  # fmt: skip
+# A larger scaling is an infinity in float32, and a larger rank would not fit in memory.
+_LARGEST = 1e30
 # The initialisations that leave the base weights as they are. All others change them when the adapter is loaded.
 _INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 # A pattern is a regular expression in a file that may be hostile: a quantified group could take exponential time.
 _PATTERN = re.compile(r"[\w.*+?|^$\\()\[\]-]*")
 _QUANTIFIED_GROUP = re.compile(r"\)[*+?{]")
-# With these limits a match takes at most a few million steps.
-_MOST_QUANTIFIERS, _LONGEST_NAME = 2, 300
+# With these limits a match of the worst pattern takes 4 ms. PEFT itself writes patterns without quantifiers, of which there
+# may be one for each module.
+_MOST_QUANTIFIERS, _LONGEST_NAME, _MOST_QUANTIFIED = 2, 150, 16
+
+Patterns = tuple[tuple[re.Pattern[str], float], ...]
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,15 @@ class LoraConfig:
 
     Attributes:
         rank, alpha: the rank, and the numerator of the scaling.
-        rank_pattern, alpha_pattern: the same by patterns for modules.
+        rank_pattern, alpha_pattern: the same by patterns for the ends of modules' paths.
         rank_stabilised: divide by the square root of the rank.
         transposed: the weights of linear layers are stored as (in, out), as those of GPT-2's Conv1D.
     """
 
     rank: int
     alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
+    rank_pattern: Patterns
+    alpha_pattern: Patterns
     rank_stabilised: bool = False
     transposed: bool = False
 
@@ -55,7 +60,7 @@ class LoraConfig:
     def scaling(self, module: str) -> float:
         """Return the factor of the product of the two matrices of a module."""
         rank, alpha = self.rank_of(module), _by_pattern(self.alpha_pattern, module, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+        return float(alpha / (math.sqrt(rank) if self.rank_stabilised else rank))
 
 
 def read_config(text: str | None, source: str) -> LoraConfig:
@@ -65,13 +70,16 @@ def read_config(text: str | None, source: str) -> LoraConfig:
     unsupported way.
     """
     if text is None:
-        raise MergeError(f"{source} has no adapter_config.json: pass the folder that PEFT wrote, not the file in it")
+        raise MergeError(
+            f"{source} has no adapter_config.json, or one that is not valid JSON: pass the folder that PEFT wrote, after "
+            "the base; statedict inspect says what is wrong with the file"
+        )
     try:
         found = json.loads(text)
         return _parsed(found, source)
     except MergeError:
         raise
-    except (ValueError, TypeError, AttributeError, RecursionError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise MergeError(f"{source}: adapter_config.json is not valid: {error!r}") from error
 
 
@@ -92,37 +100,47 @@ def _parsed(found: Mapping[str, Any], source: str) -> LoraConfig:
     if unknown:
         raise MergeError(f"{source} uses {', '.join(map(repr, unknown))}, which is not supported: merge it with PEFT")
     ranks, alphas = found.get("rank_pattern") or {}, found.get("alpha_pattern") or {}
-    for rank in (found["r"], *ranks.values()):
-        if type(rank) is not int or rank < 1:
-            raise MergeError(f"{source}: adapter_config.json has the rank {rank!r}")
-    for pattern in (*ranks, *alphas):
-        if not _is_safe(pattern):
-            raise MergeError(f"{source}: the pattern {pattern!r} in adapter_config.json is not supported")
-    alphas = {pattern: float(alpha) for pattern, alpha in alphas.items()}
+    rank: Any = found.get("r")
+    alpha: Any = found.get("lora_alpha", 8)
+    for value in (rank, *ranks.values()):
+        if type(value) is not int or not 1 <= value <= _LARGEST:
+            raise MergeError(f"{source}: adapter_config.json has the rank {value!r}: expected a positive integer")
+    for value in (alpha, *alphas.values()):
+        if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+            raise MergeError(f"{source}: adapter_config.json has the alpha {value!r}: expected a finite number")
     flags = bool(found.get("use_rslora")), bool(found.get("fan_in_fan_out"))
-    return LoraConfig(found["r"], float(found.get("lora_alpha", 8)), ranks, alphas, *flags)
+    return LoraConfig(rank, alpha, _compiled(ranks, source), _compiled(alphas, source), *flags)
+
+
+def _compiled(patterns: Mapping[str, float], source: str) -> Patterns:
+    """Return the patterns as PEFT reads them: for the end of a module's path."""
+    made = []
+    for pattern, value in patterns.items():
+        try:
+            if not _is_safe(pattern):
+                raise re.error("it may take too long")
+            made.append((re.compile(rf"(.*\.)?({pattern})$"), value))
+        except re.error as error:
+            raise MergeError(
+                f"{source}: the pattern {pattern!r} in adapter_config.json is not understood here: {error}"
+            ) from None
+    if sum(map(bool, map(_quantifiers, patterns))) > _MOST_QUANTIFIED:
+        raise MergeError(f"{source}: adapter_config.json has more than {_MOST_QUANTIFIED} patterns with * or +")
+    return tuple(made)
 
 
 def _is_safe(pattern: str) -> bool:
-    quantifiers = sum(map(pattern.count, "*+"))
-    return bool(
-        _PATTERN.fullmatch(pattern) and not _QUANTIFIED_GROUP.search(pattern) and quantifiers <= _MOST_QUANTIFIERS
-    ) and _compiles(pattern)
+    return bool(_PATTERN.fullmatch(pattern)) and (
+        not _QUANTIFIED_GROUP.search(pattern) and _quantifiers(pattern) <= _MOST_QUANTIFIERS
+    )
 
 
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
+def _quantifiers(pattern: str) -> int:
+    return sum(map(pattern.count, "*+"))
 
 
-def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
-    """Return the value of the first pattern that matches the end of a module's path, as PEFT does."""
+def _by_pattern(patterns: Patterns, module: str, otherwise: float) -> float:
+    """Return the value of the first pattern that matches, as PEFT does."""
     if patterns and len(module) > _LONGEST_NAME:
         raise MergeError(f"the name of {module!r} is too long for the patterns in adapter_config.json")
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return otherwise
+    return next((value for pattern, value in patterns if pattern.match(module)), otherwise)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import Any, NamedTuple
 
 from statedict.errors import CollisionError
@@ -43,6 +44,8 @@ class Options:
             return [1.0] * count
         if isinstance(self.weights, (int, float)) or len(self.weights) != count:
             raise ValueError(f"weights={self.weights!r}: expected one number for each of the {count} sources")
+        if not all(isinstance(weight, (int, float)) and isfinite(weight) for weight in self.weights):
+            raise ValueError(f"weights={self.weights!r}: expected finite numbers")
         return [float(weight) for weight in self.weights]
 
     def share(self) -> float:

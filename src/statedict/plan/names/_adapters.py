@@ -124,7 +124,7 @@ def prefixes(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, str] | N
     ('base_model.model.', 'net.')
     """
     stored = {name: StoredName(name) for name in names}
-    best = _best(_votes(wanted, stored, lambda name: name.rfind(".") + 1))
+    best = _best(_votes(wanted, stored, _module_start))
     return (best[0].removed, best[0].added) if len(best) == 1 else None
 
 
@@ -174,6 +174,11 @@ def _ends(name: str, last: int) -> Iterator[tuple[str, str]]:
         at = name.find(".", at) + 1
         if not at or at > last:
             return
+
+
+def _module_start(name: str) -> int:
+    """Return where the last module's name begins in the name of a tensor: `weight` alone says nothing."""
+    return name.rfind(".", 0, max(name.rfind("."), 0)) + 1
 
 
 def _start(name: str) -> int:
