@@ -68,7 +68,7 @@ from ._pickle import Size as Size
 from ._pickle import TorchConstant as TorchConstant
 from ._pickle import TypedStorage as TypedStorage
 from ._table import open as open
-from ._write import WRITERS as WRITERS
+from ._write import WRITERS
 from ._write import write as write
 from .checkpoint._checkpoint import Checkpoint as Checkpoint
 from .checkpoint._checkpoint import Finding as Finding
@@ -86,6 +86,7 @@ from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
+    "WRITERS",
     "Box",
     "Checkpoint",
     "File",

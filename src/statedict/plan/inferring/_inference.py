@@ -48,8 +48,8 @@ class Inference(NamedTuple):
 
     >>> import numpy as np, statedict
     >>> found = statedict.match({"encoder.weight": np.zeros(2)}, {"net.encoder.weight": np.ones(2), "old": np.ones(3)})
-    >>> str(found.key_map), found.unmatched, found.certain
-    ('net.{*p} -> {*p}', ('old',), True)
+    >>> str(found.key_map), found.unmatched
+    ('net.{*p} -> {*p}', ('old',))
     """
 
     key_map: KeyMap
@@ -97,8 +97,8 @@ class Inference(NamedTuple):
             shown = folded(
                 (s.source, s.target, s.operations) for s in steps if s.source != s.target or s.operations or not certain
             )
-            lines = [(line, f"×{count:,}" if count > 1 else "") for line, count in shown[:_LINES]]
-            lines += [("to be sure:", steps[0].decides)] if steps[0].decides else []
+            lines = [(printable(line), f"×{count:,}" if count > 1 else "") for line, count in shown[:_LINES]]
+            lines += [("to be sure:", printable(steps[0].decides))] if steps[0].decides else []
             more = f"… and {len(shown) - _LINES:,} more" if len(shown) > _LINES else ""
             title = f"{'' if certain else 'not certain: '}{reason}: {len(steps):,}"
-            yield Section(title, lines or [("(under the same names)", "")], more, _WHOLE)
+            yield Section(printable(title), lines or [("(under the same names)", "")], more, _WHOLE)
