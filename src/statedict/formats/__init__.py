@@ -86,6 +86,7 @@ from .storages._runs import runs_of as runs_of
 
 __all__ = [
     "LIMITS",
+    "WRITERS",
     "Box",
     "Checkpoint",
     "File",
