@@ -288,7 +288,7 @@ def test_rules_that_nothing_needs_are_dropped():
 
 def test_in_a_notebook():
     """A notebook shows the counts, the steps by reason and the rules, and nothing in a name is markup."""
-    found = infer({"<b>net.w": np.ones(2), "<b>net.v": np.ones(3)}, {"w": np.ones(2), "v": np.ones(3)})
+    found = infer({"w": np.ones(2), "v": np.ones(3)}, {"<b>net.w": np.ones(2), "<b>net.v": np.ones(3)})
     html = found._repr_html_()
     assert "<b>2 of 2 model tensors matched, 0 checkpoint tensors unused</b>" in html
     assert "<code>&lt;b&gt;net.{*p} -&gt; {*p}</code>" in html
@@ -306,4 +306,4 @@ def test_the_text_of_an_inference():
         *("  (under the same names)", "key map:", "  (empty: no name changes)"),
     ]
     long = "x" * 300
-    assert str(infer({f"{long}.w": np.ones(2)}, {"w": np.ones(2)})).splitlines()[-1] == f"  {long}.{{*p}} -> {{*p}}"
+    assert str(infer({"w": np.ones(2)}, {f"{long}.w": np.ones(2)})).splitlines()[-1] == f"  {long}.{{*p}} -> {{*p}}"
