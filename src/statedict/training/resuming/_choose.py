@@ -30,7 +30,10 @@ class Choice(NamedTuple):
     at: int | RunPolicy | None
 
     def find(self, own: TrainingRun, ownership: Ownership, *, deep: bool) -> _find.Found:
-        """Find the checkpoint; `deep` as for `verify`. Only in the manager's own run, and without `at`, the run may be empty or be changed."""
+        """Find the checkpoint; `deep` as for `verify`.
+
+        Only in the manager's own run, and without `at`, the run may be empty or be changed.
+        """
         run = self.run or own
         if self.at is not None:
             step = one_of(retried(run.saved), self.at).step if not isinstance(self.at, int) else self.at

@@ -78,7 +78,7 @@ class FoundCheckpoint:
 
     @contextmanager
     def _sources(self, objects: Mapping[str, Any], options: Options) -> Iterator[None]:
-        """Verify the files that no load reads completely, if needed; keep those of the objects open until they are loaded."""
+        """Verify, if needed, the files that no load reads completely; keep the others open until they are loaded."""
         try:
             if not self.is_verified:
                 self._check_names(objects, options)
