@@ -282,6 +282,22 @@ def test_an_old_list_hides_neither_the_newest_step_nor_one_that_is_asked_for(url
     assert resumed(url, at=3) == (3, 3.0)
 
 
+def test_a_slow_reader_does_not_take_the_run_for_empty(url, monkeypatch):
+    """Everything that it has listed is deleted before it looks: it lists again."""
+    with CheckpointManager(url, keep=last(1), random=False) as manager:
+        manager.save(1, value=Value(1))
+        read, left = _run.read_writer, [lambda: [manager.save(step, value=Value(step)) for step in (2, 3)]]
+
+        def slowly(bucket):
+            found = read(bucket)
+            if left:
+                left.pop()()
+            return found
+
+        monkeypatch.setattr(_run, "read_writer", slowly)
+        assert resumed(url) == (3, 3.0)
+
+
 def test_a_claim_without_files_is_deleted(url, elsewhere):
     """Also by a manager that has looked at the run before it saves."""
     dead = CheckpointManager(url, random=False)
