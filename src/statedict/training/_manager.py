@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from statedict.errors import AfterSaveError, FormatError, LoadError, SaveError, StateDictError
+from statedict.state import have_room
 
 from . import _distributed, _keep, _objects, _select, _when
 from ._keep import Keep, RunPolicy, Saved, SavedCheckpoints, expired, last
@@ -20,7 +21,7 @@ from ._when import When
 from .resuming import _find
 from .resuming._choose import choice, one_of
 from .resuming._find import Resumed
-from .resuming._restore import VerifiedCheckpoint
+from .resuming._restore import FoundCheckpoint
 from .resuming._retry import retried
 from .saving._after_save import AfterSave
 from .saving._background import Background, Busy
@@ -288,18 +289,26 @@ class CheckpointManager:
             )
         with self._turn():
             self.wait()
+            # The files of a store are verified while they are loaded, so that each byte is fetched once.
+            once = isinstance((asked.run or self._run).at, str) and not self._is_one_of_many
             while True:
-                found = self._on_first(lambda: asked.find(self._run, self._ownership))
+                found = self._on_first(partial(asked.find, self._run, self._ownership, deep=not once))
                 if found.path is None or found.manifest is None:
                     found.refuse_damaged((asked.run or self._run).name)
                     return None
-                read = VerifiedCheckpoint(found.path, found.manifest, limits or self._limits)
+                if once and not have_room(found.manifest.nbytes):
+                    once = False
+                    continue
+                read = FoundCheckpoint(found.path, found.manifest, limits or self._limits, is_verified=not once)
                 is_replaced = partial(_find.is_replaced, asked.run or self._run, found.path, found.manifest)
                 try:
                     resumed = read.into(wanted, options or {}, tuple(found.passed_over), random=self._random)
-                except (StateDictError, OSError):
+                except (StateDictError, OSError) as error:
                     if self._is_one_of_many or not retried(is_replaced):
-                        raise
+                        if not once or not isinstance(error, (FormatError, FileNotFoundError)):
+                            raise
+                        # Most probably damaged: look for one whose files have been verified.
+                        once = False
                 else:
                     if not self._on_first(partial(_surely, is_replaced)):
                         return resumed

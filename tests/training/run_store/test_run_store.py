@@ -271,6 +271,47 @@ def test_the_newest_checkpoint_is_found_in_a_list_that_is_out_of_date(url, monke
     assert resumed(url) == (4, 4.0)
 
 
+def test_an_old_list_hides_neither_the_newest_step_nor_one_that_is_asked_for(url, monkeypatch):
+    """Also after a job that went back, whose save is the latest but not of the newest step."""
+    stale = FaultyBucket(open_bucket(url), stale=True)
+    with CheckpointManager(url, random=False) as manager:
+        for step in (4, 3):
+            manager.save(step, value=Value(step))
+    monkeypatch.setattr(_run, "open_bucket", lambda url: stale)
+    assert resumed(url) == (4, 4.0)
+    assert resumed(url, at=3) == (3, 3.0)
+
+
+def test_a_slow_reader_does_not_take_the_run_for_empty(url, monkeypatch):
+    """Everything that it has listed is deleted before it looks: it lists again."""
+    with CheckpointManager(url, keep=last(1), random=False) as manager:
+        manager.save(1, value=Value(1))
+        read, left = _run.read_writer, [lambda: [manager.save(step, value=Value(step)) for step in (2, 3)]]
+
+        def slowly(bucket):
+            found = read(bucket)
+            if left:
+                left.pop()()
+            return found
+
+        monkeypatch.setattr(_run, "read_writer", slowly)
+        assert resumed(url) == (3, 3.0)
+
+
+def test_a_claim_without_files_is_deleted(url, elsewhere):
+    """Also by a manager that has looked at the run before it saves."""
+    dead = CheckpointManager(url, random=False)
+    dead._ownership.hold(seize=True)
+    dead._run.begin(1)
+    elsewhere()
+    with CheckpointManager(url, random=False) as manager:
+        assert manager.resume() is None
+        with pytest.raises(UnknownNameError):
+            manager.resume(at=1)
+        manager.save(2, value=Value(2))
+    assert files_of(url, 2)
+
+
 def test_a_run_that_was_deleted_is_said(url):
     """As for a directory, a save raises RunGoneError if the user has deleted the run."""
     with CheckpointManager(url, random=False) as manager:

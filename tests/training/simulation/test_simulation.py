@@ -32,8 +32,6 @@ def test_no_schedule_breaks_a_promise(world):
         ("disk", 40, "not_compared_again"),
         ("disk", 290, "replaced_is_lost"),
         ("disk", 1021, "tidied_without_flush"),
-        ("store", 882, "newest_goes_back"),
-        ("store", 533, "claims_left"),
     ],
 )
 def test_faults_that_were_found_here_stay_repaired(world, seed, mutation):

@@ -29,15 +29,18 @@ class Choice(NamedTuple):
     run: TrainingRun | None
     at: int | RunPolicy | None
 
-    def find(self, own: TrainingRun, ownership: Ownership) -> _find.Found:
-        """Find the checkpoint. Only in the manager's own run, and without `at`, the run may be empty or be changed."""
+    def find(self, own: TrainingRun, ownership: Ownership, *, deep: bool) -> _find.Found:
+        """Find the checkpoint; `deep` as for `verify`.
+
+        Only in the manager's own run, and without `at`, the run may be empty or be changed.
+        """
         run = self.run or own
         if self.at is not None:
             step = one_of(retried(run.saved), self.at).step if not isinstance(self.at, int) else self.at
-            return _find.find_step(run, step)
+            return _find.find_step(run, step, deep=deep)
         if self.run is None:
-            return _find.find(own, ownership)
-        found = _find.newest(run)
+            return _find.find(own, ownership, deep=deep)
+        found = _find.newest(run, deep=deep)
         if found.path is None and not found.passed_over:
             what = "has no checkpoints" if run.exists() else "does not exist"
             raise UnknownFormatError(f"the run to resume from {what}", file=run.name)

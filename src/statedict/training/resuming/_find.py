@@ -6,7 +6,7 @@ read and is wrong: a file that cannot be read at the moment (permission, stale h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -83,13 +83,13 @@ class Found(NamedTuple):
             raise FormatError(f"all checkpoints are damaged: {listed}", file=run)
 
 
-def find(run: TrainingRun, ownership: Ownership) -> Found:
-    """Find the checkpoint to resume from, and set the damaged newer ones aside.
+def find(run: TrainingRun, ownership: Ownership, *, deep: bool = True) -> Found:
+    """Find the checkpoint to resume from, and set the damaged newer ones aside. `deep`: as for `verify`.
 
     If all are damaged, none is renamed: a second attempt must not mistake the run for a new one.
     """
     ownership.check_exists()
-    found = newest(run)
+    found = newest(run, deep=deep)
     # A checkpoint whose replacement was interrupted has another name, which locking restores.
     if found.path is None or (not found.passed_over and runs.own_steps([name_of(found.path)])):
         return found
@@ -99,11 +99,11 @@ def find(run: TrainingRun, ownership: Ownership) -> Found:
         # Another manager saves here: the damaged ones stay as they are.
         return found
     # Search again: now that this manager holds the lock, no other one can replace what is found to be damaged.
-    found = newest(run)
+    found = newest(run, deep=deep)
     return found._replace(passed_over=[_set_aside(run, entry) for entry in found.passed_over])
 
 
-def find_step(run: TrainingRun, step: int) -> Found:
+def find_step(run: TrainingRun, step: int, *, deep: bool = True) -> Found:
     """Return the checkpoint of a step; raises UnknownNameError if the run has none, FormatError if it is damaged."""
 
     def search() -> Found | None:
@@ -112,19 +112,19 @@ def find_step(run: TrainingRun, step: int) -> Found:
         place = steps.get(step, inside(run.at, runs.name_of(step)))
         if step not in steps and not retried(partial(run.has, place)):
             raise UnknownNameError(str(step), among="the steps of the run", near=list(map(str, sorted(steps)[-3:])))
-        manifest = retried(partial(verify, run, place))
+        manifest = retried(partial(verify, run, place, deep=deep))
         return None if manifest is None else Found(place, manifest, [])
 
     return _searched(run, search)
 
 
-def newest(run: TrainingRun) -> Found:
-    """Find the newest valid checkpoint. Reads every byte of it once.
+def newest(run: TrainingRun, *, deep: bool = True) -> Found:
+    """Find the newest valid checkpoint. If `deep`, reads every byte of it once.
 
     Raises OSError, MemoryError or LimitError if a checkpoint cannot be read at the moment, and NewerVersionError for one
     that a newer version of this library wrote: these may be valid.
     """
-    return _searched(run, lambda: _search(run))
+    return _searched(run, lambda: _search(run, deep=deep))
 
 
 def _searched(run: TrainingRun, search: Callable[[], Found | None]) -> Found:
@@ -137,12 +137,12 @@ def _searched(run: TrainingRun, search: Callable[[], Found | None]) -> Found:
     )
 
 
-def _search(run: TrainingRun) -> Found | None:
+def _search(run: TrainingRun, *, deep: bool) -> Found | None:
     """Search once; return None if the list of checkpoints is out of date."""
     passed_over: list[PassedOver] = []
     for step, path in reversed(retried(run.steps).items()):
         try:
-            manifest = retried(partial(verify, run, path))
+            manifest = retried(partial(verify, run, path, deep=deep))
             return None if manifest is None else Found(path, manifest, passed_over)
         except (LimitError, NewerVersionError):
             raise
@@ -162,15 +162,18 @@ def _set_aside(run: TrainingRun, entry: PassedOver) -> PassedOver:
     return entry if moved is None else entry._replace(path=moved)
 
 
-def verify(run: TrainingRun, path: Place) -> Manifest | None:
-    """Check every file of a checkpoint and return its manifest; None if it was deleted or replaced meanwhile.
+def verify(run: TrainingRun, path: Place, *, deep: bool = True) -> Manifest | None:
+    """Return the manifest of a checkpoint after a check of it and (if `deep`) of every file that it lists.
+
+    Returns None if the checkpoint was deleted or replaced meanwhile.
 
     Raises FormatError if it is damaged, OSError if it cannot be read at the moment.
     """
     manifest = None
     try:
         manifest = run.manifest(path)
-        _check_files(path, manifest)
+        if deep:
+            check_files(path, manifest, manifest.files)
     except (FormatError, FileNotFoundError):
         if is_replaced(run, path, manifest):
             return None
@@ -191,10 +194,11 @@ def is_replaced(run: TrainingRun, path: Place, manifest: Manifest | None) -> boo
         return manifest is not None
 
 
-def _check_files(path: Place, manifest: Manifest) -> None:
+def check_files(path: Place, manifest: Manifest, names: Iterable[str]) -> None:
+    """Read these files of a checkpoint and compare them with the manifest; raises FormatError or OSError."""
     folder = open_folder(str(content_of(path, manifest)))
     try:
-        for name, expected in manifest.files.items():
-            runs.check_file(folder, name, expected)
+        for name in names:
+            runs.check_file(folder, name, manifest.files[name])
     finally:
         folder.close()

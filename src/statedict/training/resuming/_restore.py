@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,11 +17,11 @@ from .. import _distributed, _names, _objects, _random
 from .._keep import Place
 from .._progress import Meter
 from .._run import content_of, inside
-from ._find import PassedOver, Resumed
+from ._find import PassedOver, Resumed, check_files
 from ._retry import retried
 
 if TYPE_CHECKING:
-    from statedict.formats import Limits
+    from statedict.formats import Checkpoint, Limits
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -41,12 +41,18 @@ class _Ready(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedCheckpoint:
-    """A checkpoint that was verified, with the resource limits for reading it."""
+class FoundCheckpoint:
+    """The checkpoint to resume from, with the resource limits for reading it.
+
+    If its files were not verified yet (`is_verified`), they are now: those of the objects while they are loaded, the others
+    before. Then each byte is read once, and all objects are backed up, so that damage found late changes none of them.
+    """
 
     path: Place
     manifest: Manifest
     limits: Limits | None = None
+    is_verified: bool = True
+    _opened: dict[str, Checkpoint] = field(default_factory=dict)
 
     def into(
         self, objects: Mapping[str, Any], options: Options, passed_over: tuple[PassedOver, ...], *, random: bool
@@ -59,7 +65,7 @@ class VerifiedCheckpoint:
         """
         manifest = self.manifest
         meter = Meter(f"loading step {manifest.step}", manifest.nbytes)
-        with meter.shown():
+        with meter.shown(), self._sources(objects, options):
             ready = _distributed.on_all(lambda: self._try(objects, options, random=random))
             reports = _distributed.on_all(lambda: self._load(objects, ready, meter))
         if ready.drawn is not None:
@@ -69,6 +75,37 @@ class VerifiedCheckpoint:
     @property
     def _content(self) -> Place:
         return content_of(self.path, self.manifest)
+
+    @contextmanager
+    def _sources(self, objects: Mapping[str, Any], options: Options) -> Iterator[None]:
+        """Verify, if needed, the files that no load reads completely; keep the others open until they are loaded."""
+        try:
+            if not self.is_verified:
+                self._check_names(objects, options)
+                names = [
+                    *(objects.keys() - options.keys()),
+                    *([_names.VALUES] if _names.VALUES in self.manifest.objects else []),
+                ]
+                loaded = {file for name in names for file in self._files_of(name)}
+                check_files(self.path, self.manifest, self.manifest.files.keys() - loaded)
+            yield
+        finally:
+            while self._opened:
+                self._opened.popitem()[1].close()
+
+    def _files_of(self, name: str) -> list[str]:
+        """The files of an object: its own, or those that its index names."""
+        file = self.manifest.objects[name]
+        shards = self.manifest.shards.get(name, {})
+        return [each for each in self.manifest.files if each == file or each in shards or each.startswith(f"{file}/")]
+
+    def _source(self, name: str) -> Any:
+        place = inside(self._content, self.manifest.objects[name])
+        if self.is_verified:
+            return place
+        if name not in self._opened:
+            self._opened[name] = _api.open(str(place), limits=self.limits)
+        return self._opened[name]
 
     def _check_names(self, objects: Mapping[str, Any], options: Options) -> None:
         held = [name for name in self.manifest.objects if name not in _names.OWN]
@@ -96,18 +133,17 @@ class VerifiedCheckpoint:
             reports[name] = self._load_one(name, objects[name], ready.options[name])
         # Whether a state fits an object with a loader of its own is known only when that is called: before all others.
         own = {name: value for name, value in objects.items() if _has_own_loader(value)}
-        with _all_or_none(own.values()):
+        with _all_or_none(own.values() if self.is_verified else objects.values()):
             for name in own:
                 reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-        for name in objects:
-            if name not in reports:
-                reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
-            meter(self.manifest.nbytes_of(self.manifest.objects[name]))
+            for name in objects:
+                if name not in reports:
+                    reports[name] = retried(partial(self._load_one, name, objects[name], ready.options[name]))
+                meter(self.manifest.nbytes_of(self.manifest.objects[name]))
         return {name: reports[name] for name in objects}
 
     def _load_one(self, name: str, value: Any, options: Mapping[str, Any]) -> Any:
-        file = inside(self._content, self.manifest.objects[name])
-        return _api.load_state_dict(value, file, **{"limits": self.limits, **options})
+        return _api.load_state_dict(value, self._source(name), **{"limits": self.limits, **options})
 
     def _values(self) -> dict[str, Any]:
         """The values that are saved outside the manifest."""

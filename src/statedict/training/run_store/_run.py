@@ -78,20 +78,30 @@ class StoreRun:
 
     def _manifests(self, steps: dict[str, StoredStep]) -> dict[str, Manifest | FormatError]:
         """Return the manifests of all steps but unfinished ones. Those that have not changed are not read again."""
-        known, found = self._known, {}
-        newest = read_writer(self.bucket)[0].newest
+        while True:
+            writer, etag = read_writer(self.bucket)
+            is_complete = self._read_manifests(steps, writer.newest)
+            if is_complete or read_writer(self.bucket)[1] == etag:
+                break
+            # Checkpoints were deleted and perhaps replaced by newer ones, which this list does not show.
+            steps = listing(self.bucket.list()).steps
+        return {name: each for name, (_, each) in self._known.items() if not isinstance(each, UnfinishedError)}
+
+    def _read_manifests(self, steps: dict[str, StoredStep], newest: int) -> bool:
+        """Read the manifests of listed steps, and of the newest; return whether all were there."""
+        found = {}
         # The newest step may be missing in a list that is out of date.
         listed = {each.name: each.etag for each in steps.values() if each.etag}
-        for name in (*listed, *({runs.name_of(newest)} - {*listed} if newest >= 0 else ())):
-            entry = known.get(name)
+        names = {*listed, *([runs.name_of(newest)] if newest >= 0 else [])}
+        for name in sorted(names):
+            entry = self._known.get(name)
             if entry is None or entry[0] != listed.get(name):
                 with suppress(FileNotFoundError):
-                    entry = self._read(name)
-                    found[name] = entry
+                    found[name] = self._read(name)
             else:
                 found[name] = entry
         self._known = found
-        return {name: each for name, (_, each) in found.items() if not isinstance(each, UnfinishedError)}
+        return found.keys() == names
 
     def _read(self, name: str) -> tuple[str, Manifest | FormatError]:
         """Return the ETag of a step's manifest, and the manifest or what is wrong with it."""
