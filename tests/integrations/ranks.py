@@ -100,7 +100,8 @@ def run(kind, directory, end):
                     traceback.print_exc()
                     os._exit(1)
             children.append(child)
-        if any([os.waitpid(child, 0)[1] for child in children]):
+        statuses = [os.waitpid(child, 0)[1] for child in children]
+        if any(statuses):
             return None
         return [json.loads((folder / str(number)).read_text()) for number in range(SIZE)]
 

@@ -34,8 +34,8 @@ def test_resumes_bit_for_bit(monkeypatch, tmp_path, options, step):
 @pytest.mark.parametrize("short", [{"max_steps": 12}, {"max_steps": 15}, {"max_epochs": 2}])
 def test_trains_longer(tmp_path, short):
     """A finished training that is started again with a higher limit ends as if it had had that from the beginning."""
-    lightning(tmp_path / "parts", when=None, **short)
-    assert lightning(tmp_path / "parts", when=None) == lightning(tmp_path / "whole", when=None)
+    lightning(tmp_path / "parts", by_epoch=True, **short)
+    assert lightning(tmp_path / "parts", by_epoch=True) == lightning(tmp_path / "whole", by_epoch=True)
 
 
 def test_checkpoints(tmp_path):

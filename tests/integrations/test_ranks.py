@@ -1,11 +1,16 @@
 """A plain loop on two ranks: DDP or FSDP2, and a ResumableLoader, as on the page about integrations."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import statedict
+from statedict import CheckpointManager
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,3 +37,26 @@ def test_fsdp_resumes(tmp_path):
     """Of a sharded model too, and with steps after the save, which are lost and repeated."""
     whole, _, resumed = ends(tmp_path, "whole:fsdp", "parts:fsdp:9", "parts:fsdp")
     assert resumed == whole
+
+
+@pytest.mark.slow
+def test_the_page_on_two_ranks(tmp_path):
+    """The page's loop, started with torchrun, saves the same bits again after it has lost its last checkpoint."""
+    page = (ROOT / "docs/how-to/integrations.md").read_text()
+    (code,) = re.findall(r"<!-- script -->\n```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "loop.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "loop.py"]
+
+    def last_step():
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr
+        return CheckpointManager(tmp_path / "runs/plain").latest
+
+    first = last_step()
+    before = shutil.move(first.path, tmp_path / "before")
+    again = last_step()
+    assert again.step == first.step == 16
+    for root in ("model", "optimizer"):
+        assert not statedict.diff(before, again.path, root=root)
+    for name in ("loader.pt", "random-00000.pt", "random-00001.pt"):
+        assert (before / name).read_bytes() == (again.path / name).read_bytes()

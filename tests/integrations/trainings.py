@@ -82,7 +82,7 @@ def loop(directory):
     return outcome(model, optimizer, step, seen.total)
 
 
-def lightning(directory, plugin=False, when=every(2), **options):
+def lightning(directory, plugin=False, by_epoch=False, **options):
     """Lightning with the callback, or with its own ModelCheckpoint over the plugin."""
     import lightning.pytorch as pl
 
@@ -122,7 +122,7 @@ def lightning(directory, plugin=False, when=every(2), **options):
         found = Path(directory, "last.ckpt")
         path = found if found.exists() else None
     else:
-        callback = StateDictCheckpoint(directory, when=when, keep=last(2))
+        callback = StateDictCheckpoint(directory, when=None if by_epoch else every(2), keep=last(2))
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
