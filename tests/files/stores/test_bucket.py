@@ -148,7 +148,9 @@ def test_errors_name_the_object(s3):
             write()
     with pytest.raises(SaveError, match="s3://bucket is a bucket: pass the URL of an object in it"):
         statedict.save(STATE, "s3://bucket")
-    with pytest.raises(SaveError, match=r"file://a\.pt names another machine: pass a path, or file:// with an absolute"):
+    with pytest.raises(
+        SaveError, match=r"file://a\.pt names another machine: pass a path, or file:// with an absolute"
+    ):
         statedict.save(STATE, "file://a.pt")
     with pytest.raises(FileNotFoundError, match="s3://nobody/run/a"):
         open_bucket("s3://nobody/run").stat("a")

@@ -32,14 +32,18 @@ def open_object(url: str) -> tuple[Bucket, str]:
     kind = _kind(url)
     folder, key = split(url)
     if "://" not in folder:
-        raise SaveError(f"{redacted(url)} is a bucket: pass the URL of an object in it, such as {redacted(url)}/model.pt")
+        raise SaveError(
+            f"{redacted(url)} is a bucket: pass the URL of an object in it, such as {redacted(url)}/model.pt"
+        )
     return kind(folder), key
 
 
 def _kind(url: str) -> Callable[[str], Bucket]:
     kind = SCHEMES.get(_scheme(url))
     if kind is None and _scheme(url) == "file":
-        raise SaveError(f"{url} names another machine: pass a path, or file:// with an absolute path (file:///tmp/a.pt)")
+        raise SaveError(
+            f"{url} names another machine: pass a path, or file:// with an absolute path (file:///tmp/a.pt)"
+        )
     if kind is None:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise SaveError(
