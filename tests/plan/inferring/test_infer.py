@@ -198,6 +198,17 @@ def test_tensors_are_converted(source, target, rule, certain):
     assert match(source, target, rename=inference.key_map).ok
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_layers_that_are_numbered_from_elsewhere(prefix):
+    """If only the first number differs, equal names are not the same layer: layer 1 of 1 … 3 is layer 0 of 0 … 2."""
+    shapes = {"q.weight": (4, 4), "up.weight": (8, 4)}
+    theirs = {f"{prefix}h.{n}.{name}": np.zeros(shape) for n in (1, 2, 3) for name, shape in shapes.items()}
+    ours = {f"h.{n}.{name}": np.zeros(shape) for n in (0, 1, 2) for name, shape in shapes.items()}
+    found = infer({**ours, "norm": np.zeros(3)}, {**theirs, "norm": np.zeros(3)})
+    expected = {f"{prefix}h.{n + 1}.{name}": f"h.{n}.{name}" for n in (0, 1, 2) for name in shapes}
+    assert {step.source: step.target for step in found.steps} == {**expected, "norm": "norm"}
+
+
 def test_what_cannot_be_told_is_left_over():
     """Different numbers of equal tensors are left over, not guessed."""
     inference = infer(

@@ -6,18 +6,19 @@ First, names that are equal with or without wrappers are matched, and then the r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import sub
 from typing import Any
 
 from statedict.errors import CollisionError
 from statedict.state import raw_values
 
 from ..names._parts import WeightPart, notes_on_parts, parts_of
-from ..names._wrappers import pair
+from ..names._wrappers import bare, pair
 from ..operations._specs import Shape, shape_of
 from ..tensors._fit import fits
 from ._inference import Inference, Inferred
 from ._modules import Matched, Matcher
-from ._nodes import Entries, TensorBelow, inventory
+from ._nodes import Entries, Numbers, TensorBelow, inventory, numbers, pattern
 from ._operations import operation
 from ._reasons import NOT_TURNED, OTHER_SHAPE, SAME_NAME, TURNED, UNMERGED, UNWRAPPED, Reason
 from ._rules import Converted, key_map
@@ -65,7 +66,27 @@ def _same_names(shapes: Shapes, wanted: Shapes) -> tuple[list[Matched], frozense
         pairs, _, own = pair(shapes, wanted)
     except CollisionError:  # not an error in a proposal: the load itself raises it
         pairs, _, own = pair(shapes, wanted, wrappers=False)
-    return [Matched((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in pairs.items()], own
+    shifted = _shifted(shapes, wanted)
+    equal = ((old, new) for old, new in pairs.items() if pattern(bare(new)) not in shifted)
+    return [Matched((old,), (new,), *_as_it_is(old, new, shapes, wanted)) for old, new in equal], own
+
+
+def _shifted(shapes: Shapes, wanted: Shapes) -> set[str]:
+    """Return the patterns of names whose numbers begin elsewhere on the other side, such as layers 1 to 12 and 0 to 11.
+
+    Equal names among them are not the same tensor.
+    """
+    families: dict[str, tuple[set[Numbers], set[Numbers]]] = {}
+    for side, names in enumerate((shapes, wanted)):
+        for name in map(bare, names):
+            families.setdefault(pattern(name), (set(), set()))[side].add(numbers(name))
+    return {
+        family
+        for family, (ours, theirs) in families.items()
+        if ours != theirs
+        and len(ours) == len(theirs)
+        and len({tuple(map(sub, *both)) for both in zip(sorted(ours), sorted(theirs))}) == 1
+    }
 
 
 def _as_it_is(old: str, new: str, shapes: Shapes, wanted: Shapes) -> tuple[str, Reason]:
