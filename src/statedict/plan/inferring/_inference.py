@@ -47,9 +47,9 @@ class Inference(NamedTuple):
         notes: known reasons why names could not be matched.
 
     >>> import numpy as np, statedict
-    >>> found = statedict.match({"encoder.weight": np.zeros(2)}, {"net.encoder.weight": np.ones(2), "old": np.ones(3)})
-    >>> str(found.key_map), found.unmatched
-    ('net.{*p} -> {*p}', ('old',))
+    >>> found = statedict.match({"encoder.weight": np.zeros(2)}, {"net.encoder.weight": np.ones(2)})
+    >>> str(found.key_map), found.unmatched, found.certain
+    ('net.{*p} -> {*p}', (), True)
     """
 
     key_map: KeyMap
