@@ -62,16 +62,6 @@ def on_any(act: Callable[[], bool]) -> bool:
     return any(answer for answer, _ in found)
 
 
-def merged(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Merge the states that objects have on each rank: their keys differ. A small collective if there are any."""
-    if not states or ranks()[1] == 1:
-        return {name: dict(state) for name, state in states.items()}
-    from statedict.torch import gather
-
-    found: list[Mapping[str, Mapping[str, Any]]] = gather(states)
-    return {name: {key: value for each in found for key, value in each[name].items()} for name in states}
-
-
 def _together(act: Callable[[], Any]) -> list[Any]:
     """Run `act` on every rank and return the results of all; if it raises on any rank, raise on all of them."""
     from statedict.torch import Joint

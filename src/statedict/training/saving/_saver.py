@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -158,15 +159,12 @@ class Saver:
     ) -> _together.RankContent:
         parts, rest = _distributed.split(given)
         states = _objects.states(rest, random=False)
-        states |= _distributed.merged(
-            {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
-        )
         _distributed.refuse_shards(states)
+        differing = {name: states[name] for name, value in rest.stateful.items() if _objects.differs_by_rank(value)}
         alone = states if _distributed.ranks()[0] == 0 else {}
         own = _save.Content(step, metrics, given.plain, alone, _keep.dump(self._options.keep))
-        return _together.RankContent(
-            own, _distributed.parts_of(parts), _random.read() if self._options.random else None
-        )
+        generators = _random.read() if self._options.random else None
+        return _together.RankContent(own, _distributed.parts_of(parts), generators, deepcopy(differing))
 
     def _write_together(self, save: SaveOfRanks, content: _together.RankContent, meter: Meter) -> None:
         if not save.write(content, meter) and self._options.busy == "wait":

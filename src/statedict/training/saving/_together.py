@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,11 +50,13 @@ class RankContent:
         own: what rank 0 writes alone; only its step matters on the other ranks.
         parts: object name → this rank's part of its state.
         random: the state of this rank's random generators, or None.
+        differing: object name → this rank's state of an object that differs by rank; rank 0 merges those of all.
     """
 
     own: _save.Content
     parts: Mapping[str, RankPart]
     random: dict[str, Any] | None
+    differing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Offer(NamedTuple):
@@ -91,11 +93,13 @@ class Wrote(NamedTuple):
         stored: the places of the items of each object.
         facts: the facts of each file.
         shards: the digests of the frozen files, as in the Manifest.
+        differing: as in RankContent.
     """
 
     stored: Mapping[str, Sequence[Stored]]
     facts: Mapping[str, FileFacts]
     shards: Mapping[str, Mapping[str, str]]
+    differing: Mapping[str, Mapping[str, Any]]
 
 
 class SaveOfRanks:
@@ -210,7 +214,7 @@ class SaveOfRanks:
         if content.random is not None:
             with draft.create(_random.file_of(rank)) as random:
                 _api.save(content.random, random, format="torch", durable=False)
-        return Wrote(stored, draft.uploaded, shards)
+        return Wrote(stored, draft.uploaded, shards, content.differing)
 
     def _write(self, draft: Draft, name: str, parts: Sequence[files.Part]) -> None:
         # Rank 0, which flushes the whole checkpoint, may be on another machine.
@@ -226,16 +230,18 @@ class SaveOfRanks:
                 block = dump_metadata(metadata, [place for each in wrote for place in each.stored[name]])
                 self._write(draft, f"{stems[name]}/{METADATA}", [files.Frame(len(block), partial(bytes, block))])
             others = _save.Others(stems, [each.facts for each in wrote], _merged([each.shards for each in wrote]))
+            own = replace(own, states={**own.states, **_merged([each.differing for each in wrote])})
             _save.complete(self._run, draft, own, others, meter, durable=self._durable)
         self._follow_up(own.step)
         return [None] * len(wrote)
 
 
-def _merged(shards: Sequence[Mapping[str, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for of_rank in shards:
-        for name, digests in of_rank.items():
-            found.setdefault(name, {}).update(digests)
+def _merged(of_ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Merge mappings by name; those of a name have different keys on each rank."""
+    found: dict[str, dict[str, Any]] = {}
+    for of_rank in of_ranks:
+        for name, entries in of_rank.items():
+            found.setdefault(name, {}).update(entries)
     return found
 
 
