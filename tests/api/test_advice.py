@@ -138,10 +138,10 @@ SITUATIONS = {
     "three in one": (
         nn.ModuleDict({"qkv": nn.Linear(3, 9)}),
         {name: value for part in "qkv" for name, value in state(nn.Linear(3, 3), f"{part}.").items()},
-        [],
+        ["print(statedict.match(model, source))"],
     ),
-    "LoRA in the source": (Net(), state(adapted("base_layer")), []),
-    "LoRA of another name in the source": (Net(), state(adapted("base")), []),
+    "LoRA in the source": (Net(), state(adapted("base_layer")), ["print(statedict.match(model, source))"]),
+    "LoRA of another name in the source": (Net(), state(adapted("base")), ["print(statedict.match(model, source))"]),
     "LoRA in the model": (adapted("base_layer"), state(Net()), ["print(statedict.match(model, source))"]),
     "a checkpoint inside": (
         tower(),

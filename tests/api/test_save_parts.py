@@ -58,7 +58,7 @@ def test_a_comparison_is_of_the_parts_that_are_here():
 
 def test_a_comparison_with_a_part_that_is_not_here_names_the_tensor():
     """Parts that only one side has cannot be compared; the error says what to do."""
-    with pytest.raises(PartError, match=r"^a: .*save both states, and compare the files"):
+    with pytest.raises(PartError, match=r"^a: .*save both, and compare the files"):
         statedict.diff({"a": parts(1)}, {"a": parts(2)})
 
 

@@ -7,6 +7,7 @@ ways to write a state with one and read it with the other; `damaged_alike` chang
 from __future__ import annotations
 
 import io
+import json
 import math
 import time
 import warnings
@@ -132,6 +133,13 @@ def damaged_alike(library: Library, random: Random) -> bool:
     return False
 
 
+def _with_tied_names(raw: bytes) -> Mapping[str, Any]:
+    """Read safetensors, and give tied tensors their other names, which are metadata, as `load_model` does."""
+    tensors = safetensors.torch.load(raw)
+    texts = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")]).get("__metadata__") or {}
+    return {**{name: tensors[kept] for name, kept in texts.items() if kept in tensors}, **tensors}
+
+
 def differences(library: Library, seconds: float, seed: int) -> tuple[int, list[str]]:
     """Return the number of states tried in so many seconds, and how the two libraries differed, by number."""
     found: list[str] = []
@@ -232,7 +240,7 @@ LIBRARIES = {
         (change_safetensors,),
         lambda state: safetensors.torch.save(_dense(state)),
         _saved(statedict.save, format="safetensors"),
-        safetensors.torch.load,
+        _with_tied_names,
     ),
     "numpy": Library(
         IN_NUMPY,

@@ -77,7 +77,7 @@ def test_a_temporary_error_is_retried(run, monkeypatch):
     """A checkpoint that can be read at the third attempt is used."""
     tries = []
 
-    def verify(of, path):
+    def verify(of, path, **options):
         tries.append(path)
         if len(tries) < 3:
             raise OSError(errno.ESTALE, "stale")
@@ -93,7 +93,7 @@ def test_a_temporary_error_is_retried(run, monkeypatch):
 def test_an_error_says_that_the_checkpoint_may_be_undamaged(run, monkeypatch):
     """The error of the system is raised, with a note that says what to do."""
 
-    def refuse(of, path):
+    def refuse(of, path, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(_find, "verify", refuse)
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
     """If another process deletes the checkpoint meanwhile, the search starts again and finds the next one."""
     deleted = []
 
-    def verify(of, path):
+    def verify(of, path, **options):
         if not deleted:
             deleted.append(path)
             shutil.copytree(path, run / "copy")
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read_is_not_damaged(run, monkey
 
 def test_the_search_for_a_checkpoint_ends(run, monkeypatch):
     """If checkpoints are deleted faster than they are read, `resume` raises after ten searches."""
-    monkeypatch.setattr(_find, "_search", lambda directory: None)
+    monkeypatch.setattr(_find, "_search", lambda directory, **options: None)
     with pytest.raises(ValueError, match="deleted or replaced while they were read, 10 times in a row"):
         CheckpointManager(run).resume()
 

@@ -113,7 +113,7 @@ def _folder_of(source: Any) -> Folder | None:
     """Return the folder that `source` is or names, directly or by its metadata file; None for anything else."""
     if not isinstance(source, (str, os.PathLike)):
         return source if isinstance(source, Folder) else None
-    path = os.fspath(source)
+    path = os.fspath(files.local_path(source) or source)
     if METADATA.fullmatch(os.path.basename(path)):
         path = os.path.dirname(path) or os.curdir
     return files.open_folder(path) if os.path.isdir(path) else None

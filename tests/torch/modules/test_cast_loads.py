@@ -62,7 +62,7 @@ def test_what_a_cast_would_lose_is_refused_by_name(found):
             target = empty(lost, wanted)
             with pytest.raises(statedict.LoadError) as error:
                 statedict.load_state_dict(target, lost)
-            assert all(f'named "{name}"' in str(error.value) for name in lost)
+            assert all(f'"{name}": casting ' in str(error.value) for name in lost)
             untouched = bits(torch.zeros(4, dtype=TORCH_DTYPES[wanted]))
             assert all(bits(buffer) == untouched for buffer in target.buffers())
 

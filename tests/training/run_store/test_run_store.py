@@ -149,7 +149,7 @@ def test_of_two_writers_the_later_one_wins_and_the_other_is_told(any_url, elsewh
 
     for attempt in (lambda: first.save(2, value=Meanwhile(10)), lambda: first.save(3, value=Value(30))):
         with pytest.raises(
-            LockedError, match=rf"being written by process {os.getpid()} on .*it has taken the run over"
+            LockedError, match=rf"being written by process {os.getpid()} on .*it has taken over the run"
         ):
             attempt()
     assert resumed(any_url) == (2, 20.0)

@@ -10,14 +10,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from statedict import CheckpointManager
 from statedict.formats.runs import MANIFEST, FileFacts, name_of
 from statedict.training._keep import Saved, expired
 from statedict.training.resuming import _find
 from statedict.training.run_directory import _changes, _layout, _lock, _pins
 from statedict.training.run_store import _draft, _run
-from statedict.training.run_store._listing import PINS, REMOVING
-from statedict.training.run_store._lock import StoreLock
+from statedict.training.run_store._listing import PINS
+from statedict.training.saving._saver import Saver
 
 Replaced = tuple[Any, str, Any]
 
@@ -37,17 +36,17 @@ def commit_before_flush() -> list[Replaced]:
 
 def prune_before_commit() -> list[Replaced]:
     """Old checkpoints are deleted before the new one, for which they make room, is there."""
-    write = CheckpointManager._write
+    write = Saver._write
 
-    def early(self: CheckpointManager, content: Any, meter: Any) -> None:
+    def early(self: Saver, content: Any, *arguments: Any) -> None:
         new = Saved(content.step, Path(), {}, datetime.now(UTC), 0)
-        older = [each for each in self.checkpoints if each.step != content.step]
-        for each in expired(sorted([*older, new], key=lambda saved: saved.step), self._keep):
+        older = [each for each in self._run.saved() if each.step != content.step]
+        for each in expired(sorted([*older, new], key=lambda saved: saved.step), self._options.keep):
             if each is not new:
                 self._run.remove(each.path)
-        write(self, content, meter)
+        write(self, content, *arguments)
 
-    return [(CheckpointManager, "_write", early)]
+    return [(Saver, "_write", early)]
 
 
 def manifest_first() -> list[Replaced]:
@@ -223,16 +222,6 @@ def pin_not_looked_up() -> list[Replaced]:
     return [(_run.StoreRun, "_exists", looked_up)]
 
 
-def deletion_not_announced() -> list[Replaced]:
-    """A pin is set without a look whether the checkpoint is being deleted."""
-    exists = _run.StoreRun._exists
-
-    def looked_up(self: Any, key: str) -> bool:
-        return not key.startswith(REMOVING) and exists(self, key)
-
-    return [(_run.StoreRun, "_exists", looked_up)]
-
-
 def list_believed() -> list[Replaced]:
     """The newest checkpoint is looked for in the list only, which may be out of date."""
     read = _run.read_writer
@@ -242,15 +231,6 @@ def list_believed() -> list[Replaced]:
         return found._replace(newest=-1), etag
 
     return [(_run, "read_writer", without_newest)]
-
-
-def newest_goes_back() -> list[Replaced]:
-    """`.writer` says which step was completed last, although there is a newer one."""
-
-    def note_newest(self: Any, step: int) -> None:
-        self._replace(self._now._replace(newest=step, number=self._now.number + 1))
-
-    return [(StoreLock, "note_newest", note_newest)]
 
 
 def claims_left() -> list[Replaced]:
@@ -287,9 +267,7 @@ MUTATIONS = {
         late_writer_not_fenced,
         files_deleted_first,
         pin_not_looked_up,
-        deletion_not_announced,
         list_believed,
-        newest_goes_back,
         claims_left,
     ),
 }

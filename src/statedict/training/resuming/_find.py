@@ -189,7 +189,9 @@ def is_replaced(run: TrainingRun, path: Place, manifest: Manifest | None) -> boo
     if not run.has(path):
         return True
     try:
-        return run.manifest(path) != manifest
+        now = run.manifest(path)
+        # As bytes, because NaN in a metric or value does not equal itself.
+        return manifest is None or runs.dump(now) != runs.dump(manifest)
     except (FormatError, FileNotFoundError):
         return manifest is not None
 
