@@ -187,8 +187,8 @@ def test_the_newest_and_the_pinned_never_expire_and_the_kept_stay(keep, saved):
 
 @given(policies, runs())
 def test_what_is_kept_is_kept_again(keep, saved):
-    """A second prune deletes nothing: a policy keeps again what it has kept, unless `at_most` deletes the checkpoint that the
-    intervals of `every(minutes=)` are counted from."""
+    """A second prune deletes nothing: a policy keeps again what it has kept, unless `at_most` deletes the checkpoint from
+    which `every(minutes=)` counts."""
     assume(not ("at_most" in repr(keep) and "every(" in repr(keep)))
     gone = expired(saved, keep)
     assert expired([s for s in saved if s not in gone], keep) == []
