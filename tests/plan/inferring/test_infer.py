@@ -220,6 +220,14 @@ def test_what_cannot_be_told_is_left_over():
     assert str(inference).startswith("0 of 2 model tensors matched, 3 checkpoint tensors unused")
 
 
+@pytest.mark.parametrize("name", ["", ".", "x.", ".x", "a..x", "a.."])
+def test_a_name_with_an_empty_part_is_unmatched(name):
+    """A name with an empty part is not a path through modules: only an equal name matches it."""
+    inference = infer({"3": np.zeros(2)}, {name: np.zeros(2)})
+    assert (inference.steps, inference.unmatched, inference.unfilled) == ((), (name,), ("3",))
+    assert infer({name: np.zeros(2)}, {name: np.zeros(2)}).steps[0].certain
+
+
 def test_another_shape_is_another_tensor():
     """A name is matched with a slot of another shape only if the names are equal."""
     inference = infer({"head.w": np.zeros(3), "p.fc.w": np.zeros(2)}, {"head.w": np.zeros(4), "q.fc.w": np.zeros(9)})

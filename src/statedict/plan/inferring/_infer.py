@@ -104,8 +104,9 @@ def _is_part(parts: Mapping[str, WeightPart], name: str) -> bool:
 
 
 def _entries(names: Iterable[str], shapes: Shapes) -> Entries:
-    """Return the tensors whose shape is known."""
-    return tuple(TensorBelow(name, shape) for name in names if (shape := shapes[name]) is not None)
+    """Return the tensors whose shape is known; a name with an empty part (`a..b`) is not a path through modules."""
+    paths = (name for name in names if "" not in name.split("."))
+    return tuple(TensorBelow(name, shape) for name in paths if (shape := shapes[name]) is not None)
 
 
 def _convention(source: Entries, target: Entries) -> bool | None:
