@@ -35,6 +35,7 @@ def test_it_fits(call, files):
     """A file that would load, wrapper and root and all: exit code 0."""
     assert call("match", "theirs.pt", "--keys", "mine.pt").code == 0
     assert call("match", "theirs.pt", "--model", "zoo_for_match:make").code == 0
+    assert call("match", "theirs.pt", "--model", "zoo_for_match.make").code == 0
 
 
 def test_it_does_not_fit(call, files):
@@ -80,6 +81,7 @@ def test_mistakes(call, files, options, said):
     ended = call("match", "mine.pt", *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
+    assert ", line " not in ended.err  # of our code, or of Python's
 
 
 @pytest.mark.parametrize(

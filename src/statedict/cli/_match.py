@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,17 +145,22 @@ def _command(command: list[str], arguments: Mapping[str, Any], *, infer: bool = 
 
 
 def _made(place: str) -> Any:
-    """Call the function at `package.module:name`; the current directory is importable, as with `python -m`."""
-    module, _, name = place.partition(":")
+    """Call the function at `package.module:name` (or `.name`); the current directory is importable, as with `python -m`."""
     sys.path.insert(0, "")
     try:
-        return getattr(import_module(module), name)()
+        return resolve_name(place)()
     except Exception as error:  # the user's code may raise anything
-        where = extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        reason = f"{type(error).__name__}: {error}{_line_of_user(error)}"
         raise typer.BadParameter(f"{place!r} did not return a model: {reason}", param_hint="--model") from error
     finally:
         sys.path.remove("")
+
+
+def _line_of_user(error: Exception) -> str:
+    """Return the last line of code that raised `error`, unless it is ours or that of Python's import system."""
+    frame = extract_tb(error.__traceback__)[-1]
+    ours = frame.filename in (__file__, pkgutil.__file__, importlib.__file__) or frame.filename.startswith("<frozen")
+    return "" if ours else f" ({frame.filename}, line {frame.lineno})"
 
 
 def _maps_text(fits: Sequence[MapFit]) -> list[str]:
