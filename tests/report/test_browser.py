@@ -208,9 +208,9 @@ def test_two_files(browser, two):
     ]
     assert drawn(browser, "#changes .barlayer .point") == 24
     listed = browser.texts("#changes tbody th")
-    assert listed[0] == "layers.3.attn.bias"  # from zero
-    assert set(listed) == {f"layers.3.{name}" for name in ("attn.bias", "attn.weight", "norm.weight")}
+    assert listed == [f"layers.3.{name}" for name in ("attn.weight", "norm.weight", "attn.bias")]  # the last was zero
     badges = dict(zip(browser.texts(LABELS), browser.run(BADGES)))
+    assert (badges["weight"], badges["bias"], badges["attn"]) == ("10.1%", "∞", "10.1%")
     assert (badges["embed.weight"], badges["new.bias"], badges["head.weight"]) == ("shape", "added", "removed")
     browser.all("#changes tbody button")[listed.index("layers.3.attn.weight")].click()
     assert browser.one("#tensor-title").text == "layers.3.attn.weight"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from math import inf, isfinite, sqrt
+from math import hypot, inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import printable
@@ -273,21 +273,15 @@ def layers(diff: Diff, before: Mapping[str, Measures | None]) -> list[Layer]:
     for name, measures in before.items():
         if measures is not None and name not in diff.shape and name not in diff.removed:
             change = diff.changed.get(name)
-            norm = _norm(measures)
-            found.setdefault(name.rpartition(".")[0], []).append(
-                (change.relative if change else 0.0, norm, bool(change))
-            )
-    return [Layer(name, _joined(parts), sum(part[2] for part in parts), len(parts)) for name, parts in found.items()]
+            part = change.distance if change else 0.0, _norm(measures), bool(change)
+            found.setdefault(name.rpartition(".")[0], []).append(part)
+    return [Layer(name, _relative(parts), sum(part[2] for part in parts), len(parts)) for name, parts in found.items()]
 
 
-def _joined(parts: Iterable[tuple[float, float, bool]]) -> float:
+def _relative(parts: Iterable[tuple[float, float, bool]]) -> float:
     """Return the relative change of several vectors combined."""
-    parts = list(parts)
-    if any(relative == inf for relative, _, _ in parts):
-        return inf  # the norm before was zero, and that of the difference is not known
-    apart = sqrt(sum((relative * norm) ** 2 for relative, norm, _ in parts))
-    whole = sqrt(sum(norm**2 for _, norm, _ in parts))
-    return apart / whole if whole else 0.0
+    distance, before = (hypot(*norms) for norms in list(zip(*parts))[:2])
+    return distance / before if before else inf if distance else 0.0
 
 
 def _norm(measures: Measures) -> float:

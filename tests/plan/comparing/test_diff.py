@@ -41,7 +41,7 @@ def test_every_kind_of_difference():
     assert found.shape == {"shape": ((2,), (3,))}
     assert found.dtype == {"dtype": ("float32", "float16"), "both": ("float32", "float16")}
     assert set(found.changed) == {"x", "both"}
-    assert found.changed["x"] == (2, 1, 1.0, 0.2, pytest.approx(29 / (5 * np.sqrt(34))), 0)
+    assert found.changed["x"] == (2, 1, 1.0, 1.0, 0.2, pytest.approx(29 / (5 * np.sqrt(34))), 0)
     assert found.values == ("n",)
     assert found.untied == (("t1", "t2"),)
     assert found.tied == (("u1", "u2"),)
@@ -123,6 +123,7 @@ def test_figures_by_hand_whatever_the_piece(a, piece, data):
     assert same(leaf_of(a), leaf_of(b), piece) is bool((a == b).all())
     assert change.changed == (a != b).sum()
     assert change.max_abs == np.abs(a - b).max(initial=0)
+    assert change.distance == pytest.approx(np.linalg.norm(a - b), abs=1e-12)
     norms = np.linalg.norm(a), np.linalg.norm(b)
     if all(norms):
         assert change.relative == pytest.approx(np.linalg.norm(a - b) / norms[0], abs=1e-12)
@@ -132,9 +133,9 @@ def test_figures_by_hand_whatever_the_piece(a, piece, data):
 def test_zero_tensors():
     """If a norm is zero, the ratios are still defined."""
     zero, one = leaf_of(np.zeros(2)), leaf_of(np.ones(2))
-    assert compare(zero, one)[3:5] == (float("inf"), 0.0)
-    assert compare(one, zero)[3:5] == (1.0, 0.0)
-    assert compare(zero, zero)[3:5] == (0.0, 1.0)
+    assert compare(zero, one)[4:6] == (float("inf"), 0.0)
+    assert compare(one, zero)[4:6] == (1.0, 0.0)
+    assert compare(zero, zero)[4:6] == (0.0, 1.0)
 
 
 class File:
@@ -321,6 +322,7 @@ def test_statistics_at_the_edges_of_a_dtype(old, new, kind, furthest):
     found = compare(leaf_of(np.array(old, kind)), leaf_of(np.array(new, kind)))
     assert found.max_abs == pytest.approx(furthest, rel=1e-12)
     assert np.isfinite(found.relative) or not np.any(old)
+    assert found.distance == pytest.approx(furthest, rel=1e-12) or kind in ("i8", "u8")  # only one element differs
     assert -1 <= found.cosine <= 1
 
 

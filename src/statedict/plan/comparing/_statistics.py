@@ -31,7 +31,8 @@ class Change(NamedTuple):
         elements: the number of elements; of a sharded tensor, of those that this process has.
         changed: the number of elements that differ.
         max_abs: the largest absolute difference.
-        relative: the norm of the difference divided by the norm of the first tensor; infinite if that is zero.
+        distance: the norm of the difference.
+        relative: that norm divided by the norm of the first tensor; infinite if that is zero.
         cosine: the cosine of the angle between the two; 1 if both are zero.
         nan: the number of elements that differ and are NaN or infinite on at least one side.
     """
@@ -39,6 +40,7 @@ class Change(NamedTuple):
     elements: int
     changed: int
     max_abs: float
+    distance: float
     relative: float
     cosine: float
     nan: int
@@ -66,7 +68,7 @@ def compare(a: Leaf, b: Leaf, piece: int = PIECE) -> Change:
             odd += int((differs & ~finite).sum())
             wide = _wide(left, finite), _wide(right, finite)
             largest = max(largest, sums.add(*wide), _furthest(left, right))
-    return Change(elements, changed, largest, sums.relative, sums.cosine, odd)
+    return Change(elements, changed, largest, sums.distance, sums.relative, sums.cosine, odd)
 
 
 def same(a: Leaf, b: Leaf, piece: int = PIECE) -> bool:
@@ -166,6 +168,10 @@ class _Sums:
         self._sums = tuple(old * before + new * now for old, new in zip(self._sums, found))
         self._scale = common
         return float(np.abs(apart).max(initial=0.0)) * scale
+
+    @property
+    def distance(self) -> float:
+        return sqrt(self._sums[3]) * self._scale
 
     @property
     def relative(self) -> float:

@@ -77,7 +77,8 @@ function drawChange(element, layers, page) {
   });
 }
 
-const finite = (relative) => (relative === "Infinity" ? Number.MAX_VALUE : relative);
+// A relative change to sort by: a tensor that was zero before comes after those with a finite change.
+const finite = (relative) => (Number(relative) === Infinity ? 0 : relative);
 const ending = (name) => (name.length > 22 ? `…${name.slice(-21)}` : name);
 
 // A table of the tensors with one kind of change, those that changed most first.
@@ -102,7 +103,7 @@ function listed(kind, i, page) {
   const take = make("button", { type: "button", class: "link", click: () => page.takeTensor(i) }, clipped(page.names[i], 160));
   const change = page.values.changes[i];
   const cells = kind !== "changed" ? kinds(i, page)
-    : change ? [percent(change[3]), short(change[2], 3), `${whole(change[1])} of ${whole(change[0])}`] : ["", "", ""];
+    : change ? [percent(change[4]), short(change[2], 3), `${whole(change[1])} of ${whole(change[0])}`] : ["", "", ""];
   return make("tr", {}, make("th", { scope: "row" }, take), ...cells.map((text) => make("td", {}, text)));
 }
 

@@ -20,7 +20,7 @@ function tensorTable(page) {
         ...(page.read ? MOMENTS.map((key, at) => [`${key}${suffix}`, (i) => column.stats[i]?.[at]]) : []),
       ];
     }),
-    ...(page.compared ? [["status", (i) => values.status[i]], ["relative change", (i) => values.changes[i]?.[3]]] : []),
+    ...(page.compared ? [["status", (i) => values.status[i]], ["relative change", (i) => values.changes[i]?.[4]]] : []),
   ];
   const lines = [columns.map(([title]) => title), ...names.map((_, i) => columns.map(([, value]) => value(i)))];
   return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");

@@ -23,10 +23,7 @@ const page = {
     const column = page.columns.findLast((column) => column.shape[i] !== null);
     return { shape: column.shape[i], dtype: column.dtype[i] };
   },
-  relative: (i) => {
-    const found = values.changes?.[i]?.[3] ?? 0;
-    return found === "Infinity" ? Infinity : found;
-  },
+  relative: (i) => Number(values.changes?.[i]?.[4] ?? 0), // Infinity if the first tensor is zero
   change: (node) => (node.change ??= changeOf(node)),
   // Called when a tensor is selected: in the tree, or elsewhere (`far`); then the tree opens down to it.
   take: (node, far) => {
@@ -44,7 +41,7 @@ const page = {
   takeLayer: (name) => {
     const layer = (own) => own.slice(0, Math.max(own.lastIndexOf("."), 0));
     const changed = page.names.flatMap((_, i) => (layer(page.stored(i)) === name ? [i] : []));
-    changed.sort((a, b) => page.relative(b) - page.relative(a));
+    changed.sort((a, b) => finite(page.relative(b)) - finite(page.relative(a)));
     if (changed.length) page.takeTensor(changed[0]);
   },
   backToTree: () => {
@@ -56,23 +53,25 @@ const page = {
 const narrow = () => matchMedia("(max-width: 899px)").matches;
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-// The change of the tensors below a node: a word that selects the colour, a text, and the largest relative change.
+// The change of the tensors below a node: a word that selects the colour, a text, and the largest relative change, which is
+// infinite only if there is no finite one.
 function changeOf(node) {
   const counts = {};
-  let relative = 0;
+  const changes = [];
   const open = [node];
   while (open.length) {
     const at = open.pop();
     open.push(...at.children);
     for (const i of at.which) {
       counts[values.status[i]] = (counts[values.status[i]] ?? 0) + 1;
-      relative = Math.max(relative, page.relative(i));
+      if (page.relative(i)) changes.push(page.relative(i));
     }
   }
+  const relative = changes.reduce((most, one) => (finite(one) > finite(most) ? one : most), changes[0] ?? 0);
   const word = Object.keys(counts).length === 1 ? Object.keys(counts)[0] : "changed";
   const only = node.which.length === 1 && !node.children.length;
   const told = { equal: "equal", added: "added", removed: "removed", shape: "other shape", dtype: "other dtype" };
-  const size = relative ? `${only ? "changed" : "up to"} ${percent(relative === Infinity ? "Infinity" : relative)}` : "changed";
+  const size = relative ? `${only ? "changed" : "up to"} ${percent(relative)}` : "changed";
   const words = only ? (told[word] ?? size)
     : KINDS.filter(([kind]) => counts[kind]).map(([kind, say]) => `${whole(counts[kind])} ${say}`).join(", ") + (relative ? `, ${size}` : "");
   return { word, words, relative };
@@ -88,7 +87,7 @@ function rowFacts(node) {
   const told = i === undefined ? null : page.newest(i);
   const remark = i === undefined ? null : page.columns.at(-1).remark[i];
   const change = page.compared ? page.change(node) : null;
-  const badge = change && change.word !== "equal" ? make("span", { class: `badge ${change.word}`, title: change.words }, BADGES[change.word] ?? percent(change.relative === Infinity ? "Infinity" : change.relative)) : null;
+  const badge = change && change.word !== "equal" ? make("span", { class: `badge ${change.word}`, title: change.words }, BADGES[change.word] ?? percent(change.relative)) : null;
   return [
     node.times > 1 ? make("span", { class: "times" }, `×${whole(node.times)}`) : null,
     told ? make("span", { class: "kind" }, `${told.shape} ${told.dtype}${remark ? ` ${clipped(remark, 60)}` : ""}`) : total(node),

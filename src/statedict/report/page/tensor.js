@@ -69,7 +69,7 @@ function known(i, page) {
     line(MOMENT_WORDS[key] ?? key, (column) => short(column.stats[i]?.[at]), at > 4 && page.columns.some((column) => column.stats[i]?.[at])))];
 }
 
-function difference([elements, changed, largest, relative, cosine, odd]) {
+function difference([elements, changed, largest, distance, relative, cosine, odd]) {
   const line = (word, value) => make("tr", {}, make("th", { scope: "row" }, word), make("td", {}, value));
   return make("table", { class: "numbers" },
     make("thead", {}, make("tr", {}, make("th", { colspan: 2, scope: "colgroup" }, "the difference"))),
@@ -77,6 +77,7 @@ function difference([elements, changed, largest, relative, cosine, odd]) {
       line("elements changed", `${whole(changed)} of ${whole(elements)}`),
       line("relative change", percent(relative)),
       line("largest", short(largest)),
+      line("norm", short(distance)),
       line("cosine", short(cosine, 7)),
       ...(odd ? [line("newly NaN or Inf", whole(odd))] : [])));
 }

@@ -43,7 +43,7 @@ function short(number, digits = 5) {
 
 // A share as a percentage: 0.012 → 1.2%.
 function percent(share) {
-  if (share === "Infinity") return "∞";
+  if (Number(share) === Infinity) return "∞";
   if (!share) return "0%";
   const value = share * 100;
   return value < 0.001 ? `${value.toExponential(1)}%` : `${Number(value.toPrecision(value < 10 ? 2 : 3))}%`;
