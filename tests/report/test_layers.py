@@ -38,7 +38,7 @@ def test_what_cannot_be_compared_does_not_count():
 
 
 def test_from_nothing():
-    """A layer whose tensors were all zero has changed infinitely; beside others, a tensor that was zero counts by its norm."""
+    """A layer of zeros has changed infinitely; beside other tensors, one that was zero counts by its norm."""
     before = {"a.w": np.zeros(3), "b.w": np.zeros(4), "b.b": np.ones(4), "z.w": np.zeros(3), "top": np.ones(2)}
     found = changed(before, before | {"a.w": np.ones(3), "b.w": np.ones(4) / 2})
     assert [(layer.name, layer.relative) for layer in found] == [("a", inf), ("b", 0.5), ("z", 0.0), ("", 0.0)]
