@@ -20,7 +20,7 @@ SUITES = {
 
 
 @pytest.mark.parametrize("name", SUITES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_random_damage_is_noticed(name: str, data: st.DataObject):
     """A run of bytes overwritten, zeroed, moved or repeated gives an error that names the file, or the same values."""
