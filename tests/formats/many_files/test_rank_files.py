@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import forked
 
 import statedict
 from statedict import formats
@@ -27,8 +28,7 @@ def whole(shape):
 def folder(tmp_path_factory):
     """A directory with the files of four ranks."""
     made = tmp_path_factory.mktemp("ranks")
-    job = Path(__file__).with_name("rank_files_job.py")
-    subprocess.run([sys.executable, str(job), str(made)], check=True, timeout=300)
+    forked.run(Path(__file__).with_name("rank_files_job.py"), made, action="default").check_returncode()
     return made
 
 
