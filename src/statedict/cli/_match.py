@@ -130,7 +130,8 @@ def match(
 def _target(model: str | None, keys: str | None, keys_root: str) -> StateDict:
     """Return the state to load into: the model's, or that of the checkpoint `keys`."""
     if keys is None:
-        return statedict.state_dict(_made(str(model)))
+        state: StateDict = statedict.state_dict(_made(str(model)))
+        return state
     with opened(keys) as checkpoint:
         return checkpoint.state_dict(keys_root)
 
